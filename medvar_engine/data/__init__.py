@@ -1,0 +1,1 @@
+"""Scans to slices: read, group, harmonise, slice, split, shard. `prepare.prepare` runs the whole room."""

@@ -1,0 +1,84 @@
+"""Where DICOM frames lie, and whether they make a volume. What highdicom refuses is explained, never mended."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from highdicom.spatial import get_volume_positions
+from numpy.typing import NDArray
+
+from medvar_engine.errors import MedvarError
+
+LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+MINIMUM_SLICES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class FrameGeometry:
+    """Position (3) of a frame's first pixel, mm LPS; orientation (6) of its rows and columns; pixel spacing (2), mm."""
+
+    position: tuple[float, ...]
+    orientation: tuple[float, ...]
+    spacing: tuple[float, ...]
+
+    @property
+    def normal(self) -> NDArray[np.float64]:
+        """Unit vector (3) out of the frame, LPS."""
+        normal = np.cross(self.orientation[:3], self.orientation[3:])
+        return np.asarray(normal / np.linalg.norm(normal), dtype=np.float64)
+
+    @property
+    def depth(self) -> float:
+        """Distance in mm of the frame from the origin along its normal."""
+        return float(np.dot(self.normal, self.position))
+
+    def is_parallel(self, other: FrameGeometry) -> bool:
+        """Whether both have the same orientation and pixel size."""
+        return np.allclose(self.orientation, other.orientation, atol=1e-3) and np.allclose(
+            self.spacing, other.spacing, rtol=1e-3
+        )
+
+
+def stack_affine(frames: Sequence[FrameGeometry], where: Path) -> tuple[list[int], NDArray[np.float64]]:
+    """Order of the frames along their normal, and the affine of an array (columns, rows, frames) to RAS mm.
+
+    Raises `MedvarError` when frames are missing, repeated, unevenly spaced, tilted, or fewer than three.
+    """
+    first = frames[0]
+    if len(frames) < MINIMUM_SLICES:
+        raise MedvarError(f"{where}: {len(frames)} slices; a scan needs at least {MINIMUM_SLICES}.")
+    if not all(first.is_parallel(frame) for frame in frames):
+        raise MedvarError(f"{where}: slices of one series differ in orientation or pixel spacing.")
+    step, places = get_volume_positions([frame.position for frame in frames], first.orientation)
+    if step is None or places is None:
+        raise MedvarError(f"{where}: {explain(frames)}")
+    order = sorted(range(len(frames)), key=lambda index: frames[index].depth)
+    row_mm, column_mm = first.spacing[:2]
+    start, end = np.asarray(frames[order[0]].position), np.asarray(frames[order[-1]].position)
+    affine = np.eye(4)
+    affine[:3, 0] = np.asarray(first.orientation[:3]) * column_mm
+    affine[:3, 1] = np.asarray(first.orientation[3:]) * row_mm
+    affine[:3, 2] = (end - start) / (len(frames) - 1)
+    affine[:3, 3] = start
+    return order, LPS_TO_RAS @ affine
+
+
+def explain(frames: Sequence[FrameGeometry]) -> str:
+    """Why frames do not make a volume, in words."""
+    depths = np.sort([frame.depth for frame in frames])
+    gaps = np.diff(depths)
+    repeated = int((gaps < 1e-2).sum())
+    if repeated:
+        return f"{repeated} of {len(frames)} slices are duplicates, at a position that another slice has."
+    usual = float(np.median(gaps))
+    wide = np.flatnonzero(gaps > 1.5 * usual)
+    whole = np.round(gaps / usual)
+    if wide.size and np.allclose(gaps, whole * usual, rtol=0.05):
+        at = ", ".join(f"between {depths[i]:.2f} and {depths[i + 1]:.2f} mm" for i in wide[:3])
+        return f"{int((whole - 1).sum())} slices are missing, {at} (usual spacing {usual:.2f} mm)."
+    if not np.allclose(gaps, usual, rtol=0.02):
+        return f"slice spacing is uneven, {gaps.min():.3f} to {gaps.max():.3f} mm."
+    return "slices are not stacked along their normal (gantry tilt, or a sheared stack)."

@@ -1,0 +1,80 @@
+"""Slices look as radiologists expect, lie where they say, and are worth looking at."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from medvar_engine.data.slices import SliceRules, cut, usable_planes, view
+from medvar_engine.data.volume import Volume
+from medvar_engine.errors import MedvarError
+
+
+def volume_of(array: np.ndarray, spacing: tuple[float, float, float] = (1.0, 1.0, 1.0)) -> Volume:
+    affine = np.diag([*spacing, 1.0])
+    affine[:3, 3] = (-10, -20, -30)
+    return Volume(array.astype(np.float32), affine, spacing, "MR", "p", "s", Path("x"))
+
+
+def test_radiological_convention() -> None:
+    """Breaks for every reader of the images: patient right is on the image's left, front and head are up."""
+    right, left = np.zeros((9, 9, 9), np.float32), np.zeros((9, 9, 9), np.float32)
+    right[-1, :, :] = 1
+    left[0, :, :] = 1
+    front, head = np.zeros((9, 9, 9), np.float32), np.zeros((9, 9, 9), np.float32)
+    front[:, -1, :] = 1
+    head[:, :, -1] = 1
+    for plane in ("axial", "coronal"):
+        assert view(right, plane, 4)[:, 0].all()
+        assert view(left, plane, 4)[:, -1].all()
+    assert view(front, "axial", 4)[0].all()
+    assert view(head, "coronal", 4)[0].all()
+    assert view(head, "sagittal", 4)[0].all()
+    assert view(front, "sagittal", 4)[:, 0].all()
+
+
+def test_shapes_and_spacing_belong_together() -> None:
+    """Breaks for anisotropic scans: swapped spacing stretches the picture."""
+    volume = volume_of(np.ones((50, 60, 70)), (1.0, 1.5, 2.0))
+    expected = {
+        "axial": ((60, 50), (1.5, 1.0)),
+        "coronal": ((70, 50), (2.0, 1.0)),
+        "sagittal": ((70, 60), (2.0, 1.5)),
+    }
+    for one in cut(volume, volume.array, 0.5, SliceRules()):
+        assert (one.image.shape, one.spacing) == expected[str(one.plane)]
+
+
+def test_position_is_where_the_slice_lies() -> None:
+    """Breaks for whoever puts slices back into the scan."""
+    volume = volume_of(np.ones((50, 60, 70)), (1.0, 1.5, 2.0))
+    slices = [one for one in cut(volume, volume.array, 0.5, SliceRules()) if one.index == 10]
+    assert {one.plane: one.position_mm for one in slices} == {"axial": -10.0, "coronal": -5.0, "sagittal": 0.0}
+
+
+def test_planes_with_long_pixels_or_short_sides_are_left_out() -> None:
+    """Breaks for thick-slice MR: its reformatted planes are stairs, not images."""
+    assert usable_planes(volume_of(np.ones((64, 64, 64)), (1, 1, 6)), SliceRules()) == ["axial"]
+    assert usable_planes(volume_of(np.ones((64, 64, 20))), SliceRules()) == ["axial"]
+    assert usable_planes(volume_of(np.ones((64, 64, 64))), SliceRules(planes=("coronal",))) == ["coronal"]
+
+
+def test_near_empty_slices_are_dropped() -> None:
+    """Breaks for training: black images teach a model to draw black images."""
+    array = np.zeros((50, 50, 50))
+    array[10:40, 10:40, 10:40] = 1
+    array[20, 20, :] = 1
+    volume = volume_of(array)
+    slices = list(cut(volume, volume.array, 0.5, SliceRules(planes=("axial",))))
+    assert [one.index for one in slices] == list(range(10, 40))
+    empty = volume_of(np.zeros((50, 50, 50)))
+    assert not list(cut(empty, empty.array, 0.5, SliceRules()))
+
+
+@pytest.mark.parametrize("planes", [("axial", "slanted"), ()])
+def test_unknown_plane(planes: tuple[str, ...]) -> None:
+    """Breaks for typing errors on the command line."""
+    with pytest.raises(MedvarError, match="the planes are axial, coronal, sagittal"):
+        SliceRules(planes=planes)
