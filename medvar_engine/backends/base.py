@@ -1,0 +1,80 @@
+"""The `Backend` protocol: the networks of one bundle, numpy in and numpy out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from medvar_engine.arrays import FloatArray, IntArray
+from medvar_engine.conditions import LabelSpace
+from medvar_engine.schedule import ScaleSchedule
+
+
+@dataclass(frozen=True, slots=True)
+class BackendInfo:
+    """What a backend runs, and on what it really runs."""
+
+    provider: str  # e.g. "ONNX Runtime, CPUExecutionProvider" or "torch, cuda"
+    precision: str  # of the arithmetic and the weights, e.g. "float32"
+    schedule: ScaleSchedule
+    labels: LabelSpace
+    vocabulary: int  # V
+    latent_channels: int  # C
+    image_size: int  # pixels a side
+    image_channels: int
+    model: str  # a name for the weights: sha256
+
+
+@dataclass(frozen=True, slots=True)
+class PrefixState:
+    """Keys and values of the scales run so far. Opaque outside its backend, and never changed by it."""
+
+    labels: IntArray  # (B, F)
+    chunks: tuple[Any, ...] = ()  # one a scale, so that longer prefixes share the shorter ones
+    nbytes: int = 0
+
+    @property
+    def depth(self) -> int:
+        """Scales run so far."""
+        return len(self.chunks)
+
+
+class Backend(Protocol):
+    """Runs the networks of one bundle. A prefix state stays on the device and is opaque outside."""
+
+    info: BackendInfo
+
+    def start(self, labels: IntArray) -> PrefixState:
+        """The empty prefix of labels ``(B, F)``, already doubled by the caller when guidance is on."""
+
+    def step(self, state: PrefixState, maps: FloatArray | None) -> tuple[FloatArray, PrefixState]:
+        """One scale: input features ``maps`` ``(B, L_k, C)``, None at k = 0 → logits ``(B, L_k, V)``, longer prefix.
+
+        Never changes ``state``: an old prefix can be continued twice, which is what resampling and candidates are.
+        """
+
+    def gather(self, rows: Sequence[tuple[PrefixState, int]]) -> PrefixState:
+        """A prefix whose rows are rows of other prefixes of the same depth."""
+
+    def accumulate(self, latent: FloatArray | None, tokens: IntArray, k: int) -> tuple[FloatArray, FloatArray | None]:
+        """Adds token map k ``(B, L_k)`` to the latent ``(B, C, H, W)``; gives it and the next scale's features.
+
+        The features ``(B, L_{k+1}, C)`` are None after the finest scale.
+        """
+
+    def encode(self, images: FloatArray) -> tuple[IntArray, ...]:
+        """Images ``(B, image channels, H, W)`` in [-1, 1] → K token maps ``(B, L_k)``."""
+
+    def decode(self, latent: FloatArray, *, preview: bool = False) -> FloatArray:
+        """Latent ``(B, C, H, W)`` → images ``(B, image channels, H, W)`` in [-1, 1].
+
+        ``preview`` may use a lighter decoder when the bundle has one.
+        """
+
+
+def one_state(rows: Sequence[tuple[PrefixState, int]]) -> PrefixState | None:
+    """The state whose rows, all of them and in order, are asked for: then nothing needs copying."""
+    state = rows[0][0]
+    same = len(rows) == len(state.labels) and all(s is state and row == i for i, (s, row) in enumerate(rows))
+    return state if same else None

@@ -1,0 +1,155 @@
+"""The ONNX Runtime backend: runs a bundle on CUDA when it is there, on the CPU otherwise, and says which."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from medvar_engine.arrays import FloatArray, IntArray
+from medvar_engine.backends.base import BackendInfo, PrefixState, one_state
+from medvar_engine.bundle import Bundle
+from medvar_engine.errors import MedvarError
+
+_INSTALL = (
+    "Install it with `pip install 'napari-medvar[cpu]'`, or, for an NVIDIA GPU, `pip install 'napari-medvar[gpu]'` "
+    "(one of the two, never both)."
+)
+
+
+class OnnxBackend:
+    """The graphs of a bundle. Each is checked by hash and loaded from memory."""
+
+    def __init__(self, bundle: Bundle, *, device: str = "auto", threads: int | None = None) -> None:
+        self._bundle = bundle
+        self._sessions = _Sessions(bundle, _providers(device), threads)
+        step = self._sessions.load("step.onnx")
+        self.info = BackendInfo(
+            provider=f"ONNX Runtime, {step.get_providers()[0]}",
+            precision=bundle.precision,
+            schedule=bundle.schedule,
+            labels=bundle.labels,
+            vocabulary=bundle.vocabulary,
+            latent_channels=bundle.latent_channels,
+            image_size=bundle.image_size,
+            image_channels=bundle.image_channels,
+            model=bundle.digest,
+        )
+        # What generation needs is loaded now, so that the first image is not slower than the others.
+        for name in (*(f"accumulate_{k}.onnx" for k in range(len(bundle.schedule))), "decode.onnx"):
+            self._sessions.load(name)
+
+    def start(self, labels: IntArray) -> PrefixState:
+        """See `Backend`."""
+        return PrefixState(labels)
+
+    def step(self, state: PrefixState, maps: FloatArray | None) -> tuple[FloatArray, PrefixState]:
+        """See `Backend`."""
+        shape, rows = self._bundle.transformer, len(state.labels)
+        if maps is None:  # the first scale's input is the condition; the graph ignores these zeros
+            maps = np.zeros((rows, self.info.schedule.token_counts[0], self.info.latent_channels), dtype=np.float32)
+        if state.chunks:
+            past = state.chunks[0] if state.depth == 1 else np.concatenate(state.chunks, axis=4)
+        else:
+            past = np.zeros((shape["depth"], 2, rows, shape["heads"], 0, shape["head_dim"]), dtype=np.float32)
+        offset = np.array(self.info.schedule.offsets[state.depth], dtype=np.int64)
+        feeds = {"labels": state.labels, "features": maps, "past": past, "offset": offset}
+        logits, chunk = self._sessions.run("step.onnx", feeds)
+        return logits, PrefixState(state.labels, (*state.chunks, chunk), chunk.nbytes)
+
+    def gather(self, rows: Sequence[tuple[PrefixState, int]]) -> PrefixState:
+        """See `Backend`."""
+        if whole := one_state(rows):
+            return whole
+        chunks = tuple(
+            np.concatenate([state.chunks[k][:, :, row : row + 1] for state, row in rows], axis=2)
+            for k in range(rows[0][0].depth)
+        )
+        labels = np.stack([state.labels[row] for state, row in rows])
+        return PrefixState(labels, chunks, chunks[-1].nbytes if chunks else 0)
+
+    def accumulate(self, latent: FloatArray | None, tokens: IntArray, k: int) -> tuple[FloatArray, FloatArray | None]:
+        """See `Backend`."""
+        if latent is None:
+            side = self.info.schedule.latent_side
+            latent = np.zeros((len(tokens), self.info.latent_channels, side, side), dtype=np.float32)
+        total, features = self._sessions.run(f"accumulate_{k}.onnx", {"latent": latent, "tokens": tokens})
+        return total, features if k + 1 < len(self.info.schedule) else None
+
+    def encode(self, images: FloatArray) -> tuple[IntArray, ...]:
+        """See `Backend`."""
+        (tokens,) = self._sessions.run("encode.onnx", {"image": images})
+        return tuple(np.split(tokens, self.info.schedule.offsets[1:-1], axis=1))
+
+    def decode(self, latent: FloatArray, *, preview: bool = False) -> FloatArray:
+        """See `Backend`. Previews use the full decoder."""
+        (images,) = self._sessions.run("decode.onnx", {"latent": latent})
+        return images  # type: ignore[no-any-return]
+
+
+class _Sessions:
+    """The bundle's graphs as sessions, each loaded when it is first asked for."""
+
+    def __init__(self, bundle: Bundle, providers: list[str], threads: int | None) -> None:
+        self._bundle, self._providers = bundle, providers
+        self._loaded: dict[str, Any] = {}
+        runtime = _runtime()
+        self._options = runtime.SessionOptions()
+        self._options.log_severity_level = 3
+        if threads:
+            self._options.intra_op_num_threads = threads
+
+    def load(self, name: str) -> Any:
+        if name not in self._loaded:
+            content = self._bundle.read(name)
+            try:
+                self._loaded[name] = _runtime().InferenceSession(content, self._options, providers=self._providers)
+            except Exception as error:  # onnxruntime has no exception type of its own
+                raise MedvarError(
+                    f"ONNX Runtime cannot load {name} of the bundle {self._bundle.path}: {error}"
+                ) from error
+        return self._loaded[name]
+
+    def run(self, name: str, feeds: dict[str, Any]) -> list[Any]:
+        try:
+            return self.load(name).run(None, feeds)  # type: ignore[no-any-return]
+        except MedvarError:
+            raise
+        except Exception as error:
+            if "alloc" in str(error).lower() or "memory" in str(error).lower():
+                raise MedvarError(f"Not enough memory to run {name}: generate fewer images at a time.") from error
+            raise MedvarError(f"ONNX Runtime failed to run {name}: {error}") from error
+
+
+def _runtime() -> Any:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise MedvarError(f"Generating images needs ONNX Runtime, which is not installed. {_INSTALL}") from error
+    if not hasattr(onnxruntime, "InferenceSession"):
+        raise MedvarError(
+            "ONNX Runtime is broken here: `onnxruntime` and `onnxruntime-gpu` are probably both installed. "
+            f"Uninstall both. {_INSTALL}"
+        )
+    return onnxruntime
+
+
+def _providers(device: str) -> list[str]:
+    """The execution providers to try, best first."""
+    runtime = _runtime()
+    available = runtime.get_available_providers()
+    if device == "cpu":
+        return ["CPUExecutionProvider"]
+    if device not in ("auto", "cuda"):
+        raise MedvarError(f"A device is auto, cpu or cuda, not {device!r}.")
+    if "CUDAExecutionProvider" in available:
+        if hasattr(runtime, "preload_dlls"):
+            runtime.preload_dlls()
+        return ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    if device == "cuda":
+        raise MedvarError(
+            f"CUDA was asked for, but ONNX Runtime offers only {', '.join(available)}. "
+            "Install `napari-medvar[gpu]` in place of `[cpu]`, or use device cpu."
+        )
+    return ["CPUExecutionProvider"]

@@ -1,0 +1,108 @@
+"""The torch backend: runs checkpoints as they come from training."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from medvar_engine.arrays import FloatArray, IntArray
+from medvar_engine.backends.base import BackendInfo, PrefixState, one_state
+from medvar_engine.conditions import LabelSpace
+from medvar_engine.models.files import load_tokenizer, load_transformer
+from medvar_engine.models.tokenizer import Tokenizer
+from medvar_engine.models.transformer import Transformer
+
+
+class TorchBackend:
+    """Tokenizer and transformer in torch, in float32, on one device."""
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        transformer: Transformer,
+        labels: LabelSpace,
+        *,
+        device: str = "cpu",
+        model: str = "",
+    ) -> None:
+        self._device = torch.device(device)
+        self._tokenizer = tokenizer.to(self._device).eval()
+        self._transformer = transformer.to(self._device).eval()
+        config = tokenizer.config
+        self.info = BackendInfo(
+            provider=f"torch {torch.__version__}, {self._device}",
+            precision="float32",
+            schedule=tokenizer.schedule,
+            labels=labels,
+            vocabulary=config.vocabulary,
+            latent_channels=config.latent_channels,
+            image_size=config.image_size,
+            image_channels=config.image_channels,
+            model=model,
+        )
+
+    @classmethod
+    def load(cls, tokenizer: Path, transformer: Path, *, device: str = "cpu") -> TorchBackend:
+        """Read the two files that training writes."""
+        network, labels = load_transformer(transformer)
+        digest = hashlib.sha256(tokenizer.read_bytes() + transformer.read_bytes()).hexdigest()
+        return cls(load_tokenizer(tokenizer), network, labels, device=device, model=digest)
+
+    def start(self, labels: IntArray) -> PrefixState:
+        """See `Backend`."""
+        return PrefixState(labels)
+
+    @torch.inference_mode()
+    def step(self, state: PrefixState, maps: FloatArray | None) -> tuple[FloatArray, PrefixState]:
+        """See `Backend`."""
+        past = torch.cat(state.chunks, dim=4) if state.chunks else None
+        features = None if maps is None else self._tensor(maps)
+        logits, chunk = self._transformer.step(self._tensor(state.labels), features, past, state.depth)
+        longer = PrefixState(state.labels, (*state.chunks, chunk), chunk.nbytes)
+        return _array(logits), longer
+
+    @torch.inference_mode()
+    def gather(self, rows: Sequence[tuple[PrefixState, int]]) -> PrefixState:
+        """See `Backend`."""
+        if whole := one_state(rows):
+            return whole
+        chunks = tuple(
+            torch.cat([state.chunks[k][:, :, row : row + 1] for state, row in rows], dim=2)
+            for k in range(rows[0][0].depth)
+        )
+        labels = np.stack([state.labels[row] for state, row in rows])
+        return PrefixState(labels, chunks, chunks[-1].nbytes if chunks else 0)
+
+    @torch.inference_mode()
+    def accumulate(self, latent: FloatArray | None, tokens: IntArray, k: int) -> tuple[FloatArray, FloatArray | None]:
+        """See `Backend`."""
+        quantizer = self._tokenizer.quantizer
+        total = quantizer.lift(self._tensor(tokens), k)
+        if latent is not None:
+            total = self._tensor(latent) + total
+        last = k + 1 == len(self.info.schedule)
+        return _array(total), None if last else _array(quantizer.pool(total, k + 1))
+
+    @torch.inference_mode()
+    def encode(self, images: FloatArray) -> tuple[IntArray, ...]:
+        """See `Backend`."""
+        return tuple(tokens.cpu().numpy() for tokens in self._tokenizer.encode(self._tensor(images)))
+
+    @torch.inference_mode()
+    def decode(self, latent: FloatArray, *, preview: bool = False) -> FloatArray:
+        """See `Backend`. Previews use the full decoder."""
+        return _array(self._tokenizer.decode(self._tensor(latent)))
+
+    def _tensor(self, array: FloatArray | IntArray) -> Tensor:
+        # A copy: torch warns of read-only arrays, and would let a caller's later write through.
+        return torch.tensor(array, device=self._device)
+
+
+def _array(tensor: Tensor) -> FloatArray:
+    array: FloatArray = tensor.float().cpu().numpy()
+    return array

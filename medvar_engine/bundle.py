@@ -1,0 +1,195 @@
+"""A bundle: the folder an exported model lives in. Read and checked here; written by `medvar_export`.
+
+``bundle.json`` names every file with its sha256. Nothing is loaded before its hash agrees, and nothing in a
+bundle can run code: ONNX graphs and JSON only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from medvar_engine.conditions import FACTORS, Condition, LabelSpace
+from medvar_engine.errors import MedvarError
+from medvar_engine.sampling import Sampling
+from medvar_engine.schedule import ScaleSchedule
+
+SCHEMA_VERSION = 1
+MANIFEST = "bundle.json"
+CARD = "MODEL_CARD.md"
+MAX_MANIFEST_BYTES = 16 * 2**20
+_SHIPPED = Path(__file__).parent / "bundles"
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """What is known of one kind of slice that the model was trained on."""
+
+    condition: Condition
+    slices: int  # training slices
+    patients: int
+    spacing_mm: float | None  # median in-plane spacing, mm a pixel; None when not known
+    low: float  # value of a pixel of -1
+    high: float  # value of a pixel of +1
+    unit: str  # "HU" or "arbitrary"
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """The content of ``bundle.json``, checked."""
+
+    path: Path
+    name: str
+    labels: LabelSpace
+    schedule: ScaleSchedule
+    vocabulary: int
+    latent_channels: int
+    image_size: int
+    image_channels: int
+    transformer: Mapping[str, int]  # depth, heads, head_dim: the shape of keys and values
+    precision: str
+    sampling: Sampling  # defaults that suit the model
+    cells: tuple[Cell, ...]
+    licence: str
+    attributions: tuple[str, ...]
+    training_data: str  # statement: what and whom the model saw
+    parity: Mapping[str, float]  # largest difference from torch that the export measured
+    sha256: Mapping[str, str]  # file name → hash
+
+    @property
+    def digest(self) -> str:
+        """A name for the model: sha256 over the hashes of its graphs."""
+        graphs = sorted((n, h) for n, h in self.sha256.items() if n.endswith((".onnx", ".data")))
+        return hashlib.sha256(json.dumps(graphs).encode()).hexdigest()
+
+    def read(self, name: str) -> bytes:
+        """The bytes of one file, whose hash agrees with the manifest's. Raises `MedvarError` otherwise."""
+        path = self.path / name
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise MedvarError(f"The bundle {self.path} lacks {name}: {error.strerror}. {_AGAIN}") from error
+        if hashlib.sha256(content).hexdigest() != self.sha256.get(name):
+            raise MedvarError(f"{path} is not the file that bundle.json names: its sha256 differs. {_AGAIN}")
+        return content
+
+    @property
+    def card(self) -> str:
+        """The model card, Markdown."""
+        return self.read(CARD).decode("utf-8")
+
+    def cell(self, condition: Condition) -> Cell | None:
+        """The kind of training slice that fits ``condition`` best: most factors agreeing, then most slices."""
+        asked = condition.to_dict()
+
+        def fits(cell: Cell) -> tuple[int, int]:
+            own = cell.condition.to_dict()
+            return sum(own.get(factor) == value for factor, value in asked.items()), cell.slices
+
+        best = max(self.cells, key=fits, default=None)
+        return best if best and fits(best)[0] == len(asked.keys() & set(self.labels.factors)) else None
+
+
+_AGAIN = "Take the bundle from its source again, or export it anew with `medvar export`."
+
+
+def shipped_bundles() -> dict[str, Path]:
+    """The bundles that come with the package, by name."""
+    return {path.parent.name: path.parent for path in sorted(_SHIPPED.glob(f"*/{MANIFEST}"))}
+
+
+def find_bundle(name: str | Path | None = None) -> Path:
+    """A bundle's folder from a path or the name of a shipped one; None is the first shipped one."""
+    shipped = shipped_bundles()
+    if name is None:
+        if not shipped:
+            raise MedvarError("No bundle ships with this installation; give the folder of one that `medvar export` wrote.")
+        return next(iter(shipped.values()))
+    if str(name) in shipped:
+        return shipped[str(name)]
+    path = Path(name).expanduser()
+    if path.name == MANIFEST:
+        path = path.parent
+    if not (path / MANIFEST).is_file():
+        raise MedvarError(
+            f"{path} is not a bundle: it has no {MANIFEST}. A bundle is a folder that `medvar export` wrote; "
+            f"shipped ones are {', '.join(shipped) or 'none'}."
+        )
+    return path
+
+
+def read_bundle(path: Path) -> Bundle:
+    """Read and check ``bundle.json``; files are checked as they are read. Raises `MedvarError` saying what is wrong."""
+    manifest = path / MANIFEST
+    try:
+        if manifest.stat().st_size > MAX_MANIFEST_BYTES:
+            raise MedvarError(f"{manifest} is larger than any real manifest. {_AGAIN}")
+        values = json.loads(manifest.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise MedvarError(f"Cannot read {manifest}: {error.strerror}. {_AGAIN}") from error
+    except (ValueError, RecursionError) as error:
+        raise MedvarError(f"{manifest} is not JSON, or cut short: {error}. {_AGAIN}") from error
+    try:
+        version = values["schema_version"]
+        if version != SCHEMA_VERSION:
+            raise MedvarError(f"{manifest} has format {version}; this version reads {SCHEMA_VERSION}. Update medvar.")
+        return _bundle(path, values)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise MedvarError(f"{manifest} lacks or garbles a field: {error!r}. {_AGAIN}") from error
+
+
+def _bundle(path: Path, values: Mapping[str, Any]) -> Bundle:
+    for name in values["sha256"]:
+        if PurePosixPath(name).name != name or "\\" in name or name in (".", ".."):
+            raise MedvarError(f"bundle.json names the file {name!r}, which would lie outside the bundle; do not use it.")
+    model = values["model"]
+    return Bundle(
+        path=path,
+        name=str(values["name"]),
+        labels=LabelSpace.from_dict(values["labels"]),
+        schedule=ScaleSchedule(tuple(values["schedule"])),
+        vocabulary=int(model["vocabulary"]),
+        latent_channels=int(model["latent_channels"]),
+        image_size=int(model["image_size"]),
+        image_channels=int(model["image_channels"]),
+        transformer={name: int(model[name]) for name in ("depth", "heads", "head_dim")},
+        precision=str(values["precision"]),
+        sampling=Sampling(**values["sampling"]),
+        cells=tuple(_cell(cell) for cell in values["cells"]),
+        licence=str(values["licence"]),
+        attributions=tuple(map(str, values["attributions"])),
+        training_data=str(values["training_data"]),
+        parity={str(name): float(value) for name, value in values["parity"].items()},
+        sha256={str(name): str(value) for name, value in values["sha256"].items()},
+    )
+
+
+def cell_to_dict(cell: Cell) -> dict[str, Any]:
+    """Plain values, for JSON."""
+    return {
+        "condition": cell.condition.to_dict(),
+        "slices": cell.slices,
+        "patients": cell.patients,
+        "spacing_mm": cell.spacing_mm,
+        "low": cell.low,
+        "high": cell.high,
+        "unit": cell.unit,
+    }
+
+
+def _cell(values: Mapping[str, Any]) -> Cell:
+    condition = Condition.from_dict({n: v for n, v in values["condition"].items() if n in FACTORS})
+    spacing = values["spacing_mm"]
+    return Cell(
+        condition,
+        int(values["slices"]),
+        int(values["patients"]),
+        None if spacing is None else float(spacing),
+        float(values["low"]),
+        float(values["high"]),
+        str(values["unit"]),
+    )
