@@ -1,0 +1,50 @@
+"""Area pooling and bicubic upsampling of token maps, as constant matrices.
+
+Both are linear and separable, so each is ``M @ x @ M.T`` with one small matrix. That makes the numbers the
+same in torch and in ONNX Runtime on every device, which resize operators do not promise. The matrices equal
+`torch.nn.functional.interpolate` in modes ``area`` and ``bicubic`` (``align_corners=False``), which VAR uses.
+They are made on the CPU whatever torch's default device is, so that a model built on "meta" has them.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+_CUBIC_A = -0.75  # Keys' parameter in torch's bicubic
+
+
+def area_matrix(source: int, target: int) -> Tensor:
+    """``(target, source)``: row ``i`` averages the source pixels that target pixel ``i`` touches."""
+    matrix = torch.zeros(target, source, device="cpu")
+    for i in range(target):
+        start, stop = (i * source) // target, math.ceil((i + 1) * source / target)
+        matrix[i, start:stop] = 1.0 / (stop - start)
+    return matrix
+
+
+def bicubic_matrix(source: int, target: int) -> Tensor:
+    """``(target, source)``: cubic convolution at half-pixel centres, borders clamped."""
+    matrix = torch.zeros(target, source, dtype=torch.float64, device="cpu")
+    for i in range(target):
+        position = (i + 0.5) * source / target - 0.5
+        base = math.floor(position)
+        for tap in range(base - 1, base + 3):
+            matrix[i, min(max(tap, 0), source - 1)] += _cubic_weight(abs(position - tap))
+    return matrix.float()
+
+
+def _cubic_weight(x: float) -> float:
+    a = _CUBIC_A
+    if x <= 1:
+        return (a + 2) * x**3 - (a + 3) * x**2 + 1
+    if x < 2:
+        return a * x**3 - 5 * a * x**2 + 8 * a * x - 4 * a
+    return 0.0
+
+
+def resize(image: Tensor, matrix: Tensor) -> Tensor:
+    """``(B, C, H, H)`` → ``(B, C, N, N)`` by a matrix ``(N, H)``."""
+    return matrix @ image @ matrix.mT

@@ -1,0 +1,67 @@
+"""Named model sizes. ``demo`` trains on two CPU cores; ``d16``…``d30`` are VAR's (and MedVAR's) widths."""
+
+from __future__ import annotations
+
+from medvar_engine.errors import MedvarError
+from medvar_engine.models.tokenizer import TokenizerConfig
+from medvar_engine.models.transformer import TransformerConfig
+
+VAR_SCHEDULE = (1, 2, 3, 4, 5, 6, 8, 10, 13, 16)  # 680 tokens
+_DEMO_SCHEDULE = (1, 2, 4, 6, 8, 10, 13, 16)  # 646 tokens
+
+TOKENIZERS: dict[str, TokenizerConfig] = {
+    "demo": TokenizerConfig(
+        image_size=128,
+        schedule=_DEMO_SCHEDULE,
+        vocabulary=2048,
+        latent_channels=16,
+        channels=(32, 64, 128),
+        res_blocks=1,
+        groups=8,
+        patch=2,
+        linear_path=True,
+    ),
+    "small": TokenizerConfig(
+        image_size=256,
+        schedule=VAR_SCHEDULE,
+        vocabulary=4096,
+        latent_channels=32,
+        channels=(64, 64, 128, 128, 256),
+        res_blocks=2,
+    ),
+    "var": TokenizerConfig(
+        image_size=256,
+        schedule=VAR_SCHEDULE,
+        vocabulary=4096,
+        latent_channels=32,
+        channels=(160, 160, 320, 320, 640),
+        res_blocks=2,
+    ),
+}
+
+_DEPTHS = {"d16": 16, "d20": 20, "d24": 24, "d30": 30}
+
+PRESETS = ("demo", "small", *_DEPTHS)
+
+
+def tokenizer_preset(name: str) -> TokenizerConfig:
+    """The tokenizer of a preset; ``d16``…``d30`` share VAR's."""
+    _check(name)
+    return TOKENIZERS["var" if name in _DEPTHS else name]
+
+
+def transformer_preset(name: str, tokenizer: TokenizerConfig, labels: tuple[int, ...]) -> TransformerConfig:
+    """The transformer of a preset, fitted to a tokenizer and a label space (names a factor)."""
+    _check(name)
+    shape = (tokenizer.schedule, tokenizer.vocabulary, tokenizer.latent_channels, labels)
+    if name == "demo":
+        return TransformerConfig(*shape, depth=8, width=192, heads=3, drop_path=0.05, shared_modulation=True)
+    if name == "small":
+        return TransformerConfig(*shape, depth=12, width=512, heads=8, drop_path=0.05)
+    depth = _DEPTHS[name]  # VAR: width 64·depth, heads = depth, drop path 0.1·depth/24
+    return TransformerConfig(*shape, depth=depth, width=64 * depth, heads=depth, drop_path=0.1 * depth / 24)
+
+
+def _check(name: str) -> None:
+    if name not in PRESETS:
+        raise MedvarError(f"Unknown preset {name!r}; the presets are {', '.join(PRESETS)}.")

@@ -1,0 +1,186 @@
+"""Multi-scale residual quantisation (VAR, arXiv 2404.02905, algorithms 1 and 2)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from medvar_engine.models.interpolate import area_matrix, bicubic_matrix, resize
+from medvar_engine.schedule import ScaleSchedule
+
+
+class Phi(nn.Conv2d):
+    """Residual 3×3 convolution that repairs what upsampling a coarse map loses: ``(1-r)·h + r·conv(h)``."""
+
+    def __init__(self, channels: int, ratio: float) -> None:
+        super().__init__(channels, channels, kernel_size=3, padding=1)
+        self.ratio = ratio
+        # Starts as the identity: then the code nearest to a residual is the best one from the first step on.
+        nn.init.dirac_(self.weight)
+        nn.init.zeros_(self.bias)  # type: ignore[arg-type]
+
+    def forward(self, h: Tensor) -> Tensor:
+        """``(B, C, H, W)`` → ``(B, C, H, W)``."""
+        return h * (1 - self.ratio) + super().forward(h) * self.ratio
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """What quantising a latent gives: tensors of the training step."""
+
+    latent: Tensor  # (B, C, H, W), quantised, with the encoder's gradient passed straight through
+    tokens: tuple[Tensor, ...]  # K × (B, L_k)
+    residuals: tuple[Tensor, ...]  # K × (B·L_k, C): the vectors that were looked up, for restarting dead codes
+    loss: Tensor  # codebook loss + β · commitment loss, averaged over scales
+
+
+class MultiScaleQuantizer(nn.Module):
+    """One codebook for all scales; scale ``k`` codes what the coarser scales left over.
+
+    ``phis`` convolutions are shared among the K scales, each scale taking the one nearest to it.
+    """
+
+    def __init__(
+        self,
+        schedule: ScaleSchedule,
+        vocabulary: int,
+        channels: int,
+        *,
+        phis: int = 4,
+        phi_ratio: float = 0.5,
+        beta: float = 0.25,
+    ) -> None:
+        super().__init__()
+        self.schedule, self.vocabulary, self.channels, self.beta = schedule, vocabulary, channels, beta
+        self.codebook = nn.Embedding(vocabulary, channels).requires_grad_(False)  # moved by `follow`
+        nn.init.normal_(self.codebook.weight, std=channels**-0.5)
+        self.phis = nn.ModuleList(Phi(channels, phi_ratio) for _ in range(phis))
+        # Moving average of how often each scale uses each code, per image.
+        self.register_buffer("usage", torch.zeros(len(schedule), vocabulary))
+        # Moving sums of the vectors that chose each code; only training needs them.
+        self.register_buffer("code_count", torch.zeros(vocabulary), persistent=False)
+        self.register_buffer("code_sum", torch.zeros(vocabulary, channels), persistent=False)
+        side = schedule.latent_side
+        for k, n in enumerate(schedule):
+            self.register_buffer(f"down_{k}", area_matrix(side, n), persistent=False)
+            self.register_buffer(f"up_{k}", bicubic_matrix(n, side), persistent=False)
+
+    def phi(self, k: int) -> Phi:
+        """The shared convolution of scale ``k``."""
+        count = len(self.phis)
+        position = k / max(1, len(self.schedule) - 1)
+        edge = (1 / 3 if count == 4 else 1 / 2) / count  # VAR's ticks
+        # Scales can lie midway between two ticks (k = 2 of 10, with 4 phis), so that the last bit decides: as in
+        # VAR it is numpy's, which torch.linspace does not share, and which no default device can change.
+        ticks = np.linspace(edge, 1 - edge, count)
+        return self.phis[int(np.abs(ticks - position).argmin())]  # type: ignore[return-value]
+
+    def pool(self, latent: Tensor, k: int) -> Tensor:
+        """Latent ``(B, C, H, W)`` averaged to scale ``k``, as a sequence ``(B, L_k, C)``."""
+        if self.schedule[k] != self.schedule.latent_side:
+            latent = resize(latent, self.get_buffer(f"down_{k}"))
+        return latent.flatten(2).transpose(1, 2)
+
+    def lift(self, tokens: Tensor, k: int) -> Tensor:
+        """Tokens ``(B, L_k)`` → what they add to the latent, ``(B, C, H, W)``."""
+        side = self.schedule[k]
+        h = self.codebook(tokens).transpose(1, 2).unflatten(2, (side, side))
+        if side != self.schedule.latent_side:
+            h = resize(h, self.get_buffer(f"up_{k}"))
+        out: Tensor = self.phi(k)(h)
+        return out
+
+    def nearest(self, vectors: Tensor) -> Tensor:
+        """Index of the codebook entry nearest to each vector: ``(N, C)`` → ``(N,)``."""
+        codes = self.codebook.weight
+        distance = vectors.square().sum(1, keepdim=True) + codes.square().sum(1) - 2 * vectors @ codes.T
+        return distance.argmin(dim=1)
+
+    def encode(self, latent: Tensor) -> tuple[Tensor, ...]:
+        """Latent ``(B, C, H, W)`` → K token maps ``(B, L_k)``."""
+        rest, tokens = latent, []
+        for k in range(len(self.schedule)):
+            vectors = self.pool(rest, k)
+            tokens.append(self.nearest(vectors.flatten(0, 1)).view(vectors.shape[:2]))
+            rest = rest - self.lift(tokens[-1], k)
+        return tuple(tokens)
+
+    def decode(self, tokens: tuple[Tensor, ...]) -> Tensor:
+        """The first k token maps (a prefix of any length ≥ 1) → latent ``(B, C, H, W)``."""
+        return torch.stack([self.lift(t, k) for k, t in enumerate(tokens)]).sum(0)
+
+    def features(self, tokens: tuple[Tensor, ...]) -> Tensor:
+        """Teacher-forcing input of scales 1…K-1: ``(B, L - L_0, C)``."""
+        latent, parts = torch.zeros(()), []
+        for k, token_map in enumerate(tokens[:-1]):
+            latent = latent.to(token_map.device) + self.lift(token_map, k)
+            parts.append(self.pool(latent, k + 1))
+        return torch.cat(parts, dim=1)
+
+    def forward(self, latent: Tensor, depths: Tensor | None = None) -> Quantized:
+        """One training step's quantisation of ``(B, C, H, W)``, in float32.
+
+        ``depths`` ``(B,)``, when given, says how many scales of each image the decoder gets to see, so that
+        previews of coarse scales become pictures; beyond K it sees the latent as it was before quantisation.
+        The loss covers all scales all the same. The codebook follows by `follow`, not by gradients.
+        """
+        target, scales = latent.detach(), len(self.schedule)
+        total = torch.zeros_like(latent)
+        seen = torch.zeros_like(latent)
+        tokens: list[Tensor] = []
+        residuals: list[Tensor] = []
+        loss = latent.new_zeros(())
+        for k in range(scales):
+            vectors = self.pool(target - total.detach(), k)
+            with torch.no_grad():
+                index = self.nearest(vectors.flatten(0, 1)).view(vectors.shape[:2])
+            total = total + self.lift(index, k)
+            seen = total if depths is None else torch.where((depths > k)[:, None, None, None], total, seen)
+            loss = loss + F.mse_loss(total, target) + self.beta * F.mse_loss(latent, total.detach())
+            tokens.append(index)
+            residuals.append(vectors.flatten(0, 1))
+        if depths is not None:
+            seen = torch.where((depths > scales)[:, None, None, None], target, seen)
+        straight = latent + (seen - latent).detach()
+        return Quantized(straight, tuple(tokens), tuple(residuals), loss / scales)
+
+    @torch.no_grad()
+    def follow(self, tokens: tuple[Tensor, ...], residuals: tuple[Tensor, ...], decay: float = 0.98) -> None:
+        """Move each code towards the mean of the vectors that chose it (arXiv 1711.00937, appendix A.1).
+
+        Tokens K × ``(B, L_k)``, the vectors that were looked up K × ``(B·L_k, C)``.
+        """
+        index, vectors = torch.cat([t.flatten() for t in tokens]), torch.cat(residuals)
+        count, total = self.get_buffer("code_count"), self.get_buffer("code_sum")
+        hits = index.bincount(minlength=self.vocabulary).to(count)
+        sums = torch.zeros_like(total).index_add_(0, index, vectors.to(total))
+        count.lerp_(hits, 1 - decay)
+        total.lerp_(sums, 1 - decay)
+        used = count > 1e-3
+        self.codebook.weight[used] = total[used] / count[used, None]
+
+    @torch.no_grad()
+    def count(self, tokens: tuple[Tensor, ...], decay: float = 0.98) -> None:
+        """Take one batch's token maps into `usage`."""
+        usage = self.get_buffer("usage")
+        for k, token_map in enumerate(tokens):
+            hits = token_map.flatten().bincount(minlength=self.vocabulary).to(usage) / len(token_map)
+            usage[k].lerp_(hits, 1 - decay)
+
+    def dead(self, threshold: float = 0.03) -> Tensor:
+        """Codes used less than ``threshold`` times the even share, over all scales: indices ``(D,)``."""
+        even = self.schedule.tokens / self.vocabulary
+        return (self.get_buffer("usage").sum(0) < threshold * even).nonzero().flatten()
+
+    @torch.no_grad()
+    def restart(self, dead: Tensor, vectors: Tensor) -> None:
+        """Move the codes ``dead`` ``(D,)`` to random ones of ``vectors`` ``(N, C)``, where the data is."""
+        if len(dead):
+            chosen = vectors[torch.randint(len(vectors), (len(dead),), device=vectors.device)].to(self.codebook.weight)
+            self.codebook.weight[dead] = chosen
+            self.get_buffer("code_count")[dead] = 1.0
+            self.get_buffer("code_sum")[dead] = chosen

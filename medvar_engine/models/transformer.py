@@ -1,0 +1,219 @@
+"""The next-scale transformer (VAR, arXiv 2404.02905, section 3.2; MedVAR, arXiv 2602.14512).
+
+It predicts each whole token map from all coarser ones. Training sees the whole sequence under a block-wise
+causal mask; inference sees one scale at a time with the keys and values of the coarser ones at hand.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from medvar_engine.schedule import ScaleSchedule
+
+_MAX_LOG_SCALE = 4.605170185988092  # log 100: bounds how sharp l2-normalised attention gets
+
+
+@dataclass(frozen=True)
+class TransformerConfig:
+    """Everything that fixes the shape of a transformer."""
+
+    schedule: tuple[int, ...]
+    vocabulary: int  # V
+    latent_channels: int  # C of a latent
+    labels: tuple[int, ...]  # number of names of each condition factor
+    depth: int
+    width: int
+    heads: int
+    mlp_ratio: float = 4.0
+    condition_dropout: float = 0.1  # share of training images that see the unconditional class
+    dropout: float = 0.0
+    drop_path: float = 0.0  # of the last block; earlier ones rise linearly to it
+    shared_modulation: bool = False  # one AdaLN projection for all blocks (VAR's d36), each with its own offset
+
+
+class Attention(nn.Module):
+    """Self-attention with l2-normalised queries and keys and a learned sharpness a head."""
+
+    def __init__(self, width: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.heads, self.dropout = heads, dropout
+        self.qkv = nn.Linear(width, 3 * width, bias=False)
+        self.q_bias = nn.Parameter(torch.zeros(width))
+        self.v_bias = nn.Parameter(torch.zeros(width))  # a bias of the keys would cancel in the softmax
+        self.log_scale = nn.Parameter(torch.full((heads, 1, 1), 4.0).log())
+        self.proj = nn.Linear(width, width)
+
+    def forward(self, x: Tensor, mask: Tensor | None, past: Tensor | None) -> tuple[Tensor, Tensor]:
+        """``(B, L, D)`` → ``(B, L, D)``, and the keys and values of these L tokens, ``(2, B, heads, L, d)``."""
+        bias = torch.cat((self.q_bias, torch.zeros_like(self.q_bias), self.v_bias))
+        q, k, v = rearrange(F.linear(x, self.qkv.weight, bias), "b l (n h d) -> n b h l d", n=3, h=self.heads)
+        q = F.normalize(q, dim=-1) * self.log_scale.clamp(max=_MAX_LOG_SCALE).exp()
+        k = F.normalize(k, dim=-1)
+        present = torch.stack((k, v.to(k.dtype)))
+        k, v = present if past is None else torch.cat((past, present), dim=3)
+        dropout = self.dropout if self.training else 0.0
+        out = F.scaled_dot_product_attention(q.to(k.dtype), k, v, mask, dropout, scale=1.0)
+        return self.proj(rearrange(out, "b h l d -> b l (h d)")), present
+
+
+class BlockModulation(nn.Module):
+    """A block's own AdaLN: condition ``(B, D)`` → gates, scales and shifts ``(B, 6·D)``."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(width, 6 * width)
+
+    def forward(self, condition: Tensor) -> Tensor:
+        """``(B, D)`` → ``(B, 6·D)``."""
+        return self.linear(F.silu(condition))  # type: ignore[no-any-return]
+
+
+class SharedModulation(nn.Module):
+    """A block's learned offset from the AdaLN that all blocks share: ``(B, 6·D)`` → ``(B, 6·D)``."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.offset = nn.Parameter(torch.randn(6 * width) / width**0.5)
+
+    def forward(self, shared: Tensor) -> Tensor:
+        """``(B, 6·D)`` → ``(B, 6·D)``."""
+        return self.offset + shared
+
+
+class Block(nn.Module):
+    """Attention and MLP, each modulated by the condition (AdaLN)."""
+
+    def __init__(self, config: TransformerConfig, drop_path: float) -> None:
+        super().__init__()
+        width, hidden = config.width, round(config.width * config.mlp_ratio)
+        self.drop_path = drop_path
+        self.attention = Attention(width, config.heads, config.dropout)
+        self.mlp = nn.Sequential(
+            nn.Linear(width, hidden),
+            nn.GELU(approximate="tanh"),
+            nn.Linear(hidden, width),
+            nn.Dropout(config.dropout),
+        )
+        self.norm = nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
+        self.modulation: SharedModulation | BlockModulation = (
+            SharedModulation(width) if config.shared_modulation else BlockModulation(width)
+        )
+
+    def forward(
+        self, x: Tensor, condition: Tensor, mask: Tensor | None = None, past: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """``(B, L, D)``, condition ``(B, D)`` or ``(B, 6·D)`` → ``(B, L, D)`` and these tokens' keys and values."""
+        gate1, gate2, scale1, scale2, shift1, shift2 = self.modulation(condition)[:, None].chunk(6, dim=-1)
+        h, present = self.attention(self.norm(x) * (1 + scale1) + shift1, mask, past)
+        x = x + self._drop(h * gate1)
+        x = x + self._drop(self.mlp(self.norm(x) * (1 + scale2) + shift2) * gate2)
+        return x, present
+
+    def _drop(self, branch: Tensor) -> Tensor:
+        if not self.training or self.drop_path == 0:
+            return branch
+        keep = torch.rand(len(branch), 1, 1, device=branch.device) >= self.drop_path
+        return branch * keep / (1 - self.drop_path)
+
+
+class Transformer(nn.Module):
+    """Predicts the tokens of each scale from the features of all coarser scales and a condition."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.schedule = ScaleSchedule(config.schedule)
+        width = config.width
+        self.labels = nn.ModuleList(nn.Embedding(size + 1, width) for size in config.labels)
+        self.start = nn.Parameter(torch.empty(self.schedule.token_counts[0], width))
+        self.positions = nn.Parameter(torch.empty(self.schedule.tokens, width))
+        self.scales = nn.Embedding(len(self.schedule), width)
+        self.features = nn.Linear(config.latent_channels, width)
+        last = max(1, config.depth - 1)
+        self.blocks = nn.ModuleList(Block(config, config.drop_path * i / last) for i in range(config.depth))
+        self.shared_modulation = BlockModulation(width) if config.shared_modulation else nn.Identity()
+        self.norm = nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
+        self.modulation = nn.Linear(width, 2 * width)
+        self.head = nn.Linear(width, config.vocabulary)
+        # On the CPU whatever the default device: a model built on "meta" has its constants, and lacks only weights.
+        counts = torch.tensor(self.schedule.token_counts, device="cpu")
+        scale_of = torch.arange(len(self.schedule), device="cpu").repeat_interleave(counts)
+        self.register_buffer("scale_of", scale_of, persistent=False)  # (L,)
+        # A token sees its own scale and all coarser ones.
+        self.register_buffer("mask", scale_of[:, None] >= scale_of[None, :], persistent=False)  # (L, L)
+        self._initialise()
+
+    def _initialise(self) -> None:
+        """VAR's initialisation: small gates, so that a fresh model is close to the identity."""
+        width, depth = self.config.width, self.config.depth
+        for module in self.modules():
+            if isinstance(module, nn.Linear | nn.Embedding):
+                nn.init.trunc_normal_(module.weight, std=0.02)
+            if isinstance(module, nn.Linear) and module.bias is not None:
+                nn.init.zeros_(module.bias)
+        for tensor in (self.start, self.positions):
+            nn.init.trunc_normal_(tensor, std=(1 / width / 3) ** 0.5)
+        with torch.no_grad():
+            self.head.weight.mul_(0.02)
+            self.modulation.weight.mul_(0.5)
+            for block in self.blocks:
+                assert isinstance(block, Block)
+                for branch_end in (block.attention.proj, cast(nn.Linear, block.mlp[2])):
+                    branch_end.weight.div_((2 * depth) ** 0.5)
+                own = block.modulation
+                gates = own.offset if isinstance(own, SharedModulation) else own.linear.weight
+                gates[: 2 * width].mul_(1e-5)
+                gates[2 * width :].mul_(0.5)
+
+    def condition(self, labels: Tensor) -> Tensor:
+        """Labels ``(B, F)``, one integer a factor → the sum of their embeddings, ``(B, D)``."""
+        return torch.stack([embed(labels[:, i]) for i, embed in enumerate(self.labels)]).sum(0)
+
+    def embed(self, condition: Tensor, features: Tensor | None, k: int) -> Tensor:
+        """Input of scale ``k``: the condition at k = 0, else features ``(B, L_k, C)`` → ``(B, L_k, D)``."""
+        begin, end = self.schedule.offsets[k : k + 2]
+        x = condition[:, None] + self.start if features is None else self.features(features)
+        return x + self.scales.weight[k] + self.positions[begin:end]
+
+    def logits(self, x: Tensor, condition: Tensor) -> Tensor:
+        """``(B, L, D)`` → ``(B, L, V)``."""
+        scale, shift = self.modulation(F.silu(condition))[:, None].chunk(2, dim=-1)
+        return self.head(self.norm(x) * (1 + scale) + shift)  # type: ignore[no-any-return]
+
+    def step(self, labels: Tensor, features: Tensor | None, past: Tensor | None, k: int) -> tuple[Tensor, Tensor]:
+        """One scale of inference.
+
+        ``past`` ``(depth, 2, B, heads, P, d)`` holds the keys and values of scales 0…k-1, None at k = 0.
+        Gives logits ``(B, L_k, V)`` and scale k's own keys and values ``(depth, 2, B, heads, L_k, d)``; the
+        caller keeps those of all scales, so that prefixes share them.
+        """
+        condition = self.condition(labels)
+        x, shared = self.embed(condition, features, k), self.shared_modulation(condition)
+        presents = []
+        for i, block in enumerate(self.blocks):
+            x, present = block(x, shared, None, None if past is None else past[i])
+            presents.append(present)
+        return self.logits(x, condition), torch.stack(presents)
+
+    def drop_condition(self, labels: Tensor) -> Tensor:
+        """Labels with a random share of images made unconditional, for classifier-free guidance."""
+        unconditional = torch.tensor(self.config.labels, device=labels.device)
+        dropped = torch.rand(len(labels), 1, device=labels.device) < self.config.condition_dropout
+        return torch.where(dropped, unconditional, labels)
+
+    def forward(self, labels: Tensor, features: Tensor) -> Tensor:
+        """Teacher forcing: labels ``(B, F)``, features of scales 1…K-1 ``(B, L - L_0, C)`` → logits ``(B, L, V)``."""
+        condition = self.condition(labels)
+        first = condition[:, None] + self.start
+        x = torch.cat((first, self.features(features).to(first.dtype)), dim=1)
+        x = x + self.scales(self.scale_of) + self.positions
+        shared = self.shared_modulation(condition)
+        for block in self.blocks:
+            x, _ = block(x, shared, self.mask)
+        return self.logits(x, condition)
