@@ -1,0 +1,52 @@
+"""Losses of the tokenizer: reconstruction, gradients, and an optional patch discriminator."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def gradient_loss(output: Tensor, target: Tensor, levels: int = 2) -> Tensor:
+    """Mean absolute error of the image gradients at ``levels`` resolutions: keeps edges sharp."""
+    total = output.new_zeros(())
+    for level in range(levels):
+        for dim in (2, 3):
+            total = total + (output.diff(dim=dim) - target.diff(dim=dim)).abs().mean()
+        if level + 1 < levels:
+            output, target = F.avg_pool2d(output, 2), F.avg_pool2d(target, 2)
+    return total / levels
+
+
+def psnr(output: Tensor, target: Tensor) -> Tensor:
+    """Peak signal-to-noise ratio in dB of each image ``(B, C, H, W)`` in [-1, 1] → ``(B,)``."""
+    error = (output - target).square().flatten(1).mean(1).clamp(min=1e-10)
+    return 10 * torch.log10(4 / error)
+
+
+class PatchDiscriminator(nn.Module):
+    """Judges overlapping patches real or made (PatchGAN, arXiv 1611.07004): ``(B, C, H, W)`` → ``(B, 1, h, w)``."""
+
+    def __init__(self, channels: int, width: int = 32, layers: int = 3) -> None:
+        super().__init__()
+        blocks: list[nn.Module] = [nn.Conv2d(channels, width, 4, 2, 1), nn.LeakyReLU(0.2)]
+        for i in range(1, layers):
+            inner, outer = width * 2 ** (i - 1), width * 2**i
+            blocks += [nn.Conv2d(inner, outer, 4, 2, 1), nn.GroupNorm(8, outer), nn.LeakyReLU(0.2)]
+        self.net = nn.Sequential(*blocks, nn.Conv2d(width * 2 ** (layers - 1), 1, 4, 1, 1))
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Higher is more real."""
+        return self.net(image)  # type: ignore[no-any-return]
+
+
+def discriminator_loss(real: Tensor, made: Tensor) -> Tensor:
+    """Hinge loss of the discriminator."""
+    return (F.relu(1 - real).mean() + F.relu(1 + made).mean()) / 2
+
+
+def adaptive_weight(reconstruction: Tensor, adversarial: Tensor, last: Tensor) -> Tensor:
+    """VQGAN's balance (arXiv 2012.09841, eq. 7): ratio of the gradients that reach the decoder's last layer."""
+    wanted = torch.autograd.grad(reconstruction, last, retain_graph=True)[0].norm()
+    given = torch.autograd.grad(adversarial, last, retain_graph=True)[0].norm()
+    return (wanted / (given + 1e-4)).clamp(0, 1e4).detach()

@@ -1,0 +1,42 @@
+"""From a configuration to a finished model: picks the data, the device and the stage, and runs the loop."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from rich.console import Console
+
+from medvar_engine.data.dataset import SliceDataset
+from medvar_engine.errors import MedvarError
+from medvar_engine.train.config import TrainConfig
+from medvar_engine.train.loop import Stage, pick_device, train
+from medvar_engine.train.tokenizer_stage import TokenizerStage
+from medvar_engine.train.transformer_stage import TransformerStage
+
+
+def run(config: TrainConfig, *, resume: bool = False, console: Console | None = None) -> Path:
+    """Train the tokenizer or the transformer on prepared slices; gives the path of the finished model."""
+    console = console or Console(stderr=True)
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    if not resume and (config.out / "checkpoints").is_dir() and any((config.out / "checkpoints").iterdir()):
+        raise MedvarError(
+            f"{config.out} holds the checkpoints of another run. Use --resume, or choose another out folder."
+        )
+    device = pick_device(config.device)
+    train_set, held_out = SliceDataset(config.data, split="train"), SliceDataset(config.data, split="test")
+    stage: Stage = (
+        TokenizerStage(config, train_set, held_out, device)
+        if config.stage == "tokenizer"
+        else TransformerStage(config, train_set, held_out, device)
+    )
+    parameters = sum(p.numel() for p in stage.model.parameters())
+    console.print(
+        f"Training the {config.stage} ({parameters / 1e6:.1f} M parameters) on {device}: "
+        f"{len(train_set)} slices, validated on {len(held_out)} of other patients."
+    )
+    try:
+        return train(config, stage, device, resume=resume, console=console)
+    except OSError as error:
+        raise MedvarError(f"The run stopped: {error}. Put that right and go on with --resume.") from error

@@ -1,0 +1,131 @@
+"""Stage ``tokenizer``: image → token pyramid → image."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from medvar_engine.data.dataset import SliceDataset
+from medvar_engine.models.files import save_tokenizer
+from medvar_engine.models.presets import tokenizer_preset
+from medvar_engine.models.quantizer import Quantized
+from medvar_engine.models.tokenizer import Tokenizer
+from medvar_engine.train.augment import augment
+from medvar_engine.train.batches import BalancedSampler, check_size, spread
+from medvar_engine.train.config import TrainConfig
+from medvar_engine.train.images import write_grid
+from medvar_engine.train.losses import PatchDiscriminator, adaptive_weight, discriminator_loss, gradient_loss, psnr
+
+SHOWN = 8  # held-out slices in a sample grid
+
+
+class TokenizerStage:
+    """Reconstruction, gradient and codebook losses, restarts of dead codes, and optionally a critic."""
+
+    def __init__(self, config: TrainConfig, train: SliceDataset, held_out: SliceDataset, device: torch.device) -> None:
+        self.config, self.data, self.held_out, self.device = config, train, held_out, device
+        torch.manual_seed(config.seed)
+        self.model: Tokenizer = Tokenizer(tokenizer_preset(config.preset)).to(device)
+        check_size(train, self.model.config.image_size)
+        channels = self.model.config.image_channels
+        self.critic = PatchDiscriminator(channels).to(device) if config.adversarial > 0 else None
+        self.sampler = BalancedSampler(train.conditions, config.balance)
+        self._seen: tuple[Tensor, Tensor] | None = None  # the last batch, real and made, for the critic
+        self._quantized: Quantized | None = None  # of the last batch, for the codebook
+
+    def loss(self, step: int, rng: np.random.Generator) -> tuple[Tensor, dict[str, float]]:
+        """Weighted sum of the losses of one batch."""
+        config = self.config
+        images = self._batch(rng)
+        output, quantized = self.model(images, self._depths(len(images), step))
+        output = output.float()
+        l1, l2 = F.l1_loss(output, images), F.mse_loss(output, images)
+        edges = gradient_loss(output, images)
+        total = config.l1 * l1 + config.l2 * l2 + config.gradient * edges
+        figures = {
+            "l1": l1.item(),
+            "psnr": psnr(output.detach(), images).mean().item(),
+            "codebook": quantized.loss.item(),
+        }
+        self._seen = None
+        if self.critic and step >= config.adversarial_start * config.steps:
+            adversarial = -self.critic(output).mean()
+            last = self.model.decoder.conv_out.weight
+            total = total + config.adversarial * adaptive_weight(total, adversarial, last) * adversarial
+            self._seen = images, output.detach()
+        self._quantized = quantized
+        return total + config.codebook * quantized.loss, figures
+
+    def critic_loss(self) -> Tensor | None:
+        """The discriminator's loss on the batch just seen, once it has joined."""
+        if self.critic is None or self._seen is None:
+            return None
+        real, made = self._seen
+        return discriminator_loss(self.critic(real), self.critic(made))
+
+    def after_step(self, step: int) -> None:
+        """Move the codebook after the batch just seen, and restart codes that no scale has used for a while."""
+        config, quantizer = self.config, self.model.quantizer
+        assert self._quantized is not None
+        tokens, residuals = self._quantized.tokens, self._quantized.residuals
+        quantizer.count(tokens)
+        quantizer.follow(tokens, residuals)
+        if step == 0:  # start the codebook where the data is
+            quantizer.restart(torch.arange(quantizer.vocabulary, device=self.device), _some_of_each(residuals))
+        elif (step + 1) % config.restart_every == 0 and step < config.restart_until * config.steps:
+            quantizer.restart(quantizer.dead(), _some_of_each(residuals))
+
+    def validate(self, model: nn.Module, folder: Path) -> dict[str, float]:
+        """PSNR on held-out patients, overall and by region; codebook usage of every scale."""
+        assert isinstance(model, Tokenizer)
+        index = spread(len(self.held_out), self.config.validate_slices)
+        scores: dict[str, list[float]] = {}
+        used = [torch.zeros(model.config.vocabulary, dtype=torch.bool) for _ in model.schedule]
+        for part in np.array_split(index, -(-len(index) // self.config.batch_size)):
+            images = torch.from_numpy(self.held_out.batch(part)).to(self.device)
+            tokens = model.encode(images)
+            for k, token_map in enumerate(tokens):
+                used[k][token_map.flatten().cpu()] = True
+            for i, score in zip(part, psnr(model.decode(model.quantizer.decode(tokens)), images).tolist(), strict=True):
+                condition = self.held_out.conditions[int(i)]
+                scores.setdefault(f"psnr_{condition.modality}_{condition.region}", []).append(score)
+        figures = {"held_out_psnr": float(np.mean([s for values in scores.values() for s in values]))}
+        figures |= {name: float(np.mean(values)) for name, values in sorted(scores.items())}
+        figures |= {f"codes_used_scale_{k}": float(u.sum()) for k, u in enumerate(used)}
+        figures["codes_used"] = float(torch.stack(used).any(0).sum())
+        self._show(model, folder)
+        return figures
+
+    def save(self, model: nn.Module, path: Path) -> None:
+        """Write the tokenizer as one file."""
+        assert isinstance(model, Tokenizer)
+        save_tokenizer(path, model)
+
+    def _show(self, model: Tokenizer, folder: Path) -> None:
+        """Each row: a held-out slice, then its previews from the coarsest scale to the finest."""
+        images = torch.from_numpy(self.held_out.batch(spread(len(self.held_out), SHOWN))).to(self.device)
+        tokens = model.encode(images)
+        previews = [model.decode(model.quantizer.decode(tokens[: k + 1])) for k in range(len(tokens))]
+        write_grid(folder / "reconstructions.png", torch.stack([images, *previews], 1).flatten(0, 1), len(previews) + 1)
+
+    def _batch(self, rng: np.random.Generator) -> Tensor:
+        index = self.sampler.draw(self.config.batch_size, rng)
+        images = torch.from_numpy(self.data.batch(index)).to(self.device)
+        return augment(images) if self.config.augment else images
+
+    def _depths(self, count: int, step: int) -> Tensor:
+        """How many scales of each image the decoder sees; K + 1 is the latent before quantisation."""
+        scales, config = len(self.model.schedule), self.config
+        shallow = torch.rand(count, device=self.device) < config.random_depth
+        depths = torch.where(shallow, torch.randint(1, scales + 1, (count,), device=self.device), scales)
+        fading = 1 - step / max(1, config.continuous * config.steps)
+        return torch.where(torch.rand(count, device=self.device) < fading, scales + 1, depths)
+
+
+def _some_of_each(residuals: tuple[Tensor, ...], most: int = 256) -> Tensor:
+    """At most ``most`` vectors of each scale, so that the many tokens of the finest do not drown the others."""
+    return torch.cat([r[torch.randperm(len(r), device=r.device)[:most]] for r in residuals])
