@@ -237,6 +237,8 @@ def _transformer(state: _State, sides: tuple[int, ...], tokenizer: TokenizerConf
             "its attention is not l2-normalised (there is no scale_mul_1H11). Only models built with "
             "attn_l2_norm=True, as all published ones are, can be run here."
         )
+    if classes < 2:
+        raise state.refuse("class_emb has no class beside the unconditional one.")
     if (vocabulary, latent_channels) != (tokenizer.vocabulary, tokenizer.latent_channels):
         raise state.refuse(
             f"it has {vocabulary} tokens and {latent_channels} latent channels, but the tokenizer has "

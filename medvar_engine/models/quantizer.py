@@ -56,14 +56,11 @@ class MultiScaleQuantizer(nn.Module):
     ) -> None:
         super().__init__()
         self.schedule, self.vocabulary, self.channels, self.beta = schedule, vocabulary, channels, beta
-        self.codebook = nn.Embedding(vocabulary, channels).requires_grad_(False)  # moved by `follow`
+        self.codebook = nn.Embedding(vocabulary, channels).requires_grad_(False)  # see `forward`
         nn.init.normal_(self.codebook.weight, std=channels**-0.5)
         self.phis = nn.ModuleList(Phi(channels, phi_ratio) for _ in range(phis))
         # Moving average of how often each scale uses each code, per image.
         self.register_buffer("usage", torch.zeros(len(schedule), vocabulary))
-        # Moving sums of the vectors that chose each code; only training needs them.
-        self.register_buffer("code_count", torch.zeros(vocabulary), persistent=False)
-        self.register_buffer("code_sum", torch.zeros(vocabulary, channels), persistent=False)
         side = schedule.latent_side
         for k, n in enumerate(schedule):
             self.register_buffer(f"down_{k}", area_matrix(side, n), persistent=False)
@@ -126,7 +123,8 @@ class MultiScaleQuantizer(nn.Module):
 
         ``depths`` ``(B,)``, when given, says how many scales of each image the decoder gets to see, so that
         previews of coarse scales become pictures; beyond K it sees the latent as it was before quantisation.
-        The loss covers all scales all the same. The codebook follows by `follow`, not by gradients.
+        The loss covers all scales all the same. Gradients do not move the codebook; training makes it follow the
+        residuals.
         """
         target, scales = latent.detach(), len(self.schedule)
         total = torch.zeros_like(latent)
@@ -147,40 +145,3 @@ class MultiScaleQuantizer(nn.Module):
             seen = torch.where((depths > scales)[:, None, None, None], target, seen)
         straight = latent + (seen - latent).detach()
         return Quantized(straight, tuple(tokens), tuple(residuals), loss / scales)
-
-    @torch.no_grad()
-    def follow(self, tokens: tuple[Tensor, ...], residuals: tuple[Tensor, ...], decay: float = 0.98) -> None:
-        """Move each code towards the mean of the vectors that chose it (arXiv 1711.00937, appendix A.1).
-
-        Tokens K × ``(B, L_k)``, the vectors that were looked up K × ``(B·L_k, C)``.
-        """
-        index, vectors = torch.cat([t.flatten() for t in tokens]), torch.cat(residuals)
-        count, total = self.get_buffer("code_count"), self.get_buffer("code_sum")
-        hits = index.bincount(minlength=self.vocabulary).to(count)
-        sums = torch.zeros_like(total).index_add_(0, index, vectors.to(total))
-        count.lerp_(hits, 1 - decay)
-        total.lerp_(sums, 1 - decay)
-        used = count > 1e-3
-        self.codebook.weight[used] = total[used] / count[used, None]
-
-    @torch.no_grad()
-    def count(self, tokens: tuple[Tensor, ...], decay: float = 0.98) -> None:
-        """Take one batch's token maps into `usage`."""
-        usage = self.get_buffer("usage")
-        for k, token_map in enumerate(tokens):
-            hits = token_map.flatten().bincount(minlength=self.vocabulary).to(usage) / len(token_map)
-            usage[k].lerp_(hits, 1 - decay)
-
-    def dead(self, threshold: float = 0.03) -> Tensor:
-        """Codes used less than ``threshold`` times the even share, over all scales: indices ``(D,)``."""
-        even = self.schedule.tokens / self.vocabulary
-        return (self.get_buffer("usage").sum(0) < threshold * even).nonzero().flatten()
-
-    @torch.no_grad()
-    def restart(self, dead: Tensor, vectors: Tensor) -> None:
-        """Move the codes ``dead`` ``(D,)`` to random ones of ``vectors`` ``(N, C)``, where the data is."""
-        if len(dead):
-            chosen = vectors[torch.randint(len(vectors), (len(dead),), device=vectors.device)].to(self.codebook.weight)
-            self.codebook.weight[dead] = chosen
-            self.get_buffer("code_count")[dead] = 1.0
-            self.get_buffer("code_sum")[dead] = chosen

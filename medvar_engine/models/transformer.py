@@ -37,6 +37,9 @@ class TransformerConfig:
     shared_modulation: bool = False  # one AdaLN projection for all blocks (VAR's d36), each with its own offset
 
 
+KeysValues = tuple[Tensor, Tensor]
+
+
 class Attention(nn.Module):
     """Self-attention with l2-normalised queries and keys and a learned sharpness a head."""
 
@@ -49,14 +52,19 @@ class Attention(nn.Module):
         self.log_scale = nn.Parameter(torch.full((heads, 1, 1), 4.0).log())
         self.proj = nn.Linear(width, width)
 
-    def forward(self, x: Tensor, mask: Tensor | None, past: Tensor | None) -> tuple[Tensor, Tensor]:
-        """``(B, L, D)`` → ``(B, L, D)``, and the keys and values of these L tokens, ``(2, B, heads, L, d)``."""
+    def forward(self, x: Tensor, mask: Tensor | None, past: Tensor | None) -> tuple[Tensor, KeysValues]:
+        """``(B, L, D)`` → ``(B, L, D)``, and the keys and values of these L tokens, ``(B, heads, L, d)`` each.
+
+        ``past``: keys and values of coarser scales, ``(2, B, heads, P, d)``.
+        """
         bias = torch.cat((self.q_bias, torch.zeros_like(self.q_bias), self.v_bias))
         q, k, v = rearrange(F.linear(x, self.qkv.weight, bias), "b l (n h d) -> n b h l d", n=3, h=self.heads)
         q = F.normalize(q, dim=-1) * self.log_scale.clamp(max=_MAX_LOG_SCALE).exp()
         k = F.normalize(k, dim=-1)
-        present = torch.stack((k, v.to(k.dtype)))
-        k, v = present if past is None else torch.cat((past, present), dim=3)
+        v = v.to(k.dtype)
+        present = k, v
+        if past is not None:
+            k, v = torch.cat((past[0], k), dim=2), torch.cat((past[1], v), dim=2)
         dropout = self.dropout if self.training else 0.0
         out = F.scaled_dot_product_attention(q.to(k.dtype), k, v, mask, dropout, scale=1.0)
         return self.proj(rearrange(out, "b h l d -> b l (h d)")), present
@@ -198,7 +206,7 @@ class Transformer(nn.Module):
         presents = []
         for i, block in enumerate(self.blocks):
             x, present = block(x, shared, None, None if past is None else past[i])
-            presents.append(present)
+            presents.append(torch.stack(present))
         return self.logits(x, condition), torch.stack(presents)
 
     def drop_condition(self, labels: Tensor) -> Tensor:

@@ -43,6 +43,10 @@ class Stage(Protocol):
     def critic(self) -> nn.Module | None:
         """A discriminator with an optimiser of its own, trained beside the model."""
 
+    @property
+    def state(self) -> Mapping[str, nn.Module]:
+        """What else a checkpoint must hold, by name."""
+
     def loss(self, step: int, rng: np.random.Generator) -> tuple[Tensor, dict[str, float]]:
         """The loss of one batch, and figures to log."""
 
@@ -68,7 +72,7 @@ def train(config: TrainConfig, stage: Stage, device: torch.device, *, resume: bo
     checkpoints = config.out / "checkpoints"
     start = 0
     if resume and (found := newest_checkpoint(checkpoints, console.print)):
-        _restore(found, model, average, optimizer, stage.critic, critic_optimizer)
+        _restore(found, stage, average, optimizer, critic_optimizer)
         start = found.step
         console.print(f"Resumed at step {start} of {config.steps}.")
     log = CsvLog(config.out / "log.csv", start)
@@ -83,6 +87,7 @@ def train(config: TrainConfig, stage: Stage, device: torch.device, *, resume: bo
         }
         if stage.critic and critic_optimizer:
             tensors |= {"critic": stage.critic.state_dict(), "critic_optimizer": optimizer_tensors(critic_optimizer)}
+        tensors |= {name: module.state_dict() for name, module in stage.state.items()}
         save_checkpoint(checkpoints, Checkpoint(step, tensors, config_to_dict(config)), config.keep)
 
     with _progress(console) as progress:
@@ -204,18 +209,19 @@ def _set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
 
 def _restore(
     found: Checkpoint,
-    model: nn.Module,
+    stage: Stage,
     average: nn.Module,
     optimizer: torch.optim.Optimizer,
-    critic: nn.Module | None,
     critic_optimizer: torch.optim.Optimizer | None,
 ) -> None:
     try:
-        model.load_state_dict(dict(found.tensors["model"]))
+        stage.model.load_state_dict(dict(found.tensors["model"]))
         average.load_state_dict(dict(found.tensors["average"]))
         restore_optimizer(optimizer, found.tensors["optimizer"])
-        if critic and critic_optimizer and "critic" in found.tensors:
-            critic.load_state_dict(dict(found.tensors["critic"]))
+        for name, module in stage.state.items():
+            module.load_state_dict(dict(found.tensors[name]))
+        if stage.critic and critic_optimizer and "critic" in found.tensors:
+            stage.critic.load_state_dict(dict(found.tensors["critic"]))
             restore_optimizer(critic_optimizer, found.tensors["critic_optimizer"])
     except (RuntimeError, KeyError, ValueError) as error:
         raise MedvarError(

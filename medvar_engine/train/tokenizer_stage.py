@@ -16,6 +16,7 @@ from medvar_engine.models.quantizer import Quantized
 from medvar_engine.models.tokenizer import Tokenizer
 from medvar_engine.train.augment import augment
 from medvar_engine.train.batches import BalancedSampler, check_size, spread
+from medvar_engine.train.codebook import CodebookFollower
 from medvar_engine.train.config import TrainConfig
 from medvar_engine.train.images import write_grid
 from medvar_engine.train.losses import PatchDiscriminator, adaptive_weight, discriminator_loss, gradient_loss, psnr
@@ -33,6 +34,8 @@ class TokenizerStage:
         check_size(train, self.model.config.image_size)
         channels = self.model.config.image_channels
         self.critic = PatchDiscriminator(channels).to(device) if config.adversarial > 0 else None
+        self.codebook = CodebookFollower(self.model.quantizer).to(device)
+        self.state = {"codebook": self.codebook}
         self.sampler = BalancedSampler(train.conditions, config.balance)
         self._seen: tuple[Tensor, Tensor] | None = None  # the last batch, real and made, for the critic
         self._quantized: Quantized | None = None  # of the last batch, for the codebook
@@ -69,15 +72,13 @@ class TokenizerStage:
 
     def after_step(self, step: int) -> None:
         """Move the codebook after the batch just seen, and restart codes that no scale has used for a while."""
-        config, quantizer = self.config, self.model.quantizer
-        assert self._quantized is not None
-        tokens, residuals = self._quantized.tokens, self._quantized.residuals
-        quantizer.count(tokens)
-        quantizer.follow(tokens, residuals)
-        if step == 0:  # start the codebook where the data is
-            quantizer.restart(torch.arange(quantizer.vocabulary, device=self.device), _some_of_each(residuals))
+        config, quantizer, quantized = self.config, self.model.quantizer, self._quantized
+        assert quantized is not None
+        self.codebook.follow(quantizer, quantized)
+        if step == 0:
+            self.codebook.restart_all(quantizer, quantized)
         elif (step + 1) % config.restart_every == 0 and step < config.restart_until * config.steps:
-            quantizer.restart(quantizer.dead(), _some_of_each(residuals))
+            self.codebook.restart_dead(quantizer, quantized)
 
     def validate(self, model: nn.Module, folder: Path) -> dict[str, float]:
         """PSNR on held-out patients, overall and by region; codebook usage of every scale."""
@@ -124,8 +125,3 @@ class TokenizerStage:
         depths = torch.where(shallow, torch.randint(1, scales + 1, (count,), device=self.device), scales)
         fading = 1 - step / max(1, config.continuous * config.steps)
         return torch.where(torch.rand(count, device=self.device) < fading, scales + 1, depths)
-
-
-def _some_of_each(residuals: tuple[Tensor, ...], most: int = 256) -> Tensor:
-    """At most ``most`` vectors of each scale, so that the many tokens of the finest do not drown the others."""
-    return torch.cat([r[torch.randperm(len(r), device=r.device)[:most]] for r in residuals])

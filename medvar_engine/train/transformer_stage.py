@@ -38,6 +38,7 @@ class TransformerStage:
     def __init__(self, config: TrainConfig, train: SliceDataset, held_out: SliceDataset, device: torch.device) -> None:
         assert config.tokenizer is not None  # checked by TrainConfig
         self.config, self.device = config, device
+        self.state: dict[str, nn.Module] = {}
         self.tokenizer = load_tokenizer(config.tokenizer).to(device).requires_grad_(False)
         check_size(train, self.tokenizer.config.image_size)
         self.schedule = self.tokenizer.schedule

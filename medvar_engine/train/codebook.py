@@ -1,0 +1,56 @@
+"""How the codebook learns: codes follow the vectors that choose them, and dead codes start anew where the data is."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from medvar_engine.models.quantizer import MultiScaleQuantizer, Quantized
+
+COUNT_DECAY = 0.98
+DEAD = 0.03  # a code used less than this share of an even use is dead
+VECTORS_PER_SCALE = 256  # offered for restarts, so that the many tokens of the finest scale do not drown the others
+
+
+class CodebookFollower(nn.Module):
+    """Moving averages over a codebook's use (arXiv 1711.00937, appendix A.1). A module, to be kept in checkpoints."""
+
+    def __init__(self, quantizer: MultiScaleQuantizer) -> None:
+        super().__init__()
+        self.register_buffer("count", torch.zeros(quantizer.vocabulary))  # vectors a step that chose each code
+        self.register_buffer("sum", torch.zeros(quantizer.vocabulary, quantizer.channels))  # their sum
+
+    @torch.no_grad()
+    def follow(self, quantizer: MultiScaleQuantizer, quantized: Quantized, decay: float = COUNT_DECAY) -> None:
+        """Move each code towards the mean of the vectors that chose it, and keep count of its use a scale."""
+        index, vectors = torch.cat([t.flatten() for t in quantized.tokens]), torch.cat(quantized.residuals)
+        count, total, usage = self.get_buffer("count"), self.get_buffer("sum"), quantizer.get_buffer("usage")
+        count.lerp_(index.bincount(minlength=len(count)).to(count), 1 - decay)
+        total.lerp_(torch.zeros_like(total).index_add_(0, index, vectors.to(total)), 1 - decay)
+        used = count > 1e-3
+        quantizer.codebook.weight[used] = total[used] / count[used, None]
+        for k, tokens in enumerate(quantized.tokens):
+            hits = tokens.flatten().bincount(minlength=len(count)).to(usage) / len(tokens)
+            usage[k].lerp_(hits, 1 - decay)
+
+    def restart_all(self, quantizer: MultiScaleQuantizer, quantized: Quantized) -> None:
+        """Put the whole codebook where the data is."""
+        self._restart(quantizer, quantized, torch.arange(quantizer.vocabulary, device=quantizer.codebook.weight.device))
+
+    def restart_dead(self, quantizer: MultiScaleQuantizer, quantized: Quantized) -> None:
+        """Move the codes that no scale has used for a while to where the data is."""
+        even = quantizer.schedule.tokens / quantizer.vocabulary
+        dead = (quantizer.get_buffer("usage").sum(0) < DEAD * even).nonzero().flatten()
+        self._restart(quantizer, quantized, dead)
+
+    @torch.no_grad()
+    def _restart(self, quantizer: MultiScaleQuantizer, quantized: Quantized, codes: Tensor) -> None:
+        if len(codes) == 0:
+            return
+        vectors = torch.cat(
+            [r[torch.randperm(len(r), device=r.device)[:VECTORS_PER_SCALE]] for r in quantized.residuals]
+        )
+        chosen = vectors[torch.randint(len(vectors), (len(codes),), device=vectors.device)]
+        quantizer.codebook.weight[codes] = chosen.to(quantizer.codebook.weight)
+        self.get_buffer("count")[codes] = 1.0
+        self.get_buffer("sum")[codes] = chosen.to(self.get_buffer("sum"))
