@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from medvar_engine.conditions import FACTORS, Condition, LabelSpace
@@ -22,6 +23,8 @@ SCHEMA_VERSION = 1
 MANIFEST = "bundle.json"
 CARD = "MODEL_CARD.md"
 MAX_MANIFEST_BYTES = 16 * 2**20
+_FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")  # of no other folder on any system
+_COUNTS = ("vocabulary", "latent_channels", "image_size", "image_channels", "depth", "heads", "head_dim")
 _SHIPPED = Path(__file__).parent / "bundles"
 
 
@@ -70,6 +73,8 @@ class Bundle:
         """The bytes of one file, whose hash agrees with the manifest's. Raises `MedvarError` otherwise."""
         path = self.path / name
         try:
+            if path.exists() and not path.is_file():  # a device or a pipe would be read without end
+                raise MedvarError(f"{path} is not a plain file. {_AGAIN}")
             content = path.read_bytes()
         except OSError as error:
             raise MedvarError(f"The bundle {self.path} lacks {name}: {error.strerror}. {_AGAIN}") from error
@@ -107,14 +112,20 @@ def find_bundle(name: str | Path | None = None) -> Path:
     shipped = shipped_bundles()
     if name is None:
         if not shipped:
-            raise MedvarError("No bundle ships with this installation; give the folder of one that `medvar export` wrote.")
+            raise MedvarError(
+                "No bundle ships with this installation; give the folder of one that `medvar export` wrote."
+            )
         return next(iter(shipped.values()))
     if str(name) in shipped:
         return shipped[str(name)]
-    path = Path(name).expanduser()
-    if path.name == MANIFEST:
-        path = path.parent
-    if not (path / MANIFEST).is_file():
+    try:
+        path = Path(name).expanduser()
+        if path.name == MANIFEST:
+            path = path.parent
+        there = (path / MANIFEST).is_file()
+    except (OSError, RuntimeError) as error:  # no such home, no permission, a name too long
+        raise MedvarError(f"Cannot look for a bundle at {name}: {error}.") from error
+    if not there:
         raise MedvarError(
             f"{path} is not a bundle: it has no {MANIFEST}. A bundle is a folder that `medvar export` wrote; "
             f"shipped ones are {', '.join(shipped) or 'none'}."
@@ -136,17 +147,25 @@ def read_bundle(path: Path) -> Bundle:
     try:
         version = values["schema_version"]
         if version != SCHEMA_VERSION:
-            raise MedvarError(f"{manifest} has format {version}; this version reads {SCHEMA_VERSION}. Update medvar.")
+            raise MedvarError(f"it has format {version}; this version reads {SCHEMA_VERSION}. Update medvar.")
         return _bundle(path, values)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except MedvarError as error:
+        raise MedvarError(f"{manifest} cannot be used: {error}") from error
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
         raise MedvarError(f"{manifest} lacks or garbles a field: {error!r}. {_AGAIN}") from error
 
 
 def _bundle(path: Path, values: Mapping[str, Any]) -> Bundle:
     for name in values["sha256"]:
-        if PurePosixPath(name).name != name or "\\" in name or name in (".", ".."):
-            raise MedvarError(f"bundle.json names the file {name!r}, which would lie outside the bundle; do not use it.")
+        if not _FILE_NAME.fullmatch(name):
+            raise MedvarError(f"it names the file {name!r}, which could lie outside the bundle; do not use it.")
+    for names in values["labels"].values():
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise TypeError(f"labels are lists of names, not {names!r}")
     model = values["model"]
+    for name in _COUNTS:
+        if int(model[name]) < 1:
+            raise ValueError(f"{name} is {model[name]}")
     return Bundle(
         path=path,
         name=str(values["name"]),

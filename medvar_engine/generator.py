@@ -310,10 +310,17 @@ class Generator:
         return self.backend.info.schedule.check_scale(k)
 
     def _check_model(self, trace: Trace) -> None:
-        if trace.pyramid.schedule != self.backend.info.schedule:
+        """Tokens mean something only to the model that made them."""
+        info = self.backend.info
+        if trace.pyramid.schedule != info.schedule:
             raise MedvarError(
-                f"This image has scales of sides {trace.pyramid.schedule}, but the model has "
-                f"{self.backend.info.schedule}; open the bundle that made it."
+                f"This image has scales of sides {trace.pyramid.schedule}, but the model has {info.schedule}; "
+                "open the bundle that made it."
+            )
+        if trace.model != info.model:
+            raise MedvarError(
+                f"This image was made by another model (sha256 {trace.model[:12]}…, not {info.model[:12]}…); "
+                "open the bundle that made it."
             )
 
     def _check_requests(self, requests: Sequence[Request]) -> None:

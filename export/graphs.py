@@ -1,0 +1,143 @@
+"""The networks of a bundle as modules of their own, and their ONNX graphs."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+
+import onnx
+import torch
+import torch.nn.functional as F
+from medvar_export.accumulate import OPSET, accumulate_graph
+from torch import Tensor, nn
+
+from medvar_engine.models.tokenizer import Tokenizer
+from medvar_engine.models.transformer import Transformer
+
+
+class EncodeGraph(nn.Module):
+    """Image → tokens of all scales in one sequence."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        super().__init__()
+        self.tokenizer = tokenizer
+
+    def forward(self, image: Tensor) -> Tensor:
+        """``(B, image channels, H, W)`` → ``(B, L)``."""
+        return torch.cat(self.tokenizer.encode(image), dim=1)
+
+
+class DecodeGraph(nn.Module):
+    """Latent → image."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        super().__init__()
+        self.tokenizer = tokenizer
+
+    def forward(self, latent: Tensor) -> Tensor:
+        """``(B, C, side, side)`` → ``(B, image channels, H, W)``."""
+        return self.tokenizer.decode(latent)
+
+
+class StepGraph(nn.Module):
+    """One scale of the transformer. One graph serves all scales: ``offset`` says where the scale begins."""
+
+    def __init__(self, transformer: Transformer) -> None:
+        super().__init__()
+        self.transformer = transformer
+
+    def forward(self, labels: Tensor, features: Tensor, past: Tensor, offset: Tensor) -> tuple[Tensor, Tensor]:
+        """One scale, as `Transformer.step`, in whatever precision the weights have.
+
+        Args:
+            labels: ``(B, F)``.
+            features: ``(B, L_k, C)``; ignored at the first scale.
+            past: ``(depth, 2, B, heads, P, d)``, with P = 0 at the first scale.
+            offset: ``()``, tokens of all coarser scales.
+
+        Returns:
+            Logits ``(B, L_k, V)`` and the scale's own keys and values ``(depth, 2, B, heads, L_k, d)``.
+        """
+        net = self.transformer
+        dtype = net.head.weight.dtype
+        features, past = features.to(dtype), past.to(dtype)
+        condition = net.condition(labels)
+        place = offset + torch.arange(features.shape[1], device=features.device)
+        first = condition[:, None] + net.start[:1]
+        x = torch.where(offset == 0, first, net.features(features))
+        x = x + net.scales(net.get_buffer("scale_of")[offset]) + net.positions[place]
+        shared, presents = net.shared_modulation(condition), []
+        for i, block in enumerate(net.blocks):
+            x, present = block(x, shared, None, past[i])
+            presents.append(torch.stack(present))
+        return net.logits(x, condition).float(), torch.stack(presents).float()
+
+
+def tokenizer_graphs(tokenizer: Tokenizer) -> dict[str, onnx.ModelProto]:
+    """``encode``, ``decode`` and one ``accumulate`` a scale."""
+    config, side = tokenizer.config, tokenizer.schedule.latent_side
+    image = torch.zeros(2, config.image_channels, config.image_size, config.image_size)
+    latent = torch.zeros(2, config.latent_channels, side, side)
+    scales = range(len(tokenizer.schedule))
+    return {
+        "encode.onnx": _export(EncodeGraph(tokenizer), {"image": image}, ["tokens"], {"image": {0: "batch"}}),
+        "decode.onnx": _export(DecodeGraph(tokenizer), {"latent": latent}, ["image"], {"latent": {0: "batch"}}),
+        **{f"accumulate_{k}.onnx": accumulate_graph(tokenizer.quantizer, k) for k in scales},
+    }
+
+
+def step_graph(transformer: Transformer) -> onnx.ModelProto:
+    """The transformer, one scale at a time."""
+    config, schedule = transformer.config, transformer.schedule
+    if schedule.token_counts[0] != 1:
+        raise ValueError("The exported step takes the first scale to be one token.")
+    past = torch.zeros(config.depth, 2, 2, config.heads, 5, config.width // config.heads)
+    inputs = {
+        "labels": torch.zeros(2, len(config.labels), dtype=torch.int64),
+        "features": torch.zeros(2, 9, config.latent_channels),
+        "past": past,
+        "offset": torch.tensor(5),
+    }
+    dynamic = {"labels": {0: "batch"}, "features": {0: "batch", 1: "length"}, "past": {2: "batch", 4: "prefix"}}
+    return _export(StepGraph(transformer), inputs, ["logits", "present"], {**dynamic, "offset": {}})
+
+
+def _export(
+    module: nn.Module, inputs: dict[str, Tensor], outputs: list[str], dynamic: dict[str, dict[int, str]]
+) -> onnx.ModelProto:
+    dims = {name: torch.export.Dim(name) for axes in dynamic.values() for name in axes.values()}
+    shapes = {name: {axis: dims[dim] for axis, dim in axes.items()} for name, axes in dynamic.items()}
+    with warnings.catch_warnings(), redirect_stdout(io.StringIO()), torch.no_grad(), _plain_attention():
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            module.eval(),
+            kwargs=inputs,
+            input_names=list(inputs),
+            output_names=outputs,
+            dynamic_shapes=shapes,
+            opset_version=OPSET,
+            dynamo=True,
+            verbose=False,
+        )
+    assert program is not None
+    return program.model_proto
+
+
+@contextmanager
+def _plain_attention() -> Iterator[None]:
+    """Attention spelt out while exporting, as matrix products and a softmax that every provider runs."""
+    fused = F.scaled_dot_product_attention
+
+    def plain(
+        query: Tensor, key: Tensor, value: Tensor, mask: None = None, dropout: float = 0.0, scale: float | None = None
+    ) -> Tensor:
+        scale = query.shape[-1] ** -0.5 if scale is None else scale
+        return (query @ key.mT * scale).softmax(-1) @ value
+
+    F.scaled_dot_product_attention = plain  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        F.scaled_dot_product_attention = fused

@@ -1,0 +1,49 @@
+"""Half precision for graphs: in storage only, or in the arithmetic too."""
+
+from __future__ import annotations
+
+import copy
+from typing import Literal
+
+import numpy as np
+import onnx
+import torch
+from onnx import TensorProto, helper, numpy_helper
+
+from medvar_engine.models.transformer import Transformer
+
+Precision = Literal["float32", "float16", "float16-weights"]
+PRECISIONS: tuple[Precision, ...] = ("float32", "float16", "float16-weights")
+_SMALL = 1024  # elements; smaller constants save nothing
+
+
+def store_half(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The same graph with its large float32 constants stored as float16 and widened when the graph is loaded.
+
+    Files halve; the arithmetic stays float32. Raises `ValueError` for a weight that float16 cannot hold.
+    """
+    model = copy.deepcopy(model)
+    graph = model.graph
+    casts = []
+    for tensor in list(graph.initializer):
+        array = numpy_helper.to_array(tensor)
+        if tensor.data_type != TensorProto.FLOAT or array.size < _SMALL:
+            continue
+        half = array.astype(np.float16)
+        if not np.isfinite(half).all():
+            raise ValueError(f"The weight {tensor.name} has values beyond float16's range.")
+        stored = f"{tensor.name}.half"
+        casts.append(helper.make_node("Cast", [stored], [tensor.name], to=TensorProto.FLOAT))
+        graph.initializer.remove(tensor)
+        graph.initializer.append(numpy_helper.from_array(half, stored))
+    for i, cast in enumerate(casts):
+        graph.node.insert(i, cast)
+    return model
+
+
+def half_arithmetic(transformer: Transformer) -> Transformer:
+    """A copy of the transformer that computes in float16, the choice for GPUs.
+
+    Its l2-normalised attention keeps that stable.
+    """
+    return copy.deepcopy(transformer).to(torch.float16).eval()

@@ -1,0 +1,167 @@
+"""Write a bundle folder, whole or not at all."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from medvar_export.graphs import step_graph, tokenizer_graphs
+from medvar_export.parity import measure_parity
+from medvar_export.precision import PRECISIONS, Precision, half_arithmetic, store_half
+
+from medvar_engine.backends.onnx import OnnxBackend
+from medvar_engine.backends.torch import TorchBackend
+from medvar_engine.bundle import CARD, MANIFEST, SCHEMA_VERSION, Cell, cell_to_dict, read_bundle
+from medvar_engine.conditions import LabelSpace
+from medvar_engine.errors import MedvarError
+from medvar_engine.models.files import load_tokenizer, load_transformer
+from medvar_engine.models.tokenizer import Tokenizer
+from medvar_engine.models.transformer import Transformer
+from medvar_engine.sampling import Sampling
+
+# Largest difference of logits, latent and image that a float32 export may show.
+FLOAT32_BAR = 1e-3
+_LARGEST_SINGLE_FILE = 2**31 - 2**20  # protobuf's limit, with some room
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a bundle says of itself beside its graphs."""
+
+    name: str
+    licence: str
+    attributions: tuple[str, ...]
+    training_data: str
+    card: str  # Markdown
+    cells: tuple[Cell, ...] = ()
+    sampling: Sampling = Sampling()
+
+
+def export_bundle(
+    tokenizer: Path,
+    transformer: Path,
+    out: Path,
+    description: Description,
+    *,
+    precision: Precision = "float32",
+    tell: Callable[[str], None] = print,
+) -> Path:
+    """Export trained weights to the folder ``out``, which must not exist yet, with a parity check against torch.
+
+    ``float16-weights`` stores weights in half precision and computes in float32; ``float16`` computes the
+    transformer in half precision, for GPUs.
+    """
+    if precision not in PRECISIONS:
+        raise MedvarError(f"Unknown precision {precision!r}; choose one of {', '.join(PRECISIONS)}.")
+    if out.exists():
+        raise MedvarError(f"{out} exists already; choose another folder or remove it first.")
+    coder = load_tokenizer(tokenizer)
+    network, labels = load_transformer(transformer)
+    for shape in ("schedule", "vocabulary", "latent_channels"):
+        if getattr(coder.config, shape) != getattr(network.config, shape):
+            raise MedvarError(f"{transformer} was not trained on tokens of {tokenizer}: their {shape} differ.")
+    if network.schedule.token_counts[0] != 1:
+        raise MedvarError(
+            f"{transformer} starts at scale {network.schedule[0]}; only models that start at 1 are exported."
+        )
+    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
+    try:
+        temporary.mkdir(parents=True)  # before the long part, which would be for nothing
+        tell("Tracing the tokenizer and the transformer …")
+        for name, graph in _graphs(coder, network, precision).items():
+            _write_graph(temporary / name, graph)
+        (temporary / CARD).write_text(description.card, encoding="utf-8")
+        manifest = _manifest(coder, network, labels, description, precision, temporary)
+        _write_manifest(temporary, manifest)
+        tell("Comparing with torch …")
+        manifest["parity"] = _parity(coder, network, labels, temporary, precision)
+        _write_manifest(temporary, manifest)
+        os.replace(temporary, out)
+    except OSError as error:
+        raise MedvarError(f"Cannot write the bundle {out}: {error.strerror or error}. Nothing was left.") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return out
+
+
+def _graphs(tokenizer: Tokenizer, transformer: Transformer, precision: Precision) -> dict[str, onnx.ModelProto]:
+    network = half_arithmetic(transformer) if precision == "float16" else transformer
+    graphs = {**tokenizer_graphs(tokenizer), "step.onnx": step_graph(network)}
+    if precision == "float32":
+        return graphs
+    try:
+        return {name: store_half(graph) for name, graph in graphs.items()}
+    except ValueError as error:
+        raise MedvarError(f"{error} Export with precision float32.") from error
+
+
+def _write_graph(path: Path, graph: onnx.ModelProto) -> None:
+    if graph.ByteSize() > _LARGEST_SINGLE_FILE:
+        raise MedvarError(
+            f"{path.name} would be {graph.ByteSize() / 1e9:.1f} GB, above the 2 GB of one ONNX file. "
+            "Export with precision float16-weights or float16."
+        )
+    path.write_bytes(graph.SerializeToString())
+
+
+def _manifest(
+    tokenizer: Tokenizer,
+    transformer: Transformer,
+    labels: LabelSpace,
+    description: Description,
+    precision: Precision,
+    folder: Path,
+) -> dict[str, Any]:
+    config, shape = tokenizer.config, transformer.config
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "name": description.name,
+        "labels": labels.to_dict(),
+        "schedule": list(config.schedule),
+        "model": {
+            "vocabulary": config.vocabulary,
+            "latent_channels": config.latent_channels,
+            "image_size": config.image_size,
+            "image_channels": config.image_channels,
+            "depth": shape.depth,
+            "heads": shape.heads,
+            "head_dim": shape.width // shape.heads,
+            "parameters": sum(p.numel() for m in (tokenizer, transformer) for p in m.parameters()),
+        },
+        "precision": precision,
+        "sampling": dataclasses.asdict(description.sampling),
+        "cells": [cell_to_dict(cell) for cell in description.cells],
+        "licence": description.licence,
+        "attributions": list(description.attributions),
+        "training_data": description.training_data,
+        "parity": {},
+        "sha256": {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(folder.iterdir())},
+    }
+
+
+def _write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
+    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1, ensure_ascii=False), encoding="utf-8")
+
+
+def _parity(
+    tokenizer: Tokenizer, transformer: Transformer, labels: LabelSpace, folder: Path, precision: Precision
+) -> dict[str, float]:
+    exported = OnnxBackend(read_bundle(folder), device="cpu")
+    parity = measure_parity(TorchBackend(tokenizer, transformer, labels), exported)
+    worst = max(value for name, value in parity.items() if name != "tokens_agreeing")
+    if not np.isfinite(list(parity.values())).all():
+        raise MedvarError(
+            f"The exported graphs give values that are not finite: {parity}. Export with precision float32."
+        )
+    if precision == "float32" and worst > FLOAT32_BAR:
+        raise MedvarError(f"The exported graphs differ from torch by {worst:.2g}, more than {FLOAT32_BAR}: {parity}.")
+    return parity

@@ -1,0 +1,48 @@
+"""``medvar export``: trained weights → a bundle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from medvar_engine.cli.console import needs, tell
+
+
+def export(
+    tokenizer: Annotated[Path, typer.Argument(help="tokenizer.safetensors")],
+    transformer: Annotated[Path, typer.Argument(help="transformer.safetensors")],
+    out: Annotated[Path, typer.Argument(help="Folder to write; it must not exist.")],
+    licence: Annotated[str, typer.Option(help="Licence of the weights.")],
+    data: Annotated[Path | None, typer.Option(help="The prepared slices it was trained on.")] = None,
+    log: Annotated[list[Path] | None, typer.Option(help="log.csv of a run, for the model card; repeat.")] = None,
+    notes: Annotated[Path | None, typer.Option(help="Markdown to add to the model card.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the model; the folder's by default.")] = None,
+    precision: Annotated[str, typer.Option(help="float32, float16-weights, or float16 (for GPUs).")] = "float32",
+    top_k: Annotated[int, typer.Option(help="Default top-k of this model; 0 keeps all tokens.", min=0)] = 0,
+    top_p: Annotated[float, typer.Option(help="Default top-p of this model.")] = 0.96,
+    guidance: Annotated[float, typer.Option(help="Default guidance of this model.")] = 1.5,
+) -> None:
+    """Export to ONNX graphs with a parity check against torch and a model card."""
+    try:
+        from medvar_export.card import model_card
+        from medvar_export.describe import describe
+        from medvar_export.write_bundle import Description, export_bundle
+    except ImportError as error:
+        raise needs("train,cpu", error) from error
+    from medvar_engine.errors import MedvarError
+    from medvar_engine.sampling import Sampling
+
+    title, sampling = name or out.name, Sampling(guidance=guidance, top_k=top_k, top_p=top_p)
+    try:
+        extra = notes.read_text(encoding="utf-8") if notes else ""
+    except (OSError, UnicodeDecodeError) as error:
+        raise MedvarError(f"Cannot read the notes {notes}: {error}") from error
+    if data:
+        description = describe(title, licence, data, logs=log or (), notes=extra, sampling=sampling)
+    else:
+        unknown = "Not stated by whoever exported this bundle."
+        card = model_card(title, licence, unknown, (), (), {}, extra)
+        description = Description(title, licence, (), unknown, card, sampling=sampling)
+    typer.echo(export_bundle(tokenizer, transformer, out, description, precision=precision, tell=tell))  # type: ignore[arg-type]

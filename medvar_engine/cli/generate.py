@@ -1,0 +1,140 @@
+"""``medvar generate``: a bundle → synthetic images."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from medvar_engine.cli.console import progress, tell
+
+if TYPE_CHECKING:
+    from medvar_engine.bundle import Bundle
+    from medvar_engine.generation import Generation
+    from medvar_engine.generator import Generator
+    from medvar_engine.trace import Request
+
+
+def generate(
+    out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("synthetic"),
+    bundle: Annotated[str | None, typer.Option(help="Folder or name of a bundle; the shipped one by default.")] = None,
+    modality: Annotated[
+        str | None, typer.Option(help="e.g. CT or MR; `medvar info` lists what a bundle knows.")
+    ] = None,
+    region: Annotated[str | None, typer.Option(help="e.g. brain.")] = None,
+    plane: Annotated[str | None, typer.Option(help="axial, coronal or sagittal.")] = None,
+    dataset: Annotated[str | None, typer.Option(help="Data set label, where the model has any.")] = None,
+    seed: Annotated[int, typer.Option(help="Of the first image; the next one's is one higher.", min=0)] = 0,
+    count: Annotated[int, typer.Option(help="How many images.", min=1)] = 1,
+    file_format: Annotated[Literal["png", "nifti"], typer.Option("--format", help="File format.")] = "png",
+    show_scales: Annotated[
+        bool, typer.Option("--show-scales", help="Also write a contact sheet of all scales.")
+    ] = False,
+    guidance: Annotated[
+        float | None, typer.Option(help="How strictly to follow the condition; 0 is not at all.")
+    ] = None,
+    temperature: Annotated[float | None, typer.Option(help="Below 1 plainer, above 1 wilder; 0 the likeliest.")] = None,
+    top_k: Annotated[int | None, typer.Option(help="Draw from the k likeliest tokens; 0 from all.")] = None,
+    top_p: Annotated[float | None, typer.Option(help="Draw from the likeliest tokens of this probability.")] = None,
+    batch: Annotated[int, typer.Option(help="Images made at once; the result does not depend on it.", min=1)] = 16,
+    device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where to run.")] = "auto",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files of the same name.")] = False,
+) -> None:
+    """Make synthetic images, each written with all it takes to make it again."""
+    from medvar_engine.backends.onnx import OnnxBackend
+    from medvar_engine.bundle import find_bundle, read_bundle
+    from medvar_engine.conditions import Condition
+    from medvar_engine.errors import MedvarError
+    from medvar_engine.generator import Generator
+    from medvar_engine.sampling import Sampling
+    from medvar_engine.trace import Request
+
+    model = read_bundle(find_bundle(bundle))
+    default = model.sampling
+    sampling = Sampling(
+        default.guidance if guidance is None else guidance,
+        default.temperature if temperature is None else temperature,
+        default.top_k if top_k is None else top_k,
+        default.top_p if top_p is None else top_p,
+    )
+    condition = Condition(modality, region, plane, dataset)
+    model.labels.encode(condition)
+    requests = [Request(condition, seed + i, sampling) for i in range(count)]
+    paths = [_path(out, request, file_format) for request in requests]
+    _check_free(paths, show_scales, overwrite)
+    if model.image_channels != 1:
+        raise MedvarError(
+            f"Only gray images can be written yet, but {model.name} makes {model.image_channels} channels."
+        )
+    generator = Generator(OnnxBackend(model, device=device))
+    _make_folder(out)
+    tell(f"{model.name} on {generator.backend.info.provider}")
+    with progress() as bar:
+        task = bar.add_task("generating", total=count * len(model.schedule))
+        for start in range(0, count, batch):
+            generation = generator.start(requests[start : start + batch])
+            for longer in generator.run(generation):
+                generation = longer
+                bar.update(task, advance=len(generation.requests))
+            for path in _write(model, generator, generation, paths[start : start + batch], show_scales):
+                typer.echo(path)
+
+
+def _write(
+    bundle: Bundle, generator: Generator, generation: Generation, paths: list[Path], show_scales: bool
+) -> list[Path]:
+    from medvar_engine.write.contact_sheet import scale_labels, write_contact_sheet
+    from medvar_engine.write.nifti import write_nifti
+    from medvar_engine.write.picture import Picture
+    from medvar_engine.write.png import write_png
+
+    images = generator.image(generation)
+    previews = [generator.preview(generation, k) for k in range(generation.depth)] if show_scales else []
+    written: list[Path] = []
+    for i, path in enumerate(paths):
+        picture = Picture.of(bundle, generation.trace(i), images[i])
+        if path.suffix == ".png":
+            written.append(write_png(path, picture))
+        else:
+            written += write_nifti(path, picture)
+        if previews:
+            labels = scale_labels(bundle.schedule)
+            written.append(write_contact_sheet(_sheet(path), [p[i] for p in previews], labels, picture.trace))
+    return written
+
+
+def _path(out: Path, request: Request, file_format: str) -> Path:
+    words = [*request.condition.to_dict().values(), f"seed{request.seed}"]
+    # A label is a stranger's text: no part of it may name a folder.
+    name = "-".join(re.sub(r"[^a-z0-9]+", "_", word.lower()) for word in words)
+    return out / (name + (".png" if file_format == "png" else ".nii.gz"))
+
+
+def _sheet(path: Path) -> Path:
+    return path.with_name(path.name.split(".")[0] + "-scales.png")
+
+
+def _sidecar(path: Path) -> Path:
+    return path.with_name(path.name.split(".")[0] + ".json")
+
+
+def _make_folder(out: Path) -> None:
+    from medvar_engine.errors import MedvarError
+
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise MedvarError(f"Cannot make the folder {out}: {error.strerror or error}. Choose another --out.") from error
+
+
+def _check_free(paths: list[Path], show_scales: bool, overwrite: bool) -> None:
+    from medvar_engine.errors import MedvarError
+
+    wanted = [*paths, *(_sidecar(path) for path in paths if path.suffix != ".png")]
+    if show_scales:
+        wanted += map(_sheet, paths)
+    taken = [path for path in wanted if path.exists()]
+    if taken and not overwrite:
+        raise MedvarError(f"{taken[0]} exists already. Choose another --out or --seed, or pass --overwrite.")

@@ -1,0 +1,58 @@
+"""``medvar``: one verb a file. Nothing heavy is imported until a verb runs."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+import medvar_engine
+from medvar_engine.cli.console import fail
+from medvar_engine.cli.export import export
+from medvar_engine.cli.generate import generate
+from medvar_engine.cli.import_var import import_var
+from medvar_engine.cli.info import info
+from medvar_engine.cli.prepare import prepare
+from medvar_engine.cli.train import train
+from medvar_engine.errors import MedvarError
+
+app = typer.Typer(
+    name="medvar",
+    help="Synthetic CT and MR slices by next-scale prediction: prepare, train, export, generate.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+for verb in (prepare, train, export, generate, info, import_var):
+    app.command()(verb)
+
+
+# A wrong call. Typer carries a copy of click, or in older versions uses click, and names this class in neither.
+_WrongCall: type[typer.BadParameter] = typer.BadParameter.__mro__[1]
+
+
+@app.callback(invoke_without_command=True)
+def _version(version: bool = typer.Option(False, "--version", help="Print the version and exit.")) -> None:
+    if version:
+        typer.echo(medvar_engine.__version__)
+        raise typer.Exit
+
+
+def main() -> None:
+    """Entry point. Exit code 0 on success, 1 for what the user can put right, 2 for a wrong call, 130 for Ctrl-C."""
+    try:
+        code = app(standalone_mode=False)
+    except MedvarError as error:
+        fail(str(error))
+        code = 1
+    except _WrongCall as error:
+        error.show()
+        code = error.exit_code
+    except (KeyboardInterrupt, typer.Abort):
+        fail("Interrupted; nothing was left half-written.")
+        code = 130
+    except (MemoryError, OSError) as error:
+        fail(f"The system refused: {error}. Free some memory or disk, or check the path, and try again.")
+        code = 1
+    sys.exit(code if isinstance(code, int) else 0)

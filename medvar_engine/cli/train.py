@@ -1,0 +1,26 @@
+"""``medvar train``: the same as ``python -m medvar_engine.train``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from medvar_engine.cli.console import needs
+
+
+def train(
+    config: Annotated[str, typer.Argument(help="A .toml or .yaml file with settings, or a first name=value.")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="name=value, in place of the file's.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint in out/.")] = False,
+) -> None:
+    """Train the tokenizer or the transformer from prepared slices."""
+    try:
+        from medvar_engine.train.config import load_config
+        from medvar_engine.train.run import run
+    except ImportError as error:
+        raise needs("train", error) from error
+    settings = list(overrides or [])
+    path = None if "=" in config else Path(config)
+    typer.echo(run(load_config(path, settings if path else [config, *settings]), resume=resume))

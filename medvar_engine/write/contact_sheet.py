@@ -1,0 +1,60 @@
+"""All previews of an image side by side, coarse to fine."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from medvar_engine.arrays import FloatArray
+from medvar_engine.errors import MedvarError
+from medvar_engine.schedule import ScaleSchedule
+from medvar_engine.trace import Trace
+from medvar_engine.write.png import save_png
+
+_GAP = 8  # pixels between tiles
+_CAPTION = 20  # height of a caption, pixels
+_TEXT = 13  # size of its letters
+_MIN_TILE = 96  # smaller previews are enlarged, so that captions fit
+_MARK = "SYNTHETIC"
+
+
+def scale_labels(schedule: ScaleSchedule) -> list[str]:
+    """A caption a scale, e.g. ``scale 3 · 4×4``."""
+    return [f"scale {k} · {side}×{side}" for k, side in enumerate(schedule)]
+
+
+def contact_sheet(previews: Sequence[FloatArray], labels: Sequence[str]) -> Image.Image:
+    """Previews ``(H, W)`` in [-1, 1], all of one size, as tiles over their captions, under the mark SYNTHETIC.
+
+    Raises `MedvarError` when there is no preview, when sizes differ, or when there is not one label a preview.
+    """
+    if not previews or len(previews) != len(labels):
+        raise MedvarError(f"A contact sheet takes one label a preview, but got {len(previews)} and {len(labels)}.")
+    shapes = {preview.shape for preview in previews}
+    if len(shapes) > 1 or any(len(shape) != 2 for shape in shapes):
+        raise MedvarError(f"The previews of a contact sheet are gray and of one size, but got {sorted(shapes)}.")
+    height, width = previews[0].shape
+    zoom = max(1, math.ceil(_MIN_TILE / width))
+    height, width = height * zoom, width * zoom
+    columns = math.ceil(math.sqrt(len(previews)))
+    rows = math.ceil(len(previews) / columns)
+    sheet = Image.new("L", (columns * (width + _GAP) + _GAP, rows * (height + _CAPTION + _GAP) + _CAPTION + _GAP))
+    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(_TEXT)
+    pen.text((sheet.width // 2, _CAPTION // 2 + 2), _MARK, fill=255, font=font, anchor="mm")
+    for i, (preview, label) in enumerate(zip(previews, labels, strict=True)):
+        row, column = divmod(i, columns)
+        x, y = _GAP + column * (width + _GAP), _CAPTION + _GAP + row * (height + _CAPTION + _GAP)
+        gray = np.rint((np.clip(preview, -1, 1) + 1) * 127.5).astype(np.uint8)
+        sheet.paste(Image.fromarray(gray).resize((width, height), Image.Resampling.NEAREST), (x, y))
+        caption = label.replace("×", "x")  # which Pillow's own font lacks
+        pen.text((x, y + height + _CAPTION // 2), caption, fill=200, font=font, anchor="lm")
+    return sheet
+
+
+def write_contact_sheet(path: Path, previews: Sequence[FloatArray], labels: Sequence[str], trace: Trace) -> Path:
+    """Write a contact sheet as ``.png`` with the trace in it, and give its path."""
+    return save_png(path, contact_sheet(previews, labels), trace)

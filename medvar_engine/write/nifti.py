@@ -1,0 +1,73 @@
+"""Pictures as NIfTI: one slice in physical units, placed as its plane says."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from medvar_engine.errors import MedvarError
+from medvar_engine.write.files import write_files
+from medvar_engine.write.picture import Picture
+from medvar_engine.write.provenance import NIFTI_COMMENT, provenance
+
+# Where rows and columns of a slice run, in DICOM's axes: left, posterior, superior.
+_ROWS = {"axial": (0, 1, 0), "coronal": (0, 0, -1), "sagittal": (0, 0, -1)}
+_COLUMNS = {"axial": (1, 0, 0), "coronal": (1, 0, 0), "sagittal": (0, 1, 0)}
+_LPS_TO_RAS = np.array([-1.0, -1.0, 1.0])
+_ENDINGS = (".nii.gz", ".nii")
+
+
+def write_nifti(path: Path, picture: Picture) -> list[Path]:
+    """Write ``.nii`` or ``.nii.gz`` and a sidecar ``.json`` with the provenance; gives both paths.
+
+    The volume is ``(W, H, 1)``: HU as int16, other units as float32. Lengths are mm; a spacing that is not known is
+    written as 1 without a unit. The slice is as thick as its pixels are wide, and centred on the origin.
+    Raises `MedvarError` for another ending or when the files cannot be written; those that were there are untouched.
+    """
+    import nibabel
+
+    ending = next((ending for ending in _ENDINGS if path.name.lower().endswith(ending)), None)
+    if ending is None:
+        raise MedvarError(f"{path} must end in .nii or .nii.gz.")
+    about = json.dumps(provenance(picture))
+    image = nibabel.Nifti1Image(_volume(picture), None)
+    header = image.header
+    placed = affine(picture.plane, picture.pixels.shape, picture.spacing_mm or 1.0)
+    image.set_sform(placed, code=1)
+    image.set_qform(placed, code=1)
+    header.set_xyzt_units("unknown" if picture.spacing_mm is None else "mm")
+    header["cal_min"], header["cal_max"] = picture.low, picture.high
+    header["descrip"] = f"SYNTHETIC MedVAR model {picture.trace.model[:12]} seed {picture.trace.request.seed}".encode()
+    header.extensions.append(nibabel.nifti1.Nifti1Extension(NIFTI_COMMENT, about.encode("utf-8")))
+    content = image.to_bytes()
+    sidecar = path.with_name(path.name[: -len(ending)] + ".json")
+    # No time of writing in the archive: the same picture is the same file.
+    packed = gzip.compress(content, mtime=0) if ending == ".nii.gz" else content
+    write_files({path: packed, sidecar: json.dumps(json.loads(about), indent=1).encode("utf-8")})
+    return [path, sidecar]
+
+
+def affine(plane: str, shape: tuple[int, ...], spacing_mm: float) -> npt.NDArray[np.float64]:
+    """From ``(column, row, slice)`` of a picture of ``shape`` (H, W) to mm in RAS+, its middle at the origin.
+
+    Raises `MedvarError` for a plane that is not axial, coronal or sagittal.
+    """
+    if plane not in _ROWS:
+        raise MedvarError(f"A slice is axial, coronal or sagittal, but this one is {plane!r}: its place is not known.")
+    rows, columns = np.array(_ROWS[plane]) * _LPS_TO_RAS, np.array(_COLUMNS[plane]) * _LPS_TO_RAS
+    matrix = np.eye(4)
+    matrix[:3, :3] = np.stack([columns, rows, np.cross(columns, rows)], axis=1) * spacing_mm + 0.0  # -0 becomes 0
+    matrix[:3, 3] = -matrix[:3, :2] @ [(shape[1] - 1) / 2, (shape[0] - 1) / 2]
+    return matrix
+
+
+def _volume(picture: Picture) -> npt.NDArray[np.int16] | npt.NDArray[np.float32]:
+    volume = picture.values().T[..., np.newaxis]
+    if picture.unit != "HU":
+        return volume
+    limits = np.iinfo(np.int16)
+    return np.asarray(np.rint(volume).clip(limits.min, limits.max), dtype=np.int16)

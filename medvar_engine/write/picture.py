@@ -1,0 +1,60 @@
+"""`Picture`: one image as it is written out, with what its pixels stand for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from medvar_engine.arrays import FloatArray
+from medvar_engine.bundle import Bundle
+from medvar_engine.errors import MedvarError
+from medvar_engine.trace import Trace
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Picture:
+    """One slice and where it comes from. Rows and columns run as on a radiologist's screen.
+
+    Axial rows run from anterior to posterior, coronal and sagittal ones from head to feet; columns run from the
+    patient's right to left, in sagittal slices from anterior to posterior.
+    """
+
+    pixels: FloatArray  # (H, W) in [-1, 1]
+    trace: Trace
+    spacing_mm: float | None  # side of a pixel; None when not known
+    low: float  # value of a pixel of -1
+    high: float  # value of a pixel of +1
+    unit: str  # "HU" or "arbitrary"
+
+    def __post_init__(self) -> None:
+        if self.pixels.ndim != 2 or not self.pixels.size:
+            raise MedvarError(f"A picture to write is one gray slice (H, W), but got the shape {self.pixels.shape}.")
+        if not np.isfinite(self.pixels).all():
+            raise MedvarError("A picture to write must be finite, but holds NaN or infinity.")
+        if not self.low < self.high:
+            raise MedvarError(f"The values of a picture rise from low to high, but got {self.low} and {self.high}.")
+        if self.spacing_mm is not None and not 0 < self.spacing_mm < np.inf:
+            raise MedvarError(f"The spacing of a picture is a length above 0 mm, but is {self.spacing_mm}.")
+
+    @classmethod
+    def of(cls, bundle: Bundle, trace: Trace, pixels: FloatArray) -> Picture:
+        """A finished image ``(H, W)``, its pixels' size and values as the bundle knows them for its condition."""
+        cell = bundle.cell(trace.request.condition)
+        if cell is None:
+            return cls(pixels, trace, None, 0.0, 1.0, "arbitrary")
+        return cls(pixels, trace, cell.spacing_mm, cell.low, cell.high, cell.unit)
+
+    @property
+    def plane(self) -> str:
+        """``axial``, ``coronal`` or ``sagittal``; axial when the condition leaves it open."""
+        return self.trace.request.condition.plane or "axial"
+
+    def values(self) -> FloatArray:
+        """``(H, W)`` in `unit`: -1 is `low`, +1 is `high`; what lies outside is clipped."""
+        share = (np.clip(self.pixels, -1, 1).astype(np.float64) + 1) / 2
+        return np.asarray(self.low + share * (self.high - self.low), dtype=np.float32)
+
+    def gray(self) -> np.ndarray[tuple[int, int], np.dtype[np.uint8]]:
+        """``(H, W)`` in 8 bits: -1 is black, +1 white."""
+        return np.asarray(np.rint((np.clip(self.pixels, -1, 1) + 1) * 127.5), dtype=np.uint8)

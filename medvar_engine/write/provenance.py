@@ -1,0 +1,84 @@
+"""What is said of a picture in every file that holds it, and how it is read back."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from pathlib import Path
+from typing import Any
+
+import medvar_engine
+from medvar_engine.errors import MedvarError
+from medvar_engine.trace import Trace
+from medvar_engine.write.picture import Picture
+
+SOFTWARE = f"napari-medvar {medvar_engine.__version__}"
+STATEMENT = "Synthetic image made by a generative model. It shows no patient and is not for diagnosis."
+PNG_KEY = "medvar"  # keyword of the PNG text chunk that holds the trace
+NIFTI_COMMENT = 6  # code of a NIfTI header extension in plain text
+_PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
+
+
+def provenance(picture: Picture) -> dict[str, Any]:
+    """Plain values, for JSON: that the picture is synthetic, what its numbers mean, and how to make it again."""
+    request = picture.trace.request
+    return {
+        "synthetic": True,
+        "statement": STATEMENT,
+        "software": SOFTWARE,
+        "model": picture.trace.model,
+        "condition": request.condition.to_dict(),
+        "seed": request.seed,
+        "low": picture.low,
+        "high": picture.high,
+        "unit": picture.unit,
+        "spacing_mm": picture.spacing_mm,
+        "trace": json.loads(picture.trace.to_json()),
+    }
+
+
+def read_trace(path: Path) -> Trace:
+    """The trace of a PNG or NIfTI file that this room wrote.
+
+    Raises `MedvarError` when the file cannot be read, is of another kind, or holds no trace.
+    """
+    try:
+        with path.open("rb") as file:
+            magic = file.read(len(_PNG_MAGIC))
+        text = _png_text(path) if magic == _PNG_MAGIC else _nifti_text(path)
+    except OSError as error:
+        raise MedvarError(f"Cannot read {path}: {error.strerror or error}.") from error
+    if text is None:
+        raise MedvarError(f"{path} holds no MedVAR trace: it was not written by medvar, or lost it in another program.")
+    try:
+        return Trace.from_json(text)
+    except MedvarError as error:
+        raise MedvarError(f"{path}: {error}") from error
+
+
+def _png_text(path: Path) -> str | None:
+    from PIL import Image
+
+    try:
+        with Image.open(path, formats=["PNG"]) as image:  # reads the chunks before the pixels, not the pixels
+            return image.info.get(PNG_KEY)
+    except (SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise MedvarError(f"{path} is a damaged PNG: {error}.") from error
+
+
+def _nifti_text(path: Path) -> str | None:
+    import nibabel
+
+    if not path.name.lower().endswith((".nii", ".nii.gz")):
+        raise MedvarError(f"{path} is neither PNG nor NIfTI (.nii, .nii.gz), so it holds no MedVAR trace.")
+    try:
+        extensions = nibabel.Nifti1Image.from_filename(path).header.extensions
+    except (nibabel.filebasedimages.ImageFileError, ValueError, EOFError, zlib.error) as error:
+        raise MedvarError(f"{path} is not a whole NIfTI file: {error}.") from error
+    for extension in extensions:
+        if extension.get_code() == NIFTI_COMMENT:
+            try:
+                return json.dumps(json.loads(extension.text.rstrip("\0"))["trace"])
+            except (ValueError, KeyError, TypeError, RecursionError):
+                continue  # somebody else's comment
+    return None
