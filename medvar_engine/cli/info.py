@@ -10,7 +10,7 @@ import typer
 
 def info(
     target: Annotated[
-        str | None, typer.Argument(help="A bundle, or a file written by medvar; the shipped bundle by default.")
+        str | None, typer.Argument(help="A bundle, or a file that medvar wrote; the shipped bundle by default.")
     ] = None,
     card: Annotated[bool, typer.Option("--card", help="Print the whole model card.")] = False,
 ) -> None:
@@ -27,9 +27,8 @@ def info(
         typer.echo(bundle.card)
         return
     typer.echo(f"{bundle.name}  ({bundle.path})")
-    typer.echo(
-        f"  images      {bundle.image_size}×{bundle.image_size}, {len(bundle.schedule)} scales of sides {bundle.schedule}"
-    )
+    size, scales = bundle.image_size, len(bundle.schedule)
+    typer.echo(f"  images      {size}×{size}, {scales} scales of sides {bundle.schedule}")
     for factor, names in bundle.labels.to_dict().items():
         typer.echo(f"  {factor:<11} {', '.join(names)}")
     typer.echo(f"  precision   {bundle.precision}")
