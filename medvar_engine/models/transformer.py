@@ -160,13 +160,14 @@ class Transformer(nn.Module):
     def _initialise(self) -> None:
         """VAR's initialisation: small gates, so that a fresh model is close to the identity."""
         width, depth = self.config.width, self.config.depth
+        std = (1 / width / 3) ** 0.5
         for module in self.modules():
             if isinstance(module, nn.Linear | nn.Embedding):
-                nn.init.trunc_normal_(module.weight, std=0.02)
+                nn.init.trunc_normal_(module.weight, std=std)
             if isinstance(module, nn.Linear) and module.bias is not None:
                 nn.init.zeros_(module.bias)
         for tensor in (self.start, self.positions):
-            nn.init.trunc_normal_(tensor, std=(1 / width / 3) ** 0.5)
+            nn.init.trunc_normal_(tensor, std=std)
         with torch.no_grad():
             self.head.weight.mul_(0.02)
             self.modulation.weight.mul_(0.5)

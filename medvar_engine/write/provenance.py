@@ -68,12 +68,15 @@ def _png_text(path: Path) -> str | None:
 
 def _nifti_text(path: Path) -> str | None:
     import nibabel
+    from nibabel.filebasedimages import ImageFileError
+    from nibabel.spatialimages import HeaderDataError
+    from nibabel.wrapstruct import WrapStructError
 
     if not path.name.lower().endswith((".nii", ".nii.gz")):
         raise MedvarError(f"{path} is neither PNG nor NIfTI (.nii, .nii.gz), so it holds no MedVAR trace.")
     try:
         extensions = nibabel.Nifti1Image.from_filename(path).header.extensions
-    except (nibabel.filebasedimages.ImageFileError, ValueError, EOFError, zlib.error) as error:
+    except (ImageFileError, HeaderDataError, WrapStructError, ValueError, EOFError, zlib.error) as error:
         raise MedvarError(f"{path} is not a whole NIfTI file: {error}.") from error
     for extension in extensions:
         if extension.get_code() == NIFTI_COMMENT:
