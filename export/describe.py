@@ -8,15 +8,14 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from statistics import median
 
-from medvar_export.card import model_card
-from medvar_export.write_bundle import Description
-
 from medvar_engine.bundle import Cell
 from medvar_engine.conditions import Condition
 from medvar_engine.data.dataset import SliceDataset
 from medvar_engine.data.shards import SliceRow
 from medvar_engine.errors import MedvarError
 from medvar_engine.sampling import Sampling
+from medvar_export.card import model_card
+from medvar_export.write_bundle import Description
 
 
 def describe(

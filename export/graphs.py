@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import redirect_stdout
 
 import onnx
 import torch
-import torch.nn.functional as F
-from medvar_export.accumulate import OPSET, accumulate_graph
 from torch import Tensor, nn
 
 from medvar_engine.models.tokenizer import Tokenizer
 from medvar_engine.models.transformer import Transformer
+from medvar_export.accumulate import OPSET, accumulate_graph
 
 
 class EncodeGraph(nn.Module):
@@ -109,7 +107,7 @@ def _export(
 ) -> onnx.ModelProto:
     dims = {name: torch.export.Dim(name) for axes in dynamic.values() for name in axes.values()}
     shapes = {name: {axis: dims[dim] for axis, dim in axes.items()} for name, axes in dynamic.items()}
-    with warnings.catch_warnings(), redirect_stdout(io.StringIO()), torch.no_grad(), _plain_attention():
+    with warnings.catch_warnings(), redirect_stdout(io.StringIO()), torch.no_grad():
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
             module.eval(),
@@ -123,21 +121,3 @@ def _export(
         )
     assert program is not None
     return program.model_proto
-
-
-@contextmanager
-def _plain_attention() -> Iterator[None]:
-    """Attention spelt out while exporting, as matrix products and a softmax that every provider runs."""
-    fused = F.scaled_dot_product_attention
-
-    def plain(
-        query: Tensor, key: Tensor, value: Tensor, mask: None = None, dropout: float = 0.0, scale: float | None = None
-    ) -> Tensor:
-        scale = query.shape[-1] ** -0.5 if scale is None else scale
-        return (query @ key.mT * scale).softmax(-1) @ value
-
-    F.scaled_dot_product_attention = plain  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        F.scaled_dot_product_attention = fused

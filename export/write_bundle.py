@@ -14,9 +14,6 @@ from typing import Any
 
 import numpy as np
 import onnx
-from medvar_export.graphs import step_graph, tokenizer_graphs
-from medvar_export.parity import measure_parity
-from medvar_export.precision import PRECISIONS, Precision, half_arithmetic, store_half
 
 from medvar_engine.backends.onnx import OnnxBackend
 from medvar_engine.backends.torch import TorchBackend
@@ -27,6 +24,9 @@ from medvar_engine.models.files import load_tokenizer, load_transformer
 from medvar_engine.models.tokenizer import Tokenizer
 from medvar_engine.models.transformer import Transformer
 from medvar_engine.sampling import Sampling
+from medvar_export.graphs import step_graph, tokenizer_graphs
+from medvar_export.parity import measure_parity
+from medvar_export.precision import PRECISIONS, Precision, half_arithmetic, store_half
 
 # Largest difference of logits, latent and image that a float32 export may show.
 FLOAT32_BAR = 1e-3

@@ -87,16 +87,17 @@ class Bundle:
         """The model card, Markdown."""
         return self.read(CARD).decode("utf-8")
 
-    def cell(self, condition: Condition) -> Cell | None:
-        """The kind of training slice that fits ``condition`` best: most factors agreeing, then most slices."""
+    def fitting(self, condition: Condition) -> tuple[Cell, ...]:
+        """The kinds of training slice that ``condition`` may mean, the one of most slices first."""
         asked = condition.to_dict()
+        fits = [
+            c for c in self.cells if all(asked.get(name, own) == own for name, own in c.condition.to_dict().items())
+        ]
+        return tuple(sorted(fits, key=lambda cell: -cell.slices))
 
-        def fits(cell: Cell) -> tuple[int, int]:
-            own = cell.condition.to_dict()
-            return sum(own.get(factor) == value for factor, value in asked.items()), cell.slices
-
-        best = max(self.cells, key=fits, default=None)
-        return best if best and fits(best)[0] == len(asked.keys() & set(self.labels.factors)) else None
+    def cell(self, condition: Condition) -> Cell | None:
+        """The first of `fitting`; None when the model saw no such slice."""
+        return next(iter(self.fitting(condition)), None)
 
 
 _AGAIN = "Take the bundle from its source again, or export it anew with `medvar export`."

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from medvar_engine.models.attention import attend
 from medvar_engine.models.quantizer import MultiScaleQuantizer, Quantized
 from medvar_engine.schedule import ScaleSchedule
 
@@ -75,7 +76,7 @@ class SpatialAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """``(B, C, H, W)`` → ``(B, C, H, W)``."""
         q, k, v = self.qkv(self.norm(x)).flatten(2).transpose(1, 2).chunk(3, dim=2)  # (B, H·W, C) each
-        h = F.scaled_dot_product_attention(q[:, None], k[:, None], v[:, None])[:, 0]
+        h = attend(q, k, v, scale=x.shape[1] ** -0.5)
         return x + self.proj(h.transpose(1, 2).unflatten(2, x.shape[2:]))  # type: ignore[no-any-return]
 
 

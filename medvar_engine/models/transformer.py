@@ -1,7 +1,7 @@
 """The next-scale transformer (VAR, arXiv 2404.02905, section 3.2; MedVAR, arXiv 2602.14512).
 
-It predicts each whole token map from all coarser ones. Training sees the whole sequence under a block-wise
-causal mask; inference sees one scale at a time with the keys and values of the coarser ones at hand.
+It predicts each whole token map from all coarser ones. Training sees the whole sequence, block-wise
+causal; inference sees one scale at a time with the keys and values of the coarser ones at hand.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from medvar_engine.models.attention import attend, attend_by_scale
 from medvar_engine.schedule import ScaleSchedule
 
 _MAX_LOG_SCALE = 4.605170185988092  # log 100: bounds how sharp l2-normalised attention gets
@@ -52,9 +53,10 @@ class Attention(nn.Module):
         self.log_scale = nn.Parameter(torch.full((heads, 1, 1), 4.0).log())
         self.proj = nn.Linear(width, width)
 
-    def forward(self, x: Tensor, mask: Tensor | None, past: Tensor | None) -> tuple[Tensor, KeysValues]:
+    def forward(self, x: Tensor, ends: tuple[int, ...] | None, past: Tensor | None) -> tuple[Tensor, KeysValues]:
         """``(B, L, D)`` → ``(B, L, D)``, and the keys and values of these L tokens, ``(B, heads, L, d)`` each.
 
+        ``ends``: where the scales end, when ``x`` holds several (training); None when it holds one (inference).
         ``past``: keys and values of coarser scales, ``(2, B, heads, P, d)``.
         """
         bias = torch.cat((self.q_bias, torch.zeros_like(self.q_bias), self.v_bias))
@@ -66,7 +68,8 @@ class Attention(nn.Module):
         if past is not None:
             k, v = torch.cat((past[0], k), dim=2), torch.cat((past[1], v), dim=2)
         dropout = self.dropout if self.training else 0.0
-        out = F.scaled_dot_product_attention(q.to(k.dtype), k, v, mask, dropout, scale=1.0)
+        q = q.to(k.dtype)
+        out = attend(q, k, v, scale=1.0) if ends is None else attend_by_scale(q, k, v, ends, dropout=dropout)
         return self.proj(rearrange(out, "b h l d -> b l (h d)")), present
 
 
@@ -114,11 +117,11 @@ class Block(nn.Module):
         )
 
     def forward(
-        self, x: Tensor, condition: Tensor, mask: Tensor | None = None, past: Tensor | None = None
+        self, x: Tensor, condition: Tensor, ends: tuple[int, ...] | None = None, past: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """``(B, L, D)``, condition ``(B, D)`` or ``(B, 6·D)`` → ``(B, L, D)`` and these tokens' keys and values."""
         gate1, gate2, scale1, scale2, shift1, shift2 = self.modulation(condition)[:, None].chunk(6, dim=-1)
-        h, present = self.attention(self.norm(x) * (1 + scale1) + shift1, mask, past)
+        h, present = self.attention(self.norm(x) * (1 + scale1) + shift1, ends, past)
         x = x + self._drop(h * gate1)
         x = x + self._drop(self.mlp(self.norm(x) * (1 + scale2) + shift2) * gate2)
         return x, present
@@ -153,8 +156,6 @@ class Transformer(nn.Module):
         counts = torch.tensor(self.schedule.token_counts, device="cpu")
         scale_of = torch.arange(len(self.schedule), device="cpu").repeat_interleave(counts)
         self.register_buffer("scale_of", scale_of, persistent=False)  # (L,)
-        # A token sees its own scale and all coarser ones.
-        self.register_buffer("mask", scale_of[:, None] >= scale_of[None, :], persistent=False)  # (L, L)
         self._initialise()
 
     def _initialise(self) -> None:
@@ -217,12 +218,17 @@ class Transformer(nn.Module):
         return torch.where(dropped, unconditional, labels)
 
     def forward(self, labels: Tensor, features: Tensor) -> Tensor:
-        """Teacher forcing: labels ``(B, F)``, features of scales 1…K-1 ``(B, L - L_0, C)`` → logits ``(B, L, V)``."""
+        """Teacher forcing: labels ``(B, F)``, features of scales 1…k ``(B, L - L_0, C)`` → logits ``(B, L, V)``.
+
+        L ends at any scale k; the finer ones can be left out.
+        """
         condition = self.condition(labels)
         first = condition[:, None] + self.start
         x = torch.cat((first, self.features(features).to(first.dtype)), dim=1)
-        x = x + self.scales(self.scale_of) + self.positions
+        length = x.shape[1]
+        x = x + self.scales(self.scale_of[:length]) + self.positions[:length]
+        ends = tuple(end for end in self.schedule.offsets[1:] if end <= length)
         shared = self.shared_modulation(condition)
         for block in self.blocks:
-            x, _ = block(x, shared, self.mask)
+            x, _ = block(x, shared, ends)
         return self.logits(x, condition)

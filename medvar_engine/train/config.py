@@ -43,6 +43,7 @@ class TrainConfig:
     precision: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: bfloat16 where the hardware has it
     threads: int | None = None  # of the CPU; None leaves torch's choice
     factors: tuple[str, ...] = ("modality", "region", "plane")  # what the transformer is conditioned on
+    short: float = 0.0  # share of steps that leave out the finest quarter of the scales, which cost most
     dropout: float | None = None  # of the transformer; None is the preset's
 
     # what is shown and kept

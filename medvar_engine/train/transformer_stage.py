@@ -60,7 +60,9 @@ class TransformerStage:
         """Mean cross-entropy over tokens, and that of each scale."""
         index = self.sampler.draw(self.config.batch_size, rng)
         variant = rng.integers(len(self.pyramids), size=len(index))
-        tokens = self._tokens(self.pyramids[variant, index])
+        scales = len(self.schedule)
+        depth = 3 * scales // 4 if rng.random() < self.config.short else scales
+        tokens = self._tokens(self.pyramids[variant, index])[:depth]
         labels = self.model.drop_condition(self.labels[torch.from_numpy(index)].to(self.device))
         losses = self._cross_entropy(self.model, labels, tokens)
         return losses.mean(), {f"loss_scale_{k}": part.mean().item() for k, part in enumerate(self._scales(losses))}
@@ -105,15 +107,20 @@ class TransformerStage:
         """``(B, L)``."""
         with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
             features = self.tokenizer.quantizer.features(tokens)
-        logits = model(labels, features).float()
-        return F.cross_entropy(logits.transpose(1, 2), torch.cat(tokens, 1), reduction="none")
+        logits, target = model(labels, features).float(), torch.cat(tokens, 1)
+        return F.cross_entropy(logits.flatten(0, 1), target.flatten(), reduction="none").view(target.shape)
 
     def _asked(self, condition: Condition) -> Condition:
         """Only the factors that this model is conditioned on."""
         return Condition(**{n: v for n, v in condition.to_dict().items() if n in self.config.factors})
 
     def _scales(self, losses: Tensor) -> tuple[Tensor, ...]:
-        return losses.detach().split(self.schedule.token_counts, dim=1)
+        counts = [
+            n
+            for n, end in zip(self.schedule.token_counts, self.schedule.offsets[1:], strict=True)
+            if end <= losses.shape[1]
+        ]
+        return losses.detach().split(counts, dim=1)
 
     def _tokens(self, pyramids: npt.NDArray[np.uint16]) -> tuple[Tensor, ...]:
         flat = torch.from_numpy(pyramids.astype(np.int64)).to(self.device)

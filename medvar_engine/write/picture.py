@@ -39,11 +39,15 @@ class Picture:
 
     @classmethod
     def of(cls, bundle: Bundle, trace: Trace, pixels: FloatArray) -> Picture:
-        """A finished image ``(H, W)``, its pixels' size and values as the bundle knows them for its condition."""
-        cell = bundle.cell(trace.request.condition)
-        if cell is None:
-            return cls(pixels, trace, None, 0.0, 1.0, "arbitrary")
-        return cls(pixels, trace, cell.spacing_mm, cell.low, cell.high, cell.unit)
+        """A finished image ``(H, W)``, its pixels' size and values as the bundle knows them for its condition.
+
+        A condition that leaves it open whether the image is CT or MR gives no HU.
+        """
+        cells = bundle.fitting(trace.request.condition)
+        spacing = cells[0].spacing_mm if cells else None
+        ranges = {(cell.low, cell.high, cell.unit) for cell in cells}
+        low, high, unit = ranges.pop() if len(ranges) == 1 else (0.0, 1.0, "arbitrary")
+        return cls(pixels, trace, spacing, low, high, unit)
 
     @property
     def plane(self) -> str:

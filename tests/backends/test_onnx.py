@@ -1,0 +1,123 @@
+"""Opening a bundle in ONNX Runtime: what is missing is said with the command that mends it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+from medvar_engine.backends.onnx import OnnxBackend
+from medvar_engine.bundle import MANIFEST, Bundle, read_bundle
+from medvar_engine.conditions import Condition
+from medvar_engine.errors import MedvarError
+from medvar_engine.generator import Generator
+from medvar_engine.trace import Request
+
+
+@pytest.fixture
+def bundle(tiny_bundle: Path) -> Bundle:
+    return read_bundle(tiny_bundle)
+
+
+def replaced(bundle: Bundle, folder: Path, name: str, content: bytes) -> Bundle:
+    """A copy with another file, whose hash is right."""
+    shutil.copytree(bundle.path, folder)
+    (folder / name).write_bytes(content)
+    manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    manifest["sha256"][name] = hashlib.sha256(content).hexdigest()
+    (folder / MANIFEST).write_text(json.dumps(manifest), encoding="utf-8")
+    return read_bundle(folder)
+
+
+def test_says_what_it_runs_on(tiny_onnx: OnnxBackend, bundle: Bundle) -> None:
+    """A user of a GPU could not tell that all runs on the CPU."""
+    assert tiny_onnx.info.provider == "ONNX Runtime, CPUExecutionProvider"
+    assert tiny_onnx.info.model == bundle.digest
+    assert (tiny_onnx.info.precision, tiny_onnx.info.image_size) == ("float32", 16)
+
+
+def test_without_the_runtime(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first start after `pip install napari-medvar` would end in a traceback."""
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(MedvarError) as caught:
+        OnnxBackend(bundle)
+    assert "pip install 'napari-medvar[cpu]'" in str(caught.value)
+    assert "pip install 'napari-medvar[gpu]'" in str(caught.value)
+
+
+def test_with_both_runtimes_on_top_of_each_other(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """onnxruntime and onnxruntime-gpu installed together leave an empty package: an AttributeError nobody understands."""
+    monkeypatch.setitem(sys.modules, "onnxruntime", ModuleType("onnxruntime"))
+    with pytest.raises(MedvarError, match="Uninstall both"):
+        OnnxBackend(bundle)
+
+
+def test_cuda_asked_for_but_absent(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """ONNX Runtime would fall back to the CPU without a word, ten times slower."""
+    monkeypatch.setattr("onnxruntime.get_available_providers", lambda: ["AzureExecutionProvider", "CPUExecutionProvider"])
+    with pytest.raises(MedvarError, match=r"napari-medvar\[gpu\]"):
+        OnnxBackend(bundle, device="cuda")
+    assert "CPUExecutionProvider" in OnnxBackend(bundle, device="auto").info.provider
+
+
+def test_cuda_there_but_not_working(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A wheel for CUDA on a machine without it says that it offers CUDA: what really runs must be told."""
+    monkeypatch.setattr("onnxruntime.get_available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"])
+    with pytest.warns(UserWarning, match="CUDAExecutionProvider"):  # the runtime's own
+        backend = OnnxBackend(bundle, device="auto")
+    assert "CPUExecutionProvider" in backend.info.provider
+    with pytest.raises(MedvarError, match="CUDA was asked for"), pytest.warns(UserWarning, match="CUDA"):
+        OnnxBackend(bundle, device="cuda")
+
+
+def test_a_device_that_does_not_exist(bundle: Bundle) -> None:
+    """A typing mistake would run somewhere."""
+    with pytest.raises(MedvarError, match="'tpu'"):
+        OnnxBackend(bundle, device="tpu")
+
+
+@pytest.mark.parametrize("name", ["step.onnx", "decode.onnx", "accumulate_1.onnx", "encode.onnx"])
+@pytest.mark.parametrize("content", [b"", b"garbage", b"\x08\x08" * 100])
+def test_garbage_with_the_right_hash(bundle: Bundle, tmp_path: Path, name: str, content: bytes) -> None:
+    """A bundle made by a broken tool would crash with the runtime's own exceptions."""
+    spoilt = replaced(bundle, tmp_path / "spoilt", name, content)
+    with pytest.raises(MedvarError, match=name):
+        OnnxBackend(spoilt, device="cpu").encode(np.zeros((1, 1, 16, 16), np.float32))
+
+
+def test_a_graph_in_the_place_of_another(bundle: Bundle, tmp_path: Path) -> None:
+    """Two graphs mixed up would fail deep inside numpy."""
+    swapped = replaced(bundle, tmp_path / "swapped", "step.onnx", bundle.read("decode.onnx"))
+    generator = Generator(OnnxBackend(swapped, device="cpu"))
+    with pytest.raises(MedvarError, match=r"step\.onnx"):
+        generator.finish(generator.start([Request(Condition())]))
+
+
+def test_threads_can_be_bounded(bundle: Bundle, tiny_onnx: OnnxBackend) -> None:
+    """On a shared machine one image would take every core; and fewer cores must not change the image."""
+    requests = [Request(Condition("CT"), seed) for seed in range(3)]
+    pyramids = []
+    for backend in (OnnxBackend(bundle, device="cpu", threads=1), tiny_onnx):
+        generator = Generator(backend)
+        pyramids.append(generator.finish(generator.start(requests)).pyramid)
+    assert pyramids[0] == pyramids[1]
+
+
+def test_a_prefix_continued_twice(tiny_onnx: OnnxBackend) -> None:
+    """Of two candidates with the same coarse scales, the second would see the first one's fine ones."""
+    labels, tokens = np.array([[0, 1, 0], [2, 3, 2]]), np.array([[3], [7]])
+    _, prefix = tiny_onnx.step(tiny_onnx.start(labels), None)
+    _, features = tiny_onnx.accumulate(None, tokens, 0)
+    first, _ = tiny_onnx.step(prefix, features)
+    tiny_onnx.step(prefix, np.zeros_like(features))
+    again, longer = tiny_onnx.step(prefix, features)
+    np.testing.assert_array_equal(first, again)
+    assert (prefix.depth, longer.depth) == (1, 2)
+    swapped, _ = tiny_onnx.step(tiny_onnx.gather([(prefix, 1), (prefix, 0)]), features[::-1].copy())
+    np.testing.assert_array_equal(swapped, first[::-1])

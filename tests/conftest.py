@@ -1,0 +1,157 @@
+"""What all rooms of tests share: a tiny model of random weights, and traces of no model at all."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import hypothesis
+import numpy as np
+import pytest
+
+import medvar_engine
+from medvar_engine.arrays import FloatArray, IntArray
+from medvar_engine.backends.base import Backend, PrefixState
+from medvar_engine.bundle import Cell, read_bundle
+from medvar_engine.conditions import Condition, LabelSpace
+from medvar_engine.pyramid import TokenPyramid
+from medvar_engine.sampling import Sampling
+from medvar_engine.schedule import ScaleSchedule
+from medvar_engine.trace import Request, Trace
+
+if TYPE_CHECKING:
+    from medvar_engine.backends.onnx import OnnxBackend
+    from medvar_engine.backends.torch import TorchBackend
+    from medvar_engine.models.tokenizer import Tokenizer
+    from medvar_engine.models.transformer import Transformer
+
+# A slow machine is no failure; and in CI the same examples every time.
+hypothesis.settings.register_profile("medvar", deadline=None, derandomize="CI" in os.environ)
+hypothesis.settings.load_profile("medvar")
+
+Weights = tuple[Path, Path]  # tokenizer, transformer
+
+LABELS = LabelSpace(modality=("CT", "MR"), region=("abdomen", "brain", "chest"), plane=("axial", "coronal"))
+
+
+def pytest_report_header() -> str:
+    return f"medvar_engine: {Path(medvar_engine.__file__).parent}"
+
+
+@pytest.fixture(scope="session")
+def tiny_models() -> tuple[Tokenizer, Transformer]:
+    """Networks of 16×16 pixels, 4 scales and 24 codes. Random weights everywhere, so that logits are far from
+    uniform and every scale matters: a fresh network is nearly blind to its prefix.
+    """
+    import torch
+
+    from medvar_engine.models.tokenizer import Tokenizer, TokenizerConfig
+    from medvar_engine.models.transformer import Transformer, TransformerConfig
+
+    torch.set_num_threads(1)  # the model is too small for more
+    sides, vocabulary, channels = (1, 2, 3, 4), 24, 4
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        tokenizer = Tokenizer(
+            TokenizerConfig(16, sides, vocabulary, channels, (8, 16), res_blocks=1, groups=4, patch=2)
+        )
+        transformer = Transformer(
+            TransformerConfig(sides, vocabulary, channels, LABELS.sizes, depth=2, width=16, heads=2)
+        )
+        with torch.no_grad():
+            for parameter in transformer.parameters():
+                parameter.normal_(std=0.3)
+            transformer.head.weight.normal_(std=0.15)
+            tokenizer.quantizer.codebook.weight.normal_()
+    return tokenizer.eval(), transformer.eval()
+
+
+@pytest.fixture(scope="session")
+def tiny_backend(tiny_models: tuple[Tokenizer, Transformer]) -> TorchBackend:
+    """The tiny networks in torch."""
+    from medvar_engine.backends.torch import TorchBackend
+
+    return TorchBackend(*tiny_models, LABELS, model="ab" * 32)
+
+
+@pytest.fixture(scope="session")
+def tiny_weights(tiny_models: tuple[Tokenizer, Transformer], tmp_path_factory: pytest.TempPathFactory) -> Weights:
+    """The tiny networks as the two files that training writes."""
+    from medvar_engine.models.files import save_tokenizer, save_transformer
+
+    folder = tmp_path_factory.mktemp("weights")
+    paths = folder / "tokenizer.safetensors", folder / "transformer.safetensors"
+    save_tokenizer(paths[0], tiny_models[0])
+    save_transformer(paths[1], tiny_models[1], LABELS)
+    return paths
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(tiny_weights: Weights, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny networks, exported once. Tests that damage it copy it first."""
+    from medvar_export.write_bundle import Description, export_bundle
+
+    chest = Cell(Condition("CT", "chest", "axial"), 70, 3, 0.75, -1000, 400, "HU")
+    brain = Cell(Condition("MR", "brain", "axial"), 90, 2, None, 0, 1, "arbitrary")
+    about = Description("tiny", "MIT", ("nobody",), "Random weights: nobody.", "# tiny\n", (chest, brain))
+    return export_bundle(*tiny_weights, tmp_path_factory.mktemp("bundles") / "tiny", about, tell=lambda _: None)
+
+
+@pytest.fixture(scope="session")
+def tiny_onnx(tiny_bundle: Path) -> OnnxBackend:
+    """The tiny bundle in ONNX Runtime, on the CPU."""
+    from medvar_engine.backends.onnx import OnnxBackend
+
+    return OnnxBackend(read_bundle(tiny_bundle), device="cpu")
+
+
+class Watched:
+    """A backend that notes which scales it computes, for how many rows."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+        self.info = backend.info
+        self.steps: list[tuple[int, int]] = []  # (scale, rows)
+        self.previews: list[bool] = []
+        self.start, self.gather = backend.start, backend.gather
+        self.accumulate, self.encode = backend.accumulate, backend.encode
+
+    @property
+    def scales(self) -> list[int]:
+        return [scale for scale, _ in self.steps]
+
+    def step(self, state: PrefixState, maps: FloatArray | None) -> tuple[FloatArray, PrefixState]:
+        self.steps.append((state.depth, len(state.labels)))
+        return self._backend.step(state, maps)
+
+    def decode(self, latent: FloatArray, *, preview: bool = False) -> FloatArray:
+        self.previews.append(preview)
+        return self._backend.decode(latent, preview=preview)
+
+
+@pytest.fixture
+def watched(tiny_backend: TorchBackend) -> Watched:
+    return Watched(tiny_backend)
+
+
+@pytest.fixture
+def make_trace() -> Callable[..., Trace]:
+    """Traces of pretended images: random tokens, and keywords of `Trace`."""
+
+    def make(
+        sides: Sequence[int] = (1, 2, 3),
+        *,
+        seed: int = 0,
+        condition: Condition = Condition("CT", "chest"),
+        **more: object,
+    ) -> Trace:
+        schedule = ScaleSchedule(tuple(sides))
+        rng = np.random.default_rng(seed)
+        tokens: IntArray = rng.integers(0, 4096, (1, schedule.tokens))
+        entropy = tuple(rng.random((side, side), dtype=np.float32).round(4) for side in schedule)
+        request = Request(condition, seed, Sampling(guidance=2.0, top_k=9))
+        return Trace(request, TokenPyramid.from_sequence(schedule, tokens), entropy, "ab" * 32, **more)  # type: ignore[arg-type]
+
+    return make

@@ -1,0 +1,79 @@
+"""What a bundle says of itself comes from the slices it was trained on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from medvar_engine.bundle import Cell
+from medvar_engine.conditions import Condition
+from medvar_engine.data.shards import ShardWriter
+from medvar_engine.errors import MedvarError
+from medvar_export.describe import describe
+
+LOG = "step,name,value\n10,held_out_psnr,20\n10,loss,0.5\n20,held_out_psnr,31.25\n20,psnr_CT_chest,30\n"
+
+
+@pytest.fixture
+def slices(tmp_path: Path) -> Path:
+    """CT of two people and MR of one for training, and one person held out."""
+    people = {"a": ("CT", 0.7), "b": ("CT", 0.9), "c": ("MR", None), "d": ("CT", 5.0)}
+    with ShardWriter(tmp_path / "slices", 8) as writer:
+        for patient, (modality, spacing) in people.items():
+            values = (-1000.0, 400.0, "HU") if modality == "CT" else (3.0, 812.0, "arbitrary")
+            writer.add(
+                np.zeros((8, 8), np.float32),
+                patient=patient,
+                modality=modality,
+                region="chest",
+                plane="axial",
+                dataset=None,
+                contrast=None,
+                spacing_mm=spacing,
+                low=values[0],
+                high=values[1],
+                unit=values[2],
+                position_mm=None,
+                series=patient,
+                source="Some Data",
+                licence="CC BY 4.0",
+            )
+        writer.finish({name: "test" if name == "d" else "train" for name in people}, remarks=[])
+    return tmp_path / "slices"
+
+
+def test_a_bundle_knows_its_training_slices(slices: Path, tmp_path: Path) -> None:
+    """Images would be written with another scanner's pixel size, MR with made-up units, and people left unnamed."""
+    (tmp_path / "log.csv").write_text(LOG)
+    about = describe("lungs", "MIT", slices, logs=[tmp_path / "log.csv"], notes="Mind the gap.")
+    assert about.cells == (
+        Cell(Condition("CT", "chest", "axial"), 2, 2, 0.8, -1000.0, 400.0, "HU"),
+        Cell(Condition("MR", "chest", "axial"), 1, 1, None, 0.0, 1.0, "arbitrary"),
+    )
+    assert about.training_data.startswith("3 slices of 3 people (a, b, c). Held out and never trained on: d.")
+    assert about.attributions == ("Some Data (CC BY 4.0): a, b, c, d",)
+    for line in ("# lungs", "| held_out_psnr | 31.250 |", "| psnr_CT_chest | 30.000 |", "Mind the gap.", "memorises"):
+        assert line in about.card
+    assert "loss | 0.5" not in about.card
+
+
+def test_nothing_measured_is_said(slices: Path) -> None:
+    """A card without figures would look as if it had some."""
+    assert "Not measured." in describe("lungs", "MIT", slices).card
+
+
+@pytest.mark.parametrize("text", ["step,name\n1,held_out_psnr\n", "step,name,value\n1,held_out_psnr,much\n", None])
+def test_a_damaged_log(slices: Path, tmp_path: Path, text: str | None) -> None:
+    """The last step after days of training would be a traceback."""
+    if text is not None:
+        (tmp_path / "log.csv").write_text(text)
+    with pytest.raises(MedvarError, match=r"log\.csv"):
+        describe("lungs", "MIT", slices, logs=[tmp_path / "log.csv"])
+
+
+def test_slices_that_are_none(tmp_path: Path) -> None:
+    """A wrong --data would be a traceback."""
+    with pytest.raises(MedvarError, match="medvar prepare"):
+        describe("lungs", "MIT", tmp_path)

@@ -1,0 +1,220 @@
+"""Export writes a bundle whole or not at all, and refuses what would not work."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import helper, numpy_helper
+
+from medvar_engine.backends.onnx import OnnxBackend
+from medvar_engine.bundle import read_bundle
+from medvar_engine.conditions import Condition, LabelSpace
+from medvar_engine.errors import MedvarError
+from medvar_engine.generator import Generator
+from medvar_engine.models.files import save_transformer
+from medvar_engine.models.tokenizer import Tokenizer
+from medvar_engine.models.transformer import Transformer
+from medvar_engine.trace import Request
+from medvar_export import write_bundle
+from medvar_export.precision import Precision
+from medvar_export.write_bundle import Description, export_bundle
+
+Weights = tuple[Path, Path]
+ABOUT = Description("tiny", "MIT", (), "nobody", "# tiny\n")
+
+
+@pytest.fixture
+def export(tiny_weights: Weights, tmp_path: Path) -> Callable[..., Path]:
+    """Export of the tiny networks to ``tmp_path/out``."""
+
+    def run(out: Path = tmp_path / "out", precision: Precision = "float32", weights: Weights = tiny_weights) -> Path:
+        return export_bundle(*weights, out, ABOUT, precision=precision, tell=lambda _: None)
+
+    return run
+
+
+@pytest.fixture
+def traced(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, onnx.ModelProto]:
+    """Graphs traced earlier, for tracing takes long; changes of them are exported."""
+    graphs = {path.name: onnx.load(path) for path in sorted(tiny_bundle.glob("*.onnx"))}
+    monkeypatch.setattr(write_bundle, "tokenizer_graphs", lambda _: {n: g for n, g in graphs.items() if n != "step.onnx"})
+    monkeypatch.setattr(write_bundle, "step_graph", lambda _: graphs["step.onnx"])
+    return graphs
+
+
+@pytest.fixture
+def not_traced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is wrong is found before the long part."""
+
+    def fail(_: object) -> None:
+        pytest.fail("traced for nothing")
+
+    monkeypatch.setattr(write_bundle, "tokenizer_graphs", fail)
+    monkeypatch.setattr(write_bundle, "step_graph", fail)
+
+
+@pytest.mark.usefixtures("traced")
+def test_a_bundle_is_complete(export: Callable[..., Path], tiny_weights: Weights) -> None:
+    """A bundle would lack what it says of itself, or a file that generating needs."""
+    bundle = read_bundle(export())
+    assert {path.name for path in bundle.path.iterdir()} == {*bundle.sha256, "bundle.json"}
+    for name in bundle.sha256:
+        bundle.read(name)
+    assert (bundle.name, bundle.licence, bundle.card, bundle.precision) == ("tiny", "MIT", "# tiny\n", "float32")
+    assert bundle.labels.plane == ("axial", "coronal")
+    assert [path.name for path in bundle.path.parent.iterdir()] == ["out"]
+    assert all(path.is_file() for path in tiny_weights)
+
+
+@pytest.mark.usefixtures("traced")
+def test_weights_in_half_the_space(export: Callable[..., Path], tiny_bundle: Path, tiny_onnx: OnnxBackend) -> None:
+    """A bundle for download would be twice as large as need be, or no longer give nearly the same numbers."""
+    bundle = read_bundle(export(precision="float16-weights"))
+    assert bundle.precision == "float16-weights"
+    assert 0 < bundle.parity["logits"] < 0.1
+    for name in ("step.onnx", "decode.onnx"):
+        stored = {tensor.data_type for tensor in onnx.load(bundle.path / name).graph.initializer if np.prod(tensor.dims) >= 1024}
+        assert stored == {onnx.TensorProto.FLOAT16}
+        assert (bundle.path / name).stat().st_size < (tiny_bundle / name).stat().st_size
+    assert _image(bundle.path).shape == _image(tiny_bundle).shape
+
+
+def test_arithmetic_in_half_precision(export: Callable[..., Path]) -> None:
+    """The bundle for GPUs could not be made, or would not say how far it is from torch."""
+    bundle = read_bundle(export(precision="float16"))
+    assert bundle.precision == "float16"
+    assert 0 < bundle.parity["logits"] < 0.5
+    assert np.isfinite(list(bundle.parity.values())).all()
+    step = onnx.load(bundle.path / "step.onnx").graph
+    products = {node.input[0] for node in step.node if node.op_type in ("MatMul", "Gemm")}
+    kinds = {value.name: value.type.tensor_type.elem_type for value in step.value_info}
+    assert {kinds[name] for name in products if name in kinds} == {onnx.TensorProto.FLOAT16}
+    assert np.abs(_image(bundle.path)).max() <= 1
+
+
+def _image(path: Path) -> np.ndarray:
+    generator = Generator(OnnxBackend(read_bundle(path), device="cpu"))
+    return generator.image(generator.finish(generator.start([Request(Condition("CT"), 3)])))
+
+
+@pytest.mark.usefixtures("not_traced")
+def test_an_existing_folder_is_refused(export: Callable[..., Path], tmp_path: Path) -> None:
+    """A second export would silently replace the first model."""
+    (tmp_path / "out").mkdir()
+    with pytest.raises(MedvarError, match="exists already"):
+        export()
+
+
+@pytest.mark.usefixtures("not_traced")
+def test_a_place_that_cannot_be_written(export: Callable[..., Path], tmp_path: Path) -> None:
+    """Minutes of tracing would end in a traceback."""
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(MedvarError, match="Cannot write the bundle"):
+        export(tmp_path / "file" / "out")
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.mark.usefixtures("traced")
+@pytest.mark.parametrize("space", [0, 3, 7])
+def test_a_full_disk_leaves_nothing(
+    export: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, space: int
+) -> None:
+    """Half a bundle would stay, and take the last room on the disk."""
+    write, written = Path.write_bytes, []
+
+    def write_until_full(path: Path, content: bytes) -> int:
+        if len(written) == space:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        written.append(path)
+        return write(path, content)
+
+    monkeypatch.setattr(Path, "write_bytes", write_until_full)
+    with pytest.raises(MedvarError, match="No space left"):
+        export()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError, RuntimeError])
+def test_an_interrupted_export_leaves_nothing(
+    export: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
+) -> None:
+    """After Ctrl-C a hidden folder would stay."""
+
+    def interrupt(_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(write_bundle, "tokenizer_graphs", interrupt)
+    with pytest.raises(error):
+        export()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.usefixtures("not_traced")
+@pytest.mark.parametrize(
+    "change", [{"schedule": (1, 2, 4)}, {"vocabulary": 25}, {"latent_channels": 5}, {"schedule": (2, 3, 4)}]
+)
+def test_networks_that_do_not_belong_together(
+    export: Callable[..., Path],
+    tiny_models: tuple[Tokenizer, Transformer],
+    tiny_weights: Weights,
+    tmp_path: Path,
+    change: dict[str, object],
+) -> None:
+    """Files of two runs mixed up would give a bundle of noise, or a crash inside torch."""
+    other = Transformer(dataclasses.replace(tiny_models[1].config, **change))  # type: ignore[arg-type]
+    save_transformer(tmp_path / "other.safetensors", other, LabelSpace())
+    with pytest.raises(MedvarError, match=f"their {next(iter(change))} differ"):
+        export(weights=(tiny_weights[0], tmp_path / "other.safetensors"))
+
+
+@pytest.mark.usefixtures("not_traced")
+def test_files_in_the_wrong_order(export: Callable[..., Path], tiny_weights: Weights) -> None:
+    """Swapped arguments would be a list of missing keys."""
+    with pytest.raises(MedvarError, match="a tokenizer is needed"):
+        export(weights=tiny_weights[::-1])
+
+
+@pytest.mark.usefixtures("not_traced")
+def test_an_unknown_precision(export: Callable[..., Path]) -> None:
+    """A typing mistake would be exported as float32."""
+    with pytest.raises(MedvarError, match="float16-weights"):
+        export(precision="int8")
+
+
+def test_weights_too_large_for_half_precision(
+    export: Callable[..., Path], traced: dict[str, onnx.ModelProto], tmp_path: Path
+) -> None:
+    """Infinite weights would be stored."""
+    graph = traced["decode.onnx"].graph
+    graph.initializer.append(numpy_helper.from_array(np.full(2048, 1e6, np.float32), "huge"))
+    graph.node.append(helper.make_node("Identity", ["huge"], ["unused"]))
+    with pytest.raises(MedvarError, match="huge has values beyond float16"):
+        export(precision="float16-weights")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.usefixtures("traced")
+@pytest.mark.parametrize(
+    ("logits", "precision", "says"),
+    [(0.1, "float32", "differ from torch by 0.1"), (np.nan, "float32", "not finite"), (np.nan, "float16-weights", "not finite")],
+)
+def test_a_bad_export_is_refused(
+    export: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    logits: float,
+    precision: Precision,
+    says: str,
+) -> None:
+    """A bundle that computes something else than what was trained would be handed on."""
+    measured = {"logits": logits, "latent": 0.0, "image": 0.0, "tokens_agreeing": 1.0}
+    monkeypatch.setattr(write_bundle, "measure_parity", lambda *_: measured)
+    with pytest.raises(MedvarError, match=says):
+        export(precision=precision)
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,121 @@
+"""A run that fits a test: 16×16 slices of five invented people, and a preset small enough for seconds."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from rich.console import Console
+
+from medvar_engine.data.shards import ShardWriter
+from medvar_engine.models import presets
+from medvar_engine.models.tokenizer import TokenizerConfig
+from medvar_engine.train.config import TrainConfig
+
+SIZE = 16
+TINY = TokenizerConfig(SIZE, (1, 2, 3, 4), 128, 4, (8, 16), res_blocks=1, groups=4, patch=2)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # the models are too small for more
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(autouse=True)
+def _tiny_preset(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(presets.TOKENIZERS, "demo", TINY)
+
+
+@pytest.fixture
+def console() -> Console:
+    """Remarks of a run; `console.file` holds them."""
+    return Console(file=io.StringIO(), width=1000)
+
+
+def write_slices(folder: Path, held_out: str = "MR", size: int = SIZE) -> Path:
+    """Bright squares: four people with CT of the chest, and one with MR of the brain; one modality is held out."""
+    rng = np.random.default_rng(0)
+    with ShardWriter(folder, size) as writer:
+        for person in range(5):
+            for _ in range(4):
+                image = rng.uniform(-1, -0.9, (size, size)).astype(np.float32)
+                top, left = rng.integers(1, size // 2, 2)
+                image[top : top + 6, left : left + 6] = rng.uniform(0, 1)
+                modality, region = ("MR", "brain") if person == 4 else ("CT", "chest")
+                writer.add(
+                    image,
+                    patient=f"{modality}-{person}",
+                    modality=modality,
+                    region=region,
+                    plane="axial",
+                    dataset=None,
+                    contrast=None,
+                    spacing_mm=1.0,
+                    low=-1000.0,
+                    high=1000.0,
+                    unit="HU",
+                    position_mm=None,
+                    series="",
+                    source="invented",
+                    licence="MIT",
+                )
+        people = {row.patient for row in writer.rows}
+        writer.finish({person: "test" if person.startswith(held_out) else "train" for person in people})
+    return folder
+
+
+@pytest.fixture
+def slices(tmp_path: Path) -> Path:
+    """Prepared slices: CT to train on, MR held out."""
+    return write_slices(tmp_path / "slices")
+
+
+@pytest.fixture
+def other_slices() -> Callable[..., Path]:
+    """Prepared slices as one wants them."""
+    return write_slices
+
+
+@pytest.fixture
+def tokenizer_file(tmp_path: Path) -> Path:
+    """An untrained tokenizer of the tiny preset."""
+    from medvar_engine.models.files import save_tokenizer
+    from medvar_engine.models.tokenizer import Tokenizer
+
+    torch.manual_seed(0)
+    save_tokenizer(tmp_path / "tokenizer.safetensors", Tokenizer(TINY))
+    return tmp_path / "tokenizer.safetensors"
+
+
+@pytest.fixture
+def make_config(slices: Path, tokenizer_file: Path, tmp_path: Path) -> Callable[..., TrainConfig]:
+    """Six steps of two images, validated and kept every three; keywords change the settings."""
+
+    def make(**changes: object) -> TrainConfig:
+        values: dict[str, object] = {
+            "stage": "tokenizer",
+            "data": slices,
+            "out": tmp_path / "run",
+            "tokenizer": tokenizer_file,
+            "steps": 6,
+            "batch_size": 2,
+            "warmup": 2,
+            "log_every": 1,
+            "validate_every": 3,
+            "validate_slices": 3,
+            "restart_every": 2,
+            "variants": 2,
+            "seed": 3,
+            "device": "cpu",
+            "precision": "float32",
+        }
+        return TrainConfig(**(values | changes))  # type: ignore[arg-type]
+
+    return make

@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from medvar_engine.errors import MedvarError
+from medvar_engine.train.checkpoint import (
+    Checkpoint,
+    newest_checkpoint,
+    optimizer_tensors,
+    restore_optimizer,
+    save_checkpoint,
+)
+
+
+def checkpoint(step: int) -> Checkpoint:
+    return Checkpoint(step, {"model": {"w": torch.full((3, 2), float(step))}}, {"seed": 1})
+
+
+def steps(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_the_newest_is_found_again(tmp_path: Path) -> None:
+    """A resumed run would start from the wrong step, or from nothing."""
+    for step in (3, 12, 100):
+        save_checkpoint(tmp_path, checkpoint(step), keep=2)
+    assert steps(tmp_path) == ["step-00000012", "step-00000100"]
+    found = newest_checkpoint(tmp_path, pytest.fail)
+    assert found is not None
+    assert (found.step, found.values["seed"]) == (100, 1)
+    assert torch.equal(found.tensors["model"]["w"], torch.full((3, 2), 100.0))
+    assert newest_checkpoint(tmp_path / "none", pytest.fail) is None
+
+
+@pytest.mark.parametrize("damage", ["flip", "cut", "no tensors", "no manifest", "bad manifest", "other manifest"])
+def test_a_damaged_one_is_skipped_and_told_of(tmp_path: Path, damage: str) -> None:
+    """One bad sector would end a week's run, or go on from garbage."""
+    save_checkpoint(tmp_path, checkpoint(1), keep=2)
+    folder = save_checkpoint(tmp_path, checkpoint(2), keep=2)
+    tensors, manifest = folder / "model.safetensors", folder / "manifest.json"
+    content = bytearray(tensors.read_bytes())
+    match damage:
+        case "flip":
+            content[-1] ^= 1
+            tensors.write_bytes(content)
+        case "cut":
+            tensors.write_bytes(content[:-3])
+        case "no tensors":
+            tensors.unlink()
+        case "no manifest":
+            manifest.unlink()
+        case "bad manifest":
+            manifest.write_text("{")
+        case "other manifest":
+            manifest.write_text("[]")
+    told: list[str] = []
+    found = newest_checkpoint(tmp_path, told.append)
+    assert found is not None
+    assert found.step == 1
+    assert len(told) == 1
+    assert "step-00000002" in told[0]
+
+
+def test_a_full_disk_keeps_the_earlier_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The run could not be resumed after room was made."""
+    save_checkpoint(tmp_path, checkpoint(1), keep=1)
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(MedvarError, match=r"No space left.*--resume"):
+            save_checkpoint(tmp_path, checkpoint(2), keep=1)
+    assert steps(tmp_path) == ["step-00000001"]
+    save_checkpoint(tmp_path, checkpoint(2), keep=1)
+    assert steps(tmp_path) == ["step-00000002"]
+
+
+def test_a_run_that_begins_again_is_not_lost_to_damaged_ones(tmp_path: Path) -> None:
+    """After a damaged disk, each new checkpoint would be dropped at once, for the damaged ones bear higher numbers."""
+    for step in (50, 60):
+        (save_checkpoint(tmp_path, checkpoint(step), keep=2) / "manifest.json").unlink()
+    save_checkpoint(tmp_path, checkpoint(10), keep=2)
+    found = newest_checkpoint(tmp_path, lambda _: None)
+    assert found is not None
+    assert found.step == 10
+
+
+def test_saving_a_step_again_replaces_it(tmp_path: Path) -> None:
+    """Resuming from an older checkpoint would fail when it comes to one that exists."""
+    save_checkpoint(tmp_path, checkpoint(1), keep=2)
+    save_checkpoint(tmp_path, Checkpoint(1, {"model": {"w": torch.zeros(1)}}, {}), keep=2)
+    found = newest_checkpoint(tmp_path, pytest.fail)
+    assert found is not None
+    assert torch.equal(found.tensors["model"]["w"], torch.zeros(1))
+
+
+def test_an_optimizer_goes_on_where_it_was(tmp_path: Path) -> None:
+    """A resumed run would start with cold moments and jump."""
+    torch.manual_seed(0)
+    models = [nn.Linear(3, 2) for _ in range(2)]
+    optimizers = [torch.optim.AdamW(m.parameters(), lr=0.1, fused=True) for m in models]
+
+    def step(index: int) -> None:
+        optimizers[index].zero_grad()
+        models[index](torch.ones(1, 3)).square().sum().backward()
+        optimizers[index].step()
+
+    for _ in range(3):
+        step(0)
+    save_checkpoint(tmp_path, Checkpoint(3, {"optimizer": optimizer_tensors(optimizers[0])}, {}), keep=1)
+    found = newest_checkpoint(tmp_path, pytest.fail)
+    assert found is not None
+    models[1].load_state_dict(models[0].state_dict())
+    restore_optimizer(optimizers[1], found.tensors["optimizer"])
+    for index in (0, 1):
+        step(index)
+    assert torch.equal(models[0].weight, models[1].weight)

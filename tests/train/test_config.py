@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import importlib.resources
+from pathlib import Path
+
+import pytest
+
+from medvar_engine.errors import MedvarError
+from medvar_engine.train.__main__ import main
+from medvar_engine.train.config import config_to_dict, load_config
+
+BASE = ("stage=tokenizer", "data=slices", "out=run")
+
+
+@pytest.mark.parametrize(
+    ("name", "text"), [("a.toml", 'stage = "tokenizer"\nsteps = 7'), ("a.yaml", "stage: tokenizer\nsteps: 7")]
+)
+def test_overrides_win_over_the_file(tmp_path: Path, name: str, text: str) -> None:
+    """What a person types would be ignored."""
+    path = tmp_path / name
+    path.write_text(text)
+    config = load_config(path, ["data=~/slices", "out=run", "learning_rate=1e-3", "augment=false", "factors=[region]"])
+    assert (config.stage, config.steps, config.learning_rate, config.augment) == ("tokenizer", 7, 1e-3, False)
+    assert config.data == Path.home() / "slices"
+    assert config.factors == ("region",)
+    assert load_config(path, ["data=a", "out=b", "steps=8"]).steps == 8
+    assert config_to_dict(config)["out"] == "run"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (("stage=tokenizer", "data=a"), "Missing setting 'out'"),
+        ((*BASE, "batchsize=4"), "Unknown setting 'batchsize'.*batch_size"),
+        ((*BASE, "steps"), "name=value"),
+        ((*BASE, "steps=many"), "steps must be int, but is 'many'"),
+        ((*BASE, "steps=true"), "steps must be int"),
+        ((*BASE, "steps=0"), "steps must be at least 1"),
+        ((*BASE, "steps=[1"), "cannot be read"),
+        ((*BASE, "learning_rate=fast"), "learning_rate must be float"),
+        ((*BASE, "precision=float16"), "precision is one of auto, float32, bfloat16"),
+        ((*BASE, "factors=region"), "factors must be a list"),
+        ((*BASE, "factors=[organ]"), "not 'organ'"),
+        ((*BASE, "seed=-1"), "seed must be between 0"),
+        ((*BASE, "seed=99999999999"), "seed must be between 0"),
+        (("stage=decoder", "data=a", "out=b"), "stage is one of tokenizer, transformer"),
+        (("stage=transformer", "data=a", "out=b"), "needs a trained tokenizer"),
+    ],
+)
+def test_names_the_setting_that_is_wrong(overrides: tuple[str, ...], message: str) -> None:
+    """A run would start with a setting that means something else, or stop hours later."""
+    with pytest.raises(MedvarError, match=message):
+        load_config(None, overrides)
+
+
+def test_says_when_the_file_is_no_config(tmp_path: Path) -> None:
+    """A typing mistake in a file would be a traceback."""
+    for name, content in (
+        ("missing.toml", None),
+        ("a.toml", b"stage = "),
+        ("a.yaml", b"{"),
+        ("b.yaml", b"- 1\n"),
+        ("c.toml", b"\xff"),
+    ):
+        if content is not None:
+            (tmp_path / name).write_bytes(content)
+        with pytest.raises(MedvarError, match=name):
+            load_config(tmp_path / name)
+
+
+def test_recipes_can_be_read() -> None:
+    """The recipe that the tutorial names would not start."""
+    recipes = importlib.resources.files("medvar_engine.train").joinpath("recipes")
+    with importlib.resources.as_file(recipes) as folder:
+        paths = sorted(folder.glob("*.toml"))
+        assert paths
+        for path in paths:
+            assert load_config(path, ["data=slices", "out=run", "tokenizer=t.safetensors"]).preset
+
+
+def test_the_command_shows_errors_without_a_traceback(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Somebody who mistypes a setting would have to read Python."""
+    assert main(["stage=tokenizer", f"data={tmp_path}", f"out={tmp_path / 'run'}"]) == 1
+    assert "medvar prepare" in capsys.readouterr().err
+    assert main(["stage=tokenizer", "--resume", "stpes=3"]) == 1
+    assert "Unknown setting 'stpes'" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()

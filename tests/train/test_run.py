@@ -1,0 +1,263 @@
+from __future__ import annotations
+
+import csv
+import errno
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from rich.console import Console
+from torch import Tensor
+
+from medvar_engine.data.dataset import SliceDataset
+from medvar_engine.errors import MedvarError
+from medvar_engine.models.files import load_tokenizer, load_transformer, read_tensors
+from medvar_engine.train import loop
+from medvar_engine.train.batches import BalancedSampler, spread
+from medvar_engine.train.config import TrainConfig
+from medvar_engine.train.log import CsvLog
+from medvar_engine.train.run import run
+from medvar_engine.train.tokenizer_stage import TokenizerStage
+from medvar_engine.train.transformer_stage import TransformerStage
+
+MakeConfig = Callable[..., TrainConfig]
+
+KINDS: dict[str, dict[str, object]] = {
+    "tokenizer": {},
+    "adversarial": {"adversarial": 0.5, "adversarial_start": 0.3},
+    "transformer": {"stage": "transformer", "dropout": 0.1},
+}
+
+
+def log_of(config: TrainConfig) -> dict[tuple[int, str], float]:
+    """(step, name) → value, without the speed."""
+    with (config.out / "log.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    return {(int(r["step"]), r["name"]): float(r["value"]) for r in rows if r["name"] != "images_per_second"}
+
+
+def interrupt_at(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C in the middle of a step."""
+    for stage in (TokenizerStage, TransformerStage):
+        original = stage.loss
+
+        def loss(self: object, now: int, rng: np.random.Generator, original: Callable = original) -> object:
+            if now == step:
+                raise KeyboardInterrupt
+            return original(self, now, rng)
+
+        monkeypatch.setattr(stage, "loss", loss)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(
+    make_config: MakeConfig, tmp_path: Path, console: Console, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """A run on a machine that is taken away now and then could not be repeated or compared."""
+    whole, broken = (make_config(out=tmp_path / name, **KINDS[kind]) for name in ("whole", "broken"))
+    expected = run(whole, console=console)
+    with monkeypatch.context() as patch:
+        interrupt_at(4, patch)
+        with pytest.raises(KeyboardInterrupt):
+            run(broken, console=console)
+    assert not (broken.out / expected.name).exists()
+    assert max(step for step, _ in log_of(broken)) == 4
+    found = run(broken, resume=True, console=console)
+    assert found.read_bytes() == expected.read_bytes()
+    assert log_of(broken) == log_of(whole)
+    for name in os.listdir(whole.out / "checkpoints" / "step-00000006"):
+        if name.endswith(".safetensors"):
+            ours, theirs = (read_tensors(c.out / "checkpoints" / "step-00000006" / name)[0] for c in (whole, broken))
+            assert ours.keys() == theirs.keys()
+            assert all(torch.equal(ours[key], theirs[key]) for key in ours), name
+
+
+def test_training_learns(make_config: MakeConfig, console: Console) -> None:
+    """A sign or a detached tensor could be wrong, and all else would still pass."""
+    config = make_config(steps=40, batch_size=8, learning_rate=5e-3, validate_every=40, continuous=0.0)
+    run(config, console=console)
+    log = log_of(config)
+    first, last = (np.mean([log[step, "l1"] for step in steps]) for steps in (range(1, 6), range(36, 41)))
+    assert last < 0.8 * first
+    tokenizer = config.out / "tokenizer.safetensors"
+    config = make_config(stage="transformer", tokenizer=tokenizer, out=config.out / "second", steps=30, batch_size=8)
+    run(config, console=console)
+    log = log_of(config)
+    assert log[30, "loss"] < 0.9 * log[1, "loss"]
+    assert log[1, "loss"] == pytest.approx(np.log(128), rel=0.05)  # a fresh transformer knows nothing
+
+
+def test_what_a_run_leaves_can_be_used(make_config: MakeConfig, tmp_path: Path, console: Console) -> None:
+    """Hours of training would end in files that nothing reads."""
+    tokenizer = run(make_config(), console=console)
+    assert load_tokenizer(tokenizer).config.image_size == 16
+    config = make_config(stage="transformer", tokenizer=tokenizer, out=tmp_path / "second", factors=("modality",))
+    transformer, labels = load_transformer(run(config, console=console))
+    assert transformer.config.vocabulary == 128
+    assert labels.to_dict() == {"modality": ["CT"]}
+    assert (tmp_path / "run" / "samples" / "step-00000006" / "reconstructions.png").is_file()
+    assert (config.out / "samples" / "step-00000003" / "samples.png").is_file()
+
+
+@pytest.mark.parametrize("stage", ["tokenizer", "transformer"])
+def test_held_out_people_are_validated_on_and_not_trained_on(
+    make_config: MakeConfig, console: Console, monkeypatch: pytest.MonkeyPatch, stage: str
+) -> None:
+    """Figures on the training set look better than they are."""
+    seen: list[tuple[str, str]] = []
+    batch = SliceDataset.batch
+
+    def noting(self: SliceDataset, indices: np.ndarray) -> np.ndarray:
+        seen.extend((str(self.split), self.rows[int(i)].patient) for i in indices)
+        return batch(self, indices)
+
+    monkeypatch.setattr(SliceDataset, "batch", noting)
+    config = make_config(stage=stage)
+    run(config, console=console)
+    assert {patient for split, patient in seen if split == "train"} <= {f"CT-{i}" for i in range(4)}
+    assert {patient for split, patient in seen if split == "test"} == {"MR-4"}
+    names = {name for _, name in log_of(config)}
+    if stage == "tokenizer":
+        assert "psnr_MR_brain" in names
+        assert "psnr_CT_chest" not in names
+    else:
+        assert "held_out_loss" in names
+
+
+def test_the_critic_joins_when_it_is_told_to(make_config: MakeConfig, console: Console) -> None:
+    """The adversarial switch would do nothing, or break training from its first step."""
+    config = make_config(adversarial=0.5, adversarial_start=0.5)
+    run(config, console=console)
+    log = log_of(config)
+    assert [step for step in range(1, 7) if (step, "critic") in log] == [4, 5, 6]
+    assert all(np.isfinite(value) for value in log.values())
+    assert not any(name == "critic" for _, name in log_of(_ran(make_config(out=config.out / "plain"), console)))
+
+
+def _ran(config: TrainConfig, console: Console) -> TrainConfig:
+    run(config, console=console)
+    return config
+
+
+def test_a_full_disk_stops_the_run_with_a_word(
+    make_config: MakeConfig, console: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A week's run would end in a traceback, and perhaps in a checkpoint that is none."""
+    config = make_config()
+    calls = 0
+    fsync = os.fsync
+
+    def full_later(descriptor: int) -> None:
+        nonlocal calls
+        calls += 1
+        if calls > 8:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        fsync(descriptor)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full_later)
+        with pytest.raises(MedvarError, match="No space left"):
+            run(config, console=console)
+    assert [p.name for p in (config.out / "checkpoints").iterdir()] == ["step-00000003"]
+
+    def no_log(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(CsvLog, "write", no_log)
+        with pytest.raises(MedvarError, match=r"No space left.*--resume"):
+            run(config, resume=True, console=console)
+    assert run(config, resume=True, console=console).is_file()
+
+
+def test_a_bad_step_is_skipped_and_many_end_the_run(
+    make_config: MakeConfig, console: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One overflow would turn all weights to NaN; or the run would go on for days without learning."""
+    loss = TokenizerStage.loss
+    bad: set[int] = {2}
+
+    def sometimes(self: TokenizerStage, step: int, rng: np.random.Generator) -> tuple[Tensor, dict[str, float]]:
+        value, figures = loss(self, step, rng)
+        return (value * float("nan") if step in bad else value), figures
+
+    monkeypatch.setattr(TokenizerStage, "loss", sometimes)
+    tensors, _ = read_tensors(run(make_config(), console=console))
+    assert all(torch.isfinite(tensor).all() for tensor in tensors.values())
+    bad.update(range(100))
+    config = make_config(steps=50, validate_every=50)
+    config = replace(config, out=config.out.with_name("bad"))
+    with pytest.raises(MedvarError, match=r"not finite for 20 steps.*learning_rate"):
+        run(config, console=console)
+
+
+def test_says_what_does_not_fit(
+    make_config: MakeConfig, other_slices: Callable[..., Path], tmp_path: Path, console: Console
+) -> None:
+    """A run would fail deep inside torch, or overwrite another."""
+    run(make_config(steps=1), console=console)
+    with pytest.raises(MedvarError, match=r"another run.*--resume"):
+        run(make_config(steps=1), console=console)
+    with pytest.raises(MedvarError, match="does not fit this configuration"):
+        run(make_config(stage="transformer", steps=2), resume=True, console=console)
+    large = other_slices(tmp_path / "large", size=32)
+    for stage in ("tokenizer", "transformer"):
+        with pytest.raises(MedvarError, match="32×32 pixels, but the model takes 16×16"):
+            run(make_config(stage=stage, data=large, out=tmp_path / "new"), console=console)
+    nobody = other_slices(tmp_path / "nobody", held_out="nobody")
+    with pytest.raises(MedvarError, match="no slices in split 'test'"):
+        run(make_config(data=nobody, out=tmp_path / "new"), console=console)
+    with pytest.raises(MedvarError, match="preset"):
+        run(make_config(preset="huge", out=tmp_path / "new"), console=console)
+    with pytest.raises(MedvarError, match=r"no device 'cuda:99'.*device=cpu"):
+        run(make_config(device="cuda:99", out=tmp_path / "new"), console=console)
+
+
+def test_pyramids_are_encoded_once(make_config: MakeConfig, console: Console, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every resume would encode the whole data set again; or go on with those of another tokenizer."""
+    encoded: list[int] = []
+    batch = SliceDataset.batch
+
+    def counting(self: SliceDataset, indices: np.ndarray) -> np.ndarray:
+        encoded.append(len(indices))
+        return batch(self, indices)
+
+    monkeypatch.setattr(SliceDataset, "batch", counting)
+    config = make_config(stage="transformer", steps=1)
+    run(config, console=console)
+    assert sum(encoded) == 2 * 16 + 4  # two variants of the training slices; the held-out ones as they are
+    encoded.clear()
+    run(config, resume=True, console=console)
+    assert encoded == []
+    note = config.out / "pyramids-train.json"
+    note.write_text(note.read_text()[:10])
+    run(config, resume=True, console=console)
+    assert sum(encoded) == 2 * 16
+
+
+def test_learning_rate_rises_and_falls(make_config: MakeConfig) -> None:
+    """The first steps would blow the weights up, or the last ones keep jumping about."""
+    config = make_config(steps=100, warmup=10, learning_rate=1.0, final_learning_rate=0.1)
+    rates = [loop.learning_rate(config, step) for step in range(100)]
+    assert rates[:10] == pytest.approx([(step + 1) / 10 for step in range(10)])
+    assert all(b <= a for a, b in pairwise(rates[9:]))
+    assert rates[55] == pytest.approx(0.55, abs=0.02)
+    assert rates[-1] == pytest.approx(0.1, abs=0.01)
+    assert loop.learning_rate(make_config(warmup=0), 0) == make_config().learning_rate
+
+
+def test_rare_kinds_of_slice_are_drawn_as_asked(slices: Path) -> None:
+    """A model of nine tenths chest would hardly see a brain; or the same brain all the time."""
+    conditions = SliceDataset(slices).conditions  # 16 CT chest, 4 MR brain
+    rng = np.random.default_rng(0)
+    for balance, expected in ((0.0, 0.2), (1.0, 0.5)):
+        drawn = BalancedSampler(conditions, balance).draw(4000, rng)
+        share = np.mean([conditions[i].modality == "MR" for i in drawn])
+        assert share == pytest.approx(expected, abs=0.03)
+    assert spread(10, 4).tolist() == [0, 3, 6, 9]
+    assert spread(3, 10).tolist() == [0, 1, 2]

@@ -1,0 +1,27 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from medvar_engine.trace import Trace
+from medvar_engine.write.picture import Picture
+
+
+@pytest.fixture
+def make_picture(make_trace: Callable[..., Trace]) -> Callable[..., Picture]:
+    """CT pictures of 6 rows and 4 columns, -1000…400 HU at 0.75 mm; keywords change them."""
+
+    def make(**changes: object) -> Picture:
+        values: dict[str, object] = {
+            "pixels": np.linspace(-1, 1, 24, dtype=np.float32).reshape(6, 4),
+            "trace": make_trace(),
+            "spacing_mm": 0.75,
+            "low": -1000.0,
+            "high": 400.0,
+            "unit": "HU",
+        }
+        return Picture(**(values | changes))  # type: ignore[arg-type]
+
+    return make
