@@ -22,6 +22,8 @@ from medvar_engine.schedule import ScaleSchedule
 from medvar_engine.trace import Request, Trace
 
 if TYPE_CHECKING:
+    import onnx
+
     from medvar_engine.backends.onnx import OnnxBackend
     from medvar_engine.backends.torch import TorchBackend
     from medvar_engine.models.tokenizer import Tokenizer
@@ -105,6 +107,20 @@ def tiny_onnx(tiny_bundle: Path) -> OnnxBackend:
     from medvar_engine.backends.onnx import OnnxBackend
 
     return OnnxBackend(read_bundle(tiny_bundle), device="cpu")
+
+
+@pytest.fixture
+def traced(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, onnx.ModelProto]:
+    """Exports of the tiny networks take these graphs, for tracing takes long. Change one, and it is exported so."""
+    import onnx
+
+    from medvar_export import write_bundle
+
+    graphs = {path.name: onnx.load(path) for path in sorted(tiny_bundle.glob("*.onnx"))}
+    others = {name: graph for name, graph in graphs.items() if name != "step.onnx"}
+    monkeypatch.setattr(write_bundle, "tokenizer_graphs", lambda _: others)
+    monkeypatch.setattr(write_bundle, "step_graph", lambda _: graphs["step.onnx"])
+    return graphs
 
 
 class Watched:

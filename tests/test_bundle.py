@@ -168,7 +168,7 @@ def test_a_broken_manifest_is_one_clear_error(tmp_path: Path, damage: str) -> No
     assert str(folder / MANIFEST) in str(caught.value)
 
 
-@pytest.mark.parametrize("field", [name for name in MANIFEST_VALUES])
+@pytest.mark.parametrize("field", list(MANIFEST_VALUES))
 def test_a_missing_field_is_named(tmp_path: Path, field: str) -> None:
     """Whoever writes a bundle by another tool could not tell what it lacks."""
     values = {name: value for name, value in MANIFEST_VALUES.items() if name != field}

@@ -261,7 +261,7 @@ def test_a_cancelled_resample_inside_a_mask_can_be_continued_from_its_file(gener
     start = generator.resample(trace, 1, seed=78, mask=mask)
     *_, cancelled = generator.run(start, until=1)
     saved = Trace.from_json(cancelled.trace(0).to_json())
-    restored = generator.restore([saved, generator.finish(start).trace(0)][:1])
+    restored = generator.restore([saved])
     assert generator.finish(restored).pyramid == generator.finish(start).pyramid
 
 

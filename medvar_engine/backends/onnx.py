@@ -25,6 +25,11 @@ class OnnxBackend:
         self._bundle = bundle
         self._sessions = _Sessions(bundle, _providers(device), threads)
         step = self._sessions.load("step.onnx")
+        if device == "cuda" and step.get_providers()[0] != "CUDAExecutionProvider":  # the runtime itself says nothing
+            raise MedvarError(
+                "CUDA was asked for, but ONNX Runtime could not start it here. Check the driver and that CUDA's version "
+                "is the one `onnxruntime-gpu` was built for, or use device cpu."
+            )
         self.info = BackendInfo(
             provider=f"ONNX Runtime, {step.get_providers()[0]}",
             precision=bundle.precision,

@@ -226,7 +226,7 @@ class Transformer(nn.Module):
         first = condition[:, None] + self.start
         x = torch.cat((first, self.features(features).to(first.dtype)), dim=1)
         length = x.shape[1]
-        x = x + self.scales(self.scale_of[:length]) + self.positions[:length]
+        x = x + self.scales(self.get_buffer("scale_of")[:length]) + self.positions[:length]
         ends = tuple(end for end in self.schedule.offsets[1:] if end <= length)
         shared = self.shared_modulation(condition)
         for block in self.blocks:

@@ -33,6 +33,13 @@ class CodebookFollower(nn.Module):
             hits = tokens.flatten().bincount(minlength=len(count)).to(usage) / len(tokens)
             usage[k].lerp_(hits, 1 - decay)
 
+    @torch.no_grad()
+    def adopt(self, quantizer: MultiScaleQuantizer, batch_size: int) -> None:
+        """Start from a trained codebook as if its use so far had been followed."""
+        count = quantizer.get_buffer("usage").sum(0) * batch_size
+        self.get_buffer("count").copy_(count)
+        self.get_buffer("sum").copy_(quantizer.codebook.weight * count[:, None])
+
     def restart_all(self, quantizer: MultiScaleQuantizer, quantized: Quantized) -> None:
         """Put the whole codebook where the data is."""
         self._restart(quantizer, quantized, torch.arange(quantizer.vocabulary, device=quantizer.codebook.weight.device))

@@ -26,7 +26,7 @@ class TrainConfig:
     data: Path  # folder written by `medvar prepare`
     out: Path  # folder of this run: checkpoints, logs, samples
     preset: str = "demo"
-    tokenizer: Path | None = None  # trained tokenizer (.safetensors); stage transformer needs it
+    tokenizer: Path | None = None  # trained tokenizer (.safetensors); stage transformer needs it, tokenizer may go on
 
     # how long, how fast
     steps: int = 10_000
@@ -65,6 +65,7 @@ class TrainConfig:
     adversarial: float = 0.0  # weight of the patch discriminator; 0 switches it off
     adversarial_start: float = 0.5  # share of the run after which it joins
     random_depth: float = 0.1  # share of images decoded from their first few scales only
+    decoder_only: bool = False  # improve the decoder of a trained tokenizer; tokens, and so transformers, stay valid
     continuous: float = 0.15  # share of the run over which quantisation is faded in
     restart_every: int = 50  # steps between restarts of dead codes
     restart_until: float = 0.7  # share of the run after which no code is restarted
@@ -74,6 +75,8 @@ class TrainConfig:
             raise MedvarError(f"stage is 'tokenizer' or 'transformer', not {self.stage!r}.")
         if self.stage == "transformer" and self.tokenizer is None:
             raise MedvarError("Stage transformer needs a trained tokenizer: set tokenizer=PATH of its .safetensors.")
+        if self.decoder_only and (self.stage != "tokenizer" or self.tokenizer is None):
+            raise MedvarError("decoder_only goes on with a trained tokenizer: set stage=tokenizer and tokenizer=PATH.")
         if unknown := sorted(set(self.factors) - set(FACTORS)):
             raise MedvarError(f"factors are of {', '.join(FACTORS)}, not {unknown[0]!r}.")
         for name in ("steps", "batch_size", "log_every", "validate_every", "keep", "restart_every", "variants"):

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from medvar_engine.data.dataset import SliceDataset
-from medvar_engine.models.files import save_tokenizer
+from medvar_engine.models.files import load_tokenizer, save_tokenizer
 from medvar_engine.models.presets import tokenizer_preset
 from medvar_engine.models.quantizer import Quantized
 from medvar_engine.models.tokenizer import Tokenizer
@@ -30,11 +30,13 @@ class TokenizerStage:
     def __init__(self, config: TrainConfig, train: SliceDataset, held_out: SliceDataset, device: torch.device) -> None:
         self.config, self.data, self.held_out, self.device = config, train, held_out, device
         torch.manual_seed(config.seed)
-        self.model: Tokenizer = Tokenizer(tokenizer_preset(config.preset)).to(device)
+        self.model: Tokenizer = _start(config).to(device)
         check_size(train, self.model.config.image_size)
         channels = self.model.config.image_channels
         self.critic = PatchDiscriminator(channels).to(device) if config.adversarial > 0 else None
         self.codebook = CodebookFollower(self.model.quantizer).to(device)
+        if config.tokenizer is not None:
+            self.codebook.adopt(self.model.quantizer, config.batch_size)
         self.state = {"codebook": self.codebook}
         self.sampler = BalancedSampler(train.conditions, config.balance)
         self._seen: tuple[Tensor, Tensor] | None = None  # the last batch, real and made, for the critic
@@ -74,8 +76,10 @@ class TokenizerStage:
         """Move the codebook after the batch just seen, and restart codes that no scale has used for a while."""
         config, quantizer, quantized = self.config, self.model.quantizer, self._quantized
         assert quantized is not None
+        if config.decoder_only:
+            return
         self.codebook.follow(quantizer, quantized)
-        if step == 0:
+        if step == 0 and config.tokenizer is None:
             self.codebook.restart_all(quantizer, quantized)
         elif (step + 1) % config.restart_every == 0 and step < config.restart_until * config.steps:
             self.codebook.restart_dead(quantizer, quantized)
@@ -123,5 +127,19 @@ class TokenizerStage:
         scales, config = len(self.model.schedule), self.config
         shallow = torch.rand(count, device=self.device) < config.random_depth
         depths = torch.where(shallow, torch.randint(1, scales + 1, (count,), device=self.device), scales)
+        if config.tokenizer is not None:  # what is trained already has no need of fading in
+            return depths
         fading = 1 - step / max(1, config.continuous * config.steps)
         return torch.where(torch.rand(count, device=self.device) < fading, scales + 1, depths)
+
+
+def _start(config: TrainConfig) -> Tokenizer:
+    """A new tokenizer, or a trained one to go on with."""
+    if config.tokenizer is None:
+        return Tokenizer(tokenizer_preset(config.preset))
+    model = load_tokenizer(config.tokenizer)
+    if config.decoder_only:
+        for part in (model.encoder, model.quant_conv, model.quantizer, model.linear_in):
+            if part is not None:
+                part.requires_grad_(False)
+    return model

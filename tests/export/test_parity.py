@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from itertools import product
 from pathlib import Path
 
@@ -64,7 +65,10 @@ def test_both_backends_draw_the_same_tokens(tiny_backend: TorchBackend, tiny_onn
     assert len({onnx_made.pyramid.digest(i) for i in range(len(requests))}) == len(requests)
     for ours, reference in zip(onnx_made.entropy, torch_made.entropy, strict=True):
         np.testing.assert_allclose(ours, reference, atol=BAR)
-    np.testing.assert_allclose(tiny_onnx.decode(onnx_made.latents[-1]), tiny_backend.decode(torch_made.latents[-1]), atol=BAR)
+    images = [
+        backend.decode(made.latents[-1]) for backend, made in ((tiny_backend, torch_made), (tiny_onnx, onnx_made))
+    ]
+    np.testing.assert_allclose(*images, atol=BAR)
 
 
 def test_both_backends_encode_the_same_tokens(tiny_backend: TorchBackend, tiny_onnx: OnnxBackend) -> None:
@@ -111,6 +115,8 @@ def test_a_row_does_not_depend_on_its_batch(tiny_onnx: OnnxBackend, rows: list[i
         return seen
 
     for part, whole in zip(run(rows), run(list(range(5))), strict=True):
+        if platform.machine() in ("x86_64", "AMD64"):  # elsewhere the runtime may take another path for a single row
+            np.testing.assert_array_equal(part, whole[rows])
         np.testing.assert_allclose(part, whole[rows], rtol=0, atol=2e-6)
 
 

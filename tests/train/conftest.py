@@ -103,7 +103,7 @@ def make_config(slices: Path, tokenizer_file: Path, tmp_path: Path) -> Callable[
             "stage": "tokenizer",
             "data": slices,
             "out": tmp_path / "run",
-            "tokenizer": tokenizer_file,
+            "tokenizer": tokenizer_file if changes.get("stage") == "transformer" else None,
             "steps": 6,
             "batch_size": 2,
             "warmup": 2,

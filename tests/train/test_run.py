@@ -261,3 +261,27 @@ def test_rare_kinds_of_slice_are_drawn_as_asked(slices: Path) -> None:
         assert share == pytest.approx(expected, abs=0.03)
     assert spread(10, 4).tolist() == [0, 3, 6, 9]
     assert spread(3, 10).tolist() == [0, 1, 2]
+
+
+def test_a_decoder_can_learn_on_without_changing_tokens(
+    make_config: MakeConfig, tmp_path: Path, console: Console
+) -> None:
+    """A transformer speaks the tokens it was trained on: a better decoder must not make them mean something else."""
+    first = run(make_config(out=tmp_path / "first"), console=console)
+    second = run(make_config(out=tmp_path / "second", tokenizer=first, decoder_only=True), console=console)
+    before, after = load_tokenizer(first), load_tokenizer(second)
+    images = torch.from_numpy(SliceDataset(make_config().data, "test").batch([0, 1, 2]))
+    with torch.no_grad():
+        for ours, its in zip(before.encode(images), after.encode(images), strict=True):
+            assert torch.equal(ours, its)
+        latent = before.quantizer.decode(before.encode(images))
+        assert torch.equal(latent, after.quantizer.decode(after.encode(images)))
+        assert not torch.equal(before.decode(latent), after.decode(latent))
+
+
+def test_a_trained_tokenizer_can_be_gone_on_with(make_config: MakeConfig, tmp_path: Path, console: Console) -> None:
+    """Fine-tuning that threw the codebook away in its first step would be worse than starting anew."""
+    first = run(make_config(out=tmp_path / "first"), console=console)
+    second = run(make_config(out=tmp_path / "second", tokenizer=first, steps=1), console=console)
+    codes = [load_tokenizer(path).quantizer.codebook.weight for path in (first, second)]
+    assert float((codes[0] - codes[1]).norm() / codes[0].norm()) < 0.2

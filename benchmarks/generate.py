@@ -1,0 +1,201 @@
+"""How fast are images made here, and how much faster could they be?
+
+    python benchmarks/generate.py [--bundle FOLDER] [--weights TOKENIZER TRANSFORMER] [--var VAR_CHECKOUT [--depth 2]]
+
+Measures on the CPU, in one run: the machine's own rate of float32 matrix products, the first preview and a whole
+image, 64 images in a batch against one by one, and the torch backend with the same weights. A bundle holds no
+weights for torch, so give both to compare them; without any, random weights of the demo preset are exported first,
+which takes a minute. ``--var`` adds a checkout of `FoundationVision/VAR`: its own code against ours, on the same
+random weights and settings. Everything is a median; rates are of floating-point operations in matrix products and
+convolutions.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from collections.abc import Callable
+from itertools import count
+from pathlib import Path
+from statistics import median
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from medvar_engine.backends.base import Backend
+from medvar_engine.backends.onnx import OnnxBackend
+from medvar_engine.backends.torch import TorchBackend
+from medvar_engine.bundle import read_bundle
+from medvar_engine.conditions import Condition, LabelSpace
+from medvar_engine.generator import Generator
+from medvar_engine.models.files import save_tokenizer, save_transformer
+from medvar_engine.models.import_var import import_var
+from medvar_engine.models.presets import tokenizer_preset, transformer_preset
+from medvar_engine.models.tokenizer import Tokenizer
+from medvar_engine.models.transformer import Transformer
+from medvar_engine.sampling import Sampling
+from medvar_engine.trace import Request
+
+BATCH = 64
+LABELS = LabelSpace(modality=("CT", "MR"), region=("abdomen", "brain", "chest"), plane=("axial", "coronal", "sagittal"))
+VAR_SAMPLING = Sampling(guidance=1.5, top_k=900, top_p=0.96)  # as VAR's own demonstration
+Weights = tuple[Path, Path]
+_seeds = count()  # no image twice, so that no prefix is taken from an earlier one
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--bundle", type=Path, help="an exported model")
+    parser.add_argument("--weights", type=Path, nargs=2, help="tokenizer.safetensors and transformer.safetensors")
+    parser.add_argument("--var", type=Path, help="folder of a FoundationVision/VAR checkout")
+    parser.add_argument("--depth", type=int, default=2, help="of the VAR that is compared with (default 2; 16 is d16)")
+    parser.add_argument("--repeats", type=int, default=5, help="measurements of which the median is given (default 5)")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    with tempfile.TemporaryDirectory() as folder:
+        peak = matmul_rate()
+        row("matrix products of this machine, float32", f"{peak / 1e9:.1f} GFLOP/s", f"{options.threads} threads, best")
+        ours(options, Path(folder), peak)
+        if options.var:
+            theirs(options, Path(folder), peak)
+
+
+def ours(options: argparse.Namespace, folder: Path, peak: float) -> None:
+    """The bundle in ONNX Runtime, and the same weights in torch."""
+    weights = tuple(options.weights) if options.weights else None if options.bundle else demo_weights(folder)
+    bundle = options.bundle or export(weights, folder / "demo")
+    begin = time.perf_counter()
+    backend = OnnxBackend(read_bundle(bundle), device="cpu", threads=options.threads)
+    title(f"{read_bundle(bundle).name}: {backend.info.image_size} pixels, {backend.info.provider}")
+    row("loading", seconds(time.perf_counter() - begin))
+    row("first preview after loading", seconds(timed(lambda: preview(backend))))
+    one = median(timed(lambda: image(backend)) for _ in range(options.repeats))
+    row("one image with guidance", seconds(one))
+    batched = timed(lambda: image(backend, BATCH)) / BATCH
+    row(f"{BATCH} images in a batch, each", seconds(batched), f"{one / batched:.2f} times as fast as one by one")
+    if weights is None:
+        return
+    reference = TorchBackend.load(*weights)
+    image(reference)
+    slower = median(timed(lambda: image(reference)) for _ in range(options.repeats))
+    row("one image in torch", seconds(slower), f"ONNX takes {one / slower:.2f} of it")
+    shares(reference, {"ONNX": one, "torch": slower}, peak)
+
+
+def theirs(options: argparse.Namespace, folder: Path, peak: float) -> None:
+    """VAR's own code against ours, one image of 256 pixels, on the same random weights; taken in turns."""
+    import var_parity
+
+    task = argparse.Namespace(
+        checkout=options.var, depth=options.depth, shared_modulation=False, size=256, batch=1, seed=0
+    )
+    vae, var = var_parity.theirs(task)
+    torch.save(vae.state_dict(), folder / "vae.pth")
+    torch.save(var.state_dict(), folder / "var.pth")
+    paths = import_var(folder / "vae.pth", folder / "var.pth", folder)
+    weights = paths[0], paths[1]
+    torch_backend = TorchBackend.load(*weights)
+    bundle = read_bundle(export(weights, folder / "var"))
+    onnx_backend = OnnxBackend(bundle, device="cpu", threads=options.threads)
+    label = torch.tensor([7])
+
+    def published() -> None:
+        sampling = VAR_SAMPLING
+        settings = {"cfg": sampling.guidance, "top_k": sampling.top_k, "top_p": sampling.top_p}
+        var.autoregressive_infer_cfg(1, label, g_seed=next(_seeds), **settings)
+
+    tasks: dict[str, Callable[[], object]] = {
+        "VAR": published,
+        "torch": lambda: image(torch_backend, condition=Condition(dataset="imagenet-0007"), sampling=VAR_SAMPLING),
+        "ONNX": lambda: image(onnx_backend, condition=Condition(dataset="imagenet-0007"), sampling=VAR_SAMPLING),
+    }
+    for task_once in tasks.values():
+        task_once()
+    times: dict[str, list[float]] = {name: [] for name in tasks}
+    for _ in range(options.repeats):
+        for name, call in tasks.items():
+            times[name].append(timed(call))
+    taken = {name: median(values) for name, values in times.items()}
+    title(f"VAR of depth {options.depth}, 256 pixels, one image with guidance")
+    for name, value in taken.items():
+        row(name, seconds(value), f"{value / taken['VAR']:.2f} of VAR's time")
+    shares(torch_backend, taken, peak)
+
+
+def shares(backend: TorchBackend, taken: dict[str, float], peak: float) -> None:
+    """What part of the machine's rate each way of making one image reaches."""
+    with FlopCounterMode(display=False) as counter:
+        image(backend)
+    flops = counter.get_total_flops()
+    for name, value in taken.items():
+        row(f"rate of {name}", f"{flops / value / 1e9:.1f} GFLOP/s", f"{flops / value / peak:.0%} of the machine's")
+    row("operations of one image", f"{flops / 1e9:.1f} GFLOP", f"{flops / peak:.3f} s at the machine's rate")
+
+
+def matmul_rate(side: int = 2048, repeats: int = 7) -> float:
+    """Floating-point operations a second of a large product; the best of several, for it is a bound."""
+    a, b = torch.rand(side, side), torch.rand(side, side)
+    return 2 * side**3 / min(timed(lambda: a @ b) for _ in range(repeats))
+
+
+def image(
+    backend: Backend, batch: int = 1, condition: Condition = Condition(), sampling: Sampling = Sampling()
+) -> None:
+    """Whole images, by a generator that has seen none before."""
+    generator = Generator(backend)
+    requests = [Request(condition, next(_seeds), sampling) for _ in range(batch)]
+    generator.image(generator.finish(generator.start(requests)))
+
+
+def preview(backend: Backend) -> None:
+    """The coarsest scale, as a picture."""
+    generator = Generator(backend)
+    generator.preview(generator.step(generator.start([Request(Condition(), next(_seeds))])), 0)
+
+
+def demo_weights(folder: Path) -> Weights:
+    """The demo preset with random weights. They cost what trained ones cost."""
+    torch.manual_seed(0)
+    config = tokenizer_preset("demo")
+    save_tokenizer(folder / "tokenizer.safetensors", Tokenizer(config))
+    transformer = Transformer(transformer_preset("demo", config, LABELS.sizes))
+    save_transformer(folder / "transformer.safetensors", transformer, LABELS)
+    return folder / "tokenizer.safetensors", folder / "transformer.safetensors"
+
+
+def export(weights: Weights, out: Path) -> Path:
+    """A bundle of the weights, to be thrown away."""
+    from medvar_export.write_bundle import Description, export_bundle
+
+    print(f"exporting {out.name} …")
+    about = Description(f"{out.name}, random weights", "none", (), "nobody", "")
+    return export_bundle(*weights, out, about, tell=lambda _: None)
+
+
+def timed(call: Callable[[], object]) -> float:
+    """Seconds that one call takes."""
+    begin = time.perf_counter()
+    call()
+    return time.perf_counter() - begin
+
+
+def seconds(value: float) -> str:
+    """In the unit that is easiest to read."""
+    return f"{value:.2f} s" if value >= 1 else f"{value * 1e3:.0f} ms"
+
+
+def title(text: str) -> None:
+    """The head of a part of the table."""
+    print(f"\n{text}")
+
+
+def row(what: str, value: str, note: str = "") -> None:
+    """One line of the table."""
+    print(f"  {what:<42} {value:>14}   {note}".rstrip(), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,77 @@
+"""Which model: the bundles that ship with the package, and one's own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from qtpy.QtCore import Signal
+from qtpy.QtWidgets import QComboBox, QFileDialog, QHBoxLayout, QPushButton, QWidget
+
+from medvar_engine.bundle import Bundle
+from napari_medvar.panels.common import add_row, calm, plain_form
+
+_TIP = "The model that makes the pictures. A bundle is the folder that <code>medvar export</code> writes."
+
+
+class BundlePanel(QWidget):
+    """A chooser of bundles. ``chosen`` tells the name of a shipped one, or the folder of another."""
+
+    chosen = Signal(object)  # str | Path
+
+    def __init__(self, shipped: Iterable[str] = ()) -> None:
+        super().__init__()
+        self.combo = QComboBox()
+        self.combo.setPlaceholderText("No bundle: open one")
+        self.combo.setMinimumContentsLength(8)
+        for name in shipped:
+            self.combo.addItem(name, name)
+        self.combo.setCurrentIndex(0 if self.combo.count() else -1)
+        self.combo.activated.connect(self._activated)
+        self.open_button = QPushButton("Open…")
+        self.open_button.setToolTip("<p>Use a bundle of your own: choose the folder with <code>bundle.json</code>.</p>")
+        self.open_button.clicked.connect(self.open)
+
+        row = QWidget()
+        layout = QHBoxLayout(row)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(calm(self.combo), 1)
+        layout.addWidget(self.open_button)
+        add_row(plain_form(self), "Model", row, _TIP)
+
+    @property
+    def current(self) -> str | Path | None:
+        """The chosen one."""
+        return self.combo.currentData()  # type: ignore[no-any-return]
+
+    def open(self) -> None:
+        """Ask for a folder."""
+        folder = QFileDialog.getExistingDirectory(self, "The folder of a MedVAR bundle")
+        if folder:
+            self.choose(Path(folder))
+
+    def choose(self, bundle: str | Path) -> None:
+        """As if the user had chosen it: the name of a shipped bundle, or a folder."""
+        index = self._index(bundle)
+        if index < 0:
+            self.combo.addItem(Path(bundle).name, bundle)
+            index = self.combo.count() - 1
+        self.combo.setCurrentIndex(index)
+        self.chosen.emit(bundle)
+
+    def select(self, bundle: str | Path | None) -> None:
+        """Show which one is in use, without choosing it anew."""
+        self.combo.setCurrentIndex(self._index(bundle))
+
+    def describe(self, bundle: Bundle) -> None:
+        """Say what the loaded bundle is: what it was trained on, and under which licence it comes."""
+        self.combo.setItemText(self.combo.currentIndex(), bundle.name)
+        credit = "".join(f"<p>{line}</p>" for line in bundle.attributions)
+        self.combo.setToolTip(f"<p>{_TIP}</p><p>{bundle.training_data}</p><p>Licence: {bundle.licence}</p>{credit}")
+
+    def _index(self, bundle: str | Path | None) -> int:
+        """Where it is in the list; -1 when it is not. Qt's own `findData` does not compare paths."""
+        return next((i for i in range(self.combo.count()) if self.combo.itemData(i) == bundle), -1)
+
+    def _activated(self, index: int) -> None:
+        self.chosen.emit(self.combo.itemData(index))

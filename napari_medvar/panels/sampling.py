@@ -1,0 +1,142 @@
+"""How tokens are drawn: the seed, and the settings that most people leave alone."""
+
+from __future__ import annotations
+
+import secrets
+
+from qtpy.QtCore import Qt, Signal
+from qtpy.QtWidgets import QCheckBox, QHBoxLayout, QPushButton, QVBoxLayout, QWidget
+from superqt import QCollapsible, QLabeledDoubleSlider, QLabeledSlider, QLargeIntSpinBox
+
+from medvar_engine.sampling import MAX_SEED, Sampling
+from napari_medvar.panels.common import add_row, calm, plain_form
+
+_ROLLED = 2**31  # rolled seeds stay short enough to be read out and typed
+
+_SEED_TIP = (
+    "Names the picture: the same seed with the same settings gives the same picture, on every computer. "
+    "Another seed gives another picture."
+)
+_FRESH_TIP = (
+    "On: pressing Generate again draws another picture, with a new seed. A seed that you typed is used as it is. "
+    "Off: the seed changes only when you change it."
+)
+_TIPS = {
+    "guidance": "How closely the picture keeps to what is asked for. Low: varied, sometimes off. High: typical, alike, "
+    "in the end harsh. It grows from 0 at the coarsest scale to this at the finest.",
+    "temperature": "How much is left to chance. Low: smooth and average. High: varied, with more mistakes. "
+    "At 0 the likeliest is always taken, and the seed changes nothing.",
+    "top_k": "Only the so many likeliest patterns can be drawn at each place. Fewer: cleaner and less varied. "
+    "0: all of them.",
+    "top_p": "Leaves out the least likely patterns: only the likeliest that together have this probability are drawn. "
+    "Lower: cleaner and less varied. 1: all of them.",
+}
+
+
+class SamplingPanel(QWidget):
+    """Seed, and in a fold guidance, temperature, top-k and top-p."""
+
+    changed = Signal()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seed_box = QLargeIntSpinBox()
+        self.seed_box.setRange(0, MAX_SEED)
+        self.roll_button = QPushButton("New seed")
+        self.roll_button.setToolTip("<p>Draw another seed, for another picture.</p>")
+        self.roll_button.clicked.connect(self.roll)
+        self.fresh_box = QCheckBox("New seed for every picture")
+        self.fresh_box.setToolTip(f"<p>{_FRESH_TIP}</p>")
+        self.fresh_box.setChecked(True)
+        self.seed_box.valueChanged.connect(self.changed)
+
+        self.guidance = _slider(0, 10, 0.1)
+        self.temperature = _slider(0, 2, 0.01)
+        self.top_k = QLabeledSlider(Qt.Orientation.Horizontal)
+        self.top_p = _slider(0.01, 1, 0.01)
+        self.fold = QCollapsible("Sampling", expandedIcon="▾", collapsedIcon="▸")
+        self.fold.setDuration(0)
+        for layout in (self.fold.layout(), self.fold.content().layout()):
+            if layout is not None:
+                layout.setContentsMargins(0, 0, 0, 0)
+        content = QWidget()
+        form = plain_form(content)
+        for name, text in (
+            ("guidance", "Guidance"),
+            ("temperature", "Temperature"),
+            ("top_k", "Top-k"),
+            ("top_p", "Top-p"),
+        ):
+            slider = getattr(self, name)
+            slider.valueChanged.connect(self.changed)
+            add_row(form, text, calm(slider), _TIPS[name])
+        self.reset_button = QPushButton("Reset to the model's settings")
+        self.reset_button.setToolTip("<p>The settings that whoever exported the model recommends.</p>")
+        self.reset_button.clicked.connect(lambda: self.show_sampling(self._own))
+        form.addRow(self.reset_button)
+        self.fold.addWidget(content)
+        self._own = Sampling()
+
+        row = QWidget()
+        seeds = QHBoxLayout(row)
+        seeds.setContentsMargins(0, 0, 0, 0)
+        seeds.addWidget(calm(self.seed_box), 1)
+        seeds.addWidget(self.roll_button)
+        top = QWidget()
+        top_form = plain_form(top)
+        add_row(top_form, "Seed", row, _SEED_TIP)
+        top_form.addRow(self.fresh_box)
+        rows = QVBoxLayout(self)
+        rows.setContentsMargins(0, 0, 0, 0)
+        rows.addWidget(top)
+        rows.addWidget(self.fold)
+        self.offer(self._own, vocabulary=4096)
+        self.roll()
+
+    @property
+    def seed(self) -> int:
+        """The seed."""
+        return int(self.seed_box.value())
+
+    @property
+    def fresh(self) -> bool:
+        """Whether every new picture gets a new seed."""
+        return self.fresh_box.isChecked()
+
+    @property
+    def sampling(self) -> Sampling:
+        """The settings. Rounded: sliders hold 1.4999999 where a person reads 1.5."""
+        return Sampling(
+            guidance=round(self.guidance.value(), 2),
+            temperature=round(self.temperature.value(), 2),
+            top_k=int(self.top_k.value()),
+            top_p=round(self.top_p.value(), 2),
+        )
+
+    def roll(self) -> int:
+        """Draw a new seed and show it."""
+        self.show_seed(secrets.randbelow(_ROLLED))
+        return self.seed
+
+    def offer(self, sampling: Sampling, *, vocabulary: int) -> None:
+        """Begin with a model's own settings."""
+        self._own = sampling
+        self.top_k.setRange(0, vocabulary)
+        self.show_sampling(sampling)
+
+    def show_seed(self, seed: int) -> None:
+        """Set the seed."""
+        self.seed_box.setValue(seed)
+
+    def show_sampling(self, sampling: Sampling) -> None:
+        """Set everything else."""
+        for name, value in sampling.to_dict().items():
+            getattr(self, name).setValue(value)
+
+
+def _slider(low: float, high: float, step: float) -> QLabeledDoubleSlider:
+    slider = QLabeledDoubleSlider(Qt.Orientation.Horizontal)
+    slider.setRange(low, high)
+    slider.setSingleStep(step)  # type: ignore[arg-type]  # superqt's annotation is that of the slider of integers
+    slider.setDecimals(2)
+    return slider

@@ -1,0 +1,211 @@
+"""`medvar generate` and `medvar info`."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import pytest
+from PIL import Image
+
+from medvar_engine.backends.onnx import OnnxBackend
+from medvar_engine.conditions import Condition
+from medvar_engine.generator import Generator
+from medvar_engine.sampling import Sampling
+from medvar_engine.trace import Request
+from medvar_engine.write.provenance import read_trace
+
+CHEST = ("--modality", "CT", "--region", "chest", "--plane", "axial")
+Generate = Callable[..., Any]
+
+
+@pytest.fixture
+def generate(medvar: Callable[..., Any], tiny_bundle: Path, tmp_path: Path) -> Generate:
+    """`medvar generate` with the tiny bundle, into ``tmp_path/out``."""
+
+    def run(*arguments: object, bundle: Path = tiny_bundle, out: Path = tmp_path / "out") -> Any:
+        return medvar("generate", "--bundle", bundle, "--out", out, "--device", "cpu", *arguments)
+
+    return run
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir()) if folder.exists() else []
+
+
+def test_a_png_can_be_made_again(generate: Generate, tiny_onnx: OnnxBackend, tmp_path: Path) -> None:
+    """What a file says of itself would not be what made it."""
+    run = generate(*CHEST, "--seed", 7, "--guidance", 2, "--top-k", 9)
+    assert run.code == 0, run.err
+    assert run.lines == [str(tmp_path / "out" / "ct-chest-axial-seed7.png")]
+    assert "CPUExecutionProvider" in run.err
+    trace = read_trace(Path(run.lines[0]))
+    asked = Request(Condition("CT", "chest", "axial"), 7, Sampling(guidance=2, top_k=9))
+    assert (trace.request, trace.model) == (asked, tiny_onnx.info.model)
+    generator = Generator(tiny_onnx)
+    again = generator.finish(generator.start([asked]))
+    assert trace.pyramid == again.pyramid
+    pixels = np.rint((generator.image(again)[0] + 1) * 127.5)
+    np.testing.assert_allclose(np.asarray(Image.open(run.lines[0])), pixels, atol=1)
+    assert generator.restore([trace]).pyramid == again.pyramid
+
+
+def test_a_nifti_has_units_and_a_sidecar(generate: Generate, tmp_path: Path) -> None:
+    """A CT slice would open without HU or millimetres."""
+    run = generate(*CHEST, "--format", "nifti")
+    assert files(tmp_path / "out") == ["ct-chest-axial-seed0.json", "ct-chest-axial-seed0.nii.gz"]
+    assert sorted(map(Path, run.lines)) == sorted((tmp_path / "out").iterdir())
+    image = nibabel.load(tmp_path / "out" / "ct-chest-axial-seed0.nii.gz")
+    assert image.shape == (16, 16, 1)
+    assert image.header.get_zooms()[0] == pytest.approx(0.75)
+    values = np.asarray(image.dataobj)
+    assert -1000 <= values.min() < values.max() <= 400
+    assert read_trace(tmp_path / "out" / "ct-chest-axial-seed0.nii.gz").pyramid.complete
+
+
+def test_a_contact_sheet_shows_every_scale(generate: Generate, tmp_path: Path) -> None:
+    """Nobody would see the image grow."""
+    run = generate("--show-scales", "--format", "nifti")
+    assert files(tmp_path / "out") == ["seed0-scales.png", "seed0.json", "seed0.nii.gz"]
+    assert str(tmp_path / "out" / "seed0-scales.png") in run.lines
+    sheet = Image.open(tmp_path / "out" / "seed0-scales.png")
+    assert min(sheet.size) > 2 * 16
+    assert read_trace(tmp_path / "out" / "seed0-scales.png").request.seed == 0
+
+
+def test_the_batch_changes_nothing(generate: Generate, tmp_path: Path) -> None:
+    """Image 3 of 5 could not be made alone, or memory would decide what is drawn."""
+    together = generate("--count", 5, "--batch", 2, "--seed", 3, "--region", "brain")
+    assert [Path(line).name for line in together.lines] == [f"brain-seed{seed}.png" for seed in range(3, 8)]
+    alone = generate("--seed", 6, "--region", "brain", out=tmp_path / "alone")
+    one, other = Path(together.lines[3]), Path(alone.lines[0])
+    assert read_trace(one).pyramid == read_trace(other).pyramid
+    assert len({read_trace(Path(line)).pyramid.digest(0) for line in together.lines}) == 5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("--region", "brian"), "Did you mean 'brain'?"),
+        (("--modality", "PET"), "This model knows: CT, MR"),
+        (("--dataset", "some"), "not conditioned on dataset"),
+        (("--top-p", "0"), "top_p must be above 0"),
+        (("--top-p", "nan"), "top_p must be above 0"),
+        (("--top-k", "-1"), "top_k must be"),
+        (("--guidance", "-1"), "guidance must be"),
+        (("--temperature", "1e-9"), "temperature must be"),
+        (("--seed", str(2**64)), "A seed is"),
+        (("--seed", str(2**64 - 1), "--count", "2"), "A seed is"),
+    ],
+)
+def test_what_cannot_be_asked_for(generate: Generate, tmp_path: Path, arguments: tuple[str, ...], says: str) -> None:
+    """A mistake would be a traceback, another image than asked for, or an empty folder."""
+    run = generate(*arguments)
+    assert (run.code, run.out) == (1, "")
+    assert says in run.err
+    assert "Traceback" not in run.err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["step.onnx", "decode.onnx", "bundle.json"])
+def test_a_damaged_bundle(generate: Generate, tiny_bundle: Path, tmp_path: Path, name: str) -> None:
+    """A broken download would be a traceback, or run."""
+    broken = shutil.copytree(tiny_bundle, tmp_path / "broken")
+    content = (broken / name).read_bytes()
+    (broken / name).write_bytes(content[: len(content) // 2])
+    run = generate(bundle=broken)
+    assert (run.code, run.out) == (1, "")
+    assert name in run.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_no_bundle(generate: Generate, tmp_path: Path) -> None:
+    """A mistyped name would be a traceback."""
+    run = generate(bundle=tmp_path / "nowhere")
+    assert run.code == 1
+    assert "is not a bundle" in run.err
+
+
+@pytest.mark.parametrize(
+    ("mine", "arguments"),
+    [
+        ("seed1.png", ()),
+        ("seed1.nii.gz", ("--format", "nifti")),
+        ("seed1.json", ("--format", "nifti")),
+        ("seed1-scales.png", ("--show-scales",)),
+    ],
+)
+def test_files_that_are_there_already(
+    generate: Generate, tmp_path: Path, mine: str, arguments: tuple[str, ...]
+) -> None:
+    """Somebody's earlier image would be gone, or half of a batch written before saying so."""
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / mine).write_text("mine")
+    refused = generate("--count", 2, *arguments)
+    assert (refused.code, refused.out) == (1, "")
+    assert "--overwrite" in refused.err
+    assert files(tmp_path / "out") == [mine]
+    assert (tmp_path / "out" / mine).read_text() == "mine"
+    assert generate("--count", 2, "--overwrite", *arguments).code == 0
+    assert (tmp_path / "out" / mine).read_bytes() != b"mine"
+
+
+def test_a_place_that_cannot_be_written(generate: Generate, tmp_path: Path) -> None:
+    """A long run would end in a traceback."""
+    (tmp_path / "file").write_text("mine")
+    for out in (tmp_path / "file", tmp_path / "file" / "out"):
+        run = generate(out=out)
+        assert (run.code, run.out) == (1, "")
+        assert "Cannot make the folder" in run.err
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_without_cuda(generate: Generate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever asks for the GPU would wait for the CPU without knowing."""
+    monkeypatch.setattr("onnxruntime.get_available_providers", lambda: ["CPUExecutionProvider"])
+    run = generate("--device", "cuda")
+    assert run.code == 1
+    assert "CUDA was asked for" in run.err
+
+
+def test_info_tells_of_a_bundle(medvar: Callable[..., Any], tiny_bundle: Path, tiny_onnx: OnnxBackend) -> None:
+    """Nobody could find out which labels a bundle takes, or whom it was trained on."""
+    run = medvar("info", tiny_bundle)
+    assert run.code == 0
+    for word in ("tiny", "16×16", "abdomen, brain, chest", "float32", "MIT", "Random weights", tiny_onnx.info.model):
+        assert word in run.out
+    assert medvar("info", tiny_bundle / "bundle.json").out == run.out
+    assert medvar("info", tiny_bundle, "--card").out == "# tiny\n\n"
+
+
+def test_info_finds_damage_anywhere(medvar: Callable[..., Any], tiny_bundle: Path, tmp_path: Path) -> None:
+    """A graph that only editing needs would turn out broken in the middle of the work."""
+    broken = shutil.copytree(tiny_bundle, tmp_path / "broken")
+    (broken / "encode.onnx").unlink()
+    run = medvar("info", broken)
+    assert run.code == 1
+    assert "encode.onnx" in run.err
+
+
+def test_info_tells_of_an_image(medvar: Callable[..., Any], generate: Generate, tiny_onnx: OnnxBackend) -> None:
+    """A file found years later could not be explained."""
+    (path,) = generate(*CHEST, "--seed", 5).lines
+    run = medvar("info", path)
+    assert run.code == 0
+    for word in ("synthetic", "CT chest axial", "seed        5", "guidance 1.5", "4 of 4", tiny_onnx.info.model):
+        assert word in run.out
+    assert "edits" not in run.out
+
+
+def test_info_of_a_file_that_is_not_ours(medvar: Callable[..., Any], tmp_path: Path) -> None:
+    """Any other picture would be a traceback."""
+    Image.new("L", (4, 4)).save(tmp_path / "foreign.png")
+    (tmp_path / "text.txt").write_text("hello")
+    for name in ("foreign.png", "text.txt"):
+        run = medvar("info", tmp_path / name)
+        assert (run.code, run.out) == (1, "")
+        assert "no MedVAR trace" in run.err

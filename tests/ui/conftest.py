@@ -1,0 +1,101 @@
+"""The real widget in a real viewer, on a fake model. Needs a display with OpenGL: run under `xvfb-run` without one."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+if TYPE_CHECKING:
+    from fakes import FakeModels
+    from pytestqt.qtbot import QtBot
+
+    from napari_medvar.widget import MedvarWidget
+
+WAIT = 60_000  # ms; generous, for slow machines with software OpenGL
+
+
+def _why_not() -> str | None:
+    try:
+        import napari  # noqa: F401
+        import pytestqt  # noqa: F401
+        from qtpy import QtWidgets  # noqa: F401
+    except Exception as error:
+        return f"needs napari, a Qt binding and pytest-qt: {error}"
+    if sys.platform.startswith("linux") and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+        return "needs a display: run the tests under `xvfb-run -a`"
+    if os.environ.get("QT_QPA_PLATFORM") in ("offscreen", "minimal"):
+        return "needs OpenGL, which QT_QPA_PLATFORM=offscreen lacks: unset it and run under `xvfb-run -a`"
+    return None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if reason := _why_not():
+        here = Path(__file__).parent
+        for item in items:
+            if here in item.path.parents:
+                item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture
+def models() -> FakeModels:
+    """How bundles are opened in these tests."""
+    from fakes import FakeModels
+
+    return FakeModels()
+
+
+@pytest.fixture
+def viewer(make_napari_viewer_proxy: Callable[..., Any]) -> Any:
+    """A viewer as plugins get it; it raises when a layer is touched outside the GUI thread."""
+    return make_napari_viewer_proxy(show=True)
+
+
+@pytest.fixture
+def open_widget(
+    viewer: Any, models: FakeModels, qtbot: QtBot, settle: Callable[[MedvarWidget], None]
+) -> Iterator[Callable[[], MedvarWidget]]:
+    """Opens the widget in the viewer."""
+    from napari_medvar.session import GenerationSession
+    from napari_medvar.widget import MedvarWidget
+
+    opened: list[MedvarWidget] = []
+
+    def open_it() -> MedvarWidget:
+        widget = MedvarWidget(viewer, GenerationSession(models))
+        viewer.window.add_dock_widget(widget, name="MedVAR Generate")
+        opened.append(widget)
+        return widget
+
+    yield open_it
+    for widget in opened:
+        widget.worker.close()
+        qtbot.waitUntil(lambda widget=widget: not widget.worker.running, timeout=WAIT)
+
+
+@pytest.fixture
+def widget(open_widget: Callable[[], MedvarWidget], settle: Callable[[MedvarWidget], None]) -> MedvarWidget:
+    """The widget with its model loaded."""
+    widget = open_widget()
+    settle(widget)
+    return widget
+
+
+@pytest.fixture
+def settle(qtbot: QtBot) -> Callable[[MedvarWidget], None]:
+    """Waits until the engine has nothing to do any more."""
+
+    def wait(widget: MedvarWidget) -> None:
+        quiet = 0
+        while quiet < 3:  # work may be followed by more: a deleted layer is made again afterwards
+            qtbot.waitUntil(lambda: not widget.worker.running, timeout=WAIT)
+            qtbot.wait(10)
+            quiet = 0 if widget.worker.running else quiet + 1
+
+    return wait

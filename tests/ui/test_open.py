@@ -1,0 +1,157 @@
+"""Opening the widget, with and without a model."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fakes import LABELS, FakeModels, make_bundle
+from npe2 import PluginManifest
+from pytestqt.qtbot import QtBot
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import QFileDialog
+
+import napari_medvar
+from medvar_engine.conditions import Condition
+from medvar_engine.errors import MedvarError
+from napari_medvar import session
+from napari_medvar import widget as widget_module
+from napari_medvar.layers import Display
+from napari_medvar.widget import MedvarWidget
+
+WAIT = 60_000
+Settle = Callable[[MedvarWidget], None]
+
+
+@pytest.fixture
+def from_menu(
+    npe2pm: Any, viewer: Any, qtbot: QtBot, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[[], MedvarWidget]]:
+    """Opens the widget as napari does, from the manifest."""
+    opened: list[MedvarWidget] = []
+
+    def open_it() -> MedvarWidget:
+        npe2pm.register(PluginManifest.from_file(Path(napari_medvar.__file__).parent / "napari.yaml"))
+        _, widget = viewer.window.add_plugin_dock_widget("napari-medvar", "MedVAR Generate")
+        opened.append(getattr(widget, "__wrapped__", widget))
+        return opened[-1]
+
+    yield open_it
+    for widget in opened:
+        widget.worker.close()
+        qtbot.waitUntil(lambda widget=widget: not widget.worker.running, timeout=WAIT)
+
+
+def test_napari_opens_the_widget_and_the_shipped_bundle(
+    from_menu: Callable[[], MedvarWidget], settle: Settle, models: FakeModels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody could open the widget from the Plugins menu, or would have to look for a model first."""
+    monkeypatch.setattr(widget_module, "shipped_bundles", lambda: {"fake": Path("fake")})
+    monkeypatch.setattr(session, "open_bundle", models)
+    widget = from_menu()
+    settle(widget)
+    assert widget.bundle.combo.currentText() == "fake"
+    combos = widget.condition.combos
+    assert [combos["region"].itemText(i) for i in range(combos["region"].count())] == ["any", *LABELS.region]
+    assert combos["dataset"].isHidden()
+    assert widget.condition.condition == Condition("CT", "abdomen", "axial")
+    assert widget.scales.generate_button.isEnabled()
+
+
+def test_without_a_bundle_the_widget_says_what_is_missing(
+    from_menu: Callable[[], MedvarWidget], settle: Settle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first thing that a user of a bare installation sees would be a traceback, or nothing."""
+    monkeypatch.setattr(widget_module, "shipped_bundles", dict)
+
+    def none(name: object) -> Any:
+        raise MedvarError("No bundle ships with this installation; give the folder of one.")
+
+    monkeypatch.setattr(session, "open_bundle", none)
+    widget = from_menu()
+    settle(widget)
+    assert "No bundle ships" in widget.message.text.text()
+    assert widget.message.isVisible()
+    assert not widget.scales.generate_button.isEnabled()
+    assert widget.bundle.open_button.isEnabled()
+
+
+def test_without_onnxruntime_the_widget_says_how_to_install_it(
+    from_menu: Callable[[], MedvarWidget],
+    settle: Settle,
+    models: FakeModels,
+    monkeypatch: pytest.MonkeyPatch,
+    qtbot: QtBot,
+) -> None:
+    """A user would have to find out by himself what to install, and to restart napari afterwards."""
+    from medvar_engine.backends.onnx import OnnxBackend
+
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    monkeypatch.setattr(session, "open_bundle", lambda name: OnnxBackend(make_bundle()))
+    widget = from_menu()
+    settle(widget)
+    assert "pip install 'napari-medvar[cpu]'" in widget.message.text.text()
+
+    widget.session._open_model = models  # as if it had been installed meanwhile
+    qtbot.mouseClick(widget.message.retry_button, Qt.MouseButton.LeftButton)
+    settle(widget)
+    assert not widget.message.isVisible()
+    assert widget.scales.generate_button.isEnabled()
+
+
+def test_a_folder_that_is_no_bundle_is_told_of_and_harmless(
+    widget: MedvarWidget, settle: Settle, qtbot: QtBot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A wrong folder would bring a traceback, or lose the model in use."""
+    monkeypatch.setattr(QFileDialog, "getExistingDirectory", lambda *_: "/no/bundle/here")
+    qtbot.mouseClick(widget.bundle.open_button, Qt.MouseButton.LeftButton)
+    settle(widget)
+    assert "is not a bundle" in widget.message.text.text()
+    assert widget.message.isVisible()
+    assert widget.session.model is not None
+    assert widget.scales.generate_button.isEnabled()
+    qtbot.mouseClick(widget.scales.generate_button, Qt.MouseButton.LeftButton)
+    settle(widget)
+    assert not widget.message.isVisible()
+
+
+def test_text_that_names_nothing_does_not_stay(widget: MedvarWidget) -> None:
+    """The list would show a word that the picture is not made for."""
+    combo = widget.condition.combos["region"]
+    combo.setEditText("elbow")
+    combo.lineEdit().editingFinished.emit()
+    assert combo.currentText() == "abdomen"
+    assert widget.condition.condition.region == "abdomen"
+
+
+def test_a_condition_never_seen_is_warned_of(widget: MedvarWidget) -> None:
+    """A user would take nonsense for what the model can do."""
+    widget.condition.show_condition(Condition("CT", "brain", "coronal"))
+    assert "never saw" in widget.condition.note.text()
+    widget.condition.show_condition(Condition("CT", "abdomen", "axial"))
+    assert "900 training slices of 30 patients" in widget.condition.note.text()
+
+
+def test_a_picture_of_unknown_modality_has_no_hounsfield_units() -> None:
+    """Values of what may be an MR picture would be given in HU."""
+    bundle = make_bundle()
+    assert Display.of(bundle, Condition(modality="CT")).unit == "HU"
+    assert Display.of(bundle, Condition()).unit == "arbitrary"
+    assert Display.of(bundle, Condition(modality="CT", region="brain")) == Display()
+
+
+def test_every_control_explains_itself(widget: MedvarWidget) -> None:
+    """Somebody without a manual would not know what a control does to the picture."""
+    sampling, scales = widget.sampling, widget.scales
+    controls = [
+        *widget.condition.combos.values(),
+        *(sampling.seed_box.parentWidget(), sampling.roll_button, sampling.fresh_box),
+        *(sampling.guidance, sampling.temperature, sampling.top_k, sampling.top_p),
+        *(scales.generate_button, scales.step_button, scales.stop_button, scales.resample_button),
+        *(scales.slider, scales.undo_button, scales.redo_button),
+        *(widget.bundle.combo.parentWidget(), widget.bundle.open_button),
+    ]
+    assert all(control.toolTip() for control in controls)
