@@ -59,12 +59,14 @@ def viewer(make_napari_viewer_proxy: Callable[..., Any]) -> Any:
 
 @pytest.fixture
 def open_widget(
-    viewer: Any, models: FakeModels, qtbot: QtBot, settle: Callable[[MedvarWidget], None]
+    viewer: Any, models: FakeModels, qtbot: QtBot, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Callable[[], MedvarWidget]]:
-    """Opens the widget in the viewer."""
+    """Opens the widget in the viewer, as if the fake bundle were the one that ships."""
+    from napari_medvar import widget as widget_module
     from napari_medvar.session import GenerationSession
     from napari_medvar.widget import MedvarWidget
 
+    monkeypatch.setattr(widget_module, "shipped_bundles", lambda: {"fake": Path("fake")})
     opened: list[MedvarWidget] = []
 
     def open_it() -> MedvarWidget:
