@@ -27,8 +27,8 @@ class OnnxBackend:
         step = self._sessions.load("step.onnx")
         if device == "cuda" and step.get_providers()[0] != "CUDAExecutionProvider":  # the runtime itself says nothing
             raise MedvarError(
-                "CUDA was asked for, but ONNX Runtime could not start it here. Check that the driver and CUDA are of the "
-                "version that `onnxruntime-gpu` was built for, or use device cpu."
+                "CUDA was asked for, but ONNX Runtime could not start it here. Check that the driver and CUDA are of "
+                "the version that `onnxruntime-gpu` was built for, or use device cpu."
             )
         self.info = BackendInfo(
             provider=f"ONNX Runtime, {step.get_providers()[0]}",
