@@ -25,7 +25,9 @@ class EngineWorker(QObject):
     """
 
     made = Signal(object)
-    failed = Signal(str)  # the message of a `MedvarError`; any other exception is a bug, which napari reports
+    failed = Signal(
+        str
+    )  # the message of a `MedvarError`; any other exception is a bug: napari shows it with its traceback
     finished = Signal()
 
     def __init__(self) -> None:
@@ -43,8 +45,7 @@ class EngineWorker(QObject):
         if self._task is not None:
             raise RuntimeError("work is already going on")
         self._task = _Task(work, self)
-        # napari tells of errors by itself; raised again in the GUI thread, each would be told of twice.
-        create_worker(self._task, _connect={"finished": self._done}, _ignore_errors=True)
+        create_worker(self._task, _connect={"finished": self._done})
 
     def acknowledge(self) -> None:
         """The GUI has dealt with one result."""

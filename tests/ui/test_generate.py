@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 from fakes import SCHEDULE, FakeModels, Gate
-from napari.utils.notifications import notification_manager
 from pytestqt.qtbot import QtBot
 from qtpy.QtCore import Qt, QTimer
 from qtpy.QtWidgets import QPushButton
@@ -251,14 +250,13 @@ def test_a_widget_opened_again_goes_on_with_the_layers(
 
 
 def test_a_bug_in_the_engine_leaves_the_widget_usable(
-    widget: MedvarWidget, press: Press, models: FakeModels, monkeypatch: pytest.MonkeyPatch
+    widget: MedvarWidget, press: Press, models: FakeModels, qtbot: QtBot
 ) -> None:
     """After any mistake of ours napari would have to be started again, and nobody would know of the mistake."""
-    told: list[type[BaseException]] = []
-    monkeypatch.setattr(notification_manager, "receive_error", lambda kind, *_: told.append(kind))
     models.backend.before_step = lambda k: [][k]
-    press(widget.scales.generate_button)
-    assert told == [IndexError]
+    with qtbot.capture_exceptions() as told:
+        press(widget.scales.generate_button)
+    assert [kind for kind, *_ in told] == [IndexError]
     models.backend.before_step = lambda k: None
     press(widget.scales.generate_button)
     assert widget.session.current is not None

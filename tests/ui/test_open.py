@@ -15,11 +15,12 @@ from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QFileDialog
 
 import napari_medvar
+from medvar_engine.bundle import shipped_bundles
 from medvar_engine.conditions import Condition
 from medvar_engine.errors import MedvarError
 from napari_medvar import session
 from napari_medvar import widget as widget_module
-from napari_medvar.layers import Display
+from napari_medvar.layers import Display, layer_name
 from napari_medvar.widget import MedvarWidget
 
 WAIT = 60_000
@@ -61,6 +62,25 @@ def test_napari_opens_the_widget_and_the_shipped_bundle(
     assert widget.scales.generate_button.isEnabled()
 
 
+@pytest.mark.skipif(not shipped_bundles(), reason="no bundle ships with this installation")
+def test_the_shipped_bundle_makes_a_picture(
+    from_menu: Callable[[], MedvarWidget], settle: Settle, viewer: Any, qtbot: QtBot
+) -> None:
+    """Everything would work in tests on fakes, and nothing for the user."""
+    pytest.importorskip("onnxruntime")
+    widget = from_menu()
+    settle(widget)
+    assert not widget.message.isVisible()
+    qtbot.mouseClick(widget.scales.generate_button, Qt.MouseButton.LeftButton)
+    settle(widget)
+    assert widget.session.model is not None
+    schedule = widget.session.model.bundle.schedule
+    assert [layer.name for layer in viewer.layers] == [layer_name(schedule, k) for k in range(len(schedule))]
+    assert [layer.visible for layer in viewer.layers] == [False] * (len(schedule) - 1) + [True]
+    assert viewer.layers[-1].data.std() > 0
+    assert "ONNX Runtime" in widget.status.device.text()
+
+
 def test_without_a_bundle_the_widget_says_what_is_missing(
     from_menu: Callable[[], MedvarWidget], settle: Settle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -89,6 +109,7 @@ def test_without_onnxruntime_the_widget_says_how_to_install_it(
     """A user would have to find out by himself what to install, and to restart napari afterwards."""
     from medvar_engine.backends.onnx import OnnxBackend
 
+    monkeypatch.setattr(widget_module, "shipped_bundles", lambda: {"fake": Path("fake")})
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     monkeypatch.setattr(session, "open_bundle", lambda name: OnnxBackend(make_bundle()))
     widget = from_menu()
