@@ -29,7 +29,8 @@ def store_half(model: onnx.ModelProto) -> onnx.ModelProto:
         array = numpy_helper.to_array(tensor)
         if tensor.data_type != TensorProto.FLOAT or array.size < _SMALL:
             continue
-        half = array.astype(np.float16)
+        with np.errstate(over="ignore"):
+            half = array.astype(np.float16)
         if not np.isfinite(half).all():
             raise ValueError(f"The weight {tensor.name} has values beyond float16's range.")
         stored = f"{tensor.name}.half"

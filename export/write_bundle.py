@@ -30,6 +30,7 @@ from medvar_export.precision import PRECISIONS, Precision, half_arithmetic, stor
 
 # Largest difference of logits, latent and image that a float32 export may show.
 FLOAT32_BAR = 1e-3
+TOKENS_BAR = 0.98  # share of the encoder's tokens that must be torch's; of nearly equal codes either may win
 _LARGEST_SINGLE_FILE = 2**31 - 2**20  # protobuf's limit, with some room
 
 
@@ -162,6 +163,10 @@ def _parity(
         raise MedvarError(
             f"The exported graphs give values that are not finite: {parity}. Export with precision float32."
         )
-    if precision == "float32" and worst > FLOAT32_BAR:
-        raise MedvarError(f"The exported graphs differ from torch by {worst:.2g}, more than {FLOAT32_BAR}: {parity}.")
+    agreeing = parity["tokens_agreeing"]
+    if precision == "float32" and (worst > FLOAT32_BAR or agreeing < TOKENS_BAR):
+        raise MedvarError(
+            f"The exported graphs differ from torch: by {worst:.2g}, where {FLOAT32_BAR} is allowed, and in "
+            f"{1 - agreeing:.1%} of the encoder's tokens, where {1 - TOKENS_BAR:.0%} is: {parity}."
+        )
     return parity

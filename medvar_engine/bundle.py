@@ -66,7 +66,7 @@ class Bundle:
     @property
     def digest(self) -> str:
         """A name for the model: sha256 over the hashes of its graphs."""
-        graphs = sorted((n, h) for n, h in self.sha256.items() if n.endswith((".onnx", ".data")))
+        graphs = sorted((n, h) for n, h in self.sha256.items() if n.endswith(".onnx"))
         return hashlib.sha256(json.dumps(graphs).encode()).hexdigest()
 
     def read(self, name: str) -> bytes:

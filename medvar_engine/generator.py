@@ -22,7 +22,7 @@ from medvar_engine.trace import Edit, Encoded, Graft, Replace, Request, Resample
 class Generator:
     """Makes images scale by scale. Holds a backend and a prefix cache, no other state.
 
-    >>> generator = Generator(load_backend(find_bundle()))  # doctest: +SKIP
+    >>> generator = Generator(OnnxBackend(read_bundle(find_bundle())))  # doctest: +SKIP
     >>> generation = generator.start([Request(Condition(region="brain"), seed=7)])  # doctest: +SKIP
     >>> for generation in generator.run(generation):  # doctest: +SKIP
     ...     show(generator.preview(generation, generation.depth - 1))
@@ -157,8 +157,9 @@ class Generator:
                 k = self._scale(edit.scale)
                 self._check_model(edit.coarse)
                 pyramid = graft(edit.coarse.pyramid, trace.pyramid, k)
-                both = edit.coarse.entropy and trace.entropy
-                known = (*edit.coarse.entropy[:k], *trace.entropy[k:]) if both else ()
+                known = edit.coarse.entropy[:k]
+                if len(known) == k:
+                    known = (*known, *trace.entropy[k:])
             case Resample():
                 return self.resample(trace, edit.from_scale, mask=edit.mask)
             case Encoded():
@@ -259,10 +260,12 @@ class Generator:
     def _grown(self, generation: Generation, tokens: IntArray, bits: FloatArray | None) -> Generation:
         before = generation.latents[-1] if generation.latents else None
         latent, features = self.backend.accumulate(before, tokens, generation.depth)
+        # Entropy goes by scale: where that of a coarser scale is not known (encoded images), it is not kept.
+        known = len(generation.entropy) == generation.depth
         return changed(
             generation,
             pyramid=generation.pyramid.append(tokens),
-            entropy=generation.entropy if bits is None else (*generation.entropy, bits),
+            entropy=(*generation.entropy, bits) if known and bits is not None else generation.entropy,
             latents=(*generation.latents, latent),
             features=features,
         )
@@ -303,7 +306,9 @@ class Generator:
         """What an unfinished trace, resampled inside a mask, keeps of its parent."""
         edit = trace.edit
         if trace.parent and not trace.pyramid.complete and isinstance(edit, Resample) and edit.mask is not None:
-            return self._held(trace.parent, edit.from_scale, edit.mask)
+            self._check_model(trace.parent)
+            self._check_tokens(trace.parent.pyramid.sequence)
+            return self._held(trace.parent, self._scale(edit.from_scale), edit.mask)
         return (None,) * len(self.backend.info.schedule)
 
     def _scale(self, k: int) -> int:

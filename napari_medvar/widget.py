@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QFrame, QScrollArea, QVBoxLayout, QWidget
@@ -25,6 +25,7 @@ from napari_medvar.worker import EngineWorker, Work
 if TYPE_CHECKING:
     import napari
 
+Doing = Literal["load", "make", "show", "restore"]
 _SCROLL_BAR = 18  # px that one may take from the width
 
 
@@ -39,6 +40,7 @@ class MedvarWidget(QWidget):
         self._guard = CanvasContextGuard(napari_viewer, self)
         self._asked: str | Path | None = None  # the bundle that the user wants
         self._loaded: str | Path | None = None  # the one that is there
+        self._doing: Doing = "load"  # what the worker does now or did last
         self._following = True  # whether the view goes along with the newest scale
         self._began = 0.0
 
@@ -57,24 +59,24 @@ class MedvarWidget(QWidget):
     def load(self, bundle: str | Path | None) -> None:
         """Open a bundle; None is the first shipped one."""
         self._asked = bundle
-        if self._start(lambda stop: [self.session.load(bundle)]):
+        if self._start("load", lambda stop: [self.session.load(bundle)]):
             self.status.show_busy("Loading the model…")
 
     def generate(self) -> None:
         """Make a whole picture, or what is missing of an unfinished one."""
         request = self._next_request()
-        self._start(lambda stop: self.session.generate(request, should_stop=stop))
+        self._start("make", lambda stop: self.session.generate(request, should_stop=stop))
 
     def step(self) -> None:
         """Make one scale."""
         request = self._next_request()
-        self._start(lambda stop: self.session.step(request))
+        self._start("make", lambda stop: self.session.step(request))
 
     def resample(self, from_scale: int) -> None:
         """Draw the current picture anew from a scale on, with a new seed."""
         self.sampling.roll()
         request = self._request()
-        self._start(lambda stop: self.session.resample(from_scale, request, should_stop=stop))
+        self._start("make", lambda stop: self.session.resample(from_scale, request, should_stop=stop))
 
     def undo(self) -> None:
         """Back to the picture before."""
@@ -128,24 +130,24 @@ class MedvarWidget(QWidget):
             self._refresh()
 
     def _failed(self, message: str) -> None:
-        loading = self._asked != self._loaded or self.session.model is None
-        self.message.show_error(message, loading=loading)
-        if loading and self.session.model is not None:
+        self.message.show_error(message, loading=self._doing == "load")
+        if self._doing == "load" and self.session.model is not None:
             self.bundle.select(self._loaded)  # the one before goes on working
 
     def _finished(self) -> None:
         self.status.end_busy()
         self.status.show_device(self.session.model.generator.backend.info if self.session.model else None)
         self._refresh()
-        self._restore_deleted()
+        if self._doing != "restore":  # what could not be restored now will not be a moment later
+            self._restore_deleted()
 
     # -- how ----------------------------------------------------------------------------------------------------
 
-    def _start(self, work: Work) -> bool:
+    def _start(self, doing: Doing, work: Work) -> bool:
         """Hand work to the worker. Whether it was free."""
         if self.worker.running:
             return False
-        self._following, self._began = True, perf_counter()
+        self._doing, self._following, self._began = doing, doing != "restore", perf_counter()
         self.message.clear()
         self.worker.start(work)
         self._refresh()
@@ -173,13 +175,13 @@ class MedvarWidget(QWidget):
         self.condition.show_condition(request.condition)
         self.sampling.show_seed(request.seed)
         self.sampling.show_sampling(request.sampling)
-        self._start(lambda stop: self.session.previews())
+        self._start("show", lambda stop: self.session.previews())
 
     def _restore_deleted(self) -> None:
         """Make the layers again that the user deleted."""
         current = self.session.current
         if current is not None and (missing := self.layers.missing(current.depth)):
-            self._start(lambda stop: self.session.previews(missing))
+            self._start("restore", lambda stop: self.session.previews(missing))
 
     def _refresh(self) -> None:
         """Enable what can be done now."""
@@ -190,6 +192,7 @@ class MedvarWidget(QWidget):
         self.scales.allow(
             ready=ready,
             running=running,
+            stoppable=running and self._doing == "make",
             unfinished=self.session.continues(self._request()),
             undo=self.session.can_undo,
             redo=self.session.can_redo,

@@ -302,6 +302,8 @@ def test_a_real_image_becomes_a_finished_generation(generator: Generator, tiny_b
     assert first.image != second.image
     resampled = generator.finish(generator.resample(generation.trace(0), 3))
     assert resampled.pyramid.prefix(3) == generation.pyramid.select([0]).prefix(3)
+    # what was drawn has an entropy and what was encoded has none: the file must hold that without mixing scales up
+    assert Trace.from_json(resampled.trace(0).to_json()).pyramid == resampled.pyramid
     assert generator.image(generator.restore(generation.traces)).shape == (2, SIZE, SIZE)
 
 

@@ -28,6 +28,7 @@ for verb in (prepare, train, export, generate, info, import_var):
     app.command()(verb)
 
 
+_INTERRUPTED = 130
 # A wrong call. Typer carries a copy of click, or in older versions uses click, and names this class in neither.
 _WrongCall: type[typer.BadParameter] = typer.BadParameter.__mro__[1]
 
@@ -42,7 +43,7 @@ def _version(version: bool = typer.Option(False, "--version", help="Print the ve
 def main() -> None:
     """Entry point. Exit code 0 on success, 1 for what the user can put right, 2 for a wrong call, 130 for Ctrl-C."""
     try:
-        code = app(standalone_mode=False)
+        code = app(prog_name="medvar", standalone_mode=False)
     except MedvarError as error:
         fail(str(error))
         code = 1
@@ -50,9 +51,10 @@ def main() -> None:
         error.show()
         code = error.exit_code
     except (KeyboardInterrupt, typer.Abort):
-        fail("Interrupted; nothing was left half-written.")
-        code = 130
+        code = _INTERRUPTED
     except (MemoryError, OSError) as error:
         fail(f"The system refused: {error}. Free some memory or disk, or check the path, and try again.")
         code = 1
+    if code == _INTERRUPTED:  # newer versions of Typer return it
+        fail("Interrupted; nothing was left half-written.")
     sys.exit(code if isinstance(code, int) else 0)

@@ -20,7 +20,7 @@ def sample(
     for k in range(len(transformer.schedule)):
         logits, present = transformer.step(labels, features, past, k)
         past = present if past is None else torch.cat((past, present), dim=4)
-        values, index = logits.float().topk(top_k, dim=-1)
+        values, index = logits.float().topk(min(top_k, logits.shape[-1]), dim=-1)
         choice = torch.multinomial(values.softmax(-1).flatten(0, 1), 1, generator=generator)
         maps.append(index.flatten(0, 1).gather(1, choice).view(logits.shape[:2]))
         latent = latent + quantizer.lift(maps[-1], k)

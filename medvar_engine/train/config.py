@@ -79,11 +79,28 @@ class TrainConfig:
             raise MedvarError("decoder_only goes on with a trained tokenizer: set stage=tokenizer and tokenizer=PATH.")
         if unknown := sorted(set(self.factors) - set(FACTORS)):
             raise MedvarError(f"factors are of {', '.join(FACTORS)}, not {unknown[0]!r}.")
-        for name in ("steps", "batch_size", "log_every", "validate_every", "keep", "restart_every", "variants"):
+        for name in (
+            "steps",
+            "batch_size",
+            "log_every",
+            "validate_every",
+            "keep",
+            "restart_every",
+            "variants",
+            "validate_slices",
+        ):
             if getattr(self, name) < 1:
                 raise MedvarError(f"{name} must be at least 1, but is {getattr(self, name)}.")
         if not 0 <= self.seed <= MAX_SEED:
             raise MedvarError(f"seed must be between 0 and {MAX_SEED}, but is {self.seed}.")
+        for name in ("ema", "balance", "random_depth", "short", "continuous", "restart_until", "adversarial_start"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise MedvarError(f"{name} is a share from 0 to 1, but is {getattr(self, name)}.")
+        for name in ("learning_rate", "clip"):
+            if not getattr(self, name) > 0:
+                raise MedvarError(f"{name} must be above 0, but is {getattr(self, name)}.")
+        if self.threads is not None and self.threads < 1:
+            raise MedvarError(f"threads must be at least 1, but is {self.threads}.")
 
 
 def load_config(path: Path | None, overrides: Iterable[str] = ()) -> TrainConfig:

@@ -76,6 +76,8 @@ def train(config: TrainConfig, stage: Stage, device: torch.device, *, resume: bo
         _restore(found, stage, average, optimizer, critic_optimizer)
         start = found.step
         console.print(f"Resumed at step {start} of {config.steps}.")
+    elif resume:
+        console.print(f"There is no sound checkpoint in {checkpoints} yet, so the run starts at step 0.")
     log = CsvLog(config.out / "log.csv", start)
     precision = _precision(config, device)
     bad_steps = 0

@@ -160,10 +160,10 @@ class TransformerStage:
                     images = augment(images)
                 with torch.no_grad():
                     pyramids[variant, index] = torch.cat(self.tokenizer.encode(images), 1).cpu().numpy()
+        temporary = path.with_name(f".{path.name}.tmp.npy")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             note.unlink(missing_ok=True)
-            temporary = path.with_name(f".{path.name}.tmp.npy")
             np.save(temporary, pyramids)
             os.replace(temporary, path)
             note.write_text(made_of, encoding="utf-8")
@@ -171,4 +171,6 @@ class TransformerStage:
             raise MedvarError(
                 f"Cannot write {path}: {error.strerror or error}. Free some room and start again."
             ) from error
+        finally:
+            temporary.unlink(missing_ok=True)
         return pyramids

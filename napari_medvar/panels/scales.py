@@ -76,14 +76,14 @@ class ScalesPanel(QWidget):
             self._set_quietly(max(0, depth - 1))
         self._describe()
 
-    def allow(self, *, ready: bool, running: bool, unfinished: bool, undo: bool, redo: bool) -> None:
+    def allow(self, *, ready: bool, running: bool, stoppable: bool, unfinished: bool, undo: bool, redo: bool) -> None:
         """Enable what can be done now."""
         idle = ready and not running
         self.generate_button.setEnabled(idle)
         self.generate_button.setText("Finish" if unfinished else "Generate")
         self.generate_button.setToolTip(f"<p>{_FINISH_TIP if unfinished else _GENERATE_TIP}</p>")
         self.step_button.setEnabled(idle)
-        self.stop_button.setEnabled(running)
+        self.stop_button.setEnabled(stoppable)
         self.slider.setEnabled(self._made > 0)
         self.resample_button.setEnabled(idle and self._made > 0)
         self.undo_button.setEnabled(idle and undo)

@@ -6,6 +6,7 @@ import dataclasses
 import errno
 from collections.abc import Callable
 from pathlib import Path
+from typing import IO, Any
 
 import numpy as np
 import onnx
@@ -112,20 +113,21 @@ def test_a_place_that_cannot_be_written(export: Callable[..., Path], tmp_path: P
 
 
 @pytest.mark.usefixtures("traced")
-@pytest.mark.parametrize("space", [0, 3, 7])
+@pytest.mark.parametrize("space", [0, 3, 7, 8, 9])
 def test_a_full_disk_leaves_nothing(
     export: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, space: int
 ) -> None:
     """Half a bundle would stay, and take the last room on the disk."""
-    write, written = Path.write_bytes, []
+    open_file, written = Path.open, []
 
-    def write_until_full(path: Path, content: bytes) -> int:
-        if len(written) == space:
+    def open_until_full(path: Path, mode: str = "r", *more: Any, **others: Any) -> IO[Any]:
+        if "w" in mode and len(written) == space:
             raise OSError(errno.ENOSPC, "No space left on device")
-        written.append(path)
-        return write(path, content)
+        if "w" in mode:
+            written.append(path)
+        return open_file(path, mode, *more, **others)
 
-    monkeypatch.setattr(Path, "write_bytes", write_until_full)
+    monkeypatch.setattr(Path, "open", open_until_full)
     with pytest.raises(MedvarError, match="No space left"):
         export()
     assert list(tmp_path.iterdir()) == []

@@ -139,6 +139,23 @@ def test_a_folder_that_is_no_bundle_is_told_of_and_harmless(
     assert not widget.message.isVisible()
 
 
+def test_an_engine_error_is_told_of_without_offering_to_load(
+    widget: MedvarWidget, settle: Settle, models: FakeModels, qtbot: QtBot
+) -> None:
+    """A user whose memory ran out would be sent to look for another model."""
+
+    def fail(k: int) -> None:
+        raise MedvarError("Not enough memory: generate fewer images at a time.")
+
+    models.backend.before_step = fail
+    qtbot.mouseClick(widget.scales.generate_button, Qt.MouseButton.LeftButton)
+    settle(widget)
+    assert "Not enough memory" in widget.message.text.text()
+    assert widget.message.isVisible()
+    assert not widget.message.buttons.isVisible()
+    assert widget.scales.generate_button.isEnabled()
+
+
 def test_text_that_names_nothing_does_not_stay(widget: MedvarWidget) -> None:
     """The list would show a word that the picture is not made for."""
     combo = widget.condition.combos["region"]
