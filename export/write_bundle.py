@@ -166,7 +166,7 @@ def _parity(
     agreeing = parity["tokens_agreeing"]
     if precision == "float32" and (worst > FLOAT32_BAR or agreeing < TOKENS_BAR):
         raise MedvarError(
-            f"The exported graphs differ from torch: by {worst:.2g}, where {FLOAT32_BAR} is allowed, and in "
+            f"The exported graphs differ from torch by {worst:.2g}, where {FLOAT32_BAR} is allowed, and in "
             f"{1 - agreeing:.1%} of the encoder's tokens, where {1 - TOKENS_BAR:.0%} is: {parity}."
         )
     return parity
