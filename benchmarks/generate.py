@@ -67,20 +67,21 @@ def ours(options: argparse.Namespace, folder: Path, peak: float) -> None:
     """The bundle in ONNX Runtime, and the same weights in torch."""
     weights = tuple(options.weights) if options.weights else None if options.bundle else demo_weights(folder)
     bundle = options.bundle or export(weights, folder / "demo")
+    model = read_bundle(bundle)
     begin = time.perf_counter()
-    backend = OnnxBackend(read_bundle(bundle), device="cpu", threads=options.threads)
-    title(f"{read_bundle(bundle).name}: {backend.info.image_size} pixels, {backend.info.provider}")
+    backend = OnnxBackend(model, device="cpu", threads=options.threads)
+    title(f"{model.name}: {model.image_size} pixels, {backend.info.provider}, the model's own sampling")
     row("loading", seconds(time.perf_counter() - begin))
     row("first preview after loading", seconds(timed(lambda: preview(backend))))
-    one = median(timed(lambda: image(backend)) for _ in range(options.repeats))
+    one = median(timed(lambda: image(backend, sampling=model.sampling)) for _ in range(options.repeats))
     row("one image with guidance", seconds(one))
-    batched = timed(lambda: image(backend, BATCH)) / BATCH
+    batched = timed(lambda: image(backend, BATCH, sampling=model.sampling)) / BATCH
     row(f"{BATCH} images in a batch, each", seconds(batched), f"{one / batched:.2f} times as fast as one by one")
     if weights is None:
         return
     reference = TorchBackend.load(*weights)
-    image(reference)
-    slower = median(timed(lambda: image(reference)) for _ in range(options.repeats))
+    image(reference, sampling=model.sampling)
+    slower = median(timed(lambda: image(reference, sampling=model.sampling)) for _ in range(options.repeats))
     row("one image in torch", seconds(slower), f"ONNX takes {one / slower:.2f} of it")
     shares(reference, {"ONNX": one, "torch": slower}, peak)
 

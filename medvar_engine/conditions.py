@@ -7,7 +7,7 @@ last row of VAR's class embedding does.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
 
@@ -117,4 +117,11 @@ def _unknown_label(factor: str, value: str, names: tuple[str, ...]) -> str:
         return f"This model is not conditioned on {factor}, so {factor}={value!r} cannot be asked for; leave it out."
     close = get_close_matches(value, names, n=1)
     hint = f" Did you mean {close[0]!r}?" if close else ""
-    return f"Unknown {factor} {value!r}.{hint} This model knows: {', '.join(names)}."
+    return f"Unknown {factor} {value!r}.{hint} This model knows: {listed(names)}."
+
+
+def listed(names: Sequence[str], most: int = 40) -> str:
+    """Names for a person to read; of very many only the first and the last."""
+    if len(names) > most:
+        return f"{', '.join(names[:3])}, …, {names[-1]} ({len(names)} names)"
+    return ", ".join(names)

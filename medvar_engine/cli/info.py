@@ -16,6 +16,7 @@ def info(
 ) -> None:
     """Say what a bundle knows and was trained on, or how an image was made."""
     from medvar_engine.bundle import find_bundle, read_bundle
+    from medvar_engine.conditions import listed
 
     if target and Path(target).is_file() and Path(target).name != "bundle.json":
         _image(Path(target))
@@ -30,7 +31,7 @@ def info(
     size, scales = bundle.image_size, len(bundle.schedule)
     typer.echo(f"  images      {size}×{size}, {scales} scales of sides {bundle.schedule}")
     for factor, names in bundle.labels.to_dict().items():
-        typer.echo(f"  {factor:<11} {', '.join(names)}")
+        typer.echo(f"  {factor:<11} {listed(names)}")
     typer.echo(f"  precision   {bundle.precision}")
     typer.echo(f"  licence     {bundle.licence}")
     typer.echo(f"  trained on  {bundle.training_data}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -180,6 +181,19 @@ def test_info_tells_of_a_bundle(medvar: Callable[..., Any], tiny_bundle: Path, t
         assert word in run.out
     assert medvar("info", tiny_bundle / "bundle.json").out == run.out
     assert medvar("info", tiny_bundle, "--card").out == "# tiny\n\n"
+
+
+def test_very_many_labels(medvar: Callable[..., Any], tiny_bundle: Path, tmp_path: Path) -> None:
+    """A model of 1000 classes would fill the terminal with their names, also after a typing mistake."""
+    copy = shutil.copytree(tiny_bundle, tmp_path / "copy")
+    manifest = json.loads((copy / "bundle.json").read_text())
+    manifest["labels"]["dataset"] = [f"class-{i:03}" for i in range(1000)]
+    (copy / "bundle.json").write_text(json.dumps(manifest))
+    info = medvar("info", copy)
+    assert "class-000, class-001, class-002, …, class-999 (1000 names)" in info.out
+    wrong = medvar("generate", "--bundle", copy, "--dataset", "class-45")
+    assert "Did you mean 'class-" in wrong.err
+    assert len(wrong.err) < 300
 
 
 def test_info_finds_damage_anywhere(medvar: Callable[..., Any], tiny_bundle: Path, tmp_path: Path) -> None:
