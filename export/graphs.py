@@ -68,11 +68,8 @@ class StepGraph(nn.Module):
         first = condition[:, None] + net.start[:1]
         x = torch.where(offset == 0, first, net.features(features))
         x = x + net.scales(net.get_buffer("scale_of")[offset]) + net.positions[place]
-        shared, presents = net.shared_modulation(condition), []
-        for i, block in enumerate(net.blocks):
-            x, present = block(x, shared, None, past[i])
-            presents.append(torch.stack(present))
-        return net.logits(x, condition).float(), torch.stack(presents).float()
+        logits, present = net.continue_prefix(x, condition, past)
+        return logits.float(), present.float()
 
 
 def tokenizer_graphs(tokenizer: Tokenizer) -> dict[str, onnx.ModelProto]:

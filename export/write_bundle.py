@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import os
@@ -139,7 +138,7 @@ def _manifest(
             "parameters": sum(p.numel() for m in (tokenizer, transformer) for p in m.parameters()),
         },
         "precision": precision,
-        "sampling": dataclasses.asdict(description.sampling),
+        "sampling": description.sampling.to_dict(),
         "cells": [cell_to_dict(cell) for cell in description.cells],
         "licence": description.licence,
         "attributions": list(description.attributions),

@@ -47,7 +47,7 @@ class Generator:
         k, scales, batch = generation.depth, len(self.backend.info.schedule), len(generation.requests)
         guided = any(request.sampling.guidance > 0 for request in generation.requests)
         logits = self._logits(generation, guided)
-        tokens = np.empty(logits.shape[:1] + logits.shape[1:2], dtype=np.int64)[:batch]
+        tokens = np.empty((batch, logits.shape[1]), dtype=np.int64)
         bits = np.empty(tokens.shape, dtype=np.float32)
         for i, request in enumerate(generation.requests):
             strength = ramp(request.sampling.guidance, k, scales)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
+
+import numpy as np
 
 from medvar_engine.arrays import FloatArray, IntArray
 from medvar_engine.conditions import LabelSpace
@@ -39,6 +41,10 @@ class PrefixState:
         """Scales run so far."""
         return len(self.chunks)
 
+    def longer(self, chunk: Any) -> PrefixState:
+        """This prefix and one scale more, whose keys and values are ``chunk``."""
+        return PrefixState(self.labels, (*self.chunks, chunk), chunk.nbytes)
+
 
 class Backend(Protocol):
     """Runs the networks of one bundle. A prefix state stays on the device and is opaque outside."""
@@ -71,6 +77,17 @@ class Backend(Protocol):
 
         ``preview`` may use a lighter decoder when the bundle has one.
         """
+
+
+def gather_rows(rows: Sequence[tuple[PrefixState, int]], concatenate: Callable[[list[Any], int], Any]) -> PrefixState:
+    """`Backend.gather` for chunks of ``(depth, 2, B, heads, L, d)``; ``concatenate`` takes arrays and an axis."""
+    if whole := one_state(rows):
+        return whole
+    chunks = tuple(
+        concatenate([state.chunks[k][:, :, row : row + 1] for state, row in rows], 2) for k in range(rows[0][0].depth)
+    )
+    labels = np.stack([state.labels[row] for state, row in rows])
+    return PrefixState(labels, chunks, chunks[-1].nbytes if chunks else 0)
 
 
 def one_state(rows: Sequence[tuple[PrefixState, int]]) -> PrefixState | None:

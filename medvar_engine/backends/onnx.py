@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from medvar_engine.arrays import FloatArray, IntArray
-from medvar_engine.backends.base import BackendInfo, PrefixState, one_state
+from medvar_engine.backends.base import BackendInfo, PrefixState, gather_rows
 from medvar_engine.bundle import Bundle
 from medvar_engine.errors import MedvarError
 
@@ -61,18 +61,11 @@ class OnnxBackend:
         offset = np.array(self.info.schedule.offsets[state.depth], dtype=np.int64)
         feeds = {"labels": state.labels, "features": maps, "past": past, "offset": offset}
         logits, chunk = self._sessions.run("step.onnx", feeds)
-        return logits, PrefixState(state.labels, (*state.chunks, chunk), chunk.nbytes)
+        return logits, state.longer(chunk)
 
     def gather(self, rows: Sequence[tuple[PrefixState, int]]) -> PrefixState:
         """See `Backend`."""
-        if whole := one_state(rows):
-            return whole
-        chunks = tuple(
-            np.concatenate([state.chunks[k][:, :, row : row + 1] for state, row in rows], axis=2)
-            for k in range(rows[0][0].depth)
-        )
-        labels = np.stack([state.labels[row] for state, row in rows])
-        return PrefixState(labels, chunks, chunks[-1].nbytes if chunks else 0)
+        return gather_rows(rows, np.concatenate)
 
     def accumulate(self, latent: FloatArray | None, tokens: IntArray, k: int) -> tuple[FloatArray, FloatArray | None]:
         """See `Backend`."""

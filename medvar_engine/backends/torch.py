@@ -6,12 +6,11 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from medvar_engine.arrays import FloatArray, IntArray
-from medvar_engine.backends.base import BackendInfo, PrefixState, one_state
+from medvar_engine.backends.base import BackendInfo, PrefixState, gather_rows
 from medvar_engine.conditions import LabelSpace
 from medvar_engine.models.files import load_tokenizer, load_transformer
 from medvar_engine.models.tokenizer import Tokenizer
@@ -63,20 +62,12 @@ class TorchBackend:
         past = torch.cat(state.chunks, dim=4) if state.chunks else None
         features = None if maps is None else self._tensor(maps)
         logits, chunk = self._transformer.step(self._tensor(state.labels), features, past, state.depth)
-        longer = PrefixState(state.labels, (*state.chunks, chunk), chunk.nbytes)
-        return _array(logits), longer
+        return _array(logits), state.longer(chunk)
 
     @torch.inference_mode()
     def gather(self, rows: Sequence[tuple[PrefixState, int]]) -> PrefixState:
         """See `Backend`."""
-        if whole := one_state(rows):
-            return whole
-        chunks = tuple(
-            torch.cat([state.chunks[k][:, :, row : row + 1] for state, row in rows], dim=2)
-            for k in range(rows[0][0].depth)
-        )
-        labels = np.stack([state.labels[row] for state, row in rows])
-        return PrefixState(labels, chunks, chunks[-1].nbytes if chunks else 0)
+        return gather_rows(rows, torch.cat)
 
     @torch.inference_mode()
     def accumulate(self, latent: FloatArray | None, tokens: IntArray, k: int) -> tuple[FloatArray, FloatArray | None]:

@@ -91,7 +91,8 @@ def _write(
     from medvar_engine.write.png import write_png
 
     images = generator.image(generation)
-    previews = [generator.preview(generation, k) for k in range(generation.depth)] if show_scales else []
+    # The preview of the finest scale is the image itself.
+    previews = [*(generator.preview(generation, k) for k in range(generation.depth - 1)), images] if show_scales else []
     written: list[Path] = []
     for i, path in enumerate(paths):
         picture = Picture.of(bundle, generation.trace(i), images[i])
@@ -116,10 +117,6 @@ def _sheet(path: Path) -> Path:
     return path.with_name(path.name.split(".")[0] + "-scales.png")
 
 
-def _sidecar(path: Path) -> Path:
-    return path.with_name(path.name.split(".")[0] + ".json")
-
-
 def _make_folder(out: Path) -> None:
     from medvar_engine.errors import MedvarError
 
@@ -131,8 +128,9 @@ def _make_folder(out: Path) -> None:
 
 def _check_free(paths: list[Path], show_scales: bool, overwrite: bool) -> None:
     from medvar_engine.errors import MedvarError
+    from medvar_engine.write.nifti import sidecar
 
-    wanted = [*paths, *(_sidecar(path) for path in paths if path.suffix != ".png")]
+    wanted = [*paths, *(sidecar(path) for path in paths if path.suffix != ".png")]
     if show_scales:
         wanted += map(_sheet, paths)
     taken = [path for path in wanted if path.exists()]

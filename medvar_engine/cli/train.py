@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -17,10 +16,8 @@ def train(
 ) -> None:
     """Train the tokenizer or the transformer from prepared slices."""
     try:
-        from medvar_engine.train.config import load_config
+        from medvar_engine.train.config import config_from_arguments
         from medvar_engine.train.run import run
     except ImportError as error:
         raise needs("train", error) from error
-    settings = list(overrides or [])
-    path = None if "=" in config else Path(config)
-    typer.echo(run(load_config(path, settings if path else [config, *settings]), resume=resume))
+    typer.echo(run(config_from_arguments([config, *(overrides or [])]), resume=resume))

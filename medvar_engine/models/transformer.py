@@ -204,8 +204,11 @@ class Transformer(nn.Module):
         caller keeps those of all scales, so that prefixes share them.
         """
         condition = self.condition(labels)
-        x, shared = self.embed(condition, features, k), self.shared_modulation(condition)
-        presents = []
+        return self.continue_prefix(self.embed(condition, features, k), condition, past)
+
+    def continue_prefix(self, x: Tensor, condition: Tensor, past: Tensor | None) -> tuple[Tensor, Tensor]:
+        """`step` once its input ``x`` ``(B, L_k, D)`` is embedded."""
+        shared, presents = self.shared_modulation(condition), []
         for i, block in enumerate(self.blocks):
             x, present = block(x, shared, None, None if past is None else past[i])
             presents.append(torch.stack(present))

@@ -4,28 +4,24 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 
 from rich.console import Console
 
 from medvar_engine.errors import MedvarError
-from medvar_engine.train.config import load_config
+from medvar_engine.train.config import config_from_arguments
 from medvar_engine.train.run import run
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Train one stage; the exit code is 0 when the run has finished, 1 for a user's error, 130 when interrupted."""
     parser = argparse.ArgumentParser(prog="python -m medvar_engine.train", description=run.__doc__)
-    parser.add_argument("config", nargs="?", help="a .toml or .yaml file with settings")
-    parser.add_argument("overrides", nargs="*", metavar="name=value", help="settings that override the file's")
+    help_text = "a .toml or .yaml file with settings, and settings that override the file's"
+    parser.add_argument("config", nargs="*", metavar="CONFIG name=value", help=help_text)
     parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint in out/")
     parsed = parser.parse_intermixed_args(arguments)
     console = Console(stderr=True)
-    path, overrides = parsed.config, parsed.overrides
-    if path and "=" in path:
-        path, overrides = None, [path, *overrides]
     try:
-        print(run(load_config(Path(path) if path else None, overrides), resume=parsed.resume, console=console))
+        print(run(config_from_arguments(parsed.config), resume=parsed.resume, console=console))
     except MedvarError as error:
         console.print(f"[red]error:[/red] {error}", highlight=False)
         return 1

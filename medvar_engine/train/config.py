@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import tomllib
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -127,6 +127,13 @@ def load_config(path: Path | None, overrides: Iterable[str] = ()) -> TrainConfig
     if missing:
         raise MedvarError(f"Missing setting {missing[0]!r}: give it in the config file or as {missing[0]}=VALUE.")
     return TrainConfig(**{name: _convert(name, value, types[name]) for name, value in values.items()})
+
+
+def config_from_arguments(arguments: Sequence[str]) -> TrainConfig:
+    """`load_config` from ``[FILE] [name=value …]``, as both command lines take it."""
+    if arguments and "=" not in arguments[0]:
+        return load_config(Path(arguments[0]), arguments[1:])
+    return load_config(None, arguments)
 
 
 def config_to_dict(config: TrainConfig) -> dict[str, Any]:

@@ -30,9 +30,7 @@ def write_nifti(path: Path, picture: Picture) -> list[Path]:
     """
     import nibabel
 
-    ending = next((ending for ending in _ENDINGS if path.name.lower().endswith(ending)), None)
-    if ending is None:
-        raise MedvarError(f"{path} must end in .nii or .nii.gz.")
+    beside, ending = sidecar(path), _ending(path)
     about = json.dumps(provenance(picture))
     image = nibabel.Nifti1Image(_volume(picture), None)
     header = image.header
@@ -44,11 +42,22 @@ def write_nifti(path: Path, picture: Picture) -> list[Path]:
     header["descrip"] = f"SYNTHETIC MedVAR model {picture.trace.model[:12]} seed {picture.trace.request.seed}".encode()
     header.extensions.append(nibabel.nifti1.Nifti1Extension(NIFTI_COMMENT, about.encode("utf-8")))
     content = image.to_bytes()
-    sidecar = path.with_name(path.name[: -len(ending)] + ".json")
     # No time of writing in the archive: the same picture is the same file.
     packed = gzip.compress(content, mtime=0) if ending == ".nii.gz" else content
-    write_files({path: packed, sidecar: json.dumps(json.loads(about), indent=1).encode("utf-8")})
-    return [path, sidecar]
+    write_files({path: packed, beside: json.dumps(json.loads(about), indent=1).encode("utf-8")})
+    return [path, beside]
+
+
+def sidecar(path: Path) -> Path:
+    """The ``.json`` that `write_nifti` writes beside ``path``."""
+    return path.with_name(path.name[: -len(_ending(path))] + ".json")
+
+
+def _ending(path: Path) -> str:
+    for ending in _ENDINGS:
+        if path.name.lower().endswith(ending):
+            return ending
+    raise MedvarError(f"{path} must end in .nii or .nii.gz.")
 
 
 def affine(plane: str, shape: tuple[int, ...], spacing_mm: float) -> npt.NDArray[np.float64]:

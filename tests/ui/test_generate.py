@@ -45,6 +45,14 @@ def press(qtbot: QtBot, settle: Settle, widget: MedvarWidget) -> Callable[[QPush
 Press = Callable[[QPushButton], None]
 
 
+def generate_up_to(widget: MedvarWidget, models: FakeModels, qtbot: QtBot, scale: int) -> Gate:
+    """Press Generate and wait until the engine stands before ``scale``; opening the gate lets it go on."""
+    gate = models.backend.before_step = Gate(at=scale)
+    qtbot.mouseClick(widget.scales.generate_button, Qt.MouseButton.LeftButton)
+    qtbot.waitUntil(gate.reached.is_set, timeout=WAIT)
+    return gate
+
+
 def test_generate_shows_one_layer_a_scale(viewer: Any, widget: MedvarWidget, press: Press) -> None:
     """The picture would not appear, or its scales under wrong names."""
     press(widget.scales.generate_button)
@@ -172,9 +180,7 @@ def test_stop_stops_within_one_scale(
     viewer: Any, widget: MedvarWidget, models: FakeModels, qtbot: QtBot, settle: Settle
 ) -> None:
     """With a large model on a slow machine, Stop would take as long as going on."""
-    gate = models.backend.before_step = Gate(at=2)
-    qtbot.mouseClick(widget.scales.generate_button, Qt.MouseButton.LeftButton)
-    qtbot.waitUntil(gate.reached.is_set, timeout=WAIT)
+    gate = generate_up_to(widget, models, qtbot, scale=2)
     qtbot.waitUntil(lambda: len(viewer.layers) == 2, timeout=WAIT)
     assert not widget.scales.generate_button.isEnabled()
     assert not widget.scales.resample_button.isEnabled()
@@ -284,9 +290,7 @@ def test_the_window_stays_alive_while_the_engine_works(
 ) -> None:
     """napari would freeze for as long as a picture takes, and be taken for crashed."""
     press(widget.scales.generate_button)  # makes the layers, which takes napari its time
-    gate = models.backend.before_step = Gate(at=3)
-    qtbot.mouseClick(widget.scales.generate_button, Qt.MouseButton.LeftButton)
-    qtbot.waitUntil(gate.reached.is_set, timeout=WAIT)
+    gate = generate_up_to(widget, models, qtbot, scale=3)
     ticks: list[bool] = []
     timer = QTimer()
     timer.timeout.connect(lambda: ticks.append(widget.worker.running))
@@ -302,9 +306,7 @@ def test_closing_the_viewer_meanwhile_is_clean(
     viewer: Any, widget: MedvarWidget, models: FakeModels, qtbot: QtBot
 ) -> None:
     """Closing napari would crash it, or leave a thread at work for ever."""
-    gate = models.backend.before_step = Gate(at=1)
-    qtbot.mouseClick(widget.scales.generate_button, Qt.MouseButton.LeftButton)
-    qtbot.waitUntil(gate.reached.is_set, timeout=WAIT)
+    gate = generate_up_to(widget, models, qtbot, scale=1)
     worker = widget.worker
     viewer.close()
     gate.open()
@@ -316,9 +318,7 @@ def test_closing_the_widget_meanwhile_is_clean(
     viewer: Any, widget: MedvarWidget, models: FakeModels, qtbot: QtBot
 ) -> None:
     """A closed widget would go on making layers."""
-    gate = models.backend.before_step = Gate(at=1)
-    qtbot.mouseClick(widget.scales.generate_button, Qt.MouseButton.LeftButton)
-    qtbot.waitUntil(gate.reached.is_set, timeout=WAIT)
+    gate = generate_up_to(widget, models, qtbot, scale=1)
     worker = widget.worker
     viewer.window.remove_dock_widget(widget)
     widget.deleteLater()
