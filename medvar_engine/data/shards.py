@@ -22,6 +22,7 @@ from typing import IO, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from medvar_engine.data.facts import SliceFacts
 from medvar_engine.data.volume import FloatArray
 from medvar_engine.errors import MedvarError
 
@@ -33,30 +34,13 @@ SHARD_SLICES = 4096
 CodeArray = NDArray[np.uint16]
 
 
-@dataclass(frozen=True, slots=True)
-class SliceRow:
-    """What one slice is. Lengths in mm; ``low`` and ``high`` are the values of -1 and 1 in ``unit``.
-
-    ``spacing_mm`` (square pixels) and ``position_mm`` (RAS, along the normal) are None where the file did not say.
-    """
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SliceRow(SliceFacts):
+    """One row of the table: what a slice is, where it lies in the shards, and whose turn it is, train or test."""
 
     index: int
     shard: int
     row: int
-    patient: str
-    modality: str
-    region: str | None
-    plane: str | None
-    dataset: str | None
-    contrast: str | None
-    spacing_mm: float | None
-    low: float
-    high: float
-    unit: str
-    position_mm: float | None
-    series: str
-    source: str
-    licence: str
     split: str
 
 
@@ -136,19 +120,19 @@ class ShardWriter:
     ) -> None:
         shutil.rmtree(self._partial, ignore_errors=True)
 
-    def add(self, image: FloatArray, **what: Any) -> None:
-        """Append an image (size, size) in [-1, 1]; ``what`` are the fields of `SliceRow` without place and split."""
+    def add(self, image: FloatArray, facts: SliceFacts) -> None:
+        """Append an image (size, size) in [-1, 1], and what it is."""
         if image.shape != (self.size, self.size):
             raise MedvarError(f"Slices of {self.size}×{self.size} pixels are expected, but got {image.shape}.")
         if not np.isfinite(image).all():
-            raise MedvarError(f"A slice of {what.get('source')} holds values that are not finite.")
+            raise MedvarError(f"A slice of {facts.source} holds values that are not finite.")
         place: dict[str, Any] = {
             "index": len(self.rows),
             "shard": len(self._shards),
             "row": len(self._pending),
             "split": "",
         }
-        self.rows.append(SliceRow(**place, **what))
+        self.rows.append(SliceRow(**asdict(facts), **place))
         self._pending.append(encode(image))
         if len(self._pending) == self.shard_slices:
             with _writing(self.folder):
