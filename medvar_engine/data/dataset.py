@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medvar_engine.conditions import Condition
-from medvar_engine.data.shards import CodeArray, Manifest, SliceRow, decode, open_shard, read_rows
+from medvar_engine.data.codes import CodeArray, decode
+from medvar_engine.data.shards import Manifest, SliceRow, open_shard, read_rows
 from medvar_engine.data.volume import FloatArray
 from medvar_engine.errors import MedvarError
 

@@ -10,6 +10,7 @@ class SliceFacts:
     """What one slice is. Lengths in mm; ``low`` and ``high`` are the values of -1 and 1 in ``unit``.
 
     ``spacing_mm`` (square pixels) and ``position_mm`` (RAS, along the normal) are None where the file did not say.
+    ``fingerprint`` is that of `medvar_engine.data.fingerprint`.
     """
 
     patient: str
@@ -26,3 +27,4 @@ class SliceFacts:
     series: str
     source: str
     licence: str
+    fingerprint: bytes

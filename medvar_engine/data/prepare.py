@@ -77,8 +77,8 @@ def prepare(
             if progress is not None:
                 progress(relative(one.path, source), done, len(known))
             try:
-                for image, facts in slices_of(one, identity, recipe, source):
-                    writer.add(image, facts)
+                found_slices = slices_of(one, identity, recipe, source)
+                writer.add(found_slices.codes, found_slices.facts)
             except MedvarError as error:
                 refusals.append(Refusal(str(one.path), str(error)))
         if progress is not None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from medvar_engine.data.codes import CodeArray, encode
 from medvar_engine.data.facts import SliceFacts
+from medvar_engine.data.fingerprint import fingerprint
 from medvar_engine.data.harmonise import REGION_WINDOW, ValueRange, clip_mr, fit_to_matrix, mr_foreground, window_ct
 from medvar_engine.data.identity import Identity
 from medvar_engine.data.read import Series
@@ -17,22 +19,30 @@ from medvar_engine.data.volume import FloatArray, Volume
 from medvar_engine.errors import MedvarError
 
 
-def slices_of(
-    series: Series, identity: Identity, recipe: Recipe, source: Path
-) -> Iterator[tuple[FloatArray, SliceFacts]]:
-    """Images ``(size, size)`` in [-1, 1] and what each is. Names are relative to ``source``.
+@dataclass(frozen=True, slots=True, eq=False)
+class SeriesSlices:
+    """What one series gives: codes ``(N, size, size)``, what each slice is, and remarks for people."""
+
+    codes: CodeArray
+    facts: tuple[SliceFacts, ...]
+    remarks: tuple[str, ...] = ()
+
+
+def slices_of(series: Series, identity: Identity, recipe: Recipe, source: Path) -> SeriesSlices:
+    """The slices of one series. Names are relative to ``source``.
 
     Raises `MedvarError` when the series cannot be used, or when none of its slices is worth keeping.
     """
-    kept, shapes = 0, []
+    codes: list[CodeArray] = []
+    facts: list[SliceFacts] = []
+    shapes = []
     for volume in series.load(phase_step=recipe.phase_step):
         image, values, foreground = _harmonise(volume, identity, recipe.window)
         for part in cut(volume, image, foreground, recipe.rules):
             known = bool(np.isfinite(part.spacing).all())
             fitted, pixel_mm = fit_to_matrix(part.image, part.spacing if known else (1.0, 1.0), recipe.size)
-            kept += 1
-            yield (
-                fitted,
+            codes.append(encode(fitted))
+            facts.append(
                 SliceFacts(
                     patient=identity.patient,
                     modality=identity.modality,
@@ -48,16 +58,18 @@ def slices_of(
                     series=_series_name(series, volume, source),
                     source=identity.source,
                     licence=identity.licence,
-                ),
+                    fingerprint=fingerprint(fitted),
+                )
             )
         sides = "×".join(str(side) for side in volume.array.shape)
         shapes.append(f"{sides} voxels of {'×'.join(f'{side:.2f}' for side in volume.spacing)} mm")
-    if not kept:
+    if not codes:
         rules = recipe.rules
         raise MedvarError(
             f"no slice is worth keeping ({'; '.join(shapes)}): planes need sides of {rules.min_side} pixels, pixels "
             f"at most {rules.max_anisotropy} times as long as wide, and {rules.min_foreground:.0%} of tissue"
         )
+    return SeriesSlices(np.stack(codes), tuple(facts))
 
 
 def relative(path: Path, source: Path) -> str:

@@ -13,25 +13,22 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
+from medvar_engine.data.codes import CodeArray
 from medvar_engine.data.facts import SliceFacts
-from medvar_engine.data.volume import FloatArray
 from medvar_engine.errors import MedvarError
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
 TABLE = "slices.csv"
 SHARD_SLICES = 4096
-
-CodeArray = NDArray[np.uint16]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,16 +81,6 @@ class Manifest:
         return manifest
 
 
-def encode(image: FloatArray) -> CodeArray:
-    """[-1, 1] → uint16."""
-    return np.asarray(np.round((np.clip(image, -1.0, 1.0).astype(np.float64) + 1.0) * 32767.5), dtype=np.uint16)
-
-
-def decode(codes: CodeArray) -> FloatArray:
-    """uint16 → [-1, 1]; within 1.6e-5 of what was encoded."""
-    return np.asarray(codes, dtype=np.float32) * np.float32(1.0 / 32767.5) - np.float32(1.0)
-
-
 class ShardWriter:
     """Writes a folder of shards; use as a context manager, and call `finish` at its end.
 
@@ -120,23 +107,20 @@ class ShardWriter:
     ) -> None:
         shutil.rmtree(self._partial, ignore_errors=True)
 
-    def add(self, image: FloatArray, facts: SliceFacts) -> None:
-        """Append an image (size, size) in [-1, 1], and what it is."""
-        if image.shape != (self.size, self.size):
-            raise MedvarError(f"Slices of {self.size}×{self.size} pixels are expected, but got {image.shape}.")
-        if not np.isfinite(image).all():
-            raise MedvarError(f"A slice of {facts.source} holds values that are not finite.")
-        place: dict[str, Any] = {
-            "index": len(self.rows),
-            "shard": len(self._shards),
-            "row": len(self._pending),
-            "split": "",
-        }
-        self.rows.append(SliceRow(**asdict(facts), **place))
-        self._pending.append(encode(image))
-        if len(self._pending) == self.shard_slices:
-            with _writing(self.folder):
-                self._flush()
+    def add(self, codes: CodeArray, facts: Sequence[SliceFacts]) -> None:
+        """Append slices (N, size, size), and what each is."""
+        if codes.shape != (len(facts), self.size, self.size) or codes.dtype != np.uint16:
+            raise MedvarError(
+                f"{len(facts)} slices of {self.size}×{self.size} uint16 codes are expected, but got {codes.dtype} "
+                f"{codes.shape}."
+            )
+        for code, fact in zip(codes, facts, strict=True):
+            place: dict[str, Any] = {"index": len(self.rows), "shard": len(self._shards), "row": len(self._pending)}
+            self.rows.append(SliceRow(**asdict(fact), **place, split=""))
+            self._pending.append(code)
+            if len(self._pending) == self.shard_slices:
+                with _writing(self.folder):
+                    self._flush()
 
     def finish(self, split: Mapping[str, str], **about: Any) -> Manifest:
         """Write the table and the manifest, and give the folder its name. ``about`` are fields of `Manifest`."""
@@ -315,6 +299,8 @@ def _sha256(path: Path) -> str:
 
 
 def _to_text(value: object) -> str:
+    if isinstance(value, bytes):
+        return value.hex()
     return "" if value is None else repr(value) if isinstance(value, float) else str(value)
 
 
@@ -328,4 +314,5 @@ def _from_text(cells: Mapping[str, str]) -> SliceRow:
         values[name] = float(cells[name]) if cells[name] else None
     for name in ("region", "plane", "dataset", "contrast"):
         values[name] = cells[name] or None
+    values["fingerprint"] = bytes.fromhex(cells["fingerprint"])
     return SliceRow(**values)

@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 
 from medvar_engine.conditions import Condition
 from medvar_engine.data import shards
+from medvar_engine.data.codes import decode, encode
 from medvar_engine.data.dataset import SliceDataset
 from medvar_engine.data.facts import SliceFacts
-from medvar_engine.data.shards import MANIFEST, TABLE, Manifest, ShardWriter, decode, encode, verify
+from medvar_engine.data.shards import MANIFEST, TABLE, Manifest, ShardWriter, verify
 from medvar_engine.errors import MedvarError
 
 ABOUT: dict[str, Any] = {
@@ -36,6 +37,7 @@ ABOUT: dict[str, Any] = {
     "series": "s/1",
     "source": "a source, with comma",
     "licence": "CC BY 4.0",
+    "fingerprint": bytes(32),
 }
 
 
@@ -43,7 +45,7 @@ def write(folder: Path, count: int = 5, size: int = 8, **options: Any) -> np.nda
     images = np.random.default_rng(0).uniform(-1, 1, (count, size, size)).astype(np.float32)
     with ShardWriter(folder, size, shard_slices=2, **options) as writer:
         for number, image in enumerate(images):
-            writer.add(image, SliceFacts(**ABOUT | {"patient": f"p{number % 2}"}))
+            writer.add(encode(image)[None], [SliceFacts(**ABOUT | {"patient": f"p{number % 2}"})])
         writer.finish({"p0": "train", "p1": "test"}, recipe={"size": size})
     return images
 
@@ -83,6 +85,7 @@ ROW = st.fixed_dictionaries(
         "series": TEXT,
         "source": TEXT,
         "licence": TEXT,
+        "fingerprint": st.binary(min_size=32, max_size=32),
     }
 )
 
@@ -96,7 +99,7 @@ def test_folder_round_trip(rows: list[dict[str, Any]], per_shard: int) -> None:
         images = np.random.default_rng(1).uniform(-1, 1, (len(rows), 4, 4)).astype(np.float32)
         with ShardWriter(folder, 4, shard_slices=per_shard) as writer:
             for image, row in zip(images, rows, strict=True):
-                writer.add(image, SliceFacts(**row))
+                writer.add(encode(image)[None], [SliceFacts(**row)])
             writer.finish({row["patient"]: "train" for row in rows})
         verify(folder)
         dataset = SliceDataset(folder)
@@ -139,7 +142,7 @@ def test_dataset_travels_to_workers_without_its_images(tmp_path: Path) -> None:
 def test_exception_leaves_nothing(tmp_path: Path) -> None:
     """Breaks for interrupted runs: half a data set must not pass for a whole one, nor fill the disk."""
     with pytest.raises(KeyboardInterrupt), ShardWriter(tmp_path / "a", 8, shard_slices=1) as writer:  # noqa: PT012
-        writer.add(np.zeros((8, 8), np.float32), SliceFacts(**ABOUT))
+        writer.add(np.zeros((1, 8, 8), np.uint16), [SliceFacts(**ABOUT)])
         raise KeyboardInterrupt
     assert leftovers(tmp_path) == []
 
@@ -196,9 +199,9 @@ def test_wrong_image_is_refused(tmp_path: Path) -> None:
     """Breaks for training: one NaN in a batch is a lost run."""
     with ShardWriter(tmp_path / "a", 8) as writer:
         with pytest.raises(MedvarError, match="8×8"):
-            writer.add(np.zeros((8, 9), np.float32), SliceFacts(**ABOUT))
+            writer.add(np.zeros((1, 8, 9), np.uint16), [SliceFacts(**ABOUT)])
         with pytest.raises(MedvarError, match="finite"):
-            writer.add(np.full((8, 8), np.nan, np.float32), SliceFacts(**ABOUT))
+            encode(np.full((8, 8), np.nan, np.float32))
 
 
 def test_damage_is_told(tmp_path: Path) -> None:

@@ -9,6 +9,8 @@ import pytest
 
 from medvar_engine.bundle import Cell
 from medvar_engine.conditions import Condition
+from medvar_engine.data.codes import encode
+from medvar_engine.data.facts import SliceFacts
 from medvar_engine.data.shards import ShardWriter
 from medvar_engine.errors import MedvarError
 from medvar_export.describe import describe
@@ -24,21 +26,26 @@ def slices(tmp_path: Path) -> Path:
         for patient, (modality, spacing) in people.items():
             values = (-1000.0, 400.0, "HU") if modality == "CT" else (3.0, 812.0, "arbitrary")
             writer.add(
-                np.zeros((8, 8), np.float32),
-                patient=patient,
-                modality=modality,
-                region="chest",
-                plane="axial",
-                dataset=None,
-                contrast=None,
-                spacing_mm=spacing,
-                low=values[0],
-                high=values[1],
-                unit=values[2],
-                position_mm=None,
-                series=patient,
-                source="Some Data",
-                licence="CC BY 4.0",
+                encode(np.zeros((8, 8), np.float32))[None],
+                [
+                    SliceFacts(
+                        patient=patient,
+                        modality=modality,
+                        region="chest",
+                        plane="axial",
+                        dataset=None,
+                        contrast=None,
+                        spacing_mm=spacing,
+                        low=values[0],
+                        high=values[1],
+                        unit=values[2],
+                        position_mm=None,
+                        series=patient,
+                        source="Some Data",
+                        licence="CC BY 4.0",
+                        fingerprint=bytes(32),
+                    )
+                ],
             )
         writer.finish({name: "test" if name == "d" else "train" for name in people}, remarks=[])
     return tmp_path / "slices"

@@ -11,6 +11,8 @@ import pytest
 import torch
 from rich.console import Console
 
+from medvar_engine.data.codes import encode
+from medvar_engine.data.facts import SliceFacts
 from medvar_engine.data.shards import ShardWriter
 from medvar_engine.models import presets
 from medvar_engine.models.tokenizer import TokenizerConfig
@@ -50,21 +52,26 @@ def write_slices(folder: Path, held_out: str = "MR", size: int = SIZE) -> Path:
                 image[top : top + 6, left : left + 6] = rng.uniform(0, 1)
                 modality, region = ("MR", "brain") if person == 4 else ("CT", "chest")
                 writer.add(
-                    image,
-                    patient=f"{modality}-{person}",
-                    modality=modality,
-                    region=region,
-                    plane="axial",
-                    dataset=None,
-                    contrast=None,
-                    spacing_mm=1.0,
-                    low=-1000.0,
-                    high=1000.0,
-                    unit="HU",
-                    position_mm=None,
-                    series="",
-                    source="invented",
-                    licence="MIT",
+                    encode(image)[None],
+                    [
+                        SliceFacts(
+                            patient=f"{modality}-{person}",
+                            modality=modality,
+                            region=region,
+                            plane="axial",
+                            dataset=None,
+                            contrast=None,
+                            spacing_mm=1.0,
+                            low=-1000.0,
+                            high=1000.0,
+                            unit="HU",
+                            position_mm=None,
+                            series="",
+                            source="invented",
+                            licence="MIT",
+                            fingerprint=bytes(32),
+                        )
+                    ],
                 )
         people = {row.patient for row in writer.rows}
         writer.finish({person: "test" if person.startswith(held_out) else "train" for person in people})
