@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -11,7 +12,7 @@ import typer
 from medvar_engine.cli.console import progress, tell
 
 if TYPE_CHECKING:
-    from medvar_engine.bundle import Bundle
+    from medvar_engine.arrays import FloatArray
     from medvar_engine.generation import Generation
     from medvar_engine.generator import Generator
     from medvar_engine.trace import Request
@@ -28,7 +29,10 @@ def generate(
     dataset: Annotated[str | None, typer.Option(help="Data set label, where the model has any.")] = None,
     seed: Annotated[int, typer.Option(help="Of the first image; the next one's is one higher.", min=0)] = 0,
     count: Annotated[int, typer.Option(help="How many images.", min=1)] = 1,
-    file_format: Annotated[Literal["png", "nifti"], typer.Option("--format", help="File format.")] = "png",
+    file_format: Annotated[
+        Literal["png", "png16", "nifti", "dicom"],
+        typer.Option("--format", help="File format; png has 8 bits of gray, png16 has 16."),
+    ] = "png",
     show_scales: Annotated[
         bool, typer.Option("--show-scales", help="Also write a contact sheet of all scales.")
     ] = False,
@@ -50,6 +54,9 @@ def generate(
     from medvar_engine.generator import Generator
     from medvar_engine.sampling import Sampling
     from medvar_engine.trace import Request
+    from medvar_engine.write.dicom import Study
+    from medvar_engine.write.formats import write_picture
+    from medvar_engine.write.picture import Picture
 
     model = read_bundle(find_bundle(bundle))
     default = model.sampling
@@ -63,7 +70,7 @@ def generate(
     model.labels.encode(condition)
     requests = [Request(condition, seed + i, sampling) for i in range(count)]
     paths = [_path(out, request, file_format) for request in requests]
-    _check_free(paths, show_scales, overwrite)
+    _check_free(paths, file_format, show_scales, overwrite)
     if model.image_channels != 1:
         raise MedvarError(
             f"Only gray images can be written yet, but {model.name} makes {model.image_channels} channels."
@@ -71,6 +78,7 @@ def generate(
     generator = Generator(OnnxBackend(model, device=device))
     _make_folder(out)
     tell(f"{model.name} on {generator.backend.info.provider}")
+    study = Study(f"{model.digest} {condition} {seed} {count}")
     with progress() as bar:
         task = bar.add_task("generating", total=count * len(model.schedule))
         for start in range(0, count, batch):
@@ -78,39 +86,35 @@ def generate(
             for longer in generator.run(generation):
                 generation = longer
                 bar.update(task, advance=len(generation.requests))
-            for path in _write(model, generator, generation, paths[start : start + batch], show_scales):
-                typer.echo(path)
+            images = generator.image(generation)
+            for i, path in enumerate(paths[start : start + batch]):
+                picture = Picture.of(model, generation.trace(i), images[i])
+                for written in write_picture(path, file_format, picture, study, start + i + 1):
+                    typer.echo(written)
+            if show_scales:
+                for written in _write_sheets(generator, generation, images, paths[start : start + batch]):
+                    typer.echo(written)
 
 
-def _write(
-    bundle: Bundle, generator: Generator, generation: Generation, paths: list[Path], show_scales: bool
-) -> list[Path]:
+def _write_sheets(
+    generator: Generator, generation: Generation, images: FloatArray, paths: list[Path]
+) -> Iterator[Path]:
     from medvar_engine.write.contact_sheet import scale_labels, write_contact_sheet
-    from medvar_engine.write.nifti import write_nifti
-    from medvar_engine.write.picture import Picture
-    from medvar_engine.write.png import write_png
 
-    images = generator.image(generation)
     # The preview of the finest scale is the image itself.
-    previews = [*(generator.preview(generation, k) for k in range(generation.depth - 1)), images] if show_scales else []
-    written: list[Path] = []
+    previews = [*(generator.preview(generation, k) for k in range(generation.depth - 1)), images]
+    labels = scale_labels(generator.backend.info.schedule)
     for i, path in enumerate(paths):
-        picture = Picture.of(bundle, generation.trace(i), images[i])
-        if path.suffix == ".png":
-            written.append(write_png(path, picture))
-        else:
-            written += write_nifti(path, picture)
-        if previews:
-            labels = scale_labels(bundle.schedule)
-            written.append(write_contact_sheet(_sheet(path), [p[i] for p in previews], labels, picture.trace))
-    return written
+        yield write_contact_sheet(_sheet(path), [preview[i] for preview in previews], labels, generation.trace(i))
 
 
 def _path(out: Path, request: Request, file_format: str) -> Path:
+    from medvar_engine.write.formats import ENDINGS
+
     words = [*request.condition.to_dict().values(), f"seed{request.seed}"]
     # A label is a stranger's text: no part of it may name a folder.
     name = "-".join(re.sub(r"[^a-z0-9]+", "_", word.lower()) for word in words)
-    return out / (name + (".png" if file_format == "png" else ".nii.gz"))
+    return out / (name + ENDINGS[file_format])
 
 
 def _sheet(path: Path) -> Path:
@@ -126,11 +130,11 @@ def _make_folder(out: Path) -> None:
         raise MedvarError(f"Cannot make the folder {out}: {error.strerror or error}. Choose another --out.") from error
 
 
-def _check_free(paths: list[Path], show_scales: bool, overwrite: bool) -> None:
+def _check_free(paths: list[Path], file_format: str, show_scales: bool, overwrite: bool) -> None:
     from medvar_engine.errors import MedvarError
-    from medvar_engine.write.nifti import sidecar
+    from medvar_engine.write.formats import files_of
 
-    wanted = [*paths, *(sidecar(path) for path in paths if path.suffix != ".png")]
+    wanted = [file for path in paths for file in files_of(path, file_format)]
     if show_scales:
         wanted += map(_sheet, paths)
     taken = [path for path in wanted if path.exists()]

@@ -11,12 +11,10 @@ import numpy.typing as npt
 
 from medvar_engine.errors import MedvarError
 from medvar_engine.write.files import write_files
+from medvar_engine.write.geometry import corner, directions
 from medvar_engine.write.picture import Picture
 from medvar_engine.write.provenance import NIFTI_COMMENT, provenance
 
-# Where rows and columns of a slice run, in DICOM's axes: left, posterior, superior.
-_ROWS = {"axial": (0, 1, 0), "coronal": (0, 0, -1), "sagittal": (0, 0, -1)}
-_COLUMNS = {"axial": (1, 0, 0), "coronal": (1, 0, 0), "sagittal": (0, 1, 0)}
 _LPS_TO_RAS = np.array([-1.0, -1.0, 1.0])
 _ENDINGS = (".nii.gz", ".nii")
 
@@ -65,12 +63,10 @@ def affine(plane: str, shape: tuple[int, ...], spacing_mm: float) -> npt.NDArray
 
     Raises `MedvarError` for a plane that is not axial, coronal or sagittal.
     """
-    if plane not in _ROWS:
-        raise MedvarError(f"A slice is axial, coronal or sagittal, but this one is {plane!r}: its place is not known.")
-    rows, columns = np.array(_ROWS[plane]) * _LPS_TO_RAS, np.array(_COLUMNS[plane]) * _LPS_TO_RAS
+    columns, rows = (axis * _LPS_TO_RAS for axis in directions(plane))
     matrix = np.eye(4)
     matrix[:3, :3] = np.stack([columns, rows, np.cross(columns, rows)], axis=1) * spacing_mm + 0.0  # -0 becomes 0
-    matrix[:3, 3] = -matrix[:3, :2] @ [(shape[1] - 1) / 2, (shape[0] - 1) / 2]
+    matrix[:3, 3] = corner(plane, shape, spacing_mm) * _LPS_TO_RAS + 0.0
     return matrix
 
 

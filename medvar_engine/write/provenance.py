@@ -16,6 +16,7 @@ SOFTWARE = f"napari-medvar {medvar_engine.__version__}"
 STATEMENT = "Synthetic image made by a generative model. It shows no patient and is not for diagnosis."
 PNG_KEY = "medvar"  # keyword of the PNG text chunk that holds the trace
 NIFTI_COMMENT = 6  # code of a NIfTI header extension in plain text
+DICOM_GROUP, DICOM_CREATOR, DICOM_TRACE = 0x0099, "NAPARI-MEDVAR", 0x01  # the private element that holds the trace
 _PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 
 
@@ -38,14 +39,19 @@ def provenance(picture: Picture) -> dict[str, Any]:
 
 
 def read_trace(path: Path) -> Trace:
-    """The trace of a PNG or NIfTI file that this room wrote.
+    """The trace of a PNG, NIfTI or DICOM file that this room wrote.
 
     Raises `MedvarError` when the file cannot be read, is of another kind, or holds no trace.
     """
     try:
         with path.open("rb") as file:
-            magic = file.read(len(_PNG_MAGIC))
-        text = _png_text(path) if magic == _PNG_MAGIC else _nifti_text(path)
+            magic = file.read(132)
+        if magic.startswith(_PNG_MAGIC):
+            text = _png_text(path)
+        elif magic.endswith(b"DICM"):
+            text = _dicom_text(path)
+        else:
+            text = _nifti_text(path)
     except OSError as error:
         raise MedvarError(f"Cannot read {path}: {error.strerror or error}.") from error
     if text is None:
@@ -66,6 +72,19 @@ def _png_text(path: Path) -> str | None:
         raise MedvarError(f"{path} is a damaged PNG: {error}.") from error
 
 
+def _dicom_text(path: Path) -> str | None:
+    import pydicom
+    from pydicom.errors import InvalidDicomError
+
+    try:
+        dataset = pydicom.dcmread(path, stop_before_pixels=True)
+        return str(dataset.private_block(DICOM_GROUP, DICOM_CREATOR)[DICOM_TRACE].value)
+    except KeyError:
+        return None  # somebody else's
+    except (InvalidDicomError, EOFError, ValueError, TypeError, NotImplementedError) as error:
+        raise MedvarError(f"{path} is not a whole DICOM file: {error}.") from error
+
+
 def _nifti_text(path: Path) -> str | None:
     import nibabel
     from nibabel.filebasedimages import ImageFileError
@@ -73,7 +92,7 @@ def _nifti_text(path: Path) -> str | None:
     from nibabel.wrapstruct import WrapStructError
 
     if not path.name.lower().endswith((".nii", ".nii.gz")):
-        raise MedvarError(f"{path} is neither PNG nor NIfTI (.nii, .nii.gz), so it holds no MedVAR trace.")
+        raise MedvarError(f"{path} is neither PNG, DICOM nor NIfTI (.nii, .nii.gz), so it holds no MedVAR trace.")
     try:
         extensions = nibabel.Nifti1Image.from_filename(path).header.extensions
     except (ImageFileError, HeaderDataError, WrapStructError, ValueError, EOFError, zlib.error) as error:

@@ -10,6 +10,7 @@ from typing import Any
 
 import nibabel
 import numpy as np
+import pydicom
 import pytest
 from PIL import Image
 
@@ -78,6 +79,16 @@ def test_a_contact_sheet_shows_every_scale(generate: Generate, tmp_path: Path) -
     assert read_trace(tmp_path / "out" / "seed0-scales.png").request.seed == 0
 
 
+def test_a_set_as_dicom_is_one_study(generate: Generate, tmp_path: Path) -> None:
+    """An archive would scatter the images of one call over patients; or they could not be made again."""
+    assert generate(*CHEST, "--format", "dicom", "--count", 3).code == 0
+    datasets = [pydicom.dcmread(tmp_path / "out" / name) for name in files(tmp_path / "out")]
+    assert [d.SeriesNumber for d in datasets] == [1, 2, 3]
+    assert len({d.StudyInstanceUID for d in datasets}) == 1
+    assert {d.SyntheticData for d in datasets} == {"YES"}
+    assert read_trace(tmp_path / "out" / "ct-chest-axial-seed2.dcm").request.seed == 2
+
+
 def test_the_batch_changes_nothing(generate: Generate, tmp_path: Path) -> None:
     """Image 3 of 5 could not be made alone, or memory would decide what is drawn."""
     together = generate("--count", 5, "--batch", 2, "--seed", 3, "--region", "brain")
@@ -137,6 +148,7 @@ def test_no_bundle(generate: Generate, tmp_path: Path) -> None:
         ("seed1.png", ()),
         ("seed1.nii.gz", ("--format", "nifti")),
         ("seed1.json", ("--format", "nifti")),
+        ("seed1.dcm", ("--format", "dicom")),
         ("seed1-scales.png", ("--show-scales",)),
     ],
 )

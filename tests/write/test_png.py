@@ -10,7 +10,7 @@ from PIL import Image
 from medvar_engine.errors import MedvarError
 from medvar_engine.trace import Resample, Trace
 from medvar_engine.write.picture import Picture
-from medvar_engine.write.png import write_png
+from medvar_engine.write.png import write_png, write_png16
 from medvar_engine.write.provenance import read_trace
 
 MakePicture = Callable[..., Picture]
@@ -83,3 +83,14 @@ def test_refuses_another_ending(make_picture: MakePicture, tmp_path: Path) -> No
     with pytest.raises(MedvarError, match=r"\.png"):
         write_png(tmp_path / "a.jpg", make_picture())
     assert list(tmp_path.iterdir()) == []
+
+
+def test_16_bits_keep_hounsfield_units(make_picture: MakePicture, tmp_path: Path) -> None:
+    """Who measures in PNG files would be off by several HU, or not know what the numbers mean."""
+    path = write_png16(tmp_path / "a.png", make_picture())
+    with Image.open(path) as image:
+        values = np.asarray(image).astype(np.float64)
+        assert image.info["Values"] == "0 is -1000 HU, 65535 is 400 HU"
+    expected = np.linspace(-1000, 400, 24).reshape(6, 4)
+    np.testing.assert_allclose(-1000 + values / 65535 * 1400, expected, atol=0.02)
+    assert read_trace(path).to_json() == make_picture().trace.to_json()

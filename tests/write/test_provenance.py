@@ -76,7 +76,7 @@ def test_says_when_there_is_nothing_to_read(tmp_path: Path) -> None:
     with pytest.raises(MedvarError, match="directory"):
         read_trace(tmp_path)
     (tmp_path / "a.txt").write_text("hello")
-    with pytest.raises(MedvarError, match="neither PNG nor NIfTI"):
+    with pytest.raises(MedvarError, match="neither PNG, DICOM nor NIfTI"):
         read_trace(tmp_path / "a.txt")
     (tmp_path / "text.nii").write_text("hello" * 200)
     with pytest.raises(MedvarError, match="not a whole NIfTI"):

@@ -1,0 +1,203 @@
+"""Pictures as DICOM: CT, MR or Secondary Capture by what is known, and unmistakably synthetic.
+
+Standard: DICOM 2025, PS3.3 A.3 (CT), A.4 (MR), A.8.1 (Secondary Capture), C.12.1.1 (Synthetic Data, Contributing
+Equipment). A generated slice has no neighbours, so each picture is a series of its own, with its own frame of
+reference: no viewer then lays two of them into one body. The pictures of a set share one study.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import uuid
+from dataclasses import dataclass, field
+from datetime import datetime
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from medvar_engine.errors import MedvarError
+from medvar_engine.write.files import write_files
+from medvar_engine.write.geometry import corner, directions
+from medvar_engine.write.picture import Picture
+from medvar_engine.write.provenance import DICOM_CREATOR, DICOM_GROUP, DICOM_TRACE, SOFTWARE, STATEMENT
+
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
+
+_CT, _MR, _CAPTURE = "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.4", "1.2.840.10008.5.1.4.1.1.7"
+_MR_BITS = 12
+_NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "https://arxiv.org/abs/2602.14512")
+_ENDINGS = (".dcm", ".dicom")
+
+
+@dataclass(frozen=True, slots=True)
+class Study:
+    """The study that pictures are written into. Equal studies give equal files."""
+
+    name: str  # becomes study and patient ID: what is written together is found together
+    when: datetime = field(default_factory=datetime.now)
+
+    @property
+    def identifier(self) -> str:
+        """Up to 16 characters, as a Short String (PS3.5 6.2) holds."""
+        return hashlib.sha256(self.name.encode()).hexdigest()[:12].upper()
+
+
+def write_dicom(path: Path, picture: Picture, study: Study | None = None, number: int = 1) -> Path:
+    """Write ``.dcm`` and give its path; ``number`` is the place of the picture in its study.
+
+    CT in HU, MR as 12 bits from black to white; a picture of neither, or without a spacing, is a Secondary Capture of
+    8 bits. Raises `MedvarError` for another ending, or when the file cannot be written; one that was there is then
+    untouched.
+    """
+    from pydicom.dataset import FileMetaDataset
+    from pydicom.uid import ExplicitVRLittleEndian
+
+    if path.suffix.lower() not in _ENDINGS:
+        raise MedvarError(f"{path} must end in .dcm.")
+    study = study or Study(path.name)
+    dataset = _general(picture, study, number)
+    modality = picture.trace.request.condition.modality
+    if modality == "CT" and picture.unit == "HU" and picture.spacing_mm is not None:
+        _as_ct(dataset, picture)
+    elif modality == "MR" and picture.spacing_mm is not None:
+        _as_mr(dataset, picture)
+    else:
+        _as_capture(dataset, picture)
+    dataset.SOPInstanceUID = _uid("image", study.name, study.when.isoformat(), str(number), picture.trace.to_json())
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    buffer = BytesIO()
+    dataset.save_as(buffer, enforce_file_format=True)
+    write_files({path: buffer.getvalue()})
+    return path
+
+
+def _general(picture: Picture, study: Study, number: int) -> Dataset:
+    """What every picture says, whatever its class."""
+    from pydicom.dataset import Dataset
+
+    trace = picture.trace
+    condition = trace.request.condition
+    what = " ".join(condition.to_dict().values()) or "unconditional"
+    dataset = Dataset()
+    dataset.SpecificCharacterSet = "ISO_IR 192"
+    dataset.SyntheticData = "YES"
+    dataset.PatientName = "SYNTHETIC^MEDVAR"
+    dataset.PatientID = f"SYNTHETIC-{study.identifier}"
+    dataset.PatientBirthDate = dataset.PatientSex = ""
+    dataset.PatientComments = STATEMENT
+    dataset.StudyInstanceUID = _uid("study", study.name, study.when.isoformat())
+    dataset.StudyID = study.identifier
+    dataset.StudyDate = dataset.ContentDate = study.when.strftime("%Y%m%d")
+    dataset.StudyTime = dataset.ContentTime = study.when.strftime("%H%M%S")
+    dataset.StudyDescription = "SYNTHETIC images, MedVAR"
+    dataset.AccessionNumber = dataset.ReferringPhysicianName = ""
+    dataset.SeriesInstanceUID = _uid("series", study.name, study.when.isoformat(), str(number))
+    dataset.SeriesNumber, dataset.InstanceNumber = number, 1
+    dataset.SeriesDescription = f"SYNTHETIC {what}"[:64]
+    dataset.PatientOrientation = ""
+    dataset.Manufacturer, dataset.ManufacturerModelName = "napari-medvar", f"MedVAR {trace.model[:12]}"
+    dataset.SoftwareVersions = SOFTWARE
+    dataset.BurnedInAnnotation = "NO"
+    dataset.ImageComments = f"SYNTHETIC. {STATEMENT}"
+    dataset.DerivationDescription = (
+        f"{STATEMENT} {SOFTWARE}, model sha256 {trace.model}, condition {what}, seed {trace.request.seed}."
+    )
+    if condition.region:
+        dataset.BodyPartExamined = condition.region.upper().replace("-", "")[:16]
+    dataset.ContributingEquipmentSequence = [_equipment(trace.model)]
+    block = dataset.private_block(DICOM_GROUP, DICOM_CREATOR, create=True)
+    block.add_new(DICOM_TRACE, "UT", trace.to_json())
+    return dataset
+
+
+def _equipment(model: str) -> Dataset:
+    """Contributing Equipment, with the purpose that PS3.16 CID 7005 has for synthetic images."""
+    from pydicom.dataset import Dataset
+
+    purpose = Dataset()
+    purpose.CodeValue, purpose.CodingSchemeDesignator = "109100", "DCM"
+    purpose.CodeMeaning = "Synthesizing Equipment"
+    equipment = Dataset()
+    equipment.PurposeOfReferenceCodeSequence = [purpose]
+    equipment.Manufacturer, equipment.ManufacturerModelName = "napari-medvar", "MedVAR"
+    equipment.SoftwareVersions = SOFTWARE
+    equipment.ContributionDescription = f"Generated by the model of sha256 {model}"
+    return equipment
+
+
+def _as_ct(dataset: Dataset, picture: Picture) -> None:
+    dataset.SOPClassUID, dataset.Modality = _CT, "CT"
+    dataset.ImageType = ["DERIVED", "SECONDARY", "AXIAL"]
+    dataset.KVP, dataset.AcquisitionNumber = None, None
+    dataset.RescaleIntercept, dataset.RescaleSlope, dataset.RescaleType = 0, 1, "HU"
+    limits = np.iinfo(np.int16)
+    hu = np.rint(picture.values()).clip(limits.min, limits.max).astype("<i2")
+    _place(dataset, picture)
+    _pixels(dataset, hu, bits=16, window=(picture.low, picture.high))
+
+
+def _as_mr(dataset: Dataset, picture: Picture) -> None:
+    dataset.SOPClassUID, dataset.Modality = _MR, "MR"
+    dataset.ImageType = ["DERIVED", "SECONDARY", "OTHER"]
+    dataset.ScanningSequence, dataset.SequenceVariant, dataset.ScanOptions = "RM", "NONE", None
+    dataset.MRAcquisitionType = "2D"
+    dataset.EchoTime = dataset.RepetitionTime = dataset.EchoTrainLength = None
+    white = 2**_MR_BITS - 1
+    share = (np.clip(picture.pixels, -1, 1).astype(np.float64) + 1) / 2
+    _place(dataset, picture)
+    _pixels(dataset, np.rint(share * white).astype("<u2"), bits=_MR_BITS, window=(0, white))
+
+
+def _as_capture(dataset: Dataset, picture: Picture) -> None:
+    dataset.SOPClassUID, dataset.Modality = _CAPTURE, "OT"
+    dataset.ConversionType, dataset.Laterality = "SYN", ""
+    dataset.ImageType = ["DERIVED", "SECONDARY"]
+    if picture.spacing_mm is not None:
+        dataset.NominalScannedPixelSpacing = [_decimal(picture.spacing_mm)] * 2
+    _pixels(dataset, picture.gray(), bits=8, window=(0, 255))
+
+
+def _place(dataset: Dataset, picture: Picture) -> None:
+    """Image Plane (PS3.3 C.7.6.2), the middle of the slice at the origin; as thick as its pixels are wide."""
+    spacing = picture.spacing_mm or 1.0
+    columns, rows = directions(picture.plane)
+    dataset.FrameOfReferenceUID = _uid("place", dataset.SeriesInstanceUID)
+    dataset.PositionReferenceIndicator = dataset.PatientPosition = ""
+    dataset.ImageOrientationPatient = [int(value) for value in (*columns, *rows)]
+    dataset.ImagePositionPatient = [_decimal(value) for value in corner(picture.plane, picture.pixels.shape, spacing)]
+    dataset.PixelSpacing = [_decimal(spacing)] * 2
+    dataset.SliceThickness = _decimal(spacing)
+
+
+def _pixels(
+    dataset: Dataset,
+    values: npt.NDArray[np.int16] | npt.NDArray[np.uint16] | npt.NDArray[np.uint8],
+    *,
+    bits: int,
+    window: tuple[float, float],
+) -> None:
+    """Image Pixel and VOI LUT (PS3.3 C.7.6.3, C.11.2)."""
+    dataset.Rows, dataset.Columns = values.shape
+    dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
+    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = values.itemsize * 8, bits, bits - 1
+    dataset.PixelRepresentation = int(np.issubdtype(values.dtype, np.signedinteger))
+    dataset.PixelData = values.tobytes() + b"\0" * (values.nbytes % 2)
+    dataset["PixelData"].VR = "OB" if values.itemsize == 1 else "OW"
+    low, high = window  # the linear function of C.11.2.1.2 spans width - 1
+    dataset.WindowCenter, dataset.WindowWidth = _decimal((low + high + 1) / 2), _decimal(high - low + 1)
+
+
+def _decimal(value: float) -> str:
+    """A Decimal String of at most 16 characters (PS3.5 6.2)."""
+    return f"{float(value):.10g}"
+
+
+def _uid(*what: str) -> str:
+    """A UID made of a UUID (PS3.5 B.2) of what it names: the same picture in the same study is the same file."""
+    return f"2.25.{uuid.uuid5(_NAMESPACE, json.dumps(what)).int}"

@@ -1,0 +1,30 @@
+"""The file formats by name: how a picture is written in each, and which files that makes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from medvar_engine.write.dicom import Study, write_dicom
+from medvar_engine.write.nifti import sidecar, write_nifti
+from medvar_engine.write.picture import Picture
+from medvar_engine.write.png import write_png, write_png16
+
+ENDINGS = {"png": ".png", "png16": ".png", "nifti": ".nii.gz", "dicom": ".dcm"}
+
+
+def files_of(path: Path, name: str) -> list[Path]:
+    """The files that `write_picture` writes for ``path``."""
+    return [path, sidecar(path)] if name == "nifti" else [path]
+
+
+def write_picture(path: Path, name: str, picture: Picture, study: Study, number: int) -> list[Path]:
+    """Write a picture, the ``number``-th of ``study``, in the format ``name`` of `ENDINGS`; gives the files."""
+    match name:
+        case "png":
+            return [write_png(path, picture)]
+        case "png16":
+            return [write_png16(path, picture)]
+        case "nifti":
+            return write_nifti(path, picture)
+        case _:
+            return [write_dicom(path, picture, study, number)]

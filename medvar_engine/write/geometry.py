@@ -1,0 +1,28 @@
+"""How the slices of each plane lie in the patient."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from medvar_engine.errors import MedvarError
+
+# Where rows and columns of a slice run, in DICOM's axes: left, posterior, superior.
+_ROWS = {"axial": (0, 1, 0), "coronal": (0, 0, -1), "sagittal": (0, 0, -1)}
+_COLUMNS = {"axial": (1, 0, 0), "coronal": (1, 0, 0), "sagittal": (0, 1, 0)}
+
+
+def directions(plane: str) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Unit vectors (LPS) along which the columns of a slice, and its rows, follow each other.
+
+    Raises `MedvarError` for a plane that is not axial, coronal or sagittal.
+    """
+    if plane not in _ROWS:
+        raise MedvarError(f"A slice is axial, coronal or sagittal, but this one is {plane!r}: its place is not known.")
+    return np.array(_COLUMNS[plane], dtype=np.float64), np.array(_ROWS[plane], dtype=np.float64)
+
+
+def corner(plane: str, shape: tuple[int, ...], spacing_mm: float) -> npt.NDArray[np.float64]:
+    """Where the centre of the first pixel of a slice of ``shape`` (H, W) lies, in LPS mm, its middle at the origin."""
+    columns, rows = directions(plane)
+    return -(columns * (shape[1] - 1) + rows * (shape[0] - 1)) / 2 * spacing_mm + 0.0  # -0 becomes 0

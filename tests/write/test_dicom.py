@@ -1,0 +1,219 @@
+"""DICOM files: right for viewers and archives, and never taken for a patient's."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+import subprocess
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+
+from medvar_engine.conditions import Condition
+from medvar_engine.errors import MedvarError
+from medvar_engine.trace import Trace
+from medvar_engine.write.dicom import Study, write_dicom
+from medvar_engine.write.picture import Picture
+from medvar_engine.write.provenance import read_trace
+
+MakePicture = Callable[..., Picture]
+MakeTrace = Callable[..., Trace]
+
+STUDY = Study("a set", datetime(2026, 1, 2, 3, 4, 5))
+# The dictionary of dciodvfy is older than Synthetic Data (0008,001C).
+UNKNOWN_TO_THE_CHECKER = (
+    "Error - Attribute with an even group number is not a recognized standard attribute - (0x0008,0x001c)"
+)
+
+
+@pytest.fixture
+def pictures(make_picture: MakePicture, make_trace: MakeTrace) -> list[Picture]:
+    """CT, MR in each plane, a slice of which nothing is known, and CT without a spacing."""
+    ct = make_picture(trace=make_trace(condition=Condition("CT", "chest", "axial")))
+    mr = [
+        make_picture(trace=make_trace(condition=Condition("MR", "brain", plane)), low=0.0, high=1.0, unit="arbitrary")
+        for plane in ("axial", "coronal", "sagittal")
+    ]
+    unknown = make_picture(trace=make_trace(condition=Condition()), low=0.0, high=1.0, unit="arbitrary")
+    no_spacing = make_picture(trace=make_trace(condition=Condition("CT")), spacing_mm=None)
+    return [ct, *mr, unknown, no_spacing]
+
+
+def written(folder: Path, pictures: list[Picture]) -> list[Path]:
+    return [write_dicom(folder / f"{n}.dcm", picture, STUDY, n) for n, picture in enumerate(pictures, 1)]
+
+
+def test_ct_is_in_hounsfield_units(make_picture: MakePicture, make_trace: MakeTrace, tmp_path: Path) -> None:
+    """A workstation would measure densities of no meaning."""
+    pixels = np.array([[-1, -0.5, 0], [0, 1, 2]], dtype=np.float32)
+    picture = make_picture(pixels=pixels, trace=make_trace(condition=Condition("CT")))
+    dataset = pydicom.dcmread(write_dicom(tmp_path / "a.dcm", picture, STUDY))
+    assert dataset.Modality == "CT"
+    assert dataset.RescaleType == "HU"
+    hu = dataset.pixel_array * float(dataset.RescaleSlope) + float(dataset.RescaleIntercept)
+    assert hu.tolist() == [[-1000, -650, -300], [-300, 400, 400]]
+    low = float(dataset.WindowCenter) - 0.5 - (float(dataset.WindowWidth) - 1) / 2  # PS3.3 C.11.2.1.2
+    assert (low, low + float(dataset.WindowWidth) - 1) == (-1000, 400)
+
+
+@pytest.mark.parametrize(
+    ("plane", "columns", "rows"),
+    [("axial", "L", "P"), ("coronal", "L", "F"), ("sagittal", "P", "F"), (None, "L", "P")],
+    ids=str,
+)
+def test_the_slice_lies_as_its_plane_says(
+    make_picture: MakePicture, make_trace: MakeTrace, tmp_path: Path, plane: str | None, columns: str, rows: str
+) -> None:
+    """Left and right would be swapped in the viewer, or head and feet."""
+    axes = {"L": (1, 0, 0), "P": (0, 1, 0), "F": (0, 0, -1)}
+    picture = make_picture(trace=make_trace(condition=Condition("CT", plane=plane)))
+    dataset = pydicom.dcmread(write_dicom(tmp_path / "a.dcm", picture, STUDY))
+    along_columns, along_rows = np.array(axes[columns]), np.array(axes[rows])
+    assert [float(v) for v in dataset.ImageOrientationPatient] == [*axes[columns], *axes[rows]]
+    assert [float(v) for v in dataset.PixelSpacing] == [0.75, 0.75]
+    first = np.array([float(v) for v in dataset.ImagePositionPatient])
+    last = first + 0.75 * (3 * along_columns + 5 * along_rows)
+    np.testing.assert_allclose(first + last, 0, atol=1e-6)  # the middle of 6 × 4 pixels is the origin
+
+
+def test_nobody_takes_it_for_a_patient(pictures: list[Picture], tmp_path: Path) -> None:
+    """A made image in an archive would be read, billed or trained on as a person's."""
+    for path, picture in zip(written(tmp_path, pictures), pictures, strict=True):
+        dataset = pydicom.dcmread(path)
+        assert dataset.SyntheticData == "YES"
+        assert "SYNTHETIC" in str(dataset.PatientName)
+        assert "SYNTHETIC" in dataset.PatientID
+        assert "SYNTHETIC" in dataset.SeriesDescription
+        assert "DERIVED" in dataset.ImageType
+        purpose = dataset.ContributingEquipmentSequence[0].PurposeOfReferenceCodeSequence[0]
+        assert (purpose.CodeValue, purpose.CodingSchemeDesignator) == ("109100", "DCM")
+        assert picture.trace.model in dataset.DerivationDescription
+        assert read_trace(path).to_json() == picture.trace.to_json()
+
+
+def test_what_is_not_known_is_not_claimed(pictures: list[Picture], tmp_path: Path) -> None:
+    """A slice without a size would be measured in millimetres, and one of no modality in HU."""
+    classes = [pydicom.dcmread(path).SOPClassUID.name for path in written(tmp_path, pictures)]
+    assert classes == ["CT Image Storage", *["MR Image Storage"] * 3, *["Secondary Capture Image Storage"] * 2]
+    for path in (tmp_path / "5.dcm", tmp_path / "6.dcm"):
+        dataset = pydicom.dcmread(path)
+        assert "PixelSpacing" not in dataset
+        assert "ImagePositionPatient" not in dataset
+        assert "RescaleType" not in dataset
+
+
+def test_a_set_is_one_study_of_separate_places(pictures: list[Picture], tmp_path: Path) -> None:
+    """An archive would scatter a set over patients, or a viewer lay unrelated slices into one body."""
+    datasets = [pydicom.dcmread(path) for path in written(tmp_path, pictures)]
+    assert len({d.StudyInstanceUID for d in datasets}) == len({d.PatientID for d in datasets}) == 1
+    assert len({d.SeriesInstanceUID for d in datasets}) == len({d.SOPInstanceUID for d in datasets}) == len(datasets)
+    placed = [d.FrameOfReferenceUID for d in datasets if "FrameOfReferenceUID" in d]
+    assert len(set(placed)) == len(placed) == 4
+
+
+def test_the_same_picture_is_the_same_file(pictures: list[Picture], tmp_path: Path) -> None:
+    """Sending a set a second time would fill an archive with copies under new names."""
+    (tmp_path / "again").mkdir()
+    first, second = written(tmp_path, pictures), written(tmp_path / "again", pictures)
+    assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
+    other = write_dicom(tmp_path / "other.dcm", pictures[0], Study("another", STUDY.when))
+    assert pydicom.dcmread(other).StudyInstanceUID != pydicom.dcmread(first[0]).StudyInstanceUID
+
+
+def test_bad_calls_leave_files_alone(make_picture: MakePicture, tmp_path: Path) -> None:
+    """A file of another kind would be overwritten, or half a file be left."""
+    with pytest.raises(MedvarError, match=r"\.dcm"):
+        write_dicom(tmp_path / "a.png", make_picture())
+    with pytest.raises(MedvarError, match="Cannot write"):
+        write_dicom(tmp_path / "nowhere" / "a.dcm", make_picture())
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("cut", [0, 131, 140, 400])
+def test_a_damaged_file_is_told(make_picture: MakePicture, tmp_path: Path, cut: int) -> None:
+    """A half-copied file would give a traceback in place of a reason."""
+    path = write_dicom(tmp_path / "a.dcm", make_picture(), STUDY)
+    path.write_bytes(path.read_bytes()[:cut])
+    with pytest.raises(MedvarError, match=r"a\.dcm"):
+        read_trace(path)
+
+
+@pytest.mark.skipif(shutil.which("dciodvfy") is None, reason="dciodvfy is not installed (Debian: dicom3tools)")
+def test_conforms_to_the_standard(pictures: list[Picture], tmp_path: Path) -> None:
+    """Archives and workstations would refuse the files."""
+    for path in written(tmp_path, pictures):
+        done = subprocess.run(["dciodvfy", path], capture_output=True, text=True, check=False)
+        errors = [line.strip() for line in (done.stdout + done.stderr).splitlines() if line.startswith("Error")]
+        assert [line for line in errors if not line.startswith(UNKNOWN_TO_THE_CHECKER)] == [], path.name
+
+
+@pytest.fixture
+def orthanc(tmp_path: Path) -> Iterator[tuple[int, int]]:
+    """An archive on this machine: its DICOM and its HTTP port."""
+    program = shutil.which("Orthanc")
+    if program is None or shutil.which("storescu") is None:
+        pytest.skip("Orthanc or storescu is not installed (Debian: orthanc, dcmtk)")
+    dicom, http = _free_port(), _free_port()
+    settings = {
+        "StorageDirectory": str(tmp_path / "archive"),
+        "IndexDirectory": str(tmp_path / "archive"),
+        "DicomPort": dicom,
+        "HttpPort": http,
+        "RemoteAccessAllowed": False,
+        "AuthenticationEnabled": False,
+        "DicomAlwaysAllowStore": True,
+        "Plugins": [],
+    }
+    (tmp_path / "orthanc.json").write_text(json.dumps(settings))
+    log = (tmp_path / "orthanc.log").open("wb")
+    server = subprocess.Popen([program, tmp_path / "orthanc.json"], stdout=log, stderr=log)
+    try:
+        for _ in range(300):
+            try:
+                urllib.request.urlopen(f"http://127.0.0.1:{http}/system", timeout=1).close()
+                break
+            except OSError:
+                time.sleep(0.1)
+        else:
+            pytest.fail((tmp_path / "orthanc.log").read_text())
+        yield dicom, http
+    finally:
+        server.terminate()
+        server.wait(30)
+        log.close()
+
+
+def test_an_archive_keeps_it_as_it_was(pictures: list[Picture], tmp_path: Path, orthanc: tuple[int, int]) -> None:
+    """The hospital's archive would refuse the images, or lose the mark that they are synthetic."""
+    port, http = orthanc
+    paths = written(tmp_path, pictures)
+    subprocess.run(["storescu", "127.0.0.1", str(port), *paths], check=True, timeout=60, capture_output=True)
+
+    def get(what: str) -> bytes:
+        with urllib.request.urlopen(f"http://127.0.0.1:{http}/{what}", timeout=10) as answer:
+            return answer.read()
+
+    stored = json.loads(get("instances"))
+    assert len(stored) == len(paths)
+    found = {}
+    for one in stored:
+        copy = tmp_path / f"{one}.copy"
+        copy.write_bytes(get(f"instances/{one}/file"))
+        dataset = pydicom.dcmread(copy)
+        found[dataset.SOPInstanceUID] = dataset
+    for path in paths:
+        original = pydicom.dcmread(path)
+        assert found[original.SOPInstanceUID] == original  # the meta header is the archive's own
+
+
+def _free_port() -> int:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return int(taken.getsockname()[1])
