@@ -3,9 +3,9 @@
     python benchmarks/generate.py [--bundle FOLDER] [--weights TOKENIZER TRANSFORMER] [--var VAR_CHECKOUT [--depth 2]]
 
 Measures on the CPU, in one run: the machine's own rate of float32 matrix products, the first preview and a whole
-image, 64 images in a batch against one by one, and the torch backend with the same weights. A bundle holds no
-weights for torch, so give both to compare them; without any, random weights of the demo preset are exported first,
-which takes a minute. ``--var`` adds a checkout of `FoundationVision/VAR`: its own code against ours, on the same
+image, 64 images in a batch against one by one, for several sizes of the blocks that go through the networks, and the
+torch backend with the same weights. A bundle holds no weights for torch, so give both to compare them; without any,
+random weights of the demo preset are exported first, which takes a minute. ``--var`` adds a checkout of `FoundationVision/VAR`: its own code against ours, on the same
 random weights and settings. Everything is a median; rates are of floating-point operations in matrix products and
 convolutions.
 """
@@ -75,8 +75,14 @@ def ours(options: argparse.Namespace, folder: Path, peak: float) -> None:
     row("first preview after loading", seconds(timed(lambda: preview(backend))))
     one = median(timed(lambda: image(backend, sampling=model.sampling)) for _ in range(options.repeats))
     row("one image with guidance", seconds(one))
-    batched = timed(lambda: image(backend, BATCH, sampling=model.sampling)) / BATCH
-    row(f"{BATCH} images in a batch, each", seconds(batched), f"{one / batched:.2f} times as fast as one by one")
+    usual = backend._block
+    for block in (64, 256, 1024, 4096, 10**9):
+        backend._block = block
+        batched = timed(lambda: image(backend, BATCH, sampling=model.sampling)) / BATCH
+        what = "at once" if block == 10**9 else f"{block} tokens at once" + " (as usual)" * (block == usual)
+        note = f"{one / batched:.2f} times as fast as one by one"
+        row(f"{BATCH} images in a batch, {what}, each", seconds(batched), note)
+    backend._block = usual
     if weights is None:
         return
     reference = TorchBackend.load(*weights)
@@ -195,7 +201,7 @@ def title(text: str) -> None:
 
 def row(what: str, value: str, note: str = "") -> None:
     """One line of the table."""
-    print(f"  {what:<42} {value:>14}   {note}".rstrip(), flush=True)
+    print(f"  {what:<60} {value:>14}   {note}".rstrip(), flush=True)
 
 
 if __name__ == "__main__":

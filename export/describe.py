@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import csv
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
-from statistics import median
+
+import numpy as np
+import numpy.typing as npt
 
 from medvar_engine.bundle import Cell
 from medvar_engine.conditions import Condition
 from medvar_engine.data.dataset import SliceDataset
-from medvar_engine.data.shards import SliceRow
 from medvar_engine.errors import MedvarError
 from medvar_engine.sampling import Sampling
 from medvar_export.card import model_card
@@ -28,9 +29,9 @@ def describe(
     """
     dataset = SliceDataset(data, split="train")
     manifest = dataset.manifest
-    cells = _cells(dataset.rows)
+    cells = _cells(dataset)
     held_out = sorted(patient for patient, split in manifest.split.items() if split == "test")
-    people = sorted({row.patient for row in dataset.rows})
+    people = sorted(patient for patient, split in manifest.split.items() if split == "train")
     statement = (
         f"{len(dataset)} slices of {len(people)} people ({', '.join(people)}). "
         f"Held out and never trained on: {', '.join(held_out) or 'nobody'}."
@@ -56,23 +57,30 @@ def last_figures(logs: Iterable[Path]) -> dict[str, float]:
     return figures
 
 
-def _cells(rows: Iterable[SliceRow]) -> tuple[Cell, ...]:
-    groups: Mapping[Condition, list[SliceRow]] = defaultdict(list)
-    for row in rows:
-        groups[Condition(row.modality, row.region, row.plane)].append(row)
-    return tuple(_cell(condition, group) for condition, group in sorted(groups.items(), key=lambda item: str(item[0])))
+def _cells(dataset: SliceDataset) -> tuple[Cell, ...]:
+    """One for each modality, region and plane, whatever the data set."""
+    table = dataset.columns("patient", "spacing_mm", "low", "high", "unit")
+    columns = {name: table[name].to_numpy() for name in table.column_names}
+    kinds: dict[Condition, list[int]] = defaultdict(list)
+    for code, kind in enumerate(dataset.conditions.kinds):
+        kinds[Condition(kind.modality, kind.region, kind.plane)].append(code)
+    chosen = {condition: np.isin(dataset.conditions.codes, codes) for condition, codes in kinds.items()}
+    return tuple(
+        _cell(condition, {name: values[chosen[condition]] for name, values in columns.items()})
+        for condition in sorted(chosen, key=str)
+    )
 
 
-def _cell(condition: Condition, rows: list[SliceRow]) -> Cell:
-    spacings = [row.spacing_mm for row in rows if row.spacing_mm]
-    physical = {row.unit for row in rows} == {"HU"}
+def _cell(condition: Condition, columns: dict[str, npt.NDArray[np.generic]]) -> Cell:
+    spacings = [value for value in columns["spacing_mm"].astype(np.float64) if value > 0]  # NaN where not known
+    physical = set(columns["unit"]) == {"HU"}
     return Cell(
         condition,
-        slices=len(rows),
-        patients=len({row.patient for row in rows}),
-        spacing_mm=round(median(spacings), 4) if spacings else None,
+        slices=len(columns["patient"]),
+        patients=len(set(columns["patient"])),
+        spacing_mm=round(float(np.median(spacings)), 4) if spacings else None,
         # MR has no unit: its values are shares of each volume's own range.
-        low=median(row.low for row in rows) if physical else 0.0,
-        high=median(row.high for row in rows) if physical else 1.0,
+        low=float(np.median(columns["low"].astype(np.float64))) if physical else 0.0,
+        high=float(np.median(columns["high"].astype(np.float64))) if physical else 1.0,
         unit="HU" if physical else "arbitrary",
     )

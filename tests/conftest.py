@@ -171,3 +171,48 @@ def make_trace() -> Callable[..., Trace]:
         return Trace(request, TokenPyramid.from_sequence(schedule, tokens), entropy, "ab" * 32, **more)  # type: ignore[arg-type]
 
     return make
+
+
+@pytest.fixture(scope="session")
+def prepared() -> Callable[..., Path]:
+    """Prepared slices of random pixels: `prepared(folder, ["ct1", "mr1"])`, where a name begins with the modality."""
+    from medvar_engine.data.facts import SliceFacts
+    from medvar_engine.data.shards import ShardWriter
+    from medvar_engine.data.split import SplitRule, split_patients
+
+    def facts(patient: str, number: int) -> SliceFacts:
+        modality = patient[:2].upper()
+        return SliceFacts(
+            patient=patient,
+            modality=modality,
+            region={"CT": "chest", "MR": "brain"}[modality],
+            plane="axial",
+            dataset="some",
+            contrast=None,
+            spacing_mm=1.25 if number else None,
+            low=-1000.0,
+            high=400.0,
+            unit="HU" if modality == "CT" else "arbitrary",
+            position_mm=float(number),
+            series=f"scans/{patient}",
+            source="Some Data",
+            licence="CC BY 4.0",
+            fingerprint=bytes([number]) * 32,
+        )
+
+    def write(
+        folder: Path, patients: Sequence[str], *, size: int = 8, slices: int = 3, seed: int = 0, **rule: object
+    ) -> Path:
+        rng = np.random.default_rng(seed)
+        made = SplitRule(**{"test_fraction": 0.3} | rule)  # type: ignore[arg-type]
+        with ShardWriter(folder, size, shard_slices=4) as writer:
+            for patient in patients:
+                codes = rng.integers(0, 65536, (slices, size, size)).astype(np.uint16)
+                writer.add(codes, [facts(patient, number) for number in range(slices)])
+            split, remarks = split_patients(
+                writer.cells, test_fraction=made.test_fraction, seed=made.seed, holdout=made.holdout
+            )
+            writer.finish(split, recipe={"size": size} | made.to_dict(), remarks=remarks)
+        return folder
+
+    return write

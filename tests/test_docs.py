@@ -32,7 +32,11 @@ def test_commands_parse(page: Path) -> None:
     """Whoever copies a command from the documentation would get an error about an option that was renamed."""
     verbs = typer.main.get_command(app).commands  # type: ignore[attr-defined]
     for verb, *arguments in commands(page):
-        context = verbs[verb].make_context(verb, list(arguments))
+        command = verbs[verb]
+        while hasattr(command, "commands"):  # a group of verbs
+            verb, *arguments = arguments
+            command = command.commands[verb]
+        context = command.make_context(verb, list(arguments))
         if verb == "train":
             settings = [word for word in arguments if "=" in word]
             recipe = next((word for word in arguments if word.endswith(".toml")), None)

@@ -8,11 +8,14 @@ import typer
 
 import medvar_engine
 from medvar_engine.cli.console import fail
+from medvar_engine.cli.data import app as data
+from medvar_engine.cli.encode import encode
 from medvar_engine.cli.export import export
 from medvar_engine.cli.generate import generate
 from medvar_engine.cli.import_var import import_var
 from medvar_engine.cli.info import info
 from medvar_engine.cli.prepare import prepare
+from medvar_engine.cli.replay import replay
 from medvar_engine.cli.train import train
 from medvar_engine.errors import MedvarError
 
@@ -24,8 +27,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for verb in (prepare, train, export, generate, info, import_var):
+for verb in (prepare, encode, train, export, generate, info, replay, import_var):
     app.command()(verb)
+app.add_typer(data)
 
 
 _INTERRUPTED = 130

@@ -2,62 +2,183 @@
 
 from __future__ import annotations
 
+import csv
+import io
+import shutil
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from medvar_engine.cli.console import needs, progress, tell
+from medvar_engine.errors import MedvarError
+
+if TYPE_CHECKING:
+    from medvar_engine.data.intensity import Window
+    from medvar_engine.data.privacy import Pseudonyms
+    from medvar_engine.data.recipe import Recipe
+    from medvar_engine.data.refusal import Refusal
+    from medvar_engine.data.shards import Manifest
+
+_SHOWN = 20  # refusals and remarks each
+_WIDTH = 30  # letters of a name in the progress bar
 
 
 def prepare(
-    source: Annotated[Path, typer.Argument(help="Folder of DICOM, NIfTI, NRRD or MHA files, or one file.")],
+    source: Annotated[Path, typer.Argument(help="Folder of DICOM, NIfTI, NRRD or MHA files or archives, or one file.")],
     out: Annotated[Path, typer.Argument(help="Folder to write; it must be new or empty.")],
-    size: Annotated[int, typer.Option(help="Pixels a side.", min=32, max=1024)] = 128,
+    recipe: Annotated[str | None, typer.Option(help="Data set recipe, by name or as a .yaml file.")] = None,
+    size: Annotated[int | None, typer.Option(help="Pixels a side; 128 by default.", min=32, max=1024)] = None,
+    spacing: Annotated[float | None, typer.Option(help="Side of a pixel, mm; by default the slice fills it.")] = None,
     plane: Annotated[list[str] | None, typer.Option(help="axial, coronal or sagittal; all three by default.")] = None,
+    window: Annotated[str | None, typer.Option(help="CT window for regions: a name, or low:high in HU.")] = None,
+    phase_step: Annotated[int | None, typer.Option(help="Of scans over time every how many-th phase.", min=1)] = None,
+    faces: Annotated[str | None, typer.Option(help="keep, crop, or skip whole heads with faces.")] = None,
     modality: Annotated[str | None, typer.Option(help="CT or MR, where the files do not say.")] = None,
     region: Annotated[str | None, typer.Option(help="e.g. brain, where the files do not say.")] = None,
     dataset: Annotated[str | None, typer.Option(help="Name of the data set, a label to condition on.")] = None,
     licence: Annotated[str | None, typer.Option(help="Licence of the scans, where index.csv does not say.")] = None,
-    window: Annotated[str | None, typer.Option(help="CT window by name, in place of each region's own.")] = None,
+    patient_ids: Annotated[
+        Literal["pseudonym", "public"], typer.Option(help="Pseudonyms for patients, series and files, or their names.")
+    ] = "pseudonym",
+    key: Annotated[Path | None, typer.Option(help="Secret key of the pseudonyms; yours, in your settings.")] = None,
     holdout: Annotated[list[str] | None, typer.Option(help="Patient kept for testing; repeat for more.")] = None,
     test_fraction: Annotated[float, typer.Option(help="Share of patients kept for testing.", min=0, max=0.9)] = 0.1,
     seed: Annotated[int, typer.Option(help="Of the split.")] = 0,
+    include_synthetic: Annotated[bool, typer.Option("--include-synthetic", help="Take generated images too.")] = False,
+    refused: Annotated[Path | None, typer.Option(help="CSV file to write: what was left out, by real name.")] = None,
+    append: Annotated[bool, typer.Option("--append", help="Add to slices prepared earlier.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace slices prepared earlier.")] = False,
+    workers: Annotated[int, typer.Option(help="Processes that work at the same time.", min=1)] = 1,
+    cluster: Annotated[str | None, typer.Option(help="Address of a dask scheduler, tcp://host:8786.")] = None,
 ) -> None:
-    """Turn scans into harmonised slices in memory-mapped shards, split by patient."""
+    """Turn scans into harmonised slices in memory-mapped shards, split by patient.
+
+    Stopped at any point, the same command goes on where it was.
+    """
     try:
         from medvar_engine.data.prepare import prepare as run
+        from medvar_engine.data.recipe import Recipe
+        from medvar_engine.data.recipe_file import load_recipe
+        from medvar_engine.data.shards import Manifest
+        from medvar_engine.data.shards import append as add
+        from medvar_engine.data.split import SplitRule
     except ImportError as error:
         raise needs("train", error) from error
-    planes = tuple(plane) if plane else ("axial", "coronal", "sagittal")
+    if append and overwrite:
+        raise MedvarError("--append adds to the slices that --overwrite would remove; choose one of them.")
+    dataset_recipe = load_recipe(recipe) if recipe else None
+    asked: dict[str, Any] = {
+        "size": size,
+        "spacing_mm": spacing,
+        "planes": tuple(plane) if plane else None,
+        "window": _window(window) if window else None,
+        "phase_step": phase_step,
+        "faces": faces,
+    }
+    how = dataset_recipe.recipe(**asked) if dataset_recipe else Recipe.of(**asked)
+    if append:
+        _check_same_recipe(Manifest.read(out), how, out)
+    if refused is not None and refused.resolve().is_relative_to(out.resolve()):
+        raise MedvarError(f"The list {refused} has real names, so it must not lie in {out}; choose another place.")
+    names_are_public = patient_ids == "public" or (dataset_recipe and dataset_recipe.patient_ids == "public")
+    refusals: list[Refusal] = []
+    # What is added is a folder of its own until it is whole.
+    target = out.absolute().with_name(f".{out.name}.more") if append else out
     with progress() as bar:
-        task = bar.add_task("reading", total=None)
+        task = bar.add_task("looking for scans", total=None)
 
-        def advance(what: str, done: int, total: int) -> None:
-            bar.update(task, description=what, completed=done, total=total)
+        def advance(what: str, done: int, total: int, slices: int) -> None:
+            speed = bar.tasks[task].speed
+            rate = f", {speed:.2g} scans/s" if speed else ""
+            bar.update(task, description=f"{slices} slices{rate}  {what[-_WIDTH:]}", completed=done, total=total)
 
-        manifest = run(
-            source,
-            out,
-            size=size,
-            planes=planes,
-            modality=modality,
-            region=region,
-            dataset=dataset,
-            licence=licence,
-            window=window,
-            holdout=tuple(holdout or ()),
-            test_fraction=test_fraction,
-            seed=seed,
-            overwrite=overwrite,
-            progress=advance,
+        try:
+            manifest = run(
+                source,
+                target,
+                how,
+                dataset_recipe=dataset_recipe,
+                modality=modality,
+                region=region,
+                dataset=dataset,
+                licence=licence,
+                pseudonyms=None if names_are_public else _pseudonyms(key, out),
+                split=SplitRule(test_fraction, seed, tuple(holdout or ())),
+                include_synthetic=include_synthetic,
+                overwrite=overwrite or append,
+                on_refusal=refusals.append,
+                workers=workers,
+                cluster=cluster,
+                progress=advance,
+            )
+        except KeyboardInterrupt:
+            tell(f"{out} is not complete. Run the same command again to go on from here.")
+            raise
+        except MedvarError:
+            if refused is not None and refusals:  # all were
+                _write_refusals(refused, refusals)
+            raise
+    if refused is not None:
+        _write_refusals(refused, refusals)
+    _report(manifest, refusals)
+    if append:
+        add(out, target)
+        shutil.rmtree(target)
+    typer.echo(out)
+
+
+def _window(text: str) -> Window:
+    """A name, or ``low:high``."""
+    low, colon, high = text.partition(":")
+    if not colon:
+        return text
+    try:
+        return float(low), float(high)
+    except ValueError as error:
+        raise MedvarError(f"--window is a name, or low:high in HU such as -160:240, but got {text!r}.") from error
+
+
+def _check_same_recipe(there: Manifest, recipe: Recipe, out: Path) -> None:
+    """Asked before hours of work that could not be added."""
+    wanted = recipe.to_dict()
+    if differing := sorted(name for name in wanted if there.recipe.get(name) != wanted[name]):
+        raise MedvarError(
+            f"{out} was prepared with other settings ({', '.join(differing)} differ), so nothing can be added. "
+            "Give the same settings, or choose another folder."
         )
-    for refusal in manifest.refused:
-        tell(f"refused {refusal['path']}: {refusal['reason']}")
-    for remark in manifest.remarks:
-        tell(f"note: {remark}")
+
+
+def _pseudonyms(key: Path | None, out: Path) -> Pseudonyms:
+    from medvar_engine.data.privacy import Pseudonyms, default_key_path, load_or_make_key
+
+    path = key or default_key_path()
+    if not path.exists():
+        tell(f"A new key for pseudonyms is kept in {path}. Without it nobody can tell whose slices are whose.")
+    return Pseudonyms(load_or_make_key(path, outside=out))
+
+
+def _write_refusals(path: Path, refusals: Sequence[Refusal]) -> None:
+    from medvar_engine.write.files import write_files
+
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("path", "reason"))
+    writer.writerows((one.path, one.reason) for one in refusals)
+    write_files({path: text.getvalue().encode()})
+
+
+def _report(manifest: Manifest, refusals: Sequence[Refusal]) -> None:
+    _tell_some([f"refused {one}" for one in refusals], "--refused FILE.csv lists them all")
+    _tell_some([f"note: {remark}" for remark in manifest.remarks], "manifest.json has them all")
     for cell in manifest.counts:
         kind = " ".join(str(cell[name]) for name in ("modality", "region", "plane") if cell[name])
         tell(f"{cell['split']:>5}  {kind}: {cell['slices']} slices of {cell['patients']} patients")
-    typer.echo(out)
+
+
+def _tell_some(lines: Sequence[str], where: str) -> None:
+    for line in lines[:_SHOWN]:
+        tell(line)
+    if len(lines) > _SHOWN:
+        tell(f"… and {len(lines) - _SHOWN} more; {where}")

@@ -3,22 +3,49 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
+from typing import overload
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
-from medvar_engine.conditions import Condition
+from medvar_engine.conditions import FACTORS, Condition
 from medvar_engine.data.codes import CodeArray, decode
-from medvar_engine.data.shards import Manifest, SliceRow, open_shard, read_rows
+from medvar_engine.data.shards import Rows, ShardFolder
+from medvar_engine.data.shards.table import names, numbers
+from medvar_engine.data.shards.tally import kinds_of
 from medvar_engine.data.volume import FloatArray
 from medvar_engine.errors import MedvarError
+
+OPEN_SHARDS = 128
+
+
+class Conditions(Sequence[Condition]):
+    """The conditions of many slices: the different ones, ``kinds``, and of each slice its number, ``codes`` (N,)."""
+
+    def __init__(self, kinds: tuple[Condition, ...], codes: NDArray[np.int32]) -> None:
+        self.kinds, self.codes = kinds, codes
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+    @overload
+    def __getitem__(self, index: int) -> Condition: ...
+    @overload
+    def __getitem__(self, index: slice) -> Conditions: ...
+    def __getitem__(self, index: int | slice) -> Condition | Conditions:
+        if isinstance(index, slice):
+            return Conditions(self.kinds, self.codes[index])
+        return self.kinds[self.codes[index]]
 
 
 class SliceDataset:
     """Map-style dataset of one split: ``dataset[i]`` is ``(image (1, H, W) float32 in [-1, 1], Condition)``.
 
-    Memory does not grow with the images: they stay on disk until asked for. ``split`` None takes every slice.
+    Images and table stay on the disk until asked for; a slice takes 20 bytes of memory. ``split`` None takes every
+    slice.
 
     >>> dataset = SliceDataset(Path("slices"), split="train")  # doctest: +SKIP
     >>> image, condition = dataset[0]  # doctest: +SKIP
@@ -29,28 +56,17 @@ class SliceDataset:
             raise MedvarError(f"split is 'train', 'test' or None, but got {split!r}.")
         self.folder = Path(folder)
         self.split = split
-        self.manifest = Manifest.read(self.folder)
-        lengths = [int(shard["slices"]) for shard in self.manifest.shards]
-        self._shards: list[CodeArray] = [
-            open_shard(self.folder, number, length, self.manifest.size) for number, length in enumerate(lengths)
-        ]
-        rows = list(read_rows(self.folder))
-        if len(rows) != self.manifest.slices:
-            raise MedvarError(
-                f"{self.folder}: slices.csv has {len(rows)} rows, but the manifest says {self.manifest.slices} slices. "
-                "Prepare the data again."
-            )
-        for row in rows:
-            if not (0 <= row.shard < len(lengths) and 0 <= row.row < lengths[row.shard]):
-                raise MedvarError(
-                    f"{self.folder}: slice {row.index} of slices.csv points outside the shards (row {row.row})."
-                )
-        self.rows: list[SliceRow] = [row for row in rows if split is None or row.split == split]
-        if not self.rows:
+        self._source = ShardFolder.open(self.folder)
+        self.manifest = self._source.manifest
+        self._positions = _positions(self._source, split)
+        if not len(self._positions):
             raise MedvarError(f"{self.folder} has no slices in split {split!r}.")
-        self.conditions: list[Condition] = [
-            Condition(row.modality, row.region, row.plane, row.dataset) for row in self.rows
-        ]
+        self._shards = numbers(self._source.table, "shard")[self._positions]
+        self._places = numbers(self._source.table, "row")[self._positions]
+        self.conditions = _conditions(self._source, self._positions)
+        self.rows = Rows(self._source.table, self._positions, self.manifest.split)
+        # Each open map takes one of the files that a process may have open.
+        self._shard = lru_cache(maxsize=OPEN_SHARDS)(self._source.shard)
 
     @property
     def size(self) -> int:
@@ -58,23 +74,51 @@ class SliceDataset:
         return self.manifest.size
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self._positions)
 
     def __getitem__(self, index: int) -> tuple[FloatArray, Condition]:
-        row = self.rows[index]
-        return decode(self._shards[row.shard][row.row])[np.newaxis], self.conditions[index]
+        return decode(self.codes(index))[np.newaxis], self.conditions[index]
+
+    def codes(self, index: int) -> CodeArray:
+        """One image as it is stored, (H, W) uint16."""
+        return self._shard(int(self._shards[index]))[self._places[index]]
 
     def batch(self, indices: Sequence[int] | NDArray[np.integer]) -> FloatArray:
         """The images of ``indices`` as (B, 1, H, W) float32 in [-1, 1]."""
-        codes = np.empty((len(indices), 1, self.size, self.size), dtype=np.uint16)
-        for place, index in enumerate(indices):
-            row = self.rows[int(index)]
-            codes[place, 0] = self._shards[row.shard][row.row]
+        chosen = np.asarray(indices, dtype=np.int64)
+        shards, places = self._shards[chosen], self._places[chosen]
+        codes = np.empty((len(chosen), 1, self.size, self.size), dtype=np.uint16)
+        for i in np.lexsort((places, shards)):  # in the order in which they lie on the disk
+            codes[i, 0] = self._shard(int(shards[i]))[places[i]]
         return decode(codes)
+
+    def columns(self, *names: str) -> pa.Table:
+        """Columns of the table, with the rows of this split."""
+        return self._source.table.select(names).take(self._positions)
 
     def __getstate__(self) -> dict[str, object]:
         # A memory map would be pickled with its contents; a worker process opens the files again.
-        return {"folder": self.folder, "split": self.split}
+        return {"folder": self.folder, "split": self.split, "manifest": self.manifest.digest}
 
     def __setstate__(self, state: dict[str, object]) -> None:
         self.__init__(state["folder"], split=state["split"])  # type: ignore[misc]
+        if self.manifest.digest != state["manifest"]:
+            raise MedvarError(f"{self.folder} was changed while it was read; start again.")
+
+
+def _positions(source: ShardFolder, split: str | None) -> NDArray[np.int64]:
+    """Where in the table the slices of a split are."""
+    if split is None:
+        return np.arange(source.manifest.slices)
+    chosen = [source.manifest.split[patient] == split for patient in names(source.table, "patient")]
+    return np.flatnonzero(np.array(chosen, dtype=bool)[numbers(source.table, "patient")])
+
+
+def _conditions(source: ShardFolder, positions: NDArray[np.int64]) -> Conditions:
+    """Those of the slices at ``positions``, and no others."""
+    kinds, codes = kinds_of(source.table, FACTORS)
+    codes = codes[positions]
+    present = np.flatnonzero(np.bincount(codes))
+    renumbered = np.zeros(len(kinds), dtype=np.int32)
+    renumbered[present] = np.arange(len(present))
+    return Conditions(tuple(Condition(*kinds[i]) for i in present), renumbered[codes])

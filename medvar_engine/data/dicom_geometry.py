@@ -10,19 +10,35 @@ import numpy as np
 from highdicom.spatial import get_volume_positions
 from numpy.typing import NDArray
 
+from medvar_engine.data.orientation import lps_to_ras
+from medvar_engine.data.volume import MINIMUM_SLICES
 from medvar_engine.errors import MedvarError
 
-LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
-MINIMUM_SLICES = 3
+LARGEST_NUMBER = 1e6
 
 
 @dataclass(frozen=True, slots=True)
 class FrameGeometry:
-    """Position (3) of a frame's first pixel, mm LPS; orientation (6) of its rows and columns; pixel spacing (2), mm."""
+    """Position (3) of a frame's first pixel, mm LPS; orientation (6) of its rows and columns; pixel spacing (2), mm.
+
+    Raises `ValueError` for other numbers of numbers, and for what is no place.
+    """
 
     position: tuple[float, ...]
     orientation: tuple[float, ...]
     spacing: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        for name, values, count in (
+            ("ImagePositionPatient", self.position, 3),
+            ("ImageOrientationPatient", self.orientation, 6),
+            ("PixelSpacing", self.spacing, 2),
+        ):
+            if len(values) != count or not np.isfinite(values).all() or max(map(abs, values)) > LARGEST_NUMBER:
+                raise ValueError(f"{name} is {values}; {count} numbers are expected")
+        rows, columns = np.reshape(self.orientation, (2, 3))
+        if not np.allclose([rows @ rows, columns @ columns, rows @ columns], [1, 1, 0], atol=1e-2):
+            raise ValueError(f"ImageOrientationPatient is {self.orientation}; no right angle of unit vectors")
 
     @property
     def normal(self) -> NDArray[np.float64]:
@@ -63,7 +79,7 @@ def stack_affine(frames: Sequence[FrameGeometry], where: Path) -> tuple[list[int
     affine[:3, 1] = np.asarray(first.orientation[3:]) * row_mm
     affine[:3, 2] = (end - start) / (len(frames) - 1)
     affine[:3, 3] = start
-    return order, LPS_TO_RAS @ affine
+    return order, lps_to_ras(affine)
 
 
 def explain(frames: Sequence[FrameGeometry]) -> str:
@@ -82,3 +98,18 @@ def explain(frames: Sequence[FrameGeometry]) -> str:
     if not np.allclose(gaps, usual, rtol=0.02):
         return f"slice spacing is uneven, {gaps.min():.3f} to {gaps.max():.3f} mm."
     return "slices are not stacked along their normal (gantry tilt, or a sheared stack)."
+
+
+def parallel(frames: Sequence[tuple[float, ...] | None], tolerance: float = 1e-3) -> list[list[int]]:
+    """Indices of the frames with the same numbers, within a tolerance: orientation, say. Those without go together."""
+    groups: dict[tuple[float, ...] | None, list[int]] = {}
+    for index, numbers in enumerate(frames):
+        first = numbers
+        if numbers is not None and numbers not in groups:
+            first = next((one for one in groups if one is not None and _near(one, numbers, tolerance)), numbers)
+        groups.setdefault(first, []).append(index)
+    return list(groups.values())
+
+
+def _near(first: tuple[float, ...], second: tuple[float, ...], tolerance: float) -> bool:
+    return len(first) == len(second) and all(abs(a - b) <= tolerance for a, b in zip(first, second, strict=True))

@@ -30,6 +30,11 @@ class IndexRow:
         """A short label of the source: its first word, as a slug."""
         return slug(re.split(r"[\s/,;(]", self.source.strip(), maxsplit=1)[0]) or None
 
+    def covers(self, path: Path) -> bool:
+        """Whether the row stands for ``path``, relative to the index: ``a.zip`` for ``a.zip!/b`` inside it, too."""
+        outside = Path(*(part.removesuffix("!") for part in path.parts))
+        return path.is_relative_to(self.path) or outside.is_relative_to(self.path)
+
 
 def slug(text: str) -> str:
     """Lower case, and hyphens for all but letters and digits."""
@@ -64,7 +69,7 @@ def read_index(folder: Path) -> list[IndexRow]:
 def find_row(rows: list[IndexRow], folder: Path, path: Path) -> IndexRow | None:
     """The row of the file, or of the nearest folder above it."""
     relative = path.relative_to(folder)
-    return next((row for row in rows if relative.is_relative_to(row.path)), None)
+    return next((row for row in rows if row.covers(relative)), None)
 
 
 def _row(path: Path, line: int, cells: dict[str, str | None]) -> IndexRow:

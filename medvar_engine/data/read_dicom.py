@@ -1,21 +1,18 @@
-"""Read the pixels of one DICOM series as volumes: slices of a series, enhanced multi-frame, and cine loops."""
+"""Read one DICOM series as volumes: slices of a series, enhanced multi-frame, and cine loops."""
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-import pydicom
-from numpy.typing import NDArray
 from pydicom.config import disable_value_validation
 from pydicom.dataset import Dataset
-from pydicom.pixels.utils import iter_pixels
 
-from medvar_engine.data.dicom_geometry import FrameGeometry, stack_affine
-from medvar_engine.data.dicom_header import floats_of, values_of
-from medvar_engine.data.orientation import to_ras
+from medvar_engine.data.dicom_file import floats_of, modality_of, values_of
+from medvar_engine.data.dicom_geometry import FrameGeometry, parallel, stack_affine
+from medvar_engine.data.dicom_pixels import measured, open_image, rescale, stored_pixels
+from medvar_engine.data.orientation import check_finite, to_ras
 from medvar_engine.data.volume import FloatArray, Volume
 from medvar_engine.errors import MedvarError
 
@@ -24,12 +21,12 @@ def load(paths: Sequence[Path], uid: str, phase_step: int) -> Iterator[Volume]:
     """Read one group's pixels as volumes; the checks on geometry are here."""
     try:
         with disable_value_validation():
-            first = _dcmread(paths[0])
+            first = open_image(paths[0])
             if int(first.get("NumberOfFrames") or 1) > 1:
                 yield from _load_multiframe(paths[0], first, uid, phase_step)
             else:
                 yield _load_single_frames(paths, uid)
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+    except (ArithmeticError, AttributeError, LookupError, NotImplementedError, TypeError, ValueError) as error:
         # A damaged header shows wherever one of its values is first used.
         raise MedvarError(f"{paths[0]}: a value in its header is missing or malformed ({error!r}).") from error
 
@@ -39,85 +36,80 @@ def _load_single_frames(paths: Sequence[Path], uid: str) -> Volume:
     geometry: list[FrameGeometry] = []
     dataset = Dataset()
     for path in paths:
-        dataset = _dcmread(path)
-        position, orientation = (
-            floats_of(dataset.get("ImagePositionPatient")),
-            floats_of(dataset.get("ImageOrientationPatient")),
-        )
-        spacing = floats_of(dataset.get("PixelSpacing"))
+        dataset = open_image(path)
+        place = [floats_of(dataset.get(tag)) for tag in ("ImagePositionPatient", "ImageOrientationPatient")]
+        position, orientation, spacing = *place, floats_of(dataset.get("PixelSpacing"))
         if position is None or orientation is None or spacing is None:
             raise MedvarError(
                 f"{path}: ImagePositionPatient, ImageOrientationPatient or PixelSpacing is missing: "
                 "slices cannot be placed."
             )
         geometry.append(FrameGeometry(position, orientation, spacing))
-        frames.append(_measured(_pixels(path, dataset, [0])[0], dataset, *_rescale(path, dataset, dataset)))
-    order, affine = stack_affine(geometry, paths[0])
-    array, affine, size = to_ras(np.stack([frames[i].T for i in order], axis=-1), affine, paths[0])
-    return Volume(
-        array, affine, size, str(dataset.Modality), str(dataset.get("PatientID") or "") or None, uid, paths[0]
-    )
+        frames.append(measured(stored_pixels(path, dataset, [0])[0], dataset, *rescale(path, dataset, dataset)))
+    return _volume(frames, geometry, dataset, uid, paths[0], None)
 
 
 def _load_multiframe(path: Path, dataset: Dataset, uid: str, phase_step: int) -> Iterator[Volume]:
     if "PerFrameFunctionalGroupsSequence" not in dataset:
         yield _load_cine(path, dataset, uid)
         return
-    shared = dataset.get("SharedFunctionalGroupsSequence") or [Dataset()]
+    shared = (dataset.get("SharedFunctionalGroupsSequence") or [Dataset()])[0]
     per_frame = dataset.PerFrameFunctionalGroupsSequence
     if len(per_frame) != int(dataset.NumberOfFrames):
         raise MedvarError(f"{path}: {dataset.NumberOfFrames} frames, but functional groups for {len(per_frame)}.")
-    geometry = [_frame_geometry(path, shared[0], groups) for groups in per_frame]
-    stacks = _stacks(geometry)
-    for number, stack in enumerate(stacks):
-        phases = _phases(path, stack, geometry, [_time_key(groups) for groups in per_frame])
+    geometry = [_frame_geometry(path, shared, groups) for groups in per_frame]
+    times = [_time_key(groups, shared) for groups in per_frame]
+    stacks = parallel([(*frame.orientation, *frame.spacing) for frame in geometry])
+    for number, stack in enumerate(stacks, 1):
+        phases = _phases(path, stack, geometry, times)
         for phase in range(0, len(phases), phase_step):
             indices = phases[phase]
             frames = []
-            for index, pixels in zip(indices, _pixels(path, dataset, indices), strict=True):
-                items = _items(per_frame[index], shared[0], "PixelValueTransformationSequence")
-                frames.append(_measured(pixels, dataset, *_rescale(path, dataset, items[0] if items else dataset)))
-            order, affine = stack_affine([geometry[index] for index in indices], path)
-            array, affine, size = to_ras(np.stack([frames[i].T for i in order], axis=-1), affine, path)
+            for index, pixels in zip(indices, stored_pixels(path, dataset, indices), strict=True):
+                transformation = _item(per_frame[index], shared, "PixelValueTransformationSequence")
+                frames.append(measured(pixels, dataset, *rescale(path, dataset, transformation or dataset)))
             name = f"phase {phase + 1} of {len(phases)}" if len(phases) > 1 else None
-            series = f"{uid}/stack{number + 1}" if len(stacks) > 1 else uid
-            yield Volume(
-                array,
-                affine,
-                size,
-                str(dataset.Modality),
-                str(dataset.get("PatientID") or "") or None,
-                series,
-                path,
-                name,
-            )
+            series = f"{uid}/stack{number}" if len(stacks) > 1 else uid
+            yield _volume(frames, [geometry[index] for index in indices], dataset, series, path, name)
 
 
 def _load_cine(path: Path, dataset: Dataset, uid: str) -> Volume:
     """A classic multi-frame file says nothing of where its frames lie: they stay 2-D, in the orientation stored."""
+    slope, intercept = rescale(path, dataset, dataset)
     count = int(dataset.NumberOfFrames)
-    slope, intercept = _rescale(path, dataset, dataset)
-    frames = [_measured(pixels, dataset, slope, intercept) for pixels in _pixels(path, dataset, range(count))]
+    frames = [measured(pixels, dataset, slope, intercept) for pixels in stored_pixels(path, dataset, range(count))]
     row_mm, column_mm = (floats_of(dataset.get("PixelSpacing")) or (float("nan"),) * 2)[:2]
     # As an axial slice is shown turned by half a circle from RAS, turn the frame so that showing it gives it back.
     array = np.ascontiguousarray(np.stack([frame[::-1, ::-1].T for frame in frames], axis=-1))
+    check_finite(array, path)
+    affine = np.diag([column_mm, row_mm, 1.0, 1.0])
+    spacing = (column_mm, row_mm, float("nan"))
     return Volume(
-        array,
-        np.diag([column_mm, row_mm, 1.0, 1.0]),
-        (column_mm, row_mm, float("nan")),
-        str(dataset.Modality),
-        str(dataset.get("PatientID") or "") or None,
-        uid,
-        path,
-        None,
-        oriented=False,
+        array, affine, spacing, modality_of(dataset), _patient_of(dataset), uid, path, phase=None, oriented=False
     )
+
+
+def _volume(
+    frames: Sequence[FloatArray],
+    geometry: Sequence[FrameGeometry],
+    dataset: Dataset,
+    series: str,
+    path: Path,
+    phase: str | None,
+) -> Volume:
+    order, affine = stack_affine(geometry, path)
+    array, affine, spacing = to_ras(np.stack([frames[i].T for i in order], axis=-1), affine, path)
+    return Volume(array, affine, spacing, modality_of(dataset), _patient_of(dataset), series, path, phase)
+
+
+def _patient_of(dataset: Dataset) -> str | None:
+    return str(dataset.get("PatientID") or "").strip() or None
 
 
 def _frame_geometry(path: Path, shared: Dataset, groups: Dataset) -> FrameGeometry:
     def value(sequence: str, keyword: str) -> tuple[float, ...]:
-        items = _items(groups, shared, sequence)
-        found = floats_of(items[0].get(keyword)) if items else None
+        item = _item(groups, shared, sequence)
+        found = floats_of(item.get(keyword)) if item else None
         if found is None:
             raise MedvarError(f"{path}: {sequence}.{keyword} is missing, so frames cannot be placed.")
         return found
@@ -129,27 +121,21 @@ def _frame_geometry(path: Path, shared: Dataset, groups: Dataset) -> FrameGeomet
     )
 
 
-def _time_key(groups: Dataset) -> tuple[float, ...]:
-    content = (groups.get("FrameContentSequence") or [Dataset()])[0]
-    cardiac = (groups.get("CardiacSynchronizationSequence") or [Dataset()])[0]
+def _time_key(groups: Dataset, shared: Dataset) -> tuple[float, ...]:
+    """What tells frames at one place apart, most telling first: time, delay after the heartbeat, b-value, echo."""
+
+    def number(sequence: str, keyword: str) -> float:
+        item = _item(groups, shared, sequence)
+        return float((item.get(keyword) if item else None) or 0)
+
+    content = _item(groups, shared, "FrameContentSequence") or Dataset()
     return (
-        float(content.get("TemporalPositionIndex") or 0),
-        float(cardiac.get("NominalCardiacTriggerDelayTime") or 0),
+        number("FrameContentSequence", "TemporalPositionIndex"),
+        number("CardiacSynchronizationSequence", "NominalCardiacTriggerDelayTime"),
+        number("MRDiffusionSequence", "DiffusionBValue"),
+        number("MREchoSequence", "EffectiveEchoTime"),
         *(float(str(index)) for index in values_of(content.get("DimensionIndexValues"))),
     )
-
-
-def _stacks(geometry: Sequence[FrameGeometry]) -> list[list[int]]:
-    """Frame indices of each orientation."""
-    stacks: list[list[int]] = []
-    for index, frame in enumerate(geometry):
-        for stack in stacks:
-            if geometry[stack[0]].is_parallel(frame):
-                stack.append(index)
-                break
-        else:
-            stacks.append([index])
-    return stacks
 
 
 def _phases(
@@ -169,45 +155,7 @@ def _phases(
     return [[indices[phase] for indices in places.values()] for phase in range(counts.pop())]
 
 
-def _items(groups: Dataset, shared: Dataset, sequence: str) -> Sequence[Dataset]:
+def _item(groups: Dataset, shared: Dataset, sequence: str) -> Dataset | None:
     """A functional group of a frame, or else the one that all frames share."""
-    return groups.get(sequence) or shared.get(sequence) or []
-
-
-def _rescale(path: Path, dataset: Dataset, source: Dataset) -> tuple[float, float]:
-    """Slope and intercept. A CT without them, or of another unit, is not in HU and is refused."""
-    slope, intercept = source.get("RescaleSlope"), source.get("RescaleIntercept")
-    if str(dataset.Modality) == "CT":
-        unit = str(source.get("RescaleType") or "HU")
-        if slope is None or intercept is None or unit not in ("HU", "US"):
-            raise MedvarError(f"{path}: CT values are not in HU (RescaleSlope {slope}, RescaleType {unit}).")
-    return float(1 if slope is None else slope), float(0 if intercept is None else intercept)
-
-
-def _measured(pixels: NDArray[np.generic], dataset: Dataset, slope: float, intercept: float) -> FloatArray:
-    """Stored pixels → values. HU are HU whatever the display polarity; MR in MONOCHROME1 is turned to bright = high."""
-    stored = pixels.astype(np.float32)
-    if str(dataset.PhotometricInterpretation) == "MONOCHROME1" and str(dataset.Modality) != "CT":
-        signed = int(dataset.get("PixelRepresentation", 0)) == 1
-        stored = (-1.0 if signed else 2.0 ** int(dataset.BitsStored) - 1.0) - stored
-    return np.asarray(stored * np.float32(slope) + np.float32(intercept), dtype=np.float32)
-
-
-def _dcmread(path: Path) -> Dataset:
-    try:
-        with warnings.catch_warnings():
-            # A cut file is only warned of, and comes back without its pixels or the whole of its values.
-            warnings.simplefilter("ignore")
-            dataset = pydicom.dcmread(path, force=True)
-    except Exception as error:  # pydicom raises many kinds on damaged files
-        raise MedvarError(f"{path}: cannot be read, it may be truncated ({error}).") from error
-    if "PixelData" not in dataset:
-        raise MedvarError(f"{path}: it has no PixelData; the file may be truncated.")
-    return dataset
-
-
-def _pixels(path: Path, dataset: Dataset, indices: Iterable[int]) -> list[NDArray[np.generic]]:
-    try:
-        return list(iter_pixels(dataset, indices=list(indices)))
-    except Exception as error:  # decoders of five libraries raise what they like
-        raise MedvarError(f"{path}: the pixels cannot be decoded, the file may be truncated ({error}).") from error
+    items = groups.get(sequence) or shared.get(sequence)
+    return items[0] if items else None

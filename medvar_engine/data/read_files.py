@@ -1,25 +1,21 @@
-"""Read NIfTI (nibabel), NRRD and MetaImage (SimpleITK) files as volumes."""
+"""Files that hold a whole volume each, NIfTI, NRRD and MetaImage: which they are, and their volumes."""
 
 from __future__ import annotations
 
 import re
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
-import SimpleITK as sitk
 from numpy.typing import NDArray
 
+from medvar_engine.data import itk_header, read_itk, read_nifti
 from medvar_engine.data.orientation import to_ras
-from medvar_engine.data.volume import Volume
+from medvar_engine.data.read_itk import ITK_SUFFIXES
+from medvar_engine.data.read_nifti import NIFTI_SUFFIXES
+from medvar_engine.data.volume import MINIMUM_SLICES, Volume
 from medvar_engine.errors import MedvarError
-
-NIFTI_SUFFIXES = (".nii", ".nii.gz")
-ITK_SUFFIXES = (".nrrd", ".nhdr", ".mha", ".mhd")
-LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 _LABEL_NAME = re.compile(r"(^|[._-])(d?seg|labels?|labelmap|masks?|segmentations?|lesion_mask|gt)$", re.IGNORECASE)
 
@@ -57,17 +53,32 @@ def looks_like_labels(array: NDArray[Any]) -> bool:
     return bool(foreground.any()) and float((first == second)[foreground].mean()) > 0.8
 
 
+def check(path: Path, *, synthetic: bool) -> tuple[Path, ...]:
+    """Look at the header, and give the files beside ``path`` that hold its voxels.
+
+    Raises `MedvarError` when it names or claims what cannot be, or is no scan. ``synthetic`` lets pass what says that a
+    generative model made it.
+    """
+    if is_label_name(path):
+        raise MedvarError(f"{path}: its name says that it is a label map, not an image.")
+    if not _is_nifti(path):
+        return itk_header.data_files(path)
+    read_nifti.check(path, synthetic=synthetic)
+    return read_nifti.data_files(path)
+
+
 def load(path: Path, uid: str, phase_step: int) -> Iterator[Volume]:
     """The volumes of one file: one, or every ``phase_step``-th of a 4-D file.
 
     Modality and patient are not in these formats: they come back as None.
     """
-    nifti = path.name.lower().endswith(NIFTI_SUFFIXES)
-    array, affine = _read_nifti(path) if nifti else _read_itk(path)
+    array, affine = read_nifti.read(path) if _is_nifti(path) else read_itk.read(path)
     if array.ndim == 3:
         array = array[..., np.newaxis]
-    if array.ndim != 4 or 0 in array.shape or min(array.shape[:3]) < 2:
+    if array.ndim != 4 or min(array.shape) < 1:
         raise MedvarError(f"{path}: a volume of 3 dimensions is expected, but the shape is {array.shape}.")
+    if min(array.shape[:3]) < MINIMUM_SLICES:
+        raise MedvarError(f"{path}: the shape is {array.shape}; a scan needs at least {MINIMUM_SLICES} slices.")
     phases = array.shape[3]
     for phase in range(0, phases, phase_step):
         values = array[..., phase]
@@ -78,39 +89,5 @@ def load(path: Path, uid: str, phase_step: int) -> Iterator[Volume]:
         yield Volume(turned, turned_affine, spacing, None, None, uid, path, name)
 
 
-def _read_nifti(path: Path) -> tuple[NDArray[np.generic], NDArray[np.float64]]:
-    try:
-        image: Any = nib.load(path)
-        array = np.asanyarray(image.dataobj)
-        affine = np.asarray(image.affine, dtype=np.float64)
-    except (OSError, EOFError, ValueError, zlib.error, nib.filebasedimages.ImageFileError) as error:
-        raise MedvarError(f"{path}: cannot be read as NIfTI, it may be truncated ({error}).") from error
-    header = image.header
-    if int(header["intent_code"]) == 1002:  # NIFTI_INTENT_LABEL
-        raise MedvarError(f"{path}: its header says that it is a label map (intent code 1002).")
-    if int(header["sform_code"]) == 0 and int(header["qform_code"]) == 0:
-        raise MedvarError(f"{path}: its header does not say how it lies in the patient (sform and qform code are 0).")
-    affine[:3] *= {"meter": 1000.0, "micron": 0.001}.get(header.get_xyzt_units()[0], 1.0)
-    if array.dtype.fields is not None or np.iscomplexobj(array):
-        raise MedvarError(f"{path}: colour and complex images are not used (data type {array.dtype}).")
-    while array.ndim > 4 and array.shape[-1] == 1:
-        array = array[..., 0]
-    return array, affine
-
-
-def _read_itk(path: Path) -> tuple[NDArray[np.generic], NDArray[np.float64]]:
-    try:
-        image: Any = sitk.ReadImage(str(path))
-    except RuntimeError as error:
-        reason = str(error).strip().splitlines()[-1]
-        raise MedvarError(f"{path}: cannot be read, it may be truncated ({reason}).") from error
-    if image.GetNumberOfComponentsPerPixel() != 1:
-        raise MedvarError(f"{path}: one value a voxel is expected, found {image.GetNumberOfComponentsPerPixel()}.")
-    dimension = image.GetDimension()
-    if dimension not in (3, 4):
-        raise MedvarError(f"{path}: a volume of 3 dimensions is expected, found {dimension}.")
-    direction = np.asarray(image.GetDirection()).reshape(dimension, dimension)[:3, :3]
-    affine = np.eye(4)
-    affine[:3, :3] = direction * np.asarray(image.GetSpacing()[:3])
-    affine[:3, 3] = image.GetOrigin()[:3]
-    return sitk.GetArrayFromImage(image).T, LPS_TO_RAS @ affine
+def _is_nifti(path: Path) -> bool:
+    return path.name.lower().endswith(NIFTI_SUFFIXES)

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from medvar_engine.data.codes import CodeArray, encode
+from medvar_engine.data.duplicates import distinct
 from medvar_engine.data.facts import SliceFacts
 from medvar_engine.data.fingerprint import fingerprint
-from medvar_engine.data.harmonise import REGION_WINDOW, ValueRange, clip_mr, fit_to_matrix, mr_foreground, window_ct
-from medvar_engine.data.identity import Identity
+from medvar_engine.data.harmonise import harmonise, treat_face
+from medvar_engine.data.identity import Identity, relative
+from medvar_engine.data.matrix import fit_to_matrix, resample
 from medvar_engine.data.read import Series
-from medvar_engine.data.recipe import CT_FOREGROUND_HU, Recipe
-from medvar_engine.data.slices import cut
+from medvar_engine.data.recipe import Recipe
+from medvar_engine.data.slices import Slice, cut
 from medvar_engine.data.volume import FloatArray, Volume
 from medvar_engine.errors import MedvarError
+
+__all__ = ["SeriesSlices", "relative", "slices_of"]
+
+_PHASE = re.compile(r"phase (\d+) of (\d+)")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -29,18 +37,21 @@ class SeriesSlices:
 
 
 def slices_of(series: Series, identity: Identity, recipe: Recipe, source: Path) -> SeriesSlices:
-    """The slices of one series. Names are relative to ``source``.
+    """The slices of one series found in ``source``, each cut, resampled and known by what ``identity`` says.
 
     Raises `MedvarError` when the series cannot be used, or when none of its slices is worth keeping.
     """
     codes: list[CodeArray] = []
     facts: list[SliceFacts] = []
-    shapes = []
-    for volume in series.load(phase_step=recipe.phase_step):
-        image, values, foreground = _harmonise(volume, identity, recipe.window)
-        for part in cut(volume, image, foreground, recipe.rules):
-            known = bool(np.isfinite(part.spacing).all())
-            fitted, pixel_mm = fit_to_matrix(part.image, part.spacing if known else (1.0, 1.0), recipe.size)
+    shapes: list[str] = []
+    remarks: list[str] = []
+    for volume, contrast in _volumes(series, identity, recipe):
+        volume, remark = treat_face(volume, identity.region, recipe.faces)
+        if remark is not None and remark not in remarks:
+            remarks.append(remark)
+        scan = harmonise(volume, identity.modality, identity.region, recipe)
+        for part in cut(volume, scan.image, scan.foreground, recipe.rules):
+            fitted, pixel_mm = _to_matrix(part, recipe)
             codes.append(encode(fitted))
             facts.append(
                 SliceFacts(
@@ -49,13 +60,13 @@ def slices_of(series: Series, identity: Identity, recipe: Recipe, source: Path) 
                     region=identity.region,
                     plane=part.plane,
                     dataset=identity.dataset,
-                    contrast=identity.contrast,
-                    spacing_mm=round(pixel_mm, 5) if known else None,
-                    low=round(values.low, 4),
-                    high=round(values.high, 4),
-                    unit=values.unit,
+                    contrast=contrast,
+                    spacing_mm=None if pixel_mm is None else round(pixel_mm, 5),
+                    low=round(scan.values.low, 4),
+                    high=round(scan.values.high, 4),
+                    unit=scan.values.unit,
                     position_mm=round(part.position_mm, 3) if np.isfinite(part.position_mm) else None,
-                    series=_series_name(series, volume, source),
+                    series=_name(series, volume, identity),
                     source=identity.source,
                     licence=identity.licence,
                     fingerprint=fingerprint(fitted),
@@ -63,39 +74,57 @@ def slices_of(series: Series, identity: Identity, recipe: Recipe, source: Path) 
             )
         sides = "×".join(str(side) for side in volume.array.shape)
         shapes.append(f"{sides} voxels of {'×'.join(f'{side:.2f}' for side in volume.spacing)} mm")
+    rules = recipe.rules
     if not codes:
-        rules = recipe.rules
         raise MedvarError(
             f"no slice is worth keeping ({'; '.join(shapes)}): planes need sides of {rules.min_side} pixels, pixels "
             f"at most {rules.max_anisotropy} times as long as wide, and {rules.min_foreground:.0%} of tissue"
         )
-    return SeriesSlices(np.stack(codes), tuple(facts))
+    stacked = np.stack(codes)
+    kept = distinct(
+        stacked,
+        [one.fingerprint for one in facts],
+        [one.plane for one in facts],
+        bits=rules.duplicate_bits,
+        difference=rules.duplicate_difference,
+    )
+    if len(kept) < len(facts):
+        remarks.append(f"{len(facts) - len(kept)} of {len(facts)} slices nearly repeat others and are left out")
+    return SeriesSlices(stacked[kept], tuple(facts[index] for index in kept), tuple(remarks))
 
 
-def relative(path: Path, source: Path) -> str:
-    """How ``path`` is named in tables: relative to the folder ``source``."""
-    return path.relative_to(source).as_posix() if source.is_dir() and path.is_relative_to(source) else path.name
+def _volumes(series: Series, identity: Identity, recipe: Recipe) -> Iterator[tuple[Volume, str | None]]:
+    """The volumes that are used, each with its contrast. Channels of a 4-D file are no times: none is stepped over."""
+    if not identity.channels:
+        for volume in series.load(phase_step=recipe.phase_step):
+            yield volume, identity.contrast
+        return
+    names = ", ".join(channel or "one that is not used" for channel in identity.channels)
+    for volume in series.load(phase_step=1):
+        phase = _PHASE.fullmatch(volume.phase or "phase 1 of 1")
+        if phase is None or int(phase[2]) != len(identity.channels):
+            found = phase[2] if phase else volume.phase
+            raise MedvarError(f"{len(identity.channels)} channels are expected ({names}), but it has {found}")
+        contrast = identity.channels[int(phase[1]) - 1]
+        if contrast is not None:
+            yield volume, contrast
 
 
-def _harmonise(volume: Volume, identity: Identity, window: str | None) -> tuple[FloatArray, ValueRange, float]:
-    """Image in [-1, 1], the values it stands for, and the value above which a voxel is tissue."""
-    if identity.modality == "CT":
-        _check_hu(volume)
-        image, values = window_ct(volume.array, window or REGION_WINDOW.get(identity.region))
-        return image, values, CT_FOREGROUND_HU
-    image, values = clip_mr(volume.array)
-    return image, values, mr_foreground(volume.array)
-
-
-def _check_hu(volume: Volume) -> None:
-    """Refuse CT that was stored as HU + 1024: its air is at 0, its soft tissue near 1050, and windows would miss it."""
-    tissue = volume.array[volume.array > 500]
-    if volume.array.min() >= 0 and tissue.size > 0.05 * volume.array.size and 900 < np.median(tissue) < 1300:
+def _to_matrix(part: Slice, recipe: Recipe) -> tuple[FloatArray, float | None]:
+    """A slice of the recipe's size, and the side of its pixels in mm where that is known."""
+    known = bool(np.isfinite(part.spacing).all())
+    if recipe.spacing_mm is None:
+        fitted, pixel_mm = fit_to_matrix(part.image, part.spacing if known else (1.0, 1.0), recipe.size, recipe.padding)
+        return fitted, pixel_mm if known else None
+    if not known:
         raise MedvarError(
-            f"its values are no HU: nothing is below 0, and most tissue is near {np.median(tissue):.0f}; subtract 1024"
+            f"its pixel size is not stated, so it cannot be resampled to {recipe.spacing_mm} mm; without spacing_mm "
+            "it would be fitted to the matrix"
         )
+    return resample(part.image, part.spacing, recipe.spacing_mm, recipe.size, recipe.padding), recipe.spacing_mm
 
 
-def _series_name(one: Series, volume: Volume, source: Path) -> str:
-    name = volume.series if one.is_dicom else relative(one.path, source)
-    return f"{name} {volume.phase}" if volume.phase else name
+def _name(series: Series, volume: Volume, identity: Identity) -> str:
+    """The name of the series, and which of several stacks and phases in it."""
+    stack = volume.series.removeprefix(series.uid) if series.is_dicom else ""
+    return f"{identity.series}{stack} {volume.phase}" if volume.phase else f"{identity.series}{stack}"

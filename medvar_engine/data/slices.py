@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from medvar_engine.data.settings import within
 from medvar_engine.data.volume import FloatArray, Volume
 from medvar_engine.errors import MedvarError
 
@@ -38,7 +39,10 @@ class SliceRules:
 
     A plane is used when its pixels are at most ``max_anisotropy`` times as long as wide and both sides have
     ``min_side`` pixels. A slice is used when tissue fills ``min_foreground`` of it, and when it shows at least
-    ``min_relative`` of the tissue of the plane's fullest slice: the rest are the ends of a head, and tables.
+    ``min_relative`` of the tissue of the plane's fullest slice: the rest are the ends of a head, and tables. A slice is
+    dropped when it nearly repeats one of the same series and plane: fewer than ``duplicate_bits`` of the 256 bits of
+    their fingerprints differ, and the mean difference of their pixels is below ``duplicate_difference`` of the whole
+    range. Phases of a cine have such slices, where nothing moves; neighbours in a still scan differ more. 0 keeps all.
     """
 
     planes: tuple[str, ...] = PLANES
@@ -46,11 +50,21 @@ class SliceRules:
     min_side: int = 40
     min_foreground: float = 0.08
     min_relative: float = 0.25
+    duplicate_bits: int = 4
+    duplicate_difference: float = 0.005
 
     def __post_init__(self) -> None:
+        if isinstance(self.planes, str):
+            raise MedvarError(f"planes is a list of planes, but got {self.planes!r}.")
         unknown = [plane for plane in self.planes if plane not in PLANES]
         if unknown or not self.planes:
             raise MedvarError(f"Unknown planes {unknown}; the planes are {', '.join(PLANES)}.")
+        within("max_anisotropy, the longest over the shortest side of a pixel,", self.max_anisotropy, 1, 1000)
+        within("min_side, in pixels,", self.min_side, 1, 10_000, whole=True)
+        within("min_foreground, a share of the slice,", self.min_foreground, 0, 1)
+        within("min_relative, a share of the fullest slice,", self.min_relative, 0, 1)
+        within("duplicate_bits, of 256,", self.duplicate_bits, 0, 256, whole=True)
+        within("duplicate_difference, a share of the range,", self.duplicate_difference, 0, 1)
 
 
 def view(array: FloatArray, plane: str, index: int) -> FloatArray:

@@ -2,60 +2,120 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 
+from medvar_engine.conditions import listed
 from medvar_engine.errors import MedvarError
 
-Cell = tuple[str, str]
-"""(modality, region)"""
+STRATA = ("modality", "region", "dataset")
+Cell = tuple[str, ...]
+"""(modality, region), or what else a split is stratified by."""
+
+
+@dataclass(frozen=True, slots=True)
+class SplitRule:
+    """How patients are split: by drawing a share of every cell of ``strata``, or, with ``holdout``, exactly so."""
+
+    test_fraction: float = 0.1
+    seed: int = 0
+    holdout: tuple[str, ...] = ()
+    strata: tuple[str, ...] = ("modality", "region")
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.test_fraction < 1.0:
+            raise MedvarError(f"test_fraction is a number from 0 to below 1, but got {self.test_fraction}.")
+        if unknown := set(self.strata) - set(STRATA):
+            raise MedvarError(f"A split is stratified by {', '.join(STRATA)}, but not by {unknown.pop()!r}.")
+        if self.seed < 0:
+            raise MedvarError(f"The seed of a split is 0 or more, but got {self.seed}.")
+
+    @classmethod
+    def of(cls, recipe: Mapping[str, Any]) -> SplitRule:
+        """The rule that a manifest's recipe holds."""
+        values: dict[str, Any] = {name: recipe[name] for name in cls.__slots__ if name in recipe}
+        for name in ("holdout", "strata"):
+            if name in values:
+                values[name] = tuple(values[name])
+        return cls(**values)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for a manifest's recipe."""
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
 
 
 def split_patients(
-    cells: Mapping[str, Iterable[Cell]], *, test_fraction: float = 0.1, seed: int = 0, holdout: Iterable[str] = ()
+    cells: Mapping[str, Iterable[Cell]],
+    *,
+    test_fraction: float = 0.1,
+    seed: int = 0,
+    holdout: Iterable[str] = (),
+    known: Mapping[str, str] | None = None,
 ) -> tuple[dict[str, str], list[str]]:
     """Patient → ``"train"`` or ``"test"``, and remarks about cells that could not be split.
 
-    ``cells`` gives the cells in which a patient has slices. Every cell of two patients or more gives at least one to
-    the test, and keeps at least one for training; about ``test_fraction`` of each cell is tested. With ``holdout``
-    those patients, and no others, are the test. The same input and seed give the same split.
+    ``cells`` gives the cells in which a patient has slices. Every cell of two patients or more keeps at least one for
+    training and gives at least one to the test, unless each of them is the last of another cell; about
+    ``test_fraction`` of each cell is tested. With ``holdout`` those patients, and no others, are the test. Patients in
+    ``known`` stay where it has them. The same input and seed give the same split.
     """
+    known = known or {}
     held = set(holdout)
     unknown = sorted(held - set(cells))
     if unknown:
-        raise MedvarError(f"Held-out patients {unknown} are not in the data; the patients are {sorted(cells)}.")
+        raise MedvarError(f"Held-out patients {unknown} are not in the data; the patients are {listed(sorted(cells))}.")
     if not 0.0 <= test_fraction < 1.0:
         raise MedvarError(f"test_fraction is a number from 0 to below 1, but got {test_fraction}.")
-    members: dict[Cell, list[str]] = {}
-    for patient in sorted(cells):
-        for cell in sorted(set(cells[patient])):
-            members.setdefault(cell, []).append(patient)
-    test = set(held)
-    if not held and test_fraction > 0:
-        generator = np.random.Generator(np.random.Philox(seed))
-        for cell in sorted(members):
-            patients = members[cell]
-            order = [patients[i] for i in generator.permutation(len(patients))]
-            wanted = min(max(1, round(test_fraction * len(patients))), len(patients) - 1)
-            for patient in order:
-                if sum(one in test for one in patients) >= wanted:
-                    break
-                if patient not in test and _may_leave(patient, cells, members, test):
-                    test.add(patient)
+    test = {patient for patient in cells if known.get(patient, "test" if patient in held else "train") == "test"}
+    if not held:
+        test |= _drawn({patient: set(cells[patient]) for patient in cells}, test, set(known), test_fraction, seed)
+    split = {patient: "test" if patient in test else "train" for patient in sorted(cells)}
+    return split, remarks_on(cells, split, test_fraction)
+
+
+def remarks_on(cells: Mapping[str, Iterable[Cell]], split: Mapping[str, str], test_fraction: float) -> list[str]:
+    """Which cells are not trained on, and, where a test was asked for, which are not tested."""
     remarks = []
-    for cell, patients in sorted(members.items()):
-        tested = [patient for patient in patients if patient in test]
-        if len(tested) == len(patients):
+    for cell, patients in sorted(_members(cells).items()):
+        tested = sum(split[patient] == "test" for patient in patients)
+        if tested == len(patients):
             remarks.append(f"{' '.join(cell)}: every patient is held out, so nothing of it is trained on")
         elif not tested and test_fraction > 0:
             why = "it has one patient only" if len(patients) == 1 else "none of its patients is held out"
             remarks.append(f"{' '.join(cell)}: not tested, {why}")
-    return {patient: "test" if patient in test else "train" for patient in sorted(cells)}, remarks
+    return remarks
 
 
-def _may_leave(
-    patient: str, cells: Mapping[str, Iterable[Cell]], members: dict[Cell, list[str]], test: set[str]
-) -> bool:
-    """Whether each of the patient's cells keeps somebody to train on without them."""
-    return all(any(other != patient and other not in test for other in members[cell]) for cell in set(cells[patient]))
+def _drawn(
+    cells: Mapping[str, set[Cell]], test: set[str], settled: set[str], test_fraction: float, seed: int
+) -> set[str]:
+    """Patients to test besides ``test``, none of them ``settled``."""
+    members = _members(cells)
+    tested = Counter(cell for patient in test for cell in cells[patient])
+    drawn: set[str] = set()
+    generator = np.random.Generator(np.random.Philox(seed))
+    for cell in sorted(members):
+        patients = members[cell]
+        wanted = 0 if test_fraction == 0 else min(max(1, round(test_fraction * len(patients))), len(patients) - 1)
+        for place in generator.permutation(len(patients)):
+            if tested[cell] >= wanted:
+                break
+            patient = patients[place]
+            free = patient not in test and patient not in drawn and patient not in settled
+            if free and all(tested[other] < len(members[other]) - 1 for other in cells[patient]):
+                drawn.add(patient)
+                tested.update(cells[patient])
+    return drawn
+
+
+def _members(cells: Mapping[str, Iterable[Cell]]) -> dict[Cell, list[str]]:
+    """Cell → its patients, in order."""
+    members: dict[Cell, list[str]] = {}
+    for patient in sorted(cells):
+        for cell in sorted(set(cells[patient])):
+            members.setdefault(cell, []).append(patient)
+    return members

@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 
 FloatArray = NDArray[np.float32]
 
+MINIMUM_SLICES = 3
+"""Of a scan, along each axis."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Volume:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 
-from medvar_engine.conditions import Condition
-from medvar_engine.data.dataset import SliceDataset
+from medvar_engine.data.dataset import Conditions, SliceDataset
 from medvar_engine.errors import MedvarError
 
 
@@ -19,10 +17,12 @@ class BalancedSampler:
     ``balance`` 0 draws every slice alike, 1 every cell alike.
     """
 
-    def __init__(self, conditions: Sequence[Condition], balance: float) -> None:
-        cells = [(c.modality, c.region, c.plane) for c in conditions]
-        sizes = Counter(cells)
-        weights = np.array([sizes[cell] ** -balance for cell in cells], dtype=np.float64)
+    def __init__(self, conditions: Conditions, balance: float) -> None:
+        cells = [(c.modality, c.region, c.plane) for c in conditions.kinds]
+        sizes: Counter[tuple[str | None, ...]] = Counter()
+        for cell, slices in zip(cells, np.bincount(conditions.codes).tolist(), strict=True):
+            sizes[cell] += slices
+        weights = np.array([sizes[cell] ** -balance for cell in cells], dtype=np.float64)[conditions.codes]
         self._cumulative = np.cumsum(weights / weights.sum())
 
     def draw(self, count: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,15 +14,15 @@ from torch import Tensor, nn
 
 from medvar_engine.conditions import Condition, LabelSpace
 from medvar_engine.data.dataset import SliceDataset
-from medvar_engine.errors import MedvarError
+from medvar_engine.data.shards.files import sha256
 from medvar_engine.models.files import load_tokenizer, save_transformer
 from medvar_engine.models.presets import transformer_preset
 from medvar_engine.models.sample import sample
 from medvar_engine.models.transformer import Transformer
-from medvar_engine.train.augment import augment
 from medvar_engine.train.batches import BalancedSampler, check_size, spread
 from medvar_engine.train.config import TrainConfig
 from medvar_engine.train.images import write_grid
+from medvar_engine.train.pyramids import Encoding, encoder_of, read_pyramids, write_pyramids
 
 SHOWN = 6  # samples a cell in a sample grid
 CELLS = 12  # cells in a sample grid
@@ -42,19 +40,19 @@ class TransformerStage:
         self.tokenizer = load_tokenizer(config.tokenizer).to(device).requires_grad_(False)
         check_size(train, self.tokenizer.config.image_size)
         self.schedule = self.tokenizer.schedule
-        self.label_space = LabelSpace.of(map(self._asked, train.conditions))
+        self.label_space = LabelSpace.of(map(self._asked, train.conditions.kinds))
         torch.manual_seed(config.seed)
         shape = transformer_preset(config.preset, self.tokenizer.config, self.label_space.sizes)
         if config.dropout is not None:
             shape = replace(shape, dropout=config.dropout)
         self.model: Transformer = Transformer(shape).to(device)
         variants = config.variants if config.augment else 1
-        self.pyramids = self._encode(train, variants, "train")  # (variants, N, L)
-        self.labels = self._labels(train.conditions)
-        self.held_out = self._encode(held_out, 1, "held-out")[0]
-        self.held_out_labels = self._labels(held_out.conditions)
+        self.pyramids = self._pyramids(train, variants)  # (variants, N, L)
+        self.labels = self._labels(train.conditions.kinds)[train.conditions.codes]
+        self.held_out = self._pyramids(held_out, 1)[0]
+        self.held_out_labels = self._labels(held_out.conditions.kinds)[held_out.conditions.codes]
         self.sampler = BalancedSampler(train.conditions, config.balance)
-        self.cells = sorted({(c.modality, c.region, c.plane) for c in train.conditions}, key=str)
+        self.cells = sorted({(c.modality, c.region, c.plane) for c in train.conditions.kinds}, key=str)
 
     def loss(self, step: int, rng: np.random.Generator) -> tuple[Tensor, dict[str, float]]:
         """Mean cross-entropy over tokens, and that of each scale."""
@@ -90,6 +88,10 @@ class TransformerStage:
         figures |= {f"held_out_loss_scale_{k}": part.mean().item() for k, part in enumerate(self._scales(losses))}
         self._show(model, folder)
         return figures
+
+    def held_out_loss(self, figures: Mapping[str, float]) -> float:
+        """What is to fall."""
+        return figures["held_out_loss"]
 
     def save(self, model: nn.Module, path: Path) -> None:
         """Write the transformer and its label space as one file."""
@@ -135,42 +137,18 @@ class TransformerStage:
             rows.append(known.encode(Condition(**values)))
         return torch.tensor(rows, dtype=torch.int64)
 
-    def _encode(self, data: SliceDataset, variants: int, name: str) -> npt.NDArray[np.uint16]:
-        """Token pyramids ``(variants, N, L)``, the first variant of the slices as they are; kept for the next start."""
-        assert self.config.tokenizer is not None
-        values = {
-            "tokenizer": hashlib.sha256(self.config.tokenizer.read_bytes()).hexdigest(),
-            "slices": hashlib.sha256((self.config.data / "manifest.json").read_bytes()).hexdigest(),
-            "variants": variants,
-            "seed": self.config.seed,
-            "count": len(data),
-        }
-        made_of = json.dumps(values)
-        path = self.config.out / f"pyramids-{name}.npy"
-        note = path.with_suffix(".json")
-        if path.is_file() and note.is_file() and note.read_text(encoding="utf-8") == made_of:
-            return np.load(path, mmap_mode="r")  # type: ignore[no-any-return]
-        pyramids = np.empty((variants, len(data), self.schedule.tokens), dtype=np.uint16)
-        for variant in range(variants):
-            for start in range(0, len(data), 64):
-                index = np.arange(start, min(start + 64, len(data)))
-                images = torch.from_numpy(data.batch(index)).to(self.device)
-                if variant:
-                    torch.manual_seed((self.config.seed * 1_000_003 + variant) * 1_000_003 + start)
-                    images = augment(images)
-                with torch.no_grad():
-                    pyramids[variant, index] = torch.cat(self.tokenizer.encode(images), 1).cpu().numpy()
-        temporary = path.with_name(f".{path.name}.tmp.npy")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            note.unlink(missing_ok=True)
-            np.save(temporary, pyramids)
-            os.replace(temporary, path)
-            note.write_text(made_of, encoding="utf-8")
-        except OSError as error:
-            raise MedvarError(
-                f"Cannot write {path}: {error.strerror or error}. Free some room and start again."
-            ) from error
-        finally:
-            temporary.unlink(missing_ok=True)
-        return pyramids
+    def _pyramids(self, data: SliceDataset, variants: int) -> npt.NDArray[np.uint16]:
+        """Those encoded beforehand, or else encoded now and kept for the next start."""
+        config = self.config
+        assert config.tokenizer is not None
+        if config.pyramids is not None:
+            return read_pyramids(config.pyramids, data, config.tokenizer, variants)
+        encoding = Encoding(
+            data,
+            lambda: encoder_of(self.tokenizer),
+            sha256(config.tokenizer),
+            variants,
+            config.seed,
+            str(self.device),
+        )
+        return write_pyramids(config.out, encoding)

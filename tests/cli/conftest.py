@@ -28,8 +28,12 @@ Medvar = Callable[..., Run]
 
 
 @pytest.fixture
-def medvar(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Medvar:
-    """Call a verb in this process; a traceback would be an exception here."""
+def medvar(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path_factory: pytest.TempPathFactory
+) -> Medvar:
+    """Call a verb in this process; a traceback would be an exception here. Keys are not put into your own settings."""
+    key = tmp_path_factory.mktemp("settings") / "patient.key"
+    monkeypatch.setattr("medvar_engine.data.privacy.default_key_path", lambda: key)
 
     def run(*arguments: object) -> Run:
         monkeypatch.setattr(sys, "argv", ["medvar", *map(str, arguments)])

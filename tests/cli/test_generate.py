@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from medvar_engine.backends.onnx import OnnxBackend
+from medvar_engine.bundle import manifest_digest
 from medvar_engine.conditions import Condition
 from medvar_engine.generator import Generator
 from medvar_engine.sampling import Sampling
@@ -200,6 +201,7 @@ def test_very_many_labels(medvar: Callable[..., Any], tiny_bundle: Path, tmp_pat
     copy = shutil.copytree(tiny_bundle, tmp_path / "copy")
     manifest = json.loads((copy / "bundle.json").read_text())
     manifest["labels"]["dataset"] = [f"class-{i:03}" for i in range(1000)]
+    manifest["digest"] = manifest_digest(manifest)
     (copy / "bundle.json").write_text(json.dumps(manifest))
     info = medvar("info", copy)
     assert "class-000, class-001, class-002, …, class-999 (1000 names)" in info.out

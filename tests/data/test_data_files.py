@@ -17,9 +17,11 @@ from medvar_engine.errors import MedvarError
 
 
 def read(path: Path, **options: Any) -> list[Volume]:
-    (one,), refusals = find_series(path)
-    assert not refusals
-    return list(one.load(**options))
+    """The volumes of one file, whether its header is refused when it is found or its voxels when they are loaded."""
+    found, refusals = find_series(path)
+    for refusal in refusals:
+        raise MedvarError(str(refusal))
+    return [volume for one in found for volume in one.load(**options)]
 
 
 @pytest.mark.parametrize("codes", ["RAS", "LPS", "LAS", "PIR", "ASL", "SRP", "IPL"])

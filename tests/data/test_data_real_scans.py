@@ -6,11 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 
 from medvar_engine.data.dataset import SliceDataset
 from medvar_engine.data.index import find_row, read_index
 from medvar_engine.data.prepare import prepare
 from medvar_engine.data.read import Series, find_series
+from medvar_engine.data.recipe import Recipe
+from medvar_engine.data.split import SplitRule
 from medvar_engine.data.volume import Volume
 from medvar_engine.errors import MedvarError
 
@@ -70,9 +73,15 @@ def test_cine_without_geometry(found: list[Series]) -> None:
     assert volume.array.shape == (256, 256, 16)
 
 
-def test_lidc_is_one_scan_in_hounsfield_units(found: list[Series]) -> None:
-    """Breaks for LIDC-IDRI: a frame of reference per slice, and air that must be near -1000 HU."""
+@pytest.fixture(scope="module")
+def chest_ct(found: list[Series]) -> Volume:
     (volume,) = load(found, "lidc_0314")
+    return volume
+
+
+def test_lidc_is_one_scan_in_hounsfield_units(chest_ct: Volume) -> None:
+    """Breaks for LIDC-IDRI: a frame of reference per slice, and air that must be near -1000 HU."""
+    volume = chest_ct
     assert volume.array.shape == (512, 512, 138)
     assert volume.spacing == pytest.approx((0.78125, 0.78125, 2.0), abs=1e-4)
     values, counts = np.unique(volume.array[::8, ::8, ::8], return_counts=True)
@@ -92,7 +101,8 @@ def test_truncated_compressed_files(tmp_path: Path) -> None:
 
 def test_prostate_study(tmp_path: Path) -> None:
     """Breaks for DICOM without an index: three series of one person, each in its own plane, region from the header."""
-    manifest = prepare(SCANS / "prostate_mr", tmp_path / "out", size=64, holdout=["ProstateX-0001"])
+    split = SplitRule(holdout=("ProstateX-0001",))
+    manifest = prepare(SCANS / "prostate_mr", tmp_path / "out", Recipe(64), split=split)
     assert not manifest.refused
     counted = {(one["plane"], one["split"]): one["slices"] for one in manifest.counts}
     assert counted == {
@@ -120,3 +130,15 @@ def test_nifti_and_nrrd(found: list[Series]) -> None:
         (volume,) = load(found, name)
         assert volume.array.shape == shape
         assert (np.diag(volume.affine)[:3] > 0).all()
+
+
+def test_chest_ct_is_the_same_as_simpleitk(chest_ct: Volume) -> None:
+    """Breaks for whoever compares with another reader: HU and places must be the same, to the last bit."""
+    volume = chest_ct
+    reader = sitk.ImageSeriesReader()
+    reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(volume.source.parent)))
+    image = sitk.DICOMOrient(reader.Execute(), "RAS")
+    np.testing.assert_array_equal(volume.array, sitk.GetArrayFromImage(image).T.astype(np.float32))
+    for corner in ([0, 0, 0], [side - 1 for side in volume.array.shape]):
+        lps = np.array(image.TransformIndexToPhysicalPoint(corner))
+        np.testing.assert_allclose((volume.affine @ [*corner, 1])[:3], lps * [-1, -1, 1], atol=1e-3)

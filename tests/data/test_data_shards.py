@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import errno
 import json
-import pickle
+import os
 import tempfile
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from medvar_engine.conditions import Condition
-from medvar_engine.data import shards
 from medvar_engine.data.codes import decode, encode
 from medvar_engine.data.dataset import SliceDataset
 from medvar_engine.data.facts import SliceFacts
-from medvar_engine.data.shards import MANIFEST, TABLE, Manifest, ShardWriter, verify
+from medvar_engine.data.shards import MANIFEST, TABLE, Manifest, ShardFolder, ShardWriter, verify
+from medvar_engine.data.shards.table import BATCH_ROWS
 from medvar_engine.errors import MedvarError
 
 ABOUT: dict[str, Any] = {
@@ -90,7 +91,7 @@ ROW = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(st.lists(ROW, min_size=1, max_size=7), st.integers(1, 4))
 def test_folder_round_trip(rows: list[dict[str, Any]], per_shard: int) -> None:
     """Breaks for names with commas, quotes, line breaks and umlauts, and at the borders of shards."""
@@ -111,32 +112,41 @@ def test_folder_round_trip(rows: list[dict[str, Any]], per_shard: int) -> None:
         assert sum(one["slices"] for one in dataset.manifest.sources) == len(rows)
 
 
-def test_dataset(tmp_path: Path) -> None:
-    """Breaks for training: images, conditions and splits must belong together."""
-    images = write(tmp_path / "a")
-    dataset = SliceDataset(tmp_path / "a", split="train")
-    assert (len(dataset), dataset.size) == (3, 8)
-    image, condition = dataset[1]
-    assert (image.shape, image.dtype) == ((1, 8, 8), np.float32)
-    np.testing.assert_allclose(image[0], images[2], atol=1.7e-5)
-    assert condition == Condition("MR", "brain", "axial", "set")
-    batch = dataset.batch([2, 0, 2])
-    assert (batch.shape, batch.dtype) == ((3, 1, 8, 8), np.float32)
-    np.testing.assert_array_equal(batch[1], dataset[0][0])
-    np.testing.assert_array_equal(batch[0], dataset[2][0])
-    assert len(SliceDataset(tmp_path / "a", split="test")) == 2
-    assert len(list(SliceDataset(tmp_path / "a"))) == 5
-    with pytest.raises(MedvarError, match="split"):
-        SliceDataset(tmp_path / "a", split="validation")
+def test_table_is_plain_arrow(tmp_path: Path) -> None:
+    """Breaks for other tools, which read the table without us; and for memory, if it were compressed or read whole."""
+    write(tmp_path / "a")
+    with pa.memory_map(str(tmp_path / "a" / TABLE)) as file:
+        before = pa.total_allocated_bytes()
+        table = pa.ipc.open_file(file).read_all()
+        assert pa.total_allocated_bytes() == before
+    assert table["patient"].to_pylist() == ["p0", "p1", "p0", "p1", "p0"]
+    assert table["contrast"].to_pylist() == [None] * 5
+    assert table["shard"].to_pylist() == [0, 0, 1, 1, 2]
+    assert table.schema.field("region").type == pa.dictionary(pa.int32(), pa.utf8())
+    assert table.schema.field("fingerprint").type == pa.binary(32)
 
 
-def test_dataset_travels_to_workers_without_its_images(tmp_path: Path) -> None:
-    """Breaks for data loaders with workers: a pickled memory map would copy every image."""
-    write(tmp_path / "a", count=200, size=32)
-    dataset = SliceDataset(tmp_path / "a", split="train")
-    packed = pickle.dumps(dataset)
-    assert len(packed) < 1000
-    np.testing.assert_array_equal(pickle.loads(packed).batch([3]), dataset.batch([3]))
+def test_many_rows(tmp_path: Path) -> None:
+    """Breaks for large sets: rows are gathered into batches on the way, and none may be lost or doubled."""
+    count = BATCH_ROWS + 1500
+    with ShardWriter(tmp_path / "a", 1, shard_slices=5000) as writer:
+        for start in range(0, count, 700):
+            numbers = range(start, min(start + 700, count))
+            codes = np.array([number % 65536 for number in numbers], np.uint16).reshape(-1, 1, 1)
+            facts = [SliceFacts(**ABOUT | {"patient": f"p{n % 9}", "position_mm": float(n)}) for n in numbers]
+            writer.add(codes, facts)
+        assert writer.cells == {f"p{n}": {("MR", "brain")} for n in range(9)}
+        writer.finish(dict.fromkeys(writer.cells, "train"))
+    verify(tmp_path / "a")
+    folder = ShardFolder.open(tmp_path / "a")
+    assert folder.table["position_mm"].to_pylist() == list(range(count))
+    images = np.concatenate([folder.shard(number) for number in range(2)])[:, 0, 0]
+    np.testing.assert_array_equal(images, np.arange(count) % 65536)
+    assert [row.position_mm for row in SliceDataset(tmp_path / "a").rows] == list(range(count))
+    tracemalloc.start()
+    dataset = SliceDataset(tmp_path / "a")
+    assert tracemalloc.get_traced_memory()[0] < 200_000 + 40 * len(dataset)  # objects would take ten times as much
+    tracemalloc.stop()
 
 
 def test_exception_leaves_nothing(tmp_path: Path) -> None:
@@ -147,16 +157,34 @@ def test_exception_leaves_nothing(tmp_path: Path) -> None:
     assert leftovers(tmp_path) == []
 
 
-@pytest.mark.parametrize("at", ["_flush_to_disk", "_replace_folder", "_sha256"])
+@pytest.mark.parametrize("at", ["os.fsync", "os.replace", "pathlib.Path.rename", "hashlib.file_digest"])
 def test_full_disk_leaves_nothing_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: str) -> None:
     """Breaks for full disks, whenever the space runs out."""
 
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(shards, at, full)
+    monkeypatch.setattr(at, full)
     with pytest.raises(MedvarError, match="No space left"):
         write(tmp_path / "a")
+    assert leftovers(tmp_path) == []
+
+
+def test_nothing_follows_a_failed_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Breaks for whoever goes on after an error: images and rows would no longer belong together, silently."""
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with ShardWriter(tmp_path / "a", 8, shard_slices=1) as writer:
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fsync", full)
+            with pytest.raises(MedvarError, match="No space left"):
+                writer.add(np.zeros((1, 8, 8), np.uint16), [SliceFacts(**ABOUT)])
+        with pytest.raises(MedvarError, match="could not be written before"):
+            writer.add(np.zeros((1, 8, 8), np.uint16), [SliceFacts(**ABOUT)])
+        with pytest.raises(MedvarError, match="could not be written before"):
+            writer.finish({"p1": "train"})
     assert leftovers(tmp_path) == []
 
 
@@ -204,6 +232,19 @@ def test_wrong_image_is_refused(tmp_path: Path) -> None:
             encode(np.full((8, 8), np.nan, np.float32))
 
 
+@pytest.mark.parametrize("wrong", [{"series": "\ud800"}, {"fingerprint": bytes(31)}, {"unit": None}, {"low": "x"}])
+def test_wrong_facts_are_refused(tmp_path: Path, wrong: dict[str, Any]) -> None:
+    """Breaks for file names that are no text: one such scan must not cost all others, nor leave its images behind."""
+    with ShardWriter(tmp_path / "a", 8) as writer:
+        with pytest.raises(MedvarError, match=next(iter(wrong))):
+            writer.add(np.ones((1, 8, 8), np.uint16), [SliceFacts(**ABOUT | wrong)])
+        writer.add(np.zeros((1, 8, 8), np.uint16), [SliceFacts(**ABOUT)])
+        with pytest.raises(MedvarError, match="p1"):
+            writer.finish({})
+        writer.finish({"p1": "train"})
+    assert SliceDataset(tmp_path / "a").codes(0).max() == 0
+
+
 def test_damage_is_told(tmp_path: Path) -> None:
     """Breaks for copied and half-copied data sets: the file that is wrong must be named."""
 
@@ -227,19 +268,75 @@ def test_damage_is_told(tmp_path: Path) -> None:
         ("images-00000.npy", None),
         ("images-00001.npy", (tmp_path / "good" / "images-00002.npy").read_bytes()),
         (TABLE, table[: len(table) // 2]),
-        (TABLE, table.replace(b"1.25", b"1.x5")),
-        (TABLE, table.replace(b",1,0,1,test", b",1,0,7,test")),
-        (TABLE, b"a,b\n1,2\n"),
+        (TABLE, table[:-1]),
+        (TABLE, b""),
+        (TABLE, b"index,shard\n0,0\n"),
         (TABLE, None),
         (MANIFEST, manifest[:50].encode()),
         (MANIFEST, b"[]"),
-        (MANIFEST, manifest.replace('"schema_version": 1', '"schema_version": 99').encode()),
+        (MANIFEST, manifest.replace('"schema_version": 2', '"schema_version": 99').encode()),
+        (MANIFEST, manifest.replace('"slices.arrow"', '"../slices.arrow"').encode()),
+        (MANIFEST, manifest.replace('"images-00001.npy"', '"images-00000.npy"').encode()),
+        (MANIFEST, manifest.replace('"p0": "train"', '"p0": "both"').encode()),
+        (MANIFEST, manifest.replace('"p0": "train",', "").encode()),
         (MANIFEST, None),
     ]
     for case, (name, content) in enumerate(cases):
         folder = damaged(case, name, content)
-        with pytest.raises(MedvarError, match=r"images-0000|slices|manifest"):
-            SliceDataset(folder)
+        for door in (SliceDataset, verify):
+            with pytest.raises(MedvarError, match=r"images-0000|slices|manifest"):
+                door(folder)
+
+
+def test_damaged_tables_do_no_harm(tmp_path: Path) -> None:
+    """Breaks for tables from strangers: a wrong number in one must be an error, not a crash or a foreign byte."""
+    write(tmp_path / "a", count=40)
+    table = (tmp_path / "a" / TABLE).read_bytes()
+    rng = np.random.default_rng(0)
+    refused = 0
+    for _ in range(80):
+        content = bytearray(table)
+        for place in rng.integers(0, len(content), 3):
+            content[place] = rng.integers(256)
+        (tmp_path / "a" / TABLE).write_bytes(content)
+        try:
+            assert len(list(SliceDataset(tmp_path / "a").rows)) == 40
+        except MedvarError:
+            refused += 1
+        with pytest.raises(MedvarError, match=TABLE):
+            verify(tmp_path / "a")
+    assert refused > 10
+
+
+def test_rows_outside_the_shards(tmp_path: Path) -> None:
+    """Breaks for tables made by other tools: a row that points nowhere is an error before training begins."""
+    write(tmp_path / "a")
+    path = tmp_path / "a" / TABLE
+    table = ShardFolder.open(tmp_path / "a").table
+    for name, value in (("row", 2), ("row", -1), ("shard", 3), ("shard", -1)):
+        place = table.schema.get_field_index(name)
+        values = [value if i == 3 else old for i, old in enumerate(table[name].to_pylist())]
+        changed = table.set_column(place, table.schema.field(name), pa.array(values, pa.int32()))
+        with pa.OSFile(str(tmp_path / "new"), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
+            writer.write_table(changed)
+        (tmp_path / "new").replace(path)
+        with pytest.raises(MedvarError, match="slice 3 points outside"):
+            SliceDataset(tmp_path / "a")
+
+
+def test_folders_of_older_versions(tmp_path: Path) -> None:
+    """Breaks for whoever updates: what to do with slices prepared before must be said."""
+    (tmp_path / MANIFEST).write_text('{"size": 8, "schema_version": 1, "table_sha256": "ab"}')
+    with pytest.raises(MedvarError, match=r"schema_version is 1; .* reads 2. Prepare the data again"):
+        SliceDataset(tmp_path)
+
+
+def test_an_overwrite_that_was_killed(tmp_path: Path) -> None:
+    """Breaks for whoever loses power in the very moment: the old slices are there, and are to be found."""
+    write(tmp_path / "a")
+    (tmp_path / "a").rename(tmp_path / ".a-old-0123abcd")
+    with pytest.raises(MedvarError, match=r"\.a-old-0123abcd; give that folder its name back"):
+        SliceDataset(tmp_path / "a")
 
 
 def test_verify_finds_a_flipped_bit(tmp_path: Path) -> None:
@@ -251,15 +348,29 @@ def test_verify_finds_a_flipped_bit(tmp_path: Path) -> None:
     content[-3] ^= 1
     path.write_bytes(bytes(content))
     SliceDataset(tmp_path / "a")
-    with pytest.raises(MedvarError, match="images-00001"):
+    (tmp_path / "a" / "images-00002.npy").unlink()
+    with pytest.raises(MedvarError, match=r"images-00001\.npy is not as .*; images-00002\.npy cannot be read"):
         verify(tmp_path / "a")
+
+
+def test_verify_compares_the_manifest_with_the_slices(tmp_path: Path) -> None:
+    """Breaks for manifests edited by hand: a model card would tell of patients and slices that are not there."""
+    write(tmp_path / "a")
+    text = (tmp_path / "a" / MANIFEST).read_text()
+    for old, new, says in (
+        ('"p0": "train"', '"p0": "train", "p9": "test"', "p9 is in the split"),
+        ('"p0": "train"', '"p0": "test"', "counts"),
+    ):
+        (tmp_path / "a" / MANIFEST).write_text(text.replace(old, new))
+        with pytest.raises(MedvarError, match=says):
+            verify(tmp_path / "a")
 
 
 def test_manifest_is_plain_json(tmp_path: Path) -> None:
     """Breaks for other tools, which read the manifest without us."""
     write(tmp_path / "a")
     manifest = json.loads((tmp_path / "a" / MANIFEST).read_text(encoding="utf-8"))
-    assert manifest["schema_version"] == 1
+    assert manifest["schema_version"] == 2
     assert manifest["size"] == 8
     assert manifest["split"] == {"p0": "train", "p1": "test"}
     assert [shard["slices"] for shard in manifest["shards"]] == [2, 2, 1]

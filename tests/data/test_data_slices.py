@@ -7,6 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from medvar_engine.data.codes import encode
+from medvar_engine.data.duplicates import distinct
+from medvar_engine.data.fingerprint import fingerprint
 from medvar_engine.data.slices import SliceRules, cut, usable_planes, view
 from medvar_engine.data.volume import Volume
 from medvar_engine.errors import MedvarError
@@ -78,3 +81,28 @@ def test_unknown_plane(planes: tuple[str, ...]) -> None:
     """Breaks for typing errors on the command line."""
     with pytest.raises(MedvarError, match="the planes are axial, coronal, sagittal"):
         SliceRules(planes=planes)
+
+
+def test_repeats_are_dropped_and_neighbours_are_not() -> None:
+    """Breaks for cine, where one picture would be taught many times; and for thin slices, if too much goes."""
+    generator = np.random.default_rng(0)
+    first, other = (np.kron(generator.uniform(-1, 1, (16, 16)), np.ones((2, 2))).astype(np.float32) for _ in range(2))
+    noisy = first + generator.normal(0, 0.002, first.shape).astype(np.float32)
+    brighter = first + np.float32(0.2)  # the fingerprint does not see this
+    images = [first, noisy, other, brighter, first, first]
+    planes = ["axial", "axial", "axial", "axial", "coronal", "axial"]
+    fingerprints = [fingerprint(one) for one in images]
+    kept = distinct(np.stack([encode(one) for one in images]), fingerprints, planes, bits=4, difference=0.005)
+    assert kept == [0, 2, 3, 4]
+    assert distinct(np.stack([encode(one) for one in images]), fingerprints, planes, bits=0, difference=0.005) == list(
+        range(6)
+    )
+
+
+@pytest.mark.parametrize(
+    "rule", [{"max_anisotropy": 0.5}, {"min_side": 0}, {"min_foreground": -1}, {"duplicate_bits": 300}]
+)
+def test_rules_that_cannot_be(rule: dict[str, float]) -> None:
+    """Breaks for typing errors in a recipe: with a share of 8 instead of 0.08 no slice would be left."""
+    with pytest.raises(MedvarError, match=next(iter(rule))):
+        SliceRules(**rule)  # type: ignore[arg-type]

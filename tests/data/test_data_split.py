@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from medvar_engine.data.split import split_patients
+from medvar_engine.data.split import SplitRule, split_patients
 from medvar_engine.errors import MedvarError
 
 CELL = st.tuples(st.sampled_from(["CT", "MR"]), st.sampled_from(["brain", "chest", "heart"]))
@@ -61,3 +61,46 @@ def test_bad_input() -> None:
         split_patients({"a": [("CT", "chest")]}, holdout=["zz"])
     with pytest.raises(MedvarError, match="test_fraction"):
         split_patients({"a": [("CT", "chest")]}, test_fraction=1.5)
+
+
+@given(PATIENTS, PATIENTS, st.floats(0, 0.9), st.integers(0, 5))
+def test_patients_known_already_stay(
+    first: dict[str, set[tuple[str, str]]], more: dict[str, set[tuple[str, str]]], fraction: float, seed: int
+) -> None:
+    """Breaks for data that grows: a patient trained on last year must not be tested on this year."""
+    known, _ = split_patients(first, test_fraction=fraction, seed=seed)
+    split, _ = split_patients({**more, **first}, test_fraction=fraction, seed=seed, known=known)
+    assert {patient: split[patient] for patient in known} == known
+    assert set(split) == {*first, *more}
+    held_out, _ = split_patients({**more, **first}, holdout=first, known=known)
+    assert {patient: held_out[patient] for patient in known} == known
+
+
+def test_new_patients_are_drawn_until_the_share_is_right() -> None:
+    """Breaks for data that grows: the test would shrink to nothing of it, or new regions would not be tested."""
+    cells = {f"a{n}": [("CT", "chest")] for n in range(10)}
+    known, _ = split_patients(cells, test_fraction=0.2)
+    cells |= {f"b{n}": [("CT", "chest")] for n in range(10)} | {f"c{n}": [("MR", "brain")] for n in range(5)}
+    split, remarks = split_patients(cells, test_fraction=0.2, known=known)
+    tested = [patient for patient, side in split.items() if side == "test"]
+    assert [sum(patient[0] == letter for patient in tested) for letter in "abc"] == [2, 2, 1]
+    assert not remarks
+
+
+def test_a_split_by_data_set() -> None:
+    """Breaks for figures of each data set: a small one beside a large one would have no test patient."""
+    rule = SplitRule(0.1, strata=("modality", "region", "dataset"))
+    cells = {f"l{n:03}": [("CT", "chest", "large")] for n in range(100)}
+    cells |= {f"s{n}": [("CT", "chest", "small")] for n in range(3)}
+    split, _ = split_patients(cells, test_fraction=rule.test_fraction, seed=rule.seed)
+    assert [sum(split[patient] == "test" for patient in cells if patient[0] == letter) for letter in "ls"] == [10, 1]
+
+
+def test_the_rule_travels_in_the_recipe() -> None:
+    """Breaks for appended slices: new patients would be split otherwise than the old ones were."""
+    rule = SplitRule(0.25, 7, ("p1", "p2"), ("modality",))
+    assert SplitRule.of({"size": 8} | rule.to_dict()) == rule
+    assert SplitRule.of({"size": 8}) == SplitRule()
+    for wrong in ({"test_fraction": 1.0}, {"seed": -1}, {"strata": ("plane",)}):
+        with pytest.raises(MedvarError, match=next(iter(wrong)).split("_")[0][:4]):
+            SplitRule(**wrong)  # type: ignore[arg-type]

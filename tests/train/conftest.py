@@ -73,8 +73,7 @@ def write_slices(folder: Path, held_out: str = "MR", size: int = SIZE) -> Path:
                         )
                     ],
                 )
-        people = {row.patient for row in writer.rows}
-        writer.finish({person: "test" if person.startswith(held_out) else "train" for person in people})
+        writer.finish({person: "test" if person.startswith(held_out) else "train" for person in writer.cells})
     return folder
 
 

@@ -1,0 +1,111 @@
+"""GUI time of the plugin: a scale, the first preview, and scrubbing, against plain ``layer.data`` updates in one run.
+
+    xvfb-run -a -s "-screen 0 1400x900x24" python benchmarks/ui.py
+
+GUI time is what the window cannot use for anything else: the sum of the slots that show results, and of the redraws
+that follow. The peer is a bare Image layer of the same size that is given as many arrays.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+
+import napari
+import numpy as np
+from qtpy.QtWidgets import QApplication
+
+from napari_medvar.session import GenerationSession, Preview
+from napari_medvar.widget import MedvarWidget
+
+
+def settle(widget: MedvarWidget) -> None:
+    """Until nothing is going on."""
+    quiet = 0
+    while quiet < 20:
+        QApplication.processEvents()
+        time.sleep(0.005)
+        quiet = 0 if widget.busy else quiet + 1
+
+
+def timed(do: Callable[[], object]) -> float:
+    """Seconds of doing and of redrawing."""
+    start = time.perf_counter()
+    do()
+    QApplication.processEvents()
+    return time.perf_counter() - start
+
+
+def generation(widget: MedvarWidget, seed: int) -> tuple[float, float, float]:
+    """Seconds from the click to the first preview drawn, to the end, and those that the GUI had to work for it."""
+    widget.sampling.show_seed(seed)
+    QApplication.processEvents()
+    shown: list[float] = []
+    busy = [0.0]
+    original = widget.picture.show
+
+    def show(preview: Preview, *rest: object, **more: object) -> None:
+        original(preview, *rest, **more)
+        shown.append(0)
+
+    widget.picture.show = show  # type: ignore[method-assign]
+    first, clicked = 0.0, time.perf_counter()
+    widget.scales.generate_button.click()
+    busy[0] += time.perf_counter() - clicked
+    while widget.worker.running:
+        start = time.perf_counter()
+        QApplication.processEvents()
+        spent = time.perf_counter() - start
+        busy[0] += spent
+        if shown and not first:
+            first = time.perf_counter() - clicked
+        if spent < 1e-3:
+            time.sleep(1e-3)
+    whole = time.perf_counter() - clicked
+    widget.picture.show = original  # type: ignore[method-assign]
+    settle(widget)
+    return first, whole, busy[0]
+
+
+def main() -> None:
+    """Print the figures."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--runs", type=int, default=5)
+    runs = parser.parse_args().runs
+    viewer = napari.Viewer()
+    widget = MedvarWidget(viewer, GenerationSession())
+    viewer.window.add_dock_widget(widget, name="MedVAR Generate")
+    settle(widget)
+    assert widget.session.model is not None
+    scales = len(widget.session.model.bundle.schedule)
+    size = widget.session.model.bundle.image_size
+
+    first_run = generation(widget, 1)
+    later = [generation(widget, 2 + i) for i in range(runs)]
+    scrub = [timed(lambda k=i % scales: widget.scales.slider.setValue(k)) for i in range(5 * scales)]
+
+    for layer in viewer.layers:
+        layer.visible = False
+    plain = viewer.add_image(np.zeros((size, size), np.float32), contrast_limits=(0, 1))
+    settle(widget)
+    pictures = np.random.default_rng(0).random((scales, size, size), dtype=np.float32)
+    peer = statistics.median(
+        sum(timed(lambda p=picture: setattr(plain, "data", p)) for picture in pictures) for _ in range(runs)
+    )
+    peer_frames = 1 / (peer / scales)
+
+    first, whole, busy = (statistics.median(column) for column in zip(*later, strict=True))
+    frames = 1 / statistics.median(scrub)
+    print(f"shipped model, {scales} scales of {size}×{size}; median of {runs} runs")
+    print(f"click to first preview drawn: {first:.2f} s (very first run {first_run[0]:.2f} s; goal 0.5 s)")
+    print(f"click to finished picture: {whole:.2f} s")
+    print(f"GUI time a run: {busy:.2f} s, {busy / scales * 1000:.0f} ms a scale (goal 1 s for ten scales)")
+    print(f"plain layer.data updates: {peer:.2f} s a run; ratio {busy / peer:.2f}")
+    print(f"scrubbing: {frames:.1f} frames/s; plain updates {peer_frames:.1f}; ratio {frames / peer_frames:.2f}")
+    viewer.close()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,86 @@
+"""``medvar encode``: slices → token pyramids, once for all trainings of a transformer."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from medvar_engine.cli.console import needs, progress, tell
+
+if TYPE_CHECKING:
+    from medvar_engine.train.pyramids import Encode
+
+
+def encode(
+    slices: Annotated[Path, typer.Argument(help="Folder written by `medvar prepare`.")],
+    tokenizer: Annotated[Path, typer.Argument(help="A trained tokenizer (.safetensors), or a bundle's folder.")],
+    out: Annotated[Path, typer.Argument(help="Folder to write; what it holds already is not made again.")],
+    variants: Annotated[int, typer.Option(help="The slices as they are, and so many less one augmented.", min=1)] = 4,
+    seed: Annotated[int, typer.Option(help="Of the augmentation.", min=0, max=1_000_000)] = 0,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 …; auto takes CUDA when there.")] = "auto",
+    workers: Annotated[int, typer.Option(help="Processes that work at the same time.", min=1)] = 1,
+    cluster: Annotated[str | None, typer.Option(help="Address of a dask scheduler, tcp://host:8786.")] = None,
+) -> None:
+    """Encode every slice once, for `medvar train stage=transformer pyramids=OUT`.
+
+    Stopped at any point, the same command goes on where it was.
+    """
+    try:
+        from medvar_engine.data.dataset import SliceDataset
+        from medvar_engine.data.shards import Manifest
+        from medvar_engine.data.shards.files import sha256
+        from medvar_engine.models.files import load_tokenizer
+        from medvar_engine.train.batches import check_size
+        from medvar_engine.train.loop import pick_device
+        from medvar_engine.train.pyramids import Encoding, tokenizer_encoder, write_pyramids
+    except ImportError as error:
+        raise needs("train", error) from error
+    splits = [split for split in ("train", "test") if split in Manifest.read(slices).split.values()]
+    data = {split: SliceDataset(slices, split) for split in splits}
+    if tokenizer.is_dir():
+        from medvar_engine.bundle import read_bundle
+
+        bundle = read_bundle(tokenizer)
+        where, size, digest = "cpu", bundle.image_size, bundle.sha256["encode.onnx"]
+        open_encoder = functools.partial(
+            bundle_encoder, tokenizer, digest, device, 1 if workers > 1 or cluster else None
+        )
+        tell(
+            "note: tokens of a bundle are those of its own precision, not to the last bit those of the tokenizer it "
+            "was exported from; `medvar train` asks for the latter."
+        )
+    else:
+        where, size, digest = str(pick_device(device)), load_tokenizer(tokenizer).config.image_size, sha256(tokenizer)
+        open_encoder = functools.partial(tokenizer_encoder, tokenizer, digest, where)
+    with progress() as bar:
+        for split, part in data.items():
+            check_size(part, size)
+            task = bar.add_task(split, total=len(part))
+
+            def advance(what: str, done: int, total: int, task: object = task) -> None:
+                bar.update(task, description=what, completed=done, total=total)  # type: ignore[arg-type]
+
+            encoding = Encoding(part, open_encoder, digest, variants if split == "train" else 1, seed, where)
+            try:
+                pyramids = write_pyramids(out, encoding, workers=workers, cluster=cluster, progress=advance)
+            except KeyboardInterrupt:
+                tell(f"{out} is not complete. Run the same command again to go on from here.")
+                raise
+            bar.update(task, completed=len(part))
+            tell(f"{split}: {len(part)} slices × {len(pyramids)} variants of {pyramids.shape[2]} tokens")
+    typer.echo(out)
+
+
+@functools.lru_cache(maxsize=1)
+def bundle_encoder(bundle: Path, digest: str, device: str, threads: int | None) -> Encode:
+    """The encode graph, of that sha256, of a bundle, kept for the next unit of work in this process."""
+    import numpy as np
+
+    from medvar_engine.backends.onnx import OnnxBackend
+    from medvar_engine.bundle import read_bundle
+
+    backend = OnnxBackend(read_bundle(bundle), device=device, threads=threads)
+    return lambda images: np.concatenate(backend.encode(images), axis=1)

@@ -1,0 +1,1 @@
+"""Prepared slices in the formats of other training libraries."""

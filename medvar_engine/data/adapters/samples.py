@@ -1,0 +1,54 @@
+"""Slices on their way to another format: in random order, the same each time."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from medvar_engine.data.codes import CodeArray
+from medvar_engine.data.dataset import SliceDataset
+from medvar_engine.data.shards import Manifest, SliceRow
+
+Progress = Callable[[str, int, int], None]
+"""Called with what is being written, how many slices are done, and how many there are."""
+
+_EVERY = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """A slice (H, W) of uint16 codes, its number in the table, its split, and its facts as one JSON object."""
+
+    number: int
+    split: str
+    codes: CodeArray
+    facts: str
+
+
+def samples(dataset: SliceDataset, progress: Progress | None) -> Iterator[Sample]:
+    """Every slice once. Shuffled, since readers of a stream can mix only what lies near to each other."""
+    order = np.random.Generator(np.random.Philox(0)).permutation(len(dataset))
+    for done, number in enumerate(order.tolist()):
+        if progress is not None and done % _EVERY == 0:
+            progress("writing", done, len(order))
+        row = dataset.rows[number]
+        yield Sample(number, row.split, dataset.codes(number), json.dumps(_plain(row), ensure_ascii=False))
+    if progress is not None:
+        progress("done", len(order), len(order))
+
+
+def write_about(folder: Path, manifest: Manifest) -> None:
+    """What the manifest says of the slices, for licences must go where they go."""
+    about = {name: value for name, value in asdict(manifest).items() if name not in ("shards", "table")}
+    text = json.dumps(about, indent=1, ensure_ascii=False)
+    (folder / "about.json").write_text(text, encoding="utf-8")
+
+
+def _plain(row: SliceRow) -> dict[str, Any]:
+    values = {name: value for name, value in asdict(row).items() if name not in ("shard", "row")}
+    return values | {"fingerprint": row.fingerprint.hex()}

@@ -1,0 +1,152 @@
+"""Parts: what each series gave, kept in a hidden folder beside the result until all series are done.
+
+A part is ``KEY.json``, and ``KEY.npy`` with the codes unless the series was refused. The key stands for everything that
+the slices depend on, so a part that is there need not be made again, whoever made it and when.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import platform
+import uuid
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from filelock import FileLock, Timeout
+
+from medvar_engine.data.facts import SliceFacts
+from medvar_engine.data.identity import Identity
+from medvar_engine.data.read import Series
+from medvar_engine.data.recipe import Recipe
+from medvar_engine.data.series_slices import SeriesSlices, relative, slices_of
+from medvar_engine.data.shards.files import flush_to_disk, replace_file, sha256, writing
+from medvar_engine.errors import MedvarError
+
+SCHEMA_VERSION = 1  # raised whenever the same series would give other slices
+_KEPT = "what is finished is kept: free some room, and run the same again to go on"
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """One series to be made into a part in ``folder``. Plain values, so another process can do it."""
+
+    series: Series
+    identity: Identity
+    recipe: Recipe
+    source: Path
+    folder: Path
+
+    @property
+    def key(self) -> str:
+        """sha256 over the series, its files as they are now, its identity, the recipe and this code's version."""
+        series = self.series
+        names = (*series.paths, *series.data_files)
+        made_of = {
+            "schema": SCHEMA_VERSION,
+            "series": series.uid,
+            "names": [relative(path, self.source) for path in names],
+            "files": [_state(path) for path in (names if series.archive is None else (series.archive,))],
+            "identity": asdict(self.identity),
+            "recipe": self.recipe.digest(),
+        }
+        return hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """How one series ended: so many slices in the part ``key``, or refused, and why."""
+
+    key: str
+    slices: int
+    refused: str | None = None
+
+
+@contextlib.contextmanager
+def parts_folder(out: Path) -> Iterator[Path]:
+    """The folder of the parts of ``out``, for one process at a time; what is in it stays.
+
+    Raises `MedvarError` when another process holds it. A process that has ended, however it did, holds nothing.
+    """
+    folder = out.absolute().parent / f".{out.name}.parts"
+    holder = folder / "holder"
+    with contextlib.ExitStack() as held:
+        with writing(out, "it is as it was"):
+            folder.mkdir(parents=True, exist_ok=True)
+            try:
+                held.enter_context(FileLock(folder / ".lock", timeout=0))
+            except Timeout as error:
+                who = holder.read_text(encoding="utf-8") if holder.is_file() else "another process"
+                raise MedvarError(f"{out} is being written by {who}; wait until that has ended.") from error
+            holder.write_text(f"process {os.getpid()} on {platform.node()}", encoding="utf-8")
+        yield folder
+
+
+def make_part(work: Work) -> Part:
+    """Make the part of one series, unless it is there. A series that cannot be used gives a part that says why.
+
+    Raises `MedvarError` when the part cannot be written.
+    """
+    key = work.key
+    if (done := finished(work.folder, key)) is not None:
+        return done
+    try:
+        found = slices_of(work.series, work.identity, work.recipe, work.source)
+    except MedvarError as error:
+        return _write(work.folder, key, {"refused": str(error)})
+    with writing(work.folder, _KEPT):
+        temporary = work.folder / f"{key}.{uuid.uuid4().hex}.tmp"
+        try:
+            with temporary.open("wb") as file:
+                np.save(file, found.codes, allow_pickle=False)
+                flush_to_disk(file)
+            digest = sha256(temporary)
+            os.replace(temporary, work.folder / f"{key}.npy")
+        finally:
+            temporary.unlink(missing_ok=True)
+    facts = [asdict(one) | {"fingerprint": one.fingerprint.hex()} for one in found.facts]
+    return _write(work.folder, key, {"sha256": digest, "facts": facts, "remarks": list(found.remarks)})
+
+
+def finished(folder: Path, key: str) -> Part | None:
+    """The part when it is there and whole."""
+    try:
+        values = json.loads((folder / f"{key}.json").read_bytes())
+        if "refused" in values:
+            return Part(key, 0, str(values["refused"]))
+        return Part(key, len(values["facts"])) if sha256(folder / f"{key}.npy") == values["sha256"] else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def read_part(folder: Path, part: Part) -> SeriesSlices:
+    """The slices of a part that is not a refusal; the codes are a memory map."""
+    try:
+        values = json.loads((folder / f"{part.key}.json").read_bytes())
+        codes = np.load(folder / f"{part.key}.npy", mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise MedvarError(
+            f"A part in {folder} was changed by someone else ({error}). Run the same again to make it anew."
+        ) from error
+    facts = (SliceFacts(**one | {"fingerprint": bytes.fromhex(one["fingerprint"])}) for one in values["facts"])
+    return SeriesSlices(codes, tuple(facts), tuple(values["remarks"]))
+
+
+def _write(folder: Path, key: str, values: dict[str, Any]) -> Part:
+    with writing(folder, _KEPT):
+        replace_file(folder / f"{key}.json", json.dumps(values).encode())
+    return Part(key, len(values.get("facts", ())), values.get("refused"))
+
+
+def _state(path: Path) -> tuple[int, int] | None:
+    """Size and time of the last change; None of a file that is gone, which reading it will tell."""
+    try:
+        about = path.stat()
+    except OSError:
+        return None
+    return about.st_size, about.st_mtime_ns

@@ -1,0 +1,119 @@
+"""Pseudonyms for patients and series: keyed hashes. Whoever has the key can link them again, and nobody else."""
+
+from __future__ import annotations
+
+import hmac
+import os
+import secrets
+import stat
+import sys
+import unicodedata
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from medvar_engine.errors import MedvarError
+
+KEY_BYTES = 32
+MINIMUM_KEY_BYTES = 16
+_DIGITS = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Pseudonyms:
+    """Names → pseudonyms by HMAC-SHA256 (RFC 2104), shortened to 48 bits: 10,000 people share one with p < 1e-6.
+
+    The same key and the same name give the same pseudonym, on every machine. The kind of a name is part of what is
+    hashed, so a patient and a series of the same name cannot be told to be so.
+
+    >>> Pseudonyms(bytes(32)).patient("Doe^Jane")
+    'p-a1c53df65da0'
+    """
+
+    key: bytes = field(repr=False)
+
+    def __post_init__(self) -> None:
+        if len(self.key) < MINIMUM_KEY_BYTES:
+            raise MedvarError(f"The key has {len(self.key)} bytes; {MINIMUM_KEY_BYTES} or more are needed.")
+
+    def patient(self, name: str) -> str:
+        """``p-`` and 12 digits for a patient's id or name."""
+        return f"p-{self._hash('patient', name)}"
+
+    def series(self, name: str) -> str:
+        """``s-`` and 12 digits for a series' UID, or the path of a file, which may hold names."""
+        return f"s-{self._hash('series', name)}"
+
+    @property
+    def key_id(self) -> str:
+        """A name for the key that does not give it away, to say which key a data set was made with."""
+        return f"k-{self._hash('key', '')}"
+
+    def _hash(self, kind: str, name: str) -> str:
+        # Names are typed by people: the same letters in another Unicode form are the same name.
+        text = f"medvar {kind}\0{unicodedata.normalize('NFC', name.strip())}"
+        return hmac.digest(self.key, text.encode(), "sha256").hex()[:_DIGITS]
+
+
+def default_key_path() -> Path:
+    """Where the key lies unless another place is named: the user's folder for settings, by platform."""
+    if sys.platform == "win32":
+        base = Path(os.environ.get("APPDATA") or Path.home() / "AppData/Roaming")
+    elif sys.platform == "darwin":
+        base = Path.home() / "Library/Application Support"
+    else:
+        base = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
+    return base / "medvar" / "patient.key"
+
+
+def load_or_make_key(path: Path, *, outside: Path) -> bytes:
+    """The key in the file ``path``, made at random when there is none: 64 hexadecimal digits that only its owner reads.
+
+    Raises `MedvarError` when ``path`` lies in the folder ``outside``, the data set that is written and given away; when
+    others may read it; or when it holds no key.
+    """
+    if path.resolve().is_relative_to(outside.resolve()):
+        raise MedvarError(f"The key {path} would lie inside {outside}, and be given away with it; name another place.")
+    try:
+        if not path.exists():
+            _make_key(path)
+        return _read_key(path)
+    except OSError as error:
+        raise MedvarError(f"The key {path} cannot be read or made ({error.strerror or error}).") from error
+
+
+def _read_key(path: Path) -> bytes:
+    if not path.is_file():
+        raise MedvarError(f"The key {path} is no file.")
+    if os.name == "posix" and stat.S_IMODE(path.stat().st_mode) & 0o077:
+        raise MedvarError(f"The key {path} may be read by others, who could link patients; run: chmod 600 {path}")
+    with path.open("rb") as file:
+        text = file.read(4096)
+    try:
+        key = bytes.fromhex(text.decode("ascii"))
+    except ValueError:
+        key = b""
+    if len(key) < MINIMUM_KEY_BYTES:
+        raise MedvarError(
+            f"{path} holds no key: {2 * MINIMUM_KEY_BYTES} or more hexadecimal digits are expected. "
+            "Restore it, or name a new file; a new key gives all patients new pseudonyms."
+        )
+    return key
+
+
+def _make_key(path: Path) -> None:
+    """Write a key beside ``path``, then give it its name, unless another process was quicker."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    partial = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
+    try:
+        with open(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as file:
+            file.write(secrets.token_hex(KEY_BYTES) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        try:
+            os.link(partial, path)  # unlike a rename it never replaces a key
+        except FileExistsError:
+            pass
+        except OSError:  # a file system without links
+            partial.rename(path)
+    finally:
+        partial.unlink(missing_ok=True)

@@ -1,0 +1,115 @@
+"""Read NIfTI-1 and NIfTI-2 (nibabel): ``.nii``, ``.nii.gz``, and the pair ``.hdr`` with ``.img``."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import math
+import zlib
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+from numpy.typing import NDArray
+
+from medvar_engine.data.limits import DEFLATE_RATIO, check_claim
+from medvar_engine.errors import MedvarError
+
+NIFTI_SUFFIXES = (".nii", ".nii.gz", ".hdr")
+
+_HEADER_OF_SIZE = {348: nib.Nifti1Header, 540: nib.Nifti2Header}
+_MAGIC = {b"n+1", b"n+2", b"ni1", b"ni2"}
+_COMMENT = 6  # code of a header extension in plain text
+_LABEL_INTENT = 1002
+_LARGEST_EXTENSION = 64 * 2**20
+_MILLIMETRES = {"meter": 1000.0, "micron": 0.001}
+
+
+def data_files(path: Path) -> tuple[Path, ...]:
+    """The file beside ``path`` with its voxels: the .img of a .hdr."""
+    if path.suffix.lower() != ".hdr":
+        return ()
+    image = path.with_suffix(".IMG" if path.suffix.isupper() else ".img")
+    if image.is_symlink() or not image.is_file():
+        raise MedvarError(f"{path}: {image.name} with its voxels is not beside it, as a file.")
+    return (image,)
+
+
+def check(path: Path, *, synthetic: bool) -> None:
+    """Raise `MedvarError` when the header is damaged, claims too much, or says that a model made the image."""
+    header = _open(path).header
+    if int(header["intent_code"]) == _LABEL_INTENT:
+        raise MedvarError(f"{path}: its header says that it is a label map (intent code {_LABEL_INTENT}).")
+    if int(header["sform_code"]) == 0 and int(header["qform_code"]) == 0:
+        raise MedvarError(f"{path}: its header does not say how it lies in the patient (sform and qform code are 0).")
+    if not synthetic and any(_says_synthetic(one) for one in header.extensions if one.get_code() == _COMMENT):
+        raise MedvarError(
+            f"{path}: made by a generative model, its header extension says; ask for it with synthetic=True."
+        )
+
+
+def read(path: Path) -> tuple[NDArray[np.generic], NDArray[np.float64]]:
+    """Voxels of 3 or more dimensions, and their affine to RAS mm."""
+    image = _open(path)
+    try:
+        array = np.asanyarray(image.dataobj)
+        affine = np.asarray(image.affine, dtype=np.float64)
+        unit = image.header.get_xyzt_units()[0]
+    except Exception as error:  # nibabel raises many kinds on damaged files
+        raise MedvarError(f"{path}: cannot be read as NIfTI, it may be truncated ({error}).") from error
+    affine[:3] *= _MILLIMETRES.get(unit, 1.0)
+    if array.dtype.fields is not None or np.iscomplexobj(array):
+        raise MedvarError(f"{path}: colour and complex images are not used (data type {array.dtype}).")
+    while array.ndim > 4 and array.shape[-1] == 1:
+        array = array[..., 0]
+    return array, affine
+
+
+def _open(path: Path) -> Any:
+    """The image, its header read and found possible, its voxels not yet read."""
+    try:
+        _check_possible(path)
+        return nib.load(path)
+    except MedvarError:
+        raise
+    except Exception as error:  # nibabel raises many kinds on damaged files
+        raise MedvarError(f"{path}: cannot be read as NIfTI, it may be truncated ({error}).") from error
+
+
+def _check_possible(path: Path) -> None:
+    """Look at the numbers of the header alone, since nibabel takes what memory they claim."""
+    packed = path.name.lower().endswith(".gz")
+    try:
+        with gzip.open(path) if packed else path.open("rb") as file:
+            block = file.read(max(_HEADER_OF_SIZE))
+    except (OSError, EOFError, zlib.error) as error:
+        raise MedvarError(f"{path}: cannot be read as NIfTI, it may be truncated ({error}).") from error
+    first = {int.from_bytes(block[:4], "little"), int.from_bytes(block[:4], "big")}
+    size = next((size for size in _HEADER_OF_SIZE if size in first), None)
+    if size is None or len(block) < size:
+        raise MedvarError(f"{path}: it is not NIfTI, or truncated: a header of 348 or 540 bytes is expected.")
+    header = _HEADER_OF_SIZE[size](block[:size], check=False)
+    if bytes(header["magic"])[:3] not in _MAGIC:
+        raise MedvarError(f"{path}: it is not NIfTI: its header lacks the word n+1, ni1, n+2 or ni2.")
+    dimensions = [int(side) for side in header["dim"]]
+    shape = dimensions[1 : dimensions[0] + 1]
+    if not 1 <= dimensions[0] <= 7 or min(shape) < 1:
+        raise MedvarError(f"{path}: its header claims the impossible shape {shape or dimensions}.")
+    offset = float(header["vox_offset"])
+    if not 0 <= offset <= _LARGEST_EXTENSION:
+        raise MedvarError(f"{path}: its header claims that voxels begin at byte {offset:g}.")
+    voxels = math.prod(shape)
+    pair = data_files(path)
+    stored = (pair[0] if pair else path).stat().st_size
+    possible = stored * (DEFLATE_RATIO if packed else 1) - int(offset)
+    check_claim(path, voxels, voxels * header.get_data_dtype().itemsize, possible)
+
+
+def _says_synthetic(extension: Any) -> bool:
+    """Whether a comment is JSON that says ``"synthetic": true``."""
+    try:
+        said = json.loads(extension.text.rstrip("\0"))
+    except (ValueError, RecursionError):
+        return False  # somebody else's comment
+    return isinstance(said, dict) and said.get("synthetic") is True

@@ -1,0 +1,160 @@
+"""Intensity histograms before and after harmonising: one line a person, so that who stands apart is seen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from medvar_engine.arrays import IntArray
+from medvar_engine.data.dataset import SliceDataset
+from medvar_engine.data.dataset_recipe import DatasetRecipe
+from medvar_engine.data.report.charts import Line
+from medvar_engine.data.report.sample import groups, people, spread
+from medvar_engine.data.survey import Known, survey
+from medvar_engine.errors import MedvarError
+
+BINS = 96
+PEOPLE = 12
+SLICES_EACH = 8
+SERIES = 6
+_WHITE = 65535
+_VALUES = 200_000  # of a volume, evenly taken
+
+Cell = tuple[str, str]
+"""Region and modality."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Histogram:
+    """Lines over the same bins, equal parts of ``bounds`` in ``unit``."""
+
+    bounds: tuple[float, float]
+    lines: tuple[Line, ...]
+    unit: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CellHistograms:
+    """The intensities of one region and modality.
+
+    ``after`` is of the harmonised slices, ``window`` of the same in the values they were made of, which ends where the
+    window ends. ``low`` and ``high`` are the shares of pixels at -1 and 1. ``limits`` in HU is the window of CT.
+    """
+
+    cell: Cell
+    after: Histogram
+    window: Histogram
+    low: float
+    high: float
+    limits: tuple[float, float] | None
+
+
+def slice_histograms(dataset: SliceDataset) -> Iterator[CellHistograms]:
+    """The histograms of each region and modality, of a few slices of a few people."""
+    everyone = people(dataset)
+    for (region, modality), positions in groups(dataset, ("region", "modality")):
+        few = everyone[spread(positions, everyone[positions], PEOPLE)]
+        theirs = positions[np.isin(everyone[positions], few)]
+        yield _of_cell(dataset, (region, modality), spread(theirs, everyone[theirs], PEOPLE * SLICES_EACH))
+
+
+def _of_cell(dataset: SliceDataset, cell: Cell, positions: IntArray) -> CellHistograms:
+    codes: dict[str, list[tuple[np.ndarray, float, float]]] = {}
+    unit = ""
+    for position in np.sort(positions):
+        row = dataset.rows[int(position)]
+        image = dataset.codes(int(position)).ravel()
+        codes.setdefault(row.patient, []).append((image, row.low, row.high))
+        unit = "HU" if row.unit == "HU" else ""
+    images = [one for of_patient in codes.values() for one in of_patient]
+    total = sum(image.size for image, _, _ in images)
+    ranges = {(low, high) for _, low, high in images}
+    bounds = _bounds(min(low for low, _ in ranges), max(high for _, high in ranges))
+
+    def harmonised(image: np.ndarray, low: float, high: float) -> np.ndarray:
+        return image / 32767.5 - 1
+
+    def measured(image: np.ndarray, low: float, high: float) -> np.ndarray:
+        return image / _WHITE * (high - low) + low
+
+    def histogram(bounds: tuple[float, float], unit: str, values_of: Callable[..., np.ndarray]) -> Histogram:
+        drawn = [
+            # What lies at the ends was clipped or is padding: it would dwarf the rest, and is told as a share.
+            _line(name, np.concatenate([values_of(i[(i > 0) & (i < _WHITE)], lo, hi) for i, lo, hi in own]), bounds)
+            for name, own in codes.items()
+        ]
+        return Histogram(bounds, tuple(drawn), unit)
+
+    return CellHistograms(
+        cell=cell,
+        after=histogram((-1.0, 1.0), "", harmonised),
+        window=histogram(bounds, unit, measured),
+        low=sum(int((image == 0).sum()) for image, _, _ in images) / total,
+        high=sum(int((image == _WHITE).sum()) for image, _, _ in images) / total,
+        limits=ranges.pop() if unit and len(ranges) == 1 else None,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class ScanHistograms:
+    """The values of whole scans, by region and modality, and how many of those that were drawn could not be read.
+
+    Scans have numbers here, for the slices may have been made with pseudonyms.
+    """
+
+    cells: dict[Cell, Histogram]
+    unread: int
+
+
+def scan_histograms(scans: Path, recipe: DatasetRecipe | None = None) -> ScanHistograms:
+    """Histograms of all values of a few series of each region and modality, one in memory at a time.
+
+    What the scans show is found out as `prepare` does. Raises `MedvarError` when there are none, or none is known.
+    """
+    known, _ = survey(scans, dataset_recipe=recipe, pseudonyms=None, include_synthetic=False)
+    if not known:
+        raise MedvarError(
+            f"Of no scan in {scans} region and modality are known; name the folder that was prepared, and its recipe."
+        )
+    by_cell: dict[Cell, list[Known]] = {}
+    for one in known:
+        by_cell.setdefault((one[1].region, one[1].modality), []).append(one)
+    cells: dict[Cell, Histogram] = {}
+    unread = 0
+    for cell, members in sorted(by_cell.items()):
+        whose = np.unique([identity.patient for _, identity in members], return_inverse=True)[1]
+        values: list[np.ndarray] = []
+        for place in spread(np.arange(len(members)), whose, SERIES):
+            series, _ = members[int(place)]
+            try:
+                volume = next(series.load(phase_step=1 << 30))
+                flat = volume.array.ravel()
+                values.append(flat[:: max(1, flat.size // _VALUES)].copy())
+            except (MedvarError, StopIteration):
+                unread += 1
+        if values:
+            cells[cell] = _of_scans(values, "HU" if cell[1] == "CT" else "")
+    return ScanHistograms(cells, unread)
+
+
+def _of_scans(scans: list[np.ndarray], unit: str) -> Histogram:
+    low, high = (float(value) for value in np.percentile(np.concatenate(scans), (0.1, 99.9)))
+    bounds = _bounds(low, high)
+    # The background of MR, a third of the voxels at one value, would dwarf the tissue.
+    inside = [values[(values > bounds[0]) & (values < bounds[1])] for values in scans]
+    return Histogram(bounds, tuple(_line(f"scan {n + 1}", one, bounds) for n, one in enumerate(inside)), unit)
+
+
+def _bounds(low: float, high: float) -> tuple[float, float]:
+    """An axis, also where there is but one value, or none that is a number."""
+    if not np.isfinite((low, high)).all():
+        return 0.0, 1.0
+    return (low, high) if low < high else (low, low + 1)
+
+
+def _line(name: str, values: np.ndarray, bounds: tuple[float, float]) -> Line:
+    counts = np.histogram(values, BINS, bounds)[0]
+    return Line(name, counts / max(1, counts.sum()))

@@ -1,0 +1,46 @@
+"""Pictures: a few slices of every label, and near-duplicates side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from medvar_engine.data.dataset import SliceDataset
+from medvar_engine.data.duplicates import Pair
+from medvar_engine.data.report.elements import Markup, element, picture
+from medvar_engine.data.report.sample import groups, people, spread
+from medvar_engine.data.shards import SliceRow
+
+TILES = 20
+_SIDE = 96
+_PAIR_SIDE = 128
+
+
+def montages(dataset: SliceDataset) -> Iterator[tuple[str, Markup]]:
+    """Of each label its name, and slices of as many people as there are."""
+    everyone = people(dataset)
+    for name, positions in groups(dataset, ("region", "modality", "plane")):
+        chosen = spread(positions, everyone[positions], TILES)
+        tiles = (tile(dataset, int(position), _SIDE) for position in chosen)
+        yield " ".join(filter(None, name)), element("div", *tiles, class_="tiles")
+
+
+def pairs(dataset: SliceDataset, found: Iterable[Pair]) -> Markup:
+    """Near-duplicates, each pair under what its slices are."""
+    figures = []
+    for pair in found:
+        sides = [tile(dataset, position, _PAIR_SIDE) for position in (pair.first, pair.second)]
+        names = [_whose(dataset.rows[position]) for position in (pair.first, pair.second)]
+        caption = element("figcaption", names[0], element("br"), names[1])
+        figures.append(element("figure", *sides, caption))
+    return element("div", *figures, class_="pairs")
+
+
+def tile(dataset: SliceDataset, position: int, side: int) -> Markup:
+    """One slice, which says what it is when pointed at."""
+    row = dataset.rows[position]
+    place = "" if row.position_mm is None else f", {row.position_mm:g} mm"
+    return picture(dataset.codes(position), side, f"{_whose(row)}, series {row.series}{place}")
+
+
+def _whose(row: SliceRow) -> str:
+    return f"{row.patient} ({row.split})"

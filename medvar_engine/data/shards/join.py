@@ -1,0 +1,100 @@
+"""What appending and merging have in common: folders that fit each other become one table and one manifest."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from medvar_engine.data.shards.files import share_file
+from medvar_engine.data.shards.images import shard_name
+from medvar_engine.data.shards.manifest import Manifest
+from medvar_engine.data.shards.reader import ShardFolder
+from medvar_engine.data.shards.table import plain_batches, write_table
+from medvar_engine.data.shards.tally import cells, counts, sources, tally
+from medvar_engine.data.split import SplitRule, remarks_on
+from medvar_engine.errors import MedvarError
+
+
+def check_fit(parts: Sequence[ShardFolder], *, any_recipe: bool) -> list[str]:
+    """Remarks about recipes that differ. Raises `MedvarError` when folders cannot be, or already are, one."""
+    first = parts[0]
+    remarks = []
+    for other in parts[1:]:
+        if other.manifest.size != first.manifest.size:
+            raise MedvarError(
+                f"{first.path} has slices of {first.manifest.size} pixels a side, but {other.path} of "
+                f"{other.manifest.size}. Prepare one of them again with the size of the other."
+            )
+        if differing := _differing(first.manifest.recipe, other.manifest.recipe):
+            if not any_recipe:
+                raise MedvarError(
+                    f"{first.path} and {other.path} were prepared by different recipes (other {', '.join(differing)}), "
+                    "so their slices may not be comparable. Prepare one of them again, or allow any recipe."
+                )
+            remarks.append(f"slices of {other.path.name} were prepared by another recipe ({', '.join(differing)})")
+    owner: dict[str, Path] = {}
+    for part in parts:
+        for shard in part.manifest.shards:
+            if (path := owner.setdefault(shard["sha256"], part.path)) != part.path:
+                raise MedvarError(f"{part.path} has slices that {path} has already ({shard['file']}).")
+    if len({part.path.resolve() for part in parts}) < len(parts):
+        raise MedvarError("A folder is given twice; its slices would be there twice.")
+    return remarks
+
+
+def join(
+    target: Path, table: str, parts: Sequence[ShardFolder], split: Mapping[str, str], remarks: Sequence[str]
+) -> Manifest:
+    """Give ``target`` the shards of all parts and a file ``table``; the manifest returned is not written yet."""
+    shards: list[dict[str, Any]] = []
+    for part in parts:
+        for shard in part.manifest.shards:
+            name = shard_name(len(shards))
+            if part.path != target:
+                share_file(part.path / shard["file"], target / name)
+            shards.append({**shard, "file": name})
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        first_shards = accumulate((len(part.manifest.shards) for part in parts), initial=0)
+        for part, first_shard in zip(parts, first_shards, strict=False):
+            yield from plain_batches(part.table, first_shard)
+
+    groups = [group for part in parts for group in tally(part.table)]
+    first = parts[0].manifest
+    rule = SplitRule.of(first.recipe)
+    return Manifest(
+        size=first.size,
+        recipe=first.recipe,
+        counts=counts(groups, split),
+        sources=sources(groups),
+        refused=[refusal for part in parts for refusal in part.manifest.refused],
+        split=dict(split),
+        remarks=list(
+            dict.fromkeys(
+                [
+                    *(remark for part in parts for remark in lasting_remarks(part)),
+                    *remarks,
+                    *remarks_on(cells(groups, rule.strata), split, rule.test_fraction),
+                ]
+            )
+        ),
+        shards=shards,
+        table=write_table(target / table, batches),
+    )
+
+
+def lasting_remarks(part: ShardFolder) -> list[str]:
+    """A folder's remarks but those about its split, which a change of the split or the slices makes anew."""
+    rule = SplitRule.of(part.manifest.recipe)
+    passing = remarks_on(cells(tally(part.table), rule.strata), part.manifest.split, rule.test_fraction)
+    return [remark for remark in part.manifest.remarks if remark not in passing]
+
+
+def _differing(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
+    """What differs in how slices are made; how patients are split is no part of that."""
+    names = {*first, *second} - set(SplitRule().to_dict())
+    return sorted(name for name in names if first.get(name) != second.get(name))

@@ -1,0 +1,113 @@
+"""`Manifest`: what a folder of shards holds. It alone says which files belong to the folder."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import re
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from medvar_engine.data.shards.files import replace_file
+from medvar_engine.data.shards.images import shard_name
+from medvar_engine.errors import MedvarError
+
+SCHEMA_VERSION = 2
+MANIFEST = "manifest.json"
+_OURS = re.compile(r"images-\d+\.npy|slices(-\d+)?\.arrow")
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What a folder of shards holds, how it was made, from what, and what was left out.
+
+    ``table`` and each of ``shards`` say ``file``, ``slices`` and ``sha256``. ``split`` is patient → train or test; a
+    slice goes where its patient goes, so no patient can be on both sides.
+    """
+
+    size: int
+    recipe: dict[str, Any] = field(default_factory=dict)
+    counts: list[dict[str, Any]] = field(default_factory=list)
+    sources: list[dict[str, Any]] = field(default_factory=list)
+    refused: list[dict[str, str]] = field(default_factory=list)
+    split: dict[str, str] = field(default_factory=dict)
+    remarks: list[str] = field(default_factory=list)
+    shards: list[dict[str, Any]] = field(default_factory=list)
+    table: dict[str, Any] = field(default_factory=dict)
+    schema_version: int = SCHEMA_VERSION
+
+    @property
+    def slices(self) -> int:
+        """Slices in all shards."""
+        return sum(int(shard["slices"]) for shard in self.shards)
+
+    @property
+    def files(self) -> dict[str, str]:
+        """Name and sha256 of every file but the manifest."""
+        return {str(entry["file"]): str(entry["sha256"]) for entry in (self.table, *self.shards)}
+
+    @property
+    def digest(self) -> str:
+        """Another one when anything in the folder is another."""
+        return hashlib.sha256(self._content()).hexdigest()
+
+    @classmethod
+    def read(cls, folder: Path) -> Manifest:
+        """The manifest of a folder. Raises `MedvarError` when it is missing, damaged or of another version."""
+        path = folder / MANIFEST
+        if not path.is_file():
+            raise MedvarError(_missing(folder))
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+            version = values["schema_version"]
+            if version != SCHEMA_VERSION:
+                raise MedvarError(
+                    f"{path}: schema_version is {version}; this version of medvar reads {SCHEMA_VERSION}. "
+                    "Prepare the data again with `medvar prepare`."
+                )
+            known = {one.name for one in fields(cls)}
+            manifest = cls(**{name: value for name, value in values.items() if name in known})
+            manifest._check()
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise MedvarError(f"{path} is damaged ({error}). Prepare the data again.") from error
+        return manifest
+
+    def write(self, folder: Path) -> None:
+        """Replace the manifest of a folder, in one step: from then on the folder holds what this one names."""
+        replace_file(folder / MANIFEST, self._content())
+
+    def _content(self) -> bytes:
+        return json.dumps(asdict(self), indent=1, ensure_ascii=False).encode("utf-8")
+
+    def _check(self) -> None:
+        if not isinstance(self.size, int) or self.size < 1:
+            raise ValueError(f"size {self.size!r}")
+        for number, shard in enumerate(self.shards):
+            if shard["file"] != shard_name(number) or not isinstance(shard["slices"], int) or shard["slices"] < 0:
+                raise ValueError(f"shard {number} is {shard!r}")
+        if not _OURS.fullmatch(self.table["file"]) or self.table["slices"] != self.slices:
+            raise ValueError(f"{self.slices} slices in shards, but the table is {self.table!r}")
+        if wrong := set(self.split.values()) - {"train", "test"}:
+            raise ValueError(f"split {wrong.pop()!r}")
+        if not all(self.files.values()):
+            raise ValueError("a sha256 is empty")
+
+
+def remove_unnamed(folder: Path, manifest: Manifest) -> None:
+    """Remove shards and tables that the manifest does not name: those of before, or of a change that was cut off."""
+    for path in folder.iterdir():
+        if _OURS.fullmatch(path.name) and path.name not in manifest.files:
+            with contextlib.suppress(OSError):  # Windows keeps what somebody still reads; the next change removes it
+                path.unlink()
+
+
+def _missing(folder: Path) -> str:
+    aside = sorted(folder.absolute().parent.glob(f".{folder.name}-old-*"))
+    if aside and not folder.exists():
+        return (
+            f"{folder} is not there, because overwriting it was cut off. Its slices are whole in {aside[0]}; "
+            "give that folder its name back."
+        )
+    return f"{folder} holds no {MANIFEST}, so no prepared slices. `medvar prepare` makes them."

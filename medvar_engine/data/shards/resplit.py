@@ -1,0 +1,37 @@
+"""Split the patients of a folder of shards anew."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from medvar_engine.data.shards.files import changing
+from medvar_engine.data.shards.join import lasting_remarks
+from medvar_engine.data.shards.manifest import Manifest
+from medvar_engine.data.shards.reader import ShardFolder
+from medvar_engine.data.shards.tally import cells, counts, tally
+from medvar_engine.data.split import SplitRule, split_patients
+
+
+def resplit(folder: Path, rule: SplitRule) -> Manifest:
+    """Split the patients of ``folder`` by another rule. Only the manifest changes, in one step.
+
+    Raises `MedvarError` when a patient to hold out is not there, and leaves the folder as it was.
+    """
+    folder = Path(folder)
+    Manifest.read(folder)  # before a lock file is put there
+    with changing(folder):
+        part = ShardFolder.open(folder)
+        groups = tally(part.table)
+        split, remarks = split_patients(
+            cells(groups, rule.strata), test_fraction=rule.test_fraction, seed=rule.seed, holdout=rule.holdout
+        )
+        manifest = replace(
+            part.manifest,
+            recipe=part.manifest.recipe | rule.to_dict(),
+            counts=counts(groups, split),
+            split=split,
+            remarks=[*lasting_remarks(part), *remarks],
+        )
+        manifest.write(folder)
+    return manifest

@@ -1,0 +1,75 @@
+"""`survey`: which series there are and what each shows, before any pixel is read."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from medvar_engine.data.dataset_recipe import DatasetRecipe, match
+from medvar_engine.data.identity import Identity, identify, relative
+from medvar_engine.data.index import read_index
+from medvar_engine.data.privacy import Pseudonyms
+from medvar_engine.data.read import LOOKED_FOR, Refusal, Series, find_series
+from medvar_engine.errors import MedvarError
+
+Known = tuple[Series, Identity]
+
+
+def survey(
+    source: Path,
+    *,
+    dataset_recipe: DatasetRecipe | None,
+    pseudonyms: Pseudonyms | None,
+    include_synthetic: bool,
+    **arguments: str | None,
+) -> tuple[list[Known], list[Refusal]]:
+    """The series whose identity is known, in a stable order, and what is refused.
+
+    ``arguments`` are those of `identify`. Raises `MedvarError` when there are no images at all, or when ``source`` does
+    not look like the data set of ``dataset_recipe``.
+    """
+    index = read_index(source) if source.is_dir() else []
+    series, refusals = find_series(source, synthetic=include_synthetic)
+    if not series and not refusals:
+        raise MedvarError(f"No images found below {source}; looked for {LOOKED_FOR}.")
+    if dataset_recipe is not None:
+        match(dataset_recipe, [path for one in series for path in one.paths], source)
+    known: list[Known] = []
+    for one in series:
+        try:
+            identity = identify(one, index, source, dataset_recipe=dataset_recipe, pseudonyms=pseudonyms, **arguments)
+            known.append((one, identity))
+        except MedvarError as error:
+            refusals.append(Refusal(str(one.path), str(error)))
+    found = {one.path for one in series}
+    for row in index:
+        if not any(path.is_relative_to(source / row.path) for path in found):
+            refusals.append(Refusal(str(source / row.path), "index.csv names it, but no image was found there"))
+    return known, refusals
+
+
+def plain(refusal: Refusal, source: Path) -> Refusal:
+    """With names relative to ``source``."""
+    return Refusal(relative(Path(refusal.path), source), refusal.reason.replace(f"{source}/", ""))
+
+
+def anonymous(
+    refusals: Sequence[Refusal], source: Path, pseudonyms: Pseudonyms, known: Sequence[Known]
+) -> list[Refusal]:
+    """With a pseudonym in place of every name of a file or folder, which may be that of a person."""
+    by_path = {series.path: (series, identity.series) for series, identity in known}
+    return [_anonymous(one, source, pseudonyms, *by_path.get(Path(one.path), (None, None))) for one in refusals]
+
+
+def _anonymous(
+    refusal: Refusal, source: Path, pseudonyms: Pseudonyms, series: Series | None, name: str | None
+) -> Refusal:
+    path = Path(refusal.path)
+    name = name or pseudonyms.series(relative(path, source))
+    reason = refusal.reason
+    for file in (path,) if series is None else (*series.paths, *series.data_files):
+        for text in (str(file), relative(file, source), file.name):
+            reason = reason.replace(text, name)
+    # What is left of the source's own folders, to the next mark or space.
+    return Refusal(name, re.sub(rf"{re.escape(str(source))}[^\s:;,()]*", "the source", reason))

@@ -1,0 +1,126 @@
+"""`medvar prepare`: what it asks, says and leaves behind."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import pytest
+
+from medvar_engine.data.shards import Manifest
+
+Medvar = Callable[..., Any]
+OPTIONS = ("--modality", "MR", "--region", "brain", "--plane", "axial", "--size", 32)
+
+
+def write_scans(folder: Path, *people: str) -> Path:
+    """MR of people with names, textured."""
+    folder.mkdir()
+    rng = np.random.default_rng(len(people[0]))
+    for person in people:
+        array = rng.integers(0, 900, (44, 44, 8)).astype(np.int16)
+        nibabel.save(nibabel.Nifti1Image(array, np.diag([1.0, 1.0, 2.0, 1.0])), folder / f"{person}.nii.gz")
+    return folder
+
+
+@pytest.fixture
+def scans(tmp_path: Path) -> Path:
+    return write_scans(tmp_path / "scans", "anna", "bert", "carl")
+
+
+def test_names_stay_here_unless_asked_for(medvar: Medvar, scans: Path, tmp_path: Path) -> None:
+    """Whoever gives slices away would give the names of people away with them."""
+    (scans / "dora.nii.gz").write_bytes(b"no scan")
+    listed = tmp_path / "refused.csv"
+    run = medvar("prepare", scans, tmp_path / "out", *OPTIONS, "--holdout", "bert", "--refused", listed)
+    assert run.code == 0, run.err
+    assert "A new key" in run.err
+    text = (tmp_path / "out" / "manifest.json").read_text()
+    manifest = json.loads(text)
+    assert not any(name in text for name in ("anna", "bert", "carl", "dora", "scans"))
+    assert list(manifest["split"].values()).count("test") == 1
+    assert manifest["refused"][0]["path"].startswith("s-")
+    assert "dora.nii.gz," in listed.read_text()
+    assert "refused dora.nii.gz:" in run.err
+    again = medvar("prepare", scans, tmp_path / "public", *OPTIONS, "--patient-ids", "public", "--holdout", "bert")
+    assert again.code == 0, again.err
+    assert Manifest.read(tmp_path / "public").split == {"anna": "train", "bert": "test", "carl": "train"}
+
+
+def test_settings_reach_the_recipe(medvar: Medvar, scans: Path, tmp_path: Path) -> None:
+    """Options that do nothing would go unnoticed until the images are looked at."""
+    more = ("--spacing", 1.5, "--window", "-100:300", "--phase-step", 3, "--workers", 2, "--key", tmp_path / "my.key")
+    run = medvar("prepare", scans, tmp_path / "out", *OPTIONS, *more)
+    assert run.code == 0, run.err
+    recipe = Manifest.read(tmp_path / "out").recipe
+    assert (recipe["spacing_mm"], recipe["phase_step"]) == (1.5, 3)
+    assert recipe["ct_windows_hu"]["chest"] == [-100, 300]
+    assert (tmp_path / "my.key").is_file()
+
+
+def test_slices_are_added(medvar: Medvar, scans: Path, tmp_path: Path) -> None:
+    """New scans would mean preparing all over again; or those of before would be gone."""
+    more = write_scans(tmp_path / "more", "emil")
+    out = tmp_path / "out"
+    lost = medvar("prepare", more, out, *OPTIONS, "--append")
+    assert (lost.code, "no manifest.json" in lost.err) == (1, True)
+    assert medvar("prepare", scans, out, *OPTIONS).code == 0
+    before = Manifest.read(out)
+    wrong = medvar("prepare", more, out, *OPTIONS, "--append", "--spacing", 2)
+    assert (wrong.code, "spacing_mm differ" in wrong.err) == (1, True)
+    run = medvar("prepare", more, out, *OPTIONS, "--append")
+    assert run.code == 0, run.err
+    after = Manifest.read(out)
+    assert after.slices > before.slices
+    assert before.split.items() < after.split.items()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["more", "out", "scans"]
+
+
+def test_interrupted(medvar: Medvar, scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After Ctrl-C people would not know that the same command goes on, and delete what is finished."""
+    from medvar_engine.data import parts
+
+    slices_of, calls = parts.slices_of, 0
+
+    def interrupted(*arguments: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 2:
+            raise KeyboardInterrupt
+        return slices_of(*arguments)
+
+    monkeypatch.setattr(parts, "slices_of", interrupted)
+    run = medvar("prepare", scans, tmp_path / "out", *OPTIONS)
+    assert run.code == 130
+    assert "Run the same command again" in run.err
+    assert not (tmp_path / "out").exists()
+    assert medvar("prepare", scans, tmp_path / "out", *OPTIONS).code == 0
+    assert calls == 4  # the first series was not read again
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--window", "a:b"), "low:high"),
+        (("--window", "fog"), "Unknown CT window"),
+        (("--faces", "blur"), "keep, crop, skip"),
+        (("--plane", "up"), "Unknown planes"),
+        (("--recipe", "nothing"), "There is no recipe 'nothing'"),
+        (("--append", "--overwrite"), "choose one"),
+        (("--refused", "OUT/refused.csv"), "must not lie in"),
+        (("--spacing", "-1"), "spacing_mm"),
+        (("--cluster", "fish"), "No cluster answers at fish"),
+        (("--holdout", "emil"), "['emil'] are not in"),
+    ],
+)
+def test_wrong_options(medvar: Medvar, scans: Path, tmp_path: Path, options: tuple[str, ...], said: str) -> None:
+    """A typing error would end in a traceback, or be found out after hours."""
+    given = [option.replace("OUT", str(tmp_path / "out")) for option in options]
+    run = medvar("prepare", scans, tmp_path / "out", *OPTIONS, *given)
+    assert (run.code, run.out) == (1, "")
+    assert said in run.err
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,109 @@
+"""Pseudonyms hide names and keep people apart; the key is nobody else's."""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+from pathlib import Path
+
+import pytest
+
+from medvar_engine.data.privacy import Pseudonyms, default_key_path, load_or_make_key
+from medvar_engine.errors import MedvarError
+
+posix = pytest.mark.skipif(os.name != "posix", reason="file modes are those of POSIX")
+
+
+def test_pseudonyms_are_stable_and_keyed() -> None:
+    """Breaks for linking again: the same key must give the same pseudonym on every machine, another key another one."""
+    known = Pseudonyms(bytes(32))
+    assert known.patient("Doe^Jane") == "p-a1c53df65da0"
+    assert known.patient(" Doe^Jane ") == known.patient("Doe^Jane")
+    assert known.patient("M\u00fcller") == known.patient("Mu\u0308ller")
+    assert known.series("Doe^Jane")[2:] != known.patient("Doe^Jane")[2:]
+    assert known.series("1.2.3").startswith("s-")
+    other = Pseudonyms(bytes(31) + b"1")
+    assert other.patient("Doe^Jane") != known.patient("Doe^Jane")
+    assert other.key_id != known.key_id
+    assert len({known.patient(str(number)) for number in range(5000)}) == 5000
+
+
+def test_key_is_not_shown() -> None:
+    """Breaks for logs and bug reports, into which a key would be copied."""
+    key = b"a secret of 16 b"
+    assert "secret" not in repr(Pseudonyms(key))
+    with pytest.raises(MedvarError, match="5 bytes"):
+        Pseudonyms(b"short")
+
+
+def test_key_is_made_once(tmp_path: Path) -> None:
+    """Breaks for data prepared in two runs: a new key would make two people of one."""
+    path = tmp_path / "config" / "medvar" / "patient.key"
+    key = load_or_make_key(path, outside=tmp_path / "out")
+    assert len(key) == 32
+    assert load_or_make_key(path, outside=tmp_path / "out") == key
+    assert load_or_make_key(tmp_path / "other.key", outside=tmp_path / "out") != key
+    assert [one.name for one in path.parent.iterdir()] == ["patient.key"]
+
+
+@posix
+def test_key_is_its_owners(tmp_path: Path) -> None:
+    """Breaks on shared machines: whoever reads the key can link patients."""
+    path = tmp_path / "patient.key"
+    load_or_make_key(path, outside=tmp_path / "out")
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    path.chmod(0o640)
+    with pytest.raises(MedvarError, match="chmod 600"):
+        load_or_make_key(path, outside=tmp_path / "out")
+
+
+def test_key_is_not_given_away(tmp_path: Path) -> None:
+    """Breaks for whoever shares the shards: a key among them undoes every pseudonym. Nothing is left behind either."""
+    out = tmp_path / "out"
+    for path in (out / "patient.key", out / "deep" / ".." / "patient.key"):
+        with pytest.raises(MedvarError, match="given away"):
+            load_or_make_key(path, outside=out)
+    assert not out.exists()
+
+
+@posix
+def test_key_behind_a_link(tmp_path: Path) -> None:
+    """Breaks for a link that leads into the output."""
+    (tmp_path / "out").mkdir()
+    (tmp_path / "keys").symlink_to(tmp_path / "out")
+    with pytest.raises(MedvarError, match="given away"):
+        load_or_make_key(tmp_path / "keys" / "patient.key", outside=tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"abcd\n", b"no key at all, but a text that is long enough to be one", b"\xff" * 64]
+)
+def test_file_that_is_no_key(tmp_path: Path, content: bytes) -> None:
+    """Breaks for a wrong path: a photograph or an empty file must not become the key."""
+    path = tmp_path / "patient.key"
+    path.write_bytes(content)
+    path.chmod(0o600)
+    with pytest.raises(MedvarError, match="holds no key"):
+        load_or_make_key(path, outside=tmp_path / "out")
+    assert path.read_bytes() == content
+
+
+def test_place_that_cannot_be_written(tmp_path: Path) -> None:
+    """Breaks for read-only homes: an answer, no traceback."""
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(MedvarError, match="cannot be read or made"):
+        load_or_make_key(tmp_path / "file" / "patient.key", outside=tmp_path / "out")
+    with pytest.raises(MedvarError, match="is no file"):
+        load_or_make_key(tmp_path, outside=tmp_path / "out")
+
+
+def test_usual_place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Breaks for finding the key again on each platform."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    monkeypatch.setenv("APPDATA", str(tmp_path))
+    for platform in ("linux", "win32"):
+        monkeypatch.setattr(sys, "platform", platform)
+        assert default_key_path() == tmp_path / "medvar" / "patient.key"
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert default_key_path() == Path.home() / "Library/Application Support/medvar/patient.key"
