@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from medvar_engine.cli.console import needs
+from medvar_engine.cli.console import needs, tell
 
 
 def train(
@@ -18,6 +18,11 @@ def train(
     try:
         from medvar_engine.train.config import config_from_arguments
         from medvar_engine.train.run import run
+        from medvar_engine.train.stopping import EXIT_STOPPED, StoppedEarly
     except ImportError as error:
         raise needs("train", error) from error
-    typer.echo(run(config_from_arguments([config, *(overrides or [])]), resume=resume))
+    try:
+        typer.echo(run(config_from_arguments([config, *(overrides or [])]), resume=resume))
+    except StoppedEarly as stopped:
+        tell(str(stopped))
+        raise typer.Exit(EXIT_STOPPED) from stopped

@@ -6,25 +6,41 @@ import argparse
 import sys
 
 from rich.console import Console
+from rich.markup import escape
 
 from medvar_engine.errors import MedvarError
 from medvar_engine.train.config import config_from_arguments
-from medvar_engine.train.run import run
+from medvar_engine.train.stopping import EXIT_STOPPED, StoppedEarly
+
+_WHAT = "Train the tokenizer or the transformer on prepared slices."
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Train one stage; the exit code is 0 when the run has finished, 1 for a user's error, 130 when interrupted."""
-    parser = argparse.ArgumentParser(prog="python -m medvar_engine.train", description=run.__doc__)
+    """Train one stage.
+
+    The exit code is 0 when the run has finished, 1 for a user's error, 75 when it was stopped by a signal and saved,
+    130 when it was interrupted.
+    """
+    parser = argparse.ArgumentParser(prog="python -m medvar_engine.train", description=_WHAT)
     help_text = "a .toml or .yaml file with settings, and settings that override the file's"
     parser.add_argument("config", nargs="*", metavar="CONFIG name=value", help=help_text)
     parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint in out/")
     parsed = parser.parse_intermixed_args(arguments)
     console = Console(stderr=True)
     try:
+        from medvar_engine.train.run import run
+    except ImportError as error:
+        message = f"Training needs {error.name}, which is not installed: pip install 'napari-medvar[train]'"
+        console.print(f"[red]error:[/red] {escape(message)}", highlight=False, soft_wrap=True)
+        return 1
+    try:
         print(run(config_from_arguments(parsed.config), resume=parsed.resume, console=console))
     except MedvarError as error:
-        console.print(f"[red]error:[/red] {error}", highlight=False)
+        console.print(f"[red]error:[/red] {escape(str(error))}", highlight=False, soft_wrap=True)
         return 1
+    except StoppedEarly as stopped:
+        console.print(str(stopped), highlight=False, soft_wrap=True)
+        return EXIT_STOPPED
     except KeyboardInterrupt:
         console.print("Interrupted. Go on from the last checkpoint with --resume.")
         return 130

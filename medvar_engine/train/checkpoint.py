@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import shutil
 from collections.abc import Callable, Mapping
@@ -27,10 +28,11 @@ class Checkpoint:
     step: int
     tensors: Mapping[str, Mapping[str, Tensor]]
     values: Mapping[str, Any]
+    loss: float | None = None  # on held-out patients; None when they were not looked at in this step
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
-    """Write ``folder/step-XXXXXXXX`` and drop all but the newest ``keep``."""
+    """Write ``folder/step-XXXXXXXX`` and drop all but the newest ``keep`` and the one of the lowest loss."""
     target = folder / f"step-{checkpoint.step:08d}"
     temporary = folder / f".{target.name}.{os.getpid()}.tmp"
     shutil.rmtree(temporary, ignore_errors=True)
@@ -39,7 +41,12 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
         for name, tensors in checkpoint.tensors.items():
             write_tensors(temporary / f"{name}.safetensors", tensors)
         hashes = {path.name: _sha256(path) for path in sorted(temporary.iterdir())}
-        manifest = {"step": checkpoint.step, "values": dict(checkpoint.values), "sha256": hashes}
+        manifest = {
+            "step": checkpoint.step,
+            "loss": checkpoint.loss,
+            "values": dict(checkpoint.values),
+            "sha256": hashes,
+        }
         (temporary / _MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
         _flush(temporary)
         shutil.rmtree(target, ignore_errors=True)
@@ -53,9 +60,24 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     # Newer ones are damaged: otherwise the run would have gone on from them. They do not count.
-    for old in [path for path in _folders(folder) if path.name <= target.name][keep:]:
-        shutil.rmtree(old, ignore_errors=True)
+    there = [path for path in _folders(folder) if path.name <= target.name]
+    best = min(there, key=_loss)
+    for old in there[keep:]:
+        if old != best or _loss(old) == math.inf:
+            shutil.rmtree(old, ignore_errors=True)
     return target
+
+
+def best_checkpoint(folder: Path) -> Path | None:
+    """The checkpoint of the lowest loss on held-out patients; None when none knows its loss."""
+    best = min(_folders(folder), key=_loss, default=None)
+    return None if best is None or _loss(best) == math.inf else best
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what runs that were killed while writing have left. Only for the one that holds the run's folder."""
+    for path in folder.glob(".step-*.tmp"):
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def newest_checkpoint(folder: Path, tell: Callable[[str], None]) -> Checkpoint | None:
@@ -90,7 +112,16 @@ def _load(path: Path) -> Checkpoint:
         if _sha256(path / name) != expected:
             raise MedvarError(f"{name} has changed since it was written")
         tensors[Path(name).stem] = read_tensors(path / name)[0]
-    return Checkpoint(manifest["step"], tensors, manifest["values"])
+    return Checkpoint(manifest["step"], tensors, manifest["values"], manifest["loss"])
+
+
+def _loss(path: Path) -> float:
+    """A checkpoint's loss on held-out patients; infinite when it is not known or not to be read."""
+    try:
+        loss = json.loads((path / _MANIFEST).read_text(encoding="utf-8"))["loss"]
+        return math.inf if loss is None or math.isnan(loss) else float(loss)
+    except (OSError, ValueError, KeyError, TypeError):
+        return math.inf
 
 
 def _folders(folder: Path) -> list[Path]:

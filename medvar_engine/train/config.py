@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 import tomllib
 import typing
 from collections.abc import Iterable, Mapping, Sequence
@@ -50,12 +52,14 @@ class TrainConfig:
     log_every: int = 20
     validate_every: int = 500
     validate_slices: int = 256  # held-out slices looked at, spread evenly
-    keep: int = 2  # newest checkpoints kept
+    save_every: int | None = None  # steps between checkpoints; None is validate_every
+    keep: int = 2  # newest checkpoints kept, and beside them the best
 
     # augmentation: plausible change of the input
     augment: bool = True
     balance: float = 0.5  # 0: every slice alike; 1: every modality × region × plane alike
     variants: int = 4  # stage transformer: augmented copies of each slice that are encoded once
+    pyramids: Path | None = None  # folder written by `medvar encode`; None encodes at the start, into out
 
     # tokenizer losses
     l1: float = 1.0
@@ -99,8 +103,9 @@ class TrainConfig:
         for name in ("learning_rate", "clip"):
             if not getattr(self, name) > 0:
                 raise MedvarError(f"{name} must be above 0, but is {getattr(self, name)}.")
-        if self.threads is not None and self.threads < 1:
-            raise MedvarError(f"threads must be at least 1, but is {self.threads}.")
+        for name in ("threads", "save_every"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise MedvarError(f"{name} must be at least 1, but is {value}.")
 
 
 def load_config(path: Path | None, overrides: Iterable[str] = ()) -> TrainConfig:
@@ -134,6 +139,27 @@ def config_from_arguments(arguments: Sequence[str]) -> TrainConfig:
     if arguments and "=" not in arguments[0]:
         return load_config(Path(arguments[0]), arguments[1:])
     return load_config(None, arguments)
+
+
+# What may change when a run is resumed: none of it changes what is learned.
+_FREE = {"out", "device", "threads", "log_every", "validate_every", "validate_slices", "save_every", "keep", "data"}
+
+
+def check_resumable(config: TrainConfig, values: Mapping[str, Any]) -> None:
+    """Raise `MedvarError` naming the settings that differ from those of the checkpoint, ``values``."""
+    now = json.loads(json.dumps(run_to_dict(config)))
+    changed = [name for name in now if name not in _FREE and name in values and now[name] != values[name]]
+    if changed:
+        told = "; ".join(f"{name} was {values[name]!r} and is {now[name]!r}" for name in changed)
+        raise MedvarError(
+            f"The run was started with other settings: {told}. Resume with those, or choose another out folder."
+        )
+
+
+def run_to_dict(config: TrainConfig) -> dict[str, Any]:
+    """What a checkpoint says of its run: the settings, and which slices it learns from."""
+    manifest = config.data / "manifest.json"
+    return config_to_dict(config) | {"slices_sha256": hashlib.sha256(manifest.read_bytes()).hexdigest()}
 
 
 def config_to_dict(config: TrainConfig) -> dict[str, Any]:

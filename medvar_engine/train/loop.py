@@ -24,11 +24,13 @@ from medvar_engine.train.checkpoint import (
     Checkpoint,
     newest_checkpoint,
     optimizer_tensors,
+    remove_unfinished,
     restore_optimizer,
     save_checkpoint,
 )
-from medvar_engine.train.config import TrainConfig, config_to_dict
+from medvar_engine.train.config import TrainConfig, check_resumable, run_to_dict
 from medvar_engine.train.log import CsvLog
+from medvar_engine.train.stopping import StoppedEarly, stop_requests
 
 MAX_BAD_STEPS = 20  # non-finite losses in a row before a run gives up
 
@@ -60,19 +62,27 @@ class Stage(Protocol):
     def validate(self, model: nn.Module, folder: Path) -> dict[str, float]:
         """Figures on patients not trained on; sample grids go to ``folder`` as PNG."""
 
+    def held_out_loss(self, figures: Mapping[str, float]) -> float:
+        """The one figure of `validate` that is to fall; the best checkpoint has the lowest."""
+
     def save(self, model: nn.Module, path: Path) -> None:
         """Write the finished model as one file."""
 
 
 def train(config: TrainConfig, stage: Stage, device: torch.device, *, resume: bool, console: Console) -> Path:
-    """Run ``config.steps`` steps and give the path of the finished model, ``out/<stage>.safetensors``."""
+    """Run ``config.steps`` steps and give the path of the finished model, ``out/<stage>.safetensors``.
+
+    Asked to stop by a signal, it ends the step, saves a checkpoint and raises `StoppedEarly`.
+    """
     model = stage.model
     average = _copy(model)
     optimizer = _adamw(model, config)
     critic_optimizer = _adamw(stage.critic, config) if stage.critic else None
     checkpoints = config.out / "checkpoints"
+    remove_unfinished(checkpoints)
     start = 0
     if resume and (found := newest_checkpoint(checkpoints, console.print)):
+        check_resumable(config, found.values)
         _restore(found, stage, average, optimizer, critic_optimizer)
         start = found.step
         console.print(f"Resumed at step {start} of {config.steps}.")
@@ -80,9 +90,10 @@ def train(config: TrainConfig, stage: Stage, device: torch.device, *, resume: bo
         console.print(f"There is no sound checkpoint in {checkpoints} yet, so the run starts at step 0.")
     log = CsvLog(config.out / "log.csv", start)
     precision = _precision(config, device)
+    about = run_to_dict(config)
     bad_steps = 0
 
-    def snapshot(step: int) -> None:
+    def snapshot(step: int, held_out_loss: float | None) -> None:
         tensors = {
             "model": model.state_dict(),
             "average": average.state_dict(),
@@ -91,9 +102,9 @@ def train(config: TrainConfig, stage: Stage, device: torch.device, *, resume: bo
         if stage.critic and critic_optimizer:
             tensors |= {"critic": stage.critic.state_dict(), "critic_optimizer": optimizer_tensors(critic_optimizer)}
         tensors |= {name: module.state_dict() for name, module in stage.state.items()}
-        save_checkpoint(checkpoints, Checkpoint(step, tensors, config_to_dict(config)), config.keep)
+        save_checkpoint(checkpoints, Checkpoint(step, tensors, about, held_out_loss), config.keep)
 
-    with _progress(console) as progress:
+    with stop_requests() as asked_to_stop, _progress(console) as progress:
         task = progress.add_task(config.stage, total=config.steps, completed=start, note="")
         clock, seen = time.monotonic(), start
         for step in range(start, config.steps):
@@ -138,14 +149,20 @@ def train(config: TrainConfig, stage: Stage, device: torch.device, *, resume: bo
                 log.write(done, figures)
                 progress.update(task, note=_note(figures))
             progress.update(task, completed=done)
+            stopping = asked_to_stop() and done < config.steps
+            held_out_loss = None
             if done % config.validate_every == 0 or done == config.steps:
                 average.eval()
                 with torch.no_grad():
                     held_out = stage.validate(average, config.out / "samples" / f"step-{done:08d}")
                 log.write(done, held_out)
                 console.print(f"step {done}: {_note(held_out)}")
-                snapshot(done)
+                held_out_loss = stage.held_out_loss(held_out)
                 clock, seen = time.monotonic(), done
+            if held_out_loss is not None or stopping or done % (config.save_every or config.validate_every) == 0:
+                snapshot(done, held_out_loss)
+            if stopping:
+                raise StoppedEarly(done)
     path = config.out / f"{config.stage}.safetensors"
     stage.save(average, path)
     return path

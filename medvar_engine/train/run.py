@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from filelock import FileLock, Timeout
 from rich.console import Console
 
 from medvar_engine.data.dataset import SliceDataset
@@ -26,17 +29,28 @@ def run(config: TrainConfig, *, resume: bool = False, console: Console | None = 
         )
     device = pick_device(config.device)
     train_set, held_out = SliceDataset(config.data, split="train"), SliceDataset(config.data, split="test")
-    stage: Stage = (
-        TokenizerStage(config, train_set, held_out, device)
-        if config.stage == "tokenizer"
-        else TransformerStage(config, train_set, held_out, device)
-    )
-    parameters = sum(p.numel() for p in stage.model.parameters())
-    console.print(
-        f"Training the {config.stage} ({parameters / 1e6:.1f} M parameters) on {device}: "
-        f"{len(train_set)} slices, validated on {len(held_out)} of other patients."
-    )
-    try:
+    with _alone(config.out):
+        stage: Stage = (
+            TokenizerStage(config, train_set, held_out, device)
+            if config.stage == "tokenizer"
+            else TransformerStage(config, train_set, held_out, device)
+        )
+        parameters = sum(p.numel() for p in stage.model.parameters())
+        console.print(
+            f"Training the {config.stage} ({parameters / 1e6:.1f} M parameters) on {device}: "
+            f"{len(train_set)} slices, validated on {len(held_out)} of other patients."
+        )
         return train(config, stage, device, resume=resume, console=console)
+
+
+@contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """Keep other runs out of the folder. A run that has ended, however it did, keeps nobody out."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with FileLock(out / ".lock", timeout=0):
+            yield
+    except Timeout as error:
+        raise MedvarError(f"Another run is writing to {out}. Wait for its end, or choose another out.") from error
     except OSError as error:
         raise MedvarError(f"The run stopped: {error}. Put that right and go on with --resume.") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -104,6 +105,10 @@ class TokenizerStage:
         figures["codes_used"] = float(torch.stack(used).any(0).sum())
         self._show(model, folder)
         return figures
+
+    def held_out_loss(self, figures: Mapping[str, float]) -> float:
+        """What is to fall."""
+        return -figures["held_out_psnr"]
 
     def save(self, model: nn.Module, path: Path) -> None:
         """Write the tokenizer as one file."""

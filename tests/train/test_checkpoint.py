@@ -11,15 +11,17 @@ from torch import nn
 from medvar_engine.errors import MedvarError
 from medvar_engine.train.checkpoint import (
     Checkpoint,
+    best_checkpoint,
     newest_checkpoint,
     optimizer_tensors,
+    remove_unfinished,
     restore_optimizer,
     save_checkpoint,
 )
 
 
-def checkpoint(step: int) -> Checkpoint:
-    return Checkpoint(step, {"model": {"w": torch.full((3, 2), float(step))}}, {"seed": 1})
+def checkpoint(step: int, loss: float | None = None) -> Checkpoint:
+    return Checkpoint(step, {"model": {"w": torch.full((3, 2), float(step))}}, {"seed": 1}, loss)
 
 
 def steps(folder: Path) -> list[str]:
@@ -123,3 +125,23 @@ def test_an_optimizer_goes_on_where_it_was(tmp_path: Path) -> None:
     for index in (0, 1):
         step(index)
     assert torch.equal(models[0].weight, models[1].weight)
+
+
+def test_the_best_is_kept_beside_the_newest(tmp_path: Path) -> None:
+    """A run that begins to memorise would have thrown away the model that knew strangers best."""
+    assert best_checkpoint(tmp_path) is None
+    for step, loss in ((1, 3.0), (2, 1.0), (3, None), (4, 2.0), (5, float("nan")), (6, None)):
+        save_checkpoint(tmp_path, checkpoint(step, loss), keep=2)
+    assert steps(tmp_path) == ["step-00000002", "step-00000005", "step-00000006"]
+    assert best_checkpoint(tmp_path) == tmp_path / "step-00000002"
+    save_checkpoint(tmp_path, checkpoint(7, 0.5), keep=2)
+    assert steps(tmp_path) == ["step-00000006", "step-00000007"]
+
+
+def test_what_a_killed_run_left_is_removed(tmp_path: Path) -> None:
+    """Every kill while a checkpoint is written would cost its size in disk for good."""
+    kept = save_checkpoint(tmp_path, checkpoint(1), keep=2)
+    (tmp_path / ".step-00000002.123.tmp").mkdir()
+    (tmp_path / ".step-00000002.123.tmp" / "model.safetensors").write_bytes(b"half")
+    remove_unfinished(tmp_path)
+    assert list(tmp_path.iterdir()) == [kept]

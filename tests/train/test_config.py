@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import importlib.resources
+import sys
 from pathlib import Path
 
 import pytest
@@ -85,3 +86,12 @@ def test_the_command_shows_errors_without_a_traceback(tmp_path: Path, capsys: py
     assert main(["stage=tokenizer", "--resume", "stpes=3"]) == 1
     assert "Unknown setting 'stpes'" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+def test_says_how_to_install_torch(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Who has only the plugin installed would see a traceback, or `pip install` without what is missing."""
+    for name in [name for name in sys.modules if name.startswith("medvar_engine.train.run")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "torch", None)
+    assert main(["stage=tokenizer", "data=slices", "out=run"]) == 1
+    assert "pip install 'napari-medvar[train]'" in capsys.readouterr().err

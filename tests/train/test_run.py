@@ -3,14 +3,17 @@ from __future__ import annotations
 import csv
 import errno
 import os
+import signal
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 from rich.console import Console
 from torch import Tensor
 
@@ -22,6 +25,7 @@ from medvar_engine.train.batches import BalancedSampler, spread
 from medvar_engine.train.config import TrainConfig
 from medvar_engine.train.log import CsvLog
 from medvar_engine.train.run import run
+from medvar_engine.train.stopping import StoppedEarly
 from medvar_engine.train.tokenizer_stage import TokenizerStage
 from medvar_engine.train.transformer_stage import TransformerStage
 
@@ -75,6 +79,55 @@ def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(
             ours, theirs = (read_tensors(c.out / "checkpoints" / "step-00000006" / name)[0] for c in (whole, broken))
             assert ours.keys() == theirs.keys()
             assert all(torch.equal(ours[key], theirs[key]) for key in ours), name
+
+
+@pytest.mark.parametrize("number", ["SIGTERM", "SIGUSR1"])
+def test_a_run_that_is_told_to_stop_saves_first(
+    make_config: MakeConfig, tmp_path: Path, console: Console, monkeypatch: pytest.MonkeyPatch, number: str
+) -> None:
+    """A scheduler that takes a machine away would throw away everything since the last validation."""
+    whole, stopped = (make_config(out=tmp_path / name) for name in ("whole", "stopped"))
+    expected = run(whole, console=console)
+    original = TokenizerStage.loss
+
+    def loss(self: TokenizerStage, step: int, rng: np.random.Generator) -> object:
+        if step == 2:
+            os.kill(os.getpid(), getattr(signal, number))
+        return original(self, step, rng)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TokenizerStage, "loss", loss)
+        with pytest.raises(StoppedEarly, match=r"step 3.*--resume"):
+            run(stopped, console=console)
+    assert (stopped.out / "checkpoints" / "step-00000003").is_dir()
+    assert signal.getsignal(getattr(signal, number)) == signal.SIG_DFL
+    assert run(stopped, resume=True, console=console).read_bytes() == expected.read_bytes()
+
+
+def test_two_runs_do_not_share_a_folder(make_config: MakeConfig, console: Console) -> None:
+    """Two runs started by mistake would overwrite each other's checkpoints."""
+    config = make_config()
+    config.out.mkdir(parents=True)
+    with FileLock(config.out / ".lock"), pytest.raises(MedvarError, match="Another run"):
+        run(config, console=console)
+    run(config, console=console)
+
+
+@pytest.mark.parametrize("change", [{"learning_rate": 0.123}, {"seed": 5}, {"batch_size": 3}], ids=str)
+def test_a_run_is_not_resumed_as_another(make_config: MakeConfig, console: Console, change: dict[str, Any]) -> None:
+    """The result would be that of neither configuration, and the log would tell of one."""
+    config = make_config()
+    run(config, console=console)
+    with pytest.raises(MedvarError, match=f"{next(iter(change))} was .* and is"):
+        run(replace(config, steps=config.steps, **change), resume=True, console=console)
+    run(replace(config, log_every=1, keep=1), resume=True, console=console)
+
+
+def test_checkpoints_come_as_often_as_asked(make_config: MakeConfig, console: Console) -> None:
+    """A long run would lose hours, since validation is too dear to be done often."""
+    config = make_config(save_every=1, keep=100)
+    run(config, console=console)
+    assert len(list((config.out / "checkpoints").glob("step-*"))) == config.steps
 
 
 def test_training_learns(make_config: MakeConfig, console: Console) -> None:
@@ -203,7 +256,7 @@ def test_says_what_does_not_fit(
     run(make_config(steps=1), console=console)
     with pytest.raises(MedvarError, match=r"another run.*--resume"):
         run(make_config(steps=1), console=console)
-    with pytest.raises(MedvarError, match="does not fit this configuration"):
+    with pytest.raises(MedvarError, match="started with other settings"):
         run(make_config(stage="transformer", steps=2), resume=True, console=console)
     large = other_slices(tmp_path / "large", size=32)
     for stage in ("tokenizer", "transformer"):
