@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
+from onnx import numpy_helper
 
 from medvar_engine.backends.onnx import OnnxBackend
-from medvar_engine.backends.torch import TorchBackend
-from medvar_engine.bundle import CARD, MANIFEST, SCHEMA_VERSION, Cell, cell_to_dict, read_bundle
+from medvar_engine.backends.torch import TorchBackend, weights_digest
+from medvar_engine.bundle import CARD, CODEBOOK, SCHEMA_VERSION, Cell, cell_to_dict, read_bundle
 from medvar_engine.conditions import LabelSpace
 from medvar_engine.errors import MedvarError
 from medvar_engine.models.files import load_tokenizer, load_transformer
@@ -24,6 +23,7 @@ from medvar_engine.models.tokenizer import Tokenizer
 from medvar_engine.models.transformer import Transformer
 from medvar_engine.sampling import Sampling
 from medvar_export.graphs import step_graph, tokenizer_graphs
+from medvar_export.manifest import file_hashes, write_manifest
 from medvar_export.parity import measure_parity
 from medvar_export.precision import PRECISIONS, Precision, half_arithmetic, store_half
 
@@ -77,14 +77,16 @@ def export_bundle(
     try:
         temporary.mkdir(parents=True)  # before the long part, which would be for nothing
         tell("Tracing the tokenizer and the transformer …")
-        for name, graph in _graphs(coder, network, precision).items():
+        graphs = _graphs(coder, network, precision)
+        for name, graph in graphs.items():
             _write_graph(temporary / name, graph)
+        _write_codebook(temporary / CODEBOOK, graphs["accumulate_0.onnx"])
         (temporary / CARD).write_text(description.card, encoding="utf-8")
         manifest = _manifest(coder, network, labels, description, precision, temporary)
-        _write_manifest(temporary, manifest)
+        write_manifest(temporary, manifest)
         tell("Comparing with torch …")
         manifest["parity"] = _parity(coder, network, labels, temporary, precision)
-        _write_manifest(temporary, manifest)
+        write_manifest(temporary, manifest)
         os.replace(temporary, out)
     except OSError as error:
         raise MedvarError(f"Cannot write the bundle {out}: {error.strerror or error}. Nothing was left.") from error
@@ -102,6 +104,14 @@ def _graphs(tokenizer: Tokenizer, transformer: Transformer, precision: Precision
         return {name: store_half(graph) for name, graph in graphs.items()}
     except ValueError as error:
         raise MedvarError(f"{error} Export with precision float32.") from error
+
+
+def _write_codebook(path: Path, accumulate: onnx.ModelProto) -> None:
+    """The codes ``(V, C)`` as the graphs hold them."""
+    tensors = {tensor.name: tensor for tensor in accumulate.graph.initializer}
+    codes = numpy_helper.to_array(tensors.get("codebook") or tensors["codebook.half"])
+    with path.open("wb") as file:
+        np.save(file, codes.astype(np.float32), allow_pickle=False)
 
 
 def _write_graph(path: Path, graph: onnx.ModelProto) -> None:
@@ -144,12 +154,9 @@ def _manifest(
         "attributions": list(description.attributions),
         "training_data": description.training_data,
         "parity": {},
-        "sha256": {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(folder.iterdir())},
+        "weights": weights_digest(tokenizer, transformer),
+        "sha256": file_hashes(folder),
     }
-
-
-def _write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
-    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1, ensure_ascii=False), encoding="utf-8")
 
 
 def _parity(

@@ -7,6 +7,7 @@ bundle can run code: ONNX graphs and JSON only.
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import re
 from collections.abc import Mapping
@@ -14,7 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from medvar_engine.arrays import FloatArray
 from medvar_engine.conditions import FACTORS, Condition, LabelSpace
+from medvar_engine.display import Display
 from medvar_engine.errors import MedvarError
 from medvar_engine.sampling import Sampling
 from medvar_engine.schedule import ScaleSchedule
@@ -22,6 +27,7 @@ from medvar_engine.schedule import ScaleSchedule
 SCHEMA_VERSION = 1
 MANIFEST = "bundle.json"
 CARD = "MODEL_CARD.md"
+CODEBOOK = "codebook.npy"
 MAX_MANIFEST_BYTES = 16 * 2**20
 _FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")  # of no other folder on any system
 _COUNTS = ("vocabulary", "latent_channels", "image_size", "image_channels", "depth", "heads", "head_dim")
@@ -62,6 +68,7 @@ class Bundle:
     training_data: str  # statement: what and whom the model saw
     parity: Mapping[str, float]  # largest difference from torch that the export measured
     sha256: Mapping[str, str]  # file name → hash
+    weights: str = ""  # sha256 of the weights that the graphs were made from; older bundles do not say
 
     @property
     def digest(self) -> str:
@@ -87,6 +94,19 @@ class Bundle:
         """The model card, Markdown."""
         return self.read(CARD).decode("utf-8")
 
+    def codebook(self) -> FloatArray | None:
+        """The code of every token ``(V, C)``, read now; None for an older bundle without it."""
+        if CODEBOOK not in self.sha256:
+            return None
+        shape, path, content = (self.vocabulary, self.latent_channels), self.path / CODEBOOK, self.read(CODEBOOK)
+        try:
+            codes = np.lib.format.read_array(io.BytesIO(content), allow_pickle=False)
+        except Exception as error:  # the header is parsed as a Python literal, which fails in many ways
+            raise MedvarError(f"{path} is not an array of numpy, or cut short: {error}. {_AGAIN}") from error
+        if codes.shape != shape or codes.dtype != np.float32 or not np.isfinite(codes).all():
+            raise MedvarError(f"{path} must hold finite float32 numbers {shape}, not {codes.dtype} {codes.shape}.")
+        return codes
+
     def fitting(self, condition: Condition) -> tuple[Cell, ...]:
         """The kinds of training slice that ``condition`` may mean, the one of most slices first."""
         asked = condition.to_dict()
@@ -98,6 +118,16 @@ class Bundle:
     def cell(self, condition: Condition) -> Cell | None:
         """The first of `fitting`; None when the model saw no such slice."""
         return next(iter(self.fitting(condition)), None)
+
+    def display(self, condition: Condition) -> Display:
+        """What pixels of ``condition`` stand for; arbitrary units where the fitting kinds of slice disagree.
+
+        Without a modality, say, an image may be CT or MR: to call its values HU would be made up.
+        """
+        cells = self.fitting(condition)
+        spacing = cells[0].spacing_mm if cells else None
+        ranges = {(cell.low, cell.high, cell.unit) for cell in cells}
+        return Display(*ranges.pop(), spacing) if len(ranges) == 1 else Display(spacing_mm=spacing)
 
 
 _AGAIN = "Take the bundle from its source again, or export it anew with `medvar export`."
@@ -149,11 +179,20 @@ def read_bundle(path: Path) -> Bundle:
         version = values["schema_version"]
         if version != SCHEMA_VERSION:
             raise MedvarError(f"it has format {version}; this version reads {SCHEMA_VERSION}. Update medvar.")
-        return _bundle(path, values)
+        bundle = _bundle(path, values)
+        if values["digest"] != manifest_digest(values):
+            raise MedvarError(f"it was changed after it was written: its digest differs. {_AGAIN}")
+        return bundle
     except MedvarError as error:
         raise MedvarError(f"{manifest} cannot be used: {error}") from error
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
         raise MedvarError(f"{manifest} lacks or garbles a field: {error!r}. {_AGAIN}") from error
+
+
+def manifest_digest(values: Mapping[str, Any]) -> str:
+    """The ``digest`` of a manifest: sha256 of all its other fields, as JSON with sorted keys and no spaces."""
+    others = {name: value for name, value in values.items() if name != "digest"}
+    return hashlib.sha256(json.dumps(others, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def _bundle(path: Path, values: Mapping[str, Any]) -> Bundle:
@@ -185,6 +224,7 @@ def _bundle(path: Path, values: Mapping[str, Any]) -> Bundle:
         training_data=str(values["training_data"]),
         parity={str(name): float(value) for name, value in values["parity"].items()},
         sha256={str(name): str(value) for name, value in values["sha256"].items()},
+        weights=str(values.get("weights", "")),
     )
 
 

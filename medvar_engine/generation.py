@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from medvar_engine.arrays import BoolArray, FloatArray, IntArray
+from medvar_engine.arrays import FloatArray
+from medvar_engine.inversion import Inversion
 from medvar_engine.pyramid import TokenPyramid
+from medvar_engine.resampling import Held
 from medvar_engine.trace import Edit, Request, Trace
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class Held:
-    """Tokens of one image that are not drawn but taken from ``tokens``, where ``keep`` is true."""
-
-    keep: BoolArray  # (L_k,) of one scale
-    tokens: IntArray  # (L_k,)
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -34,6 +29,7 @@ class Generation:
     features: FloatArray | None  # (B, L_k, C); None before the first scale and after the last
     model: str
     held: tuple[tuple[Held | None, ...], ...] = ()  # an image's scales; empty when nothing is held
+    inversions: tuple[Inversion | None, ...] = ()  # an image's noise; empty when all is drawn by seed
     edits: tuple[Edit | None, ...] = ()
     parents: tuple[Trace | None, ...] = ()
 
@@ -56,6 +52,22 @@ class Generation:
             self.model,
             self.edits[image] if self.edits else None,
             self.parents[image] if self.parents else None,
+        )
+
+    def select(self, images: Sequence[int]) -> Generation:
+        """Some of the images, in the order asked for."""
+        index = np.asarray(images, dtype=np.intp)
+        return replace(
+            self,
+            requests=tuple(self.requests[i] for i in images),
+            pyramid=self.pyramid.select(images),
+            entropy=tuple(scale[index] for scale in self.entropy),
+            latents=tuple(latent[index] for latent in self.latents),
+            features=None if self.features is None else self.features[index],
+            held=tuple(self.held[i] for i in images) if self.held else (),
+            inversions=tuple(self.inversions[i] for i in images) if self.inversions else (),
+            edits=tuple(self.edits[i] for i in images) if self.edits else (),
+            parents=tuple(self.parents[i] for i in images) if self.parents else (),
         )
 
     @property

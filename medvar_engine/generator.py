@@ -5,22 +5,31 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace as changed
+from typing import Unpack
 
 import numpy as np
 
-from medvar_engine.arrays import BoolArray, FloatArray, IntArray
-from medvar_engine.backends.base import Backend, PrefixState
+from medvar_engine import reading
+from medvar_engine.arrays import FloatArray, IntArray
+from medvar_engine.backends.base import Backend
+from medvar_engine.checks import check_images, check_model, check_requests, check_tokens
+from medvar_engine.composite import Pictures, exact_outside, picture_name
 from medvar_engine.conditions import Condition
+from medvar_engine.edits import Edit, Encoded, Graft, Replace, Resample, grafted, replaced
 from medvar_engine.errors import MedvarError
-from medvar_engine.generation import Generation, Held
-from medvar_engine.prefix_cache import Key, PrefixCache
-from medvar_engine.pyramid import TokenPyramid, graft, mask_at_scale, replace
-from medvar_engine.sampling import Sampling, draw, entropy, guide, log_softmax, ramp
-from medvar_engine.trace import Edit, Encoded, Graft, Replace, Request, Resample, Trace
+from medvar_engine.generation import Generation
+from medvar_engine.inversion import Inversion
+from medvar_engine.prefix_cache import PrefixCache
+from medvar_engine.prefixes import Prefixes
+from medvar_engine.pyramid import TokenPyramid, one_token
+from medvar_engine.request import Request
+from medvar_engine.resampling import Held, ResampleOptions, check_resample, held_tokens, resample_edit
+from medvar_engine.sampling import MAX_SEED, Sampling, draw, entropy
+from medvar_engine.trace import Trace
 
 
 class Generator:
-    """Makes images scale by scale. Holds a backend and a prefix cache, no other state.
+    """Makes images scale by scale. Holds a backend and caches, no other state.
 
     >>> generator = Generator(OnnxBackend(read_bundle(find_bundle())))  # doctest: +SKIP
     >>> generation = generator.start([Request(Condition(region="brain"), seed=7)])  # doctest: +SKIP
@@ -30,33 +39,27 @@ class Generator:
 
     def __init__(self, backend: Backend, cache: PrefixCache | None = None) -> None:
         self.backend = backend
-        self.cache = cache or PrefixCache()
+        self.cache = PrefixCache() if cache is None else cache
+        self._prefixes = Prefixes(backend, self.cache)
+        self._pictures = Pictures(lambda trace: self._decoded(self.restore([trace]), -1)[0])
 
     # -- making images ------------------------------------------------------------------------------------------
 
     def start(self, requests: Sequence[Request]) -> Generation:
         """Images without any scale yet. Raises `MedvarError` for a condition that the model does not know."""
-        self._check_requests(requests)
-        pyramid = TokenPyramid.empty(self.backend.info.schedule, len(requests))
-        return Generation(tuple(requests), pyramid, (), (), None, self.backend.info.model)
+        check_requests(self.backend.info, requests)
+        return self._prefixes.start(requests)
 
     def step(self, generation: Generation) -> Generation:
         """One more scale."""
         if generation.complete:
             raise MedvarError("This generation is complete; resample it from a scale to go on.")
-        k, scales, batch = generation.depth, len(self.backend.info.schedule), len(generation.requests)
-        guided = any(request.sampling.guidance > 0 for request in generation.requests)
-        logits = self._logits(generation, guided)
-        tokens = np.empty((batch, logits.shape[1]), dtype=np.int64)
-        bits = np.empty(tokens.shape, dtype=np.float32)
-        for i, request in enumerate(generation.requests):
-            strength = ramp(request.sampling.guidance, k, scales)
-            own = guide(logits[i], logits[batch + i], strength) if strength > 0 else logits[i]
-            tokens[i], bits[i] = draw(own, request.sampling, request.seed, k), entropy(own)
-            if generation.held and (held := generation.held[i][k]) is not None:
-                tokens[i] = np.where(held.keep, held.tokens, tokens[i])
+        k, batch = generation.depth, len(generation.requests)
+        logits = self._prefixes.guided_logits(generation)
+        tokens = np.stack([_drawn(generation, image, own) for image, own in enumerate(logits)])
         side = self.backend.info.schedule[k]
-        return self._grown(generation, tokens, bits.reshape(batch, side, side))
+        bits = np.stack([entropy(own) for own in logits]).reshape(batch, side, side)
+        return self._prefixes.grow(generation, tokens, bits)
 
     def run(
         self,
@@ -85,190 +88,216 @@ class Generator:
     def restore(self, traces: Sequence[Trace]) -> Generation:
         """Traces of the same depth as a generation again, e.g. to show one that was read from a file."""
         for trace in traces:
-            self._check_model(trace)
+            check_model(self.backend.info, trace)
         pyramid = TokenPyramid.stack(trace.pyramid for trace in traces)
         depths = {len(trace.entropy) for trace in traces}
         known = (
             tuple(np.stack(maps) for maps in zip(*(t.entropy for t in traces), strict=True)) if len(depths) == 1 else ()
         )
-        held = tuple(map(self._still_held, traces))
+        held, inversions = tuple(map(self._still_held, traces)), tuple(map(self._still_inverted, traces))
         return self._rebuilt(
             tuple(trace.request for trace in traces),
             pyramid,
             known,
             held=held if any(map(any, held)) else (),
+            inversions=inversions if any(inversions) else (),
             edits=tuple(trace.edit for trace in traces),
             parents=tuple(trace.parent for trace in traces),
         )
 
     def resample(
-        self,
-        trace: Trace,
-        from_scale: int,
-        *,
-        seed: int | None = None,
-        condition: Condition | None = None,
-        sampling: Sampling | None = None,
-        mask: BoolArray | None = None,
+        self, trace: Trace, from_scale: int, *, seed: int | None = None, **options: Unpack[ResampleOptions]
     ) -> Generation:
         """An image that shares scales ``0…from_scale-1`` with ``trace``; the rest is still to be drawn.
 
-        With a ``mask`` on the image grid ``(H, W)``, tokens that it does not touch stay as they are. What is not
-        given is that of ``trace``.
+        What is not given is that of ``trace``; for the options see `ResampleOptions`. Under another condition the
+        shared scales are read anew, as if the model had drawn them under it: their tokens stay, and the first such
+        resample costs one pass over them.
         """
-        self._check_model(trace)
-        from_scale = self._scale(from_scale)
-        if from_scale > trace.pyramid.depth:
-            raise MedvarError(
-                f"Scale {from_scale} cannot be resampled yet: this image has {trace.pyramid.depth} scales."
-            )
-        request = Request(
-            trace.request.condition if condition is None else condition,
-            trace.request.seed if seed is None else seed,
-            trace.request.sampling if sampling is None else sampling,
-        )
-        self.backend.info.labels.encode(request.condition)
-        held = None if mask is None else self._held(trace, from_scale, mask)
+        return self.resample_many(trace, from_scale, [trace.request.seed if seed is None else seed], **options)
+
+    def resample_many(
+        self, trace: Trace, from_scale: int, seeds: Sequence[int], **options: Unpack[ResampleOptions]
+    ) -> Generation:
+        """Candidates: one continuation of ``trace`` a seed, in one batch. Each is what `resample` makes of its seed."""
+        check_model(self.backend.info, trace)
+        edit, inversion = resample_edit(trace.pyramid.schedule, from_scale, options), options.get("inversion")
+        check_resample(trace.pyramid, edit, self.backend.info.image_size)
+        if inversion and inversion.trace.pyramid != trace.pyramid:
+            raise MedvarError("This inversion explains another image: invert the one that is resampled.")
+        condition = options.get("condition") or trace.request.condition
+        sampling = options.get("sampling") or trace.request.sampling
+        requests = tuple(Request(condition, seed, sampling) for seed in seeds)
+        check_requests(self.backend.info, requests)
+        held, count = held_tokens(trace.pyramid, edit), len(requests)
         return self._rebuilt(
-            (request,),
-            trace.pyramid.prefix(from_scale),
-            tuple(scale[None] for scale in trace.entropy[:from_scale]),
-            held=(held,) if held else (),
-            edits=(Resample(from_scale, None if mask is None else np.array(mask, dtype=np.bool_)),),
-            parents=(trace,),
+            requests,
+            trace.pyramid.prefix(from_scale).select([0] * count),
+            tuple(np.stack([scale] * count) for scale in trace.entropy[:from_scale]),
+            held=(held,) * count if any(held) else (),
+            inversions=(inversion,) * count if inversion else (),
+            edits=(edit,) * count,
+            parents=(trace,) * count,
         )
+
+    def best_of(
+        self,
+        start: Generation | Trace,
+        from_scale: int,
+        n: int,
+        score: Callable[[FloatArray], FloatArray],
+        *,
+        until: int | None = None,
+        seed: int | None = None,
+        **options: Unpack[ResampleOptions],
+    ) -> Generation:
+        """The best of ``n`` candidates by their coarse scales, with its finer scales still to be drawn.
+
+        Choosing early costs little, for coarse scales are few tokens (the idea of TTS-VAR). The candidates have the
+        seeds ``seed``, ``seed + 1``, …; the one that is kept is what `resample` makes of its seed.
+
+        Args:
+            start: one image.
+            from_scale: the first scale that is drawn.
+            n: how many candidates.
+            score: previews of scale ``until``, ``(n, H, W)`` → a number each, ``(n,)``. The highest wins.
+            until: the scale at which they are compared; ``from_scale`` by default.
+            seed: of the first candidate; the image's own by default.
+            options: see `ResampleOptions`.
+        """
+        trace = _one(start)
+        until = self._scale(from_scale if until is None else until)
+        if n < 1 or until < from_scale:
+            raise MedvarError(f"{n} candidates drawn from scale {from_scale} on cannot be compared at scale {until}.")
+        first = trace.request.seed if seed is None else seed
+        drawn = self.resample_many(trace, from_scale, [(first + i) % (MAX_SEED + 1) for i in range(n)], **options)
+        *_, drawn = self.run(drawn, until=until)
+        scores = np.asarray(score(self.preview(drawn, until)), dtype=np.float64)
+        if scores.shape != (n,) or np.isnan(scores).any():
+            raise MedvarError(f"score must give {n} numbers, one a preview, but gave {scores}.")
+        return self.restore([drawn.trace(int(scores.argmax()))])
 
     def edit(self, trace: Trace, edit: Edit) -> Generation:
         """An image with some tokens put in by hand (`Replace`) or its coarse scales from another (`Graft`).
 
         After `Replace` the scales finer than the edited one are still to be drawn; after `Graft` none is.
         """
-        self._check_model(trace)
+        check_model(self.backend.info, trace)
         match edit:
             case Replace():
-                k = self._scale(edit.scale)
-                side = self.backend.info.schedule[k]
-                if edit.where.shape != (side, side) or edit.tokens.shape != (side, side):
-                    raise MedvarError(f"Scale {k} takes a mask and tokens of {side}×{side}.")
-                self._check_tokens(edit.tokens[edit.where])
-                pyramid = replace(trace.pyramid.prefix(min(k + 1, trace.pyramid.depth)), k, edit.where, edit.tokens)
-                known = trace.entropy[: k + 1]
+                pyramid, known = replaced(trace, edit)
             case Graft():
-                k = self._scale(edit.scale)
-                self._check_model(edit.coarse)
-                pyramid = graft(edit.coarse.pyramid, trace.pyramid, k)
-                known = edit.coarse.entropy[:k]
-                if len(known) == k:
-                    known = (*known, *trace.entropy[k:])
+                check_model(self.backend.info, edit.coarse)
+                pyramid, known = grafted(trace, edit)
             case Resample():
-                return self.resample(trace, edit.from_scale, mask=edit.mask)
+                outside, inverted = edit.outside, edit.inverted
+                return self.resample(
+                    trace,
+                    edit.from_scale,
+                    mask=edit.mask,
+                    keep=edit.keep,
+                    exact_outside=outside is not None,
+                    soft_edge=outside.soft_edge if outside else 0.0,
+                    inversion=self._inverted(trace, inverted) if inverted else None,
+                )
             case Encoded():
                 raise MedvarError("Encoding starts from an image, not from a trace: use Generator.encode.")
+        check_tokens(self.backend.info, pyramid.sequence)
         entropy_maps = tuple(scale[None] for scale in known)
         return self._rebuilt((trace.request,), pyramid, entropy_maps, edits=(edit,), parents=(trace,))
 
+    def with_token(self, trace: Trace, k: int, row: int, column: int, token: int) -> Generation:
+        """An image with one token of scale k put in by hand; see `edit`."""
+        where = one_token(self.backend.info.schedule, k, row, column)
+        return self.edit(trace, Replace(k, where, where * np.int64(token)))
+
+    def invert(
+        self,
+        start: Generation | Trace,
+        *,
+        condition: Condition | None = None,
+        sampling: Sampling | None = None,
+        seed: int | None = None,
+    ) -> Inversion:
+        """Noise under which one finished image is what the model draws; give it to `resample` with another condition.
+
+        Under ``condition`` and ``sampling``, by default the image's own, the same noise gives the same tokens. There
+        is much such noise; ``seed`` chooses. Costs one pass over all scales.
+        """
+        trace = _one(start)
+        own = trace.request
+        request = Request(
+            own.condition if condition is None else condition,
+            own.seed if seed is None else seed,
+            own.sampling if sampling is None else sampling,
+        )
+        return self._inverted(trace, request)
+
     def encode(self, images: FloatArray, requests: Sequence[Request]) -> Generation:
         """Real images ``(B, H, W)`` or ``(B, H, W, 3)`` in [-1, 1] as a finished generation."""
-        size, channels = self.backend.info.image_size, self.backend.info.image_channels
-        self._check_requests(requests)
-        expected = (len(requests), size, size) + ((3,) if channels == 3 else ())
-        if images.shape != expected:
-            raise MedvarError(f"This model encodes images of shape {expected}, but got {images.shape}.")
-        if not np.isfinite(images).all() or np.abs(images).max(initial=0) > 1 + 1e-3:
-            raise MedvarError("Images to encode must be finite and within [-1, 1]; harmonise them first.")
-        pixels = np.moveaxis(images, -1, 1) if channels == 3 else images[:, None]
+        info = self.backend.info
+        check_requests(info, requests)
+        check_images(info, images, len(requests))
+        pixels = np.moveaxis(images, -1, 1) if info.image_channels == 3 else images[:, None]
         maps = self.backend.encode(np.ascontiguousarray(pixels, dtype=np.float32))
-        pyramid = TokenPyramid.from_sequence(self.backend.info.schedule, np.concatenate(maps, axis=1))
+        pyramid = TokenPyramid.from_sequence(info.schedule, np.concatenate(maps, axis=1))
         names = [hashlib.sha256(np.ascontiguousarray(i, dtype=np.float32).tobytes()).hexdigest() for i in images]
         return self._rebuilt(tuple(requests), pyramid, (), edits=tuple(map(Encoded, names)))
 
     # -- looking at images --------------------------------------------------------------------------------------
 
     def preview(self, generation: Generation, k: int) -> FloatArray:
-        """The images decoded from scales ``0…k`` only: ``(B, H, W)``, or ``(B, H, W, 3)``, in [-1, 1]."""
+        """The images decoded from scales ``0…k`` only: ``(B, H, W)``, or ``(B, H, W, 3)``, in [-1, 1].
+
+        Where the outside of a mask is kept exactly, it shows the parent's finished picture at every scale.
+        """
         if not 0 <= k < generation.depth:
             raise MedvarError(f"There is no preview of scale {k}: {generation.depth} scales are made so far.")
-        last = k + 1 == len(self.backend.info.schedule)
-        return self._pixels(self.backend.decode(generation.latents[k], preview=not last))
+        decoded = self._decoded(generation, k)
+        traces = generation.traces
+        if any(map(exact_outside, traces)):
+            pairs = zip(traces, decoded, strict=True)
+            decoded = np.stack([self._pictures.finished(trace, picture) for trace, picture in pairs])
+        if k + 1 == len(self.backend.info.schedule):
+            for trace, picture in zip(traces, decoded, strict=True):
+                self._pictures.keep(picture_name(trace), picture.copy())
+        return decoded
 
     def image(self, generation: Generation) -> FloatArray:
         """The finished images: ``(B, H, W)``, or ``(B, H, W, 3)``, in [-1, 1]."""
         if not generation.complete:
             raise MedvarError("The images are not finished: run the generation to its end first.")
-        return self._pixels(self.backend.decode(generation.latents[-1]))
+        return self.preview(generation, generation.depth - 1)
+
+    def token_pictures(self, trace: Trace, k: int, row: int, column: int, tokens: Sequence[int]) -> FloatArray:
+        """The preview of scale k with each of ``tokens`` in one place: ``(N, H, W)``, or ``(N, H, W, 3)``."""
+        info, pyramid = self.backend.info, trace.pyramid
+        check_model(info, trace)
+        where, choices = one_token(info.schedule, k, row, column), np.asarray(tokens, dtype=np.int64)
+        check_tokens(info, choices)
+        if k >= pyramid.depth or not len(choices):
+            raise MedvarError(f"Scale {k} of {pyramid.depth} made so far cannot be shown with {len(choices)} tokens.")
+        *_, before = self._prefixes.replay([trace.request], pyramid.prefix(k))
+        maps = np.where(where, choices[:, None, None], pyramid.maps[k]).reshape(len(choices), -1)
+        latent = np.repeat(before.latents[-1], len(choices), axis=0) if before.latents else None
+        latents, _ = self.backend.accumulate(latent, maps, k)
+        return self._pixels(self.backend.decode(latents, preview=k + 1 < len(info.schedule)))
+
+    # -- reading the model --------------------------------------------------------------------------------------
 
     def likelihood(self, generation: Generation) -> tuple[FloatArray, ...]:
-        """Negative log-likelihood in bits of every token under its own condition: ``(B, side, side)`` a scale."""
-        past = self._rebuilt(generation.requests, generation.pyramid.prefix(0), ())
-        result = []
-        for k, side in enumerate(self.backend.info.schedule.sides[: generation.depth]):
-            log_p = log_softmax(self._logits(past, guided=False))
-            tokens = generation.pyramid.tokens(k)
-            bits = -np.take_along_axis(log_p, tokens[..., None], axis=-1)[..., 0] / np.float32(np.log(2))
-            result.append(bits.reshape(-1, side, side))
-            past = self._grown(past, tokens, None)
-        return tuple(result)
+        """See `reading.likelihood`."""
+        return reading.likelihood(self._prefixes, generation)
+
+    def anomaly_map(self, generation: Generation) -> FloatArray:
+        """See `reading.anomaly_map`."""
+        return reading.anomaly_map(self._prefixes, generation)
+
+    def features(self, generation: Generation) -> FloatArray:
+        """See `reading.features`."""
+        return reading.features(self._prefixes, generation)
 
     # -- how ----------------------------------------------------------------------------------------------------
-
-    def _logits(self, generation: Generation, guided: bool) -> FloatArray:
-        """Logits of the next scale: B rows under the conditions, and B unconditional ones when ``guided``."""
-        labels = self._labels(generation, guided)
-        state = self._state(generation, labels)
-        features = generation.features
-        if features is not None and guided:
-            features = np.concatenate([features, features])
-        logits, longer = self.backend.step(state, features)
-        if longer.depth < len(self.backend.info.schedule):  # nothing follows the finest scale
-            self.cache.put(self._keys(generation.pyramid, labels, longer.depth), longer)
-        return logits
-
-    def _state(self, generation: Generation, labels: IntArray) -> PrefixState:
-        """The prefix of all scales so far: from the cache, or computed again from the tokens."""
-        depth = generation.depth
-        for known in range(depth, 0, -1):
-            if (rows := self.cache.get(self._keys(generation.pyramid, labels, known))) is not None:
-                state = self.backend.gather(rows)
-                break
-        else:
-            state, known = self.backend.start(labels), 0
-        copies = len(labels) // len(generation.requests)
-        for k in range(known, depth):
-            features = self._features(generation, k)
-            _, state = self.backend.step(state, None if features is None else np.concatenate([features] * copies))
-            self.cache.put(self._keys(generation.pyramid, labels, k + 1), state)
-        return state
-
-    def _features(self, generation: Generation, k: int) -> FloatArray | None:
-        """Input of scale k, from the tokens of scale k-1 and the latent before it."""
-        if k == 0:
-            return None
-        before = generation.latents[k - 2] if k > 1 else None
-        return self.backend.accumulate(before, generation.pyramid.tokens(k - 1), k - 1)[1]
-
-    def _labels(self, generation: Generation, guided: bool) -> IntArray:
-        space = self.backend.info.labels
-        rows = [space.encode(request.condition) for request in generation.requests]
-        return np.array(rows + [space.unconditional] * len(rows) * guided, dtype=np.int64)
-
-    def _keys(self, pyramid: TokenPyramid, labels: IntArray, depth: int) -> list[Key]:
-        """Names of the prefix states of ``depth`` scales. Scale k's keys and values follow from scales 0…k-1."""
-        seen = pyramid.prefix(depth - 1).sequence
-        contents = [row.tobytes() for row in seen]
-        return [(tuple(label), depth, contents[i % len(contents)]) for i, label in enumerate(labels.tolist())]
-
-    def _grown(self, generation: Generation, tokens: IntArray, bits: FloatArray | None) -> Generation:
-        before = generation.latents[-1] if generation.latents else None
-        latent, features = self.backend.accumulate(before, tokens, generation.depth)
-        # Entropy goes by scale: where that of a coarser scale is not known (encoded images), it is not kept.
-        known = len(generation.entropy) == generation.depth
-        return changed(
-            generation,
-            pyramid=generation.pyramid.append(tokens),
-            entropy=(*generation.entropy, bits) if known and bits is not None else generation.entropy,
-            latents=(*generation.latents, latent),
-            features=features,
-        )
 
     def _rebuilt(
         self,
@@ -277,69 +306,62 @@ class Generator:
         known: tuple[FloatArray, ...],
         *,
         held: tuple[tuple[Held | None, ...], ...] = (),
+        inversions: tuple[Inversion | None, ...] = (),
         edits: tuple[Edit | None, ...] = (),
         parents: tuple[Trace | None, ...] = (),
     ) -> Generation:
         """A generation whose latents are summed up from its tokens."""
-        self._check_tokens(pyramid.sequence)
-        start = pyramid.prefix(0)
-        generation = Generation(requests, start, (), (), None, self.backend.info.model, held, edits, parents)
-        for k in range(pyramid.depth):
-            generation = self._grown(generation, pyramid.tokens(k), None)
-        return changed(generation, entropy=known)
-
-    def _held(self, trace: Trace, from_scale: int, mask: BoolArray) -> tuple[Held | None, ...]:
-        size = self.backend.info.image_size
-        if mask.shape != (size, size):
-            raise MedvarError(f"The mask must cover the image, {size}×{size} pixels, but is {mask.shape}.")
-        if not trace.pyramid.complete:
-            raise MedvarError("Resampling inside a mask needs a finished image, whose outside can be kept.")
-        if not mask.any():
-            raise MedvarError("The mask is empty: paint where the image may change.")
-        sides = self.backend.info.schedule.sides
-        return tuple(
-            Held(~mask_at_scale(mask, side).ravel(), trace.pyramid.tokens(k)[0]) if k >= from_scale else None
-            for k, side in enumerate(sides)
-        )
+        *_, generation = self._prefixes.replay(requests, pyramid)
+        return changed(generation, entropy=known, held=held, inversions=inversions, edits=edits, parents=parents)
 
     def _still_held(self, trace: Trace) -> tuple[Held | None, ...]:
-        """What an unfinished trace, resampled inside a mask, keeps of its parent."""
-        edit = trace.edit
-        if trace.parent and not trace.pyramid.complete and isinstance(edit, Resample) and edit.mask is not None:
-            self._check_model(trace.parent)
-            self._check_tokens(trace.parent.pyramid.sequence)
-            return self._held(trace.parent, self._scale(edit.from_scale), edit.mask)
+        """What an unfinished trace, resampled inside a mask or with locked scales, keeps of its parent."""
+        edit, parent = trace.edit, trace.parent
+        if parent and not trace.pyramid.complete and isinstance(edit, Resample):
+            check_model(self.backend.info, parent)
+            check_resample(parent.pyramid, edit, self.backend.info.image_size)
+            return held_tokens(parent.pyramid, edit)
         return (None,) * len(self.backend.info.schedule)
+
+    def _still_inverted(self, trace: Trace) -> Inversion | None:
+        """The noise that an unfinished trace is drawn with, where that explains its parent."""
+        edit, parent = trace.edit, trace.parent
+        if parent and not trace.pyramid.complete and isinstance(edit, Resample) and edit.inverted:
+            return self._inverted(parent, edit.inverted)
+        return None
+
+    def _inverted(self, trace: Trace, request: Request) -> Inversion:
+        check_model(self.backend.info, trace)
+        check_requests(self.backend.info, [request])
+        return reading.invert(self._prefixes, trace, request)
 
     def _scale(self, k: int) -> int:
         return self.backend.info.schedule.check_scale(k)
 
-    def _check_model(self, trace: Trace) -> None:
-        """Tokens mean something only to the model that made them."""
-        info = self.backend.info
-        if trace.pyramid.schedule != info.schedule:
-            raise MedvarError(
-                f"This image has scales of sides {trace.pyramid.schedule}, but the model has {info.schedule}; "
-                "open the bundle that made it."
-            )
-        if trace.model != info.model:
-            raise MedvarError(
-                f"This image was made by another model (sha256 {trace.model[:12]}…, not {info.model[:12]}…); "
-                "open the bundle that made it."
-            )
-
-    def _check_requests(self, requests: Sequence[Request]) -> None:
-        if not requests:
-            raise MedvarError("There is nothing to generate: the list of requests is empty.")
-        for request in requests:
-            self.backend.info.labels.encode(request.condition)
-
-    def _check_tokens(self, tokens: IntArray) -> None:
-        vocabulary = self.backend.info.vocabulary
-        if tokens.size and not 0 <= tokens.min() <= tokens.max() < vocabulary:
-            raise MedvarError(
-                f"Tokens must be within 0…{vocabulary - 1}, but range over {tokens.min()}…{tokens.max()}."
-            )
+    def _decoded(self, generation: Generation, k: int) -> FloatArray:
+        last = k in (-1, len(self.backend.info.schedule) - 1)
+        return self._pixels(self.backend.decode(generation.latents[k], preview=not last))
 
     def _pixels(self, images: FloatArray) -> FloatArray:
         return images[:, 0] if images.shape[1] == 1 else np.ascontiguousarray(np.moveaxis(images, 1, -1))
+
+
+def _drawn(generation: Generation, image: int, logits: FloatArray) -> IntArray:
+    """The next scale's tokens ``(L_k,)`` of one image, from its guided logits ``(L_k, V)``."""
+    request, k = generation.requests[image], generation.depth
+    inversion = generation.inversions[image] if generation.inversions else None
+    held = generation.held[image][k] if generation.held else None
+    if inversion:
+        tokens = inversion.redraw(logits, request.sampling, k)
+    else:
+        tokens = draw(logits, request.sampling, request.seed, k)
+    return held.put_back(tokens) if held else tokens
+
+
+def _one(start: Generation | Trace) -> Trace:
+    """The one image that is meant."""
+    if isinstance(start, Trace):
+        return start
+    if len(start.requests) != 1:
+        raise MedvarError(f"One image is needed, but this generation has {len(start.requests)}: give one's trace.")
+    return start.trace(0)

@@ -149,6 +149,16 @@ def replace(pyramid: TokenPyramid, k: int, where: BoolArray, tokens: npt.NDArray
     return TokenPyramid(pyramid.schedule, (*pyramid.maps[:k], new, *pyramid.maps[k + 1 :]), pyramid.batch)
 
 
+def one_token(schedule: ScaleSchedule, k: int, row: int, column: int) -> BoolArray:
+    """A mask ``(side, side)`` of one token of scale k."""
+    side = schedule[schedule.check_scale(k)]
+    if not (0 <= row < side and 0 <= column < side):
+        raise MedvarError(f"Scale {k} has {side}×{side} tokens, so that there is none at ({row}, {column}).")
+    where = np.zeros((side, side), dtype=np.bool_)
+    where[row, column] = True
+    return where
+
+
 def mask_at_scale(mask: BoolArray, side: int) -> BoolArray:
     """A mask on the image grid ``(H, W)`` → the tokens ``(side, side)`` that it touches."""
     rows, columns = (_bounds(size, side) for size in mask.shape)

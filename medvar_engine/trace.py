@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,61 +10,16 @@ from typing import Any
 import numpy as np
 
 import medvar_engine
-from medvar_engine.arrays import BoolArray, FloatArray, IntArray
-from medvar_engine.conditions import Condition
+from medvar_engine.arrays import FloatArray
+from medvar_engine.edits import Edit, Encoded, Graft, Outside, Replace, Resample, edit_from_dict, edit_to_dict
 from medvar_engine.errors import MedvarError
 from medvar_engine.pyramid import TokenPyramid
-from medvar_engine.sampling import Sampling, check_seed
+from medvar_engine.request import Request
 from medvar_engine.schedule import ScaleSchedule
 
+__all__ = ["Edit", "Encoded", "Graft", "Outside", "Replace", "Request", "Resample", "Trace"]
+
 SCHEMA_VERSION = 1
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """One image that is asked for."""
-
-    condition: Condition = Condition()
-    seed: int = 0
-    sampling: Sampling = Sampling()
-
-    def __post_init__(self) -> None:
-        check_seed(self.seed)
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class Resample:
-    """Scales ``from_scale…`` were drawn anew; with a mask ``(H, W)``, only where it is true."""
-
-    from_scale: int
-    mask: BoolArray | None = None
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class Replace:
-    """Tokens of one scale were put in by hand, and all finer scales drawn again."""
-
-    scale: int
-    where: BoolArray  # (side, side)
-    tokens: IntArray  # (side, side)
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class Graft:
-    """Scales ``0…scale-1`` come from another image."""
-
-    scale: int
-    coarse: Trace
-
-
-@dataclass(frozen=True, slots=True)
-class Encoded:
-    """The pyramid was encoded from a real image, named by the sha256 of its pixels; nothing was drawn."""
-
-    image: str
-
-
-Edit = Resample | Replace | Graft | Encoded
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -82,44 +36,59 @@ class Trace:
 
     def to_json(self) -> str:
         """One line of JSON: this trace last, after the traces that it came from."""
-        lineage = _lineage(self)
-        places = {id(trace): place for place, trace in enumerate(lineage)}
-        images = [_trace_to_dict(trace, places) for trace in lineage]
-        return json.dumps({"medvar_trace": SCHEMA_VERSION, "images": images}, separators=(",", ":"))
+        return json.dumps(traces_to_dict([self]), separators=(",", ":"))
 
     @classmethod
     def from_json(cls, text: str) -> Trace:
         """The inverse of `to_json`. Raises `MedvarError` for anything that is not a trace."""
         try:
-            values = json.loads(text)
-            version = values["medvar_trace"]
-            if version != SCHEMA_VERSION:
-                raise MedvarError(
-                    f"This trace has format {version}; this version reads {SCHEMA_VERSION}. Update medvar."
-                )
-            earlier: list[Trace] = []
-            for image in values["images"]:
-                earlier.append(_trace_from_dict(image, earlier))
-            return earlier[-1]
-        except (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError, RecursionError) as error:
+            (trace,) = traces_from_dict(json.loads(text))
+        except (ValueError, RecursionError) as error:
             raise MedvarError(f"This is not a MedVAR trace, or it is damaged: {error!r}.") from error
+        return trace
 
 
-def _lineage(trace: Trace) -> list[Trace]:
-    """The trace and all that it came from, sources first, each once.
+def traces_to_dict(traces: Sequence[Trace]) -> dict[str, Any]:
+    """Plain values, for JSON: the traces and all that they came from, each once, for they may share most of it."""
+    images = lineage(traces)
+    places = {id(trace): place for place, trace in enumerate(images)}
+    return {
+        "medvar_trace": SCHEMA_VERSION,
+        "images": [_trace_to_dict(trace, places) for trace in images],
+        "asked": [places[id(trace)] for trace in traces],
+    }
+
+
+def traces_from_dict(values: Mapping[str, Any]) -> list[Trace]:
+    """The inverse of `traces_to_dict`. Raises `MedvarError` for anything else."""
+    try:
+        version = values["medvar_trace"]
+        if version != SCHEMA_VERSION:
+            raise MedvarError(f"This trace has format {version}; this version reads {SCHEMA_VERSION}. Update medvar.")
+        earlier: list[Trace] = []
+        for image in values["images"]:
+            earlier.append(_trace_from_dict(image, earlier))
+        # A file of one image may not say which is asked for: the last.
+        return [_pick(earlier, place) for place in values.get("asked", [len(earlier) - 1])]
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError) as error:
+        raise MedvarError(f"This is not a MedVAR trace, or it is damaged: {error!r}.") from error
+
+
+def lineage(traces: Sequence[Trace]) -> list[Trace]:
+    """The traces and all that they came from, sources first, each once.
 
     A list, for lineages are as long as a session, and grafts let two images share most of theirs: nested they would
     outgrow the stack, and double with every graft.
     """
-    lineage: dict[int, Trace] = {}
-    waiting = [trace]
+    found: dict[int, Trace] = {}
+    waiting = list(reversed(traces))
     while waiting:
         current = waiting[-1]
-        if sources := [source for source in _sources(current) if id(source) not in lineage]:
+        if sources := [source for source in _sources(current) if id(source) not in found]:
             waiting += sources
         else:
-            lineage[id(current)] = waiting.pop()
-    return list(lineage.values())
+            found[id(current)] = waiting.pop()
+    return list(found.values())
 
 
 def _sources(trace: Trace) -> list[Trace]:
@@ -128,34 +97,30 @@ def _sources(trace: Trace) -> list[Trace]:
 
 
 def _trace_to_dict(trace: Trace, places: Mapping[int, int]) -> dict[str, Any]:
-    request = trace.request
     return {
-        "condition": request.condition.to_dict(),
-        "seed": request.seed,
-        "sampling": request.sampling.to_dict(),
+        **trace.request.to_dict(),
         "schedule": list(trace.pyramid.schedule.sides),
         "tokens": trace.pyramid.sequence[0].tolist(),
         "entropy": [[round(float(value), 4) for value in scale.ravel()] for scale in trace.entropy],
         "model": trace.model,
         "version": trace.version,
-        "edit": _edit_to_dict(trace.edit, places) if trace.edit else None,
+        "edit": edit_to_dict(trace.edit, lambda other: places[id(other)]) if trace.edit else None,
         "parent": places[id(trace.parent)] if trace.parent else None,
     }
 
 
 def _trace_from_dict(values: Mapping[str, Any], earlier: Sequence[Trace]) -> Trace:
     schedule = ScaleSchedule(tuple(values["schedule"]))
-    request = Request(Condition.from_dict(values["condition"]), int(values["seed"]), Sampling(**values["sampling"]))
     entropy = tuple(
         np.array(scale, dtype=np.float32).reshape(side, side)
         for scale, side in zip(values["entropy"], schedule, strict=False)
     )
     return Trace(
-        request,
+        Request.from_dict(values),
         TokenPyramid.from_sequence(schedule, np.array([values["tokens"]], dtype=np.int64)),
         entropy,
         str(values["model"]),
-        _edit_from_dict(values["edit"], earlier) if values["edit"] else None,
+        edit_from_dict(values["edit"], lambda place: _pick(earlier, place)) if values["edit"] else None,
         None if values["parent"] is None else _pick(earlier, values["parent"]),
         str(values["version"]),
     )
@@ -163,47 +128,5 @@ def _trace_from_dict(values: Mapping[str, Any], earlier: Sequence[Trace]) -> Tra
 
 def _pick(earlier: Sequence[Trace], place: int) -> Trace:
     if not 0 <= place < len(earlier):
-        raise IndexError(f"image {len(earlier)} comes from image {place}, which is not before it")
+        raise IndexError(f"image {place} is not one of the {len(earlier)} before it")
     return earlier[place]
-
-
-def _edit_to_dict(edit: Edit, places: Mapping[int, int]) -> dict[str, Any]:
-    match edit:
-        case Resample():
-            mask = None if edit.mask is None else _mask_to_dict(edit.mask)
-            return {"kind": "resample", "from_scale": edit.from_scale, "mask": mask}
-        case Replace():
-            where, tokens = _mask_to_dict(edit.where), edit.tokens.tolist()
-            return {"kind": "replace", "scale": edit.scale, "where": where, "tokens": tokens}
-        case Graft():
-            return {"kind": "graft", "scale": edit.scale, "coarse": places[id(edit.coarse)]}
-        case Encoded():
-            return {"kind": "encoded", "image": edit.image}
-
-
-def _edit_from_dict(values: Mapping[str, Any], earlier: Sequence[Trace]) -> Edit:
-    match values["kind"]:
-        case "resample":
-            mask = None if values["mask"] is None else _mask_from_dict(values["mask"])
-            return Resample(int(values["from_scale"]), mask)
-        case "replace":
-            tokens = np.array(values["tokens"], dtype=np.int64)
-            return Replace(int(values["scale"]), _mask_from_dict(values["where"]), tokens)
-        case "graft":
-            return Graft(int(values["scale"]), _pick(earlier, values["coarse"]))
-        case "encoded":
-            return Encoded(str(values["image"]))
-        case kind:
-            raise MedvarError(f"This trace holds the unknown edit {kind!r}.")
-
-
-def _mask_to_dict(mask: BoolArray) -> dict[str, Any]:
-    return {"shape": list(mask.shape), "bits": base64.b64encode(np.packbits(mask).tobytes()).decode("ascii")}
-
-
-def _mask_from_dict(values: Mapping[str, Any]) -> BoolArray:
-    height, width = (int(n) for n in values["shape"])
-    bits = np.frombuffer(base64.b64decode(values["bits"], validate=True), dtype=np.uint8)
-    if min(height, width) < 0 or len(bits) != -(-height * width // 8):  # unpackbits would fill up with zeros
-        raise ValueError(f"a mask of {height}×{width} pixels in {len(bits)} bytes")
-    return np.unpackbits(bits, count=height * width).reshape(height, width).astype(np.bool_)

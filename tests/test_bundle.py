@@ -16,7 +16,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from medvar_engine import bundle as rooms
-from medvar_engine.bundle import MANIFEST, Bundle, Cell, cell_to_dict, find_bundle, read_bundle, shipped_bundles
+from medvar_engine.bundle import (
+    MANIFEST,
+    Bundle,
+    Cell,
+    cell_to_dict,
+    find_bundle,
+    manifest_digest,
+    read_bundle,
+    shipped_bundles,
+)
 from medvar_engine.conditions import Condition
 from medvar_engine.errors import MedvarError
 from medvar_engine.trace import Request
@@ -50,8 +59,10 @@ MANIFEST_VALUES: dict[str, Any] = {
     "attributions": ["nobody"],
     "training_data": "nobody",
     "parity": {"logits": 1e-6},
+    "weights": "ab" * 32,
     "sha256": {name: hashlib.sha256(content).hexdigest() for name, content in FILES.items()},
 }
+MANIFEST_VALUES["digest"] = manifest_digest(MANIFEST_VALUES)
 
 
 def write(folder: Path, manifest: object = None) -> Path:
@@ -69,13 +80,13 @@ def bundle(tmp_path: Path) -> Bundle:
 
 
 def changed(*path: str | int, to: object) -> dict[str, Any]:
-    """The manifest with one value changed."""
+    """The manifest with one value changed, and signed again."""
     values = copy.deepcopy(MANIFEST_VALUES)
     inner: Any = values
     for step in path[:-1]:
         inner = inner[step]
     inner[path[-1]] = to
-    return values
+    return values if path == ("digest",) else values | {"digest": manifest_digest(values)}
 
 
 def test_says_what_was_written(bundle: Bundle) -> None:
@@ -153,6 +164,8 @@ BROKEN: dict[str, tuple[Callable[[str], bytes], str]] = {
     "an unknown sampling": (lambda text: json.dumps(changed("sampling", "beam", to=5)).encode(), "beam"),
     "no vocabulary": (lambda text: json.dumps(changed("model", "vocabulary", to=0)).encode(), "vocabulary"),
     "infinitely many heads": (lambda text: json.dumps(changed("model", "heads", to=float("inf"))).encode(), "field"),
+    "a value changed": (lambda text: text.replace("MIT", "GPL").encode(), "changed after it was written"),
+    "another digest": (lambda text: json.dumps(changed("digest", to="0" * 64)).encode(), "digest differs"),
     "a cell without a place": (lambda text: json.dumps(changed("cells", 0, to={})).encode(), "condition"),
 }
 
@@ -168,10 +181,11 @@ def test_a_broken_manifest_is_one_clear_error(tmp_path: Path, damage: str) -> No
     assert str(folder / MANIFEST) in str(caught.value)
 
 
-@pytest.mark.parametrize("field", list(MANIFEST_VALUES))
+@pytest.mark.parametrize("field", [name for name in MANIFEST_VALUES if name != "weights"])
 def test_a_missing_field_is_named(tmp_path: Path, field: str) -> None:
     """Whoever writes a bundle by another tool could not tell what it lacks."""
     values = {name: value for name, value in MANIFEST_VALUES.items() if name != field}
+    values |= {} if field == "digest" else {"digest": manifest_digest(values)}
     with pytest.raises(MedvarError, match=field):
         read_bundle(write(tmp_path, values))
 
@@ -205,15 +219,24 @@ def test_no_value_of_a_manifest_is_more_than_an_error(place: tuple[str | int, ..
 
 
 @given(position=st.integers(min_value=0), byte=st.integers(0, 255))
-def test_no_byte_of_a_manifest_is_more_than_an_error(position: int, byte: int) -> None:
-    """One byte flipped on a disk would be a traceback."""
+def test_a_changed_byte_of_a_manifest_is_noticed(position: int, byte: int) -> None:
+    """One byte flipped on a disk would be a traceback, or pass for what the author said of the model."""
     with tempfile.TemporaryDirectory() as folder:
-        path = write(Path(folder)) / MANIFEST
+        whole = read_bundle(write(Path(folder)))
+        path = Path(folder) / MANIFEST
         content = bytearray(path.read_bytes())
         content[position % len(content)] = byte
         path.write_bytes(content)
         with suppress(MedvarError):
-            _use(read_bundle(path.parent))
+            assert read_bundle(path.parent) == whole  # at most another space, or the same byte
+
+
+def test_the_digest_is_of_the_content(tmp_path: Path) -> None:
+    """A manifest that another tool has laid out anew would be refused."""
+    folder = write(tmp_path)
+    shuffled = dict(sorted(MANIFEST_VALUES.items(), reverse=True))
+    (folder / MANIFEST).write_text(json.dumps(shuffled, indent=3, ensure_ascii=False), encoding="utf-8")
+    assert read_bundle(folder).weights == "ab" * 32
 
 
 def _use(bundle: Bundle) -> None:

@@ -12,7 +12,7 @@ from medvar_engine.conditions import Condition
 from medvar_engine.errors import MedvarError
 from medvar_engine.generation import Generation
 from medvar_engine.generator import Generator
-from medvar_engine.prefix_cache import PrefixCache
+from medvar_engine.prefix_cache import Key, PrefixCache
 from medvar_engine.pyramid import mask_at_scale
 from medvar_engine.sampling import Sampling, draw, guide, log_softmax, ramp
 from medvar_engine.schedule import ScaleSchedule
@@ -170,7 +170,7 @@ def test_the_finest_scale_is_not_kept(watched: Watched) -> None:
     kept: list[int] = []
 
     class Noting(PrefixCache):
-        def put(self, keys: list[tuple[tuple[int, ...], int, bytes]], state: PrefixState) -> None:
+        def put(self, keys: list[Key], state: PrefixState) -> None:
             kept.append(state.depth)
             super().put(keys, state)
 
@@ -395,6 +395,25 @@ def test_refuses_traces_of_another_model(generator: Generator, make_trace: Calla
         generator.resample(make_trace((1, 2, 3)), 1)
     with pytest.raises(MedvarError, match="within 0…23"):
         generator.restore([make_trace((1, 2, 3, 4))])  # tokens of a larger vocabulary
+
+
+def test_takes_traces_that_name_the_weights(generator: Generator, tiny_backend: Backend, trace: Trace) -> None:
+    """An image tried out in torch could not be opened with the bundle of the same weights."""
+
+    class Exported:
+        info = changed(tiny_backend.info, weights="cd" * 32)
+
+    exported = Generator(Exported())  # type: ignore[arg-type]
+    exported.backend.__dict__ |= {n: getattr(tiny_backend, n) for n in ("accumulate", "decode")}
+    by_weights = changed(trace, model="cd" * 32)
+    np.testing.assert_array_equal(
+        exported.image(exported.restore([by_weights])), generator.image(generator.restore([trace]))
+    )
+    for name in ("", "ef" * 32):
+        with pytest.raises(MedvarError, match="another model"):
+            exported.restore([changed(trace, model=name)])
+    with pytest.raises(MedvarError, match="another model"):
+        generator.restore([changed(trace, model="")])
 
 
 def test_colour_models_give_colour(generator: Generator) -> None:

@@ -1,17 +1,19 @@
 from __future__ import annotations
 
 import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
 
-from medvar_engine.backends.base import PrefixState, one_state
+from medvar_engine.backends.base import PrefixState, gather_rows, one_state
 from medvar_engine.prefix_cache import Key, PrefixCache
 
 
 def state(rows: int, nbytes: int = 100) -> PrefixState:
-    return PrefixState(np.zeros((rows, 1), dtype=np.int64), ("chunk",), nbytes)
+    return PrefixState(np.zeros((rows, 1), dtype=np.int64), (np.zeros(nbytes, dtype=np.uint8),))
 
 
-def key(name: int) -> Key:
-    return ((name,), 1, b"")
+def key(name: int, network: str = "") -> Key:
+    return Key(network, (name,), 1, b"")
 
 
 def test_finds_rows_of_different_states() -> None:
@@ -19,9 +21,15 @@ def test_finds_rows_of_different_states() -> None:
     cache, one, two = PrefixCache(), state(2), state(1)
     cache.put([key(0), key(1)], one)
     cache.put([key(2)], two)
-    assert cache.get([key(2), key(0)]) == [(two, 0), (one, 0)]
+    assert cache.get([key(2), key(0), key(3)]) == [(two, 0), (one, 0), None]
     assert cache.get([key(1)]) == [(one, 1)]
-    assert cache.get([key(0), key(3)]) is None
+
+
+def test_networks_do_not_share() -> None:
+    """Two models with one cache would continue each other's prefixes, and give noise."""
+    cache = PrefixCache()
+    cache.put([key(0, "one")], state(1))
+    assert cache.get([key(0, "other")]) == [None]
 
 
 def test_drops_what_was_used_longest_ago() -> None:
@@ -31,8 +39,8 @@ def test_drops_what_was_used_longest_ago() -> None:
         cache.put([key(name)], state(1))
     cache.get([key(0)])
     cache.put([key(3)], state(1))
-    assert cache.get([key(1)]) is None
-    assert all(cache.get([key(name)]) for name in (0, 2, 3))
+    assert cache.get([key(1)]) == [None]
+    assert all(cache.get([key(name) for name in (0, 2, 3)]))
 
 
 def test_putting_again_counts_once() -> None:
@@ -41,19 +49,65 @@ def test_putting_again_counts_once() -> None:
     cache.put([key(0)], state(1))
     for _ in range(9):
         cache.put([key(1)], state(1))
-    assert cache.get([key(0), key(1)])
+    assert all(cache.get([key(0), key(1)]))
+    assert cache.nbytes == 200
     cache.clear()
-    assert cache.get([key(0)]) is None
-    cache.put([key(0)], state(1))
-    cache.put([key(1)], state(1))
-    assert cache.get([key(0), key(1)])
+    assert cache.get([key(0)]) == [None]
+    assert cache.nbytes == 0
 
 
-def test_what_is_larger_than_the_limit_is_not_kept() -> None:
-    """A large model on a small machine would loop for ever, or keep what it has no room for."""
-    cache = PrefixCache(limit=10)
+def test_a_state_larger_than_the_limit_is_kept_for_the_next_scale_only() -> None:
+    """Every scale of a large batch would compute all coarser ones again; or several such would fill the memory."""
+    cache = PrefixCache(limit=150)
     cache.put([key(0)], state(1))
-    assert cache.get([key(0)]) is None
+    cache.put([key(1)], state(1, 1000))
+    assert all(cache.get([key(1)]))
+    assert cache.get([key(0)]) == [None]
+    cache.put([key(2)], state(1))
+    assert (cache.nbytes, len(cache)) == (100, 1)
+
+
+def test_one_row_of_a_batch_counts_in_full() -> None:
+    """One kept candidate of 64 keeps the memory of all of them, and would pass for a sixty-fourth."""
+    cache = PrefixCache(limit=1000)
+    cache.put([key(0), key(1), key(2), key(3)], state(4, 400))
+    for name in (1, 2, 3):
+        cache.put([key(name)], state(1, 10))
+    assert cache.nbytes == 430
+
+
+OPERATIONS = st.lists(
+    st.tuples(st.sampled_from(["new", "longer", "gather", "get", "clear"]), st.lists(st.integers(0, 9), max_size=4)),
+    max_size=30,
+)
+
+
+@given(limit=st.integers(0, 400), operations=OPERATIONS)
+def test_no_more_is_held_than_the_limit_and_the_newest_state(
+    limit: int, operations: list[tuple[str, list[int]]]
+) -> None:
+    """An afternoon of candidates and resamples would fill the memory of the machine."""
+    cache, newest = PrefixCache(limit), 0
+    for what, names in operations:
+        keys = [key(name) for name in dict.fromkeys(names)]
+        found = [row for row in cache.get(keys) if row is not None]
+        if what == "clear":
+            cache.clear()
+        elif what != "get" and keys:
+            if what == "longer" and found:
+                kept = found[0][0].longer(np.zeros((1, 2, len(found[0][0].labels), 1, len(names), 1), dtype=np.uint8))
+            elif what == "gather" and len(found) == len(keys) and len({row[0].depth for row in found}) == 1:
+                kept = gather_rows(found, np.concatenate)
+            else:
+                kept = PrefixState(
+                    np.zeros((len(keys), 1), np.int64), (np.zeros((1, 2, len(keys), 1, 9, 1), dtype=np.uint8),)
+                )
+            cache.put(keys[: len(kept.labels)], kept)
+            newest = sum(chunk.nbytes for chunk in kept.chunks)
+        states = [row[0] for row in cache.get([key(name) for name in range(10)]) if row is not None]
+        alive = {id(chunk): chunk.nbytes for kept in states for chunk in kept.chunks}
+        assert cache.nbytes == sum(alive.values())
+        assert cache.nbytes <= max(limit, newest)
 
 
 def test_whole_states_are_not_copied() -> None:

@@ -10,7 +10,7 @@ import pytest
 from medvar_engine.conditions import Condition
 from medvar_engine.errors import MedvarError
 from medvar_engine.sampling import MAX_SEED, Sampling
-from medvar_engine.trace import Edit, Encoded, Graft, Replace, Request, Resample, Trace
+from medvar_engine.trace import Edit, Encoded, Graft, Outside, Replace, Request, Resample, Trace
 
 MakeTrace = Callable[..., Trace]
 
@@ -60,6 +60,24 @@ def test_edits_survive_json(make_trace: MakeTrace, kind: str) -> None:
             assert image == "00ff"
         case _:
             pytest.fail(f"{again.edit} is no edit")
+
+
+def test_all_of_a_resample_survives_json(make_trace: MakeTrace) -> None:
+    """A picture whose outside was kept, or whose noise was another's, could not be continued from its file."""
+    inverted = Request(Condition("CT"), 2**64 - 1, Sampling(top_k=3))
+    edit = Resample(0, np.eye(5, dtype=bool), (1, 2), Outside(2.5), inverted)
+    again = Trace.from_json(make_trace(edit=edit, parent=make_trace()).to_json()).edit
+    assert isinstance(again, Resample)
+    assert (again.from_scale, again.keep, again.outside, again.inverted) == (0, (1, 2), Outside(2.5), inverted)
+
+
+def test_files_of_earlier_versions_are_read(make_trace: MakeTrace) -> None:
+    """Pictures made before scales could be locked would not open any more."""
+    content = json.loads(make_trace(edit=Resample(1), parent=make_trace()).to_json())
+    content["images"][-1]["edit"] = {"kind": "resample", "from_scale": 1, "mask": None}
+    again = Trace.from_json(json.dumps(content)).edit
+    assert isinstance(again, Resample)
+    assert (again.from_scale, again.mask, again.keep, again.outside, again.inverted) == (1, None, (), None, None)
 
 
 def test_a_long_session_can_be_saved(make_trace: MakeTrace) -> None:
@@ -120,6 +138,10 @@ def _change(text: str, **values: Any) -> str:
         {"edit": {"kind": "resample", "from_scale": 1, "mask": {"shape": [10**6, 10**6], "bits": ""}}},
         {"edit": {"kind": "resample", "from_scale": 1, "mask": {"shape": [-1, -8], "bits": "AA=="}}},
         {"edit": {"kind": "resample", "from_scale": 1, "mask": {"shape": [2, 2], "bits": "?"}}},
+        {"edit": {"kind": "resample", "from_scale": 1, "mask": None, "keep": 3}},
+        {"edit": {"kind": "resample", "from_scale": 1, "mask": None, "outside": {"soft_edge": -1}}},
+        {"edit": {"kind": "resample", "from_scale": 1, "mask": None, "outside": [1]}},
+        {"edit": {"kind": "resample", "from_scale": 1, "mask": None, "inverted": {"seed": 1}}},
         {"edit": {"kind": "graft", "scale": 1, "coarse": 0}},
         {"parent": 0},
         {"parent": -1},

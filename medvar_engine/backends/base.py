@@ -25,7 +25,8 @@ class BackendInfo:
     latent_channels: int  # C
     image_size: int  # pixels a side
     image_channels: int
-    model: str  # a name for the weights: sha256
+    model: str  # a name for the model, which traces carry: sha256
+    weights: str = ""  # sha256 of the weights that it was made from, where known; traces may carry that instead
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +34,7 @@ class PrefixState:
     """Keys and values of the scales run so far. Opaque outside its backend, and never changed by it."""
 
     labels: IntArray  # (B, F)
-    chunks: tuple[Any, ...] = ()  # one a scale, so that longer prefixes share the shorter ones
-    nbytes: int = 0
+    chunks: tuple[Any, ...] = ()  # arrays, one a scale, so that longer prefixes share the shorter ones
 
     @property
     def depth(self) -> int:
@@ -43,13 +43,17 @@ class PrefixState:
 
     def longer(self, chunk: Any) -> PrefixState:
         """This prefix and one scale more, whose keys and values are ``chunk``."""
-        return PrefixState(self.labels, (*self.chunks, chunk), chunk.nbytes)
+        return PrefixState(self.labels, (*self.chunks, chunk))
 
 
 class Backend(Protocol):
     """Runs the networks of one bundle. A prefix state stays on the device and is opaque outside."""
 
     info: BackendInfo
+
+    @property
+    def codebook(self) -> FloatArray | None:
+        """The code of every token, ``(V, C)``; None when the backend does not know them."""
 
     def start(self, labels: IntArray) -> PrefixState:
         """The empty prefix of labels ``(B, F)``, already doubled by the caller when guidance is on."""
@@ -62,6 +66,9 @@ class Backend(Protocol):
 
     def gather(self, rows: Sequence[tuple[PrefixState, int]]) -> PrefixState:
         """A prefix whose rows are rows of other prefixes of the same depth."""
+
+    def summary(self, state: PrefixState) -> FloatArray:
+        """Keys and values of a prefix, averaged over the tokens of each scale: ``(B, scales, depth, 2·width)``."""
 
     def accumulate(self, latent: FloatArray | None, tokens: IntArray, k: int) -> tuple[FloatArray, FloatArray | None]:
         """Adds token map k ``(B, L_k)`` to the latent ``(B, C, H, W)``; gives it and the next scale's features.
@@ -87,7 +94,13 @@ def gather_rows(rows: Sequence[tuple[PrefixState, int]], concatenate: Callable[[
         concatenate([state.chunks[k][:, :, row : row + 1] for state, row in rows], 2) for k in range(rows[0][0].depth)
     )
     labels = np.stack([state.labels[row] for state, row in rows])
-    return PrefixState(labels, chunks, chunks[-1].nbytes if chunks else 0)
+    return PrefixState(labels, chunks)
+
+
+def average_tokens(state: PrefixState, to_numpy: Callable[[Any], FloatArray]) -> FloatArray:
+    """`Backend.summary` for chunks of ``(depth, 2, B, heads, L, d)``; ``to_numpy`` gives one as an array."""
+    scales = [np.moveaxis(to_numpy(chunk.mean(4)), 2, 0) for chunk in state.chunks]
+    return np.stack([scale.reshape(*scale.shape[:2], -1) for scale in scales], axis=1)
 
 
 def one_state(rows: Sequence[tuple[PrefixState, int]]) -> PrefixState | None:

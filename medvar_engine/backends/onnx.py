@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from medvar_engine.arrays import FloatArray, IntArray
-from medvar_engine.backends.base import BackendInfo, PrefixState, gather_rows
+from medvar_engine.backends.base import BackendInfo, PrefixState, average_tokens, gather_rows
 from medvar_engine.bundle import Bundle
 from medvar_engine.errors import MedvarError
 
@@ -17,12 +17,17 @@ _INSTALL = (
     "(one of the two, never both)."
 )
 
+# Tokens of all rows that go through a network together on a CPU: with more, activations fall out of its caches. The
+# rate rises little up to here and falls beyond; benchmarks/generate.py measures it. Rows do not depend on each other.
+BLOCK = 1024
+
 
 class OnnxBackend:
     """The graphs of a bundle. Each is checked by hash and loaded from memory."""
 
     def __init__(self, bundle: Bundle, *, device: str = "auto", threads: int | None = None) -> None:
         self._bundle = bundle
+        self._codebook = bundle.codebook()
         self._sessions = _Sessions(bundle, _providers(device), threads)
         step = self._sessions.load("step.onnx")
         if device == "cuda" and step.get_providers()[0] != "CUDAExecutionProvider":  # the runtime itself says nothing
@@ -40,10 +45,17 @@ class OnnxBackend:
             image_size=bundle.image_size,
             image_channels=bundle.image_channels,
             model=bundle.digest,
+            weights=bundle.weights,
         )
+        self._block = BLOCK if step.get_providers()[0] == "CPUExecutionProvider" else None
         # What generation needs is loaded now, so that the first image is not slower than the others.
         for name in (*(f"accumulate_{k}.onnx" for k in range(len(bundle.schedule))), "decode.onnx"):
             self._sessions.load(name)
+
+    @property
+    def codebook(self) -> FloatArray | None:
+        """See `Backend`."""
+        return self._codebook
 
     def start(self, labels: IntArray) -> PrefixState:
         """See `Backend`."""
@@ -51,21 +63,31 @@ class OnnxBackend:
 
     def step(self, state: PrefixState, maps: FloatArray | None) -> tuple[FloatArray, PrefixState]:
         """See `Backend`."""
-        shape, rows = self._bundle.transformer, len(state.labels)
+        count, channels = self.info.schedule.token_counts[state.depth], self.info.latent_channels
         if maps is None:  # the first scale's input is the condition; the graph ignores these zeros
-            maps = np.zeros((rows, self.info.schedule.token_counts[0], self.info.latent_channels), dtype=np.float32)
+            maps = np.zeros((len(state.labels), count, channels), dtype=np.float32)
+        parts = [self._step(state, maps, rows) for rows in self._blocks(len(maps), count)]
+        logits, chunks = zip(*parts, strict=True)
+        return _joined(logits, 0), state.longer(_joined(chunks, 2))
+
+    def _step(self, state: PrefixState, maps: FloatArray, rows: slice) -> list[FloatArray]:
+        """Logits, keys and values of some rows."""
+        shape, labels = self._bundle.transformer, state.labels[rows]
         if state.chunks:
-            past = state.chunks[0] if state.depth == 1 else np.concatenate(state.chunks, axis=4)
+            past = np.concatenate([chunk[:, :, rows] for chunk in state.chunks], axis=4)
         else:
-            past = np.zeros((shape["depth"], 2, rows, shape["heads"], 0, shape["head_dim"]), dtype=np.float32)
+            past = np.zeros((shape["depth"], 2, len(labels), shape["heads"], 0, shape["head_dim"]), dtype=np.float32)
         offset = np.array(self.info.schedule.offsets[state.depth], dtype=np.int64)
-        feeds = {"labels": state.labels, "features": maps, "past": past, "offset": offset}
-        logits, chunk = self._sessions.run("step.onnx", feeds)
-        return logits, state.longer(chunk)
+        feeds = {"labels": labels, "features": maps[rows], "past": past, "offset": offset}
+        return self._sessions.run("step.onnx", feeds)
 
     def gather(self, rows: Sequence[tuple[PrefixState, int]]) -> PrefixState:
         """See `Backend`."""
         return gather_rows(rows, np.concatenate)
+
+    def summary(self, state: PrefixState) -> FloatArray:
+        """See `Backend`."""
+        return average_tokens(state, np.asarray)
 
     def accumulate(self, latent: FloatArray | None, tokens: IntArray, k: int) -> tuple[FloatArray, FloatArray | None]:
         """See `Backend`."""
@@ -77,13 +99,27 @@ class OnnxBackend:
 
     def encode(self, images: FloatArray) -> tuple[IntArray, ...]:
         """See `Backend`."""
-        (tokens,) = self._sessions.run("encode.onnx", {"image": images})
+        tokens = self._in_blocks("encode.onnx", "image", images)
         return tuple(np.split(tokens, self.info.schedule.offsets[1:-1], axis=1))
 
     def decode(self, latent: FloatArray, *, preview: bool = False) -> FloatArray:
         """See `Backend`. Previews use the full decoder."""
-        (images,) = self._sessions.run("decode.onnx", {"latent": latent})
-        return images  # type: ignore[no-any-return]
+        images: FloatArray = self._in_blocks("decode.onnx", "latent", latent)
+        return images
+
+    def _in_blocks(self, graph: str, name: str, batch: FloatArray) -> Any:
+        """The one output of a graph with one input."""
+        blocks = self._blocks(len(batch), self.info.schedule.token_counts[-1])
+        return _joined([self._sessions.run(graph, {name: batch[rows]})[0] for rows in blocks], 0)
+
+    def _blocks(self, rows: int, tokens: int) -> Iterator[slice]:
+        """All rows, each of so many tokens, in parts that the processor's caches hold."""
+        size = rows if self._block is None else max(1, self._block // tokens)
+        return (slice(first, first + size) for first in range(0, rows, size))
+
+
+def _joined(parts: Sequence[Any], axis: int) -> Any:
+    return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=axis)
 
 
 class _Sessions:

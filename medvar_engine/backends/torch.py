@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from medvar_engine.arrays import FloatArray, IntArray
-from medvar_engine.backends.base import BackendInfo, PrefixState, gather_rows
+from medvar_engine.backends.base import BackendInfo, PrefixState, average_tokens, gather_rows
 from medvar_engine.conditions import LabelSpace
 from medvar_engine.models.files import load_tokenizer, load_transformer
 from medvar_engine.models.tokenizer import Tokenizer
@@ -27,8 +27,14 @@ class TorchBackend:
         labels: LabelSpace,
         *,
         device: str = "cpu",
-        model: str = "",
+        model: str | None = None,
     ) -> None:
+        """``model`` is the name that traces carry; by default `weights_digest`.
+
+        Give a bundle's `digest` to go on with traces of that bundle. A bundle knows the weights that it was made from,
+        and takes traces that carry their digest.
+        """
+        weights = weights_digest(tokenizer, transformer)
         self._device = torch.device(device)
         self._tokenizer = tokenizer.to(self._device).eval()
         self._transformer = transformer.to(self._device).eval()
@@ -42,15 +48,20 @@ class TorchBackend:
             latent_channels=config.latent_channels,
             image_size=config.image_size,
             image_channels=config.image_channels,
-            model=model,
+            model=weights if model is None else model,
+            weights=weights,
         )
 
     @classmethod
-    def load(cls, tokenizer: Path, transformer: Path, *, device: str = "cpu") -> TorchBackend:
+    def load(cls, tokenizer: Path, transformer: Path, *, device: str = "cpu", model: str | None = None) -> TorchBackend:
         """Read the two files that training writes."""
         network, labels = load_transformer(transformer)
-        digest = hashlib.sha256(tokenizer.read_bytes() + transformer.read_bytes()).hexdigest()
-        return cls(load_tokenizer(tokenizer), network, labels, device=device, model=digest)
+        return cls(load_tokenizer(tokenizer), network, labels, device=device, model=model)
+
+    @property
+    def codebook(self) -> FloatArray:
+        """The code of every token, ``(V, C)``."""
+        return _array(self._tokenizer.quantizer.codebook.weight.detach())
 
     def start(self, labels: IntArray) -> PrefixState:
         """See `Backend`."""
@@ -68,6 +79,11 @@ class TorchBackend:
     def gather(self, rows: Sequence[tuple[PrefixState, int]]) -> PrefixState:
         """See `Backend`."""
         return gather_rows(rows, torch.cat)
+
+    @torch.inference_mode()
+    def summary(self, state: PrefixState) -> FloatArray:
+        """See `Backend`."""
+        return average_tokens(state, _array)
 
     @torch.inference_mode()
     def accumulate(self, latent: FloatArray | None, tokens: IntArray, k: int) -> tuple[FloatArray, FloatArray | None]:
@@ -92,6 +108,17 @@ class TorchBackend:
     def _tensor(self, array: FloatArray | IntArray) -> Tensor:
         # A copy: torch warns of read-only arrays, and would let a caller's later write through.
         return torch.tensor(array, device=self._device)
+
+
+def weights_digest(tokenizer: Tokenizer, transformer: Transformer) -> str:
+    """A name for the weights of both networks: sha256 over their names, types, shapes and values."""
+    digest = hashlib.sha256()
+    for network in (tokenizer, transformer):
+        for name, tensor in sorted(network.state_dict().items()):
+            values = tensor.detach().cpu().contiguous()
+            digest.update(f"{name} {values.dtype} {tuple(values.shape)}\n".encode())
+            digest.update(values.reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def _array(tensor: Tensor) -> FloatArray:

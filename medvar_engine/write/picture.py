@@ -43,11 +43,8 @@ class Picture:
 
         A condition that leaves it open whether the image is CT or MR gives no HU.
         """
-        cells = bundle.fitting(trace.request.condition)
-        spacing = cells[0].spacing_mm if cells else None
-        ranges = {(cell.low, cell.high, cell.unit) for cell in cells}
-        low, high, unit = ranges.pop() if len(ranges) == 1 else (0.0, 1.0, "arbitrary")
-        return cls(pixels, trace, spacing, low, high, unit)
+        display = bundle.display(trace.request.condition)
+        return cls(pixels, trace, display.spacing_mm, display.low, display.high, display.unit)
 
     @property
     def plane(self) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import platform
 import shutil
 import sys
 from pathlib import Path
@@ -12,11 +13,13 @@ from types import ModuleType
 import numpy as np
 import pytest
 
+from medvar_engine.backends import onnx as onnx_backend
 from medvar_engine.backends.onnx import OnnxBackend
-from medvar_engine.bundle import MANIFEST, Bundle, read_bundle
+from medvar_engine.bundle import MANIFEST, Bundle, manifest_digest, read_bundle
 from medvar_engine.conditions import Condition
 from medvar_engine.errors import MedvarError
 from medvar_engine.generator import Generator
+from medvar_engine.sampling import Sampling
 from medvar_engine.trace import Request
 
 
@@ -31,6 +34,7 @@ def replaced(bundle: Bundle, folder: Path, name: str, content: bytes) -> Bundle:
     (folder / name).write_bytes(content)
     manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     manifest["sha256"][name] = hashlib.sha256(content).hexdigest()
+    manifest["digest"] = manifest_digest(manifest)
     (folder / MANIFEST).write_text(json.dumps(manifest), encoding="utf-8")
     return read_bundle(folder)
 
@@ -40,6 +44,7 @@ def test_says_what_it_runs_on(tiny_onnx: OnnxBackend, bundle: Bundle) -> None:
     assert tiny_onnx.info.provider == "ONNX Runtime, CPUExecutionProvider"
     assert tiny_onnx.info.model == bundle.digest
     assert (tiny_onnx.info.precision, tiny_onnx.info.image_size) == ("float32", 16)
+    assert tiny_onnx.info.weights == bundle.weights != ""
 
 
 def test_without_the_runtime(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,6 +113,26 @@ def test_threads_can_be_bounded(bundle: Bundle, tiny_onnx: OnnxBackend) -> None:
         generator = Generator(backend)
         pyramids.append(generator.finish(generator.start(requests)).pyramid)
     assert pyramids[0] == pyramids[1]
+
+
+@pytest.mark.skipif(
+    platform.machine() not in ("x86_64", "AMD64"), reason="the runtime may take other paths for few rows"
+)
+@pytest.mark.parametrize("block", [1, 9, 40])
+def test_blocks_change_no_bit(bundle: Bundle, monkeypatch: pytest.MonkeyPatch, block: int) -> None:
+    """A batch that goes through the networks in parts would give other images than one that goes through whole."""
+    requests = [Request(Condition("CT"), seed, Sampling(guidance=seed % 3)) for seed in range(7)]
+    made = []
+    for tokens in (10**9, block):
+        monkeypatch.setattr(onnx_backend, "BLOCK", tokens)
+        generator = Generator(OnnxBackend(bundle, device="cpu"))
+        generation = generator.finish(generator.start(requests))
+        images = generator.image(generation)
+        made.append(
+            (generation.pyramid.sequence, *generation.entropy, images, *generator.backend.encode(images[:, None]))
+        )
+    for whole, parts in zip(*made, strict=True):
+        np.testing.assert_array_equal(whole, parts)
 
 
 def test_a_prefix_continued_twice(tiny_onnx: OnnxBackend) -> None:

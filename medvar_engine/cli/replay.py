@@ -1,0 +1,41 @@
+"""``medvar replay``: a written image → the same image, made again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from medvar_engine.cli.console import tell
+
+
+def replay(
+    file: Annotated[Path, typer.Argument(help="A PNG, NIfTI or DICOM file that medvar wrote.")],
+    bundle: Annotated[str | None, typer.Option(help="The bundle that made it; the shipped one by default.")] = None,
+    device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where to run.")] = "auto",
+) -> None:
+    """Make an image again from what its file says of it, and compare every pixel."""
+    from medvar_engine.backends.onnx import OnnxBackend
+    from medvar_engine.bundle import find_bundle, read_bundle
+    from medvar_engine.errors import MedvarError
+    from medvar_engine.generator import Generator
+    from medvar_engine.replay import replay as again
+    from medvar_engine.write.compare import differing_pixels
+    from medvar_engine.write.picture import Picture
+    from medvar_engine.write.provenance import read_trace
+
+    trace = read_trace(file)
+    model = read_bundle(find_bundle(bundle))
+    generator = Generator(OnnxBackend(model, device=device))
+    generation = again(generator, trace)
+    if not generation.complete:
+        raise MedvarError(f"{file} tells of an unfinished image: its tokens are as they were, but there is no picture.")
+    tell(f"every token is as it was, on {generator.backend.info.provider}")
+    picture = Picture.of(model, generation.trace(0), generator.image(generation)[0])
+    if different := differing_pixels(file, picture):
+        raise MedvarError(
+            f"{different} pixels of {file} are not those of the image made again: the file was changed, is a contact "
+            "sheet, or was decoded on another backend or device."
+        )
+    typer.echo(f"{file}: the same image, pixel for pixel")

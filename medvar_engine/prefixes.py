@@ -1,0 +1,139 @@
+"""`Prefixes`: grows generations by token maps, and says what the networks expect of the next scale."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace as changed
+
+import numpy as np
+
+from medvar_engine.arrays import FloatArray, IntArray
+from medvar_engine.backends.base import Backend, PrefixState
+from medvar_engine.generation import Generation
+from medvar_engine.prefix_cache import Key, PrefixCache
+from medvar_engine.pyramid import TokenPyramid
+from medvar_engine.request import Request
+from medvar_engine.sampling import guide, ramp
+
+
+class Prefixes:
+    """Runs a backend on generations, by way of a cache, so that nothing is computed twice.
+
+    A *row* is one image under one label. Rows of the same label and tokens are run once: candidates that continue
+    one prefix cost one row until they differ.
+    """
+
+    def __init__(self, backend: Backend, cache: PrefixCache) -> None:
+        self.backend = backend
+        self.cache = cache
+
+    def start(self, requests: Sequence[Request]) -> Generation:
+        """Images without any scale yet."""
+        info = self.backend.info
+        return Generation(tuple(requests), TokenPyramid.empty(info.schedule, len(requests)), (), (), None, info.model)
+
+    def grow(self, generation: Generation, tokens: IntArray, bits: FloatArray | None = None) -> Generation:
+        """One scale more: its tokens ``(B, L_k)`` and, where known, their entropy ``(B, side, side)``."""
+        before = generation.latents[-1] if generation.latents else None
+        latent, features = self.backend.accumulate(before, tokens, generation.depth)
+        # Entropy goes by scale: where that of a coarser scale is not known (encoded images), it is not kept.
+        known = len(generation.entropy) == generation.depth
+        return changed(
+            generation,
+            pyramid=generation.pyramid.append(tokens),
+            entropy=(*generation.entropy, bits) if known and bits is not None else generation.entropy,
+            latents=(*generation.latents, latent),
+            features=features,
+        )
+
+    def replay(self, requests: Sequence[Request], pyramid: TokenPyramid) -> Iterator[Generation]:
+        """The images of ``pyramid`` as they were before each of their scales, and as they are."""
+        generation = self.start(requests)
+        yield generation
+        for k in range(pyramid.depth):
+            generation = self.grow(generation, pyramid.tokens(k))
+            yield generation
+
+    def guided_logits(self, generation: Generation) -> list[FloatArray]:
+        """Logits ``(L_k, V)`` of the next scale of each image, under its own condition and guidance."""
+        scales, batch = len(self.backend.info.schedule), len(generation.requests)
+        strengths = [ramp(request.sampling.guidance, generation.depth, scales) for request in generation.requests]
+        guided = any(request.sampling.guidance > 0 for request in generation.requests)
+        logits = self.logits(generation, guided=guided)
+        return [
+            guide(logits[i], logits[batch + i], strength) if strength > 0 else logits[i]
+            for i, strength in enumerate(strengths)
+        ]
+
+    def logits(self, generation: Generation, *, guided: bool = False) -> list[FloatArray]:
+        """Logits ``(L_k, V)`` of the next scale: of B images under their conditions, then unconditional if ``guided``.
+
+        Rows that are the same are one array.
+        """
+        labels = self._labels(generation, guided)
+        keys = self._keys(generation, labels, generation.depth + 1)
+        rows, places = _distinct(keys)
+        logits, state = self._run(generation, labels, rows, generation.depth)
+        if state.depth < len(self.backend.info.schedule):  # nothing follows the finest scale
+            self.cache.put([keys[row] for row in rows], state)
+        return [logits[place] for place in places]
+
+    def summary(self, generation: Generation) -> FloatArray:
+        """Averages of the keys and values of all scales made so far, under no condition; see `Backend.summary`."""
+        labels = np.array([self.backend.info.labels.unconditional] * len(generation.requests), dtype=np.int64)
+        _, state = self._run(generation, labels, range(len(labels)), generation.depth - 1)
+        return self.backend.summary(state)
+
+    def _run(
+        self, generation: Generation, labels: IntArray, rows: Sequence[int], k: int
+    ) -> tuple[FloatArray, PrefixState]:
+        """Scale k of some rows: its logits, and the prefix with it."""
+        features = self._features(generation, k)
+        if features is not None:
+            features = features[[row % len(features) for row in rows]]
+        return self.backend.step(self._state(generation, labels, rows, k), features)
+
+    def _state(self, generation: Generation, labels: IntArray, rows: Sequence[int], depth: int) -> PrefixState:
+        """The prefix of ``depth`` scales of some rows: from the cache, or computed again from the tokens."""
+        if not depth:
+            return self.backend.start(labels[list(rows)])
+        keys = self._keys(generation, labels, depth)
+        known = self.cache.get([keys[row] for row in rows])
+        lost = [row for row, found in zip(rows, known, strict=True) if found is None]
+        if not lost:
+            return self.backend.gather([found for found in known if found is not None])
+        lost = [lost[first] for first in _distinct([keys[row] for row in lost])[0]]
+        _, state = self._run(generation, labels, lost, depth - 1)
+        self.cache.put([keys[row] for row in lost], state)
+        again = {keys[row]: (state, place) for place, row in enumerate(lost)}
+        return self.backend.gather([found or again[keys[row]] for row, found in zip(rows, known, strict=True)])
+
+    def _features(self, generation: Generation, k: int) -> FloatArray | None:
+        """Input of scale k ``(B, L_k, C)``, from the tokens of scale k-1 and the latent before it."""
+        if k == 0:
+            return None
+        if k == generation.depth:
+            return generation.features
+        before = generation.latents[k - 2] if k > 1 else None
+        return self.backend.accumulate(before, generation.pyramid.tokens(k - 1), k - 1)[1]
+
+    def _labels(self, generation: Generation, guided: bool) -> IntArray:
+        space = self.backend.info.labels
+        rows = [space.encode(request.condition) for request in generation.requests]
+        return np.array(rows + [space.unconditional] * len(rows) * guided, dtype=np.int64)
+
+    def _keys(self, generation: Generation, labels: IntArray, depth: int) -> list[Key]:
+        """Names of the prefix states of ``depth`` scales. Scale k's keys and values follow from scales 0…k-1."""
+        info = self.backend.info
+        network = f"{info.model} {info.precision} {info.provider}"
+        contents = [row.tobytes() for row in generation.pyramid.prefix(depth - 1).sequence]
+        return [Key(network, tuple(row), depth, contents[i % len(contents)]) for i, row in enumerate(labels.tolist())]
+
+
+def _distinct(keys: Sequence[Key]) -> tuple[list[int], list[int]]:
+    """Where each different key first stands, and for every key its place among those."""
+    first: dict[Key, int] = {}
+    for i, key in enumerate(keys):
+        first.setdefault(key, i)
+    place = {key: n for n, key in enumerate(first)}
+    return list(first.values()), [place[key] for key in keys]

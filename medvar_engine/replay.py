@@ -1,0 +1,57 @@
+"""Make an image again from its trace, drawing every token anew, and say what differs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from medvar_engine.checks import check_model
+from medvar_engine.edits import Encoded, Graft
+from medvar_engine.errors import MedvarError
+from medvar_engine.generation import Generation
+from medvar_engine.generator import Generator
+from medvar_engine.trace import Trace, lineage
+
+
+def replay(generator: Generator, trace: Trace) -> Generation:
+    """The image of ``trace``, drawn again from its seeds through all the edits that it came from.
+
+    Tokens of a real image (`Encoded`) were never drawn and are taken as they are. Raises `MedvarError` when the bundle
+    is not the one that made the image, or naming the first scale that came out otherwise: another backend or version.
+    """
+    check_model(generator.backend.info, trace)
+    made: dict[int, Generation] = {}
+    for one in lineage([trace]):
+        made[id(one)] = again = _again(generator, one, made)
+        _compare(one, again)
+    return made[id(trace)]
+
+
+def _again(generator: Generator, trace: Trace, made: dict[int, Generation]) -> Generation:
+    """One image, whose sources are ``made``."""
+    edit = trace.edit
+    if isinstance(edit, Encoded):
+        return generator.restore([trace])
+    if edit is None:
+        start = generator.start([trace.request])
+    elif trace.parent is None:
+        raise MedvarError("This image cannot be made again: its trace does not hold the image that it came from.")
+    else:
+        if isinstance(edit, Graft):
+            edit = replace(edit, coarse=made[id(edit.coarse)].trace(0))
+        start = generator.edit(made[id(trace.parent)].trace(0), edit)
+        start = replace(start, requests=(trace.request,))  # with the seed, condition and sampling of this image
+    while start.depth < trace.pyramid.depth:
+        start = generator.step(start)
+    return start
+
+
+def _compare(expected: Trace, found: Generation) -> None:
+    for k, (wanted, drawn) in enumerate(zip(expected.pyramid.maps, found.pyramid.maps, strict=True)):
+        if different := int((wanted != drawn).sum()):
+            raise MedvarError(
+                f"Scale {k} of {expected.request.condition}, seed {expected.request.seed}, came out otherwise: "
+                f"{different} of {np.size(wanted)} tokens differ. It was made by medvar {expected.version}, perhaps on "
+                "another backend or device; its tokens are in the file, so it can still be shown as it was."
+            )
