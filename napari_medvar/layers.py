@@ -1,22 +1,22 @@
 """Pictures as napari layers: one Image layer a scale, made once and then updated in place; and back to a `Trace`.
 
-Ten layers cost seconds to make and little to update, which is why none is ever made twice.
+Ten layers cost seconds to make and little to update, which is why none is ever made twice, and why they are made
+before they are needed.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from medvar_engine.arrays import FloatArray
-from medvar_engine.bundle import Bundle
-from medvar_engine.conditions import Condition
 from medvar_engine.schedule import ScaleSchedule
 from medvar_engine.trace import Trace
-from napari_medvar.session import Preview
+from napari_medvar.preview import Preview
+from napari_medvar.scene import Scene
 
 if TYPE_CHECKING:
     import napari
@@ -25,33 +25,6 @@ if TYPE_CHECKING:
 METADATA = "medvar"
 _SHARED = ("contrast_limits", "contrast_limits_range", "gamma", "colormap")  # one window for all scales
 _OURS = re.compile(r"scale (\d+) · (\d+)×\2")
-
-
-@dataclass(frozen=True, slots=True)
-class Display:
-    """What pixels in [-1, 1] stand for: values and millimetres."""
-
-    low: float = -1.0
-    high: float = 1.0
-    unit: str = "arbitrary"
-    spacing_mm: float | None = None
-
-    @classmethod
-    def of(cls, bundle: Bundle, condition: Condition) -> Display:
-        """How the training slices that fit ``condition`` were measured; arbitrary where they disagree.
-
-        Without a modality, say, a picture may be CT or MR: to call its values HU would be made up.
-        """
-        asked = condition.to_dict().items()
-        ranges = {(c.low, c.high, c.unit) for c in bundle.cells if asked <= c.condition.to_dict().items()}
-        best = bundle.cell(condition)
-        spacing = best.spacing_mm if best else None
-        return cls(*ranges.pop(), spacing_mm=spacing) if len(ranges) == 1 else cls(spacing_mm=spacing)
-
-    def values(self, pixels: FloatArray) -> FloatArray:
-        """Pixels in [-1, 1] → values in ``unit``; colours → [0, 1]."""
-        fraction: FloatArray = (np.clip(pixels, -1, 1) + 1) / np.float32(2)
-        return fraction if pixels.ndim == 3 else self.low + fraction * np.float32(self.high - self.low)
 
 
 def layer_name(schedule: ScaleSchedule, k: int) -> str:
@@ -65,119 +38,178 @@ def trace_of(layer: Layer) -> Trace | None:
     return None if text is None else Trace.from_json(text)
 
 
+def put(layer: Layer, world: dict[str, Any]) -> None:
+    """Place a layer."""
+    for name, value in world.items():
+        setattr(layer, name, value)
+
+
+def fit(viewer: napari.Viewer, layers: Sequence[Layer]) -> None:
+    """Zoom to these layers; to all, when the viewer has more axes than they (which napari cannot do)."""
+    alike = all(layer.ndim == viewer.dims.ndim for layer in layers)
+    viewer.reset_view(layers=layers if layers and alike else None)
+
+
 class ScaleLayers:
     """The layers of the current picture in one viewer. Call it from the GUI thread only."""
 
     def __init__(self, viewer: napari.Viewer) -> None:
         self._viewer = viewer
         self._layers: dict[int, Image] = _left_over(viewer)
-        self._display: Display | None = None
+        self._scene: Scene | None = None
         self._shown: int | None = None  # the scale that we made visible last
+        self._stale: set[int] = set()  # scales that were made, but whose picture was not
 
-    def show(self, preview: Preview, display: Display, *, reveal: bool) -> None:
+    def prepare(self, schedule: ScaleSchedule, scene: Scene, *, colour: bool) -> bool:
+        """Make one blank, hidden layer that will be needed. Whether more are missing."""
+        self._forget_deleted(len(schedule))
+        missing = [k for k in range(len(schedule)) if k not in self._layers]
+        if missing:
+            size = scene.placement.size
+            self._apply(scene)
+            blank = np.full((size, size, 3) if colour else (size, size), 0 if colour else scene.display.low, np.float32)
+            self._make(missing[0], layer_name(schedule, missing[0]), blank, scene, visible=False)
+        return len(missing) > 1
+
+    def show(self, preview: Preview, scene: Scene, *, reveal: bool) -> None:
         """Put one preview into its layer, and with ``reveal`` make that visible in place of the one before."""
         schedule, k = preview.generation.pyramid.schedule, preview.k
         self._forget_deleted(len(schedule))
-        self._apply(display)
-        values = display.values(preview.pixels)
+        self._apply(scene)
+        values = _values(preview.pixels, scene)
         layer = self._layers.get(k)
         if layer is None or layer.rgb != (values.ndim == 3):
-            self._make(k, layer_name(schedule, k), values, display, visible=reveal)
+            self._make(k, layer_name(schedule, k), values, scene, visible=reveal)
         else:
-            layer.data = values
+            layer.data = scene.placement.array(values)
             layer.name = layer_name(schedule, k)
-        self._describe(preview)
+        self._stale.discard(k)
+        self._describe(preview, scene)
         if preview.newest:
             self._blank_from(k + 1)
         if reveal:
             if self._shown != k:
                 self._hide(self._shown)
+            self._reveal(k, select=preview.generation.complete)  # changing layer controls takes its time
+
+    def show_only(self, k: int | None) -> None:
+        """Scale k alone, or none of them."""
+        self._forget_deleted()
+        for other in self._layers:
+            if other != k:
+                self._hide(other)
+        if k in self._layers:
             self._reveal(k)
 
-    def show_only(self, k: int) -> None:
-        """Scale k alone; side by side in the grid, where several are meant to be seen, none is hidden."""
+    def show_all(self, depth: int) -> None:
+        """All scales made so far."""
         self._forget_deleted()
-        if k not in self._layers:
-            return
-        if not self._viewer.canvas.grid.enabled:
-            for other in self._layers:
-                if other != k:
-                    self._hide(other)
-        self._reveal(k)
+        for k, layer in self._layers.items():
+            if layer.visible != (k < depth):
+                layer.visible = k < depth
+
+    def values(self, k: int) -> FloatArray | None:
+        """The picture of scale k as its layer shows it."""
+        self._forget_deleted()
+        if self._scene is None or k not in self._layers:
+            return None
+        return np.asarray(self._scene.placement.picture(np.asarray(self._layers[k].data)))
+
+    def all(self) -> list[Image]:
+        """Coarse to fine."""
+        self._forget_deleted()
+        return [self._layers[k] for k in sorted(self._layers)]
 
     def clear(self) -> None:
         """No picture: what the layers held is undone."""
         self._forget_deleted()
         self._blank_from(0)
 
+    def forget(self, k: int) -> None:
+        """What the layer of scale k holds is of another picture."""
+        self._stale.add(k)
+
     def missing(self, depth: int) -> list[int]:
-        """Scales below ``depth`` that have no layer, because it was deleted."""
+        """Scales below ``depth`` whose picture is to be had anew: the layer was deleted, or the picture not made."""
         self._forget_deleted()
-        return [k for k in range(depth) if k not in self._layers]
+        return [k for k in range(depth) if k not in self._layers or k in self._stale]
 
     # -- how ----------------------------------------------------------------------------------------------------
 
-    def _make(self, k: int, name: str, values: FloatArray, display: Display, *, visible: bool) -> None:
+    def _make(self, k: int, name: str, values: FloatArray, scene: Scene, *, visible: bool) -> None:
         if old := self._layers.pop(k, None):  # grey and colour cannot share a layer
             self._viewer.layers.remove(old)
+        limits = (scene.display.low, scene.display.high)
         options: dict[str, Any] = {"rgb": True}
         if values.ndim == 2:
-            limits = [display.low, display.high]
             options = {"rgb": False, "colormap": "gray", "contrast_limits": limits}
-        first = not self._layers
-        finer = [layer for j, layer in self._layers.items() if j > k]
         active = self._viewer.layers.selection.active
-        layer = self._viewer.add_image(values, name=name, visible=visible, **_world(display), **options)
+        array, world = scene.placement.array(values), scene.placement.world(len(values))
+        layer = self._viewer.add_image(array, name=name, visible=visible, **world, **options)
         if active is not None and active not in self._layers.values():
             self._viewer.layers.selection.active = active  # somebody is at work on another layer
         if values.ndim == 2:
-            layer.contrast_limits_range = (display.low, display.high)
-        if finer:  # a deleted layer goes back to its place
-            below = min(self._viewer.layers.index(layer) for layer in finer)
-            self._viewer.layers.move(len(self._viewer.layers) - 1, below)
-        self._layers[k] = layer
-        if len(self._layers) > 1 and values.ndim == 2:
+            layer.contrast_limits_range = limits
+        layer.metadata[METADATA] = {"trace": None, "scale": k, "synthetic": True}
+        self._group(k, layer)
+        if self._layers and values.ndim == 2:
             self._viewer.layers.link_layers([layer, next(iter(self._layers.values()))], _SHARED)
-        if first:
-            self._viewer.reset_view()
+        self._layers[k] = layer
+        if len(self._layers) == 1:
+            fit(self._viewer, [layer])
 
-    def _apply(self, display: Display) -> None:
+    def _group(self, k: int, layer: Image) -> None:
+        """All scales lie together in the list, coarse to fine, whatever was added or deleted meanwhile."""
+        layers = self._viewer.layers
+        if finer := [other for j, other in self._layers.items() if j > k]:
+            layers.move(len(layers) - 1, min(map(layers.index, finer)))
+        elif self._layers:
+            layers.move(len(layers) - 1, max(map(layers.index, self._layers.values())) + 1)
+
+    def _apply(self, scene: Scene) -> None:
         """Another condition may mean other units: then, and only then, windows set by hand are reset."""
-        if display == self._display:
-            return
-        moved = self._display is not None and display.spacing_mm != self._display.spacing_mm
-        self._display = display
-        for layer in self._layers.values():
-            for name, value in _world(display).items():
-                setattr(layer, name, value)
-            if not layer.rgb:
-                layer.contrast_limits_range = (display.low, display.high)
-                layer.contrast_limits = (display.low, display.high)
-        if moved and self._layers:
-            self._viewer.reset_view()
+        before, self._scene = self._scene, scene
+        if before is None or before.display != scene.display:
+            for layer in self._layers.values():
+                if not layer.rgb:
+                    layer.contrast_limits_range = (scene.display.low, scene.display.high)
+                    layer.contrast_limits = (scene.display.low, scene.display.high)
+        if before is None or not before.placement.same_as(scene.placement):
+            for layer in self._layers.values():
+                side = max(layer.data.shape)
+                picture = np.asarray(layer.data).reshape((side, side, 3) if layer.rgb else (side, side))
+                layer.data = scene.placement.array(picture)  # to be overwritten soon, but of the right shape now
+                put(layer, scene.placement.world(side))
+            if self._layers and before is not None:
+                fit(self._viewer, list(self._layers.values()))
 
-    def _describe(self, preview: Preview) -> None:
+    def _describe(self, preview: Preview, scene: Scene) -> None:
         """Every layer of the picture carries the newest trace."""
         text = preview.trace.to_json()
         for k, layer in self._layers.items():
             if k < preview.generation.depth:
-                layer.metadata[METADATA] = {"trace": text, "scale": k, "synthetic": True}
+                layer.metadata[METADATA] = {"trace": text, "scale": k, "synthetic": True, "bundle": scene.bundle}
 
     def _blank_from(self, depth: int) -> None:
         """Scales not made yet must not show those of the picture before."""
         for k, layer in self._layers.items():
             if k >= depth and layer.metadata.get(METADATA, {}).get("trace") is not None:
-                layer.data = np.full_like(layer.data, 0 if layer.rgb or self._display is None else self._display.low)
+                layer.data = np.full_like(
+                    layer.data, 0 if layer.rgb or self._scene is None else self._scene.display.low
+                )
                 layer.metadata[METADATA] = {"trace": None, "scale": k, "synthetic": True}
 
     def _hide(self, k: int | None) -> None:
-        if k in self._layers and not self._viewer.canvas.grid.enabled:
+        if k in self._layers and self._layers[k].visible and not self._viewer.canvas.grid.enabled:
             self._layers[k].visible = False
 
-    def _reveal(self, k: int) -> None:
+    def _reveal(self, k: int, *, select: bool = True) -> None:
         layer, selection = self._layers[k], self._viewer.layers.selection
-        layer.visible = True
-        if selection.active in self._layers.values():  # so that the layer controls belong to what is seen
+        if not layer.visible:
+            layer.visible = True
+        if (
+            select and selection.active is not layer and selection.active in self._layers.values()
+        ):  # so that the layer controls belong to what is seen
             selection.active = layer
         self._shown = k
 
@@ -195,9 +227,9 @@ def _left_over(viewer: napari.Viewer) -> dict[int, Image]:
     return {int(match[1]): layer for match, layer in found if match}
 
 
-def _world(display: Display) -> dict[str, Any]:
-    spacing, unit = (display.spacing_mm, "mm") if display.spacing_mm else (1.0, "pixel")
-    return {"scale": (spacing, spacing), "units": (unit, unit)}
+def _values(pixels: FloatArray, scene: Scene) -> FloatArray:
+    """What a layer shows: values in their unit, or colours in [0, 1]."""
+    return (np.clip(pixels, -1, 1) + 1) / np.float32(2) if pixels.ndim == 3 else scene.display.values(pixels)
 
 
 def _unwrapped(layer: Any) -> Any:

@@ -5,69 +5,61 @@ A session is driven from one thread at a time. Its properties are immutable valu
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
+from typing import Any, Unpack
 
-from medvar_engine.arrays import FloatArray
-from medvar_engine.backends.onnx import OnnxBackend
-from medvar_engine.bundle import Bundle, find_bundle, read_bundle
+import numpy as np
+
+from medvar_engine.arrays import BoolArray, FloatArray, IntArray
+from medvar_engine.codebook import nearest_codes
+from medvar_engine.conditions import Condition
 from medvar_engine.errors import MedvarError
 from medvar_engine.generation import Generation
 from medvar_engine.generator import Generator
-from medvar_engine.trace import Request, Trace
-from napari_medvar.tree import TraceTree
+from medvar_engine.request import Request
+from medvar_engine.resampling import ResampleOptions
+from medvar_engine.sampling import MAX_SEED
+from medvar_engine.trace import Graft, Replace, Trace
+from medvar_engine.write.provenance import read_trace
+from napari_medvar.autosave import Autosave, Recoverable
+from napari_medvar.history import History
+from napari_medvar.model import Model, find_bundle_of, open_bundle
+from napari_medvar.preview import Candidates, Preview, Previews, Progress
+from napari_medvar.session_file import SUFFIX, SavedSession, read_session, tree_of, write_session
+from napari_medvar.tree import Node, TraceTree
 
-KEPT_PREVIEWS = 200  # decoded pictures; 256 KiB each at 256×256
+__all__ = ["Candidates", "GenerationSession", "Made", "Model", "Preview", "Progress", "ShouldStop", "open_bundle"]
 
-
-@dataclass(frozen=True, eq=False, slots=True)
-class Model:
-    """An opened bundle."""
-
-    bundle: Bundle
-    generator: Generator
-
-
-def open_bundle(name: str | Path | None) -> Model:
-    """The model of a shipped bundle's name or a bundle's folder; None is the first shipped one."""
-    bundle = read_bundle(find_bundle(name))
-    return Model(bundle, Generator(OnnxBackend(bundle)))
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class Preview:
-    """The picture decoded from scales ``0…k`` of a generation."""
-
-    generation: Generation
-    k: int
-    pixels: FloatArray  # (H, W), or (H, W, 3), in [-1, 1]
-
-    @property
-    def newest(self) -> bool:
-        """Whether no finer scale has been made yet."""
-        return self.k + 1 == self.generation.depth
-
-    @property
-    def trace(self) -> Trace:
-        """What made the picture."""
-        return self.generation.trace(0)
+Made = Preview | Progress
+ShouldStop = Callable[[], bool] | None
 
 
 class GenerationSession:
-    """Makes pictures scale by scale, keeps every one of them in a tree, and undoes.
+    """Makes pictures scale by scale, keeps every one of them in a tree, undoes, saves, and survives crashes.
 
-    ``open_model`` is how a bundle's name becomes a model; tests give their own.
+    What makes pictures is an iterator, and goes on while it is iterated; ``should_stop`` is asked before each scale.
+    Each call is one step of undo. ``open_model`` is how a bundle's name becomes a model; tests give their own.
+    Without ``show_previews`` only finished pictures are decoded; of the scales before, a `Progress` tells.
     """
 
-    def __init__(self, open_model: Callable[[str | Path | None], Model] | None = None) -> None:
+    def __init__(
+        self,
+        open_model: Callable[[str | Path | None], Model] | None = None,
+        *,
+        autosave: Autosave | None = None,
+        show_previews: bool = True,
+    ) -> None:
+        self.panels: Mapping[str, Any] = {}  # plain JSON values that are saved along
+        self.show_previews = show_previews
         self._open_model = open_model or open_bundle
         self._model: Model | None = None
-        self._tree = TraceTree()
-        self._past: list[TraceTree] = []
-        self._future: list[TraceTree] = []
-        self._previews: OrderedDict[str, FloatArray] = OrderedDict()
+        self._history = History()
+        self._previews = Previews()
+        self._autosave = autosave
+        self._safe: tuple[TraceTree, Mapping[str, Any]] | None = None  # what the autosave holds
+        self._saved = TraceTree()  # what the user's file holds
 
     # -- what is there ------------------------------------------------------------------------------------------
 
@@ -79,17 +71,32 @@ class GenerationSession:
     @property
     def tree(self) -> TraceTree:
         """Every picture made with this model."""
-        return self._tree
+        return self._history.present
+
+    @property
+    def node(self) -> Node | None:
+        """The node being looked at."""
+        return self.tree.current_node
 
     @property
     def current(self) -> Generation | None:
         """The picture being looked at."""
-        return self._tree.generation
+        return self.tree.generation
 
     @property
     def trace(self) -> Trace | None:
         """What made the current picture."""
-        return None if self.current is None else self.current.trace(0)
+        return None if self.node is None else self.node.trace
+
+    @property
+    def modified(self) -> bool:
+        """Whether there is something that no file of the user's holds."""
+        return bool(self.tree.nodes) and self.tree.nodes is not self._saved.nodes
+
+    @property
+    def autosave_problem(self) -> str | None:
+        """Why the session is not safe from a crash, for the user to read; None when it is."""
+        return None if self._autosave is None else self._autosave.problem
 
     def continues(self, request: Request) -> bool:
         """Whether ``request`` asks for the rest of the current, unfinished picture."""
@@ -98,110 +105,330 @@ class GenerationSession:
     # -- making pictures ----------------------------------------------------------------------------------------
 
     def load(self, name: str | Path | None = None) -> Model:
-        """Open a bundle. The pictures of the model before are forgotten, for this one cannot go on with them."""
-        self._model = self._open_model(name)
-        self._tree = TraceTree()
-        self._past.clear()
-        self._future.clear()
-        self._previews.clear()
-        return self._model
+        """Open a bundle. Pictures of the model before are put away, for this one cannot go on with them.
+
+        They are forgotten, but for those that no file holds: these the autosave keeps, and `recoverable` finds.
+        """
+        return self._begin(self._open_model(name), History())
 
     def generate(
-        self, request: Request, *, until: int | None = None, should_stop: Callable[[], bool] | None = None
-    ) -> Iterator[Preview]:
+        self, request: Request, *, count: int = 1, until: int | None = None, should_stop: ShouldStop = None
+    ) -> Iterator[Made]:
         """The preview of each scale as it is made, up to scale ``until`` (the finest by default).
 
-        Goes on with the current picture when that is unfinished and was asked for by the same request.
+        Goes on with the current picture when that is unfinished and was asked for by the same request. Otherwise
+        makes ``count`` new ones, with seeds one up from each to the next; the first becomes the current one, whose
+        previews come scale by scale. Those of the others come at the end.
         """
-        before = self._tree
-        if self.continues(request) and before.generation is not None:
-            return self._make(before.generation, before.grown, until, should_stop)
-        return self._make(self._generator.start([request]), before.added, until, should_stop)
+        node = self.node
+        if node is not None and count == 1 and self.continues(request):
+            rest = self._run(node.generation, until, should_stop)
+            return self._keep(rest, nodes=[node.id], seen=node.generation.depth)
+        return self._keep(self._run(self._generator.start(_numbered(request, count)), until, should_stop))
 
-    def step(self, request: Request) -> Iterator[Preview]:
+    def step(self, request: Request) -> Iterator[Made]:
         """One scale: the next of the current picture, or the first of a new one; see `generate`."""
         depth = self.current.depth if self.current is not None and self.continues(request) else 0
         return self.generate(request, until=depth)
 
     def resample(
-        self, from_scale: int, request: Request, *, should_stop: Callable[[], bool] | None = None
-    ) -> Iterator[Preview]:
-        """A new picture that shares scales ``0…from_scale-1`` with the current one; finer ones follow ``request``."""
-        before = self._tree
-        if before.generation is None:
-            raise MedvarError("There is no picture to resample yet: generate one first.")
-        start = self._generator.resample(
-            before.generation.trace(0),
-            from_scale,
-            seed=request.seed,
-            condition=request.condition,
-            sampling=request.sampling,
-        )
-        return self._make(start, lambda grown: before.added(grown, parent=before.current), None, should_stop)
+        self, from_scale: int, request: Request, *, should_stop: ShouldStop = None, **options: Unpack[ResampleOptions]
+    ) -> Iterator[Made]:
+        """A new picture that shares scales ``0…from_scale-1`` with the current one; finer ones follow ``request``.
 
-    def previews(self, scales: Iterable[int] | None = None) -> Iterator[Preview]:
-        """The previews of scales already made (all by default), the finest first: that is the one looked at."""
-        current = self.current
-        if current is not None:
-            for k in reversed(range(current.depth) if scales is None else sorted(scales)):
-                yield self._preview(current, k)
+        ``options`` are those of `ResampleOptions`: a mask, locked scales, an outside that is kept exactly.
+        """
+        node = self._looked_at("resample")
+        start = self._continued(node, from_scale, [request], options)
+        return self._keep(self._run(start, None, should_stop), parent=node.id, seen=from_scale)
 
-    # -- going back ---------------------------------------------------------------------------------------------
+    def graft(self, scale: int, *, coarse: int, fine: int, should_stop: ShouldStop = None) -> Iterator[Made]:
+        """Scales ``0…scale-1`` of node ``coarse`` under the others of node ``fine``: a child of that one."""
+        edit = Graft(scale, self.tree.node(coarse).trace)
+        return self._edited(self._generator.edit(self.tree.node(fine).trace, edit), fine, should_stop)
+
+    def replace_tokens(
+        self, scale: int, where: BoolArray, tokens: IntArray, *, should_stop: ShouldStop = None
+    ) -> Iterator[Made]:
+        """The current picture with ``tokens`` put in ``where``, both ``(side, side)``; finer scales are drawn again."""
+        node = self._looked_at("edit")
+        return self._edited(self._generator.edit(node.trace, Replace(scale, where, tokens)), node.id, should_stop)
+
+    def start_from_image(self, image: FloatArray, condition: Condition, *, name: str = "") -> Iterator[Made]:
+        """A real image, harmonised to ``(H, W)`` in [-1, 1], as a node: its finest preview is its reconstruction.
+
+        Resampling that node from a scale varies the image from there on.
+        """
+        start = self._generator.encode(image[np.newaxis], [Request(condition)])
+        return self._keep([start], name=name)
+
+    def candidates(
+        self,
+        from_scale: int,
+        request: Request,
+        count: int,
+        *,
+        until: int | None = None,
+        should_stop: ShouldStop = None,
+        **options: Unpack[ResampleOptions],
+    ) -> Iterator[Candidates]:
+        """``count`` continuations of the current picture from a scale on, to choose from: up to ``until``, or just it.
+
+        Seeds go one up from ``request.seed``; ``options`` as in `resample`. Without a current picture, new ones.
+        Nothing is kept before `pick`.
+        """
+        node, requests = self.node, _numbered(request, count)
+        if node is None and from_scale == 0:
+            start = self._generator.start(requests)
+        else:
+            start = self._continued(self._looked_at("continue"), from_scale, requests, options)
+        parent = None if node is None else node.id
+        for generation in self._run(start, from_scale if until is None else until, should_stop):
+            yield Candidates(generation, parent, self._generator.preview(generation, generation.depth - 1))
+
+    def pick(self, candidates: Candidates, images: Sequence[int], *, should_stop: ShouldStop = None) -> Iterator[Made]:
+        """Keep and finish one candidate or several, by their places; the first becomes the current picture."""
+        return self._edited(candidates.generation.select(images), candidates.parent, should_stop)
+
+    # -- looking at pictures ------------------------------------------------------------------------------------
+
+    def previews(self, scales: Iterable[int] | None = None, *, node: int | None = None) -> Iterator[Preview]:
+        """Previews of ``scales`` already made, by default all, the finest, which is looked at, first.
+
+        Of the current picture, or another ``node``.
+        """
+        shown = self.node if node is None else self.tree.node(node)
+        if shown is not None:
+            for k in reversed(range(shown.generation.depth) if scales is None else sorted(scales)):
+                yield self._previews.of(self._generator, shown, k)
+
+    def compare(self, one: int, other: int, k: int | None = None) -> tuple[Preview, Preview]:
+        """Two nodes' previews of scale ``k``, by default the finest that both have."""
+        first, second = self.tree.node(one), self.tree.node(other)
+        shared = min(first.generation.depth, second.generation.depth) - 1 if k is None else k
+        return self._previews.of(self._generator, first, shared), self._previews.of(self._generator, second, shared)
+
+    def entropy_maps(self) -> tuple[FloatArray, ...]:
+        """How unsure the model was of each token, in bits: ``(side, side)`` a scale. Empty for a real image."""
+        return self._looked_at("map").trace.entropy
+
+    def likelihood_maps(self) -> tuple[FloatArray, ...]:
+        """How unlikely each token of the current picture is to the model, in bits: ``(side, side)`` a scale."""
+        return tuple(scale[0] for scale in self._generator.likelihood(self._looked_at("map").generation))
+
+    def anomaly_map(self) -> FloatArray:
+        """Where the current picture is unlikely, over its pixels: ``(H, W)``."""
+        return self._generator.anomaly_map(self._looked_at("map").generation)[0]
+
+    def token_pictures(self, scale: int, row: int, column: int, tokens: Sequence[int]) -> FloatArray:
+        """The preview of a scale of the current picture with each of ``tokens`` in one place: ``(N, H, W)``."""
+        return self._generator.token_pictures(self._looked_at("edit").trace, scale, row, column, tokens)
+
+    def nearby_tokens(self, token: int, count: int) -> IntArray:
+        """The ``count`` tokens most alike ``token``, itself first. Raises `MedvarError` when the model cannot tell."""
+        codebook = self._generator.backend.codebook
+        if codebook is None:
+            raise MedvarError(
+                "This bundle was exported before tokens could be compared: export it anew with `medvar export`."
+            )
+        return nearest_codes(codebook, token, count)[0]
+
+    # -- the tree -----------------------------------------------------------------------------------------------
+
+    def select(self, node: int) -> None:
+        """Look at another picture, to branch from it, say. No step of undo."""
+        self._history = self._history.now(self.tree.selected(node))
+        self._make_safe()
+
+    def rename(self, node: int, name: str) -> None:
+        """Give a picture a name."""
+        self._step(self.tree.renamed(node, name))
+
+    def delete(self, node: int) -> None:
+        """Take a picture out. What was made from it stays, and hangs on its parent."""
+        self._step(self.tree.deleted(node))
 
     @property
     def can_undo(self) -> bool:
         """Whether there is something to undo."""
-        return bool(self._past)
+        return bool(self._history.past)
 
     @property
     def can_redo(self) -> bool:
         """Whether there is something to redo."""
-        return bool(self._future)
+        return bool(self._history.future)
 
     def undo(self) -> None:
-        """Back to what was there before the newest generate, step or resample."""
-        if self._past:
-            self._future.append(self._tree)
-            self._tree = self._past.pop()
+        """Back to what was there before the newest change."""
+        self._history = self._history.undone()
+        self._make_safe()
 
     def redo(self) -> None:
         """Takes back the newest undo."""
-        if self._future:
-            self._past.append(self._tree)
-            self._tree = self._future.pop()
+        self._history = self._history.redone()
+        self._make_safe()
+
+    # -- files --------------------------------------------------------------------------------------------------
+
+    def save(self, path: Path) -> Path:
+        """Write all pictures and ``panels`` as ``*.medvar``. What undo would bring back is not in it."""
+        if not self.tree.nodes:
+            raise MedvarError("There is nothing to save yet: generate a picture first.")
+        write_session(path, self._content())
+        self._saved = self.tree
+        return path
+
+    def open(self, path: Path) -> Iterator[Model | Preview]:
+        """A saved session in place of this one; or a picture that medvar wrote, as a node more.
+
+        Opens the bundle that made it. The model comes first, then the current picture's previews, the finest first.
+        """
+        if path.suffix.lower() == SUFFIX:
+            yield self._restore(read_session(path))
+            self._saved = self.tree
+        else:
+            trace = read_trace(path)
+            model = self._model_of(trace.model, "")
+            if model is not self._model:
+                self._begin(model, History())
+            yield model
+            self._step(self.tree.added([model.generator.restore([trace])], names=[path.name]))
+        yield from self.previews()
+
+    def recover(self, crashed: Recoverable) -> Iterator[Model | Preview]:
+        """A session that a crash has left in place of this one; its file is deleted once this one is safe itself."""
+        yield self._restore(read_session(crashed.path))
+        if self._autosave is not None and self._autosave.problem is None:
+            crashed.discard()
+        yield from self.previews()
+
+    def close(self) -> None:
+        """The user has ended the session: nothing needs to be recovered."""
+        if self._autosave is not None:
+            self._autosave.close()
 
     # -- how ----------------------------------------------------------------------------------------------------
 
     @property
     def _generator(self) -> Generator:
+        return self._loaded.generator
+
+    @property
+    def _loaded(self) -> Model:
         if self._model is None:
             raise MedvarError("No model is loaded yet: choose a bundle first.")
-        return self._model.generator
+        return self._model
 
-    def _make(
+    def _looked_at(self, to: str) -> Node:
+        if self.node is None:
+            raise MedvarError(f"There is no picture to {to} yet: generate one first.")
+        return self.node
+
+    def _run(self, start: Generation, until: int | None, should_stop: ShouldStop) -> Iterator[Generation]:
+        return self._generator.run(start, until=until, should_stop=should_stop)
+
+    def _continued(
+        self, node: Node, from_scale: int, requests: Sequence[Request], options: ResampleOptions
+    ) -> Generation:
+        """A picture's scales before ``from_scale``, to be gone on with by each of the requests, alike but for seeds."""
+        asked: ResampleOptions = {
+            **options,
+            "condition": requests[0].condition,
+            "sampling": requests[0].sampling,
+        }
+        return self._generator.resample_many(node.trace, from_scale, [each.seed for each in requests], **asked)
+
+    def _edited(self, start: Generation, parent: int | None, should_stop: ShouldStop) -> Iterator[Made]:
+        """Pictures that are something new before any scale is drawn."""
+        return self._keep(chain([start], self._run(start, None, should_stop)), parent=parent)
+
+    def _keep(
         self,
-        start: Generation,
-        place: Callable[[Generation], TraceTree],
-        until: int | None,
-        should_stop: Callable[[], bool] | None,
-    ) -> Iterator[Preview]:
-        """Runs ``start``; ``place`` puts each of its generations into the tree as it was before."""
-        before = self._tree
-        for generation in self._generator.run(start, until=until, should_stop=should_stop):
-            if self._tree is before:  # the first scale: nothing is to be undone before it is there
-                self._past.append(before)
-                self._future.clear()
-            self._tree = place(generation)
-            yield self._preview(generation, generation.depth - 1)
+        generations: Iterable[Generation],
+        *,
+        nodes: Sequence[int] = (),
+        parent: int | None = None,
+        seen: int = 0,
+        name: str = "",
+    ) -> Iterator[Made]:
+        """Puts each generation into the tree: in place of ``nodes``, or as new ones. One step of undo.
 
-    def _preview(self, generation: Generation, k: int) -> Preview:
-        """Decoded, or taken from the pictures decoded before: those of shared coarse scales are the same."""
-        key = generation.pyramid.prefix(k + 1).digest(0)
-        pixels = self._previews.get(key)
-        if pixels is None:
-            pixels = self._generator.preview(generation, k)[0]
-            self._previews[key] = pixels
-            if len(self._previews) > KEPT_PREVIEWS:
-                self._previews.popitem(last=False)
-        self._previews.move_to_end(key)
-        return Preview(generation, k, pixels)
+        Yields the previews of scales ``seen…`` of the first image as they appear, and last those of the other images.
+        """
+        before = self._history
+        try:
+            for generation in generations:
+                images = [generation.select([i]) for i in range(len(generation.requests))]
+                tree = self.tree
+                if nodes:
+                    for node, image in zip(nodes, images, strict=True):
+                        tree = tree.grown(node, image)
+                else:
+                    tree = tree.added(images, parent=parent, names=[name] * len(images))
+                    nodes = [node.id for node in tree.nodes[-len(images) :]]
+                # Nothing is to be undone before the first scale is there.
+                self._history = before.then(tree) if self._history is before else self._history.now(tree)
+                if self._autosave is not None and self._autosave.due:
+                    self._make_safe()
+                first = tree.node(nodes[0])
+                if self.show_previews or generation.complete:
+                    new = range(seen, generation.depth) if self.show_previews else [generation.depth - 1]
+                    for k in new:
+                        yield self._previews.of(self._generator, first, k)
+                else:
+                    yield Progress(first)
+                seen = generation.depth
+            for node in nodes[1:]:
+                other = self.tree.node(node)
+                yield self._previews.of(self._generator, other, other.generation.depth - 1)
+        finally:  # also when it is stopped, or fails
+            self._make_safe()
+
+    def _step(self, tree: TraceTree) -> None:
+        self._history = self._history.then(tree)
+        self._make_safe()
+
+    def _begin(self, model: Model, history: History) -> Model:
+        """Another session's pictures in place of these."""
+        if self._autosave is not None:
+            if self.modified:
+                self._autosave.leave()
+            else:
+                self._autosave.close()
+        if model is not self._model:
+            self._previews.clear()
+        self._model, self._history, self._saved = model, history, TraceTree()
+        self._make_safe()
+        return model
+
+    def _restore(self, saved: SavedSession) -> Model:
+        model = self._model_of(saved.model, saved.folder)
+        tree = tree_of(saved, model.generator)
+        self.panels = saved.panels
+        return self._begin(model, History(tree))
+
+    def _model_of(self, model: str, hint: str) -> Model:
+        """The loaded model if it is that one, or else the one of the bundle where it was."""
+        if self._model is not None and self._model.made(model):
+            return self._model
+        return self._open_model(find_bundle_of(model, [hint]).path)
+
+    def _content(self) -> SavedSession:
+        bundle = self._loaded.bundle
+        return SavedSession.of(self.tree, self._loaded.id, bundle.name, bundle.path.absolute(), self.panels)
+
+    def _make_safe(self) -> None:
+        """Autosave, unless that has been done or there is nothing yet."""
+        state = (self.tree, self.panels)
+        if self._autosave is not None and self.tree.nodes and state != self._safe:
+            self._autosave.write(self._content())
+            if self._autosave.problem is None:
+                self._safe = state
+
+
+def _numbered(request: Request, count: int) -> list[Request]:
+    """The same request with ``count`` seeds, each one up."""
+    if count < 1:
+        raise MedvarError(f"The number of images is 1 or more, but got {count}.")
+    seeds = [(request.seed + i) % (MAX_SEED + 1) for i in range(count)]
+    return [Request(request.condition, seed, request.sampling) for seed in seeds]

@@ -4,29 +4,50 @@ from __future__ import annotations
 
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
-from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QFrame, QScrollArea, QVBoxLayout, QWidget
+from qtpy.compat import isalive
+from qtpy.QtCore import Qt, QTimer
+from qtpy.QtGui import QKeySequence
+from qtpy.QtWidgets import QApplication, QFrame, QScrollArea, QShortcut, QVBoxLayout, QWidget
 
 from medvar_engine.bundle import shipped_bundles
 from medvar_engine.trace import Request
+from napari_medvar.autosave import recoverable
 from napari_medvar.gl_context import CanvasContextGuard
-from napari_medvar.layers import Display, ScaleLayers
 from napari_medvar.panels.bundle import BundlePanel
+from napari_medvar.panels.common import fold
 from napari_medvar.panels.condition import ConditionPanel
 from napari_medvar.panels.message import MessagePanel
 from napari_medvar.panels.sampling import SamplingPanel
 from napari_medvar.panels.scales import ScalesPanel
 from napari_medvar.panels.status import StatusPanel
-from napari_medvar.session import GenerationSession, Model, Preview
+from napari_medvar.panels.view import ViewPanel
+from napari_medvar.parts.candidates import CandidatesPart
+from napari_medvar.parts.desk import Doing, State
+from napari_medvar.parts.edit import EditPart
+from napari_medvar.parts.history import HistoryPart
+from napari_medvar.parts.maps import MapsPart
+from napari_medvar.parts.real import RealImagePart
+from napari_medvar.parts.save import SavePart
+from napari_medvar.picture_view import PictureView
+from napari_medvar.scene import Scene
+from napari_medvar.session import GenerationSession, Model, Preview, Progress
+from napari_medvar.settings import new_session, read_settings
 from napari_medvar.worker import EngineWorker, Work
 
 if TYPE_CHECKING:
     import napari
 
-Doing = Literal["load", "make", "show", "restore"]
 _SCROLL_BAR = 18  # px that one may take from the width
+_KEYS = {
+    "Ctrl+Return": "generate",
+    "Ctrl+.": "step",
+    "Ctrl+R": "resample",
+    "Ctrl+Z": "undo",
+    "Ctrl+Shift+Z": "redo",
+    "Esc": "stop",
+}
 
 
 class MedvarWidget(QWidget):
@@ -34,67 +55,185 @@ class MedvarWidget(QWidget):
 
     def __init__(self, napari_viewer: napari.Viewer, session: GenerationSession | None = None) -> None:
         super().__init__()
-        self.session = session or GenerationSession()
+        settings = read_settings()
+        self.viewer = napari_viewer
+        self.session = session or new_session(settings)
         self.worker = EngineWorker()
-        self.layers = ScaleLayers(napari_viewer)
+        self.picture = PictureView(napari_viewer)
         self._guard = CanvasContextGuard(napari_viewer, self)
+        self._scenes: dict[int, Scene] = {}  # where pictures lie that are not where synthetic ones do
         self._asked: str | Path | None = None  # the bundle that the user wants
         self._loaded: str | Path | None = None  # the one that is there
         self._doing: Doing = "load"  # what the worker does now or did last
         self._following = True  # whether the view goes along with the newest scale
         self._began = 0.0
+        self._recoverable = () if session else recoverable(settings.sessions)
+        self._when_loaded: list[str] = []  # verbs that wait for the model
 
         self.bundle = BundlePanel(shipped_bundles())
         self.condition = ConditionPanel()
         self.sampling = SamplingPanel()
         self.scales = ScalesPanel()
+        self.views = ViewPanel()
         self.status = StatusPanel()
         self.message = MessagePanel()
+        self.maps = MapsPart(self)
+        self.edit = EditPart(self)
+        self.candidates = CandidatesPart(self, self.edit)
+        self.real = RealImagePart(self)
+        self.history = HistoryPart(self)
+        self.save = SavePart(self, self.history)
+        self._parts = (self.maps, self.edit, self.candidates, self.real, self.history, self.save)
+        self._preparing = QTimer(self)
+        self._preparing.setInterval(0)
+        self._preparing.timeout.connect(self._prepare)
         self._lay_out()
         self._connect()
-        self.load(self.bundle.current)
+        if settings.bundle and session is None:
+            self.bundle.choose(settings.bundle if settings.bundle in shipped_bundles() else Path(settings.bundle))
+        else:
+            self.load(self.bundle.current)
 
     # -- what the user asks for ---------------------------------------------------------------------------------
 
     def load(self, bundle: str | Path | None) -> None:
         """Open a bundle; None is the first shipped one."""
         self._asked = bundle
-        if self._start("load", lambda stop: [self.session.load(bundle)]):
-            self.status.show_busy("Loading the model…")
+        self.start("load", lambda stop: [self.session.load(bundle)], "Loading the model…")
 
     def generate(self) -> None:
-        """Make a whole picture, or what is missing of an unfinished one."""
-        request = self._next_request()
-        self._start("make", lambda stop: self.session.generate(request, should_stop=stop))
+        """Make whole pictures, or what is missing of an unfinished one."""
+        request, count = self._next_request(), self.sampling.count
+        self.start("make", lambda stop: self.session.generate(request, count=count, should_stop=stop))
 
     def step(self) -> None:
         """Make one scale."""
         request = self._next_request()
-        self._start("make", lambda stop: self.session.step(request))
-
-    def resample(self, from_scale: int) -> None:
-        """Draw the current picture anew from a scale on, with a new seed."""
-        self.sampling.roll()
-        request = self._request()
-        self._start("make", lambda stop: self.session.resample(from_scale, request, should_stop=stop))
+        self.start("make", lambda stop: self.session.step(request))
 
     def undo(self) -> None:
-        """Back to the picture before."""
+        """Back to what was there before."""
         self.session.undo()
-        self._show_current()
+        self.show_current()
 
     def redo(self) -> None:
         """Forward again."""
         self.session.redo()
-        self._show_current()
+        self.show_current()
 
     def look_at(self, k: int) -> None:
         """Show the picture as it was after scale k."""
         depth = self.session.current.depth if self.session.current else 0
         self._following = k + 1 >= depth
-        self.layers.show_only(k)
+        self._look()
+        self.refresh()
         if not self.worker.running:
-            self._restore_deleted()
+            self._go_on()
+
+    def start_from_layer(self) -> None:
+        """Make the active layer a picture, as soon as there is a model."""
+        if self.session.model is None or self.worker.running:
+            self._when_loaded.append("start_from_layer")
+        else:
+            self.real.encode()
+
+    def recover(self) -> None:
+        """The pictures of a sitting that ended in a crash."""
+        crashed, *_ = self._recoverable
+        self._recoverable = ()
+        self.start("show", lambda stop: self.session.recover(crashed))
+
+    def forget_crashed(self) -> None:
+        """Never ask again for it."""
+        for crashed in self._recoverable[:1]:
+            crashed.discard()
+        self._recoverable = self._recoverable[1:]
+        self.message.clear()
+        self._offer_recovery()
+
+    @property
+    def busy(self) -> bool:
+        """Whether anything goes on, be it only the making of layers ahead."""
+        return self.worker.running or self._preparing.isActive()
+
+    # -- the desk of the parts ----------------------------------------------------------------------------------
+
+    @property
+    def scale(self) -> int:
+        """The scale looked at."""
+        return self.scales.scale
+
+    @property
+    def scene(self) -> Scene:
+        """Where the current picture lies."""
+        return self.scene_of(self.session.tree.current)
+
+    def request(self) -> Request:
+        """What the panels ask for."""
+        return Request(self.condition.condition, self.sampling.seed, self.sampling.sampling)
+
+    def start(self, doing: Doing, work: Work, text: str = "") -> bool:
+        """Hand work to the worker. Whether it was free."""
+        if self.worker.running:
+            return False
+        self._preparing.stop()
+        if doing != "restore":
+            self.message.clear()
+        if doing == "make" or doing == "show":
+            self.history.end_compare()
+            self._following = True
+        self._doing, self._began = doing, perf_counter()
+        self.session.panels = self._settings()
+        if text:
+            self.status.show_busy(text)
+        self.worker.start(work)
+        self.refresh()
+        return True
+
+    def tell(self, text: str) -> None:
+        """A plain word on what went wrong."""
+        self.message.show_error(text, loading=False)
+
+    def report_progress(self, done: int, total: int, text: str) -> None:
+        """How far the work is."""
+        self.status.show_progress(done, total, f"{text} · {perf_counter() - self._began:.1f} s")
+
+    def lay(self, node: int, scene: Scene) -> None:
+        """Say where a picture lies that is not where synthetic ones are."""
+        self._scenes[node] = scene
+
+    def show_current(self) -> None:
+        """The current picture and its settings, after going to it."""
+        self.history.end_compare()
+        current = self.session.current
+        if current is None:
+            self.picture.layers.clear()
+            self.scales.show_made(0)
+            self._look()
+            self.refresh()
+            return
+        self._show_settings(current.requests[0])
+        self.start("show", lambda stop: self.session.previews())
+
+    def refresh(self) -> None:
+        """Enable what can be done now."""
+        running, ready, current = self.worker.running, self.session.model is not None, self.session.current
+        idle = ready and not running
+        self.bundle.setEnabled(not running)
+        self.condition.setEnabled(ready)
+        self.sampling.setEnabled(ready)
+        self.views.setEnabled(current is not None)
+        self.scales.allow(
+            ready=ready,
+            running=running,
+            stoppable=running and self._doing == "make",
+            unfinished=self.session.continues(self.request()),
+            undo=self.session.can_undo,
+            redo=self.session.can_redo,
+        )
+        state = State(idle, current is not None, current is not None and current.complete, self.scale)
+        for part in self._parts:
+            part.refresh(state)
 
     # -- what the engine answers --------------------------------------------------------------------------------
 
@@ -103,129 +242,218 @@ class MedvarWidget(QWidget):
         try:
             if isinstance(result, Model):
                 self._show_model(result)
-            elif isinstance(result, Preview):
-                self._show_preview(result)
+            for part in self._parts:
+                part.take(result)
+            if isinstance(result, Preview | Progress):
+                self._show_made(result)
         finally:
             self.worker.acknowledge()
 
     def _show_model(self, model: Model) -> None:
         bundle = model.bundle
-        self._loaded = self._asked
+        self._loaded = self._asked if self._doing == "load" else self._known(bundle.path)
+        self._scenes.clear()
+        self.bundle.select(self._loaded)
         self.bundle.describe(bundle)
         self.sampling.offer(bundle.sampling, vocabulary=bundle.vocabulary)
         self.scales.offer(bundle.schedule)
         self.condition.offer(bundle)
+        for part in self._parts:
+            part.offer(bundle)
+        if self.session.current is None:
+            self.picture.layers.clear()
+        else:
+            self._show_settings(self.session.current.requests[0])
+            if (view := self.session.panels.get("view")) in self.views.known:
+                self.views.show_view(view)
 
-    def _show_preview(self, preview: Preview) -> None:
-        if self.session.model is None:
+    def _show_made(self, made: Preview | Progress) -> None:
+        if made.node.id != self.session.tree.current:
             return
-        bundle, depth = self.session.model.bundle, preview.generation.depth
-        display = Display.of(bundle, preview.generation.requests[0].condition)
-        if preview.newest:
+        depth, scales = made.node.generation.depth, len(made.node.generation.pyramid.schedule)
+        newest = isinstance(made, Progress) or made.newest
+        if made.node.parent in self._scenes:
+            self._scenes.setdefault(made.node.id, self._scenes[made.node.parent])
+        if newest:
             self.scales.show_made(depth, follow=self._following)
-        self.layers.show(preview, display, reveal=preview.k == self.scales.scale)
-        if preview.newest:
-            scales, seconds = len(bundle.schedule), perf_counter() - self._began
-            self.status.show_progress(depth, scales, f"{depth} of {scales} scales · {seconds:.1f} s")
-            self._refresh()
+        if isinstance(made, Progress):
+            self.picture.layers.forget(depth - 1)
+        else:
+            self.picture.show(made, self.scene_of(made.node.id), reveal=made.k == self.scale and self._plain)
+        if newest:
+            self.report_progress(depth, scales, f"{depth} of {scales} scales")
+            if not self._plain:
+                self._look()
+            self.refresh()
 
     def _failed(self, message: str) -> None:
         self.message.show_error(message, loading=self._doing == "load")
+        self.maps.give_up()
         if self._doing == "load" and self.session.model is not None:
             self.bundle.select(self._loaded)  # the one before goes on working
 
     def _finished(self) -> None:
         self.status.end_busy()
         self.status.show_device(self.session.model.generator.backend.info if self.session.model else None)
-        self._refresh()
+        self.refresh()
+        if problem := self.session.autosave_problem:
+            self.tell(problem)
+        self._look()
+        if self._doing == "load" and not self.message.isVisibleTo(self):
+            self._offer_recovery()
         if self._doing != "restore":  # what could not be restored now will not be a moment later
-            self._restore_deleted()
+            self._go_on()
+        else:
+            self._preparing.start()
+
+    def _go_on(self) -> None:
+        """What is to be done when nobody asks for anything: one thing at a time."""
+        if self.session.model is None:
+            return
+        if self._when_loaded:
+            getattr(self, self._when_loaded.pop(0))()
+            return
+        current = self.session.current
+        if current is not None and (missing := self.picture.layers.missing(current.depth)):
+            self.start("restore", lambda stop: self.session.previews(missing))
+        elif self.maps.wanted:
+            self.maps.compute()
+        elif self.history.lacks_thumbnails:
+            self.start("restore", lambda stop: self.history.missing_thumbnails())
+        else:
+            self._preparing.start()
+
+    def _prepare(self) -> None:
+        """Make layers before they are needed, one whenever the window has nothing else to do."""
+        model = self.session.model
+        if model is None or self.worker.running:
+            self._preparing.stop()
+            return
+        scene = self.scene if self.session.current else Scene.of(model.bundle, self.condition.condition)
+        if not self.picture.layers.prepare(model.bundle.schedule, scene, colour=model.bundle.image_channels == 3):
+            self._preparing.stop()
 
     # -- how ----------------------------------------------------------------------------------------------------
 
-    def _start(self, doing: Doing, work: Work) -> bool:
-        """Hand work to the worker. Whether it was free."""
-        if self.worker.running:
-            return False
-        self._doing, self._following, self._began = doing, doing != "restore", perf_counter()
-        self.message.clear()
-        self.worker.start(work)
-        self._refresh()
-        return True
+    @property
+    def _plain(self) -> bool:
+        """Whether the picture itself is looked at."""
+        return self.views.view == "picture"
 
-    def _request(self) -> Request:
-        return Request(self.condition.condition, self.sampling.seed, self.sampling.sampling)
+    def _look(self) -> None:
+        """The chosen view of the scale of the slider."""
+        node = self.session.node
+        scene = self.scene if self.session.model is not None else None
+        if scene is not None:
+            self.views.explain(self.picture.look(self.views.view, node, self.scale, scene, self.maps.known))
+
+    def _view_chosen(self) -> None:
+        self._look()
+        if not self.worker.running:
+            self._go_on()
+
+    def scene_of(self, node: int | None) -> Scene:
+        """Where that picture lies."""
+        assert self.session.model is not None
+        if node in self._scenes:
+            return self._scenes[node]
+        condition = (
+            self.session.tree.node(node).trace.request.condition if node is not None else self.condition.condition
+        )
+        return Scene.of(self.session.model.bundle, condition)
 
     def _next_request(self) -> Request:
         """What the panels ask for; once that picture is finished, the same with a new seed."""
         current = self.session.current
-        if self.sampling.fresh and current and current.complete and current.requests[0] == self._request():
+        if self.sampling.fresh and current and current.complete and current.requests[0] == self.request():
             self.sampling.roll()
-        return self._request()
+        return self.request()
 
-    def _show_current(self) -> None:
-        """The current picture and its settings, after going back to it."""
-        current = self.session.current
-        if current is None:
-            self.layers.clear()
-            self.scales.show_made(0)
-            self._refresh()
-            return
-        request = current.requests[0]
+    def _show_settings(self, request: Request) -> None:
         self.condition.show_condition(request.condition)
         self.sampling.show_seed(request.seed)
         self.sampling.show_sampling(request.sampling)
-        self._start("show", lambda stop: self.session.previews())
 
-    def _restore_deleted(self) -> None:
-        """Make the layers again that the user deleted."""
-        current = self.session.current
-        if current is not None and (missing := self.layers.missing(current.depth)):
-            self._start("restore", lambda stop: self.session.previews(missing))
+    def _settings(self) -> dict[str, object]:
+        """What the panels say, for the session's file."""
+        return {"view": self.views.view, "pictures": self.sampling.count}
 
-    def _refresh(self) -> None:
-        """Enable what can be done now."""
-        running, ready = self.worker.running, self.session.model is not None
-        self.bundle.setEnabled(not running)
-        self.condition.setEnabled(ready)
-        self.sampling.setEnabled(ready)
-        self.scales.allow(
-            ready=ready,
-            running=running,
-            stoppable=running and self._doing == "make",
-            unfinished=self.session.continues(self._request()),
-            undo=self.session.can_undo,
-            redo=self.session.can_redo,
-        )
+    def _known(self, path: Path) -> str | Path:
+        """A shipped bundle by its name."""
+        return next((name for name, folder in shipped_bundles().items() if folder == path), path)
 
-    def _connect(self) -> None:
-        self.bundle.chosen.connect(self.load)
-        self.condition.changed.connect(self._refresh)
-        self.sampling.changed.connect(self._refresh)
-        self.scales.generate.connect(self.generate)
-        self.scales.step.connect(self.step)
-        self.scales.stop.connect(self.worker.stop)
-        self.scales.resample.connect(self.resample)
-        self.scales.undo.connect(self.undo)
-        self.scales.redo.connect(self.redo)
-        self.scales.looked_at.connect(self.look_at)
-        self.message.retry.connect(self._load_again)
-        self.message.open_bundle.connect(self.bundle.open)
-        self.worker.made.connect(self._made)
-        self.worker.failed.connect(self._failed)
-        self.worker.finished.connect(self._finished)
-        self.destroyed.connect(self.worker.close)
+    def _offer_recovery(self) -> None:
+        if self._recoverable:
+            crashed = self._recoverable[0]
+            pictures = f"{crashed.pictures} picture{'s' * (crashed.pictures != 1)}"
+            self.message.show_offer(
+                f"napari ended without saving {pictures}, last kept on {crashed.saved:%d %B, %H:%M} "
+                f"(model {crashed.bundle}).",
+                "Restore them",
+                "Bring the pictures back, with their history.",
+                "Delete them for good.",
+            )
+
+    def _resample(self) -> None:
+        self.edit.resample()
 
     def _load_again(self) -> None:
         self.load(self._asked)
 
+    def _connect(self) -> None:
+        self.bundle.chosen.connect(self.load)
+        self.condition.changed.connect(self.refresh)
+        self.sampling.changed.connect(self.refresh)
+        self.scales.generate.connect(self.generate)
+        self.scales.step.connect(self.step)
+        self.scales.stop.connect(self.worker.stop)
+        self.scales.undo.connect(self.undo)
+        self.scales.redo.connect(self.redo)
+        self.scales.looked_at.connect(self.look_at)
+        self.views.chosen.connect(self._view_chosen)
+        self.real.panel.anomaly.connect(lambda: self.views.show_view("anomaly"))
+        self.message.retry.connect(self._load_again)
+        self.message.open_bundle.connect(self.bundle.open)
+        self.message.accepted.connect(self.recover)
+        self.message.declined.connect(self.forget_crashed)
+        self.worker.made.connect(self._made)
+        self.worker.failed.connect(self._failed)
+        self.worker.finished.connect(self._finished)
+        buttons = {
+            name: getattr(self.scales, f"{name}_button") for name in ("generate", "step", "stop", "undo", "redo")
+        }
+        buttons["resample"] = self.edit.panel.resample_button
+        for keys, name in _KEYS.items():
+            shortcut = QShortcut(QKeySequence(keys), self)
+            shortcut.setContext(Qt.ShortcutContext.WidgetWithChildrenShortcut)
+            shortcut.activated.connect(buttons[name].click)
+        # What is left to do must not need the widget, which is gone by then.
+        worker, session, edit = self.worker, self.session, self.edit
+
+        def close() -> None:
+            if isalive(worker):  # not when Python ends, and takes everything down in no order
+                worker.close()
+            edit.leave_viewer()
+            session.close()
+
+        self.destroyed.connect(close)
+        if (app := QApplication.instance()) is not None:
+            app.aboutToQuit.connect(session.close)
+
     def _lay_out(self) -> None:
         content = QWidget()
         panels = QVBoxLayout(content)
-        for panel in (self.bundle, self.condition, self.sampling, self.scales):
+        self.folds = {
+            "edit": fold("Edit", self.edit.panel, "Change the picture from a scale on."),
+            "candidates": fold("Candidates", self.candidates.panel, "Several continuations to choose from."),
+            "real": fold("Real image", self.real.panel, "Start from an image that is open in napari."),
+            "history": fold("History", self.history.panel, "All pictures of this sitting."),
+            "save": fold("Save", self.save.panel, "Pictures, sittings and sets to files."),
+        }
+        for panel in (self.bundle, self.condition, self.sampling, self.scales, self.views, *self.folds.values()):
             panels.addWidget(panel)
         panels.addStretch(1)
-        scroll = QScrollArea()  # panels will be more, and screens small
+        self.area = scroll = QScrollArea()
         scroll.setWidget(content)
         scroll.setWidgetResizable(True)
         scroll.setFrameShape(QFrame.Shape.NoFrame)
@@ -235,3 +463,13 @@ class MedvarWidget(QWidget):
         layout.addWidget(self.message)
         layout.addWidget(scroll, 1)
         layout.addWidget(self.status)
+
+
+def start_from_layer() -> None:
+    """For the layer list's menu: open the widget, and make the active layer a picture."""
+    import napari
+
+    viewer = napari.current_viewer()
+    if viewer is not None:
+        _, widget = viewer.window.add_plugin_dock_widget("napari-medvar", "MedVAR Generate")
+        getattr(widget, "__wrapped__", widget).start_from_layer()

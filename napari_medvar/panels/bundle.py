@@ -22,8 +22,7 @@ class BundlePanel(QWidget):
     def __init__(self, shipped: Iterable[str] = ()) -> None:
         super().__init__()
         self.combo = QComboBox()
-        self.combo.setPlaceholderText("No bundle: open one")
-        self.combo.setMinimumContentsLength(8)
+        self.combo.setPlaceholderText("none")
         for name in shipped:
             self.combo.addItem(name, name)
         self.combo.setCurrentIndex(0 if self.combo.count() else -1)

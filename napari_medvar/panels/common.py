@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from qtpy.QtCore import QEvent, QObject, Qt
-from qtpy.QtWidgets import QFormLayout, QLabel, QWidget
+from qtpy.QtWidgets import QAbstractSlider, QComboBox, QFormLayout, QLabel, QPushButton, QVBoxLayout, QWidget
+from superqt import QCollapsible
+
+_LETTERS = 6  # that a list shows at least
 
 
 class _OnlyWithFocus(QObject):
@@ -17,9 +22,16 @@ class _OnlyWithFocus(QObject):
 
 
 def calm(widget: QWidget) -> QWidget:
-    """``widget``, which now ignores the mouse wheel until it is clicked."""
-    widget.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
-    widget.installEventFilter(_OnlyWithFocus(widget))
+    """``widget``, which now ignores the mouse wheel until it is clicked, and takes the keyboard."""
+    inside = widget.findChildren(QAbstractSlider)  # of a slider with a label
+    for part in (widget, *inside):
+        part.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
+        part.installEventFilter(_OnlyWithFocus(part))
+    if inside:
+        widget.setFocusProxy(inside[0])
+    if isinstance(widget, QComboBox):  # as narrow as the dock, whatever its texts
+        widget.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+        widget.setMinimumContentsLength(_LETTERS)
     return widget
 
 
@@ -48,3 +60,30 @@ def quiet(label: QLabel) -> QLabel:
     label.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
     label.setStyleSheet("font-size: 11px;")
     return label
+
+
+def button(text: str, tip: str, pressed: Callable[[], object]) -> QPushButton:
+    """A button. An ampersand in ``text`` makes the letter after it its key, together with Alt."""
+    widget = QPushButton(text)
+    widget.setToolTip(f"<p>{tip}</p>")
+    widget.clicked.connect(lambda: pressed())
+    return widget
+
+
+def fold(title: str, content: QWidget, tip: str) -> QCollapsible:
+    """A section that opens on a click on its title."""
+    section = QCollapsible(title, expandedIcon="▾", collapsedIcon="▸")
+    section.setDuration(0)
+    section.toggleButton().setToolTip(f"<p>{tip}</p>")
+    for layout in (section.layout(), section.content().layout()):
+        if layout is not None:
+            layout.setContentsMargins(0, 0, 0, 0)
+    section.addWidget(content)
+    return section
+
+
+def plain_column(owner: QWidget) -> QVBoxLayout:
+    """A column without margins."""
+    column = QVBoxLayout(owner)
+    column.setContentsMargins(0, 0, 0, 0)
+    return column

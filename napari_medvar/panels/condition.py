@@ -1,26 +1,26 @@
-"""What is asked for: modality, region, plane. The names are the bundle's own."""
+"""What is asked for: modality, region, plane, data set. Only what the model was trained on is offered."""
 
 from __future__ import annotations
 
 from qtpy.QtCore import Signal
-from qtpy.QtWidgets import QComboBox, QLabel, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QComboBox, QLabel, QWidget
 from superqt import QSearchableComboBox
 
 from medvar_engine.bundle import Bundle, Cell
 from medvar_engine.conditions import FACTORS, Condition
-from napari_medvar.panels.common import add_row, calm, plain_form, quiet
+from napari_medvar.panels.common import add_row, calm, plain_column, plain_form, quiet
 
 ANY = "any"
 _TIPS = {
     "modality": "How the slice looks acquired: CT, or a kind of MR. “any” leaves it to the model.",
-    "region": "The part of the body. Type to search. “any” leaves it to the model.",
+    "region": "The part of the body. Type to search. Only what the model knows in this modality is offered.",
     "plane": "The direction of the cut. “any” leaves it to the model.",
     "dataset": "In the style of one training data set. “any” leaves it to the model.",
 }
 
 
 class ConditionPanel(QWidget):
-    """One searchable list per factor that the model is conditioned on."""
+    """One searchable list per factor that the model is conditioned on; each offers what fits those above it."""
 
     changed = Signal()
 
@@ -32,8 +32,7 @@ class ConditionPanel(QWidget):
         self._form = plain_form(fields)
         for factor in FACTORS:
             combo = QSearchableComboBox()
-            combo.setMinimumContentsLength(8)
-            combo.currentIndexChanged.connect(self._changed)
+            combo.currentIndexChanged.connect(lambda _, factor=factor: self._chosen(factor))
             if (editor := combo.lineEdit()) is not None:
                 # Text that names nothing must not stay there and look as if it were asked for.
                 editor.editingFinished.connect(
@@ -42,8 +41,7 @@ class ConditionPanel(QWidget):
             self.combos[factor] = combo
             add_row(self._form, factor.capitalize(), calm(combo), _TIPS[factor])
         self.note = quiet(QLabel())
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
+        layout = plain_column(self)
         layout.addWidget(fields)
         layout.addWidget(self.note)
         self.note.hide()
@@ -57,21 +55,47 @@ class ConditionPanel(QWidget):
     def offer(self, bundle: Bundle) -> None:
         """Offer a bundle's labels, and begin with the kind of slice that it knows best."""
         self._bundle = bundle
-        for factor, combo in self.combos.items():
-            combo.blockSignals(True)
-            combo.clear()
-            combo.addItem(ANY, None)
-            for name in getattr(bundle.labels, factor):
-                combo.addItem(name, name)
-            combo.blockSignals(False)
         self._show_factors(bundle.labels.factors)
         best = max(bundle.cells, key=lambda cell: cell.slices, default=None)
         self.show_condition(best.condition if best else Condition())
 
     def show_condition(self, condition: Condition) -> None:
-        """Ask for ``condition``; what the bundle has no name for becomes “any”."""
-        for factor, combo in self.combos.items():
-            combo.setCurrentIndex(max(0, combo.findData(getattr(condition, factor))))
+        """Ask for ``condition``, though the model may never have seen it; a name that it lacks becomes “any”."""
+        for i, factor in enumerate(FACTORS):
+            self._fill(factor, Condition(**{name: getattr(condition, name) for name in FACTORS[: i + 1]}))
+        self._changed()
+
+    def _fill(self, factor: str, wanted: Condition) -> None:
+        """Offer what goes with the factors of ``wanted`` before this one, and choose its own."""
+        if self._bundle is None:
+            return
+        known, name = getattr(self._bundle.labels, factor), getattr(wanted, factor)
+        before = Condition(**{**wanted.to_dict(), factor: None})
+        seen = {getattr(cell.condition, factor) for cell in self._bundle.fitting(before)}
+        combo = self.combos[factor]
+        combo.blockSignals(True)
+        combo.clear()
+        combo.addItem(ANY, None)
+        for label in known:
+            if label in seen or label == name or not seen - {None}:
+                combo.addItem(label, label)
+        combo.setCurrentIndex(max(0, combo.findData(name)))
+        combo.blockSignals(False)
+
+    def _chosen(self, factor: str) -> None:
+        """Lists below follow; what no longer fits there becomes what the model knows best."""
+        asked = self.condition
+        place = FACTORS.index(factor)
+        for i in range(place + 1, len(FACTORS)):
+            below = FACTORS[i]
+            upper = {name: getattr(asked, name) for name in FACTORS[:i]}
+            fits = self._bundle.fitting(Condition(**upper)) if self._bundle else ()
+            names = [getattr(cell.condition, below) for cell in fits]
+            name = getattr(asked, below)
+            if name is not None and names and name not in names:
+                name = names[0]
+            asked = Condition(**{**asked.to_dict(), below: name})
+            self._fill(below, Condition(**{**upper, below: name}))
         self._changed()
 
     def _show_factors(self, factors: tuple[str, ...]) -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import secrets
 
 from qtpy.QtCore import Qt, Signal
-from qtpy.QtWidgets import QCheckBox, QHBoxLayout, QPushButton, QVBoxLayout, QWidget
-from superqt import QCollapsible, QLabeledDoubleSlider, QLabeledSlider, QLargeIntSpinBox
+from qtpy.QtWidgets import QApplication, QCheckBox, QHBoxLayout, QPushButton, QSpinBox, QWidget
+from superqt import QLabeledDoubleSlider, QLabeledSlider, QLargeIntSpinBox
 
 from medvar_engine.sampling import MAX_SEED, Sampling
-from napari_medvar.panels.common import add_row, calm, plain_form
+from napari_medvar.panels.common import add_row, calm, fold, plain_column, plain_form
 
+MAX_COUNT = 64  # pictures at a time; more are a set
 _ROLLED = 2**31  # rolled seeds stay short enough to be read out and typed
 
 _SEED_TIP = (
@@ -21,6 +22,7 @@ _FRESH_TIP = (
     "On: pressing Generate again draws another picture, with a new seed. A seed that you typed is used as it is. "
     "Off: the seed changes only when you change it."
 )
+_COUNT_TIP = "How many pictures Generate makes, with seeds one up from each to the next. All go into the history."
 _TIPS = {
     "guidance": "How closely the picture keeps to what is asked for. Low: varied, sometimes off. High: typical, alike, "
     "in the end harsh. It grows from 0 at the coarsest scale to this at the finest.",
@@ -42,7 +44,7 @@ class SamplingPanel(QWidget):
         super().__init__()
         self.seed_box = QLargeIntSpinBox()
         self.seed_box.setRange(0, MAX_SEED)
-        self.roll_button = QPushButton("New seed")
+        self.roll_button = QPushButton("&New seed")
         self.roll_button.setToolTip("<p>Draw another seed, for another picture.</p>")
         self.roll_button.clicked.connect(self.roll)
         self.fresh_box = QCheckBox("New seed for every picture")
@@ -54,11 +56,8 @@ class SamplingPanel(QWidget):
         self.temperature = _slider(0, 2, 0.01)
         self.top_k = QLabeledSlider(Qt.Orientation.Horizontal)
         self.top_p = _slider(0.01, 1, 0.01)
-        self.fold = QCollapsible("Sampling", expandedIcon="▾", collapsedIcon="▸")
-        self.fold.setDuration(0)
-        for layout in (self.fold.layout(), self.fold.content().layout()):
-            if layout is not None:
-                layout.setContentsMargins(0, 0, 0, 0)
+        self.count_box = QSpinBox()
+        self.count_box.setRange(1, MAX_COUNT)
         content = QWidget()
         form = plain_form(content)
         for name, text in (
@@ -74,7 +73,7 @@ class SamplingPanel(QWidget):
         self.reset_button.setToolTip("<p>The settings that whoever exported the model recommends.</p>")
         self.reset_button.clicked.connect(lambda: self.show_sampling(self._own))
         form.addRow(self.reset_button)
-        self.fold.addWidget(content)
+        self.fold = fold("Sampling", content, "How tokens are drawn: guidance, temperature, top-k, top-p.")
         self._own = Sampling()
 
         row = QWidget()
@@ -82,16 +81,23 @@ class SamplingPanel(QWidget):
         seeds.setContentsMargins(0, 0, 0, 0)
         seeds.addWidget(calm(self.seed_box), 1)
         seeds.addWidget(self.roll_button)
-        top = QWidget()
-        top_form = plain_form(top)
-        add_row(top_form, "Seed", row, _SEED_TIP)
-        top_form.addRow(self.fresh_box)
-        rows = QVBoxLayout(self)
-        rows.setContentsMargins(0, 0, 0, 0)
-        rows.addWidget(top)
-        rows.addWidget(self.fold)
+        fields = QWidget()
+        form = plain_form(fields)
+        add_row(form, "Seed", row, _SEED_TIP)
+        self.seed_box.setToolTip(f"<p>{_SEED_TIP}</p>")
+        self.seed_box.setAccessibleName("Seed")
+        add_row(form, "Pictures", calm(self.count_box), _COUNT_TIP)
+        layout = plain_column(self)
+        layout.addWidget(fields)
+        layout.addWidget(self.fresh_box)
+        layout.addWidget(self.fold)
         self.offer(self._own, vocabulary=4096)
         self.roll()
+
+    @property
+    def count(self) -> int:
+        """How many pictures to make."""
+        return self.count_box.value()
 
     @property
     def seed(self) -> int:
@@ -126,7 +132,10 @@ class SamplingPanel(QWidget):
 
     def show_seed(self, seed: int) -> None:
         """Set the seed."""
+        focused = QApplication.focusWidget()
         self.seed_box.setValue(seed)
+        if focused is not None:  # superqt's box takes the focus with every new value
+            focused.setFocus()
 
     def show_sampling(self, sampling: Sampling) -> None:
         """Set everything else."""

@@ -36,9 +36,11 @@ class StatusPanel(QWidget):
 
     def show_progress(self, made: int, scales: int, text: str) -> None:
         """``made`` of ``scales``."""
+        self.progress.setUpdatesEnabled(False)  # Qt would paint the whole window at once, canvas and all
         self.progress.setRange(0, max(1, scales))
         self.progress.setValue(made)
         self.progress.setFormat(text)
+        self.progress.setUpdatesEnabled(True)
 
     def show_device(self, info: BackendInfo | None) -> None:
         """What the model truly runs on."""

@@ -21,6 +21,36 @@ def test_the_manifest_is_valid_and_names_the_widget() -> None:
     assert [widget.display_name for widget in manifest.contributions.widgets] == ["MedVAR Generate"]
 
 
+def test_npe2_calls_the_manifest_valid() -> None:
+    """napari's hub would refuse the plugin."""
+    pytest.importorskip("npe2")
+    code = "from npe2.cli import main; main()"
+    run = subprocess.run([sys.executable, "-c", code, "validate", str(MANIFEST)], capture_output=True, check=False)
+    assert run.returncode == 0, run.stdout + run.stderr
+
+
+def test_other_peoples_pictures_are_saved_by_napari() -> None:
+    """Saving any image as PNG would fail, for everybody who has the plugin installed."""
+    npe2 = pytest.importorskip("npe2")
+    pytest.importorskip("napari")
+    manager = npe2.PluginManager()
+    manager.discover()
+    writer, _ = manager.get_writer("camera.png", ["image"])
+    assert writer.plugin_name == "napari"
+    writer, _ = manager.get_writer("work.medvar", ["image", "image"])
+    assert writer.plugin_name == "napari-medvar"
+
+
+def test_other_peoples_files_are_opened_as_before() -> None:
+    """napari would ask everybody, for every PNG, whether to open it with this plugin."""
+    npe2 = pytest.importorskip("npe2")
+    manager = npe2.PluginManager()
+    manager.discover()
+    readers = {path: [r.plugin_name for r in manager.iter_compatible_readers([path])] for path in ("a.png", "a.medvar")}
+    assert "napari-medvar" not in readers["a.png"]
+    assert readers["a.medvar"] == ["napari-medvar"]
+
+
 def test_menus_are_ones_that_napari_lets_plugins_add_to() -> None:
     """A menu entry would silently not appear."""
     npe2 = pytest.importorskip("npe2")

@@ -51,10 +51,47 @@ def models() -> FakeModels:
     return FakeModels()
 
 
+@pytest.fixture(autouse=True)
+def _own_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Autosaves go where no user's are, and layers touched outside the GUI thread raise."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setenv("NAPARI_ENSURE_PLUGIN_MAIN_THREAD", "1")
+
+
+@pytest.fixture(scope="session")
+def shared_viewer(qapp: Any) -> Iterator[Any]:
+    """One window for all: it takes seconds to open, and so does its first layer."""
+    import napari
+
+    viewer = napari.Viewer(show=True)
+    yield viewer
+    viewer.close()
+
+
 @pytest.fixture
-def viewer(make_napari_viewer_proxy: Callable[..., Any]) -> Any:
-    """A viewer as plugins get it; it raises when a layer is touched outside the GUI thread."""
-    return make_napari_viewer_proxy(show=True)
+def viewer(shared_viewer: Any) -> Iterator[Any]:
+    """A real viewer as plugins get it; only blank scale layers may be left in it from the test before."""
+    from napari.utils._proxies import PublicOnlyProxy
+
+    yield PublicOnlyProxy(shared_viewer)
+    shared_viewer.window.remove_dock_widget("all")
+    shared_viewer.canvas.grid.enabled = False
+    for layer in list(shared_viewer.layers):
+        if layer.metadata.get("medvar", {}).get("scale") is None or layer.rgb or layer.ndim != 2:
+            shared_viewer.layers.remove(layer)
+        else:
+            layer.metadata = {"medvar": {"trace": None, "scale": layer.metadata["medvar"]["scale"], "synthetic": True}}
+            layer.visible = False
+
+
+@pytest.fixture
+def own_viewer(qapp: Any) -> Iterator[Any]:
+    """A window that the test may close."""
+    import napari
+
+    viewer = napari.Viewer(show=True)
+    yield viewer
+    viewer.close()
 
 
 @pytest.fixture
@@ -69,9 +106,9 @@ def open_widget(
     monkeypatch.setattr(widget_module, "shipped_bundles", lambda: {"fake": Path("fake")})
     opened: list[MedvarWidget] = []
 
-    def open_it() -> MedvarWidget:
-        widget = MedvarWidget(viewer, GenerationSession(models))
-        viewer.window.add_dock_widget(widget, name="MedVAR Generate")
+    def open_it(into: Any = viewer) -> MedvarWidget:
+        widget = MedvarWidget(into, GenerationSession(models))
+        into.window.add_dock_widget(widget, name="MedVAR Generate")
         opened.append(widget)
         return widget
 
@@ -90,14 +127,35 @@ def widget(open_widget: Callable[[], MedvarWidget], settle: Callable[[MedvarWidg
 
 
 @pytest.fixture
+def quick(
+    models: FakeModels, qtbot: QtBot, settle: Callable[[MedvarWidget], None], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[MedvarWidget]:
+    """The widget with its model loaded, on a viewer without a window: no OpenGL, and hence quick."""
+    from napari.components import ViewerModel
+
+    from napari_medvar import widget as widget_module
+    from napari_medvar.session import GenerationSession
+    from napari_medvar.widget import MedvarWidget
+
+    monkeypatch.setattr(widget_module, "shipped_bundles", lambda: {"fake": Path("fake")})
+    widget = MedvarWidget(ViewerModel(), GenerationSession(models))
+    qtbot.addWidget(widget)
+    widget.show()
+    settle(widget)
+    yield widget
+    widget.worker.close()
+    qtbot.waitUntil(lambda: not widget.worker.running, timeout=WAIT)
+
+
+@pytest.fixture
 def settle(qtbot: QtBot) -> Callable[[MedvarWidget], None]:
     """Waits until the engine has nothing to do any more."""
 
     def wait(widget: MedvarWidget) -> None:
         quiet = 0
         while quiet < 3:  # work may be followed by more: a deleted layer is made again afterwards
-            qtbot.waitUntil(lambda: not widget.worker.running, timeout=WAIT)
+            qtbot.waitUntil(lambda: not widget.busy, timeout=WAIT)
             qtbot.wait(10)
-            quiet = 0 if widget.worker.running else quiet + 1
+            quiet = 0 if widget.busy else quiet + 1
 
     return wait

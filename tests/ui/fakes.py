@@ -57,7 +57,7 @@ class FakeBackend:
 
     def __init__(self, schedule: ScaleSchedule = SCHEDULE, before_step: Callable[[int], None] = lambda k: None) -> None:
         random = np.random.default_rng(7)
-        self._codebook = random.normal(size=(VOCABULARY, CHANNELS)).astype(np.float32)
+        self.codebook = random.normal(size=(VOCABULARY, CHANNELS)).astype(np.float32)
         self._weights = random.normal(size=(CHANNELS, VOCABULARY)).astype(np.float32)
         self._by_label = random.normal(size=(16, VOCABULARY)).astype(np.float32)
         self.before_step = before_step
@@ -77,15 +77,15 @@ class FakeBackend:
         if maps is None:
             maps = np.zeros((len(state.labels), self.info.schedule.token_counts[0], CHANNELS), dtype=np.float32)
         logits = maps @ self._weights + self._by_label[state.labels.sum(axis=1) % 16][:, None, :]
-        return logits, PrefixState(state.labels, (*state.chunks, np.zeros(len(state.labels))), 8)
+        return logits, PrefixState(state.labels, (*state.chunks, np.zeros(len(state.labels))))
 
     def gather(self, rows: Sequence[tuple[PrefixState, int]]) -> PrefixState:
         labels = np.stack([state.labels[row] for state, row in rows])
-        return PrefixState(labels, tuple(np.zeros(len(rows)) for _ in range(rows[0][0].depth)), 8)
+        return PrefixState(labels, tuple(np.zeros(len(rows)) for _ in range(rows[0][0].depth)))
 
     def accumulate(self, latent: FloatArray | None, tokens: IntArray, k: int) -> tuple[FloatArray, FloatArray | None]:
         schedule, full = self.info.schedule, self.info.schedule.latent_side
-        maps = self._codebook[tokens].reshape(len(tokens), schedule[k], schedule[k], CHANNELS)
+        maps = self.codebook[tokens].reshape(len(tokens), schedule[k], schedule[k], CHANNELS)
         index = np.arange(full) * schedule[k] // full
         lifted = np.moveaxis(maps[:, index][:, :, index], -1, 1) * np.float32(0.8**k)
         total = lifted if latent is None else latent + lifted

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fakes import LABELS, FakeModels, make_bundle
+from fakes import FakeModels, make_bundle
 from npe2 import PluginManifest
 from pytestqt.qtbot import QtBot
 from qtpy.QtCore import Qt
@@ -17,10 +17,11 @@ from qtpy.QtWidgets import QFileDialog
 import napari_medvar
 from medvar_engine.bundle import shipped_bundles
 from medvar_engine.conditions import Condition
+from medvar_engine.display import Display
 from medvar_engine.errors import MedvarError
-from napari_medvar import session
+from napari_medvar import settings
 from napari_medvar import widget as widget_module
-from napari_medvar.layers import Display, layer_name
+from napari_medvar.layers import layer_name
 from napari_medvar.widget import MedvarWidget
 
 WAIT = 60_000
@@ -51,12 +52,12 @@ def test_napari_opens_the_widget_and_the_shipped_bundle(
 ) -> None:
     """Nobody could open the widget from the Plugins menu, or would have to look for a model first."""
     monkeypatch.setattr(widget_module, "shipped_bundles", lambda: {"fake": Path("fake")})
-    monkeypatch.setattr(session, "open_bundle", models)
+    monkeypatch.setattr(settings, "open_bundle", lambda name, device: models(name))
     widget = from_menu()
     settle(widget)
     assert widget.bundle.combo.currentText() == "fake"
     combos = widget.condition.combos
-    assert [combos["region"].itemText(i) for i in range(combos["region"].count())] == ["any", *LABELS.region]
+    assert [combos["region"].itemText(i) for i in range(combos["region"].count())] == ["any", "abdomen"]
     assert combos["dataset"].isHidden()
     assert widget.condition.condition == Condition("CT", "abdomen", "axial")
     assert widget.scales.generate_button.isEnabled()
@@ -87,10 +88,10 @@ def test_without_a_bundle_the_widget_says_what_is_missing(
     """The first thing that a user of a bare installation sees would be a traceback, or nothing."""
     monkeypatch.setattr(widget_module, "shipped_bundles", dict)
 
-    def none(name: object) -> Any:
+    def none(name: object, device: str) -> Any:
         raise MedvarError("No bundle ships with this installation; give the folder of one.")
 
-    monkeypatch.setattr(session, "open_bundle", none)
+    monkeypatch.setattr(settings, "open_bundle", none)
     widget = from_menu()
     settle(widget)
     assert "No bundle ships" in widget.message.text.text()
@@ -111,7 +112,7 @@ def test_without_onnxruntime_the_widget_says_how_to_install_it(
 
     monkeypatch.setattr(widget_module, "shipped_bundles", lambda: {"fake": Path("fake")})
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    monkeypatch.setattr(session, "open_bundle", lambda name: OnnxBackend(make_bundle()))
+    monkeypatch.setattr(settings, "open_bundle", lambda name, device: OnnxBackend(make_bundle()))
     widget = from_menu()
     settle(widget)
     assert "pip install 'napari-medvar[cpu]'" in widget.message.text.text()
@@ -176,9 +177,9 @@ def test_a_condition_never_seen_is_warned_of(widget: MedvarWidget) -> None:
 def test_a_picture_of_unknown_modality_has_no_hounsfield_units() -> None:
     """Values of what may be an MR picture would be given in HU."""
     bundle = make_bundle()
-    assert Display.of(bundle, Condition(modality="CT")).unit == "HU"
-    assert Display.of(bundle, Condition()).unit == "arbitrary"
-    assert Display.of(bundle, Condition(modality="CT", region="brain")) == Display()
+    assert bundle.display(Condition(modality="CT")).unit == "HU"
+    assert bundle.display(Condition()).unit == "arbitrary"
+    assert bundle.display(Condition(modality="CT", region="brain")) == Display()
 
 
 def test_every_control_explains_itself(widget: MedvarWidget) -> None:
@@ -188,8 +189,29 @@ def test_every_control_explains_itself(widget: MedvarWidget) -> None:
         *widget.condition.combos.values(),
         *(sampling.seed_box.parentWidget(), sampling.roll_button, sampling.fresh_box),
         *(sampling.guidance, sampling.temperature, sampling.top_k, sampling.top_p),
-        *(scales.generate_button, scales.step_button, scales.stop_button, scales.resample_button),
+        *(scales.generate_button, scales.step_button, scales.stop_button, scales.play_button),
         *(scales.slider, scales.undo_button, scales.redo_button),
         *(widget.bundle.combo.parentWidget(), widget.bundle.open_button),
     ]
     assert all(control.toolTip() for control in controls)
+
+
+def test_only_what_the_model_knows_is_offered_and_lists_follow(widget: MedvarWidget) -> None:
+    """One could ask for a CT of the brain that the model never saw, or be stuck in CT."""
+    combos = widget.condition.combos
+    combos["modality"].setCurrentIndex(combos["modality"].findText("MR"))
+    assert widget.condition.condition == Condition("MR", "brain", "axial")
+    assert [combos["region"].itemText(i) for i in range(combos["region"].count())] == ["any", "brain"]
+    combos["modality"].setCurrentIndex(0)
+    assert [combos["region"].itemText(i) for i in range(combos["region"].count())] == ["any", "abdomen", "brain"]
+    assert "500 training slices" in widget.condition.note.text()
+
+
+def test_it_fits_into_a_narrow_dock(widget: MedvarWidget) -> None:
+    """Buttons would be cut off on a small screen."""
+    assert widget.area.minimumWidth() <= 320
+    for fold in widget.folds.values():
+        fold.expand()
+    content = widget.area.widget()
+    assert content is not None
+    assert content.minimumSizeHint().width() <= 320

@@ -1,0 +1,184 @@
+"""How the current picture is changed from the scale looked at on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from qtpy.QtCore import Qt, Signal
+from qtpy.QtWidgets import QComboBox, QDoubleSpinBox, QGridLayout, QHBoxLayout, QLabel, QPushButton, QWidget
+
+from napari_medvar.panels.common import add_row, button, calm, plain_column, plain_form, quiet
+
+_LOCK = 24  # px wide
+_COLUMNS = 5  # lock buttons side by side in a narrow dock
+_WHERE_TIP = (
+    "Where the picture may change: everywhere, or only what is painted in a Labels layer or drawn in a Shapes layer."
+)
+_OUTSIDE_TIP = (
+    "“may change a little”: tokens outside the mask stay, but each token colours its surroundings a little. "
+    "“stays exactly”: pixels outside the mask are taken from the picture before."
+)
+_EDGE_TIP = "Over how many pixels inside the mask old and new picture are blended, so that no edge shows."
+
+
+class EditPanel(QWidget):
+    """Mask, locks, and the verbs: resample, change the condition, graft, pick a token."""
+
+    resample = Signal()
+    recondition = Signal()
+    paint = Signal()
+    graft = Signal(int)  # id of the picture whose coarse scales are taken
+    picking = Signal(bool)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mask_combo = QComboBox()
+        self.mask_combo.currentIndexChanged.connect(lambda: self._allow_mask())
+        self.paint_button = button(
+            "Paint (&B)",
+            "Make a Labels layer on the picture and take the brush: paint where it may change.",
+            self.paint.emit,
+        )
+        self.outside_combo = QComboBox()
+        self.outside_combo.addItem("may change a little", False)
+        self.outside_combo.addItem("stays exactly", True)
+        self.outside_combo.currentIndexChanged.connect(lambda: self._allow_mask())
+        self.edge_box = QDoubleSpinBox()
+        self.edge_box.setRange(0, 64)
+        self.edge_box.setDecimals(0)
+        self.edge_box.setValue(4)
+        self.edge_box.setSuffix(" px")
+        self._locks = QWidget()
+        self._lock_grid = QGridLayout(self._locks)
+        self._lock_grid.setContentsMargins(0, 0, 0, 0)
+        self._lock_grid.setSpacing(2)
+        self.lock_buttons: list[QPushButton] = []
+        self.resample_button = button("&Resample", "", self.resample.emit)
+        self.recondition_button = button("Change &condition", "", self.recondition.emit)
+        self.graft_combo = QComboBox()
+        self.graft_button = button("Graf&t", "", lambda: self.graft.emit(self.graft_combo.currentData()))
+        self.pick_button = button("Pic&k a token in the picture", "", lambda: None)
+        self.pick_button.setCheckable(True)
+        self.pick_button.toggled.connect(self.picking)
+        self.where = quiet(QLabel())
+
+        fields = QWidget()
+        form = plain_form(fields)
+        inside = QWidget()
+        row = QHBoxLayout(inside)
+        row.setContentsMargins(0, 0, 0, 0)
+        row.addWidget(calm(self.mask_combo), 1)
+        row.addWidget(self.paint_button)
+        add_row(form, "Inside", inside, _WHERE_TIP)
+        self.mask_combo.setToolTip(f"<p>{_WHERE_TIP}</p>")
+        add_row(form, "Outside", calm(self.outside_combo), _OUTSIDE_TIP)
+        add_row(form, "Soft edge", calm(self.edge_box), _EDGE_TIP)
+        add_row(form, "Locked", self._locks, "Scales whose tokens stay as they are when finer or coarser ones change.")
+        grafts = QWidget()
+        row = QHBoxLayout(grafts)
+        row.setContentsMargins(0, 0, 0, 0)
+        row.addWidget(calm(self.graft_combo), 1)
+        row.addWidget(self.graft_button)
+        add_row(form, "Coarse from", grafts, "Another picture of the history, whose layout this one is to take over.")
+        self.graft_combo.setToolTip("<p>The picture whose coarse scales are taken.</p>")
+        self.column = layout = plain_column(self)
+        layout.addWidget(self.where)
+        layout.addWidget(self.resample_button)
+        layout.addWidget(self.recondition_button)
+        layout.addWidget(fields)
+        layout.addWidget(self.pick_button)
+        self.offer_masks(())
+        self.offer_grafts(())
+        self.show_scale(0)
+
+    @property
+    def mask_layer(self) -> str | None:
+        """The name of the layer inside which the picture may change; None is everywhere."""
+        return self.mask_combo.currentData()  # type: ignore[no-any-return]
+
+    @property
+    def exact_outside(self) -> bool:
+        """Whether pixels outside the mask stay exactly."""
+        return bool(self.mask_layer and self.outside_combo.currentData())
+
+    @property
+    def soft_edge(self) -> float:
+        """Pixels."""
+        return float(self.edge_box.value()) if self.exact_outside else 0.0
+
+    @property
+    def locked(self) -> tuple[int, ...]:
+        """The scales that stay."""
+        return tuple(k for k, lock in enumerate(self.lock_buttons) if lock.isChecked())
+
+    def offer_scales(self, count: int) -> None:
+        """The locks of a model's scales, all open."""
+        for lock in self.lock_buttons:
+            lock.deleteLater()
+        self.lock_buttons = []
+        for k in range(count):
+            lock = QPushButton(str(k))
+            lock.setMinimumWidth(_LOCK)
+            lock.setCheckable(True)
+            lock.setToolTip(f"<p>Keep the tokens of scale {k}, whatever else is drawn anew.</p>")
+            lock.setAccessibleName(f"Lock scale {k}")
+            self._lock_grid.addWidget(lock, k // _COLUMNS, k % _COLUMNS)
+            self.lock_buttons.append(lock)
+
+    def offer_masks(self, names: Iterable[str]) -> None:
+        """The layers that can serve as a mask."""
+        _fill(self.mask_combo, [("everywhere", None), *((name, name) for name in names)])
+        self._allow_mask()
+
+    def choose_mask(self, name: str) -> None:
+        """Only inside this layer."""
+        self.mask_combo.setCurrentIndex(max(0, self.mask_combo.findData(name)))
+
+    def offer_grafts(self, pictures: Iterable[tuple[str, int]]) -> None:
+        """Names and ids of the other pictures."""
+        _fill(self.graft_combo, list(pictures))
+
+    def show_scale(self, k: int) -> None:
+        """Edits begin at the scale looked at."""
+        kept = f"Scales 0 to {k - 1}, and with them the layout so far, stay as they are; scale" if k else "Scale"
+        self.resample_button.setText(f"&Resample from scale {k}")
+        self.resample_button.setToolTip(
+            f"<p>{kept} {k} and all finer ones are drawn anew, with a new seed and the settings above (Ctrl+R).</p>"
+        )
+        self.recondition_button.setText(f"Change &condition from scale {k} on")
+        self.recondition_button.setToolTip(
+            f"<p>{kept} {k} and all finer ones are drawn for the condition chosen above, with the same seed.</p>"
+        )
+        coarse = f"Scales 0 to {k - 1} come from the chosen picture, the others" if k else "At scale 0 all scales"
+        self.graft_button.setToolTip(f"<p>{coarse} stay this one's. The result is a new picture.</p>")
+        self.pick_button.setToolTip(
+            f"<p>Click into the picture to choose a token of scale {k}, and see what it would look like with other "
+            "tokens in its place.</p>"
+        )
+        self.where.setText(f"What is done here begins at scale {k}, the one of the slider.")
+
+    def allow(self, *, picture: bool, complete: bool, scale: int) -> None:
+        """Enable what can be done to the current picture, if there is one and nothing is going on."""
+        self.resample_button.setEnabled(picture)
+        self.recondition_button.setEnabled(picture)
+        self.paint_button.setEnabled(picture)
+        self.graft_button.setEnabled(picture and complete and scale > 0 and self.graft_combo.count() > 0)
+        self.pick_button.setEnabled(picture)
+
+    def _allow_mask(self) -> None:
+        self.outside_combo.setEnabled(self.mask_layer is not None)
+        self.edge_box.setEnabled(self.exact_outside)
+
+
+def _fill(combo: QComboBox, items: list[tuple[str, object]]) -> None:
+    """New items, with the same one chosen when it is still there."""
+    if [(combo.itemText(i), combo.itemData(i)) for i in range(combo.count())] == items:
+        return
+    chosen = combo.currentData()
+    combo.blockSignals(True)
+    combo.clear()
+    for text, data in items:
+        combo.addItem(text, data)
+        combo.setItemData(combo.count() - 1, text, Qt.ItemDataRole.ToolTipRole)
+    combo.setCurrentIndex(max(0, combo.findData(chosen)) if items else -1)
+    combo.blockSignals(False)

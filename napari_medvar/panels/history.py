@@ -1,0 +1,201 @@
+"""Every picture of the sitting as a tree: what was made from what."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from qtpy.QtCore import QSize, Qt, Signal
+from qtpy.QtGui import QIcon
+from qtpy.QtWidgets import QGridLayout, QTreeWidget, QTreeWidgetItem, QWidget
+
+from medvar_engine.arrays import FloatArray
+from napari_medvar.panels.common import button, plain_column
+from napari_medvar.panels.thumbnails import icon_of
+
+_SIDE = 40
+_HEIGHT = 220
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One picture."""
+
+    id: int
+    parent: int | None
+    name: str
+    about: str  # a tooltip
+
+
+class HistoryPanel(QWidget):
+    """Select, rename, delete, compare."""
+
+    select = Signal(int)
+    rename = Signal(int, str)
+    delete = Signal(object)  # list of ids
+    compare = Signal(int, int)
+    end_compare = Signal()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._items: dict[int, QTreeWidgetItem] = {}
+        self._icons: dict[int, QIcon] = {}
+        self._entries: tuple[Entry, ...] = ()
+        self._idle = False
+        self.tree = QTreeWidget()
+        self.tree.setHeaderHidden(True)
+        self.tree.setIconSize(QSize(_SIDE, _SIDE))
+        self.tree.setIndentation(14)
+        self.tree.setSelectionMode(QTreeWidget.SelectionMode.ExtendedSelection)
+        self.tree.setEditTriggers(QTreeWidget.EditTrigger.EditKeyPressed)
+        self.tree.setMinimumHeight(_HEIGHT)
+        self.tree.setAccessibleName("History")
+        self.tree.setToolTip("<p>Enter or a double-click shows a picture, F2 renames it, Delete deletes it.</p>")
+        self.tree.itemActivated.connect(lambda item: self.select.emit(_id(item)))
+        self.tree.itemChanged.connect(self._renamed)
+        self.tree.itemSelectionChanged.connect(self._allow)
+        self.show_button = button("Show", "Make the selected picture the current one.", lambda: self._select())
+        self.rename_button = button("Rename", "Give the selected picture a name of your own (F2).", self._edit)
+        self.delete_button = button(
+            "Delete",
+            "Forget the selected pictures; what was made from them stays. Undo brings them back.",
+            self._delete,
+        )
+        self.compare_button = button("Co&mpare", "", self._compare)
+        self.compare_button.setCheckable(True)
+        self.compare_button.setToolTip(
+            "<p>Show two pictures side by side; they move and zoom together. Select two with Ctrl, or one to "
+            "compare it with the current picture. Press again to end.</p>"
+        )
+        layout = plain_column(self)
+        layout.addWidget(self.tree)
+        grid = QGridLayout()
+        for place, widget in enumerate((self.show_button, self.rename_button, self.delete_button, self.compare_button)):
+            grid.addWidget(widget, place // 2, place % 2)
+        layout.addLayout(grid)
+        self.allow(idle=False)
+
+    @property
+    def selected(self) -> list[int]:
+        """Ids of the selected pictures."""
+        return [_id(item) for item in self.tree.selectedItems()]
+
+    def show_entries(self, entries: Sequence[Entry], current: int | None) -> None:
+        """All pictures, parents before children; the current one is bold."""
+        entries = tuple(entries)
+        if entries != self._entries:
+            self._fill(entries)
+        for id_, item in self._items.items():
+            font = item.font(0)
+            if font.bold() != (id_ == current):
+                font.setBold(id_ == current)
+                self.tree.blockSignals(True)
+                item.setFont(0, font)
+                self.tree.blockSignals(False)
+        if current in self._items:
+            self.tree.scrollToItem(self._items[current])
+        self._current = current
+        self._allow()
+
+    def show_thumbnail(self, id_: int, pixels: FloatArray) -> None:
+        """What a picture looks like now."""
+        self._icons[id_] = icon_of(pixels)
+        if id_ in self._items:
+            self.tree.blockSignals(True)
+            self._items[id_].setIcon(0, self._icons[id_])
+            self.tree.blockSignals(False)
+
+    def without_thumbnail(self) -> list[int]:
+        """Pictures that were never shown, e.g. those of a file."""
+        return [entry.id for entry in self._entries if entry.id not in self._icons]
+
+    def forget_thumbnails(self) -> None:
+        """Another model's pictures come."""
+        self._icons.clear()
+
+    def end_comparing(self) -> None:
+        """The button comes up."""
+        self.compare_button.blockSignals(True)
+        self.compare_button.setChecked(False)
+        self.compare_button.blockSignals(False)
+
+    def allow(self, *, idle: bool) -> None:
+        """Enable what can be done now."""
+        self._idle = idle
+        self._allow()
+
+    def keyPressEvent(self, event: object) -> None:
+        """Delete deletes."""
+        if event is not None and event.key() == Qt.Key.Key_Delete and self.delete_button.isEnabled():  # type: ignore[attr-defined]
+            self._delete()
+        else:
+            super().keyPressEvent(event)  # type: ignore[arg-type]
+
+    # -- how ----------------------------------------------------------------------------------------------------
+
+    _current: int | None = None
+
+    def _fill(self, entries: tuple[Entry, ...]) -> None:
+        selected = set(self.selected)
+        self.tree.blockSignals(True)
+        self.tree.clear()
+        self._items = {}
+        for entry in entries:
+            item = QTreeWidgetItem([entry.name])
+            item.setData(0, Qt.ItemDataRole.UserRole, entry.id)
+            item.setToolTip(0, f"<p>{entry.about}</p>")
+            item.setFlags(item.flags() | Qt.ItemFlag.ItemIsEditable)
+            if entry.id in self._icons:
+                item.setIcon(0, self._icons[entry.id])
+            parent = self._items.get(entry.parent) if entry.parent is not None else None
+            if parent is None:
+                self.tree.addTopLevelItem(item)
+            else:
+                parent.addChild(item)
+            self._items[entry.id] = item
+            item.setSelected(entry.id in selected)
+        self.tree.expandAll()
+        self.tree.blockSignals(False)
+        self._entries = entries
+        self._icons = {id_: icon for id_, icon in self._icons.items() if id_ in self._items or not self._items}
+
+    def _renamed(self, item: QTreeWidgetItem) -> None:
+        names: Mapping[int, str] = {entry.id: entry.name for entry in self._entries}
+        if item.text(0) != names.get(_id(item)):
+            self.rename.emit(_id(item), item.text(0))
+
+    def _select(self) -> None:
+        self.select.emit(self.selected[0])
+
+    def _edit(self) -> None:
+        self.tree.editItem(self.tree.selectedItems()[0], 0)
+
+    def _delete(self) -> None:
+        self.delete.emit(self.selected)
+
+    def _pair(self) -> tuple[int, int] | None:
+        """The two pictures to compare."""
+        chosen = self.selected
+        if len(chosen) == 1 and self._current is not None and chosen[0] != self._current:
+            return self._current, chosen[0]
+        return (chosen[0], chosen[1]) if len(chosen) == 2 else None
+
+    def _compare(self) -> None:
+        pair = self._pair()
+        if self.compare_button.isChecked() and pair is not None:
+            self.compare.emit(*pair)
+        else:
+            self.end_comparing()
+            self.end_compare.emit()
+        self._allow()
+
+    def _allow(self) -> None:
+        count = len(self.selected)
+        self.show_button.setEnabled(self._idle and count == 1)
+        self.rename_button.setEnabled(self._idle and count == 1)
+        self.delete_button.setEnabled(self._idle and count > 0)
+        self.compare_button.setEnabled(self.compare_button.isChecked() or (self._idle and self._pair() is not None))
+
+
+def _id(item: QTreeWidgetItem) -> int:
+    return int(item.data(0, Qt.ItemDataRole.UserRole))

@@ -1,0 +1,157 @@
+"""Pictures and sittings to files, and whole sets of pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from qtpy.QtCore import Qt, Signal
+from qtpy.QtWidgets import QComboBox, QFileDialog, QFormLayout, QHBoxLayout, QLabel, QSpinBox, QWidget
+from superqt import QElidingLabel
+
+from medvar_engine.conditions import Condition
+from napari_medvar.panels.common import add_row, button, calm, plain_column, plain_form, quiet
+
+_FORMATS = {
+    "png": ("PNG", "8 bits of gray, to look at and to put into slides."),
+    "png16": ("PNG, 16 bits", "16 bits of gray."),
+    "nifti": ("NIfTI", "Values in HU or arbitrary units, placed in mm; a .json with the provenance beside it."),
+    "dicom": ("DICOM", "CT, MR or Secondary Capture, marked as synthetic data."),
+}
+_SESSION = "MedVAR session (*.medvar)"
+_READABLE = "MedVAR session or picture (*.medvar *.png *.nii *.nii.gz)"
+
+
+class SavePanel(QWidget):
+    """Save pictures; save and open a sitting; generate a set."""
+
+    save = Signal()
+    save_session = Signal(object)  # Path
+    open_session = Signal(object)  # Path
+    generate_set = Signal()
+
+    def __init__(self, formats: Iterable[str]) -> None:
+        super().__init__()
+        self._folder = Path.home()
+        self.what_combo = QComboBox()
+        for text, data in (("this picture", "current"), ("selected in the history", "selected"), ("all", "all")):
+            self.what_combo.addItem(text, data)
+        self.format_combo = QComboBox()
+        for name in formats:
+            text, tip = _FORMATS[name]
+            self.format_combo.addItem(text, name)
+            self.format_combo.setItemData(self.format_combo.count() - 1, tip, Qt.ItemDataRole.ToolTipRole)
+        self.folder_label = QElidingLabel(str(self._folder))
+        self.folder_label.setElideMode(Qt.TextElideMode.ElideMiddle)
+        self.folder_button = button("Folder…", "Choose where files go.", self._choose_folder)
+        self.save_button = button("Save pictures", "Write finished pictures, each marked as synthetic.", self.save.emit)
+        self.save_session_button = button(
+            "Save sitting…",
+            "All pictures with their history in one .medvar file, to go on another day.",
+            self._save_session,
+        )
+        self.open_session_button = button(
+            "Open…", "A .medvar file, or a PNG or NIfTI that MedVAR wrote: everything comes back.", self._open_session
+        )
+        self.counts: dict[Condition, QSpinBox] = {}
+        self._counts = QWidget()
+        self._count_form = plain_form(self._counts)
+        self.set_button = button(
+            "Generate the set",
+            "Generate so many pictures of each kind, and write each as soon as it is made.",
+            self.generate_set.emit,
+        )
+        self.report_label = quiet(QLabel())
+
+        fields = QWidget()
+        form = plain_form(fields)
+        add_row(form, "What", calm(self.what_combo), "Which pictures are written.")
+        add_row(form, "Format", calm(self.format_combo), "The kind of file.")
+        where = QWidget()
+        row = QHBoxLayout(where)
+        row.setContentsMargins(0, 0, 0, 0)
+        row.addWidget(self.folder_label, 1)
+        row.addWidget(self.folder_button)
+        add_row(form, "Into", where, "The folder that files go into.")
+        sessions = QHBoxLayout()
+        sessions.addWidget(self.save_session_button)
+        sessions.addWidget(self.open_session_button)
+        layout = plain_column(self)
+        layout.addWidget(fields)
+        layout.addWidget(self.save_button)
+        layout.addLayout(sessions)
+        layout.addWidget(QLabel("Generate a set: how many of each"))
+        layout.addWidget(self._counts)
+        layout.addWidget(self.set_button)
+        layout.addWidget(self.report_label)
+        self.report("")
+
+    @property
+    def what(self) -> str:
+        """``current``, ``selected`` or ``all``."""
+        return str(self.what_combo.currentData())
+
+    @property
+    def format(self) -> str:
+        """The name of the format."""
+        return str(self.format_combo.currentData())
+
+    @property
+    def folder(self) -> Path:
+        """Where files go."""
+        return self._folder
+
+    @property
+    def orders(self) -> list[tuple[Condition, int]]:
+        """How many of each kind are wanted."""
+        return [(condition, box.value()) for condition, box in self.counts.items() if box.value()]
+
+    def choose_folder(self, folder: Path) -> None:
+        """Files go here."""
+        self._folder = folder
+        self.folder_label.setText(str(folder))
+        self.folder_label.setToolTip(str(folder))
+
+    def offer_kinds(self, conditions: Iterable[Condition]) -> None:
+        """The kinds of picture that a model knows."""
+        while self._count_form.rowCount():
+            self._count_form.removeRow(0)
+        self.counts = {}
+        for condition in conditions:
+            box = QSpinBox()
+            box.setRange(0, 100_000)
+            box.setToolTip(f"<p>How many pictures “{condition}” to make.</p>")
+            box.setAccessibleName(str(condition))
+            label = QLabel(str(condition))
+            label.setBuddy(box)
+            self._count_form.setFormAlignment(Qt.AlignmentFlag.AlignLeft)
+            self._count_form.setRowWrapPolicy(QFormLayout.RowWrapPolicy.DontWrapRows)
+            self._count_form.addRow(label, calm(box))
+            self.counts[condition] = box
+
+    def report(self, text: str) -> None:
+        """What was written."""
+        self.report_label.setText(text)
+        self.report_label.setVisible(bool(text))
+
+    def allow(self, *, idle: bool, complete: bool, some: bool) -> None:
+        """Enable what can be done now."""
+        self.save_button.setEnabled(idle and (complete or some))
+        self.save_session_button.setEnabled(idle and some)
+        self.open_session_button.setEnabled(idle)
+        self.set_button.setEnabled(idle and bool(self.counts))
+
+    def _choose_folder(self) -> None:
+        folder = QFileDialog.getExistingDirectory(self, "Where files go", str(self._folder))
+        if folder:
+            self.choose_folder(Path(folder))
+
+    def _save_session(self) -> None:
+        path, _ = QFileDialog.getSaveFileName(self, "Save this sitting", str(self._folder), _SESSION)
+        if path:
+            self.save_session.emit(Path(path if path.endswith(".medvar") else f"{path}.medvar"))
+
+    def _open_session(self) -> None:
+        path, _ = QFileDialog.getOpenFileName(self, "Open a sitting or a picture", str(self._folder), _READABLE)
+        if path:
+            self.open_session.emit(Path(path))

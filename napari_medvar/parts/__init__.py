@@ -1,0 +1,1 @@
+"""One file a fold of the widget: it wires a panel to the session, through the `Desk` that all of them share."""

@@ -1,0 +1,205 @@
+"""Edits of the current picture: resample, change the condition, graft, and tokens by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from medvar_engine.arrays import FloatArray
+from medvar_engine.bundle import Bundle
+from medvar_engine.codebook import nearest_codes
+from medvar_engine.errors import MedvarError
+from medvar_engine.resampling import ResampleOptions
+from medvar_engine.trace import Request
+from napari_medvar.masks import add_mask, mask_layers, mask_of
+from napari_medvar.panels.edit import EditPanel
+from napari_medvar.panels.tokens import TokenPanel
+from napari_medvar.parts.desk import Desk, State
+
+_NEIGHBOURS = 9  # tokens shown: the one that is there, and the nearest others
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class TokenChoice:
+    """One place of a token map, and what tokens would look like there."""
+
+    scale: int
+    row: int
+    column: int
+    tokens: Sequence[int]  # the one that is there first
+    pictures: FloatArray  # (N, H, W)
+
+
+class EditPart:
+    """Wires the edit panel and the token panel."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+        self._choice: TokenChoice | None = None
+        self.panel, self.tokens = EditPanel(), TokenPanel()
+        self.tokens.hide()
+        self.panel.column.addWidget(self.tokens)
+        self.panel.resample.connect(self.resample)
+        self.panel.recondition.connect(self.recondition)
+        self.panel.paint.connect(self.paint)
+        self.panel.graft.connect(self.graft)
+        self.panel.picking.connect(self.set_picking)
+        self.tokens.chosen.connect(self.replace)
+        desk.viewer.layers.events.inserted.connect(self._layers_changed)  # napari holds these weakly
+        desk.viewer.layers.events.removed.connect(self._layers_changed)
+
+    # -- verbs --------------------------------------------------------------------------------------------------
+
+    def resample(self) -> None:
+        """Draw the current picture anew from the scale looked at on, with a new seed."""
+        self._desk.sampling.roll()
+        self._resample(self._desk.request())
+
+    def recondition(self) -> None:
+        """The same with the condition that the panel shows, and the picture's own seed."""
+        current = self._desk.session.current
+        if current is not None:
+            asked = self._desk.request()
+            self._resample(Request(asked.condition, current.requests[0].seed, asked.sampling))
+
+    def options(self) -> ResampleOptions:
+        """What the panel says of masks and locks. Raises `MedvarError` when the mask is empty, or gone."""
+        options: ResampleOptions = {"keep": self.panel.locked}
+        if (name := self.panel.mask_layer) is not None:
+            if name not in self._desk.viewer.layers:
+                raise MedvarError(f"The mask layer “{name}” is not there any more: choose another, or everywhere.")
+            layer, point = self._desk.viewer.layers[name], self._desk.viewer.dims.point
+            options["mask"] = mask_of(layer, self._desk.scene.placement, point)
+            options["exact_outside"] = self.panel.exact_outside
+            options["soft_edge"] = self.panel.soft_edge
+        return options
+
+    def paint(self) -> None:
+        """A mask to paint on."""
+        layer = add_mask(self._desk.viewer, self._desk.scene.placement)
+        self._offer_masks()
+        self.panel.choose_mask(layer.name)
+
+    def graft(self, coarse: int) -> None:
+        """Coarse scales of another picture under the fine ones of this one."""
+        session, k, fine = self._desk.session, self._desk.scale, self._desk.session.tree.current
+        if fine is not None:
+            self._desk.start("make", lambda stop: session.graft(k, coarse=coarse, fine=fine, should_stop=stop))
+
+    def replace(self, token: int) -> None:
+        """Put a token in by hand, where one was picked last."""
+        choice, session = self._choice, self._desk.session
+        if choice is None or session.model is None:
+            return
+        side = session.model.bundle.schedule[choice.scale]
+        where = np.zeros((side, side), dtype=np.bool_)
+        where[choice.row, choice.column] = True
+        tokens = np.full((side, side), token, dtype=np.int64)
+        self._desk.start("make", lambda stop: session.replace_tokens(choice.scale, where, tokens, should_stop=stop))
+        self._ask()
+
+    def pick(self, row: int, column: int) -> None:
+        """Show what other tokens would look like at a place of the scale looked at."""
+        session, k = self._desk.session, self._desk.scale
+
+        def look() -> Iterator[TokenChoice]:
+            if session.model is None or session.current is None:
+                return
+            token = int(session.current.pyramid.maps[k][0, row, column])
+            codebook = session.model.bundle.codebook()
+            if codebook is None:
+                raise MedvarError(
+                    "This bundle holds no codebook, so it is not known which tokens are alike. Export it anew with "
+                    "`medvar export`."
+                )
+            tokens = nearest_codes(codebook, token, _NEIGHBOURS)[0]
+            others = [int(other) for other in tokens if other != token]
+            all_tokens = [token, *others]
+            yield TokenChoice(k, row, column, all_tokens, session.token_pictures(k, row, column, all_tokens))
+
+        self._desk.start("compute", lambda stop: look())
+
+    def set_picking(self, on: bool) -> None:
+        """Whether a click into the picture picks a token."""
+        callbacks = self._desk.viewer.mouse_drag_callbacks
+        if on and self._clicked not in callbacks:
+            callbacks.append(self._clicked)
+        elif not on and self._clicked in callbacks:
+            callbacks.remove(self._clicked)
+        self.tokens.setVisible(on)
+        self._ask()
+
+    # -- as the widget asks -------------------------------------------------------------------------------------
+
+    def offer(self, bundle: Bundle) -> None:
+        """Another model."""
+        self.panel.offer_scales(len(bundle.schedule))
+        self._ask()
+
+    def take(self, result: object) -> None:
+        """A result of the worker."""
+        if isinstance(result, TokenChoice):
+            self._choice = result
+            title = f"Scale {result.scale}, row {result.row}, column {result.column}: token {result.tokens[0]}"
+            self.tokens.show_tokens(title, result.tokens, list(result.pictures))
+
+    def refresh(self, state: State) -> None:
+        """Enable what can be done now."""
+        session = self._desk.session
+        others = [n for n in session.tree.nodes if n.id != session.tree.current and n.generation.complete]
+        self.panel.offer_grafts((label_of(node), node.id) for node in others)
+        self._offer_masks()
+        self.panel.show_scale(state.scale)
+        self.panel.allow(picture=state.idle and state.picture, complete=state.complete, scale=state.scale)
+        self.tokens.setEnabled(state.idle)
+
+    def leave_viewer(self) -> None:
+        """Let go of the viewer; the panels may be gone already."""
+        viewer = self._desk.viewer
+        if self._clicked in viewer.mouse_drag_callbacks:
+            viewer.mouse_drag_callbacks.remove(self._clicked)
+        viewer.layers.events.inserted.disconnect(self._layers_changed)
+        viewer.layers.events.removed.disconnect(self._layers_changed)
+
+    # -- how ----------------------------------------------------------------------------------------------------
+
+    def _resample(self, request: Request) -> None:
+        session, k = self._desk.session, self._desk.scale
+        try:
+            options = self.options()
+        except MedvarError as error:
+            self._desk.tell(str(error))
+            return
+        self._desk.start("make", lambda stop: session.resample(k, request, should_stop=stop, **options))
+
+    def _clicked(self, viewer: Any, event: Any) -> None:
+        """A click of the mouse in the canvas."""
+        session = self._desk.session
+        if session.current is None or self._desk.scale >= session.current.depth:
+            return
+        placement = self._desk.scene.placement
+        side = session.current.pyramid.schedule[self._desk.scale]
+        row, column = (
+            int(np.floor((pixel + 0.5) * side / placement.size)) for pixel in placement.pixel(event.position)
+        )
+        if 0 <= row < side and 0 <= column < side:
+            self.pick(row, column)
+
+    def _ask(self) -> None:
+        self._choice = None
+        self.tokens.ask()
+
+    def _layers_changed(self, event: object = None) -> None:
+        self._offer_masks()
+
+    def _offer_masks(self) -> None:
+        self.panel.offer_masks(mask_layers(self._desk.viewer))
+
+
+def label_of(node: Any) -> str:
+    """How a picture is called in lists."""
+    request = node.trace.request
+    return node.name or f"{node.id + 1} · {request.condition} · seed {request.seed}"

@@ -1,0 +1,90 @@
+"""Files: pictures, sets of pictures, and the whole sitting."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from medvar_engine.arrays import FloatArray
+from medvar_engine.bundle import Bundle
+from medvar_engine.write.formats import ENDINGS
+from napari_medvar.panels.save import SavePanel
+from napari_medvar.parts.desk import Desk, State
+from napari_medvar.parts.history import HistoryPart
+from napari_medvar.picture_set import Written, write_pictures, write_set
+from napari_medvar.tree import Node
+
+
+class SavePart:
+    """Wires the save panel."""
+
+    def __init__(self, desk: Desk, history: HistoryPart) -> None:
+        self._desk, self._history = desk, history
+        self.panel = SavePanel(ENDINGS)
+        self.panel.save.connect(self.save)
+        self.panel.generate_set.connect(self.generate_set)
+        self.panel.save_session.connect(self.save_session)
+        self.panel.open_session.connect(self.open_session)
+
+    def save(self) -> None:
+        """Write finished pictures."""
+        session, model, nodes = self._desk.session, self._desk.session.model, self._chosen()
+        if model is None:
+            return
+        if not nodes:
+            self._desk.tell("There is no finished picture among those chosen: finish one, or choose others.")
+            return
+        folder, form = self.panel.folder, self.panel.format
+        finest = len(model.bundle.schedule) - 1
+
+        def pixels() -> Iterator[FloatArray]:
+            for node in nodes:
+                yield next(iter(session.previews([finest], node=node.id))).pixels
+
+        pictures = [(node.trace, node.name) for node in nodes]
+        self._desk.start("make", lambda stop: write_pictures(model, pictures, pixels(), folder, form))
+
+    def generate_set(self) -> None:
+        """Generate and write so many of each kind."""
+        model, orders = self._desk.session.model, self.panel.orders
+        if model is None:
+            return
+        if not orders:
+            self._desk.tell("Say how many pictures of each kind you want.")
+            return
+        asked, folder, form = self._desk.request(), self.panel.folder, self.panel.format
+        self._desk.start("make", lambda stop: write_set(model, orders, asked.sampling, asked.seed, folder, form, stop))
+
+    def save_session(self, path: Path) -> None:
+        """The whole sitting to a file."""
+        session = self._desk.session
+        self._desk.start("compute", lambda stop: [Written(1, 1, session.save(path))])
+
+    def open_session(self, path: Path) -> None:
+        """A sitting or a picture from a file."""
+        self._desk.start("show", lambda stop: self._desk.session.open(path))
+
+    def offer(self, bundle: Bundle) -> None:
+        """Another model."""
+        self.panel.offer_kinds(cell.condition for cell in bundle.cells)
+
+    def take(self, result: object) -> None:
+        """A result of the worker."""
+        if isinstance(result, Written):
+            self._desk.report_progress(result.done, result.total, f"{result.done} of {result.total} written")
+            self.panel.report(f"{result.done} of {result.total} written, the last: {result.path}")
+
+    def refresh(self, state: State) -> None:
+        """Enable what can be done now."""
+        self.panel.allow(idle=state.idle, complete=state.complete, some=bool(self._desk.session.tree.nodes))
+
+    def _chosen(self) -> list[Node]:
+        tree = self._desk.session.tree
+        match self.panel.what:
+            case "current":
+                wanted = [tree.current]
+            case "selected":
+                wanted = [*self._history.panel.selected]
+            case _:
+                wanted = [node.id for node in tree.nodes]
+        return [node for node in tree.nodes if node.id in wanted and node.generation.complete]

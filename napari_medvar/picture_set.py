@@ -1,0 +1,111 @@
+"""Pictures to files: those of the history, and whole sets. No Qt and no napari."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from medvar_engine.arrays import FloatArray
+from medvar_engine.conditions import Condition
+from medvar_engine.errors import MedvarError
+from medvar_engine.request import Request
+from medvar_engine.sampling import MAX_SEED, Sampling
+from medvar_engine.trace import Trace
+from medvar_engine.write.dicom import Study
+from medvar_engine.write.formats import ENDINGS, files_of, write_picture
+from medvar_engine.write.picture import Picture
+from napari_medvar.model import Model
+
+_BATCH = 8  # pictures in the making at a time
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """One picture more is on disk."""
+
+    done: int
+    total: int
+    path: Path
+
+
+def file_name(trace: Trace, name: str = "") -> str:
+    """Without an ending, e.g. ``ct-chest-axial-seed5``, with what the user calls it in front."""
+    words = [name, *trace.request.condition.to_dict().values(), f"seed{trace.request.seed}"]
+    return "-".join(filter(None, (re.sub(r"[^\w]+", "-", word.lower()).strip("-") for word in words)))[:120]
+
+
+def write_pictures(
+    model: Model, pictures: Sequence[tuple[Trace, str]], pixels: Iterable[FloatArray], folder: Path, form: str
+) -> Iterator[Written]:
+    """Write finished pictures, each with its given name; ``pixels`` are theirs, ``(H, W)`` in [-1, 1].
+
+    A number tells pictures of the same name apart. Raises `MedvarError` rather than overwrite a file.
+    """
+    names = _distinct([file_name(trace, name) for trace, name in pictures])
+    paths = _free_paths(folder, names, form)
+    study = Study(folder.name or "medvar")
+    for i, ((trace, _), image, path) in enumerate(zip(pictures, pixels, paths, strict=True), start=1):
+        write_picture(path, form, Picture.of(model.bundle, trace, image), study, i)
+        yield Written(i, len(paths), path)
+
+
+def write_set(
+    model: Model,
+    orders: Sequence[tuple[Condition, int]],
+    sampling: Sampling,
+    seed: int,
+    folder: Path,
+    form: str,
+    should_stop: Callable[[], bool],
+) -> Iterator[Written]:
+    """Generate so many pictures of each condition, seeds counting up from ``seed``, and write each at once.
+
+    What is written when it is stopped is whole. Raises `MedvarError` rather than overwrite a file.
+    """
+    asked = [condition for condition, count in orders for _ in range(count)]
+    if seed + len(asked) - 1 > MAX_SEED:
+        raise MedvarError(f"Seeds would count up beyond {MAX_SEED}: begin with a smaller one.")
+    requests = [Request(condition, seed + i, sampling) for i, condition in enumerate(asked)]
+    _make_folder(folder)
+    waiting, done, study = iter(requests), 0, Study(folder.name or "medvar")
+    while batch := list(islice(waiting, _BATCH)):
+        start = model.generator.start(batch)
+        *_, generation = (start, *model.generator.run(start, should_stop=should_stop))
+        if not generation.complete:
+            return
+        names = [file_name(trace) for trace in generation.traces]
+        paths = _free_paths(folder, names, form)
+        for trace, image, path in zip(generation.traces, model.generator.image(generation), paths, strict=True):
+            done += 1
+            write_picture(path, form, Picture.of(model.bundle, trace, image), study, done)
+            yield Written(done, len(requests), path)
+
+
+def _free_paths(folder: Path, names: Sequence[str], form: str) -> list[Path]:
+    _make_folder(folder)
+    paths = [folder / f"{name}{ENDINGS[form]}" for name in names]
+    for path in paths:
+        for file in files_of(path, form):
+            if file.exists():
+                raise MedvarError(f"{file} is there already. Choose another folder, or move it away.")
+    return paths
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise MedvarError(f"Cannot make the folder {folder}: {error.strerror or error}. Choose another.") from error
+
+
+def _distinct(names: Sequence[str]) -> list[str]:
+    """A number behind every name that has come before."""
+    seen: dict[str, int] = {}
+    result = []
+    for name in names:
+        seen[name] = seen.get(name, 0) + 1
+        result.append(name if seen[name] == 1 else f"{name}-{seen[name]}")
+    return result

@@ -1,0 +1,101 @@
+"""`Placement`: where a square picture lies in the world, and how layers are put there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from napari.layers import Layer
+
+Matrix = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Placement:
+    """A picture of ``size`` pixels a side as an array of ``ndim`` axes, all but two of them of length 1.
+
+    ``matrix`` is homogeneous, ``(ndim + 1, ndim + 1)``: from indices of that array to the world. Pixel centres are
+    whole numbers, as in napari.
+    """
+
+    size: int
+    matrix: Matrix
+    units: tuple[str, ...]
+    axes: tuple[int, int]  # those of rows and columns
+
+    @classmethod
+    def flat(cls, size: int, spacing_mm: float | None) -> Placement:
+        """A picture of its own, its first pixel at the origin."""
+        spacing, unit = (spacing_mm, "mm") if spacing_mm else (1.0, "pixel")
+        return cls(size, np.diag([spacing, spacing, 1.0]), (unit, unit), (0, 1))
+
+    @property
+    def ndim(self) -> int:
+        """Axes of the array."""
+        return len(self.matrix) - 1
+
+    def array(self, picture: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Rows and columns ``(side, side)``, perhaps with colours, as the array that belongs into a layer."""
+        rows, columns = self.axes
+        turned = picture if rows < columns else picture.swapaxes(0, 1)
+        return np.expand_dims(turned, tuple(axis for axis in range(self.ndim) if axis not in self.axes))
+
+    def picture(self, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """The inverse of `array`."""
+        flat = np.squeeze(array, axis=tuple(axis for axis in range(self.ndim) if axis not in self.axes))
+        return flat if self.axes[0] < self.axes[1] else flat.swapaxes(0, 1)
+
+    def world(self, side: int) -> dict[str, Any]:
+        """The attributes of a layer of ``side`` tokens or pixels a side that covers the picture exactly."""
+        step = self.size / side
+        fit = np.eye(self.ndim + 1)
+        for axis in self.axes:
+            fit[axis, axis], fit[axis, -1] = step, (step - 1) / 2
+        matrix = self.matrix @ fit
+        scale = np.linalg.norm(matrix[:-1, :-1], axis=0)
+        rest = matrix @ np.diag([*(1 / scale), 1.0])
+        upright = np.allclose(rest[:-1, :-1], np.eye(self.ndim))
+        translate = rest[:-1, -1] if upright else np.zeros(self.ndim)
+        affine = np.eye(self.ndim + 1) if upright else rest
+        return {"scale": scale, "translate": translate, "affine": affine, "units": self.units}
+
+    def points(self) -> npt.NDArray[np.float64]:
+        """Where the pixels' centres are in the world: ``(size, size, ndim)``."""
+        index = np.zeros((self.size, self.size, self.ndim + 1))
+        index[..., -1] = 1
+        index[..., self.axes[0]], index[..., self.axes[1]] = np.indices((self.size, self.size))
+        places: npt.NDArray[np.float64] = (index @ self.matrix.T)[..., :-1]
+        return places
+
+    def pixel(self, world: Sequence[float]) -> tuple[float, float]:
+        """Row and column at a place in the world, whose last axes are the picture's."""
+        place = np.append(np.asarray(world, dtype=float)[-self.ndim :], 1.0)
+        index = np.linalg.solve(self.matrix, place)
+        return float(index[self.axes[0]]), float(index[self.axes[1]])
+
+    def same_as(self, other: Placement) -> bool:
+        """Whether both lie in the same place."""
+        return (self.size, self.units, self.axes) == (other.size, other.units, other.axes) and np.array_equal(
+            self.matrix, other.matrix
+        )
+
+
+def matrix_of(layer: Layer) -> Matrix:
+    """From a layer's indices to the world, homogeneous; translation, rotation, shear and affine together."""
+    return _matrix(layer.data_to_world, layer.ndim)
+
+
+def _matrix(transform: Callable[[Sequence[float]], Sequence[float]], ndim: int) -> Matrix:
+    origin = np.asarray(transform([0.0] * ndim), dtype=float)
+    result = np.eye(ndim + 1)
+    result[:-1, -1] = origin
+    for axis in range(ndim):
+        unit = [0.0] * ndim
+        unit[axis] = 1.0
+        result[:-1, axis] = np.asarray(transform(unit), dtype=float) - origin
+    return result

@@ -1,0 +1,113 @@
+"""napari's writer of synthetic pictures: PNG, NIfTI, DICOM and session files, each with the trace that makes it again.
+
+What is written is what the trace makes, decoded anew, not what the layer shows: in another unit or place, say.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from medvar_engine.errors import MedvarError
+from medvar_engine.trace import Trace
+from medvar_engine.write.dicom import Study
+from medvar_engine.write.formats import ENDINGS, files_of, write_picture
+from medvar_engine.write.picture import Picture
+from napari_medvar.layer_data import LayerData
+from napari_medvar.layers import METADATA
+from napari_medvar.model import Model, open_model_of
+from napari_medvar.session_file import SUFFIX, SavedNode, SavedSession, write_session
+from napari_medvar.settings import read_settings
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class _Ours:
+    """What the layers of ours say of themselves."""
+
+    name: str
+    trace: Trace
+    bundle: str
+    whole: Trace  # what ``trace`` is the beginning of, where the layer shows a coarser scale
+
+
+def write_layers(path: str, layers: Sequence[LayerData]) -> list[str]:
+    """Write layers to ``path`` in the format of its ending, and give the files.
+
+    Several pictures get the layers' names behind that of the file; none that is there is replaced then. Raises
+    `MedvarError`, which napari shows, when a layer holds no picture of ours; nothing is written then.
+    """
+    target = Path(path)
+    ours = [_ours(attributes) for _, attributes, _ in layers]
+    model = _model(ours)
+    if target.name.lower().endswith(SUFFIX):
+        return [str(_write_session(target, ours, model))]
+    name, ending = _format(target)
+    paths = [target]
+    if len(ours) > 1:
+        stem = target.name[: -len(ending)]
+        paths = [target.with_name(f"{stem}-{_slug(layer.name)}{ending}") for layer in ours]
+        _check_free([file for each in paths for file in files_of(each, name)])
+    study = Study(target.name)
+    pictures = [_picture(model, layer.trace) for layer in ours]
+    written = [
+        file
+        for number, (each, picture) in enumerate(zip(paths, pictures, strict=True), start=1)
+        for file in write_picture(each, name, picture, study, number)
+    ]
+    return list(map(str, written))
+
+
+def _ours(attributes: Mapping[str, Any]) -> _Ours:
+    name, about = attributes.get("name", "A layer"), attributes.get("metadata", {}).get(METADATA, {})
+    if "trace" not in about:
+        raise MedvarError(
+            f"“{name}” was not made by MedVAR, so it cannot be saved as a synthetic picture. Choose another file type, "
+            "or select only layers of MedVAR."
+        )
+    if about["trace"] is None:
+        raise MedvarError(f"“{name}” shows no picture yet: generate that scale first, or do not select it.")
+    whole, depth = Trace.from_json(about["trace"]), int(about["scale"]) + 1
+    part = replace(whole, pyramid=whole.pyramid.prefix(depth), entropy=whole.entropy[:depth])
+    return _Ours(name, whole if depth == whole.pyramid.depth else part, str(about.get("bundle", "")), whole)
+
+
+def _model(ours: Sequence[_Ours]) -> Model:
+    if len({layer.trace.model for layer in ours}) > 1:
+        raise MedvarError("These layers were made by different models: save those of each model by themselves.")
+    return open_model_of(ours[0].trace.model, [layer.bundle for layer in ours], read_settings().device)
+
+
+def _picture(model: Model, trace: Trace) -> Picture:
+    generation = model.generator.restore([trace])
+    return Picture.of(model.bundle, trace, model.generator.preview(generation, generation.depth - 1)[0])
+
+
+def _write_session(path: Path, ours: Sequence[_Ours], model: Model) -> Path:
+    """The layers' pictures, each once, whichever of its scales are among the layers."""
+    wholes = {layer.whole.to_json(): layer for layer in ours}.values()
+    nodes = tuple(SavedNode(i, layer.whole, name=layer.name) for i, layer in enumerate(wholes))
+    bundle = model.bundle
+    return write_session(path, SavedSession(model.id, bundle.name, str(bundle.path.absolute()), nodes, nodes[-1].id))
+
+
+def _format(path: Path) -> tuple[str, str]:
+    """The name of the format, and how the file's name ends."""
+    for name, ending in (*ENDINGS.items(), ("nifti", ".nii")):
+        if path.name.lower().endswith(ending):
+            return name, ending
+    raise MedvarError(f"{path} must end in .png, .nii, .nii.gz, .dcm or {SUFFIX}.")
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"\W+", "_", name).strip("_") or "layer"
+
+
+def _check_free(paths: Sequence[Path]) -> None:
+    for path in paths:
+        if paths.count(path) > 1:
+            raise MedvarError(f"Two of the layers would become {path.name}: give them different names.")
+        if path.exists():
+            raise MedvarError(f"{path} exists already. Choose another name or folder.")

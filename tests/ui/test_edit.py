@@ -1,0 +1,296 @@
+"""Changing a picture: masks, locks, conditions, grafts, tokens by hand, candidates."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from fakes import SCHEDULE, SIZE, FakeModels, Gate
+from pytestqt.qtbot import QtBot
+from qtpy.QtCore import Qt
+
+from medvar_engine.conditions import Condition
+from medvar_engine.trace import Graft, Replace, Resample
+from napari_medvar.layers import layer_name
+from napari_medvar.tree import Node
+from napari_medvar.widget import MedvarWidget
+
+WAIT = 60_000
+Settle = Callable[[MedvarWidget], None]
+SCALES = len(SCHEDULE)
+
+
+@pytest.fixture
+def made(quick: MedvarWidget, settle: Settle) -> MedvarWidget:
+    """A finished picture."""
+    quick.scales.generate_button.click()
+    settle(quick)
+    return quick
+
+
+def node(widget: MedvarWidget) -> Node:
+    assert widget.session.node is not None
+    return widget.session.node
+
+
+def pixels(widget: MedvarWidget) -> np.ndarray:
+    return np.array(widget.viewer.layers[layer_name(SCHEDULE, SCALES - 1)].data)
+
+
+def paint(widget: MedvarWidget, rows: slice, columns: slice) -> None:
+    widget.edit.panel.paint_button.click()
+    layer = widget.viewer.layers["mask"]
+    data = np.zeros_like(layer.data)
+    data[rows, columns] = 1
+    layer.data = data
+
+
+def test_paint_gives_a_mask_on_the_picture_with_the_brush_in_hand(made: MedvarWidget) -> None:
+    """Painting would begin with five clicks in napari, and hit other places than the picture's."""
+    made.edit.panel.paint_button.click()
+    layer = made.viewer.layers["mask"]
+    assert layer.data.shape == (SIZE, SIZE)
+    np.testing.assert_allclose(layer.scale, [0.8, 0.8])
+    assert made.viewer.layers.selection.active is layer
+    assert str(layer.mode) == "paint"
+    assert made.edit.panel.mask_layer == "mask"
+
+
+def test_outside_the_mask_stays_exactly_when_asked(made: MedvarWidget, settle: Settle) -> None:
+    """A lesion painted into one corner would change the opposite one."""
+    before, parent = pixels(made), node(made).id
+    made.scales.slider.setValue(1)
+    paint(made, slice(0, 20), slice(0, 20))
+    made.edit.panel.outside_combo.setCurrentIndex(1)
+    made.edit.panel.edge_box.setValue(0)
+    made.edit.panel.resample_button.click()
+    settle(made)
+    after = pixels(made)
+    inside = np.zeros((SIZE, SIZE), dtype=bool)
+    inside[:20, :20] = True
+    np.testing.assert_array_equal(after[~inside], before[~inside])
+    assert not np.array_equal(after[inside], before[inside])
+    assert node(made).parent == parent
+    edit = node(made).trace.edit
+    assert isinstance(edit, Resample)
+    assert edit.mask is not None
+    np.testing.assert_array_equal(edit.mask, inside)
+
+
+def test_tokens_outside_the_mask_stay_otherwise(made: MedvarWidget, settle: Settle) -> None:
+    """“May change a little” would change everything."""
+    before = node(made).trace.pyramid.maps[-1][0]
+    made.scales.slider.setValue(2)
+    paint(made, slice(0, 16), slice(0, 16))
+    made.edit.panel.resample_button.click()
+    settle(made)
+    after = node(made).trace.pyramid.maps[-1][0]
+    np.testing.assert_array_equal(after[2:, 2:], before[2:, 2:])
+
+
+def test_a_shape_drawn_in_millimetres_is_a_mask(made: MedvarWidget, settle: Settle) -> None:
+    """Shapes drawn on a layer of another pixel size would mask another place."""
+    made.scales.slider.setValue(1)
+    made.viewer.add_shapes([np.array([[8.0, 8.0], [8.0, 24.0], [24.0, 24.0], [24.0, 8.0]])], name="drawn")
+    made.edit.panel.choose_mask("drawn")
+    made.edit.panel.resample_button.click()
+    settle(made)
+    edit = node(made).trace.edit
+    assert isinstance(edit, Resample)
+    assert edit.mask is not None
+    rows, columns = np.nonzero(edit.mask)
+    assert abs(rows.min() - 10) <= 1  # 8 mm at 0.8 mm a pixel
+    assert abs(rows.max() - 30) <= 1
+    assert abs(columns.min() - 10) <= 1
+
+
+def test_an_empty_mask_is_told_of_and_changes_nothing(made: MedvarWidget) -> None:
+    """A traceback, or a picture changed everywhere."""
+    made.edit.panel.paint_button.click()
+    made.edit.panel.resample_button.click()
+    assert "covers nothing" in made.message.text.text()
+    assert made.message.isVisible()
+    assert not made.worker.running
+    assert len(made.session.tree.nodes) == 1
+
+
+def test_a_mask_deleted_meanwhile_is_not_offered_any_more(made: MedvarWidget, settle: Settle) -> None:
+    """Resample would fail on a layer that is gone."""
+    made.edit.panel.paint_button.click()
+    made.viewer.layers.remove("mask")
+    assert made.edit.panel.mask_layer is None
+    made.edit.panel.resample_button.click()
+    settle(made)
+    assert not made.message.isVisible()
+    assert len(made.session.tree.nodes) == 2
+
+
+def test_maps_are_no_masks(made: MedvarWidget, settle: Settle) -> None:
+    """The token map, a Labels layer itself, would be offered as a mask."""
+    made.views.show_view("tokens")
+    settle(made)
+    assert made.edit.panel.mask_combo.count() == 1
+
+
+def test_locked_scales_stay(made: MedvarWidget, settle: Settle) -> None:
+    """A lock would be a decoration."""
+    before = node(made).trace.pyramid.maps
+    made.scales.slider.setValue(1)
+    made.edit.panel.lock_buttons[3].click()
+    made.edit.panel.resample_button.click()
+    settle(made)
+    after = node(made).trace.pyramid.maps
+    same = [bool(np.array_equal(a, b)) for a, b in zip(before, after, strict=True)]
+    assert same[0]
+    assert same[3]
+    assert not all(same)
+
+
+def test_another_condition_from_a_scale_on(made: MedvarWidget, settle: Settle) -> None:
+    """The layout would be lost, or the seed, and with it what the two pictures have in common."""
+    before = node(made)
+    made.condition.show_condition(Condition("MR", "brain", "axial"))
+    made.scales.slider.setValue(2)
+    made.edit.panel.recondition_button.click()
+    settle(made)
+    after = node(made)
+    assert after.trace.request.condition == Condition("MR", "brain", "axial")
+    assert after.trace.request.seed == before.trace.request.seed
+    for k in range(2):
+        np.testing.assert_array_equal(after.trace.pyramid.maps[k], before.trace.pyramid.maps[k])
+
+
+def test_graft_takes_the_coarse_scales_of_another_picture(made: MedvarWidget, settle: Settle) -> None:
+    """Layout and detail would come from the wrong pictures."""
+    coarse = node(made)
+    made.scales.generate_button.click()
+    settle(made)
+    fine = node(made)
+    made.scales.slider.setValue(3)
+    assert made.edit.panel.graft_combo.currentData() == coarse.id
+    made.edit.panel.graft_button.click()
+    settle(made)
+    grafted = node(made).trace
+    assert isinstance(grafted.edit, Graft)
+    for k in range(SCALES):
+        source = coarse if k < 3 else fine
+        np.testing.assert_array_equal(grafted.pyramid.maps[k], source.trace.pyramid.maps[k])
+
+
+class Click:
+    """What napari hands to a mouse callback."""
+
+    def __init__(self, position: tuple[float, ...]) -> None:
+        self.position = position
+
+
+def test_a_click_picks_a_token_and_another_can_be_put_in(
+    made: MedvarWidget, settle: Settle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody could change one place by hand, or another place would change."""
+    codebook = made.session.model.generator.backend.codebook  # type: ignore[union-attr]
+    monkeypatch.setattr(type(made.session.model.bundle), "codebook", lambda self: codebook)  # type: ignore[union-attr]
+    made.scales.slider.setValue(3)
+    made.edit.panel.pick_button.click()
+    for callback in made.viewer.mouse_drag_callbacks:
+        callback(made.viewer, Click((0.8 * 40, 0.8 * 20)))  # mm: pixel 40, 20 of 64, so token 2, 1 of 4×4
+    settle(made)
+    before = node(made).trace.pyramid.maps
+    tokens = made.edit.tokens.tokens
+    assert tokens[0] == before[3][0, 2, 1]
+    assert len(set(tokens)) == len(tokens) == made.edit.tokens.pictures.count() > 2
+    made.edit.tokens.pictures.setCurrentRow(2)
+    made.edit.tokens.use_button.click()
+    settle(made)
+    after = node(made).trace.pyramid.maps
+    assert isinstance(node(made).trace.edit, Replace)
+    assert after[3][0, 2, 1] == tokens[2]
+    assert (after[3] != before[3]).sum() == 1
+    made.edit.panel.pick_button.click()
+    assert made.edit._clicked not in made.viewer.mouse_drag_callbacks
+
+
+def test_a_bundle_without_codebook_says_what_to_do(made: MedvarWidget, settle: Settle) -> None:
+    """An older bundle would bring a traceback."""
+    made.edit.panel.pick_button.click()
+    made.edit.pick(0, 0)
+    settle(made)
+    assert "codebook" in made.message.text.text()
+
+
+def test_a_click_beside_the_picture_picks_nothing(made: MedvarWidget) -> None:
+    """A click past the edge would be an error, or take the token of the other side."""
+    made.edit.panel.pick_button.click()
+    for callback in made.viewer.mouse_drag_callbacks:
+        callback(made.viewer, Click((-5.0, 1000.0)))
+    assert not made.worker.running
+
+
+def test_candidates_are_drawn_and_one_is_gone_on_with(made: MedvarWidget, settle: Settle, qtbot: QtBot) -> None:
+    """One would get another picture than the one chosen from the sheet."""
+    parent = node(made)
+    made.scales.slider.setValue(2)
+    panel = made.candidates.panel
+    panel.count_box.setValue(4)
+    panel.until_box.setValue(3)
+    made.folds["candidates"].expand()
+    panel.draw_button.click()
+    settle(made)
+    assert panel.sheet.count() == 4
+    assert len(made.session.tree.nodes) == 1  # nothing is kept before one is chosen
+    held = made.candidates._candidates
+    assert held is not None
+    panel.sheet.setCurrentRow(1)
+    qtbot.keyClick(panel.sheet, Qt.Key.Key_Right)
+    assert panel.sheet.currentRow() == 2
+    qtbot.keyClick(panel.sheet, Qt.Key.Key_Return)
+    settle(made)
+    assert node(made).parent == parent.id
+    assert node(made).generation.complete
+    np.testing.assert_array_equal(node(made).trace.pyramid.maps[3][0], held.generation.pyramid.maps[3][2])
+    np.testing.assert_array_equal(node(made).trace.pyramid.maps[1], parent.trace.pyramid.maps[1])
+
+
+def test_all_candidates_can_be_finished(made: MedvarWidget, settle: Settle) -> None:
+    """Good ones would have to be thrown away."""
+    made.scales.slider.setValue(2)
+    made.candidates.panel.count_box.setValue(3)
+    made.candidates.panel.draw_button.click()
+    settle(made)
+    made.candidates.panel.all_button.click()
+    settle(made)
+    assert len(made.session.tree.nodes) == 4
+    assert all(each.generation.complete for each in made.session.tree.nodes)
+
+
+def test_candidates_can_be_stopped_and_chosen_early(
+    made: MedvarWidget, settle: Settle, models: FakeModels, qtbot: QtBot
+) -> None:
+    """Whoever sees the good one at a coarse scale would have to wait for all to be finished."""
+    made.scales.slider.setValue(1)
+    gate = models.backend.before_step = Gate(at=3)
+    made.candidates.panel.draw_button.click()
+    qtbot.waitUntil(gate.reached.is_set, timeout=WAIT)
+    made.scales.stop_button.click()
+    gate.open()
+    settle(made)
+    assert made.candidates._candidates is not None
+    assert made.candidates._candidates.k <= 3
+    made.candidates.panel.pick_button.click()
+    settle(made)
+    assert node(made).generation.complete
+
+
+def test_several_pictures_at_once_go_into_the_history(quick: MedvarWidget, settle: Settle) -> None:
+    """Only the first of several would be kept."""
+    quick.sampling.count_box.setValue(3)
+    quick.sampling.show_seed(5)
+    quick.sampling.fresh_box.setChecked(False)
+    quick.scales.generate_button.click()
+    settle(quick)
+    assert [each.trace.request.seed for each in quick.session.tree.nodes] == [5, 6, 7]
+    assert quick.history.panel.without_thumbnail() == []
+    np.testing.assert_allclose(
+        pixels(quick), -160 + (next(iter(quick.session.previews())).pixels + 1) / 2 * 400, atol=1e-3
+    )

@@ -1,0 +1,170 @@
+"""A real image that is open in the viewer becomes a picture over itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from fakes import SCHEDULE, SIZE
+from napari.components import ViewerModel
+
+from medvar_engine.errors import MedvarError
+from medvar_engine.trace import Encoded
+from napari_medvar.layers import layer_name
+from napari_medvar.real_image import real_image
+from napari_medvar.widget import MedvarWidget
+
+Settle = Callable[[MedvarWidget], None]
+FINEST = layer_name(SCHEDULE, len(SCHEDULE) - 1)
+
+
+def volume(shape: tuple[int, ...] = (6, 40, 60)) -> np.ndarray:
+    """Every voxel tells where it is."""
+    z, y, x = np.indices(shape)
+    return (z * 1000 + y * 10 + x / 10).astype(np.float32)
+
+
+@pytest.fixture
+def viewer() -> ViewerModel:
+    return ViewerModel()
+
+
+def middle_of(layer: Any) -> np.ndarray:
+    """Where the middle of a layer is in the world."""
+    return np.array(layer.data_to_world((np.array(layer.data.shape) - 1) / 2))
+
+
+def value_at(layer: Any, place: Any) -> float:
+    """The layer's value at a place of the world, by the nearest pixel."""
+    index = np.rint(layer.world_to_data(place)).astype(int)
+    return float(layer.data[tuple(index)])
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (1, 0, 2), (2, 1, 0), (0, 2, 1)])
+def test_the_slice_lies_exactly_where_it_came_from(viewer: ViewerModel, order: tuple[int, ...]) -> None:
+    """Picture and original would not overlay: everything measured between them would be wrong."""
+    data = volume((30, 40, 60))
+    layer = viewer.add_image(
+        data, scale=(3, 0.5, 0.8), translate=(10, -20, 5), contrast_limits=(0, 30_000), units=("mm",) * 3
+    )
+    viewer.dims.order = order
+    axis = order[0]
+    viewer.dims.set_point(axis, layer.data_to_world((7, 7, 7))[axis])
+    image = real_image(viewer, layer, SIZE, "bundle")
+    points = image.scene.placement.points()
+    values = image.scene.display.values(image.pixels)
+    for row, column in [(29, 30), (32, 32), (36, 28)]:
+        seen = value_at(layer, points[row, column])
+        assert abs(values[row, column] - seen) < 0.05 * np.ptp(data[7] if axis == 0 else data) + 1
+    np.testing.assert_allclose(points[..., axis], layer.data_to_world((7, 7, 7))[axis])
+
+
+def test_flipped_axes_are_shown_as_they_are_seen(viewer: ViewerModel) -> None:
+    """A scan whose axis runs upwards would be encoded upside down, as the model never saw one."""
+    data = np.tile(np.linspace(0, 1, 40, dtype=np.float32)[:, None], (1, 40))
+    layer = viewer.add_image(data, scale=(-1, 1), contrast_limits=(0, 1))
+    image = real_image(viewer, layer, SIZE, "bundle")
+    assert image.pixels[0].mean() > image.pixels[-1].mean()  # row 39 of the data is at the top
+    np.testing.assert_allclose(value_at(layer, image.scene.placement.points()[5, 5]), 1 - 5.5 / SIZE, atol=0.03)
+
+
+def test_the_aspect_and_the_window_are_kept(viewer: ViewerModel) -> None:
+    """An organ would be stretched, and its contrast another."""
+    data = np.full((20, 80), 50.0, dtype=np.float32)
+    layer = viewer.add_image(data, scale=(2, 1), contrast_limits=(0, 100), units=("mm", "mm"))
+    image = real_image(viewer, layer, SIZE, "bundle")
+    filled = image.pixels > -1
+    assert abs(filled.any(axis=1).sum() - SIZE / 2) <= 1  # 40 mm of 80 mm
+    assert filled.any(axis=0).all()
+    np.testing.assert_allclose(image.pixels[SIZE // 2], 0, atol=1e-5)
+    assert image.scene.display.spacing_mm == pytest.approx(80 / SIZE)
+
+
+@pytest.mark.parametrize(
+    ("add", "words"),
+    [
+        (lambda viewer: viewer.add_labels(np.zeros((20, 20), dtype=int)), "no image layer"),
+        (lambda viewer: viewer.add_image(np.zeros((20, 20, 3)), rgb=True), "colour"),
+        (lambda viewer: viewer.add_image(np.zeros((3, 3))), "too few"),
+        (lambda viewer: viewer.add_image(np.zeros((20, 20)), metadata={"medvar": {"trace": None}}), "MedVAR already"),
+        (lambda viewer: None, "Select one image layer"),
+    ],
+)
+def test_what_cannot_be_encoded_is_refused_in_plain_words(
+    viewer: ViewerModel, add: Callable[[Any], Any], words: str
+) -> None:
+    """A traceback, or nonsense made of a mask."""
+    with pytest.raises(MedvarError, match=words):
+        real_image(viewer, add(viewer), SIZE, "bundle")
+
+
+def test_three_d_is_refused(viewer: ViewerModel) -> None:
+    """Nobody could say which slice is meant."""
+    layer = viewer.add_image(volume())
+    viewer.dims.ndisplay = 3
+    with pytest.raises(MedvarError, match="2-D"):
+        real_image(viewer, layer, SIZE, "bundle")
+
+
+def test_the_active_layer_becomes_a_picture_over_itself(quick: MedvarWidget, settle: Settle) -> None:
+    """Reconstruction and original could not be compared in place; or varying it would leave its place."""
+    layer = quick.viewer.add_image(
+        volume(), name="scan", scale=(3, 0.5, 0.8), translate=(1, 2, 3), contrast_limits=(0, 6000), units=("mm",) * 3
+    )
+    quick.viewer.layers.selection.active = layer
+    quick.viewer.dims.set_point(0, layer.data_to_world((2, 0, 0))[0])
+    quick.real.panel.encode_button.click()
+    settle(quick)
+    assert not quick.message.isVisible(), quick.message.text.text()
+    node = quick.session.node
+    assert node is not None
+    assert isinstance(node.trace.edit, Encoded)
+    assert node.name == "scan"
+    picture = quick.viewer.layers[FINEST]
+    assert picture.visible
+    assert picture.ndim == 3
+    middle = np.mean(
+        [picture.data_to_world((0, 0, 0)), picture.data_to_world(np.array(picture.data.shape) - 1)], axis=0
+    )
+    np.testing.assert_allclose(middle, layer.data_to_world((2, 19.5, 29.5)), atol=1e-6)
+    assert tuple(picture.contrast_limits) == (0, 6000)
+    assert "Reconstructed" in quick.real.panel.result.text()
+
+    quick.scales.slider.setValue(2)
+    quick.edit.panel.resample_button.click()
+    settle(quick)
+    np.testing.assert_allclose(middle_of(picture), middle, atol=1e-6)
+
+    quick.real.panel.anomaly_button.click()
+    settle(quick)
+    over = next(layer for layer in quick.viewer.layers if layer.name.startswith("anomaly"))
+    assert over.visible
+    assert over.data.shape == picture.data.shape
+
+    quick.views.show_view("picture")
+    quick.sampling.roll()
+    quick.scales.generate_button.click()  # a synthetic one again, in its own place
+    settle(quick)
+    assert quick.viewer.layers[FINEST].data.shape == (SIZE, SIZE)
+    np.testing.assert_allclose(quick.viewer.layers[FINEST].scale, [0.8, 0.8])
+
+
+def test_a_layer_that_cannot_be_encoded_is_told_of(quick: MedvarWidget) -> None:
+    """A traceback in the radiologist's face."""
+    quick.viewer.layers.selection.clear()
+    quick.real.panel.encode_button.click()
+    assert "Select one image layer" in quick.message.text.text()
+    assert quick.message.isVisible()
+
+
+def test_the_menu_s_command_waits_for_the_model(quick: MedvarWidget, settle: Settle) -> None:
+    """Chosen in the layer list's menu, it would do nothing while the model is being loaded."""
+    layer = quick.viewer.add_image(volume()[0], name="scan")
+    quick.viewer.layers.selection.active = layer
+    quick.load("fake")
+    assert quick.worker.running
+    quick.start_from_layer()
+    settle(quick)
+    assert [node.name for node in quick.session.tree.nodes] == ["scan"]

@@ -1,0 +1,132 @@
+"""Pictures, sets and sittings to files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from fakes import FakeModels, Gate
+from pytestqt.qtbot import QtBot
+
+from medvar_engine.write.formats import ENDINGS
+from medvar_engine.write.provenance import read_trace
+from napari_medvar.widget import MedvarWidget
+
+WAIT = 60_000
+Settle = Callable[[MedvarWidget], None]
+
+
+@pytest.fixture
+def two(quick: MedvarWidget, settle: Settle, tmp_path: Path) -> MedvarWidget:
+    """Two finished pictures, to be written into a new folder."""
+    quick.sampling.count_box.setValue(2)
+    quick.scales.generate_button.click()
+    settle(quick)
+    quick.save.panel.choose_folder(tmp_path / "out")
+    return quick
+
+
+@pytest.mark.parametrize("form", list(ENDINGS))
+def test_all_pictures_are_written_in_every_format(two: MedvarWidget, settle: Settle, tmp_path: Path, form: str) -> None:
+    """What was made could not be taken out of napari, or lost that it is synthetic."""
+    panel = two.save.panel
+    panel.format_combo.setCurrentIndex(panel.format_combo.findData(form))
+    panel.what_combo.setCurrentIndex(panel.what_combo.findData("all"))
+    panel.save_button.click()
+    settle(two)
+    assert not two.message.isVisible(), two.message.text.text()
+    files = sorted((tmp_path / "out").glob(f"ct-abdomen-axial-seed*{ENDINGS[form]}"))
+    assert len(files) == 2
+    assert "2 of 2 written" in panel.report_label.text()
+    if form != "dicom":
+        assert {read_trace(file).to_json() for file in files} == {n.trace.to_json() for n in two.session.tree.nodes}
+
+
+def test_nothing_is_overwritten(two: MedvarWidget, settle: Settle, tmp_path: Path) -> None:
+    """Pictures of last week would be gone."""
+    two.save.panel.save_button.click()
+    settle(two)
+    (file,) = (tmp_path / "out").glob("*.png")
+    before = file.read_bytes()
+    two.save.panel.save_button.click()
+    settle(two)
+    assert "there already" in two.message.text.text()
+    assert file.read_bytes() == before
+
+
+def test_a_folder_that_cannot_be_made_is_told_of(two: MedvarWidget, settle: Settle, tmp_path: Path) -> None:
+    """A read-only disk would bring a traceback."""
+    (tmp_path / "file").write_text("")
+    two.save.panel.choose_folder(tmp_path / "file" / "inside")
+    two.save.panel.save_button.click()
+    settle(two)
+    assert "Cannot make the folder" in two.message.text.text()
+
+
+def test_a_set_is_generated_and_written(quick: MedvarWidget, settle: Settle, tmp_path: Path) -> None:
+    """A training set would take as many clicks as pictures."""
+    quick.sampling.show_seed(100)
+    for box, count in zip(quick.save.panel.counts.values(), (9, 2), strict=True):
+        box.setValue(count)
+    quick.save.panel.choose_folder(tmp_path / "set")
+    quick.save.panel.set_button.click()
+    settle(quick)
+    assert len(list((tmp_path / "set").glob("ct-abdomen-axial-seed*.png"))) == 9
+    assert {path.stem for path in (tmp_path / "set").glob("mr*")} == {f"mr-brain-axial-seed{s}" for s in (109, 110)}
+    assert quick.session.tree.nodes == ()  # sets are not looked at one by one
+    assert "11 of 11" in quick.status.progress.text()
+
+
+def test_a_set_that_is_stopped_leaves_whole_pictures(
+    quick: MedvarWidget, settle: Settle, models: FakeModels, qtbot: QtBot, tmp_path: Path
+) -> None:
+    """Stopping a long run would lose what was made, or leave half a file."""
+    next(iter(quick.save.panel.counts.values())).setValue(40)
+    quick.save.panel.choose_folder(tmp_path / "set")
+    gate = models.backend.before_step = Gate(at=0)
+    quick.save.panel.set_button.click()
+    qtbot.waitUntil(gate.reached.is_set, timeout=WAIT)
+    quick.scales.stop_button.click()
+    gate.open()
+    settle(quick)
+    files = list((tmp_path / "set").glob("*"))
+    assert len(files) < 40
+    assert all(read_trace(file).pyramid.complete for file in files)
+    assert quick.scales.generate_button.isEnabled()
+
+
+def test_a_sitting_is_saved_and_opened(
+    two: MedvarWidget, settle: Settle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One could not go on tomorrow."""
+    two.session.rename(two.session.tree.nodes[1].id, "tomorrow")
+    two.views.show_view("entropy")
+    settle(two)
+    path = tmp_path / "sitting.medvar"
+    two.save.save_session(path)
+    settle(two)
+    assert path.exists()
+    two.views.show_view("picture")
+    for node in two.session.tree.nodes:
+        two.session.delete(node.id)
+    two.save.open_session(path)
+    settle(two)
+    assert not two.message.isVisible(), two.message.text.text()
+    assert [node.name for node in two.session.tree.nodes] == ["", "tomorrow"]
+    assert two.views.view == "entropy"
+    assert two.history.panel.without_thumbnail() == []
+
+
+@pytest.mark.parametrize("content", [b"", b"nonsense", json.dumps({"medvar_session": 99}).encode()])
+def test_a_damaged_file_is_told_of_and_harmless(
+    two: MedvarWidget, settle: Settle, tmp_path: Path, content: bytes
+) -> None:
+    """A file cut short by a full disk would bring a traceback and take the pictures in use along."""
+    path = tmp_path / "damaged.medvar"
+    path.write_bytes(content)
+    two.save.open_session(path)
+    settle(two)
+    assert two.message.isVisible()
+    assert len(two.session.tree.nodes) == 2
