@@ -37,7 +37,7 @@ class Resample:
     from_scale: int
     mask: BoolArray | None = None
     keep: tuple[int, ...] = ()  # locked scales: their token maps stay the parent's
-    outside: Outside | None = None  # None: the decoder may change pixels outside the mask slightly
+    outside: Outside | None = None  # None: the decoder may change pixels outside the mask, too
     inverted: Request | None = None  # drawn with the noise that explains the parent's tokens under this request
 
 

@@ -157,7 +157,7 @@ class Generator:
         seeds ``seed``, ``seed + 1``, …; the one that is kept is what `resample` makes of its seed.
 
         Args:
-            start: one image.
+            start: one image; without any scale yet, the candidates are new images.
             from_scale: the first scale that is drawn.
             n: how many candidates.
             score: previews of scale ``until``, ``(n, H, W)`` → a number each, ``(n,)``. The highest wins.
@@ -171,6 +171,8 @@ class Generator:
             raise MedvarError(f"{n} candidates drawn from scale {from_scale} on cannot be compared at scale {until}.")
         first = trace.request.seed if seed is None else seed
         drawn = self.resample_many(trace, from_scale, [(first + i) % (MAX_SEED + 1) for i in range(n)], **options)
+        if not trace.pyramid.depth and trace.edit is None:  # new images, before which there was nothing
+            drawn = changed(drawn, edits=(), parents=())
         *_, drawn = self.run(drawn, until=until)
         scores = np.asarray(score(self.preview(drawn, until)), dtype=np.float64)
         if scores.shape != (n,) or np.isnan(scores).any():

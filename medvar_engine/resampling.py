@@ -34,12 +34,14 @@ def resample_edit(schedule: ScaleSchedule, from_scale: int, options: ResampleOpt
     """The edit that drawing scales ``from_scale…`` with ``options`` is."""
     mask, inversion = options.get("mask"), options.get("inversion")
     keep = {schedule.check_scale(k) for k in options.get("keep", ())}
-    soft_edge = options.get("soft_edge", 0.0)
+    exact, soft_edge = options.get("exact_outside", False), options.get("soft_edge", 0.0)
+    if soft_edge and not exact:
+        raise MedvarError("A soft edge fades the new picture in over the old one: ask for exact_outside, too.")
     return Resample(
         schedule.check_scale(from_scale),
         None if mask is None else np.array(mask, dtype=np.bool_),
         tuple(sorted(k for k in keep if k >= from_scale)),  # coarser ones stay anyway
-        Outside(soft_edge) if options.get("exact_outside") else None,
+        Outside(soft_edge) if exact else None,
         None if inversion is None else inversion.request,
     )
 

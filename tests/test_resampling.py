@@ -163,6 +163,8 @@ def test_a_mask_of_everything(generator: Generator, trace: Trace) -> None:
 
 def test_says_what_is_wrong_with_an_outside(generator: Generator, trace: Trace, mask: BoolArray) -> None:
     """A forged or damaged file, or a slip in a script, would be a traceback."""
+    with pytest.raises(MedvarError, match="exact_outside"):
+        generator.resample(trace, 1, mask=mask, soft_edge=2)
     with pytest.raises(MedvarError, match="without a mask"):
         generator.resample(trace, 1, exact_outside=True)
     for edge in (-1, np.nan, np.inf):
@@ -230,6 +232,7 @@ def test_the_best_of_new_images(generator: Generator) -> None:
     """The first image of a session could not be chosen among several."""
     best = generator.best_of(generator.start([Request(CHEST, 3)]), 0, 4, lambda previews: previews.std(axis=(1, 2)))
     assert best.depth == 1
+    assert best.trace(0).parent is None
     alone = generator.start([Request(CHEST, best.requests[0].seed)])
     assert generator.finish(best).pyramid == generator.finish(alone).pyramid
 

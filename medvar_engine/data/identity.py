@@ -48,9 +48,9 @@ def identify(
     """Who and what ``one``, found in ``source``, is.
 
     A row of ``index`` goes before ``dataset_recipe``, and that before ``modality``, ``region`` and the headers; but a
-    ``region`` is also taken in place of the recipe's, and ``dataset`` in place of any other. ``licence`` is for scans of
-    which nothing else says it. With ``pseudonyms`` the patient and the series have pseudonyms, but for data sets whose
-    recipe says that their patient ids are public.
+    ``region`` is also taken in place of the recipe's, and ``dataset`` in place of any other. ``licence`` is for scans
+    of which nothing else says it. With ``pseudonyms`` the patient and the series have pseudonyms, but for data sets
+    whose recipe says that their patient ids are public.
 
     Raises `MedvarError` saying what is not known, or what contradicts what.
     """
