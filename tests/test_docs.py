@@ -11,6 +11,7 @@ import pytest
 import typer.main
 
 from medvar_engine.cli.main import app
+from medvar_engine.data.recipe_file import recipe_names
 from medvar_engine.train.config import load_config
 
 ROOT = Path(__file__).parents[1]
@@ -56,3 +57,9 @@ def test_links_lead_somewhere(page: Path) -> None:
 def test_there_are_commands() -> None:
     """The tests above would pass because they find nothing."""
     assert sum(len(list(commands(page))) for page in PAGES) > 15
+
+
+def test_every_recipe_is_listed() -> None:
+    """A data set that is supported would not be found by whoever has it."""
+    page = (ROOT / "docs" / "reference" / "recipes.md").read_text(encoding="utf-8")
+    assert [name for name in recipe_names() if f"| `{name}` |" not in page] == []
