@@ -120,6 +120,12 @@ class ScaleLayers:
         self._forget_deleted()
         return [self._layers[k] for k in sorted(self._layers)]
 
+    def bring_to_front(self) -> None:
+        """Above all other layers, coarse to fine: a picture that is laid over one of them is to be seen."""
+        layers = self._viewer.layers
+        for layer in self.all():
+            layers.move(layers.index(layer), len(layers))
+
     def clear(self) -> None:
         """No picture: what the layers held is undone."""
         self._forget_deleted()

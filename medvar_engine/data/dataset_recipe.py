@@ -104,8 +104,8 @@ class DatasetRecipe:
 
     @property
     def patterns(self) -> list[str]:
-        """What it looks for."""
-        return [pattern.text for entry in self.entries for pattern in entry.files]
+        """What it looks for, each pattern once."""
+        return list(dict.fromkeys(pattern.text for entry in self.entries for pattern in entry.files))
 
 
 def match(dataset: DatasetRecipe, paths: Iterable[Path], source: Path) -> dict[Path, Match]:

@@ -34,8 +34,9 @@ def harmonise(volume: Volume, modality: str, region: str, recipe: Recipe) -> Har
         window = recipe.ct_window(region)
         image, values = window_ct(volume.array, (window.low, window.high))
         return Harmonised(image, values, recipe.ct_foreground_hu)
-    image, values = clip_mr(volume.array, recipe.mr_percentiles)
-    return Harmonised(image, values, mr_foreground(volume.array))
+    foreground = mr_foreground(volume.array)
+    image, values = clip_mr(volume.array, recipe.mr_percentiles, foreground)
+    return Harmonised(image, values, foreground)
 
 
 def treat_face(volume: Volume, region: str, faces: str) -> tuple[Volume, str | None]:

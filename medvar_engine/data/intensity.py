@@ -98,13 +98,19 @@ def mr_foreground(array: FloatArray) -> float:
     return low + 0.05 * (high - low)
 
 
-def clip_mr(array: FloatArray, percentiles: tuple[float, float] = MR_PERCENTILES) -> tuple[FloatArray, ValueRange]:
-    """MR → [-1, 1] by the percentiles of the foreground of the whole volume (a clipped histogram)."""
-    foreground = array[array > mr_foreground(array)]
-    if foreground.size == 0 or foreground.min() == foreground.max():
+def clip_mr(
+    array: FloatArray, percentiles: tuple[float, float] = MR_PERCENTILES, foreground: float | None = None
+) -> tuple[FloatArray, ValueRange]:
+    """MR → [-1, 1] by the percentiles of the foreground of the whole volume (a clipped histogram).
+
+    ``foreground`` is `mr_foreground` of the volume, for callers who have it already. Raises `MedvarError` for a volume
+    that is blank.
+    """
+    tissue = array[array > (mr_foreground(array) if foreground is None else foreground)]
+    if tissue.size == 0 or tissue.min() == tissue.max():
         raise MedvarError("The scan is blank: all voxels have the same value.")
-    low, high = (float(value) for value in np.percentile(foreground, percentiles))
+    low, high = (float(value) for value in np.percentile(tissue, percentiles))
     if not low < high:
-        low, high = float(foreground.min()), float(foreground.max())
+        low, high = float(tissue.min()), float(tissue.max())
     values = ValueRange(low, high, "arbitrary")
     return values.to_image(array), values

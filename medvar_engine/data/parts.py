@@ -21,10 +21,10 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from medvar_engine.data.facts import SliceFacts
-from medvar_engine.data.identity import Identity
+from medvar_engine.data.identity import Identity, relative
 from medvar_engine.data.read import Series
 from medvar_engine.data.recipe import Recipe
-from medvar_engine.data.series_slices import SeriesSlices, relative, slices_of
+from medvar_engine.data.series_slices import SeriesSlices, slices_of
 from medvar_engine.data.shards.files import flush_to_disk, replace_file, sha256, writing
 from medvar_engine.errors import MedvarError
 

@@ -59,7 +59,7 @@ def prepare(
     called with each refusal by its real name, which the manifest does not have with ``pseudonyms``. Raises
     `MedvarError` when nothing is left, and then ``out`` is as it was.
     """
-    source, out, recipe, split = Path(source), Path(out), recipe or Recipe(), split or SplitRule()
+    source, out, recipe, split = Path(source).absolute(), Path(out), recipe or Recipe(), split or SplitRule()
     if source.resolve().is_relative_to(out.resolve()):
         raise MedvarError(f"The scans in {source} lie inside {out}, which is to be written; choose another folder.")
     with ShardWriter(out, recipe.size, overwrite=overwrite):
@@ -86,7 +86,7 @@ def prepare(
         works = [Work(series, identity, recipe, source, folder) for series, identity in known]
         parts = _make_parts(works, workers, cluster, progress)
         refusals += [
-            Refusal(str(work.series.path), part.refused)
+            Refusal(str(work.series.path), part.refused.removeprefix(f"{work.series.path}: "))
             for work, part in zip(works, parts, strict=True)
             if part.refused is not None
         ]

@@ -14,15 +14,13 @@ from medvar_engine.data.duplicates import distinct
 from medvar_engine.data.facts import SliceFacts
 from medvar_engine.data.fingerprint import fingerprint
 from medvar_engine.data.harmonise import harmonise, treat_face
-from medvar_engine.data.identity import Identity, relative
+from medvar_engine.data.identity import Identity
 from medvar_engine.data.matrix import fit_to_matrix, resample
 from medvar_engine.data.read import Series
 from medvar_engine.data.recipe import Recipe
 from medvar_engine.data.slices import Slice, cut
 from medvar_engine.data.volume import FloatArray, Volume
 from medvar_engine.errors import MedvarError
-
-__all__ = ["SeriesSlices", "relative", "slices_of"]
 
 _PHASE = re.compile(r"phase (\d+) of (\d+)")
 

@@ -15,6 +15,8 @@ from medvar_engine.errors import MedvarError
 
 Known = tuple[Series, Identity]
 
+_QUOTED = re.compile(r"(?<!\w)(?:'[^']*'|\"[^\"]*\")")  # what a message quotes comes from a file, and may be a name
+
 
 def survey(
     source: Path,
@@ -44,7 +46,7 @@ def survey(
             refusals.append(Refusal(str(one.path), str(error)))
     found = {one.path for one in series}
     for row in index:
-        if not any(path.is_relative_to(source / row.path) for path in found):
+        if not any(row.covers(path.relative_to(source)) for path in found):
             refusals.append(Refusal(str(source / row.path), "index.csv names it, but no image was found there"))
     return known, refusals
 
@@ -57,7 +59,10 @@ def plain(refusal: Refusal, source: Path) -> Refusal:
 def anonymous(
     refusals: Sequence[Refusal], source: Path, pseudonyms: Pseudonyms, known: Sequence[Known]
 ) -> list[Refusal]:
-    """With a pseudonym in place of every name of a file or folder, which may be that of a person."""
+    """With a pseudonym in place of every name of a file or folder, which may be that of a person.
+
+    ``source`` is absolute, and so are the paths of what is refused: ``.`` could not be told from a full stop.
+    """
     by_path = {series.path: (series, identity.series) for series, identity in known}
     return [_anonymous(one, source, pseudonyms, *by_path.get(Path(one.path), (None, None))) for one in refusals]
 
@@ -67,9 +72,13 @@ def _anonymous(
 ) -> Refusal:
     path = Path(refusal.path)
     name = name or pseudonyms.series(relative(path, source))
-    reason = refusal.reason
-    for file in (path,) if series is None else (*series.paths, *series.data_files):
-        for text in (str(file), relative(file, source), file.name):
-            reason = reason.replace(text, name)
+    files = (path,) if series is None else (*series.paths, *series.data_files)
+    folders = {folder for file in files for folder in file.parents if folder != source and source in folder.parents}
+    texts = {*map(str, files), *map(str, folders), *(relative(file, source) for file in files)}
+    # A number alone is more likely a count than a file that is named so.
+    texts |= {file.name for file in files if not file.name.isdigit()}
+    reason = _QUOTED.sub("'…'", refusal.reason)
+    for text in sorted(texts, key=len, reverse=True):
+        reason = re.sub(rf"(?<!\w){re.escape(text)}(?!\w)", name, reason)
     # What is left of the source's own folders, to the next mark or space.
     return Refusal(name, re.sub(rf"{re.escape(str(source))}[^\s:;,()]*", "the source", reason))

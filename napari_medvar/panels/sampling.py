@@ -12,7 +12,7 @@ from medvar_engine.sampling import MAX_SEED, Sampling
 from napari_medvar.panels.common import add_row, calm, fold, plain_column, plain_form
 
 MAX_COUNT = 64  # pictures at a time; more are a set
-_ROLLED = 2**31  # rolled seeds stay short enough to be read out and typed
+_ROLLED = 1_000_000  # rolled seeds stay short enough to be read out, typed, and seen whole
 
 _SEED_TIP = (
     "Names the picture: the same seed with the same settings gives the same picture, on every computer. "

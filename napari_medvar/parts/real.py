@@ -68,6 +68,7 @@ class RealImagePart:
         """A result of the worker."""
         if isinstance(result, Laid):
             self._desk.lay(result.node, result.image.scene)
+            self._desk.picture.layers.bring_to_front()
         elif isinstance(result, Fidelity):
             self.panel.report(
                 f"Reconstructed: {result.percent:.1f} % of the contrast range from the original on average."

@@ -9,7 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from medvar_engine.data.prepare import prepare
 from medvar_engine.data.privacy import Pseudonyms, default_key_path, load_or_make_key
+from medvar_engine.data.refusal import Refusal
+from medvar_engine.data.survey import anonymous
 from medvar_engine.errors import MedvarError
 
 posix = pytest.mark.skipif(os.name != "posix", reason="file modes are those of POSIX")
@@ -107,3 +110,33 @@ def test_usual_place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         assert default_key_path() == tmp_path / "medvar" / "patient.key"
     monkeypatch.setattr(sys, "platform", "darwin")
     assert default_key_path() == Path.home() / "Library/Application Support/medvar/patient.key"
+
+
+def _anonymous_reason(source: Path, path: str, reason: str) -> str:
+    refusal = Refusal(str(source / path), reason.format(source=source))
+    (shown,) = anonymous([refusal], source, Pseudonyms(bytes(32)), [])
+    assert shown.path.startswith("s-")
+    return shown.reason
+
+
+def test_reasons_lose_names_and_keep_their_words(tmp_path: Path) -> None:
+    """Breaks for patients whose folder is named after them, and for readers of a reason, which must stay one."""
+    folder = "Doe Jane (1980), ward"
+    said = _anonymous_reason(tmp_path, f"{folder}/jane.nii", "{source}/" + folder + ": 2 slices, at least 3 expected.")
+    assert not any(name in said for name in ("Doe", "1980", "ward"))
+    assert said.endswith(": 2 slices, at least 3 expected.")
+    assert _anonymous_reason(tmp_path, "2", "2 slices; at least 12 are expected") == "2 slices; at least 12 are expected"
+    said = _anonymous_reason(tmp_path, "a.mhd", "its data file 'Doe Jane.raw' is missing.")
+    assert said == "its data file '…' is missing."
+
+
+def test_source_named_by_a_dot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Breaks for who works in the folder of scans: every full stop of a reason was taken for the source."""
+    save_nifti(tmp_path / "jane.nii.gz", make_phantom())
+    (tmp_path / "doe.nrrd").write_bytes(b"NRRD0004\ntype: short\n")
+    monkeypatch.chdir(tmp_path)
+    options = {"modality": "MR", "region": "brain", "pseudonyms": Pseudonyms(bytes(32))}
+    by_dot = prepare(Path("."), tmp_path.parent / f"{tmp_path.name}-dot", **options)
+    by_name = prepare(tmp_path, tmp_path.parent / f"{tmp_path.name}-name", **options)
+    assert by_dot.refused == by_name.refused
+    assert "the source" not in by_dot.refused[0]["reason"]

@@ -124,6 +124,7 @@ def test_the_active_layer_becomes_a_picture_over_itself(quick: MedvarWidget, set
     assert node.name == "scan"
     picture = quick.viewer.layers[FINEST]
     assert picture.visible
+    assert quick.viewer.layers.index(picture) > quick.viewer.layers.index(layer)  # or the original would hide it
     assert picture.ndim == 3
     middle = np.mean(
         [picture.data_to_world((0, 0, 0)), picture.data_to_world(np.array(picture.data.shape) - 1)], axis=0
