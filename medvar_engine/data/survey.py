@@ -74,9 +74,9 @@ def _anonymous(
     name = name or pseudonyms.series(relative(path, source))
     files = (path,) if series is None else (*series.paths, *series.data_files)
     folders = {folder for file in files for folder in file.parents if folder != source and source in folder.parents}
-    texts = {*map(str, files), *map(str, folders), *(relative(file, source) for file in files)}
+    short = {text for file in files for text in (relative(file, source), file.name)}
     # A number alone is more likely a count than a file that is named so.
-    texts |= {file.name for file in files if not file.name.isdigit()}
+    texts = {*map(str, files), *map(str, folders), *(text for text in short if not text.isdigit())}
     reason = _QUOTED.sub("'…'", refusal.reason)
     for text in sorted(texts, key=len, reverse=True):
         reason = re.sub(rf"(?<!\w){re.escape(text)}(?!\w)", name, reason)

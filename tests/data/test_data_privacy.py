@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 import stat
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from medvar_engine.data.prepare import prepare
@@ -125,17 +128,21 @@ def test_reasons_lose_names_and_keep_their_words(tmp_path: Path) -> None:
     said = _anonymous_reason(tmp_path, f"{folder}/jane.nii", "{source}/" + folder + ": 2 slices, at least 3 expected.")
     assert not any(name in said for name in ("Doe", "1980", "ward"))
     assert said.endswith(": 2 slices, at least 3 expected.")
-    assert _anonymous_reason(tmp_path, "2", "2 slices; at least 12 are expected") == "2 slices; at least 12 are expected"
+    assert (
+        _anonymous_reason(tmp_path, "2", "2 slices; at least 12 are expected") == "2 slices; at least 12 are expected"
+    )
     said = _anonymous_reason(tmp_path, "a.mhd", "its data file 'Doe Jane.raw' is missing.")
     assert said == "its data file '…' is missing."
 
 
-def test_source_named_by_a_dot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_source_named_by_a_dot(
+    tmp_path: Path, nifti: Callable[..., Path], phantom: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Breaks for who works in the folder of scans: every full stop of a reason was taken for the source."""
-    save_nifti(tmp_path / "jane.nii.gz", make_phantom())
+    nifti(tmp_path / "jane.nii.gz", phantom)
     (tmp_path / "doe.nrrd").write_bytes(b"NRRD0004\ntype: short\n")
     monkeypatch.chdir(tmp_path)
-    options = {"modality": "MR", "region": "brain", "pseudonyms": Pseudonyms(bytes(32))}
+    options: dict[str, Any] = {"modality": "MR", "region": "brain", "pseudonyms": Pseudonyms(bytes(32))}
     by_dot = prepare(Path("."), tmp_path.parent / f"{tmp_path.name}-dot", **options)
     by_name = prepare(tmp_path, tmp_path.parent / f"{tmp_path.name}-name", **options)
     assert by_dot.refused == by_name.refused
