@@ -185,8 +185,10 @@ def read_bundle(path: Path) -> Bundle:
         return bundle
     except MedvarError as error:
         raise MedvarError(f"{manifest} cannot be used: {error}") from error
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
-        raise MedvarError(f"{manifest} lacks or garbles a field: {error!r}. {_AGAIN}") from error
+    except KeyError as error:
+        raise MedvarError(f"{manifest} lacks the field {error}. {_AGAIN}") from error
+    except (TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
+        raise MedvarError(f"{manifest} garbles a field: {error}. {_AGAIN}") from error
 
 
 def manifest_digest(values: Mapping[str, Any]) -> str:

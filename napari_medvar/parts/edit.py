@@ -196,7 +196,10 @@ class EditPart:
         self._offer_masks()
 
     def _offer_masks(self) -> None:
+        chosen = self.panel.mask_layer
         self.panel.offer_masks(mask_layers(self._desk.viewer))
+        if chosen is not None and self.panel.mask_layer is None:
+            self._desk.tell(f"The mask “{chosen}” is gone: what is resampled now is the whole picture.")
 
 
 def label_of(node: Any) -> str:

@@ -120,6 +120,7 @@ def test_a_mask_deleted_meanwhile_is_not_offered_any_more(made: MedvarWidget, se
     made.edit.panel.paint_button.click()
     made.viewer.layers.remove("mask")
     assert made.edit.panel.mask_layer is None
+    assert "whole picture" in made.message.text.text()  # or the next resample would undo more than was meant
     made.edit.panel.resample_button.click()
     settle(made)
     assert not made.message.isVisible()
