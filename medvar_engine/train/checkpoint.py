@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import os
@@ -15,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from medvar_engine.data.shards.files import sha256
 from medvar_engine.errors import MedvarError
 from medvar_engine.models.files import read_tensors, write_tensors
 
@@ -40,7 +40,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
         temporary.mkdir(parents=True)
         for name, tensors in checkpoint.tensors.items():
             write_tensors(temporary / f"{name}.safetensors", tensors)
-        hashes = {path.name: _sha256(path) for path in sorted(temporary.iterdir())}
+        hashes = {path.name: sha256(path) for path in sorted(temporary.iterdir())}
         manifest = {
             "step": checkpoint.step,
             "loss": checkpoint.loss,
@@ -61,17 +61,16 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
         shutil.rmtree(temporary, ignore_errors=True)
     # Newer ones are damaged: otherwise the run would have gone on from them. They do not count.
     there = [path for path in _folders(folder) if path.name <= target.name]
-    best = min(there, key=_loss)
+    best = _best(there)
     for old in there[keep:]:
-        if old != best or _loss(old) == math.inf:
+        if old != best:
             shutil.rmtree(old, ignore_errors=True)
     return target
 
 
 def best_checkpoint(folder: Path) -> Path | None:
     """The checkpoint of the lowest loss on held-out patients; None when none knows its loss."""
-    best = min(_folders(folder), key=_loss, default=None)
-    return None if best is None or _loss(best) == math.inf else best
+    return _best(_folders(folder))
 
 
 def remove_unfinished(folder: Path) -> None:
@@ -109,10 +108,15 @@ def _load(path: Path) -> Checkpoint:
     manifest = json.loads((path / _MANIFEST).read_text(encoding="utf-8"))
     tensors = {}
     for name, expected in manifest["sha256"].items():
-        if _sha256(path / name) != expected:
+        if sha256(path / name) != expected:
             raise MedvarError(f"{name} has changed since it was written")
         tensors[Path(name).stem] = read_tensors(path / name)[0]
     return Checkpoint(manifest["step"], tensors, manifest["values"], manifest["loss"])
+
+
+def _best(paths: list[Path]) -> Path | None:
+    best = min(paths, key=_loss, default=None)
+    return None if best is None or _loss(best) == math.inf else best
 
 
 def _loss(path: Path) -> float:
@@ -127,11 +131,6 @@ def _loss(path: Path) -> float:
 def _folders(folder: Path) -> list[Path]:
     """Checkpoints, newest first."""
     return sorted(folder.glob("step-*"), reverse=True)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _flush(folder: Path) -> None:

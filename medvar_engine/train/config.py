@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import tomllib
 import typing
@@ -15,6 +14,7 @@ from typing import Any, Literal
 import yaml
 
 from medvar_engine.conditions import FACTORS
+from medvar_engine.data.shards.files import sha256
 from medvar_engine.errors import MedvarError
 
 MAX_SEED = 1_000_000  # so that seeds derived from it fit 64 bits
@@ -159,7 +159,7 @@ def check_resumable(config: TrainConfig, values: Mapping[str, Any]) -> None:
 def run_to_dict(config: TrainConfig) -> dict[str, Any]:
     """What a checkpoint says of its run: the settings, and which slices it learns from."""
     manifest = config.data / "manifest.json"
-    return config_to_dict(config) | {"slices_sha256": hashlib.sha256(manifest.read_bytes()).hexdigest()}
+    return config_to_dict(config) | {"slices_sha256": sha256(manifest)}
 
 
 def config_to_dict(config: TrainConfig) -> dict[str, Any]:

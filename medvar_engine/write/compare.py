@@ -14,6 +14,7 @@ from medvar_engine.write.dicom import write_dicom
 from medvar_engine.write.nifti import write_nifti
 from medvar_engine.write.picture import Picture
 from medvar_engine.write.png import write_png, write_png16
+from medvar_engine.write.provenance import kind_of
 
 
 def differing_pixels(file: Path, picture: Picture) -> int:
@@ -21,40 +22,28 @@ def differing_pixels(file: Path, picture: Picture) -> int:
 
     An image of another size differs in all of them. Raises `MedvarError` when the file's pixels cannot be read.
     """
-    found = _pixels(file)
+    kind = kind_of(file)
+    found = _pixels(file, kind)
     with TemporaryDirectory() as folder:
         fresh = Path(folder) / file.name
-        if _is_png(file):
+        if kind == "png":
             fresh = (write_png16 if found.dtype == np.uint16 else write_png)(fresh.with_suffix(".png"), picture)
-        elif _is_dicom(file):
+        elif kind == "dicom":
             fresh = write_dicom(fresh.with_suffix(".dcm"), picture)
         else:
             fresh, _ = write_nifti(fresh, picture)
-        expected = _pixels(fresh)
+        expected = _pixels(fresh, kind)
     return int((found != expected).sum()) if found.shape == expected.shape else max(found.size, expected.size)
 
 
-def _is_png(file: Path) -> bool:
-    return _starts(file)[:4] == b"\x89PNG"
-
-
-def _is_dicom(file: Path) -> bool:
-    return _starts(file)[128:] == b"DICM"
-
-
-def _starts(file: Path) -> bytes:
-    with file.open("rb") as opened:
-        return opened.read(132)
-
-
-def _pixels(file: Path) -> npt.NDArray[np.generic]:
+def _pixels(file: Path, kind: str) -> npt.NDArray[np.generic]:
     try:
-        if _is_png(file):
+        if kind == "png":
             from PIL import Image
 
             with Image.open(file, formats=["PNG"]) as image:
                 return np.asarray(image)
-        if _is_dicom(file):
+        if kind == "dicom":
             import pydicom
 
             return np.asarray(pydicom.dcmread(file).pixel_array)

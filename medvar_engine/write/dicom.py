@@ -149,9 +149,8 @@ def _as_mr(dataset: Dataset, picture: Picture) -> None:
     dataset.MRAcquisitionType = "2D"
     dataset.EchoTime = dataset.RepetitionTime = dataset.EchoTrainLength = None
     white = 2**_MR_BITS - 1
-    share = (np.clip(picture.pixels, -1, 1).astype(np.float64) + 1) / 2
     _place(dataset, picture)
-    _pixels(dataset, np.rint(share * white).astype("<u2"), bits=_MR_BITS, window=(0, white))
+    _pixels(dataset, np.rint(picture.share() * white).astype("<u2"), bits=_MR_BITS, window=(0, white))
 
 
 def _as_capture(dataset: Dataset, picture: Picture) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from medvar_engine.arrays import FloatArray
 from medvar_engine.bundle import Bundle
@@ -53,8 +54,11 @@ class Picture:
 
     def values(self) -> FloatArray:
         """``(H, W)`` in `unit`: -1 is `low`, +1 is `high`; what lies outside is clipped."""
-        share = (np.clip(self.pixels, -1, 1).astype(np.float64) + 1) / 2
-        return np.asarray(self.low + share * (self.high - self.low), dtype=np.float32)
+        return np.asarray(self.low + self.share() * (self.high - self.low), dtype=np.float32)
+
+    def share(self) -> npt.NDArray[np.float64]:
+        """``(H, W)`` from 0 at `low` to 1 at `high`; what lies outside is clipped."""
+        return np.asarray((np.clip(self.pixels, -1, 1).astype(np.float64) + 1) / 2)
 
     def gray(self) -> np.ndarray[tuple[int, int], np.dtype[np.uint8]]:
         """``(H, W)`` in 8 bits: -1 is black, +1 white."""

@@ -29,8 +29,7 @@ def write_png(path: Path, picture: Picture) -> Path:
 
 def write_png16(path: Path, picture: Picture) -> Path:
     """As `write_png`, with 16 bits of gray: every value of CT keeps its HU, which the text ``Values`` tells."""
-    share = (np.clip(picture.pixels, -1, 1).astype(np.float64) + 1) / 2
-    image = Image.fromarray(np.rint(share * _WHITE_16).astype(np.uint16))
+    image = Image.fromarray(np.rint(picture.share() * _WHITE_16).astype(np.uint16))
     values = f"0 is {picture.low:g} {picture.unit}, {_WHITE_16} is {picture.high:g} {picture.unit}"
     return save_png(path, image, picture.trace, picture.spacing_mm, values)
 

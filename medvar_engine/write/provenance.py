@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import zlib
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import medvar_engine
 from medvar_engine.errors import MedvarError
@@ -44,14 +44,8 @@ def read_trace(path: Path) -> Trace:
     Raises `MedvarError` when the file cannot be read, is of another kind, or holds no trace.
     """
     try:
-        with path.open("rb") as file:
-            magic = file.read(132)
-        if magic.startswith(_PNG_MAGIC):
-            text = _png_text(path)
-        elif magic.endswith(b"DICM"):
-            text = _dicom_text(path)
-        else:
-            text = _nifti_text(path)
+        read = {"png": _png_text, "dicom": _dicom_text, "nifti": _nifti_text}[kind_of(path)]
+        text = read(path)
     except OSError as error:
         raise MedvarError(f"Cannot read {path}: {error.strerror or error}.") from error
     if text is None:
@@ -60,6 +54,15 @@ def read_trace(path: Path) -> Trace:
         return Trace.from_json(text)
     except MedvarError as error:
         raise MedvarError(f"{path}: {error}") from error
+
+
+def kind_of(path: Path) -> Literal["png", "dicom", "nifti"]:
+    """What a file's first bytes say that it is; NIfTI, which may be packed, when they say neither of the others."""
+    with path.open("rb") as file:
+        magic = file.read(132)
+    if magic.startswith(_PNG_MAGIC):
+        return "png"
+    return "dicom" if magic.endswith(b"DICM") else "nifti"
 
 
 def _png_text(path: Path) -> str | None:

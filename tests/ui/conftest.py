@@ -159,3 +159,11 @@ def settle(qtbot: QtBot) -> Callable[[MedvarWidget], None]:
             quiet = 0 if widget.busy else quiet + 1
 
     return wait
+
+
+@pytest.fixture
+def made(quick: MedvarWidget, settle: Callable[[MedvarWidget], None]) -> MedvarWidget:
+    """A finished picture."""
+    quick.scales.generate_button.click()
+    settle(quick)
+    return quick

@@ -21,14 +21,6 @@ Settle = Callable[[MedvarWidget], None]
 SCALES = len(SCHEDULE)
 
 
-@pytest.fixture
-def made(quick: MedvarWidget, settle: Settle) -> MedvarWidget:
-    """A finished picture."""
-    quick.scales.generate_button.click()
-    settle(quick)
-    return quick
-
-
 def node(widget: MedvarWidget) -> Node:
     assert widget.session.node is not None
     return widget.session.node

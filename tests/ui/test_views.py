@@ -19,14 +19,6 @@ Settle = Callable[[MedvarWidget], None]
 SCALES = len(SCHEDULE)
 
 
-@pytest.fixture
-def made(quick: MedvarWidget, settle: Settle) -> MedvarWidget:
-    """A finished picture."""
-    quick.scales.generate_button.click()
-    settle(quick)
-    return quick
-
-
 def shown(widget: MedvarWidget) -> list[Any]:
     return [layer for layer in widget.viewer.layers if layer.visible]
 
