@@ -34,7 +34,7 @@ def encode(
         from medvar_engine.data.shards.files import sha256
         from medvar_engine.models.files import load_tokenizer
         from medvar_engine.train.batches import check_size
-        from medvar_engine.train.loop import pick_device
+        from medvar_engine.train.device import pick_device
         from medvar_engine.train.pyramids import Encoding, tokenizer_encoder, write_pyramids
     except ImportError as error:
         raise needs("train", error) from error

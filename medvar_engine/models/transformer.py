@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from medvar_engine.models.attention import attend, attend_by_scale
 from medvar_engine.schedule import ScaleSchedule
@@ -140,6 +141,7 @@ class Transformer(nn.Module):
         super().__init__()
         self.config = config
         self.schedule = ScaleSchedule(config.schedule)
+        self.recompute = False  # activations anew in the backward pass: less memory, more time
         width = config.width
         self.labels = nn.ModuleList(nn.Embedding(size + 1, width) for size in config.labels)
         self.start = nn.Parameter(torch.empty(self.schedule.token_counts[0], width))
@@ -233,5 +235,8 @@ class Transformer(nn.Module):
         ends = tuple(end for end in self.schedule.offsets[1:] if end <= length)
         shared = self.shared_modulation(condition)
         for block in self.blocks:
-            x, _ = block(x, shared, ends)
+            if self.recompute:
+                x, _ = checkpoint(block, x, shared, ends, use_reentrant=False)
+            else:
+                x, _ = block(x, shared, ends)
         return self.logits(x, condition)

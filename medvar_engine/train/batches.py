@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import signal
 from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch.utils.data import DataLoader
 
 from medvar_engine.data.dataset import Conditions, SliceDataset
 from medvar_engine.errors import MedvarError
+from medvar_engine.train.config import TrainConfig
+from medvar_engine.train.stage import Batch, Batches
+from medvar_engine.train.world import World
 
 
 class BalancedSampler:
@@ -29,6 +39,71 @@ class BalancedSampler:
         """``count`` indices."""
         index = np.searchsorted(self._cumulative, rng.random(count), side="right")
         return np.minimum(index, len(self._cumulative) - 1)
+
+
+@dataclass(frozen=True)
+class Draw:
+    """Which slices each step learns from: a function of the seed, the step and the part, so that any process can tell.
+
+    The parts of a step share its slices out; what else is drawn for a step is the same in all its parts.
+    """
+
+    sampler: BalancedSampler
+    batch_size: int
+    parts: int
+    seed: int
+
+    def __call__(self, step: int, part: int) -> tuple[npt.NDArray[np.int64], np.random.Generator]:
+        """Indices of the slices of ``part``, and the generator of the step's other choices."""
+        rng = np.random.default_rng((self.seed, step))
+        index = self.sampler.draw(self.batch_size, rng)
+        return index[self.share(part)], rng
+
+    def share(self, part: int) -> slice:
+        """Which of a step's slices are of ``part``."""
+        size = self.batch_size // self.parts
+        return slice(part * size, (part + 1) * size)
+
+
+def draw_of(conditions: Conditions, config: TrainConfig, world: World) -> Draw:
+    """Raises `MedvarError` when a batch cannot be shared out evenly."""
+    parts = world.size * config.accumulate
+    if config.batch_size % parts:
+        raise MedvarError(
+            f"batch_size {config.batch_size} cannot be shared out evenly among {world.size} processes × "
+            f"{config.accumulate} parts (accumulate); make it a multiple of {parts}."
+        )
+    return Draw(BalancedSampler(conditions, config.balance), config.batch_size, parts, config.seed)
+
+
+@contextmanager
+def read_ahead(
+    batches: Batches, steps: range, parts: Sequence[int], workers: int, device: torch.device
+) -> Iterator[Iterator[Batch]]:
+    """What this process learns from, part by part, on ``device``; read by ``workers`` other processes meanwhile."""
+    loader: DataLoader[Any] = DataLoader(
+        batches,  # type: ignore[arg-type]  # torch asks for its own base class
+        sampler=((step, part) for step in steps for part in parts),  # type: ignore[arg-type]
+        batch_size=None,
+        num_workers=workers,
+        worker_init_fn=_leave_signals_to_the_run,
+        pin_memory=device.type == "cuda",
+        # A forked copy of a process that has threads can hang; a new one opens the files itself.
+        multiprocessing_context="spawn" if workers else None,
+    )
+    iterator = iter(loader)
+    try:
+        yield (tuple(tensor.to(device, non_blocking=True) for tensor in batch) for batch in iterator)
+    finally:
+        if workers:
+            iterator._shutdown_workers()  # type: ignore[attr-defined]  # else they live until the process ends
+
+
+def _leave_signals_to_the_run(_: int) -> None:
+    """A scheduler tells all processes to stop; only the one that trains knows when."""
+    for name in ("SIGINT", "SIGTERM", "SIGUSR1"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
 
 
 def check_size(data: SliceDataset, image_size: int) -> None:

@@ -12,60 +12,75 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from medvar_engine.data.shards.files import sha256
 from medvar_engine.errors import MedvarError
-from medvar_engine.models.files import read_tensors, write_tensors
+from medvar_engine.train.world import World
 
 _MANIFEST = "manifest.json"
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Everything that a run needs to go on: named groups of tensors and a few plain values."""
+    """What the manifest of a checkpoint says."""
 
+    path: Path
     step: int
-    tensors: Mapping[str, Mapping[str, Tensor]]
     values: Mapping[str, Any]
-    loss: float | None = None  # on held-out patients; None when they were not looked at in this step
+    loss: float | None  # on held-out patients; None when they were not looked at in this step
 
 
-def save_checkpoint(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
-    """Write ``folder/step-XXXXXXXX`` and drop all but the newest ``keep`` and the one of the lowest loss."""
-    target = folder / f"step-{checkpoint.step:08d}"
-    temporary = folder / f".{target.name}.{os.getpid()}.tmp"
-    shutil.rmtree(temporary, ignore_errors=True)
+def save_checkpoint(
+    folder: Path,
+    step: int,
+    write: Callable[[Path], None],
+    values: Mapping[str, Any],
+    loss: float | None,
+    *,
+    keep: int,
+    world: World,
+) -> Path:
+    """Write ``folder/step-XXXXXXXX`` and drop all but the newest ``keep`` and the one of the lowest loss.
+
+    ``write`` puts a process's tensors into the folder that it is given; every process calls this.
+    """
+    target = folder / f"step-{step:08d}"
+    temporary = folder / f".{target.name}.tmp"
     try:
-        temporary.mkdir(parents=True)
-        for name, tensors in checkpoint.tensors.items():
-            write_tensors(temporary / f"{name}.safetensors", tensors)
-        hashes = {path.name: sha256(path) for path in sorted(temporary.iterdir())}
-        manifest = {
-            "step": checkpoint.step,
-            "loss": checkpoint.loss,
-            "values": dict(checkpoint.values),
-            "sha256": hashes,
-        }
-        (temporary / _MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
-        _flush(temporary)
-        shutil.rmtree(target, ignore_errors=True)
-        os.replace(temporary, target)
-        _flush(folder)
+        if world.leads:
+            shutil.rmtree(temporary, ignore_errors=True)
+            temporary.mkdir(parents=True)
+        world.wait()
+        write(temporary)
+        world.wait()
+        if world.leads:
+            hashes = {path.name: sha256(path) for path in sorted(temporary.iterdir())}
+            manifest = {"step": step, "loss": loss, "values": dict(values), "sha256": hashes}
+            (temporary / _MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+            _flush(temporary)
+            shutil.rmtree(target, ignore_errors=True)
+            os.replace(temporary, target)
+            _flush(folder)
     except OSError as error:
         raise MedvarError(
             f"Cannot write the checkpoint {target}: {error.strerror or error}. Earlier checkpoints are untouched; "
             "free some room and resume with --resume."
         ) from error
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        if world.leads:
+            shutil.rmtree(temporary, ignore_errors=True)
+    if world.leads:
+        _drop_old(folder, target, keep)
+    return target
+
+
+def _drop_old(folder: Path, newest: Path, keep: int) -> None:
     # Newer ones are damaged: otherwise the run would have gone on from them. They do not count.
-    there = [path for path in _folders(folder) if path.name <= target.name]
+    there = [path for path in _folders(folder) if path.name <= newest.name]
     best = _best(there)
     for old in there[keep:]:
         if old != best:
             shutil.rmtree(old, ignore_errors=True)
-    return target
 
 
 def best_checkpoint(folder: Path) -> Path | None:
@@ -79,39 +94,32 @@ def remove_unfinished(folder: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
 
 
-def newest_checkpoint(folder: Path, tell: Callable[[str], None]) -> Checkpoint | None:
-    """The newest checkpoint whose hashes agree; damaged ones are skipped and told of."""
-    for path in _folders(folder):
+def newest_checkpoint(folder: Path, world: World, tell: Callable[[str], None]) -> Checkpoint | None:
+    """The newest checkpoint whose hashes agree; damaged ones are skipped and told of. All processes get the same."""
+    step = -1
+    for path in _folders(folder) if world.leads else ():
         try:
-            return _load(path)
+            step = _checked(path).step
+            break
         except (MedvarError, OSError, ValueError, KeyError, TypeError) as error:
             tell(f"Skipped the damaged checkpoint {path}: {error}")
-    return None
+    step = int(world.take_from_leader(torch.tensor(step, device=world.device)))
+    return None if step < 0 else read_checkpoint(folder / f"step-{step:08d}")
 
 
-def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The optimiser's moments under flat names ``INDEX.NAME``."""
-    state = optimizer.state_dict()["state"]
-    return {f"{i}.{name}": torch.as_tensor(value) for i, entry in state.items() for name, value in entry.items()}
-
-
-def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """The inverse of `optimizer_tensors`; learning rates stay those of ``optimizer``."""
-    state: dict[int, dict[str, Tensor]] = {}
-    for key, value in tensors.items():
-        index, name = key.split(".", 1)
-        state.setdefault(int(index), {})[name] = value
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-
-
-def _load(path: Path) -> Checkpoint:
+def read_checkpoint(path: Path) -> Checkpoint:
+    """What the manifest says, which is not compared with the files."""
     manifest = json.loads((path / _MANIFEST).read_text(encoding="utf-8"))
-    tensors = {}
+    return Checkpoint(path, manifest["step"], manifest["values"], manifest["loss"])
+
+
+def _checked(path: Path) -> Checkpoint:
+    """`read_checkpoint`; raises `MedvarError` when a file is not what it was."""
+    manifest = json.loads((path / _MANIFEST).read_text(encoding="utf-8"))
     for name, expected in manifest["sha256"].items():
         if sha256(path / name) != expected:
             raise MedvarError(f"{name} has changed since it was written")
-        tensors[Path(name).stem] = read_tensors(path / name)[0]
-    return Checkpoint(manifest["step"], tensors, manifest["values"], manifest["loss"])
+    return read_checkpoint(path)
 
 
 def _best(paths: list[Path]) -> Path | None:

@@ -1,10 +1,16 @@
-"""Figures of a run as one long CSV table: ``step, name, value``."""
+"""Figures of a run as one long CSV table, ``step, name, value``, and for TensorBoard."""
 
 from __future__ import annotations
 
 import csv
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from medvar_engine.errors import MedvarError
 
 
 class CsvLog:
@@ -24,3 +30,29 @@ class CsvLog:
         """One row a figure."""
         with self.path.open("a", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows([step, name, f"{value:.8g}"] for name, value in figures.items())
+
+
+class TensorBoardLog:
+    """The same figures, and the sample grids, as TensorBoard reads them: ``tensorboard --logdir FOLDER``."""
+
+    def __init__(self, folder: Path, start: int) -> None:
+        try:
+            from torch.utils.tensorboard.writer import SummaryWriter
+        except ImportError as error:
+            raise MedvarError(
+                "tensorboard=true needs TensorBoard, which is not installed: pip install tensorboard"
+            ) from error
+        self._writer: Any = SummaryWriter(str(folder), purge_step=start + 1)
+
+    def write(self, step: int, figures: Mapping[str, float]) -> None:
+        """One curve a figure."""
+        for name, value in figures.items():
+            self._writer.add_scalar(name, value, step)
+        self._writer.flush()
+
+    def show(self, step: int, samples: Path) -> None:
+        """The PNGs of a folder."""
+        for path in sorted(samples.glob("*.png")):
+            with Image.open(path) as picture:
+                self._writer.add_image(path.stem, np.asarray(picture)[None], step)
+        self._writer.flush()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,13 +13,15 @@ from rich.console import Console
 from medvar_engine.data.dataset import SliceDataset
 from medvar_engine.errors import MedvarError
 from medvar_engine.train.config import TrainConfig
-from medvar_engine.train.loop import Stage, pick_device, train
+from medvar_engine.train.loop import train
+from medvar_engine.train.stage import Stage
 from medvar_engine.train.tokenizer_stage import TokenizerStage
 from medvar_engine.train.transformer_stage import TransformerStage
+from medvar_engine.train.world import World, join
 
 
 def run(config: TrainConfig, *, resume: bool = False, console: Console | None = None) -> Path:
-    """Train the tokenizer or the transformer on prepared slices; gives the path of the finished model."""
+    """Train on prepared slices; gives the path of the finished model. Started by ``torchrun``, one of its processes."""
     console = console or Console(stderr=True)
     if config.threads:
         torch.set_num_threads(config.threads)
@@ -27,25 +29,34 @@ def run(config: TrainConfig, *, resume: bool = False, console: Console | None = 
         raise MedvarError(
             f"{config.out} holds the checkpoints of another run. Use --resume, or choose another out folder."
         )
-    device = pick_device(config.device)
     train_set, held_out = SliceDataset(config.data, split="train"), SliceDataset(config.data, split="test")
-    with _alone(config.out):
-        stage: Stage = (
-            TokenizerStage(config, train_set, held_out, device)
-            if config.stage == "tokenizer"
-            else TransformerStage(config, train_set, held_out, device)
-        )
+    with join(config.device) as world, _alone(config.out, world):
+        if not world.leads:
+            console = Console(quiet=True)
+        if config.shard and (config.stage != "transformer" or world.size == 1):
+            raise MedvarError("shard=true is for a transformer trained by several processes, started by torchrun.")
+        stage: Stage = _STAGES[config.stage](config, train_set, held_out, world)
         parameters = sum(p.numel() for p in stage.model.parameters())
+        processes = f" in {world.size} processes" if world.size > 1 else ""
         console.print(
-            f"Training the {config.stage} ({parameters / 1e6:.1f} M parameters) on {device}: "
+            f"Training the {config.stage} ({parameters / 1e6:.1f} M parameters) on {world.device}{processes}: "
             f"{len(train_set)} slices, validated on {len(held_out)} of other patients."
         )
-        return train(config, stage, device, resume=resume, console=console)
+        return train(config, stage, world, resume=resume, console=console)
+
+
+_STAGES: Mapping[str, Callable[[TrainConfig, SliceDataset, SliceDataset, World], Stage]] = {
+    "tokenizer": TokenizerStage,
+    "transformer": TransformerStage,
+}
 
 
 @contextmanager
-def _alone(out: Path) -> Iterator[None]:
+def _alone(out: Path, world: World) -> Iterator[None]:
     """Keep other runs out of the folder. A run that has ended, however it did, keeps nobody out."""
+    if not world.leads:
+        yield
+        return
     try:
         out.mkdir(parents=True, exist_ok=True)
         with FileLock(out / ".lock", timeout=0):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+import operator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -10,17 +13,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from medvar_engine.arrays import FloatArray
 from medvar_engine.data.dataset import SliceDataset
 from medvar_engine.models.files import load_tokenizer, save_tokenizer
 from medvar_engine.models.presets import tokenizer_preset
 from medvar_engine.models.quantizer import Quantized
 from medvar_engine.models.tokenizer import Tokenizer
 from medvar_engine.train.augment import augment
-from medvar_engine.train.batches import BalancedSampler, check_size, spread
-from medvar_engine.train.codebook import CodebookFollower
+from medvar_engine.train.batches import Draw, check_size, draw_of, spread
+from medvar_engine.train.codebook import CodebookFollower, Use
 from medvar_engine.train.config import TrainConfig
 from medvar_engine.train.images import write_grid
 from medvar_engine.train.losses import PatchDiscriminator, adaptive_weight, discriminator_loss, gradient_loss, psnr
+from medvar_engine.train.stage import Batch, Figures
+from medvar_engine.train.world import World
 
 SHOWN = 8  # held-out slices in a sample grid
 
@@ -28,71 +34,83 @@ SHOWN = 8  # held-out slices in a sample grid
 class TokenizerStage:
     """Reconstruction, gradient and codebook losses, restarts of dead codes, and optionally a critic."""
 
-    def __init__(self, config: TrainConfig, train: SliceDataset, held_out: SliceDataset, device: torch.device) -> None:
-        self.config, self.data, self.held_out, self.device = config, train, held_out, device
+    def __init__(self, config: TrainConfig, train: SliceDataset, held_out: SliceDataset, world: World) -> None:
+        self.config, self.held_out, self.world, device = config, held_out, world, world.device
         torch.manual_seed(config.seed)
         self.model: Tokenizer = _start(config).to(device)
+        self.network: nn.Module = self.model
+        if config.compile:
+            self.model.compile()
         check_size(train, self.model.config.image_size)
+        self.batches = ImageBatches(train, draw_of(train.conditions, config, world))
         channels = self.model.config.image_channels
         self.critic = PatchDiscriminator(channels).to(device) if config.adversarial > 0 else None
         self.codebook = CodebookFollower(self.model.quantizer).to(device)
         if config.tokenizer is not None:
             self.codebook.adopt(self.model.quantizer, config.batch_size)
         self.state = {"codebook": self.codebook}
-        self.sampler = BalancedSampler(train.conditions, config.balance)
-        self._seen: tuple[Tensor, Tensor] | None = None  # the last batch, real and made, for the critic
-        self._quantized: Quantized | None = None  # of the last batch, for the codebook
+        self._seen: list[tuple[Tensor, Tensor]] = []  # the parts of this step's batch, real and made, for the critic
+        self._quantized: list[Quantized] = []  # the same parts, for the codebook
 
-    def loss(self, step: int, rng: np.random.Generator) -> tuple[Tensor, dict[str, float]]:
-        """Weighted sum of the losses of one batch."""
-        config = self.config
-        images = self._batch(rng)
-        output, quantized = self.model(images, self._depths(len(images), step))
+    def before_step(self, step: int) -> None:
+        """Forget the last batch."""
+        self._seen, self._quantized = [], []
+
+    def loss(self, batch: Batch, step: int) -> tuple[Tensor, Figures]:
+        """Weighted sum of the losses of one part of a batch."""
+        config, (images,) = self.config, batch
+        if config.augment:
+            images = augment(images)
+        output, quantized = self.network(images, self._depths(len(images), step))
         output = output.float()
         l1, l2 = F.l1_loss(output, images), F.mse_loss(output, images)
         edges = gradient_loss(output, images)
         total = config.l1 * l1 + config.l2 * l2 + config.gradient * edges
-        figures = {
-            "l1": l1.item(),
-            "psnr": psnr(output.detach(), images).mean().item(),
-            "codebook": quantized.loss.item(),
+        figures: Figures = {
+            "l1": l1.detach(),
+            "psnr": psnr(output.detach(), images).mean(),
+            "codebook": quantized.loss.detach(),
         }
-        self._seen = None
         if self.critic and step >= config.adversarial_start * config.steps:
+            self.critic.requires_grad_(False)
             adversarial = -self.critic(output).mean()
             last = self.model.decoder.conv_out.weight
             total = total + config.adversarial * adaptive_weight(total, adversarial, last) * adversarial
-            self._seen = images, output.detach()
-        self._quantized = quantized
+            self._seen.append((images, output.detach()))
+        self._quantized.append(quantized)
         return total + config.codebook * quantized.loss, figures
 
-    def critic_loss(self) -> Tensor | None:
-        """The discriminator's loss on the batch just seen, once it has joined."""
-        if self.critic is None or self._seen is None:
-            return None
-        real, made = self._seen
-        return discriminator_loss(self.critic(real), self.critic(made))
+    def critic_losses(self) -> Iterator[Tensor]:
+        """The discriminator's loss on every part of the batch just seen, once it has joined."""
+        if self.critic is not None:
+            self.critic.requires_grad_(True)
+            for real, made in self._seen:
+                yield discriminator_loss(self.critic(real), self.critic(made))
 
     def after_step(self, step: int) -> None:
         """Move the codebook after the batch just seen, and restart codes that no scale has used for a while."""
-        config, quantizer, quantized = self.config, self.model.quantizer, self._quantized
-        assert quantized is not None
+        config, quantizer = self.config, self.model.quantizer
         if config.decoder_only:
             return
-        self.codebook.follow(quantizer, quantized)
-        if step == 0 and config.tokenizer is None:
-            self.codebook.restart_all(quantizer, quantized)
+        fresh = not self.codebook.started
+        use = functools.reduce(operator.add, (Use.of(quantizer, part) for part in self._quantized))
+        self.codebook.follow(quantizer, use.everywhere(self.world))
+        if fresh:
+            self.codebook.restart_all(quantizer, self._quantized[0])
         elif (step + 1) % config.restart_every == 0 and step < config.restart_until * config.steps:
-            self.codebook.restart_dead(quantizer, quantized)
+            self.codebook.restart_dead(quantizer, self._quantized[0])
+        else:
+            return
+        self.codebook.same_everywhere(quantizer, self.world)
 
-    def validate(self, model: nn.Module, folder: Path) -> dict[str, float]:
+    def validate(self, model: nn.Module, folder: Path | None) -> dict[str, float]:
         """PSNR on held-out patients, overall and by region; codebook usage of every scale."""
         assert isinstance(model, Tokenizer)
         index = spread(len(self.held_out), self.config.validate_slices)
         scores: dict[str, list[float]] = {}
         used = [torch.zeros(model.config.vocabulary, dtype=torch.bool) for _ in model.schedule]
         for part in np.array_split(index, -(-len(index) // self.config.batch_size)):
-            images = torch.from_numpy(self.held_out.batch(part)).to(self.device)
+            images = torch.from_numpy(self.held_out.batch(part)).to(self.world.device)
             tokens = model.encode(images)
             for k, token_map in enumerate(tokens):
                 used[k][token_map.flatten().cpu()] = True
@@ -103,7 +121,8 @@ class TokenizerStage:
         figures |= {name: float(np.mean(values)) for name, values in sorted(scores.items())}
         figures |= {f"codes_used_scale_{k}": float(u.sum()) for k, u in enumerate(used)}
         figures["codes_used"] = float(torch.stack(used).any(0).sum())
-        self._show(model, folder)
+        if folder is not None:
+            self._show(model, folder)
         return figures
 
     def held_out_loss(self, figures: Mapping[str, float]) -> float:
@@ -117,25 +136,33 @@ class TokenizerStage:
 
     def _show(self, model: Tokenizer, folder: Path) -> None:
         """Each row: a held-out slice, then its previews from the coarsest scale to the finest."""
-        images = torch.from_numpy(self.held_out.batch(spread(len(self.held_out), SHOWN))).to(self.device)
+        images = torch.from_numpy(self.held_out.batch(spread(len(self.held_out), SHOWN))).to(self.world.device)
         tokens = model.encode(images)
         previews = [model.decode(model.quantizer.decode(tokens[: k + 1])) for k in range(len(tokens))]
         write_grid(folder / "reconstructions.png", torch.stack([images, *previews], 1).flatten(0, 1), len(previews) + 1)
 
-    def _batch(self, rng: np.random.Generator) -> Tensor:
-        index = self.sampler.draw(self.config.batch_size, rng)
-        images = torch.from_numpy(self.data.batch(index)).to(self.device)
-        return augment(images) if self.config.augment else images
-
     def _depths(self, count: int, step: int) -> Tensor:
         """How many scales of each image the decoder sees; K + 1 is the latent before quantisation."""
         scales, config = len(self.model.schedule), self.config
-        shallow = torch.rand(count, device=self.device) < config.random_depth
-        depths = torch.where(shallow, torch.randint(1, scales + 1, (count,), device=self.device), scales)
+        shallow = torch.rand(count, device=self.world.device) < config.random_depth
+        depths = torch.where(shallow, torch.randint(1, scales + 1, (count,), device=self.world.device), scales)
         if config.tokenizer is not None:  # what is trained already has no need of fading in
             return depths
         fading = 1 - step / max(1, config.continuous * config.steps)
-        return torch.where(torch.rand(count, device=self.device) < fading, scales + 1, depths)
+        return torch.where(torch.rand(count, device=self.world.device) < fading, scales + 1, depths)
+
+
+@dataclass(frozen=True)
+class ImageBatches:
+    """The slices of each part of each step."""
+
+    data: SliceDataset
+    draw: Draw
+
+    def __getitem__(self, key: tuple[int, int]) -> tuple[FloatArray]:
+        """``(B, 1, H, W)``."""
+        index, _ = self.draw(*key)
+        return (self.data.batch(index),)
 
 
 def _start(config: TrainConfig) -> Tokenizer:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,10 +21,13 @@ from medvar_engine.models.files import load_tokenizer, save_transformer
 from medvar_engine.models.presets import transformer_preset
 from medvar_engine.models.sample import sample
 from medvar_engine.models.transformer import Transformer
-from medvar_engine.train.batches import BalancedSampler, check_size, spread
+from medvar_engine.train.batches import Draw, check_size, draw_of, spread
 from medvar_engine.train.config import TrainConfig
+from medvar_engine.train.forcing import corrupted, plain
 from medvar_engine.train.images import write_grid
 from medvar_engine.train.pyramids import Encoding, encoder_of, read_pyramids, write_pyramids
+from medvar_engine.train.stage import Batch, Figures
+from medvar_engine.train.world import World
 
 SHOWN = 6  # samples a cell in a sample grid
 CELLS = 12  # cells in a sample grid
@@ -33,11 +38,11 @@ class TransformerStage:
 
     critic = None
 
-    def __init__(self, config: TrainConfig, train: SliceDataset, held_out: SliceDataset, device: torch.device) -> None:
+    def __init__(self, config: TrainConfig, train: SliceDataset, held_out: SliceDataset, world: World) -> None:
         assert config.tokenizer is not None  # checked by TrainConfig
-        self.config, self.device = config, device
+        self.config, self.device = config, world.device
         self.state: dict[str, nn.Module] = {}
-        self.tokenizer = load_tokenizer(config.tokenizer).to(device).requires_grad_(False)
+        self.tokenizer = load_tokenizer(config.tokenizer).to(self.device).requires_grad_(False)
         check_size(train, self.tokenizer.config.image_size)
         self.schedule = self.tokenizer.schedule
         self.label_space = LabelSpace.of(map(self._asked, train.conditions.kinds))
@@ -45,49 +50,65 @@ class TransformerStage:
         shape = transformer_preset(config.preset, self.tokenizer.config, self.label_space.sizes)
         if config.dropout is not None:
             shape = replace(shape, dropout=config.dropout)
-        self.model: Transformer = Transformer(shape).to(device)
-        variants = config.variants if config.augment else 1
-        self.pyramids = self._pyramids(train, variants)  # (variants, N, L)
-        self.labels = self._labels(train.conditions.kinds)[train.conditions.codes]
-        self.held_out = self._pyramids(held_out, 1)[0]
+        self.model: Transformer = Transformer(shape).to(self.device)
+        self.model.recompute = config.recompute
+        if config.compile:
+            for block in self.model.blocks:  # all alike, so that they are compiled once
+                block.compile()
+        self.network: nn.Module = self.model
+        with world.leader_first():
+            pyramids = self._pyramids(train, config.variants if config.augment else 1)  # (variants, N, L)
+            self.held_out = self._pyramids(held_out, 1)[0]
+        labels = self._labels(train.conditions.kinds)[train.conditions.codes].numpy()
+        self.batches = PyramidBatches(pyramids, labels, draw_of(train.conditions, config, world))
         self.held_out_labels = self._labels(held_out.conditions.kinds)[held_out.conditions.codes]
-        self.sampler = BalancedSampler(train.conditions, config.balance)
         self.cells = sorted({(c.modality, c.region, c.plane) for c in train.conditions.kinds}, key=str)
 
-    def loss(self, step: int, rng: np.random.Generator) -> tuple[Tensor, dict[str, float]]:
-        """Mean cross-entropy over tokens, and that of each scale."""
-        index = self.sampler.draw(self.config.batch_size, rng)
-        variant = rng.integers(len(self.pyramids), size=len(index))
-        scales = len(self.schedule)
-        depth = 3 * scales // 4 if rng.random() < self.config.short else scales
-        tokens = self._tokens(self.pyramids[variant, index])[:depth]
-        labels = self.model.drop_condition(self.labels[torch.from_numpy(index)].to(self.device))
-        losses = self._cross_entropy(self.model, labels, tokens)
-        return losses.mean(), {f"loss_scale_{k}": part.mean().item() for k, part in enumerate(self._scales(losses))}
+    def before_step(self, step: int) -> None:
+        """Nothing to do."""
 
-    def critic_loss(self) -> Tensor | None:
+    def loss(self, batch: Batch, step: int) -> tuple[Tensor, Figures]:
+        """Mean cross-entropy over tokens; that of each scale, and the share of its tokens that are guessed."""
+        flat, labels = batch
+        tokens = flat.split(self.schedule.token_counts, dim=1)
+        scales, config = len(self.schedule), self.config
+        cut = np.random.default_rng((config.seed, step, 1)).random() < config.short
+        depth = 3 * scales // 4 if cut else scales
+        with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
+            if config.corruption:
+                features, targets = corrupted(self.tokenizer.quantizer, tokens, depth, config.corruption)
+            else:
+                features, targets = plain(self.tokenizer.quantizer, tokens, depth)
+        logits = self.network(self.model.drop_condition(labels), features).float()
+        losses = _cross_entropy(logits, targets)
+        total = losses.mean()
+        if config.z_loss:  # as PaLM (arXiv 2204.02311, section 5)
+            total = total + config.z_loss * logits.logsumexp(-1).square().mean()
+        return total, self._by_scale("", losses, logits, targets)
+
+    def critic_losses(self) -> Iterator[Tensor]:
         """There is no critic."""
-        return None
+        return iter(())
 
     def after_step(self, step: int) -> None:
         """Nothing to do."""
 
-    def validate(self, model: nn.Module, folder: Path) -> dict[str, float]:
+    def validate(self, model: nn.Module, folder: Path | None) -> dict[str, float]:
         """Cross-entropy on held-out patients, overall and a scale; samples of every kind of slice as PNG."""
         assert isinstance(model, Transformer)
         index = spread(len(self.held_out), self.config.validate_slices)
-        losses = torch.cat(
-            [
-                self._cross_entropy(
-                    model, self.held_out_labels[part].to(self.device), self._tokens(self.held_out[part])
-                )
-                for part in np.array_split(index, -(-len(index) // self.config.batch_size))
-            ]
-        )
-        figures = {"held_out_loss": losses.mean().item()}
-        figures |= {f"held_out_loss_scale_{k}": part.mean().item() for k, part in enumerate(self._scales(losses))}
+        total: dict[str, float] = {}
+        for part in np.array_split(index, -(-len(index) // self.config.batch_size)):
+            tokens = torch.from_numpy(self.held_out[part].astype(np.int64)).to(self.device)
+            maps = tokens.split(self.schedule.token_counts, dim=1)
+            features, targets = plain(self.tokenizer.quantizer, maps, len(maps))
+            logits = model(self.held_out_labels[part].to(self.device), features).float()
+            losses = _cross_entropy(logits, targets)
+            figures = {"held_out_loss": losses.mean()} | self._by_scale("held_out_", losses, logits, targets)
+            for name, value in figures.items():
+                total[name] = total.get(name, 0.0) + float(value) * len(part) / len(index)
         self._show(model, folder)
-        return figures
+        return total
 
     def held_out_loss(self, figures: Mapping[str, float]) -> float:
         """What is to fall."""
@@ -98,35 +119,27 @@ class TransformerStage:
         assert isinstance(model, Transformer)
         save_transformer(path, model, self.label_space)
 
-    def _show(self, model: Transformer, folder: Path) -> None:
-        """A row a cell: samples of one modality, region and plane."""
+    def _show(self, model: Transformer, folder: Path | None) -> None:
+        """A row a cell: samples of one modality, region and plane. All processes sample, for they share the weights."""
         cells = [self.cells[i] for i in spread(len(self.cells), CELLS)]
         labels = self._labels([Condition(m, r, p) for m, r, p in cells for _ in range(SHOWN)]).to(self.device)
         tokens = sample(model, self.tokenizer.quantizer, labels, top_k=100, seed=self.config.seed)
-        write_grid(folder / "samples.png", self.tokenizer.decode(self.tokenizer.quantizer.decode(tokens)), SHOWN)
+        if folder is not None:
+            write_grid(folder / "samples.png", self.tokenizer.decode(self.tokenizer.quantizer.decode(tokens)), SHOWN)
 
-    def _cross_entropy(self, model: Transformer, labels: Tensor, tokens: tuple[Tensor, ...]) -> Tensor:
-        """``(B, L)``."""
-        with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
-            features = self.tokenizer.quantizer.features(tokens)
-        logits, target = model(labels, features).float(), torch.cat(tokens, 1)
-        return F.cross_entropy(logits.flatten(0, 1), target.flatten(), reduction="none").view(target.shape)
+    def _by_scale(self, prefix: str, losses: Tensor, logits: Tensor, targets: Tensor) -> Figures:
+        """Mean loss and accuracy of each scale that there is, of ``(B, L)`` and ``(B, L, V)``."""
+        right = (logits.detach().argmax(-1) == targets).float()
+        figures: Figures = {}
+        for name, values in (("loss", losses.detach()), ("accuracy", right)):
+            for k, (begin, end) in enumerate(pairwise(self.schedule.offsets)):
+                if end <= values.shape[1]:
+                    figures[f"{prefix}{name}_scale_{k}"] = values[:, begin:end].mean()
+        return figures
 
     def _asked(self, condition: Condition) -> Condition:
         """Only the factors that this model is conditioned on."""
         return Condition(**{n: v for n, v in condition.to_dict().items() if n in self.config.factors})
-
-    def _scales(self, losses: Tensor) -> tuple[Tensor, ...]:
-        counts = [
-            n
-            for n, end in zip(self.schedule.token_counts, self.schedule.offsets[1:], strict=True)
-            if end <= losses.shape[1]
-        ]
-        return losses.detach().split(counts, dim=1)
-
-    def _tokens(self, pyramids: npt.NDArray[np.uint16]) -> tuple[Tensor, ...]:
-        flat = torch.from_numpy(pyramids.astype(np.int64)).to(self.device)
-        return flat.split(self.schedule.token_counts, dim=1)
 
     def _labels(self, conditions: list[Condition] | tuple[Condition, ...]) -> Tensor:
         """``(N, F)``; a held-out label that training never saw is the unconditional one."""
@@ -152,3 +165,35 @@ class TransformerStage:
             str(self.device),
         )
         return write_pyramids(config.out, encoding)
+
+
+def _cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    """``(B, L, V)`` and ``(B, L)`` → ``(B, L)``."""
+    return F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none").view(targets.shape)
+
+
+@dataclass(frozen=True)
+class PyramidBatches:
+    """Tokens and labels of each part of each step: one of the variants of every slice that is drawn."""
+
+    pyramids: npt.NDArray[np.uint16]  # (variants, N, L)
+    labels: npt.NDArray[np.int64]  # (N, F)
+    draw: Draw
+
+    def __getitem__(self, key: tuple[int, int]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """``(B, L)`` and ``(B, F)``."""
+        index, rng = self.draw(*key)
+        variant = rng.integers(len(self.pyramids), size=self.draw.batch_size)[self.draw.share(key[1])]
+        return self.pyramids[variant, index].astype(np.int64), self.labels[index]
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A memory map would be pickled with its contents; a worker process opens the file again.
+        name = getattr(self.pyramids, "filename", None)
+        kept = self.pyramids if name is None else (name, len(self.pyramids))
+        return {"pyramids": kept, "labels": self.labels, "draw": self.draw}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        if isinstance(state["pyramids"], tuple):
+            name, variants = state["pyramids"]
+            state["pyramids"] = np.load(name, mmap_mode="r", allow_pickle=False)[:variants]
+        self.__dict__.update(state)

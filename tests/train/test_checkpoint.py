@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -9,19 +10,33 @@ import torch
 from torch import nn
 
 from medvar_engine.errors import MedvarError
+from medvar_engine.models.files import read_tensors, write_tensors
 from medvar_engine.train.checkpoint import (
     Checkpoint,
     best_checkpoint,
     newest_checkpoint,
-    optimizer_tensors,
     remove_unfinished,
-    restore_optimizer,
     save_checkpoint,
 )
+from medvar_engine.train.optimise import optimizer_tensors, restore_optimizer
+from medvar_engine.train.world import World
+
+HERE = World(torch.device("cpu"))
 
 
-def checkpoint(step: int, loss: float | None = None) -> Checkpoint:
-    return Checkpoint(step, {"model": {"w": torch.full((3, 2), float(step))}}, {"seed": 1}, loss)
+def save(folder: Path, step: int, loss: float | None = None, *, keep: int, weight: float | None = None) -> Path:
+    def write(into: Path) -> None:
+        write_tensors(into / "model.safetensors", {"w": torch.full((3, 2), step if weight is None else weight)})
+
+    return save_checkpoint(folder, step, write, {"seed": 1}, loss, keep=keep, world=HERE)
+
+
+def newest(folder: Path, tell: Callable[[str], object]) -> Checkpoint | None:
+    return newest_checkpoint(folder, HERE, tell)
+
+
+def weight_of(found: Checkpoint) -> torch.Tensor:
+    return read_tensors(found.path / "model.safetensors")[0]["w"]
 
 
 def steps(folder: Path) -> list[str]:
@@ -31,20 +46,20 @@ def steps(folder: Path) -> list[str]:
 def test_the_newest_is_found_again(tmp_path: Path) -> None:
     """A resumed run would start from the wrong step, or from nothing."""
     for step in (3, 12, 100):
-        save_checkpoint(tmp_path, checkpoint(step), keep=2)
+        save(tmp_path, step, keep=2)
     assert steps(tmp_path) == ["step-00000012", "step-00000100"]
-    found = newest_checkpoint(tmp_path, pytest.fail)
+    found = newest(tmp_path, pytest.fail)
     assert found is not None
     assert (found.step, found.values["seed"]) == (100, 1)
-    assert torch.equal(found.tensors["model"]["w"], torch.full((3, 2), 100.0))
-    assert newest_checkpoint(tmp_path / "none", pytest.fail) is None
+    assert torch.equal(weight_of(found), torch.full((3, 2), 100.0))
+    assert newest(tmp_path / "none", pytest.fail) is None
 
 
 @pytest.mark.parametrize("damage", ["flip", "cut", "no tensors", "no manifest", "bad manifest", "other manifest"])
 def test_a_damaged_one_is_skipped_and_told_of(tmp_path: Path, damage: str) -> None:
     """One bad sector would end a week's run, or go on from garbage."""
-    save_checkpoint(tmp_path, checkpoint(1), keep=2)
-    folder = save_checkpoint(tmp_path, checkpoint(2), keep=2)
+    save(tmp_path, 1, keep=2)
+    folder = save(tmp_path, 2, keep=2)
     tensors, manifest = folder / "model.safetensors", folder / "manifest.json"
     content = bytearray(tensors.read_bytes())
     match damage:
@@ -62,7 +77,7 @@ def test_a_damaged_one_is_skipped_and_told_of(tmp_path: Path, damage: str) -> No
         case "other manifest":
             manifest.write_text("[]")
     told: list[str] = []
-    found = newest_checkpoint(tmp_path, told.append)
+    found = newest(tmp_path, told.append)
     assert found is not None
     assert found.step == 1
     assert len(told) == 1
@@ -71,7 +86,7 @@ def test_a_damaged_one_is_skipped_and_told_of(tmp_path: Path, damage: str) -> No
 
 def test_a_full_disk_keeps_the_earlier_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The run could not be resumed after room was made."""
-    save_checkpoint(tmp_path, checkpoint(1), keep=1)
+    save(tmp_path, 1, keep=1)
 
     def full(_: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -79,29 +94,29 @@ def test_a_full_disk_keeps_the_earlier_one(tmp_path: Path, monkeypatch: pytest.M
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", full)
         with pytest.raises(MedvarError, match=r"No space left.*--resume"):
-            save_checkpoint(tmp_path, checkpoint(2), keep=1)
+            save(tmp_path, 2, keep=1)
     assert steps(tmp_path) == ["step-00000001"]
-    save_checkpoint(tmp_path, checkpoint(2), keep=1)
+    save(tmp_path, 2, keep=1)
     assert steps(tmp_path) == ["step-00000002"]
 
 
 def test_a_run_that_begins_again_is_not_lost_to_damaged_ones(tmp_path: Path) -> None:
     """After a damaged disk, each new checkpoint would be dropped at once, for the damaged ones bear higher numbers."""
     for step in (50, 60):
-        (save_checkpoint(tmp_path, checkpoint(step), keep=2) / "manifest.json").unlink()
-    save_checkpoint(tmp_path, checkpoint(10), keep=2)
-    found = newest_checkpoint(tmp_path, lambda _: None)
+        (save(tmp_path, step, keep=2) / "manifest.json").unlink()
+    save(tmp_path, 10, keep=2)
+    found = newest(tmp_path, lambda _: None)
     assert found is not None
     assert found.step == 10
 
 
 def test_saving_a_step_again_replaces_it(tmp_path: Path) -> None:
     """Resuming from an older checkpoint would fail when it comes to one that exists."""
-    save_checkpoint(tmp_path, checkpoint(1), keep=2)
-    save_checkpoint(tmp_path, Checkpoint(1, {"model": {"w": torch.zeros(1)}}, {}), keep=2)
-    found = newest_checkpoint(tmp_path, pytest.fail)
+    save(tmp_path, 1, keep=2)
+    save(tmp_path, 1, keep=2, weight=7.0)
+    found = newest(tmp_path, pytest.fail)
     assert found is not None
-    assert torch.equal(found.tensors["model"]["w"], torch.zeros(1))
+    assert torch.equal(weight_of(found), torch.full((3, 2), 7.0))
 
 
 def test_an_optimizer_goes_on_where_it_was(tmp_path: Path) -> None:
@@ -117,11 +132,9 @@ def test_an_optimizer_goes_on_where_it_was(tmp_path: Path) -> None:
 
     for _ in range(3):
         step(0)
-    save_checkpoint(tmp_path, Checkpoint(3, {"optimizer": optimizer_tensors(optimizers[0])}, {}), keep=1)
-    found = newest_checkpoint(tmp_path, pytest.fail)
-    assert found is not None
+    write_tensors(tmp_path / "optimizer.safetensors", optimizer_tensors(optimizers[0]))
     models[1].load_state_dict(models[0].state_dict())
-    restore_optimizer(optimizers[1], found.tensors["optimizer"])
+    restore_optimizer(optimizers[1], read_tensors(tmp_path / "optimizer.safetensors")[0])
     for index in (0, 1):
         step(index)
     assert torch.equal(models[0].weight, models[1].weight)
@@ -131,16 +144,16 @@ def test_the_best_is_kept_beside_the_newest(tmp_path: Path) -> None:
     """A run that begins to memorise would have thrown away the model that knew strangers best."""
     assert best_checkpoint(tmp_path) is None
     for step, loss in ((1, 3.0), (2, 1.0), (3, None), (4, 2.0), (5, float("nan")), (6, None)):
-        save_checkpoint(tmp_path, checkpoint(step, loss), keep=2)
+        save(tmp_path, step, loss, keep=2)
     assert steps(tmp_path) == ["step-00000002", "step-00000005", "step-00000006"]
     assert best_checkpoint(tmp_path) == tmp_path / "step-00000002"
-    save_checkpoint(tmp_path, checkpoint(7, 0.5), keep=2)
+    save(tmp_path, 7, 0.5, keep=2)
     assert steps(tmp_path) == ["step-00000006", "step-00000007"]
 
 
 def test_what_a_killed_run_left_is_removed(tmp_path: Path) -> None:
     """Every kill while a checkpoint is written would cost its size in disk for good."""
-    kept = save_checkpoint(tmp_path, checkpoint(1), keep=2)
+    kept = save(tmp_path, 1, keep=2)
     (tmp_path / ".step-00000002.123.tmp").mkdir()
     (tmp_path / ".step-00000002.123.tmp" / "model.safetensors").write_bytes(b"half")
     remove_unfinished(tmp_path)

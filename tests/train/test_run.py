@@ -20,11 +20,12 @@ from torch import Tensor
 from medvar_engine.data.dataset import SliceDataset
 from medvar_engine.errors import MedvarError
 from medvar_engine.models.files import load_tokenizer, load_transformer, read_tensors
-from medvar_engine.train import loop
 from medvar_engine.train.batches import BalancedSampler, spread
 from medvar_engine.train.config import TrainConfig
 from medvar_engine.train.log import CsvLog
+from medvar_engine.train.optimise import learning_rate
 from medvar_engine.train.run import run
+from medvar_engine.train.stage import Batch, Figures
 from medvar_engine.train.stopping import StoppedEarly
 from medvar_engine.train.tokenizer_stage import TokenizerStage
 from medvar_engine.train.transformer_stage import TransformerStage
@@ -34,15 +35,21 @@ MakeConfig = Callable[..., TrainConfig]
 KINDS: dict[str, dict[str, object]] = {
     "tokenizer": {},
     "adversarial": {"adversarial": 0.5, "adversarial_start": 0.3},
+    "accumulated": {"accumulate": 2},
     "transformer": {"stage": "transformer", "dropout": 0.1},
+    "corrupted": {"stage": "transformer", "corruption": 0.3, "z_loss": 1e-4, "recompute": True},
 }
 
 
 def log_of(config: TrainConfig) -> dict[tuple[int, str], float]:
-    """(step, name) → value, without the speed."""
+    """(step, name) → value, without speed and memory."""
     with (config.out / "log.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    return {(int(r["step"]), r["name"]): float(r["value"]) for r in rows if r["name"] != "images_per_second"}
+    return {
+        (int(r["step"]), r["name"]): float(r["value"])
+        for r in rows
+        if r["name"] not in ("images_per_second", "memory_gb")
+    }
 
 
 def interrupt_at(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -50,10 +57,10 @@ def interrupt_at(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
     for stage in (TokenizerStage, TransformerStage):
         original = stage.loss
 
-        def loss(self: object, now: int, rng: np.random.Generator, original: Callable = original) -> object:
+        def loss(self: object, batch: Batch, now: int, original: Callable = original) -> object:
             if now == step:
                 raise KeyboardInterrupt
-            return original(self, now, rng)
+            return original(self, batch, now)
 
         monkeypatch.setattr(stage, "loss", loss)
 
@@ -90,10 +97,10 @@ def test_a_run_that_is_told_to_stop_saves_first(
     expected = run(whole, console=console)
     original = TokenizerStage.loss
 
-    def loss(self: TokenizerStage, step: int, rng: np.random.Generator) -> object:
+    def loss(self: TokenizerStage, batch: Batch, step: int) -> object:
         if step == 2:
             os.kill(os.getpid(), getattr(signal, number))
-        return original(self, step, rng)
+        return original(self, batch, step)
 
     with monkeypatch.context() as patch:
         patch.setattr(TokenizerStage, "loss", loss)
@@ -235,8 +242,8 @@ def test_a_bad_step_is_skipped_and_many_end_the_run(
     loss = TokenizerStage.loss
     bad: set[int] = {2}
 
-    def sometimes(self: TokenizerStage, step: int, rng: np.random.Generator) -> tuple[Tensor, dict[str, float]]:
-        value, figures = loss(self, step, rng)
+    def sometimes(self: TokenizerStage, batch: Batch, step: int) -> tuple[Tensor, Figures]:
+        value, figures = loss(self, batch, step)
         return (value * float("nan") if step in bad else value), figures
 
     monkeypatch.setattr(TokenizerStage, "loss", sometimes)
@@ -296,12 +303,12 @@ def test_pyramids_are_encoded_once(make_config: MakeConfig, console: Console, mo
 def test_learning_rate_rises_and_falls(make_config: MakeConfig) -> None:
     """The first steps would blow the weights up, or the last ones keep jumping about."""
     config = make_config(steps=100, warmup=10, learning_rate=1.0, final_learning_rate=0.1)
-    rates = [loop.learning_rate(config, step) for step in range(100)]
+    rates = [learning_rate(config, step) for step in range(100)]
     assert rates[:10] == pytest.approx([(step + 1) / 10 for step in range(10)])
     assert all(b <= a for a, b in pairwise(rates[9:]))
     assert rates[55] == pytest.approx(0.55, abs=0.02)
     assert rates[-1] == pytest.approx(0.1, abs=0.01)
-    assert loop.learning_rate(make_config(warmup=0), 0) == make_config().learning_rate
+    assert learning_rate(make_config(warmup=0), 0) == make_config().learning_rate
 
 
 def test_rare_kinds_of_slice_are_drawn_as_asked(slices: Path) -> None:
@@ -338,3 +345,35 @@ def test_a_trained_tokenizer_can_be_gone_on_with(make_config: MakeConfig, tmp_pa
     second = run(make_config(out=tmp_path / "second", tokenizer=first, steps=1), console=console)
     codes = [load_tokenizer(path).quantizer.codebook.weight for path in (first, second)]
     assert float((codes[0] - codes[1]).norm() / codes[0].norm()) < 0.2
+
+
+def test_patience_ends_a_run_that_begins_to_memorise(
+    make_config: MakeConfig, console: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fine-tuning on few people would go on past its best, and the best model would not be the one that is kept."""
+    figures = iter([3.0, 1.0, 2.0, 2.0, 0.5])
+    monkeypatch.setattr(TokenizerStage, "held_out_loss", lambda *_: next(figures))
+    config = make_config(steps=50, validate_every=2, patience=2)
+    path = run(config, console=console)
+    log = log_of(config)
+    assert max(step for step, _ in log) == 8
+    best, _ = read_tensors(config.out / "checkpoints" / "step-00000004" / "average.safetensors")
+    final, _ = read_tensors(path)
+    assert all(torch.equal(best[name], final[name]) for name in final)
+    run(config, resume=True, console=console)  # is at its end
+    assert log_of(config) == log
+
+
+def test_a_batch_in_parts_is_the_whole_batch(make_config: MakeConfig, tmp_path: Path, console: Console) -> None:
+    """Less memory would mean another model."""
+    tokenizer = make_config(stage="transformer").tokenizer
+    without_noise = {"decoder_only": True, "tokenizer": tokenizer, "augment": False, "random_depth": 0.0}
+    logs = []
+    for accumulate in (1, 2, 4):
+        config = make_config(out=tmp_path / str(accumulate), accumulate=accumulate, batch_size=4, **without_noise)
+        run(config, console=console)
+        logs.append({key: value for key, value in log_of(config).items() if key[1] != "psnr"})  # no mean of means
+    assert logs[1] == pytest.approx(logs[0], rel=1e-4)
+    assert logs[2] == pytest.approx(logs[0], rel=1e-4)
+    with pytest.raises(MedvarError, match="multiple of 3"):
+        run(make_config(accumulate=3, batch_size=4, out=tmp_path / "odd"), console=console)

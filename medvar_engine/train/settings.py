@@ -1,0 +1,100 @@
+"""The settings of a training run, by what they are about. `TrainConfig` is all of them together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+StageName = Literal["tokenizer", "transformer", "preview"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSettings:
+    """What is trained, how long and how fast."""
+
+    stage: StageName
+    data: Path  # folder written by `medvar prepare`
+    out: Path  # folder of this run: checkpoints, logs, samples
+    preset: str = "demo"
+    tokenizer: Path | None = (
+        None  # trained tokenizer (.safetensors); stage tokenizer may go on with one, others need it
+    )
+
+    steps: int = 10_000
+    batch_size: int = 32  # slices a step, of all processes together
+    accumulate: int = 1  # parts of a process's share of the batch that go through the network one after the other
+    learning_rate: float = 5e-4
+    warmup: int = 200  # steps of linear warm-up; a cosine follows
+    final_learning_rate: float = 0.05  # as a share of learning_rate
+    weight_decay: float = 0.05
+    beta2: float = 0.95  # of AdamW; beta1 is 0.9
+    clip: float = 2.0  # largest norm of the gradient
+    ema: float = 0.999  # decay of the averaged weights that are validated, sampled and exported
+    patience: int | None = None  # validations without a better held-out figure that end the run; None runs all steps
+    seed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class MachineSettings:
+    """Where it runs. What is learned does not depend on it, but for rounding."""
+
+    device: str = "auto"  # cpu, cuda, cuda:1 …; auto takes CUDA when there
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: bfloat16 where the hardware has it
+    threads: int | None = None  # of the CPU; None leaves torch's choice
+    workers: int = 0  # processes that read the next batches meanwhile; 0 reads them in between
+    shard: bool = False  # several processes: spread weights and optimiser over them (FSDP2) in place of copies (DDP)
+    compile: bool = False  # torch.compile: minutes at the start, faster steps
+    recompute: bool = False  # activations of the transformer's blocks anew in the backward pass: less memory, more time
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeptSettings:
+    """What is shown and kept."""
+
+    log_every: int = 20
+    validate_every: int = 500
+    validate_slices: int = 256  # held-out slices looked at, spread evenly
+    save_every: int | None = None  # steps between checkpoints; None is validate_every
+    keep: int = 2  # newest checkpoints kept, and beside them the best
+    tensorboard: bool = False  # also write figures and samples for TensorBoard
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSettings:
+    """Which slices a batch holds, and how they are changed."""
+
+    augment: bool = True
+    balance: float = 0.5  # 0: every slice alike; 1: every modality × region × plane alike
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenizerSettings:
+    """Stage ``tokenizer``; its losses are weights."""
+
+    l1: float = 1.0
+    l2: float = 1.0
+    gradient: float = 1.0
+    codebook: float = 1.0
+    adversarial: float = 0.0  # of the patch discriminator; 0 switches it off
+    adversarial_start: float = 0.5  # share of the run after which it joins
+    random_depth: float = 0.1  # share of images decoded from their first few scales only
+    decoder_only: bool = False  # improve the decoder of a trained tokenizer; tokens, and so transformers, stay valid
+    continuous: float = 0.15  # share of the run over which quantisation is faded in
+    restart_every: int = 50  # steps between restarts of dead codes
+    restart_until: float = 0.7  # share of the run after which no code is restarted
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransformerSettings:
+    """Stage ``transformer``."""
+
+    factors: tuple[str, ...] = ("modality", "region", "plane")  # what the transformer is conditioned on
+    short: float = 0.0  # share of steps that leave out the finest quarter of the scales, which cost most
+    dropout: float | None = None  # None is the preset's
+    variants: int = 4  # augmented copies of each slice that are encoded once
+    pyramids: Path | None = None  # folder written by `medvar encode`; None encodes at the start, into out
+    corruption: float = 0.0  # largest share of a scale's tokens that are replaced at random, for finer ones to mend
+    z_loss: float = 0.0  # weight of the squared log of the softmax's sum, which keeps logits small
+    init: Path | None = None  # trained transformer (.safetensors) to go on with
+    lora_rank: int = 0  # with init: learn low-rank changes of its weights only; 0 learns all of them

@@ -1,0 +1,98 @@
+"""The processes that train together: this one alone, or as many as ``torchrun`` started, on one machine or many."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as distributed
+from torch import Tensor, nn
+
+from medvar_engine.errors import MedvarError
+from medvar_engine.train.device import pick_device
+
+
+@dataclass(frozen=True)
+class World:
+    """This process among the others; every process calls the same methods in the same order."""
+
+    device: torch.device
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process writes files and speaks."""
+        return self.rank == 0
+
+    def add(self, tensor: Tensor) -> Tensor:
+        """Sum over all processes, in place."""
+        if self.size > 1:
+            distributed.all_reduce(tensor)
+        return tensor
+
+    def take_from_leader(self, tensor: Tensor) -> Tensor:
+        """What the leader's tensor holds, in place."""
+        if self.size > 1:
+            distributed.broadcast(tensor, src=0)
+        return tensor
+
+    def any(self, *flags: bool) -> list[bool]:
+        """Which flags are set in any process."""
+        total = self.add(torch.tensor(flags, dtype=torch.float32, device=self.device))
+        return [flag > 0 for flag in total.tolist()]
+
+    def mean(self, figures: Mapping[str, Tensor | float]) -> dict[str, float]:
+        """Mean over all processes, which have figures of the same names."""
+        if not figures:
+            return {}
+        values = torch.stack([torch.as_tensor(v, dtype=torch.float64, device=self.device) for v in figures.values()])
+        return dict(zip(figures, (self.add(values) / self.size).tolist(), strict=True))
+
+    def average_gradients(self, module: nn.Module) -> None:
+        """For a small module that is trained without a wrapper."""
+        for parameter in module.parameters() if self.size > 1 else ():
+            if parameter.grad is not None:
+                self.add(parameter.grad).div_(self.size)
+
+    def wait(self) -> None:
+        """Until every process is here."""
+        if self.size > 1:
+            distributed.barrier()
+
+    @contextmanager
+    def leader_first(self) -> Iterator[None]:
+        """The leader goes through the block before the others: what it writes there, they find."""
+        if not self.leads:
+            self.wait()
+        yield
+        if self.leads:
+            self.wait()
+
+
+@contextmanager
+def join(device: str) -> Iterator[World]:
+    """The processes that ``torchrun`` started, by the variables that it sets; without them this process alone.
+
+    Raises `MedvarError` when there is no such device.
+    """
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1:
+        yield World(pick_device(device))
+        return
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    here = pick_device(f"cuda:{os.environ['LOCAL_RANK']}" if device == "cuda" else device)
+    if here.type == "cuda":
+        torch.cuda.set_device(here)
+    try:
+        distributed.init_process_group("nccl" if here.type == "cuda" else "gloo")
+    except (RuntimeError, ValueError) as error:
+        raise MedvarError(f"The {size} processes of this run cannot reach each other: {error}") from error
+    try:
+        yield World(here, distributed.get_rank(), size)
+    finally:
+        distributed.destroy_process_group()

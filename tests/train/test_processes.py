@@ -1,0 +1,93 @@
+"""Runs of several processes: workers that read, and copies or shares of a model that learn together."""
+
+from __future__ import annotations
+
+import csv
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from medvar_engine.models.files import load_transformer
+from medvar_engine.train.config import TrainConfig, config_to_dict
+from medvar_engine.train.run import run
+
+MakeConfig = Callable[..., TrainConfig]
+
+
+def log_of(config: TrainConfig) -> dict[tuple[int, str], float]:
+    """(step, name) → value, without speed and memory."""
+    with (config.out / "log.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    return {(int(r["step"]), r["name"]): float(r["value"]) for r in rows if r["name"][:6] not in ("images", "memory")}
+
+
+def torchrun(config: TrainConfig, *options: str, processes: int = 2) -> str:
+    """Train as a user of several GPUs would, on the CPU; gives what was said."""
+    settings = [f"{name}={_yaml(value)}" for name, value in config_to_dict(config).items() if value is not None]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    program = Path(__file__).with_name("tiny_train.py")
+    done = subprocess.run(
+        [*launcher, str(program), *settings, *options],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"COLUMNS": "500"},
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stderr
+
+
+def _yaml(value: object) -> str:
+    return f"[{', '.join(value)}]" if isinstance(value, tuple | list) else str(value)
+
+
+@pytest.mark.parametrize("stage", ["tokenizer", "transformer"])
+def test_reading_ahead_changes_nothing(
+    make_config: MakeConfig, tmp_path: Path, console: Console, monkeypatch: pytest.MonkeyPatch, stage: str
+) -> None:
+    """A run that is resumed on a machine with more cores, or fewer, would not be the run that was stopped."""
+    changes = {"stage": stage, "steps": 4, "validate_every": 2}
+    alone, stopped = (make_config(out=tmp_path / name, **changes) for name in ("alone", "stopped"))
+    expected = run(alone, console=console)
+    ahead = make_config(out=stopped.out, workers=2, **changes)
+    run(ahead, console=console)
+    assert log_of(ahead) == log_of(alone)
+    for latest in (ahead.out / "checkpoints" / "step-00000004", ahead.out / f"{stage}.safetensors"):
+        shutil.rmtree(latest) if latest.is_dir() else latest.unlink()
+    found = run(ahead, resume=True, console=console)  # from step 2
+    assert found.read_bytes() == expected.read_bytes()
+    assert log_of(ahead) == log_of(alone)
+
+
+SETTINGS = {
+    "tokenizer": {"adversarial": 0.5, "adversarial_start": 0.3, "batch_size": 4},
+    "transformer": {"stage": "transformer", "dropout": 0.1, "corruption": 0.2, "batch_size": 4},
+    "sharded": {"stage": "transformer", "dropout": 0.1, "batch_size": 4, "shard": True},
+}
+
+
+@pytest.mark.parametrize("kind", SETTINGS)
+def test_two_processes_learn_what_one_learns(
+    make_config: MakeConfig, tmp_path: Path, console: Console, kind: str
+) -> None:
+    """A recipe that was tried on one GPU would train another model on eight, and nobody would know why."""
+    one = make_config(out=tmp_path / "one", accumulate=2, **(SETTINGS[kind] | {"shard": False}))
+    two = make_config(out=tmp_path / "two", **SETTINGS[kind])
+    run(one, console=console)
+    torchrun(two)
+    assert log_of(two) == pytest.approx(log_of(one), rel=2e-3, abs=2e-4)
+    assert {name for step, name in log_of(two) if step == 6} >= {"loss", "gradient_norm"}
+    if kind != "sharded":
+        return
+    whole = (two.out / "transformer.safetensors").read_bytes()
+    shutil.rmtree(two.out / "checkpoints" / "step-00000006")
+    assert "Resumed at step 3" in torchrun(two, "--resume")
+    assert (two.out / "transformer.safetensors").read_bytes() == whole
+    load_transformer(two.out / "transformer.safetensors")  # whole, not one process's share
+    kept = {path.suffix for path in (two.out / "checkpoints" / "step-00000006").iterdir()}
+    assert kept == {".safetensors", ".json"}  # nothing that runs code when it is read
