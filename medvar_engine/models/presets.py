@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from medvar_engine.errors import MedvarError
 from medvar_engine.models.tokenizer import TokenizerConfig
 from medvar_engine.models.transformer import TransformerConfig
 
 VAR_SCHEDULE = (1, 2, 3, 4, 5, 6, 8, 10, 13, 16)  # 680 tokens
+_SCHEDULES = {  # by the side of the latent; those of 16 and 32 are VAR's for 256 and 512 pixels
+    8: (1, 2, 3, 4, 5, 6, 8),
+    14: (1, 2, 3, 4, 5, 6, 8, 10, 12, 14),
+    16: VAR_SCHEDULE,
+    28: (1, 2, 3, 4, 6, 8, 11, 15, 21, 28),
+    32: (1, 2, 3, 4, 6, 9, 13, 18, 24, 32),
+}
 _DEMO_SCHEDULE = (1, 2, 4, 6, 8, 10, 13, 16)  # 646 tokens
 
 TOKENIZERS: dict[str, TokenizerConfig] = {
@@ -44,10 +53,21 @@ _DEPTHS = {"d16": 16, "d20": 20, "d24": 24, "d30": 30}
 PRESETS = ("demo", "small", *_DEPTHS)
 
 
-def tokenizer_preset(name: str) -> TokenizerConfig:
-    """The tokenizer of a preset; ``d16``…``d30`` share VAR's."""
+def tokenizer_preset(name: str, image_size: int | None = None) -> TokenizerConfig:
+    """The tokenizer of a preset; ``d16``…``d30`` share VAR's.
+
+    ``image_size`` in pixels, when it is not the preset's own, brings a schedule that suits the latent's side. Raises
+    `MedvarError` for an unknown preset, or a size that it cannot have.
+    """
     _check(name)
-    return TOKENIZERS["var" if name in _DEPTHS else name]
+    preset = TOKENIZERS["var" if name in _DEPTHS else name]
+    if image_size in (None, preset.image_size):
+        return preset
+    factor = preset.image_size // preset.schedule[-1]
+    if image_size % factor or image_size // factor not in _SCHEDULES:
+        sizes = ", ".join(str(side * factor) for side in _SCHEDULES)
+        raise MedvarError(f"The preset {name} is made for images of {sizes} pixels a side, not {image_size}.")
+    return replace(preset, image_size=image_size, schedule=_SCHEDULES[image_size // factor])
 
 
 def transformer_preset(name: str, tokenizer: TokenizerConfig, labels: tuple[int, ...]) -> TransformerConfig:

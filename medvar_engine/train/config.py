@@ -41,6 +41,8 @@ class TrainConfig(RunSettings, MachineSettings, KeptSettings, DataSettings, Toke
             raise MedvarError(f"Stage {self.stage} needs a trained tokenizer: set tokenizer=PATH of its .safetensors.")
         if self.decoder_only and (self.stage != "tokenizer" or self.tokenizer is None):
             raise MedvarError("decoder_only goes on with a trained tokenizer: set stage=tokenizer and tokenizer=PATH.")
+        if self.perceptual and self.feature_network is None:
+            raise MedvarError("perceptual needs a feature network: set feature_network=PATH of its .safetensors.")
         if self.lora_rank and self.init is None:
             raise MedvarError("lora_rank changes a trained transformer: set init=PATH of its .safetensors.")
         if unknown := sorted(set(self.factors) - set(FACTORS)):

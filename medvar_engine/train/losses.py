@@ -1,4 +1,4 @@
-"""Losses of the tokenizer: reconstruction, gradients, and an optional patch discriminator."""
+"""Losses of the tokenizer beside L1 and L2, its optional patch discriminator, and how like two images are."""
 
 from __future__ import annotations
 
@@ -18,10 +18,38 @@ def gradient_loss(output: Tensor, target: Tensor, levels: int = 2) -> Tensor:
     return total / levels
 
 
+def frequency_loss(output: Tensor, target: Tensor) -> Tensor:
+    """Mean absolute error of the Fourier coefficients of ``(B, C, H, W)``: fine texture counts as much as broad shapes.
+
+    Focal frequency loss (arXiv 2012.12821) without its weights.
+    """
+    difference = torch.fft.rfft2((output - target).float(), norm="ortho")
+    return torch.view_as_real(difference).abs().mean()
+
+
 def psnr(output: Tensor, target: Tensor) -> Tensor:
     """Peak signal-to-noise ratio in dB of each image ``(B, C, H, W)`` in [-1, 1] → ``(B,)``."""
     error = (output - target).square().flatten(1).mean(1).clamp(min=1e-10)
     return 10 * torch.log10(4 / error)
+
+
+def ssim(output: Tensor, target: Tensor) -> Tensor:
+    """Structural similarity (Wang 2004) of each image ``(B, 1, H, W)`` in [-1, 1] → ``(B,)``.
+
+    With its Gaussian window of 11 pixels and σ 1.5, where that lies within the image.
+    """
+    at = torch.arange(-5.0, 6.0, device=output.device)
+    line = (-at.square() / (2 * 1.5**2)).exp()
+    window = torch.outer(line / line.sum(), line / line.sum())[None, None]
+
+    def mean(x: Tensor) -> Tensor:
+        return F.conv2d(x, window)
+
+    x, y, c1, c2 = output.float(), target.float(), (0.01 * 2) ** 2, (0.03 * 2) ** 2
+    mx, my = mean(x), mean(y)
+    xx, yy, xy = mean(x * x) - mx * mx, mean(y * y) - my * my, mean(x * y) - mx * my
+    alike = (2 * mx * my + c1) * (2 * xy + c2) / ((mx * mx + my * my + c1) * (xx + yy + c2))
+    return alike.flatten(1).mean(1)
 
 
 class PatchDiscriminator(nn.Module):

@@ -29,6 +29,7 @@ from medvar_engine.data.shards.files import flush_to_disk, replace_file, sha256,
 from medvar_engine.errors import MedvarError
 from medvar_engine.jobs import run
 from medvar_engine.models.files import load_tokenizer
+from medvar_engine.models.gray import as_gray
 from medvar_engine.models.tokenizer import Tokenizer
 from medvar_engine.train.augment import augment
 
@@ -147,7 +148,7 @@ def read_pyramids(folder: Path, data: SliceDataset, tokenizer: Path, variants: i
 @functools.lru_cache(maxsize=1)
 def tokenizer_encoder(path: Path, digest: str, device: str) -> Encode:
     """A trained tokenizer (.safetensors) of that sha256, kept for the next unit of work in this process."""
-    return encoder_of(load_tokenizer(path).to(device))
+    return encoder_of(as_gray(load_tokenizer(path)).to(device))
 
 
 def encoder_of(tokenizer: Tokenizer) -> Encode:

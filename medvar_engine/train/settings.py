@@ -72,9 +72,14 @@ class DataSettings:
 class TokenizerSettings:
     """Stage ``tokenizer``; its losses are weights."""
 
+    image_size: int | None = None  # pixels of a side; None is the preset's
     l1: float = 1.0
     l2: float = 1.0
     gradient: float = 1.0
+    frequency: float = 0.0
+    perceptual: float = 0.0  # needs feature_network
+    feature_network: Path | None = None  # a VGG's convolutions (.safetensors); also measures the held-out slices
+    codebook_learning: Literal["average", "gradient"] = "average"  # codes follow what chose them, or the loss
     codebook: float = 1.0
     adversarial: float = 0.0  # of the patch discriminator; 0 switches it off
     adversarial_start: float = 0.5  # share of the run after which it joins

@@ -15,7 +15,9 @@ from torch import Tensor, nn
 
 from medvar_engine.arrays import FloatArray
 from medvar_engine.data.dataset import SliceDataset
+from medvar_engine.models.feature_network import load_feature_network
 from medvar_engine.models.files import load_tokenizer, save_tokenizer
+from medvar_engine.models.gray import as_gray
 from medvar_engine.models.presets import tokenizer_preset
 from medvar_engine.models.quantizer import Quantized
 from medvar_engine.models.tokenizer import Tokenizer
@@ -24,7 +26,16 @@ from medvar_engine.train.batches import Draw, check_size, draw_of, spread
 from medvar_engine.train.codebook import CodebookFollower, Use
 from medvar_engine.train.config import TrainConfig
 from medvar_engine.train.images import write_grid
-from medvar_engine.train.losses import PatchDiscriminator, adaptive_weight, discriminator_loss, gradient_loss, psnr
+from medvar_engine.train.losses import (
+    PatchDiscriminator,
+    adaptive_weight,
+    discriminator_loss,
+    frequency_loss,
+    gradient_loss,
+    psnr,
+    ssim,
+)
+from medvar_engine.train.scores import Scores, codes_used
 from medvar_engine.train.stage import Batch, Figures
 from medvar_engine.train.world import World
 
@@ -45,6 +56,11 @@ class TokenizerStage:
         self.batches = ImageBatches(train, draw_of(train.conditions, config, world))
         channels = self.model.config.image_channels
         self.critic = PatchDiscriminator(channels).to(device) if config.adversarial > 0 else None
+        self.features = None
+        if config.feature_network is not None:
+            self.features = load_feature_network(config.feature_network).to(device)
+        if config.codebook_learning == "gradient" and not config.decoder_only:
+            self.model.quantizer.codebook.requires_grad_(True)
         self.codebook = CodebookFollower(self.model.quantizer).to(device)
         if config.tokenizer is not None:
             self.codebook.adopt(self.model.quantizer, config.batch_size)
@@ -64,8 +80,11 @@ class TokenizerStage:
         output, quantized = self.network(images, self._depths(len(images), step))
         output = output.float()
         l1, l2 = F.l1_loss(output, images), F.mse_loss(output, images)
-        edges = gradient_loss(output, images)
-        total = config.l1 * l1 + config.l2 * l2 + config.gradient * edges
+        total = config.l1 * l1 + config.l2 * l2 + config.gradient * gradient_loss(output, images)
+        if config.frequency:
+            total = total + config.frequency * frequency_loss(output, images)
+        if config.perceptual and self.features is not None:
+            total = total + config.perceptual * self.features.distance(output, images).mean()
         figures: Figures = {
             "l1": l1.detach(),
             "psnr": psnr(output.detach(), images).mean(),
@@ -94,7 +113,10 @@ class TokenizerStage:
             return
         fresh = not self.codebook.started
         use = functools.reduce(operator.add, (Use.of(quantizer, part) for part in self._quantized))
-        self.codebook.follow(quantizer, use.everywhere(self.world))
+        if config.codebook_learning == "average":
+            self.codebook.follow(quantizer, use.everywhere(self.world))
+        else:
+            self.codebook.keep_count(quantizer, use.everywhere(self.world))
         if fresh:
             self.codebook.restart_all(quantizer, self._quantized[0])
         elif (step + 1) % config.restart_every == 0 and step < config.restart_until * config.steps:
@@ -104,26 +126,25 @@ class TokenizerStage:
         self.codebook.same_everywhere(quantizer, self.world)
 
     def validate(self, model: nn.Module, folder: Path | None) -> dict[str, float]:
-        """PSNR on held-out patients, overall and by region; codebook usage of every scale."""
+        """Likeness on held-out patients, overall and by region; how many codes every scale uses, and how evenly."""
         assert isinstance(model, Tokenizer)
         index = spread(len(self.held_out), self.config.validate_slices)
-        scores: dict[str, list[float]] = {}
-        used = [torch.zeros(model.config.vocabulary, dtype=torch.bool) for _ in model.schedule]
+        scores = Scores()
+        counts = torch.zeros(len(model.schedule), model.config.vocabulary, dtype=torch.int64)
         for part in np.array_split(index, -(-len(index) // self.config.batch_size)):
             images = torch.from_numpy(self.held_out.batch(part)).to(self.world.device)
             tokens = model.encode(images)
-            for k, token_map in enumerate(tokens):
-                used[k][token_map.flatten().cpu()] = True
-            for i, score in zip(part, psnr(model.decode(model.quantizer.decode(tokens)), images).tolist(), strict=True):
-                condition = self.held_out.conditions[int(i)]
-                scores.setdefault(f"psnr_{condition.modality}_{condition.region}", []).append(score)
-        figures = {"held_out_psnr": float(np.mean([s for values in scores.values() for s in values]))}
-        figures |= {name: float(np.mean(values)) for name, values in sorted(scores.items())}
-        figures |= {f"codes_used_scale_{k}": float(u.sum()) for k, u in enumerate(used)}
-        figures["codes_used"] = float(torch.stack(used).any(0).sum())
+            for count, token_map in zip(counts, tokens, strict=True):
+                count += token_map.flatten().bincount(minlength=len(count)).cpu()
+            output = model.decode(model.quantizer.decode(tokens))
+            conditions = [self.held_out.conditions[int(i)] for i in part]
+            scores.add("psnr", psnr(output, images), conditions)
+            scores.add("ssim", ssim(output, images), conditions)
+            if self.features is not None:
+                scores.add("feature_distance", self.features.distance(output, images), conditions)
         if folder is not None:
             self._show(model, folder)
-        return figures
+        return scores.means() | codes_used(counts)
 
     def held_out_loss(self, figures: Mapping[str, float]) -> float:
         """What is to fall."""
@@ -168,8 +189,8 @@ class ImageBatches:
 def _start(config: TrainConfig) -> Tokenizer:
     """A new tokenizer, or a trained one to go on with."""
     if config.tokenizer is None:
-        return Tokenizer(tokenizer_preset(config.preset))
-    model = load_tokenizer(config.tokenizer)
+        return Tokenizer(tokenizer_preset(config.preset, config.image_size))
+    model = as_gray(load_tokenizer(config.tokenizer))
     if config.decoder_only:
         for part in (model.encoder, model.quant_conv, model.quantizer, model.linear_in):
             if part is not None:

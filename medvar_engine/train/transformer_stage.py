@@ -18,6 +18,7 @@ from medvar_engine.conditions import Condition, LabelSpace
 from medvar_engine.data.dataset import SliceDataset
 from medvar_engine.data.shards.files import sha256
 from medvar_engine.models.files import load_tokenizer, save_transformer
+from medvar_engine.models.gray import as_gray
 from medvar_engine.models.presets import transformer_preset
 from medvar_engine.models.sample import sample
 from medvar_engine.models.transformer import Transformer
@@ -42,7 +43,7 @@ class TransformerStage:
         assert config.tokenizer is not None  # checked by TrainConfig
         self.config, self.device = config, world.device
         self.state: dict[str, nn.Module] = {}
-        self.tokenizer = load_tokenizer(config.tokenizer).to(self.device).requires_grad_(False)
+        self.tokenizer = as_gray(load_tokenizer(config.tokenizer)).to(self.device).requires_grad_(False)
         check_size(train, self.tokenizer.config.image_size)
         self.schedule = self.tokenizer.schedule
         self.label_space = LabelSpace.of(map(self._asked, train.conditions.kinds))

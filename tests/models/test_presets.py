@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
 
@@ -50,3 +52,17 @@ def test_unknown_preset() -> None:
     """A typo in a recipe has to be answered with the names there are."""
     with pytest.raises(MedvarError, match="Unknown preset 'd17'; the presets are demo, small, d16"):
         tokenizer_preset("d17")
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "side"),
+    [("demo", 256, 32), ("demo", 112, 14), ("d16", 224, 14), ("d16", 512, 32), ("small", 128, 8)],
+)
+def test_presets_come_in_other_sizes(name: str, size: int, side: int) -> None:
+    """MedVAR's slices of 224 pixels, or those of 512 that CT scanners give, could not be trained on."""
+    config = tokenizer_preset(name, size)
+    assert (config.image_size, config.schedule[-1]) == (size, side)
+    assert tokenizer_preset(name).channels == config.channels
+    assert all(a < b for a, b in pairwise(config.schedule))
+    with pytest.raises(MedvarError, match=r"pixels a side, not 300"):
+        tokenizer_preset(name, 300)

@@ -1,0 +1,101 @@
+"""A network whose features tell how alike two images look: a stack of convolutions such as VGG's, from a file.
+
+The file is safetensors and runs nothing; the weights say what the stack is like.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from medvar_engine.errors import MedvarError
+from medvar_engine.models.files import read_tensors
+
+_NAME = re.compile(r"features\.(\d+)\.weight")
+_MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, in [0, 1]
+
+
+class FeatureNetwork(nn.Module):
+    """3×3 convolutions and ReLUs in blocks, with 2×2 max-pooling between the blocks (VGG, arXiv 1409.1556)."""
+
+    def __init__(self, blocks: tuple[tuple[nn.Conv2d, ...], ...]) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(nn.ModuleList(block) for block in blocks)
+        self.channels = blocks[0][0].in_channels
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        """Images ``(B, 1, H, W)`` in [-1, 1] → the features of each block, ``(B, C_i, H/2^i, W/2^i)``."""
+        x = (image + 1) / 2
+        if self.channels == 3:
+            mean, deviation = (x.new_tensor(v)[None, :, None, None] for v in (_MEAN, _DEVIATION))
+            x = (x - mean) / deviation
+        features = []
+        for i, block in enumerate(self.blocks):
+            if i:
+                x = F.max_pool2d(x, 2)
+            for convolution in block:  # type: ignore[attr-defined]  # mypy takes it for a plain module
+                x = F.relu(convolution(x))
+            features.append(x)
+        return features
+
+    def distance(self, made: Tensor, real: Tensor) -> Tensor:
+        """How different each of ``(B, 1, H, W)`` looks from its counterpart, ``(B,)``; 0 is the same.
+
+        The mean squared difference of features that are normalised at every position, summed over blocks: LPIPS (arXiv
+        1801.03924) without its learned weights.
+        """
+        total = made.new_zeros(len(made))
+        for ours, its in zip(self(made), self(real), strict=True):
+            total = total + (_unit(ours) - _unit(its)).square().sum(1).mean((1, 2))
+        return total
+
+
+def _unit(features: Tensor) -> Tensor:
+    """Length 1 at every position of ``(B, C, H, W)``."""
+    return features / (features.square().sum(1, keepdim=True) + 1e-10).sqrt()
+
+
+def load_feature_network(path: Path) -> FeatureNetwork:
+    """Read ``features.N.weight`` and ``.bias``, as torchvision names those of VGG 11 to 19 (without batch norm).
+
+    Other tensors are left alone. Raises `MedvarError` for a file that holds no such stack.
+    """
+    tensors, _ = read_tensors(path)
+    places = sorted(int(found[1]) for name in tensors if (found := _NAME.fullmatch(name)))
+    try:
+        if not places:
+            raise ValueError("it has no tensors features.N.weight")
+        return FeatureNetwork(_blocks(tensors, places)).eval().requires_grad_(False)
+    except (ValueError, KeyError, RuntimeError) as error:
+        raise MedvarError(
+            f"{path} is no feature network: {error}. Expected are the 3×3 convolutions of a VGG as torchvision names "
+            "them (features.0.weight, features.0.bias, …), saved as safetensors."
+        ) from error
+
+
+def _blocks(tensors: Mapping[str, Tensor], places: list[int]) -> tuple[tuple[nn.Conv2d, ...], ...]:
+    """A convolution and its ReLU take two places in a row; where three are taken, there is a pooling between."""
+    blocks: list[list[nn.Conv2d]] = [[]]
+    channels = tensors[f"features.{places[0]}.weight"].shape[1]
+    if channels not in (1, 3):
+        raise ValueError(f"its first convolution takes {channels} channels, not 1 or 3")
+    for place, before in zip(places, [places[0] - 2, *places], strict=False):
+        weight, bias = tensors[f"features.{place}.weight"], tensors[f"features.{place}.bias"]
+        if weight.shape[1:] != (channels, 3, 3):
+            raise ValueError(f"features.{place}.weight is {tuple(weight.shape)}, not (…, {channels}, 3, 3)")
+        if place - before not in (2, 3):
+            raise ValueError(f"features.{place} does not follow features.{before}")
+        if place - before == 3:
+            blocks.append([])
+        convolution = nn.Conv2d(channels, len(weight), 3, padding=1)
+        with torch.no_grad():
+            convolution.weight.copy_(weight)
+            convolution.bias.copy_(bias)  # type: ignore[union-attr]
+        blocks[-1].append(convolution)
+        channels = len(weight)
+    return tuple(map(tuple, blocks))
