@@ -13,16 +13,25 @@ def train(
     config: Annotated[str, typer.Argument(help="A .toml or .yaml file with settings, or a first name=value.")],
     overrides: Annotated[list[str] | None, typer.Argument(help="name=value, in place of the file's.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint in out/.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what the run would cost.")] = False,
+    tflops: Annotated[
+        float | None, typer.Option(help="With --dry-run: what the machine reaches, for the hours.", min=1e-6)
+    ] = None,
 ) -> None:
     """Train the tokenizer or the transformer from prepared slices."""
     try:
         from medvar_engine.train.config import config_from_arguments
+        from medvar_engine.train.plan import plan
         from medvar_engine.train.run import run
         from medvar_engine.train.stopping import EXIT_STOPPED, StoppedEarly
     except ImportError as error:
         raise needs("train", error) from error
+    settings = config_from_arguments([config, *(overrides or [])])
+    if dry_run:
+        typer.echo(plan(settings).told(tflops))
+        return
     try:
-        typer.echo(run(config_from_arguments([config, *(overrides or [])]), resume=resume))
+        typer.echo(run(settings, resume=resume))
     except StoppedEarly as stopped:
         tell(str(stopped))
         raise typer.Exit(EXIT_STOPPED) from stopped

@@ -25,6 +25,8 @@ def main(arguments: list[str] | None = None) -> int:
     help_text = "a .toml or .yaml file with settings, and settings that override the file's"
     parser.add_argument("config", nargs="*", metavar="CONFIG name=value", help=help_text)
     parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint in out/")
+    parser.add_argument("--dry-run", action="store_true", help="only say what the run would cost")
+    parser.add_argument("--tflops", type=float, help="with --dry-run: what the machine reaches, for the hours")
     parsed = parser.parse_intermixed_args(arguments)
     console = Console(stderr=True)
     try:
@@ -34,7 +36,13 @@ def main(arguments: list[str] | None = None) -> int:
         console.print(f"[red]error:[/red] {escape(message)}", highlight=False, soft_wrap=True)
         return 1
     try:
-        print(run(config_from_arguments(parsed.config), resume=parsed.resume, console=console))
+        config = config_from_arguments(parsed.config)
+        if parsed.dry_run:
+            from medvar_engine.train.plan import plan
+
+            print(plan(config).told(parsed.tflops))
+        else:
+            print(run(config, resume=parsed.resume, console=console))
     except MedvarError as error:
         console.print(f"[red]error:[/red] {escape(str(error))}", highlight=False, soft_wrap=True)
         return 1

@@ -20,6 +20,7 @@ from medvar_engine.train.learner import Learner
 from medvar_engine.train.optimise import learning_rate
 from medvar_engine.train.stage import Stage
 from medvar_engine.train.stopping import StoppedEarly, stop_requests
+from medvar_engine.train.summary import write_summary
 from medvar_engine.train.watch import Watch
 from medvar_engine.train.world import World
 
@@ -109,4 +110,5 @@ def train(config: TrainConfig, stage: Stage, world: World, *, resume: bool, cons
     path = config.out / f"{config.stage}.safetensors"
     if (model := learner.averaged()) is not None:
         stage.save(model, path)
+        console.print(f"The run on one page: {write_summary(config.out, about)}")
     return path

@@ -21,7 +21,7 @@ from medvar_engine.data.facts import SliceFacts
 from medvar_engine.data.fingerprint import fingerprint
 from medvar_engine.data.report import write_report
 from medvar_engine.data.report.counts import alike_names
-from medvar_engine.data.report.elements import element, escape
+from medvar_engine.page.elements import element, escape
 from medvar_engine.data.report.sample import spread
 from medvar_engine.data.shards import ShardWriter
 from medvar_engine.errors import MedvarError

@@ -163,6 +163,11 @@ def test_what_a_run_leaves_can_be_used(make_config: MakeConfig, tmp_path: Path, 
     assert labels.to_dict() == {"modality": ["CT"]}
     assert (tmp_path / "run" / "samples" / "step-00000006" / "reconstructions.png").is_file()
     assert (config.out / "samples" / "step-00000003" / "samples.png").is_file()
+    for folder, expected in ((tmp_path / "run", "MR brain"), (config.out, "held out accuracy")):
+        page = (folder / "summary.html").read_text(encoding="utf-8")
+        assert expected in page
+        assert page.count("<img") >= 2
+        assert "<script" not in page
 
 
 @pytest.mark.parametrize("stage", ["tokenizer", "transformer"])
@@ -346,6 +351,17 @@ def test_a_trained_tokenizer_can_be_gone_on_with(make_config: MakeConfig, tmp_pa
     second = run(make_config(out=tmp_path / "second", tokenizer=first, steps=1), console=console)
     codes = [load_tokenizer(path).quantizer.codebook.weight for path in (first, second)]
     assert float((codes[0] - codes[1]).norm() / codes[0].norm()) < 0.2
+
+
+def test_figures_and_pictures_are_there_for_tensorboard(make_config: MakeConfig, console: Console) -> None:
+    """Who watches runs of a cluster in a browser would see none."""
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    config = make_config(tensorboard=True)
+    run(config, console=console)
+    found = accumulator.EventAccumulator(str(config.out / "tensorboard"))
+    found.Reload()
+    assert [event.step for event in found.Scalars("loss")] == [1, 2, 3, 4, 5, 6]
+    assert [event.step for event in found.Images("reconstructions")] == [3, 6]
 
 
 def test_patience_ends_a_run_that_begins_to_memorise(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from medvar_engine.data.report.elements import Markup, element, number
+from medvar_engine.page.elements import Markup, element, number
 
 Floats = NDArray[np.float64]
 

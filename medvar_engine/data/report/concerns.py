@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from medvar_engine.data.dataset import SliceDataset
 from medvar_engine.data.duplicates import Duplicates, Pair
 from medvar_engine.data.report import counts
-from medvar_engine.data.report.elements import counted, number, visible
+from medvar_engine.page.elements import counted, number, visible
 
 _NAMES = 10
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+import numpy as np
+
 from medvar_engine.data.dataset import SliceDataset
 from medvar_engine.data.duplicates import Pair
-from medvar_engine.data.report.elements import Markup, element, picture
+from medvar_engine.page.elements import Markup, element, picture
 from medvar_engine.data.report.sample import groups, people, spread
 from medvar_engine.data.shards import SliceRow
 
@@ -39,7 +41,8 @@ def tile(dataset: SliceDataset, position: int, side: int) -> Markup:
     """One slice, which says what it is when pointed at."""
     row = dataset.rows[position]
     place = "" if row.position_mm is None else f", {row.position_mm:g} mm"
-    return picture(dataset.codes(position), side, f"{_whose(row)}, series {row.series}{place}")
+    gray = (dataset.codes(position) >> 8).astype(np.uint8)
+    return picture(gray, side, f"{_whose(row)}, series {row.series}{place}")
 
 
 def _whose(row: SliceRow) -> str:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
-from importlib.resources import files
 from typing import Any
 
 from medvar_engine.data.dataset import SliceDataset
@@ -13,23 +11,13 @@ from medvar_engine.data.duplicates import Duplicates
 from medvar_engine.data.report import counts
 from medvar_engine.data.report.charts import Bar, bars, lines
 from medvar_engine.data.report.concerns import Concern, at_least, patient_pairs
-from medvar_engine.data.report.elements import Child, Markup, counted, element, join, number, table
 from medvar_engine.data.report.histograms import CellHistograms, Histogram, ScanHistograms, slice_histograms
 from medvar_engine.data.report.montage import montages, pairs
+from medvar_engine.page.document import Section, document, note
+from medvar_engine.page.elements import Child, Markup, counted, element, join, number, table
 
 _ROWS = 100  # of a table that grows with the data
 _PAIRS = 12
-# Nothing is loaded, nothing runs, whatever a name might hold.
-_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
-
-
-@dataclass(frozen=True, slots=True)
-class Section:
-    """One part of the page, and its name in the table of contents."""
-
-    anchor: str
-    title: str
-    body: Markup
 
 
 def page(
@@ -49,33 +37,16 @@ def page(
         Section("sources", "Sources and licences", _sources(dataset)),
         Section("recipe", "Recipe and remarks", _recipe(dataset)),
     ]
-    body = join(
-        element("h1", title),
-        element(
-            "p",
-            f"{counted(len(dataset), 'slice')} of {dataset.size}×{dataset.size} pixels, of "
-            f"{counted(people.total(), 'patient')}: {number(people['train'])} in training, "
-            f"{number(people['test'])} in test.",
-        ),
-        element("nav", *(element("a", one.title, href=f"#{one.anchor}") for one in sections)),
-        *map(_concern, raised),
-        *(element("section", element("h2", one.title), one.body, id=one.anchor) for one in sections),
+    lead = (
+        f"{counted(len(dataset), 'slice')} of {dataset.size}×{dataset.size} pixels, of "
+        f"{counted(people.total(), 'patient')}: {number(people['train'])} in training, "
+        f"{number(people['test'])} in test."
     )
-    style = Markup(files(__package__).joinpath("style.css").read_text(encoding="utf-8"))
-    head = element(
-        "head",
-        element("meta", charset="utf-8"),
-        element("meta", http_equiv="Content-Security-Policy", content=_POLICY),
-        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        element("title", title),
-        element("style", style),
-    )
-    return join(Markup("<!doctype html>\n"), element("html", head, element("body", body), lang="en"), "\n")
+    return document(title, element("p", lead), sections, notes=[_concern(one) for one in raised])
 
 
 def _concern(concern: Concern) -> Markup:
-    text = join(element("p", element("strong", concern.title)), element("p", concern.text))
-    return element("div", text, class_="warning" if concern.grave else "fine", role="note")
+    return note(concern.title, concern.text, grave=concern.grave)
 
 
 def _counts(dataset: SliceDataset) -> Markup:

@@ -8,9 +8,8 @@ import io
 import re
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
-
-from medvar_engine.data.codes import CodeArray
 
 _VOID = frozenset({"br", "img", "line", "meta", "rect"})
 # Control characters, and those that turn the direction of writing: a name must not reorder what stands beside it.
@@ -18,7 +17,7 @@ _UNSEEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u20
 
 
 class Markup(str):
-    """Text that is HTML already. Only `element`, `join` and constants of this package make it."""
+    """Text that is HTML already. Only `element`, `join` and constants of this room make it."""
 
     __slots__ = ()
 
@@ -80,14 +79,21 @@ def counted(count: int, what: str) -> str:
     return f"{number(count)} {what}{'' if count == 1 else 's'}"
 
 
-def picture(codes: CodeArray, side: int, title: str) -> Markup:
-    """A slice as a JPEG in the page itself, at most ``side`` pixels wide; ``title`` shows when pointed at."""
-    image = Image.fromarray((codes >> 8).astype(np.uint8))
+def picture(gray: NDArray[np.uint8], side: int, title: str) -> Markup:
+    """A slice ``(H, W)`` as a JPEG in the page, at most ``side`` pixels wide; ``title`` shows when pointed at."""
+    image = Image.fromarray(gray)
     if image.width > side:
         image = image.resize((side, side), Image.Resampling.BOX)
     file = io.BytesIO()
     image.save(file, "JPEG", quality=82)
-    data = base64.b64encode(file.getvalue()).decode("ascii")
-    return element(
-        "img", src=f"data:image/jpeg;base64,{data}", width=side, height=side, alt=title, title=title, loading="lazy"
-    )
+    return _image(file.getvalue(), "jpeg", width=side, height=side, alt=title, title=title)
+
+
+def png(content: bytes, title: str) -> Markup:
+    """A PNG in the page itself, as wide as there is room."""
+    return _image(content, "png", alt=title, title=title, class_="sheet")
+
+
+def _image(content: bytes, kind: str, **attributes: str | float) -> Markup:
+    data = base64.b64encode(content).decode("ascii")
+    return element("img", src=f"data:image/{kind};base64,{data}", loading="lazy", **attributes)

@@ -1,0 +1,110 @@
+"""What a run will cost, before it starts: counted on tensors without contents, so that it takes seconds for any size."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from medvar_engine.conditions import LabelSpace
+from medvar_engine.data.dataset import SliceDataset
+from medvar_engine.errors import MedvarError
+from medvar_engine.models.files import load_tokenizer
+from medvar_engine.models.presets import tokenizer_preset, transformer_preset
+from medvar_engine.models.tokenizer import Tokenizer
+from medvar_engine.models.transformer import Transformer
+from medvar_engine.train.config import TrainConfig
+
+_BYTES_A_WEIGHT = 20  # float32 each: the weight, its gradient, AdamW's two moments, and the moving average
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The cost of a run."""
+
+    slices: int
+    parameters: int
+    flops: float  # a step, forward and backward, of the whole batch
+    weight_bytes: int  # weights, gradients, optimiser and average
+    activation_bytes: int  # kept from the forward pass of one part of a batch, in float32; fused attention keeps less
+    steps: int
+    batch_size: int
+
+    def hours(self, tflops: float) -> float:
+        """How long all steps take at ``tflops`` · 10¹² operations a second, which is what the machine really reaches."""
+        return self.flops * self.steps / (tflops * 1e12) / 3600
+
+    def told(self, tflops: float | None = None) -> str:
+        """For a person; with `hours` when the speed is given."""
+        seen = self.steps * self.batch_size
+        hours = "" if tflops is None else f"\n{self.hours(tflops):.3g} hours at {tflops:g} TFLOP a second"
+        return (
+            f"{self.parameters / 1e6:.1f} M parameters, {self.slices} training slices, each seen "
+            f"{seen / self.slices:.1f} times in {self.steps} steps of {self.batch_size}\n"
+            f"{self.flops / 1e12:.3g} TFLOP a step\n"
+            f"about {(self.weight_bytes + self.activation_bytes) / 2**30:.2f} GiB: {self.weight_bytes / 2**30:.2f} for "
+            f"weights, gradients, optimiser and average, "
+            f"at most {self.activation_bytes / 2**30:.2f} for activations in float32{hours}"
+        )
+
+
+def plan(config: TrainConfig, processes: int = 1) -> Plan:
+    """Count the cost of a run on so many processes. Raises `MedvarError` for data or a tokenizer that do not fit."""
+    data = SliceDataset(config.data, split="train")
+    images = config.batch_size // (processes * config.accumulate)
+    if images < 1:
+        raise MedvarError(f"batch_size {config.batch_size} is less than {processes} processes × {config.accumulate}.")
+    with torch.device("meta"):
+        model, forward = _of_stage(config, data, images)
+        with FlopCounterMode(display=False) as counter:
+            kept = _kept_for_backward(model, forward)
+    passes = 4.0 if config.recompute and config.stage == "transformer" else 3.0  # backward costs two forward passes
+    parameters = sum(p.numel() for p in model.parameters())
+    trained = parameters if not config.shard else parameters // processes
+    return Plan(
+        slices=len(data),
+        parameters=parameters,
+        flops=passes * counter.get_total_flops() * config.batch_size / images,
+        weight_bytes=trained * _BYTES_A_WEIGHT,
+        activation_bytes=kept,
+        steps=config.steps,
+        batch_size=config.batch_size,
+    )
+
+
+def _of_stage(config: TrainConfig, data: SliceDataset, images: int) -> tuple[nn.Module, Callable[[], object]]:
+    """The model, and its forward pass on so many images."""
+    if config.tokenizer is not None:
+        shape = replace(load_tokenizer(config.tokenizer).config, image_channels=1)
+    else:
+        shape = tokenizer_preset(config.preset, config.image_size)
+    if config.stage != "transformer":
+        tokenizer = Tokenizer(shape)
+        image = torch.empty(images, 1, shape.image_size, shape.image_size)
+        return tokenizer, lambda: tokenizer.decode(tokenizer.quantizer(tokenizer.latent(image)).latent)
+    space = LabelSpace.of(data.conditions.kinds)
+    sizes = tuple(len(getattr(space, name)) for name in config.factors)
+    transformer = Transformer(transformer_preset(config.preset, shape, sizes))
+    transformer.recompute = config.recompute
+    tokens = transformer.schedule.tokens - transformer.schedule.token_counts[0]
+    features = torch.empty(images, tokens, shape.latent_channels)
+    return transformer, lambda: transformer(torch.empty(images, len(sizes), dtype=torch.int64), features)
+
+
+def _kept_for_backward(model: nn.Module, forward: Callable[[], object]) -> int:
+    """Bytes of what a forward pass keeps for the backward pass beside the weights; each storage counts once."""
+    weights = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
+    kept: dict[int, tuple[int, Tensor]] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in weights:
+            kept[storage._cdata] = storage.nbytes(), tensor  # held on to, so that no later one can be taken for it
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        forward()
+    return sum(size for size, _ in kept.values())
