@@ -81,19 +81,24 @@ def main() -> int:
     return int(worst > TOLERANCE)
 
 
-def theirs(options: argparse.Namespace) -> tuple[Any, Any]:
-    """VAR's VQVAE and VAR in eval mode, every weight random."""
-    if not (options.checkout / "models" / "var.py").is_file():
-        raise SystemExit(f"{options.checkout} is no checkout of FoundationVision/VAR: it has no models/var.py.")
+def open_checkout(checkout: Path) -> None:
+    """Make VAR's own code importable, on the CPU."""
+    if not (checkout / "models" / "var.py").is_file():
+        raise SystemExit(f"{checkout} is no checkout of FoundationVision/VAR: it has no models/var.py.")
     if importlib.util.find_spec("huggingface_hub") is None:
         print("huggingface_hub is not installed: standing in an empty class for VAR's download mixin")
         stub = types.ModuleType("huggingface_hub")
         stub.PyTorchModelHubMixin = type("PyTorchModelHubMixin", (), {})  # type: ignore[attr-defined]
         sys.modules["huggingface_hub"] = stub
-    sys.path.insert(0, str(options.checkout.resolve()))
+    sys.path.insert(0, str(checkout.resolve()))
     import dist  # type: ignore[import-not-found]
 
     dist.get_device = lambda: "cpu"
+
+
+def theirs(options: argparse.Namespace) -> tuple[Any, Any]:
+    """VAR's VQVAE and VAR in eval mode, every weight random."""
+    open_checkout(options.checkout)
     from models import VAR, VQVAE  # type: ignore[import-not-found]
 
     schedule = SCHEDULES[options.size]
@@ -174,7 +179,11 @@ def compare(
     yield "decoded image, before clamping", decoded, vae.decoder(vae.post_quant_conv(latents[-1]))
 
     label = torch.arange(options.batch) * 7 % CLASSES
-    yield "logits, teacher forcing", transformer(label[:, None], features), var(label, features)
+    ours, reference = transformer(label[:, None], features), var(label, features)
+    yield "logits, teacher forcing", ours, reference
+    targets = torch.cat(tokens, 1).flatten()
+    losses = [nn.functional.cross_entropy(logits.flatten(0, 1), targets)[None] for logits in (ours, reference)]
+    yield "loss, teacher forcing", losses[0], losses[1]
     nothing = torch.full_like(label, CLASSES)
     yield "logits, teacher forcing, unconditional", transformer(nothing[:, None], features), var(nothing, features)
 
