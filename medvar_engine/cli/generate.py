@@ -13,9 +13,10 @@ from medvar_engine.cli.console import progress, tell
 
 if TYPE_CHECKING:
     from medvar_engine.arrays import FloatArray
+    from medvar_engine.bundle import Bundle
     from medvar_engine.generation import Generation
     from medvar_engine.generator import Generator
-    from medvar_engine.trace import Request
+    from medvar_engine.request import Request
 
 
 def generate(
@@ -28,11 +29,19 @@ def generate(
     plane: Annotated[str | None, typer.Option(help="axial, coronal or sagittal.")] = None,
     dataset: Annotated[str | None, typer.Option(help="Data set label, where the model has any.")] = None,
     seed: Annotated[int, typer.Option(help="Of the first image; the next one's is one higher.", min=0)] = 0,
-    count: Annotated[int, typer.Option(help="How many images.", min=1)] = 1,
+    count: Annotated[
+        int | None, typer.Option(help="How many images; 1, or what the counts in --mix are together.", min=1)
+    ] = None,
+    mix: Annotated[
+        Path | None, typer.Option(help="YAML file of conditions and their shares: makes a set, which can be stopped.")
+    ] = None,
     file_format: Annotated[
-        Literal["png", "png16", "nifti", "dicom"],
-        typer.Option("--format", help="File format; png has 8 bits of gray, png16 has 16."),
-    ] = "png",
+        Literal["png", "png16", "nifti", "dicom", "shards"] | None,
+        typer.Option("--format", help="png (8 bits of gray) by default, png16, nifti, dicom; a set is shards."),
+    ] = None,
+    layout: Annotated[
+        Literal["shards", "imagefolder", "bids", "nnunet"] | None, typer.Option(help="How a set lies on the disk.")
+    ] = None,
     show_scales: Annotated[
         bool, typer.Option("--show-scales", help="Also write a contact sheet of all scales.")
     ] = False,
@@ -44,19 +53,22 @@ def generate(
     top_p: Annotated[float | None, typer.Option(help="Draw from the likeliest tokens of this probability.")] = None,
     batch: Annotated[int, typer.Option(help="Images made at once; the result does not depend on it.", min=1)] = 16,
     device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where to run.")] = "auto",
+    workers: Annotated[int, typer.Option(help="Processes that make a set at the same time.", min=1)] = 1,
+    cluster: Annotated[str | None, typer.Option(help="Address of a dask scheduler, tcp://host:8786.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files of the same name.")] = False,
 ) -> None:
-    """Make synthetic images, each written with all it takes to make it again."""
-    from medvar_engine.backends.onnx import OnnxBackend
+    """Make synthetic images, each written with all it takes to make it again.
+
+    With --mix, --layout, --format shards, --workers or --cluster they are a set: a folder that is made unit by unit.
+    Stopped at any point, the same command goes on where it was.
+    """
     from medvar_engine.bundle import find_bundle, read_bundle
     from medvar_engine.conditions import Condition
     from medvar_engine.errors import MedvarError
-    from medvar_engine.generator import Generator
+    from medvar_engine.request import Request
     from medvar_engine.sampling import Sampling
-    from medvar_engine.trace import Request
-    from medvar_engine.write.dicom import Study
-    from medvar_engine.write.formats import write_picture
-    from medvar_engine.write.picture import Picture
+    from medvar_engine.sets.mix import Mix
+    from medvar_engine.sets.mix_file import read_mix
 
     model = read_bundle(find_bundle(bundle))
     default = model.sampling
@@ -68,17 +80,51 @@ def generate(
     )
     condition = Condition(modality, region, plane, dataset)
     model.labels.encode(condition)
-    requests = [Request(condition, seed + i, sampling) for i in range(count)]
+    if mix or layout or file_format == "shards" or workers > 1 or cluster:
+        from medvar_engine.cli.generate_set import generate_set
+
+        own = {"seed": bool(seed), "a condition": bool(condition.to_dict()), "sampling": sampling != default}
+        if mix and (said := [name for name, given in own.items() if given]):
+            raise MedvarError(f"With --mix, {' and '.join(said)} are given in {mix}; leave them out here.")
+        if show_scales or overwrite:
+            raise MedvarError("A set takes neither --show-scales nor --overwrite; choose a new folder for another set.")
+        made_of = read_mix(mix, model) if mix else Mix.of(condition, sampling, seed)
+        generate_set(out, model, made_of, count, file_format, layout, device, batch, workers, cluster)
+    else:
+        requests = [Request(condition, seed + i, sampling) for i in range(count or 1)]
+        _generate_files(out, model, requests, file_format or "png", show_scales, batch, device, overwrite)
+
+
+def _generate_files(
+    out: Path,
+    model: Bundle,
+    requests: list[Request],
+    file_format: str,
+    show_scales: bool,
+    batch: int,
+    device: str,
+    overwrite: bool,
+) -> None:
+    from medvar_engine.backends.onnx import OnnxBackend
+    from medvar_engine.errors import MedvarError
+    from medvar_engine.generator import Generator
+    from medvar_engine.write.dicom import Study
+    from medvar_engine.write.formats import write_picture
+    from medvar_engine.write.picture import Picture
+
+    count, first = len(requests), requests[0]
     paths = [_path(out, request, file_format) for request in requests]
     _check_free(paths, file_format, show_scales, overwrite)
     if model.image_channels != 1:
         raise MedvarError(
             f"Only gray images can be written yet, but {model.name} makes {model.image_channels} channels."
         )
+    for name in model.sha256:  # damage shows before anything is made: a backend loads some graphs late
+        model.read(name)
     generator = Generator(OnnxBackend(model, device=device))
     _make_folder(out)
     tell(f"{model.name} on {generator.backend.info.provider}")
-    study = Study(f"{model.digest} {condition} {seed} {count}")
+    study = Study(f"{model.digest} {first.condition} {first.seed} {count}")
     with progress() as bar:
         task = bar.add_task("generating", total=count * len(model.schedule))
         for start in range(0, count, batch):

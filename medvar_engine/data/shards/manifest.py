@@ -16,6 +16,7 @@ from medvar_engine.errors import MedvarError
 
 SCHEMA_VERSION = 2
 MANIFEST = "manifest.json"
+_SET = "set.json"  # what a set of generated images has in place of this manifest
 _OURS = re.compile(r"images-\d+\.npy|slices(-\d+)?\.arrow")
 
 
@@ -104,6 +105,11 @@ def remove_unnamed(folder: Path, manifest: Manifest) -> None:
 
 
 def _missing(folder: Path) -> str:
+    if (folder / _SET).is_file():
+        return (
+            f"{folder} is a set of synthetic images, which are not taken for prepared slices. To train on them all the "
+            "same, make slices of them with `medvar_engine.sets.slices.to_slices`."
+        )
     aside = sorted(folder.absolute().parent.glob(f".{folder.name}-old-*"))
     if aside and not folder.exists():
         return (

@@ -1,0 +1,71 @@
+"""The part of ``medvar generate`` that makes a set."""
+
+from __future__ import annotations
+
+import time
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from medvar_engine.cli.console import needs, progress, tell
+
+if TYPE_CHECKING:
+    from medvar_engine.bundle import Bundle
+    from medvar_engine.sets.mix import Mix
+
+
+def generate_set(
+    out: Path,
+    bundle: Bundle,
+    mix: Mix,
+    count: int | None,
+    file_format: str | None,
+    layout: str | None,
+    device: str,
+    batch: int,
+    workers: int,
+    cluster: str | None,
+) -> None:
+    """Make a set, or go on with it, and say how far it is."""
+    from medvar_engine.sets.layouts import kind_of
+    from medvar_engine.sets.run import make_set
+
+    wanted = count or mix.total or 1
+    kind = kind_of(layout, file_format)
+    for condition in mix.folders():
+        if bundle.cells and bundle.cell(condition) is None:
+            tell(f"note: {bundle.name} was not trained on any slice of {condition}")
+    tell(f"{wanted} images by {bundle.name} as {kind}")
+    with progress() as bar:
+        task = bar.add_task("the first unit", total=wanted)
+        begun = time.monotonic()
+
+        def advance(there: int, made: int) -> None:
+            # The bar's own estimate forgets what is more than half a minute old, and a unit may take longer.
+            rate = made / (time.monotonic() - begun)
+            left = f", {timedelta(seconds=round((wanted - there) / rate))} left" if rate else ""
+            bar.update(task, completed=there, description=f"{rate:.3g} images/s{left}" if made else "found whole")
+
+        try:
+            manifest = make_set(
+                out,
+                mix,
+                wanted,
+                bundle,
+                kind=kind,
+                device=device,
+                batch=batch,
+                workers=workers,
+                cluster=cluster,
+                progress=advance,
+            )
+        except ImportError as error:
+            raise needs("sets", error) from error
+        except KeyboardInterrupt:
+            tell(f"{out} is not complete. Run the same command again to go on from here.")
+            raise
+    for condition, images in manifest.plan.counts().items():
+        tell(f"{images:>8}  {condition}")
+    typer.echo(out)

@@ -1,0 +1,53 @@
+"""How a set lies on the disk: one file a layout. Each says where an image goes, and what describes the whole."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from medvar_engine.arrays import FloatArray
+from medvar_engine.bundle import Bundle
+from medvar_engine.errors import MedvarError
+from medvar_engine.sets.layouts import bids, imagefolder, nnunet, shards
+from medvar_engine.sets.layouts.files import write_pictures
+from medvar_engine.sets.plan import Kind, Plan
+from medvar_engine.trace import Trace
+
+_FORMATS = {
+    "shards": ("uint16",),
+    "imagefolder": ("png", "png16", "nifti", "dicom"),
+    "bids": ("nifti",),
+    "nnunet": ("nifti",),
+}
+_FILES = {"imagefolder": imagefolder, "bids": bids, "nnunet": nnunet}
+
+
+def kind_of(layout: str | None, file_format: str | None) -> Kind:
+    """The kind of set that is asked for: shards by default, folders by label for a format alone.
+
+    Raises `MedvarError` for a format that the layout does not hold.
+    """
+    if file_format in (None, "shards"):
+        layout = layout or "shards"
+        if file_format == "shards" and layout != "shards":
+            raise MedvarError(f"The layout {layout} holds files, not shards; leave --format out.")
+        return Kind(layout, _FORMATS[layout][0])
+    layout = layout or "imagefolder"
+    if file_format not in _FORMATS[layout]:
+        raise MedvarError(f"The layout {layout} holds {' or '.join(_FORMATS[layout])}, not {file_format}.")
+    return Kind(layout, file_format)
+
+
+def describe(plan: Plan, bundle: Bundle) -> dict[str, str]:
+    """File name → text: what describes the whole set, known before it is made. Raises `MedvarError` if it cannot be."""
+    layout = _FILES.get(plan.kind.layout, shards)
+    return layout.describe(plan, bundle)
+
+
+def write_images(
+    plan: Plan, unit: int, folder: Path, bundle: Bundle, images: Sequence[FloatArray], traces: Sequence[Trace]
+) -> list[Path]:
+    """Write the images ``(H, W)`` of a unit; gives the files."""
+    if plan.kind.layout == "shards":
+        return shards.write_shard(plan, unit, folder, images, traces)
+    return write_pictures(plan, unit, folder, bundle, images, traces, _FILES[plan.kind.layout].place)

@@ -1,0 +1,61 @@
+"""A set as a BIDS derivative (BIDS 1.10): every image a subject of its own, for no two show the same body.
+
+BIDS has no suffix for an MR image of unknown contrast, and CT only as a proposal (BEP024): the suffixes here are
+``mri`` and ``ct``, and ``.bidsignore`` says that a validator is to pass these files by.
+"""
+
+from __future__ import annotations
+
+import json
+
+import medvar_engine
+from medvar_engine.bundle import Bundle
+from medvar_engine.conditions import FACTORS, Condition
+from medvar_engine.sets.layouts.card import card
+from medvar_engine.sets.plan import Plan
+from medvar_engine.write.provenance import STATEMENT
+
+_ABOUT = """A BIDS derivative: every image is a subject of its own, a NIfTI of one slice and a sidecar with its trace.
+`participants.tsv` tells conditions and seeds. Subjects are no people. BIDS has no suffix for MR of unknown contrast and
+none yet for CT; the files end in `_mri` and `_ct`, which `.bidsignore` makes a validator pass by."""
+_SUFFIXES = {"CT": ("ct", "ct"), "MR": ("anat", "mri")}
+
+
+def describe(plan: Plan, bundle: Bundle) -> dict[str, str]:
+    """Data card, description, participants, and what a validator is to pass by."""
+    about = {
+        "Name": f"SYNTHETIC images by {bundle.name}",
+        "BIDSVersion": "1.10.0",
+        "DatasetType": "derivative",
+        "License": bundle.licence,
+        "HowToAcknowledge": STATEMENT,
+        "GeneratedBy": [
+            {
+                "Name": "napari-medvar",
+                "Version": medvar_engine.__version__,
+                "Description": f"{STATEMENT} Model {bundle.name}, sha256 {bundle.digest}.",
+            }
+        ],
+        "SourceDatasets": [],
+    }
+    rows = [
+        "\t".join((_subject(number), *(getattr(condition, name) or "n/a" for name in FACTORS), str(seed)))
+        for number, condition, seed in plan.conditions()
+    ]
+    return {
+        "README.md": card(plan, bundle, _ABOUT),
+        "dataset_description.json": json.dumps(about, indent=2, ensure_ascii=False) + "\n",
+        "participants.tsv": "\n".join(("\t".join(("participant_id", *FACTORS, "seed")), *rows, "")),
+        ".bidsignore": "units/\nset.json\n*_mri.*\n*_ct.*\n*_image.*\n",
+    }
+
+
+def place(plan: Plan, number: int, condition: Condition) -> str:
+    """Where an image goes."""
+    subject = _subject(number)
+    folder, suffix = _SUFFIXES.get(condition.modality or "", ("anat", "image"))
+    return f"{subject}/{folder}/{subject}_desc-synthetic_{suffix}.nii.gz"
+
+
+def _subject(number: int) -> str:
+    return f"sub-{number:08d}"

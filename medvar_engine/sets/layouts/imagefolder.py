@@ -1,0 +1,22 @@
+"""A set as an ImageFolder: below ``images``, one folder a condition, as classifiers read it."""
+
+from __future__ import annotations
+
+from medvar_engine.bundle import Bundle
+from medvar_engine.conditions import Condition
+from medvar_engine.sets.layouts.card import card
+from medvar_engine.sets.plan import Plan
+from medvar_engine.write.formats import ENDINGS
+
+_ABOUT = """An ImageFolder: give `images` to a loader, such as torchvision's `ImageFolder`; each folder in it is a
+condition. The name of a file is the number of its image."""
+
+
+def describe(plan: Plan, bundle: Bundle) -> dict[str, str]:
+    """The data card."""
+    return {"README.md": card(plan, bundle, _ABOUT)}
+
+
+def place(plan: Plan, number: int, condition: Condition) -> str:
+    """Where an image goes."""
+    return f"images/{plan.mix.folders()[condition]}/{number:08d}{ENDINGS[plan.kind.format]}"

@@ -1,0 +1,44 @@
+"""A set as an nnU-Net raw data set (version 2): images to pre-train or predict on; labels there are none."""
+
+from __future__ import annotations
+
+import json
+
+from medvar_engine.bundle import Bundle
+from medvar_engine.conditions import Condition
+from medvar_engine.errors import MedvarError
+from medvar_engine.sets.layouts.card import card
+from medvar_engine.sets.plan import Plan
+from medvar_engine.write.provenance import STATEMENT
+
+_ABOUT = """nnU-Net raw data: `imagesTr` holds one slice a case, channel 0000. **There are no labels**: the folder
+`labelsTr` is absent, for the model makes images only. Predict them with a model of your own, or pre-train without."""
+
+
+def describe(plan: Plan, bundle: Bundle) -> dict[str, str]:
+    """Data card and ``dataset.json``. Raises `MedvarError` for a mix of modalities, which one channel cannot hold."""
+    modalities = {own.condition.modality for own in plan.mix.ingredients}
+    if len(modalities) > 1:
+        raise MedvarError(
+            f"An nnU-Net data set has one modality in a channel, but the mix has "
+            f"{', '.join(sorted(name or 'none named' for name in modalities))}. Make one set of each."
+        )
+    about = {
+        "name": "Synthetic",
+        "description": f"SYNTHETIC. {STATEMENT} Labels are absent.",
+        "channel_names": {"0": modalities.pop() or "image"},
+        "labels": {"background": 0},
+        "numTraining": plan.count,
+        "file_ending": ".nii.gz",
+        "licence": bundle.licence,
+        "reference": f"napari-medvar, model {bundle.name}, sha256 {bundle.digest}",
+    }
+    return {
+        "README.md": card(plan, bundle, _ABOUT),
+        "dataset.json": json.dumps(about, indent=2, ensure_ascii=False) + "\n",
+    }
+
+
+def place(plan: Plan, number: int, condition: Condition) -> str:
+    """Where an image goes."""
+    return f"imagesTr/synthetic_{number:08d}_0000.nii.gz"

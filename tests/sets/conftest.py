@@ -1,0 +1,40 @@
+"""Sets of the tiny model, in units of four images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from medvar_engine.bundle import Bundle, read_bundle
+from medvar_engine.conditions import Condition
+from medvar_engine.sampling import Sampling
+from medvar_engine.sets.manifest import SetManifest
+from medvar_engine.sets.mix import Ingredient, Mix
+from medvar_engine.sets.run import make_set
+
+MakeSet = Callable[..., SetManifest]
+
+
+@pytest.fixture(scope="session")
+def bundle(tiny_bundle: Path) -> Bundle:
+    return read_bundle(tiny_bundle)
+
+
+@pytest.fixture(scope="session")
+def mix() -> Mix:
+    """Three chests to one brain, each with its own sampling."""
+    chest, brain = Condition("CT", "chest", "axial"), Condition("MR", "brain")
+    return Mix((Ingredient(chest, Sampling(), 5, 3.0), Ingredient(brain, Sampling(guidance=0.0, top_k=9), 100, 1.0)))
+
+
+@pytest.fixture
+def make(bundle: Bundle, mix: Mix) -> MakeSet:
+    """`make_set`, of ten images on the CPU unless said otherwise."""
+
+    def run(folder: Path, mix: Mix = mix, count: int = 10, bundle: Bundle = bundle, **how: Any) -> SetManifest:
+        return make_set(folder, mix, count, bundle, **{"device": "cpu", "unit_images": 4} | how)
+
+    return run
