@@ -13,7 +13,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from medvar_engine.errors import MedvarError
 
@@ -59,9 +59,9 @@ def run(
     does not grow with their number: the next ones wait until results have been taken. Closing the iterator cancels the
     rest.
 
-    A `MedvarError` of a unit is given in place of its result, as `UnitLost` when the unit ended its worker twice
-    (a cluster has its own count). Any other exception is a bug, and ends the run. ``function``, units and results must
-    be picklable when other processes are asked for.
+    A `MedvarError` of a unit is given in place of its result, as `UnitLost` when the unit ended its worker twice (a
+    cluster has its own count, and tries once more what is lost). Any other exception is a bug, and ends the run.
+    ``function``, units and results must be picklable when other processes are asked for.
 
     >>> dict(run(abs, [-3, 4]))
     {0: 3, 1: 4}
@@ -126,14 +126,41 @@ def _on_cluster(
             "tcp://host:8786."
         ) from error
     with client:
-        ahead = _AHEAD * _threads(client, address)
-        executor = client.get_executor(pure=False)
+        threads = _threads(client, address)
+        suspects: list[int] = []
         try:
-            lost = yield from _drain(executor, function, units, iter(range(len(units))), ahead)
-        finally:
-            executor.shutdown(wait=False)
-    if lost:
-        raise MedvarError(f"The cluster at {address} was lost while it worked.")
+            for index, outcome in _drain_cluster(client, function, units, iter(range(len(units))), _AHEAD * threads):
+                if isinstance(outcome, UnitLost):
+                    suspects.append(index)
+                else:
+                    yield index, outcome
+            # The scheduler blames all that were given to a worker that ended. Alone, the innocent show themselves.
+            yield from _drain_cluster(client, function, units, iter(suspects), 1)
+        except CancelledError as error:
+            raise MedvarError(f"The cluster at {address} was lost while it worked.") from error
+
+
+def _drain_cluster(
+    client: Client, function: Callable[[Unit], Result], units: Sequence[Unit], order: Iterator[int], ahead: int
+) -> Iterator[Outcome[Result]]:
+    """As `_drain`. The client's own executor fails when a worker ends while its result is fetched; futures do not."""
+    from distributed import KilledWorker, as_completed
+
+    running: dict[Any, int] = {}  # by the key that dask gives a unit
+    completed = as_completed(loop=client.loop)
+    while True:
+        for index in islice(order, ahead - len(running)):
+            future = client.submit(_attempt, function, units[index], pure=False)
+            running[future.key] = index
+            completed.add(future)
+        if not running:
+            return
+        future = next(completed)
+        try:
+            outcome = future.result()
+        except KilledWorker:
+            outcome = UnitLost("the cluster's workers that took it ended, again and again; leave it out")
+        yield running.pop(future.key), outcome
 
 
 def _threads(client: Client, address: str) -> int:
@@ -167,19 +194,10 @@ def _drain(
             return []
         for future in wait(running, return_when=FIRST_COMPLETED).done:
             try:
-                outcome = _outcome(future)
-            except (BrokenProcessPool, CancelledError):
+                outcome = future.result()
+            except BrokenProcessPool:
                 return sorted(running.values())
             yield running.pop(future), outcome
-
-
-def _outcome(future: Future[Result | MedvarError]) -> Result | MedvarError:
-    try:
-        return future.result()
-    except Exception as error:
-        if type(error).__name__ == "KilledWorker":  # of distributed, which need not be installed
-            return UnitLost("the cluster's workers that took it ended, again and again; leave it out")
-        raise
 
 
 def _follow(parent: int) -> None:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from logging import CRITICAL
 from pathlib import Path
 
 import pytest
@@ -81,6 +82,18 @@ def test_a_worker_that_dies_takes_only_its_unit_with_it(tmp_path: Path) -> None:
     assert sorted(outcomes) == list(range(12))
     assert isinstance(outcomes[5], UnitLost)
     assert "memory" in str(outcomes[5])
+    assert [outcomes[number] for number in range(12) if number != 5] == [n for n in range(12) if n != 5]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs signals")
+def test_a_worker_of_a_cluster_that_dies_takes_only_its_unit_with_it(tmp_path: Path) -> None:
+    """The same on a cluster, whose scheduler blames every unit that was given to the worker, innocent ones too."""
+    from distributed import LocalCluster
+
+    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0", silence_logs=CRITICAL) as local:
+        outcomes = dict(run(deadly, [(number, tmp_path) for number in range(12)], cluster=local.scheduler_address))
+    assert sorted(outcomes) == list(range(12))
+    assert isinstance(outcomes[5], UnitLost)
     assert [outcomes[number] for number in range(12) if number != 5] == [n for n in range(12) if n != 5]
 
 

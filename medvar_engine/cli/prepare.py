@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -80,8 +81,8 @@ def prepare(
     how = dataset_recipe.recipe(**asked) if dataset_recipe else Recipe.of(**asked)
     if append:
         _check_same_recipe(Manifest.read(out), how, out)
-    if refused is not None and refused.resolve().is_relative_to(out.resolve()):
-        raise MedvarError(f"The list {refused} has real names, so it must not lie in {out}; choose another place.")
+    if refused is not None:
+        _check_list(refused, out)
     names_are_public = patient_ids == "public" or (dataset_recipe and dataset_recipe.patient_ids == "public")
     refusals: list[Refusal] = []
     # What is added is a folder of its own until it is whole.
@@ -120,9 +121,9 @@ def prepare(
             if refused is not None and refusals:  # all were
                 _write_refusals(refused, refusals)
             raise
+    _report(manifest, refusals)
     if refused is not None:
         _write_refusals(refused, refusals)
-    _report(manifest, refusals)
     if append:
         add(out, target)
         shutil.rmtree(target)
@@ -154,9 +155,19 @@ def _pseudonyms(key: Path | None, out: Path) -> Pseudonyms:
     from medvar_engine.data.privacy import Pseudonyms, default_key_path, load_or_make_key
 
     path = key or default_key_path()
-    if not path.exists():
+    is_new = not path.exists()
+    pseudonyms = Pseudonyms(load_or_make_key(path, outside=out))
+    if is_new:
         tell(f"A new key for pseudonyms is kept in {path}. Without it nobody can tell whose slices are whose.")
-    return Pseudonyms(load_or_make_key(path, outside=out))
+    return pseudonyms
+
+
+def _check_list(refused: Path, out: Path) -> None:
+    """Asked before hours of work, at the end of which the list could not be written."""
+    if refused.resolve().is_relative_to(out.resolve()):
+        raise MedvarError(f"The list {refused} has real names, so it must not lie in {out}; choose another place.")
+    if refused.is_dir() or not refused.absolute().parent.is_dir() or not os.access(refused.absolute().parent, os.W_OK):
+        raise MedvarError(f"The list {refused} cannot be written: name a file in a folder that you may write to.")
 
 
 def _write_refusals(path: Path, refusals: Sequence[Refusal]) -> None:

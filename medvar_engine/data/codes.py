@@ -15,7 +15,10 @@ def encode(image: FloatArray) -> CodeArray:
     """[-1, 1] → uint16. Raises `MedvarError` when a value is not finite."""
     if not np.isfinite(image).all():
         raise MedvarError("A slice holds values that are not finite.")
-    return np.asarray(np.round((np.clip(image, -1.0, 1.0).astype(np.float64) + 1.0) * 32767.5), dtype=np.uint16)
+    codes = np.clip(image, -1.0, 1.0).astype(np.float32, copy=False)
+    codes += np.float32(1.0)
+    codes *= np.float32(32767.5)
+    return np.rint(codes, out=codes).astype(np.uint16)
 
 
 def decode(codes: CodeArray) -> FloatArray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,10 +35,10 @@ class FrameGeometry:
             ("ImageOrientationPatient", self.orientation, 6),
             ("PixelSpacing", self.spacing, 2),
         ):
-            if len(values) != count or not np.isfinite(values).all() or max(map(abs, values)) > LARGEST_NUMBER:
+            if len(values) != count or not all(abs(value) <= LARGEST_NUMBER for value in values):  # NaN is not
                 raise ValueError(f"{name} is {values}; {count} numbers are expected")
         rows, columns = np.reshape(self.orientation, (2, 3))
-        if not np.allclose([rows @ rows, columns @ columns, rows @ columns], [1, 1, 0], atol=1e-2):
+        if max(abs(rows @ rows - 1), abs(columns @ columns - 1), abs(rows @ columns)) > 1e-2:
             raise ValueError(f"ImageOrientationPatient is {self.orientation}; no right angle of unit vectors")
 
     @property
@@ -53,8 +54,8 @@ class FrameGeometry:
 
     def is_parallel(self, other: FrameGeometry) -> bool:
         """Whether both have the same orientation and pixel size."""
-        return np.allclose(self.orientation, other.orientation, atol=1e-3) and np.allclose(
-            self.spacing, other.spacing, rtol=1e-3
+        return _near(self.orientation, other.orientation, 1e-3) and all(
+            math.isclose(one, another, rel_tol=1e-3) for one, another in zip(self.spacing, other.spacing, strict=True)
         )
 
 

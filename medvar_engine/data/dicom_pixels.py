@@ -67,7 +67,9 @@ def measured(pixels: NDArray[np.generic], dataset: Dataset, slope: float, interc
         signed = int(dataset.get("PixelRepresentation", 0)) == 1
         stored = (-1.0 if signed else 2.0 ** int(dataset.BitsStored) - 1.0) - stored
     with np.errstate(over="ignore", invalid="ignore"):
-        return np.asarray(stored * slope + intercept, dtype=np.float32)
+        stored *= slope
+        stored += intercept
+        return stored.astype(np.float32)
 
 
 def _decode(dataset: Dataset, indices: Sequence[int], syntax: UID) -> list[NDArray[np.generic]]:

@@ -106,15 +106,18 @@ def distinct(
     are near-duplicates when fewer than ``bits`` bits of their fingerprints differ and their mean absolute difference is
     below ``difference``, a share of the whole range. The fingerprint alone would do wrong: it sees no brightness.
     """
-    kept: dict[str | None, list[int]] = {}
-    hashes = np.stack([np.frombuffer(one, dtype=np.uint8) for one in fingerprints])
-    for index, plane in enumerate(planes):
-        earlier = kept.setdefault(plane, [])
-        distances = np.bitwise_count(hashes[earlier] ^ hashes[index]).sum(axis=-1)
-        alike = (earlier[int(place)] for place in np.flatnonzero(distances < bits))
-        if not any(_difference(codes[index], codes[other]) < difference for other in alike):
-            earlier.append(index)
-    return sorted(index for indices in kept.values() for index in indices)
+    hashes = np.frombuffer(b"".join(fingerprints), dtype=np.uint64).reshape(len(fingerprints), -1)
+    kept = np.zeros(len(planes), dtype=bool)
+    for plane in set(planes):
+        members = np.flatnonzero([one == plane for one in planes])
+        words = hashes[members]
+        for number, index in enumerate(members):
+            distances = np.bitwise_count(words[:number] ^ words[number]).sum(axis=1)
+            alike = members[:number][distances < bits]
+            kept[index] = not any(
+                _difference(codes[index], codes[other]) < difference for other in alike if kept[other]
+            )
+    return [int(index) for index in np.flatnonzero(kept)]
 
 
 class _Taken:

@@ -79,11 +79,9 @@ class _Head:
 def _block_means(array: FloatArray, steps: list[int]) -> FloatArray:
     """Means over blocks of ``steps`` voxels; blocks at the far borders may be smaller."""
     means = array
-    for axis, step in enumerate(steps):
-        starts = np.arange(0, array.shape[axis], step)
-        counts = np.diff(np.append(starts, array.shape[axis])).astype(np.float32)
-        sums = np.add.reduceat(means, starts, axis=axis, dtype=np.float32)
-        means = np.asarray(sums / counts.reshape([-1 if one == axis else 1 for one in range(3)]), dtype=np.float32)
+    for axis, step in reversed(tuple(enumerate(steps))):  # along x the voxels lie one beside the other
+        lines = np.moveaxis(means, axis, 0)
+        means = np.stack([lines[at : at + step].mean(axis=0) for at in range(0, len(lines), step)], axis=axis)
     return means
 
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from medvar_engine.data.faces import face_region
 from medvar_engine.data.intensity import ValueRange, clip_mr, mr_foreground, window_ct
+from medvar_engine.data.ranked import Ranked
 from medvar_engine.data.recipe import Recipe
 from medvar_engine.data.volume import FloatArray, Volume
 from medvar_engine.errors import MedvarError
@@ -34,8 +35,9 @@ def harmonise(volume: Volume, modality: str, region: str, recipe: Recipe) -> Har
         window = recipe.ct_window(region)
         image, values = window_ct(volume.array, (window.low, window.high))
         return Harmonised(image, values, recipe.ct_foreground_hu)
-    foreground = mr_foreground(volume.array)
-    image, values = clip_mr(volume.array, recipe.mr_percentiles, foreground)
+    ranked = Ranked(volume.array)
+    foreground = mr_foreground(ranked)
+    image, values = clip_mr(ranked, foreground, recipe.mr_percentiles)
     return Harmonised(image, values, foreground)
 
 
@@ -61,8 +63,10 @@ def treat_face(volume: Volume, region: str, faces: str) -> tuple[Volume, str | N
 
 def _check_hu(volume: Volume) -> None:
     """Refuse CT that was stored as HU + 1024: its air is at 0, its soft tissue near 1050, and windows would miss it."""
+    if volume.array.min() < 0:
+        return
     tissue = volume.array[volume.array > 500]
-    if volume.array.min() >= 0 and tissue.size > 0.05 * volume.array.size and 900 < np.median(tissue) < 1300:
+    if tissue.size > 0.05 * volume.array.size and 900 < np.median(tissue) < 1300:
         raise MedvarError(
             f"its values are no HU: nothing is below 0, and most tissue is near {np.median(tissue):.0f}; subtract 1024"
         )

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from medvar_engine.data.dataset_recipe import DatasetRecipe
-from medvar_engine.data.index import IndexRow, find_row, normal_modality, slug
+from medvar_engine.data.index import Index, IndexRow, find_row, normal_modality, slug
 from medvar_engine.data.privacy import Pseudonyms
 from medvar_engine.data.read import Series
 from medvar_engine.data.read_files import stem
@@ -35,7 +35,7 @@ class Identity:
 
 def identify(
     one: Series,
-    index: list[IndexRow],
+    index: Index,
     source: Path,
     *,
     dataset_recipe: DatasetRecipe | None = None,
@@ -96,7 +96,7 @@ def relative(path: Path, source: Path) -> str:
     return path.relative_to(source).as_posix() if source.is_dir() and path.is_relative_to(source) else path.name
 
 
-def _row_of(one: Series, index: list[IndexRow], source: Path) -> IndexRow | None:
+def _row_of(one: Series, index: Index, source: Path) -> IndexRow | None:
     rows = {find_row(index, source, path) for path in one.paths} if index else {None}
     if len(rows) > 1:
         raise MedvarError("index.csv has different rows for the files of this one series")

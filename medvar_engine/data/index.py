@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,11 +31,6 @@ class IndexRow:
         """A short label of the source: its first word, as a slug."""
         return slug(re.split(r"[\s/,;(]", self.source.strip(), maxsplit=1)[0]) or None
 
-    def covers(self, path: Path) -> bool:
-        """Whether the row stands for ``path``, relative to the index: ``a.zip`` for ``a.zip!/b`` inside it, too."""
-        outside = Path(*(part.removesuffix("!") for part in path.parts))
-        return path.is_relative_to(self.path) or outside.is_relative_to(self.path)
-
 
 def slug(text: str) -> str:
     """Lower case, and hyphens for all but letters and digits."""
@@ -49,11 +45,15 @@ def normal_modality(text: str) -> str:
     return found
 
 
-def read_index(folder: Path) -> list[IndexRow]:
-    """The rows of ``index.csv`` in a folder; none when there is no such file. Longest paths first."""
+Index = Mapping[str, IndexRow]
+"""The rows by their paths."""
+
+
+def read_index(folder: Path) -> Index:
+    """The rows of ``index.csv`` in a folder; none when there is no such file. Of two with one path, the first."""
     path = folder / INDEX
     if not path.is_file():
-        return []
+        return {}
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
@@ -63,13 +63,23 @@ def read_index(folder: Path) -> list[IndexRow]:
             rows = [_row(path, reader.line_num, cells) for cells in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise MedvarError(f"{path} cannot be read ({error}).") from error
-    return sorted(rows, key=lambda row: -len(Path(row.path).parts))
+    index: dict[str, IndexRow] = {}
+    for row in rows:
+        index.setdefault(Path(row.path).as_posix(), row)
+    return index
 
 
-def find_row(rows: list[IndexRow], folder: Path, path: Path) -> IndexRow | None:
+def find_row(index: Index, folder: Path, path: Path) -> IndexRow | None:
     """The row of the file, or of the nearest folder above it."""
-    relative = path.relative_to(folder)
-    return next((row for row in rows if row.covers(relative)), None)
+    return next((index[name] for name in names_of(folder, path) if name in index), None)
+
+
+def names_of(folder: Path, path: Path) -> Iterator[str]:
+    """The paths of rows that would stand for ``path``, nearest first: ``a.zip`` for ``a.zip!/b`` inside it, too."""
+    inside = path.relative_to(folder)
+    outside = Path(*(part.removesuffix("!") for part in inside.parts))
+    for names in zip((inside, *inside.parents), (outside, *outside.parents), strict=True):
+        yield from (name.as_posix() for name in names)
 
 
 def _row(path: Path, line: int, cells: dict[str, str | None]) -> IndexRow:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from medvar_engine.data.ranked import Ranked
 from medvar_engine.data.volume import FloatArray
 from medvar_engine.errors import MedvarError
 
@@ -21,8 +22,10 @@ class ValueRange:
 
     def to_image(self, values: FloatArray) -> FloatArray:
         """Values → [-1, 1]; what lies outside low…high is clipped."""
-        scaled = (values.astype(np.float32) - np.float32(self.low)) * np.float32(2.0 / (self.high - self.low)) - 1.0
-        return np.asarray(np.clip(scaled, -1.0, 1.0), dtype=np.float32)
+        scaled = np.asarray(np.subtract(values, np.float32(self.low), dtype=np.float32))
+        scaled *= np.float32(2.0 / (self.high - self.low))
+        scaled -= np.float32(1.0)
+        return np.clip(scaled, -1.0, 1.0, out=scaled)
 
     def to_values(self, image: FloatArray) -> FloatArray:
         """[-1, 1] → values; the inverse of `to_image` inside low…high."""
@@ -92,25 +95,23 @@ def window_ct(hu: FloatArray, window: Window = OTHER_REGION_WINDOW) -> tuple[Flo
     return values.to_image(hu), values
 
 
-def mr_foreground(array: FloatArray) -> float:
+def mr_foreground(ranked: Ranked) -> float:
     """The value above which a voxel is tissue, not noise: 5 % of the way from the minimum to the 99th percentile."""
-    low, high = float(array.min()), float(np.percentile(array, 99))
-    return low + 0.05 * (high - low)
+    return ranked.low + 0.05 * (ranked.percentile(99) - ranked.low)
 
 
 def clip_mr(
-    array: FloatArray, percentiles: tuple[float, float] = MR_PERCENTILES, foreground: float | None = None
+    ranked: Ranked, foreground: float, percentiles: tuple[float, float] = MR_PERCENTILES
 ) -> tuple[FloatArray, ValueRange]:
-    """MR → [-1, 1] by the percentiles of the foreground of the whole volume (a clipped histogram).
+    """MR → [-1, 1] by the percentiles of what lies above ``foreground`` in the whole volume (a clipped histogram).
 
-    ``foreground`` is `mr_foreground` of the volume, for callers who have it already. Raises `MedvarError` for a volume
-    that is blank.
+    Raises `MedvarError` for a volume that is blank.
     """
-    tissue = array[array > (mr_foreground(array) if foreground is None else foreground)]
-    if tissue.size == 0 or tissue.min() == tissue.max():
-        raise MedvarError("The scan is blank: all voxels have the same value.")
-    low, high = (float(value) for value in np.percentile(tissue, percentiles))
+    tissue = ranked.count_above(foreground)
+    low, high = (ranked.percentile(percent, of=tissue) for percent in percentiles) if tissue else (0.0, 0.0)
+    if tissue and not low < high:
+        low, high = ranked.percentile(0, of=tissue), ranked.high
     if not low < high:
-        low, high = float(tissue.min()), float(tissue.max())
+        raise MedvarError("The scan is blank: all voxels have the same value.")
     values = ValueRange(low, high, "arbitrary")
-    return values.to_image(array), values
+    return values.to_image(ranked.values), values

@@ -13,7 +13,7 @@ import os
 import platform
 import uuid
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +25,11 @@ from medvar_engine.data.identity import Identity, relative
 from medvar_engine.data.read import Series
 from medvar_engine.data.recipe import Recipe
 from medvar_engine.data.series_slices import SeriesSlices, slices_of
-from medvar_engine.data.shards.files import flush_to_disk, replace_file, sha256, writing
+from medvar_engine.data.shards.files import replace_file, sha256, writing
+from medvar_engine.data.shards.images import ImageFile
 from medvar_engine.errors import MedvarError
 
-SCHEMA_VERSION = 1  # raised whenever the same series would give other slices
+SCHEMA_VERSION = 2  # raised whenever the same series would give other slices
 _KEPT = "what is finished is kept: free some room, and run the same again to go on"
 
 
@@ -102,14 +103,19 @@ def make_part(work: Work) -> Part:
     with writing(work.folder, _KEPT):
         temporary = work.folder / f"{key}.{uuid.uuid4().hex}.tmp"
         try:
-            with temporary.open("wb") as file:
-                np.save(file, found.codes, allow_pickle=False)
-                flush_to_disk(file)
-            digest = sha256(temporary)
+            images = ImageFile(temporary, work.recipe.size)
+            try:
+                images.write(found.codes)
+                digest = images.finish()["sha256"]
+            finally:
+                images.discard()
             os.replace(temporary, work.folder / f"{key}.npy")
         finally:
             temporary.unlink(missing_ok=True)
-    facts = [asdict(one) | {"fingerprint": one.fingerprint.hex()} for one in found.facts]
+    names = [one.name for one in fields(SliceFacts)]  # `asdict` would copy every value
+    facts = [
+        {name: getattr(one, name) for name in names} | {"fingerprint": one.fingerprint.hex()} for one in found.facts
+    ]
     return _write(work.folder, key, {"sha256": digest, "facts": facts, "remarks": list(found.remarks)})
 
 

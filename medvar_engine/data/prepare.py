@@ -53,7 +53,7 @@ def prepare(
     ``workers`` and ``cluster`` are those of `medvar_engine.jobs.run`; the machines of a cluster must see ``source`` and
     ``out`` under the same names. The result is the same, to the byte, however many work at it and however often it was
     stopped: the slices of finished series are kept in a hidden folder beside ``out`` until all are done, so that the
-    same call goes on after an interrupt, a kill or a full disk.
+    same call goes on after an interrupt, a kill or a full disk. ``out`` may lie in ``source``; it is not read.
 
     What cannot be used is refused, with the reason in `Manifest.refused`, and the rest goes on; ``on_refusal`` is
     called with each refusal by its real name, which the manifest does not have with ``pseudonyms``. Raises
@@ -61,7 +61,9 @@ def prepare(
     """
     source, out, recipe, split = Path(source).absolute(), Path(out), recipe or Recipe(), split or SplitRule()
     if source.resolve().is_relative_to(out.resolve()):
-        raise MedvarError(f"The scans in {source} lie inside {out}, which is to be written; choose another folder.")
+        raise MedvarError(
+            f"The scans in {source} lie inside {out.resolve()}, which is to be written; choose another folder."
+        )
     with ShardWriter(out, recipe.size, overwrite=overwrite):
         pass  # a folder that may not be written says so now, not after hours
     if dataset_recipe is not None and dataset_recipe.patient_ids == "public":

@@ -98,7 +98,7 @@ def _volume(
     phase: str | None,
 ) -> Volume:
     order, affine = stack_affine(geometry, path)
-    array, affine, spacing = to_ras(np.stack([frames[i].T for i in order], axis=-1), affine, path)
+    array, affine, spacing = to_ras(np.stack([frames[i] for i in order]).T, affine, path)
     return Volume(array, affine, spacing, modality_of(dataset), _patient_of(dataset), series, path, phase)
 
 

@@ -45,7 +45,7 @@ def looks_like_labels(array: NDArray[Any]) -> bool:
     """
     if array.size == 0:
         return False
-    few = array.ravel()[:: max(1, array.size // 100_000)]
+    few = array.ravel(order="K")[:: max(1, array.size // 100_000)]  # in memory's order, which copies nothing
     if not np.array_equal(few, np.round(few)) or few.min() < 0 or np.unique(few).size > 256:
         return False
     first, second = array[:-1], array[1:]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from math import isfinite
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +13,14 @@ import numpy as np
 from medvar_engine.data.codes import CodeArray, encode
 from medvar_engine.data.duplicates import distinct
 from medvar_engine.data.facts import SliceFacts
-from medvar_engine.data.fingerprint import fingerprint
+from medvar_engine.data.fingerprint import fingerprints
 from medvar_engine.data.harmonise import harmonise, treat_face
 from medvar_engine.data.identity import Identity
-from medvar_engine.data.matrix import fit_to_matrix, resample
+from medvar_engine.data.intensity import ValueRange
+from medvar_engine.data.matrix import fitting_pixel, resample
 from medvar_engine.data.read import Series
 from medvar_engine.data.recipe import Recipe
-from medvar_engine.data.slices import Slice, cut
+from medvar_engine.data.slices import Slab, cut
 from medvar_engine.data.volume import FloatArray, Volume
 from medvar_engine.errors import MedvarError
 
@@ -48,28 +50,11 @@ def slices_of(series: Series, identity: Identity, recipe: Recipe, source: Path) 
         if remark is not None and remark not in remarks:
             remarks.append(remark)
         scan = harmonise(volume, identity.modality, identity.region, recipe)
-        for part in cut(volume, scan.image, scan.foreground, recipe.rules):
-            fitted, pixel_mm = _to_matrix(part, recipe)
-            codes.append(encode(fitted))
-            facts.append(
-                SliceFacts(
-                    patient=identity.patient,
-                    modality=identity.modality,
-                    region=identity.region,
-                    plane=part.plane,
-                    dataset=identity.dataset,
-                    contrast=contrast,
-                    spacing_mm=None if pixel_mm is None else round(pixel_mm, 5),
-                    low=round(scan.values.low, 4),
-                    high=round(scan.values.high, 4),
-                    unit=scan.values.unit,
-                    position_mm=round(part.position_mm, 3) if np.isfinite(part.position_mm) else None,
-                    series=_name(series, volume, identity),
-                    source=identity.source,
-                    licence=identity.licence,
-                    fingerprint=fingerprint(fitted),
-                )
-            )
+        shown = replace(identity, contrast=contrast, series=_name(series, volume, identity))
+        for slab in cut(volume, scan.image, scan.foreground, recipe.rules):
+            fitted, pixel_mm = _to_matrix(slab, recipe)
+            codes.append(np.ascontiguousarray(encode(fitted)))
+            facts += _facts(shown, scan.values, slab, pixel_mm, fingerprints(fitted))
         sides = "×".join(str(side) for side in volume.array.shape)
         shapes.append(f"{sides} voxels of {'×'.join(f'{side:.2f}' for side in volume.spacing)} mm")
     rules = recipe.rules
@@ -78,7 +63,7 @@ def slices_of(series: Series, identity: Identity, recipe: Recipe, source: Path) 
             f"no slice is worth keeping ({'; '.join(shapes)}): planes need sides of {rules.min_side} pixels, pixels "
             f"at most {rules.max_anisotropy} times as long as wide, and {rules.min_foreground:.0%} of tissue"
         )
-    stacked = np.stack(codes)
+    stacked = np.concatenate(codes)
     kept = distinct(
         stacked,
         [one.fingerprint for one in facts],
@@ -88,7 +73,8 @@ def slices_of(series: Series, identity: Identity, recipe: Recipe, source: Path) 
     )
     if len(kept) < len(facts):
         remarks.append(f"{len(facts) - len(kept)} of {len(facts)} slices nearly repeat others and are left out")
-    return SeriesSlices(stacked[kept], tuple(facts[index] for index in kept), tuple(remarks))
+    chosen = stacked if len(kept) == len(facts) else stacked[kept]
+    return SeriesSlices(chosen, tuple(facts[index] for index in kept), tuple(remarks))
 
 
 def _volumes(series: Series, identity: Identity, recipe: Recipe) -> Iterator[tuple[Volume, str | None]]:
@@ -108,18 +94,44 @@ def _volumes(series: Series, identity: Identity, recipe: Recipe) -> Iterator[tup
             yield volume, contrast
 
 
-def _to_matrix(part: Slice, recipe: Recipe) -> tuple[FloatArray, float | None]:
-    """A slice of the recipe's size, and the side of its pixels in mm where that is known."""
-    known = bool(np.isfinite(part.spacing).all())
+def _to_matrix(slab: Slab, recipe: Recipe) -> tuple[FloatArray, float | None]:
+    """Slices of the recipe's size, and the side of their pixels in mm where that is known."""
+    known = bool(np.isfinite(slab.spacing).all())
     if recipe.spacing_mm is None:
-        fitted, pixel_mm = fit_to_matrix(part.image, part.spacing if known else (1.0, 1.0), recipe.size, recipe.padding)
-        return fitted, pixel_mm if known else None
+        spacing = slab.spacing if known else (1.0, 1.0)
+        _, height, width = slab.images.shape
+        pixel_mm = fitting_pixel((height, width), spacing, recipe.size)
+        return resample(slab.images, spacing, pixel_mm, recipe.size, recipe.padding), pixel_mm if known else None
     if not known:
         raise MedvarError(
             f"its pixel size is not stated, so it cannot be resampled to {recipe.spacing_mm} mm; without spacing_mm "
             "it would be fitted to the matrix"
         )
-    return resample(part.image, part.spacing, recipe.spacing_mm, recipe.size, recipe.padding), recipe.spacing_mm
+    fitted = resample(slab.images, slab.spacing, recipe.spacing_mm, recipe.size, recipe.padding)
+    return fitted, recipe.spacing_mm
+
+
+def _facts(
+    identity: Identity, values: ValueRange, slab: Slab, pixel_mm: float | None, fingerprints: Sequence[bytes]
+) -> Iterator[SliceFacts]:
+    for position, fingerprint in zip(slab.positions_mm.tolist(), fingerprints, strict=True):
+        yield SliceFacts(
+            patient=identity.patient,
+            modality=identity.modality,
+            region=identity.region,
+            plane=slab.plane,
+            dataset=identity.dataset,
+            contrast=identity.contrast,
+            spacing_mm=None if pixel_mm is None else round(pixel_mm, 5),
+            low=round(values.low, 4),
+            high=round(values.high, 4),
+            unit=values.unit,
+            position_mm=round(position, 3) if isfinite(position) else None,
+            series=identity.series,
+            source=identity.source,
+            licence=identity.licence,
+            fingerprint=fingerprint,
+        )
 
 
 def _name(series: Series, volume: Volume, identity: Identity) -> str:

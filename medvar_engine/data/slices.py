@@ -14,23 +14,28 @@ from medvar_engine.errors import MedvarError
 
 PLANES = ("axial", "coronal", "sagittal")
 
+SLAB = 16
+"""Slices that are worked at together: few enough for the processor's cache, enough to share what each costs."""
+
 # Plane → (array axis of its normal, of its rows, of its columns); rows and columns run against the RAS axes:
 # anterior or head up, patient right (axial, coronal) or anterior (sagittal) on the image's left.
 _AXES = {"axial": (2, 1, 0), "coronal": (1, 2, 0), "sagittal": (0, 2, 1)}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Slice:
-    """One slice: ``image`` (H, W), pixel size in mm of rows and columns, and where it lies along its normal in RAS mm.
+class Slab:
+    """Consecutive slices of one plane, a view of the volume: no voxel is copied.
 
-    ``plane`` is None for frames of which the file does not say how they lie; ``position_mm`` is NaN then.
+    ``images`` (N, H, W), pixel size in mm of rows and columns, and where each slice lies along its normal in RAS mm.
+    ``plane`` is None for frames of which the file does not say how they lie; positions are NaN then. ``first`` is the
+    index of the first slice along the normal.
     """
 
-    image: FloatArray
+    images: FloatArray
     plane: str | None
     spacing: tuple[float, float]
-    position_mm: float
-    index: int
+    positions_mm: NDArray[np.float64]
+    first: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,11 +72,9 @@ class SliceRules:
         within("duplicate_difference, a share of the range,", self.duplicate_difference, 0, 1)
 
 
-def view(array: FloatArray, plane: str, index: int) -> FloatArray:
-    """Slice ``index`` of an RAS+ array (X, Y, Z) as an image (H, W) in radiological convention."""
-    normal, rows, _ = _AXES[plane]
-    image = np.take(array, index, axis=normal)  # (rows, columns) or (columns, rows) in array order
-    return np.asarray((image.T if rows > _AXES[plane][2] else image)[::-1, ::-1])
+def view(array: FloatArray, plane: str) -> FloatArray:
+    """All slices of an RAS+ array (X, Y, Z) as images (N, H, W) in radiological convention; nothing is copied."""
+    return array.transpose(_AXES[plane])[:, ::-1, ::-1]
 
 
 def usable_planes(volume: Volume, rules: SliceRules) -> list[str]:
@@ -86,29 +89,38 @@ def usable_planes(volume: Volume, rules: SliceRules) -> list[str]:
     return planes
 
 
-def cut(volume: Volume, image: FloatArray, foreground: float, rules: SliceRules) -> Iterator[Slice]:
-    """Slices of ``image`` (X, Y, Z), the harmonised ``volume``, that show enough tissue.
+def cut(volume: Volume, image: FloatArray, foreground: float, rules: SliceRules) -> Iterator[Slab]:
+    """The slices of ``image`` (X, Y, Z), the harmonised ``volume``, that show enough tissue, a few at a time.
 
     A voxel of ``volume`` above ``foreground`` (HU or arbitrary) is tissue.
     """
     tissue = volume.array > foreground
-    if not volume.oriented:
-        row_mm, column_mm = volume.spacing[1], volume.spacing[0]
-        for index in _worth_keeping(tissue.mean(axis=(0, 1)), rules):
-            yield Slice(view(image, "axial", index), None, (row_mm, column_mm), float("nan"), index)
-        return
-    centre = (np.asarray(volume.array.shape) - 1) / 2
-    for plane in usable_planes(volume, rules):
+    for plane in usable_planes(volume, rules) if volume.oriented else ["axial"]:
         normal, rows, columns = _AXES[plane]
-        spacing = (volume.spacing[rows], volume.spacing[columns])
-        for index in _worth_keeping(tissue.mean(axis=(rows, columns)), rules):
-            place = centre.copy()
-            place[normal] = index
-            position = volume.affine[normal, :3] @ place + volume.affine[normal, 3]
-            yield Slice(view(image, plane, index), plane, spacing, float(position), index)
+        place = (np.asarray(volume.array.shape) - 1) / 2
+        place[normal] = 0.0
+        start = volume.affine[normal, :3] @ place + volume.affine[normal, 3]
+        area = tissue.shape[rows] * tissue.shape[columns]
+        kept = _worth_keeping(tissue.sum(axis=(rows, columns)) / area, rules)
+        for places in _runs(kept):
+            positions = start + volume.affine[normal, normal] * places
+            yield Slab(
+                view(image, plane)[places[0] : places[-1] + 1],
+                plane if volume.oriented else None,
+                (volume.spacing[rows], volume.spacing[columns]),
+                positions if volume.oriented else np.full(len(places), np.nan),
+                int(places[0]),
+            )
 
 
-def _worth_keeping(fractions: NDArray[np.floating], rules: SliceRules) -> list[int]:
+def _worth_keeping(fractions: NDArray[np.floating], rules: SliceRules) -> NDArray[np.intp]:
     """Indices of the slices whose fraction of tissue is high enough."""
     needed = max(rules.min_foreground, rules.min_relative * float(fractions.max(initial=0.0)))
-    return [int(index) for index in np.flatnonzero(fractions >= needed)]
+    return np.flatnonzero(fractions >= needed)
+
+
+def _runs(indices: NDArray[np.intp]) -> Iterator[NDArray[np.intp]]:
+    """Ascending indices in runs without a gap, of `SLAB` at most."""
+    for run in np.split(indices, np.flatnonzero(np.diff(indices) > 1) + 1):
+        for start in range(0, len(run), SLAB):
+            yield run[start : start + SLAB]

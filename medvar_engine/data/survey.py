@@ -8,7 +8,7 @@ from pathlib import Path
 
 from medvar_engine.data.dataset_recipe import DatasetRecipe, match
 from medvar_engine.data.identity import Identity, identify, relative
-from medvar_engine.data.index import read_index
+from medvar_engine.data.index import names_of, read_index
 from medvar_engine.data.privacy import Pseudonyms
 from medvar_engine.data.read import LOOKED_FOR, Refusal, Series, find_series
 from medvar_engine.errors import MedvarError
@@ -31,7 +31,7 @@ def survey(
     ``arguments`` are those of `identify`. Raises `MedvarError` when there are no images at all, or when ``source`` does
     not look like the data set of ``dataset_recipe``.
     """
-    index = read_index(source) if source.is_dir() else []
+    index = read_index(source) if source.is_dir() else {}
     series, refusals = find_series(source, synthetic=include_synthetic)
     if not series and not refusals:
         raise MedvarError(f"No images found below {source}; looked for {LOOKED_FOR}.")
@@ -45,8 +45,9 @@ def survey(
         except MedvarError as error:
             refusals.append(Refusal(str(one.path), str(error)))
     found = {one.path for one in series}
-    for row in index:
-        if not any(row.covers(path.relative_to(source)) for path in found):
+    named = {name for path in found for name in names_of(source, path)} if index else set()
+    for path, row in index.items():
+        if path not in named:
             refusals.append(Refusal(str(source / row.path), "index.csv names it, but no image was found there"))
     return known, refusals
 

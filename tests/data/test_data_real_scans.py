@@ -40,7 +40,7 @@ def test_every_scan_of_the_index_is_found(found: list[Series]) -> None:
     index = read_index(SCANS)
     names = [row.path for one in found if (row := find_row(index, SCANS, one.path))]
     assert len(found) == 22
-    assert set(names) == {row.path for row in index}
+    assert set(names) == {row.path for row in index.values()}
     assert names.count("prostate_mr/prostatex_0001") == 4
     assert names.count("chest_ct/lidc_0314_dicom") == 1
 

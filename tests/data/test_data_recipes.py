@@ -294,7 +294,7 @@ def identities(source: Path, recipe: DatasetRecipe) -> dict[str, Identity]:
     found = {}
     for one in find_series(source)[0]:
         try:
-            identity = identify(one, [], source, dataset_recipe=recipe, pseudonyms=KEY)
+            identity = identify(one, {}, source, dataset_recipe=recipe, pseudonyms=KEY)
         except MedvarError:
             continue
         path = one.path.parent if one.is_dicom else one.path
@@ -387,7 +387,7 @@ def test_channels_of_a_4d_file(tmp_path: Path, plant: Any) -> None:
     recipe = load_recipe("msd-prostate")
     plant(tmp_path, TREES["msd-prostate"].images[0])
     (one,) = find_series(tmp_path)[0]
-    identity = identify(one, [], tmp_path, dataset_recipe=recipe)
+    identity = identify(one, {}, tmp_path, dataset_recipe=recipe)
     settings = recipe.recipe(size=32, min_side=4, max_anisotropy=10.0)
     facts = slices_of(one, identity, settings, tmp_path).facts
     assert {fact.contrast for fact in facts} == {"T2"}

@@ -30,12 +30,12 @@ def test_radiological_convention() -> None:
     front[:, -1, :] = 1
     head[:, :, -1] = 1
     for plane in ("axial", "coronal"):
-        assert view(right, plane, 4)[:, 0].all()
-        assert view(left, plane, 4)[:, -1].all()
-    assert view(front, "axial", 4)[0].all()
-    assert view(head, "coronal", 4)[0].all()
-    assert view(head, "sagittal", 4)[0].all()
-    assert view(front, "sagittal", 4)[:, 0].all()
+        assert view(right, plane)[4][:, 0].all()
+        assert view(left, plane)[4][:, -1].all()
+    assert view(front, "axial")[4][0].all()
+    assert view(head, "coronal")[4][0].all()
+    assert view(head, "sagittal")[4][0].all()
+    assert view(front, "sagittal")[4][:, 0].all()
 
 
 def test_shapes_and_spacing_belong_together() -> None:
@@ -47,14 +47,20 @@ def test_shapes_and_spacing_belong_together() -> None:
         "sagittal": ((70, 60), (2.0, 1.5)),
     }
     for one in cut(volume, volume.array, 0.5, SliceRules()):
-        assert (one.image.shape, one.spacing) == expected[str(one.plane)]
+        assert (one.images.shape[1:], one.spacing) == expected[str(one.plane)]
 
 
 def test_position_is_where_the_slice_lies() -> None:
     """Breaks for whoever puts slices back into the scan."""
     volume = volume_of(np.ones((50, 60, 70)), (1.0, 1.5, 2.0))
-    slices = [one for one in cut(volume, volume.array, 0.5, SliceRules()) if one.index == 10]
-    assert {one.plane: one.position_mm for one in slices} == {"axial": -10.0, "coronal": -5.0, "sagittal": 0.0}
+    slabs = [
+        one for one in cut(volume, volume.array, 0.5, SliceRules()) if one.first <= 10 < one.first + len(one.images)
+    ]
+    assert {one.plane: one.positions_mm[10 - one.first] for one in slabs} == {
+        "axial": -10.0,
+        "coronal": -5.0,
+        "sagittal": 0.0,
+    }
 
 
 def test_planes_with_long_pixels_or_short_sides_are_left_out() -> None:
@@ -69,9 +75,12 @@ def test_near_empty_slices_are_dropped() -> None:
     array = np.zeros((50, 50, 50))
     array[10:40, 10:40, 10:40] = 1
     array[20, 20, :] = 1
+    array[:, :, 17] = 0
     volume = volume_of(array)
-    slices = list(cut(volume, volume.array, 0.5, SliceRules(planes=("axial",))))
-    assert [one.index for one in slices] == list(range(10, 40))
+    slabs = list(cut(volume, volume.array, 0.5, SliceRules(planes=("axial",))))
+    kept = [one.first + number for one in slabs for number in range(len(one.images))]
+    assert kept == [*range(10, 17), *range(18, 40)]
+    assert all(image.any() for one in slabs for image in one.images)
     empty = volume_of(np.zeros((50, 50, 50)))
     assert not list(cut(empty, empty.array, 0.5, SliceRules()))
 

@@ -56,7 +56,8 @@ def writing(folder: Path, outcome: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise MedvarError(f"{folder} cannot be written ({error.strerror or error}); {outcome}.") from error
+        reason = error.strerror or f"the disk may be full: {error}"  # which is all that NumPy says
+        raise MedvarError(f"{folder} cannot be written ({reason}); {outcome}.") from error
 
 
 def check_output(folder: Path) -> None:

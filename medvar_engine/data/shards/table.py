@@ -7,7 +7,7 @@ numbered (dictionary encoding), so a row takes about a hundred bytes.
 from __future__ import annotations
 
 import types
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
@@ -48,14 +48,10 @@ SCHEMA = pa.schema(
 """Rows in the file, with names numbered."""
 
 
-def rows_of(facts: Iterable[SliceFacts], places: Iterable[tuple[int, int]]) -> pa.RecordBatch:
+def rows_of(facts: Sequence[SliceFacts], places: Iterable[tuple[int, int]]) -> pa.RecordBatch:
     """Facts and places (shard, row) as a batch of `PLAIN`. Raises `MedvarError` when a value has no place there."""
-    columns: dict[str, list[Any]] = {name: [] for name in PLAIN.names}
-    for fact, place in zip(facts, places, strict=True):
-        for one in fields(SliceFacts):
-            columns[one.name].append(getattr(fact, one.name))
-        for name, value in zip(PLACE, place, strict=True):
-            columns[name].append(value)
+    columns: dict[str, Any] = {one.name: [getattr(fact, one.name) for fact in facts] for one in fields(SliceFacts)}
+    columns |= dict(zip(PLACE, zip(*places, strict=True), strict=True))
     for column in PLAIN:
         try:
             array = pa.array(columns[column.name], column.type)
