@@ -54,7 +54,7 @@ def generation(widget: MedvarWidget, seed: int) -> tuple[float, float, float]:
     first, clicked = 0.0, time.perf_counter()
     widget.scales.generate_button.click()
     busy[0] += time.perf_counter() - clicked
-    while widget.worker.running:
+    while widget.busy:
         start = time.perf_counter()
         QApplication.processEvents()
         spent = time.perf_counter() - start
@@ -82,18 +82,26 @@ def main() -> None:
     scales = len(widget.session.model.bundle.schedule)
     size = widget.session.model.bundle.image_size
 
-    first_run = generation(widget, 1)
-    later = [generation(widget, 2 + i) for i in range(runs)]
-    scrub = [timed(lambda k=i % scales: widget.scales.slider.setValue(k)) for i in range(5 * scales)]
-
-    for layer in viewer.layers:
-        layer.visible = False
-    plain = viewer.add_image(np.zeros((size, size), np.float32), contrast_limits=(0, 1))
-    settle(widget)
+    plain = viewer.add_image(np.zeros((size, size), np.float32), contrast_limits=(0, 1), visible=False)
     pictures = np.random.default_rng(0).random((scales, size, size), dtype=np.float32)
-    peer = statistics.median(
-        sum(timed(lambda p=picture: setattr(plain, "data", p)) for picture in pictures) for _ in range(runs)
-    )
+
+    def peer_run() -> float:
+        """Seconds for as many pictures into one bare layer, alone in the window."""
+        widget.picture.layers.show_only(None)
+        plain.visible = True
+        settle(widget)
+        seconds = sum(timed(lambda p=picture: setattr(plain, "data", p)) for picture in pictures)
+        plain.visible = False
+        settle(widget)
+        return seconds
+
+    first_run = generation(widget, 1)
+    later, peers = [], []
+    for i in range(runs):  # turn by turn: whatever else the machine does meanwhile, both suffer from it
+        later.append(generation(widget, 2 + i))
+        peers.append(peer_run())
+    scrub = [timed(lambda k=i % scales: widget.scales.slider.setValue(k)) for i in range(5 * scales)]
+    peer = statistics.median(peers)
     peer_frames = 1 / (peer / scales)
 
     first, whole, busy = (statistics.median(column) for column in zip(*later, strict=True))

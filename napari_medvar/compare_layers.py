@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_medvar.layers import METADATA, fit, put
+from napari_medvar.layers import METADATA, fit, put, world_in
 from napari_medvar.scene import Scene
 
 if TYPE_CHECKING:
@@ -45,10 +45,13 @@ class CompareLayers:
             if side in self._layers and self._layers[side] in self._viewer.layers:
                 layer = self._layers[side]
                 layer.data = array
-                put(layer, scene.placement.world(len(pixels)))
+                put(layer, world_in(self._viewer, scene.placement, len(pixels)))
             else:
                 layer = self._viewer.add_image(
-                    array, colormap="gray", contrast_limits=limits, **scene.placement.world(len(pixels))
+                    array,
+                    colormap="gray",
+                    contrast_limits=limits,
+                    **world_in(self._viewer, scene.placement, len(pixels)),
                 )
                 self._layers[side] = layer
             layer.name = f"{side} · {name}"

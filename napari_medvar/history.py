@@ -17,6 +17,18 @@ class History:
     past: tuple[TraceTree, ...] = ()  # oldest first
     future: tuple[TraceTree, ...] = ()  # what redo brings back, the next one last
 
+    @classmethod
+    def of(cls, tree: TraceTree) -> History:
+        """Of a tree from a file: every picture was a step, in the order in which they were made."""
+        nodes, first = tree.nodes, max(0, len(tree.nodes) - UNDO_STEPS)
+        return cls(
+            tree,
+            tuple(
+                TraceTree(nodes[:count], nodes[count - 1].id if count else None, tree.next_id)
+                for count in range(first, len(nodes))
+            ),
+        )
+
     def then(self, tree: TraceTree) -> History:
         """A new step; what was undone is gone."""
         return History(tree, (*self.past, self.present)[-UNDO_STEPS:])

@@ -15,6 +15,7 @@ import numpy as np
 from medvar_engine.arrays import FloatArray
 from medvar_engine.schedule import ScaleSchedule
 from medvar_engine.trace import Trace
+from napari_medvar.placement import Placement
 from napari_medvar.preview import Preview
 from napari_medvar.scene import Scene
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 METADATA = "medvar"
 _SHARED = ("contrast_limits", "contrast_limits_range", "gamma", "colormap")  # one window for all scales
+_THUMBNAIL = 32  # pixels a side, as napari has it
 _OURS = re.compile(r"scale (\d+) · (\d+)×\2")
 
 
@@ -38,10 +40,33 @@ def trace_of(layer: Layer) -> Trace | None:
     return None if text is None else Trace.from_json(text)
 
 
+def about(preview: Preview, scene: Scene) -> dict[str, Any]:
+    """What a layer of ours says of itself in its metadata."""
+    own = {} if preview.node.scene is None else {"scene": scene.to_dict()}
+    return {"trace": preview.trace.to_json(), "scale": preview.k, "synthetic": True, "bundle": scene.bundle, **own}
+
+
 def put(layer: Layer, world: dict[str, Any]) -> None:
     """Place a layer."""
     for name, value in world.items():
         setattr(layer, name, value)
+
+
+def world_in(viewer: napari.Viewer, placement: Placement, side: int) -> dict[str, Any]:
+    """The attributes of a layer of ``side`` tokens or pixels a side that covers the picture, in that viewer.
+
+    Beside somebody's layer without a unit there are none: napari would warn at every layer, and draw without them.
+    """
+    world = placement.world(side)
+    if _units_lack(viewer):
+        world["units"] = ("pixel",) * placement.ndim
+    return world
+
+
+def _units_lack(viewer: napari.Viewer) -> bool:
+    """Whether a layer that is not ours has an axis without a unit."""
+    others = [layer for layer in viewer.layers if METADATA not in layer.metadata]
+    return any(str(unit) == "pixel" for layer in others for unit in layer.units)
 
 
 def fit(viewer: napari.Viewer, layers: Sequence[Layer]) -> None:
@@ -59,6 +84,7 @@ class ScaleLayers:
         self._scene: Scene | None = None
         self._shown: int | None = None  # the scale that we made visible last
         self._stale: set[int] = set()  # scales that were made, but whose picture was not
+        viewer.layers.events.inserted.connect(self._agree_on_units)  # napari holds this weakly
 
     def prepare(self, schedule: ScaleSchedule, scene: Scene, *, colour: bool) -> bool:
         """Make one blank, hidden layer that will be needed. Whether more are missing."""
@@ -76,7 +102,7 @@ class ScaleLayers:
         schedule, k = preview.generation.pyramid.schedule, preview.k
         self._forget_deleted(len(schedule))
         self._apply(scene)
-        values = _values(preview.pixels, scene)
+        values = shown_values(preview.pixels, scene)
         layer = self._layers.get(k)
         if layer is None or layer.rgb != (values.ndim == 3):
             self._make(k, layer_name(schedule, k), values, scene, visible=reveal)
@@ -85,12 +111,14 @@ class ScaleLayers:
             layer.name = layer_name(schedule, k)
         self._stale.discard(k)
         self._describe(preview, scene)
-        if preview.newest:
-            self._blank_from(k + 1)
+        if not (reveal or self._layers[k].visible):
+            self._draw_thumbnail(k)
         if reveal:
             if self._shown != k:
                 self._hide(self._shown)
-            self._reveal(k, select=preview.generation.complete)  # changing layer controls takes its time
+            self._reveal(k)
+        if preview.newest:
+            self._blank([j for j, finer in self._layers.items() if j > k and finer.visible])  # hidden ones can wait
 
     def show_only(self, k: int | None) -> None:
         """Scale k alone, or none of them."""
@@ -100,6 +128,22 @@ class ScaleLayers:
                 self._hide(other)
         if k in self._layers:
             self._reveal(k)
+
+    def select_shown(self) -> None:
+        """The layer controls belong to what is seen, unless they belong to a layer of somebody else's.
+
+        Changing them takes napari longer than all else, so it is done when the slider rests.
+        """
+        self._forget_deleted()
+        selection, layer = self._viewer.layers.selection, self._layers.get(-1 if self._shown is None else self._shown)
+        ours = selection.active in self._layers.values()
+        if ours and layer is not None and layer.visible and selection.active is not layer:
+            selection.active = layer
+
+    def blank_from(self, depth: int) -> None:
+        """Scales not made yet must not show those of the picture before."""
+        self._forget_deleted()
+        self._blank([k for k in self._layers if k >= depth])
 
     def show_all(self, depth: int) -> None:
         """All scales made so far."""
@@ -128,8 +172,7 @@ class ScaleLayers:
 
     def clear(self) -> None:
         """No picture: what the layers held is undone."""
-        self._forget_deleted()
-        self._blank_from(0)
+        self.blank_from(0)
 
     def forget(self, k: int) -> None:
         """What the layer of scale k holds is of another picture."""
@@ -150,7 +193,7 @@ class ScaleLayers:
         if values.ndim == 2:
             options = {"rgb": False, "colormap": "gray", "contrast_limits": limits}
         active = self._viewer.layers.selection.active
-        array, world = scene.placement.array(values), scene.placement.world(len(values))
+        array, world = scene.placement.array(values), world_in(self._viewer, scene.placement, len(values))
         layer = self._viewer.add_image(array, name=name, visible=visible, **world, **options)
         if active is not None and active not in self._layers.values():
             self._viewer.layers.selection.active = active  # somebody is at work on another layer
@@ -185,38 +228,51 @@ class ScaleLayers:
                 side = max(layer.data.shape)
                 picture = np.asarray(layer.data).reshape((side, side, 3) if layer.rgb else (side, side))
                 layer.data = scene.placement.array(picture)  # to be overwritten soon, but of the right shape now
-                put(layer, scene.placement.world(side))
+                put(layer, world_in(self._viewer, scene.placement, side))
             if self._layers and before is not None:
                 fit(self._viewer, list(self._layers.values()))
 
     def _describe(self, preview: Preview, scene: Scene) -> None:
         """Every layer of the picture carries the newest trace."""
-        text = preview.trace.to_json()
+        made = about(preview, scene)
         for k, layer in self._layers.items():
             if k < preview.generation.depth:
-                layer.metadata[METADATA] = {"trace": text, "scale": k, "synthetic": True, "bundle": scene.bundle}
+                layer.metadata[METADATA] = {**made, "scale": k}
 
-    def _blank_from(self, depth: int) -> None:
-        """Scales not made yet must not show those of the picture before."""
-        for k, layer in self._layers.items():
-            if k >= depth and layer.metadata.get(METADATA, {}).get("trace") is not None:
-                layer.data = np.full_like(
-                    layer.data, 0 if layer.rgb or self._scene is None else self._scene.display.low
-                )
+    def _blank(self, scales: Sequence[int]) -> None:
+        for k in scales:
+            layer = self._layers[k]
+            if layer.metadata.get(METADATA, {}).get("trace") is not None:
+                low = 0 if layer.rgb or self._scene is None else self._scene.display.low
+                layer.data = np.full_like(layer.data, low)
+                self._draw_thumbnail(k)
                 layer.metadata[METADATA] = {"trace": None, "scale": k, "synthetic": True}
+
+    def _agree_on_units(self, event: object = None) -> None:
+        """A layer without a unit has come: see `world_in`."""
+        if _units_lack(self._viewer):
+            for layer in self._layers.values():
+                if any(str(unit) != "pixel" for unit in layer.units):
+                    layer.units = ("pixel",) * layer.ndim
+
+    def _draw_thumbnail(self, k: int) -> None:
+        """The list's little picture of a hidden layer, which napari leaves as it was when it was last seen."""
+        layer = self._layers[k]
+        if self._scene is None or layer.rgb:
+            return
+        picture = self._scene.placement.picture(np.asarray(layer.data))
+        places = np.arange(_THUMBNAIL) * len(picture) // _THUMBNAIL
+        low, high = layer.contrast_limits
+        shares = np.clip((picture[np.ix_(places, places)] - low) / (high - low), 0, 1)
+        layer.thumbnail = (layer.colormap.map(shares.ravel()).reshape(_THUMBNAIL, _THUMBNAIL, 4) * 255).astype(np.uint8)
 
     def _hide(self, k: int | None) -> None:
         if k in self._layers and self._layers[k].visible and not self._viewer.canvas.grid.enabled:
             self._layers[k].visible = False
 
-    def _reveal(self, k: int, *, select: bool = True) -> None:
-        layer, selection = self._layers[k], self._viewer.layers.selection
-        if not layer.visible:
-            layer.visible = True
-        if (
-            select and selection.active is not layer and selection.active in self._layers.values()
-        ):  # so that the layer controls belong to what is seen
-            selection.active = layer
+    def _reveal(self, k: int) -> None:
+        if not self._layers[k].visible:
+            self._layers[k].visible = True
         self._shown = k
 
     def _forget_deleted(self, scales: int | None = None) -> None:
@@ -233,7 +289,7 @@ def _left_over(viewer: napari.Viewer) -> dict[int, Image]:
     return {int(match[1]): layer for match, layer in found if match}
 
 
-def _values(pixels: FloatArray, scene: Scene) -> FloatArray:
+def shown_values(pixels: FloatArray, scene: Scene) -> FloatArray:
     """What a layer shows: values in their unit, or colours in [0, 1]."""
     return (np.clip(pixels, -1, 1) + 1) / np.float32(2) if pixels.ndim == 3 else scene.display.values(pixels)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-from napari_medvar.layers import METADATA, put
+from napari_medvar.layers import METADATA, put, world_in
 from napari_medvar.placement import Placement
 from napari_medvar.scene import Scene
 
@@ -38,7 +38,7 @@ class MapLayers:
         """
         self._forget_deleted()
         self._placement = scene.placement
-        array, world = scene.placement.array(values), scene.placement.world(len(values))
+        array, world = scene.placement.array(values), world_in(self._viewer, scene.placement, len(values))
         layer = self._layers.get(kind)
         if layer is None:
             layer = self._layers[kind] = self._make(kind, array, world)
@@ -59,7 +59,7 @@ class MapLayers:
             if before is not None:
                 for layer in self._layers.values():
                     layer.data = scene.placement.array(before.picture(np.asarray(layer.data)))
-                    put(layer, scene.placement.world(max(layer.data.shape)))
+                    put(layer, world_in(self._viewer, scene.placement, max(layer.data.shape)))
 
     def hide(self) -> None:
         """None of them."""

@@ -9,7 +9,7 @@ import numpy as np
 
 from medvar_engine.arrays import BoolArray
 from medvar_engine.errors import MedvarError
-from napari_medvar.layers import METADATA
+from napari_medvar.layers import METADATA, world_in
 from napari_medvar.placement import Placement, matrix_of
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def add_mask(viewer: napari.Viewer, placement: Placement) -> Layer:
         placement.array(np.zeros((size, size), dtype=np.uint8)),
         name="mask",
         opacity=0.45,
-        **placement.world(size),
+        **world_in(viewer, placement, size),
     )
     viewer.layers.selection.active = layer
     layer.brush_size = max(1, size // _BRUSH)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from time import perf_counter
 
 from medvar_engine.arrays import FloatArray
 from medvar_engine.conditions import Condition
@@ -19,7 +20,8 @@ from medvar_engine.write.formats import ENDINGS, files_of, write_picture
 from medvar_engine.write.picture import Picture
 from napari_medvar.model import Model
 
-_BATCH = 8  # pictures in the making at a time
+_MOST = 32  # pictures in the making at a time
+_PATIENCE = 1.0  # seconds that they may take: Stop waits for a part of it
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,22 +65,25 @@ def write_set(
 ) -> Iterator[Written]:
     """Generate so many pictures of each condition, seeds counting up from ``seed``, and write each at once.
 
-    What is written when it is stopped is whole. Raises `MedvarError` rather than overwrite a file.
+    What is written when it is stopped is whole. As many are made together as the machine makes in about a second.
+    Raises `MedvarError` rather than overwrite a file.
     """
     asked = [condition for condition, count in orders for _ in range(count)]
     if seed + len(asked) - 1 > MAX_SEED:
         raise MedvarError(f"Seeds would count up beyond {MAX_SEED}: begin with a smaller one.")
     requests = [Request(condition, seed + i, sampling) for i, condition in enumerate(asked)]
     _make_folder(folder)
-    waiting, done, study = iter(requests), 0, Study(folder.name or "medvar")
-    while batch := list(islice(waiting, _BATCH)):
+    waiting, done, together, study = iter(requests), 0, 1, Study(folder.name or "medvar")
+    while batch := list(islice(waiting, together)):
+        began = perf_counter()
         start = model.generator.start(batch)
         *_, generation = (start, *model.generator.run(start, should_stop=should_stop))
         if not generation.complete:
             return
-        names = [file_name(trace) for trace in generation.traces]
-        paths = _free_paths(folder, names, form)
-        for trace, image, path in zip(generation.traces, model.generator.image(generation), paths, strict=True):
+        images = model.generator.image(generation)
+        together = max(1, min(_MOST, 2 * together, int(len(batch) * _PATIENCE / (perf_counter() - began))))
+        paths = _free_paths(folder, [file_name(trace) for trace in generation.traces], form)
+        for trace, image, path in zip(generation.traces, images, paths, strict=True):
             done += 1
             write_picture(path, form, Picture.of(model.bundle, trace, image), study, done)
             yield Written(done, len(requests), path)
@@ -86,7 +91,8 @@ def write_set(
 
 def _free_paths(folder: Path, names: Sequence[str], form: str) -> list[Path]:
     _make_folder(folder)
-    paths = [folder / f"{name}{ENDINGS[form]}" for name in names]
+    depth = "-16bit" if form == "png16" else ""  # beside those of 8 bits, which end alike
+    paths = [folder / f"{name}{depth}{ENDINGS[form]}" for name in names]
     for path in paths:
         for file in files_of(path, form):
             if file.exists():

@@ -60,7 +60,7 @@ def _read_in_napari(path: str | Sequence[str]) -> list[Any]:
 def _read(path: Path) -> list[LayerData]:
     saved = read_session(path)
     model = open_model_of(saved.model, [saved.folder], read_settings().device)
-    tree = tree_of(saved, model.generator)
+    tree = tree_of(saved, model)
     tips = [node for node in tree.tips if node.id != tree.current]
     if tree.current_node is not None:
         tips.append(tree.current_node)  # on top

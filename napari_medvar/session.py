@@ -27,6 +27,7 @@ from napari_medvar.autosave import Autosave, Recoverable
 from napari_medvar.history import History
 from napari_medvar.model import Model, find_bundle_of, open_bundle
 from napari_medvar.preview import Candidates, Preview, Previews, Progress
+from napari_medvar.scene import Scene
 from napari_medvar.session_file import SUFFIX, SavedSession, read_session, tree_of, write_session
 from napari_medvar.tree import Node, TraceTree
 
@@ -154,13 +155,19 @@ class GenerationSession:
         node = self._looked_at("edit")
         return self._edited(self._generator.edit(node.trace, Replace(scale, where, tokens)), node.id, should_stop)
 
-    def start_from_image(self, image: FloatArray, condition: Condition, *, name: str = "") -> Iterator[Made]:
+    def start_from_image(
+        self, image: FloatArray, condition: Condition, *, name: str = "", scene: Scene | None = None
+    ) -> Iterator[Made]:
         """A real image, harmonised to ``(H, W)`` in [-1, 1], as a node: its finest preview is its reconstruction.
 
-        Resampling that node from a scale varies the image from there on.
+        Resampling that node from a scale varies the image from there on, in the same ``scene``.
         """
         start = self._generator.encode(image[np.newaxis], [Request(condition)])
-        return self._keep([start], name=name)
+        return self._keep([start], name=name, scene=scene)
+
+    def scene_of(self, node: Node) -> Scene:
+        """What a picture's pixels stand for and where they lie."""
+        return node.scene or Scene.of(self._loaded.bundle, node.trace.request.condition)
 
     def candidates(
         self,
@@ -229,7 +236,8 @@ class GenerationSession:
         codebook = self._generator.backend.codebook
         if codebook is None:
             raise MedvarError(
-                "This bundle was exported before tokens could be compared: export it anew with `medvar export`."
+                "This bundle holds no codebook, so it is not known which tokens are alike. Export it anew with "
+                "`medvar export`."
             )
         return nearest_codes(codebook, token, count)[0]
 
@@ -350,6 +358,7 @@ class GenerationSession:
         parent: int | None = None,
         seen: int = 0,
         name: str = "",
+        scene: Scene | None = None,
     ) -> Iterator[Made]:
         """Puts each generation into the tree: in place of ``nodes``, or as new ones. One step of undo.
 
@@ -364,7 +373,7 @@ class GenerationSession:
                     for node, image in zip(nodes, images, strict=True):
                         tree = tree.grown(node, image)
                 else:
-                    tree = tree.added(images, parent=parent, names=[name] * len(images))
+                    tree = tree.added(images, parent=parent, names=[name] * len(images), scene=scene)
                     nodes = [node.id for node in tree.nodes[-len(images) :]]
                 # Nothing is to be undone before the first scale is there.
                 self._history = before.then(tree) if self._history is before else self._history.now(tree)
@@ -403,9 +412,9 @@ class GenerationSession:
 
     def _restore(self, saved: SavedSession) -> Model:
         model = self._model_of(saved.model, saved.folder)
-        tree = tree_of(saved, model.generator)
+        tree = tree_of(saved, model)
         self.panels = saved.panels
-        return self._begin(model, History(tree))
+        return self._begin(model, History.of(tree))
 
     def _model_of(self, model: str, hint: str) -> Model:
         """The loaded model if it is that one, or else the one of the bundle where it was."""

@@ -9,19 +9,21 @@ import gzip
 import json
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from medvar_engine.errors import MedvarError
-from medvar_engine.generator import Generator
 from medvar_engine.trace import Trace, traces_from_dict, traces_to_dict
 from medvar_engine.write.files import write_files
 from medvar_engine.write.provenance import SOFTWARE, STATEMENT
+from napari_medvar.model import Model
+from napari_medvar.scene import Scene
 from napari_medvar.tree import Node, TraceTree
 
 SUFFIX = ".medvar"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+_READABLE = (1, 2)  # 1 did not say where real images lie
 MAX_BYTES = 64 * 2**20  # of the JSON; about 5,000 pictures
 _MAX_NAME = 200  # characters
 
@@ -34,6 +36,7 @@ class SavedNode:
     trace: Trace
     parent: int | None = None
     name: str = ""
+    scene: Scene | None = None
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -50,7 +53,7 @@ class SavedSession:
     @classmethod
     def of(cls, tree: TraceTree, model: str, bundle: str, folder: Path, panels: Mapping[str, Any]) -> SavedSession:
         """What there is to write of a tree."""
-        nodes = tuple(SavedNode(node.id, node.trace, node.parent, node.name) for node in tree.nodes)
+        nodes = tuple(SavedNode(node.id, node.trace, node.parent, node.name, node.scene) for node in tree.nodes)
         return cls(model, bundle, str(folder), nodes, tree.current, panels)
 
 
@@ -66,7 +69,7 @@ def write_session(path: Path, session: SavedSession) -> Path:
         "model": session.model,
         "bundle": session.bundle,
         "folder": session.folder,
-        "nodes": [{"id": node.id, "parent": node.parent, "name": node.name} for node in session.nodes],
+        "nodes": [_node_to_dict(node) for node in session.nodes],
         "current": session.current,
         "panels": session.panels,
         "traces": traces_to_dict([node.trace for node in session.nodes]),
@@ -99,9 +102,9 @@ def read_session(path: Path) -> SavedSession:
     try:
         values = json.loads(content)
         version = values["medvar_session"]
-        if version != SCHEMA_VERSION:
+        if version not in _READABLE:
             raise MedvarError(
-                f"{path} has format {version}; this version reads {SCHEMA_VERSION}. Update napari-medvar."
+                f"{path} has format {version}; this version reads up to {SCHEMA_VERSION}. Update napari-medvar."
             )
         return _session(values)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -110,20 +113,21 @@ def read_session(path: Path) -> SavedSession:
         raise MedvarError(f"{path}: {error}" if str(path) not in str(error) else str(error)) from error
 
 
-def tree_of(saved: SavedSession, generator: Generator) -> TraceTree:
+def tree_of(saved: SavedSession, model: Model) -> TraceTree:
     """The pictures of a file as nodes again; their latents are summed up anew, many at a time.
 
-    Raises `MedvarError` when the model of ``generator`` has not made them.
+    Raises `MedvarError` when ``model`` has not made them.
     """
     groups: dict[tuple[int, int], list[int]] = {}  # of the same scales, and the same scales whose entropy is known
     for place, node in enumerate(saved.nodes):
         groups.setdefault((node.trace.pyramid.depth, len(node.trace.entropy)), []).append(place)
     nodes: dict[int, Node] = {}
     for places in groups.values():
-        together = generator.restore([saved.nodes[place].trace for place in places])
+        together = model.generator.restore([saved.nodes[place].trace for place in places])
         for image, place in enumerate(places):
             node = saved.nodes[place]
-            nodes[place] = Node(node.id, together.select([image]), node.trace, node.parent, node.name)
+            scene = None if node.scene is None else replace(node.scene, bundle=str(model.bundle.path))
+            nodes[place] = Node(node.id, together.select([image]), node.trace, node.parent, node.name, scene)
     next_id = 1 + max((node.id for node in saved.nodes), default=-1)
     return TraceTree(tuple(nodes[place] for place in sorted(nodes)), saved.current, next_id)
 
@@ -141,7 +145,8 @@ def _session(values: Mapping[str, Any]) -> SavedSession:
         if not trace.pyramid.depth:
             raise ValueError(f"picture {node_id} has no scale")
         known.add(node_id)
-        nodes.append(SavedNode(node_id, trace, parent, str(node["name"])[:_MAX_NAME]))
+        scene = Scene.from_dict(node["scene"], str(values["folder"])) if "scene" in node else None
+        nodes.append(SavedNode(node_id, trace, parent, str(node["name"])[:_MAX_NAME], scene))
     if values["current"] not in known:
         raise ValueError(f"the current picture is {values['current']!r}, which is not there")
     if not isinstance(values["panels"], dict):
@@ -154,3 +159,8 @@ def _session(values: Mapping[str, Any]) -> SavedSession:
         current=values["current"],
         panels=values["panels"],
     )
+
+
+def _node_to_dict(node: SavedNode) -> dict[str, Any]:
+    values = {"id": node.id, "parent": node.parent, "name": node.name}
+    return values if node.scene is None else {**values, "scene": node.scene.to_dict()}

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from medvar_engine.errors import MedvarError
 from medvar_engine.generation import Generation
 from medvar_engine.trace import Trace
+from napari_medvar.scene import Scene
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -19,6 +20,7 @@ class Node:
     trace: Trace  # what made it: made once, for the traces of its children name it as their parent
     parent: int | None = None  # id of the node that it was made from
     name: str = ""  # given by the user
+    scene: Scene | None = None  # where it lies, when that is not where the model's synthetic pictures do
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -60,14 +62,19 @@ class TraceTree:
     # -- changed trees ------------------------------------------------------------------------------------------
 
     def added(
-        self, generations: Sequence[Generation], *, parent: int | None = None, names: Sequence[str] = ()
+        self,
+        generations: Sequence[Generation],
+        *,
+        parent: int | None = None,
+        names: Sequence[str] = (),
+        scene: Scene | None = None,
     ) -> TraceTree:
-        """The tree with more pictures, the first of which becomes the current one."""
+        """The tree with more pictures, the first of which becomes the current one. They lie where their parent does."""
         if parent is not None:
-            self.node(parent)
+            scene = self.node(parent).scene
         ids = range(self.next_id, self.next_id + len(generations))
         new = tuple(
-            Node(node_id, generation, generation.trace(0), parent, name)
+            Node(node_id, generation, generation.trace(0), parent, name, scene)
             for node_id, generation, name in zip(ids, generations, names or [""] * len(generations), strict=True)
         )
         return TraceTree((*self.nodes, *new), self.next_id, self.next_id + len(new))

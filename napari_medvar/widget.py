@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 from qtpy.compat import isalive
 from qtpy.QtCore import Qt, QTimer
 from qtpy.QtGui import QKeySequence
-from qtpy.QtWidgets import QApplication, QFrame, QScrollArea, QShortcut, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QApplication, QShortcut, QVBoxLayout, QWidget
 
 from medvar_engine.bundle import shipped_bundles
 from medvar_engine.trace import Request
 from napari_medvar.autosave import recoverable
 from napari_medvar.gl_context import CanvasContextGuard
 from napari_medvar.panels.bundle import BundlePanel
-from napari_medvar.panels.common import fold
+from napari_medvar.panels.common import fold, scroll_area
 from napari_medvar.panels.condition import ConditionPanel
 from napari_medvar.panels.message import MessagePanel
 from napari_medvar.panels.sampling import SamplingPanel
@@ -29,6 +29,7 @@ from napari_medvar.parts.edit import EditPart
 from napari_medvar.parts.history import HistoryPart
 from napari_medvar.parts.maps import MapsPart
 from napari_medvar.parts.real import RealImagePart
+from napari_medvar.parts.recovery import RecoveryPart
 from napari_medvar.parts.save import SavePart
 from napari_medvar.picture_view import PictureView
 from napari_medvar.scene import Scene
@@ -39,7 +40,7 @@ from napari_medvar.worker import EngineWorker, Work
 if TYPE_CHECKING:
     import napari
 
-_SCROLL_BAR = 18  # px that one may take from the width
+_REST = 250  # ms after which a slider is taken to rest
 _KEYS = {
     "Ctrl+Return": "generate",
     "Ctrl+.": "step",
@@ -61,13 +62,11 @@ class MedvarWidget(QWidget):
         self.worker = EngineWorker()
         self.picture = PictureView(napari_viewer)
         self._guard = CanvasContextGuard(napari_viewer, self)
-        self._scenes: dict[int, Scene] = {}  # where pictures lie that are not where synthetic ones do
         self._asked: str | Path | None = None  # the bundle that the user wants
         self._loaded: str | Path | None = None  # the one that is there
         self._doing: Doing = "load"  # what the worker does now or did last
         self._following = True  # whether the view goes along with the newest scale
         self._began = 0.0
-        self._recoverable = () if session else recoverable(settings.sessions)
         self._when_loaded: list[str] = []  # verbs that wait for the model
 
         self.bundle = BundlePanel(shipped_bundles())
@@ -83,10 +82,15 @@ class MedvarWidget(QWidget):
         self.real = RealImagePart(self)
         self.history = HistoryPart(self)
         self.save = SavePart(self, self.history)
+        self._recovery = RecoveryPart(self, () if session else recoverable(settings.sessions))
         self._parts = (self.maps, self.edit, self.candidates, self.real, self.history, self.save)
         self._preparing = QTimer(self)
         self._preparing.setInterval(0)
         self._preparing.timeout.connect(self._prepare)
+        self._resting = QTimer(self)
+        self._resting.setSingleShot(True)
+        self._resting.setInterval(_REST)
+        self._resting.timeout.connect(self.picture.layers.select_shown)
         self._lay_out()
         self._connect()
         if settings.bundle and session is None:
@@ -137,24 +141,10 @@ class MedvarWidget(QWidget):
         else:
             self.real.encode()
 
-    def recover(self) -> None:
-        """The pictures of a sitting that ended in a crash."""
-        crashed, *_ = self._recoverable
-        self._recoverable = ()
-        self.start("show", lambda stop: self.session.recover(crashed))
-
-    def forget_crashed(self) -> None:
-        """Never ask again for it."""
-        for crashed in self._recoverable[:1]:
-            crashed.discard()
-        self._recoverable = self._recoverable[1:]
-        self.message.clear()
-        self._offer_recovery()
-
     @property
     def busy(self) -> bool:
         """Whether anything goes on, be it only the making of layers ahead."""
-        return self.worker.running or self._preparing.isActive()
+        return self.worker.running or self._preparing.isActive() or self._resting.isActive()
 
     # -- the desk of the parts ----------------------------------------------------------------------------------
 
@@ -165,8 +155,10 @@ class MedvarWidget(QWidget):
 
     @property
     def scene(self) -> Scene:
-        """Where the current picture lies."""
-        return self.scene_of(self.session.tree.current)
+        """Where the current picture lies, or a new one would."""
+        assert self.session.model is not None
+        node = self.session.node
+        return self.session.scene_of(node) if node else Scene.of(self.session.model.bundle, self.condition.condition)
 
     def request(self) -> Request:
         """What the panels ask for."""
@@ -198,10 +190,6 @@ class MedvarWidget(QWidget):
         """How far the work is."""
         self.status.show_progress(done, total, f"{text} · {perf_counter() - self._began:.1f} s")
 
-    def lay(self, node: int, scene: Scene) -> None:
-        """Say where a picture lies that is not where synthetic ones are."""
-        self._scenes[node] = scene
-
     def show_current(self) -> None:
         """The current picture and its settings, after going to it."""
         self.history.end_compare()
@@ -227,7 +215,7 @@ class MedvarWidget(QWidget):
             ready=ready,
             running=running,
             stoppable=running and self._doing == "make",
-            unfinished=self.session.continues(self.request()),
+            unfinished=not running and self.session.continues(self.request()),
             undo=self.session.can_undo,
             redo=self.session.can_redo,
         )
@@ -252,7 +240,6 @@ class MedvarWidget(QWidget):
     def _show_model(self, model: Model) -> None:
         bundle = model.bundle
         self._loaded = self._asked if self._doing == "load" else self._known(bundle.path)
-        self._scenes.clear()
         self.bundle.select(self._loaded)
         self.bundle.describe(bundle)
         self.sampling.offer(bundle.sampling, vocabulary=bundle.vocabulary)
@@ -272,17 +259,18 @@ class MedvarWidget(QWidget):
             return
         depth, scales = made.node.generation.depth, len(made.node.generation.pyramid.schedule)
         newest = isinstance(made, Progress) or made.newest
-        if made.node.parent in self._scenes:
-            self._scenes.setdefault(made.node.id, self._scenes[made.node.parent])
+        drawn = not self.worker.ahead  # where drawing is slower than making, only what is not outdated already
         if newest:
             self.scales.show_made(depth, follow=self._following)
         if isinstance(made, Progress):
             self.picture.layers.forget(depth - 1)
         else:
-            self.picture.show(made, self.scene_of(made.node.id), reveal=made.k == self.scale and self._plain)
+            self.picture.show(
+                made, self.session.scene_of(made.node), reveal=drawn and self._plain and made.k == self.scale
+            )
         if newest:
             self.report_progress(depth, scales, f"{depth} of {scales} scales")
-            if not self._plain:
+            if drawn and not self._plain:
                 self._look()
             self.refresh()
 
@@ -298,9 +286,11 @@ class MedvarWidget(QWidget):
         self.refresh()
         if problem := self.session.autosave_problem:
             self.tell(problem)
+        if self.session.current is not None:
+            self.picture.layers.blank_from(self.session.current.depth)
         self._look()
         if self._doing == "load" and not self.message.isVisibleTo(self):
-            self._offer_recovery()
+            self._recovery.ask()
         if self._doing != "restore":  # what could not be restored now will not be a moment later
             self._go_on()
         else:
@@ -329,8 +319,7 @@ class MedvarWidget(QWidget):
         if model is None or self.worker.running:
             self._preparing.stop()
             return
-        scene = self.scene if self.session.current else Scene.of(model.bundle, self.condition.condition)
-        if not self.picture.layers.prepare(model.bundle.schedule, scene, colour=model.bundle.image_channels == 3):
+        if not self.picture.layers.prepare(model.bundle.schedule, self.scene, colour=model.bundle.image_channels == 3):
             self._preparing.stop()
 
     # -- how ----------------------------------------------------------------------------------------------------
@@ -346,21 +335,12 @@ class MedvarWidget(QWidget):
         scene = self.scene if self.session.model is not None else None
         if scene is not None:
             self.views.explain(self.picture.look(self.views.view, node, self.scale, scene, self.maps.known))
+            self._resting.start()
 
     def _view_chosen(self) -> None:
         self._look()
         if not self.worker.running:
             self._go_on()
-
-    def scene_of(self, node: int | None) -> Scene:
-        """Where that picture lies."""
-        assert self.session.model is not None
-        if node in self._scenes:
-            return self._scenes[node]
-        condition = (
-            self.session.tree.node(node).trace.request.condition if node is not None else self.condition.condition
-        )
-        return Scene.of(self.session.model.bundle, condition)
 
     def _next_request(self) -> Request:
         """What the panels ask for; once that picture is finished, the same with a new seed."""
@@ -382,21 +362,6 @@ class MedvarWidget(QWidget):
         """A shipped bundle by its name."""
         return next((name for name, folder in shipped_bundles().items() if folder == path), path)
 
-    def _offer_recovery(self) -> None:
-        if self._recoverable:
-            crashed = self._recoverable[0]
-            pictures = f"{crashed.pictures} picture{'s' * (crashed.pictures != 1)}"
-            self.message.show_offer(
-                f"napari ended without saving {pictures}, last kept on {crashed.saved:%d %B, %H:%M} "
-                f"(model {crashed.bundle}).",
-                "Restore them",
-                "Bring the pictures back, with their history.",
-                "Delete them for good.",
-            )
-
-    def _resample(self) -> None:
-        self.edit.resample()
-
     def _load_again(self) -> None:
         self.load(self._asked)
 
@@ -414,8 +379,6 @@ class MedvarWidget(QWidget):
         self.real.panel.anomaly.connect(lambda: self.views.show_view("anomaly"))
         self.message.retry.connect(self._load_again)
         self.message.open_bundle.connect(self.bundle.open)
-        self.message.accepted.connect(self.recover)
-        self.message.declined.connect(self.forget_crashed)
         self.worker.made.connect(self._made)
         self.worker.failed.connect(self._failed)
         self.worker.finished.connect(self._finished)
@@ -453,23 +416,8 @@ class MedvarWidget(QWidget):
         for panel in (self.bundle, self.condition, self.sampling, self.scales, self.views, *self.folds.values()):
             panels.addWidget(panel)
         panels.addStretch(1)
-        self.area = scroll = QScrollArea()
-        scroll.setWidget(content)
-        scroll.setWidgetResizable(True)
-        scroll.setFrameShape(QFrame.Shape.NoFrame)
-        scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-        scroll.setMinimumWidth(content.minimumSizeHint().width() + _SCROLL_BAR)
+        self.area = scroll = scroll_area(content)
         layout = QVBoxLayout(self)
         layout.addWidget(self.message)
         layout.addWidget(scroll, 1)
         layout.addWidget(self.status)
-
-
-def start_from_layer() -> None:
-    """For the layer list's menu: open the widget, and make the active layer a picture."""
-    import napari
-
-    viewer = napari.current_viewer()
-    if viewer is not None:
-        _, widget = viewer.window.add_plugin_dock_widget("napari-medvar", "MedVAR Generate")
-        getattr(widget, "__wrapped__", widget).start_from_layer()

@@ -47,6 +47,11 @@ class EngineWorker(QObject):
         self._task = _Task(work, self)
         create_worker(self._task, _connect={"finished": self._done})
 
+    @property
+    def ahead(self) -> bool:
+        """Whether the next result is there already, and waits for this one to be acknowledged."""
+        return self._task is not None and self._task.ahead.is_set()
+
     def acknowledge(self) -> None:
         """The GUI has dealt with one result."""
         if self._task is not None:
@@ -73,13 +78,16 @@ class _Task:
 
     def __init__(self, work: Work, worker: EngineWorker) -> None:
         self.stop = threading.Event()
+        self.ahead = threading.Event()
         self.room = threading.Semaphore(_AHEAD)
         self._work, self._worker = work, worker
 
     def __call__(self) -> None:
         try:
             for result in self._work(self.stop.is_set):
+                self.ahead.set()
                 self.room.acquire()
+                self.ahead.clear()
                 self._worker.made.emit(result)
                 if self.stop.is_set():  # not all work asks by itself
                     break

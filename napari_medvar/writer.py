@@ -19,6 +19,7 @@ from medvar_engine.write.picture import Picture
 from napari_medvar.layer_data import LayerData
 from napari_medvar.layers import METADATA
 from napari_medvar.model import Model, open_model_of
+from napari_medvar.scene import Scene
 from napari_medvar.session_file import SUFFIX, SavedNode, SavedSession, write_session
 from napari_medvar.settings import read_settings
 
@@ -31,6 +32,7 @@ class _Ours:
     trace: Trace
     bundle: str
     whole: Trace  # what ``trace`` is the beginning of, where the layer shows a coarser scale
+    scene: Scene | None = None  # where it lies, when it came from a real image
 
 
 def write_layers(path: str, layers: Sequence[LayerData]) -> list[str]:
@@ -71,7 +73,9 @@ def _ours(attributes: Mapping[str, Any]) -> _Ours:
         raise MedvarError(f"“{name}” shows no picture yet: generate that scale first, or do not select it.")
     whole, depth = Trace.from_json(about["trace"]), int(about["scale"]) + 1
     part = replace(whole, pyramid=whole.pyramid.prefix(depth), entropy=whole.entropy[:depth])
-    return _Ours(name, whole if depth == whole.pyramid.depth else part, str(about.get("bundle", "")), whole)
+    bundle = str(about.get("bundle", ""))
+    scene = Scene.from_dict(about["scene"], bundle) if "scene" in about else None
+    return _Ours(name, whole if depth == whole.pyramid.depth else part, bundle, whole, scene)
 
 
 def _model(ours: Sequence[_Ours]) -> Model:
@@ -88,7 +92,7 @@ def _picture(model: Model, trace: Trace) -> Picture:
 def _write_session(path: Path, ours: Sequence[_Ours], model: Model) -> Path:
     """The layers' pictures, each once, whichever of its scales are among the layers."""
     wholes = {layer.whole.to_json(): layer for layer in ours}.values()
-    nodes = tuple(SavedNode(i, layer.whole, name=layer.name) for i, layer in enumerate(wholes))
+    nodes = tuple(SavedNode(i, layer.whole, name=layer.name, scene=layer.scene) for i, layer in enumerate(wholes))
     bundle = model.bundle
     return write_session(path, SavedSession(model.id, bundle.name, str(bundle.path.absolute()), nodes, nodes[-1].id))
 

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from qtpy.QtCore import QEvent, QObject, Qt
-from qtpy.QtWidgets import QAbstractSlider, QComboBox, QFormLayout, QLabel, QPushButton, QVBoxLayout, QWidget
+from qtpy.QtWidgets import (
+    QAbstractSlider,
+    QComboBox,
+    QFormLayout,
+    QFrame,
+    QLabel,
+    QPushButton,
+    QScrollArea,
+    QVBoxLayout,
+    QWidget,
+)
 from superqt import QCollapsible
 
+_SCROLL_BAR = 18  # px that one may take from the width
 _LETTERS = 6  # that a list shows at least
 
 
@@ -23,7 +34,8 @@ class _OnlyWithFocus(QObject):
 
 def calm(widget: QWidget) -> QWidget:
     """``widget``, which now ignores the mouse wheel until it is clicked, and takes the keyboard."""
-    inside = widget.findChildren(QAbstractSlider)  # of a slider with a label
+    # Of a slider with a label. A list has scroll bars inside, which are sliders to Qt.
+    inside = [] if isinstance(widget, QComboBox) else widget.findChildren(QAbstractSlider)
     for part in (widget, *inside):
         part.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
         part.installEventFilter(_OnlyWithFocus(part))
@@ -42,8 +54,16 @@ def add_row(form: QFormLayout, text: str, widget: QWidget, tip: str) -> None:
     label.setMinimumWidth(label.fontMetrics().horizontalAdvance("Temperature  "))  # the widest: forms line up
     for part in (label, widget):
         part.setToolTip(f"<p>{tip}</p>")  # as rich text, it wraps
-    widget.setAccessibleName(text)
+    for part in {widget, widget.focusProxy() or widget}:
+        part.setAccessibleName(text.replace("&", ""))
     form.addRow(label, widget)
+
+
+def tab_after(before: QWidget, widgets: Iterable[QWidget]) -> None:
+    """The Tab key goes from ``before`` through ``widgets``, which were made later than those that follow it."""
+    for widget in widgets:
+        QWidget.setTabOrder(before, widget)
+        before = widget
 
 
 def plain_form(owner: QWidget) -> QFormLayout:
@@ -55,10 +75,18 @@ def plain_form(owner: QWidget) -> QFormLayout:
 
 
 def quiet(label: QLabel) -> QLabel:
-    """``label`` as small, wrapping, selectable text."""
+    """``label`` as small, wrapping text."""
     label.setWordWrap(True)
-    label.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
     label.setStyleSheet("font-size: 11px;")
+    return label
+
+
+def selectable(label: QLabel) -> QLabel:
+    """``label``, whose text can be copied.
+
+    Only for those that one wants to copy: Qt paints them anew, and so the whole window, at every change of the layout.
+    """
+    label.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
     return label
 
 
@@ -80,6 +108,17 @@ def fold(title: str, content: QWidget, tip: str) -> QCollapsible:
             layout.setContentsMargins(0, 0, 0, 0)
     section.addWidget(content)
     return section
+
+
+def scroll_area(content: QWidget) -> QScrollArea:
+    """``content``, which scrolls up and down, never sideways."""
+    area = QScrollArea()
+    area.setWidget(content)
+    area.setWidgetResizable(True)
+    area.setFrameShape(QFrame.Shape.NoFrame)
+    area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+    area.setMinimumWidth(content.minimumSizeHint().width() + _SCROLL_BAR)
+    return area
 
 
 def plain_column(owner: QWidget) -> QVBoxLayout:

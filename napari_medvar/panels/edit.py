@@ -7,12 +7,12 @@ from collections.abc import Iterable
 from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import QComboBox, QDoubleSpinBox, QGridLayout, QHBoxLayout, QLabel, QPushButton, QWidget
 
-from napari_medvar.panels.common import add_row, button, calm, plain_column, plain_form, quiet
+from napari_medvar.panels.common import add_row, button, calm, plain_column, plain_form, quiet, tab_after
 
 _LOCK = 24  # px wide
 _COLUMNS = 5  # lock buttons side by side in a narrow dock
 _WHERE_TIP = (
-    "Where the picture may change: everywhere, or only what is painted in a Labels layer or drawn in a Shapes layer."
+    "Where the picture may change: anywhere, or only what is painted in a Labels layer or drawn in a Shapes layer."
 )
 _OUTSIDE_TIP = (
     "“may change a little”: tokens outside the mask stay, but each token colours its surroundings a little. "
@@ -93,7 +93,7 @@ class EditPanel(QWidget):
 
     @property
     def mask_layer(self) -> str | None:
-        """The name of the layer inside which the picture may change; None is everywhere."""
+        """The name of the layer inside which the picture may change; None is anywhere."""
         return self.mask_combo.currentData()  # type: ignore[no-any-return]
 
     @property
@@ -124,10 +124,11 @@ class EditPanel(QWidget):
             lock.setAccessibleName(f"Lock scale {k}")
             self._lock_grid.addWidget(lock, k // _COLUMNS, k % _COLUMNS)
             self.lock_buttons.append(lock)
+        tab_after(self.edge_box, self.lock_buttons)
 
     def offer_masks(self, names: Iterable[str]) -> None:
         """The layers that can serve as a mask."""
-        _fill(self.mask_combo, [("everywhere", None), *((name, name) for name in names)])
+        _fill(self.mask_combo, [("anywhere", None), *((name, name) for name in names)])
         self._allow_mask()
 
     def choose_mask(self, name: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import QFrame, QHBoxLayout, QLabel, QPushButton, QVBoxLayout, QWidget
 
-from napari_medvar.panels.common import button, quiet
+from napari_medvar.panels.common import button, quiet, selectable
 
 
 class MessagePanel(QFrame):
@@ -20,7 +20,7 @@ class MessagePanel(QFrame):
         super().__init__()
         self.setObjectName("medvarMessage")
         self.setStyleSheet("#medvarMessage { border-left: 3px solid #e0a030; background: rgba(224, 160, 48, 40); }")
-        self.text = quiet(QLabel())
+        self.text = selectable(quiet(QLabel()))
         self.text.setTextFormat(Qt.TextFormat.PlainText)  # paths and file contents are not markup
         self.retry_button = QPushButton("Try again")
         self.retry_button.setToolTip("<p>Load the same model again, once you have done what is said here.</p>")

@@ -10,7 +10,7 @@ from qtpy.QtWidgets import QComboBox, QFileDialog, QFormLayout, QHBoxLayout, QLa
 from superqt import QElidingLabel
 
 from medvar_engine.conditions import Condition
-from napari_medvar.panels.common import add_row, button, calm, plain_column, plain_form, quiet
+from napari_medvar.panels.common import add_row, button, calm, plain_column, plain_form, quiet, selectable, tab_after
 
 _FORMATS = {
     "png": ("PNG", "8 bits of gray, to look at and to put into slides."),
@@ -61,7 +61,7 @@ class SavePanel(QWidget):
             "Generate so many pictures of each kind, and write each as soon as it is made.",
             self.generate_set.emit,
         )
-        self.report_label = quiet(QLabel())
+        self.report_label = selectable(quiet(QLabel()))
 
         fields = QWidget()
         form = plain_form(fields)
@@ -128,6 +128,7 @@ class SavePanel(QWidget):
             self._count_form.setRowWrapPolicy(QFormLayout.RowWrapPolicy.DontWrapRows)
             self._count_form.addRow(label, calm(box))
             self.counts[condition] = box
+        tab_after(self.open_session_button, self.counts.values())
 
     def report(self, text: str) -> None:
         """What was written."""

@@ -11,7 +11,7 @@ from qtpy.QtWidgets import QListWidget, QListWidgetItem
 
 from medvar_engine.arrays import FloatArray
 
-_SIDE = 84  # of a thumbnail: three fit into a narrow dock
+_SIDE = 72  # of a thumbnail: three fit into a narrow dock
 _ROWS = 3  # seen without scrolling
 
 

@@ -10,6 +10,7 @@ from napari_medvar.panels.candidates import CandidatesPanel
 from napari_medvar.parts.desk import Desk, State
 from napari_medvar.parts.edit import EditPart
 from napari_medvar.session import Candidates
+from napari_medvar.tree import Node, TraceTree
 
 
 class CandidatesPart:
@@ -63,10 +64,23 @@ class CandidatesPart:
         self.panel.allow(picture=state.idle, idle=state.idle)
 
     def _keep(self, images: Sequence[int]) -> None:
+        """Those that are in the history already are not made a second time."""
         candidates, session = self._candidates, self._desk.session
-        if candidates is not None and images:
-            self._desk.start("make", lambda stop: session.pick(candidates, images, should_stop=stop))
+        if candidates is None or not images:
+            return
+        kept = {image: node for image in images if (node := _kept(session.tree, candidates, image)) is not None}
+        if new := [image for image in images if image not in kept]:
+            self._desk.start("make", lambda stop: session.pick(candidates, new, should_stop=stop))
+        else:
+            session.select(kept[images[0]].id)
+            self._desk.show_current()
 
     def _keep_all(self) -> None:
         if self._candidates is not None:
             self._keep(range(len(self._candidates.generation.requests)))
+
+
+def _kept(tree: TraceTree, candidates: Candidates, image: int) -> Node | None:
+    """The picture that was made of a candidate before. Its seed tells: each candidate has one of its own."""
+    request = candidates.generation.requests[image]
+    return next((node for node in tree.children(candidates.parent) if node.trace.request == request), None)

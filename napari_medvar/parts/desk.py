@@ -48,9 +48,6 @@ class Desk(Protocol):
     def scene(self) -> Scene:
         """Where the current picture lies."""
 
-    def scene_of(self, node: int | None) -> Scene:
-        """Where another picture lies."""
-
     def request(self) -> Request:
         """What the panels ask for."""
 
@@ -68,6 +65,3 @@ class Desk(Protocol):
 
     def refresh(self) -> None:
         """Enable what can be done now."""
-
-    def lay(self, node: int, scene: Scene) -> None:
-        """Say where a picture lies that is not where synthetic ones are."""

@@ -10,7 +10,6 @@ import numpy as np
 
 from medvar_engine.arrays import FloatArray
 from medvar_engine.bundle import Bundle
-from medvar_engine.codebook import nearest_codes
 from medvar_engine.errors import MedvarError
 from medvar_engine.resampling import ResampleOptions
 from medvar_engine.trace import Request
@@ -70,7 +69,7 @@ class EditPart:
         options: ResampleOptions = {"keep": self.panel.locked}
         if (name := self.panel.mask_layer) is not None:
             if name not in self._desk.viewer.layers:
-                raise MedvarError(f"The mask layer “{name}” is not there any more: choose another, or everywhere.")
+                raise MedvarError(f"The mask layer “{name}” is not there any more: choose another, or anywhere.")
             layer, point = self._desk.viewer.layers[name], self._desk.viewer.dims.point
             options["mask"] = mask_of(layer, self._desk.scene.placement, point)
             options["exact_outside"] = self.panel.exact_outside
@@ -94,6 +93,9 @@ class EditPart:
         choice, session = self._choice, self._desk.session
         if choice is None or session.model is None:
             return
+        if token == choice.tokens[0]:
+            self._desk.tell(f"Token {token} is the one that is there: choose another.")
+            return
         side = session.model.bundle.schedule[choice.scale]
         where = np.zeros((side, side), dtype=np.bool_)
         where[choice.row, choice.column] = True
@@ -106,17 +108,10 @@ class EditPart:
         session, k = self._desk.session, self._desk.scale
 
         def look() -> Iterator[TokenChoice]:
-            if session.model is None or session.current is None:
+            if session.current is None:
                 return
             token = int(session.current.pyramid.maps[k][0, row, column])
-            codebook = session.model.bundle.codebook()
-            if codebook is None:
-                raise MedvarError(
-                    "This bundle holds no codebook, so it is not known which tokens are alike. Export it anew with "
-                    "`medvar export`."
-                )
-            tokens = nearest_codes(codebook, token, _NEIGHBOURS)[0]
-            others = [int(other) for other in tokens if other != token]
+            others = [int(other) for other in session.nearby_tokens(token, _NEIGHBOURS) if other != token]
             all_tokens = [token, *others]
             yield TokenChoice(k, row, column, all_tokens, session.token_pictures(k, row, column, all_tokens))
 

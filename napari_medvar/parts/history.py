@@ -94,7 +94,8 @@ class HistoryPart:
         elif isinstance(result, Compared):
             pictures = result.first.pixels, result.second.pixels
             names = label_of(result.first.node), label_of(result.second.node)
-            scenes = self._desk.scene_of(result.first.node.id), self._desk.scene_of(result.second.node.id)
+            session = self._desk.session
+            scenes = session.scene_of(result.first.node), session.scene_of(result.second.node)
             self._desk.picture.comparison.show(pictures, names, scenes)
             self._desk.report_progress(1, 1, f"differ by {difference(pictures):.1f} % on average")
 

@@ -11,16 +11,12 @@ from medvar_engine.bundle import Bundle
 from medvar_engine.errors import MedvarError
 from napari_medvar.panels.real import RealImagePanel
 from napari_medvar.parts.desk import Desk, State
-from napari_medvar.real_image import RealImage, real_image
+from napari_medvar.real_image import real_image
 from napari_medvar.session import Preview
 
 
-@dataclass(frozen=True, eq=False, slots=True)
 class Laid:
-    """A real image has become a picture of the history."""
-
-    node: int
-    image: RealImage
+    """A real image has become a picture of the history, which is to be seen above the image."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +48,10 @@ class RealImagePart:
         condition = self._desk.request().condition
 
         def encode() -> Iterator[object]:
-            for i, made in enumerate(session.start_from_image(image.pixels, condition, name=image.name)):
+            pictures = session.start_from_image(image.pixels, condition, name=image.name, scene=image.scene)
+            for i, made in enumerate(pictures):
                 if i == 0:
-                    yield Laid(made.node.id, image)
+                    yield Laid()
                 yield made
                 if isinstance(made, Preview) and made.newest:
                     yield Fidelity(float(np.abs(made.pixels - image.pixels).mean() * 50))
@@ -67,7 +64,6 @@ class RealImagePart:
     def take(self, result: object) -> None:
         """A result of the worker."""
         if isinstance(result, Laid):
-            self._desk.lay(result.node, result.image.scene)
             self._desk.picture.layers.bring_to_front()
         elif isinstance(result, Fidelity):
             self.panel.report(

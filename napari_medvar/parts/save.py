@@ -42,6 +42,7 @@ class SavePart:
                 yield next(iter(session.previews([finest], node=node.id))).pixels
 
         pictures = [(node.trace, node.name) for node in nodes]
+        self.panel.report("")
         self._desk.start("make", lambda stop: write_pictures(model, pictures, pixels(), folder, form))
 
     def generate_set(self) -> None:
@@ -52,12 +53,14 @@ class SavePart:
         if not orders:
             self._desk.tell("Say how many pictures of each kind you want.")
             return
+        self.panel.report("")
         asked, folder, form = self._desk.request(), self.panel.folder, self.panel.format
         self._desk.start("make", lambda stop: write_set(model, orders, asked.sampling, asked.seed, folder, form, stop))
 
     def save_session(self, path: Path) -> None:
         """The whole sitting to a file."""
         session = self._desk.session
+        self.panel.report("")
         self._desk.start("compute", lambda stop: [Written(1, 1, session.save(path))])
 
     def open_session(self, path: Path) -> None:

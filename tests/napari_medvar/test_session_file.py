@@ -13,13 +13,27 @@ import pytest
 from fakes import SCHEDULE, SIZE, FakeModels
 
 from medvar_engine.conditions import Condition
+from medvar_engine.display import Display
 from medvar_engine.errors import MedvarError
 from medvar_engine.trace import Request
 from napari_medvar import session_file
+from napari_medvar.placement import Placement
+from napari_medvar.scene import Scene
 from napari_medvar.session import GenerationSession, Preview
 from napari_medvar.session_file import read_session
 
 REQUEST = Request(Condition("CT", "abdomen", "axial"), seed=5)
+# The third slice of a volume in a microscope's units, turned: as real images lie.
+SCENE = Scene(
+    Display(-100.0, 300.5, "arbitrary", 0.7),
+    Placement(
+        SIZE,
+        np.array([[3.0, 0, 0, 9], [0, 0.6, -0.2, 4], [0, 0.2, 0.6, -7], [0, 0, 0, 1]]),
+        ("millimeter", "micrometer", "micrometer"),
+        (1, 2),
+    ),
+    "fake",
+)
 
 
 def new_session() -> GenerationSession:
@@ -65,6 +79,64 @@ def test_everything_comes_back_to_the_pixel(session: GenerationSession, tmp_path
     for node in old:
         for one, other in zip(old[node], new[node], strict=True):
             np.testing.assert_array_equal(one, other)
+
+
+def test_a_real_image_comes_back_in_its_place_and_units(tmp_path: Path) -> None:
+    """A picture made of a scan yesterday would lie beside it today, in other units and values."""
+    session = new_session()
+    image = np.zeros((SIZE, SIZE), dtype=np.float32)
+    list(session.start_from_image(image, REQUEST.condition, name="scan", scene=SCENE))
+    list(session.resample(2, Request(REQUEST.condition, seed=9)))
+    list(session.generate(REQUEST))
+    again = new_session()
+    list(again.open(session.save(tmp_path / "work.medvar")))
+    scan, varied, synthetic = again.tree.nodes
+    assert synthetic.scene is None
+    for node in (scan, varied):
+        scene = again.scene_of(node)
+        assert scene.display == SCENE.display
+        assert scene.placement.same_as(SCENE.placement)
+    list(again.resample(2, Request(REQUEST.condition, seed=10)))
+    assert again.node is not None
+    assert again.node.scene is None  # the synthetic picture was the current one
+
+
+def test_a_unit_that_napari_may_not_know_is_left_out(good: dict[str, Any], tmp_path: Path) -> None:
+    """An odd unit would cost the whole session, or end in a traceback when its layer is made."""
+    odd = {**SCENE.to_dict(), "units": ["os.system('x')", "millimeter", 7]}
+    session = read_session(
+        write(tmp_path / "odd.medvar", change(json.loads(json.dumps(good)), "nodes", 0, "scene", to=odd))
+    )
+    assert session.nodes[0].scene is not None
+    assert session.nodes[0].scene.placement.units == ("pixel", "millimeter", "pixel")
+
+
+def test_a_session_of_the_first_format_still_opens(good: dict[str, Any], tmp_path: Path) -> None:
+    """Sittings saved by the version before would be lost."""
+    session = new_session()
+    list(session.open(write(tmp_path / "old.medvar", {**good, "medvar_session": 1})))
+    assert len(session.tree.nodes) == 2
+
+
+def test_after_opening_the_newest_pictures_can_be_undone(session: GenerationSession, tmp_path: Path) -> None:
+    """A slip just before closing napari could not be taken back the next morning."""
+    again = new_session()
+    list(again.open(session.save(tmp_path / "work.medvar")))
+    ids = [node.id for node in again.tree.nodes]
+    assert not again.modified
+    again.undo()
+    assert [node.id for node in again.tree.nodes] == ids[:-1]
+    assert again.tree.current == ids[-2]
+    again.redo()
+    assert again.tree.current == session.tree.current
+    assert not again.modified
+    for _ in ids:
+        again.undo()
+    assert not again.can_undo
+    assert again.node is None
+    list(again.generate(REQUEST))
+    assert again.node is not None
+    assert again.node.id > max(ids)
 
 
 def test_an_unfinished_picture_is_gone_on_with(session: GenerationSession, tmp_path: Path) -> None:
@@ -172,7 +244,7 @@ def change(values: dict[str, Any], *keys: Any, to: Any) -> dict[str, Any]:
 HOSTILE: dict[str, Callable[[dict[str, Any]], Any]] = {
     "not an object": lambda v: [],
     "no version": lambda v: {},
-    "a later version": lambda v: change(v, "medvar_session", to=2),
+    "a later version": lambda v: change(v, "medvar_session", to=3),
     "a parent that comes later": lambda v: change(v, "nodes", 0, "parent", to=1),
     "its own parent": lambda v: change(v, "nodes", 1, "parent", to=1),
     "an id twice": lambda v: change(v, "nodes", 1, "id", to=0),
@@ -187,6 +259,21 @@ HOSTILE: dict[str, Callable[[dict[str, Any]], Any]] = {
     "a trace asked for that is not there": lambda v: change(v, "traces", "asked", 0, to=-1),
     "a trace without scales": lambda v: change(v, "traces", "images", 0, "tokens", to=[]),
     "tokens that do not fit": lambda v: change(v, "traces", "images", 0, "tokens", to=[1, 2, 3]),
+    "a scene that is no dictionary": lambda v: change(v, "nodes", 0, "scene", to=[]),
+    "a scene without a place": lambda v: change(v, "nodes", 0, "scene", to={"values": [0, 1]}),
+    "a scene of no size": lambda v: change(v, "nodes", 0, "scene", to={**SCENE.to_dict(), "size": 0}),
+    "a scene of values without order": lambda v: change(
+        v, "nodes", 0, "scene", to={**SCENE.to_dict(), "values": [1, 0]}
+    ),
+    "a scene flattened to a line": lambda v: change(
+        v, "nodes", 0, "scene", to={**SCENE.to_dict(), "matrix": np.diag([1.0, 0, 2, 1]).tolist()}
+    ),
+    "a scene beyond all axes": lambda v: change(
+        v, "nodes", 0, "scene", to={**SCENE.to_dict(), "matrix": np.eye(40).tolist(), "units": ["pixel"] * 39}
+    ),
+    "a scene along an axis that is not there": lambda v: change(
+        v, "nodes", 0, "scene", to={**SCENE.to_dict(), "axes": [1, 3]}
+    ),
     "a mask of a million rows": lambda v: change(
         v,
         "traces",

@@ -178,12 +178,8 @@ class Click:
         self.position = position
 
 
-def test_a_click_picks_a_token_and_another_can_be_put_in(
-    made: MedvarWidget, settle: Settle, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_click_picks_a_token_and_another_can_be_put_in(made: MedvarWidget, settle: Settle) -> None:
     """Nobody could change one place by hand, or another place would change."""
-    codebook = made.session.model.generator.backend.codebook  # type: ignore[union-attr]
-    monkeypatch.setattr(type(made.session.model.bundle), "codebook", lambda self: codebook)  # type: ignore[union-attr]
     made.scales.slider.setValue(3)
     made.edit.panel.pick_button.click()
     for callback in made.viewer.mouse_drag_callbacks:
@@ -193,6 +189,10 @@ def test_a_click_picks_a_token_and_another_can_be_put_in(
     tokens = made.edit.tokens.tokens
     assert tokens[0] == before[3][0, 2, 1]
     assert len(set(tokens)) == len(tokens) == made.edit.tokens.pictures.count() > 2
+    made.edit.tokens.use_button.click()  # the one that is there already
+    settle(made)
+    assert "is the one that is there" in made.message.text.text()
+    assert len(made.session.tree.nodes) == 1
     made.edit.tokens.pictures.setCurrentRow(2)
     made.edit.tokens.use_button.click()
     settle(made)
@@ -204,8 +204,11 @@ def test_a_click_picks_a_token_and_another_can_be_put_in(
     assert made.edit._clicked not in made.viewer.mouse_drag_callbacks
 
 
-def test_a_bundle_without_codebook_says_what_to_do(made: MedvarWidget, settle: Settle) -> None:
+def test_a_bundle_without_codebook_says_what_to_do(
+    made: MedvarWidget, settle: Settle, models: FakeModels, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """An older bundle would bring a traceback."""
+    monkeypatch.setattr(models.backend, "codebook", None)
     made.edit.panel.pick_button.click()
     made.edit.pick(0, 0)
     settle(made)
@@ -255,6 +258,27 @@ def test_all_candidates_can_be_finished(made: MedvarWidget, settle: Settle) -> N
     settle(made)
     assert len(made.session.tree.nodes) == 4
     assert all(each.generation.complete for each in made.session.tree.nodes)
+
+
+def test_a_candidate_that_was_gone_on_with_is_not_made_again(made: MedvarWidget, settle: Settle) -> None:
+    """The history would fill with the same picture."""
+    made.scales.slider.setValue(2)
+    made.candidates.panel.count_box.setValue(3)
+    made.candidates.panel.draw_button.click()
+    settle(made)
+    made.candidates.panel.sheet.setCurrentRow(1)
+    made.candidates.panel.pick_button.click()
+    settle(made)
+    picked = node(made).id
+    made.candidates.panel.all_button.click()
+    settle(made)
+    requests = [each.trace.request for each in made.session.tree.nodes]
+    assert len(requests) == len(set(requests)) == 4
+    made.candidates.panel.sheet.setCurrentRow(1)
+    made.candidates.panel.pick_button.click()
+    settle(made)
+    assert node(made).id == picked
+    assert len(made.session.tree.nodes) == 4
 
 
 def test_candidates_can_be_stopped_and_chosen_early(

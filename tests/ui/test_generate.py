@@ -176,6 +176,17 @@ def test_scales_not_made_yet_do_not_show_the_picture_before(viewer: Any, widget:
     assert visible(viewer) == NAMES[:1]
 
 
+def test_thumbnails_of_hidden_layers_follow(widget: MedvarWidget, viewer: Any, press: Press) -> None:
+    """The layer list would show the picture before, or one that was undone."""
+    press(widget.scales.generate_button)
+    before = np.array(viewer.layers[NAMES[2]].thumbnail)
+    press(widget.scales.generate_button)
+    press(widget.scales.undo_button)
+    assert abs(np.array(viewer.layers[NAMES[2]].thumbnail).astype(int) - before).mean() < 8
+    press(widget.scales.undo_button)
+    assert np.ptp(viewer.layers[NAMES[2]].thumbnail[..., 0]) == 0
+
+
 def test_stop_stops_within_one_scale(
     viewer: Any, widget: MedvarWidget, models: FakeModels, qtbot: QtBot, settle: Settle
 ) -> None:

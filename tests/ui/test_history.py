@@ -164,6 +164,36 @@ def test_the_keyboard_does_it(three: MedvarWidget, settle: Settle, qtbot: QtBot)
     assert three.scales.scale == len(SCHEDULE) - 2
 
 
+def test_the_tab_key_reaches_everything_from_top_to_bottom(made: MedvarWidget, settle: Settle) -> None:
+    """Lists could not be reached without a mouse, and the focus would jump up and down."""
+    from qtpy.QtWidgets import QComboBox, QWidget
+
+    for fold in made.folds.values():
+        fold.expand()
+    settle(made)
+    order: list[QWidget] = []
+    widget = made.nextInFocusChain()
+    while widget is not None and widget is not made:
+        order.append(widget)
+        widget = widget.nextInFocusChain()
+    stops = [
+        each
+        for each in order
+        if made.isAncestorOf(each) and each.focusPolicy() & Qt.FocusPolicy.TabFocus and each.focusProxy() is None
+    ]
+    assert set(made.findChildren(QComboBox)) <= set(stops)
+    for before, after in [
+        (made.condition.combos["modality"], made.condition.combos["region"]),
+        (made.condition.combos["region"], made.scales.generate_button),
+        (made.views.combo, made.edit.panel.edge_box),
+        (made.edit.panel.edge_box, made.edit.panel.lock_buttons[0]),
+        (made.edit.panel.lock_buttons[-1], made.edit.panel.pick_button),
+        (made.save.panel.open_session_button, next(iter(made.save.panel.counts.values()))),
+        (next(reversed(made.save.panel.counts.values())), made.save.panel.set_button),
+    ]:
+        assert stops.index(before) < stops.index(after)
+
+
 def test_no_two_controls_share_a_letter(quick: MedvarWidget) -> None:
     """Alt and a letter would only move the focus to and fro."""
     from qtpy.QtWidgets import QAbstractButton, QLabel

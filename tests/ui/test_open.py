@@ -12,16 +12,19 @@ from fakes import FakeModels, make_bundle
 from npe2 import PluginManifest
 from pytestqt.qtbot import QtBot
 from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QFileDialog
+from qtpy.QtWidgets import QFileDialog, QWidget
 
 import napari_medvar
 from medvar_engine.bundle import shipped_bundles
 from medvar_engine.conditions import Condition
 from medvar_engine.display import Display
 from medvar_engine.errors import MedvarError
-from napari_medvar import settings
+from medvar_engine.trace import Request
+from napari_medvar import reader, settings
 from napari_medvar import widget as widget_module
 from napari_medvar.layers import layer_name
+from napari_medvar.reader import session_of
+from napari_medvar.session import GenerationSession
 from napari_medvar.widget import MedvarWidget
 
 WAIT = 60_000
@@ -215,3 +218,43 @@ def test_it_fits_into_a_narrow_dock(widget: MedvarWidget) -> None:
     content = widget.area.widget()
     assert content is not None
     assert content.minimumSizeHint().width() <= 320
+
+
+def _drop(viewer: Any, path: Path) -> None:
+    """A file let go over napari's canvas."""
+    from qtpy.QtCore import QMimeData, QPointF, QUrl
+    from qtpy.QtGui import QDropEvent
+    from qtpy.QtWidgets import QApplication, QMainWindow
+
+    data = QMimeData()
+    data.setUrls([QUrl.fromLocalFile(str(path))])
+    window = next(w for w in QApplication.topLevelWidgets() if isinstance(w, QMainWindow) and w.isVisible())
+    central = window.centralWidget()
+    canvas = next(widget for widget in (central, *central.findChildren(QWidget)) if widget.acceptDrops())
+    event = QDropEvent(
+        QPointF(5, 5), Qt.DropAction.CopyAction, data, Qt.MouseButton.LeftButton, Qt.KeyboardModifier.NoModifier
+    )
+    canvas.dropEvent(event)  # Qt hands over only drops that it has seen dragged
+
+
+@pytest.mark.parametrize("opened", [_drop, lambda viewer, path: viewer.open(path, plugin=None)], ids=["drop", "code"])
+def test_a_session_file_is_opened_by_napari(
+    npe2pm: Any,
+    viewer: Any,
+    models: FakeModels,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    opened: Callable[[Any, Path], None],
+) -> None:
+    """Yesterday's sitting, dropped on the window or opened by a script, would not be recognised."""
+    npe2pm.register(PluginManifest.from_file(Path(napari_medvar.__file__).parent / "napari.yaml"))
+    monkeypatch.setattr(reader, "open_model_of", lambda model, hints, device: models(None))
+    session = GenerationSession(models)
+    session.load()
+    list(session.generate(Request(Condition("CT", "abdomen", "axial"), seed=5)))
+    before = list(viewer.layers)
+    opened(viewer, session.save(tmp_path / "work.medvar"))
+    (layer,) = (layer for layer in viewer.layers if layer not in before)
+    assert layer.name == "CT abdomen axial · seed 5"
+    assert session_of(layer) == tmp_path / "work.medvar"
+    viewer.layers.remove(layer.name)

@@ -152,6 +152,23 @@ def test_the_active_layer_becomes_a_picture_over_itself(quick: MedvarWidget, set
     np.testing.assert_allclose(quick.viewer.layers[FINEST].scale, [0.8, 0.8])
 
 
+def test_beside_a_layer_without_units_there_are_none(quick: MedvarWidget, settle: Settle) -> None:
+    """napari would warn of inconsistent units at every layer."""
+    quick.viewer.layers.clear()
+    quick.viewer.add_image(np.zeros((20, 20)), name="camera")
+    quick.scales.generate_button.click()
+    settle(quick)
+    assert quick.viewer.layers.extent.units is not None
+    np.testing.assert_allclose(quick.viewer.layers[FINEST].scale, [0.8, 0.8])
+
+
+def test_a_layer_without_units_may_come_later(made: MedvarWidget) -> None:
+    """napari would give up units for good, and warn again at every further layer."""
+    made.viewer.add_image(np.zeros((20, 20)), name="camera")
+    assert made.viewer.layers.extent.units is not None
+    np.testing.assert_allclose(made.viewer.layers[FINEST].scale, [0.8, 0.8])
+
+
 def test_a_layer_that_cannot_be_encoded_is_told_of(quick: MedvarWidget) -> None:
     """A traceback in the radiologist's face."""
     quick.viewer.layers.selection.clear()

@@ -56,6 +56,26 @@ def test_nothing_is_overwritten(two: MedvarWidget, settle: Settle, tmp_path: Pat
     assert file.read_bytes() == before
 
 
+def test_what_was_written_before_is_not_taken_for_what_failed_now(two: MedvarWidget, settle: Settle) -> None:
+    """“1 of 1 written” would stand below the message that nothing was written."""
+    for _ in range(2):
+        two.save.panel.save_button.click()
+        settle(two)
+    assert two.message.isVisible()
+    assert two.save.panel.report_label.text() == ""
+
+
+def test_eight_and_sixteen_bits_lie_side_by_side(two: MedvarWidget, settle: Settle, tmp_path: Path) -> None:
+    """Whoever wants both would have to make a folder for each."""
+    panel = two.save.panel
+    for form in ("png", "png16"):
+        panel.format_combo.setCurrentIndex(panel.format_combo.findData(form))
+        panel.save_button.click()
+        settle(two)
+        assert not two.message.isVisible(), two.message.text.text()
+    assert len(list((tmp_path / "out").glob("*.png"))) == 2
+
+
 def test_a_folder_that_cannot_be_made_is_told_of(two: MedvarWidget, settle: Settle, tmp_path: Path) -> None:
     """A read-only disk would bring a traceback."""
     (tmp_path / "file").write_text("")

@@ -136,7 +136,7 @@ def test_play_goes_round_and_pauses(made: MedvarWidget, qtbot: QtBot) -> None:
 
 def test_without_previews_the_layers_follow_at_the_end(quick: MedvarWidget, settle: Settle, models: FakeModels) -> None:
     """With previews off in the settings, the slider would show the scales of the picture before."""
-    quick.session._show_previews = False
+    quick.session.show_previews = False
     quick.scales.generate_button.click()
     settle(quick)
     for k in range(SCALES):
