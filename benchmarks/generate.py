@@ -8,6 +8,7 @@ torch backend with the same weights. A bundle holds no weights for torch, so giv
 random weights of the demo preset are exported first, which takes a minute. ``--var`` adds a checkout of
 `FoundationVision/VAR`: its own code against ours, on the same random weights and settings. Everything but the rate and
 the batches (the best of a few) is a median; rates are of floating-point operations in matrix products and convolutions.
+What parts of a run cost is measured by generate_parts.py, a diffusion model of the same size by generate_diffusion.py.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from medvar_engine.models.tokenizer import Tokenizer
 from medvar_engine.models.transformer import Transformer
 from medvar_engine.sampling import Sampling
 from medvar_engine.trace import Request
+from medvar_export.precision import Precision
 
 BATCH = 64
 BLOCKS = (256, 1024, 4096, None)  # tokens that go through a network together; None is all of a batch
@@ -106,8 +108,10 @@ def theirs(options: argparse.Namespace, folder: Path, peak: float) -> None:
     paths = import_var(folder / "vae.pth", folder / "var.pth", folder)
     weights = paths[0], paths[1]
     torch_backend = TorchBackend.load(*weights)
-    bundle = read_bundle(export(weights, folder / "var"))
-    onnx_backend = OnnxBackend(bundle, device="cpu", threads=options.threads)
+    backends: dict[str, Backend] = {"torch": torch_backend}
+    for name, precision in (("ONNX", "float32"), ("ONNX, int8", "int8-weights")):
+        bundle = read_bundle(export(weights, folder / name, precision))
+        backends[name] = OnnxBackend(bundle, device="cpu", threads=options.threads)
     label = torch.tensor([7])
 
     def published() -> None:
@@ -115,22 +119,31 @@ def theirs(options: argparse.Namespace, folder: Path, peak: float) -> None:
         settings = {"cfg": sampling.guidance, "top_k": sampling.top_k, "top_p": sampling.top_p}
         var.autoregressive_infer_cfg(1, label, g_seed=next(_seeds), **settings)
 
-    tasks: dict[str, Callable[[], object]] = {
-        "VAR": published,
-        "torch": lambda: image(torch_backend, condition=Condition(dataset="imagenet-0007"), sampling=VAR_SAMPLING),
-        "ONNX": lambda: image(onnx_backend, condition=Condition(dataset="imagenet-0007"), sampling=VAR_SAMPLING),
-    }
-    for task_once in tasks.values():
-        task_once()
+    def ours_once(backend: Backend, batch: int = 1) -> Callable[[], object]:
+        return lambda: image(backend, batch, Condition(dataset="imagenet-0007"), VAR_SAMPLING)
+
+    tasks = {"VAR": published, **{name: ours_once(backend) for name, backend in backends.items()}}
+    taken = in_turns(tasks, options.repeats)
+    title(f"VAR of depth {options.depth}, 256 pixels, one image with guidance")
+    for name, times in taken.items():
+        ratios = sorted(own / other for own, other in zip(times, taken["VAR"], strict=True))
+        spread = f"{median(ratios):.2f} of VAR's time ({ratios[0]:.2f} to {ratios[-1]:.2f})"
+        row(name, seconds(median(times)), spread)
+    shares(torch_backend, {name: median(times) for name, times in taken.items()}, peak)
+    eight = in_turns({name: ours_once(backend, 8) for name, backend in backends.items()}, 2)
+    title("the same, 8 images at once")
+    shares(torch_backend, {name: min(times) / 8 for name, times in eight.items()}, peak)
+
+
+def in_turns(tasks: dict[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:
+    """Seconds of every task, each repeat of all in a row: a machine is not the same from minute to minute."""
+    for call in tasks.values():
+        call()
     times: dict[str, list[float]] = {name: [] for name in tasks}
-    for _ in range(options.repeats):
+    for _ in range(repeats):
         for name, call in tasks.items():
             times[name].append(timed(call))
-    taken = {name: median(values) for name, values in times.items()}
-    title(f"VAR of depth {options.depth}, 256 pixels, one image with guidance")
-    for name, value in taken.items():
-        row(name, seconds(value), f"{value / taken['VAR']:.2f} of VAR's time")
-    shares(torch_backend, taken, peak)
+    return times
 
 
 def shares(backend: TorchBackend, taken: dict[str, float], peak: float) -> None:
@@ -174,13 +187,13 @@ def demo_weights(folder: Path) -> Weights:
     return folder / "tokenizer.safetensors", folder / "transformer.safetensors"
 
 
-def export(weights: Weights, out: Path) -> Path:
+def export(weights: Weights, out: Path, precision: Precision = "float32") -> Path:
     """A bundle of the weights, to be thrown away."""
     from medvar_export.write_bundle import Description, export_bundle
 
     print(f"exporting {out.name} …")
     about = Description(f"{out.name}, random weights", "none", (), "nobody", "")
-    return export_bundle(*weights, out, about, tell=lambda _: None)
+    return export_bundle(*weights, out, about, precision=precision, tell=lambda _: None)
 
 
 def timed(call: Callable[[], object]) -> float:

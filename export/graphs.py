@@ -79,8 +79,8 @@ def tokenizer_graphs(tokenizer: Tokenizer) -> dict[str, onnx.ModelProto]:
     latent = torch.zeros(2, config.latent_channels, side, side)
     scales = range(len(tokenizer.schedule))
     return {
-        "encode.onnx": _export(EncodeGraph(tokenizer), {"image": image}, ["tokens"], {"image": {0: "batch"}}),
-        "decode.onnx": _export(DecodeGraph(tokenizer), {"latent": latent}, ["image"], {"latent": {0: "batch"}}),
+        "encode.onnx": export_graph(EncodeGraph(tokenizer), {"image": image}, ["tokens"], {"image": {0: "batch"}}),
+        "decode.onnx": export_graph(DecodeGraph(tokenizer), {"latent": latent}, ["image"], {"latent": {0: "batch"}}),
         **{f"accumulate_{k}.onnx": accumulate_graph(tokenizer.quantizer, k) for k in scales},
     }
 
@@ -98,12 +98,13 @@ def step_graph(transformer: Transformer) -> onnx.ModelProto:
         "offset": torch.tensor(5),
     }
     dynamic = {"labels": {0: "batch"}, "features": {0: "batch", 1: "length"}, "past": {2: "batch", 4: "prefix"}}
-    return _export(StepGraph(transformer), inputs, ["logits", "present"], {**dynamic, "offset": {}})
+    return export_graph(StepGraph(transformer), inputs, ["logits", "present"], {**dynamic, "offset": {}})
 
 
-def _export(
+def export_graph(
     module: nn.Module, inputs: dict[str, Tensor], outputs: list[str], dynamic: dict[str, dict[int, str]]
 ) -> onnx.ModelProto:
+    """Trace a module. ``dynamic`` says for each input which of its axes vary, by name; outputs are named in order."""
     dims = {name: torch.export.Dim(name) for axes in dynamic.values() for name in axes.values()}
     shapes = {name: {axis: dims[dim] for axis, dim in axes.items()} for name, axes in dynamic.items()}
     with _quiet(), torch.no_grad():

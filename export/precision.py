@@ -1,4 +1,4 @@
-"""Half precision for graphs: in storage only, or in the arithmetic too."""
+"""Half precision for graphs: in storage only, or in the arithmetic too. For int8 see `quantise`."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from medvar_engine.models.transformer import Transformer
+from medvar_export.quantise import SCALE
 
-Precision = Literal["float32", "float16", "float16-weights"]
-PRECISIONS: tuple[Precision, ...] = ("float32", "float16", "float16-weights")
+Precision = Literal["float32", "float16", "float16-weights", "int8-weights"]
+PRECISIONS: tuple[Precision, ...] = ("float32", "float16", "float16-weights", "int8-weights")
 _SMALL = 1024  # elements; smaller constants save nothing
 
 
@@ -27,8 +28,8 @@ def store_half(model: onnx.ModelProto) -> onnx.ModelProto:
     casts = []
     for tensor in list(graph.initializer):
         array = numpy_helper.to_array(tensor)
-        if tensor.data_type != TensorProto.FLOAT or array.size < _SMALL:
-            continue
+        if tensor.data_type != TensorProto.FLOAT or array.size < _SMALL or tensor.name.endswith(SCALE):
+            continue  # scales of int8 weights can be too small for float16
         with np.errstate(over="ignore"):
             half = array.astype(np.float16)
         if not np.isfinite(half).all():

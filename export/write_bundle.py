@@ -14,6 +14,7 @@ import onnx
 from onnx import numpy_helper
 
 from medvar_engine.backends.onnx import OnnxBackend
+from medvar_engine.backends.sessions import DATA
 from medvar_engine.backends.torch import TorchBackend, weights_digest
 from medvar_engine.bundle import CARD, CODEBOOK, SCHEMA_VERSION, Cell, cell_to_dict, read_bundle
 from medvar_engine.conditions import LabelSpace
@@ -23,9 +24,11 @@ from medvar_engine.models.tokenizer import Tokenizer
 from medvar_engine.models.transformer import Transformer
 from medvar_engine.sampling import Sampling
 from medvar_export.graphs import step_graph, tokenizer_graphs
+from medvar_export.held_out import held_out_slices
 from medvar_export.manifest import file_hashes, write_manifest
-from medvar_export.parity import measure_parity
+from medvar_export.parity import DIFFERENCES, HeldOut, measure_parity
 from medvar_export.precision import PRECISIONS, Precision, half_arithmetic, store_half
+from medvar_export.quantise import quantise_products
 
 # Largest difference of logits, latent and image that a float32 export may show.
 FLOAT32_BAR = 1e-3
@@ -53,12 +56,15 @@ def export_bundle(
     description: Description,
     *,
     precision: Precision = "float32",
+    data: Path | None = None,
     tell: Callable[[str], None] = print,
 ) -> Path:
     """Export trained weights to the folder ``out``, which must not exist yet, with a parity check against torch.
 
     ``float16-weights`` stores weights in half precision and computes in float32; ``float16`` computes the
-    transformer in half precision, for GPUs.
+    transformer in half precision, for GPUs; ``int8-weights`` computes most of its matrix products in int8, for CPUs,
+    and stores the rest in half precision. ``data`` is the folder of prepared slices that the model was trained on:
+    given, the loss on those held out is compared, too.
     """
     if precision not in PRECISIONS:
         raise MedvarError(f"Unknown precision {precision!r}; choose one of {', '.join(PRECISIONS)}.")
@@ -73,19 +79,20 @@ def export_bundle(
         raise MedvarError(
             f"{transformer} starts at scale {network.schedule[0]}; only models that start at 1 are exported."
         )
+    held_out = held_out_slices(data, labels, coder.config.image_size) if data else None
     temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     try:
         temporary.mkdir(parents=True)  # before the long part, which would be for nothing
         tell("Tracing the tokenizer and the transformer …")
         graphs = _graphs(coder, network, precision)
         for name, graph in graphs.items():
-            _write_graph(temporary / name, graph)
+            write_graph(temporary / name, graph)
         _write_codebook(temporary / CODEBOOK, graphs["accumulate_0.onnx"])
         (temporary / CARD).write_text(description.card, encoding="utf-8")
         manifest = _manifest(coder, network, labels, description, precision, temporary)
         write_manifest(temporary, manifest)
         tell("Comparing with torch …")
-        manifest["parity"] = _parity(coder, network, labels, temporary, precision)
+        manifest["parity"] = _parity(TorchBackend(coder, network, labels), temporary, precision, held_out)
         write_manifest(temporary, manifest)
         os.replace(temporary, out)
     except OSError as error:
@@ -100,6 +107,8 @@ def _graphs(tokenizer: Tokenizer, transformer: Transformer, precision: Precision
     graphs = {**tokenizer_graphs(tokenizer), "step.onnx": step_graph(network)}
     if precision == "float32":
         return graphs
+    if precision == "int8-weights":
+        graphs["step.onnx"] = quantise_products(graphs["step.onnx"])
     try:
         return {name: store_half(graph) for name, graph in graphs.items()}
     except ValueError as error:
@@ -114,13 +123,13 @@ def _write_codebook(path: Path, accumulate: onnx.ModelProto) -> None:
         np.save(file, codes.astype(np.float32), allow_pickle=False)
 
 
-def _write_graph(path: Path, graph: onnx.ModelProto) -> None:
-    if graph.ByteSize() > _LARGEST_SINGLE_FILE:
-        raise MedvarError(
-            f"{path.name} would be {graph.ByteSize() / 1e9:.1f} GB, above the 2 GB of one ONNX file. "
-            "Export with precision float16-weights or float16."
-        )
-    path.write_bytes(graph.SerializeToString())
+def write_graph(path: Path, graph: onnx.ModelProto, *, largest: int = _LARGEST_SINGLE_FILE) -> None:
+    """One graph; one of more than ``largest`` bytes with its weights beside it, in ``<name>.data``."""
+    if graph.ByteSize() <= largest:
+        path.write_bytes(graph.SerializeToString())
+        return
+    location = path.name + DATA
+    onnx.save_model(graph, path, save_as_external_data=True, location=location, size_threshold=1024)
 
 
 def _manifest(
@@ -159,12 +168,10 @@ def _manifest(
     }
 
 
-def _parity(
-    tokenizer: Tokenizer, transformer: Transformer, labels: LabelSpace, folder: Path, precision: Precision
-) -> dict[str, float]:
+def _parity(reference: TorchBackend, folder: Path, precision: Precision, held_out: HeldOut | None) -> dict[str, float]:
     exported = OnnxBackend(read_bundle(folder), device="cpu")
-    parity = measure_parity(TorchBackend(tokenizer, transformer, labels), exported)
-    worst = max(value for name, value in parity.items() if name != "tokens_agreeing")
+    parity = measure_parity(reference, exported, held_out)
+    worst = max(parity[name] for name in DIFFERENCES)
     if not np.isfinite(list(parity.values())).all():
         raise MedvarError(
             f"The exported graphs give values that are not finite: {parity}. Export with precision float32."

@@ -72,8 +72,8 @@ class Bundle:
 
     @property
     def digest(self) -> str:
-        """A name for the model: sha256 over the hashes of its graphs."""
-        graphs = sorted((n, h) for n, h in self.sha256.items() if n.endswith(".onnx"))
+        """A name for the model: sha256 over the hashes of its graphs, and of weights beside them."""
+        graphs = sorted((n, h) for n, h in self.sha256.items() if n.endswith((".onnx", ".onnx.data")))
         return hashlib.sha256(json.dumps(graphs).encode()).hexdigest()
 
     def read(self, name: str) -> bytes:

@@ -97,7 +97,9 @@ def test_no_more_is_held_than_the_limit_and_the_newest_state(
             if what == "longer" and found:
                 kept = found[0][0].longer(np.zeros((1, 2, len(found[0][0].labels), 1, len(names), 1), dtype=np.uint8))
             elif what == "gather" and len(found) == len(keys) and len({row[0].depth for row in found}) == 1:
-                kept = gather_rows(found, np.concatenate)
+                kept = gather_rows(
+                    found, lambda own: np.concatenate([chunk[:, :, i : i + 1] for chunk, i in own], axis=2)
+                )
             else:
                 kept = PrefixState(
                     np.zeros((len(keys), 1), np.int64), (np.zeros((1, 2, len(keys), 1, 9, 1), dtype=np.uint8),)

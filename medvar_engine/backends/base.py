@@ -86,20 +86,18 @@ class Backend(Protocol):
         """
 
 
-def gather_rows(rows: Sequence[tuple[PrefixState, int]], concatenate: Callable[[list[Any], int], Any]) -> PrefixState:
-    """`Backend.gather` for chunks of ``(depth, 2, B, heads, L, d)``; ``concatenate`` takes arrays and an axis."""
+def gather_rows(rows: Sequence[tuple[PrefixState, int]], gather: Callable[[list[tuple[Any, int]]], Any]) -> PrefixState:
+    """`Backend.gather`; ``gather`` makes one chunk of rows of others, all of one scale."""
     if whole := one_state(rows):
         return whole
-    chunks = tuple(
-        concatenate([state.chunks[k][:, :, row : row + 1] for state, row in rows], 2) for k in range(rows[0][0].depth)
-    )
+    chunks = tuple(gather([(state.chunks[k], row) for state, row in rows]) for k in range(rows[0][0].depth))
     labels = np.stack([state.labels[row] for state, row in rows])
     return PrefixState(labels, chunks)
 
 
-def average_tokens(state: PrefixState, to_numpy: Callable[[Any], FloatArray]) -> FloatArray:
-    """`Backend.summary` for chunks of ``(depth, 2, B, heads, L, d)``; ``to_numpy`` gives one as an array."""
-    scales = [np.moveaxis(to_numpy(chunk.mean(4)), 2, 0) for chunk in state.chunks]
+def average_tokens(state: PrefixState, average: Callable[[Any], FloatArray]) -> FloatArray:
+    """`Backend.summary`; ``average`` gives a chunk's mean over tokens, ``(depth, 2, B, heads, d)``."""
+    scales = [np.moveaxis(average(chunk), 2, 0) for chunk in state.chunks]
     return np.stack([scale.reshape(*scale.shape[:2], -1) for scale in scales], axis=1)
 
 

@@ -78,12 +78,12 @@ class TorchBackend:
     @torch.inference_mode()
     def gather(self, rows: Sequence[tuple[PrefixState, int]]) -> PrefixState:
         """See `Backend`."""
-        return gather_rows(rows, torch.cat)
+        return gather_rows(rows, lambda kept: torch.cat([chunk[:, :, row : row + 1] for chunk, row in kept], dim=2))
 
     @torch.inference_mode()
     def summary(self, state: PrefixState) -> FloatArray:
         """See `Backend`."""
-        return average_tokens(state, _array)
+        return average_tokens(state, lambda chunk: _array(chunk.mean(4)))
 
     @torch.inference_mode()
     def accumulate(self, latent: FloatArray | None, tokens: IntArray, k: int) -> tuple[FloatArray, FloatArray | None]:

@@ -19,7 +19,9 @@ def export(
     log: Annotated[list[Path] | None, typer.Option(help="log.csv of a run, for the model card; repeat.")] = None,
     notes: Annotated[Path | None, typer.Option(help="Markdown to add to the model card.")] = None,
     name: Annotated[str | None, typer.Option(help="Name of the model; the folder's by default.")] = None,
-    precision: Annotated[str, typer.Option(help="float32, float16-weights, or float16 (for GPUs).")] = "float32",
+    precision: Annotated[
+        str, typer.Option(help="float32, float16-weights, float16 (for GPUs), int8-weights (for CPUs).")
+    ] = "float32",
     top_k: Annotated[int, typer.Option(help="Default top-k of this model; 0 keeps all tokens.", min=0)] = 0,
     top_p: Annotated[float, typer.Option(help="Default top-p of this model.")] = 0.96,
     guidance: Annotated[float, typer.Option(help="Default guidance of this model.")] = 1.5,
@@ -45,4 +47,6 @@ def export(
         unknown = "Not stated by whoever exported this bundle."
         card = model_card(title, licence, unknown, (), (), {}, extra)
         description = Description(title, licence, (), unknown, card, sampling=sampling)
-    typer.echo(export_bundle(tokenizer, transformer, out, description, precision=precision, tell=tell))  # type: ignore[arg-type]
+    typer.echo(
+        export_bundle(tokenizer, transformer, out, description, precision=precision, data=data, tell=tell)  # type: ignore[arg-type]
+    )

@@ -11,6 +11,8 @@ from medvar_engine.cli.console import fail
 from medvar_engine.cli.data import app as data
 from medvar_engine.cli.encode import encode
 from medvar_engine.cli.export import export
+from medvar_engine.cli.features import features
+from medvar_engine.cli.finetune import finetune
 from medvar_engine.cli.generate import generate
 from medvar_engine.cli.import_var import import_var
 from medvar_engine.cli.info import info
@@ -21,13 +23,13 @@ from medvar_engine.errors import MedvarError
 
 app = typer.Typer(
     name="medvar",
-    help="Synthetic CT and MR slices by next-scale prediction: prepare, train, export, generate.",
+    help="Synthetic CT and MR slices by next-scale prediction: prepare, train, finetune, export, generate.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for verb in (prepare, encode, train, export, generate, info, replay, import_var):
+for verb in (prepare, encode, train, finetune, export, generate, features, info, replay, import_var):
     app.command()(verb)
 app.add_typer(data)
 

@@ -88,13 +88,19 @@ def test_a_device_that_does_not_exist(bundle: Bundle) -> None:
         OnnxBackend(bundle, device="tpu")
 
 
+def use_every_graph(bundle: Bundle) -> None:
+    generator = Generator(OnnxBackend(bundle, device="cpu"))
+    images = generator.image(generator.finish(generator.start([Request(Condition())])))
+    generator.encode(images, [Request()])
+
+
 @pytest.mark.parametrize("name", ["step.onnx", "decode.onnx", "accumulate_1.onnx", "encode.onnx"])
 @pytest.mark.parametrize("content", [b"", b"garbage", b"\x08\x08" * 100])
 def test_garbage_with_the_right_hash(bundle: Bundle, tmp_path: Path, name: str, content: bytes) -> None:
     """A bundle made by a broken tool would crash with the runtime's own exceptions."""
     spoilt = replaced(bundle, tmp_path / "spoilt", name, content)
     with pytest.raises(MedvarError, match=name):
-        OnnxBackend(spoilt, device="cpu").encode(np.zeros((1, 1, 16, 16), np.float32))
+        use_every_graph(spoilt)
 
 
 def test_a_graph_in_the_place_of_another(bundle: Bundle, tmp_path: Path) -> None:

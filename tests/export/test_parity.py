@@ -23,7 +23,7 @@ from medvar_engine.models.transformer import Transformer
 from medvar_engine.sampling import Sampling
 from medvar_engine.trace import Request
 from medvar_export.accumulate import accumulate_graph
-from medvar_export.parity import measure_parity
+from medvar_export.parity import DIFFERENCES, HeldOut, measure_parity
 
 BAR = 1e-4  # largest difference that float32 graphs may show
 CONDITIONS = (Condition(), Condition("CT", "chest", "axial"), Condition(region="brain"))
@@ -38,9 +38,9 @@ def finished(backend: Backend, requests: list[Request]) -> Generation:
 def test_parity_is_recorded(tiny_bundle: Path) -> None:
     """Nobody could tell from a bundle whether its export went well."""
     parity = read_bundle(tiny_bundle).parity
-    assert set(parity) == {"logits", "latent", "image", "tokens_agreeing"}
-    assert parity["tokens_agreeing"] == 1
-    assert max(value for name, value in parity.items() if name != "tokens_agreeing") <= BAR
+    assert set(parity) == {*DIFFERENCES, "tokens_agreeing", "tokens_drawn_alike"}
+    assert parity["tokens_agreeing"] == parity["tokens_drawn_alike"] == 1
+    assert max(parity[name] for name in DIFFERENCES) <= BAR
 
 
 def test_parity_notices_what_is_not_a_number(tiny_backend: TorchBackend) -> None:
@@ -55,6 +55,26 @@ def test_parity_notices_what_is_not_a_number(tiny_backend: TorchBackend) -> None
             return (logits if state.depth else logits * np.float32(np.nan)), longer
 
     assert np.isnan(measure_parity(tiny_backend, Broken())["logits"])
+
+
+def test_parity_on_real_slices_is_a_loss(tiny_backend: TorchBackend, tiny_onnx: OnnxBackend) -> None:
+    """Whether int8 costs quality could not be read off a bundle: differences of logits do not say it."""
+    images = np.random.default_rng(2).uniform(-1, 1, (3, 1, 16, 16)).astype(np.float32)
+    labels = np.array([[0, 0, 0], [1, 1, 1], tiny_backend.info.labels.unconditional])
+    parity = measure_parity(tiny_backend, tiny_onnx, HeldOut(images, labels))
+    generator = Generator(tiny_backend)
+    told = generator.likelihood(
+        generator.encode(
+            images[:, 0],
+            [
+                Request(c)
+                for c in (Condition("CT", "abdomen", "axial"), Condition("MR", "brain", "coronal"), Condition())
+            ],
+        )
+    )
+    bits = np.concatenate([scale.ravel() for scale in told]).mean()
+    assert parity["held_out_loss"] == pytest.approx(bits * np.log(2), rel=1e-4)
+    assert abs(parity["held_out_loss_added"]) < BAR
 
 
 def test_both_backends_draw_the_same_tokens(tiny_backend: TorchBackend, tiny_onnx: OnnxBackend) -> None:

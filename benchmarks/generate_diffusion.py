@@ -1,0 +1,95 @@
+"""How much faster is next-scale prediction than diffusion in the same latent space, with as many parameters?
+
+    python benchmarks/generate_diffusion.py [--weights TOKENIZER TRANSFORMER] [--steps 50]
+
+The peer is MONAI's ``DiffusionModelUNet`` with its ``DDIMScheduler``: random weights, as many parameters as the
+transformer as near as a width gives, the latent of the tokenizer, 50 steps without guidance, and then the
+tokenizer's own decoder. Ours draws with guidance, which is twice the work of drawing without. Both in torch, on the
+same threads, in turns; medians of the ratios. Without ``--weights`` ours is the demo preset with random ones, which
+cost what trained ones cost. Needs monai.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from pathlib import Path
+from statistics import median
+
+import torch
+from generate import demo_weights, image, in_turns, row, seconds, title
+from monai.networks.nets import DiffusionModelUNet
+from monai.networks.schedulers import DDIMScheduler
+from torch import nn
+
+from medvar_engine.backends.torch import TorchBackend
+from medvar_engine.models.files import load_tokenizer, load_transformer
+from medvar_engine.models.tokenizer import Tokenizer
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--weights", type=Path, nargs=2, help="tokenizer.safetensors and transformer.safetensors")
+    parser.add_argument("--steps", type=int, default=50, help="of DDIM (default 50)")
+    parser.add_argument("--repeats", type=int, default=3, help="of which the median is given (default 3)")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        paths = options.weights or demo_weights(Path(folder))
+        tokenizer, (transformer, labels) = load_tokenizer(paths[0]), load_transformer(paths[1])
+    backend = TorchBackend(tokenizer, transformer, labels)
+    wanted = parameters(transformer)
+    network = closest(tokenizer.config.latent_channels, wanted)
+    title(f"{tokenizer.config.image_size} pixels, {wanted / 1e6:.1f} M parameters of the transformer")
+    row("parameters of the U-Net", f"{parameters(network) / 1e6:.1f} M", f"{parameters(network) / wanted:.2f} of that")
+    taken = in_turns(
+        {"ours": lambda: image(backend), "diffusion": lambda: diffuse(network, tokenizer, options.steps)},
+        options.repeats,
+    )
+    ratios = sorted(theirs / ours for ours, theirs in zip(taken["ours"], taken["diffusion"], strict=True))
+    row("one image with guidance, ours in torch", seconds(median(taken["ours"])))
+    row(f"one image, {options.steps} steps of DDIM", seconds(median(taken["diffusion"])))
+    row("ours is faster by", f"{median(ratios):.1f} ×", f"{ratios[0]:.1f} to {ratios[-1]:.1f}")
+
+
+@torch.inference_mode()
+def diffuse(network: nn.Module, tokenizer: Tokenizer, steps: int) -> None:
+    """One image, from noise to pixels."""
+    scheduler = DDIMScheduler(num_train_timesteps=1000, clip_sample=False)
+    scheduler.set_timesteps(steps)
+    side = tokenizer.schedule.latent_side
+    latent = torch.randn(1, tokenizer.config.latent_channels, side, side)
+    for step in scheduler.timesteps:
+        noise = network(latent, timesteps=step[None])
+        latent, _ = scheduler.step(noise, step, latent)
+    tokenizer.decode(latent)
+
+
+def closest(channels: int, wanted: int) -> DiffusionModelUNet:
+    """The U-Net of three levels, with attention in the two coarser ones, whose width comes nearest."""
+    with torch.device("meta"):
+        width = min(range(32, 513, 16), key=lambda width: abs(parameters(unet(channels, width)) - wanted))
+    return unet(channels, width).eval()
+
+
+def unet(channels: int, width: int) -> DiffusionModelUNet:
+    """One of MONAI's, in the proportions of its own latent diffusion examples."""
+    return DiffusionModelUNet(
+        spatial_dims=2,
+        in_channels=channels,
+        out_channels=channels,
+        num_res_blocks=2,
+        channels=(width, 2 * width, 2 * width),
+        attention_levels=(False, True, True),
+        num_head_channels=(0, 2 * width, 2 * width),
+        norm_num_groups=16,
+    )
+
+
+def parameters(network: nn.Module) -> int:
+    """How many numbers it has learnt."""
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+if __name__ == "__main__":
+    main()

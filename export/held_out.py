@@ -1,0 +1,36 @@
+"""Real slices on which an export is compared with torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from medvar_engine.conditions import Condition, LabelSpace
+from medvar_engine.data.dataset import SliceDataset
+from medvar_engine.data.shards import Manifest
+from medvar_engine.errors import MedvarError
+from medvar_export.parity import HeldOut
+
+SLICES = 32
+
+
+def held_out_slices(folder: Path, labels: LabelSpace, image_size: int) -> HeldOut | None:
+    """Up to 32 slices of people that were not trained on, always the same; None when none is held out."""
+    if "test" not in Manifest.read(folder).split.values():
+        return None
+    dataset = SliceDataset(folder, split="test")
+    if dataset.size != image_size:
+        raise MedvarError(
+            f"The slices of {folder} have {dataset.size} pixels a side, but the model {image_size}: give the folder "
+            "that it was trained on."
+        )
+    chosen = np.random.default_rng(0).permutation(len(dataset))[:SLICES]
+    conditions = [_known(dataset[int(i)][1], labels) for i in chosen]
+    return HeldOut(dataset.batch(chosen), np.array([labels.encode(own) for own in conditions], dtype=np.int64))
+
+
+def _known(condition: Condition, labels: LabelSpace) -> Condition:
+    """What of a condition the model was trained under; its slices may say more, such as their data set."""
+    names = labels.to_dict()
+    return Condition.from_dict({f: name for f, name in condition.to_dict().items() if name in names.get(f, ())})

@@ -1,0 +1,110 @@
+"""``medvar features``: images → columns of numbers."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from medvar_engine.cli.console import needs, progress, tell
+
+if TYPE_CHECKING:
+    from medvar_engine.arrays import FloatArray
+
+BATCH = 16
+COLUMNS = ("patient", "modality", "region", "plane", "dataset")
+
+
+def features(
+    images: Annotated[
+        Path, typer.Argument(help="Folder written by `medvar prepare`, or .npy of (N, H, W) in [-1, 1].")
+    ],
+    out: Annotated[Path, typer.Option(help="The .npy to write.")] = Path("features.npy"),
+    bundle: Annotated[str | None, typer.Option(help="Folder or name of a bundle; the shipped one by default.")] = None,
+    split: Annotated[Literal["train", "test", "all"], typer.Option(help="Which of the prepared slices.")] = "all",
+    device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where to run.")] = "auto",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files of the same name.")] = False,
+) -> None:
+    """Write multi-scale features of images, one row an image, ready for scikit-learn.
+
+    Beside OUT stand <name>.columns.csv, which names the columns, and for prepared slices <name>.rows.csv, which says
+    whose slice a row is and what it shows.
+    """
+    import numpy as np
+
+    from medvar_engine.backends.onnx import OnnxBackend
+    from medvar_engine.bundle import find_bundle, read_bundle
+    from medvar_engine.errors import MedvarError
+    from medvar_engine.features import feature_names, multiscale_features
+    from medvar_engine.generator import Generator
+    from medvar_engine.write.files import write_files
+
+    if out.suffix != ".npy":
+        raise MedvarError(f"The features are written as .npy, so that {out} cannot be their name: use {out}.npy.")
+    beside = {what: out.with_suffix(f".{what}.csv") for what in ("columns", "rows")}
+    if there := [path for path in (out, *beside.values()) if path.exists() and not overwrite]:
+        raise MedvarError(f"{there[0]} exists already; choose another name, or give --overwrite.")
+    model = read_bundle(find_bundle(bundle))
+    count, batch, rows = _prepared(images, split) if images.is_dir() else _array(images)
+    if not count:
+        raise MedvarError(f"{images} holds no image{'' if split == 'all' else f' of split {split}'}.")
+    generator = Generator(OnnxBackend(model, device=device))
+    made = []
+    with progress() as bar:
+        task = bar.add_task("features", total=count)
+        for first in range(0, count, BATCH):
+            made.append(multiscale_features(generator, batch(first, min(first + BATCH, count))))
+            generator.cache.clear()  # no image comes twice
+            bar.update(task, completed=min(first + BATCH, count))
+    values = np.concatenate(made).astype(np.float32)
+    names = feature_names(generator.backend.info, values.shape[1])
+    file = io.BytesIO()
+    np.save(file, values, allow_pickle=False)
+    contents = {out: file.getvalue(), beside["columns"]: _csv(("column", "name"), list(enumerate(names)))}
+    if rows is not None:
+        contents[beside["rows"]] = _csv(COLUMNS, rows)
+    write_files(contents)
+    tell(f"{len(values)} images, {values.shape[1]} columns, by {generator.backend.info.provider}")
+    typer.echo(out)
+
+
+def _prepared(folder: Path, split: str) -> tuple[int, Any, list[tuple[Any, ...]]]:
+    """How many slices, how to get some, and what they are."""
+    try:
+        from medvar_engine.data.dataset import SliceDataset
+    except ImportError as error:
+        raise needs("train", error) from error
+    dataset = SliceDataset(folder, split=None if split == "all" else split)
+    table = dataset.columns(*COLUMNS)
+    rows = list(zip(*(table[name].to_pylist() for name in COLUMNS), strict=True))
+    return len(dataset), lambda first, end: dataset.batch(range(first, end))[:, 0], rows
+
+
+def _array(path: Path) -> tuple[int, Any, None]:
+    """How many images, and how to get some. The model says what shape and range it takes."""
+    import numpy as np
+
+    from medvar_engine.errors import MedvarError
+
+    try:
+        images = np.load(path, mmap_mode="r", allow_pickle=False)
+        if not isinstance(images, np.ndarray) or images.ndim < 3 or images.dtype.kind not in "fiu":
+            raise ValueError("not an array of numbers (N, H, W)")
+    except (OSError, ValueError, EOFError) as error:
+        raise MedvarError(f"{path} is neither a folder of `medvar prepare` nor a .npy of images: {error}.") from error
+
+    def batch(first: int, end: int) -> FloatArray:
+        return np.asarray(images[first:end], dtype=np.float32)
+
+    return len(images), batch, None
+
+
+def _csv(head: tuple[str, ...], rows: list[tuple[Any, ...]]) -> bytes:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(head)
+    writer.writerows(rows)
+    return text.getvalue().encode()
