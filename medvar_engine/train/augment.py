@@ -1,7 +1,8 @@
 """Plausible change of a batch of slices: small affine, elastic and intensity changes.
 
 All parameters are drawn from torch's global generator, which the loop seeds at every step, so that a resumed
-run sees what an uninterrupted one would have seen.
+run sees what an uninterrupted one would have seen. It is not a library's, for of the three at hand kornia took five
+times as long a batch (benchmarks/augment.py) and has no bias field, and TorchIO and MONAI change one volume at a time.
 """
 
 from __future__ import annotations
@@ -20,13 +21,19 @@ MAX_ELASTIC = 0.035  # standard deviation of a control point's move, in half sid
 MAX_GAMMA = 0.25  # ± exponent in log space
 MAX_GAIN = 0.08
 MAX_BIAS = 0.10
+HOUNSFIELD = 0.15  # share of the change of intensity that is left where values mean something
 
 
-def augment(images: Tensor) -> Tensor:
-    """``(B, C, H, W)`` in [-1, 1] → the same, each image warped and its intensities bent a little."""
+def augment(images: Tensor, hounsfield: Tensor | None = None) -> Tensor:
+    """``(B, C, H, W)`` in [-1, 1] → the same, each image warped and its intensities bent a little.
+
+    Images for which ``hounsfield`` ``(B,)`` is true are CT: their values mean something, so that they hardly change,
+    and they get no bias field, which is of MR coils. Each image's change is the same whatever ``hounsfield`` is of
+    the others.
+    """
     grid = _affine_grid(images) + _elastic_grid(images)
     warped = F.grid_sample(images + 1, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
-    return (_bend(warped / 2) * 2 - 1).clamp(-1, 1)
+    return (_bend(warped / 2, hounsfield) * 2 - 1).clamp(-1, 1)
 
 
 def _uniform(count: int, limit: float, device: torch.device) -> Tensor:
@@ -52,11 +59,15 @@ def _elastic_grid(images: Tensor) -> Tensor:
     return field.permute(0, 2, 3, 1)
 
 
-def _bend(images: Tensor) -> Tensor:
+def _bend(images: Tensor, hounsfield: Tensor | None) -> Tensor:
     """Gamma, gain and a smooth bias field on images in [0, 1]; air (0) stays air."""
     count, device = len(images), images.device
-    gamma = _uniform(count, MAX_GAMMA, device).exp()[:, None, None, None]
-    gain = (1 + _uniform(count, MAX_GAIN, device))[:, None, None, None]
-    nodes = torch.randn(count, 1, 3, 3, device=device) * (MAX_BIAS / 2)
+    share, field = torch.ones(count, device=device), torch.ones(count, device=device)
+    if hounsfield is not None:
+        share = share.masked_fill(hounsfield.to(device), HOUNSFIELD)
+        field = field.masked_fill(hounsfield.to(device), 0.0)
+    gamma = (_uniform(count, MAX_GAMMA, device) * share).exp()[:, None, None, None]
+    gain = (1 + _uniform(count, MAX_GAIN, device) * share)[:, None, None, None]
+    nodes = torch.randn(count, 1, 3, 3, device=device) * (MAX_BIAS / 2) * field[:, None, None, None]
     bias = 1 + F.interpolate(nodes, size=images.shape[2:], mode="bicubic", align_corners=True)
     return images.clamp(0, 1) ** gamma * gain * bias

@@ -106,6 +106,13 @@ def _leave_signals_to_the_run(_: int) -> None:
             signal.signal(getattr(signal, name), signal.SIG_IGN)
 
 
+def in_hounsfield(data: SliceDataset, index: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    """Which of the slices ``index`` are CT, whose values mean something, ``(B,)``."""
+    kinds = np.array([kind.modality == "CT" for kind in data.conditions.kinds])
+    chosen: npt.NDArray[np.bool_] = kinds[data.conditions.codes[index]]
+    return chosen
+
+
 def check_size(data: SliceDataset, image_size: int) -> None:
     """Raises `MedvarError` when slices are not of the size that the model takes."""
     if data.size != image_size:

@@ -32,6 +32,7 @@ from medvar_engine.models.files import load_tokenizer
 from medvar_engine.models.gray import as_gray
 from medvar_engine.models.tokenizer import Tokenizer
 from medvar_engine.train.augment import augment
+from medvar_engine.train.batches import in_hounsfield
 
 Pyramids = npt.NDArray[np.uint16]
 Encode = Callable[[FloatArray], IntArray]
@@ -187,7 +188,8 @@ def _encode_batch(encoding: Encoding, encode: Encode, index: npt.NDArray[np.int6
     images = encoding.data.batch(index)
     if variant:
         torch.manual_seed((encoding.seed * 1_000_003 + variant) * 1_000_003 + int(index[0]))
-        images = augment(torch.from_numpy(images).to(encoding.device)).cpu().numpy()
+        hounsfield = torch.from_numpy(in_hounsfield(encoding.data, index))
+        images = augment(torch.from_numpy(images).to(encoding.device), hounsfield).cpu().numpy()
     tokens = encode(images)
     if tokens.max() > np.iinfo(np.uint16).max:
         raise MedvarError(f"Token {tokens.max()} does not fit 16 bits: a vocabulary of at most 65536 is expected.")

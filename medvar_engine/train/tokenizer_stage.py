@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -22,7 +23,7 @@ from medvar_engine.models.presets import tokenizer_preset
 from medvar_engine.models.quantizer import Quantized
 from medvar_engine.models.tokenizer import Tokenizer
 from medvar_engine.train.augment import augment
-from medvar_engine.train.batches import Draw, check_size, draw_of, spread
+from medvar_engine.train.batches import Draw, check_size, draw_of, in_hounsfield, spread
 from medvar_engine.train.codebook import CodebookFollower, Use
 from medvar_engine.train.config import TrainConfig
 from medvar_engine.train.images import write_grid
@@ -74,9 +75,9 @@ class TokenizerStage:
 
     def loss(self, batch: Batch, step: int) -> tuple[Tensor, Figures]:
         """Weighted sum of the losses of one part of a batch."""
-        config, (images,) = self.config, batch
+        config, (images, hounsfield) = self.config, batch
         if config.augment:
-            images = augment(images)
+            images = augment(images, hounsfield)
         output, quantized = self.network(images, self._depths(len(images), step))
         output = output.float()
         l1, l2 = F.l1_loss(output, images), F.mse_loss(output, images)
@@ -180,10 +181,10 @@ class ImageBatches:
     data: SliceDataset
     draw: Draw
 
-    def __getitem__(self, key: tuple[int, int]) -> tuple[FloatArray]:
-        """``(B, 1, H, W)``."""
+    def __getitem__(self, key: tuple[int, int]) -> tuple[FloatArray, npt.NDArray[np.bool_]]:
+        """``(B, 1, H, W)``, and which of them are CT, ``(B,)``."""
         index, _ = self.draw(*key)
-        return (self.data.batch(index),)
+        return self.data.batch(index), in_hounsfield(self.data, index)
 
 
 def _start(config: TrainConfig) -> Tokenizer:

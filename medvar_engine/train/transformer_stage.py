@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from medvar_engine.conditions import Condition, LabelSpace
 from medvar_engine.data.dataset import SliceDataset
 from medvar_engine.data.shards.files import sha256
-from medvar_engine.models.files import load_tokenizer, save_transformer
+from medvar_engine.models.files import load_tokenizer, load_transformer, save_transformer
 from medvar_engine.models.gray import as_gray
+from medvar_engine.models.lora import merge
 from medvar_engine.models.presets import transformer_preset
 from medvar_engine.models.sample import sample
 from medvar_engine.models.transformer import Transformer
@@ -28,6 +29,7 @@ from medvar_engine.train.forcing import corrupted, plain
 from medvar_engine.train.images import write_grid
 from medvar_engine.train.pyramids import Encoding, encoder_of, read_pyramids, write_pyramids
 from medvar_engine.train.stage import Batch, Figures
+from medvar_engine.train.start import check_tokenizer, join_labels, start_transformer
 from medvar_engine.train.world import World
 
 SHOWN = 6  # samples a cell in a sample grid
@@ -46,12 +48,9 @@ class TransformerStage:
         self.tokenizer = as_gray(load_tokenizer(config.tokenizer)).to(self.device).requires_grad_(False)
         check_size(train, self.tokenizer.config.image_size)
         self.schedule = self.tokenizer.schedule
-        self.label_space = LabelSpace.of(map(self._asked, train.conditions.kinds))
         torch.manual_seed(config.seed)
-        shape = transformer_preset(config.preset, self.tokenizer.config, self.label_space.sizes)
-        if config.dropout is not None:
-            shape = replace(shape, dropout=config.dropout)
-        self.model: Transformer = Transformer(shape).to(self.device)
+        self.label_space, model = self._start(LabelSpace.of(map(self._asked, train.conditions.kinds)))
+        self.model: Transformer = model.to(self.device)
         self.model.recompute = config.recompute
         if config.compile:
             for block in self.model.blocks:  # all alike, so that they are compiled once
@@ -118,7 +117,20 @@ class TransformerStage:
     def save(self, model: nn.Module, path: Path) -> None:
         """Write the transformer and its label space as one file."""
         assert isinstance(model, Transformer)
-        save_transformer(path, model, self.label_space)
+        save_transformer(path, merge(model) if self.config.lora_rank else model, self.label_space)
+
+    def _start(self, labels: LabelSpace) -> tuple[LabelSpace, Transformer]:
+        """A fresh transformer for these names, or the one that the run goes on with and the names of both."""
+        config = self.config
+        if config.init is not None:
+            base, known = load_transformer(config.init)
+            check_tokenizer(base, self.tokenizer.config, (str(config.init), str(config.tokenizer)))
+            started = start_transformer(base, known, labels, config.lora_rank, dropout=config.dropout)
+            return join_labels(known, labels), started
+        shape = transformer_preset(config.preset, self.tokenizer.config, labels.sizes)
+        if config.dropout is not None:
+            shape = replace(shape, dropout=config.dropout)
+        return labels, Transformer(shape)
 
     def _show(self, model: Transformer, folder: Path | None) -> None:
         """A row a cell: samples of one modality, region and plane. All processes sample, for they share the weights."""

@@ -1,0 +1,86 @@
+"""``medvar finetune``: a bundle, and a user's own slices → another bundle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from medvar_engine.cli.console import needs, tell
+from medvar_engine.errors import MedvarError
+
+if TYPE_CHECKING:
+    from medvar_engine.bundle import Bundle
+
+
+def finetune(
+    base: Annotated[str, typer.Argument(help="A bundle (its folder, or the name of a shipped one), or weights.")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="name=value, settings of training.")] = None,
+    data: Annotated[Path, typer.Option(help="Prepared slices, some people of which are held out.")] = ...,  # type: ignore[assignment]
+    out: Annotated[Path, typer.Option(help="Folder to write: base/, run/ and bundle/.")] = ...,  # type: ignore[assignment]
+    tokenizer: Annotated[Path | None, typer.Option(help="tokenizer.safetensors, when BASE is weights.")] = None,
+    full: Annotated[bool, typer.Option("--full", help="Let all weights learn.")] = False,
+    rank: Annotated[int, typer.Option(help="Rank of the changes that learn, without --full.", min=1)] = 8,
+    steps: Annotated[int | None, typer.Option(help="At most so many; by default by the slices.", min=1)] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the new model; the folder's by default.")] = None,
+    licence: Annotated[str | None, typer.Option(help="Licence of the new weights; the base's by default.")] = None,
+    precision: Annotated[str, typer.Option(help="Of the new bundle; see `medvar export`.")] = "float16-weights",
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint in OUT/run.")] = False,
+) -> None:
+    """Adapt a trained model to your own slices."""
+    try:
+        from medvar_engine.train.finetune import Amount, settings, told
+        from medvar_engine.train.finetune import finetune as train
+        from medvar_engine.train.stopping import EXIT_STOPPED, StoppedEarly
+        from medvar_export.finetuned import Origin, describe_finetuned
+        from medvar_export.write_bundle import export_bundle
+    except ImportError as error:
+        raise needs("train,cpu", error) from error
+
+    if (out / "bundle").exists():
+        raise MedvarError(f"{out / 'bundle'} exists already; choose another --out or remove it first.")
+    warnings = Amount.of(data).warnings
+    coder, transformer, bundle = _weights(base, tokenizer, out / "base")
+    if (terms := licence or (bundle.licence if bundle else None)) is None:
+        raise MedvarError("Of weights the licence is not known: say that of the new model by --licence.")
+    config = settings(
+        coder, transformer, data, out / "run", rank=0 if full else rank, steps=steps, overrides=overrides or ()
+    )
+    tell(told(config))
+    for warning in warnings:
+        tell(f"warning: {warning}")
+    try:
+        tuned = train(config, resume=resume)
+    except StoppedEarly as stopped:
+        tell(str(stopped))
+        raise typer.Exit(EXIT_STOPPED) from stopped
+    origin = Origin(
+        told=f"the bundle {bundle.name} (digest {bundle.digest}, {bundle.licence})"
+        if bundle
+        else f"the weights {base}",
+        bundle=bundle,
+        how=f"changes of rank {config.lora_rank}" if config.lora_rank else "all weights",
+        before=tuned.before,
+        after=tuned.after,
+        minutes=tuned.minutes,
+    )
+    tell(origin.summary)
+    about = describe_finetuned(name or out.name, terms, data, config.out / "log.csv", origin)
+    typer.echo(export_bundle(coder, tuned.transformer, out / "bundle", about, precision=precision, tell=tell))  # type: ignore[arg-type]
+
+
+def _weights(base: str, tokenizer: Path | None, folder: Path) -> tuple[Path, Path, Bundle | None]:
+    """Tokenizer and transformer as files, and the bundle that they come from."""
+    from medvar_engine.bundle import find_bundle, read_bundle
+
+    if base.endswith(".safetensors"):
+        if tokenizer is None:
+            raise MedvarError(f"{base} is a transformer alone: give its tokenizer by --tokenizer.")
+        return tokenizer, Path(base).expanduser(), None
+    if tokenizer is not None:
+        raise MedvarError("A bundle brings its own tokenizer: leave out --tokenizer.")
+    from medvar_export.from_bundle import write_weights
+
+    bundle = read_bundle(find_bundle(base))
+    return *write_weights(bundle, folder), bundle

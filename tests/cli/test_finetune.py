@@ -1,0 +1,114 @@
+"""`medvar finetune`: a bundle and slices become a bundle that says whose child it is."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from rich.console import Console
+
+from medvar_engine.bundle import read_bundle
+from medvar_engine.conditions import Condition
+from medvar_engine.errors import MedvarError
+from medvar_engine.models.files import load_transformer
+from medvar_engine.train.finetune import Amount, finetune, settings, told
+
+Medvar = Callable[..., Any]
+Weights = tuple[Path, Path]
+QUICK = ("--steps", 2, "batch_size=2", "variants=1", "validate_slices=2", "device=cpu", "precision=float32")
+
+
+@pytest.fixture
+def slices(prepared: Callable[..., Path], tmp_path: Path) -> Path:
+    """CT of the chest and MR of the brain of four people, two of them held out."""
+    return prepared(tmp_path / "slices", ["ct1", "ct2", "mr1", "mr2"], size=16, holdout=("ct2", "mr2"))
+
+
+@pytest.mark.usefixtures("traced")
+def test_a_bundle_becomes_another(medvar: Medvar, tiny_bundle: Path, slices: Path, tmp_path: Path) -> None:
+    """Nobody could adapt the shipped model; or its child would hide where it comes from, and forget what it knew."""
+    out, base = tmp_path / "mine", read_bundle(tiny_bundle)
+    run = medvar("finetune", tiny_bundle, "--data", slices, "--out", out, *QUICK)
+    assert run.code == 0, run.err
+    assert run.lines[-1] == str(out / "bundle")
+    assert "6 slices of 2 people" in run.err
+    assert "6 slices are few" in run.err
+    assert "held-out loss" in run.err
+    bundle = read_bundle(out / "bundle")
+    assert (bundle.name, bundle.licence, bundle.labels) == ("mine", "MIT", base.labels)
+    for said in (base.digest, base.training_data, "ct1", "Changes of rank 8", "held-out loss", "minutes"):
+        assert said.lower() in bundle.card.lower()
+    chest = bundle.cell(Condition("CT", "chest", "axial"))
+    assert chest is not None
+    assert (chest.slices, chest.patients, chest.spacing_mm) == (70 + 3, 3 + 1, 1.25)  # spacing of the new data
+    again = medvar("finetune", tiny_bundle, "--data", slices, "--out", out, *QUICK)
+    assert again.code == 1
+    assert "exists already" in again.err
+
+
+@pytest.mark.parametrize("rank", [0, 2])
+def test_weights_learn_and_stay_plain(tiny_weights: Weights, slices: Path, tmp_path: Path, rank: int) -> None:
+    """Low-rank training would leave a file that nothing else reads, or change nothing at all."""
+    overrides = [str(part) for part in QUICK if "=" in str(part)]
+    config = settings(*tiny_weights, slices, tmp_path / "run", rank=rank, steps=2, overrides=overrides)
+    tuned = finetune(config, console=Console(file=io.StringIO()))
+    base, names = load_transformer(tiny_weights[1])
+    model, known = load_transformer(tuned.transformer)
+    assert known == names
+    changed = {
+        name for (name, a), b in zip(base.named_parameters(), model.parameters(), strict=True) if not torch.equal(a, b)
+    }
+    assert "head.weight" in changed
+    assert ("labels.0.weight" in changed) == (rank == 0)
+    assert tuned.before > 0
+    assert tuned.before != tuned.after
+
+
+def test_nobody_held_out(prepared: Callable[..., Path], tmp_path: Path) -> None:
+    """Early stopping would have nothing to go by, hours later."""
+    folder = prepared(tmp_path / "slices", ["mr1"], size=16, test_fraction=0.0)
+    with pytest.raises(MedvarError, match=r"holds out nobody.*--holdout"):
+        Amount.of(folder)
+
+
+def test_what_is_new_is_told(
+    prepared: Callable[..., Path], tiny_weights: Weights, slices: Path, tmp_path: Path
+) -> None:
+    """A misspelt region would silently become one that the model has to learn from nothing."""
+    assert "new to the model: none" in told(settings(*tiny_weights, slices, tmp_path / "run"))
+    config = settings(*tiny_weights, slices, tmp_path / "run", overrides=["factors=[modality, dataset]"])
+    assert "new to the model: dataset some" in told(config)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("{tokenizer}", "--data", "slices"), "give its tokenizer by --tokenizer"),
+        (("{tokenizer}", "--data", "slices", "--tokenizer", "{transformer}"), "by --licence"),
+        (("demo", "--data", "slices", "--tokenizer", "{tokenizer}"), "leave out --tokenizer"),
+        (("demo", "--data", "slices"), "holds slices of 16×16 pixels, but the model takes 128×128"),
+        (("nowhere", "--data", "slices"), "not a bundle"),
+        (("{transformer}", "--data", "slices", "--tokenizer", "{tokenizer}", "--licence", "MIT", "epochs=3"), "epochs"),
+        (("demo", "--data", "nowhere"), "medvar prepare"),
+    ],
+)
+@pytest.mark.usefixtures("slices")
+def test_says_what_is_wrong(
+    medvar: Medvar,
+    tiny_weights: Weights,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: tuple[str, ...],
+    says: str,
+) -> None:
+    """A wrong call would be a traceback, or found out after training."""
+    monkeypatch.chdir(tmp_path)
+    given = [argument.format(tokenizer=tiny_weights[0], transformer=tiny_weights[1]) for argument in arguments]
+    run = medvar("finetune", given[0], "--out", "out", *given[1:])
+    assert (run.code, run.out) == (1, "")
+    assert says in run.err
+    assert not (tmp_path / "out" / "bundle").exists()
