@@ -1,0 +1,68 @@
+"""Does a model make new images, or copies of its training? AuthPct (arXiv 2102.08921) and C_T (arXiv 2004.05675)."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+from scipy import stats
+from scipy.cluster.vq import kmeans2
+
+from medvar_engine.arrays import FloatArray
+from medvar_engine.errors import MedvarError
+from medvar_engine.evaluate.coverage import distances, radii
+
+_ROWS = 1024
+_IN_A_CELL = 30  # training images a cell of C_T, on average
+
+
+def authentic_share(training: FloatArray, made: FloatArray) -> float:
+    """Share of made images that are farther from their nearest training image than that is from its own nearest.
+
+    0.5 is to be expected of new images of the same kind; a model that copies comes near 0.
+    """
+    if len(training) < 2 or not len(made):
+        raise MedvarError("AuthPct needs at least 2 training images and 1 made image.")
+    apart = radii(training, 1)
+    authentic = 0
+    for first in range(0, len(made), _ROWS):
+        squared = distances(made[first : first + _ROWS], training)
+        nearest = squared.argmin(axis=1)
+        authentic += int((squared[np.arange(len(squared)), nearest] > apart[nearest]).sum())
+    return authentic / len(made)
+
+
+def copying_score(training: FloatArray, held_out: FloatArray, made: FloatArray, *, seed: int = 0) -> float | None:
+    """C_T: are made images nearer to the training set than held-out ones are? In standard deviations.
+
+    Well below 0 the model copies; well above 0 it underfits. The training set is divided into cells, in each of which
+    the distances of both are compared by rank (Mann-Whitney). None where no cell has enough of both.
+    """
+    cells = max(1, min(len(training) // _IN_A_CELL, 64))
+    centres, of_training = kmeans2(np.asarray(training, dtype=np.float64), cells, minit="++", seed=seed)
+    sides = [(_cell(side, centres), np.sqrt(_nearest(side, training))) for side in (held_out, made)]
+    total, weights = 0.0, 0
+    for cell in np.unique(of_training):
+        real, drawn = (lengths[cells_of == cell] for cells_of, lengths in sides)
+        if min(len(real), len(drawn)) < 3:
+            continue
+        total += len(real) * _rank_score(drawn, real)
+        weights += len(real)
+    return total / weights if weights else None
+
+
+def _rank_score(drawn: npt.NDArray[np.float64], real: npt.NDArray[np.float64]) -> float:
+    """Mann-Whitney's U as a normal deviate: below 0 when ``drawn`` are the smaller ones."""
+    n, m = len(drawn), len(real)
+    ranks = stats.rankdata(np.concatenate([drawn, real]))
+    u = ranks[:n].sum() - n * (n + 1) / 2
+    return float((u - n * m / 2) / np.sqrt(n * m * (n + m + 1) / 12))
+
+
+def _cell(features: FloatArray, centres: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
+    found: npt.NDArray[np.int64] = distances(features, centres).argmin(axis=1)  # type: ignore[arg-type]
+    return found
+
+
+def _nearest(features: FloatArray, training: FloatArray) -> npt.NDArray[np.float64]:
+    parts = [distances(features[i : i + _ROWS], training).min(axis=1) for i in range(0, len(features), _ROWS)]
+    return np.concatenate(parts) if parts else np.empty(0)

@@ -1,0 +1,125 @@
+"""Memorisation: are synthetic images nearer to a training slice than slices of new people are?
+
+As Dar et al. (arXiv 2307.01148): the distance to the nearest training slice in an embedding, against that of slices of
+people held out from training. What is nearer than nearly all of these is flagged. To know that flagging works, copies
+are planted and must be found, see `find_planted_copies`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from medvar_engine.arrays import FloatArray
+from medvar_engine.errors import MedvarError
+from medvar_engine.evaluate.encoders import Encoder
+from medvar_engine.evaluate.features import Progress, cached_features
+from medvar_engine.evaluate.gate import Check, Gate
+from medvar_engine.evaluate.image_source import CentredImages, Images, MirroredImages
+from medvar_engine.evaluate.neighbours import MIRRORS
+from medvar_engine.evaluate.planted_copies import COPIES, plant
+
+FALSE_ALARMS = 0.05  # share of slices of new people that may be flagged
+PLANTED = 200  # training slices of which copies are planted
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """A gate, and what slices of new people measured by it."""
+
+    gate: Gate
+    held_out: Check
+    held_out_patients: tuple[str, ...]  # whose each of these slices is
+
+    @property
+    def false_alarms(self) -> Mapping[str, float]:
+        """Share of each held-out patient's slices that are flagged when the threshold is set without that patient.
+
+        This is what a new person must expect. NaN for a patient who is the only one.
+        """
+        patients = np.array(self.held_out_patients)
+        distances = self.held_out.distances
+        shares = {}
+        for patient in sorted(set(self.held_out_patients)):
+            own = patients == patient
+            if own.all():
+                shares[patient] = float("nan")
+            else:
+                threshold = alarm_threshold(distances[~own], patients[~own].tolist())
+                shares[patient] = float((distances[own] < threshold).mean())
+        return shares
+
+
+def calibrate(
+    encoder: Encoder,
+    training: Images,
+    training_patients: Sequence[str],
+    held_out: Images,
+    held_out_patients: Sequence[str],
+    cache: Path,
+    progress: Progress | None = None,
+) -> Calibration:
+    """The gate of a training set, its threshold set by people who are not in it.
+
+    Args:
+        encoder: what makes the embeddings.
+        training: slices that the model was trained on.
+        training_patients: whose each of them is.
+        held_out: slices of other people.
+        held_out_patients: whose each of these is.
+        cache: folder in which features are kept.
+        progress: told of every set of images that is encoded.
+
+    Raises:
+        MedvarError: when a patient is on both sides, or nobody is held out.
+    """
+    for images, patients in ((training, training_patients), (held_out, held_out_patients)):
+        if len(images) != len(patients) or not len(images):
+            raise MedvarError(
+                f"Memorisation needs slices, and whose each is, but there are {len(images)} slices and {len(patients)} "
+                "names. Without people held out from training there is nothing to compare with; prepare the data again "
+                "with a test_fraction."
+            )
+    if both := sorted(set(training_patients) & set(held_out_patients)):
+        raise MedvarError(
+            f"Patient {both[0]} is both trained on and held out; nothing can be said of memorisation. Split by patient."
+        )
+    embeddings = cached_features(encoder, CentredImages(training), cache, progress)
+    open_gate = Gate(encoder, embeddings, training_patients, threshold=0.0)
+    distances = compare_images(open_gate, held_out, cache, progress).distances
+    gate = replace(open_gate, threshold=alarm_threshold(distances, held_out_patients))
+    return Calibration(gate, compare_images(gate, held_out, cache, progress), tuple(held_out_patients))
+
+
+def alarm_threshold(distances: FloatArray, patients: Sequence[str]) -> float:
+    """The distance below which `FALSE_ALARMS` of held-out slices are, every patient counting alike.
+
+    Were every slice to count alike, the people of the most slices would decide for all.
+    """
+    _, codes, slices = np.unique(list(patients), return_inverse=True, return_counts=True)
+    order = np.argsort(distances, kind="stable")
+    below = np.cumsum((1 / slices / len(slices))[codes[order]])
+    return float(distances[order[np.searchsorted(below, FALSE_ALARMS)]])
+
+
+def compare_images(gate: Gate, images: Images, cache: Path, progress: Progress | None = None) -> Check:
+    """As `Gate.check`, of any number of images, with their features kept in ``cache``."""
+    centred = CentredImages(images)
+    return gate.compare(
+        [cached_features(gate.encoder, MirroredImages(centred, axes), cache, progress) for axes in MIRRORS]
+    )
+
+
+def find_planted_copies(gate: Gate, training: Images, *, count: int = PLANTED, seed: int = 0) -> dict[str, float]:
+    """Share of planted copies that ``gate`` flags, for each kind of `COPIES`.
+
+    ``count`` training slices, drawn by ``seed``, are changed and asked about. Where less than 95 % is found, passing
+    the gate says little.
+    """
+    rng = np.random.default_rng(seed)
+    chosen = np.sort(rng.choice(len(training), min(count, len(training)), replace=False))
+    originals = training.batch(chosen)
+    return {kind: gate.check(plant(originals, kind, seed)).share for kind in COPIES}
