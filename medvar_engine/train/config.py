@@ -55,7 +55,7 @@ class TrainConfig(RunSettings, MachineSettings, KeptSettings, DataSettings, Toke
 
 _AT_LEAST_1 = [
     *("steps", "batch_size", "accumulate", "log_every", "validate_every", "validate_slices", "save_every", "keep"),
-    *("patience", "restart_every", "variants", "threads"),
+    *("patience", "restart_every", "variants", "threads", "depth", "width", "heads"),
 ]
 _SHARES = ["ema", "balance", "random_depth", "short", "continuous", "restart_until", "adversarial_start", "corruption"]
 _LIMITS: tuple[tuple[Sequence[str], Callable[[float], bool], str], ...] = (

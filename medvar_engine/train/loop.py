@@ -44,7 +44,8 @@ def train(config: TrainConfig, stage: Stage, world: World, *, resume: bool, cons
     """Run ``config.steps`` steps and give the path of the finished model, ``out/<stage>.safetensors``.
 
     With ``config.patience``, it ends when held-out patients have not been better for so many validations, and the model
-    is that of the best one. Asked to stop by a signal, it ends the step, saves a checkpoint and raises `StoppedEarly`.
+    is the best that was seen, what it started from included. Asked to stop by a signal, it ends the step, saves a
+    checkpoint and raises `StoppedEarly`.
     """
     parts = world.size * config.accumulate
     learner, checkpoints, about = Learner(config, stage, world), config.out / "checkpoints", about_run(config, parts)
@@ -63,6 +64,13 @@ def train(config: TrainConfig, stage: Stage, world: World, *, resume: bool, cons
         values = about | {"patience_so_far": [patience.best, patience.waited]}
         save_checkpoint(checkpoints, step, learner.write, values, held_out_loss, keep=config.keep, world=world)
 
+    def validate(step: int, watch: Watch) -> float:
+        learner.average.eval()
+        with torch.no_grad():
+            figures = stage.validate(learner.average, watch.samples(step))
+        watch.validated(step, figures)
+        return stage.held_out_loss(figures)
+
     def impatient() -> bool:
         return config.patience is not None and patience.waited >= config.patience
 
@@ -73,6 +81,9 @@ def train(config: TrainConfig, stage: Stage, world: World, *, resume: bool, cons
         Watch(config, start, console, world) as watch,
         read_ahead(stage.batches, range(start, config.steps), mine, config.workers, world.device) as batches,
     ):
+        if start == 0 and config.init is not None:  # what it goes on from may be better than all that follows
+            patience = patience.after(loss_before := validate(0, watch))
+            save(0, loss_before)
         for step in range(start, start if impatient() else config.steps):
             loss, norm, figures = learner.gradients(step, [(part, next(batches)) for part in mine])
             finite = bool(torch.isfinite(loss) & torch.isfinite(norm))
@@ -89,12 +100,8 @@ def train(config: TrainConfig, stage: Stage, world: World, *, resume: bool, cons
             watch.step(done, figures | {"gradient_norm": norm, "learning_rate": learning_rate(config, step)})
             held_out_loss = None
             if done % config.validate_every == 0 or done == config.steps:
-                learner.average.eval()
-                with torch.no_grad():
-                    held_out = stage.validate(learner.average, watch.samples(done))
-                held_out_loss = stage.held_out_loss(held_out)
+                held_out_loss = validate(done, watch)
                 patience = patience.after(held_out_loss)
-                watch.validated(done, held_out)
             stopping = stopping and done < config.steps and not impatient()
             if held_out_loss is not None or stopping or done % (config.save_every or config.validate_every) == 0:
                 save(done, held_out_loss)
@@ -102,10 +109,8 @@ def train(config: TrainConfig, stage: Stage, world: World, *, resume: bool, cons
                 raise StoppedEarly(done)
             if impatient():
                 break
-    if impatient() and (best := best_checkpoint(checkpoints)):
-        console.print(
-            f"Held-out patients were not better for {patience.waited} validations: the model is {best.name}'s."
-        )
+    if config.patience is not None and (best := best_checkpoint(checkpoints)):
+        console.print(f"The model is that of {best.name}, the best on held-out patients.")
         learner.restore(best)
     path = config.out / f"{config.stage}.safetensors"
     if (model := learner.averaged()) is not None:

@@ -1,4 +1,4 @@
-"""What a run will cost, before it starts: counted on tensors without contents, so that it takes seconds for any size."""
+"""What a run will cost, before it starts: counted on tensors without contents, so in seconds for any size."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from torch.utils.flop_counter import FlopCounterMode
 from medvar_engine.conditions import LabelSpace
 from medvar_engine.data.dataset import SliceDataset
 from medvar_engine.errors import MedvarError
-from medvar_engine.models.files import load_tokenizer
-from medvar_engine.models.presets import tokenizer_preset, transformer_preset
+from medvar_engine.models.files import load_tokenizer, load_transformer
+from medvar_engine.models.presets import tokenizer_preset
 from medvar_engine.models.tokenizer import Tokenizer
 from medvar_engine.models.transformer import Transformer
 from medvar_engine.train.config import TrainConfig
+from medvar_engine.train.transformer_stage import fresh_shape
 
 _BYTES_A_WEIGHT = 20  # float32 each: the weight, its gradient, AdamW's two moments, and the moving average
 
@@ -34,7 +35,7 @@ class Plan:
     batch_size: int
 
     def hours(self, tflops: float) -> float:
-        """How long all steps take at ``tflops`` · 10¹² operations a second, which is what the machine really reaches."""
+        """How long all steps take at ``tflops`` · 10¹² operations a second, what the machine really reaches."""
         return self.flops * self.steps / (tflops * 1e12) / 3600
 
     def told(self, tflops: float | None = None) -> str:
@@ -85,9 +86,13 @@ def _of_stage(config: TrainConfig, data: SliceDataset, images: int) -> tuple[nn.
         tokenizer = Tokenizer(shape)
         image = torch.empty(images, 1, shape.image_size, shape.image_size)
         return tokenizer, lambda: tokenizer.decode(tokenizer.quantizer(tokenizer.latent(image)).latent)
-    space = LabelSpace.of(data.conditions.kinds)
-    sizes = tuple(len(getattr(space, name)) for name in config.factors)
-    transformer = Transformer(transformer_preset(config.preset, shape, sizes))
+    if config.init is not None:
+        with torch.device("cpu"):
+            trained = load_transformer(config.init)[0].config
+    else:
+        space = LabelSpace.of(data.conditions.kinds)
+        trained = fresh_shape(config, shape, tuple(len(getattr(space, name)) for name in config.factors))
+    transformer, sizes = Transformer(trained), trained.labels
     transformer.recompute = config.recompute
     tokens = transformer.schedule.tokens - transformer.schedule.token_counts[0]
     features = torch.empty(images, tokens, shape.latent_channels)

@@ -96,7 +96,10 @@ class TransformerSettings:
 
     factors: tuple[str, ...] = ("modality", "region", "plane")  # what the transformer is conditioned on
     short: float = 0.0  # share of steps that leave out the finest quarter of the scales, which cost most
-    dropout: float | None = None  # None is the preset's
+    depth: int | None = None  # blocks; None, here and below, is the preset's
+    width: int | None = None  # a multiple of heads
+    heads: int | None = None
+    dropout: float | None = None
     variants: int = 4  # augmented copies of each slice that are encoded once
     pyramids: Path | None = None  # folder written by `medvar encode`; None encodes at the start, into out
     corruption: float = 0.0  # largest share of a scale's tokens that are replaced at random, for finer ones to mend

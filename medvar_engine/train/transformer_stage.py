@@ -17,12 +17,14 @@ from torch import Tensor, nn
 from medvar_engine.conditions import Condition, LabelSpace
 from medvar_engine.data.dataset import SliceDataset
 from medvar_engine.data.shards.files import sha256
+from medvar_engine.errors import MedvarError
 from medvar_engine.models.files import load_tokenizer, load_transformer, save_transformer
 from medvar_engine.models.gray import as_gray
 from medvar_engine.models.lora import merge
 from medvar_engine.models.presets import transformer_preset
 from medvar_engine.models.sample import sample
-from medvar_engine.models.transformer import Transformer
+from medvar_engine.models.tokenizer import TokenizerConfig
+from medvar_engine.models.transformer import Transformer, TransformerConfig
 from medvar_engine.train.batches import Draw, check_size, draw_of, spread
 from medvar_engine.train.config import TrainConfig
 from medvar_engine.train.forcing import corrupted, plain
@@ -127,10 +129,7 @@ class TransformerStage:
             check_tokenizer(base, self.tokenizer.config, (str(config.init), str(config.tokenizer)))
             started = start_transformer(base, known, labels, config.lora_rank, dropout=config.dropout)
             return join_labels(known, labels), started
-        shape = transformer_preset(config.preset, self.tokenizer.config, labels.sizes)
-        if config.dropout is not None:
-            shape = replace(shape, dropout=config.dropout)
-        return labels, Transformer(shape)
+        return labels, Transformer(fresh_shape(config, self.tokenizer.config, labels.sizes))
 
     def _show(self, model: Transformer, folder: Path | None) -> None:
         """A row a cell: samples of one modality, region and plane. All processes sample, for they share the weights."""
@@ -178,6 +177,16 @@ class TransformerStage:
             str(self.device),
         )
         return write_pyramids(config.out, encoding)
+
+
+def fresh_shape(config: TrainConfig, tokenizer: TokenizerConfig, labels: tuple[int, ...]) -> TransformerConfig:
+    """The preset's, with what the settings change of it. Raises `MedvarError` for a width that heads do not divide."""
+    changes = {name: getattr(config, name) for name in ("depth", "width", "heads", "dropout")}
+    shape = transformer_preset(config.preset, tokenizer, labels)
+    shape = replace(shape, **{name: value for name, value in changes.items() if value is not None})
+    if shape.width % shape.heads:
+        raise MedvarError(f"width {shape.width} is no multiple of {shape.heads} heads; change width or heads.")
+    return shape
 
 
 def _cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:

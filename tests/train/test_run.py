@@ -394,3 +394,25 @@ def test_a_batch_in_parts_is_the_whole_batch(make_config: MakeConfig, tmp_path: 
     assert logs[2] == pytest.approx(logs[0], rel=1e-4)
     with pytest.raises(MedvarError, match="multiple of 3"):
         run(make_config(accumulate=3, batch_size=4, out=tmp_path / "odd"), console=console)
+
+
+def test_what_a_run_starts_from_may_be_the_best(
+    make_config: MakeConfig, tmp_path: Path, console: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fine-tuning on too few people would hand back something worse than what came in, as if it were an improvement."""
+    first = run(make_config(stage="transformer", out=tmp_path / "first"), console=console)
+    figures = iter([1.0, 3.0, 2.0])
+    monkeypatch.setattr(TransformerStage, "held_out_loss", lambda *_: next(figures))
+    config = make_config(stage="transformer", out=tmp_path / "second", init=first, patience=5)
+    base, _ = load_transformer(first)
+    kept, _ = load_transformer(run(config, console=console))
+    assert all(torch.equal(a, b) for a, b in zip(base.parameters(), kept.parameters(), strict=True))
+
+
+def test_a_transformer_has_the_shape_that_is_asked_for(make_config: MakeConfig, console: Console) -> None:
+    """Comparing sizes would compare presets only."""
+    config = make_config(stage="transformer", depth=2, width=64, heads=4, steps=1)
+    shape = load_transformer(run(config, console=console))[0].config
+    assert (shape.depth, shape.width, shape.heads) == (2, 64, 4)
+    with pytest.raises(MedvarError, match="no multiple of 3 heads"):
+        run(replace(config, heads=3, out=config.out / "odd"), console=console)
