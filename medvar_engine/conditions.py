@@ -80,6 +80,11 @@ class LabelSpace:
             for name, size in zip(self.factors, self.sizes, strict=True)
         )
 
+    def known(self, condition: Condition) -> Condition:
+        """What of ``condition`` this space has names for; the other factors are left out."""
+        values = {name: value for name, value in condition.to_dict().items() if value in getattr(self, name)}
+        return Condition(**values)
+
     def decode(self, label: Iterable[int]) -> Condition:
         """One integer a factor → condition. The inverse of `encode`."""
         values = {}

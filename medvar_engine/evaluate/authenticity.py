@@ -9,7 +9,8 @@ from scipy.cluster.vq import kmeans2
 
 from medvar_engine.arrays import FloatArray
 from medvar_engine.errors import MedvarError
-from medvar_engine.evaluate.coverage import distances, radii
+from medvar_engine.evaluate.comparable import check_comparable
+from medvar_engine.evaluate.coverage import check_different, distances, radii
 
 _ROWS = 1024
 _IN_A_CELL = 30  # training images a cell of C_T, on average
@@ -20,8 +21,10 @@ def authentic_share(training: FloatArray, made: FloatArray) -> float:
 
     0.5 is to be expected of new images of the same kind; a model that copies comes near 0.
     """
+    check_comparable(training, made)
     if len(training) < 2 or not len(made):
         raise MedvarError("AuthPct needs at least 2 training images and 1 made image.")
+    check_different(training)
     apart = radii(training, 1)
     authentic = 0
     for first in range(0, len(made), _ROWS):
@@ -35,8 +38,13 @@ def copying_score(training: FloatArray, held_out: FloatArray, made: FloatArray, 
     """C_T: are made images nearer to the training set than held-out ones are? In standard deviations.
 
     Well below 0 the model copies; well above 0 it underfits. The training set is divided into cells, in each of which
-    the distances of both are compared by rank (Mann-Whitney). None where no cell has enough of both.
+    the distances of both are compared by rank (Mann-Whitney). None where no cell has enough of both. Raises
+    `MedvarError` when there are fewer than 2 training images, or all are the same.
     """
+    check_comparable(training, held_out, made)
+    if len(training) < 2:
+        raise MedvarError("C_T needs at least 2 training images.")
+    check_different(training)
     cells = max(1, min(len(training) // _IN_A_CELL, 64))
     centres, of_training = kmeans2(np.asarray(training, dtype=np.float64), cells, minit="++", seed=seed)
     sides = [(_cell(side, centres), np.sqrt(_nearest(side, training))) for side in (held_out, made)]

@@ -13,11 +13,13 @@ import numpy.typing as npt
 
 from medvar_engine.arrays import FloatArray
 from medvar_engine.errors import MedvarError
+from medvar_engine.evaluate.comparable import check_comparable
 
 Doubles = npt.NDArray[np.float64]
 
 NEIGHBOURS = 5
 _ROWS = 1024
+_SAME = 1e-12  # of the squared lengths: float32 features that are nearer differ by rounding only
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +35,12 @@ class Coverage:
 def coverage(real: FloatArray, made: FloatArray, *, neighbours: int = NEIGHBOURS) -> Coverage:
     """Of features ``(N, D)`` and ``(M, D)``, by Euclidean distance, a block of rows at a time.
 
-    Raises `MedvarError` when a side has no more than ``neighbours`` images.
+    Raises `MedvarError` when a side has no more than ``neighbours`` images, or when all real ones are the same.
     """
+    check_comparable(real, made)
     if min(len(real), len(made)) <= neighbours:
         raise MedvarError(f"Precision and recall need more than {neighbours} images on both sides.")
+    check_different(real)
     real_radius, made_radius = radii(real, neighbours), radii(made, neighbours)
     inside, within_made = 0, np.zeros(len(real), dtype=bool)
     precise, nearest = 0, np.full(len(real), np.inf)
@@ -55,6 +59,12 @@ def coverage(real: FloatArray, made: FloatArray, *, neighbours: int = NEIGHBOURS
     )
 
 
+def check_different(real: FloatArray) -> None:
+    """Raises `MedvarError` when the encoder tells none of these images from the first: no neighbourhood has a size."""
+    if not any(distances(real[first : first + _ROWS], real[:1]).any() for first in range(0, len(real), _ROWS)):
+        raise MedvarError("To this encoder all real images are the same, so none is nearer to another.")
+
+
 def radii(features: FloatArray, neighbours: int) -> Doubles:
     """Squared distance of every row to its k-th neighbour among the others, ``(N,)``."""
     found = np.empty(len(features))
@@ -66,7 +76,9 @@ def radii(features: FloatArray, neighbours: int) -> Doubles:
 
 
 def distances(a: FloatArray, b: FloatArray) -> Doubles:
-    """Squared Euclidean distances ``(N, M)``."""
+    """Squared Euclidean distances ``(N, M)``; exactly 0 where only rounding tells two rows apart."""
     x, y = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
-    squared: Doubles = (x * x).sum(1)[:, None] + (y * y).sum(1)[None] - 2 * x @ y.T
-    return np.maximum(squared, 0, out=squared)
+    lengths = (x * x).sum(1)[:, None] + (y * y).sum(1)[None]
+    squared: Doubles = lengths - 2 * (x @ y.T)
+    squared[squared <= _SAME * lengths] = 0.0
+    return squared

@@ -23,8 +23,10 @@ def pair_similarity(
     """Mean MS-SSIM of random pairs of images ``(N, H, W)`` in [-1, 1]: 1 when all are the same.
 
     With ``patients``, pairs are of two people. Compare with the same figure of real slices: what matters is which side
-    is more alike. Raises `MedvarError` when there is no pair.
+    is more alike. Raises `MedvarError` when there is no pair, or a value is not finite.
     """
+    if not np.isfinite(images).all():
+        raise MedvarError("Images with values that are not finite cannot be compared.")
     whose = np.arange(len(images)) if patients is None else np.unique(list(patients), return_inverse=True)[1]
     if len(np.unique(whose)) < 2:
         raise MedvarError("Diversity needs images of at least two, to make pairs of.")
@@ -40,14 +42,14 @@ def pair_similarity(
 def ms_ssim(a: FloatArray, b: FloatArray) -> float:
     """Multi-scale structural similarity of two images ``(H, W)`` in [-1, 1].
 
-    Of five scales, or as many as the window of 11 pixels fits into, with the weights scaled to sum 1. Negative parts
-    count as 0.
+    Of five scales, or as many as the window of 11 pixels fits into, with the weights scaled to the same sum. Negative
+    parts count as 0.
     """
     x, y = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
     scales = sum(min(x.shape) // 2**i > 2 * _RADIUS for i in range(len(_WEIGHTS)))
     if not scales:
         raise MedvarError(f"MS-SSIM needs images of more than {2 * _RADIUS} pixels, not {x.shape}.")
-    weights = np.array(_WEIGHTS[:scales]) / sum(_WEIGHTS[:scales])
+    weights = np.array(_WEIGHTS[:scales]) * (sum(_WEIGHTS) / sum(_WEIGHTS[:scales]))
     result = 1.0
     for i, weight in enumerate(weights):
         luminance, structure = _ssim_parts(x, y)

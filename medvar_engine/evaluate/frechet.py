@@ -5,14 +5,16 @@ From moments, which are gathered in one pass, so that memory does not grow with 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import reduce
+from functools import cached_property, reduce
 
 import numpy as np
 import numpy.typing as npt
 
 from medvar_engine.arrays import FloatArray
 from medvar_engine.errors import MedvarError
+from medvar_engine.evaluate.comparable import check_comparable
 
 Doubles = npt.NDArray[np.float64]
 
@@ -20,7 +22,7 @@ _ROWS = 4096
 _SIZES = 8  # subsets for the extrapolation
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Moments:
     """Number, mean ``(D,)`` and sum of squared deviations ``(D, D)`` of rows."""
 
@@ -40,16 +42,22 @@ class Moments:
         """Unbiased, ``(D, D)``."""
         return self.scatter / (self.count - 1)
 
+    @cached_property
+    def root(self) -> Doubles:
+        """The symmetric square root of the covariance; kept, for many distances from one set need it."""
+        values, vectors = np.linalg.eigh(self.covariance)
+        root: Doubles = (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T
+        return root
+
 
 def moments(features: FloatArray) -> Moments:
     """Of ``(N, D)``, read a few thousand rows at a time. Raises `MedvarError` when any is not finite, or N is 0."""
-    if features.ndim != 2 or not len(features):
-        raise MedvarError(f"Features are (N, D) with N of at least 1, but got {features.shape}.")
+    check_comparable(features)
+    if not len(features):
+        raise MedvarError("Moments need at least 1 image, but there is none.")
     parts = []
     for first in range(0, len(features), _ROWS):
         rows = np.asarray(features[first : first + _ROWS], dtype=np.float64)
-        if not np.isfinite(rows).all():
-            raise MedvarError("Features that are not finite cannot be compared: the encoder fails on some image.")
         mean = rows.mean(axis=0)
         parts.append(Moments(len(rows), mean, (rows - mean).T @ (rows - mean)))
     return reduce(Moments.__add__, parts)
@@ -57,16 +65,63 @@ def moments(features: FloatArray) -> Moments:
 
 def frechet_distance(ours: Moments, theirs: Moments) -> float:
     """``|m1 - m2|² + tr(C1 + C2 - 2 (C1 C2)^½)``; 0 for the same moments. Needs at least 2 rows on both sides."""
-    if min(ours.count, theirs.count) < 2:
+    _check_enough(ours.count, theirs.count)
+    _check_same_encoder(len(ours.mean), theirs)
+    return _distance_of_moments(ours, theirs, _factor(theirs.covariance))
+
+
+def frechet_distance_to(reference: Moments) -> Callable[[FloatArray], float]:
+    """`frechet_distance` of rows ``(N, D)`` to ``reference``, for many sets of rows: as with draws of a bootstrap.
+
+    The reference is factored once, and for fewer rows than dimensions only a matrix ``(N, N)`` is left to be.
+    """
+    _check_enough(reference.count)
+    factor = _factor(reference.covariance)
+    spread = float(np.trace(reference.covariance))
+
+    def distance(features: FloatArray) -> float:
+        check_comparable(features)
+        _check_enough(len(features))
+        _check_same_encoder(features.shape[1], reference)
+        if len(features) >= factor.shape[1]:
+            return _distance_of_moments(moments(features), reference, factor)
+        rows = np.asarray(features, dtype=np.float64)
+        apart = rows.mean(axis=0) - reference.mean
+        rows = (rows - rows.mean(axis=0)) / np.sqrt(len(rows) - 1)
+        seen = rows @ factor
+        return _distance(apart, float((rows * rows).sum()) + spread, seen @ seen.T)
+
+    return distance
+
+
+def _distance_of_moments(ours: Moments, theirs: Moments, factor: Doubles) -> float:
+    covariance = ours.covariance
+    spread = float(np.trace(covariance) + np.trace(theirs.covariance))
+    return _distance(ours.mean - theirs.mean, spread, factor.T @ covariance @ factor)
+
+
+def _distance(apart: Doubles, spread: float, shared: Doubles) -> float:
+    """``shared`` is symmetric and has the eigenvalues of ``C1 C2`` that are not 0, all real and not negative."""
+    overlap = np.sqrt(np.maximum(np.linalg.eigvalsh(shared), 0)).sum()
+    return float(max(0.0, apart @ apart + spread - 2 * overlap))
+
+
+def _factor(covariance: Doubles) -> Doubles:
+    """F ``(D, R)`` with ``F Fᵀ`` the covariance and R its rank; what is only rounding is left out."""
+    values, vectors = np.linalg.eigh(covariance)
+    kept = values > max(values[-1], 0) * len(values) * np.finfo(np.float64).eps
+    factor: Doubles = vectors[:, kept] * np.sqrt(values[kept])
+    return factor
+
+
+def _check_enough(*counts: int) -> None:
+    if min(counts) < 2:
         raise MedvarError("A Fréchet distance needs at least 2 images on both sides.")
-    apart = ours.mean - theirs.mean
-    first, second = ours.covariance, theirs.covariance
-    # tr (C1 C2)^½ through the symmetric C1^½ C2 C1^½, which has the same eigenvalues, all real and not negative.
-    values, vectors = np.linalg.eigh(first)
-    root = (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T
-    shared = np.linalg.eigvalsh(root @ second @ root)
-    overlap = np.sqrt(np.maximum(shared, 0)).sum()
-    return float(max(0.0, apart @ apart + np.trace(first) + np.trace(second) - 2 * overlap))
+
+
+def _check_same_encoder(dimension: int, reference: Moments) -> None:
+    if dimension != len(reference.mean):
+        raise MedvarError(f"Features of {dimension} and of {len(reference.mean)} numbers are not of one encoder.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +140,9 @@ def sample_size_bias(ours: FloatArray, theirs: Moments, *, seed: int = 0) -> Sam
     """
     if len(ours) < 64:
         return None
+    distance_to = frechet_distance_to(theirs)
     order = np.random.default_rng(seed).permutation(len(ours))
     sizes = tuple(int(size) for size in np.unique(np.linspace(len(ours) // 4, len(ours), _SIZES).astype(np.int64)))
-    distances = tuple(frechet_distance(moments(ours[np.sort(order[:size])]), theirs) for size in sizes)
+    distances = tuple(distance_to(ours[np.sort(order[:size])]) for size in sizes)
     _, unbiased = np.polyfit(1 / np.array(sizes), np.array(distances), 1)
     return SampleSizeBias(sizes, distances, float(unbiased))

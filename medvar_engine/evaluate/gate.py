@@ -16,8 +16,7 @@ from medvar_engine.errors import MedvarError
 from medvar_engine.evaluate.centring import centred
 from medvar_engine.evaluate.encoders import Encoder
 from medvar_engine.evaluate.neighbours import MIRRORS, Embeddings, nearest
-
-_TOGETHER = 64  # images that are encoded together, in all their mirrored forms
+from medvar_engine.nearness import Nearness
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +49,9 @@ class Check:
 class Gate:
     """Embeddings of all training slices, and the distance below which an image is too near to one of them.
 
-    ``embeddings`` ``(N, D)`` are those that ``encoder`` makes of the slices when they are `centred`; ``patients`` says
-    of each row whose it is, perhaps under a pseudonym.
+    ``embeddings`` ``(V·N, D)`` are those that ``encoder`` makes of the N slices when they are `centred`: all of them,
+    then perhaps all of them in other windows, so that a copy which was clipped is near to one; ``patients`` ``(N,)``
+    says of each slice whose it is, perhaps under a pseudonym.
 
     >>> Gate(encoder, embeddings, patients, 0.2).check(images).flagged  # doctest: +SKIP
     """
@@ -62,24 +62,32 @@ class Gate:
     threshold: float
 
     def __post_init__(self) -> None:
-        if self.embeddings.shape != (len(self.patients), self.encoder.dimension) or not len(self.patients):
+        slices, shape = len(self.patients), self.embeddings.shape
+        if not slices or len(shape) != 2 or not shape[0] or shape[0] % slices or shape[1] != self.encoder.dimension:
             raise MedvarError(
-                f"The embeddings are {self.embeddings.shape}, but there are {len(self.patients)} training slices, and "
+                f"The embeddings are {shape}, but there are {slices} training slices, and "
                 f"the encoder gives {self.encoder.dimension} features."
             )
         if not 0 <= self.threshold <= 2:
             raise MedvarError(f"The threshold is a distance of 0…2, but got {self.threshold}.")
 
     def check(self, images: FloatArray) -> Check:
-        """Images ``(M, H, W)`` in [-1, 1], each centred and in all `MIRRORS`, so that no such change hides a copy."""
-        parts = []
-        for first in range(0, len(images), _TOGETHER):
-            some = centred(images[first : first + _TOGETHER])
-            parts.append(self.compare([self.encoder.encode(np.flip(some, axes)) for axes in MIRRORS]))
-        return self._checked(
-            np.concatenate([part.distances for part in parts] or [np.empty(0, dtype=np.float32)]),
-            np.concatenate([part.neighbours for part in parts] or [np.empty(0, dtype=np.int64)]),
-        )
+        """Images ``(M, H, W)`` in [-1, 1], each centred and in all `MIRRORS`, so that no such change hides a copy.
+
+        One by one, for a sum is rounded otherwise among others: what is flagged does not depend on who is asked with.
+        """
+        distances = np.empty(len(images), dtype=np.float32)
+        neighbours = np.empty(len(images), dtype=np.int64)
+        for i in range(len(images)):
+            image = centred(images[i : i + 1])
+            mirrored = np.concatenate([np.flip(image, axes) for axes in MIRRORS])
+            found, numbers = nearest(self.encoder.encode(mirrored), self.embeddings)
+            distances[i], neighbours[i] = found.min(), numbers[found.argmin()]
+        return self._checked(distances, neighbours)
+
+    def nearness(self, image: FloatArray) -> Nearness:
+        """How near one image ``(H, W)`` is, clipped to [-1, 1] as it is when it is written; without saying to whom."""
+        return Nearness(float(self.check(np.clip(image, -1, 1)[None]).distances[0]), self.threshold)
 
     def compare(self, mirrored: Sequence[Embeddings]) -> Check:
         """The same of images that are centred and encoded already: ``(M, D)`` for each of `MIRRORS`."""
@@ -90,4 +98,5 @@ class Gate:
         return self._checked(np.take_along_axis(distances, chosen, 0)[0], np.take_along_axis(neighbours, chosen, 0)[0])
 
     def _checked(self, distances: FloatArray, neighbours: IntArray) -> Check:
-        return Check(distances, neighbours, tuple(self.patients[number] for number in neighbours), self.threshold)
+        slices = neighbours % len(self.patients)  # in whatever window
+        return Check(distances, slices, tuple(self.patients[number] for number in slices), self.threshold)

@@ -96,3 +96,23 @@ class MirroredImages:
     def batch(self, indices: Indices) -> FloatArray:
         """See `Images`."""
         return np.flip(self._source.batch(indices), self._axes)
+
+
+class WindowedImages:
+    """The slices of ``source`` in another window, see `windowed`."""
+
+    def __init__(self, source: Images, centre: float, width: float) -> None:
+        self._source, self._window = source, (centre, width)
+        self.digest = hashlib.sha256(f"{source.digest} window {centre} {width}".encode()).hexdigest()
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def batch(self, indices: Indices) -> FloatArray:
+        """See `Images`."""
+        return windowed(self._source.batch(indices), *self._window)
+
+
+def windowed(images: FloatArray, centre: float, width: float) -> FloatArray:
+    """Images in [-1, 1] as a window of ``centre`` and 2·``width`` in [-1, 1] shows them; what is outside is clipped."""
+    return np.clip((images - np.float32(centre)) / np.float32(width), -1, 1)

@@ -1,9 +1,9 @@
 """The training index that a bundle may carry, so that whoever generates can ask the `Gate`.
 
-Three files: ``gate.json`` says threshold, encoder and whose each row is; ``gate_index.npy`` holds the embeddings,
-float16, one row a training slice; ``gate_encoder.onnx`` makes them. There are no images and no names in it: patients go
-by pseudonyms made with a secret key, and rows are ordered by those. Embeddings still say something of the slices, as a
-description does; who may have the bundle may have them.
+Three files: ``gate.json`` says threshold, encoder and whose each slice is; ``gate_index.npy`` holds the embeddings,
+float16, a row for each training slice, in one window after another; ``gate_encoder.onnx`` makes them. There are no
+images and no names in it: patients go by pseudonyms made with a secret key, and rows are ordered by those. Embeddings
+still say something of the slices, as a description does; who may have the bundle may have them.
 """
 
 from __future__ import annotations
@@ -18,16 +18,18 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
+from medvar_engine.bundle import GATE_ENCODER, Bundle
 from medvar_engine.errors import MedvarError
 from medvar_engine.evaluate.gate import Gate
 from medvar_engine.evaluate.neighbours import unit
 from medvar_engine.evaluate.onnx_encoder import OnnxEncoder
 from medvar_engine.evaluate.preprocessing import Preprocessing
+from medvar_engine.nearness import Memorised
 
 SCHEMA_VERSION = 1
 GATE = "gate.json"
 INDEX = "gate_index.npy"
-ENCODER = "gate_encoder.onnx"
+ENCODER = GATE_ENCODER
 FILES = (GATE, INDEX, ENCODER)
 MAX_ENCODER_BYTES = 64 * 2**20
 _AGAIN = "Take the bundle from its source again, or export it anew."
@@ -53,7 +55,8 @@ def pack_index(gate: Gate, encoder: bytes, *, key: bytes | None = None) -> dict[
     names = np.array([pseudonym(patient, key) for patient in gate.patients])
     order = np.argsort(names, kind="stable")
     content = io.BytesIO()
-    embeddings = unit(gate.embeddings[order]).astype("<f2")
+    shown = gate.embeddings.reshape(-1, len(names), gate.encoder.dimension)  # once in each window
+    embeddings = unit(shown[:, order].reshape(gate.embeddings.shape)).astype("<f2")
     np.lib.format.write_array(content, embeddings, version=(1, 0), allow_pickle=False)
     files = {INDEX: content.getvalue(), ENCODER: encoder}
     patients, slices = np.unique(names, return_counts=True)
@@ -70,6 +73,32 @@ def pack_index(gate: Gate, encoder: bytes, *, key: bytes | None = None) -> dict[
 def pseudonym(patient: str, key: bytes) -> str:
     """What a patient is called in an index that was made with ``key``."""
     return hmac.new(key, patient.encode(), hashlib.sha256).hexdigest()[:16]
+
+
+def gate_of(bundle: Bundle, memorised: Memorised | None = None) -> Gate | None:
+    """The gate to ask before an image of ``bundle`` is written; None when nobody is to be asked.
+
+    Args:
+        bundle: the one that made the image.
+        memorised: what becomes of images that are too near. By default they are withheld, if the bundle has an index.
+
+    Raises:
+        MedvarError: when images are to be withheld or marked, but the bundle has no index.
+    """
+    # One thread, so that what is withheld does not depend on how many cores there are.
+    return None if policy(bundle, memorised) == "allow" else read_index(bundle.read, threads=1)
+
+
+def policy(bundle: Bundle, memorised: Memorised | None = None) -> Memorised:
+    """What becomes of images that are too near: what is asked for, or the default, see `gate_of`."""
+    if memorised is None:
+        return "withhold" if GATE in bundle.sha256 else "allow"
+    if memorised == "allow" or GATE in bundle.sha256:
+        return memorised
+    raise MedvarError(
+        f"{bundle.name} carries no training index, so nobody knows which of its images are copies. Whoever has the "
+        "slices that it was trained on can add one: `medvar gate BUNDLE --data SLICES`."
+    )
 
 
 def read_index(read: Callable[[str], bytes], *, threads: int | None = None) -> Gate:
@@ -90,7 +119,8 @@ def read_index(read: Callable[[str], bytes], *, threads: int | None = None) -> G
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
         raise MedvarError(f"{GATE} is damaged ({type(error).__name__}: {error}). {_AGAIN}") from error
     embeddings = _embeddings(_checked(read, INDEX, hashes))
-    if min(slices.values(), default=0) < 1 or sum(slices.values()) != len(embeddings):
+    total = sum(slices.values())
+    if min(slices.values(), default=0) < 1 or total > len(embeddings) or len(embeddings) % total:
         raise MedvarError(f"{GATE} does not say of each of the {len(embeddings)} rows of {INDEX} whose it is. {_AGAIN}")
     patients = np.repeat(list(slices), list(slices.values())).tolist()
     encoder = OnnxEncoder(_checked(read, ENCODER, hashes), preprocessing, name=name, origin=ENCODER, threads=threads)

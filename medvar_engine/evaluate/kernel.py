@@ -1,4 +1,4 @@
-"""Distances by kernels, which no Gaussian is assumed for: KID and CMMD."""
+"""Distances by kernels, for which no Gaussian is assumed: KID and CMMD."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import numpy.typing as npt
 
 from medvar_engine.arrays import FloatArray
 from medvar_engine.errors import MedvarError
+from medvar_engine.evaluate.comparable import check_comparable
+from medvar_engine.evaluate.coverage import distances
 
 _ROWS = 2048
 CMMD_SIGMA, CMMD_SCALE = 10.0, 1000.0  # of its paper
@@ -22,6 +24,7 @@ def kernel_distance(
     The unbiased squared maximum mean discrepancy under the kernel ``(x·y / D + 1)³``. Subsets are no larger than the
     smaller side, which must have at least 2 images; one subset of everything when both are small.
     """
+    check_comparable(ours, theirs)
     size = min(subset_size, len(ours), len(theirs))
     if size < 2:
         raise MedvarError("KID needs at least 2 images on both sides.")
@@ -39,7 +42,9 @@ def _unbiased(x: npt.NDArray[np.float64], y: npt.NDArray[np.float64]) -> float:
     count = len(x)
     xx, yy, xy = (_cubic(a, b) for a, b in ((x, x), (y, y), (x, y)))
     within = (xx.sum() - np.trace(xx) + yy.sum() - np.trace(yy)) / (count * (count - 1))
-    return float(within - 2 * xy.mean())
+    value = float(within - 2 * xy.mean())
+    rounding = 8 * np.finfo(np.float64).eps * float(max(abs(one).max() for one in (xx, yy, xy)))
+    return 0.0 if abs(value) <= rounding else value
 
 
 def _cubic(x: npt.NDArray[np.float64], y: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
@@ -53,6 +58,7 @@ def cmmd(ours: FloatArray, theirs: FloatArray) -> float:
     Its paper takes features of CLIP; of another encoder the figure is of the same kind, but not comparable with the
     paper's. Computed a block at a time.
     """
+    check_comparable(ours, theirs)
     if not len(ours) or not len(theirs):
         raise MedvarError("CMMD needs at least 1 image on both sides.")
     return CMMD_SCALE * (_gaussian(ours, ours) + _gaussian(theirs, theirs) - 2 * _gaussian(ours, theirs))
@@ -63,8 +69,7 @@ def _gaussian(x: FloatArray, y: FloatArray) -> float:
     total = 0.0
     for a in _blocks(x):
         for b in _blocks(y):
-            squared = np.maximum(0, 2 - 2 * (a @ b.T))
-            total += float(np.exp(-squared / (2 * CMMD_SIGMA**2)).sum())
+            total += float(np.exp(-distances(a, b) / (2 * CMMD_SIGMA**2)).sum())
     return total / (len(x) * len(y))
 
 

@@ -18,12 +18,15 @@ from medvar_engine.errors import MedvarError
 from medvar_engine.evaluate.encoders import Encoder
 from medvar_engine.evaluate.features import Progress, cached_features
 from medvar_engine.evaluate.gate import Check, Gate
-from medvar_engine.evaluate.image_source import CentredImages, Images, MirroredImages
+from medvar_engine.evaluate.image_source import CentredImages, Images, MirroredImages, WindowedImages
 from medvar_engine.evaluate.neighbours import MIRRORS
 from medvar_engine.evaluate.planted_copies import COPIES, plant
 
 FALSE_ALARMS = 0.05  # share of slices of new people that may be flagged
 PLANTED = 200  # training slices of which copies are planted
+WINDOWS = ((0.15, 0.8), (-0.15, 0.8))
+"""Centre and width of the windows in which training slices are embedded, too: one that clips what is darkest, and one
+that clips what is brightest. What gain and offset do, an encoder learns to pass over; what is clipped is gone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +90,8 @@ def calibrate(
         raise MedvarError(
             f"Patient {both[0]} is both trained on and held out; nothing can be said of memorisation. Split by patient."
         )
-    embeddings = cached_features(encoder, CentredImages(training), cache, progress)
+    shown = [training, *(WindowedImages(training, centre, width) for centre, width in WINDOWS)]
+    embeddings = np.concatenate([cached_features(encoder, CentredImages(one), cache, progress) for one in shown])
     open_gate = Gate(encoder, embeddings, training_patients, threshold=0.0)
     distances = compare_images(open_gate, held_out, cache, progress).distances
     gate = replace(open_gate, threshold=alarm_threshold(distances, held_out_patients))

@@ -156,10 +156,7 @@ class TransformerStage:
     def _labels(self, conditions: list[Condition] | tuple[Condition, ...]) -> Tensor:
         """``(N, F)``; a held-out label that training never saw is the unconditional one."""
         known = self.label_space
-        rows = []
-        for condition in conditions:
-            values = {n: v for n, v in self._asked(condition).to_dict().items() if v in getattr(known, n)}
-            rows.append(known.encode(Condition(**values)))
+        rows = [known.encode(known.known(self._asked(condition))) for condition in conditions]
         return torch.tensor(rows, dtype=torch.int64)
 
     def _pyramids(self, data: SliceDataset, variants: int) -> npt.NDArray[np.uint16]:

@@ -19,6 +19,7 @@ from medvar_engine.errors import MedvarError
 from medvar_engine.evaluate.centring import centred
 from medvar_engine.evaluate.descriptor import DescriptorEncoder
 from medvar_engine.evaluate.gate import Gate
+from medvar_engine.evaluate.image_source import windowed
 from medvar_engine.evaluate.index import ENCODER, FILES, GATE, INDEX, pack_index, pseudonym, read_index
 from medvar_engine.evaluate.onnx_encoder import OnnxEncoder
 from medvar_engine.evaluate.planted_copies import plant
@@ -40,7 +41,9 @@ def graph(simclr_file: Path) -> bytes:
 @pytest.fixture(scope="module")
 def gate(graph: bytes, simclr_file: Path, training: SliceDataset) -> Gate:
     encoder = OnnxEncoder(graph, SimCLREncoder.load(simclr_file).preprocessing, name="simclr")
-    embeddings = encoder.encode(centred(training.batch(range(len(training)))[:, 0]))
+    images = training.batch(range(len(training)))[:, 0]
+    shown = (images, windowed(images, 0.15, 0.8))
+    embeddings = np.concatenate([encoder.encode(centred(one)) for one in shown])
     return Gate(encoder, embeddings, [row.patient for row in training.rows], threshold=0.2)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,12 @@ import pytest
 from medvar_engine.arrays import FloatArray
 from medvar_engine.data.dataset import SliceDataset
 from medvar_engine.errors import MedvarError
-from medvar_engine.evaluate import gate as gate_module
 from medvar_engine.evaluate import neighbours
 from medvar_engine.evaluate.centring import centred
 from medvar_engine.evaluate.gate import Gate
-from medvar_engine.evaluate.image_source import ArrayImages, PreparedImages
+from medvar_engine.evaluate.image_source import ArrayImages, PreparedImages, windowed
 from medvar_engine.evaluate.memorisation import (
+    WINDOWS,
     Calibration,
     alarm_threshold,
     calibrate,
@@ -142,18 +143,33 @@ def test_a_shifted_copy_comes_back_to_where_it_was(slices_of: Slices) -> None:
     np.testing.assert_array_equal(centred(flat), flat)
 
 
-def test_many_images_are_checked_as_few_are(
-    calibration: Calibration, slices_of: Slices, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_many_images_are_checked_as_few_are(calibration: Calibration, slices_of: Slices, tmp_path: Path) -> None:
     """Breaks for whoever generates in batches: what is flagged must not depend on them, nor on the cache."""
     images = slices_of(50, 11)
     whole = calibration.gate.check(images)
     cached = compare_images(calibration.gate, ArrayImages(images), tmp_path)
-    monkeypatch.setattr(gate_module, "_TOGETHER", 4)
-    parts = calibration.gate.check(images)
-    for other in (cached, parts):
-        np.testing.assert_allclose(other.distances, whole.distances, atol=1e-5)
-        np.testing.assert_array_equal(other.neighbours, whole.neighbours)
+    np.testing.assert_allclose(cached.distances, whole.distances, atol=1e-5)
+    np.testing.assert_array_equal(cached.neighbours, whole.neighbours)
+    for i, image in enumerate(images):
+        near = calibration.gate.nearness(image)
+        assert (near.distance, near.flagged) == (float(whole.distances[i]), bool(whole.flagged[i]))
+    beyond = np.where(images[0] > 0.5, 1.2, images[0])  # as decoders may give
+    assert calibration.gate.nearness(beyond) == calibration.gate.nearness(np.minimum(beyond, 1))
+
+
+def test_what_a_window_clipped_is_found_in_that_window(calibration: Calibration, training: SliceDataset) -> None:
+    """Breaks for copies in a narrow window, which have lost what is brightest or darkest for good."""
+    gate, count = calibration.gate, len(training)
+    assert len(gate.embeddings) == count * (1 + len(WINDOWS))
+    only = replace(gate, embeddings=gate.embeddings[:count])
+    chosen = [30, 4, 61]
+    originals = training.batch(chosen)[:, 0]
+    for window in WINDOWS:
+        clipped = windowed(originals, *window)
+        with_windows, without = gate.check(clipped), only.check(clipped)
+        assert (with_windows.distances < without.distances).all()
+        assert with_windows.neighbours.tolist() == chosen
+        assert with_windows.patients == tuple(training.rows[i].patient for i in chosen)
 
 
 def test_a_comparison_that_would_mean_nothing(slices_of: Slices, tmp_path: Path) -> None:

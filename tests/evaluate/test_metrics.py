@@ -9,17 +9,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from prdc import compute_prdc
 from torch import Tensor, nn
-from torchmetrics.functional.image import multiscale_structural_similarity_index_measure
+from torch.nn.functional import avg_pool2d
+from torchmetrics.functional.image import (
+    multiscale_structural_similarity_index_measure,
+    structural_similarity_index_measure,
+)
 from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.kid import KernelInceptionDistance
 
 from medvar_engine.errors import MedvarError
 from medvar_engine.evaluate.authenticity import authentic_share, copying_score
-from medvar_engine.evaluate.bootstrap import estimate
+from medvar_engine.evaluate.bootstrap import estimate, estimate_distance
 from medvar_engine.evaluate.coverage import coverage
 from medvar_engine.evaluate.diversity import ms_ssim, pair_similarity
 from medvar_engine.evaluate.efficiency import efficiencies
-from medvar_engine.evaluate.frechet import frechet_distance, moments, sample_size_bias
+from medvar_engine.evaluate.frechet import frechet_distance, frechet_distance_to, moments, sample_size_bias
 from medvar_engine.evaluate.kernel import cmmd, kernel_distance
 
 
@@ -75,6 +79,29 @@ def test_distances_do_not_care_about_order_side_or_blocks(n: int, m: int, dimens
     np.testing.assert_allclose(parts.covariance, moments(a).covariance, rtol=1e-6, atol=1e-9 * scale)
     assert cmmd(a, b) == pytest.approx(cmmd(b, a[mixed]), abs=1e-6)
     assert cmmd(a, a) == pytest.approx(0, abs=1e-9)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(8, 40), st.integers(1, 12), st.integers(0, 2**31))
+def test_distances_do_not_care_how_features_are_turned(count: int, dimension: int, seed: int) -> None:
+    """An encoder whose numbers mean the same in another order would judge otherwise."""
+    a, b = (features(count, dimension, shift, seed + int(shift)).astype(np.float64) for shift in (0.0, 1.0))
+    turn, _ = np.linalg.qr(np.random.default_rng(seed).normal(size=(dimension, dimension)))
+    turned = a @ turn, b @ turn
+    scale = 1 + np.trace(moments(a).covariance) + np.trace(moments(b).covariance)
+    before, after = (frechet_distance(moments(x), moments(y)) for x, y in ((a, b), turned))
+    assert after == pytest.approx(before, abs=1e-6 * scale)
+    assert kernel_distance(*turned)[0] == pytest.approx(kernel_distance(a, b)[0], rel=1e-6, abs=1e-9 * scale**3)
+    assert cmmd(*turned) == pytest.approx(cmmd(a, b), abs=1e-6)
+    assert coverage(*turned) == coverage(a, b)
+
+
+@pytest.mark.parametrize("count", [2, 9, 40, 200])
+def test_the_distance_of_many_draws_is_the_distance(count: int) -> None:
+    """The interval would be that of another figure, where images are fewer than dimensions or not."""
+    reference, made = moments(features(150, 40)), features(count, 40, 0.5, seed=1)
+    expected = frechet_distance(moments(made), reference)
+    assert frechet_distance_to(reference)(made) == pytest.approx(expected, rel=1e-6)
 
 
 def test_few_images_are_told_from_many() -> None:
@@ -149,6 +176,23 @@ def test_ms_ssim_is_torchmetrics() -> None:
     assert ms_ssim(a, a) == pytest.approx(1)
 
 
+@pytest.mark.parametrize("side", [176, 224, 256])
+def test_ms_ssim_is_made_of_torchmetrics_ssim(side: int) -> None:
+    """The whole differs from torchmetrics by the border of the last scale, which could hide an error."""
+    rng = np.random.default_rng(side)
+    a = rng.uniform(-1, 1, (side, side)).astype(np.float32)
+    b = np.clip(a + rng.normal(scale=0.3, size=a.shape), -1, 1).astype(np.float32)
+    x, y = (torch.from_numpy(image)[None, None].double() for image in (a, b))
+    expected = 1.0
+    for weight in (0.0448, 0.2856, 0.3001, 0.2363, 0.1333):
+        _, contrast = structural_similarity_index_measure(x, y, data_range=2.0, return_contrast_sensitivity=True)
+        _, whole = structural_similarity_index_measure(x, y, data_range=2.0, return_full_image=True)
+        last = weight == 0.1333
+        expected *= float(whole[..., 5:-5, 5:-5].mean() if last else contrast.mean()) ** weight
+        x, y = avg_pool2d(x, 2), avg_pool2d(y, 2)
+    assert ms_ssim(a, b) == pytest.approx(expected, rel=1e-6)
+
+
 def test_a_model_of_one_picture_is_not_diverse() -> None:
     """Mode collapse looks perfect image by image."""
     rng = np.random.default_rng(0)
@@ -185,6 +229,56 @@ def test_an_interval_is_of_people_not_of_slices() -> None:
     assert estimate(lambda index: 1.0, ["one"] * 5).low is None
 
 
+def test_an_interval_of_a_distance_is_about_the_distance() -> None:
+    """Repeated images are farther away: the interval would lie beside its own figure, and the model look worse."""
+    rng = np.random.default_rng(0)
+    made, to_reference = rng.normal(size=(60, 16)), frechet_distance_to(moments(rng.normal(size=(3000, 16))))
+    names = [str(i) for i in range(60)]
+    found = estimate_distance(lambda index: to_reference(made[index]), names, draws=50)
+    drawn = estimate(lambda index: to_reference(made[index]), names, draws=50)
+    assert found.low is not None
+    assert found.high is not None
+    assert drawn.low is not None
+    assert drawn.high is not None
+    assert drawn.low > found.value  # what is mended
+    assert 0 <= found.low < found.value < found.high
+    assert found.high - found.low <= drawn.high - drawn.low + 1e-9
+    assert estimate_distance(lambda index: 1.0, ["one"] * 5).low is None
+
+
+def test_the_same_images_are_no_distance_apart() -> None:
+    """Rounding of large features would pass for a difference, and for neighbours of a copy."""
+    training = features(50) + 1000
+    assert authentic_share(training, training) == 0
+    assert authentic_share(np.repeat(training, 2, axis=0), training) == 0
+    assert coverage(training, training).coverage == 1
+
+
+def broken(count: int) -> np.ndarray:
+    made = features(count)
+    made[0, 0] = np.inf
+    return made
+
+
+@pytest.mark.parametrize(
+    "compare",
+    [
+        lambda a, b: frechet_distance(moments(a), moments(b)),
+        lambda a, b: frechet_distance_to(moments(a))(b),
+        kernel_distance,
+        cmmd,
+        coverage,
+        authentic_share,
+        lambda a, b: copying_score(a, a, b),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(compare: object) -> None:
+    """NaN passes every comparison as false, and so would give shares; other dimensions a traceback."""
+    for made, message in ((broken(40), "not finite"), (features(40, 5), "encoder"), (features(40)[:, 0], "encoder")):
+        with pytest.raises(MedvarError, match=message):
+            compare(features(40), made)  # type: ignore[operator]
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -195,6 +289,11 @@ def test_an_interval_is_of_people_not_of_slices() -> None:
         (lambda: cmmd(features(0), features(5)), "at least 1"),
         (lambda: coverage(features(5), features(50)), "more than 5"),
         (lambda: authentic_share(features(1), features(5)), "at least 2"),
+        (lambda: copying_score(features(0), features(5), features(5)), "at least 2"),
+        (lambda: coverage(np.ones((9, 3), np.float32), features(9, 3)), "the same"),
+        (lambda: pair_similarity(np.full((4, 32, 32), np.nan, dtype=np.float32)), "not finite"),
+        (lambda: efficiencies(10, -1), "not negative"),
+        (lambda: efficiencies(float("nan"), 1), "finite"),
         (lambda: ms_ssim(np.zeros((8, 8), dtype=np.float32), np.zeros((8, 8), dtype=np.float32)), "10 pixels"),
     ],
 )

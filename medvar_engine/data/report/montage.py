@@ -8,9 +8,9 @@ import numpy as np
 
 from medvar_engine.data.dataset import SliceDataset
 from medvar_engine.data.duplicates import Pair
-from medvar_engine.page.elements import Markup, element, picture
 from medvar_engine.data.report.sample import groups, people, spread
 from medvar_engine.data.shards import SliceRow
+from medvar_engine.page.elements import Markup, element, picture
 
 TILES = 20
 _SIDE = 96

@@ -1,0 +1,84 @@
+"""Makes the pictures of ``docs/explanation/next-scale-prediction.md``, with the shipped model.
+
+``python docs/figures.py`` writes them into ``docs/images``. The same seeds give the same pictures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from medvar_engine.arrays import FloatArray
+from medvar_engine.backends.onnx import OnnxBackend
+from medvar_engine.bundle import find_bundle, read_bundle
+from medvar_engine.conditions import Condition
+from medvar_engine.generation import Generation
+from medvar_engine.generator import Generator
+from medvar_engine.reading import token_map_to_image
+from medvar_engine.sampling import Sampling
+from medvar_engine.trace import Request
+
+IMAGES = Path(__file__).parent / "images"
+SEED = 8
+TILE, GAP, LINE = 128, 6, 22  # pixels
+MARGIN = 96  # where the rows' names stand
+
+
+def grid(rows: dict[str, Sequence[FloatArray]], heads: Sequence[str]) -> Image.Image:
+    """Pictures ``(H, W)`` in [-1, 1] in rows with a name, under a line of heads and the mark SYNTHETIC."""
+    width = MARGIN + len(heads) * (TILE + GAP)
+    sheet = Image.new("L", (width, 2 * LINE + len(rows) * (TILE + GAP)), 255)
+    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
+    pen.text((width // 2, LINE // 2), "SYNTHETIC", fill=0, font=font, anchor="mm")
+    for i, head in enumerate(heads):
+        pen.text((MARGIN + i * (TILE + GAP) + TILE // 2, LINE + LINE // 2), head, fill=0, font=font, anchor="mm")
+    for j, (name, pictures) in enumerate(rows.items()):
+        top = 2 * LINE + j * (TILE + GAP)
+        pen.multiline_text((4, top + TILE // 2), name, fill=0, font=font, anchor="lm")
+        for i, picture in enumerate(pictures):
+            gray = np.rint((np.clip(picture, -1, 1) + 1) * 127.5).astype(np.uint8)
+            tile = Image.fromarray(gray).resize((TILE, TILE), Image.Resampling.NEAREST)
+            sheet.paste(tile, (MARGIN + i * (TILE + GAP), top))
+    return sheet
+
+
+def first_image(generator: Generator, sampling: Sampling) -> Generation:
+    """What both pictures begin with, as ``medvar generate`` makes it."""
+    return generator.finish(generator.start([Request(Condition("CT", "chest", "axial"), seed=SEED, sampling=sampling)]))
+
+
+def growing(generator: Generator, made: Generation) -> Image.Image:
+    """Of each scale: the preview, what the scale added, and how undecided the model was."""
+    previews = [generator.preview(made, k)[0] for k in range(made.depth)]
+    added = [previews[0], *(after - before for before, after in pairwise(previews))]
+    most = max(float(scale.max()) for scale in made.entropy)
+    undecided = [token_map_to_image(2 * scale[0] / most - 1, TILE) for scale in made.entropy]
+    heads = [f"scale {k}: {scale.shape[-1]}x{scale.shape[-1]}" for k, scale in enumerate(made.entropy)]
+    return grid({"preview": previews, "added by\nthis scale": added, "entropy": undecided}, heads)
+
+
+def resampled(generator: Generator, first: Generation) -> Image.Image:
+    """What stays when finer scales are drawn anew: the first picture, then four others from each of three scales."""
+    seeds = range(SEED + 1, SEED + 5)
+    rows = {}
+    for k in (1, 3, 6):
+        variants = generator.finish(generator.resample_many(first.trace(0), k, seeds))
+        rows[f"from\nscale {k}"] = [generator.image(first)[0], *generator.image(variants)]
+    return grid(rows, ["the first", *(f"seed {seed}" for seed in seeds)])
+
+
+def main() -> None:
+    """Both pictures."""
+    bundle = read_bundle(find_bundle())
+    generator = Generator(OnnxBackend(bundle))
+    first = first_image(generator, bundle.sampling)
+    growing(generator, first).save(IMAGES / "growing.png", optimize=True)
+    resampled(generator, first).save(IMAGES / "resampled.png", optimize=True)
+
+
+if __name__ == "__main__":
+    main()

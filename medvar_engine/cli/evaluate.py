@@ -1,0 +1,207 @@
+"""``medvar evaluate``: how good, how varied and how private synthetic images are."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from medvar_engine.cli.console import needs, progress, tell
+
+if TYPE_CHECKING:
+    from medvar_engine.bundle import Bundle
+    from medvar_engine.data.dataset import SliceDataset
+    from medvar_engine.evaluate.encoders import Encoder
+    from medvar_engine.evaluate.membership import MembershipInference
+    from medvar_engine.evaluate.simclr_training import SimCLRTraining
+
+evaluate = typer.Typer(name="evaluate", help="Say how good, how varied and how private synthetic images are.")
+
+Slices = Annotated[Path, typer.Option("--data", help="The prepared slices that the model was trained on.")]
+
+
+@evaluate.command()
+def images(
+    synthetic: Annotated[str, typer.Argument(help="A set of shards, a folder of PNGs, or a bundle to make some with.")],
+    data: Slices,
+    out: Annotated[Path, typer.Option(help="The page to write; the figures go beside it as .json and .md.")] = Path(
+        "evaluation.html"
+    ),
+    encoder: Annotated[
+        list[str] | None,
+        typer.Option(help="Another encoder: FILE, or NAME=FILE with a known name; repeat. Two are always there."),
+    ] = None,
+    cache: Annotated[Path | None, typer.Option(help="Folder for features; a run that was stopped goes on.")] = None,
+    count: Annotated[int, typer.Option(help="Images to make when a bundle is given.", min=24)] = 256,
+    steps: Annotated[int | None, typer.Option(help="Of training the encoder; 600 by default.", min=1)] = None,
+    device: Annotated[str, typer.Option(help="Where to make images: auto, cpu or cuda.")] = "auto",
+) -> None:
+    """Compare synthetic images with real ones, and write one page about it."""
+    try:
+        from dataclasses import replace
+
+        from medvar_engine.data.dataset import SliceDataset
+        from medvar_engine.evaluate.encoders import open_encoder
+        from medvar_engine.evaluate.evaluation import evaluate as judge
+        from medvar_engine.evaluate.report import page, to_card, to_json
+        from medvar_engine.evaluate.simclr_training import trained_simclr
+        from medvar_engine.evaluate.synthetic import open_synthetic
+    except ImportError as error:
+        raise needs("train,cpu", error) from error
+    from medvar_engine.write.files import write_files
+
+    kept = cache or out.with_suffix(".cache")
+    training, held_out = SliceDataset(data, "train"), SliceDataset(data, "test")
+    others = [open_encoder(text) for text in encoder or ()]  # a wrong name is told before hours of work
+    kept.mkdir(parents=True, exist_ok=True)
+    bundle, folder, seconds = None, Path(synthetic), None
+    if not folder.is_dir() or (folder / "bundle.json").is_file():
+        bundle, folder, seconds = _made(synthetic, training, kept, count, device)
+    judged = open_synthetic(folder)
+    with _told() as told:
+        simclr = trained_simclr(
+            training,
+            kept / "simclr.safetensors",
+            _training(steps),
+            progress=lambda done, total, _: told("training the encoder", done, total),
+        )
+        encoders: list[Encoder] = [open_encoder("descriptor"), simclr, *others]
+        found = judge(judged, data, encoders, kept / "features", memoriser=simclr, progress=told)
+    if bundle is not None:
+        found = replace(
+            found,
+            name=bundle.name,
+            seconds_an_image=seconds,
+            parameters=parameters_of(bundle),
+            membership=_membership(bundle, training, held_out, device),
+        )
+    write_files(
+        {
+            out: page(found, judged, training).encode(),
+            out.with_suffix(".json"): to_json(found).encode(),
+            out.with_suffix(".md"): to_card(found).encode(),
+        }
+    )
+    tell(to_card(found))
+    typer.echo(out)
+
+
+@evaluate.command()
+def utility(
+    synthetic: Annotated[Path, typer.Argument(help="A set of shards, or a folder of PNGs.")],
+    data: Slices,
+    task: Annotated[str, typer.Option(help="What to tell: region, plane or modality.")] = "region",
+    steps: Annotated[int, typer.Option(help="Of training each classifier.", min=1)] = 300,
+    seeds: Annotated[int, typer.Option(help="How often each is trained.", min=1)] = 3,
+) -> None:
+    """Train a small classifier on real, on both, and on synthetic images; test it on people held out."""
+    try:
+        from medvar_engine.evaluate.synthetic import open_synthetic
+        from medvar_engine.evaluate.utility import measure_utility
+    except ImportError as error:
+        raise needs("train,cpu", error) from error
+    with _told() as told:
+        found = measure_utility(open_synthetic(synthetic), data, task, steps=steps, seeds=seeds, progress=told)
+    for name, one in found.items():
+        interval = "" if one.low is None else f"  {one.low:.3f} to {one.high:.3f}"
+        typer.echo(f"{name:<20} {one.value:.3f}{interval}")
+
+
+@evaluate.command()
+def compare(
+    reports: Annotated[list[Path], typer.Argument(help="The .json of evaluations on the same slices.")],
+    out: Annotated[Path, typer.Option(help="The page to write.")] = Path("compared.html"),
+) -> None:
+    """Put evaluations of several models on one page: quality against size and speed."""
+    from medvar_engine.errors import MedvarError
+    from medvar_engine.evaluate.report import compare as page
+    from medvar_engine.write.files import write_files
+
+    found = []
+    for path in reports:
+        try:
+            found.append(json.loads(path.read_text(encoding="utf-8")))
+            written = page(found)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise MedvarError(f"{path} is no evaluation that `medvar evaluate images` wrote ({error}).") from error
+    if len({one.get("data") for one in found}) > 1:
+        tell("note: these evaluations are not on the same slices, so that their figures cannot be compared")
+    write_files({out: written.encode()})
+    typer.echo(out)
+
+
+def _made(name: str, training: SliceDataset, cache: Path, count: int, device: str) -> tuple[Bundle, Path, float]:
+    """The bundle, a set that it makes now or has made before, and the seconds that one image takes alone."""
+    from medvar_engine.backends.onnx import OnnxBackend
+    from medvar_engine.bundle import find_bundle, read_bundle
+    from medvar_engine.evaluate.synthetic import mix_like
+    from medvar_engine.generator import Generator
+    from medvar_engine.sets.run import make_set
+
+    bundle = read_bundle(find_bundle(name))
+    mix = mix_like(training, bundle.sampling, bundle.labels)
+    folder = cache / f"set-{bundle.digest[:12]}"
+    with progress() as bar:
+        task = bar.add_task("making images", total=count)
+        # Nothing is withheld: what is judged is what the model makes.
+        make_set(
+            folder,
+            mix,
+            count,
+            bundle,
+            device=device,
+            memorised="allow",
+            progress=lambda there, _: bar.update(task, completed=there),
+        )
+    generator = Generator(OnnxBackend(bundle, device=device))
+    taken = []
+    for request in mix.requests(range(4)):
+        begin = time.perf_counter()
+        generator.image(generator.finish(generator.start([request])))
+        taken.append(time.perf_counter() - begin)
+    return bundle, folder, min(taken)
+
+
+def parameters_of(bundle: Bundle) -> int | None:
+    """What the manifest says; older bundles do not."""
+    from medvar_engine.bundle import MANIFEST
+
+    found = json.loads((bundle.path / MANIFEST).read_text(encoding="utf-8"))["model"].get("parameters")
+    return found if isinstance(found, int) else None
+
+
+def _membership(bundle: Bundle, training: SliceDataset, held_out: SliceDataset, device: str) -> MembershipInference:
+    from medvar_engine.backends.onnx import OnnxBackend
+    from medvar_engine.evaluate.likelihoods import surprise
+    from medvar_engine.evaluate.membership import membership_inference
+    from medvar_engine.generator import Generator
+
+    generator = Generator(OnnxBackend(bundle, device=device))
+    tell("asking the model how likely training slices and slices of new people are …")
+    (members, whose), (others, of_others) = (surprise(generator, side, 128) for side in (training, held_out))
+    return membership_inference(members, others, member_patients=whose, other_patients=of_others)
+
+
+def _training(steps: int | None) -> SimCLRTraining:
+    from medvar_engine.evaluate.simclr_training import SimCLRTraining
+
+    return SimCLRTraining() if steps is None else SimCLRTraining(steps=steps)
+
+
+@contextmanager
+def _told() -> Iterator[Callable[[str, int, int], None]]:
+    """A bar for each thing that is counted."""
+    with progress() as bar:
+        tasks: dict[str, object] = {}
+
+        def advance(what: str, done: int, total: int) -> None:
+            if what not in tasks:
+                tasks[what] = bar.add_task(what, total=total)
+            bar.update(tasks[what], completed=done)  # type: ignore[arg-type]
+
+        yield advance

@@ -1,0 +1,187 @@
+"""One evaluation: every figure of a set of synthetic images, with what it takes to understand them. Plain values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from medvar_engine import __version__
+from medvar_engine.arrays import FloatArray
+from medvar_engine.conditions import Condition
+from medvar_engine.data.dataset import SliceDataset
+from medvar_engine.errors import MedvarError
+from medvar_engine.evaluate.diversity import pair_similarity
+from medvar_engine.evaluate.encoders import Encoder
+from medvar_engine.evaluate.features import cached_features
+from medvar_engine.evaluate.floors import floors
+from medvar_engine.evaluate.frechet import SampleSizeBias, sample_size_bias
+from medvar_engine.evaluate.image_source import Images, PreparedImages
+from medvar_engine.evaluate.membership import MembershipInference
+from medvar_engine.evaluate.memorisation import calibrate, compare_images, find_planted_copies
+from medvar_engine.evaluate.synthetic import Synthetic
+from medvar_engine.evaluate.table import Figure, Reference, row
+
+FEWEST = 12  # images of a label, on both sides, below which figures of it mean nothing
+JUDGED = "synthetic"
+
+Row = dict[str, Figure]
+Progress = Callable[[str, int, int], None]
+"""Called with what is being encoded, how many are done, and how many there are."""
+
+
+@dataclass(frozen=True, slots=True)
+class ByEncoder:
+    """What one encoder sees."""
+
+    encoder: dict[str, Any]  # name, sha256, preprocessing
+    rows: dict[str, Row]  # `JUDGED`, then the floors
+    labels: dict[str, Row]  # the synthetic images of one label against the training slices of that label
+    bias: SampleSizeBias | None
+
+
+@dataclass(frozen=True, slots=True)
+class Memorisation:
+    """Whether images are copies, as the encoder that was trained on the training slices sees it."""
+
+    threshold: float
+    flagged: float  # share of the synthetic images
+    false_alarms: float  # share of slices of new people, each with a threshold that was set without them
+    copies_found: dict[str, float]  # share of planted copies that are flagged, by what was done to them
+    pairs: list[tuple[int, int]]  # flagged images and the training slices they are near to, the nearest first
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """Everything that the report says."""
+
+    name: str
+    models: tuple[str, ...]
+    data: str  # sha256 of the manifest of the prepared slices
+    counts: dict[str, int]  # images of each side
+    encoders: list[ByEncoder]
+    similarity: dict[str, dict[str, float]]  # label → MS-SSIM of pairs: "synthetic", "training"
+    memorisation: Memorisation | None
+    membership: MembershipInference | None = None
+    seconds_an_image: float | None = None
+    parameters: int | None = None
+    version: str = __version__
+    left_out: list[str] = field(default_factory=list)  # labels too small to be judged by themselves
+
+
+def evaluate(
+    synthetic: Synthetic,
+    data: Path,
+    encoders: Sequence[Encoder],
+    cache: Path,
+    *,
+    memoriser: Encoder | None = None,
+    progress: Progress | None = None,
+) -> Evaluation:
+    """All figures of ``synthetic`` against the prepared slices in ``data``.
+
+    Features are kept in ``cache``, so that a run that was stopped goes on. ``memoriser`` is the encoder by which copies
+    are looked for. Raises `MedvarError` when nobody is held out, or fewer than two encoders are given: one misleads.
+    """
+    if len(encoders) < 2:
+        raise MedvarError("At least two encoders judge a set of images, for each is blind to something.")
+    training, held_out = SliceDataset(data, "train"), SliceDataset(data, "test")
+    sides = {"training": PreparedImages(training), "held out": PreparedImages(held_out)}
+    judged = [_by_encoder(one, synthetic, training, held_out, sides, cache, progress) for one in encoders]
+    labels, left_out = _labels(synthetic.conditions, training)
+    return Evaluation(
+        name=synthetic.name,
+        models=synthetic.models,
+        data=training.manifest.digest,
+        counts={JUDGED: len(synthetic), "training": len(training), "held out": len(held_out)},
+        encoders=judged,
+        similarity={name: _similarity(synthetic, ours, training, theirs) for name, (ours, theirs) in labels.items()},
+        memorisation=_memorisation(memoriser, synthetic, training, held_out, cache, progress) if memoriser else None,
+        left_out=left_out,
+    )
+
+
+def label_of(condition: Condition) -> str:
+    """Modality, region and plane in words."""
+    return " ".join(filter(None, (condition.modality, condition.region, condition.plane))) or "unconditional"
+
+
+def _by_encoder(
+    encoder: Encoder,
+    synthetic: Synthetic,
+    training: SliceDataset,
+    held_out: SliceDataset,
+    sides: dict[str, PreparedImages],
+    cache: Path,
+    progress: Progress | None,
+) -> ByEncoder:
+    def features(name: str, images: Images) -> FloatArray:
+        told = None if progress is None else lambda done, total: progress(f"{encoder.name}: {name}", done, total)
+        return cached_features(encoder, images, cache, told)
+
+    reference = Reference.of(features("training", sides["training"]), features("held out", sides["held out"]))
+    ours = features(JUDGED, synthetic.images)
+    own_groups = [str(i) for i in range(len(synthetic))]
+    people = [one.patient for one in held_out.rows]
+    rows = {JUDGED: row(ours, own_groups, reference)}
+    for name, images in floors(sides["held out"]).items():
+        rows[name] = row(features(name, images), people, reference)
+    labels, _ = _labels(synthetic.conditions, training)
+    by_label = {}
+    for name, (mine, theirs) in labels.items():
+        part = Reference.of(np.asarray(reference.training[theirs]), reference.held_out)
+        by_label[name] = row(np.asarray(ours[mine]), [str(i) for i in mine], part)
+    return ByEncoder(encoder.describe(), rows, by_label, sample_size_bias(ours, reference.training_moments))
+
+
+def _labels(
+    conditions: Sequence[Condition], training: SliceDataset
+) -> tuple[dict[str, tuple[np.ndarray, np.ndarray]], list[str]]:
+    """Numbers of the synthetic images and the training slices of each label; and the labels that have too few."""
+    asked = np.array([label_of(condition) for condition in conditions])
+    kinds = np.array([label_of(kind) for kind in training.conditions.kinds])[training.conditions.codes]
+    found, few = {}, []
+    for name in sorted(set(asked.tolist())):
+        sides = np.flatnonzero(asked == name), np.flatnonzero(kinds == name)
+        if min(map(len, sides)) < FEWEST:
+            few.append(f"{name} ({len(sides[0])} synthetic, {len(sides[1])} training)")
+        else:
+            found[name] = sides
+    return found, few
+
+
+def _similarity(
+    synthetic: Synthetic, ours: np.ndarray, training: SliceDataset, theirs: np.ndarray, pairs: int = 60
+) -> dict[str, float]:
+    """MS-SSIM of pairs of one label, synthetic and real; of few images only, for it reads them all."""
+    some = [numbers[:: max(1, len(numbers) // 64)] for numbers in (ours, theirs)]
+    return {
+        JUDGED: pair_similarity(synthetic.images.batch(some[0]), pairs=pairs),
+        "training": pair_similarity(training.batch(some[1])[:, 0], pairs=pairs),
+    }
+
+
+def _memorisation(
+    encoder: Encoder,
+    synthetic: Synthetic,
+    training: SliceDataset,
+    held_out: SliceDataset,
+    cache: Path,
+    progress: Progress | None,
+) -> Memorisation:
+    told = None if progress is None else lambda done, total: progress("looking for copies", done, total)
+    names = [[one.patient for one in data.rows] for data in (training, held_out)]
+    images = PreparedImages(training)
+    calibration = calibrate(encoder, images, names[0], PreparedImages(held_out), names[1], cache, told)
+    check = compare_images(calibration.gate, synthetic.images, cache, told)
+    alarms = [share for share in calibration.false_alarms.values() if np.isfinite(share)]
+    return Memorisation(
+        threshold=calibration.gate.threshold,
+        flagged=check.share,
+        false_alarms=float(np.mean(alarms)) if alarms else float("nan"),
+        copies_found=find_planted_copies(calibration.gate, images),
+        pairs=[(int(a), int(b)) for a, b in check.pairs()],
+    )

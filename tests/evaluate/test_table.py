@@ -1,0 +1,107 @@
+"""One row of figures: what it holds for good images, for bad ones, and for too few."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from medvar_engine.errors import MedvarError
+from medvar_engine.evaluate.table import BETTER, Figure, Reference, row
+
+
+def features(count: int, shift: float = 0.0, seed: int = 0) -> np.ndarray:
+    return (np.random.default_rng(seed).normal(size=(count, 8)) + shift).astype(np.float32)
+
+
+def groups(count: int) -> list[str]:
+    return [str(i) for i in range(count)]
+
+
+@pytest.fixture(scope="module")
+def reference() -> Reference:
+    return Reference.of(features(200, seed=1), features(60, seed=2))
+
+
+@pytest.fixture(scope="module")
+def good(reference: Reference) -> dict[str, Figure]:
+    return row(features(80, seed=3), groups(80), reference)
+
+
+def test_a_row_has_every_figure_as_json(good: dict[str, Figure]) -> None:
+    """A report that lacks a figure, or that JSON cannot hold, would be found out after hours of encoding."""
+    assert list(good) == list(BETTER)
+    again = json.loads(json.dumps({name: one.to_dict() for name, one in good.items()}, allow_nan=False))
+    assert again["frechet"]["value"] == good["frechet"].value
+    assert all(one.images == 80 and not one.missing for one in good.values())
+
+
+def test_an_interval_holds_its_figure(good: dict[str, Figure]) -> None:
+    """A distance outside of its own interval: nobody could tell which of the two to believe."""
+    held = 0
+    for one in good.values():
+        if one.value is not None and one.low is not None and one.high is not None:
+            assert one.low < one.value < one.high
+            held += 1
+    assert held >= 2  # Fréchet, KID
+
+
+def test_worse_images_get_worse_figures(good: dict[str, Figure], reference: Reference) -> None:
+    """A figure turned round would praise the worst model."""
+    bad = row(features(80, 2.0, seed=3), groups(80), reference)
+    for name, way in BETTER.items():
+        if way in ("lower", "higher"):
+            ours, theirs = good[name].value, bad[name].value
+            assert ours is not None
+            assert theirs is not None
+            assert (ours < theirs) == (way == "lower"), name
+
+
+def test_the_same_row_again(good: dict[str, Figure], reference: Reference) -> None:
+    """Two reports of the same images would differ."""
+    assert row(features(80, seed=3), groups(80), reference) == good
+
+
+def test_one_subset_of_everything_has_no_interval(reference: Reference) -> None:
+    """As many images as slices: KID would be shown as known exactly."""
+    kid = row(features(200, seed=3), groups(200), reference)["kid"]
+    assert kid.value is not None
+    assert kid.low is None
+    assert kid.high is None
+
+
+def test_three_images_of_a_label_have_reasons_not_figures(reference: Reference) -> None:
+    """A label of three images would get shares that mean nothing."""
+    few = row(features(3), groups(3), reference)
+    assert few["frechet"].value is not None
+    assert "more than 5" in few["precision"].missing
+    assert few["coverage"].value is None
+    one = row(features(1), groups(1), reference)
+    assert "at least 2" in one["frechet"].missing
+    assert "at least 2" in one["kid"].missing
+
+
+def test_features_that_are_not_finite_give_no_figure_at_all(reference: Reference) -> None:
+    """One NaN would pass for an image that lies nowhere, and change every share a little without a word."""
+    broken = features(80)
+    broken[3, 2] = np.nan
+    for one in row(broken, groups(80), reference).values():
+        assert one.value is None
+        assert "not finite" in one.missing
+
+
+def test_an_encoder_that_sees_nothing_is_told() -> None:
+    """A dead encoder would report copies, or that nothing is real."""
+    dead = Reference.of(np.full((60, 8), 1000.1, np.float32), np.full((30, 8), 1000.1, np.float32))
+    found = row(np.full((40, 8), 1000.1, np.float32), groups(40), dead)
+    assert found["frechet"].value == 0
+    assert found["kid"].value == 0
+    for name in ("precision", "recall", "density", "coverage", "authentic", "copying"):
+        assert "the same" in found[name].missing, name
+
+
+def test_groups_of_other_images_are_refused(reference: Reference) -> None:
+    """The figure would silently be that of the first few images."""
+    with pytest.raises(MedvarError, match="80 images and 3 groups"):
+        row(features(80), groups(3), reference)
