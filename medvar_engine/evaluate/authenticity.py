@@ -67,7 +67,7 @@ def _rank_score(drawn: npt.NDArray[np.float64], real: npt.NDArray[np.float64]) -
 
 
 def _cell(features: FloatArray, centres: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
-    found: npt.NDArray[np.int64] = distances(features, centres).argmin(axis=1)  # type: ignore[arg-type]
+    found: npt.NDArray[np.int64] = distances(features, centres).argmin(axis=1)
     return found
 
 

@@ -7,6 +7,7 @@ it is nearer to one of its members than that is to its own k-th neighbour.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -75,7 +76,7 @@ def radii(features: FloatArray, neighbours: int) -> Doubles:
     return found
 
 
-def distances(a: FloatArray, b: FloatArray) -> Doubles:
+def distances(a: npt.NDArray[np.floating[Any]], b: npt.NDArray[np.floating[Any]]) -> Doubles:
     """Squared Euclidean distances ``(N, M)``; exactly 0 where only rounding tells two rows apart."""
     x, y = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
     lengths = (x * x).sum(1)[:, None] + (y * y).sum(1)[None]

@@ -17,7 +17,7 @@ from medvar_engine.errors import MedvarError
 from medvar_engine.evaluate.diversity import pair_similarity
 from medvar_engine.evaluate.encoders import Encoder
 from medvar_engine.evaluate.features import cached_features
-from medvar_engine.evaluate.floors import floors
+from medvar_engine.evaluate.floors import CollapsedImages, floors
 from medvar_engine.evaluate.frechet import SampleSizeBias, sample_size_bias
 from medvar_engine.evaluate.image_source import Images, PreparedImages
 from medvar_engine.evaluate.membership import MembershipInference
@@ -128,7 +128,12 @@ def _by_encoder(
     people = [one.patient for one in held_out.rows]
     rows = {JUDGED: row(ours, own_groups, reference)}
     for name, images in floors(sides["held out"]).items():
-        rows[name] = row(features(name, images), people, reference)
+        repeated = isinstance(images, CollapsedImages)  # of which each is drawn by itself, for people tell nothing
+        rows[name] = row(
+            features(name, images),
+            [str(i % images.kept) for i in range(len(images))] if repeated else people,
+            reference,
+        )
     labels, _ = _labels(synthetic.conditions, training)
     by_label = {}
     for name, (mine, theirs) in labels.items():

@@ -29,7 +29,7 @@ class NoiseImages:
         images = self._source.batch(indices)
         noise = np.stack([np.random.default_rng((self._seed, int(i))).normal(size=images.shape[1:]) for i in indices])
         mean, spread = (f(images, axis=(1, 2), keepdims=True) for f in (np.mean, np.std))
-        return np.clip(mean + spread * noise, -1, 1).astype(np.float32)
+        return np.asarray(np.clip(mean + spread * noise, -1, 1), dtype=np.float32)
 
 
 class BlurredImages:
@@ -51,7 +51,7 @@ class CollapsedImages:
     """As many images as ``source`` has, but only a few different ones: a planted mode collapse."""
 
     def __init__(self, source: Images, kept: int = KEPT) -> None:
-        self._source, self._kept = source, min(kept, len(source))
+        self._source, self.kept = source, min(kept, len(source))
         self.digest = _name(source, f"collapsed {kept}")
 
     def __len__(self) -> int:
@@ -59,8 +59,8 @@ class CollapsedImages:
 
     def batch(self, indices: Indices) -> FloatArray:
         """See `Images`."""
-        spread = len(self._source) // self._kept
-        return self._source.batch([int(i) % self._kept * spread for i in indices])
+        spread = len(self._source) // self.kept
+        return self._source.batch([int(i) % self.kept * spread for i in indices])
 
 
 def floors(held_out: Images) -> dict[str, Images]:

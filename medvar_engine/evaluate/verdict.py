@@ -40,6 +40,9 @@ def _quality(one: ByEncoder) -> Sentence | None:
         return Sentence(f"{name} sees them worse than blurred slices", f"{told}.", True)
     if ratio > _NEAR:
         return Sentence(f"{name} tells them from real slices", f"{told}; blurred slices are farther.", True)
+    if ratio < 1:
+        why = "nearer to the training slices than new people are, as a model of few people is"
+        return Sentence(f"{name} sees them near the training slices", f"{told}: {why}.", False)
     return Sentence(f"{name} hardly tells them from slices of other people", f"{told}.", False)
 
 

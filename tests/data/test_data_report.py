@@ -21,10 +21,10 @@ from medvar_engine.data.facts import SliceFacts
 from medvar_engine.data.fingerprint import fingerprint
 from medvar_engine.data.report import write_report
 from medvar_engine.data.report.counts import alike_names
-from medvar_engine.page.elements import element, escape
 from medvar_engine.data.report.sample import spread
 from medvar_engine.data.shards import ShardWriter
 from medvar_engine.errors import MedvarError
+from medvar_engine.page.elements import element, escape
 
 SIZE = 32
 HOSTILE = "<script>alert(1)</script>\"'&--><!--\u202e\x1b"
