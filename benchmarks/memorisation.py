@@ -4,8 +4,8 @@
 
 SLICES is a folder that `medvar prepare` wrote, with people held out. Trains the SimCLR encoder (kept in FOLDER, like
 the features), sets the threshold by the held-out people, and plants copies of training slices. Prints seconds, false
-alarms of each held-out person with the threshold set without that person, and the share of copies found. To compare
-with, the same of the descriptor, which is not made for it. Of few people these are rough figures.
+alarms of each held-out person with the threshold set without that person, the share of copies found, and what asking
+costs. To compare with, the same of the descriptor, which is not made for it. Of few people these are rough figures.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from medvar_engine.evaluate.encoders import Encoder
 from medvar_engine.evaluate.image_source import PreparedImages
 from medvar_engine.evaluate.memorisation import calibrate, find_planted_copies
 from medvar_engine.evaluate.simclr_training import SimCLRTraining, trained_simclr
+
+ASKED = 50  # images whose check is timed
 
 
 def main() -> None:
@@ -52,6 +54,12 @@ def measure(encoder: Encoder, training: SliceDataset, held_out: SliceDataset, ca
     print("   ", ", ".join(f"{name} {share:.1%}" for name, share in shares.items()))
     found = find_planted_copies(calibration.gate, train)
     print("  copies found:", ", ".join(f"{kind} {share:.1%}" for kind, share in found.items()))
+    asked = test.batch(range(min(ASKED, len(test))))
+    start = time.perf_counter()
+    calibration.gate.check(asked)
+    seconds = (time.perf_counter() - start) / len(asked)
+    rows, features = calibration.gate.embeddings.shape
+    print(f"  {1000 * seconds:.0f} ms an image; the index is {rows * features * 2 / 2**20:.1f} MB")
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from time import perf_counter
@@ -12,11 +12,16 @@ from time import perf_counter
 from medvar_engine.arrays import FloatArray
 from medvar_engine.conditions import Condition
 from medvar_engine.errors import MedvarError
+from medvar_engine.evaluate.gate import Gate
+from medvar_engine.evaluate.index import gate_of, policy
+from medvar_engine.nearness import Memorised
 from medvar_engine.request import Request
 from medvar_engine.sampling import MAX_SEED, Sampling
 from medvar_engine.trace import Trace
+from medvar_engine.write.burn_in import marked
 from medvar_engine.write.dicom import Study
 from medvar_engine.write.formats import ENDINGS, files_of, write_picture
+from medvar_engine.write.marks import UNMARKED, Marks
 from medvar_engine.write.picture import Picture
 from napari_medvar.model import Model
 
@@ -25,12 +30,51 @@ _PATIENCE = 1.0  # seconds that they may take: Stop waits for a part of it
 
 
 @dataclass(frozen=True, slots=True)
+class Form:
+    """How pictures are written."""
+
+    format: str  # one of `write.formats`
+    memorised: Memorised | None = None  # what becomes of copies of training slices, see `policy`
+    marks: Marks = UNMARKED  # what is written into the pixels
+
+
+@dataclass(frozen=True, slots=True)
 class Written:
-    """One picture more is on disk."""
+    """One picture more is on disk, or withheld."""
 
     done: int
     total: int
-    path: Path
+    path: Path | None  # the last on disk
+    withheld: tuple[str, ...] = ()  # what is said of each that may be a copy of a training slice
+
+    def __str__(self) -> str:
+        """For the user."""
+        last = f", the last: {self.path}" if self.path else ""
+        copies = f"; {len(self.withheld)} withheld, {self.withheld[-1]}" if self.withheld else ""
+        return f"{self.done} of {self.total} written{last}{copies}"
+
+
+class _Writer:
+    """Writes pictures into one study, and counts."""
+
+    def __init__(self, model: Model, form: Form, study: Study, total: int) -> None:
+        self._bundle, self._form, self._study = model.bundle, form, study
+        self._withholds = policy(model.bundle, form.memorised) == "withhold"
+        self._gate: Gate | None = gate_of(model.bundle, form.memorised)
+        self._written = Written(0, total, None)
+
+    def write(self, path: Path, trace: Trace, pixels: FloatArray) -> Written:
+        """Write one picture, unless it is withheld."""
+        nearness = self._gate.nearness(pixels) if self._gate else None
+        before = self._written
+        if nearness is not None and nearness.flagged and self._withholds:
+            self._written = replace(before, withheld=(*before.withheld, f"{path.name} {nearness}"))
+            return self._written
+        picture = replace(Picture.of(self._bundle, trace, pixels), nearness=nearness)
+        number = before.done + len(before.withheld) + 1
+        write_picture(path, self._form.format, marked(picture, self._form.marks), self._study, number)
+        self._written = replace(before, done=before.done + 1, path=path)
+        return self._written
 
 
 def file_name(trace: Trace, name: str = "") -> str:
@@ -40,18 +84,17 @@ def file_name(trace: Trace, name: str = "") -> str:
 
 
 def write_pictures(
-    model: Model, pictures: Sequence[tuple[Trace, str]], pixels: Iterable[FloatArray], folder: Path, form: str
+    model: Model, pictures: Sequence[tuple[Trace, str]], pixels: Iterable[FloatArray], folder: Path, form: Form
 ) -> Iterator[Written]:
     """Write finished pictures, each with its given name; ``pixels`` are theirs, ``(H, W)`` in [-1, 1].
 
     A number tells pictures of the same name apart. Raises `MedvarError` rather than overwrite a file.
     """
     names = _distinct([file_name(trace, name) for trace, name in pictures])
-    paths = _free_paths(folder, names, form)
-    study = Study(folder.name or "medvar")
-    for i, ((trace, _), image, path) in enumerate(zip(pictures, pixels, paths, strict=True), start=1):
-        write_picture(path, form, Picture.of(model.bundle, trace, image), study, i)
-        yield Written(i, len(paths), path)
+    paths = _free_paths(folder, names, form.format)
+    writer = _Writer(model, form, Study(folder.name or "medvar"), len(paths))
+    for (trace, _), image, path in zip(pictures, pixels, paths, strict=True):
+        yield writer.write(path, trace, image)
 
 
 def write_set(
@@ -60,7 +103,7 @@ def write_set(
     sampling: Sampling,
     seed: int,
     folder: Path,
-    form: str,
+    form: Form,
     should_stop: Callable[[], bool],
 ) -> Iterator[Written]:
     """Generate so many pictures of each condition, seeds counting up from ``seed``, and write each at once.
@@ -73,7 +116,8 @@ def write_set(
         raise MedvarError(f"Seeds would count up beyond {MAX_SEED}: begin with a smaller one.")
     requests = [Request(condition, seed + i, sampling) for i, condition in enumerate(asked)]
     _make_folder(folder)
-    waiting, done, together, study = iter(requests), 0, 1, Study(folder.name or "medvar")
+    waiting, together = iter(requests), 1
+    writer = _Writer(model, form, Study(folder.name or "medvar"), len(requests))
     while batch := list(islice(waiting, together)):
         began = perf_counter()
         start = model.generator.start(batch)
@@ -82,11 +126,9 @@ def write_set(
             return
         images = model.generator.image(generation)
         together = max(1, min(_MOST, 2 * together, int(len(batch) * _PATIENCE / (perf_counter() - began))))
-        paths = _free_paths(folder, [file_name(trace) for trace in generation.traces], form)
+        paths = _free_paths(folder, [file_name(trace) for trace in generation.traces], form.format)
         for trace, image, path in zip(generation.traces, images, paths, strict=True):
-            done += 1
-            write_picture(path, form, Picture.of(model.bundle, trace, image), study, done)
-            yield Written(done, len(requests), path)
+            yield writer.write(path, trace, image)
 
 
 def _free_paths(folder: Path, names: Sequence[str], form: str) -> list[Path]:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import hypothesis
 import numpy as np
@@ -99,6 +102,38 @@ def tiny_bundle(tiny_weights: Weights, tmp_path_factory: pytest.TempPathFactory)
     brain = Cell(Condition("MR", "brain", "axial"), 90, 2, None, 0, 1, "arbitrary")
     about = Description("tiny", "MIT", ("nobody",), "Random weights: nobody.", "# tiny\n", (chest, brain))
     return export_bundle(*tiny_weights, tmp_path_factory.mktemp("bundles") / "tiny", about, tell=lambda _: None)
+
+
+@pytest.fixture(scope="session")
+def gated(tiny_bundle: Path) -> Callable[[Path, FloatArray], Path]:
+    """`gated(folder, images)`: the tiny bundle with a gate that takes images ``(N, 16, 16)`` for training slices.
+
+    Its embedding is the pixels, so that only what is hardly changed is flagged.
+    """
+    from onnx import TensorProto, helper
+
+    from medvar_engine.evaluate.centring import centred
+    from medvar_engine.evaluate.gate import Gate
+    from medvar_engine.evaluate.index import pack_index
+    from medvar_engine.evaluate.onnx_encoder import OnnxEncoder
+    from medvar_engine.evaluate.preprocessing import Preprocessing
+    from medvar_engine.write.into_bundle import add_to_bundle
+
+    image = helper.make_tensor_value_info("image", TensorProto.FLOAT, ["batch", 1, 16, 16])
+    features = helper.make_tensor_value_info("features", TensorProto.FLOAT, ["batch", 256])
+    flatten = helper.make_node("Flatten", ["image"], ["features"])
+    opset = [helper.make_opsetid("", 20)]
+    model = helper.make_model(helper.make_graph([flatten], "pixels", [image], [features]), opset_imports=opset)
+    content = model.SerializeToString()
+
+    def make(folder: Path, images: FloatArray) -> Path:
+        preprocessing = Preprocessing(16, "area", -1.0, 1.0, mean=(0.0,), std=(1.0,))
+        encoder = OnnxEncoder(content, preprocessing, name="pixels", threads=1)
+        gate = Gate(encoder, encoder.encode(centred(images)), ["ann"] * len(images), 0.01)
+        shutil.copytree(tiny_bundle, folder)
+        return add_to_bundle(folder, pack_index(gate, content, key=b"key")).path
+
+    return make
 
 
 @pytest.fixture(scope="session")
@@ -216,3 +251,35 @@ def prepared() -> Callable[..., Path]:
         return folder
 
     return write
+
+
+@pytest.fixture
+def served(request: pytest.FixtureRequest) -> Iterator[Callable[..., str]]:
+    """Servers on this computer: `served(limits, token=…)` starts one of the tiny bundle, or another one, and gives
+    its address.
+    """
+    pytest.importorskip("uvicorn")
+    from medvar_engine.backends.onnx import OnnxBackend
+    from medvar_engine.serve.limits import Limits
+    from medvar_engine.serve.run import make_server
+
+    running = []
+
+    def start(limits: Limits | None = None, *, bundle: Path | None = None, **more: Any) -> str:
+        model = read_bundle(bundle or request.getfixturevalue("tiny_bundle"))
+        backend = OnnxBackend(model, device="cpu") if bundle else request.getfixturevalue("tiny_onnx")
+        server = make_server(model, backend, limits or Limits(), port=0, **more)
+        thread = threading.Thread(target=server.run, daemon=True)
+        thread.start()
+        running.append((server, thread))
+        while not server.started:
+            assert thread.is_alive()
+            time.sleep(0.005)
+        port = server.servers[0].sockets[0].getsockname()[1]
+        return f"{'https' if 'certificate' in more else 'http'}://127.0.0.1:{port}"
+
+    yield start
+    for server, _ in running:
+        server.should_exit = server.force_exit = True
+    for _, thread in running:
+        thread.join(10)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -13,10 +14,13 @@ from medvar_engine.cli.console import progress, tell
 
 if TYPE_CHECKING:
     from medvar_engine.arrays import FloatArray
+    from medvar_engine.backends.remote import RemoteBackend
     from medvar_engine.bundle import Bundle
     from medvar_engine.generation import Generation
     from medvar_engine.generator import Generator
+    from medvar_engine.nearness import Memorised
     from medvar_engine.request import Request
+    from medvar_engine.write.marks import Marks
 
 
 def generate(
@@ -53,8 +57,25 @@ def generate(
     top_p: Annotated[float | None, typer.Option(help="Draw from the likeliest tokens of this probability.")] = None,
     batch: Annotated[int, typer.Option(help="Images made at once; the result does not depend on it.", min=1)] = 16,
     device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where to run.")] = "auto",
+    server: Annotated[
+        str | None, typer.Option(help="Address of a `medvar serve` that runs its bundle, https://host:8765.")
+    ] = None,
+    token_file: Annotated[Path | None, typer.Option(help="File whose first line is the server's token.")] = None,
     workers: Annotated[int, typer.Option(help="Processes that make a set at the same time.", min=1)] = 1,
     cluster: Annotated[str | None, typer.Option(help="Address of a dask scheduler, tcp://host:8786.")] = None,
+    memorised: Annotated[
+        Literal["withhold", "mark", "allow"] | None,
+        typer.Option(
+            help="What becomes of images that may be copies of training slices: withhold, where the bundle knows them."
+        ),
+    ] = None,
+    burn_in: Annotated[
+        bool, typer.Option("--burn-in", help="Write SYNTHETIC into the pixels, where the image is emptiest.")
+    ] = False,
+    invisible_mark: Annotated[
+        bool,
+        typer.Option("--invisible-mark", help="Add a pattern of half a gray level; `medvar info --mark` looks for it."),
+    ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files of the same name.")] = False,
 ) -> None:
     """Make synthetic images, each written with all it takes to make it again.
@@ -69,8 +90,10 @@ def generate(
     from medvar_engine.sampling import Sampling
     from medvar_engine.sets.mix import Mix
     from medvar_engine.sets.mix_file import read_mix
+    from medvar_engine.write.marks import Marks
 
-    model = read_bundle(find_bundle(bundle))
+    remote = _connected(server, token_file, bundle) if server else None
+    model = remote.bundle if remote else read_bundle(find_bundle(bundle))
     default = model.sampling
     sampling = Sampling(
         default.guidance if guidance is None else guidance,
@@ -78,21 +101,25 @@ def generate(
         default.top_k if top_k is None else top_k,
         default.top_p if top_p is None else top_p,
     )
+    marks = Marks(burn_in, invisible_mark)
     condition = Condition(modality, region, plane, dataset)
     model.labels.encode(condition)
     if mix or layout or file_format == "shards" or workers > 1 or cluster:
         from medvar_engine.cli.generate_set import generate_set
 
+        if remote:
+            raise MedvarError("A set is made where its bundle is: run this on the server's computer, without --server.")
         own = {"seed": bool(seed), "a condition": bool(condition.to_dict()), "sampling": sampling != default}
         if mix and (said := [name for name, given in own.items() if given]):
             raise MedvarError(f"With --mix, {' and '.join(said)} are given in {mix}; leave them out here.")
         if show_scales or overwrite:
             raise MedvarError("A set takes neither --show-scales nor --overwrite; choose a new folder for another set.")
         made_of = read_mix(mix, model) if mix else Mix.of(condition, sampling, seed)
-        generate_set(out, model, made_of, count, file_format, layout, device, batch, workers, cluster)
+        generate_set(out, model, made_of, count, file_format, layout, device, batch, workers, cluster, memorised, marks)
     else:
         requests = [Request(condition, seed + i, sampling) for i in range(count or 1)]
-        _generate_files(out, model, requests, file_format or "png", show_scales, batch, device, overwrite)
+        form = file_format or "png"
+        _generate_files(out, model, requests, form, show_scales, batch, device, memorised, marks, overwrite, remote)
 
 
 def _generate_files(
@@ -103,11 +130,16 @@ def _generate_files(
     show_scales: bool,
     batch: int,
     device: str,
+    memorised: Memorised | None,
+    marks: Marks,
     overwrite: bool,
+    remote: RemoteBackend | None,
 ) -> None:
     from medvar_engine.backends.onnx import OnnxBackend
     from medvar_engine.errors import MedvarError
+    from medvar_engine.evaluate.index import gate_of
     from medvar_engine.generator import Generator
+    from medvar_engine.write.burn_in import marked
     from medvar_engine.write.dicom import Study
     from medvar_engine.write.formats import write_picture
     from medvar_engine.write.picture import Picture
@@ -119,9 +151,10 @@ def _generate_files(
         raise MedvarError(
             f"Only gray images can be written yet, but {model.name} makes {model.image_channels} channels."
         )
-    for name in model.sha256:  # damage shows before anything is made: a backend loads some graphs late
+    for name in () if remote else model.sha256:  # damage shows before anything is made: some graphs are loaded late
         model.read(name)
-    generator = Generator(OnnxBackend(model, device=device))
+    gate, withheld = gate_of(model, memorised), 0
+    generator = Generator(remote or OnnxBackend(model, device=device))
     _make_folder(out)
     tell(f"{model.name} on {generator.backend.info.provider}")
     study = Study(f"{model.digest} {first.condition} {first.seed} {count}")
@@ -133,24 +166,47 @@ def _generate_files(
                 generation = longer
                 bar.update(task, advance=len(generation.requests))
             images = generator.image(generation)
+            kept: dict[int, Path] = {}
             for i, path in enumerate(paths[start : start + batch]):
-                picture = Picture.of(model, generation.trace(i), images[i])
-                for written in write_picture(path, file_format, picture, study, start + i + 1):
+                nearness = gate.nearness(images[i]) if gate else None
+                if nearness and nearness.flagged:
+                    tell(f"{'marked' if memorised == 'mark' else 'withheld'}: {path.name} lies {nearness}")
+                    if memorised != "mark":
+                        withheld += 1
+                        continue
+                kept[i] = path
+                picture = replace(Picture.of(model, generation.trace(i), images[i]), nearness=nearness)
+                for written in write_picture(path, file_format, marked(picture, marks), study, start + i + 1):
                     typer.echo(written)
             if show_scales:
-                for written in _write_sheets(generator, generation, images, paths[start : start + batch]):
+                for written in _write_sheets(generator, generation, images, kept):
                     typer.echo(written)
+    if withheld == count:
+        raise MedvarError(
+            "Nothing was written, for every image may be a copy of a training slice. Try other seeds or a higher "
+            "--temperature; --memorised mark writes them all the same, marked."
+        )
+
+
+def _connected(server: str, token_file: Path | None, bundle: str | None) -> RemoteBackend:
+    from medvar_engine.backends.remote import RemoteBackend
+    from medvar_engine.backends.server import Server, read_token
+    from medvar_engine.errors import MedvarError
+
+    if bundle:
+        raise MedvarError(f"The bundle is the one that {server} serves: leave out --bundle or --server.")
+    return RemoteBackend(Server(server, read_token(token_file) if token_file else None))
 
 
 def _write_sheets(
-    generator: Generator, generation: Generation, images: FloatArray, paths: list[Path]
+    generator: Generator, generation: Generation, images: FloatArray, paths: Mapping[int, Path]
 ) -> Iterator[Path]:
     from medvar_engine.write.contact_sheet import scale_labels, write_contact_sheet
 
     # The preview of the finest scale is the image itself.
     previews = [*(generator.preview(generation, k) for k in range(generation.depth - 1)), images]
     labels = scale_labels(generator.backend.info.schedule)
-    for i, path in enumerate(paths):
+    for i, path in paths.items():
         yield write_contact_sheet(_sheet(path), [preview[i] for preview in previews], labels, generation.trace(i))
 
 

@@ -13,7 +13,9 @@ from medvar_engine.cli.console import needs, progress, tell
 
 if TYPE_CHECKING:
     from medvar_engine.bundle import Bundle
+    from medvar_engine.nearness import Memorised
     from medvar_engine.sets.mix import Mix
+    from medvar_engine.write.marks import Marks
 
 
 def generate_set(
@@ -27,6 +29,8 @@ def generate_set(
     batch: int,
     workers: int,
     cluster: str | None,
+    memorised: Memorised | None,
+    marks: Marks,
 ) -> None:
     """Make a set, or go on with it, and say how far it is."""
     from medvar_engine.sets.layouts import kind_of
@@ -59,6 +63,8 @@ def generate_set(
                 batch=batch,
                 workers=workers,
                 cluster=cluster,
+                memorised=memorised,
+                marks=marks,
                 progress=advance,
             )
         except ImportError as error:
@@ -66,6 +72,9 @@ def generate_set(
         except KeyboardInterrupt:
             tell(f"{out} is not complete. Run the same command again to go on from here.")
             raise
-    for condition, images in manifest.plan.counts().items():
+    for condition, images in manifest.plan.counts(manifest.withheld).items():
         tell(f"{images:>8}  {condition}")
+    if manifest.too_near:
+        what = "withheld" if manifest.withheld else "marked"
+        tell(f"{len(manifest.too_near):>8}  {what}: nearer to a training slice than new people are; see set.json")
     typer.echo(out)

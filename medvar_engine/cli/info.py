@@ -13,11 +13,18 @@ def info(
         str | None, typer.Argument(help="A bundle, or a file that medvar wrote; the shipped bundle by default.")
     ] = None,
     card: Annotated[bool, typer.Option("--card", help="Print the whole model card.")] = False,
+    mark: Annotated[
+        bool, typer.Option("--mark", help="Look for the invisible mark in an image, whoever wrote the file.")
+    ] = False,
 ) -> None:
     """Say what a bundle knows and was trained on, or how an image was made."""
-    from medvar_engine.bundle import find_bundle, read_bundle
+    from medvar_engine.bundle import PREVIEW, find_bundle, read_bundle
     from medvar_engine.conditions import listed
+    from medvar_engine.evaluate.index import gate_of
 
+    if mark:
+        _look_for_mark(target)
+        return
     if target and Path(target).is_file() and Path(target).name != "bundle.json":
         _image(Path(target))
         return
@@ -33,6 +40,10 @@ def info(
     for factor, names in bundle.labels.to_dict().items():
         typer.echo(f"  {factor:<11} {listed(names)}")
     typer.echo(f"  precision   {bundle.precision}")
+    typer.echo(f"  previews    by {'a light' if PREVIEW in bundle.sha256 else 'the full'} decoder")
+    gate = gate_of(bundle)
+    copies = f"of {len(gate.patients)} training slices are known" if gate else "are not known: no training index"
+    typer.echo(f"  copies      {copies}")
     typer.echo(f"  licence     {bundle.licence}")
     typer.echo(f"  trained on  {bundle.training_data}")
     typer.echo("  parity      " + ", ".join(f"{name} {value:.2g}" for name, value in bundle.parity.items()))
@@ -40,9 +51,9 @@ def info(
 
 
 def _image(path: Path) -> None:
-    from medvar_engine.write.provenance import read_trace
+    from medvar_engine.write.provenance import read_about_pixels, read_trace
 
-    trace = read_trace(path)
+    trace, pixels = read_trace(path), read_about_pixels(path)
     request = trace.request
     typer.echo(f"{path}: synthetic, made by medvar {trace.version}")
     typer.echo(f"  condition   {request.condition}")
@@ -55,3 +66,21 @@ def _image(path: Path) -> None:
         steps, parent = steps + 1, parent.parent
     if steps:
         typer.echo(f"  edits       {steps}")
+    marks = {"burned_in": "SYNTHETIC is burned in", "invisible_mark": "they bear the invisible mark"}
+    if said := [text for name, text in marks.items() if pixels.get(name)]:
+        typer.echo(f"  pixels      {', '.join(said)}")
+    if isinstance(near := pixels.get("nearness"), dict):
+        verdict = "MAY BE A COPY of a training slice" if near.get("flagged") else "not taken for a copy"
+        typer.echo(f"  copies      {verdict}: distance {near.get('distance')}, threshold {near.get('threshold')}")
+
+
+def _look_for_mark(target: str | None) -> None:
+    from medvar_engine.errors import MedvarError
+    from medvar_engine.write.compare import gray_pixels
+    from medvar_engine.write.invisible import FOUND, mark_score
+
+    if not target or not Path(target).is_file():
+        raise MedvarError("--mark looks for the invisible mark in an image: give a PNG, NIfTI or DICOM file.")
+    score = mark_score(gray_pixels(Path(target)))
+    found = "bears the invisible mark" if score > FOUND else "shows no invisible mark, which says little"
+    typer.echo(f"{target}: {found} (score {score:.1f}, threshold {FOUND:g})")

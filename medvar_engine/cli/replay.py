@@ -21,9 +21,11 @@ def replay(
     from medvar_engine.errors import MedvarError
     from medvar_engine.generator import Generator
     from medvar_engine.replay import replay as again
+    from medvar_engine.write.burn_in import marked
     from medvar_engine.write.compare import differing_pixels
+    from medvar_engine.write.marks import Marks
     from medvar_engine.write.picture import Picture
-    from medvar_engine.write.provenance import read_trace
+    from medvar_engine.write.provenance import read_about_pixels, read_trace
 
     trace = read_trace(file)
     model = read_bundle(find_bundle(bundle))
@@ -33,6 +35,7 @@ def replay(
         raise MedvarError(f"{file} tells of an unfinished image: its tokens are as they were, but there is no picture.")
     tell(f"every token is as it was, on {generator.backend.info.provider}")
     picture = Picture.of(model, generation.trace(0), generator.image(generation)[0])
+    picture = marked(picture, Marks.from_dict(read_about_pixels(file)))
     if different := differing_pixels(file, picture):
         raise MedvarError(
             f"{different} pixels of {file} are not those of the image made again: the file was changed, is a contact "

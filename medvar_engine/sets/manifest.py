@@ -26,11 +26,17 @@ class SetManifest:
     plan: Plan
     model: dict[str, Any]
     units: tuple[str, ...] = ()
+    too_near: frozenset[int] = frozenset()  # numbers of images that may be copies of training slices
 
     @property
     def complete(self) -> bool:
         """Whether every unit is there."""
         return len(self.units) == self.plan.units
+
+    @property
+    def withheld(self) -> frozenset[int]:
+        """Numbers of images that are not there, for they may be copies of training slices."""
+        return self.too_near if self.plan.memorised == "withhold" else frozenset()
 
     def write(self, folder: Path) -> None:
         """Replace the manifest of a folder in one step."""
@@ -46,7 +52,12 @@ class SetManifest:
                 raise MedvarError(
                     f"{path} has format {values['medvar_set']}; this version reads {SCHEMA_VERSION}. Update medvar."
                 )
-            return cls(Plan.from_dict(values["plan"]), dict(values["model"]), tuple(map(str, values["units"])))
+            return cls(
+                Plan.from_dict(values["plan"]),
+                dict(values["model"]),
+                tuple(map(str, values["units"])),
+                frozenset(map(int, values.get("too_near", ()))),
+            )
         except FileNotFoundError as error:
             raise MedvarError(f"{folder} holds no {SET}, so no set. `medvar generate --mix` makes one.") from error
         except OSError as error:
@@ -61,12 +72,13 @@ class SetManifest:
             "synthetic": True,
             "statement": f"SYNTHETIC. {STATEMENT}",
             "complete": self.complete,
-            "images": plan.count,
-            "counts": {str(condition): count for condition, count in plan.counts().items()},
+            "images": plan.count - len(self.withheld),
+            "counts": {str(condition): count for condition, count in plan.counts(self.withheld).items()},
             "model": self.model,
             "software": {"napari-medvar": medvar_engine.__version__},
             "plan": plan.to_dict(),
             "units": list(self.units),
+            **({"too_near": sorted(self.too_near)} if plan.gate else {}),
         }
 
 

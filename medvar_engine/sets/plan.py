@@ -5,14 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, cast
 
 from medvar_engine.conditions import Condition
 from medvar_engine.errors import MedvarError
+from medvar_engine.nearness import Memorised
 from medvar_engine.sets.mix import Mix
+from medvar_engine.write.marks import UNMARKED, Marks
 
 UNIT_IMAGES = 64
 MOST_IMAGES = 10_000_000
@@ -45,6 +47,9 @@ class Plan:
         ""  # when the set was begun, ISO 8601; it is in files that hold a time, so that they come out the same
     )
     unit_images: int = UNIT_IMAGES
+    memorised: Memorised = "allow"  # what becomes of images that are too near to training slices
+    gate: str = ""  # sha256 of the gate that says which these are; empty when nobody asks it
+    marks: Marks = UNMARKED  # what is written into the pixels
 
     def __post_init__(self) -> None:
         if not 0 < self.count <= MOST_IMAGES:
@@ -74,21 +79,26 @@ class Plan:
         first = unit * self.unit_images
         return range(first, min(first + self.unit_images, self.count))
 
-    def conditions(self) -> Iterator[tuple[int, Condition, int]]:
-        """Number, condition and seed of every image."""
+    def conditions(self, withheld: Collection[int] = ()) -> Iterator[tuple[int, Condition, int]]:
+        """Number, condition and seed of every image but those ``withheld``."""
         for first in range(0, self.count, _AT_ONCE):
             numbers = range(first, min(first + _AT_ONCE, self.count))
             for number, request in zip(numbers, self.mix.requests(numbers), strict=True):
-                yield number, request.condition, request.seed
+                if number not in withheld:
+                    yield number, request.condition, request.seed
 
-    def counts(self) -> dict[Condition, int]:
-        """How many images there are of each condition, in the order of the mix."""
-        found = Counter(condition for _, condition, _ in self.conditions())
+    def counts(self, withheld: Collection[int] = ()) -> dict[Condition, int]:
+        """How many images there are of each condition but those ``withheld``, in the order of the mix."""
+        found = Counter(condition for _, condition, _ in self.conditions(withheld))
         return {condition: found[condition] for condition in self.mix.folders()}
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
+        # Left out where they say nothing, so that a set of an older version has the identity that it had.
+        checked = {"memorised": self.memorised, "gate": self.gate} if self.gate else {}
         return {
+            **checked,
+            **(self.marks.to_dict() if self.marks else {}),
             "model": self.model,
             "count": self.count,
             "layout": self.kind.layout,
@@ -109,4 +119,7 @@ class Plan:
             Kind(str(values["layout"]), str(values["format"])),
             str(values["created"]),
             int(values["unit_images"]),
+            cast(Memorised, str(values.get("memorised", "allow"))),
+            str(values.get("gate", "")),
+            Marks.from_dict(values),
         )

@@ -54,20 +54,31 @@ class ImageSet:
         return cls(path, manifest)
 
     def __len__(self) -> int:
+        """How many numbers there are, with those withheld."""
         return self.manifest.plan.count
 
     def __getitem__(self, number: int) -> Made:
-        """Image ``number``. Raises `IndexError` beyond the last one, and `MedvarError` when its shard is damaged."""
+        """Image ``number``.
+
+        Raises `IndexError` beyond the last one, and `MedvarError` when it is withheld, or its shard is damaged.
+        """
         number = range(len(self))[number]
-        unit, row = divmod(number, self.manifest.plan.unit_images)
+        if number in self.manifest.withheld:
+            raise MedvarError(f"Image {number} of {self.path} is withheld: it may be a copy of a training slice.")
+        unit = number // self.manifest.plan.unit_images
+        row = self.numbers(unit).index(number)
         codes, table = self._shard(unit)
         return Made(decode(codes[row]), Trace.from_json(table["trace"][row].as_py()))
 
     def __iter__(self) -> Iterator[Made]:
-        return (self[number] for number in range(len(self)))
+        return (self[number] for number in range(len(self)) if number not in self.manifest.withheld)
+
+    def numbers(self, unit: int) -> list[int]:
+        """The image numbers of a unit, without those withheld."""
+        return [number for number in self.manifest.plan.numbers(unit) if number not in self.manifest.withheld]
 
     def codes(self, unit: int) -> CodeArray:
-        """The pixels of a unit as they are on the disk: uint16 ``(N, H, W)``, a read-only memory map."""
+        """The pixels of `numbers` as they are on the disk: uint16 ``(N, H, W)``, a read-only memory map."""
         return self._shard(unit)[0]
 
     def table(self) -> pa.Table:
@@ -84,7 +95,7 @@ class ImageSet:
 
     def _shard(self, unit: int) -> tuple[CodeArray, pa.Table]:
         codes, table = _opened(self.path, unit, self.manifest.units[unit])
-        images = len(self.manifest.plan.numbers(unit))
+        images = len(self.numbers(unit))
         if codes.dtype != np.uint16 or codes.ndim != 3 or not len(codes) == len(table) == images:
             raise MedvarError(f"{note_path(self.path, unit)}: unit {unit} holds other than {images} images. {_AGAIN}")
         return codes, table

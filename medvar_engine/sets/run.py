@@ -13,12 +13,15 @@ from pathlib import Path
 from medvar_engine import jobs
 from medvar_engine.bundle import Bundle
 from medvar_engine.errors import MedvarError
+from medvar_engine.evaluate.index import GATE, policy
+from medvar_engine.nearness import Memorised
 from medvar_engine.sets.layouts import describe
 from medvar_engine.sets.manifest import SET, UNITS, SetManifest, about_model
 from medvar_engine.sets.mix import Mix
 from medvar_engine.sets.plan import SHARDS, UNIT_IMAGES, Kind, Plan
-from medvar_engine.sets.unit import Work, make_unit
+from medvar_engine.sets.unit import Work, make_unit, too_near
 from medvar_engine.write.files import write_files
+from medvar_engine.write.marks import UNMARKED, Marks
 
 Progress = Callable[[int, int], None]
 """Called with the images that are there, and how many of them were made by this call."""
@@ -40,11 +43,15 @@ def make_set(
     workers: int = 1,
     cluster: str | None = None,
     unit_images: int = UNIT_IMAGES,
+    memorised: Memorised | None = None,
+    marks: Marks = UNMARKED,
     progress: Progress | None = None,
 ) -> SetManifest:
     """Make a set of ``count`` images in ``folder``, or go on with the one that is there, which may become larger.
 
-    ``unit_images`` is how many images a new set's unit has: so much is lost at most when a worker ends.
+    ``unit_images`` is how many images a new set's unit has: so much is lost at most when a worker ends. ``memorised``
+    says what becomes of images that are too near to training slices, by default as `policy` has it: one that is
+    withheld leaves its number free. ``marks`` are written into the pixels of a set of files.
     Device, batch, workers and cluster change nothing in the result, but that another kind of device may round
     otherwise. Of several GPUs each worker takes its own. Raises `MedvarError` when ``folder`` holds something else,
     when the disk is full, or when a unit cannot be made; what is finished then stays, and the same call goes on.
@@ -55,8 +62,14 @@ def make_set(
         )
     for name in bundle.sha256:  # found out now, not by a worker
         bundle.read(name)
+    if marks and kind.layout == "shards":
+        raise MedvarError("Shards are to train on, and would teach the mark; mark a set of files (--layout).")
+    memorised = policy(bundle, memorised)
+    gate = "" if memorised == "allow" else bundle.sha256[GATE]
+    begun = datetime.now().astimezone().isoformat(timespec="seconds")
+    asked = Plan(mix, count, bundle.digest, kind, begun, unit_images, memorised, gate, marks)
     folder = folder.absolute()
-    manifest = _planned(folder, mix, count, bundle, kind, unit_images)
+    manifest = _planned(folder, asked, bundle)
     plan = manifest.plan
     described = describe(plan, bundle)
     try:
@@ -69,7 +82,11 @@ def make_set(
         # Workers share the cores, and a cluster's worker has one thread by custom.
         threads = 1 if cluster else max(1, _cores() // workers) if workers > 1 else None
         works = [Work(plan, unit, folder, bundle.path.absolute(), device, batch, threads) for unit in range(plan.units)]
-        manifest = replace(manifest, units=tuple(_make(works, workers, cluster, progress)))
+        units = tuple(_make(works, workers, cluster, progress))
+        manifest = replace(manifest, units=units, too_near=too_near(plan, folder))
+        if manifest.withheld:
+            about = describe(plan, bundle, manifest.withheld)
+            write_files({folder / name: text.encode() for name, text in about.items()})
         manifest.write(folder)
     return manifest
 
@@ -102,10 +119,8 @@ def _make(works: list[Work], workers: int, cluster: str | None, progress: Progre
     return notes
 
 
-def _planned(folder: Path, mix: Mix, count: int, bundle: Bundle, kind: Kind, unit_images: int) -> SetManifest:
+def _planned(folder: Path, asked: Plan, bundle: Bundle) -> SetManifest:
     """The manifest of a new set, or that of the one in ``folder``, as large as is asked for now."""
-    begun = datetime.now().astimezone().isoformat(timespec="seconds")
-    asked = Plan(mix, count, bundle.digest, kind, begun, unit_images)
     try:
         there = folder.exists()
         foreign = there and (not folder.is_dir() or (any(folder.iterdir()) and not (folder / SET).is_file()))
@@ -120,15 +135,18 @@ def _planned(folder: Path, mix: Mix, count: int, bundle: Bundle, kind: Kind, uni
     asked = replace(asked, created=found.created, unit_images=found.unit_images)
     if asked.identity != found.identity:
         old, new = found.to_dict(), asked.to_dict()
-        differing = ", ".join(name for name in old if name != "count" and old[name] != new[name])
+        names = [*old, *(name for name in new if name not in old)]
+        differing = ", ".join(name for name in names if name != "count" and old.get(name) != new.get(name))
         raise MedvarError(
             f"{folder} holds a set that was made otherwise ({differing} differ). Choose another folder, or ask for "
             "what its set.json says."
         )
-    if count < found.count:
-        raise MedvarError(f"{folder} is a set of {found.count} images; it can be made larger, not smaller ({count}).")
+    if asked.count < found.count:
+        raise MedvarError(
+            f"{folder} is a set of {found.count} images; it can be made larger, not smaller ({asked.count})."
+        )
     # A complete set stays so while it is only looked through.
-    return SetManifest(asked, about_model(bundle), manifest.units if count == found.count else ())
+    return replace(manifest, plan=asked, units=manifest.units if asked.count == found.count else ())
 
 
 @contextlib.contextmanager

@@ -36,7 +36,9 @@ def to_slices(path: Path, out: Path, bundle: Bundle) -> Manifest:
     split: dict[str, str] = {}
     with ShardWriter(out, bundle.image_size) as writer:
         for unit in range(plan.units):
-            codes, numbers = images.codes(unit), plan.numbers(unit)
+            codes, numbers = images.codes(unit), images.numbers(unit)
+            if not numbers:
+                continue
             patients = [f"synthetic-{number:08d}" for number in numbers]
             conditions = [request.condition for request in plan.mix.requests(numbers)]
             prints = [fingerprint(decode(code)) for code in codes]

@@ -11,15 +11,16 @@ import threading
 from dataclasses import dataclass
 from pathlib import Path
 
-from medvar_engine.arrays import FloatArray
 from medvar_engine.bundle import Bundle, read_bundle
 from medvar_engine.errors import MedvarError
+from medvar_engine.evaluate.gate import Gate
+from medvar_engine.evaluate.index import GATE, gate_of
 from medvar_engine.generator import Generator
 from medvar_engine.sets.devices import take_gpu
 from medvar_engine.sets.layouts import write_images
 from medvar_engine.sets.manifest import UNITS
 from medvar_engine.sets.plan import Plan
-from medvar_engine.trace import Trace
+from medvar_engine.sets.set_image import SetImage
 from medvar_engine.write.files import write_files
 
 
@@ -55,26 +56,40 @@ def make_unit(work: Work) -> Done:
     numbers = work.plan.numbers(work.unit)
     if (there := finished(work.plan, work.unit, work.folder)) is not None:
         return Done(there, len(numbers), False)
-    bundle, generator = _engine(work)
-    traces: list[Trace] = []
-    images: list[FloatArray] = []
+    bundle, generator, gate = _engine(work)
+    images: list[SetImage] = []
     for first in range(0, len(numbers), work.batch):
-        generation = generator.finish(generator.start(work.plan.mix.requests(numbers[first : first + work.batch])))
-        images.extend(generator.image(generation))
-        traces.extend(generation.traces)
+        some = numbers[first : first + work.batch]
+        generation = generator.finish(generator.start(work.plan.mix.requests(some)))
+        for number, image, trace in zip(some, generator.image(generation), generation.traces, strict=True):
+            images.append(SetImage(number, image, trace, gate.nearness(image) if gate else None))
         generator.cache.clear()  # nobody comes back to these prefixes
-    files = write_images(work.plan, work.unit, work.folder, bundle, images, traces)
+    too_near = [made.number for made in images if made.too_near]
+    kept = [made for made in images if not (made.too_near and work.plan.memorised == "withhold")]
+    files = write_images(work.plan, work.unit, work.folder, bundle, kept)
     note = {
         "unit": work.unit,
         "images": [numbers.start, numbers.stop - 1],
         "plan": work.plan.identity,
         "synthetic": True,
+        "too_near": too_near,
         "provider": generator.backend.info.provider,
         "files": {path.relative_to(work.folder).as_posix(): _sha256(path) for path in files},
     }
     content = json.dumps(note, indent=1).encode()
     write_files({note_path(work.folder, work.unit): content})
     return Done(hashlib.sha256(content).hexdigest(), len(numbers), True)
+
+
+def too_near(plan: Plan, folder: Path) -> frozenset[int]:
+    """Numbers of the images of a complete set that may be copies of training slices, by the notes of its units."""
+    if not plan.gate:
+        return frozenset()
+    try:
+        notes = (json.loads(note_path(folder, unit).read_bytes()) for unit in range(plan.units))
+        return frozenset(int(number) for note in notes for number in note["too_near"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise MedvarError(f"A note in {folder / UNITS} cannot be read: {error!r}. Make the set again.") from error
 
 
 def finished(plan: Plan, unit: int, folder: Path) -> str | None:
@@ -95,19 +110,22 @@ def finished(plan: Plan, unit: int, folder: Path) -> str | None:
 _OWN = threading.local()  # a cluster's worker may have several threads, and a generator serves one
 
 
-def _engine(work: Work) -> tuple[Bundle, Generator]:
-    """The bundle and a generator, loaded once in each thread."""
+def _engine(work: Work) -> tuple[Bundle, Generator, Gate | None]:
+    """The bundle, a generator, and who is asked whether an image is a copy, loaded once in each thread."""
     from medvar_engine.backends.onnx import OnnxBackend
 
-    wanted = (work.bundle, work.plan.model, work.device, work.threads)
+    wanted = (work.bundle, work.plan.model, work.device, work.threads, work.plan.memorised, work.plan.gate)
     if getattr(_OWN, "wanted", None) != wanted:
         take_gpu(work.device)
         bundle = read_bundle(work.bundle)
         if bundle.digest != work.plan.model:
             raise MedvarError(f"{work.bundle} is not the model of this set (sha256 {work.plan.model[:12]}…).")
-        _OWN.engine = (bundle, Generator(OnnxBackend(bundle, device=work.device, threads=work.threads)))
+        if work.plan.gate and bundle.sha256.get(GATE) != work.plan.gate:
+            raise MedvarError(f"{work.bundle} carries another training index than that this set is checked by.")
+        gate = gate_of(bundle, work.plan.memorised)
+        _OWN.engine = (bundle, Generator(OnnxBackend(bundle, device=work.device, threads=work.threads)), gate)
         _OWN.wanted = wanted
-    engine: tuple[Bundle, Generator] = _OWN.engine
+    engine: tuple[Bundle, Generator, Gate | None] = _OWN.engine
     return engine
 
 

@@ -23,7 +23,7 @@ def differing_pixels(file: Path, picture: Picture) -> int:
     An image of another size differs in all of them. Raises `MedvarError` when the file's pixels cannot be read.
     """
     kind = kind_of(file)
-    found = _pixels(file, kind)
+    found = read_pixels(file, kind)
     with TemporaryDirectory() as folder:
         fresh = Path(folder) / file.name
         if kind == "png":
@@ -32,11 +32,29 @@ def differing_pixels(file: Path, picture: Picture) -> int:
             fresh = write_dicom(fresh.with_suffix(".dcm"), picture)
         else:
             fresh, _ = write_nifti(fresh, picture)
-        expected = _pixels(fresh, kind)
+        expected = read_pixels(fresh, kind)
     return int((found != expected).sum()) if found.shape == expected.shape else max(found.size, expected.size)
 
 
-def _pixels(file: Path, kind: str) -> npt.NDArray[np.generic]:
+def gray_pixels(file: Path) -> npt.NDArray[np.generic]:
+    """One gray slice ``(H, W)`` of any PNG, NIfTI or DICOM file, in whatever unit. Raises `MedvarError` otherwise."""
+    try:
+        kind = kind_of(file)
+    except OSError as error:
+        raise MedvarError(f"Cannot read {file}: {error.strerror or error}.") from error
+    pixels = np.squeeze(read_pixels(file, kind))
+    if kind == "png" and pixels.ndim == 3:
+        pixels = pixels[..., :3].mean(axis=-1)
+    if pixels.ndim != 2 or pixels.dtype.kind not in "buif":
+        raise MedvarError(f"{file} is looked at as one gray slice, but it holds numbers of the shape {pixels.shape}.")
+    return pixels.T if kind == "nifti" else pixels
+
+
+def read_pixels(file: Path, kind: str) -> npt.NDArray[np.generic]:
+    """The numbers in a file of the kind that `kind_of` found, as they lie: NIfTI ``(W, H, 1)``, others ``(H, W)``.
+
+    Raises `MedvarError` when they cannot be read.
+    """
     try:
         if kind == "png":
             from PIL import Image
@@ -47,8 +65,20 @@ def _pixels(file: Path, kind: str) -> npt.NDArray[np.generic]:
             import pydicom
 
             return np.asarray(pydicom.dcmread(file).pixel_array)
-        import nibabel
-
-        return np.asarray(nibabel.Nifti1Image.from_filename(file).dataobj)
+        return _volume(file)
     except (OSError, EOFError, SyntaxError, ValueError, AttributeError, NotImplementedError, zlib.error) as error:
         raise MedvarError(f"The pixels of {file} cannot be read: {error}.") from error
+
+
+def _volume(file: Path) -> npt.NDArray[np.generic]:
+    import nibabel
+    from nibabel.filebasedimages import ImageFileError
+    from nibabel.spatialimages import HeaderDataError
+    from nibabel.wrapstruct import WrapStructError
+
+    if not file.name.lower().endswith((".nii", ".nii.gz")):
+        raise ValueError("it is neither PNG, DICOM nor NIfTI (.nii, .nii.gz)")
+    try:
+        return np.asarray(nibabel.Nifti1Image.from_filename(file).dataobj)
+    except (ImageFileError, HeaderDataError, WrapStructError) as error:
+        raise ValueError(str(error)) from error

@@ -23,7 +23,16 @@ from medvar_engine.errors import MedvarError
 from medvar_engine.write.files import write_files
 from medvar_engine.write.geometry import corner, directions
 from medvar_engine.write.picture import Picture
-from medvar_engine.write.provenance import DICOM_CREATOR, DICOM_GROUP, DICOM_TRACE, SOFTWARE, STATEMENT
+from medvar_engine.write.provenance import (
+    DICOM_CREATOR,
+    DICOM_GROUP,
+    DICOM_PIXELS,
+    DICOM_TRACE,
+    SOFTWARE,
+    STATEMENT,
+    about_pixels,
+    statement,
+)
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
@@ -68,7 +77,9 @@ def write_dicom(path: Path, picture: Picture, study: Study | None = None, number
         _as_mr(dataset, picture)
     else:
         _as_capture(dataset, picture)
-    dataset.SOPInstanceUID = _uid("image", study.name, study.when.isoformat(), str(number), picture.trace.to_json())
+    marks = [name for name, there in picture.marks.to_dict().items() if there]
+    which = ("image", study.name, study.when.isoformat(), str(number), picture.trace.to_json(), *marks)
+    dataset.SOPInstanceUID = _uid(*which)
     dataset.file_meta = FileMetaDataset()
     dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     buffer = BytesIO()
@@ -103,8 +114,8 @@ def _general(picture: Picture, study: Study, number: int) -> Dataset:
     dataset.PatientOrientation = ""
     dataset.Manufacturer, dataset.ManufacturerModelName = "napari-medvar", f"MedVAR {trace.model[:12]}"
     dataset.SoftwareVersions = SOFTWARE
-    dataset.BurnedInAnnotation = "NO"
-    dataset.ImageComments = f"SYNTHETIC. {STATEMENT}"
+    dataset.BurnedInAnnotation = "YES" if picture.marks.burned_in else "NO"
+    dataset.ImageComments = f"SYNTHETIC. {statement(picture)}"
     dataset.DerivationDescription = (
         f"{STATEMENT} {SOFTWARE}, model sha256 {trace.model}, condition {what}, seed {trace.request.seed}."
     )
@@ -113,6 +124,7 @@ def _general(picture: Picture, study: Study, number: int) -> Dataset:
     dataset.ContributingEquipmentSequence = [_equipment(trace.model)]
     block = dataset.private_block(DICOM_GROUP, DICOM_CREATOR, create=True)
     block.add_new(DICOM_TRACE, "UT", trace.to_json())
+    block.add_new(DICOM_PIXELS, "UT", json.dumps(about_pixels(picture)))
     return dataset
 
 

@@ -10,7 +10,9 @@ import numpy.typing as npt
 from medvar_engine.arrays import FloatArray
 from medvar_engine.bundle import Bundle
 from medvar_engine.errors import MedvarError
+from medvar_engine.nearness import Nearness
 from medvar_engine.trace import Trace
+from medvar_engine.write.marks import UNMARKED, Marks
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -27,6 +29,8 @@ class Picture:
     low: float  # value of a pixel of -1
     high: float  # value of a pixel of +1
     unit: str  # "HU" or "arbitrary"
+    nearness: Nearness | None = None  # to the training slices; None when nobody asked
+    marks: Marks = UNMARKED  # what was written into the pixels
 
     def __post_init__(self) -> None:
         if self.pixels.ndim != 2 or not self.pixels.size:

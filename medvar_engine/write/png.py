@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from io import BytesIO
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 from PIL import Image
@@ -13,7 +16,7 @@ from medvar_engine.errors import MedvarError
 from medvar_engine.trace import Trace
 from medvar_engine.write.files import write_files
 from medvar_engine.write.picture import Picture
-from medvar_engine.write.provenance import PNG_KEY, SOFTWARE, STATEMENT
+from medvar_engine.write.provenance import PNG_KEY, PNG_PIXELS_KEY, SOFTWARE, STATEMENT, about_pixels, statement
 
 _MM_PER_INCH = 25.4
 _WHITE_16 = 65535
@@ -24,32 +27,38 @@ def write_png(path: Path, picture: Picture) -> Path:
 
     Raises `MedvarError` for another ending or when the file cannot be written; one that was there is then untouched.
     """
-    return save_png(path, Image.fromarray(picture.gray()), picture.trace, picture.spacing_mm)
+    return _save_picture(path, Image.fromarray(picture.gray()), picture, {})
 
 
 def write_png16(path: Path, picture: Picture) -> Path:
     """As `write_png`, with 16 bits of gray: every value of CT keeps its HU, which the text ``Values`` tells."""
     image = Image.fromarray(np.rint(picture.share() * _WHITE_16).astype(np.uint16))
     values = f"0 is {picture.low:g} {picture.unit}, {_WHITE_16} is {picture.high:g} {picture.unit}"
-    return save_png(path, image, picture.trace, picture.spacing_mm, values)
+    return _save_picture(path, image, picture, {"Values": values})
 
 
 def save_png(
-    path: Path, image: Image.Image, trace: Trace, spacing_mm: float | None = None, values: str | None = None
+    path: Path,
+    image: Image.Image,
+    trace: Trace,
+    spacing_mm: float | None = None,
+    text: Mapping[str, str] = MappingProxyType({}),
 ) -> Path:
-    """Write any image made from ``trace`` as PNG, marked as synthetic; ``values`` says what its numbers mean."""
+    """Write any image made from ``trace`` as PNG, marked as synthetic; ``text`` is told in chunks of its own."""
     if path.suffix.lower() != ".png":
         raise MedvarError(f"{path} must end in .png.")
-    text = PngInfo()
-    text.add_text("Synthetic", "yes")
-    text.add_text("Software", SOFTWARE)
-    text.add_text("Description", STATEMENT)
-    if values:
-        text.add_text("Values", values)
+    chunks = PngInfo()
+    for key, value in {"Synthetic": "yes", "Software": SOFTWARE, "Description": STATEMENT, **text}.items():
+        chunks.add_text(key, value)
     # Not compressed: readers cap what they inflate, and a long history would pass the cap.
-    text.add_itxt(PNG_KEY, trace.to_json())
+    chunks.add_itxt(PNG_KEY, trace.to_json())
     buffer = BytesIO()
     dpi = {} if spacing_mm is None else {"dpi": (_MM_PER_INCH / spacing_mm,) * 2}
-    image.save(buffer, "PNG", pnginfo=text, **dpi)
+    image.save(buffer, "PNG", pnginfo=chunks, **dpi)
     write_files({path: buffer.getvalue()})
     return path
+
+
+def _save_picture(path: Path, image: Image.Image, picture: Picture, text: Mapping[str, str]) -> Path:
+    about = {"Description": statement(picture), PNG_PIXELS_KEY: json.dumps(about_pixels(picture)), **text}
+    return save_png(path, image, picture.trace, picture.spacing_mm, about)

@@ -16,7 +16,10 @@ SOFTWARE = f"napari-medvar {medvar_engine.__version__}"
 STATEMENT = "Synthetic image made by a generative model. It shows no patient and is not for diagnosis."
 PNG_KEY = "medvar"  # keyword of the PNG text chunk that holds the trace
 NIFTI_COMMENT = 6  # code of a NIfTI header extension in plain text
-DICOM_GROUP, DICOM_CREATOR, DICOM_TRACE = 0x0099, "NAPARI-MEDVAR", 0x01  # the private element that holds the trace
+PNG_PIXELS_KEY = "medvar-pixels"  # of the one that holds `about_pixels`
+DICOM_GROUP, DICOM_CREATOR = 0x0099, "NAPARI-MEDVAR"
+DICOM_TRACE, DICOM_PIXELS = 0x01, 0x02  # the private elements that hold the trace, and `about_pixels`
+NEAR = "MEMORISED? It is nearer to a slice that the model was trained on than nearly all slices of other people are."
 _PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 
 
@@ -25,7 +28,7 @@ def provenance(picture: Picture) -> dict[str, Any]:
     request = picture.trace.request
     return {
         "synthetic": True,
-        "statement": STATEMENT,
+        "statement": statement(picture),
         "software": SOFTWARE,
         "model": picture.trace.model,
         "condition": request.condition.to_dict(),
@@ -34,8 +37,20 @@ def provenance(picture: Picture) -> dict[str, Any]:
         "high": picture.high,
         "unit": picture.unit,
         "spacing_mm": picture.spacing_mm,
+        "pixels": about_pixels(picture),
         "trace": json.loads(picture.trace.to_json()),
     }
+
+
+def about_pixels(picture: Picture) -> dict[str, Any]:
+    """Plain values, for JSON: what the trace does not tell of the pixels, for they were looked at or written into."""
+    near = {} if picture.nearness is None else {"nearness": picture.nearness.to_dict()}
+    return {**picture.marks.to_dict(), **near}
+
+
+def statement(picture: Picture) -> str:
+    """What a person is to read first: that the picture is synthetic, and whether it may be a copy."""
+    return f"{STATEMENT} {NEAR}" if picture.nearness is not None and picture.nearness.flagged else STATEMENT
 
 
 def read_trace(path: Path) -> Trace:
@@ -43,17 +58,38 @@ def read_trace(path: Path) -> Trace:
 
     Raises `MedvarError` when the file cannot be read, is of another kind, or holds no trace.
     """
-    try:
-        read = {"png": _png_text, "dicom": _dicom_text, "nifti": _nifti_text}[kind_of(path)]
-        text = read(path)
-    except OSError as error:
-        raise MedvarError(f"Cannot read {path}: {error.strerror or error}.") from error
+    text = _read(path, PNG_KEY, DICOM_TRACE, "trace")
     if text is None:
         raise MedvarError(f"{path} holds no MedVAR trace: it was not written by medvar, or lost it in another program.")
     try:
         return Trace.from_json(text)
     except MedvarError as error:
         raise MedvarError(f"{path}: {error}") from error
+
+
+def read_about_pixels(path: Path) -> dict[str, Any]:
+    """What `about_pixels` told of a file that this room wrote; empty for files of older versions."""
+    try:
+        values = json.loads(_read(path, PNG_PIXELS_KEY, DICOM_PIXELS, "pixels") or "{}")
+    except (ValueError, RecursionError) as error:
+        raise MedvarError(f"{path}: what it says of its pixels is damaged: {error}.") from error
+    if not isinstance(values, dict):
+        raise MedvarError(f"{path}: what it says of its pixels is damaged: {values!r}.")
+    return values
+
+
+def _read(path: Path, png_key: str, dicom_element: int, nifti_key: str) -> str | None:
+    """One of the things that a file holds, as JSON; None when it is not there."""
+    try:
+        match kind_of(path):
+            case "png":
+                return _png_text(path, png_key)
+            case "dicom":
+                return _dicom_text(path, dicom_element)
+            case _:
+                return _nifti_text(path, nifti_key)
+    except OSError as error:
+        raise MedvarError(f"Cannot read {path}: {error.strerror or error}.") from error
 
 
 def kind_of(path: Path) -> Literal["png", "dicom", "nifti"]:
@@ -65,30 +101,30 @@ def kind_of(path: Path) -> Literal["png", "dicom", "nifti"]:
     return "dicom" if magic.endswith(b"DICM") else "nifti"
 
 
-def _png_text(path: Path) -> str | None:
+def _png_text(path: Path, key: str) -> str | None:
     from PIL import Image
 
     try:
         with Image.open(path, formats=["PNG"]) as image:  # reads the chunks before the pixels, not the pixels
-            return image.info.get(PNG_KEY)
+            return image.info.get(key)
     except (SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise MedvarError(f"{path} is a damaged PNG: {error}.") from error
 
 
-def _dicom_text(path: Path) -> str | None:
+def _dicom_text(path: Path, element: int) -> str | None:
     import pydicom
     from pydicom.errors import InvalidDicomError
 
     try:
         dataset = pydicom.dcmread(path, stop_before_pixels=True)
-        return str(dataset.private_block(DICOM_GROUP, DICOM_CREATOR)[DICOM_TRACE].value)
+        return str(dataset.private_block(DICOM_GROUP, DICOM_CREATOR)[element].value)
     except KeyError:
         return None  # somebody else's
     except (InvalidDicomError, EOFError, ValueError, TypeError, NotImplementedError) as error:
         raise MedvarError(f"{path} is not a whole DICOM file: {error}.") from error
 
 
-def _nifti_text(path: Path) -> str | None:
+def _nifti_text(path: Path, key: str) -> str | None:
     import nibabel
     from nibabel.filebasedimages import ImageFileError
     from nibabel.spatialimages import HeaderDataError
@@ -103,7 +139,7 @@ def _nifti_text(path: Path) -> str | None:
     for extension in extensions:
         if extension.get_code() == NIFTI_COMMENT:
             try:
-                return json.dumps(json.loads(extension.text.rstrip("\0"))["trace"])
+                return json.dumps(json.loads(extension.text.rstrip("\0"))[key])
             except (ValueError, KeyError, TypeError, RecursionError):
                 continue  # somebody else's comment
     return None

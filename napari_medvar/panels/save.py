@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import cast
 
 from qtpy.QtCore import Qt, Signal
-from qtpy.QtWidgets import QComboBox, QFileDialog, QFormLayout, QHBoxLayout, QLabel, QSpinBox, QWidget
+from qtpy.QtWidgets import QCheckBox, QComboBox, QFileDialog, QFormLayout, QHBoxLayout, QLabel, QSpinBox, QWidget
 from superqt import QElidingLabel
 
 from medvar_engine.conditions import Condition
+from medvar_engine.nearness import Memorised
 from napari_medvar.panels.common import add_row, button, calm, plain_column, plain_form, quiet, selectable, tab_after
 
 _FORMATS = {
@@ -17,6 +19,11 @@ _FORMATS = {
     "png16": ("PNG, 16 bits", "16 bits of gray."),
     "nifti": ("NIfTI", "Values in HU or arbitrary units, placed in mm; a .json with the provenance beside it."),
     "dicom": ("DICOM", "CT, MR or Secondary Capture, marked as synthetic data."),
+}
+_COPIES: dict[Memorised, tuple[str, str]] = {
+    "withhold": ("are withheld", "They are not written."),
+    "mark": ("are marked", "They are written, and the file says that each may be a copy."),
+    "allow": ("are not looked for", "Nobody asks."),
 }
 _SESSION = "MedVAR session (*.medvar)"
 _READABLE = "MedVAR session or picture (*.medvar *.png *.nii *.nii.gz)"
@@ -41,6 +48,12 @@ class SavePanel(QWidget):
             text, tip = _FORMATS[name]
             self.format_combo.addItem(text, name)
             self.format_combo.setItemData(self.format_combo.count() - 1, tip, Qt.ItemDataRole.ToolTipRole)
+        self.copies_combo = QComboBox()
+        for memorised, (text, tip) in _COPIES.items():
+            self.copies_combo.addItem(text, memorised)
+            self.copies_combo.setItemData(self.copies_combo.count() - 1, tip, Qt.ItemDataRole.ToolTipRole)
+        self.burn_in_box = QCheckBox("Burn in SYNTHETIC")
+        self.burn_in_box.setToolTip("<p>Write SYNTHETIC into the pixels, where the picture is emptiest.</p>")
         self.folder_label = QElidingLabel(str(self._folder))
         self.folder_label.setElideMode(Qt.TextElideMode.ElideMiddle)
         self.folder_button = button("Folder…", "Choose where files go.", self._choose_folder)
@@ -67,6 +80,9 @@ class SavePanel(QWidget):
         form = plain_form(fields)
         add_row(form, "What", calm(self.what_combo), "Which pictures are written.")
         add_row(form, "Format", calm(self.format_combo), "The kind of file.")
+        add_row(form, "Copies", calm(self.copies_combo), "Pictures that may be copies of training slices.")
+        self._form = form
+        form.addRow(self.burn_in_box)
         where = QWidget()
         row = QHBoxLayout(where)
         row.setContentsMargins(0, 0, 0, 0)
@@ -85,6 +101,7 @@ class SavePanel(QWidget):
         layout.addWidget(self.set_button)
         layout.addWidget(self.report_label)
         self.report("")
+        self.offer_copies(False)
 
     @property
     def what(self) -> str:
@@ -95,6 +112,16 @@ class SavePanel(QWidget):
     def format(self) -> str:
         """The name of the format."""
         return str(self.format_combo.currentData())
+
+    @property
+    def memorised(self) -> Memorised | None:
+        """What becomes of copies of training slices; None when the model does not know them."""
+        return cast(Memorised, self.copies_combo.currentData()) if self._knows_copies else None
+
+    @property
+    def burned_in(self) -> bool:
+        """Whether SYNTHETIC is written into the pixels."""
+        return self.burn_in_box.isChecked()
 
     @property
     def folder(self) -> Path:
@@ -129,6 +156,11 @@ class SavePanel(QWidget):
             self._count_form.addRow(label, calm(box))
             self.counts[condition] = box
         tab_after(self.open_session_button, self.counts.values())
+
+    def offer_copies(self, known: bool) -> None:
+        """Whether the model knows copies of its training slices."""
+        self._knows_copies = known
+        self._form.setRowVisible(self.copies_combo, known)
 
     def report(self, text: str) -> None:
         """What was written."""

@@ -7,11 +7,13 @@ from pathlib import Path
 
 from medvar_engine.arrays import FloatArray
 from medvar_engine.bundle import Bundle
+from medvar_engine.evaluate.index import GATE
 from medvar_engine.write.formats import ENDINGS
+from medvar_engine.write.marks import Marks
 from napari_medvar.panels.save import SavePanel
 from napari_medvar.parts.desk import Desk, State
 from napari_medvar.parts.history import HistoryPart
-from napari_medvar.picture_set import Written, write_pictures, write_set
+from napari_medvar.picture_set import Form, Written, write_pictures, write_set
 from napari_medvar.tree import Node
 
 
@@ -34,7 +36,7 @@ class SavePart:
         if not nodes:
             self._desk.tell("There is no finished picture among those chosen: finish one, or choose others.")
             return
-        folder, form = self.panel.folder, self.panel.format
+        folder, form = self.panel.folder, self._form()
         finest = len(model.bundle.schedule) - 1
 
         def pixels() -> Iterator[FloatArray]:
@@ -54,7 +56,7 @@ class SavePart:
             self._desk.tell("Say how many pictures of each kind you want.")
             return
         self.panel.report("")
-        asked, folder, form = self._desk.request(), self.panel.folder, self.panel.format
+        asked, folder, form = self._desk.request(), self.panel.folder, self._form()
         self._desk.start("make", lambda stop: write_set(model, orders, asked.sampling, asked.seed, folder, form, stop))
 
     def save_session(self, path: Path) -> None:
@@ -70,16 +72,21 @@ class SavePart:
     def offer(self, bundle: Bundle) -> None:
         """Another model."""
         self.panel.offer_kinds(cell.condition for cell in bundle.cells)
+        self.panel.offer_copies(GATE in bundle.sha256)
 
     def take(self, result: object) -> None:
         """A result of the worker."""
         if isinstance(result, Written):
-            self._desk.report_progress(result.done, result.total, f"{result.done} of {result.total} written")
-            self.panel.report(f"{result.done} of {result.total} written, the last: {result.path}")
+            seen = result.done + len(result.withheld)
+            self._desk.report_progress(seen, result.total, f"{result.done} of {result.total} written")
+            self.panel.report(str(result))
 
     def refresh(self, state: State) -> None:
         """Enable what can be done now."""
         self.panel.allow(idle=state.idle, complete=state.complete, some=bool(self._desk.session.tree.nodes))
+
+    def _form(self) -> Form:
+        return Form(self.panel.format, self.panel.memorised, Marks(burned_in=self.panel.burned_in))
 
     def _chosen(self) -> list[Node]:
         tree = self._desk.session.tree

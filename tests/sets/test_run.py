@@ -186,7 +186,7 @@ def test_another_model(make: MakeSet, whole: Path, bundle: Bundle) -> None:
     with pytest.raises(MedvarError, match="lacks"):  # its files are looked at first
         make(whole, bundle=other)
     with pytest.raises(MedvarError, match="model differ"):
-        running._planned(whole, SetManifest.read(whole).plan.mix, 10, other, Kind(), 4)
+        running._planned(whole, replace(SetManifest.read(whole).plan, model=other.digest), other)
 
 
 def test_somebody_elses_folder(make: MakeSet, tmp_path: Path) -> None:

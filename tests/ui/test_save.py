@@ -10,8 +10,10 @@ import pytest
 from fakes import FakeModels, Gate
 from pytestqt.qtbot import QtBot
 
+from medvar_engine.nearness import Nearness
 from medvar_engine.write.formats import ENDINGS
-from medvar_engine.write.provenance import read_trace
+from medvar_engine.write.provenance import read_about_pixels, read_trace
+from napari_medvar import picture_set
 from napari_medvar.widget import MedvarWidget
 
 WAIT = 60_000
@@ -150,3 +152,43 @@ def test_a_damaged_file_is_told_of_and_harmless(
     settle(two)
     assert two.message.isVisible()
     assert len(two.session.tree.nodes) == 2
+
+
+@pytest.mark.parametrize("memorised", ["withhold", "mark"])
+def test_copies_of_training_slices(
+    two: MedvarWidget, settle: Settle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, memorised: str
+) -> None:
+    """A patient's slice would be saved as nobody's, or vanish without a word."""
+
+    class Wary:
+        def nearness(self, image: object) -> Nearness:
+            seen.append(image)
+            return Nearness(0.1 if len(seen) == 1 else 0.9, 0.2)
+
+    seen: list[object] = []
+    monkeypatch.setattr(picture_set, "gate_of", lambda *_: Wary())
+    monkeypatch.setattr(picture_set, "policy", lambda _, asked: asked)
+    panel = two.save.panel
+    panel.offer_copies(True)
+    panel.copies_combo.setCurrentIndex(panel.copies_combo.findData(memorised))
+    panel.what_combo.setCurrentIndex(panel.what_combo.findData("all"))
+    panel.save_button.click()
+    settle(two)
+    assert not two.message.isVisible(), two.message.text.text()
+    files = sorted((tmp_path / "out").glob("*.png"))
+    flags = [read_about_pixels(file)["nearness"]["flagged"] for file in files]
+    if memorised == "withhold":
+        assert flags == [False]
+        assert "1 of 2 written" in panel.report_label.text()
+        assert "1 withheld" in panel.report_label.text()
+    else:
+        assert flags == [True, False]
+
+
+def test_a_mark_is_burned_in(two: MedvarWidget, settle: Settle, tmp_path: Path) -> None:
+    """Pictures for slides would lose that they are synthetic as soon as they are pasted."""
+    two.save.panel.burn_in_box.setChecked(True)
+    two.save.panel.save_button.click()
+    settle(two)
+    (file,) = (tmp_path / "out").glob("*.png")
+    assert read_about_pixels(file)["burned_in"] is True

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from medvar_engine.arrays import FloatArray
 from medvar_engine.bundle import Bundle
 from medvar_engine.errors import MedvarError
 from medvar_engine.sets.layouts import bids, imagefolder, nnunet, shards
 from medvar_engine.sets.layouts.files import write_pictures
 from medvar_engine.sets.plan import Kind, Plan
-from medvar_engine.trace import Trace
+from medvar_engine.sets.set_image import SetImage
 
 _FORMATS = {
     "shards": ("uint16",),
@@ -38,16 +37,17 @@ def kind_of(layout: str | None, file_format: str | None) -> Kind:
     return Kind(layout, file_format)
 
 
-def describe(plan: Plan, bundle: Bundle) -> dict[str, str]:
-    """File name → text: what describes the whole set, known before it is made. Raises `MedvarError` if it cannot be."""
+def describe(plan: Plan, bundle: Bundle, withheld: Collection[int] = ()) -> dict[str, str]:
+    """File name → text: what describes the whole set, without the images ``withheld``, known when it is made.
+
+    Raises `MedvarError` for a set that the layout does not hold.
+    """
     layout = _FILES.get(plan.kind.layout, shards)
-    return layout.describe(plan, bundle)
+    return layout.describe(plan, bundle, withheld)
 
 
-def write_images(
-    plan: Plan, unit: int, folder: Path, bundle: Bundle, images: Sequence[FloatArray], traces: Sequence[Trace]
-) -> list[Path]:
-    """Write the images ``(H, W)`` of a unit; gives the files."""
+def write_images(plan: Plan, unit: int, folder: Path, bundle: Bundle, images: Sequence[SetImage]) -> list[Path]:
+    """Write images of a unit; gives the files."""
     if plan.kind.layout == "shards":
-        return shards.write_shard(plan, unit, folder, images, traces)
-    return write_pictures(plan, unit, folder, bundle, images, traces, _FILES[plan.kind.layout].place)
+        return shards.write_shard(unit, folder, images, bundle.image_size)
+    return write_pictures(plan, unit, folder, bundle, images, _FILES[plan.kind.layout].place)

@@ -7,6 +7,7 @@ BIDS has no suffix for an MR image of unknown contrast, and CT only as a proposa
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 
 import medvar_engine
 from medvar_engine.bundle import Bundle
@@ -21,7 +22,7 @@ none yet for CT; the files end in `_mri` and `_ct`, which `.bidsignore` makes a 
 _SUFFIXES = {"CT": ("ct", "ct"), "MR": ("anat", "mri")}
 
 
-def describe(plan: Plan, bundle: Bundle) -> dict[str, str]:
+def describe(plan: Plan, bundle: Bundle, withheld: Collection[int]) -> dict[str, str]:
     """Data card, description, participants, and what a validator is to pass by."""
     about = {
         "Name": f"SYNTHETIC images by {bundle.name}",
@@ -40,10 +41,10 @@ def describe(plan: Plan, bundle: Bundle) -> dict[str, str]:
     }
     rows = [
         "\t".join((_subject(number), *(getattr(condition, name) or "n/a" for name in FACTORS), str(seed)))
-        for number, condition, seed in plan.conditions()
+        for number, condition, seed in plan.conditions(withheld)
     ]
     return {
-        "README.md": card(plan, bundle, _ABOUT),
+        "README.md": card(plan, bundle, _ABOUT, withheld),
         "dataset_description.json": json.dumps(about, indent=2, ensure_ascii=False) + "\n",
         "participants.tsv": "\n".join(("\t".join(("participant_id", *FACTORS, "seed")), *rows, "")),
         ".bidsignore": "units/\nset.json\n*_mri.*\n*_ct.*\n*_image.*\n",

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import medvar_engine
 from medvar_engine.bundle import Bundle
 from medvar_engine.sets.plan import Plan
 from medvar_engine.write.provenance import STATEMENT
 
+_TOO_NEAR = {
+    "withhold": "was withheld. Numbers count on over those; `set.json` lists them under `too_near`.",
+    "mark": "is marked in what is written with it, and `set.json` lists them under `too_near`.",
+}
 
-def card(plan: Plan, bundle: Bundle, about: str) -> str:
+
+def card(plan: Plan, bundle: Bundle, about: str, withheld: Collection[int]) -> str:
     """Markdown. ``about`` says how the files lie."""
-    rows = "\n".join(f"| {condition} | {count} |" for condition, count in plan.counts().items())
+    rows = "\n".join(f"| {condition} | {count} |" for condition, count in plan.counts(withheld).items())
     sources = "\n".join(f"- {source}" for source in bundle.attributions) or "- none stated"
-    return f"""# {plan.count} synthetic images
+    return f"""# {plan.count - len(withheld)} synthetic images
 
 **SYNTHETIC.** {STATEMENT} Models trained or tested on these images must say so.
 
@@ -21,6 +28,8 @@ def card(plan: Plan, bundle: Bundle, about: str) -> str:
 | condition | images |
 | --- | --- |
 {rows}
+
+{_copies(plan)}
 
 ## Where they come from
 
@@ -34,3 +43,9 @@ Licence of the model: {bundle.licence}. Attributions:
 
 {sources}
 """
+
+
+def _copies(plan: Plan) -> str:
+    if not plan.gate:
+        return "Whether any of them is nearly a copy of a training slice was not asked."
+    return f"What is nearer to a training slice than nearly all slices of other people are {_TOO_NEAR[plan.memorised]}"

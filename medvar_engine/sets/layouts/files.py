@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
-from medvar_engine.arrays import FloatArray
 from medvar_engine.bundle import Bundle
 from medvar_engine.conditions import Condition
 from medvar_engine.errors import MedvarError
 from medvar_engine.sets.plan import Plan
-from medvar_engine.trace import Trace
+from medvar_engine.sets.set_image import SetImage
+from medvar_engine.write.burn_in import marked
 from medvar_engine.write.dicom import Study
 from medvar_engine.write.formats import write_picture
 from medvar_engine.write.picture import Picture
@@ -25,18 +26,18 @@ def write_pictures(
     unit: int,
     folder: Path,
     bundle: Bundle,
-    images: Sequence[FloatArray],
-    traces: Sequence[Trace],
+    images: Sequence[SetImage],
     place: Place,
 ) -> list[Path]:
-    """Write the images of a unit, one study of DICOM; gives the files. Those that were there are replaced."""
+    """Write images of a unit, one study of DICOM; gives the files. Those that were there are replaced."""
     study = Study(f"{plan.identity} {unit}", datetime.fromisoformat(plan.created))
     written: list[Path] = []
-    for number, image, trace in zip(plan.numbers(unit), images, traces, strict=True):
-        path = folder / place(plan, number, trace.request.condition)
+    for made in images:
+        path = folder / place(plan, made.number, made.trace.request.condition)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise MedvarError(f"Cannot make the folder {path.parent}: {error.strerror or error}.") from error
-        written += write_picture(path, plan.kind.format, Picture.of(bundle, trace, image), study, number + 1)
+        picture = replace(Picture.of(bundle, made.trace, made.image), nearness=made.nearness)
+        written += write_picture(path, plan.kind.format, marked(picture, plan.marks), study, made.number + 1)
     return written

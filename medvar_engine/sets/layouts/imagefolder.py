@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from medvar_engine.bundle import Bundle
 from medvar_engine.conditions import Condition
 from medvar_engine.sets.layouts.card import card
@@ -12,9 +14,9 @@ _ABOUT = """An ImageFolder: give `images` to a loader, such as torchvision's `Im
 condition. The name of a file is the number of its image."""
 
 
-def describe(plan: Plan, bundle: Bundle) -> dict[str, str]:
+def describe(plan: Plan, bundle: Bundle, withheld: Collection[int]) -> dict[str, str]:
     """The data card."""
-    return {"README.md": card(plan, bundle, _ABOUT)}
+    return {"README.md": card(plan, bundle, _ABOUT, withheld)}
 
 
 def place(plan: Plan, number: int, condition: Condition) -> str:

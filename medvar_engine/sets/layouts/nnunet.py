@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 
 from medvar_engine.bundle import Bundle
 from medvar_engine.conditions import Condition
@@ -15,7 +16,7 @@ _ABOUT = """nnU-Net raw data: `imagesTr` holds one slice a case, channel 0000. *
 `labelsTr` is absent, for the model makes images only. Predict them with a model of your own, or pre-train without."""
 
 
-def describe(plan: Plan, bundle: Bundle) -> dict[str, str]:
+def describe(plan: Plan, bundle: Bundle, withheld: Collection[int]) -> dict[str, str]:
     """Data card and ``dataset.json``. Raises `MedvarError` for a mix of modalities, which one channel cannot hold."""
     modalities = {own.condition.modality for own in plan.mix.ingredients}
     if len(modalities) > 1:
@@ -28,13 +29,13 @@ def describe(plan: Plan, bundle: Bundle) -> dict[str, str]:
         "description": f"SYNTHETIC. {STATEMENT} Labels are absent.",
         "channel_names": {"0": modalities.pop() or "image"},
         "labels": {"background": 0},
-        "numTraining": plan.count,
+        "numTraining": plan.count - len(withheld),
         "file_ending": ".nii.gz",
         "licence": bundle.licence,
         "reference": f"napari-medvar, model {bundle.name}, sha256 {bundle.digest}",
     }
     return {
-        "README.md": card(plan, bundle, _ABOUT),
+        "README.md": card(plan, bundle, _ABOUT, withheld),
         "dataset.json": json.dumps(about, indent=2, ensure_ascii=False) + "\n",
     }
 

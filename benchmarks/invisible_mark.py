@@ -1,0 +1,104 @@
+"""Is the invisible mark found after what files go through, and what does it change?
+
+    python benchmarks/invisible_mark.py [--bundle NAME] [--count N] [--slices FOLDER]
+
+Draws N images of all kinds that the bundle knows, with the mark and without, and sends both through round trips. Prints
+the peak signal-to-noise ratio of the mark, and for each trip how many marked images score above the threshold, how many
+unmarked ones do, and how many marked ones do at a threshold that 1 % of unmarked ones pass. With SLICES, which
+`medvar prepare` wrote, real slices are scored, too.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from medvar_engine.arrays import FloatArray
+from medvar_engine.backends.onnx import OnnxBackend
+from medvar_engine.bundle import find_bundle, read_bundle
+from medvar_engine.generator import Generator
+from medvar_engine.request import Request
+from medvar_engine.write.invisible import FOUND, add_mark, mark_score
+
+BATCH = 8
+
+
+def png(image: FloatArray) -> FloatArray:
+    """Through 8 bits."""
+    return np.rint((np.clip(image, -1, 1) + 1) * 127.5) / 127.5 - 1
+
+
+def dicom(image: FloatArray) -> FloatArray:
+    """Through 12 bits."""
+    return np.rint((image + 1) / 2 * 4095) / 4095 * 2 - 1
+
+
+def window(centre: float, width: float) -> Callable[[FloatArray, np.random.Generator], FloatArray]:
+    """PNG, then DICOM, then shown in a window drawn about the given limits, and saved as PNG."""
+
+    def trip(image: FloatArray, rng: np.random.Generator) -> FloatArray:
+        middle, half = rng.uniform(-centre, centre), np.exp(rng.uniform(-width, width))
+        return png((dicom(png(image)) - middle) / half)
+
+    return trip
+
+
+TRIPS: dict[str, Callable[[FloatArray, np.random.Generator], FloatArray]] = {
+    "as it is": lambda image, rng: image,
+    "PNG": lambda image, rng: png(image),
+    "PNG, DICOM, same window": window(0, 0),
+    "PNG, DICOM, another window": window(0.2, 0.3),
+    "PNG, DICOM, a window twice as wide": lambda image, rng: png(dicom(png(image)) / 2),
+}
+
+
+def main() -> None:
+    """Print the figures."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--bundle", help="folder or name of a bundle; the shipped one by default")
+    parser.add_argument("--count", type=int, default=200)
+    parser.add_argument("--slices", type=Path, help="prepared slices")
+    options = parser.parse_args()
+    plain = draw(options.bundle, options.count)
+    marked = np.stack([add_mark(image) for image in plain])
+    print(
+        f"{len(plain)} images; the mark is {10 * np.log10(4 / np.mean((marked - plain) ** 2)):.1f} dB below the range"
+    )
+    for name, trip in TRIPS.items():
+        found, other = (scores(images, trip) for images in (marked, plain))
+        strict = np.quantile(other, 0.99)
+        print(
+            f"{name}: found in {np.mean(found > FOUND):.1%} of marked and {np.mean(other > FOUND):.1%} of other "
+            f"images; in {np.mean(found > strict):.1%} at 1 % false alarms (score above {strict:.1f})"
+        )
+    if options.slices:
+        from medvar_engine.data.dataset import SliceDataset
+
+        data = SliceDataset(options.slices)
+        real = scores(data.batch(np.arange(0, len(data), 5))[:, 0], TRIPS["PNG"])
+        print(f"found in {np.mean(real > FOUND):.2%} of {len(real)} real slices, the highest score {real.max():.1f}")
+
+
+def draw(name: str | None, count: int) -> FloatArray:
+    """Images ``(count, H, W)`` in [-1, 1], of each kind as many."""
+    bundle = read_bundle(find_bundle(name))
+    generator = Generator(OnnxBackend(bundle))
+    kinds = [cell.condition for cell in bundle.cells]
+    requests = [Request(kinds[i % len(kinds)], 1000 + i, bundle.sampling) for i in range(count)]
+    made = []
+    for first in range(0, count, BATCH):
+        made.append(generator.image(generator.finish(generator.start(requests[first : first + BATCH]))))
+        generator.cache.clear()
+    return np.clip(np.concatenate(made), -1, 1)
+
+
+def scores(images: FloatArray, trip: Callable[[FloatArray, np.random.Generator], FloatArray]) -> FloatArray:
+    """The score of each after a trip."""
+    return np.array([mark_score(trip(image, np.random.default_rng((0, i)))) for i, image in enumerate(images)])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,70 @@
+"""SYNTHETIC, written into the pixels where the image is emptiest: what stays when a file loses all that it says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+
+from medvar_engine.arrays import BoolArray, FloatArray
+from medvar_engine.errors import MedvarError
+from medvar_engine.write.invisible import add_mark
+from medvar_engine.write.marks import Marks
+from medvar_engine.write.picture import Picture
+
+TEXT = "SYNTHETIC"
+_MARGIN = 2  # dark pixels around the letters, before they are enlarged
+_PIXELS_PER_ZOOM = 128  # letters of 7 pixels for each so many of the image's width
+# Letters of our own, 5 by 7 pixels: a font would come out otherwise elsewhere, and `replay` compares every pixel.
+_LETTERS = {
+    "S": (".###.", "#...#", "#....", ".###.", "....#", "#...#", ".###."),
+    "Y": ("#...#", "#...#", ".#.#.", "..#..", "..#..", "..#..", "..#.."),
+    "N": ("#...#", "##..#", "##..#", "#.#.#", "#..##", "#..##", "#...#"),
+    "T": ("#####", "..#..", "..#..", "..#..", "..#..", "..#..", "..#.."),
+    "H": ("#...#", "#...#", "#...#", "#####", "#...#", "#...#", "#...#"),
+    "E": ("#####", "#....", "#....", "####.", "#....", "#....", "#####"),
+    "I": (".###.", "..#..", "..#..", "..#..", "..#..", "..#..", ".###."),
+    "C": (".###.", "#...#", "#....", "#....", "#....", "#...#", ".###."),
+}
+
+
+def burn_in(picture: Picture) -> Picture:
+    """The picture with `TEXT`, white on a black box, along the upper or lower side, where it covers the least.
+
+    The same pixels are marked in the same place. Raises `MedvarError` when the picture is too small for the letters.
+    """
+    height, width = picture.pixels.shape
+    mark = _mark(max(1, width // _PIXELS_PER_ZOOM))
+    if mark.shape[0] * 2 > height or mark.shape[1] > width:
+        raise MedvarError(
+            f"{TEXT} takes {mark.shape[1]}×{mark.shape[0]} pixels and would cover a picture of {width}×{height}; "
+            "only larger ones can have it burned in."
+        )
+    pixels = picture.pixels.copy()
+    rows, columns = min(_places(pixels, mark.shape), key=lambda place: float(pixels[place].sum(dtype=np.float64)))
+    pixels[rows, columns] = np.where(mark, np.float32(1), np.float32(-1))
+    return replace(picture, pixels=pixels, marks=replace(picture.marks, burned_in=True))
+
+
+def marked(picture: Picture, marks: Marks) -> Picture:
+    """The picture with ``marks`` in its pixels. Raises `MedvarError` when it is too small for them."""
+    if marks.invisible:
+        pixels = add_mark(picture.pixels)
+        picture = replace(picture, pixels=pixels, marks=replace(picture.marks, invisible=True))
+    return burn_in(picture) if marks.burned_in else picture
+
+
+def _places(pixels: FloatArray, shape: tuple[int, int]) -> Iterator[tuple[slice, slice]]:
+    """Four corners, and the middles between them; of equally dark ones the first is taken."""
+    (height, width), (rows, columns) = pixels.shape, shape
+    for top in (height - rows, 0):
+        for left in (0, width - columns, (width - columns) // 2):
+            yield slice(top, top + rows), slice(left, left + columns)
+
+
+def _mark(zoom: int) -> BoolArray:
+    """Where the letters are white."""
+    letters = [np.array([[dot == "#" for dot in row] + [False] for row in _LETTERS[letter]]) for letter in TEXT]
+    text = np.pad(np.concatenate(letters, axis=1)[:, :-1], _MARGIN)
+    return np.kron(text, np.ones((zoom, zoom), dtype=bool))

@@ -1,0 +1,108 @@
+"""Sets of a bundle that knows its training slices: what may be a copy is withheld or marked, and nothing else moves."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from medvar_engine.arrays import FloatArray
+from medvar_engine.bundle import Bundle, read_bundle
+from medvar_engine.data.shards import ShardFolder
+from medvar_engine.errors import MedvarError
+from medvar_engine.sets.layouts import kind_of
+from medvar_engine.sets.manifest import SET, SetManifest
+from medvar_engine.sets.mix import Mix
+from medvar_engine.sets.read import ImageSet
+from medvar_engine.sets.run import make_set
+from medvar_engine.sets.slices import to_slices
+from medvar_engine.write.provenance import read_about_pixels
+
+MakeSet = Callable[..., SetManifest]
+
+
+@pytest.fixture(scope="module")
+def plain(bundle: Bundle, mix: Mix, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The set of a bundle without a gate."""
+    folder = tmp_path_factory.mktemp("plain") / "set"
+    make_set(folder, mix, 10, bundle, device="cpu", unit_images=4)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def knowing(plain: Path, gated: Callable[[Path, FloatArray], Path], tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """A bundle that takes images 3, 8 and 9 of the set for copies: all that is in the last unit."""
+    images = ImageSet.open(plain)
+    copies = np.stack([images[number].image for number in (3, 8, 9)])
+    return read_bundle(gated(tmp_path_factory.mktemp("gated") / "bundle", copies))
+
+
+def test_copies_are_withheld_and_listed(make: MakeSet, plain: Path, knowing: Bundle, tmp_path: Path) -> None:
+    """Breaks for patients; and for whoever refers to image 4 of a set, which must stay image 4."""
+    manifest = make(tmp_path / "set", bundle=knowing)
+    assert manifest.withheld == {3, 8, 9}
+    assert manifest.plan.identity != SetManifest.read(plain).plan.identity
+    found, images = ImageSet.open(tmp_path / "set"), ImageSet.open(plain)
+    found.verify()
+    with pytest.raises(MedvarError, match=r"Image 3 .* withheld"):
+        found[3]
+    for number in (0, 1, 2, 4, 5, 6, 7):
+        np.testing.assert_array_equal(found[number].image, images[number].image)
+        assert found[number].trace.to_json() == images[number].trace.to_json()
+    assert len(list(found)) == 7
+    assert found.table()["number"].to_pylist() == [0, 1, 2, 4, 5, 6, 7]
+    assert min(found.table()["distance"].to_pylist()) >= 0.01
+    told = json.loads((tmp_path / "set" / SET).read_text())
+    assert (told["images"], sum(told["counts"].values()), told["too_near"]) == (7, 7, [3, 8, 9])
+    assert "# 7 synthetic images" in (tmp_path / "set" / "README.md").read_text()
+
+
+def test_it_does_not_depend_on_batches_nor_on_being_stopped(make: MakeSet, knowing: Bundle, tmp_path: Path) -> None:
+    """Breaks for resumed and parallel work: two machines would withhold different images."""
+    whole = make(tmp_path / "a", bundle=knowing, batch=1)
+    make(tmp_path / "b", count=5, bundle=knowing, batch=3)
+    grown = make(tmp_path / "b", bundle=knowing, batch=16)
+    assert grown.too_near == whole.too_near
+    for number in (0, 4, 7):
+        one, other = (ImageSet.open(tmp_path / name)[number].image for name in "ab")
+        np.testing.assert_array_equal(one, other)
+    assert make(tmp_path / "a", bundle=knowing).too_near == whole.too_near
+
+
+def test_marked_ones_are_there(make: MakeSet, knowing: Bundle, tmp_path: Path) -> None:
+    """Breaks for those who study copies: they would be gone, or not to be told from the others."""
+    manifest = make(tmp_path / "set", bundle=knowing, memorised="mark", kind=kind_of("imagefolder", None))
+    assert (manifest.withheld, manifest.too_near) == (frozenset(), {3, 8, 9})
+    files = {int(path.stem): path for path in (tmp_path / "set" / "images").rglob("*.png")}
+    assert sorted(files) == list(range(10))
+    flagged = [number for number in files if read_about_pixels(files[number])["nearness"]["flagged"]]
+    assert sorted(flagged) == [3, 8, 9]
+
+
+def test_what_describes_a_set_counts_what_is_there(make: MakeSet, knowing: Bundle, tmp_path: Path) -> None:
+    """Breaks for readers of BIDS: subjects would be listed that have no files."""
+    make(tmp_path / "bids", bundle=knowing, kind=kind_of("bids", None))
+    rows = (tmp_path / "bids" / "participants.tsv").read_text().splitlines()
+    assert len(rows) == 1 + 7
+    assert {row.split("\t")[0] for row in rows[1:]} == {path.name for path in (tmp_path / "bids").glob("sub-*")}
+
+
+def test_they_become_slices_without_those_withheld(make: MakeSet, knowing: Bundle, tmp_path: Path) -> None:
+    """Breaks for training on a set: rows and pixels would be out of step."""
+    make(tmp_path / "set", bundle=knowing)
+    to_slices(tmp_path / "set", tmp_path / "slices", knowing)
+    rows = ShardFolder.open(tmp_path / "slices").table.to_pylist()
+    assert [int(row["patient"][-1]) for row in rows] == [0, 1, 2, 4, 5, 6, 7]
+
+
+def test_a_set_is_not_mixed_of_two_rules(make: MakeSet, knowing: Bundle, bundle: Bundle, tmp_path: Path) -> None:
+    """Breaks for patients: half of a set would be checked, and its data card would say all."""
+    make(tmp_path / "set", bundle=knowing)
+    with pytest.raises(MedvarError, match=r"memorised.* differ"):
+        make(tmp_path / "set", bundle=knowing, memorised="allow")
+    with pytest.raises(MedvarError, match="medvar gate"):
+        make(tmp_path / "other", bundle=bundle, memorised="withhold")
+    assert not (tmp_path / "other").exists()
