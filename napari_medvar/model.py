@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from medvar_engine.backends.onnx import OnnxBackend
+from medvar_engine.backends.remote import RemoteBackend
+from medvar_engine.backends.server import Server
 from medvar_engine.bundle import Bundle, find_bundle, read_bundle, shipped_bundles
 from medvar_engine.errors import MedvarError
 from medvar_engine.generator import Generator
@@ -35,8 +37,16 @@ def open_bundle(name: str | Path | None, device: str = "auto") -> Model:
     return Model(bundle, Generator(OnnxBackend(bundle, device=device)))
 
 
-def open_model_of(model: str, hints: Iterable[str], device: str) -> Model:
-    """The model that made a picture, opened; see `find_bundle_of`."""
+def open_served(server: Server) -> Model:
+    """The model that a server runs."""
+    remote = RemoteBackend(server)
+    return Model(remote.bundle, Generator(remote))
+
+
+def open_model_of(model: str, hints: Iterable[str], device: str, server: Server | None = None) -> Model:
+    """The model that made a picture, opened: that of the user's server, if it is the one, or see `find_bundle_of`."""
+    if server is not None and (served := open_served(server)).made(model):
+        return served
     return open_bundle(find_bundle_of(model, hints).path, device)
 
 

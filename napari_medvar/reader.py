@@ -59,7 +59,8 @@ def _read_in_napari(path: str | Sequence[str]) -> list[Any]:
 
 def _read(path: Path) -> list[LayerData]:
     saved = read_session(path)
-    model = open_model_of(saved.model, [saved.folder], read_settings().device)
+    settings = read_settings()
+    model = open_model_of(saved.model, [saved.folder], settings.device, settings.connection)
     tree = tree_of(saved, model)
     tips = [node for node in tree.tips if node.id != tree.current]
     if tree.current_node is not None:

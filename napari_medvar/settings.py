@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from medvar_engine.backends.server import Server, read_token
 from napari_medvar.autosave import Autosave
-from napari_medvar.model import open_bundle
+from napari_medvar.model import Model, open_bundle, open_served
 from napari_medvar.session import GenerationSession
 
 PLUGIN = "napari-medvar"
@@ -22,11 +23,20 @@ class Settings:
     show_previews: bool = True  # while a picture is made
     autosave: bool = True
     autosave_folder: str = ""  # "" is the user's state folder
+    server: str = ""  # address of a `medvar serve` that makes the pictures; "" is this computer
+    token_file: str = ""  # whose first line is the server's token
 
     @property
     def sessions(self) -> Path | None:
         """Where the autosave writes and finds; None is its own choice."""
         return Path(self.autosave_folder).expanduser() if self.autosave_folder else None
+
+    @property
+    def connection(self) -> Server | None:
+        """To the server. Raises `MedvarError` for an address or a file that cannot be."""
+        if not self.server:
+            return None
+        return Server(self.server, read_token(Path(self.token_file).expanduser()) if self.token_file else None)
 
 
 def read_settings() -> Settings:
@@ -39,14 +49,26 @@ def read_settings() -> Settings:
         return Settings()
     making, keeping = values.making, values.keeping
     return Settings(
-        making.device, making.bundle.strip(), making.show_previews, keeping.autosave, keeping.autosave_folder.strip()
+        making.device,
+        making.bundle.strip(),
+        making.show_previews,
+        keeping.autosave,
+        keeping.autosave_folder.strip(),
+        making.server.strip(),
+        making.token_file.strip(),
     )
 
 
 def new_session(settings: Settings) -> GenerationSession:
     """A session as the settings say."""
     return GenerationSession(
-        partial(open_bundle, device=settings.device),
+        partial(_open, settings) if settings.server else partial(open_bundle, device=settings.device),
         autosave=Autosave(settings.sessions) if settings.autosave else None,
         show_previews=settings.show_previews,
     )
+
+
+def _open(settings: Settings, name: str | Path | None) -> Model:
+    """The server's model, in place of those that ship; but a folder is a bundle that the user has here."""
+    server = None if isinstance(name, Path) else settings.connection
+    return open_bundle(name, device=settings.device) if server is None else open_served(server)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from medvar_engine.errors import MedvarError
+from medvar_engine.evaluate.index import gate_of
 from medvar_engine.trace import Trace
 from medvar_engine.write.dicom import Study
 from medvar_engine.write.formats import ENDINGS, files_of, write_picture
@@ -54,6 +55,7 @@ def write_layers(path: str, layers: Sequence[LayerData]) -> list[str]:
         _check_free([file for each in paths for file in files_of(each, name)])
     study = Study(target.name)
     pictures = [_picture(model, layer.trace) for layer in ours]
+    pictures = _asked(model, ours, pictures)
     written = [
         file
         for number, (each, picture) in enumerate(zip(paths, pictures, strict=True), start=1)
@@ -81,12 +83,29 @@ def _ours(attributes: Mapping[str, Any]) -> _Ours:
 def _model(ours: Sequence[_Ours]) -> Model:
     if len({layer.trace.model for layer in ours}) > 1:
         raise MedvarError("These layers were made by different models: save those of each model by themselves.")
-    return open_model_of(ours[0].trace.model, [layer.bundle for layer in ours], read_settings().device)
+    settings = read_settings()
+    hints = [layer.bundle for layer in ours]
+    return open_model_of(ours[0].trace.model, hints, settings.device, settings.connection)
 
 
 def _picture(model: Model, trace: Trace) -> Picture:
     generation = model.generator.restore([trace])
-    return Picture.of(model.bundle, trace, model.generator.preview(generation, generation.depth - 1)[0])
+    return Picture.of(model.bundle, trace, model.generator.picture(generation)[0])
+
+
+def _asked(model: Model, ours: Sequence[_Ours], pictures: Sequence[Picture]) -> list[Picture]:
+    """The pictures, if none may be a copy of a training slice. Raises `MedvarError` naming one that may."""
+    gate = gate_of(model.bundle)
+    if gate is None:
+        return [*pictures]
+    asked = [replace(picture, nearness=gate.nearness(picture.pixels)) for picture in pictures]
+    for layer, picture in zip(ours, asked, strict=True):
+        if picture.nearness is not None and picture.nearness.flagged:
+            raise MedvarError(
+                f"Nothing was written, for “{layer.name}” lies {picture.nearness}. To write it all the same, marked, "
+                "save it from the panel of MedVAR with “Copies: are marked”."
+            )
+    return asked
 
 
 def _write_session(path: Path, ours: Sequence[_Ours], model: Model) -> Path:

@@ -1,0 +1,46 @@
+"""Requests to a server, byte by byte where need be."""
+
+from __future__ import annotations
+
+import http.client
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came back."""
+
+    status: int
+    content: bytes
+    headers: Mapping[str, str]
+
+    @property
+    def error(self) -> str:
+        return str(json.loads(self.content)["error"])
+
+
+Ask = Callable[..., Answer]
+
+
+@pytest.fixture
+def ask() -> Ask:
+    """One request over a connection of its own."""
+
+    def request(address: str, path: str, body: Any = None, *, method: str | None = None, **headers: str) -> Answer:
+        connection = http.client.HTTPConnection(urlsplit(address).netloc, timeout=20)
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        content = json.dumps(body).encode() if isinstance(body, dict | list) else body
+        try:
+            connection.request(method or ("GET" if body is None else "POST"), path, content, named)
+            response = connection.getresponse()
+            return Answer(response.status, response.read(), dict(response.headers))
+        finally:
+            connection.close()
+
+    return request

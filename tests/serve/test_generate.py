@@ -1,0 +1,114 @@
+"""Whole images over a socket, scale by scale."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from medvar_engine.backends.messages import Message
+from medvar_engine.backends.onnx import OnnxBackend
+from medvar_engine.backends.server import Server
+from medvar_engine.conditions import Condition
+from medvar_engine.errors import MedvarError
+from medvar_engine.generator import Generator
+from medvar_engine.request import Request
+from medvar_engine.sampling import Sampling
+from medvar_engine.trace import Trace, traces_from_dict, traces_to_dict
+
+Limits = pytest.importorskip("medvar_engine.serve.limits").Limits
+pytest.importorskip("fastapi")
+
+Served = Callable[..., str]
+REQUESTS = [
+    Request(Condition("CT", "chest"), 3, Sampling(guidance=2.0)),
+    Request(Condition("MR"), 4, Sampling(top_k=5)),
+]
+
+
+def streamed(address: str, **asked: Any) -> list[Message]:
+    return list(Server(address, patience=20).stream("generate", asked))
+
+
+def test_each_scale_comes_as_it_is_here_then_images_and_traces(served: Served, tiny_onnx: OnnxBackend) -> None:
+    """A script would get other images from a server, or none it could make again."""
+    *scales, last = streamed(served(), requests=[request.to_dict() for request in REQUESTS])
+    generator = Generator(tiny_onnx)
+    here = generator.finish(generator.start(REQUESTS))
+    for k, message in enumerate(scales):
+        assert message.values["scale"] == k
+        np.testing.assert_array_equal(message.arrays["tokens"], here.pyramid.tokens(k))
+        np.testing.assert_array_equal(message.arrays["entropy"], here.entropy[k])
+        if k + 1 < len(scales):
+            np.testing.assert_array_equal(message.arrays["preview"], generator.preview(here, k))
+    np.testing.assert_array_equal(last.arrays["images"], generator.image(here))
+    assert [trace.to_json() for trace in traces_from_dict(last.values["traces"])] == [t.to_json() for t in here.traces]
+
+
+def test_previews_can_be_left_out(served: Served) -> None:
+    """Over a thin line, previews are most of what is sent."""
+    assert all("preview" not in message.arrays for message in streamed(served(), requests=[{}], previews=False))
+
+
+def test_a_resample_is_gone_on_with(served: Served, tiny_onnx: OnnxBackend) -> None:
+    """A script could make new images only."""
+    generator = Generator(tiny_onnx)
+    parent = generator.finish(generator.start(REQUESTS[:1])).trace(0)
+    mask = np.zeros((16, 16), dtype=np.bool_)
+    mask[4:] = True
+    begun = generator.resample(parent, 2, seed=9, mask=mask)
+    *scales, last = streamed(served(), traces=traces_to_dict(begun.traces))
+    assert [message.values["scale"] for message in scales] == [2, 3]
+    np.testing.assert_array_equal(last.arrays["images"], generator.image(generator.finish(begun)))
+
+
+def test_traces_of_another_model_are_told(served: Served, make_trace: Callable[..., Trace]) -> None:
+    """Tokens of one model would be shown as an image of another."""
+    for sides in ((1, 2, 3), (1, 2, 3, 4)):
+        with pytest.raises(MedvarError, match="open the bundle that made it"):
+            streamed(served(), traces=traces_to_dict([make_trace(sides)]))
+
+
+def test_hanging_up_stops_the_work_within_a_scale(
+    served: Served, tiny_onnx: OnnxBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The GPU would finish what nobody waits for, and others would wait."""
+    computed: list[int] = []
+    going_on = threading.Event()
+    step = tiny_onnx.step
+
+    def noted(state: Any, maps: Any) -> Any:
+        if state.depth == 1:
+            assert going_on.wait(10)
+        computed.append(state.depth)
+        return step(state, maps)
+
+    monkeypatch.setattr(tiny_onnx, "step", noted)
+    address = served()
+    messages: Iterator[Message] = Server(address).stream("generate", {"requests": [{}]})
+    assert next(messages).values["scale"] == 0
+    messages.close()  # type: ignore[attr-defined]
+    threading.Timer(0.3, going_on.set).start()
+    assert len(streamed(address, requests=[{"condition": {"modality": "CT"}}])) == 5
+    assert computed == [0, 1, 0, 1, 2, 3]
+
+
+def test_what_goes_wrong_on_the_way_is_told(
+    served: Served, tiny_onnx: OnnxBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The stream would just end, and half an image be taken for a whole one."""
+    step = tiny_onnx.step
+
+    def failing(state: Any, maps: Any) -> Any:
+        if state.depth == 2:
+            raise MedvarError("Not enough memory to run it.")
+        return step(state, maps)
+
+    monkeypatch.setattr(tiny_onnx, "step", failing)
+    messages = Server(served()).stream("generate", {"requests": [{}]})
+    assert [next(messages).values["scale"], next(messages).values["scale"]] == [0, 1]
+    with pytest.raises(MedvarError, match="Not enough memory"):
+        next(messages)

@@ -1,0 +1,284 @@
+"""What no client of ours sends is refused in a sentence, and does the server no harm."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+import time
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import urlsplit
+
+import numpy as np
+import pytest
+
+from medvar_engine.backends.messages import pack
+from medvar_engine.backends.onnx import OnnxBackend
+from medvar_engine.bundle import Bundle, read_bundle
+from medvar_engine.errors import MedvarError
+from medvar_engine.serve.guard import Guard
+from medvar_engine.serve.limits import Limits
+
+run = pytest.importorskip("medvar_engine.serve.run")
+
+Served = Callable[..., str]
+Ask = Callable[..., Any]
+TOKEN = "a-token-of-some-length"
+
+
+def floats(*shape: int, of: float = 0.0) -> Any:
+    return np.full(shape, of, dtype=np.float32)
+
+
+def whole(*shape: int, of: int = 0) -> Any:
+    return np.full(shape, of, dtype=np.int64)
+
+
+STEP = {"labels": whole(1, 3), "features": floats(1, 0, 4)}
+LATENT = floats(1, 4, 4, 4)
+
+
+@pytest.mark.parametrize(
+    ("path", "values", "arrays", "said"),
+    [
+        ("step", {}, {}, "lacks the array 'labels'"),
+        ("step", {}, {"labels": whole(1, 3)}, "lacks the array 'features'"),
+        ("step", {}, STEP | {"labels": whole(1, 2)}, "must be int64 of any × 3"),
+        ("step", {}, STEP | {"labels": whole(0, 3), "features": floats(0, 0, 4)}, "holds 1 to 16 rows"),
+        ("step", {}, {"labels": whole(999, 3), "features": floats(999, 0, 4)}, "holds 1 to 16 rows"),
+        ("step", {}, STEP | {"labels": whole(1, 3, of=-1)}, "out of range"),
+        ("step", {}, STEP | {"labels": whole(1, 3, of=99)}, "out of range"),
+        ("step", {}, STEP | {"features": floats(2, 0, 4)}, "must be float32 of 1 × any × 4"),
+        ("step", {}, STEP | {"features": floats(1, 3, 4)}, "whole scales"),
+        ("step", {}, STEP | {"features": floats(1, 400, 4)}, "whole scales"),
+        ("step", {}, STEP | {"features": floats(1, 4, 4, of=np.nan)}, "finite"),
+        ("summary", {}, STEP | {"features": floats(1, 4, 4, of=np.inf)}, "finite"),
+        ("accumulate", {}, {"tokens": whole(1, 1)}, "'scale' must be a whole number"),
+        ("accumulate", {"scale": True}, {"tokens": whole(1, 1)}, "'scale' must be a whole number"),
+        ("accumulate", {"scale": 99}, {"tokens": whole(1, 1)}, "Scale 99 is out of range"),
+        ("accumulate", {"scale": -1}, {"tokens": whole(1, 16)}, "Scale -1 is out of range"),
+        ("accumulate", {"scale": 1}, {"tokens": whole(1, 1), "latent": LATENT}, "must be int64 of any × 4"),
+        ("accumulate", {"scale": 0}, {"tokens": whole(1, 1, of=24)}, "Tokens must be within"),
+        ("accumulate", {"scale": 0}, {"tokens": whole(1, 1, of=-1)}, "Tokens must be within"),
+        ("accumulate", {"scale": 0}, {"tokens": whole(99, 1)}, "holds 1 to 16 rows"),
+        ("accumulate", {"scale": 1}, {"tokens": whole(1, 4), "latent": floats(2, 4, 4, 4)}, "must be float32"),
+        ("encode", {}, {"images": floats(1, 1, 8, 8)}, "must be float32"),
+        ("encode", {}, {"images": floats(1, 1, 16, 16, of=2)}, "within [-1, 1]"),
+        ("encode", {}, {"images": floats(99, 1, 16, 16)}, "holds 1 to 16 rows"),
+        ("decode", {}, {"latent": floats(1, 4, 4, 4, of=np.nan)}, "finite"),
+        ("decode", {}, {"latent": floats(0, 4, 4, 4)}, "holds 1 to 16 rows"),
+        ("decode", {}, {"latent": whole(1, 4, 4, 4)}, "must be float32"),
+    ],
+)
+def test_odd_arrays_are_refused(
+    path: str, values: dict[str, Any], arrays: dict[str, Any], said: str, served: Served, ask: Ask
+) -> None:
+    """They would reach the networks, whose errors are no sentences, or take all memory."""
+    answer = ask(served(), f"/{path}", pack(values, arrays))
+    assert answer.status == 400
+    assert said in answer.error
+
+
+@pytest.mark.parametrize("path", ["step", "summary", "accumulate", "encode", "decode", "generate"])
+@pytest.mark.parametrize("body", [b"", b"{", b"\x00" * 99, b"\x80\x04.", b"[" * 99_999, b"[]", b"null", b"1e999"])
+def test_garbage_is_refused(path: str, body: bytes, served: Served, ask: Ask) -> None:
+    """Any program that knocks would cause a traceback."""
+    answer = ask(served(), f"/{path}", body, method="POST")
+    assert answer.status == 400
+    assert answer.error
+    assert b"Traceback" not in answer.content
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({}, "either requests"),
+        ({"requests": [{}], "traces": {}}, "either requests"),
+        ({"requests": []}, "1 to 16 images"),
+        ({"requests": [{}] * 17}, "1 to 16 images"),
+        ({"requests": {}}, "is a list"),
+        ({"requests": [3]}, "object of JSON"),
+        ({"requests": [{}], "script": "x"}, "Unknown field 'script'"),
+        ({"requests": [{"condition": {"region": "knee"}}]}, "Unknown region 'knee'"),
+        ({"requests": [{"condition": {"colour": "red"}}]}, "Unknown condition factor"),
+        ({"requests": [{"condition": {"region": ["brain"]}}]}, "is a name"),
+        ({"requests": [{"condition": "brain"}]}, "object of JSON"),
+        ({"requests": [{"seed": -1}]}, "A seed is"),
+        ({"requests": [{"seed": 2**64}]}, "A seed is"),
+        ({"requests": [{"seed": "x"}]}, "not a request"),
+        ({"requests": [{"seed": None}]}, "not a request"),
+        ({"requests": [{"sampling": {"top_p": 7}}]}, "top_p must be"),
+        ({"requests": [{"sampling": {"top_p": "x"}}]}, "not a request"),
+        ({"requests": [{"sampling": {"eval": 1}}]}, "not a request"),
+        ({"requests": [{"sampling": {"temperature": float("nan")}}]}, "temperature must be"),
+        ({"requests": [{"seed": float("inf")}]}, "not a request"),
+        ({"traces": {}}, "not a MedVAR trace"),
+        ({"traces": []}, "object of JSON"),
+    ],
+)
+def test_odd_wishes_are_refused(asked: dict[str, Any], said: str, served: Served, ask: Ask) -> None:
+    """A script with a mistake would be told nothing of use."""
+    answer = ask(served(), "/generate", asked)
+    assert (answer.status, said in answer.error) == (400, True), answer.error
+
+
+def test_too_much_is_refused(served: Served, ask: Ask) -> None:
+    """One request would take all memory; also one that does not say how long it is."""
+    address = served(Limits(body=1000))
+    assert ask(address, "/step", bytes(1001)).status == 413
+    assert ask(address, "/step", iter([bytes(600)] * 2)).status == 413  # in chunks
+    assert ask(address, "/step", bytes(900)).status == 400
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/bundle/step.onnx",
+        "/bundle/../bundle.json",
+        "/bundle/..%2f..%2fetc%2fpasswd",
+        "/bundle/%2e%2e/%2e%2e/etc/passwd",
+        "/bundle/..\\..\\etc\\passwd",
+        "/bundle//etc/passwd",
+        "/bundle/",
+        "/bundle/bundle.json%00.png",
+        "/docs",
+        "/openapi.json",
+        "/",
+    ],
+)
+def test_nothing_else_is_found(path: str, served: Served, ask: Ask) -> None:
+    """The weights, or any file of the computer, could be read."""
+    answer = ask(served(), path)
+    assert answer.status == 404
+    assert answer.error
+
+
+@pytest.mark.parametrize(
+    "host", ["evil.example", "evil.example:8765", "127.0.0.1.evil.example", "", "[", "a@127.0.0.2"]
+)
+def test_requests_for_another_host_are_refused(host: str, served: Served, ask: Ask) -> None:
+    """A page on the web could use the server of whoever looks at it, by a name that leads to 127.0.0.1."""
+    assert ask(served(), "/model", Host=host).status == 421
+
+
+@pytest.mark.parametrize("host", ["localhost", "LOCALHOST:1", "127.0.0.1:8765", "[::1]:8765", "gpu.example"])
+def test_own_names_are_known(host: str, served: Served, ask: Ask) -> None:
+    """Nobody could connect by the computer's name."""
+    assert ask(served(names=("gpu.example",)), "/model", Host=host).status == 200
+
+
+def test_pages_in_a_browser_are_refused(served: Served, ask: Ask) -> None:
+    """A page on the web could make the GPU work, though not see the result."""
+    answer = ask(served(), "/generate", {"requests": [{}]}, Origin="http://evil.example")
+    assert answer.status == 403
+    assert "Access-Control-Allow-Origin" not in answer.headers
+
+
+@pytest.mark.parametrize("path", ["/model", "/bundle/bundle.json", "/step", "/generate", "/nothing"])
+@pytest.mark.parametrize("sent", [None, "", "Bearer", "Bearer x", f"Basic {TOKEN}", TOKEN, f"Bearer {TOKEN}é"])
+def test_without_the_token_there_is_nothing(path: str, sent: str | None, served: Served, ask: Ask) -> None:
+    """Whoever finds the port could use the server, or learn what it holds."""
+    address = served(token=TOKEN)
+    answer = ask(address, path, **({} if sent is None else {"Authorization": sent}))
+    assert answer.status == 401
+    assert "asks for a token" in answer.error
+    assert ask(address, "/model", Authorization=f"Bearer {TOKEN}").status == 200
+
+
+def test_strangers_need_a_token(tiny_bundle: Any, tiny_onnx: OnnxBackend) -> None:
+    """Anyone in the network could use a server that was bound to all addresses by habit."""
+    bundle: Bundle = read_bundle(tiny_bundle)
+    for host in ("0.0.0.0", "::", "192.168.0.7", "gpu.example"):
+        with pytest.raises(MedvarError, match="Give it a token"):
+            run.make_server(bundle, tiny_onnx, Limits(), host=host)
+
+
+def test_one_client_may_not_ask_for_ever(served: Served, ask: Ask) -> None:
+    """One client would leave no room for the others; or tokens could be tried out without end."""
+    address = served(Limits(rate=3), token=TOKEN)
+    assert [ask(address, "/model").status for _ in range(4)] == [401, 401, 401, 429]
+    answer = ask(address, "/model", Authorization=f"Bearer {TOKEN}")
+    assert (answer.status, answer.headers["retry-after"]) == (429, "20")
+
+
+def test_rates_recover() -> None:
+    """A client that was too fast once would be shut out for ever."""
+    now = [0.0]
+    guard = Guard(None, token=None, hosts=(), rate=2, clock=lambda: now[0])  # type: ignore[arg-type]
+    took = []
+    for now[0] in (0, 0, 0, 31, 31, 1000, 1000, 1000):
+        try:
+            guard._rates.take("me")
+            took.append(True)
+        except MedvarError:
+            took.append(False)
+    assert took == [True, True, False, True, False, True, True, False]
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"",
+        b"GET /model HT",
+        b"POST /step HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\nabc",
+        b"POST /step HTTP/1.1\r\nHost: evil.example\r\nContent-Length: 100\r\n\r\nabc",
+    ],
+)
+def test_the_slow_are_cut_off(sent: bytes, served: Served, ask: Ask) -> None:
+    """A few hundred connections that send a byte now and then would lock everybody else out."""
+    address = served(Limits(slow=0.3))
+    parts = urlsplit(address)
+    with socket.create_connection((parts.hostname, parts.port), timeout=10) as slow:
+        slow.sendall(sent)
+        answer = b"".join(iter(lambda: slow.recv(4096), b""))
+    assert not answer or answer.split()[1] in (b"408", b"421")
+    assert ask(address, "/model").status == 200
+
+
+def test_headers_that_come_drop_by_drop_are_cut_off_on_a_used_connection(served: Served) -> None:
+    """The first good request would buy a slow client all the time it wants."""
+    parts = urlsplit(served(Limits(slow=0.3)))
+    connection = http.client.HTTPConnection(parts.netloc, timeout=10)
+    connection.request("GET", "/model")
+    assert connection.getresponse().read()
+    connection.sock.sendall(b"GET /model HTTP/1.1\r\n")
+    with pytest.raises((ConnectionResetError, BrokenPipeError)):
+        _drip(connection.sock)
+    connection.close()
+
+
+def _drip(slow: socket.socket) -> None:
+    for _ in range(200):
+        slow.sendall(b"X: 1\r\n")
+        time.sleep(0.05)
+
+
+def test_a_bug_tells_nothing_of_the_server(
+    served: Served, ask: Ask, tiny_onnx: OnnxBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Paths and code of the server would be shown to strangers."""
+
+    def broken(*_: object) -> None:
+        raise RuntimeError("secret path /home/me")
+
+    monkeypatch.setattr(tiny_onnx, "step", broken)
+    answer = ask(served(), "/step", pack({}, STEP))
+    assert answer.status == 500
+    assert json.loads(answer.content) == {
+        "error": "Something is wrong in the server; its log says what. The request may be sent again."
+    }
+
+
+def test_a_job_ends_in_time(served: Served, ask: Ask, tiny_onnx: OnnxBackend, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job that computes many scales anew would hold up all others."""
+    step = tiny_onnx.step
+
+    def slow(state: Any, maps: Any) -> Any:
+        time.sleep(0.3)
+        return step(state, maps)
+
+    monkeypatch.setattr(tiny_onnx, "step", slow)
+    answer = ask(served(Limits(seconds=0.2)), "/step", pack({}, STEP | {"features": floats(1, 13, 4)}))
+    assert answer.status == 504
+    assert "longer than the 0.2 s" in answer.error
