@@ -12,6 +12,7 @@ import onnx
 import torch
 from torch import Tensor, nn
 
+from medvar_engine.models.preview import PreviewDecoder
 from medvar_engine.models.tokenizer import Tokenizer
 from medvar_engine.models.transformer import Transformer
 from medvar_export.accumulate import OPSET, accumulate_graph
@@ -83,6 +84,24 @@ def tokenizer_graphs(tokenizer: Tokenizer) -> dict[str, onnx.ModelProto]:
         "decode.onnx": export_graph(DecodeGraph(tokenizer), {"latent": latent}, ["image"], {"latent": {0: "batch"}}),
         **{f"accumulate_{k}.onnx": accumulate_graph(tokenizer.quantizer, k) for k in scales},
     }
+
+
+class PreviewGraph(nn.Module):
+    """Latent → preview in [-1, 1], by the light decoder."""
+
+    def __init__(self, preview: PreviewDecoder) -> None:
+        super().__init__()
+        self.preview = preview
+
+    def forward(self, latent: Tensor) -> Tensor:
+        """``(B, C, side, side)`` → ``(B, image channels, H, W)``."""
+        return self.preview.decode(latent)
+
+
+def preview_graph(preview: PreviewDecoder, side: int) -> onnx.ModelProto:
+    """The light decoder, for latents of ``side``."""
+    latent = torch.zeros(2, preview.config.latent_channels, side, side)
+    return export_graph(PreviewGraph(preview), {"latent": latent}, ["image"], {"latent": {0: "batch"}})
 
 
 def step_graph(transformer: Transformer) -> onnx.ModelProto:

@@ -16,15 +16,16 @@ from onnx import numpy_helper
 from medvar_engine.backends.onnx import OnnxBackend
 from medvar_engine.backends.sessions import DATA
 from medvar_engine.backends.torch import TorchBackend, weights_digest
-from medvar_engine.bundle import CARD, CODEBOOK, SCHEMA_VERSION, Cell, cell_to_dict, read_bundle
+from medvar_engine.bundle import CARD, CODEBOOK, PREVIEW, SCHEMA_VERSION, Cell, cell_to_dict, read_bundle
 from medvar_engine.conditions import LabelSpace
 from medvar_engine.errors import MedvarError
-from medvar_engine.models.files import load_tokenizer, load_transformer
+from medvar_engine.models.files import load_preview_of, load_tokenizer, load_transformer
 from medvar_engine.models.tokenizer import Tokenizer
 from medvar_engine.models.transformer import Transformer
 from medvar_engine.sampling import Sampling
 from medvar_export.graphs import step_graph, tokenizer_graphs
 from medvar_export.held_out import held_out_slices
+from medvar_export.light import export_preview
 from medvar_export.manifest import file_hashes, write_manifest
 from medvar_export.parity import DIFFERENCES, HeldOut, measure_parity
 from medvar_export.precision import PRECISIONS, Precision, half_arithmetic, store_half
@@ -57,6 +58,7 @@ def export_bundle(
     *,
     precision: Precision = "float32",
     data: Path | None = None,
+    preview: Path | None = None,
     tell: Callable[[str], None] = print,
 ) -> Path:
     """Export trained weights to the folder ``out``, which must not exist yet, with a parity check against torch.
@@ -64,7 +66,7 @@ def export_bundle(
     ``float16-weights`` stores weights in half precision and computes in float32; ``float16`` computes the
     transformer in half precision, for GPUs; ``int8-weights`` computes most of its matrix products in int8, for CPUs,
     and stores the rest in half precision. ``data`` is the folder of prepared slices that the model was trained on:
-    given, the loss on those held out is compared, too.
+    given, the loss on those held out is compared, too. ``preview`` is a light decoder for this tokenizer.
     """
     if precision not in PRECISIONS:
         raise MedvarError(f"Unknown precision {precision!r}; choose one of {', '.join(PRECISIONS)}.")
@@ -79,6 +81,7 @@ def export_bundle(
         raise MedvarError(
             f"{transformer} starts at scale {network.schedule[0]}; only models that start at 1 are exported."
         )
+    light = load_preview_of(preview, coder, str(tokenizer)) if preview else None
     held_out = held_out_slices(data, labels, coder.config.image_size) if data else None
     temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     try:
@@ -87,12 +90,16 @@ def export_bundle(
         graphs = _graphs(coder, network, precision)
         for name, graph in graphs.items():
             write_graph(temporary / name, graph)
+        parity = {}
+        if light is not None:
+            content, parity["preview"] = export_preview(light, coder.schedule.latent_side)
+            (temporary / PREVIEW).write_bytes(content)
         _write_codebook(temporary / CODEBOOK, graphs["accumulate_0.onnx"])
         (temporary / CARD).write_text(description.card, encoding="utf-8")
         manifest = _manifest(coder, network, labels, description, precision, temporary)
         write_manifest(temporary, manifest)
         tell("Comparing with torch …")
-        manifest["parity"] = _parity(TorchBackend(coder, network, labels), temporary, precision, held_out)
+        manifest["parity"] = _parity(TorchBackend(coder, network, labels), temporary, precision, held_out) | parity
         write_manifest(temporary, manifest)
         os.replace(temporary, out)
     except OSError as error:

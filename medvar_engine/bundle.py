@@ -28,6 +28,8 @@ SCHEMA_VERSION = 1
 MANIFEST = "bundle.json"
 CARD = "MODEL_CARD.md"
 CODEBOOK = "codebook.npy"
+GATE_ENCODER = "gate_encoder.onnx"  # looks at images, makes none
+PREVIEW = "preview.onnx"  # shows scales on the way; what is written comes from the full decoder
 MAX_MANIFEST_BYTES = 16 * 2**20
 _FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")  # of no other folder on any system
 _COUNTS = ("vocabulary", "latent_channels", "image_size", "image_channels", "depth", "heads", "head_dim")
@@ -73,7 +75,11 @@ class Bundle:
     @property
     def digest(self) -> str:
         """A name for the model: sha256 over the hashes of its graphs, and of weights beside them."""
-        graphs = sorted((n, h) for n, h in self.sha256.items() if n.endswith((".onnx", ".onnx.data")))
+        graphs = sorted(
+            (name, digest)
+            for name, digest in self.sha256.items()
+            if name.endswith((".onnx", ".onnx.data")) and name not in (GATE_ENCODER, PREVIEW)
+        )
         return hashlib.sha256(json.dumps(graphs).encode()).hexdigest()
 
     def read(self, name: str) -> bytes:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import numpy as np
 
 from medvar_engine.arrays import FloatArray, IntArray
@@ -21,3 +23,8 @@ def nearest_codes(codebook: FloatArray, token: int, n: int) -> tuple[IntArray, F
     order = np.argsort(distances, kind="stable")
     tokens = np.concatenate([[token], order[order != token]])[:n].astype(np.int64)  # itself, also before its equals
     return tokens, distances[tokens]
+
+
+def codebook_digest(codebook: FloatArray) -> str:
+    """A name for a codebook ``(V, C)``, the same for one that is stored in half precision."""
+    return hashlib.sha256(np.ascontiguousarray(codebook, dtype="<f2").tobytes()).hexdigest()

@@ -41,7 +41,7 @@ class Generator:
         self.backend = backend
         self.cache = PrefixCache() if cache is None else cache
         self._prefixes = Prefixes(backend, self.cache)
-        self._pictures = Pictures(lambda trace: self._decoded(self.restore([trace]), -1)[0])
+        self._pictures = Pictures(lambda trace: self._pixels(self.backend.decode(self.restore([trace]).latents[-1]))[0])
 
     # -- making images ------------------------------------------------------------------------------------------
 
@@ -160,7 +160,8 @@ class Generator:
             start: one image; without any scale yet, the candidates are new images.
             from_scale: the first scale that is drawn.
             n: how many candidates.
-            score: previews of scale ``until``, ``(n, H, W)`` → a number each, ``(n,)``. The highest wins.
+            score: pictures of scale ``until`` by the full decoder, ``(n, H, W)`` → a number each, ``(n,)``. The
+                highest wins.
             until: the scale at which they are compared; ``from_scale`` by default.
             seed: of the first candidate; the image's own by default.
             options: see `ResampleOptions`.
@@ -174,9 +175,9 @@ class Generator:
         if not trace.pyramid.depth and trace.edit is None:  # new images, before which there was nothing
             drawn = changed(drawn, edits=(), parents=())
         *_, drawn = self.run(drawn, until=until)
-        scores = np.asarray(score(self.preview(drawn, until)), dtype=np.float64)
+        scores = np.asarray(score(self.picture(drawn)), dtype=np.float64)
         if scores.shape != (n,) or np.isnan(scores).any():
-            raise MedvarError(f"score must give {n} numbers, one a preview, but gave {scores}.")
+            raise MedvarError(f"score must give {n} numbers, one a picture, but gave {scores}.")
         return self.restore([drawn.trace(int(scores.argmax()))])
 
     def edit(self, trace: Trace, edit: Edit) -> Generation:
@@ -251,11 +252,19 @@ class Generator:
     def preview(self, generation: Generation, k: int) -> FloatArray:
         """The images decoded from scales ``0…k`` only: ``(B, H, W)``, or ``(B, H, W, 3)``, in [-1, 1].
 
-        Where the outside of a mask is kept exactly, it shows the parent's finished picture at every scale.
+        By the light decoder where the bundle has one, but for the finest scale. Where the outside of a mask is kept
+        exactly, it shows the parent's finished picture at every scale.
         """
         if not 0 <= k < generation.depth:
             raise MedvarError(f"There is no preview of scale {k}: {generation.depth} scales are made so far.")
-        decoded = self._decoded(generation, k)
+        return self._shown(generation, k, light=k + 1 < len(self.backend.info.schedule))
+
+    def picture(self, generation: Generation) -> FloatArray:
+        """The images of all scales made so far by the full decoder, finished or not: what is written to files."""
+        return self._shown(generation, generation.depth - 1, light=False)
+
+    def _shown(self, generation: Generation, k: int, *, light: bool) -> FloatArray:
+        decoded = self._pixels(self.backend.decode(generation.latents[k], preview=light))
         traces = generation.traces
         if any(map(exact_outside, traces)):
             pairs = zip(traces, decoded, strict=True)
@@ -269,7 +278,7 @@ class Generator:
         """The finished images: ``(B, H, W)``, or ``(B, H, W, 3)``, in [-1, 1]."""
         if not generation.complete:
             raise MedvarError("The images are not finished: run the generation to its end first.")
-        return self.preview(generation, generation.depth - 1)
+        return self.picture(generation)
 
     def token_pictures(self, trace: Trace, k: int, row: int, column: int, tokens: Sequence[int]) -> FloatArray:
         """The preview of scale k with each of ``tokens`` in one place: ``(N, H, W)``, or ``(N, H, W, 3)``."""
@@ -339,10 +348,6 @@ class Generator:
 
     def _scale(self, k: int) -> int:
         return self.backend.info.schedule.check_scale(k)
-
-    def _decoded(self, generation: Generation, k: int) -> FloatArray:
-        last = k in (-1, len(self.backend.info.schedule) - 1)
-        return self._pixels(self.backend.decode(generation.latents[k], preview=not last))
 
     def _pixels(self, images: FloatArray) -> FloatArray:
         return images[:, 0] if images.shape[1] == 1 else np.ascontiguousarray(np.moveaxis(images, 1, -1))

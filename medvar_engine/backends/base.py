@@ -27,6 +27,7 @@ class BackendInfo:
     image_channels: int
     model: str  # a name for the model, which traces carry: sha256
     weights: str = ""  # sha256 of the weights that it was made from, where known; traces may carry that instead
+    light_previews: bool = False  # whether scales on the way are shown by a light decoder
 
 
 @dataclass(frozen=True, slots=True)

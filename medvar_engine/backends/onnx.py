@@ -11,7 +11,7 @@ from medvar_engine.arrays import FloatArray, IntArray
 from medvar_engine.backends.base import BackendInfo, PrefixState, average_tokens, gather_rows
 from medvar_engine.backends.keys_values import KeysValues
 from medvar_engine.backends.sessions import Sessions, providers
-from medvar_engine.bundle import Bundle
+from medvar_engine.bundle import PREVIEW, Bundle
 from medvar_engine.errors import MedvarError
 
 # Tokens of all rows that go through a network together on a CPU: with more, activations fall out of its caches. The
@@ -43,9 +43,11 @@ class OnnxBackend:
             image_channels=bundle.image_channels,
             model=bundle.digest,
             weights=bundle.weights,
+            light_previews=PREVIEW in bundle.sha256,
         )
         self._block = BLOCK if step.get_providers()[0] == "CPUExecutionProvider" else None
-        self._sessions.warm([*(f"accumulate_{k}.onnx" for k in range(len(bundle.schedule))), "decode.onnx"])
+        light = [PREVIEW] if self.info.light_previews else []
+        self._sessions.warm([*(f"accumulate_{k}.onnx" for k in range(len(bundle.schedule))), *light, "decode.onnx"])
 
     @property
     def codebook(self) -> FloatArray | None:
@@ -98,8 +100,9 @@ class OnnxBackend:
         return tuple(np.split(tokens, self.info.schedule.offsets[1:-1], axis=1))
 
     def decode(self, latent: FloatArray, *, preview: bool = False) -> FloatArray:
-        """See `Backend`. Previews use the full decoder."""
-        images: FloatArray = self._in_blocks("decode.onnx", "latent", latent)
+        """See `Backend`. Previews use the light decoder, in a bundle that has one."""
+        light = preview and self.info.light_previews
+        images: FloatArray = self._in_blocks(PREVIEW if light else "decode.onnx", "latent", latent)
         return images
 
     def _in_blocks(self, graph: str, name: str, batch: FloatArray) -> Any:

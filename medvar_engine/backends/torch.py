@@ -12,7 +12,8 @@ from torch import Tensor
 from medvar_engine.arrays import FloatArray, IntArray
 from medvar_engine.backends.base import BackendInfo, PrefixState, average_tokens, gather_rows
 from medvar_engine.conditions import LabelSpace
-from medvar_engine.models.files import load_tokenizer, load_transformer
+from medvar_engine.models.files import load_preview_of, load_tokenizer, load_transformer
+from medvar_engine.models.preview import PreviewDecoder
 from medvar_engine.models.tokenizer import Tokenizer
 from medvar_engine.models.transformer import Transformer
 
@@ -28,16 +29,18 @@ class TorchBackend:
         *,
         device: str = "cpu",
         model: str | None = None,
+        preview: PreviewDecoder | None = None,
     ) -> None:
         """``model`` is the name that traces carry; by default `weights_digest`.
 
         Give a bundle's `digest` to go on with traces of that bundle. A bundle knows the weights that it was made from,
-        and takes traces that carry their digest.
+        and takes traces that carry their digest. ``preview`` shows scales on the way in place of the full decoder.
         """
         weights = weights_digest(tokenizer, transformer)
         self._device = torch.device(device)
         self._tokenizer = tokenizer.to(self._device).eval()
         self._transformer = transformer.to(self._device).eval()
+        self._preview = None if preview is None else preview.to(self._device).eval()
         config = tokenizer.config
         self.info = BackendInfo(
             provider=f"torch {torch.__version__}, {self._device}",
@@ -50,18 +53,29 @@ class TorchBackend:
             image_channels=config.image_channels,
             model=weights if model is None else model,
             weights=weights,
+            light_previews=preview is not None,
         )
 
     @classmethod
-    def load(cls, tokenizer: Path, transformer: Path, *, device: str = "cpu", model: str | None = None) -> TorchBackend:
-        """Read the two files that training writes."""
+    def load(
+        cls,
+        tokenizer: Path,
+        transformer: Path,
+        *,
+        device: str = "cpu",
+        model: str | None = None,
+        preview: Path | None = None,
+    ) -> TorchBackend:
+        """Read the files that training writes. Raises `MedvarError` for a ``preview`` of another tokenizer."""
         network, labels = load_transformer(transformer)
-        return cls(load_tokenizer(tokenizer), network, labels, device=device, model=model)
+        coder = load_tokenizer(tokenizer)
+        light = None if preview is None else load_preview_of(preview, coder, str(tokenizer))
+        return cls(coder, network, labels, device=device, model=model, preview=light)
 
     @property
     def codebook(self) -> FloatArray:
         """The code of every token, ``(V, C)``."""
-        return _array(self._tokenizer.quantizer.codebook.weight.detach())
+        return _codes(self._tokenizer)
 
     def start(self, labels: IntArray) -> PrefixState:
         """See `Backend`."""
@@ -102,8 +116,9 @@ class TorchBackend:
 
     @torch.inference_mode()
     def decode(self, latent: FloatArray, *, preview: bool = False) -> FloatArray:
-        """See `Backend`. Previews use the full decoder."""
-        return _array(self._tokenizer.decode(self._tensor(latent)))
+        """See `Backend`. Previews use the light decoder, where there is one."""
+        light = self._preview if preview else None
+        return _array((self._tokenizer if light is None else light).decode(self._tensor(latent)))
 
     def _tensor(self, array: FloatArray | IntArray) -> Tensor:
         # A copy: torch warns of read-only arrays, and would let a caller's later write through.
@@ -119,6 +134,10 @@ def weights_digest(tokenizer: Tokenizer, transformer: Transformer) -> str:
             digest.update(f"{name} {values.dtype} {tuple(values.shape)}\n".encode())
             digest.update(values.reshape(-1).view(torch.uint8).numpy())
     return digest.hexdigest()
+
+
+def _codes(tokenizer: Tokenizer) -> FloatArray:
+    return _array(tokenizer.quantizer.codebook.weight.detach())
 
 
 def _array(tensor: Tensor) -> FloatArray:

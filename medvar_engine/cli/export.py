@@ -19,6 +19,9 @@ def export(
     log: Annotated[list[Path] | None, typer.Option(help="log.csv of a run, for the model card; repeat.")] = None,
     notes: Annotated[Path | None, typer.Option(help="Markdown to add to the model card.")] = None,
     name: Annotated[str | None, typer.Option(help="Name of the model; the folder's by default.")] = None,
+    preview: Annotated[
+        Path | None, typer.Option(help="preview.safetensors: a light decoder for previews, of the same tokenizer.")
+    ] = None,
     precision: Annotated[
         str, typer.Option(help="float32, float16-weights, float16 (for GPUs), int8-weights (for CPUs).")
     ] = "float32",
@@ -47,6 +50,14 @@ def export(
         unknown = "Not stated by whoever exported this bundle."
         card = model_card(title, licence, unknown, (), (), {}, extra)
         description = Description(title, licence, (), unknown, card, sampling=sampling)
-    typer.echo(
-        export_bundle(tokenizer, transformer, out, description, precision=precision, data=data, tell=tell)  # type: ignore[arg-type]
+    folder = export_bundle(
+        tokenizer,
+        transformer,
+        out,
+        description,
+        precision=precision,  # type: ignore[arg-type]
+        data=data,
+        preview=preview,
+        tell=tell,
     )
+    typer.echo(folder)

@@ -10,14 +10,18 @@ import medvar_engine
 from medvar_engine.cli.console import fail
 from medvar_engine.cli.data import app as data
 from medvar_engine.cli.encode import encode
+from medvar_engine.cli.evaluate import evaluate
 from medvar_engine.cli.export import export
 from medvar_engine.cli.features import features
 from medvar_engine.cli.finetune import finetune
+from medvar_engine.cli.gate import gate
 from medvar_engine.cli.generate import generate
 from medvar_engine.cli.import_var import import_var
 from medvar_engine.cli.info import info
 from medvar_engine.cli.prepare import prepare
+from medvar_engine.cli.preview import preview
 from medvar_engine.cli.replay import replay
+from medvar_engine.cli.serve import serve
 from medvar_engine.cli.train import train
 from medvar_engine.errors import MedvarError
 
@@ -29,9 +33,24 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for verb in (prepare, encode, train, finetune, export, generate, features, info, replay, import_var):
+for verb in (
+    prepare,
+    encode,
+    train,
+    finetune,
+    export,
+    gate,
+    preview,
+    generate,
+    features,
+    info,
+    replay,
+    serve,
+    import_var,
+):
     app.command()(verb)
 app.add_typer(data)
+app.add_typer(evaluate)
 
 
 _INTERRUPTED = 130

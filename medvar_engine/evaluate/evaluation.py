@@ -128,12 +128,9 @@ def _by_encoder(
     people = [one.patient for one in held_out.rows]
     rows = {JUDGED: row(ours, own_groups, reference)}
     for name, images in floors(sides["held out"]).items():
-        repeated = isinstance(images, CollapsedImages)  # of which each is drawn by itself, for people tell nothing
-        rows[name] = row(
-            features(name, images),
-            [str(i % images.kept) for i in range(len(images))] if repeated else people,
-            reference,
-        )
+        # Repeated images are of no more people than there are different ones.
+        groups = [str(i % images.kept) for i in range(len(images))] if isinstance(images, CollapsedImages) else people
+        rows[name] = row(features(name, images), groups, reference)
     labels, _ = _labels(synthetic.conditions, training)
     by_label = {}
     for name, (mine, theirs) in labels.items():

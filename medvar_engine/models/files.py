@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping
@@ -15,8 +16,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from medvar_engine.arrays import FloatArray
+from medvar_engine.codebook import codebook_digest
 from medvar_engine.conditions import LabelSpace
 from medvar_engine.errors import MedvarError
+from medvar_engine.models.preview import PreviewConfig, PreviewDecoder
 from medvar_engine.models.tokenizer import Tokenizer, TokenizerConfig
 from medvar_engine.models.transformer import Transformer, TransformerConfig
 
@@ -65,6 +69,62 @@ def load_tokenizer(path: Path) -> Tokenizer:
     return _fill(path, tensors, lambda: Tokenizer(TokenizerConfig(**_tuples(values["config"]))))
 
 
+def tokenizer_digest(model: Tokenizer) -> str:
+    """A name for all weights of a tokenizer: sha256."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def save_preview(path: Path, model: PreviewDecoder, codebook: str, tokenizer: str | None = None) -> None:
+    """Write a light decoder, and the digests of the codebook whose latents it shows and of its whole tokenizer."""
+    metadata = _metadata(
+        "preview decoder", config=dataclasses.asdict(model.config), codebook=codebook, tokenizer=tokenizer
+    )
+    write_tensors(path, model.state_dict(), metadata)
+
+
+def load_preview(path: Path) -> tuple[PreviewDecoder, str]:
+    """Read what `save_preview` wrote: the light decoder in eval mode, and the digest of its codebook."""
+    tensors, values = _read(path, "preview decoder")
+    model = _fill(path, tensors, lambda: PreviewDecoder(PreviewConfig(**values["config"])))
+    return model, str(values.get("codebook"))
+
+
+def load_preview_of(path: Path, tokenizer: Tokenizer, owner: str) -> PreviewDecoder:
+    """The light decoder for this very tokenizer, read from ``owner``.
+
+    Raises `MedvarError` when it was trained for another one, also for one that shares its codebook: decoders that were
+    trained on with the codes held still show the same latents otherwise.
+    """
+    model = load_preview_for(path, tokenizer.quantizer.codebook.weight.detach().float().cpu().numpy(), owner)
+    trained_for = _read(path, "preview decoder")[1].get("tokenizer")
+    if trained_for is not None and trained_for != tokenizer_digest(tokenizer):
+        raise MedvarError(
+            f"{path} was not trained for the tokenizer of {owner}: their codebooks agree, but not their other weights. "
+            "Train a light decoder with stage=preview and that tokenizer."
+        )
+    return model
+
+
+def load_preview_for(path: Path, codebook: FloatArray | None, owner: str) -> PreviewDecoder:
+    """The light decoder for the tokenizer of ``owner``, whose codes are ``codebook`` ``(V, C)``.
+
+    Raises `MedvarError` when it was trained for another tokenizer, or when nobody knows.
+    """
+    model, trained_for = load_preview(path)
+    if codebook is None:
+        raise MedvarError(f"{owner} has no codebook, which would tell whether {path} fits. Export that model again.")
+    if trained_for != codebook_digest(codebook):
+        raise MedvarError(
+            f"{path} was not trained for the tokenizer of {owner}: their codebooks differ. Train a light decoder with "
+            "stage=preview and that tokenizer."
+        )
+    return model
+
+
 def save_transformer(path: Path, model: Transformer, labels: LabelSpace) -> None:
     """Write a transformer, its configuration and the names of its conditions."""
     metadata = _metadata("transformer", config=dataclasses.asdict(model.config), labels=labels.to_dict())
@@ -105,6 +165,6 @@ def _fill(path: Path, tensors: Mapping[str, Tensor], build: Callable[[], _Model]
         with torch.device("meta"):  # the weights are read already: initialising others first would only take time
             model = build()
         model.load_state_dict(dict(tensors), assign=True)
-    except (RuntimeError, TypeError, ValueError, KeyError) as error:
+    except (RuntimeError, TypeError, ValueError, KeyError, ArithmeticError) as error:
         raise MedvarError(f"The weights in {path} do not fit its own configuration: {error}") from error
     return model.eval()

@@ -14,6 +14,7 @@ from medvar_engine.data.dataset import SliceDataset
 from medvar_engine.errors import MedvarError
 from medvar_engine.train.config import TrainConfig
 from medvar_engine.train.loop import train
+from medvar_engine.train.preview_stage import PreviewStage
 from medvar_engine.train.stage import Stage
 from medvar_engine.train.tokenizer_stage import TokenizerStage
 from medvar_engine.train.transformer_stage import TransformerStage
@@ -48,6 +49,7 @@ def run(config: TrainConfig, *, resume: bool = False, console: Console | None = 
 _STAGES: Mapping[str, Callable[[TrainConfig, SliceDataset, SliceDataset, World], Stage]] = {
     "tokenizer": TokenizerStage,
     "transformer": TransformerStage,
+    "preview": PreviewStage,
 }
 
 

@@ -33,7 +33,7 @@ def models(monkeypatch: pytest.MonkeyPatch) -> FakeModels:
     """The fake model is what is found for every picture."""
     models = FakeModels()
     for module in (reader, writer):
-        monkeypatch.setattr(module, "open_model_of", lambda model, hints, device: models(None))
+        monkeypatch.setattr(module, "open_model_of", lambda *_: models(None))
     return models
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import napari_medvar
@@ -47,10 +49,12 @@ def test_what_the_user_sets_in_napari_is_read(
     values.making.device = "cpu"
     values.making.bundle = " /my/bundle "
     values.making.show_previews = False
+    values.making.server = " https://gpu.example "
+    values.making.token_file = "~/token"
     values.keeping.autosave = False
     values.keeping.autosave_folder = "~/sessions"
     settings = read_settings()
-    assert settings == Settings("cpu", "/my/bundle", False, False, "~/sessions")
+    assert settings == Settings("cpu", "/my/bundle", False, False, "~/sessions", "https://gpu.example", "~/token")
     assert settings.sessions == Path.home() / "sessions"
 
 
@@ -78,3 +82,39 @@ def test_sessions_are_as_the_settings_say(tmp_path: Path, monkeypatch: pytest.Mo
         assert not session.show_previews
         session.close()
     assert asked == ["cpu", "cpu"]
+
+
+def test_a_server_makes_the_pictures(
+    served: Callable[..., str], tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The setting would be there, and this computer still do the work; or a bundle that is here not be opened."""
+    from medvar_engine.conditions import Condition
+    from medvar_engine.errors import MedvarError
+    from medvar_engine.trace import Request
+    from napari_medvar.model import open_model_of
+
+    token = tmp_path / "token"
+    token.write_text("a-token-of-some-length")
+    settings = Settings(
+        device="cpu", autosave=False, server=served(token="a-token-of-some-length"), token_file=str(token)
+    )
+    request = Request(Condition("CT", "chest"), seed=5)
+    pictures = []
+    for name, where in ((None, settings.server), (tiny_bundle, "CPUExecutionProvider")):
+        session = new_session(settings)
+        provider = session.load(name).generator.backend.info.provider
+        assert provider.endswith(where)
+        *_, last = session.generate(request)
+        list(session.resample(1, Request(Condition("MR"), seed=6)))
+        *_, varied = session.previews()
+        pictures.append((last.pixels, varied.pixels, session.trace))
+        session.close()
+    for one, two in zip(*(shown[:2] for shown in pictures), strict=True):
+        np.testing.assert_array_equal(one, two)
+    trace = pictures[0][2]
+    assert trace is not None
+    found = open_model_of(trace.model, [], "cpu", settings.connection)
+    assert found.generator.backend.info.provider.endswith(settings.server)
+    wrong = new_session(Settings(autosave=False, server="gpu.example"))
+    with pytest.raises(MedvarError, match="The address of a server is like"):
+        wrong.load()

@@ -248,7 +248,7 @@ def test_a_session_file_is_opened_by_napari(
 ) -> None:
     """Yesterday's sitting, dropped on the window or opened by a script, would not be recognised."""
     npe2pm.register(PluginManifest.from_file(Path(napari_medvar.__file__).parent / "napari.yaml"))
-    monkeypatch.setattr(reader, "open_model_of", lambda model, hints, device: models(None))
+    monkeypatch.setattr(reader, "open_model_of", lambda *_: models(None))
     session = GenerationSession(models)
     session.load()
     list(session.generate(Request(Condition("CT", "abdomen", "axial"), seed=5)))

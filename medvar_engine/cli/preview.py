@@ -1,0 +1,33 @@
+"""``medvar preview``: a bundle gets a light decoder for its previews."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from medvar_engine.cli.console import needs
+
+
+def preview(
+    bundle: Annotated[str, typer.Argument(help="Folder or name of the bundle.")],
+    decoder: Annotated[Path, typer.Argument(help="preview.safetensors, trained by stage=preview for its tokenizer.")],
+) -> None:
+    """Put a light decoder into a bundle: scales on the way are shown at a small share of the cost.
+
+    The bundle changes in one step, or not at all. Finished images stay what they are.
+    """
+    try:
+        from medvar_engine.models.files import load_preview_for
+        from medvar_export.light import export_preview
+    except ImportError as error:
+        raise needs("train,cpu", error) from error
+    from medvar_engine.bundle import PREVIEW, find_bundle, read_bundle
+    from medvar_engine.write.into_bundle import add_to_bundle
+
+    found = read_bundle(find_bundle(bundle))
+    model = load_preview_for(decoder, found.codebook(), found.name)
+    graph, difference = export_preview(model, found.schedule.latent_side)
+    parity = {**found.parity, "preview": difference}
+    typer.echo(add_to_bundle(found.path, {PREVIEW: graph}, parity=parity).path)

@@ -1,0 +1,62 @@
+"""``medvar evaluate``: what is told when the input is wrong, and a page of several evaluations."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from medvar_engine.cli.main import app
+
+
+def run(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(app, ["evaluate", *map(str, arguments)])
+
+
+def written(path: Path, name: str, parameters: int, data: str = "d") -> Path:
+    """The JSON of an evaluation, as far as comparing reads it."""
+    seen = {"encoder": {"name": "descriptor"}, "rows": {"synthetic": {"frechet": {"value": 1000 / parameters}}}}
+    found = {"name": name, "data": data, "parameters": parameters, "seconds_an_image": 0.1, "encoders": [seen]}
+    path.write_text(json.dumps(found), encoding="utf-8")
+    return path
+
+
+def test_several_evaluations_become_one_page(tmp_path: Path) -> None:
+    """Nobody could see what a larger model is worth."""
+    reports = [written(tmp_path / f"{n}.json", f"model <{n}>", n) for n in (1000, 2000)]
+    found = run("compare", *reports, "--out", tmp_path / "page.html")
+    assert found.exit_code == 0, found.output
+    html = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "model &lt;1000&gt;" in html
+    assert "model &lt;2000&gt;" in html
+    assert "<svg" in html
+
+
+def test_evaluations_on_other_slices_are_told_of(tmp_path: Path) -> None:
+    """Figures that cannot be compared would be read as a ranking."""
+    reports = [written(tmp_path / f"{data}.json", data, 1000, data) for data in "ab"]
+    found = run("compare", *reports, "--out", tmp_path / "page.html")
+    assert found.exit_code == 0, found.output
+    assert "not on the same slices" in found.output
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", "3", '{"encoders": [{}]}', '{"encoders": null}'])
+def test_what_is_no_evaluation_is_named_and_writes_nothing(text: str, tmp_path: Path) -> None:
+    """A wrong file would give a traceback, or a page with half of the models."""
+    good, bad = written(tmp_path / "good.json", "good", 1000), tmp_path / "bad.json"
+    bad.write_text(text, encoding="utf-8")
+    found = run("compare", good, bad, "--out", tmp_path / "page.html")
+    assert found.exit_code != 0
+    assert "bad.json" in str(found.exception)
+    assert type(found.exception).__name__ == "MedvarError"
+    assert not (tmp_path / "page.html").exists()
+
+
+def test_missing_slices_are_told_before_any_work(tmp_path: Path) -> None:
+    """Images would be made for an hour, to be compared with nothing."""
+    found = run("images", tmp_path, "--data", tmp_path / "nowhere", "--out", tmp_path / "page.html")
+    assert type(found.exception).__name__ == "MedvarError"
+    assert "nowhere" in str(found.exception)
+    assert list(tmp_path.iterdir()) == []
