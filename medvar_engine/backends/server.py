@@ -23,6 +23,7 @@ _BUSY = (429, 503)
 _LARGEST_FILE = 2**30  # bytes of a file that a bundle has beside its graphs
 _SHORTEST_TOKEN = 16
 _CONNECT = 10  # seconds
+_LOOPBACK = ("127.0.0.1", "::1", "localhost")
 _LOST = (ConnectionError, ssl.SSLEOFError)  # the server hung up
 
 
@@ -41,6 +42,11 @@ class Server:
         self._tls = parts.scheme == "https"
         self._host, self._port = parts.hostname or "", parts.port or (443 if self._tls else 8765)
         self._folder = parts.path  # of a reverse proxy
+        if token and not self._tls and self._host not in _LOOPBACK:
+            raise MedvarError(
+                f"{self.address} is not encrypted, so that the token could be read on the way. Use https://, or "
+                "an SSH tunnel to the server and http://127.0.0.1."
+            )
         self._headers = {"Authorization": f"Bearer {token}"} if token else {}
         self._patience = patience
         self._lock = threading.Lock()

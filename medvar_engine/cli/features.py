@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -93,7 +94,7 @@ def _array(path: Path) -> tuple[int, Any, None]:
         images = np.load(path, mmap_mode="r", allow_pickle=False)
         if not isinstance(images, np.ndarray) or images.ndim < 3 or images.dtype.kind not in "fiu":
             raise ValueError("not an array of numbers (N, H, W)")
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise MedvarError(f"{path} is neither a folder of `medvar prepare` nor a .npy of images: {error}.") from error
 
     def batch(first: int, end: int) -> FloatArray:

@@ -30,7 +30,7 @@ def gate(
     """Put a training index into a bundle, so that copies of training slices are withheld or marked.
 
     It holds an encoder, trained here, embeddings of the training slices, and the distance below which an image is taken
-    for a copy: no image and no name. The bundle changes in one step, or not at all; the model keeps its sha256.
+    for a copy: no image and no name. The manifest changes last; the model keeps its sha256.
     """
     try:
         from medvar_engine.data.dataset import SliceDataset

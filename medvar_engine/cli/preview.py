@@ -16,7 +16,7 @@ def preview(
 ) -> None:
     """Put a light decoder into a bundle: scales on the way are shown at a small share of the cost.
 
-    The bundle changes in one step, or not at all. Finished images stay what they are.
+    The manifest changes last. Finished images stay what they are.
     """
     try:
         from medvar_engine.models.files import load_preview_for

@@ -24,6 +24,7 @@ from medvar_engine.evaluate.membership import MembershipInference
 from medvar_engine.evaluate.memorisation import calibrate, compare_images, find_planted_copies
 from medvar_engine.evaluate.synthetic import Synthetic
 from medvar_engine.evaluate.table import Figure, Reference, row
+from medvar_engine.train.batches import spread
 
 FEWEST = 12  # images of a label, on both sides, below which figures of it mean nothing
 JUDGED = "synthetic"
@@ -125,16 +126,19 @@ def _by_encoder(
     reference = Reference.of(features("training", sides["training"]), features("held out", sides["held out"]))
     ours = features(JUDGED, synthetic.images)
     own_groups = [str(i) for i in range(len(synthetic))]
-    people = [one.patient for one in held_out.rows]
     rows = {JUDGED: row(ours, own_groups, reference)}
+    # As many as there are synthetic images, spread evenly, for most figures depend on the number.
+    some = spread(len(held_out), len(synthetic))
+    people = [held_out.rows[int(i)].patient for i in some]
     for name, images in floors(sides["held out"]).items():
         # Repeated images are of no more people than there are different ones.
-        groups = [str(i % images.kept) for i in range(len(images))] if isinstance(images, CollapsedImages) else people
-        rows[name] = row(features(name, images), groups, reference)
+        groups = [str(i % images.kept) for i in some] if isinstance(images, CollapsedImages) else people
+        rows[name] = row(np.asarray(features(name, images)[some]), groups, reference)
     labels, _ = _labels(synthetic.conditions, training)
     by_label = {}
     for name, (mine, theirs) in labels.items():
-        part = Reference.of(np.asarray(reference.training[theirs]), reference.held_out)
+        others = np.flatnonzero(_names(held_out) == name)
+        part = Reference.of(np.asarray(reference.training[theirs]), np.asarray(reference.held_out[others]))
         by_label[name] = row(np.asarray(ours[mine]), [str(i) for i in mine], part)
     return ByEncoder(encoder.describe(), rows, by_label, sample_size_bias(ours, reference.training_moments))
 
@@ -144,7 +148,7 @@ def _labels(
 ) -> tuple[dict[str, tuple[np.ndarray, np.ndarray]], list[str]]:
     """Numbers of the synthetic images and the training slices of each label; and the labels that have too few."""
     asked = np.array([label_of(condition) for condition in conditions])
-    kinds = np.array([label_of(kind) for kind in training.conditions.kinds])[training.conditions.codes]
+    kinds = _names(training)
     found, few = {}, []
     for name in sorted(set(asked.tolist())):
         sides = np.flatnonzero(asked == name), np.flatnonzero(kinds == name)
@@ -155,14 +159,22 @@ def _labels(
     return found, few
 
 
+def _names(data: SliceDataset) -> np.ndarray:
+    """The label of every slice, in words."""
+    names: np.ndarray = np.array([label_of(kind) for kind in data.conditions.kinds])[data.conditions.codes]
+    return names
+
+
 def _similarity(
     synthetic: Synthetic, ours: np.ndarray, training: SliceDataset, theirs: np.ndarray, pairs: int = 60
 ) -> dict[str, float]:
     """MS-SSIM of pairs of one label, synthetic and real; of few images only, for it reads them all."""
     some = [numbers[:: max(1, len(numbers) // 64)] for numbers in (ours, theirs)]
+    people = [training.rows[int(i)].patient for i in some[1]]
+    several = people if len(set(people)) > 1 else None  # slices of one person are alike, but there are no others
     return {
         JUDGED: pair_similarity(synthetic.images.batch(some[0]), pairs=pairs),
-        "training": pair_similarity(training.batch(some[1])[:, 0], pairs=pairs),
+        "training": pair_similarity(training.batch(some[1])[:, 0], several, pairs=pairs),
     }
 
 

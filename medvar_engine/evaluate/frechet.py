@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property, reduce
+from functools import reduce
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +22,7 @@ _ROWS = 4096
 _SIZES = 8  # subsets for the extrapolation
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False)
 class Moments:
     """Number, mean ``(D,)`` and sum of squared deviations ``(D, D)`` of rows."""
 
@@ -41,13 +41,6 @@ class Moments:
     def covariance(self) -> Doubles:
         """Unbiased, ``(D, D)``."""
         return self.scatter / (self.count - 1)
-
-    @cached_property
-    def root(self) -> Doubles:
-        """The symmetric square root of the covariance; kept, for many distances from one set need it."""
-        values, vectors = np.linalg.eigh(self.covariance)
-        root: Doubles = (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T
-        return root
 
 
 def moments(features: FloatArray) -> Moments:

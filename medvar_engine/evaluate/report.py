@@ -14,7 +14,7 @@ from medvar_engine.data.dataset import SliceDataset
 from medvar_engine.evaluate.efficiency import efficiencies
 from medvar_engine.evaluate.evaluation import JUDGED, ByEncoder, Evaluation, Row, label_of
 from medvar_engine.evaluate.synthetic import Synthetic
-from medvar_engine.evaluate.table import BETTER, Figure
+from medvar_engine.evaluate.table import BETTER, LARGEST, Figure
 from medvar_engine.evaluate.verdict import verdict
 from medvar_engine.page.curves import Curve, curves
 from medvar_engine.page.document import Section, document, note
@@ -96,7 +96,15 @@ def _spread(numbers: np.ndarray) -> np.ndarray:
 
 
 def _quality(one: ByEncoder) -> Markup:
-    parts: list[Child] = [element("h3", f"In the eyes of {one.encoder['name']}"), _rows("images", one.rows)]
+    told = (
+        f"The other rows are as many images as are judged. All but the Fréchet distance compare pairs, of at most {LARGEST} "
+        "images of a side, drawn by chance; whether all training slices are copied is told under memorisation."
+    )
+    parts: list[Child] = [
+        element("h3", f"In the eyes of {one.encoder['name']}"),
+        _rows("images", one.rows),
+        element("p", told, class_="quiet"),
+    ]
     if one.bias is not None:
         line = tuple(zip(map(float, one.bias.sizes), one.bias.distances, strict=True))
         end = (float(one.bias.sizes[0]), one.bias.unbiased), (float(one.bias.sizes[-1]), one.bias.unbiased)

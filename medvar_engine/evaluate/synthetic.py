@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from PIL import Image
 
 from medvar_engine.arrays import FloatArray
 from medvar_engine.conditions import Condition, LabelSpace
+from medvar_engine.data.codes import decode
 from medvar_engine.data.dataset import SliceDataset
 from medvar_engine.errors import MedvarError
 from medvar_engine.evaluate.image_source import Images, Indices
@@ -45,7 +46,7 @@ def open_synthetic(path: Path) -> Synthetic:
     if (path / SET).is_file():
         found = ImageSet.open(path)
         numbers = [n for unit in range(found.manifest.plan.units) for n in found.numbers(unit)]
-        traces = [Trace.from_json(text) for text in found.table()["trace"].to_pylist()]
+        traces = (Trace.from_json(text.as_py()) for text in found.table()["trace"])
         return _of(path.name, SetImages(found, tuple(numbers)), traces)
     files = sorted(file for file in path.rglob("*.png") if not file.name.endswith("-scales.png"))
     if not files:
@@ -53,12 +54,15 @@ def open_synthetic(path: Path) -> Synthetic:
             f"{path} holds neither a set of shards (set.json) nor PNGs that medvar wrote. Make some: "
             "`medvar generate --count 200 --mix MIX --out FOLDER`."
         )
-    return _of(path.name, PngImages(tuple(files)), [read_trace(file) for file in files])
+    return _of(path.name, PngImages(tuple(files)), map(read_trace, files))
 
 
-def _of(name: str, images: Images, traces: Sequence[Trace]) -> Synthetic:
-    models = sorted({trace.model for trace in traces if trace.model})
-    return Synthetic(name, images, tuple(trace.request.condition for trace in traces), tuple(models))
+def _of(name: str, images: Images, traces: Iterable[Trace]) -> Synthetic:
+    conditions, models = [], set()
+    for trace in traces:  # one at a time: with all their edits they are large
+        conditions.append(trace.request.condition)
+        models.add(trace.model)
+    return Synthetic(name, images, tuple(conditions), tuple(sorted(models)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +82,12 @@ class SetImages:
 
     def batch(self, indices: Indices) -> FloatArray:
         """See `Images`."""
-        return np.stack([self.source[self.numbers[int(i)]].image for i in indices])
+        size, found = self.source.manifest.plan.unit_images, []
+        for i in indices:
+            number = self.numbers[int(i)]
+            row = self.source.numbers(number // size).index(number)
+            found.append(decode(self.source.codes(number // size)[row]))
+        return np.stack(found)
 
 
 class PngImages:
@@ -105,7 +114,7 @@ class PngImages:
         try:
             with Image.open(file, formats=["PNG"]) as image:
                 pixels = np.asarray(image)
-        except (OSError, SyntaxError, ValueError) as error:
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             raise MedvarError(f"{file} cannot be read as PNG: {error}") from error
         if pixels.ndim != 2 or pixels.dtype not in (np.uint8, np.uint16):
             raise MedvarError(f"{file} is not a gray PNG of 8 or 16 bits.")

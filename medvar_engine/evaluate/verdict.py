@@ -28,7 +28,9 @@ def verdict(found: Evaluation) -> list[Sentence]:
 
 
 def _quality(one: ByEncoder) -> Sentence | None:
-    """Where the images lie between real slices and the floors."""
+    """Where the images lie between real slices and the floors; nothing by an encoder that ranks the floors wrongly."""
+    if not ranked_rightly(one):
+        return None
     place = {name: row["frechet"].value for name, row in one.rows.items()}
     ours, real = place.get(JUDGED), place.get("real, other people")
     if ours is None or real is None:
@@ -41,7 +43,7 @@ def _quality(one: ByEncoder) -> Sentence | None:
     if ratio > _NEAR:
         return Sentence(f"{name} tells them from real slices", f"{told}; blurred slices are farther.", True)
     if ratio < 1:
-        why = "nearer to the training slices than new people are, as a model of few people is"
+        why = "nearer to the training slices than new people are, which a model of few people is, sharp or not"
         return Sentence(f"{name} sees them near the training slices", f"{told}: {why}.", False)
     return Sentence(f"{name} hardly tells them from slices of other people", f"{told}.", False)
 

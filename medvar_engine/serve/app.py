@@ -91,7 +91,7 @@ def _network(
 async def _streamed(made: Iterator[bytes], turns: Turns, deadline: Deadline) -> AsyncIterator[bytes]:
     """Each scale in a turn of its own. A client that hangs up ends this, and with it the work, after that scale."""
     try:
-        while frame := await turns.run(lambda: next(made, b""), deadline):
+        while frame := await turns.run(lambda: next(made, b""), deadline, begun=True):
             yield frame
     except MedvarError as error:  # the status is sent already
         yield pack({"error": str(error)}, {})

@@ -45,9 +45,12 @@ class Turns:
         self._turn = asyncio.Semaphore(1)  # the first that asked is the first that goes
         self._waiting = 0
 
-    async def run(self, work: Callable[[], Result], deadline: Deadline) -> Result:
-        """The result of ``work``, which runs in a thread when its turn has come."""
-        if self._waiting >= self._limits.waiting:
+    async def run(self, work: Callable[[], Result], deadline: Deadline, *, begun: bool = False) -> Result:
+        """The result of ``work``, which runs in a thread when its turn has come.
+
+        A job that has ``begun`` is not sent away when many wait: what was done for it would be lost.
+        """
+        if self._waiting >= self._limits.waiting and not begun:
             text = f"{self._waiting} jobs wait already. Try again in a moment."
             raise Refused(503, text, {"Retry-After": "1"})
         self._waiting += 1

@@ -8,6 +8,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import numpy.typing as npt
+from PIL.Image import DecompressionBombError
 
 from medvar_engine.errors import MedvarError
 from medvar_engine.write.dicom import write_dicom
@@ -15,6 +16,18 @@ from medvar_engine.write.nifti import write_nifti
 from medvar_engine.write.picture import Picture
 from medvar_engine.write.png import write_png, write_png16
 from medvar_engine.write.provenance import kind_of
+
+# What Pillow, pydicom and nibabel raise for damaged files, and for pixels too many to be an image.
+_UNREADABLE = (
+    OSError,
+    EOFError,
+    SyntaxError,
+    ValueError,
+    AttributeError,
+    RuntimeError,
+    DecompressionBombError,
+    zlib.error,
+)
 
 
 def differing_pixels(file: Path, picture: Picture) -> int:
@@ -66,7 +79,7 @@ def read_pixels(file: Path, kind: str) -> npt.NDArray[np.generic]:
 
             return np.asarray(pydicom.dcmread(file).pixel_array)
         return _volume(file)
-    except (OSError, EOFError, SyntaxError, ValueError, AttributeError, NotImplementedError, zlib.error) as error:
+    except _UNREADABLE as error:
         raise MedvarError(f"The pixels of {file} cannot be read: {error}.") from error
 
 

@@ -13,7 +13,8 @@ from medvar_engine.errors import MedvarError
 def write_files(contents: Mapping[Path, bytes]) -> None:
     """Write every file through a temporary name beside it; they get their names only when all are on disk.
 
-    Raises `MedvarError` when one cannot be written; then none of them has changed.
+    Raises `MedvarError` when one cannot be written; then none of them has changed. They get their names one after the
+    other, in the order given: a process that is killed in that moment may have changed some.
     """
     with ExitStack() as leftovers:
         temporaries = {path: path.with_name(f".{path.name}.{os.getpid()}.tmp") for path in contents}

@@ -1,4 +1,4 @@
-"""Put files into a bundle that is there: all of them, or none."""
+"""Put files into a bundle that is there."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ def add_to_bundle(folder: Path, contents: Mapping[str, bytes], **fields: Any) ->
 
     Files of these names are replaced, and so are ``fields`` of the manifest. Hashes of the others stay as the manifest
     has them, so that this signs nothing that was damaged. The manifest changes last: until then it names none of the
-    new files, and nobody uses them.
+    new files, and nobody uses them. Only where files of these names are replaced can a process that is killed in that
+    moment leave a bundle that does not agree with its manifest; the same call again puts it right.
 
     Raises `MedvarError` when ``folder`` holds no bundle that can be used, or when a file cannot be written.
     """
