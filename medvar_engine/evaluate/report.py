@@ -97,8 +97,8 @@ def _spread(numbers: np.ndarray) -> np.ndarray:
 
 def _quality(one: ByEncoder) -> Markup:
     told = (
-        f"The other rows are as many images as are judged. All but the Fréchet distance compare pairs, of at most {LARGEST} "
-        "images of a side, drawn by chance; whether all training slices are copied is told under memorisation."
+        "The other rows are as many images as are judged. All but the Fréchet distance compare pairs, of at most "
+        f"{LARGEST} images of a side, drawn by chance; copies of any training slice are told of under memorisation."
     )
     parts: list[Child] = [
         element("h3", f"In the eyes of {one.encoder['name']}"),
