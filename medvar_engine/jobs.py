@@ -27,6 +27,8 @@ Outcome = tuple[int, Result | MedvarError]
 
 _AHEAD = 2  # units in flight for each worker: one that runs, one that waits for it
 _CONNECT_SECONDS = 20
+_NOBODY_SECONDS = 60.0  # that a cluster may be without a worker; one that is started again takes a few
+_POLL_SECONDS = 0.02
 _DIED = (
     "it ended its worker process twice, perhaps because the memory is too small for it; leave it out, or work on a "
     "larger machine"
@@ -155,12 +157,26 @@ def _drain_cluster(
             completed.add(future)
         if not running:
             return
+        _wait_for_one(completed, client)
         future = next(completed)
         try:
             outcome = future.result()
         except KilledWorker:
             outcome = UnitLost("the cluster's workers that took it ended, again and again; leave it out")
         yield running.pop(future.key), outcome
+
+
+def _wait_for_one(completed: Any, client: Client) -> None:
+    """Until a unit is done. Raises `MedvarError` when the cluster has had no worker for a while: it might never be."""
+    last_seen = time.monotonic()
+    while not completed.has_ready():
+        time.sleep(_POLL_SECONDS)
+        if client.scheduler_info()["workers"]:
+            last_seen = time.monotonic()
+        elif time.monotonic() - last_seen > _NOBODY_SECONDS:
+            raise MedvarError(
+                "The cluster has no workers any more. What is finished is kept: start some, and run the same again."
+            )
 
 
 def _threads(client: Client, address: str) -> int:

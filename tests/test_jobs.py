@@ -6,13 +6,16 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from logging import CRITICAL
 from pathlib import Path
 
 import pytest
 
+from medvar_engine import jobs
 from medvar_engine.errors import MedvarError
 from medvar_engine.jobs import UnitLost, run
 
@@ -85,16 +88,63 @@ def test_a_worker_that_dies_takes_only_its_unit_with_it(tmp_path: Path) -> None:
     assert [outcomes[number] for number in range(12) if number != 5] == [n for n in range(12) if n != 5]
 
 
-@pytest.mark.skipif(os.name != "posix", reason="needs signals")
-def test_a_worker_of_a_cluster_that_dies_takes_only_its_unit_with_it(tmp_path: Path) -> None:
-    """The same on a cluster, whose scheduler blames every unit that was given to the worker, innocent ones too."""
+@pytest.fixture
+def mortal_cluster() -> Iterator[str]:
+    """A scheduler and two workers in processes of their own, each started again whenever it ends."""
     from distributed import LocalCluster
 
-    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0", silence_logs=CRITICAL) as local:
-        outcomes = dict(run(deadly, [(number, tmp_path) for number in range(12)], cluster=local.scheduler_address))
+    with (
+        LocalCluster(n_workers=0, dashboard_address=None, silence_logs=CRITICAL) as local,
+        ThreadPoolExecutor(2) as keepers,
+    ):
+        address, running, over = local.scheduler_address, set(), threading.Event()
+
+        def keep() -> None:
+            command = [
+                sys.executable,
+                "-m",
+                "distributed.cli.dask_worker",
+                address,
+                "--no-nanny",
+                "--nthreads=1",
+                "--no-dashboard",
+            ]
+            while not over.is_set():
+                with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as worker:
+                    running.add(worker)
+                    worker.wait()
+                    running.discard(worker)
+
+        for _ in range(2):
+            keepers.submit(keep)
+        try:
+            yield address
+        finally:
+            over.set()
+            for worker in list(running):
+                worker.kill()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs signals")
+def test_a_worker_of_a_cluster_that_dies_takes_only_its_unit_with_it(tmp_path: Path, mortal_cluster: str) -> None:
+    """The same on a cluster, whose scheduler blames every unit that was given to the worker, innocent ones too."""
+    outcomes = dict(run(deadly, [(number, tmp_path) for number in range(12)], cluster=mortal_cluster))
     assert sorted(outcomes) == list(range(12))
     assert isinstance(outcomes[5], UnitLost)
     assert [outcomes[number] for number in range(12) if number != 5] == [n for n in range(12) if n != 5]
+
+
+def test_a_cluster_without_workers_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run would wait for ever, and say nothing, when the last worker has gone."""
+    from distributed import LocalCluster
+
+    monkeypatch.setattr(jobs, "_NOBODY_SECONDS", 1.0)
+    with LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None) as local:
+        outcomes = run(slow, range(200), cluster=local.scheduler_address)
+        next(outcomes)
+        local.scale(0)
+        with pytest.raises(MedvarError, match="no workers any more"):
+            list(outcomes)
 
 
 def test_not_enough_memory_here() -> None:
