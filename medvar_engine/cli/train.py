@@ -17,6 +17,7 @@ def train(
     tflops: Annotated[
         float | None, typer.Option(help="With --dry-run: what the machine reaches, for the hours.", min=1e-6)
     ] = None,
+    processes: Annotated[int, typer.Option(help="With --dry-run: how many will train together.", min=1)] = 1,
 ) -> None:
     """Train the tokenizer or the transformer from prepared slices."""
     try:
@@ -28,7 +29,7 @@ def train(
         raise needs("train", error) from error
     settings = config_from_arguments([config, *(overrides or [])])
     if dry_run:
-        typer.echo(plan(settings).told(tflops))
+        typer.echo(plan(settings, processes).told(tflops))
         return
     try:
         typer.echo(run(settings, resume=resume))

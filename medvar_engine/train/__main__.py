@@ -15,6 +15,18 @@ from medvar_engine.train.stopping import EXIT_STOPPED, StoppedEarly
 _WHAT = "Train the tokenizer or the transformer on prepared slices."
 
 
+def _positive(text: str) -> int:
+    if (value := int(text)) < 1:
+        raise argparse.ArgumentTypeError("at least 1")
+    return value
+
+
+def _above_0(text: str) -> float:
+    if not (value := float(text)) > 0:
+        raise argparse.ArgumentTypeError("above 0")
+    return value
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Train one stage.
 
@@ -26,7 +38,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("config", nargs="*", metavar="CONFIG name=value", help=help_text)
     parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint in out/")
     parser.add_argument("--dry-run", action="store_true", help="only say what the run would cost")
-    parser.add_argument("--tflops", type=float, help="with --dry-run: what the machine reaches, for the hours")
+    parser.add_argument("--tflops", type=_above_0, help="with --dry-run: what the machine reaches, for the hours")
+    parser.add_argument("--processes", type=_positive, default=1, help="with --dry-run: how many will train together")
     parsed = parser.parse_intermixed_args(arguments)
     console = Console(stderr=True)
     try:
@@ -40,7 +53,7 @@ def main(arguments: list[str] | None = None) -> int:
         if parsed.dry_run:
             from medvar_engine.train.plan import plan
 
-            print(plan(config).told(parsed.tflops))
+            print(plan(config, parsed.processes).told(parsed.tflops))
         else:
             print(run(config, resume=parsed.resume, console=console))
     except MedvarError as error:

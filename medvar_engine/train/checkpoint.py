@@ -6,14 +6,14 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from medvar_engine.data.shards.files import sha256
+from medvar_engine.data.shards.files import flush_folder, sha256
 from medvar_engine.errors import MedvarError
 from medvar_engine.train.world import World
 
@@ -71,6 +71,7 @@ def save_checkpoint(
             shutil.rmtree(temporary, ignore_errors=True)
     if world.leads:
         _drop_old(folder, target, keep)
+    world.wait()  # nobody goes on, or ends, before it is there
     return target
 
 
@@ -83,9 +84,13 @@ def _drop_old(folder: Path, newest: Path, keep: int) -> None:
             shutil.rmtree(old, ignore_errors=True)
 
 
-def best_checkpoint(folder: Path) -> Path | None:
-    """The checkpoint of the lowest loss on held-out patients; None when none knows its loss."""
-    return _best(_folders(folder))
+def best_checkpoint(folder: Path, world: World, tell: Callable[[str], None]) -> Checkpoint | None:
+    """The sound checkpoint of the lowest loss on held-out patients; None when none knows its loss.
+
+    Damaged ones are skipped and told of. All processes get the same.
+    """
+    known = [path for path in _folders(folder) if _loss(path) < math.inf] if world.leads else []
+    return _first_sound(folder, sorted(known, key=_loss), world, tell)
 
 
 def remove_unfinished(folder: Path) -> None:
@@ -96,8 +101,12 @@ def remove_unfinished(folder: Path) -> None:
 
 def newest_checkpoint(folder: Path, world: World, tell: Callable[[str], None]) -> Checkpoint | None:
     """The newest checkpoint whose hashes agree; damaged ones are skipped and told of. All processes get the same."""
+    return _first_sound(folder, _folders(folder), world, tell)
+
+
+def _first_sound(folder: Path, order: Sequence[Path], world: World, tell: Callable[[str], None]) -> Checkpoint | None:
     step = -1
-    for path in _folders(folder) if world.leads else ():
+    for path in order if world.leads else ():
         try:
             step = _checked(path).step
             break
@@ -143,11 +152,8 @@ def _folders(folder: Path) -> list[Path]:
 
 def _flush(folder: Path) -> None:
     """Force a folder's files and names to disk."""
-    for path in (*folder.iterdir(), folder):
-        if path.is_dir() and path != folder:
-            continue
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+    for path in folder.iterdir():
+        if path.is_file():
+            with path.open("rb+") as file:  # Windows flushes only what may be written to
+                os.fsync(file.fileno())
+    flush_folder(folder)

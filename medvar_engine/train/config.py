@@ -45,6 +45,8 @@ class TrainConfig(RunSettings, MachineSettings, KeptSettings, DataSettings, Toke
             raise MedvarError("perceptual needs a feature network: set feature_network=PATH of its .safetensors.")
         if self.lora_rank and self.init is None:
             raise MedvarError("lora_rank changes a trained transformer: set init=PATH of its .safetensors.")
+        if not self.factors:
+            raise MedvarError(f"factors names at least one of {', '.join(FACTORS)}.")
         if unknown := sorted(set(self.factors) - set(FACTORS)):
             raise MedvarError(f"factors are of {', '.join(FACTORS)}, not {unknown[0]!r}.")
         for names, fits, expected in _LIMITS:
@@ -61,7 +63,8 @@ _SHARES = ["ema", "balance", "random_depth", "short", "continuous", "restart_unt
 _LIMITS: tuple[tuple[Sequence[str], Callable[[float], bool], str], ...] = (
     (_AT_LEAST_1, lambda value: value >= 1, "at least 1"),
     (_SHARES, lambda value: 0 <= value <= 1, "a share from 0 to 1"),
-    (("workers", "z_loss", "lora_rank"), lambda value: value >= 0, "0 or more"),
+    (("workers", "z_loss", "lora_rank", "weight_decay", "warmup"), lambda value: value >= 0, "0 or more"),
+    (("beta2", "dropout"), lambda value: 0 <= value < 1, "from 0 to below 1"),
     (("learning_rate", "clip"), lambda value: value > 0, "above 0"),
     (("seed",), lambda value: 0 <= value <= MAX_SEED, f"between 0 and {MAX_SEED}"),
 )
@@ -118,8 +121,9 @@ def check_resumable(about: Mapping[str, Any], values: Mapping[str, Any]) -> None
 
 def about_run(config: TrainConfig, parts: int) -> dict[str, Any]:
     """What a checkpoint says of its run: the settings, which slices it learns from, and in how many parts a batch."""
-    slices = sha256(config.data / "manifest.json")
-    return config_to_dict(config) | {"slices_sha256": slices, "parts_of_a_batch": parts}
+    learnt_from = {"slices": config.data / "manifest.json", "tokenizer": config.tokenizer, "init": config.init}
+    hashes = {f"{name}_sha256": sha256(path) for name, path in learnt_from.items() if path is not None}
+    return config_to_dict(config) | hashes | {"parts_of_a_batch": parts}
 
 
 def config_to_dict(config: TrainConfig) -> dict[str, Any]:

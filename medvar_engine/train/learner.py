@@ -89,6 +89,9 @@ class Learner:
         if not losses:
             return {}
         self.world.average_gradients(critic)
+        norm = nn.utils.clip_grad_norm_(critic.parameters(), self.config.clip)
+        if not torch.isfinite(norm):
+            return {}
         set_rate(optimizer, learning_rate(self.config, step))
         optimizer.step()
         return {"critic": torch.stack(losses).mean()}

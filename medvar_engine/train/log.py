@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from medvar_engine.data.shards.files import replace_file
 from medvar_engine.errors import MedvarError
 
 
@@ -23,8 +25,9 @@ class CsvLog:
         if start and path.is_file():
             with path.open(newline="", encoding="utf-8") as file:
                 kept = [row for row in csv.reader(file) if row and row[0].isdigit() and int(row[0]) <= start]
-        with path.open("w", newline="", encoding="utf-8") as file:
-            csv.writer(file).writerows([["step", "name", "value"], *kept])
+        text = io.StringIO(newline="")
+        csv.writer(text).writerows([["step", "name", "value"], *kept])
+        replace_file(path, text.getvalue().encode())
 
     def write(self, step: int, figures: Mapping[str, float]) -> None:
         """One row a figure."""

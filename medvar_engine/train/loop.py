@@ -49,13 +49,13 @@ def train(config: TrainConfig, stage: Stage, world: World, *, resume: bool, cons
     """
     parts = world.size * config.accumulate
     learner, checkpoints, about = Learner(config, stage, world), config.out / "checkpoints", about_run(config, parts)
-    start, patience = 0, Patience()
+    start, patience, resumed = 0, Patience(), False
     if world.leads:
         remove_unfinished(checkpoints)
     if resume and (found := newest_checkpoint(checkpoints, world, console.print)):
         check_resumable(about, found.values)
         learner.restore(found.path)
-        start, patience = found.step, Patience(*found.values["patience_so_far"])
+        start, patience, resumed = found.step, Patience(*found.values["patience_so_far"]), True
         console.print(f"Resumed at step {start} of {config.steps}.")
     elif resume:
         console.print(f"There is no sound checkpoint in {checkpoints} yet, so the run starts at step 0.")
@@ -81,7 +81,7 @@ def train(config: TrainConfig, stage: Stage, world: World, *, resume: bool, cons
         Watch(config, start, console, world) as watch,
         read_ahead(stage.batches, range(start, config.steps), mine, config.workers, world.device) as batches,
     ):
-        if start == 0 and config.init is not None:  # what it goes on from may be better than all that follows
+        if config.init is not None and not resumed:  # what it goes on from may be better than all that follows
             patience = patience.after(loss_before := validate(0, watch))
             save(0, loss_before)
         for step in range(start, start if impatient() else config.steps):
@@ -109,9 +109,9 @@ def train(config: TrainConfig, stage: Stage, world: World, *, resume: bool, cons
                 raise StoppedEarly(done)
             if impatient():
                 break
-    if config.patience is not None and (best := best_checkpoint(checkpoints)):
-        console.print(f"The model is that of {best.name}, the best on held-out patients.")
-        learner.restore(best)
+    if config.patience is not None and (best := best_checkpoint(checkpoints, world, console.print)):
+        console.print(f"The model is that of step {best.step}, the best on held-out patients.")
+        learner.restore(best.path)
     path = config.out / f"{config.stage}.safetensors"
     if (model := learner.averaged()) is not None:
         stage.save(model, path)

@@ -54,6 +54,8 @@ class Plan:
 
 def plan(config: TrainConfig, processes: int = 1) -> Plan:
     """Count the cost of a run on so many processes. Raises `MedvarError` for data or a tokenizer that do not fit."""
+    if config.stage == "preview":
+        raise MedvarError("A light decoder takes minutes; what it costs is not counted.")
     data = SliceDataset(config.data, split="train")
     images = config.batch_size // (processes * config.accumulate)
     if images < 1:

@@ -36,6 +36,10 @@ def run(config: TrainConfig, *, resume: bool = False, console: Console | None = 
             console = Console(quiet=True)
         if config.shard and (config.stage != "transformer" or world.size == 1):
             raise MedvarError("shard=true is for a transformer trained by several processes, started by torchrun.")
+        if config.shard and config.lora_rank:
+            raise MedvarError(
+                "shard=true trains all weights; low-rank changes are small enough for copies: shard=false."
+            )
         stage: Stage = _STAGES[config.stage](config, train_set, held_out, world)
         parameters = sum(p.numel() for p in stage.model.parameters())
         processes = f" in {world.size} processes" if world.size > 1 else ""

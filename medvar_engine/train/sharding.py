@@ -45,17 +45,23 @@ def synchronise(model: nn.Module, on: bool) -> None:
 
 
 def write(folder: Path, model: nn.Module, average: nn.Module, optimizer: Optimizer) -> None:
-    """Each process writes its share."""
-    checkpoint.save(
-        _state(model, average, optimizer),
-        storage_writer=checkpoint.HuggingFaceStorageWriter(str(folder), save_distributed=True),
-    )
+    """Each process writes its share. Raises `OSError` when one of them cannot."""
+    try:
+        checkpoint.save(
+            _state(model, average, optimizer),
+            storage_writer=checkpoint.HuggingFaceStorageWriter(str(folder), save_distributed=True),
+        )
+    except checkpoint.CheckpointException as error:
+        raise OSError(str(error)) from error
 
 
 def restore(folder: Path, model: nn.Module, average: nn.Module, optimizer: Optimizer) -> None:
-    """The inverse of `write`; the number of processes may be another."""
+    """The inverse of `write`; the number of processes may be another. Raises `ValueError` when it does not fit."""
     state = _state(model, average, optimizer)
-    checkpoint.load(state, storage_reader=checkpoint.HuggingFaceStorageReader(str(folder)))
+    try:
+        checkpoint.load(state, storage_reader=checkpoint.HuggingFaceStorageReader(str(folder)))
+    except checkpoint.CheckpointException as error:
+        raise ValueError(str(error)) from error
     parts: dict[str, dict[str, Any]] = {"model": {}, "average": {}, "optimizer": {}}
     for name, tensor in state.items():
         part, key = name.split("/", 1)

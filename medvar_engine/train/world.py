@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 import torch.distributed as distributed
@@ -13,6 +14,8 @@ from torch import Tensor, nn
 
 from medvar_engine.errors import MedvarError
 from medvar_engine.train.device import pick_device
+
+_PATIENCE = timedelta(hours=12)  # that the others wait while one process encodes all slices, or validates
 
 
 @dataclass(frozen=True)
@@ -89,7 +92,7 @@ def join(device: str) -> Iterator[World]:
     if here.type == "cuda":
         torch.cuda.set_device(here)
     try:
-        distributed.init_process_group("nccl" if here.type == "cuda" else "gloo")
+        distributed.init_process_group("nccl" if here.type == "cuda" else "gloo", timeout=_PATIENCE)
     except (RuntimeError, ValueError) as error:
         raise MedvarError(f"The {size} processes of this run cannot reach each other: {error}") from error
     try:

@@ -142,11 +142,13 @@ def test_an_optimizer_goes_on_where_it_was(tmp_path: Path) -> None:
 
 def test_the_best_is_kept_beside_the_newest(tmp_path: Path) -> None:
     """A run that begins to memorise would have thrown away the model that knew strangers best."""
-    assert best_checkpoint(tmp_path) is None
+    assert best_checkpoint(tmp_path, HERE, pytest.fail) is None
     for step, loss in ((1, 3.0), (2, 1.0), (3, None), (4, 2.0), (5, float("nan")), (6, None)):
         save(tmp_path, step, loss, keep=2)
     assert steps(tmp_path) == ["step-00000002", "step-00000005", "step-00000006"]
-    assert best_checkpoint(tmp_path) == tmp_path / "step-00000002"
+    best = best_checkpoint(tmp_path, HERE, pytest.fail)
+    assert best is not None
+    assert best.step == 2
     save(tmp_path, 7, 0.5, keep=2)
     assert steps(tmp_path) == ["step-00000006", "step-00000007"]
 
