@@ -30,9 +30,11 @@ def finetune(
 ) -> None:
     """Adapt a trained model to your own slices."""
     try:
+        from medvar_engine.bundle import PREVIEW, read_bundle
         from medvar_engine.train.finetune import Amount, settings, told
         from medvar_engine.train.finetune import finetune as train
         from medvar_engine.train.stopping import EXIT_STOPPED, StoppedEarly
+        from medvar_engine.write.into_bundle import add_to_bundle
         from medvar_export.finetuned import Origin, describe_finetuned
         from medvar_export.write_bundle import export_bundle
     except ImportError as error:
@@ -67,7 +69,11 @@ def finetune(
     )
     tell(origin.summary)
     about = describe_finetuned(name or out.name, terms, data, config.out / "log.csv", origin)
-    typer.echo(export_bundle(coder, tuned.transformer, out / "bundle", about, precision=precision, tell=tell))  # type: ignore[arg-type]
+    made = export_bundle(coder, tuned.transformer, out / "bundle", about, precision=precision, tell=tell)  # type: ignore[arg-type]
+    if bundle is not None and PREVIEW in bundle.sha256:  # the tokenizer is the parent's, and so are previews
+        parity = {**read_bundle(made).parity, "preview": bundle.parity.get("preview", 0.0)}
+        add_to_bundle(made, {PREVIEW: bundle.read(PREVIEW)}, parity=parity)
+    typer.echo(made)
 
 
 def _weights(base: str, tokenizer: Path | None, folder: Path) -> tuple[Path, Path, Bundle | None]:

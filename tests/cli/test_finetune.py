@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,12 @@ import pytest
 import torch
 from rich.console import Console
 
-from medvar_engine.bundle import read_bundle
+from medvar_engine.bundle import PREVIEW, read_bundle
 from medvar_engine.conditions import Condition
 from medvar_engine.errors import MedvarError
 from medvar_engine.models.files import load_transformer
 from medvar_engine.train.finetune import Amount, finetune, settings, told
+from medvar_engine.write.into_bundle import add_to_bundle
 
 Medvar = Callable[..., Any]
 Weights = tuple[Path, Path]
@@ -31,7 +33,8 @@ def slices(prepared: Callable[..., Path], tmp_path: Path) -> Path:
 @pytest.mark.usefixtures("traced")
 def test_a_bundle_becomes_another(medvar: Medvar, tiny_bundle: Path, slices: Path, tmp_path: Path) -> None:
     """Nobody could adapt the shipped model; or its child would hide where it comes from, and forget what it knew."""
-    out, base = tmp_path / "mine", read_bundle(tiny_bundle)
+    tiny_bundle = shutil.copytree(tiny_bundle, tmp_path / "base")
+    out, base = tmp_path / "mine", add_to_bundle(tiny_bundle, {PREVIEW: b"a light decoder"})
     run = medvar("finetune", tiny_bundle, "--data", slices, "--out", out, *QUICK)
     assert run.code == 0, run.err
     assert run.lines[-1] == str(out / "bundle")
@@ -42,6 +45,7 @@ def test_a_bundle_becomes_another(medvar: Medvar, tiny_bundle: Path, slices: Pat
     assert (bundle.name, bundle.licence, bundle.labels) == ("mine", "MIT", base.labels)
     for said in (base.digest, base.training_data, "ct1", "Changes of rank 8", "held-out loss", "minutes"):
         assert said.lower() in bundle.card.lower()
+    assert bundle.read(PREVIEW) == b"a light decoder"  # of the same tokenizer, and so as good as before
     chest = bundle.cell(Condition("CT", "chest", "axial"))
     assert chest is not None
     assert (chest.slices, chest.patients, chest.spacing_mm) == (70 + 3, 3 + 1, 1.25)  # spacing of the new data
