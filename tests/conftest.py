@@ -138,10 +138,12 @@ def gated(tiny_bundle: Path) -> Callable[[Path, FloatArray], Path]:
 
 @pytest.fixture(scope="session")
 def tiny_onnx(tiny_bundle: Path) -> OnnxBackend:
-    """The tiny bundle in ONNX Runtime, on the CPU."""
+    """The tiny bundle in ONNX Runtime, on the CPU; loaded whole, for some tests take the runtime away for a while."""
     from medvar_engine.backends.onnx import OnnxBackend
 
-    return OnnxBackend(read_bundle(tiny_bundle), device="cpu")
+    backend = OnnxBackend(read_bundle(tiny_bundle), device="cpu")
+    backend.decode(np.zeros((1, backend.info.latent_channels, *(2 * (backend.info.schedule.latent_side,))), np.float32))
+    return backend
 
 
 @pytest.fixture

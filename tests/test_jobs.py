@@ -97,6 +97,8 @@ def mortal_cluster() -> Iterator[str]:
         LocalCluster(n_workers=0, dashboard_address=None, silence_logs=CRITICAL) as local,
         ThreadPoolExecutor(2) as keepers,
     ):
+        # What dask sends holds the functions of this file by name.
+        environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
         address, running, over = local.scheduler_address, set(), threading.Event()
 
         def keep() -> None:
@@ -110,7 +112,9 @@ def mortal_cluster() -> Iterator[str]:
                 "--no-dashboard",
             ]
             while not over.is_set():
-                with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as worker:
+                with subprocess.Popen(
+                    command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment
+                ) as worker:
                     running.add(worker)
                     worker.wait()
                     running.discard(worker)
