@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from medvar_engine.arrays import FloatArray, IntArray
-from medvar_engine.backends.base import BackendInfo, PrefixState, average_tokens, gather_rows
+from medvar_engine.backends.base import PrefixState, average_tokens, gather_rows
+from medvar_engine.backends.bundle_info import info_of
 from medvar_engine.backends.keys_values import KeysValues
 from medvar_engine.backends.sessions import Sessions, providers
 from medvar_engine.bundle import PREVIEW, Bundle
@@ -32,19 +33,7 @@ class OnnxBackend:
                 "CUDA was asked for, but ONNX Runtime could not start it here. Check that the driver and CUDA are of "
                 "the version that `onnxruntime-gpu` was built for, or use device cpu."
             )
-        self.info = BackendInfo(
-            provider=f"ONNX Runtime, {step.get_providers()[0]}",
-            precision=bundle.precision,
-            schedule=bundle.schedule,
-            labels=bundle.labels,
-            vocabulary=bundle.vocabulary,
-            latent_channels=bundle.latent_channels,
-            image_size=bundle.image_size,
-            image_channels=bundle.image_channels,
-            model=bundle.digest,
-            weights=bundle.weights,
-            light_previews=PREVIEW in bundle.sha256,
-        )
+        self.info = info_of(bundle, f"ONNX Runtime, {step.get_providers()[0]}")
         self._block = BLOCK if step.get_providers()[0] == "CPUExecutionProvider" else None
         light = [PREVIEW] if self.info.light_previews else []
         self._sessions.warm([*(f"accumulate_{k}.onnx" for k in range(len(bundle.schedule))), *light, "decode.onnx"])

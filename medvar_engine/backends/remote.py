@@ -19,9 +19,10 @@ import numpy as np
 import numpy.typing as npt
 
 from medvar_engine.arrays import FloatArray, IntArray
-from medvar_engine.backends.base import BackendInfo, PrefixState, gather_rows
+from medvar_engine.backends.base import PrefixState, gather_rows
+from medvar_engine.backends.bundle_info import info_of
 from medvar_engine.backends.server import PROTOCOL, Server
-from medvar_engine.bundle import GATE_ENCODER, MANIFEST, PREVIEW, Bundle, read_bundle
+from medvar_engine.bundle import GATE_ENCODER, MANIFEST, Bundle, read_bundle
 from medvar_engine.errors import MedvarError
 
 Arrays = Mapping[str, npt.NDArray[Any]]
@@ -51,19 +52,7 @@ class RemoteBackend:
             provider, self._most_rows, self._most_bytes = str(about["provider"]), int(about["rows"]), int(about["body"])
         except (KeyError, TypeError, ValueError) as error:
             raise MedvarError(f"{server.address} does not say what it is and allows: {error!r}.") from error
-        self.info = BackendInfo(
-            provider=f"{provider} at {server.address}",
-            precision=bundle.precision,
-            schedule=bundle.schedule,
-            labels=bundle.labels,
-            vocabulary=bundle.vocabulary,
-            latent_channels=bundle.latent_channels,
-            image_size=bundle.image_size,
-            image_channels=bundle.image_channels,
-            model=bundle.digest,
-            weights=bundle.weights,
-            light_previews=PREVIEW in bundle.sha256,
-        )
+        self.info = info_of(bundle, f"{provider} at {server.address}")
 
     @cached_property
     def codebook(self) -> FloatArray | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -212,10 +211,9 @@ def _write_sheets(
 
 def _path(out: Path, request: Request, file_format: str) -> Path:
     from medvar_engine.write.formats import ENDINGS
+    from medvar_engine.write.names import slug
 
-    words = [*request.condition.to_dict().values(), f"seed{request.seed}"]
-    # A label is a stranger's text: no part of it may name a folder.
-    name = "-".join(re.sub(r"[^a-z0-9]+", "_", word.lower()) for word in words)
+    name = "-".join(map(slug, [*request.condition.to_dict().values(), f"seed{request.seed}"]))
     return out / (name + ENDINGS[file_format])
 
 

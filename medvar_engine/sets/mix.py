@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from medvar_engine.conditions import Condition
 from medvar_engine.errors import MedvarError
 from medvar_engine.request import Request
 from medvar_engine.sampling import MAX_SEED, Sampling
+from medvar_engine.write.names import slug
 
 _TURN = 2**64
 # The golden ratio as a share of a turn: multiples of it, taken modulo 1, fill every interval at its share, and stay
@@ -77,7 +77,7 @@ class Mix:
         found: dict[Condition, str] = {}
         taken: set[str] = set()
         for condition in dict.fromkeys(own.condition for own in self.ingredients):
-            name = plain = "-".join(map(_slug, condition.to_dict().values())) or "unconditional"
+            name = plain = "-".join(map(slug, condition.to_dict().values())) or "unconditional"
             number = 1
             while name in taken:  # labels that differ in signs only: T1+ and T1-
                 number += 1
@@ -109,8 +109,3 @@ class Mix:
         whole = sum(Fraction(one.weight) for one in self.ingredients)
         sums = accumulate(Fraction(one.weight) for one in self.ingredients)
         return [int(part / whole * _TURN) for part in sums]
-
-
-def _slug(word: str) -> str:
-    # A label is a stranger's text: no part of it may name a folder.
-    return re.sub(r"[^a-z0-9]+", "_", word.lower())

@@ -1,0 +1,23 @@
+"""What a backend says of the bundle that it runs."""
+
+from __future__ import annotations
+
+from medvar_engine.backends.base import BackendInfo
+from medvar_engine.bundle import PREVIEW, Bundle
+
+
+def info_of(bundle: Bundle, provider: str) -> BackendInfo:
+    """The same for every backend of a bundle, but for the provider that really runs it."""
+    return BackendInfo(
+        provider=provider,
+        precision=bundle.precision,
+        schedule=bundle.schedule,
+        labels=bundle.labels,
+        vocabulary=bundle.vocabulary,
+        latent_channels=bundle.latent_channels,
+        image_size=bundle.image_size,
+        image_channels=bundle.image_channels,
+        model=bundle.digest,
+        weights=bundle.weights,
+        light_previews=PREVIEW in bundle.sha256,
+    )
