@@ -73,7 +73,8 @@ class DatasetRecipe:
 
     ``ignore`` are files that must not be read, and why. ``harmonise`` are settings of `Recipe`. ``patient_ids`` are
     ``public`` where the set's own numbers may be kept, or else ``pseudonym``. With ``index`` an index.csv says what the
-    files are, and there are no entries.
+    files are, and there are no entries. ``sources`` are the addresses that say what the recipe says, by what it is
+    about (licence, layout, …), and ``verified`` is the day on which they were read, as in 2026-01-31.
     """
 
     name: str
@@ -89,6 +90,8 @@ class DatasetRecipe:
     index: bool = False
     quirks: tuple[str, ...] = ()
     notes: str = ""
+    sources: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    verified: str = ""
 
     def recipe(self, **asked: Any) -> Recipe:
         """How its scans become slices: what was ``asked`` for, else what the data set says, else the default."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
+from datetime import date
 from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar
@@ -117,8 +118,12 @@ def _dataset(fields: _Fields) -> DatasetRecipe:
         harmonise=fields.take("harmonise", _mapping, {}),
         quirks=tuple(fields.take("quirks", _list_of(_text), [])),
         notes=fields.take("notes", _text, ""),
+        sources=fields.take("sources", _sources, {}),
+        verified=fields.take("verified", _day, ""),
     )
     fields.end()
+    if bool(recipe.sources) != bool(recipe.verified):
+        raise MedvarError("verified is the day on which the sources were read: give both, or neither.")
     if recipe.index == bool(recipe.entries):
         raise MedvarError("entries is a list of at least one kind of scan, or else index is true, but not both.")
     try:
@@ -212,6 +217,25 @@ def _ignore(value: object, where: str) -> list[tuple[Pattern, str]]:
     return [
         (_pattern(pattern, where), _text(why, f"{where}.{pattern}")) for pattern, why in _mapping(value, where).items()
     ]
+
+
+def _sources(value: object, where: str) -> dict[str, tuple[str, ...]]:
+    return {name: tuple(_list_of(_address)(one, f"{where}.{name}")) for name, one in _mapping(value, where).items()}
+
+
+def _day(value: object, where: str) -> str:
+    """YAML reads 2026-01-31 as a date, and within quotes as a text; both will do."""
+    try:
+        return date.fromisoformat(str(value)).isoformat()
+    except ValueError as error:
+        raise MedvarError(f"{where} is a day such as 2026-01-31, but got {_shown(value)}.") from error
+
+
+def _address(value: object, where: str) -> str:
+    text = _text(value, where)
+    if not text.startswith(("https://", "http://")):
+        raise MedvarError(f"{where} is an address that begins with https://, but got {_shown(value)}.")
+    return text
 
 
 def _parts(value: object, where: str) -> dict[str, Part]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -49,17 +50,23 @@ class Tree:
 
 TREES = {
     "abdomenct-1k": Tree(
-        [Image("imagesTr/Case_00001_0000.nii.gz", "CT", "abdomen", "abdomenct-1k-00001")],
-        ["labels/Case_00001.nii.gz"],
+        [
+            Image("Images/Case_00558_0000.nii.gz", "CT", "abdomen", "abdomenct-1k-00558"),
+            Image("imagesTr/Case_00001_0000.nii.gz", "CT", "abdomen", "abdomenct-1k-00001"),
+        ],
+        ["Masks/Case_00558.nii.gz", "labels/Case_00001.nii.gz"],
         "abdomenct-1k",
     ),
     "amos": Tree(
         [
             Image("amos22/imagesTr/amos_0001.nii.gz", "CT", "abdomen", "amos-0001"),
             Image("amos22/imagesVa/amos_0499.nii.gz", "CT", "abdomen", "amos-0499"),
-            Image("amos22/imagesTs/amos_0500.nii", "MR", "abdomen", "amos-0500"),
+            Image("amos22/imagesTs/amos_0507.nii", "MR", "abdomen", "amos-0507"),
+            Image("amos_unlabeled_ct_5000_5399/amos_5000.nii.gz", "CT", "abdomen", "amos-5000"),
+            Image("amos22_unlabeled_6200_6899/amos_6899.nii.gz", "CT", "abdomen", "amos-6899"),
+            Image("amos22_unlabeled_mri_7000_8199/amos_7000.nii.gz", "MR", "abdomen", "amos-7000"),
         ],
-        ["amos22/labelsTr/amos_0001.nii.gz", "amos22/labelsVa/amos_0507.nii.gz"],
+        ["amos22/labelsTr/amos_0001.nii.gz", "amos22/labelsVa/amos_0544.nii.gz"],
         "amos",
     ),
     "btcv": Tree(
@@ -78,17 +85,17 @@ TREES = {
         "chaos",
     ),
     "kits23": Tree(
-        [Image("dataset/case_00000/imaging.nii.gz", "CT", "abdomen", "kits-00000", "contrast-enhanced")],
+        [Image("kits23/dataset/case_00000/imaging.nii.gz", "CT", "abdomen", "kits-00000", "contrast-enhanced")],
         [
-            "dataset/case_00000/segmentation.nii.gz",
-            "dataset/case_00000/instances/kidney_instance-1_annotation-1.nii.gz",
+            "kits23/dataset/case_00000/segmentation.nii.gz",
+            "kits23/dataset/case_00000/instances/kidney_instance-1_annotation-1.nii.gz",
         ],
         "kits23",
     ),
     "lits": Tree(
         [
             Image("Training Batch 1/volume-0.nii", "CT", "abdomen", "lits-0", "contrast-enhanced"),
-            Image("test/test-volume-0.nii", "CT", "abdomen", "lits-test-0", "contrast-enhanced"),
+            Image("LITS-Challenge-Test-Data/test-volume-0.nii", "CT", "abdomen", "lits-test-0", "contrast-enhanced"),
         ],
         ["Training Batch 1/segmentation-0.nii"],
         "lits",
@@ -112,7 +119,11 @@ TREES = {
         "word",
     ),
     "covid19": Tree(
-        [Image("COVID-19-20_v2/Train/volume-covid19-A-0003_ct.nii.gz", "CT", "chest", "covid19-a-0003")],
+        [
+            Image("COVID-19-20_v2/Train/volume-covid19-A-0003_ct.nii.gz", "CT", "chest", "covid19-a-0003"),
+            Image("COVID-19-20_v2/Train/volume-covid19-A-0047_1_ct.nii.gz", "CT", "chest", "covid19-a-0047"),
+            Image("COVID-19-20_v2/Validation/volume-covid19-A-0451_ct.nii.gz", "CT", "chest", "covid19-a-0451"),
+        ],
         ["COVID-19-20_v2/Train/volume-covid19-A-0003_seg.nii.gz"],
         "covid19",
     ),
@@ -135,28 +146,38 @@ TREES = {
     ),
     "verse19": Tree(
         [
-            Image("training/rawdata/sub-verse004/sub-verse004_ct.nii.gz", "CT", "spine", "verse-004"),
-            Image("training/rawdata/sub-verse400/sub-verse400_split-verse253_ct.nii.gz", "CT", "spine", "verse-400"),
+            Image("dataset-verse19training/rawdata/sub-verse004/sub-verse004_ct.nii.gz", "CT", "spine", "verse-004"),
+            Image(
+                "dataset-verse19training/rawdata/sub-verse400/sub-verse400_split-verse253_ct.nii.gz",
+                "CT",
+                "spine",
+                "verse-400",
+            ),
             Image("flat/verse012.nii.gz", "CT", "spine", "verse-012"),
         ],
-        ["training/derivatives/sub-verse004/sub-verse004_seg-vert_msk.nii.gz", "flat/verse012_seg.nii.gz"],
+        [
+            "dataset-verse19training/derivatives/sub-verse004/sub-verse004_seg-vert_msk.nii.gz",
+            "flat/verse012_seg.nii.gz",
+        ],
         "verse19",
     ),
     "ctspine1k": Tree(
         [
             Image("data/COVID-19/volume-covid19-A-0003_ct.nii.gz", "CT", "spine", "covid19-a-0003"),
+            Image("data/COVID-19/volume-covid19-A-0202_0_ct.nii.gz", "CT", "spine", "covid19-a-0202"),
             Image("data/liver/liver_0.nii.gz", "CT", "spine", "msd-liver-0"),
             Image("data/HNSCC-3DCT-RT_neck/HN_P001.nii.gz", "CT", "spine", "hnscc-P001"),
             Image(
                 "data/colon/1.3.6.1.4.1.9328.50.4.0001.nii.gz", "CT", "spine", "colonography-1.3.6.1.4.1.9328.50.4.0001"
             ),
+            Image("data/colon/CTC-1018399231.nii.gz", "CT", "spine", "colonography-CTC-1018399231"),
         ],
         ["label/liver/liver_0_seg.nii.gz"],
         "ctspine1k",
     ),
     "atlas": Tree(
-        [Image("train/imagesTr/im0.nii.gz", "MR", "abdomen", "atlas-0", "T1 post-contrast")],
-        ["train/labelsTr/lb0.nii.gz", "train/labelsTr/im0.nii.gz"],
+        [Image("atlas-train-dataset-1.0.1/train/imagesTr/im0.nii.gz", "MR", "abdomen", "atlas-0", "T1 post-contrast")],
+        ["atlas-train-dataset-1.0.1/train/labelsTr/lb0.nii.gz"],
         "atlas",
     ),
     "hcc": Tree(
@@ -173,6 +194,7 @@ TREES = {
                 "2021/BraTS2021_00000/BraTS2021_00000_t1ce.nii.gz", "MR", "brain", "brats2021_00000", "T1 post-contrast"
             ),
             Image("2021/BraTS2021_00000/BraTS2021_00000_flair.nii.gz", "MR", "brain", "brats2021_00000", "T2 FLAIR"),
+            Image("2018/HGG/Brats18_2013_2_1/Brats18_2013_2_1_t2.nii.gz", "MR", "brain", "brats18_2013_2_1", "T2"),
             Image("2020/BraTS20_Training_001/BraTS20_Training_001_t1.nii", "MR", "brain", "brats20_Training_001", "T1"),
             Image("2023/BraTS-GLI-00005-001/BraTS-GLI-00005-001-t2w.nii.gz", "MR", "brain", "brats-GLI-00005", "T2"),
         ],
@@ -184,15 +206,18 @@ TREES = {
     ),
     "acdc": Tree(
         [
-            Image("training/patient001/patient001_frame01.nii.gz", "MR", "heart", "acdc-001", "cine"),
-            Image("testing/patient101/patient101_frame14.nii.gz", "MR", "heart", "acdc-101", "cine"),
+            Image("database/training/patient001/patient001_frame01.nii.gz", "MR", "heart", "acdc-001", "cine"),
+            Image("database/testing/patient101/patient101_frame14.nii.gz", "MR", "heart", "acdc-101", "cine"),
         ],
-        ["training/patient001/patient001_frame01_gt.nii.gz", "training/patient001/patient001_4d.nii.gz"],
+        [
+            "database/training/patient001/patient001_frame01_gt.nii.gz",
+            "database/training/patient001/patient001_4d.nii.gz",
+        ],
         "acdc",
     ),
     "mnms": Tree(
-        [Image("Training/Labeled/A0S9V9/A0S9V9_sa.nii.gz", "MR", "heart", "mnms-A0S9V9", "cine", phases=3)],
-        ["Training/Labeled/A0S9V9/A0S9V9_sa_gt.nii.gz"],
+        [Image("OpenDataset/Training/Labeled/A0S9V9/A0S9V9_sa.nii.gz", "MR", "heart", "mnms-A0S9V9", "cine", phases=3)],
+        ["OpenDataset/Training/Labeled/A0S9V9/A0S9V9_sa_gt.nii.gz"],
         "mnms",
     ),
     "msd-heart": Tree(
@@ -209,6 +234,7 @@ TREES = {
     "prostate-multisite": Tree(
         [
             Image("RUNMC/Case00.nii.gz", "MR", "prostate", "RUNMC-00", "T2"),
+            Image("ISBI_1.5/Case00.nii.gz", "MR", "prostate", "ISBI_1.5-00", "T2"),
             Image("HK/Case00.nii.gz", "MR", "prostate", "HK-00", "T2"),
         ],
         ["RUNMC/Case00_segmentation.nii.gz", "HK/Case00_Segmentation.nii.gz"],
@@ -367,6 +393,14 @@ def test_paper_is_covered() -> None:
     assert {*TREES, "scans"} - {"template"} == set(recipe_names())
 
 
+@pytest.mark.parametrize("name", sorted({*recipe_names()} - {"bids", "hcc", "scans"}))
+def test_what_is_said_of_a_set_can_be_looked_up(name: str) -> None:
+    """Breaks for whoever gives a model away: a licence that somebody guessed, or a layout that nobody has seen."""
+    recipe = load_recipe(name)
+    assert "layout" in recipe.sources
+    assert "licence" in recipe.sources or "Licence not verified." in recipe.notes
+
+
 def test_archive(tmp_path: Path, plant: Any, nifti: Any) -> None:
     """Breaks for whoever leaves downloads packed, or names a folder inside the set: the inner path says what it is."""
     plant_tree(tmp_path / "tree", TREES["amos"], plant, nifti)
@@ -376,10 +410,10 @@ def test_archive(tmp_path: Path, plant: Any, nifti: Any) -> None:
             archive.write(path, path.relative_to(tmp_path / "tree"))
     recipe = load_recipe("amos")
     found = identities(tmp_path / "packed", recipe)
-    assert len(found) == 3
+    assert len(found) == 6
     assert found["amos22.zip!/amos22/imagesTr/amos_0001.nii.gz"].modality == "CT"
     inner = tmp_path / "tree/amos22/imagesTs"
-    assert identities(inner, recipe)["amos_0500.nii"].patient == "amos-0500"
+    assert identities(inner, recipe)["amos_0507.nii"].patient == "amos-0507"
 
 
 def test_channels_of_a_4d_file(tmp_path: Path, plant: Any) -> None:
@@ -453,6 +487,10 @@ def changed(field: str, value: Any) -> dict[str, Any]:
         (".speed", 3, r"unknown field entries\[0\]\.speed"),
         ("harmonise", {"window": "fog"}, "harmonise: Unknown CT window 'fog'"),
         ("harmonise", {"brightness": 1}, "no setting 'brightness'"),
+        ("sources", {"licence": ["a book"]}, r"sources\.licence\[0\] is an address .* got 'a book'"),
+        ("sources", {"licence": ["https://example.org"]}, "give both, or neither"),
+        ("verified", "2026-02-30", "verified is a day such as 2026-01-31, but got '2026-02-30'"),
+        ("verified", datetime.date(2026, 1, 31), "give both, or neither"),
         ("ignore", ["a"], "ignore is a list of fields"),
         ("ignore", {"{": "why"}, "ignore: the pattern"),
     ],
