@@ -63,7 +63,6 @@ def prepare(
         from medvar_engine.data.recipe import Recipe
         from medvar_engine.data.recipe_file import load_recipe
         from medvar_engine.data.shards import Manifest
-        from medvar_engine.data.shards import append as add
         from medvar_engine.data.split import SplitRule
     except ImportError as error:
         raise needs("train", error) from error
@@ -125,9 +124,35 @@ def prepare(
     if refused is not None:
         _write_refusals(refused, refusals)
     if append:
-        add(out, target)
-        shutil.rmtree(target)
+        _add(out, target)
     typer.echo(out)
+
+
+def _add(out: Path, more: Path) -> None:
+    """Append the folder ``more`` and remove it. It stays only where the work that is in it can still be appended."""
+    from medvar_engine.data.shards import append
+
+    if why := _never(out, more):
+        shutil.rmtree(more)
+        raise MedvarError(f"Nothing was added to {out}, and what was prepared for it is removed. {why}")
+    try:
+        append(out, more)
+    except MedvarError as error:
+        raise MedvarError(f"{error} What was prepared is kept: medvar data append {out} {more} adds it.") from error
+    shutil.rmtree(more)
+
+
+def _never(out: Path, more: Path) -> str | None:
+    """Why ``more`` cannot be appended now or later, unless it can."""
+    from medvar_engine.data.shards import ShardFolder
+    from medvar_engine.data.shards.join import check_fit
+
+    parts = [ShardFolder.open(out), ShardFolder.open(more)]
+    try:
+        check_fit(parts, any_recipe=False)
+    except MedvarError as error:
+        return str(error)
+    return None
 
 
 def _window(text: str) -> Window:

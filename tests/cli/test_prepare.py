@@ -10,6 +10,7 @@ from typing import Any
 import nibabel
 import numpy as np
 import pytest
+from filelock import FileLock
 
 from medvar_engine.data.shards import Manifest
 
@@ -78,6 +79,33 @@ def test_slices_are_added(medvar: Medvar, scans: Path, tmp_path: Path) -> None:
     assert after.slices > before.slices
     assert before.split.items() < after.split.items()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["more", "out", "scans"]
+
+
+def test_slices_that_cannot_be_added(medvar: Medvar, scans: Path, tmp_path: Path) -> None:
+    """What can never be added would lie hidden on the disk for good; what cannot be added now would be lost."""
+    more, out = write_scans(tmp_path / "more", "emil"), tmp_path / "out"
+    assert medvar("prepare", scans, out, *OPTIONS).code == 0
+    there = sorted(path.name for path in tmp_path.iterdir())
+    before = Manifest.read(out).slices
+    again = medvar("prepare", scans, out, *OPTIONS, "--append")
+    assert (again.code, again.out) == (1, "")
+    assert "Nothing was added" in again.err
+    assert "has already" in again.err
+    assert sorted(path.name for path in tmp_path.iterdir()) == there
+    (more / "dora.nii.gz").write_bytes(b"no scan")
+    unknown = medvar("prepare", more, out, *OPTIONS, "--append", "--holdout", "fritz")
+    assert (unknown.code, "['fritz'] are not in" in unknown.err) == (1, True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == there
+    with FileLock(out / ".lock"):
+        busy = medvar("prepare", more, out, *OPTIONS, "--append")
+    assert (busy.code, "changed by another process" in busy.err) == (1, True)
+    kept = tmp_path / ".out.more"
+    assert f"medvar data append {out} {kept} adds it" in " ".join(busy.err.split())
+    assert medvar("data", "append", out, kept).code == 0
+    assert Manifest.read(out).slices > before
+    repeated = medvar("prepare", more, out, *OPTIONS, "--append")  # which removes what was left
+    assert (repeated.code, "has already" in repeated.err) == (1, True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == there
 
 
 def test_interrupted(medvar: Medvar, scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
