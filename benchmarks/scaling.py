@@ -5,23 +5,31 @@
 Trains transformers of depth width/16 on the same batches of the same slices, on the CPU, and fits ``loss = a · N^b`` to
 the training loss, the held-out loss and that of the finest scale, N being the parameters without embeddings. Prints the
 fits, and draws them in FOLDER/scaling.html. Honest and small: with few patients held-out loss stops falling early.
+
+Slices are encoded once for all widths. Started again, it goes on where it was; other steps or batches are other runs.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 from pathlib import Path
 
 import numpy as np
 from rich.console import Console
 
-from medvar_engine.models.files import load_transformer
+from medvar_engine.data.dataset import SliceDataset
+from medvar_engine.data.shards.files import sha256
+from medvar_engine.models.files import load_tokenizer, load_transformer
 from medvar_engine.page.curves import Curve, curves
 from medvar_engine.page.document import Section, document
 from medvar_engine.page.elements import element, join, table
 from medvar_engine.train.config import TrainConfig
+from medvar_engine.train.pyramids import Encoding, codebook_of, tokenizer_encoder, write_pyramids
 from medvar_engine.train.run import run
 from medvar_engine.train.summary import read_log
+
+VARIANTS = 2
 
 
 def main() -> None:
@@ -34,6 +42,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--widths", type=int, nargs="+", default=[32, 48, 64, 96, 128])
     options = parser.parse_args()
+    encode(options.slices, options.tokenizer, options.out / "pyramids")
     found = [measure(options, width) for width in options.widths]
     sizes = np.array([size for size, _ in found], dtype=float)
     drawn, rows = [], []
@@ -62,14 +71,22 @@ def main() -> None:
     print(page)
 
 
+def encode(slices: Path, tokenizer: Path, folder: Path) -> None:
+    """What all widths learn from, and are judged by."""
+    digest, codebook = sha256(tokenizer), codebook_of(load_tokenizer(tokenizer))
+    encoder = functools.partial(tokenizer_encoder, tokenizer, digest, "cpu")
+    for split, variants in (("train", VARIANTS), ("test", 1)):
+        write_pyramids(folder, Encoding(SliceDataset(slices, split), encoder, digest, codebook, variants, seed=0))
+
+
 def measure(options: argparse.Namespace, width: int) -> tuple[int, dict[str, float]]:
     """Parameters without embeddings, and figures at the end of the run; for training the mean of its last steps."""
     config = TrainConfig(
         stage="transformer",
         data=options.slices,
-        out=options.out / f"width-{width}",
+        out=options.out / f"width-{width}-steps-{options.steps}-batch-{options.batch}",
         tokenizer=options.tokenizer,
-        pyramids=None,
+        pyramids=options.out / "pyramids",
         depth=max(2, width // 16),
         width=width,
         heads=max(1, width // 32),
@@ -77,15 +94,15 @@ def measure(options: argparse.Namespace, width: int) -> tuple[int, dict[str, flo
         batch_size=options.batch,
         learning_rate=1.5e-3,
         warmup=options.steps // 10,
-        variants=2,
+        variants=VARIANTS,
         ema=0.98,
         log_every=max(1, options.steps // 30),
         validate_every=options.steps,
+        save_every=max(1, options.steps // 10),
         validate_slices=128,
+        device="cpu",
     )
-    path = config.out / "transformer.safetensors"
-    if not path.is_file():
-        run(config, resume=True, console=Console(quiet=True))
+    path = run(config, resume=True, console=Console(quiet=True))  # of a finished one, only looks whether it fits
     log = read_log(config.out / "log.csv")
     last = [value for step, value in log["loss"] if step > 0.8 * options.steps]
     finest = max((name for name in log if name.startswith("held_out_loss_scale_")), key=lambda n: int(n.split("_")[-1]))

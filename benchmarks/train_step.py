@@ -32,13 +32,13 @@ from medvar_engine.data.dataset import SliceDataset
 from medvar_engine.data.facts import SliceFacts
 from medvar_engine.data.shards import ShardWriter
 from medvar_engine.data.shards.files import sha256
-from medvar_engine.models.files import save_tokenizer
+from medvar_engine.models.files import load_tokenizer, save_tokenizer
 from medvar_engine.models.presets import VAR_SCHEDULE, tokenizer_preset
 from medvar_engine.models.tokenizer import Tokenizer
 from medvar_engine.models.transformer import Transformer
 from medvar_engine.train.config import TrainConfig
 from medvar_engine.train.learner import Learner
-from medvar_engine.train.pyramids import Encoding, write_pyramids
+from medvar_engine.train.pyramids import Encoding, codebook_of, write_pyramids
 from medvar_engine.train.transformer_stage import TransformerStage
 from medvar_engine.train.world import World
 
@@ -104,7 +104,9 @@ def ours(options: argparse.Namespace, folder: Path) -> Callable[[int], None]:
     write_slices(config.data)
     sets = [SliceDataset(config.data, split) for split in ("train", "test")]
     for data in sets:  # as `medvar encode` would have written them, but of random tokens
-        write_pyramids(config.pyramids, Encoding(data, lambda: random_tokens, sha256(config.tokenizer), 1, config.seed))
+        codebook = codebook_of(load_tokenizer(config.tokenizer))
+        encoding = Encoding(data, lambda: random_tokens, sha256(config.tokenizer), codebook, 1, config.seed)
+        write_pyramids(config.pyramids, encoding)
     stage = TransformerStage(config, sets[0], sets[1], World(torch.device("cpu")))
     stage.model = stage.network = Transformer(replace(stage.model.config, depth=options.depth, drop_path=0.0))
     del stage.tokenizer.encoder, stage.tokenizer.decoder  # no part of a step

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 
 from medvar_engine.bundle import Cell
@@ -10,6 +11,13 @@ _WHAT = (
     "A MedVAR model: a multi-scale VQ tokenizer and a next-scale transformer (arXiv 2602.14512; arXiv 2404.02905). "
     "It makes **synthetic** CT and MR slices. No image it makes may be passed off as one of a real person."
 )
+_MEANING = (
+    "On slices of people that were not trained on. Of the tokenizer's reconstruction: `psnr` in dB, `ssim` (1 is the "
+    "image itself), `feature_distance` by a feature network (0 is the image itself). Of its codebook: `codes_used`, "
+    "`code_entropy` in bits. Of the transformer: `held_out_loss` in nats a token."
+)
+_OF_A_SCALE = re.compile(r"(?P<name>.+)_scale_(?P<scale>\d+)")
+_OF_A_KIND = re.compile(r"(?P<name>psnr|ssim|feature_distance)_(?P<kind>.+)")
 FEW_PEOPLE = 1000  # below this a generative model must be expected to repeat its training images
 
 
@@ -64,14 +72,32 @@ def _warning(cells: tuple[Cell, ...]) -> str:
 
 
 def _figures(figures: Mapping[str, float]) -> str:
+    """Three tables: of all slices, of each kind of slice, and of each scale."""
     if not figures:
         return "Not measured."
-    rows = "\n".join(f"| {name} | {value:.3f} |" for name, value in figures.items())
-    return (
-        "On slices of people that were not trained on: `psnr` in dB of the tokenizer's reconstruction, "
-        "`held_out_loss` in nats a token of the transformer, `codes_used` of the codebook.\n\n"
-        f"| figure | value |\n|---|---|\n{rows}"
-    )
+    kinds: dict[str, dict[str, float]] = {}
+    scales: dict[str, dict[str, float]] = {}
+    rest: dict[str, float] = {}
+    for name, value in figures.items():
+        if match := _OF_A_SCALE.fullmatch(name):
+            scales.setdefault(match["scale"], {})[match["name"]] = value
+        elif match := _OF_A_KIND.fullmatch(name):
+            kinds.setdefault(match["kind"].replace("_", " "), {})[match["name"]] = value
+        else:
+            rest[name] = value
+    parts = [_MEANING, _table("figure", {name: {"value": value} for name, value in rest.items()})]
+    parts += [_table(what, rows) for what, rows in (("kind of slice", kinds), ("scale", scales)) if rows]
+    return "\n\n".join(parts)
+
+
+def _table(what: str, rows: Mapping[str, Mapping[str, float]]) -> str:
+    """A row a name, a column a figure."""
+    columns = list(dict.fromkeys(column for row in rows.values() for column in row))
+    lines = [f"| {what} | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
+    for name, row in rows.items():
+        values = (f"{row[column]:.3f}" if column in row else "–" for column in columns)
+        lines.append(f"| {name} | {' | '.join(values)} |")
+    return "\n".join(lines)
 
 
 def _spacing(cell: Cell) -> str:

@@ -18,6 +18,9 @@ from medvar_engine.sampling import Sampling
 from medvar_export.card import model_card
 from medvar_export.write_bundle import Description
 
+# How the names of figures begin that training measures on people held out; see `medvar_engine.train.scores`.
+HELD_OUT = ("held_out_", "psnr_", "ssim_", "feature_distance_", "codes_used", "code_entropy")
+
 
 def describe(
     name: str, licence: str, data: Path, *, logs: Iterable[Path] = (), notes: str = "", sampling: Sampling = Sampling()
@@ -49,9 +52,7 @@ def last_figures(logs: Iterable[Path]) -> dict[str, float]:
         try:
             with path.open(newline="", encoding="utf-8") as file:
                 rows = list(csv.DictReader(file))
-            figures |= {
-                r["name"]: float(r["value"]) for r in rows if r["name"].startswith(("held_out", "psnr_", "codes"))
-            }
+            figures |= {r["name"]: float(r["value"]) for r in rows if r["name"].startswith(HELD_OUT)}
         except (OSError, KeyError, ValueError, TypeError) as error:
             raise MedvarError(f"{path} is not a training log (step, name, value): {error}") from error
     return figures

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from medvar_engine.cli.console import needs, progress, tell
+from medvar_engine.errors import MedvarError
 
 if TYPE_CHECKING:
     from medvar_engine.train.pyramids import Encode
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 def encode(
     slices: Annotated[Path, typer.Argument(help="Folder written by `medvar prepare`.")],
-    tokenizer: Annotated[Path, typer.Argument(help="A trained tokenizer (.safetensors), or a bundle's folder.")],
+    tokenizer: Annotated[Path, typer.Argument(help="A trained tokenizer (.safetensors), or a bundle.")],
     out: Annotated[Path, typer.Argument(help="Folder to write; what it holds already is not made again.")],
     variants: Annotated[int, typer.Option(help="The slices as they are, and so many less one augmented.", min=1)] = 4,
     seed: Annotated[int, typer.Option(help="Of the augmentation.", min=0, max=1_000_000)] = 0,
@@ -26,6 +27,7 @@ def encode(
 ) -> None:
     """Encode every slice once, for `medvar train stage=transformer pyramids=OUT`.
 
+    They fit every tokenizer with the codebook of this one, such as that which a bundle was exported from.
     Stopped at any point, the same command goes on where it was.
     """
     try:
@@ -35,25 +37,31 @@ def encode(
         from medvar_engine.models.files import load_tokenizer
         from medvar_engine.train.batches import check_size
         from medvar_engine.train.device import pick_device
-        from medvar_engine.train.pyramids import Encoding, tokenizer_encoder, write_pyramids
+        from medvar_engine.train.pyramids import Encoding, codebook_of, tokenizer_encoder, write_pyramids
     except ImportError as error:
         raise needs("train", error) from error
     splits = [split for split in ("train", "test") if split in Manifest.read(slices).split.values()]
     data = {split: SliceDataset(slices, split) for split in splits}
-    if tokenizer.is_dir():
-        from medvar_engine.bundle import read_bundle
+    if tokenizer.suffix != ".safetensors":
+        from medvar_engine.bundle import find_bundle, read_bundle
+        from medvar_engine.codebook import codebook_digest
 
-        bundle = read_bundle(tokenizer)
+        bundle = read_bundle(find_bundle(tokenizer))
+        if (codes := bundle.codebook()) is None:
+            raise MedvarError(
+                f"{bundle.path} has no codebook, by which `medvar train` would tell what its tokens mean. Export that "
+                "model again, or give the tokenizer.safetensors that it was exported from."
+            )
+        codebook = codebook_digest(codes)
         where, size, digest = "cpu", bundle.image_size, bundle.sha256["encode.onnx"]
         open_encoder = functools.partial(
-            bundle_encoder, tokenizer, digest, device, 1 if workers > 1 or cluster else None
+            bundle_encoder, bundle.path, digest, device, 1 if workers > 1 or cluster else None
         )
-        tell(
-            "note: tokens of a bundle are those of its own precision, not to the last bit those of the tokenizer it "
-            "was exported from; `medvar train` asks for the latter."
-        )
+        tell("note: a bundle rounds otherwise than its tokenizer in torch: now and then it chooses another token.")
     else:
-        where, size, digest = str(pick_device(device)), load_tokenizer(tokenizer).config.image_size, sha256(tokenizer)
+        loaded = load_tokenizer(tokenizer)
+        where, size, digest = str(pick_device(device)), loaded.config.image_size, sha256(tokenizer)
+        codebook = codebook_of(loaded)
         open_encoder = functools.partial(tokenizer_encoder, tokenizer, digest, where)
     with progress() as bar:
         for split, part in data.items():
@@ -63,7 +71,7 @@ def encode(
             def advance(what: str, done: int, total: int, task: object = task) -> None:
                 bar.update(task, description=what, completed=done, total=total)  # type: ignore[arg-type]
 
-            encoding = Encoding(part, open_encoder, digest, variants if split == "train" else 1, seed, where)
+            encoding = Encoding(part, open_encoder, digest, codebook, variants if split == "train" else 1, seed, where)
             try:
                 pyramids = write_pyramids(out, encoding, workers=workers, cluster=cluster, progress=advance)
             except KeyboardInterrupt:

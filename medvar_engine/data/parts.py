@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock, Timeout
 
 from medvar_engine.data.facts import SliceFacts
 from medvar_engine.data.identity import Identity, relative
@@ -28,6 +27,7 @@ from medvar_engine.data.series_slices import SeriesSlices, slices_of
 from medvar_engine.data.shards.files import replace_file, sha256, writing
 from medvar_engine.data.shards.images import ImageFile
 from medvar_engine.errors import MedvarError
+from medvar_engine.locks import alone
 
 SCHEMA_VERSION = 2  # raised whenever the same series would give other slices
 _KEPT = "what is finished is kept: free some room, and run the same again to go on"
@@ -72,18 +72,15 @@ class Part:
 def parts_folder(out: Path) -> Iterator[Path]:
     """The folder of the parts of ``out``, for one process at a time; what is in it stays.
 
-    Raises `MedvarError` when another process holds it. A process that has ended, however it did, holds nothing.
+    Raises `MedvarError` when another process holds it.
     """
     folder = out.absolute().parent / f".{out.name}.parts"
     holder = folder / "holder"
     with contextlib.ExitStack() as held:
         with writing(out, "it is as it was"):
             folder.mkdir(parents=True, exist_ok=True)
-            try:
-                held.enter_context(FileLock(folder / ".lock", timeout=0))
-            except Timeout as error:
-                who = holder.read_text(encoding="utf-8") if holder.is_file() else "another process"
-                raise MedvarError(f"{out} is being written by {who}; wait until that has ended.") from error
+            who = holder.read_text(encoding="utf-8") if holder.is_file() else "another process"
+            held.enter_context(alone(folder / ".lock", f"{out} is being written by {who}; wait until that has ended."))
             holder.write_text(f"process {os.getpid()} on {platform.node()}", encoding="utf-8")
         yield folder
 

@@ -11,17 +11,17 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from filelock import FileLock, Timeout
 
 from medvar_engine.arrays import FloatArray
 from medvar_engine.data.shards.files import flush_folder, replace_file, writing
 from medvar_engine.errors import MedvarError
 from medvar_engine.evaluate.encoders import Encoder
 from medvar_engine.evaluate.image_source import Images
+from medvar_engine.locks import alone
 
 CHUNK = 64  # slices encoded between two notes of how far it is
 
@@ -39,7 +39,8 @@ def cached_features(encoder: Encoder, images: Images, folder: Path, progress: Pr
     with writing(folder, "what was encoded so far is kept"):
         folder.mkdir(parents=True, exist_ok=True)
         if (kept := _open(target, shape)) is None:
-            with _alone(target):
+            refusal = f"{target} is being written by another run; wait until that has ended."
+            with alone(target.with_suffix(".lock"), refusal):
                 if (kept := _open(target, shape)) is None:
                     _compute(encoder, images, target, progress)
                     kept = _open(target, shape)
@@ -95,14 +96,3 @@ def _open(path: Path, shape: tuple[int, int]) -> FloatArray | None:
     except (OSError, ValueError, EOFError):
         return None
     return features if features.shape == shape and features.dtype == np.float32 else None
-
-
-@contextlib.contextmanager
-def _alone(target: Path) -> Iterator[None]:
-    """Nobody else writes the same features meanwhile. The lock goes with the process, however that ends."""
-    with contextlib.ExitStack() as held:
-        try:
-            held.enter_context(FileLock(target.with_suffix(".lock"), timeout=0))
-        except Timeout as error:
-            raise MedvarError(f"{target} is being written by another run; wait until that has ended.") from error
-        yield

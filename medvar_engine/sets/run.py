@@ -14,6 +14,7 @@ from medvar_engine import jobs
 from medvar_engine.bundle import Bundle
 from medvar_engine.errors import MedvarError
 from medvar_engine.evaluate.index import GATE, policy
+from medvar_engine.locks import alone
 from medvar_engine.nearness import Memorised
 from medvar_engine.sets.layouts import describe
 from medvar_engine.sets.manifest import SET, UNITS, SetManifest, about_model
@@ -151,14 +152,11 @@ def _planned(folder: Path, asked: Plan, bundle: Bundle) -> SetManifest:
 
 @contextlib.contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    """Nobody else makes this set meanwhile. The lock goes with the process, however that ends."""
-    from filelock import FileLock, Timeout
-
+    """Nobody else makes this set meanwhile."""
+    refusal = f"{folder} is being made by another process; wait until that has ended."
     with contextlib.ExitStack() as held:
         try:
-            held.enter_context(FileLock(folder / _LOCK, timeout=0))
-        except Timeout as error:
-            raise MedvarError(f"{folder} is being made by another process; wait until that has ended.") from error
+            held.enter_context(alone(folder / _LOCK, refusal))
         except OSError as error:
             raise MedvarError(f"Cannot write to {folder}: {error.strerror or error}.") from error
         _remove_temporaries(folder)

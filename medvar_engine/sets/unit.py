@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from medvar_engine.bundle import Bundle, read_bundle
+from medvar_engine.data.shards.files import sha256, writing
 from medvar_engine.errors import MedvarError
 from medvar_engine.evaluate.gate import Gate
 from medvar_engine.evaluate.index import GATE, gate_of
@@ -67,6 +68,8 @@ def make_unit(work: Work) -> Done:
     too_near = [made.number for made in images if made.too_near]
     kept = [made for made in images if not (made.too_near and work.plan.memorised == "withhold")]
     files = write_images(work.plan, work.unit, work.folder, bundle, kept)
+    with writing(work.folder, "units that are finished are kept"):
+        digests = {path.relative_to(work.folder).as_posix(): sha256(path) for path in files}
     note = {
         "unit": work.unit,
         "images": [numbers.start, numbers.stop - 1],
@@ -74,7 +77,7 @@ def make_unit(work: Work) -> Done:
         "synthetic": True,
         "too_near": too_near,
         "provider": generator.backend.info.provider,
-        "files": {path.relative_to(work.folder).as_posix(): _sha256(path) for path in files},
+        "files": digests,
     }
     content = json.dumps(note, indent=1).encode()
     write_files({note_path(work.folder, work.unit): content})
@@ -100,9 +103,9 @@ def finished(plan: Plan, unit: int, folder: Path) -> str | None:
         note = json.loads(content)
         if note["plan"] != plan.identity or note["images"] != [numbers.start, numbers.stop - 1]:
             return None
-        if any(_sha256(folder / name) != digest for name, digest in note["files"].items()):
+        if any(sha256(folder / name) != digest for name, digest in note["files"].items()):
             return None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, MedvarError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
     return hashlib.sha256(content).hexdigest()
 
@@ -127,11 +130,3 @@ def _engine(work: Work) -> tuple[Bundle, Generator, Gate | None]:
         _OWN.wanted = wanted
     engine: tuple[Bundle, Generator, Gate | None] = _OWN.engine
     return engine
-
-
-def _sha256(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise MedvarError(f"Cannot read {path}: {error.strerror or error}.") from error

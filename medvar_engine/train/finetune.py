@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,8 +15,10 @@ from medvar_engine.data.dataset import SliceDataset
 from medvar_engine.errors import MedvarError
 from medvar_engine.models.files import load_tokenizer, load_transformer
 from medvar_engine.train.batches import check_size
+from medvar_engine.train.checkpoint import newest_checkpoint
 from medvar_engine.train.config import TrainConfig, load_config
 from medvar_engine.train.device import pick_device
+from medvar_engine.train.memory import memory_enough
 from medvar_engine.train.run import run
 from medvar_engine.train.transformer_stage import TransformerStage
 from medvar_engine.train.world import World
@@ -134,24 +135,27 @@ class Finetuned:
     transformer: Path
     before: float  # nats a token on people held out, of the model as it was
     after: float
-    minutes: float
+    minutes: float  # of training, in all the parts that a run had when it was stopped and resumed
 
 
 def finetune(config: TrainConfig, *, resume: bool = False, console: Console | None = None) -> Finetuned:
     """Run it. ``out/samples/before`` are samples of the model as it was, beside those on the way."""
     before = _held_out_loss(config, config.out / "samples" / "before")
-    start = time.monotonic()
     path = run(config, resume=resume, console=console)
-    minutes = (time.monotonic() - start) / 60
-    return Finetuned(path, before, _held_out_loss(replace(config, init=path, lora_rank=0)), minutes)
+    after = _held_out_loss(replace(config, init=path, lora_rank=0))
+    last = newest_checkpoint(config.out / "checkpoints", World(torch.device("cpu")), lambda _: None)
+    seconds = last.values.get("seconds_so_far", 0.0) if last else 0.0
+    return Finetuned(path, before, after, seconds / 60)
 
 
 @torch.no_grad()
 def _held_out_loss(config: TrainConfig, samples: Path | None = None) -> float:
     """That of the transformer that the run would start from; its samples go to ``samples``."""
     train, held_out = SliceDataset(config.data, "train"), SliceDataset(config.data, "test")
-    stage = TransformerStage(config, train, held_out, World(pick_device(config.device)))
-    return stage.held_out_loss(stage.validate(stage.model.eval(), samples))
+    device = pick_device(config.device)
+    with memory_enough(config, device):
+        stage = TransformerStage(config, train, held_out, World(device))
+        return stage.held_out_loss(stage.validate(stage.model.eval(), samples))
 
 
 def _init(config: TrainConfig) -> Path:

@@ -6,6 +6,7 @@ resumed run goes on exactly as if it had never stopped, and several processes le
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,20 +50,21 @@ def train(config: TrainConfig, stage: Stage, world: World, *, resume: bool, cons
     """
     parts = world.size * config.accumulate
     learner, checkpoints, about = Learner(config, stage, world), config.out / "checkpoints", about_run(config, parts)
-    start, patience, resumed = 0, Patience(), False
+    start, patience, resumed, began = 0, Patience(), False, time.monotonic()
     if world.leads:
         remove_unfinished(checkpoints)
     if resume and (found := newest_checkpoint(checkpoints, world, console.print)):
         check_resumable(about, found.values)
         learner.restore(found.path)
         start, patience, resumed = found.step, Patience(*found.values["patience_so_far"]), True
+        began -= found.values.get("seconds_so_far", 0.0)
         console.print(f"Resumed at step {start} of {config.steps}.")
     elif resume:
         console.print(f"There is no sound checkpoint in {checkpoints} yet, so the run starts at step 0.")
 
     def save(step: int, held_out_loss: float | None) -> None:
-        values = about | {"patience_so_far": [patience.best, patience.waited]}
-        save_checkpoint(checkpoints, step, learner.write, values, held_out_loss, keep=config.keep, world=world)
+        so_far = {"patience_so_far": [patience.best, patience.waited], "seconds_so_far": time.monotonic() - began}
+        save_checkpoint(checkpoints, step, learner.write, about | so_far, held_out_loss, keep=config.keep, world=world)
 
     def validate(step: int, watch: Watch) -> float:
         learner.average.eval()

@@ -2,6 +2,9 @@
 
 A folder holds ``pyramids-train.npy`` and ``pyramids-held-out.npy``, uint16 arrays (variants, N, L), and beside each a
 JSON note of what it was made from. The first variant are the slices as they are, the others are augmented.
+
+Tokens name codes. So pyramids are good for every tokenizer of the same codebook: the file that encoded them, a bundle
+exported from it, weights read back from that, and a copy whose decoder alone was trained further.
 """
 
 from __future__ import annotations
@@ -9,8 +12,8 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-import os
 import shutil
+import uuid
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
@@ -22,10 +25,11 @@ import numpy.typing as npt
 import torch
 
 from medvar_engine.arrays import FloatArray, IntArray
+from medvar_engine.codebook import codebook_digest
 from medvar_engine.data.dataset import SliceDataset
 from medvar_engine.data.parts import parts_folder
 from medvar_engine.data.shards import MANIFEST
-from medvar_engine.data.shards.files import flush_to_disk, replace_file, sha256, writing
+from medvar_engine.data.shards.files import replace_file, sha256, whole_file, writing
 from medvar_engine.errors import MedvarError
 from medvar_engine.jobs import run
 from medvar_engine.models.files import load_tokenizer
@@ -50,12 +54,14 @@ _KEPT = "what is finished is kept: free some room, and start again to go on"
 class Encoding:
     """How slices become pyramids. ``open_encoder`` loads the networks where the work is done, ``tokenizer`` names them.
 
-    Augmentation runs on ``device``. All must be picklable when other processes do the work.
+    ``codebook`` is the digest of what its tokens mean. Augmentation runs on ``device``. All must be picklable when
+    other processes do the work.
     """
 
     data: SliceDataset
     open_encoder: Callable[[], Encode]
     tokenizer: str  # sha256
+    codebook: str
     variants: int
     seed: int
     device: str = "cpu"
@@ -65,6 +71,7 @@ class Encoding:
         """What the pyramids depend on; the same note, the same pyramids."""
         return {
             "tokenizer": self.tokenizer,
+            "codebook": self.codebook,
             "slices": sha256(self.data.folder / MANIFEST),
             "variants": self.variants,
             "seed": self.seed,
@@ -126,7 +133,7 @@ def write_pyramids(
 def read_pyramids(folder: Path, data: SliceDataset, tokenizer: Path, variants: int) -> Pyramids:
     """The first ``variants`` pyramids of the slices of ``data``, which `write_pyramids` wrote to ``folder``.
 
-    Raises `MedvarError` when they are of other slices, of another tokenizer, or fewer variants.
+    Raises `MedvarError` when they are of other slices, of a tokenizer with another codebook, or fewer variants.
     """
     path = _path(folder, data)
     again = "Encode the slices with this tokenizer: `medvar encode SLICES TOKENIZER OUT`."
@@ -136,9 +143,10 @@ def read_pyramids(folder: Path, data: SliceDataset, tokenizer: Path, variants: i
         pyramids = _open(path)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise MedvarError(f"{folder} does not hold whole pyramids of {data.folder} ({error}). {again}") from error
-    for name, wanted in (("tokenizer", tokenizer), ("slices", data.folder / MANIFEST)):
-        if found[name] != sha256(wanted):
-            raise MedvarError(f"{path} was not made from {wanted}, or that has changed since (sha256). {again}")
+    if found["slices"] != sha256(data.folder / MANIFEST):
+        raise MedvarError(f"{path} was not made from {data.folder}, or that has changed since (sha256). {again}")
+    if found["tokenizer"] != sha256(tokenizer) and note.get("codebook") != codebook_of(load_tokenizer(tokenizer)):
+        raise MedvarError(f"{path} holds tokens of another tokenizer than {tokenizer}: their codebooks differ. {again}")
     if pyramids.ndim != 3 or pyramids.shape[:2] != (found["variants"], found["count"]) or len(data) != found["count"]:
         raise MedvarError(f"{path} holds an array {pyramids.shape}, which is not what its note says. {again}")
     if variants > len(pyramids):
@@ -150,6 +158,11 @@ def read_pyramids(folder: Path, data: SliceDataset, tokenizer: Path, variants: i
 def tokenizer_encoder(path: Path, digest: str, device: str) -> Encode:
     """A trained tokenizer (.safetensors) of that sha256, kept for the next unit of work in this process."""
     return encoder_of(as_gray(load_tokenizer(path)).to(device))
+
+
+def codebook_of(tokenizer: Tokenizer) -> str:
+    """`codebook_digest` of a tokenizer's codes."""
+    return codebook_digest(tokenizer.quantizer.codebook.weight.detach().float().cpu().numpy())
 
 
 def encoder_of(tokenizer: Tokenizer) -> Encode:
@@ -175,12 +188,9 @@ def _encode_block(block: _Block) -> int:
         np.concatenate([_encode_batch(encoding, encode, batch, variant) for batch in _batches(index)])
         for variant in range(encoding.variants)
     ]
-    with writing(block.folder, _KEPT):
-        temporary = block.path.with_suffix(f".{os.getpid()}.tmp")
-        with temporary.open("wb") as file:
-            np.save(file, np.stack(variants), allow_pickle=False)
-            flush_to_disk(file)
-        os.replace(temporary, block.path)
+    temporary = block.path.with_suffix(f".{uuid.uuid4().hex}.tmp")  # a cluster may have two processes at one block
+    with writing(block.folder, _KEPT), whole_file(block.path, temporary) as file:
+        np.save(file, np.stack(variants), allow_pickle=False)
     return len(index)
 
 
@@ -205,17 +215,11 @@ def _gather(path: Path, blocks: list[_Block]) -> None:
     parts = [np.load(block.path, mmap_mode="r", allow_pickle=False) for block in blocks]
     variants, _, tokens = parts[0].shape
     about = {"descr": "<u2", "fortran_order": False, "shape": (variants, sum(part.shape[1] for part in parts), tokens)}
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            np.lib.format.write_array_header_1_0(file, about)
-            for variant in range(variants):
-                for part in parts:
-                    file.write(part[variant].astype("<u2").tobytes())
-            flush_to_disk(file)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with whole_file(path, path.with_name(f".{path.name}.tmp")) as file:
+        np.lib.format.write_array_header_1_0(file, about)
+        for variant in range(variants):
+            for part in parts:
+                file.write(part[variant].astype("<u2").tobytes())
 
 
 def _path(folder: Path, data: SliceDataset) -> Path:

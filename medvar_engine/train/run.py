@@ -7,13 +7,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from filelock import FileLock, Timeout
 from rich.console import Console
 
 from medvar_engine.data.dataset import SliceDataset
 from medvar_engine.errors import MedvarError
+from medvar_engine.locks import alone
 from medvar_engine.train.config import TrainConfig
 from medvar_engine.train.loop import train
+from medvar_engine.train.memory import memory_enough
 from medvar_engine.train.preview_stage import PreviewStage
 from medvar_engine.train.stage import Stage
 from medvar_engine.train.tokenizer_stage import TokenizerStage
@@ -31,7 +32,7 @@ def run(config: TrainConfig, *, resume: bool = False, console: Console | None = 
             f"{config.out} holds the checkpoints of another run. Use --resume, or choose another out folder."
         )
     train_set, held_out = SliceDataset(config.data, split="train"), SliceDataset(config.data, split="test")
-    with join(config.device) as world, _alone(config.out, world):
+    with join(config.device) as world, _alone(config.out, world), memory_enough(config, world.device):
         if not world.leads:
             console = Console(quiet=True)
         if config.shard and (config.stage != "transformer" or world.size == 1):
@@ -59,15 +60,13 @@ _STAGES: Mapping[str, Callable[[TrainConfig, SliceDataset, SliceDataset, World],
 
 @contextmanager
 def _alone(out: Path, world: World) -> Iterator[None]:
-    """Keep other runs out of the folder. A run that has ended, however it did, keeps nobody out."""
+    """Keep other runs out of the folder, and say how to go on when it cannot be written to."""
     if not world.leads:
         yield
         return
     try:
         out.mkdir(parents=True, exist_ok=True)
-        with FileLock(out / ".lock", timeout=0):
+        with alone(out / ".lock", f"Another run is writing to {out}. Wait for its end, or choose another out."):
             yield
-    except Timeout as error:
-        raise MedvarError(f"Another run is writing to {out}. Wait for its end, or choose another out.") from error
     except OSError as error:
         raise MedvarError(f"The run stopped: {error}. Put that right and go on with --resume.") from error

@@ -9,6 +9,8 @@ from types import FrameType
 
 EXIT_STOPPED = 75
 """Exit code of a run that was stopped and saved (EX_TEMPFAIL of sysexits.h: try again, with ``--resume``)."""
+EXIT_INTERRUPTED = 130
+"""Exit code after Ctrl-C, as shells have it."""
 
 # What schedulers send before they take a machine away: Slurm and Kubernetes SIGTERM, `sbatch --signal` SIGUSR1.
 _SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGUSR1") if hasattr(signal, name))

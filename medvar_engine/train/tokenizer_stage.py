@@ -193,7 +193,12 @@ def _start(config: TrainConfig) -> Tokenizer:
         return Tokenizer(tokenizer_preset(config.preset, config.image_size))
     model = as_gray(load_tokenizer(config.tokenizer))
     if config.decoder_only:
-        for part in (model.encoder, model.quant_conv, model.quantizer, model.linear_in):
-            if part is not None:
-                part.requires_grad_(False)
+        keep_tokens(model)
     return model
+
+
+def keep_tokens(model: Tokenizer) -> None:
+    """Hold still what the tokens of an image depend on; the decoder learns."""
+    for part in (model.encoder, model.quant_conv, model.quantizer, model.linear_in):
+        if part is not None:
+            part.requires_grad_(False)

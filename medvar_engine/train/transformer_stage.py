@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -29,7 +29,7 @@ from medvar_engine.train.batches import Draw, check_size, draw_of, spread
 from medvar_engine.train.config import TrainConfig
 from medvar_engine.train.forcing import corrupted, plain
 from medvar_engine.train.images import write_grid
-from medvar_engine.train.pyramids import Encoding, encoder_of, read_pyramids, write_pyramids
+from medvar_engine.train.pyramids import Encoding, codebook_of, encoder_of, read_pyramids, write_pyramids
 from medvar_engine.train.stage import Batch, Figures
 from medvar_engine.train.start import check_tokenizer, join_labels, start_transformer
 from medvar_engine.train.world import World
@@ -51,7 +51,7 @@ class TransformerStage:
         check_size(train, self.tokenizer.config.image_size)
         self.schedule = self.tokenizer.schedule
         torch.manual_seed(config.seed)
-        self.label_space, model = self._start(LabelSpace.of(map(self._asked, train.conditions.kinds)))
+        self.label_space, model = self._start(asked_labels(config, train.conditions.kinds))
         self.model: Transformer = model.to(self.device)
         self.model.recompute = config.recompute
         if config.compile:
@@ -149,14 +149,10 @@ class TransformerStage:
                     figures[f"{prefix}{name}_scale_{k}"] = values[:, begin:end].mean()
         return figures
 
-    def _asked(self, condition: Condition) -> Condition:
-        """Only the factors that this model is conditioned on."""
-        return Condition(**{n: v for n, v in condition.to_dict().items() if n in self.config.factors})
-
     def _labels(self, conditions: list[Condition] | tuple[Condition, ...]) -> Tensor:
         """``(N, F)``; a held-out label that training never saw is the unconditional one."""
         known = self.label_space
-        rows = [known.encode(known.known(self._asked(condition))) for condition in conditions]
+        rows = [known.encode(known.known(_asked(self.config, condition))) for condition in conditions]
         return torch.tensor(rows, dtype=torch.int64)
 
     def _pyramids(self, data: SliceDataset, variants: int) -> npt.NDArray[np.uint16]:
@@ -169,11 +165,22 @@ class TransformerStage:
             data,
             lambda: encoder_of(self.tokenizer),
             sha256(config.tokenizer),
+            codebook_of(self.tokenizer),
             variants,
             config.seed,
             str(self.device),
         )
         return write_pyramids(config.out, encoding)
+
+
+def asked_labels(config: TrainConfig, kinds: Iterable[Condition]) -> LabelSpace:
+    """The names that a model is conditioned on, when it learns from slices of these kinds."""
+    return LabelSpace.of(_asked(config, kind) for kind in kinds)
+
+
+def _asked(config: TrainConfig, condition: Condition) -> Condition:
+    """Only the factors that the model is conditioned on."""
+    return Condition(**{name: value for name, value in condition.to_dict().items() if name in config.factors})
 
 
 def fresh_shape(config: TrainConfig, tokenizer: TokenizerConfig, labels: tuple[int, ...]) -> TransformerConfig:

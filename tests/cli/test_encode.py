@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -9,8 +10,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
+from medvar_engine.bundle import Bundle, read_bundle
+from medvar_engine.data.shards import files
+from medvar_engine.models.files import load_tokenizer, save_tokenizer
 from medvar_engine.train import pyramids, transformer_stage
+from medvar_export.from_bundle import write_weights
 
 Medvar = Callable[..., Any]
 COUNT = 20  # slices of each of two people
@@ -95,15 +101,60 @@ def test_stopped_and_gone_on_with(
     assert calls == 29  # all was there
 
 
+@pytest.mark.parametrize(("finished", "calls_left"), [(0, 25), (1, 17), (3, 5)])
+def test_a_full_disk(
+    medvar: Medvar,
+    slices: Path,
+    tokenizer: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    finished: int,
+    calls_left: int,
+) -> None:
+    """What lies on a full disk would fill it for good, or what is finished would be encoded again."""
+    tokens, left = tmp_path / "tokens", finished
+    flush = files.flush_to_disk
+
+    def full(file: Any) -> None:
+        nonlocal left
+        if left == 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        left -= 1
+        flush(file)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "flush_to_disk", full)
+        run = medvar("encode", slices, tokenizer, tokens)
+    assert run.code == 1
+    assert "No space left on device); what is finished is kept" in run.err
+    kept = sorted(path.name for path in tokens.rglob("*") if path.suffix in {".npy", ".tmp"})
+    assert kept == ["0000000000.npy", "0000000008.npy", "0000000016.npy"][:finished]
+    batch, calls = pyramids._encode_batch, 0
+
+    def counting(*arguments: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        return batch(*arguments)
+
+    monkeypatch.setattr(pyramids, "_encode_batch", counting)
+    assert medvar("encode", slices, tokenizer, tokens).code == 0
+    assert calls == calls_left
+    assert {path.name for path in tokens.iterdir()} == {
+        f"pyramids-{name}{suffix}" for name in ("train", "held-out") for suffix in (".npy", ".json")
+    }
+
+
 def test_what_does_not_fit_is_told(medvar: Medvar, slices: Path, tokenizer: Path, tmp_path: Path) -> None:
     """A transformer would be trained on the tokens of another tokenizer, or of other slices."""
     tokens = tmp_path / "tokens"
     assert medvar("encode", slices, tokenizer, tokens, "--variants", 2).code == 0
-    content = tokenizer.read_bytes()
-    (tmp_path / "other.safetensors").write_bytes(content[:-4] + bytes(byte ^ 1 for byte in content[-4:]))
+    other = load_tokenizer(tokenizer)
+    with torch.no_grad():
+        other.quantizer.codebook.weight[0] += 0.1
+    save_tokenizer(tmp_path / "other.safetensors", other)
     note = tokens / "pyramids-train.json"
     cases: list[tuple[Path, str, tuple[str, ...]]] = [
-        (tmp_path / "other.safetensors", "was not made from", ()),
+        (tmp_path / "other.safetensors", "their codebooks differ", ()),
         (tokenizer, "variants=5 are asked for", ("variants=5",)),
     ]
     for path, said, more in cases:
@@ -128,3 +179,19 @@ def test_a_bundle_encodes(medvar: Medvar, slices: Path, tokenizer: Path, tiny_bu
         assert run.code == 0, run.err
     ours, theirs = (np.load(tmp_path / name / "pyramids-train.npy") for name in ("ours", "theirs"))
     assert (ours == theirs).mean() > 0.99
+    read_back, _ = write_weights(read_bundle(tiny_bundle), tmp_path / "base")  # as fine-tuning does
+    for name, same in (("exported", tokenizer), ("read-back", read_back)):
+        trained = train(medvar, slices, same, tmp_path / name, f"pyramids={tmp_path / 'theirs'}")
+        assert trained.code == 0, trained.err
+        assert not (tmp_path / name / "pyramids-train.npy").exists()
+
+
+def test_a_bundle_that_does_not_say_what_its_tokens_mean(
+    medvar: Medvar, slices: Path, tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Hours of encoding would end in tokens that training refuses."""
+    monkeypatch.setattr(Bundle, "codebook", lambda _: None)  # as of bundles that were exported long ago
+    run = medvar("encode", slices, tiny_bundle, tmp_path / "tokens")
+    assert (run.code, run.out) == (1, "")
+    assert "Export that model again, or give the tokenizer" in run.err
+    assert not (tmp_path / "tokens").exists()

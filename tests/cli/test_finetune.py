@@ -6,6 +6,7 @@ import io
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,6 +18,8 @@ from medvar_engine.conditions import Condition
 from medvar_engine.errors import MedvarError
 from medvar_engine.models.files import load_transformer
 from medvar_engine.train.finetune import Amount, finetune, settings, told
+from medvar_engine.train.stage import Batch, Figures
+from medvar_engine.train.transformer_stage import TransformerStage
 from medvar_engine.write.into_bundle import add_to_bundle
 
 Medvar = Callable[..., Any]
@@ -70,6 +73,32 @@ def test_weights_learn_and_stay_plain(tiny_weights: Weights, slices: Path, tmp_p
     assert ("labels.0.weight" in changed) == (rank == 0)
     assert tuned.before > 0
     assert tuned.before != tuned.after
+
+
+def test_minutes_are_those_of_all_parts_of_a_run(
+    tiny_weights: Weights, slices: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The card of a model that trained for a day would say that it took minutes, after the last of its restarts."""
+    now, stop = 0.0, True
+    loss = TransformerStage.loss
+
+    def minute(self: TransformerStage, batch: Batch, step: int) -> tuple[torch.Tensor, Figures]:
+        nonlocal now
+        if stop and step == 2:
+            raise KeyboardInterrupt
+        now += 60
+        return loss(self, batch, step)
+
+    monkeypatch.setattr(TransformerStage, "loss", minute)
+    monkeypatch.setattr("medvar_engine.train.loop.time", SimpleNamespace(monotonic=lambda: now))
+    overrides = [str(part) for part in QUICK if "=" in str(part)]
+    config = settings(*tiny_weights, slices, tmp_path / "run", steps=3, overrides=[*overrides, "validate_every=1"])
+    with pytest.raises(KeyboardInterrupt):
+        finetune(config, console=Console(file=io.StringIO()))
+    now, stop = now + 3600, False  # nobody trained meanwhile
+    assert finetune(config, resume=True, console=Console(file=io.StringIO())).minutes == 3
+    now += 3600
+    assert finetune(config, resume=True, console=Console(file=io.StringIO())).minutes == 3  # it was at its end
 
 
 def test_nobody_held_out(prepared: Callable[..., Path], tmp_path: Path) -> None:

@@ -15,7 +15,10 @@ from medvar_engine.data.shards import ShardWriter
 from medvar_engine.errors import MedvarError
 from medvar_export.describe import describe
 
-LOG = "step,name,value\n10,held_out_psnr,20\n10,loss,0.5\n20,held_out_psnr,31.25\n20,psnr_CT_chest,30\n"
+LOG = (
+    "step,name,value\n10,held_out_psnr,20\n10,loss,0.5\n20,held_out_psnr,31.25\n20,psnr_CT_chest,30\n"
+    "20,ssim_CT_chest,0.9\n20,psnr_MR_brain,28\n20,feature_distance_CT_chest,0.25\n20,code_entropy_scale_1,7.5\n"
+)
 
 
 @pytest.fixture
@@ -61,7 +64,16 @@ def test_a_bundle_knows_its_training_slices(slices: Path, tmp_path: Path) -> Non
     )
     assert about.training_data.startswith("3 slices of 3 people (a, b, c). Held out and never trained on: d.")
     assert about.attributions == ("Some Data (CC BY 4.0): a, b, c, d",)
-    for line in ("# lungs", "| held_out_psnr | 31.250 |", "| psnr_CT_chest | 30.000 |", "Mind the gap.", "memorises"):
+    for line in (
+        "# lungs",
+        "| held_out_psnr | 31.250 |",
+        "| kind of slice | psnr | ssim | feature_distance |",
+        "| CT chest | 30.000 | 0.900 | 0.250 |",
+        "| MR brain | 28.000 | – | – |",
+        "| 1 | 7.500 |",
+        "Mind the gap.",
+        "memorises",
+    ):
         assert line in about.card
     assert "loss | 0.5" not in about.card
 

@@ -79,11 +79,31 @@ def test_recipes_can_be_read() -> None:
             assert load_config(path, ["data=slices", "out=run", "tokenizer=t.safetensors"]).preset
 
 
+def exit_code(*arguments: str) -> object:
+    """How ``python -m medvar_engine.train`` ends."""
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    return ended.value.code
+
+
+def test_ctrl_c_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Whoever stops a run by hand would see a traceback, and a script not know that it was stopped."""
+
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("medvar_engine.train.run.run", interrupted)
+    assert exit_code("stage=tokenizer", "data=slices", "out=run") == 130
+    assert "--resume" in capsys.readouterr().err
+
+
 def test_the_command_shows_errors_without_a_traceback(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Somebody who mistypes a setting would have to read Python."""
-    assert main(["stage=tokenizer", f"data={tmp_path}", f"out={tmp_path / 'run'}"]) == 1
+    assert exit_code("stage=tokenizer", f"data={tmp_path}", f"out={tmp_path / 'run'}") == 1
     assert "medvar prepare" in capsys.readouterr().err
-    assert main(["stage=tokenizer", "--resume", "stpes=3"]) == 1
+    assert exit_code("stage=tokenizer", "--processes=none") == 2
+    assert "--processes" in capsys.readouterr().err
+    assert exit_code("stage=tokenizer", "--resume", "stpes=3") == 1
     assert "Unknown setting 'stpes'" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
 
@@ -93,5 +113,5 @@ def test_says_how_to_install_torch(monkeypatch: pytest.MonkeyPatch, capsys: pyte
     for name in [name for name in sys.modules if name.startswith("medvar_engine.train.run")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "torch", None)
-    assert main(["stage=tokenizer", "data=slices", "out=run"]) == 1
+    assert exit_code("stage=tokenizer", "data=slices", "out=run") == 1
     assert "pip install 'napari-medvar[train]'" in capsys.readouterr().err

@@ -2,16 +2,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+from medvar_engine.conditions import LabelSpace
 from medvar_engine.errors import MedvarError
-from medvar_engine.models.files import load_tokenizer
+from medvar_engine.models.files import load_tokenizer, load_transformer, save_transformer
 from medvar_engine.models.presets import transformer_preset
 from medvar_engine.models.transformer import Transformer, TransformerConfig
 from medvar_engine.train.__main__ import main
 from medvar_engine.train.config import TrainConfig, config_to_dict
 from medvar_engine.train.plan import plan
+from medvar_engine.train.start import start_transformer
 
 MakeConfig = Callable[..., TrainConfig]
 
@@ -53,11 +56,45 @@ def test_parts_and_recomputing_take_less_memory(make_config: MakeConfig) -> None
         plan(replace(config, batch_size=2, accumulate=4))
 
 
+def test_what_does_not_learn_takes_less_memory(make_config: MakeConfig, tmp_path: Path) -> None:
+    """One would rent a larger card than fine-tuning needs, or believe that it does not fit the own one."""
+    config = make_config(stage="transformer", factors=("modality", "region"))
+    assert config.tokenizer is not None
+    shape = transformer_preset("demo", load_tokenizer(config.tokenizer).config, (1, 1))
+    base = tmp_path / "transformer.safetensors"
+    save_transformer(base, Transformer(shape), LabelSpace(modality=("MR",), region=("brain",)))
+    tuned, full = (plan(replace(config, init=base, lora_rank=rank)) for rank in (2, 0))
+    names = LabelSpace(modality=("CT",), region=("chest",))
+    model = start_transformer(*load_transformer(base), names, 2)
+    counts = [[p.numel() for p in model.parameters() if p.requires_grad == learns] for learns in (True, False)]
+    learning, still = map(sum, counts)
+    assert (tuned.learning, tuned.parameters) == (learning, learning + still)
+    assert tuned.weight_bytes == 20 * learning + 8 * still
+    assert tuned.weight_bytes < full.weight_bytes / 2
+    assert "M learn" in tuned.told()
+    assert "M learn" not in full.told()
+
+
+def test_a_decoder_alone_takes_less_memory(make_config: MakeConfig) -> None:
+    """Encoder and codebook have neither gradients nor moments when the decoder alone learns."""
+    config = make_config(tokenizer=make_config(stage="transformer").tokenizer)
+    tokenizer = load_tokenizer(config.tokenizer or Path())
+    decoding = (tokenizer.decoder, tokenizer.post_quant_conv, tokenizer.linear_out)
+    learning = sum(p.numel() for part in decoding if part is not None for p in part.parameters())
+    whole, decoder = plan(config), plan(replace(config, decoder_only=True))
+    assert whole.learning == whole.parameters == decoder.parameters
+    assert decoder.learning == learning
+    assert decoder.weight_bytes == 8 * decoder.parameters + 12 * learning
+    assert decoder.activation_bytes < whole.activation_bytes
+
+
 def test_it_is_said_without_starting_anything(make_config: MakeConfig, capsys: pytest.CaptureFixture[str]) -> None:
     """One would learn what a run costs by running it."""
     config = make_config()
     arguments = [f"{name}={value}" for name, value in config_to_dict(config).items() if isinstance(value, int | str)]
-    assert main([*arguments, "--dry-run", "--tflops", "0.05"]) == 0
+    with pytest.raises(SystemExit) as ended:
+        main([*arguments, "--dry-run", "--tflops", "0.05"])
+    assert ended.value.code == 0
     told = capsys.readouterr().out
     for expected in ("M parameters, 16 training slices", "TFLOP a step", "GiB", "hours at 0.05"):
         assert expected in told

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-
 import torch
 
 from medvar_engine.models import presets
@@ -13,4 +11,4 @@ from medvar_engine.train.__main__ import main
 if __name__ == "__main__":
     torch.set_num_threads(1)
     presets.TOKENIZERS["demo"] = TokenizerConfig(16, (1, 2, 3, 4), 128, 4, (8, 16), res_blocks=1, groups=4, patch=2)
-    sys.exit(main())
+    main()

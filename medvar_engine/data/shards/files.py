@@ -11,9 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from filelock import FileLock, Timeout
-
 from medvar_engine.errors import MedvarError
+from medvar_engine.locks import alone
 
 LOCK = ".lock"
 
@@ -41,12 +40,9 @@ def whole_folder(folder: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def changing(folder: Path) -> Iterator[None]:
-    """Nobody else changes ``folder`` meanwhile. The lock goes with the process, however that ends."""
-    with writing(folder, "it is as it was"), contextlib.ExitStack() as held:
-        try:
-            held.enter_context(FileLock(folder / LOCK, timeout=0))
-        except Timeout as error:
-            raise MedvarError(f"{folder} is being changed by another process; wait until that has ended.") from error
+    """Nobody else changes ``folder`` meanwhile."""
+    refusal = f"{folder} is being changed by another process; wait until that has ended."
+    with writing(folder, "it is as it was"), alone(folder / LOCK, refusal):
         yield
 
 
@@ -91,18 +87,28 @@ def beside(folder: Path, what: str) -> Path:
     return folder.absolute().parent / f".{folder.name}-{what}-{uuid.uuid4().hex[:8]}"
 
 
-def replace_file(path: Path, content: bytes) -> None:
-    """Write a file whole, or leave it as it was."""
-    temporary = path.with_name(f".{path.name}.tmp")
+@contextlib.contextmanager
+def whole_file(path: Path, temporary: Path) -> Iterator[IO[bytes]]:
+    """The file ``temporary`` to write to, which takes the name ``path`` when the block ends well, else is removed.
+
+    A process that is killed leaves ``temporary``: a name that is always the same is used again, but by one process at a
+    time. Raises `OSError` when the disk is full; ``path`` is then as it was.
+    """
     try:
         with temporary.open("wb") as file:
-            file.write(content)
+            yield file
             flush_to_disk(file)
         os.replace(temporary, path)
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
     flush_folder(path.parent)
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Write a file whole, or leave it as it was."""
+    with whole_file(path, path.with_name(f".{path.name}.tmp")) as file:
+        file.write(content)
 
 
 def share_file(source: Path, target: Path) -> None:

@@ -1,4 +1,4 @@
-"""``medvar train``: the same as ``python -m medvar_engine.train``."""
+"""The command `medvar train`, which is also ``python -m medvar_engine.train``."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from medvar_engine.cli.console import needs, tell
+from medvar_engine.errors import MedvarError
 
 
 def train(
@@ -24,9 +24,11 @@ def train(
         from medvar_engine.train.config import config_from_arguments
         from medvar_engine.train.plan import plan
         from medvar_engine.train.run import run
-        from medvar_engine.train.stopping import EXIT_STOPPED, StoppedEarly
+        from medvar_engine.train.stopping import EXIT_INTERRUPTED, EXIT_STOPPED, StoppedEarly
     except ImportError as error:
-        raise needs("train", error) from error
+        raise MedvarError(
+            f"Training needs {error.name}, which is not installed: `pip install 'napari-medvar[train]'`."
+        ) from error
     settings = config_from_arguments([config, *(overrides or [])])
     if dry_run:
         typer.echo(plan(settings, processes).told(tflops))
@@ -34,5 +36,8 @@ def train(
     try:
         typer.echo(run(settings, resume=resume))
     except StoppedEarly as stopped:
-        tell(str(stopped))
+        typer.echo(str(stopped), err=True)
         raise typer.Exit(EXIT_STOPPED) from stopped
+    except KeyboardInterrupt as interrupted:
+        typer.echo("Go on from the last checkpoint with --resume.", err=True)
+        raise typer.Exit(EXIT_INTERRUPTED) from interrupted
