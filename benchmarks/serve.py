@@ -1,9 +1,11 @@
 """What does a server cost, and what does it bear? Against the same backend in this process, over this computer's loop.
 
-    python benchmarks/serve.py [--bundle BUNDLE] [--repeats 5] [--clients 4] [--device cpu]
+    python benchmarks/serve.py [--bundle BUNDLE] [--repeats 5] [--clients 1 4 8] [--device cpu]
 
 The server is a process of its own. Printed are medians: seconds an image by `Generator` here and by `RemoteBackend`,
-their ratio, seconds to the first scale and to the image by streaming, and images a second of several clients at once.
+their ratio, seconds to the first scale and to the image by streaming, and images a second of several clients at once,
+each of whom streams one image after the other. That once by a server which lets clients share its turns, and once by
+one that does not (``--joined 1``), in turns.
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bundle", help="folder or name (default: the first that ships)")
     parser.add_argument("--repeats", type=int, default=5, help="runs of which the median is given (default 5)")
-    parser.add_argument("--clients", type=int, default=4, help="clients at once (default 4)")
+    parser.add_argument("--clients", type=int, nargs="+", default=[1, 4, 8], help="clients at once (default 1 4 8)")
     parser.add_argument("--device", default="cpu", help="where the networks run (default cpu)")
     options = parser.parse_args()
     bundle = read_bundle(find_bundle(options.bundle))
@@ -57,15 +59,20 @@ def main() -> None:
         streams = [streamed(address, seed) for seed in range(options.repeats)]
         first, whole = (median(times) for times in zip(*streams, strict=True))
         print(f"streamed: first scale after {first:.3f} s, image after {whole:.3f} s")
-        begin = time.perf_counter()
-        jobs = options.clients * options.repeats
-        with ThreadPoolExecutor(options.clients) as pool:
-            latencies = sorted(first for first, _ in pool.map(lambda seed: streamed(address, seed), range(jobs)))
-        rate = jobs / (time.perf_counter() - begin)
-        print(
-            f"{options.clients} clients: {rate:.2f} images a second, first scale after {median(latencies):.3f} s, "
-            f"{latencies[-1]:.3f} s at worst"
-        )
+    with (
+        server(str(bundle.path), options.device, "--joined", "256") as shared,
+        server(str(bundle.path), options.device, "--joined", "1") as apart,
+    ):
+        for clients in options.clients:
+            rates: dict[str, list[float]] = {shared: [], apart: []}
+            for turn in range(options.repeats + 1):
+                for address in (shared, apart) if turn % 2 else (apart, shared):
+                    rates[address].append(rate(address, clients, 2))
+            together, alone = median(rates[shared][1:]), median(rates[apart][1:])
+            ratio = median(a / b for a, b in zip(rates[shared][1:], rates[apart][1:], strict=True))
+            print(
+                f"{clients} clients: {together:.2f} images a second, {alone:.2f} when none is shared, ratio {ratio:.3f}"
+            )
 
 
 def timed(generator: Generator, requests: list[Request]) -> tuple[float, np.ndarray]:
@@ -83,13 +90,22 @@ def streamed(address: str, seed: int) -> tuple[float, float]:
     return times[0], times[-1]
 
 
+def rate(address: str, clients: int, images: int) -> float:
+    """Images a second of so many clients, each of whom streams so many images."""
+    begin = time.perf_counter()
+    with ThreadPoolExecutor(clients) as pool:
+        for _ in pool.map(lambda client: [streamed(address, 100 * client + i) for i in range(images)], range(clients)):
+            pass
+    return clients * images / (time.perf_counter() - begin)
+
+
 @contextmanager
-def server(bundle: str, device: str) -> Iterator[str]:
+def server(bundle: str, device: str, *more: str) -> Iterator[str]:
     """A server in another process, and its address."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    call = [sys.executable, "-m", "medvar_engine.cli", "serve", "--bundle", bundle, "--device", device]
+    call = [sys.executable, "-m", "medvar_engine.cli", "serve", "--bundle", bundle, "--device", device, *more]
     process = subprocess.Popen([*call, "--port", str(port)])
     address = f"http://127.0.0.1:{port}"
     try:

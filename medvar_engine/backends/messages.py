@@ -68,10 +68,13 @@ def pack(values: Mapping[str, Any], arrays: Mapping[str, npt.NDArray[Any]]) -> b
     return b"".join([line, b" " * (-(len(line) + 1) % _ALIGNED), b"\n", *parts])
 
 
-def unpack(content: bytes) -> Message:
-    """The inverse of `pack`. Raises `MedvarError` for anything that is not exactly one message."""
+def unpack(content: bytes, *, line: int = _LINE) -> Message:
+    """The inverse of `pack`. Raises `MedvarError` for anything that is not exactly one message.
+
+    ``line`` is the most bytes of its first line, which takes many times as much when it is read.
+    """
     stream = io.BytesIO(content)
-    message = read_message(stream, len(content))
+    message = read_message(stream, len(content), line=line)
     if message is None:
         raise _damaged("it is empty")
     if rest := len(content) - stream.tell():
@@ -79,14 +82,14 @@ def unpack(content: bytes) -> Message:
     return message
 
 
-def read_message(stream: _Stream, limit: int) -> Message | None:
+def read_message(stream: _Stream, limit: int, *, line: int = _LINE) -> Message | None:
     """The next message of a stream, its arrays of ``limit`` bytes at most; None at the stream's end."""
-    line = stream.readline(_LINE)
-    if not line:
+    first = stream.readline(line)
+    if not first:
         return None
-    if not line.endswith(b"\n"):
-        raise _damaged("it ends within its first line")
-    values, kinds = _parsed(line)
+    if not first.endswith(b"\n"):
+        raise _damaged("it ends within its first line, or that is too long")
+    values, kinds = _parsed(first)
     lengths = [math.prod(shape) * dtype.itemsize for _, dtype, shape in kinds]
     if sum(lengths) > limit:
         raise _damaged(f"its arrays take {sum(lengths)} bytes, but {limit} are there or allowed")

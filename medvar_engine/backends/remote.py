@@ -21,6 +21,7 @@ import numpy.typing as npt
 from medvar_engine.arrays import FloatArray, IntArray
 from medvar_engine.backends.base import PrefixState, gather_rows
 from medvar_engine.backends.bundle_info import info_of
+from medvar_engine.backends.scale_input import every_position, joined
 from medvar_engine.backends.server import PROTOCOL, Server
 from medvar_engine.bundle import GATE_ENCODER, MANIFEST, Bundle, read_bundle
 from medvar_engine.errors import MedvarError
@@ -33,7 +34,7 @@ Expected = dict[str, tuple[str, tuple[int, ...]]]
 class RemoteBackend:
     """A `Backend` whose networks run on a server. Draws, noise and edits stay here, so images are the server's own.
 
-    A chunk of a prefix state is the input of its scale, ``(B, L_k, C)``, of no tokens at scale 0.
+    A chunk of a prefix state is the input of its scale, see `scale_input`, of no tokens at scale 0.
     """
 
     def __init__(self, server: Server) -> None:
@@ -63,14 +64,15 @@ class RemoteBackend:
         """See `Backend`."""
         return PrefixState(labels)
 
-    def step(self, state: PrefixState, maps: FloatArray | None) -> tuple[FloatArray, PrefixState]:
+    def step(
+        self, state: PrefixState, maps: FloatArray | None, positions: IntArray | None = None
+    ) -> tuple[FloatArray, PrefixState]:
         """See `Backend`."""
-        rows, k = len(state.labels), state.depth
         if maps is None:  # the first scale's input is the condition
-            maps = np.zeros((rows, 0, self.info.latent_channels), dtype=np.float32)
-        longer = state.longer(maps)
-        shape = (self.info.schedule.token_counts[k], self.info.vocabulary)
-        return self._call("step", _content(longer), {"logits": ("float32", shape)})["logits"], longer
+            maps = np.zeros((len(state.labels), 0, self.info.latent_channels), dtype=np.float32)
+        longer = state.longer(joined(maps, positions))
+        shape = (maps.shape[1] or self.info.schedule.token_counts[0], self.info.vocabulary)
+        return self._of_prefix("step", longer, {"logits": ("float32", shape)})["logits"], longer
 
     def gather(self, rows: Sequence[tuple[PrefixState, int]]) -> PrefixState:
         """See `Backend`."""
@@ -81,7 +83,7 @@ class RemoteBackend:
         shape = self.bundle.transformer
         width = 2 * shape["heads"] * shape["head_dim"]
         expected: Expected = {"summary": ("float32", (state.depth, shape["depth"], width))}
-        return self._call("summary", _content(state), expected)["summary"]
+        return self._of_prefix("summary", state, expected)["summary"]
 
     def accumulate(self, latent: FloatArray | None, tokens: IntArray, k: int) -> tuple[FloatArray, FloatArray | None]:
         """See `Backend`."""
@@ -104,6 +106,15 @@ class RemoteBackend:
         shape = (self.info.image_channels, self.info.image_size, self.info.image_size)
         return self._call("decode", {"latent": latent}, {"images": ("float32", shape)}, preview=preview)["images"]
 
+    def _of_prefix(self, name: str, state: PrefixState, expected: Expected) -> dict[str, npt.NDArray[Any]]:
+        """`_call` with what a prefix state follows from."""
+        channels, chunks, values = self.info.latent_channels, state.chunks, {}
+        if any(chunk.shape[2] > channels for chunk in chunks):  # then it is said of all which tokens they are
+            chunks = tuple(every_position(chunk, channels) for chunk in chunks)
+            values = {"tokens": [chunk.shape[1] for chunk in chunks[1:]]}
+        sent: Arrays = {"labels": state.labels, "features": np.concatenate(chunks, axis=1)}
+        return self._call(name, sent, expected, **values)
+
     def _call(self, name: str, arrays: Arrays, expected: Expected, **values: Any) -> dict[str, npt.NDArray[Any]]:
         """One of the server's networks, on as many rows at a time as it allows."""
         parts = []
@@ -122,11 +133,6 @@ class RemoteBackend:
         row_bytes = sum(array.nbytes for array in arrays.values()) // max(1, rows)
         size = max(1, min(self._most_rows, (self._most_bytes - 2**16) // max(1, row_bytes)))
         return (slice(first, first + size) for first in range(0, rows, size))
-
-
-def _content(state: PrefixState) -> Arrays:
-    """What a prefix state follows from."""
-    return {"labels": state.labels, "features": np.concatenate(state.chunks, axis=1)}
 
 
 def _fetched(server: Server, folder: Path) -> Bundle:

@@ -29,6 +29,22 @@ def serve(
     rate: Annotated[int, typer.Option(help="Requests a minute of one client.", min=1)] = 6000,
     seconds: Annotated[int, typer.Option(help="Seconds that a job may take.", min=1)] = 120,
     cache: Annotated[int, typer.Option(help="MB of keys and values to remember.", min=1)] = 1024,
+    memory: Annotated[int, typer.Option(help="MB of requests and answers, of all clients together.", min=1)] = 512,
+    joined: Annotated[
+        int | None,
+        typer.Option(
+            help="Tokens of several requests that go through a network together: 256 on a CPU; 1 on a GPU, where the "
+            "last digits of an image then depend on who else asks.",
+            min=1,
+        ),
+    ] = None,
+    memorised: Annotated[
+        Literal["withhold", "mark", "allow"] | None,
+        typer.Option(
+            help="What becomes of whole images that may be copies of training slices: withhold, where the bundle knows "
+            "them."
+        ),
+    ] = None,
 ) -> None:
     """Run a bundle's networks for clients elsewhere: the plugin, `medvar generate --server`, and scripts."""
     from medvar_engine.backends.onnx import OnnxBackend
@@ -42,12 +58,15 @@ def serve(
     except ImportError as error:
         raise needs("serve", error) from error
 
-    limits = Limits(rows, body * 2**20, waiting, rate, seconds, cache=cache * 2**20)
     token = read_token(token_file) if token_file else None
     model = read_bundle(find_bundle(bundle))
     for file in model.sha256:  # damage shows now, and not in front of a client
         model.read(file)
     backend = OnnxBackend(model, device=device)
+    if joined is None:
+        joined = 256 if backend.info.provider.endswith("CPUExecutionProvider") else 1
+    sizes = {"body": body * 2**20, "cache": cache * 2**20, "memory": memory * 2**20}
+    limits = Limits(rows, waiting=waiting, rate=rate, seconds=seconds, joined=joined, **sizes)
     server = make_server(
         model,
         backend,
@@ -58,6 +77,7 @@ def serve(
         names=tuple(name or ()),
         certificate=certificate,
         key=key,
+        memorised=memorised,
     )
     scheme = "https" if certificate else "http"
     tell(f"{model.name} on {backend.info.provider} at {scheme}://{f'[{host}]' if ':' in host else host}:{port}")

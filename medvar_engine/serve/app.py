@@ -5,43 +5,58 @@ docs/reference/serve-protocol.md tells a client all of it.
 
 from __future__ import annotations
 
-import asyncio
-import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator
+from contextlib import ExitStack
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
-from fastapi.responses import JSONResponse, StreamingResponse
-from starlette.concurrency import run_in_threadpool
+from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from medvar_engine.backends.base import Backend
 from medvar_engine.backends.messages import Message, pack, unpack
 from medvar_engine.backends.remote import served_files
-from medvar_engine.backends.server import MODEL_HEADER, PROTOCOL
+from medvar_engine.backends.server import PROTOCOL
 from medvar_engine.bundle import MANIFEST, Bundle
 from medvar_engine.errors import MedvarError
+from medvar_engine.evaluate.index import gate_of, policy
 from medvar_engine.generator import Generator
+from medvar_engine.nearness import Memorised
 from medvar_engine.prefix_cache import PrefixCache
+from medvar_engine.serve.answer import BYTES, Answer
+from medvar_engine.serve.body import check_model, read_body
+from medvar_engine.serve.calls import CALLS, Arrays, Calls
 from medvar_engine.serve.guard import Guard
-from medvar_engine.serve.limits import HANG_UP, Limits, Refused
-from medvar_engine.serve.networks import Arrays, BeforeScale, Networks
-from medvar_engine.serve.stream import frames, started
-from medvar_engine.serve.turns import Deadline, Turns
+from medvar_engine.serve.jobs import Job, Jobs
+from medvar_engine.serve.limits import Limits, Refused
+from medvar_engine.serve.memory import Memory
+from medvar_engine.serve.networks import JobBackend, Networks
+from medvar_engine.serve.stream import frames, parsed, started
 
-_BYTES = "application/octet-stream"
+_LINE = 2**16  # bytes of a message's first line: the networks take few values
+_FEATURES = 2**24  # bytes of input features that one request's images in the making remember
+_FILE = 3600  # seconds that a client has to take a file of the bundle
 _BUG = "Something is wrong in the server; its log says what. The request may be sent again."
 
 
 def make_app(
-    bundle: Bundle, backend: Backend, limits: Limits, *, token: str | None = None, hosts: Collection[str] = ()
+    bundle: Bundle,
+    backend: Backend,
+    limits: Limits,
+    *,
+    token: str | None = None,
+    hosts: Collection[str] = (),
+    memorised: Memorised | None = None,
 ) -> FastAPI:
-    """The application that serves ``bundle``, run by ``backend``. For ``token`` and ``hosts`` see `Guard`."""
+    """The application that serves ``bundle``, run by ``backend``.
+
+    For ``token`` and ``hosts`` see `Guard`, for ``memorised``, which goes for whole images, `gate_of`.
+    """
     app = FastAPI(openapi_url=None, exception_handlers=_HANDLERS)  # no pages: those of FastAPI load scripts of others
     app.add_middleware(Guard, token=token, hosts=hosts, rate=limits.rate)
-    turns = Turns(limits)
-    networks = Networks(backend, PrefixCache(limits.cache // 2), limits.rows)
-    generator = Generator(backend, PrefixCache(limits.cache // 2))
+    jobs, memory = Jobs(limits), Memory(limits.memory)
+    networks = Networks(backend, PrefixCache(limits.cache), limits.joined)
+    rule, gate = policy(bundle, memorised), gate_of(bundle, memorised)
     manifest, names = (bundle.path / MANIFEST).read_bytes(), served_files(bundle)
 
     @app.get("/model")
@@ -53,85 +68,63 @@ def make_app(
             "precision": backend.info.precision,
             "rows": limits.rows,
             "body": limits.body,
+            "memorised": rule,
         }
 
     @app.get("/bundle/{name}")
     async def file(name: str) -> Response:
         if name not in (MANIFEST, *names):  # of what a client names, nothing else is looked for on the disk
             raise Refused(404, f"There is no file {name!r} here; there are {', '.join((MANIFEST, *names))}.")
-        content = manifest if name == MANIFEST else await run_in_threadpool(bundle.read, name)
-        return Response(content, media_type=_BYTES)
+        return Response(manifest, media_type=BYTES) if name == MANIFEST else Answer.of_file(bundle.path / name, _FILE)
 
-    for name, call in networks.calls.items():
-        app.post(f"/{name}")(_network(call, backend, turns, limits))
+    def network(call: Callable[[Calls, Message], Arrays]) -> Callable[[Request], Awaitable[Response]]:
+        async def answer(request: Request) -> Response:
+            check_model(request, backend.info.model)
+            with ExitStack() as held:
+                share = held.enter_context(memory.share(_client(request)))
+                body = await read_body(request, share, most=limits.body, seconds=limits.slow)
+                job = Job(limits.seconds, share)
+                calls = Calls(JobBackend(networks, job), job, limits.rows)
+                content = await jobs.run(lambda: pack({}, call(calls, unpack(body, line=_LINE))), job)
+                return Answer.of(content, held.pop_all(), limits.seconds)
+
+        return answer
+
+    for name, call in CALLS.items():
+        app.post(f"/{name}")(network(call))
 
     @app.post("/generate")
     async def generate(request: Request) -> Response:
-        asked = _json(await _body(request, backend, limits))
-        deadline = Deadline.after(limits.seconds)
-        generation = await turns.run(lambda: started(generator, asked, bundle.sampling, limits.rows), deadline)
-        made = frames(generator, generation, previews=asked.get("previews", True) is True)
-        return StreamingResponse(_streamed(made, turns, deadline), media_type=_BYTES)
+        check_model(request, backend.info.model)
+        with ExitStack() as held:
+            share = held.enter_context(memory.share(_client(request)))
+            body = await read_body(request, share, most=min(limits.json, limits.body), seconds=limits.slow)
+            job = Job(limits.seconds, share)
+            generator = Generator(JobBackend(networks, job), PrefixCache(_FEATURES))
+
+            def begin() -> Iterator[bytes]:
+                asked = parsed(body)
+                begun = started(generator, asked, bundle.sampling, limits, share)
+                previews = asked.get("previews", True) is True
+                return frames(generator, begun, previews=previews, gate=gate, memorised=rule)
+
+            made = await jobs.run(begin, job)
+            return Answer(_streamed(made, jobs, job), held.pop_all(), 2 * limits.seconds)
 
     return app
 
 
-def _network(
-    call: Callable[[Message, BeforeScale], Arrays], backend: Backend, turns: Turns, limits: Limits
-) -> Callable[[Request], Awaitable[Response]]:
-    async def answer(request: Request) -> Response:
-        body = await _body(request, backend, limits)
-        deadline = Deadline.after(limits.seconds)
-        content = await turns.run(lambda: pack({}, call(unpack(body), deadline.check)), deadline)
-        return Response(content, media_type=_BYTES)
-
-    return answer
-
-
-async def _streamed(made: Iterator[bytes], turns: Turns, deadline: Deadline) -> AsyncIterator[bytes]:
-    """Each scale in a turn of its own. A client that hangs up ends this, and with it the work, after that scale."""
+async def _streamed(made: Iterator[bytes], jobs: Jobs, job: Job) -> AsyncIterator[bytes]:
+    """A scale at a time. A client that hangs up ends this, and with it the work, before the next use of a network."""
     try:
-        while frame := await turns.run(lambda: next(made, b""), deadline, begun=True):
+        while frame := await jobs.run(lambda: next(made, b""), job, begun=True):
             yield frame
     except MedvarError as error:  # the status is sent already
         yield pack({"error": str(error)}, {})
 
 
-async def _body(request: Request, backend: Backend, limits: Limits) -> bytes:
-    """All of a request's body, which is neither too large nor too slow, from a client that means this model."""
-    meant = request.headers.get(MODEL_HEADER)
-    if meant not in (None, backend.info.model):
-        raise Refused(
-            409,
-            f"This server has another model (sha256 {backend.info.model[:12]}…) than the one that is asked for (sha256 "
-            f"{meant[:12]}…). Connect to it anew, or open the bundle that made these images.",
-        )
-    large = Refused(
-        413, f"A request may hold {limits.body} bytes, and this one holds more. Ask for less at a time.", HANG_UP
-    )
-    if int(request.headers.get("content-length", 0)) > limits.body:  # h11 lets only digits through
-        raise large
-    parts, length = [], 0
-    try:
-        async with asyncio.timeout(limits.slow):
-            async for part in request.stream():
-                length += len(part)
-                if length > limits.body:
-                    raise large
-                parts.append(part)
-    except TimeoutError as error:
-        raise Refused(408, f"The request did not arrive within {limits.slow:g} s.", HANG_UP) from error
-    return b"".join(parts)
-
-
-def _json(body: bytes) -> dict[str, Any]:
-    try:
-        values = json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise MedvarError(f"The request is not JSON: {error}.") from error
-    if not isinstance(values, dict):
-        raise MedvarError("The request must be an object of JSON, with requests or traces.")
-    return values
+def _client(request: Request) -> str:
+    return request.client.host if request.client else ""
 
 
 async def _refused(_: Request, error: Exception) -> Response:

@@ -16,10 +16,14 @@ class Limits:
     body: int = 32 * 2**20  # bytes of a request's
     waiting: int = 16  # jobs that wait for their turn; one runs
     rate: int = 6000  # requests of one client a minute; an image scale by scale takes about four a scale
-    seconds: float = 120  # that a job may take, its waiting included; asked before each scale
+    seconds: float = 120  # that a job may take, its waiting included; asked before each use of a network
     slow: float = 20  # seconds for a request to arrive whole
     connections: int = 256
     cache: int = 2**30  # bytes of keys and values that are remembered
+    joined: int = 256  # tokens of several requests that go through a network together; 1: of one request only
+    memory: int = 2**29  # bytes of requests and answers that are held together; half of them for one client
+    json: int = 2 * 2**20  # bytes of a request in JSON, which takes many times as much when it is read
+    lineage: int = 256  # images that the traces of a request come from
 
     def __post_init__(self) -> None:
         for name in self.__slots__:

@@ -1,133 +1,183 @@
-"""`Networks`: a backend for strangers. Every call carries all that it follows from, and is checked.
+"""`Networks`: one backend for many jobs at the same time, each of which uses it like a `Backend` of its own.
 
-What a prefix was made of, its labels and input features, is its name: a client that sends them again gets the same
+What a prefix was made of, its labels and input features, is its name: a job that comes with them again gets the same
 prefix, remembered or computed anew, and nobody can name another's.
+
+Every use of a network is a turn by itself, however many of them a job needs: so a long one, like a forgotten prefix or
+a long line of edits, lets others in between. Jobs that wait for the same network at the same scale share a turn. Each
+row gets what it would get alone.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
-from typing import Any
+import threading
+from collections.abc import Sequence
+from itertools import accumulate, pairwise
+from typing import NamedTuple, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
 from medvar_engine.arrays import FloatArray, IntArray
-from medvar_engine.backends.base import Backend, PrefixState
-from medvar_engine.backends.messages import Message
-from medvar_engine.checks import check_tokens
-from medvar_engine.errors import MedvarError
-from medvar_engine.prefix_cache import Key, PrefixCache
+from medvar_engine.backends.base import Backend, PrefixState, gather_rows
+from medvar_engine.backends.scale_input import joined, parted
+from medvar_engine.prefix_cache import Key, PrefixCache, Row
+from medvar_engine.serve.jobs import Job
+from medvar_engine.serve.turns import Run, Turns
 
-Arrays = dict[str, npt.NDArray[Any]]
-BeforeScale = Callable[[], None]
+Asked = TypeVar("Asked")
+Given = TypeVar("Given")
+
+
+class _Step(NamedTuple):
+    """Rows that want their next scale."""
+
+    labels: IntArray  # (B, F)
+    features: FloatArray | None  # input of scale k, see `scale_input`; None at scale 0
+    before: list[Row]  # their prefixes; none at scale 0
+    after: list[Key]  # names of their longer prefixes
+    shapes: tuple[tuple[int, ...], ...]  # of a row of every scale's input: such as are alike can share a run
 
 
 class Networks:
-    """The networks of ``backend``, of messages. One call at a time.
+    """The networks of ``backend``, whose prefixes are remembered in ``cache``.
 
-    Each call takes a `Message` and what is called before a scale is run, which may raise. ``rows`` is the most that a
-    message may hold.
+    ``joined`` is the most tokens of several jobs that go through a network together. 1 keeps them apart.
     """
 
-    def __init__(self, backend: Backend, cache: PrefixCache, rows: int) -> None:
-        self._backend, self._cache, self._rows = backend, cache, rows
-        self.calls: dict[str, Callable[[Message, BeforeScale], Arrays]] = {
-            "step": self.step,
-            "summary": self.summary,
-            "accumulate": self.accumulate,
-            "encode": self.encode,
-            "decode": self.decode,
-        }
+    def __init__(self, backend: Backend, cache: PrefixCache, joined: int) -> None:
+        self.backend = backend
+        self._cache = cache
+        self._cached = threading.Lock()
+        self._turns = Turns(joined)
 
-    def step(self, message: Message, before_scale: BeforeScale) -> Arrays:
-        """Labels ``(B, F)`` and features of scales 1…k ``(B, L_1 + … + L_k, C)`` → logits of scale k."""
-        labels, features, k = self._content(message)
-        logits, state = self._scale(labels, features, k, before_scale)
-        if k + 1 < len(self._backend.info.schedule):  # nothing follows the finest scale
-            self._cache.put(_keys(labels, features, k + 1), state)
-        return {"logits": logits}
+    def ask(self, run: Run[Asked, Given], scale: int, asked: Asked, tokens: int, job: Job) -> Given:
+        """See `Turns.ask`."""
+        return self._turns.ask(run, scale, asked, tokens, job)
 
-    def summary(self, message: Message, before_scale: BeforeScale) -> Arrays:
-        """As `step`, and gives `Backend.summary` of scales 0…k."""
-        labels, features, k = self._content(message)
-        return {"summary": self._backend.summary(self._prefix(labels, features, k + 1, before_scale))}
+    def scale(self, labels: IntArray, features: Sequence[FloatArray], k: int, job: Job) -> tuple[FloatArray, list[Row]]:
+        """Logits of scale k, and the prefixes with it. ``features`` are the input of scales 1…k, and perhaps more."""
+        before = self.prefixes(labels, features, k, job)
+        shapes = tuple(scale.shape[1:] for scale in features[:k])
+        asked = _Step(labels, features[k - 1] if k else None, before, _keys(labels, features, k + 1), shapes)
+        return self.ask(self._steps, k, asked, len(labels) * self.backend.info.schedule.token_counts[k], job)
 
-    def accumulate(self, message: Message, before_scale: BeforeScale) -> Arrays:
-        """Tokens ``(B, L_k)``, the value ``scale`` and, but for scale 0, a latent: see `Backend.accumulate`."""
-        info, k = self._backend.info, message.values.get("scale")
-        if type(k) is not int:
-            raise MedvarError(f"The value 'scale' must be a whole number, but is {k!r}.")
-        tokens = message.array("tokens", "int64", (None, info.schedule.token_counts[info.schedule.check_scale(k)]))
-        check_tokens(info, tokens)
-        rows = self._check_rows(len(tokens))
-        latent = self._latent(message, rows) if "latent" in message.arrays else None
-        total, features = self._backend.accumulate(latent, tokens, k)
-        return {"latent": total} if features is None else {"latent": total, "features": features}
-
-    def encode(self, message: Message, before_scale: BeforeScale) -> Arrays:
-        """Images ``(B, image channels, H, W)`` → the tokens of all scales ``(B, tokens)``."""
-        info = self._backend.info
-        images = message.array("images", "float32", (None, info.image_channels, info.image_size, info.image_size))
-        self._check_rows(len(images))
-        if np.abs(images).max() > 1 + 1e-3:
-            raise MedvarError("Images to encode must be within [-1, 1]; harmonise them first.")
-        return {"tokens": np.concatenate(self._backend.encode(images), axis=1)}
-
-    def decode(self, message: Message, before_scale: BeforeScale) -> Arrays:
-        """A latent ``(B, C, H, W)`` and the value ``preview`` → images."""
-        latent = self._latent(message, None)
-        self._check_rows(len(latent))
-        return {"images": self._backend.decode(latent, preview=message.values.get("preview") is True)}
-
-    # -- how ----------------------------------------------------------------------------------------------------
-
-    def _content(self, message: Message) -> tuple[IntArray, list[FloatArray], int]:
-        """Labels, the features of scales 1…k, and k, which the number of features tells."""
-        info = self._backend.info
-        labels = message.array("labels", "int64", (None, len(info.labels.sizes)))
-        rows = self._check_rows(len(labels))
-        for label in np.unique(labels, axis=0).tolist():
-            info.labels.decode(label)  # raises for what the model does not know
-        features = message.array("features", "float32", (rows, None, info.latent_channels))
-        ends = [end - info.schedule.offsets[1] for end in info.schedule.offsets[1:]]
-        if features.shape[1] not in ends:
-            raise MedvarError(f"Features are of whole scales, {ends} tokens, but got {features.shape[1]}.")
-        k = ends.index(features.shape[1])
-        return labels, np.split(features, ends[1:k], axis=1) if k else [], k
-
-    def _scale(
-        self, labels: IntArray, features: Sequence[FloatArray], k: int, before_scale: BeforeScale
-    ) -> tuple[FloatArray, PrefixState]:
-        """Scale k: its logits, and the prefix with it."""
-        state = self._prefix(labels, features, k, before_scale)
-        before_scale()
-        return self._backend.step(state, np.ascontiguousarray(features[k - 1]) if k else None)
-
-    def _prefix(
-        self, labels: IntArray, features: Sequence[FloatArray], depth: int, before_scale: BeforeScale
-    ) -> PrefixState:
-        """The prefix of ``depth`` scales: remembered, or computed again."""
+    def prefixes(self, labels: IntArray, features: Sequence[FloatArray], depth: int, job: Job) -> list[Row]:
+        """The prefixes of ``depth`` scales: remembered, or computed again."""
         if not depth:
-            return self._backend.start(labels)
+            return []
         keys = _keys(labels, features, depth)
-        known = dict(zip(keys, self._cache.get(keys), strict=True))
+        with self._cached:
+            known = dict(zip(keys, self._cache.get(keys), strict=True))
         if lost := [row for row, key in enumerate(keys) if known[key] is None and keys.index(key) == row]:
-            _, state = self._scale(labels[lost], [scale[lost] for scale in features], depth - 1, before_scale)
-            self._cache.put([keys[row] for row in lost], state)
-            known |= {keys[row]: (state, place) for place, row in enumerate(lost)}
-        return self._backend.gather([found for key in keys if (found := known[key])])
+            _, rows = self.scale(labels[lost], [scale[lost] for scale in features], depth - 1, job)
+            known |= {keys[row]: found for row, found in zip(lost, rows, strict=True)}
+        return [found for key in keys if (found := known[key])]
 
-    def _latent(self, message: Message, rows: int | None) -> FloatArray:
-        side, channels = self._backend.info.schedule.latent_side, self._backend.info.latent_channels
-        latent: FloatArray = message.array("latent", "float32", (rows, channels, side, side))
-        return latent
+    def summaries(self, _: int, asked: Sequence[list[Row]]) -> list[FloatArray]:
+        """See `Backend.summary`."""
+        state = self.backend.gather([row for rows in asked for row in rows])
+        return _apart(self.backend.summary(state), list(map(len, asked)))
 
-    def _check_rows(self, rows: int) -> int:
-        if not 0 < rows <= self._rows:
-            raise MedvarError(f"A request holds 1 to {self._rows} rows, but this one has {rows}.")
-        return rows
+    def accumulated(
+        self, k: int, asked: Sequence[tuple[FloatArray, IntArray]]
+    ) -> list[tuple[FloatArray, FloatArray | None]]:
+        """See `Backend.accumulate`."""
+        latents, tokens = zip(*asked, strict=True)
+        counts = list(map(len, tokens))
+        latent, features = self.backend.accumulate(_together(latents), _together(tokens), k)
+        ahead = [None] * len(asked) if features is None else _apart(features, counts)
+        return list(zip(_apart(latent, counts), ahead, strict=True))
+
+    def encoded(self, _: int, asked: Sequence[FloatArray]) -> list[tuple[IntArray, ...]]:
+        """See `Backend.encode`."""
+        counts = list(map(len, asked))
+        return list(zip(*(_apart(scale, counts) for scale in self.backend.encode(_together(asked))), strict=True))
+
+    def decoded(self, preview: int, asked: Sequence[FloatArray]) -> list[FloatArray]:
+        """See `Backend.decode`."""
+        return _apart(self.backend.decode(_together(asked), preview=bool(preview)), list(map(len, asked)))
+
+    def _steps(self, k: int, asked: Sequence[_Step]) -> list[tuple[FloatArray, list[Row]]]:
+        given: dict[int, tuple[FloatArray, list[Row]]] = {}
+        for shapes in dict.fromkeys(own.shapes for own in asked):
+            alike = [own for own in asked if own.shapes == shapes]
+            given |= dict(zip(map(id, alike), self._step(k, alike), strict=True))
+        return [given[id(own)] for own in asked]
+
+    def _step(self, k: int, asked: Sequence[_Step]) -> list[tuple[FloatArray, list[Row]]]:
+        labels, counts = _together([own.labels for own in asked]), [len(own.labels) for own in asked]
+        before = [row for own in asked for row in own.before]
+        if k:
+            features = _together([own.features for own in asked if own.features is not None])
+            maps, positions = parted(features, self.backend.info.latent_channels)
+            logits, state = self.backend.step(self.backend.gather(before), maps, positions)
+        else:
+            logits, state = self.backend.step(self.backend.start(labels), None)
+        if k + 1 < len(self.backend.info.schedule):  # nothing follows the finest scale
+            with self._cached:
+                self._cache.put([key for own in asked for key in own.after], state)
+        ends = list(accumulate(counts, initial=0))
+        rows = [[(state, row) for row in range(first, end)] for first, end in pairwise(ends)]
+        return list(zip(_apart(logits, counts), rows, strict=True))
+
+
+class JobBackend:
+    """A `Backend` for one job, by way of the `Networks` that all jobs share.
+
+    A chunk of a prefix state is the input of its scale, see `scale_input`, of no tokens at scale 0.
+    """
+
+    def __init__(self, networks: Networks, job: Job) -> None:
+        self._networks, self._job = networks, job
+        self.info = networks.backend.info
+
+    @property
+    def codebook(self) -> FloatArray | None:
+        """See `Backend`."""
+        return self._networks.backend.codebook
+
+    def start(self, labels: IntArray) -> PrefixState:
+        """See `Backend`."""
+        return PrefixState(labels)
+
+    def step(
+        self, state: PrefixState, maps: FloatArray | None, positions: IntArray | None = None
+    ) -> tuple[FloatArray, PrefixState]:
+        """See `Backend`."""
+        if maps is None:  # the first scale's input is the condition
+            maps = np.zeros((len(state.labels), 0, self.info.latent_channels), dtype=np.float32)
+        longer = state.longer(joined(maps, positions))
+        logits, _ = self._networks.scale(state.labels, longer.chunks[1:], state.depth, self._job)
+        return logits, longer
+
+    def gather(self, rows: Sequence[tuple[PrefixState, int]]) -> PrefixState:
+        """See `Backend`."""
+        return gather_rows(rows, lambda chunks: np.stack([chunk[row] for chunk, row in chunks]))
+
+    def summary(self, state: PrefixState) -> FloatArray:
+        """See `Backend`."""
+        rows = self._networks.prefixes(state.labels, state.chunks[1:], state.depth, self._job)
+        return self._networks.ask(self._networks.summaries, state.depth, rows, self._tokens(len(rows)), self._job)
+
+    def accumulate(self, latent: FloatArray | None, tokens: IntArray, k: int) -> tuple[FloatArray, FloatArray | None]:
+        """See `Backend`."""
+        if latent is None:
+            side = self.info.schedule.latent_side
+            latent = np.zeros((len(tokens), self.info.latent_channels, side, side), dtype=np.float32)
+        return self._networks.ask(self._networks.accumulated, k, (latent, tokens), tokens.size, self._job)
+
+    def encode(self, images: FloatArray) -> tuple[IntArray, ...]:
+        """See `Backend`."""
+        return self._networks.ask(self._networks.encoded, 0, images, self._tokens(len(images)), self._job)
+
+    def decode(self, latent: FloatArray, *, preview: bool = False) -> FloatArray:
+        """See `Backend`."""
+        return self._networks.ask(self._networks.decoded, int(preview), latent, self._tokens(len(latent)), self._job)
+
+    def _tokens(self, images: int) -> int:
+        """Of so many whole images, whose networks work on the finest scale."""
+        return images * self.info.schedule.token_counts[-1]
 
 
 def _keys(labels: IntArray, features: Sequence[FloatArray], depth: int) -> list[Key]:
@@ -135,5 +185,14 @@ def _keys(labels: IntArray, features: Sequence[FloatArray], depth: int) -> list[
     hashes = [hashlib.sha256() for _ in labels]
     for scale in features[: depth - 1]:
         for own, row in zip(hashes, scale, strict=True):
+            own.update(str(row.shape).encode())  # the same bytes may be a whole scale or a part of one
             own.update(row.tobytes())
     return [Key("", tuple(label), depth, own.digest()) for label, own in zip(labels.tolist(), hashes, strict=True)]
+
+
+def _together(parts: Sequence[np.ndarray]) -> np.ndarray:
+    return np.ascontiguousarray(parts[0]) if len(parts) == 1 else np.concatenate(parts)
+
+
+def _apart(rows: np.ndarray, counts: Sequence[int]) -> list[np.ndarray]:
+    return [rows] if len(counts) == 1 else np.split(rows, list(accumulate(counts))[:-1])

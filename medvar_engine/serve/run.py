@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from medvar_engine.backends.base import Backend
 from medvar_engine.bundle import Bundle
 from medvar_engine.errors import MedvarError
+from medvar_engine.nearness import Memorised
 from medvar_engine.serve.app import make_app
 from medvar_engine.serve.limits import Limits
 
@@ -41,11 +43,12 @@ def make_server(
     names: tuple[str, ...] = (),
     certificate: Path | None = None,
     key: Path | None = None,
+    memorised: Memorised | None = None,
 ) -> uvicorn.Server:
     """The server, ready to `run`. Raises `MedvarError` where strangers would reach it without a token.
 
     ``names`` are those that requests may be addressed to, beside ``host`` and this computer's own. A certificate and
-    its key, both PEM, make it speak https.
+    its key, both PEM, make it speak https. For ``memorised`` see `make_app`.
     """
     if token is None and not is_loopback(host):
         raise MedvarError(
@@ -58,10 +61,10 @@ def make_server(
     hosts = () if host in _ANY and not names else (*_LOCAL, host.lower(), *(name.lower() for name in names))
     try:
         config = uvicorn.Config(
-            make_app(bundle, backend, limits, token=token, hosts=hosts),
+            make_app(bundle, backend, limits, token=token, hosts=hosts, memorised=memorised),
             host=host,
             port=port,
-            http=_protocol(limits.slow),
+            http=_protocol(limits.slow, limits.seconds),
             ws="none",
             lifespan="off",
             log_level="warning",
@@ -79,14 +82,20 @@ def make_server(
     return uvicorn.Server(config)
 
 
-def _protocol(slow: float) -> type[asyncio.Protocol]:
-    """HTTP as uvicorn speaks it, to clients that send their headers in time. Uvicorn itself waits for ever."""
+def _protocol(slow: float, seconds: float) -> type[asyncio.Protocol]:
+    """HTTP as uvicorn speaks it, to clients that send their headers in time, and that take what is sent to them.
+
+    Uvicorn itself waits for ever.
+    """
 
     class Impatient(H11Protocol):
         _waits: asyncio.TimerHandle | None = None
 
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
+            if hasattr(socket, "TCP_USER_TIMEOUT"):  # of Linux; elsewhere the connection stays until its client goes
+                own = transport.get_extra_info("socket")
+                own.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(1000 * seconds))
             self._waits = self.loop.call_later(slow, transport.close)
 
         def data_received(self, data: bytes) -> None:

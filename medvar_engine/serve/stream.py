@@ -2,53 +2,120 @@
 
 from __future__ import annotations
 
+import json
+import threading
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy.typing as npt
 
+from medvar_engine.arrays import FloatArray
+from medvar_engine.backends.base import BackendInfo
 from medvar_engine.backends.messages import pack
+from medvar_engine.composite import KEPT_PICTURES
 from medvar_engine.errors import MedvarError
+from medvar_engine.evaluate.gate import Gate
 from medvar_engine.generation import Generation
 from medvar_engine.generator import Generator
+from medvar_engine.nearness import Memorised
 from medvar_engine.request import Request
 from medvar_engine.sampling import Sampling
-from medvar_engine.trace import traces_from_dict, traces_to_dict
+from medvar_engine.serve.limits import Limits
+from medvar_engine.serve.memory import Share
+from medvar_engine.trace import lineage, traces_from_dict, traces_to_dict
 
 _KNOWN = {"requests", "traces", "previews"}
+_PARSES = threading.Lock()  # one at a time, for values take many times the room of their text
 
 
-def started(generator: Generator, asked: Mapping[str, Any], default: Sampling, rows: int) -> Generation:
+def parsed(body: bytes) -> dict[str, Any]:
+    """The object of JSON that a script sent."""
+    try:
+        with _PARSES:
+            values = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise MedvarError(f"The request is not JSON: {error}.") from error
+    if not isinstance(values, dict):
+        raise MedvarError("The request must be an object of JSON, with requests or traces.")
+    return values
+
+
+def started(
+    generator: Generator, asked: Mapping[str, Any], default: Sampling, limits: Limits, share: Share
+) -> Generation:
     """The images that ``asked`` is about: new ones of ``requests``, or unfinished ones of ``traces`` to go on with.
 
-    A resample or an edit is such an unfinished trace: its parent is its coarse scales' source.
+    A resample or an edit is such an unfinished trace: its parent is its coarse scales' source. What the images will
+    take is held in ``share``.
     """
     if unknown := sorted(set(asked) - _KNOWN):
         raise MedvarError(f"Unknown field {unknown[0]!r}; the fields are {', '.join(sorted(_KNOWN))}.")
     if ("requests" in asked) == ("traces" in asked):
         raise MedvarError("Give either requests, for new images, or traces, to go on with.")
     if "traces" in asked:
-        traces = traces_from_dict(_object(asked["traces"]))
-        _check_count(len(traces), rows)
+        values = _object(asked["traces"])
+        images = values.get("images")
+        if isinstance(images, list) and len(images) > limits.lineage:
+            raise MedvarError(
+                f"Traces may come from {limits.lineage} earlier images, and these come from {len(images)}. Go on with "
+                "them where the bundle is: `medvar generate`, or the plugin with this server."
+            )
+        traces = traces_from_dict(values)
+        _check_count(len(traces), limits.rows)
+        share.take(_room(generator.backend.info, len(traces), len(lineage(traces))))
         return generator.restore(traces)
     requests = asked["requests"]
     if not isinstance(requests, list):
         raise MedvarError("requests is a list.")
-    _check_count(len(requests), rows)
+    _check_count(len(requests), limits.rows)
+    share.take(_room(generator.backend.info, len(requests), 0))
     return generator.start([_request(_object(values), default) for values in requests])
 
 
-def frames(generator: Generator, generation: Generation, *, previews: bool) -> Iterator[bytes]:
-    """A message a scale, as soon as it is drawn: its tokens, their entropy, its preview. Then the images and traces."""
-    for longer in generator.run(generation):
-        generation, k = longer, longer.depth - 1
-        arrays: dict[str, npt.NDArray[Any]] = {"tokens": generation.pyramid.tokens(k)}
-        if len(generation.entropy) == generation.depth:
-            arrays["entropy"] = generation.entropy[k]
-        if previews and not generation.complete:
-            arrays["preview"] = generator.preview(generation, k)
-        yield pack({"scale": k}, arrays)
-    yield pack({"traces": traces_to_dict(generation.traces)}, {"images": generator.image(generation)})
+def frames(
+    generator: Generator, generation: Generation, *, previews: bool, gate: Gate | None, memorised: Memorised
+) -> Iterator[bytes]:
+    """A message a scale, as soon as it is drawn: its tokens, their entropy, its preview. Then the images and traces.
+
+    A ``gate`` is asked as soon as the images are finished. What is too near to a training slice is then left out of the
+    finest scale, the images and the traces, unless ``memorised`` says to mark it only.
+    """
+    scales = len(generator.backend.info.schedule)
+    while generation.depth < scales - 1:
+        generation = generator.step(generation)
+        yield _scale(generation, generator.preview(generation, generation.depth - 1) if previews else None)
+    drawn, generation = not generation.complete, generator.finish(generation)
+    images = generator.image(generation)
+    found = [gate.nearness(image) for image in images] if gate else []
+    withheld = [i for i, nearness in enumerate(found) if nearness.flagged and memorised == "withhold"]
+    kept = [i for i in range(len(images)) if i not in withheld]
+    generation = generation.select(kept)
+    if drawn and kept:
+        yield _scale(generation, None)
+    values: dict[str, Any] = {"traces": traces_to_dict(generation.traces)}
+    if gate:
+        values["nearness"] = [found[i].to_dict() for i in kept]
+        values["withheld"] = [{"image": i, **found[i].to_dict()} for i in withheld]
+    yield pack(values, {"images": images[kept]})
+
+
+def _scale(generation: Generation, preview: FloatArray | None) -> bytes:
+    """The message of the finest scale so far."""
+    k = generation.depth - 1
+    arrays: dict[str, npt.NDArray[Any]] = {"tokens": generation.pyramid.tokens(k)}
+    if len(generation.entropy) == generation.depth:
+        arrays["entropy"] = generation.entropy[k]
+    if preview is not None:
+        arrays["preview"] = preview
+    return pack({"scale": k}, arrays)
+
+
+def _room(info: BackendInfo, images: int, earlier: int) -> int:
+    """Bytes of so many images in the making: latents, features under two labels, pictures; and of earlier pictures."""
+    latents = len(info.schedule) * info.schedule.latent_side**2 * info.latent_channels
+    features = 2 * info.schedule.tokens * info.latent_channels
+    picture = info.image_size**2 * info.image_channels
+    return 4 * (images * (latents + features + 2 * picture) + min(earlier, KEPT_PICTURES) * picture)
 
 
 def _request(values: Mapping[str, Any], default: Sampling) -> Request:

@@ -1,65 +1,105 @@
-"""`Turns`: one job at a time, in the order of asking. The networks use all cores, or the whole GPU, already."""
+"""`Turns`: one run of the networks at a time, in the order of asking, for all who wait for the same network and scale.
+
+The networks use all cores, or the whole GPU, already: two at once would only be in each other's way.
+"""
 
 from __future__ import annotations
 
-import asyncio
-import time
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from starlette.concurrency import run_in_threadpool
+from medvar_engine.serve.jobs import Job
 
-from medvar_engine.serve.limits import Limits, Refused
+Asked = TypeVar("Asked")
+Given = TypeVar("Given")
+Run = Callable[[int, Sequence[Asked]], Sequence[Given]]
+"""A network at a scale, for several who ask: what each gets, in their order. Equal ones may share a turn."""
 
-Result = TypeVar("Result")
 
+@dataclass(eq=False, slots=True)
+class _Call:
+    """What one job waits for."""
 
-@dataclass(frozen=True, slots=True)
-class Deadline:
-    """When a job must be done."""
+    run: Run[Any, Any]
+    scale: int
+    asked: Any
+    size: int
+    job: Job
+    given: Any = None
+    error: BaseException | None = None
+    done: bool = False
 
-    until: float  # of time.monotonic
-    seconds: float  # that were granted
+    def is_like(self, other: _Call) -> bool:
+        return self.run == other.run and self.scale == other.scale
 
-    @classmethod
-    def after(cls, seconds: float) -> Deadline:
-        """So many seconds from now."""
-        return cls(time.monotonic() + seconds, seconds)
-
-    def check(self) -> None:
-        """Raises `Refused` when it has passed."""
-        if time.monotonic() > self.until:
-            raise Refused(
-                504,
-                f"This took longer than the {self.seconds:g} s that the server allows, its waiting included. Ask for "
-                "fewer images at a time, or start the server with more --seconds.",
-            )
+    def answer(self, given: Any = None, error: BaseException | None = None) -> None:
+        self.given, self.error, self.done = given, error, True
 
 
 class Turns:
-    """Whose turn it is. A job that asks for many scales asks for a turn each, so that others come in between."""
+    """Whose turn it is. Whoever has waited longest runs the network, and runs it for those who wait for the same.
 
-    def __init__(self, limits: Limits) -> None:
-        self._limits = limits
-        self._turn = asyncio.Semaphore(1)  # the first that asked is the first that goes
-        self._waiting = 0
+    There is no thread for that: the networks run in the thread of the one whose turn it is, so that a single client
+    pays for no change of threads. ``most`` is the size up to which calls go through a network together.
+    """
 
-    async def run(self, work: Callable[[], Result], deadline: Deadline, *, begun: bool = False) -> Result:
-        """The result of ``work``, which runs in a thread when its turn has come.
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._changed = threading.Condition()
+        self._waiting: list[_Call] = []
+        self._busy = False
 
-        A job that has ``begun`` is not sent away when many wait: what was done for it would be lost.
+    def ask(self, run: Run[Asked, Given], scale: int, asked: Asked, size: int, job: Job) -> Given:
+        """What ``run`` gives for ``asked``, which is of this ``size``, when its turn has come.
+
+        Raises `Refused` when by then the job is late, or nobody waits for it any more.
         """
-        if self._waiting >= self._limits.waiting and not begun:
-            text = f"{self._waiting} jobs wait already. Try again in a moment."
-            raise Refused(503, text, {"Retry-After": "1"})
-        self._waiting += 1
+        call = _Call(run, scale, asked, size, job)
+        with self._changed:
+            self._waiting.append(call)
+            self._changed.wait_for(lambda: call.done or (not self._busy and self._waiting[0] is call))
+            together = [] if call.done else self._taken()
+        if together:
+            _answer(together)
+            with self._changed:
+                self._busy = False
+                self._changed.notify_all()
+        if call.error:
+            raise call.error
+        return call.given  # type: ignore[no-any-return]
+
+    def _taken(self) -> list[_Call]:
+        """The first call and those that are like it, as far as they are not too large together; the turn is theirs."""
+        self._busy = True
+        first = self._waiting[0]
+        taken, size = [first], first.size
+        for call in self._waiting[1:]:
+            if call.is_like(first) and size + call.size <= self._most:
+                taken.append(call)
+                size += call.size
+        self._waiting = [call for call in self._waiting if call not in taken]
+        return taken
+
+
+def _answer(together: list[_Call]) -> None:
+    """Run the network once for all calls; where that fails, for each alone, so that each has only its own mistakes."""
+    calls = []
+    for call in together:
         try:
-            await self._turn.acquire()
-        finally:
-            self._waiting -= 1
-        try:
-            deadline.check()
-            return await run_in_threadpool(work)  # when the client leaves, the turn ends with the work, not before
-        finally:
-            self._turn.release()
+            call.job.check()
+            calls.append(call)
+        except BaseException as error:
+            call.answer(error=error)
+    try:
+        if calls:
+            given = calls[0].run(calls[0].scale, [call.asked for call in calls])
+            for call, own in zip(calls, given, strict=True):
+                call.answer(own)
+    except BaseException as error:
+        if len(calls) == 1:
+            calls[0].answer(error=error)
+        else:
+            for call in calls:
+                _answer([call])

@@ -113,9 +113,9 @@ def scales(tiny_onnx: OnnxBackend, monkeypatch: pytest.MonkeyPatch) -> list[int]
     computed: list[int] = []
     step = tiny_onnx.step
 
-    def noted(state: PrefixState, maps: FloatArray | None) -> tuple[FloatArray, PrefixState]:
+    def noted(state: PrefixState, *more: Any) -> tuple[FloatArray, PrefixState]:
         computed.append(state.depth)
-        return step(state, maps)
+        return step(state, *more)
 
     monkeypatch.setattr(tiny_onnx, "step", noted)
     return computed

@@ -9,7 +9,13 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
+import numpy as np
 import pytest
+
+from medvar_engine.backends.onnx import OnnxBackend
+from medvar_engine.generator import Generator
+from medvar_engine.request import Request
+from medvar_engine.trace import Trace
 
 
 @dataclass(frozen=True)
@@ -44,3 +50,20 @@ def ask() -> Ask:
             connection.close()
 
     return request
+
+
+@pytest.fixture
+def edited(tiny_onnx: OnnxBackend) -> Callable[[int], Trace]:
+    """`edited(n)`: a finished image after n edits, each of which shows the one before it outside a mask."""
+
+    def make(count: int) -> Trace:
+        generator = Generator(tiny_onnx)
+        trace = generator.finish(generator.start([Request()])).trace(0)
+        mask = np.zeros((16, 16), dtype=np.bool_)
+        mask[4:12, 4:12] = True
+        for seed in range(count):
+            begun = generator.resample(trace, 3, seed=seed, mask=mask, exact_outside=True)
+            trace = generator.finish(begun).trace(0)
+        return trace
+
+    return make

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import socket
+import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -19,6 +22,7 @@ from medvar_engine.bundle import Bundle, read_bundle
 from medvar_engine.errors import MedvarError
 from medvar_engine.serve.guard import Guard
 from medvar_engine.serve.limits import Limits
+from medvar_engine.serve.memory import Memory
 
 run = pytest.importorskip("medvar_engine.serve.run")
 
@@ -274,11 +278,112 @@ def test_a_job_ends_in_time(served: Served, ask: Ask, tiny_onnx: OnnxBackend, mo
     """A job that computes many scales anew would hold up all others."""
     step = tiny_onnx.step
 
-    def slow(state: Any, maps: Any) -> Any:
+    def slow(state: Any, *more: Any) -> Any:
         time.sleep(0.3)
-        return step(state, maps)
+        return step(state, *more)
 
     monkeypatch.setattr(tiny_onnx, "step", slow)
     answer = ask(served(Limits(seconds=0.2)), "/step", pack({}, STEP | {"features": floats(1, 13, 4)}))
     assert answer.status == 504
     assert "longer than the 0.2 s" in answer.error
+
+
+def _unfinished(address: str, path: str, size: int, client: str = "127.0.0.1") -> socket.socket:
+    """A connection of ``client`` whose request lacks its last byte."""
+    parts = urlsplit(address)
+    connection = socket.create_connection((parts.hostname, parts.port), timeout=20, source_address=(client, 0))
+    connection.sendall(f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {size}\r\n\r\n".encode())
+    with contextlib.suppress(OSError):  # refused on the way
+        connection.sendall(bytes(size - 1))
+    return connection
+
+
+@pytest.fixture
+def memories(monkeypatch: pytest.MonkeyPatch) -> list[Memory]:
+    """What the servers of this test hold, to know when all that was sent has arrived."""
+    from medvar_engine.serve import app
+
+    made: list[Memory] = []
+
+    def noted(most: int) -> Memory:
+        made.append(Memory(most))
+        return made[-1]
+
+    monkeypatch.setattr(app, "Memory", noted)
+    return made
+
+
+def _until_held(memory: Memory, count: int) -> None:
+    until = time.monotonic() + 60
+    while memory.held != count:
+        assert time.monotonic() < until
+        time.sleep(0.005)
+
+
+def test_large_bodies_leave_room_for_others(served: Served, ask: Ask, memories: list[Memory]) -> None:
+    """One client could take the server's memory by large requests, a few hundred at a time, or shut out the others."""
+    address = served(Limits(memory=4 * 2**20, body=2**20, slow=600))
+    with contextlib.ExitStack() as large:
+        for _ in range(4):  # of which two find room
+            large.enter_context(_unfinished(address, "/step", 2**20))
+        _until_held(memories[0], 2 * (2**20 - 1))
+        answer = ask(address, "/step", bytes(900))
+        assert (answer.status, answer.headers["retry-after"]) == (503, "1")
+        assert ask(address, "/model").status == 200
+        with _unfinished(address, "/step", 100, "127.0.0.2") as other:
+            other.sendall(bytes(1))
+            assert other.recv(4096).startswith(b"HTTP/1.1 400")  # garbage, but it was read
+    _until_held(memories[0], 0)
+    assert ask(address, "/step", bytes(2**20)).status == 400
+
+
+def test_others_are_answered_while_a_request_is_read(served: Served, ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A large request, as it is parsed, would stop the streams of all others."""
+    from medvar_engine.serve import app
+
+    parsing, go_on = threading.Event(), threading.Event()
+
+    def slowly(content: bytes, **more: Any) -> Any:
+        parsing.set()
+        assert go_on.wait(20)
+        raise MedvarError("It was garbage.")
+
+    monkeypatch.setattr(app, "unpack", slowly)
+    monkeypatch.setattr(app, "parsed", slowly)
+    address = served()
+    with ThreadPoolExecutor(2) as pool:
+        reading = [pool.submit(ask, address, path, b"x", method="POST") for path in ("/step", "/generate")]
+        assert parsing.wait(20)
+        assert ask(address, "/model").status == 200
+        go_on.set()
+        assert [answer.result().status for answer in reading] == [400, 400]
+
+
+def test_text_that_grows_as_it_is_read_is_refused(served: Served, ask: Ask) -> None:
+    """Two megabytes of brackets take a hundred times as much when they are read, and all others wait for that."""
+    address = served()
+    assert ask(address, "/generate", b"[" + b"[]," * 2**20 + b"[]]", method="POST").status == 413
+    answer = ask(address, "/step", b'{"a":[' + b"[]," * 2**15 + b'[]],"arrays":[]}\n', method="POST")
+    assert (answer.status, "too long" in answer.error) == (400, True)
+
+
+def test_lineages_are_bounded(served: Served, ask: Ask, edited: Callable[[int], Any]) -> None:
+    """A request of a few bytes an edit would ask for hours of decoding."""
+    from medvar_engine.trace import traces_to_dict
+
+    asked = {"traces": traces_to_dict([edited(4)])}
+    assert ask(served(Limits(lineage=5)), "/generate", asked).status == 200
+    answer = ask(served(Limits(lineage=4)), "/generate", asked)
+    assert (answer.status, "come from 5" in answer.error) == (400, True)
+
+
+def test_answers_count_before_they_are_made(served: Served, ask: Ask, memories: list[Memory]) -> None:
+    """Clients that ask for much and never take it would fill the server's memory."""
+    address = served(Limits(memory=20_000, slow=600))
+    wish = pack({}, {"labels": whole(16, 3), "features": floats(16, 4, 4)})
+    with _unfinished(address, "/step", 5_000):  # leaves less than the logits of four tokens of sixteen images take
+        _until_held(memories[0], 4_999)
+        answer = ask(address, "/step", wish)
+    assert (answer.status, answer.headers["retry-after"]) == (503, "1")
+    _until_held(memories[0], 0)
+    assert ask(address, "/step", wish).status == 200
