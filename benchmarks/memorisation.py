@@ -53,7 +53,7 @@ def measure(encoder: Encoder, training: SliceDataset, held_out: SliceDataset, ca
     print(f"  of a person that the threshold has not seen, on average {sum(shares.values()) / len(shares):.1%}:")
     print("   ", ", ".join(f"{name} {share:.1%}" for name, share in shares.items()))
     found = find_planted_copies(calibration.gate, train)
-    print("  copies found:", ", ".join(f"{kind} {share:.1%}" for kind, share in found.items()))
+    print("  copies found:", ", ".join(f"{kind} {share.value:.1%}" for kind, share in found.items()))
     asked = test.batch(range(min(ASKED, len(test))))
     start = time.perf_counter()
     calibration.gate.check(asked)

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from medvar_engine.evaluate.encoders import Encoder
     from medvar_engine.evaluate.membership import MembershipInference
     from medvar_engine.evaluate.simclr_training import SimCLRTraining
+    from medvar_engine.generator import Generator
+    from medvar_engine.sets.mix import Mix
 
 evaluate = typer.Typer(name="evaluate", help="Say how good, how varied and how private synthetic images are.")
 
@@ -29,7 +31,9 @@ Slices = Annotated[Path, typer.Option("--data", help="The prepared slices that t
 
 @evaluate.command()
 def images(
-    synthetic: Annotated[str, typer.Argument(help="A set of shards, a folder of PNGs, or a bundle to make some with.")],
+    synthetic: Annotated[
+        str, typer.Argument(help="A set, a folder of PNG, NIfTI or DICOM files, or a bundle to make some.")
+    ],
     data: Slices,
     out: Annotated[Path, typer.Option(help="The page to write; the figures go beside it as .json and .md.")] = Path(
         "evaluation.html"
@@ -50,20 +54,26 @@ def images(
         from medvar_engine.data.dataset import SliceDataset
         from medvar_engine.evaluate.encoders import open_encoder
         from medvar_engine.evaluate.evaluation import evaluate as judge
-        from medvar_engine.evaluate.report import page, to_card, to_json
+        from medvar_engine.evaluate.model_card import to_card
+        from medvar_engine.evaluate.report import page, to_dict
         from medvar_engine.evaluate.simclr_training import trained_simclr
-        from medvar_engine.evaluate.synthetic import open_synthetic
+        from medvar_engine.evaluate.synthetic import mix_like, open_synthetic
     except ImportError as error:
         raise needs("train,cpu", error) from error
+    from medvar_engine.backends.onnx import OnnxBackend
+    from medvar_engine.bundle import find_bundle, read_bundle
+    from medvar_engine.generator import Generator
     from medvar_engine.write.files import write_files
 
     kept = cache or out.with_suffix(".cache")
     training, held_out = SliceDataset(data, "train"), SliceDataset(data, "test")
     others = [open_encoder(text) for text in encoder or ()]  # a wrong name is told before hours of work
     kept.mkdir(parents=True, exist_ok=True)
-    bundle, folder, seconds = None, Path(synthetic), None
+    bundle, folder = None, Path(synthetic)
     if not folder.is_dir() or (folder / "bundle.json").is_file():
-        bundle, folder, seconds = _made(synthetic, training, kept, count, device)
+        bundle = read_bundle(find_bundle(synthetic))
+        mix = mix_like(training, bundle.sampling, bundle.labels)
+        folder = _made(bundle, mix, kept, count, device)
     judged = open_synthetic(folder)
     with _told() as told:
         simclr = trained_simclr(
@@ -75,27 +85,47 @@ def images(
         encoders: list[Encoder] = [open_encoder("descriptor"), simclr, *others]
         found = judge(judged, data, encoders, kept / "features", memoriser=simclr, progress=told)
     if bundle is not None:
+        generator = Generator(OnnxBackend(bundle, device=device))
         found = replace(
             found,
             name=bundle.name,
-            seconds_an_image=seconds,
+            seconds_an_image=_seconds(generator, mix),
             parameters=parameters_of(bundle),
-            membership=_membership(bundle, training, held_out, device),
+            membership=_membership(generator, training, held_out),
         )
+    values, report = to_dict(found), out.with_suffix(".json")
+    text = to_card(values)
     write_files(
         {
             out: page(found, judged, training).encode(),
-            out.with_suffix(".json"): to_json(found).encode(),
-            out.with_suffix(".md"): to_card(found).encode(),
+            report: json.dumps(values, indent=1, ensure_ascii=False, allow_nan=False).encode(),
+            out.with_suffix(".md"): text.encode(),
         }
     )
-    tell(to_card(found))
+    tell(text)
+    if bundle is not None:
+        tell(f"into its model card: medvar evaluate card {synthetic} {report}")
     typer.echo(out)
 
 
 @evaluate.command()
+def card(
+    bundle: Annotated[str, typer.Argument(help="Folder or name of the bundle that was evaluated.")],
+    report: Annotated[Path, typer.Argument(help="The .json that `medvar evaluate images` wrote.")],
+) -> None:
+    """Put an evaluation into the model card of its bundle, in place of an earlier one.
+
+    The manifest changes last; the model keeps its sha256, so that earlier images can still be made again.
+    """
+    from medvar_engine.bundle import find_bundle, read_bundle
+    from medvar_engine.evaluate.model_card import put_into_card
+
+    typer.echo(put_into_card(read_bundle(find_bundle(bundle)), report).path)
+
+
+@evaluate.command()
 def utility(
-    synthetic: Annotated[Path, typer.Argument(help="A set of shards, or a folder of PNGs.")],
+    synthetic: Annotated[Path, typer.Argument(help="A set, or a folder of PNG, NIfTI or DICOM files.")],
     data: Slices,
     task: Annotated[str, typer.Option(help="What to tell: region, plane or modality.")] = "region",
     steps: Annotated[int, typer.Option(help="Of training each classifier.", min=1)] = 300,
@@ -137,16 +167,10 @@ def compare(
     typer.echo(out)
 
 
-def _made(name: str, training: SliceDataset, cache: Path, count: int, device: str) -> tuple[Bundle, Path, float]:
-    """The bundle, a set that it makes now or has made before, and the seconds that one image takes alone."""
-    from medvar_engine.backends.onnx import OnnxBackend
-    from medvar_engine.bundle import find_bundle, read_bundle
-    from medvar_engine.evaluate.synthetic import mix_like
-    from medvar_engine.generator import Generator
+def _made(bundle: Bundle, mix: Mix, cache: Path, count: int, device: str) -> Path:
+    """A set of the bundle that is made now, or was made before."""
     from medvar_engine.sets.run import make_set
 
-    bundle = read_bundle(find_bundle(name))
-    mix = mix_like(training, bundle.sampling, bundle.labels)
     asked = hashlib.sha256(f"{bundle.digest} {mix.to_dict()} {count}".encode()).hexdigest()
     folder = cache / f"set-{asked[:12]}"
     with progress() as bar:
@@ -161,13 +185,17 @@ def _made(name: str, training: SliceDataset, cache: Path, count: int, device: st
             memorised="allow",
             progress=lambda there, _: bar.update(task, completed=there),
         )
-    generator = Generator(OnnxBackend(bundle, device=device))
+    return folder
+
+
+def _seconds(generator: Generator, mix: Mix) -> float:
+    """That one image takes alone."""
     taken = []
     for request in mix.requests(range(6)):
         begin = time.perf_counter()
         generator.image(generator.finish(generator.start([request])))
         taken.append(time.perf_counter() - begin)
-    return bundle, folder, statistics.median(taken[1:])  # the first one warms up
+    return statistics.median(taken[1:])  # the first one warms up
 
 
 def parameters_of(bundle: Bundle) -> int | None:
@@ -178,13 +206,10 @@ def parameters_of(bundle: Bundle) -> int | None:
     return found if isinstance(found, int) else None
 
 
-def _membership(bundle: Bundle, training: SliceDataset, held_out: SliceDataset, device: str) -> MembershipInference:
-    from medvar_engine.backends.onnx import OnnxBackend
+def _membership(generator: Generator, training: SliceDataset, held_out: SliceDataset) -> MembershipInference:
     from medvar_engine.evaluate.likelihoods import surprise
     from medvar_engine.evaluate.membership import membership_inference
-    from medvar_engine.generator import Generator
 
-    generator = Generator(OnnxBackend(bundle, device=device))
     tell("asking the model how likely training slices and slices of new people are …")
     (members, whose), (others, of_others) = (surprise(generator, side, 128) for side in (training, held_out))
     return membership_inference(members, others, member_patients=whose, other_patients=of_others)

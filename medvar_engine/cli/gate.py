@@ -58,10 +58,10 @@ def gate(
         images, others = PreparedImages(training), PreparedImages(held_out)
         calibration = calibrate(encoder, images, next(names), others, next(names), folder / "features")
         found = find_planted_copies(calibration.gate, images)
-    tell("copies found: " + ", ".join(f"{kind} {share:.1%}" for kind, share in found.items()))
+    tell("copies found: " + ", ".join(f"{kind} {share.value:.1%}" for kind, share in found.items()))
     shares = list(calibration.false_alarms.values())
     tell(f"false alarms of a person that the threshold has not seen: {sum(shares) / len(shares):.1%} on average")
-    if poor := [kind for kind in ("same", "mirrored", "shifted", "rewindowed") if found[kind] < _ENOUGH]:
+    if poor := [kind for kind in ("same", "mirrored", "shifted", "rewindowed") if found[kind].value < _ENOUGH]:
         tell(f"note: of copies that are {', '.join(poor)} fewer than {_ENOUGH:.0%} are found; try more --steps")
     files = pack_index(calibration.gate, graph)
     tell(f"{sum(map(len, files.values())) / 2**20:.1f} MB for {len(training)} slices")

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 Indices = npt.NDArray[np.int64]
+Values = npt.NDArray[np.float64]
 
 DRAWS = 200
 
@@ -61,25 +63,55 @@ def estimate_distance(
     """
     value = distance(np.arange(len(groups)))
     found = _drawn(distance, groups, draws, seed)
-    if not len(found):
+    return estimate_around(value, found, confidence=confidence, lowest=0.0)
+
+
+def estimate_around(value: float, drawn: Values, *, confidence: float = 0.95, lowest: float = -np.inf) -> Estimate:
+    """``value`` with the interval of ``drawn`` moved until their median is the value, and nothing below ``lowest``."""
+    if not len(drawn):
         return Estimate(value, confidence=confidence)
-    low, middle, high = np.quantile(found, [(1 - confidence) / 2, 0.5, (1 + confidence) / 2])
-    return Estimate(value, max(0.0, float(value + low - middle)), float(value + high - middle), confidence)
+    low, middle, high = np.quantile(drawn, [(1 - confidence) / 2, 0.5, (1 + confidence) / 2])
+    return Estimate(value, max(lowest, float(value + low - middle)), float(value + high - middle), confidence)
 
 
-def _drawn(
-    statistic: Callable[[Indices], float], groups: Sequence[str], draws: int, seed: int
-) -> npt.NDArray[np.float64]:
+def estimate_mean(
+    values: npt.NDArray[Any], groups: Sequence[str], *, draws: int = DRAWS, confidence: float = 0.95, seed: int = 0
+) -> Estimate:
+    """As `estimate`, of the mean of ``values`` ``(N,)``: at once for all draws."""
+    value = float(np.mean(values))
+    weights = group_weights(groups, draws=draws, seed=seed)
+    if not len(weights):
+        return Estimate(value, confidence=confidence)
+    means = weights @ np.asarray(values, dtype=np.float64) / weights.sum(axis=1)
+    low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return Estimate(value, float(low), float(high), confidence)
+
+
+def group_weights(groups: Sequence[str], *, draws: int = DRAWS, seed: int = 0) -> Values:
+    """How often each row is in each draw of whole groups, ``(draws, N)``; no draws of fewer than two groups."""
+    names, codes = np.unique(list(groups), return_inverse=True)
+    if len(names) < 2:
+        return np.empty((0, len(codes)))
+    rng = np.random.default_rng(seed)
+    times = [np.bincount(rng.integers(len(names), size=len(names)), minlength=len(names)) for _ in range(draws)]
+    weights: Values = np.stack(times).astype(np.float64)[:, codes]
+    return weights
+
+
+def _drawn(statistic: Callable[[Indices], float], groups: Sequence[str], draws: int, seed: int) -> Values:
     """The statistic of every draw for which it is finite; none when there are fewer than two groups."""
     names, codes = np.unique(list(groups), return_inverse=True)
     if len(names) < 2:
         return np.empty(0)
-    rows = np.split(np.argsort(codes, kind="stable"), np.cumsum(np.bincount(codes))[:-1])
+    order, sizes = np.argsort(codes, kind="stable"), np.bincount(codes)
+    starts = np.cumsum(sizes) - sizes
     rng = np.random.default_rng(seed)
     found = []
     for _ in range(draws):
-        index = np.concatenate([rows[i] for i in rng.integers(len(rows), size=len(rows))])
-        drawn = statistic(index)
+        chosen = rng.integers(len(names), size=len(names))
+        many = sizes[chosen]
+        before = np.repeat(np.cumsum(many) - many, many)
+        drawn = statistic(order[np.repeat(starts[chosen], many) + np.arange(many.sum()) - before])
         if np.isfinite(drawn):
             found.append(drawn)
     return np.array(found)

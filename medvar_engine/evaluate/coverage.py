@@ -33,31 +33,44 @@ class Coverage:
     coverage: float  # of real images, with a made image in their neighbourhood
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Neighbourhoods:
+    """What each image says; the means are a `Coverage`."""
+
+    precise: Doubles  # (M,) whether a made image lies in the real set
+    recalled: Doubles  # (N,) whether a real image lies in the made set
+    dense: Doubles  # (M,) how many real neighbourhoods a made image lies in, over k
+    covered: Doubles  # (N,) whether a real image has a made one in its neighbourhood
+
+
 def coverage(real: FloatArray, made: FloatArray, *, neighbours: int = NEIGHBOURS) -> Coverage:
     """Of features ``(N, D)`` and ``(M, D)``, by Euclidean distance, a block of rows at a time.
 
     Raises `MedvarError` when a side has no more than ``neighbours`` images, or when all real ones are the same.
     """
+    found = neighbourhoods(real, made, neighbours=neighbours)
+    means = (float(one.mean()) for one in (found.precise, found.recalled, found.dense, found.covered))
+    return Coverage(*means)
+
+
+def neighbourhoods(real: FloatArray, made: FloatArray, *, neighbours: int = NEIGHBOURS) -> Neighbourhoods:
+    """As `coverage`, image by image."""
     check_comparable(real, made)
     if min(len(real), len(made)) <= neighbours:
         raise MedvarError(f"Precision and recall need more than {neighbours} images on both sides.")
     check_different(real)
     real_radius, made_radius = radii(real, neighbours), radii(made, neighbours)
-    inside, within_made = 0, np.zeros(len(real), dtype=bool)
-    precise, nearest = 0, np.full(len(real), np.inf)
+    precise, dense = np.empty(len(made)), np.empty(len(made))
+    recalled, nearest = np.zeros(len(real), dtype=bool), np.full(len(real), np.inf)
     for first in range(0, len(made), _ROWS):
-        squared = distances(real, made[first : first + _ROWS])  # (N, b)
+        rows = slice(first, first + _ROWS)
+        squared = distances(real, made[rows])  # (N, b)
         in_real = squared < real_radius[:, None]
-        inside += int(in_real.sum())
-        precise += int(in_real.any(axis=0).sum())
-        within_made |= (squared < made_radius[None, first : first + _ROWS]).any(axis=1)
+        precise[rows], dense[rows] = in_real.any(axis=0), in_real.sum(axis=0) / neighbours
+        recalled |= (squared < made_radius[None, rows]).any(axis=1)
         nearest = np.minimum(nearest, squared.min(axis=1))
-    return Coverage(
-        precision=precise / len(made),
-        recall=float(within_made.mean()),
-        density=inside / (neighbours * len(made)),
-        coverage=float((nearest < real_radius).mean()),
-    )
+    covered = nearest < real_radius
+    return Neighbourhoods(precise, recalled.astype(np.float64), dense, covered.astype(np.float64))
 
 
 def check_different(real: FloatArray) -> None:

@@ -10,6 +10,7 @@ from scipy import ndimage
 
 from medvar_engine.arrays import FloatArray
 from medvar_engine.errors import MedvarError
+from medvar_engine.evaluate.bootstrap import Estimate, group_weights
 
 Doubles = npt.NDArray[np.float64]
 
@@ -19,24 +20,31 @@ _RADIUS, _SIGMA = 5, 1.5
 
 def pair_similarity(
     images: FloatArray, patients: Sequence[str] | None = None, *, pairs: int = 200, seed: int = 0
-) -> float:
+) -> Estimate:
     """Mean MS-SSIM of random pairs of images ``(N, H, W)`` in [-1, 1]: 1 when all are the same.
 
     With ``patients``, pairs are of two people. Compare with the same figure of real slices: what matters is which side
-    is more alike. Raises `MedvarError` when there is no pair, or a value is not finite.
+    is more alike. The interval is over people, or images: a pair counts as often as both are drawn. Raises
+    `MedvarError` when there is no pair, or a value is not finite.
     """
     if not np.isfinite(images).all():
         raise MedvarError("Images with values that are not finite cannot be compared.")
-    whose = np.arange(len(images)) if patients is None else np.unique(list(patients), return_inverse=True)[1]
-    if len(np.unique(whose)) < 2:
+    names = [str(i) for i in range(len(images))] if patients is None else list(patients)
+    if len(set(names)) < 2:
         raise MedvarError("Diversity needs images of at least two, to make pairs of.")
     rng = np.random.default_rng(seed)
-    found: list[float] = []
-    while len(found) < pairs:
+    drawn: list[tuple[int, int]] = []
+    while len(drawn) < pairs:
         one, other = rng.integers(len(images), size=2)
-        if whose[one] != whose[other]:
-            found.append(ms_ssim(images[one], images[other]))
-    return float(np.mean(found))
+        if names[one] != names[other]:
+            drawn.append((int(one), int(other)))
+    found = np.array([ms_ssim(images[one], images[other]) for one, other in drawn])
+    weights = group_weights(names, seed=seed)
+    ones, others = np.array(drawn).T
+    times = weights[:, ones] * weights[:, others]
+    times = times[times.any(axis=1)]  # of few people, a draw may hold no pair
+    low, high = np.quantile(times @ found / times.sum(axis=1), (0.025, 0.975)) if len(times) else (None, None)
+    return Estimate(float(found.mean()), low, high)
 
 
 def ms_ssim(a: FloatArray, b: FloatArray) -> float:

@@ -14,6 +14,7 @@ from medvar_engine.arrays import FloatArray
 from medvar_engine.conditions import Condition
 from medvar_engine.data.dataset import SliceDataset
 from medvar_engine.errors import MedvarError
+from medvar_engine.evaluate.bootstrap import estimate_mean
 from medvar_engine.evaluate.diversity import pair_similarity
 from medvar_engine.evaluate.encoders import Encoder
 from medvar_engine.evaluate.features import cached_features
@@ -23,7 +24,7 @@ from medvar_engine.evaluate.image_source import Images, PreparedImages
 from medvar_engine.evaluate.membership import MembershipInference
 from medvar_engine.evaluate.memorisation import calibrate, compare_images, find_planted_copies
 from medvar_engine.evaluate.synthetic import Synthetic
-from medvar_engine.evaluate.table import Figure, Reference, row
+from medvar_engine.evaluate.table import Figure, Reference, row, shown
 from medvar_engine.train.batches import spread
 
 FEWEST = 12  # images of a label, on both sides, below which figures of it mean nothing
@@ -49,9 +50,9 @@ class Memorisation:
     """Whether images are copies, as the encoder that was trained on the training slices sees it."""
 
     threshold: float
-    flagged: float  # share of the synthetic images
-    false_alarms: float  # share of slices of new people, each with a threshold that was set without them
-    copies_found: dict[str, float]  # share of planted copies that are flagged, by what was done to them
+    flagged: Figure  # share of the synthetic images
+    false_alarms: Figure  # share of slices of new people, each with a threshold that was set without them
+    copies_found: dict[str, Figure]  # share of planted copies that are flagged, by what was done to them
     pairs: list[tuple[int, int]]  # flagged images and the training slices they are near to, the nearest first
 
 
@@ -64,7 +65,7 @@ class Evaluation:
     data: str  # sha256 of the manifest of the prepared slices
     counts: dict[str, int]  # images of each side
     encoders: list[ByEncoder]
-    similarity: dict[str, dict[str, float]]  # label → MS-SSIM of pairs: "synthetic", "training"
+    similarity: dict[str, dict[str, Figure]]  # label → MS-SSIM of pairs: "synthetic", "training"
     memorisation: Memorisation | None
     membership: MembershipInference | None = None
     seconds_an_image: float | None = None
@@ -123,7 +124,8 @@ def _by_encoder(
         told = None if progress is None else lambda done, total: progress(f"{encoder.name}: {name}", done, total)
         return cached_features(encoder, images, cache, told)
 
-    reference = Reference.of(features("training", sides["training"]), features("held out", sides["held out"]))
+    whose = [one.patient for one in training.rows]
+    reference = Reference.of(features("training", sides["training"]), features("held out", sides["held out"]), whose)
     ours = features(JUDGED, synthetic.images)
     own_groups = [str(i) for i in range(len(synthetic))]
     rows = {JUDGED: row(ours, own_groups, reference)}
@@ -132,13 +134,19 @@ def _by_encoder(
     people = [held_out.rows[int(i)].patient for i in some]
     for name, images in floors(sides["held out"]).items():
         # Repeated images are of no more people than there are different ones.
+        few = isinstance(images, CollapsedImages)
         groups = [str(i % images.kept) for i in some] if isinstance(images, CollapsedImages) else people
-        rows[name] = row(np.asarray(features(name, images)[some]), groups, reference)
+        over = "different images" if few else "people held out"
+        rows[name] = row(np.asarray(features(name, images)[some]), groups, reference, over=over)
     labels, _ = _labels(synthetic.conditions, training)
     by_label = {}
     for name, (mine, theirs) in labels.items():
         others = np.flatnonzero(_names(held_out) == name)
-        part = Reference.of(np.asarray(reference.training[theirs]), np.asarray(reference.held_out[others]))
+        part = Reference.of(
+            np.asarray(reference.training[theirs]),
+            np.asarray(reference.held_out[others]),
+            [whose[int(i)] for i in theirs],
+        )
         by_label[name] = row(np.asarray(ours[mine]), [str(i) for i in mine], part)
     return ByEncoder(encoder.describe(), rows, by_label, sample_size_bias(ours, reference.training_moments))
 
@@ -167,14 +175,17 @@ def _names(data: SliceDataset) -> np.ndarray:
 
 def _similarity(
     synthetic: Synthetic, ours: np.ndarray, training: SliceDataset, theirs: np.ndarray, pairs: int = 60
-) -> dict[str, float]:
+) -> dict[str, Figure]:
     """MS-SSIM of pairs of one label, synthetic and real; of few images only, for it reads them all."""
     some = [numbers[:: max(1, len(numbers) // 64)] for numbers in (ours, theirs)]
     people = [training.rows[int(i)].patient for i in some[1]]
     several = people if len(set(people)) > 1 else None  # slices of one person are alike, but there are no others
     return {
-        JUDGED: pair_similarity(synthetic.images.batch(some[0]), pairs=pairs),
-        "training": pair_similarity(training.batch(some[1])[:, 0], several, pairs=pairs),
+        JUDGED: shown(pair_similarity(synthetic.images.batch(some[0]), pairs=pairs), "images"),
+        "training": shown(
+            pair_similarity(training.batch(some[1])[:, 0], several, pairs=pairs),
+            "training people" if several else "slices of one person",
+        ),
     }
 
 
@@ -191,11 +202,15 @@ def _memorisation(
     images = PreparedImages(training)
     calibration = calibrate(encoder, images, names[0], PreparedImages(held_out), names[1], cache, told)
     check = compare_images(calibration.gate, synthetic.images, cache, told)
-    alarms = [share for share in calibration.false_alarms.values() if np.isfinite(share)]
+    alarms = np.array(list(calibration.false_alarms.values()))
+    people = list(calibration.false_alarms)
     return Memorisation(
         threshold=calibration.gate.threshold,
-        flagged=check.share,
-        false_alarms=float(np.mean(alarms)) if alarms else float("nan"),
-        copies_found=find_planted_copies(calibration.gate, images),
+        flagged=shown(estimate_mean(check.flagged, [str(i) for i in range(len(synthetic))]), "images"),
+        false_alarms=shown(estimate_mean(alarms, people), "people held out"),
+        copies_found={
+            kind: shown(share, "training people")
+            for kind, share in find_planted_copies(calibration.gate, images).items()
+        },
         pairs=[(int(a), int(b)) for a, b in check.pairs()],
     )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +12,8 @@ from medvar_engine.arrays import FloatArray
 from medvar_engine.errors import MedvarError
 from medvar_engine.evaluate.comparable import check_comparable
 from medvar_engine.evaluate.coverage import distances
+
+Doubles = npt.NDArray[np.float64]
 
 _ROWS = 2048
 CMMD_SIGMA, CMMD_SCALE = 10.0, 1000.0  # of its paper
@@ -38,7 +41,7 @@ def kernel_distance(
     return float(np.mean(values)), float(np.std(values))
 
 
-def _unbiased(x: npt.NDArray[np.float64], y: npt.NDArray[np.float64]) -> float:
+def _unbiased(x: Doubles, y: Doubles) -> float:
     count = len(x)
     xx, yy, xy = (_cubic(a, b) for a, b in ((x, x), (y, y), (x, y)))
     within = (xx.sum() - np.trace(xx) + yy.sum() - np.trace(yy)) / (count * (count - 1))
@@ -47,8 +50,8 @@ def _unbiased(x: npt.NDArray[np.float64], y: npt.NDArray[np.float64]) -> float:
     return 0.0 if abs(value) <= rounding else value
 
 
-def _cubic(x: npt.NDArray[np.float64], y: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    kernel: npt.NDArray[np.float64] = (x @ y.T / x.shape[1] + 1) ** 3
+def _cubic(x: Doubles, y: Doubles) -> Doubles:
+    kernel: Doubles = (x @ y.T / x.shape[1] + 1) ** 3
     return kernel
 
 
@@ -69,11 +72,45 @@ def _gaussian(x: FloatArray, y: FloatArray) -> float:
     total = 0.0
     for a in _blocks(x):
         for b in _blocks(y):
-            total += float(np.exp(-distances(a, b) / (2 * CMMD_SIGMA**2)).sum())
+            total += float(_gaussian_of(a, b).sum())
     return total / (len(x) * len(y))
 
 
-def _blocks(features: FloatArray) -> Iterator[npt.NDArray[np.float64]]:
+def kernel_draws(ours: FloatArray, theirs: FloatArray, weights: Doubles) -> Doubles:
+    """How KID varies with the draw of ``ours``, up to a constant: ``(R,)`` for ``weights`` ``(R, M)``.
+
+    Pairs of an image with itself, which a draw has more of than the images themselves, are left out.
+    """
+    return _draws(ours, theirs, weights, _cubic)
+
+
+def cmmd_draws(ours: FloatArray, theirs: FloatArray, weights: Doubles) -> Doubles:
+    """The same of CMMD."""
+    x, y = (np.concatenate(list(_blocks(side))) for side in (ours, theirs))
+    return CMMD_SCALE * _draws(x, y, weights, _gaussian_of)
+
+
+def _draws(ours: Any, theirs: Any, weights: Doubles, kernel: Callable[[Doubles, Doubles], Doubles]) -> Doubles:
+    x, y = (np.asarray(side, dtype=np.float64) for side in (ours, theirs))
+    within, cross = np.zeros(len(weights)), np.zeros(len(weights))
+    for first in range(0, len(x), _ROWS):
+        rows = slice(first, first + _ROWS)
+        own = kernel(x[rows], x)
+        own[np.arange(len(own)), first + np.arange(len(own))] = 0.0
+        within += (weights[:, rows] @ own * weights).sum(axis=1)
+        cross += weights[:, rows] @ kernel(x[rows], y).mean(axis=1)
+    total = weights.sum(axis=1)
+    pairs = total**2 - (weights**2).sum(axis=1)
+    drawn: Doubles = within / np.where(pairs > 0, pairs, np.nan) - 2 * cross / total
+    return drawn[np.isfinite(drawn)]
+
+
+def _gaussian_of(x: Doubles, y: Doubles) -> Doubles:
+    kernel: Doubles = np.exp(-distances(x, y) / (2 * CMMD_SIGMA**2))
+    return kernel
+
+
+def _blocks(features: FloatArray) -> Iterator[Doubles]:
     for first in range(0, len(features), _ROWS):
         rows = np.asarray(features[first : first + _ROWS], dtype=np.float64)
         yield rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)

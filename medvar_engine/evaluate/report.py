@@ -1,4 +1,4 @@
-"""An evaluation as one page, as JSON, and as a part of a model card."""
+"""An evaluation as one page, and as JSON."""
 
 from __future__ import annotations
 
@@ -35,15 +35,11 @@ _SHORT = {
 }
 
 
-def to_json(found: Evaluation) -> str:
-    """Every figure; numbers that are not finite become null."""
-    return json.dumps(_finite(dataclasses.asdict(found)), indent=1, ensure_ascii=False, allow_nan=False)
-
-
-def to_card(found: Evaluation) -> str:
-    """The findings as Markdown, to go into a model card."""
-    lines = [f"- **{one.title}.** {one.text}" for one in verdict(found)]
-    return "\n".join(["## Evaluation", "", *lines, ""])
+def to_dict(found: Evaluation) -> dict[str, Any]:
+    """Every figure and the findings as plain values, for JSON; numbers that are not finite become None."""
+    findings = [dataclasses.asdict(one) for one in verdict(found)]
+    values: dict[str, Any] = _finite({**dataclasses.asdict(found), "findings": findings})
+    return values
 
 
 def page(found: Evaluation, synthetic: Synthetic, data: SliceDataset) -> Markup:
@@ -97,7 +93,10 @@ def _spread(numbers: np.ndarray) -> np.ndarray:
 
 def _quality(one: ByEncoder) -> Markup:
     told = (
-        "The other rows are as many images as are judged. All but the Fréchet distance compare pairs, of at most "
+        "The other rows are as many images as are judged. Below a figure stands the interval that holds 95 % of its "
+        "values when images, or people, are drawn again: a model is judged by its images, real slices by their people, "
+        "and recall and coverage, which are shares of training slices, by whose these are. Where there is none, "
+        "pointing at it says why. All but the Fréchet distance compare pairs, of at most "
         f"{LARGEST} images of a side, drawn by chance; copies of any training slice are told of under memorisation."
     )
     parts: list[Child] = [
@@ -125,11 +124,15 @@ def _rows(first: str, rows: dict[str, Row]) -> Markup:
     return table((first, *(f"{_SHORT[name]} ({BETTER[name]})" for name in names)), body)
 
 
-def _cell(figure: Figure) -> Markup:
+def _cell(figure: Figure, form: str = ".3g") -> Markup:
+    """The value; below it its interval and what that is over, or why there is none."""
     if figure.value is None:
         return element("span", "–", title=f"not computed: {figure.missing}")
-    interval = "" if figure.low is None or figure.high is None else f"{figure.low:.3g} to {figure.high:.3g}"
-    return join(f"{figure.value:.3g}", element("div", interval, class_="quiet") if interval else None)
+    if figure.low is None or figure.high is None:
+        told = element("div", "no interval", title=figure.no_interval, class_="quiet")
+    else:
+        told = element("div", f"{figure.low:{form}} to {figure.high:{form}}, {figure.over}", class_="quiet")
+    return join(f"{figure.value:{form}}", told)
 
 
 def _left_out(found: Evaluation) -> Markup:
@@ -139,7 +142,9 @@ def _left_out(found: Evaluation) -> Markup:
 
 
 def _diversity(found: Evaluation) -> Markup:
-    rows: list[tuple[Child, ...]] = [(name, pair[JUDGED], pair["training"]) for name, pair in found.similarity.items()]
+    rows: list[tuple[Child, ...]] = [
+        (name, _cell(pair[JUDGED]), _cell(pair["training"])) for name, pair in found.similarity.items()
+    ]
     intro = "MS-SSIM of pairs of images of one label: 1 when all are the same; as alike as training slices is right."
     return join(element("p", intro, class_="quiet"), table(("label", "synthetic", "training"), rows))
 
@@ -149,9 +154,12 @@ def _copies(found: Evaluation, synthetic: Synthetic, data: SliceDataset) -> Mark
     if one is None:
         return element("p", "Copies were not looked for.")
     rows: list[tuple[Child, ...]] = [
-        (f"planted copies, {kind}", f"{share:.1%}") for kind, share in one.copies_found.items()
+        (f"planted copies, {kind}", _cell(share, ".1%")) for kind, share in one.copies_found.items()
     ]
-    rows += [("synthetic images", f"{one.flagged:.1%}"), ("slices of new people", f"{one.false_alarms:.1%}")]
+    rows += [
+        ("synthetic images", _cell(one.flagged, ".1%")),
+        ("slices of new people", _cell(one.false_alarms, ".1%")),
+    ]
     shown = [
         element(
             "figure",

@@ -1,27 +1,31 @@
-"""The images that are judged: a set of shards, or a folder of PNGs, each with the condition that its trace tells."""
+"""The images that are judged: a set in any layout, or a folder of files, each with the condition that was asked for."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+import numpy.typing as npt
 
 from medvar_engine.arrays import FloatArray
-from medvar_engine.conditions import Condition, LabelSpace
+from medvar_engine.conditions import FACTORS, Condition, LabelSpace
 from medvar_engine.data.codes import decode
-from medvar_engine.data.dataset import SliceDataset
+from medvar_engine.data.dataset import Conditions, SliceDataset
 from medvar_engine.errors import MedvarError
 from medvar_engine.evaluate.image_source import Images, Indices
+from medvar_engine.evaluate.picture_files import FileImages, check_pictures, find_pictures
 from medvar_engine.sampling import Sampling
-from medvar_engine.sets.manifest import SET
+from medvar_engine.sets.manifest import SET, SetManifest
 from medvar_engine.sets.mix import Ingredient, Mix
 from medvar_engine.sets.read import ImageSet
 from medvar_engine.trace import Trace
+from medvar_engine.write.nifti import sidecar
 from medvar_engine.write.provenance import read_trace
 
 
@@ -31,7 +35,7 @@ class Synthetic:
 
     name: str
     images: Images
-    conditions: tuple[Condition, ...]
+    conditions: Sequence[Condition]
     models: tuple[str, ...]  # sha256 of the bundles that made them
 
     def __len__(self) -> int:
@@ -39,86 +43,93 @@ class Synthetic:
 
 
 def open_synthetic(path: Path) -> Synthetic:
-    """A set that ``medvar generate --mix`` made as shards, or a folder of PNGs that medvar wrote.
+    """A set that ``medvar generate`` made, in any layout, or a folder of PNG, NIfTI or DICOM files that medvar wrote.
 
-    Raises `MedvarError` for anything else, and for images of several sizes.
+    An image takes four bytes of memory, and a file its name: traces are read one at a time. Raises `MedvarError` for
+    anything else, for a set that is not complete, for a file that is broken or not medvar's, and for images of several
+    formats or sizes.
     """
-    if (path / SET).is_file():
-        found = ImageSet.open(path)
-        numbers = [n for unit in range(found.manifest.plan.units) for n in found.numbers(unit)]
-        traces = (Trace.from_json(text.as_py()) for text in found.table()["trace"])
-        return _of(path.name, SetImages(found, tuple(numbers)), traces)
-    files = sorted(file for file in path.rglob("*.png") if not file.name.endswith("-scales.png"))
+    manifest = SetManifest.read(path) if (path / SET).is_file() else None
+    if manifest is not None and manifest.plan.kind.layout == "shards":
+        return _of_shards(ImageSet.open(path))
+    if manifest is not None and not manifest.complete:
+        raise MedvarError(f"{path} is not complete. Run the command that began it again: it goes on.")
+    files = find_pictures(path)
     if not files:
         raise MedvarError(
-            f"{path} holds neither a set of shards (set.json) nor PNGs that medvar wrote. Make some: "
+            f"{path} holds neither a set (set.json) nor PNG, NIfTI or DICOM files that medvar wrote. Make some: "
             "`medvar generate --count 200 --mix MIX --out FOLDER`."
         )
-    return _of(path.name, PngImages(tuple(files)), map(read_trace, files))
+    if manifest is not None and len(files) != (told := manifest.plan.count - len(manifest.withheld)):
+        raise MedvarError(f"{path / SET} tells of {told} images, but {len(files)} are there. Make the set again.")
+    models: set[str] = set()
+    conditions = coded(_asked(Path(file), models) for file in files)
+    return Synthetic(path.name, FileImages(files, check_pictures(files)), conditions, tuple(sorted(models)))
 
 
-def _of(name: str, images: Images, traces: Iterable[Trace]) -> Synthetic:
-    conditions, models = [], set()
-    for trace in traces:  # one at a time: with all their edits they are large
-        conditions.append(trace.request.condition)
-        models.add(trace.model)
-    return Synthetic(name, images, tuple(conditions), tuple(sorted(models)))
+def coded(conditions: Iterable[Condition]) -> Conditions:
+    """Conditions of which the same one is kept once."""
+    kinds: dict[Condition, int] = {}
+    codes = np.fromiter((kinds.setdefault(one, len(kinds)) for one in conditions), dtype=np.int32)
+    return Conditions(tuple(kinds), codes)
 
 
-@dataclass(frozen=True, slots=True)
+def _asked(file: Path, models: set[str]) -> Condition:
+    """What was asked for; notes the model that made it."""
+    trace = _trace(file)  # one at a time: with all their edits they are large
+    models.add(trace.model)
+    return trace.request.condition
+
+
+def _trace(file: Path) -> Trace:
+    """The trace in a file; of a NIfTI that lost it in another program, the one in the sidecar."""
+    try:
+        return read_trace(file)
+    except MedvarError:
+        if file.name.lower().endswith((".nii", ".nii.gz")) and (beside := sidecar(file)).is_file():
+            with contextlib.suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
+                return Trace.from_json(json.dumps(json.loads(beside.read_text(encoding="utf-8"))["trace"]))
+        raise
+
+
+def _of_shards(found: ImageSet) -> Synthetic:
+    """The columns tell what was asked for; the traces, which are large, stay on the disk."""
+    plan = found.manifest.plan
+    table = found.table()
+    rows = (row for batch in table.select(list(FACTORS)).to_batches() for row in batch.to_pylist())
+    conditions = coded(Condition(**row) for row in rows)
+    return Synthetic(found.path.name, SetImages.of(found), conditions, (plan.model,))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class SetImages:
     """The images of a set, without those withheld."""
 
     source: ImageSet
-    numbers: tuple[int, ...]
+    ends: npt.NDArray[np.int64]  # images in each unit and those before it
+
+    @classmethod
+    def of(cls, source: ImageSet) -> SetImages:
+        """All of them."""
+        counts = [len(source.numbers(unit)) for unit in range(source.manifest.plan.units)]
+        return cls(source, np.cumsum(counts, dtype=np.int64))
 
     @property
     def digest(self) -> str:
         """See `Images`."""
-        return hashlib.sha256(repr((self.source.manifest.units, self.numbers)).encode()).hexdigest()
+        return hashlib.sha256(repr(self.source.manifest.units).encode()).hexdigest()
 
     def __len__(self) -> int:
-        return len(self.numbers)
+        return int(self.ends[-1])
 
     def batch(self, indices: Indices) -> FloatArray:
         """See `Images`."""
-        size, found = self.source.manifest.plan.unit_images, []
+        found = []
         for i in indices:
-            number = self.numbers[int(i)]
-            row = self.source.numbers(number // size).index(number)
-            found.append(decode(self.source.codes(number // size)[row]))
+            unit = int(np.searchsorted(self.ends, i, side="right"))
+            row = int(i) - int(self.ends[unit])  # from its unit's end
+            found.append(decode(self.source.codes(unit)[row]))
         return np.stack(found)
-
-
-class PngImages:
-    """PNG files of 8 or 16 bits, whose values span [-1, 1]."""
-
-    def __init__(self, files: tuple[Path, ...]) -> None:
-        self._files = files
-        content = hashlib.sha256()
-        for file in files:
-            content.update(hashlib.sha256(file.read_bytes()).digest())
-        self.digest = content.hexdigest()
-
-    def __len__(self) -> int:
-        return len(self._files)
-
-    def batch(self, indices: Indices) -> FloatArray:
-        """See `Images`. Raises `MedvarError` when a file cannot be read, or has another size than the first."""
-        images = [self._read(self._files[int(i)]) for i in indices]
-        if len({image.shape for image in images}) > 1:
-            raise MedvarError(f"The images in {self._files[0].parent} are of several sizes; judge each by itself.")
-        return np.stack(images)
-
-    def _read(self, file: Path) -> FloatArray:
-        try:
-            with Image.open(file, formats=["PNG"]) as image:
-                pixels = np.asarray(image)
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            raise MedvarError(f"{file} cannot be read as PNG: {error}") from error
-        if pixels.ndim != 2 or pixels.dtype not in (np.uint8, np.uint16):
-            raise MedvarError(f"{file} is not a gray PNG of 8 or 16 bits.")
-        return (pixels / np.float32(np.iinfo(pixels.dtype).max) * 2 - 1).astype(np.float32)
 
 
 def mix_like(data: SliceDataset, sampling: Sampling, known: LabelSpace, seed: int = 0) -> Mix:

@@ -10,15 +10,22 @@ import numpy as np
 
 from medvar_engine.arrays import FloatArray
 from medvar_engine.errors import MedvarError
-from medvar_engine.evaluate.authenticity import authentic_share, copying_score
-from medvar_engine.evaluate.bootstrap import Estimate, estimate_distance
-from medvar_engine.evaluate.coverage import coverage
+from medvar_engine.evaluate.authenticity import authentic, copying_by_cells
+from medvar_engine.evaluate.bootstrap import (
+    Estimate,
+    estimate,
+    estimate_around,
+    estimate_distance,
+    estimate_mean,
+    group_weights,
+)
+from medvar_engine.evaluate.coverage import Neighbourhoods, neighbourhoods
 from medvar_engine.evaluate.frechet import Moments, frechet_distance_to, moments
-from medvar_engine.evaluate.kernel import cmmd, kernel_distance
+from medvar_engine.evaluate.kernel import cmmd, cmmd_draws, kernel_distance, kernel_draws
 
 _Found = TypeVar("_Found")
 
-DRAWS = 100  # of the bootstrap
+DRAWS = 100  # of the bootstrap, for figures that are computed anew for each
 LARGEST = 4000  # images of a side in figures that compare all pairs; more would take hours and tell no more
 
 BETTER = {  # which way a figure is better
@@ -41,8 +48,10 @@ class Figure:
     value: float | None
     low: float | None = None
     high: float | None = None
-    missing: str = ""
+    missing: str = ""  # why there is no value
     images: int = 0  # of the set that is judged, that it is computed of
+    over: str = ""  # what was drawn again for the interval
+    no_interval: str = ""  # why there is none
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
@@ -55,63 +64,83 @@ class Reference:
 
     training: FloatArray
     held_out: FloatArray
+    people: Sequence[str]  # whose each training slice is
     training_moments: Moments
 
     @classmethod
-    def of(cls, training: FloatArray, held_out: FloatArray) -> Reference:
+    def of(cls, training: FloatArray, held_out: FloatArray, people: Sequence[str]) -> Reference:
         """With the moments that every row is compared with."""
-        return cls(training, held_out, moments(training))
+        return cls(training, held_out, people, moments(training))
 
 
-def row(features: FloatArray, groups: Sequence[str], reference: Reference, *, seed: int = 0) -> dict[str, Figure]:
-    """All figures of images with these features ``(M, D)``. ``groups`` says which images belong together.
+def row(
+    features: FloatArray, groups: Sequence[str], reference: Reference, *, over: str = "images", seed: int = 0
+) -> dict[str, Figure]:
+    """All figures of images with these features ``(M, D)``, each with the interval that holds 95 % of its draws.
 
-    The Fréchet distance has an interval over groups, KID twice the spread over its subsets on both sides, where these
-    differ. Raises `MedvarError` when not every image has its group.
+    ``groups`` says which images belong together, and ``over`` what a group is: these are drawn again. Recall and
+    coverage are shares of training slices, and so training people are drawn for them. Raises `MedvarError` when not
+    every image has its group.
     """
     if len(groups) != len(features):
         raise MedvarError(f"Every image has a group, but there are {len(features)} images and {len(groups)} groups.")
-    few, train, held_out = (_some(f, seed) for f in (features, reference.training, reference.held_out))
-    shares = _tried(lambda: coverage(train, few))
+    (few, names), (train, people) = _some(features, groups, seed), _some(reference.training, reference.people, seed)
+    held_out, _ = _some(reference.held_out, range(len(reference.held_out)), seed)
+
+    def kernel(value: Callable[[], float], draws: Callable[..., Any], lowest: float) -> Estimate:
+        found = value()  # first, for it says what is wrong with the images
+        return estimate_around(found, draws(few, train, group_weights(names, draws=DRAWS, seed=seed)), lowest=lowest)
+
+    def kid() -> Estimate:
+        return kernel(
+            lambda: kernel_distance(few, train, subset_size=500, subsets=50, seed=seed)[0], kernel_draws, -np.inf
+        )
+
+    def copying() -> Estimate:
+        score = copying_by_cells(train, held_out, few, seed=seed)
+        if score(np.arange(len(few))) is None:
+            raise MedvarError("No cell has enough images.")
+        return estimate(lambda index: _or_nan(score(index)), names, draws=DRAWS, seed=seed)
+
+    near = _tried(lambda: neighbourhoods(train, few))
     figures = {
-        "frechet": _frechet(features, groups, reference.training_moments, seed),
-        "kid": _kid(few, train, seed),
-        "cmmd": _figure(lambda: cmmd(few, train)),
-        **{
-            name: Figure(getattr(shares, name)) if not isinstance(shares, str) else Figure(None, missing=shares)
-            for name in ("precision", "recall", "density", "coverage")
-        },
-        "authentic": _figure(lambda: authentic_share(train, few)),
-        "copying": _figure(lambda: copying_score(train, held_out, few, seed=seed)),
+        "frechet": _figure(lambda: _frechet(features, groups, reference.training_moments, seed), over),
+        "kid": _figure(kid, over),
+        "cmmd": _figure(lambda: kernel(lambda: cmmd(few, train), cmmd_draws, 0.0), over),
+        "precision": _mean(near, "precise", names, over, seed),
+        "recall": _mean(near, "recalled", people, "training people", seed),
+        "density": _mean(near, "dense", names, over, seed),
+        "coverage": _mean(near, "covered", people, "training people", seed),
+        "authentic": _figure(lambda: estimate_mean(authentic(train, few), names, seed=seed), over),
+        "copying": _figure(copying, over),
     }
     images = {"frechet": len(features)}
     return {name: replace(figure, images=images.get(name, len(few))) for name, figure in figures.items()}
 
 
-def _frechet(features: FloatArray, groups: Sequence[str], reference: Moments, seed: int) -> Figure:
-    def compute() -> Estimate:
-        to_reference = frechet_distance_to(reference)
-        return estimate_distance(lambda index: to_reference(features[np.sort(index)]), groups, draws=DRAWS, seed=seed)
+def shown(found: Estimate, over: str) -> Figure:
+    """An estimate as it stands in a table. An interval of no width is none: it would say that nothing can be off."""
+    if found.low is None or found.high is None:
+        return Figure(found.value, no_interval=f"fewer than two {over} to draw from")
+    if not found.low < found.high:
+        return Figure(found.value, no_interval="the same in every draw")
+    return Figure(found.value, found.low, found.high, over=over)
 
+
+def _frechet(features: FloatArray, groups: Sequence[str], reference: Moments, seed: int) -> Estimate:
+    to_reference = frechet_distance_to(reference)
+    return estimate_distance(lambda index: to_reference(features[np.sort(index)]), groups, draws=DRAWS, seed=seed)
+
+
+def _mean(near: Neighbourhoods | str, name: str, groups: Sequence[str], over: str, seed: int) -> Figure:
+    if isinstance(near, str):
+        return Figure(None, missing=near)
+    return shown(estimate_mean(getattr(near, name), groups, seed=seed), over)
+
+
+def _figure(compute: Callable[[], Estimate], over: str) -> Figure:
     found = _tried(compute)
-    return Figure(found.value, found.low, found.high) if isinstance(found, Estimate) else Figure(None, missing=found)
-
-
-def _kid(features: FloatArray, training: FloatArray, seed: int) -> Figure:
-    found = _tried(lambda: kernel_distance(features, training, subset_size=500, subsets=50, seed=seed))
-    if isinstance(found, str):
-        return Figure(None, missing=found)
-    mean, spread = found
-    if not spread:  # one subset, of everything: that says nothing of how far it may be off
-        return Figure(mean)
-    return Figure(mean, mean - 2 * spread, mean + 2 * spread)
-
-
-def _figure(compute: Callable[[], float | None]) -> Figure:
-    found = _tried(compute)
-    if found is None:
-        return Figure(None, missing="no cell has enough images")
-    return Figure(None, missing=found) if isinstance(found, str) else Figure(found)
+    return Figure(None, missing=found) if isinstance(found, str) else shown(found, over)
 
 
 def _tried(compute: Callable[[], _Found]) -> _Found | str:
@@ -122,8 +151,13 @@ def _tried(compute: Callable[[], _Found]) -> _Found | str:
         return str(error)
 
 
-def _some(features: FloatArray, seed: int) -> FloatArray:
+def _or_nan(value: float | None) -> float:
+    return float("nan") if value is None else value
+
+
+def _some(features: FloatArray, names: Sequence[Any], seed: int) -> tuple[FloatArray, list[Any]]:
+    """At most `LARGEST` of the rows, and what each is called."""
     if len(features) <= LARGEST:
-        return np.asarray(features)
-    chosen = np.random.default_rng(seed).permutation(len(features))[:LARGEST]
-    return np.asarray(features[np.sort(chosen)])
+        return np.asarray(features), list(names)
+    chosen = np.sort(np.random.default_rng(seed).permutation(len(features))[:LARGEST])
+    return np.asarray(features[chosen]), [names[i] for i in chosen]

@@ -49,7 +49,7 @@ def _quality(one: ByEncoder) -> Sentence | None:
 
 
 def _diversity(found: Evaluation) -> Sentence | None:
-    alike = [name for name, pair in found.similarity.items() if pair[JUDGED] > pair["training"] + 0.1]
+    alike = [name for name, pair in found.similarity.items() if _value(pair[JUDGED]) > _value(pair["training"]) + 0.1]
     if not found.similarity:
         return None
     if alike:
@@ -65,13 +65,14 @@ def _copies(found: Evaluation) -> list[Sentence]:
     one = found.memorisation
     if one is None:
         return [Sentence("Copies were not looked for", "No encoder was trained to find them.", True)]
-    flagged = f"{one.flagged:.1%} of the images are nearer to a training slice than 95 % of slices of new people are"
+    share, alarms = _value(one.flagged), _value(one.false_alarms)
+    flagged = f"{share:.1%} of the images are nearer to a training slice than 95 % of slices of new people are"
     sentences = [
-        Sentence("It memorises", f"{flagged}; of new people themselves {one.false_alarms:.1%} would be flagged.", True)
-        if one.flagged > 2 * max(one.false_alarms, 0.05)
+        Sentence("It memorises", f"{flagged}; of new people themselves {alarms:.1%} would be flagged.", True)
+        if share > 2 * max(alarms, 0.05)
         else Sentence("Few images look like copies", f"{flagged}. That is no guarantee of privacy.", False)
     ]
-    if poor := {kind: share for kind, share in one.copies_found.items() if share < _ENOUGH}:
+    if poor := {kind: _value(found) for kind, found in one.copies_found.items() if _value(found) < _ENOUGH}:
         told = ", ".join(f"{kind} {share:.0%}" for kind, share in poor.items())
         sentences.append(Sentence("Some planted copies are not found", f"Of copies that were changed: {told}.", True))
     return sentences
@@ -104,9 +105,13 @@ def _floors(found: Evaluation) -> Sentence | None:
 def ranked_rightly(one: ByEncoder) -> bool:
     """Whether the Fréchet distance puts real slices first, noise last, and the repeated images below the real ones."""
 
-    def value(name: str) -> float:
-        figure: Figure = one.rows[name]["frechet"]
-        return float("nan") if figure.value is None else figure.value
+    def distance(name: str) -> float:
+        return _value(one.rows[name]["frechet"])
 
-    real, noise = value("real, other people"), value("noise")
-    return real < value("real, blurred") < noise and real < value("four real images, repeated")
+    real, noise = distance("real, other people"), distance("noise")
+    return real < distance("real, blurred") < noise and real < distance("four real images, repeated")
+
+
+def _value(figure: Figure) -> float:
+    """NaN, with which every comparison fails, where there is none."""
+    return float("nan") if figure.value is None else figure.value

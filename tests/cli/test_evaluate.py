@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner, Result
 
+from medvar_engine.bundle import read_bundle
 from medvar_engine.cli.main import app
 
 
@@ -60,3 +63,33 @@ def test_missing_slices_are_told_before_any_work(tmp_path: Path) -> None:
     assert type(found.exception).__name__ == "MedvarError"
     assert "nowhere" in str(found.exception)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_bundle_is_evaluated_and_its_card_and_info_tell_it(
+    tiny_bundle: Path, prepared: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Breaks for owners of a model: the way from images to a card that says how good they are."""
+    from medvar_engine.backends.onnx import OnnxBackend
+
+    opened: list[object] = []
+    start = OnnxBackend.__init__
+
+    def counted(self: OnnxBackend, *arguments: object, **named: object) -> None:
+        opened.append(self)
+        start(self, *arguments, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(OnnxBackend, "__init__", counted)
+    data = prepared(tmp_path / "slices", ["ct1", "ct2", "ct3", "mr1", "mr2", "mr3"], size=16)
+    bundle, page = Path(shutil.copytree(tiny_bundle, tmp_path / "bundle")), tmp_path / "page.html"
+    found = run("images", bundle, "--data", data, "--out", page, "--count", 24, "--steps", 2, "--device", "cpu")
+    assert found.exit_code == 0, found.output
+    assert len(opened) <= 2  # the set's worker has one of its own
+    report = page.with_suffix(".json")
+    assert f"medvar evaluate card {bundle} {report}" in found.output.replace("\n", " ")
+    told = run("card", bundle, report)
+    assert told.exit_code == 0, told.output
+    assert page.with_suffix(".md").read_text(encoding="utf-8").strip() in read_bundle(bundle).card
+    info = CliRunner().invoke(app, ["info", str(bundle)])
+    assert "evaluated   24 images; Fréchet distance by descriptor" in info.output
+    before = CliRunner().invoke(app, ["info", str(tiny_bundle)])
+    assert "evaluated   not" in before.output

@@ -20,7 +20,8 @@ from medvar_engine.evaluate.descriptor import DescriptorEncoder
 from medvar_engine.evaluate.evaluation import JUDGED, Evaluation, evaluate
 from medvar_engine.evaluate.floors import BlurredImages, CollapsedImages, NoiseImages, floors
 from medvar_engine.evaluate.image_source import ArrayImages, Images
-from medvar_engine.evaluate.report import compare, page, to_card, to_json
+from medvar_engine.evaluate.model_card import to_card
+from medvar_engine.evaluate.report import compare, page, to_dict
 from medvar_engine.evaluate.synthetic import Synthetic
 from medvar_engine.evaluate.utility import measure_utility
 from medvar_engine.evaluate.verdict import ranked_rightly, verdict
@@ -123,7 +124,7 @@ def test_good_images_are_told_from_bad_ones(
     assert distance["good"] < 0.2 * distance["noise"]
     assert good[1].memorisation is not None
     assert copies.memorisation is not None
-    assert copies.memorisation.flagged == 1 > good[1].memorisation.flagged
+    assert copies.memorisation.flagged.value == 1 > (good[1].memorisation.flagged.value or 0)
     assert copies.encoders[1].rows[JUDGED]["authentic"].value == 0
     assert any(one.grave and "memorises" in one.title for one in verdict(copies))
     assert any(one.grave and "worse than blurred" in one.title for one in verdict(noise))
@@ -138,12 +139,12 @@ def test_the_page_says_it_all(good: tuple[Synthetic, Evaluation], slices: Path) 
     for expected in ("Fréchet", "CT chest axial", "real, other people", "noise", "AuthPct", "MS-SSIM", "<svg", "<img"):
         assert expected in html
     assert "<script" not in html
-    values = json.loads(to_json(found))
+    values = json.loads(json.dumps(to_dict(found), allow_nan=False))
     assert (
         values["encoders"][0]["rows"][JUDGED]["frechet"]["low"]
         <= values["encoders"][0]["rows"][JUDGED]["frechet"]["value"]
     )
-    assert to_card(found).startswith("## Evaluation")
+    assert to_card(values).startswith("## Evaluation")
     sized = {**values, "parameters": 1000, "seconds_an_image": 0.1}
     assert "Fréchet distance against parameters" in compare([sized, {**sized, "parameters": 2000}])
 

@@ -28,7 +28,7 @@ def rows(
     encoder = DescriptorEncoder()
     sides = [cached_features(encoder, PreparedImages(side), folder) for side in (training, held_out)]
     people = [one.patient for one in held_out.rows]
-    reference = Reference.of(*sides)
+    reference = Reference.of(sides[0], sides[1], [one.patient for one in training.rows])
     return {name: row(cached_features(encoder, one, folder), people, reference) for name, one in made.items()}
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -19,12 +21,12 @@ from torchmetrics.image.kid import KernelInceptionDistance
 
 from medvar_engine.errors import MedvarError
 from medvar_engine.evaluate.authenticity import authentic_share, copying_score
-from medvar_engine.evaluate.bootstrap import estimate, estimate_distance
+from medvar_engine.evaluate.bootstrap import estimate, estimate_distance, estimate_mean, group_weights
 from medvar_engine.evaluate.coverage import coverage
 from medvar_engine.evaluate.diversity import ms_ssim, pair_similarity
 from medvar_engine.evaluate.efficiency import efficiencies
 from medvar_engine.evaluate.frechet import frechet_distance, frechet_distance_to, moments, sample_size_bias
-from medvar_engine.evaluate.kernel import cmmd, kernel_distance
+from medvar_engine.evaluate.kernel import cmmd, cmmd_draws, kernel_distance, kernel_draws
 
 
 class Flat(nn.Module):
@@ -198,8 +200,11 @@ def test_a_model_of_one_picture_is_not_diverse() -> None:
     rng = np.random.default_rng(0)
     varied = rng.uniform(-1, 1, (12, 32, 32)).astype(np.float32)
     collapsed = np.repeat(varied[:1], 12, axis=0)
-    assert pair_similarity(collapsed) == pytest.approx(1)
-    assert pair_similarity(varied) < 0.5
+    assert pair_similarity(collapsed).value == pytest.approx(1)
+    found = pair_similarity(varied)
+    assert found.low is not None
+    assert found.high is not None
+    assert found.low < found.value < found.high < 0.5
     with pytest.raises(MedvarError, match="at least two"):
         pair_similarity(varied, ["one"] * 12)
 
@@ -227,6 +232,28 @@ def test_an_interval_is_of_people_not_of_slices() -> None:
     assert found.low < found.value < found.high
     assert found.high - found.low > 3 * (alone.high - alone.low)
     assert estimate(lambda index: 1.0, ["one"] * 5).low is None
+
+
+def test_all_draws_at_once_are_the_same_as_one_by_one() -> None:
+    """Shares have their intervals by another way than other figures, which would then not mean the same."""
+    values = np.random.default_rng(0).normal(size=60)
+    names = [f"p{i % 7}" for i in range(60)]
+    one_by_one = estimate(lambda index: float(values[index].mean()), names)
+    at_once = estimate_mean(values, names)
+    for name in ("value", "low", "high"):
+        assert getattr(at_once, name) == pytest.approx(getattr(one_by_one, name))
+    assert estimate_mean(values, ["one"] * 60).low is None
+
+
+@pytest.mark.parametrize(
+    ("draws", "figure"), [(cmmd_draws, cmmd), (kernel_draws, lambda a, b: kernel_distance(a, b, subset_size=200)[0])]
+)
+def test_a_kernel_distance_varies_as_with_new_images(draws: Any, figure: Any) -> None:
+    """An interval by drawing again is to say how another set of as many images would come out."""
+    theirs, *ours = (np.random.default_rng(seed).normal(bool(seed), size=(200, 4)) for seed in range(41))
+    drawn = draws(ours[0], theirs, group_weights([str(i) for i in range(200)]))
+    anew = [figure(one, theirs) for one in ours]
+    assert np.std(drawn) == pytest.approx(np.std(anew), rel=0.5)
 
 
 def test_an_interval_of_a_distance_is_about_the_distance() -> None:

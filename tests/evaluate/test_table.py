@@ -21,7 +21,7 @@ def groups(count: int) -> list[str]:
 
 @pytest.fixture(scope="module")
 def reference() -> Reference:
-    return Reference.of(features(200, seed=1), features(60, seed=2))
+    return Reference.of(features(200, seed=1), features(60, seed=2), [f"person {i // 10}" for i in range(200)])
 
 
 @pytest.fixture(scope="module")
@@ -39,12 +39,46 @@ def test_a_row_has_every_figure_as_json(good: dict[str, Figure]) -> None:
 
 def test_an_interval_holds_its_figure(good: dict[str, Figure]) -> None:
     """A distance outside of its own interval: nobody could tell which of the two to believe."""
-    held = 0
-    for one in good.values():
-        if one.value is not None and one.low is not None and one.high is not None:
-            assert one.low < one.value < one.high
-            held += 1
-    assert held >= 2  # Fréchet, KID
+    for name, one in good.items():
+        assert one.value is not None
+        assert one.low is not None, (name, one.no_interval)
+        assert one.high is not None
+        assert one.low < one.value < one.high, name
+        assert one.over == ("training people" if name in ("recall", "coverage") else "images")
+        assert not one.no_interval
+
+
+def test_more_images_are_known_better(reference: Reference) -> None:
+    """An interval that does not shrink is not one: a set of ten would seem as well known as one of a thousand."""
+    widths = []
+    for count in (40, 1000):
+        found = row(features(count, seed=3), groups(count), reference)
+        widths.append({name: (one.high or 0) - (one.low or 0) for name, one in found.items()})
+    for name in BETTER:
+        if name not in ("recall", "coverage", "copying"):  # of slices; a rank score grows with its certainty
+            assert widths[1][name] < 0.6 * widths[0][name], name
+
+
+def test_images_of_few_people_are_known_less(reference: Reference) -> None:
+    """Slices of one person are alike: drawn one by one they would seem to be of as many people."""
+    made = np.repeat(features(20, seed=3), 4, axis=0)
+    alone = row(made, groups(80), reference)
+    together = row(made, [str(i // 4) for i in range(80)], reference, over="people")
+    for name in ("frechet", "cmmd", "kid", "precision", "authentic"):
+        narrow, wide = ((one[name].high or 0) - (one[name].low or 0) for one in (alone, together))
+        assert wide > 1.4 * narrow, name
+        assert together[name].value == alone[name].value
+        assert together[name].over == "people"
+
+
+def test_where_there_is_no_interval_it_is_said_why(reference: Reference) -> None:
+    """An empty place beside a figure would be taken for a mistake, and no width at all for certainty."""
+    one = row(features(80, seed=3), ["ann"] * 80, reference, over="people")
+    assert one["kid"].value is not None
+    assert one["kid"].low is None
+    assert one["kid"].no_interval == "fewer than two people to draw from"
+    far = row(features(80, 50.0, seed=3), groups(80), reference)["precision"]
+    assert (far.value, far.low, far.no_interval) == (0.0, None, "the same in every draw")
 
 
 def test_worse_images_get_worse_figures(good: dict[str, Figure], reference: Reference) -> None:
@@ -61,14 +95,6 @@ def test_worse_images_get_worse_figures(good: dict[str, Figure], reference: Refe
 def test_the_same_row_again(good: dict[str, Figure], reference: Reference) -> None:
     """Two reports of the same images would differ."""
     assert row(features(80, seed=3), groups(80), reference) == good
-
-
-def test_one_subset_of_everything_has_no_interval(reference: Reference) -> None:
-    """As many images as slices: KID would be shown as known exactly."""
-    kid = row(features(200, seed=3), groups(200), reference)["kid"]
-    assert kid.value is not None
-    assert kid.low is None
-    assert kid.high is None
 
 
 def test_three_images_of_a_label_have_reasons_not_figures(reference: Reference) -> None:
@@ -93,7 +119,7 @@ def test_features_that_are_not_finite_give_no_figure_at_all(reference: Reference
 
 def test_an_encoder_that_sees_nothing_is_told() -> None:
     """A dead encoder would report copies, or that nothing is real."""
-    dead = Reference.of(np.full((60, 8), 1000.1, np.float32), np.full((30, 8), 1000.1, np.float32))
+    dead = Reference.of(*(np.full((count, 8), 1000.1, np.float32) for count in (60, 30)), groups(60))
     found = row(np.full((40, 8), 1000.1, np.float32), groups(40), dead)
     assert found["frechet"].value == 0
     assert found["kid"].value == 0
