@@ -43,32 +43,31 @@ class DecodeGraph(nn.Module):
 
 
 class StepGraph(nn.Module):
-    """One scale of the transformer. One graph serves all scales: ``offset`` says where the scale begins."""
+    """One scale of the transformer, or some of its tokens. One graph serves all: ``positions`` says which they are."""
 
     def __init__(self, transformer: Transformer) -> None:
         super().__init__()
         self.transformer = transformer
 
-    def forward(self, labels: Tensor, features: Tensor, past: Tensor, offset: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, labels: Tensor, features: Tensor, past: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
         """One scale, as `Transformer.step`, in whatever precision the weights have.
 
         Args:
             labels: ``(B, F)``.
-            features: ``(B, L_k, C)``; ignored at the first scale.
+            features: ``(B, L, C)``; ignored at the first scale.
             past: ``(depth, 2, B, heads, P, d)``, with P = 0 at the first scale.
-            offset: ``()``, tokens of all coarser scales.
+            positions: ``(B, L)``, of these tokens of one scale in the sequence of all scales' tokens.
 
         Returns:
-            Logits ``(B, L_k, V)`` and the scale's own keys and values ``(depth, 2, B, heads, L_k, d)``.
+            Logits ``(B, L, V)`` and these tokens' own keys and values ``(depth, 2, B, heads, L, d)``.
         """
         net = self.transformer
         dtype = net.head.weight.dtype
         features, past = features.to(dtype), past.to(dtype)
         condition = net.condition(labels)
-        place = offset + torch.arange(features.shape[1], device=features.device)
         first = condition[:, None] + net.start[:1]
-        x = torch.where(offset == 0, first, net.features(features))
-        x = x + net.scales(net.get_buffer("scale_of")[offset]) + net.positions[place]
+        x = torch.where(positions[:, :, None] == 0, first, net.features(features))
+        x = x + net.scales(net.get_buffer("scale_of")[positions]) + net.positions[positions]
         logits, present = net.continue_prefix(x, condition, past)
         return logits.float(), present.float()
 
@@ -114,10 +113,11 @@ def step_graph(transformer: Transformer) -> onnx.ModelProto:
         "labels": torch.zeros(2, len(config.labels), dtype=torch.int64),
         "features": torch.zeros(2, 9, config.latent_channels),
         "past": past,
-        "offset": torch.tensor(5),
+        "positions": torch.arange(9).expand(2, 9) % schedule.tokens,
     }
-    dynamic = {"labels": {0: "batch"}, "features": {0: "batch", 1: "length"}, "past": {2: "batch", 4: "prefix"}}
-    return export_graph(StepGraph(transformer), inputs, ["logits", "present"], {**dynamic, "offset": {}})
+    rows = {0: "batch", 1: "length"}
+    dynamic = {"labels": {0: "batch"}, "features": rows, "past": {2: "batch", 4: "prefix"}, "positions": rows}
+    return export_graph(StepGraph(transformer), inputs, ["logits", "present"], dynamic)
 
 
 def export_graph(

@@ -12,6 +12,7 @@ from medvar_engine.backends.base import Backend
 from medvar_engine.sampling import Sampling, draw, log_softmax
 
 IMAGES = 2
+FLOAT32_BAR = 1e-3  # largest difference of logits, latent and image that a float32 export may show
 DIFFERENCES = ("logits", "latent", "image")  # the figures that should be 0; others are shares and losses
 
 

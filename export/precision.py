@@ -10,12 +10,23 @@ import onnx
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
+from medvar_engine.errors import MedvarError
 from medvar_engine.models.transformer import Transformer
 from medvar_export.quantise import SCALE
 
 Precision = Literal["float32", "float16", "float16-weights", "int8-weights"]
 PRECISIONS: tuple[Precision, ...] = ("float32", "float16", "float16-weights", "int8-weights")
 _SMALL = 1024  # elements; smaller constants save nothing
+
+
+def stored(graph: onnx.ModelProto, precision: Precision) -> onnx.ModelProto:
+    """A graph as a bundle of ``precision`` keeps it. Raises `MedvarError` for a weight beyond its range."""
+    if precision == "float32":
+        return graph
+    try:
+        return store_half(graph)
+    except ValueError as error:
+        raise MedvarError(f"{error} Export with precision float32.") from error
 
 
 def store_half(model: onnx.ModelProto) -> onnx.ModelProto:

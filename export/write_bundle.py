@@ -16,23 +16,22 @@ from onnx import numpy_helper
 from medvar_engine.backends.onnx import OnnxBackend
 from medvar_engine.backends.sessions import DATA
 from medvar_engine.backends.torch import TorchBackend, weights_digest
-from medvar_engine.bundle import CARD, CODEBOOK, PREVIEW, SCHEMA_VERSION, Cell, cell_to_dict, read_bundle
+from medvar_engine.bundle import CARD, CODEBOOK, FINE, PREVIEW, SCHEMA_VERSION, Cell, cell_to_dict, read_bundle
 from medvar_engine.conditions import LabelSpace
 from medvar_engine.errors import MedvarError
 from medvar_engine.models.files import load_preview_of, load_tokenizer, load_transformer
 from medvar_engine.models.tokenizer import Tokenizer
 from medvar_engine.models.transformer import Transformer
 from medvar_engine.sampling import Sampling
+from medvar_export.fine import FineWeights, export_fine, load_fine
 from medvar_export.graphs import step_graph, tokenizer_graphs
 from medvar_export.held_out import held_out_slices
 from medvar_export.light import export_preview
 from medvar_export.manifest import file_hashes, write_manifest
-from medvar_export.parity import DIFFERENCES, HeldOut, measure_parity
-from medvar_export.precision import PRECISIONS, Precision, half_arithmetic, store_half
+from medvar_export.parity import DIFFERENCES, FLOAT32_BAR, HeldOut, measure_parity
+from medvar_export.precision import PRECISIONS, Precision, half_arithmetic, stored
 from medvar_export.quantise import quantise_products
 
-# Largest difference of logits, latent and image that a float32 export may show.
-FLOAT32_BAR = 1e-3
 TOKENS_BAR = 0.98  # share of the encoder's tokens that must be torch's; of nearly equal codes either may win
 _LARGEST_SINGLE_FILE = 2**31 - 2**20  # protobuf's limit, with some room
 
@@ -59,6 +58,7 @@ def export_bundle(
     precision: Precision = "float32",
     data: Path | None = None,
     preview: Path | None = None,
+    fine: FineWeights | None = None,
     tell: Callable[[str], None] = print,
 ) -> Path:
     """Export trained weights to the folder ``out``, which must not exist yet, with a parity check against torch.
@@ -66,7 +66,8 @@ def export_bundle(
     ``float16-weights`` stores weights in half precision and computes in float32; ``float16`` computes the
     transformer in half precision, for GPUs; ``int8-weights`` computes most of its matrix products in int8, for CPUs,
     and stores the rest in half precision. ``data`` is the folder of prepared slices that the model was trained on:
-    given, the loss on those held out is compared, too. ``preview`` is a light decoder for this tokenizer.
+    given, the loss on those held out is compared, too. ``preview`` is a light decoder for this tokenizer, ``fine`` a
+    smaller transformer that can draw the fine scales.
     """
     if precision not in PRECISIONS:
         raise MedvarError(f"Unknown precision {precision!r}; choose one of {', '.join(PRECISIONS)}.")
@@ -81,6 +82,8 @@ def export_bundle(
         raise MedvarError(
             f"{transformer} starts at scale {network.schedule[0]}; only models that start at 1 are exported."
         )
+    reference = TorchBackend(coder, network, labels)
+    small = load_fine(fine, reference.info) if fine else None
     light = load_preview_of(preview, coder, str(tokenizer)) if preview else None
     held_out = held_out_slices(data, labels, coder.config.image_size) if data else None
     temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
@@ -99,7 +102,13 @@ def export_bundle(
         manifest = _manifest(coder, network, labels, description, precision, temporary)
         write_manifest(temporary, manifest)
         tell("Comparing with torch …")
-        manifest["parity"] = _parity(TorchBackend(coder, network, labels), temporary, precision, held_out) | parity
+        if fine and small:
+            content, manifest["fine"], parity["fine_logits"] = export_fine(
+                small, fine.from_scale, read_bundle(temporary)
+            )
+            (temporary / FINE).write_bytes(content)
+            manifest["sha256"] = file_hashes(temporary)
+        manifest["parity"] = _parity(reference, temporary, precision, held_out) | parity
         write_manifest(temporary, manifest)
         os.replace(temporary, out)
     except OSError as error:
@@ -112,14 +121,9 @@ def export_bundle(
 def _graphs(tokenizer: Tokenizer, transformer: Transformer, precision: Precision) -> dict[str, onnx.ModelProto]:
     network = half_arithmetic(transformer) if precision == "float16" else transformer
     graphs = {**tokenizer_graphs(tokenizer), "step.onnx": step_graph(network)}
-    if precision == "float32":
-        return graphs
     if precision == "int8-weights":
         graphs["step.onnx"] = quantise_products(graphs["step.onnx"])
-    try:
-        return {name: store_half(graph) for name, graph in graphs.items()}
-    except ValueError as error:
-        raise MedvarError(f"{error} Export with precision float32.") from error
+    return {name: stored(graph, precision) for name, graph in graphs.items()}
 
 
 def _write_codebook(path: Path, accumulate: onnx.ModelProto) -> None:
@@ -164,6 +168,7 @@ def _manifest(
             "parameters": sum(p.numel() for m in (tokenizer, transformer) for p in m.parameters()),
         },
         "precision": precision,
+        "partial_scales": True,  # the graph of the step takes positions
         "sampling": description.sampling.to_dict(),
         "cells": [cell_to_dict(cell) for cell in description.cells],
         "licence": description.licence,

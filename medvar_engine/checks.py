@@ -10,6 +10,7 @@ from medvar_engine.arrays import FloatArray, IntArray
 from medvar_engine.backends.base import BackendInfo
 from medvar_engine.errors import MedvarError
 from medvar_engine.request import Request
+from medvar_engine.sampling import Sampling
 from medvar_engine.trace import Trace
 
 
@@ -23,7 +24,7 @@ def check_model(info: BackendInfo, trace: Trace) -> None:
     if trace.model not in (info.model, info.weights or info.model):
         raise MedvarError(
             f"This image was made by another model (sha256 {trace.model[:12]}…, not {info.model[:12]}…); "
-            "open the bundle that made it."
+            "open the bundle that made it. If a transformer for fine scales drew too, it must hold that one."
         )
     check_tokens(info, trace.pyramid.sequence)
 
@@ -42,6 +43,16 @@ def check_requests(info: BackendInfo, requests: Sequence[Request]) -> None:
         raise MedvarError("There is nothing to generate: the list of requests is empty.")
     for request in requests:
         info.labels.encode(request.condition)
+        check_skipping(info.partial_scales, request.sampling)
+
+
+def check_skipping(partial_scales: bool, sampling: Sampling) -> None:
+    """Where tokens are to be skipped, the model's graph can run ``partial_scales``."""
+    if sampling.skip_settled and not partial_scales:
+        raise MedvarError(
+            "This bundle was exported before tokens could be skipped, so that its graph runs whole scales only. Leave "
+            "out skip_settled (--skip-settled), or export the model anew with `medvar export`."
+        )
 
 
 def check_images(info: BackendInfo, images: FloatArray, count: int) -> None:

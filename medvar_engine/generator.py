@@ -55,11 +55,13 @@ class Generator:
         if generation.complete:
             raise MedvarError("This generation is complete; resample it from a scale to go on.")
         k, batch = generation.depth, len(generation.requests)
-        logits = self._prefixes.guided_logits(generation)
-        tokens = np.stack([_drawn(generation, image, own) for image, own in enumerate(logits)])
+        drawn = [
+            (_drawn(generation, image, logits), entropy(logits))
+            for image, logits in enumerate(self._prefixes.guided_logits(generation))
+        ]
+        tokens, bits = map(np.stack, zip(*drawn, strict=True))
         side = self.backend.info.schedule[k]
-        bits = np.stack([entropy(own) for own in logits]).reshape(batch, side, side)
-        return self._prefixes.grow(generation, tokens, bits)
+        return self._prefixes.grow(generation, tokens, bits.reshape(batch, side, side))
 
     def run(
         self,

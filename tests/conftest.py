@@ -7,6 +7,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from medvar_engine.arrays import FloatArray, IntArray
 from medvar_engine.backends.base import Backend, PrefixState
 from medvar_engine.bundle import Cell, read_bundle
 from medvar_engine.conditions import Condition, LabelSpace
+from medvar_engine.generator import Generator
 from medvar_engine.pyramid import TokenPyramid
 from medvar_engine.sampling import Sampling
 from medvar_engine.schedule import ScaleSchedule
@@ -81,6 +83,18 @@ def tiny_backend(tiny_models: tuple[Tokenizer, Transformer]) -> TorchBackend:
     return TorchBackend(*tiny_models, LABELS, model="ab" * 32)
 
 
+@pytest.fixture
+def generator(tiny_backend: TorchBackend) -> Generator:
+    """Of the tiny networks, with a cache of its own."""
+    return Generator(tiny_backend)
+
+
+@pytest.fixture
+def trace(generator: Generator) -> Trace:
+    """A finished image of the tiny networks."""
+    return generator.finish(generator.start([Request(Condition("MR", "brain", "axial"), 5)])).trace(0)
+
+
 @pytest.fixture(scope="session")
 def tiny_weights(tiny_models: tuple[Tokenizer, Transformer], tmp_path_factory: pytest.TempPathFactory) -> Weights:
     """The tiny networks as the two files that training writes."""
@@ -102,6 +116,35 @@ def tiny_bundle(tiny_weights: Weights, tmp_path_factory: pytest.TempPathFactory)
     brain = Cell(Condition("MR", "brain", "axial"), 90, 2, None, 0, 1, "arbitrary")
     about = Description("tiny", "MIT", ("nobody",), "Random weights: nobody.", "# tiny\n", (chest, brain))
     return export_bundle(*tiny_weights, tmp_path_factory.mktemp("bundles") / "tiny", about, tell=lambda _: None)
+
+
+@pytest.fixture(scope="session")
+def tiny_fine(tiny_models: tuple[Tokenizer, Transformer], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A smaller transformer of random weights for the tiny tokenizer, as the file that training writes."""
+    import torch
+
+    from medvar_engine.models.files import save_transformer
+    from medvar_engine.models.transformer import Transformer
+
+    with torch.random.fork_rng(), torch.no_grad():
+        torch.manual_seed(1)
+        transformer = Transformer(replace(tiny_models[1].config, depth=1, width=12, heads=3))
+        for parameter in transformer.parameters():
+            parameter.normal_(std=0.3)
+    path = tmp_path_factory.mktemp("fine") / "transformer.safetensors"
+    save_transformer(path, transformer, LABELS)
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_pair(tiny_bundle: Path, tiny_fine: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny bundle with that transformer, which draws from scale 2 on. Tests that change it copy it first."""
+    from medvar_engine.cli.fine import fine
+
+    folder = tmp_path_factory.mktemp("pair") / "tiny"
+    shutil.copytree(tiny_bundle, folder)
+    fine(str(folder), tiny_fine, 2)
+    return folder
 
 
 @pytest.fixture(scope="session")
@@ -175,9 +218,11 @@ class Watched:
     def scales(self) -> list[int]:
         return [scale for scale, _ in self.steps]
 
-    def step(self, state: PrefixState, maps: FloatArray | None) -> tuple[FloatArray, PrefixState]:
+    def step(
+        self, state: PrefixState, maps: FloatArray | None, positions: IntArray | None = None
+    ) -> tuple[FloatArray, PrefixState]:
         self.steps.append((state.depth, len(state.labels)))
-        return self._backend.step(state, maps)
+        return self._backend.step(state, maps, positions)
 
     def decode(self, latent: FloatArray, *, preview: bool = False) -> FloatArray:
         self.previews.append(preview)

@@ -142,6 +142,7 @@ def test_a_pipe_is_no_file(bundle: Bundle) -> None:
         bundle.read("step.onnx")
 
 
+FINE = {"from_scale": 2, "depth": 1, "heads": 1, "head_dim": 8}
 BROKEN: dict[str, tuple[Callable[[str], bytes], str]] = {
     "empty": (lambda text: b"", "not JSON"),
     "cut short": (lambda text: text.encode()[: len(text) // 2], "not JSON"),
@@ -166,6 +167,15 @@ BROKEN: dict[str, tuple[Callable[[str], bytes], str]] = {
     "infinitely many heads": (lambda text: json.dumps(changed("model", "heads", to=float("inf"))).encode(), "field"),
     "a value changed": (lambda text: text.replace("MIT", "GPL").encode(), "changed after it was written"),
     "another digest": (lambda text: json.dumps(changed("digest", to="0" * 64)).encode(), "digest differs"),
+    "a fine transformer without its graph": (lambda text: json.dumps(changed("fine", to=FINE)).encode(), r"fine\.onnx"),
+    "a fine transformer of nothing": (
+        lambda text: json.dumps(changed("fine", to=FINE | {"heads": 0})).encode(),
+        "heads",
+    ),
+    "a fine transformer for every scale": (
+        lambda text: json.dumps(changed("fine", to=FINE | {"from_scale": 0})).encode(),
+        "from_scale",
+    ),
     "a cell without a place": (lambda text: json.dumps(changed("cells", 0, to={})).encode(), "condition"),
 }
 

@@ -31,17 +31,6 @@ class Watched(Backend):
     previews: list[bool]
 
 
-@pytest.fixture
-def generator(tiny_backend: Backend) -> Generator:
-    return Generator(tiny_backend)
-
-
-@pytest.fixture
-def trace(generator: Generator) -> Trace:
-    """A finished image."""
-    return generator.finish(generator.start([Request(BRAIN, 5)])).trace(0)
-
-
 def tokens(generation: Generation, image: int = 0) -> list[int]:
     return list(generation.pyramid.sequence[image].tolist())
 

@@ -23,11 +23,6 @@ SIZE = 16
 
 
 @pytest.fixture
-def generator(tiny_backend: Backend) -> Generator:
-    return Generator(tiny_backend)
-
-
-@pytest.fixture
 def real(generator: Generator) -> Trace:
     """An image that no model has drawn."""
     image = np.random.default_rng(0).uniform(-1, 1, (1, SIZE, SIZE)).astype(np.float32)

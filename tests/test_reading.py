@@ -21,11 +21,6 @@ BRAIN, CHEST = Condition("MR", "brain", "axial"), Condition("CT", "chest", "axia
 SIZE = 16
 
 
-@pytest.fixture
-def generator(tiny_backend: Backend) -> Generator:
-    return Generator(tiny_backend)
-
-
 @pytest.mark.parametrize(("side", "size"), [(1, 16), (2, 16), (3, 16), (13, 128), (16, 16), (3, 2)])
 def test_a_token_covers_its_own_pixels(side: int, size: int) -> None:
     """A map of surprise would lie beside what is surprising."""

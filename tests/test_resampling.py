@@ -23,17 +23,6 @@ SCALES, SIZE = 4, 16
 
 
 @pytest.fixture
-def generator(tiny_backend: Backend) -> Generator:
-    return Generator(tiny_backend)
-
-
-@pytest.fixture
-def trace(generator: Generator) -> Trace:
-    """A finished image."""
-    return generator.finish(generator.start([Request(BRAIN, 5)])).trace(0)
-
-
-@pytest.fixture
 def mask() -> BoolArray:
     mask = np.zeros((SIZE, SIZE), dtype=np.bool_)
     mask[2:12, 3:13] = True

@@ -20,4 +20,5 @@ def info_of(bundle: Bundle, provider: str) -> BackendInfo:
         model=bundle.digest,
         weights=bundle.weights,
         light_previews=PREVIEW in bundle.sha256,
+        partial_scales=bundle.partial_scales,
     )

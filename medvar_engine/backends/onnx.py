@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,31 +11,38 @@ import numpy as np
 from medvar_engine.arrays import FloatArray, IntArray
 from medvar_engine.backends.base import PrefixState, average_tokens, gather_rows
 from medvar_engine.backends.bundle_info import info_of
+from medvar_engine.backends.freed import give_back
 from medvar_engine.backends.keys_values import KeysValues
 from medvar_engine.backends.sessions import Sessions, providers
-from medvar_engine.bundle import PREVIEW, Bundle
+from medvar_engine.bundle import FINE, PREVIEW, STEP, Bundle
 from medvar_engine.errors import MedvarError
 
 # Tokens of all rows that go through a network together on a CPU: with more, activations fall out of its caches. The
 # rate rises little up to here and falls beyond; benchmarks/generate.py measures it. Rows do not depend on each other.
-BLOCK = 1024
+# Twice as many would take no less time, and a tenth more memory of 8 images.
+BLOCK = 512
 
 
 class OnnxBackend:
     """The graphs of a bundle. The transformer is loaded at once, what else generating needs in the background."""
 
-    def __init__(self, bundle: Bundle, *, device: str = "auto", threads: int | None = None) -> None:
-        self._bundle = bundle
+    def __init__(self, bundle: Bundle, *, device: str = "auto", threads: int | None = None, graph: str = STEP) -> None:
+        """``graph`` is the bundle's transformer that draws: its own, or `FINE` beside it, which is another model."""
+        self._bundle, self._graph = bundle, graph
         self._codebook = bundle.codebook()
         self._sessions = Sessions(bundle, providers(device), threads)
-        step = self._sessions.load("step.onnx")
+        step = self._sessions.load(graph)
         if device == "cuda" and step.get_providers()[0] != "CUDAExecutionProvider":  # the runtime itself says nothing
             raise MedvarError(
                 "CUDA was asked for, but ONNX Runtime could not start it here. Check that the driver and CUDA are of "
                 "the version that `onnxruntime-gpu` was built for, or use device cpu."
             )
-        self.info = info_of(bundle, f"ONNX Runtime, {step.get_providers()[0]}")
+        partial = any(one.name == "positions" for one in step.get_inputs())
+        self.info = replace(info_of(bundle, f"ONNX Runtime, {step.get_providers()[0]}"), partial_scales=partial)
         self._block = BLOCK if step.get_providers()[0] == "CPUExecutionProvider" else None
+        if graph == FINE:
+            self.info = replace(self.info, model=bundle.sha256[FINE], weights="")
+            return
         light = [PREVIEW] if self.info.light_previews else []
         self._sessions.warm([*(f"accumulate_{k}.onnx" for k in range(len(bundle.schedule))), *light, "decode.onnx"])
 
@@ -47,25 +55,39 @@ class OnnxBackend:
         """See `Backend`."""
         return PrefixState(labels)
 
-    def step(self, state: PrefixState, maps: FloatArray | None) -> tuple[FloatArray, PrefixState]:
+    def step(
+        self, state: PrefixState, maps: FloatArray | None, positions: IntArray | None = None
+    ) -> tuple[FloatArray, PrefixState]:
         """See `Backend`."""
         count, channels = self.info.schedule.token_counts[state.depth], self.info.latent_channels
         if maps is None:  # the first scale's input is the condition; the graph ignores these zeros
             maps = np.zeros((len(state.labels), count, channels), dtype=np.float32)
-        parts = [self._step(state, maps, rows) for rows in self._blocks(len(maps), count)]
-        logits, chunks = zip(*parts, strict=True)
-        return _joined(logits), state.longer(KeysValues(chunks))
+        if positions is None:
+            positions = np.broadcast_to(np.arange(count), maps.shape[:2])
+        # Blocks go by whole scales: also where tokens are skipped, they must lie within those of coarser ones.
+        chunks: list[FloatArray] = []
 
-    def _step(self, state: PrefixState, maps: FloatArray, rows: slice) -> list[FloatArray]:
+        def logits_of(rows: slice) -> FloatArray:
+            if rows.stop < len(maps) or rows.start:  # one of several blocks: of one image nothing is worth giving back
+                give_back()
+            logits, chunk = self._step(state, maps, positions, rows)
+            chunks.append(chunk)
+            return logits
+
+        logits = _joined(map(logits_of, self._blocks(len(maps), count)), len(maps))
+        return logits, state.longer(KeysValues(tuple(chunks)))
+
+    def _step(self, state: PrefixState, maps: FloatArray, positions: IntArray, rows: slice) -> list[FloatArray]:
         """Logits, keys and values of some rows."""
-        shape, labels = self._bundle.transformer, state.labels[rows]
+        shape, labels = self._bundle.shapes[self._graph], state.labels[rows]
         if state.chunks:
             past = np.concatenate([chunk.rows(rows.start, rows.stop) for chunk in state.chunks], axis=4)
         else:
             past = np.zeros((shape["depth"], 2, len(labels), shape["heads"], 0, shape["head_dim"]), dtype=np.float32)
         offset = np.array(self.info.schedule.offsets[state.depth], dtype=np.int64)
-        feeds = {"labels": labels, "features": maps[rows], "past": past, "offset": offset}
-        return self._sessions.run("step.onnx", feeds)
+        # Graphs of older exports run whole scales, and only ask where the scale begins.
+        place = {"positions": offset + positions[rows]} if self.info.partial_scales else {"offset": offset}
+        return self._sessions.run(self._graph, {"labels": labels, "features": maps[rows], "past": past, **place})
 
     def gather(self, rows: Sequence[tuple[PrefixState, int]]) -> PrefixState:
         """See `Backend`."""
@@ -97,7 +119,7 @@ class OnnxBackend:
     def _in_blocks(self, graph: str, name: str, batch: FloatArray) -> Any:
         """The one output of a graph with one input."""
         blocks = self._blocks(len(batch), self.info.schedule.token_counts[-1])
-        return _joined([self._sessions.run(graph, {name: batch[rows]})[0] for rows in blocks])
+        return _joined((self._sessions.run(graph, {name: batch[rows]})[0] for rows in blocks), len(batch))
 
     def _blocks(self, rows: int, tokens: int) -> Iterator[slice]:
         """All rows, each of so many tokens, in parts that the processor's caches hold.
@@ -108,5 +130,15 @@ class OnnxBackend:
         return (slice(first, first + size) for first in range(0, rows, size))
 
 
-def _joined(parts: Sequence[Any]) -> Any:
-    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+def _joined(parts: Iterator[Any], rows: int) -> Any:
+    """Parts of so many rows one below the other; each is let go before the next is made: none is there twice."""
+    whole, first = None, 0
+    for part in parts:
+        if len(part) == rows:
+            return part
+        if whole is None:
+            whole = np.empty((rows, *part.shape[1:]), part.dtype)
+        whole[first : first + len(part)] = part
+        first += len(part)
+        del part
+    return whole

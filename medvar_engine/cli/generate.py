@@ -54,8 +54,18 @@ def generate(
     temperature: Annotated[float | None, typer.Option(help="Below 1 plainer, above 1 wilder; 0 the likeliest.")] = None,
     top_k: Annotated[int | None, typer.Option(help="Draw from the k likeliest tokens; 0 from all.")] = None,
     top_p: Annotated[float | None, typer.Option(help="Draw from the likeliest tokens of this probability.")] = None,
+    skip_settled: Annotated[
+        float | None,
+        typer.Option(help="Share of the two finest scales' tokens that the transformer skips, up to 0.5: faster."),
+    ] = None,
     batch: Annotated[int, typer.Option(help="Images made at once; the result does not depend on it.", min=1)] = 16,
     device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where to run.")] = "auto",
+    collaborative: Annotated[
+        bool,
+        typer.Option(
+            "--collaborative", help="Let the bundle's smaller transformer draw the fine scales, where it has one."
+        ),
+    ] = False,
     server: Annotated[
         str | None, typer.Option(help="Address of a `medvar serve` that runs its bundle, https://host:8765.")
     ] = None,
@@ -83,6 +93,7 @@ def generate(
     Stopped at any point, the same command goes on where it was.
     """
     from medvar_engine.bundle import find_bundle, read_bundle
+    from medvar_engine.checks import check_skipping
     from medvar_engine.conditions import Condition
     from medvar_engine.errors import MedvarError
     from medvar_engine.request import Request
@@ -91,6 +102,8 @@ def generate(
     from medvar_engine.sets.mix_file import read_mix
     from medvar_engine.write.marks import Marks
 
+    if collaborative and server:
+        raise MedvarError("A server runs its bundle's own transformer alone: leave out --collaborative or --server.")
     remote = _connected(server, token_file, bundle) if server else None
     model = remote.bundle if remote else read_bundle(find_bundle(bundle))
     default = model.sampling
@@ -99,13 +112,17 @@ def generate(
         default.temperature if temperature is None else temperature,
         default.top_k if top_k is None else top_k,
         default.top_p if top_p is None else top_p,
+        default.skip_settled if skip_settled is None else skip_settled,
     )
     marks = Marks(burn_in, invisible_mark)
     condition = Condition(modality, region, plane, dataset)
     model.labels.encode(condition)
+    check_skipping(model.partial_scales, sampling)
     if mix or layout or file_format == "shards" or workers > 1 or cluster:
         from medvar_engine.cli.generate_set import generate_set
 
+        if collaborative:
+            raise MedvarError("A set is drawn by the bundle's own transformer alone: leave out --collaborative.")
         if remote:
             raise MedvarError("A set is made where its bundle is: run this on the server's computer, without --server.")
         own = {"seed": bool(seed), "a condition": bool(condition.to_dict()), "sampling": sampling != default}
@@ -118,7 +135,9 @@ def generate(
     else:
         requests = [Request(condition, seed + i, sampling) for i in range(count or 1)]
         form = file_format or "png"
-        _generate_files(out, model, requests, form, show_scales, batch, device, memorised, marks, overwrite, remote)
+        _generate_files(
+            out, model, requests, form, show_scales, batch, device, collaborative, memorised, marks, overwrite, remote
+        )
 
 
 def _generate_files(
@@ -129,11 +148,13 @@ def _generate_files(
     show_scales: bool,
     batch: int,
     device: str,
+    collaborative: bool,
     memorised: Memorised | None,
     marks: Marks,
     overwrite: bool,
     remote: RemoteBackend | None,
 ) -> None:
+    from medvar_engine.backends.collaborative import open_collaborative
     from medvar_engine.backends.onnx import OnnxBackend
     from medvar_engine.errors import MedvarError
     from medvar_engine.evaluate.index import gate_of
@@ -153,10 +174,11 @@ def _generate_files(
     for name in () if remote else model.sha256:  # damage shows before anything is made: some graphs are loaded late
         model.read(name)
     gate, withheld = gate_of(model, memorised), 0
-    generator = Generator(remote or OnnxBackend(model, device=device))
+    opened = open_collaborative if collaborative else OnnxBackend
+    generator = Generator(remote or opened(model, device=device))
     _make_folder(out)
     tell(f"{model.name} on {generator.backend.info.provider}")
-    study = Study(f"{model.digest} {first.condition} {first.seed} {count}")
+    study = Study(f"{generator.backend.info.model} {first.condition} {first.seed} {count}")
     with progress() as bar:
         task = bar.add_task("generating", total=count * len(model.schedule))
         for start in range(0, count, batch):

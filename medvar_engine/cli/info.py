@@ -21,6 +21,7 @@ def info(
     from medvar_engine.bundle import PREVIEW, find_bundle, read_bundle
     from medvar_engine.conditions import listed
     from medvar_engine.evaluate.index import gate_of
+    from medvar_engine.evaluate.model_card import headline
 
     if mark:
         _look_for_mark(target)
@@ -41,13 +42,18 @@ def info(
         typer.echo(f"  {factor:<11} {listed(names)}")
     typer.echo(f"  precision   {bundle.precision}")
     typer.echo(f"  previews    by {'a light' if PREVIEW in bundle.sha256 else 'the full'} decoder")
+    if bundle.fine:
+        typer.echo(f"  fine scales from {bundle.fine.from_scale} on by a smaller transformer, with --collaborative")
     gate = gate_of(bundle)
     copies = f"of {len(gate.patients)} training slices are known" if gate else "are not known: no training index"
     typer.echo(f"  copies      {copies}")
+    typer.echo(f"  evaluated   {headline(bundle) or 'not: see `medvar evaluate images`'}")
     typer.echo(f"  licence     {bundle.licence}")
     typer.echo(f"  trained on  {bundle.training_data}")
     typer.echo("  parity      " + ", ".join(f"{name} {value:.2g}" for name, value in bundle.parity.items()))
     typer.echo(f"  sha256      {bundle.digest}")
+    if bundle.fine:
+        typer.echo(f"              {bundle.collaborative_digest} with --collaborative")
 
 
 def _image(path: Path) -> None:

@@ -13,6 +13,7 @@ from medvar_engine.cli.encode import encode
 from medvar_engine.cli.evaluate import evaluate
 from medvar_engine.cli.export import export
 from medvar_engine.cli.features import features
+from medvar_engine.cli.fine import fine
 from medvar_engine.cli.finetune import finetune
 from medvar_engine.cli.gate import gate
 from medvar_engine.cli.generate import generate
@@ -22,8 +23,8 @@ from medvar_engine.cli.prepare import prepare
 from medvar_engine.cli.preview import preview
 from medvar_engine.cli.replay import replay
 from medvar_engine.cli.serve import serve
-from medvar_engine.cli.train import train
 from medvar_engine.errors import MedvarError
+from medvar_engine.train.command import train
 
 app = typer.Typer(
     name="medvar",
@@ -41,6 +42,7 @@ for verb in (
     export,
     gate,
     preview,
+    fine,
     generate,
     features,
     info,

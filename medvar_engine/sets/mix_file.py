@@ -13,6 +13,7 @@ In place of ``weight`` every condition may have ``count``, a number of images.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -23,6 +24,7 @@ from typing import Any
 import yaml
 
 from medvar_engine.bundle import Bundle
+from medvar_engine.checks import check_skipping
 from medvar_engine.conditions import FACTORS, Condition
 from medvar_engine.errors import MedvarError
 from medvar_engine.sampling import Sampling, check_seed
@@ -76,8 +78,10 @@ def _mix(path: Path, loader: yaml.SafeLoader, node: yaml.Node, bundle: Bundle) -
         own_seed, count = _whole(path, fields, "seed", seed), _whole(path, fields, "count", 1)
         if not count:
             raise MedvarError(f"{path}, line {fields['count'].line}: a count is at least 1.")
-        weight = count if "count" in fields else _weight(path, fields)
-        ingredients.append(Ingredient(condition, _sampling(path, fields, sampling), own_seed, weight))
+        weight, own_sampling = count if "count" in fields else _weight(path, fields), _sampling(path, fields, sampling)
+        with _at(path, entry, f"condition {number}"):
+            check_skipping(bundle.partial_scales, own_sampling)
+        ingredients.append(Ingredient(condition, own_sampling, own_seed, weight))
         counted.append("count" in fields)
     if len(set(counted)) > 1:
         raise MedvarError(
@@ -154,7 +158,7 @@ def _sampling(path: Path, fields: Mapping[str, _Field], default: Sampling) -> Sa
     if "sampling" not in fields:
         return default
     whole, line = fields["sampling"].value, fields["sampling"].line
-    names = tuple(default.to_dict())
+    names = tuple(field.name for field in dataclasses.fields(Sampling))
     if not isinstance(whole, dict):
         raise MedvarError(f"{path}, line {line}: sampling has the fields {', '.join(names)}, but got {whole!r}.")
     changed = {}
