@@ -4,8 +4,8 @@
 
 Times one image with guidance for several shares, in turns, for a machine is not the same from minute to minute. With a
 folder of prepared slices, also how the tokens that are drawn differ from those of the whole model, for several ways to
-choose the places and to stand in for them (teacher forcing on held-out slices), and Fréchet and kernel distances of the
-descriptor between images and held-out slices, beside those of the same number of images of other seeds. The bundle
+choose the places and to stand in for them (teacher forcing on held-out slices), and Fréchet and kernel distances
+between images and held-out slices, beside those of the same number of images of other seeds. The bundle
 must be of an export that can skip; `medvar export` of random weights does for the times.
 """
 
@@ -44,6 +44,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bundle", type=Path, required=True, help="an exported model")
     parser.add_argument("--data", type=Path, help="folder of prepared slices, some of them held out")
+    parser.add_argument("--encoder", default="descriptor", help="as of `medvar evaluate` (default descriptor)")
     parser.add_argument("--images", type=int, default=256, help="images of each kind that are compared (default 256)")
     parser.add_argument("--repeats", type=int, default=9, help="measurements of which the median is given (default 9)")
     options = parser.parse_args()
@@ -54,7 +55,7 @@ def main() -> None:
         slices = SliceDataset(options.data, split="test")
         chosen = np.random.default_rng(0).permutation(len(slices))
         stand_ins(backend, slices, chosen[:BATCH], bundle.sampling)
-        distances(backend, slices, chosen[: options.images], bundle.sampling)
+        distances(backend, slices, chosen[: options.images], bundle.sampling, options.encoder)
 
 
 def times(backend: Backend, sampling: Sampling, repeats: int) -> None:
@@ -82,10 +83,14 @@ def stand_ins(backend: Backend, slices: SliceDataset, chosen: IntArray, sampling
     info, schedule = backend.info, backend.info.schedule
     labels = np.array([info.labels.encode(known(slices[int(i)][1], info.labels)) for i in chosen], dtype=np.int64)
     state, latents, features, before = backend.start(labels), [], None, np.zeros(0, np.float32)
-    print("\nnats away at skipped and other places; strength of what is drawn, 1 is the whole model's")
+    print(
+        "\nnats away at skipped and at other places; what is drawn with the same noise: its strength to the whole"
+        "\nmodel's, and its mean square difference to that between two seeds"
+    )
     for k, tokens in enumerate(backend.encode(slices.batch(chosen))):
         whole, longer = backend.step(state, features)
-        if k and (full := strength(backend, whole, sampling, k)):
+        if skipped_tokens(schedule, k, SHARES[-1]):
+            full, other = (added(backend, whole, sampling, k, first) for first in (0, OTHER_SEEDS))
             for share in SHARES[1:]:
                 if not (skipped := skipped_tokens(schedule, k, share)):
                     continue
@@ -99,9 +104,11 @@ def stand_ins(backend: Backend, slices: SliceDataset, chosen: IntArray, sampling
                         old[own] = new
                     for how, made in (("neighbours", np.stack(filled)), ("scale before", np.stack(earlier))):
                         away, rest = divergence(whole, made, places)
-                        ratio = strength(backend, made, sampling, k) / full
+                        drawn = added(backend, made, sampling, k)
+                        ratio, apart = mean_square(drawn) / mean_square(full), mean_square(drawn - full)
                         print(
-                            f"  scale {k}, share {share:<5} {name:<10} {how:<13} {away:6.2f} {rest:7.3f} {ratio:6.2f}"
+                            f"  scale {k}, share {share:<5} {name:<10} {how:<13} {away:6.2f} {rest:7.3f} {ratio:6.2f} "
+                            f"{apart / mean_square(other - full):6.2f}"
                         )
         latent, features = backend.accumulate(latents[-1] if latents else None, tokens, k)
         latents.append(latent)
@@ -148,16 +155,21 @@ def divergence(whole: FloatArray, made: FloatArray, places: IntArray) -> tuple[f
     return float(nats[~drawn].mean()), float(nats[drawn].mean())
 
 
-def strength(backend: Backend, logits: FloatArray, sampling: Sampling, k: int) -> float:
-    """Mean square of what tokens drawn from ``logits`` add to the latent."""
-    tokens = np.stack([draw(own, sampling, seed, k) for seed, own in enumerate(logits)])
-    return float(np.square(backend.accumulate(None, tokens, k)[0]).mean())
+def added(backend: Backend, logits: FloatArray, sampling: Sampling, k: int, first: int = 0) -> FloatArray:
+    """What tokens drawn from ``logits``, with seeds from ``first`` on, add to the latent."""
+    tokens = np.stack([draw(own, sampling, first + i, k) for i, own in enumerate(logits)])
+    return backend.accumulate(None, tokens, k)[0]
 
 
-def distances(backend: Backend, slices: SliceDataset, chosen: IntArray, sampling: Sampling) -> None:
+def mean_square(values: FloatArray) -> float:
+    """Over all."""
+    return float(np.square(values).mean())
+
+
+def distances(backend: Backend, slices: SliceDataset, chosen: IntArray, sampling: Sampling, encoder_name: str) -> None:
     """Images under the conditions of held-out slices, from those slices."""
     conditions = [known(slices[int(i)][1], backend.info.labels) for i in chosen]
-    encoder = open_encoder("descriptor")
+    encoder = open_encoder(encoder_name)
     real = encoder.encode(slices.batch(np.arange(len(slices)))[:, 0])
     print(f"\n{len(chosen)} images and {len(real)} held-out slices, {encoder.name}\n  share  seeds   Fréchet   kernel")
     for share, first in ((0.0, 0), (0.0, OTHER_SEEDS), *((share, 0) for share in SHARES[1:])):

@@ -31,13 +31,13 @@ def serve(
     cache: Annotated[int, typer.Option(help="MB of keys and values to remember.", min=1)] = 1024,
     memory: Annotated[int, typer.Option(help="MB of requests and answers, of all clients together.", min=1)] = 512,
     joined: Annotated[
-        int | None,
+        int,
         typer.Option(
-            help="Tokens of several requests that go through a network together: 256 on a CPU; 1 on a GPU, where the "
-            "last digits of an image then depend on who else asks.",
+            help="Tokens of several requests that go through a network together. On a CPU it gains nothing; on a GPU "
+            "the last digits of an image then depend on who else asks.",
             min=1,
         ),
-    ] = None,
+    ] = 1,
     memorised: Annotated[
         Literal["withhold", "mark", "allow"] | None,
         typer.Option(
@@ -63,8 +63,6 @@ def serve(
     for file in model.sha256:  # damage shows now, and not in front of a client
         model.read(file)
     backend = OnnxBackend(model, device=device)
-    if joined is None:
-        joined = 256 if backend.info.provider.endswith("CPUExecutionProvider") else 1
     sizes = {"body": body * 2**20, "cache": cache * 2**20, "memory": memory * 2**20}
     limits = Limits(rows, waiting=waiting, rate=rate, seconds=seconds, joined=joined, **sizes)
     server = make_server(
