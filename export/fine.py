@@ -6,7 +6,7 @@ import hashlib
 import tempfile
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -61,9 +61,10 @@ def export_fine(network: Transformer, from_scale: int, bundle: Bundle) -> tuple[
     Gives the graph, what the manifest says of it under ``fine``, and the largest difference of its logits from torch's.
     Raises `MedvarError` when that is too large.
     """
-    if bundle.precision not in PRECISIONS:
+    precision = next((one for one in PRECISIONS if one == bundle.precision), None)
+    if precision is None:
         raise MedvarError(f"{bundle.path} has the precision {bundle.precision!r}; known are {', '.join(PRECISIONS)}.")
-    graph, config = _graph(network, cast(Precision, bundle.precision)), network.config
+    graph, config = _graph(network, precision), network.config
     shape = {"depth": config.depth, "heads": config.heads, "head_dim": config.width // config.heads}
     difference = _difference(network, graph, replace(bundle, fine=FineTransformer(from_scale, shape)))
     if not np.isfinite(difference) or (bundle.precision == "float32" and difference > FLOAT32_BAR):

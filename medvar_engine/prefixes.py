@@ -68,9 +68,9 @@ class Prefixes:
             check_skipping(self.backend.info.partial_scales, request.sampling)
         guided = any(request.sampling.guidance > 0 for request in generation.requests)
         parts = self._parts(generation, guided)
+        if len(parts) > 1:
+            give_back()  # once: before every part it would make a batch a tenth slower
         for part in parts:
-            if len(parts) > 1:
-                give_back()
             yield from self._guided(part, guided)
 
     def _guided(self, generation: Generation, guided: bool) -> Iterator[FloatArray]:

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from medvar_engine.arrays import FloatArray, IntArray
 from medvar_engine.errors import MedvarError
+from medvar_engine.settled import LARGEST_SHARE
 
 MAX_SEED = 2**64 - 1
 
@@ -35,7 +36,7 @@ class Sampling:
             ("temperature", self.temperature == 0 or 1e-3 <= self.temperature <= 100, "0 or between 0.001 and 100"),
             ("top_k", isinstance(self.top_k, int) and self.top_k >= 0, "a whole number, 0 (all tokens) or more"),
             ("top_p", 0 < self.top_p <= 1, "above 0 and at most 1"),
-            ("skip_settled", 0 <= self.skip_settled <= 0.5, "between 0 (no token is skipped) and 0.5"),
+            ("skip_settled", 0 <= self.skip_settled <= LARGEST_SHARE, f"between 0 (no token) and {LARGEST_SHARE}"),
         )
         for name, fine, expected in checks:
             if not fine:

@@ -11,7 +11,6 @@ import numpy as np
 from medvar_engine.arrays import FloatArray, IntArray
 from medvar_engine.backends.base import PrefixState, average_tokens, gather_rows
 from medvar_engine.backends.bundle_info import info_of
-from medvar_engine.backends.freed import give_back
 from medvar_engine.backends.keys_values import KeysValues
 from medvar_engine.backends.sessions import Sessions, providers
 from medvar_engine.bundle import FINE, PREVIEW, STEP, Bundle
@@ -68,8 +67,6 @@ class OnnxBackend:
         chunks: list[FloatArray] = []
 
         def logits_of(rows: slice) -> FloatArray:
-            if rows.stop < len(maps) or rows.start:  # one of several blocks: of one image nothing is worth giving back
-                give_back()
             logits, chunk = self._step(state, maps, positions, rows)
             chunks.append(chunk)
             return logits
