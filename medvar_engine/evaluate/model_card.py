@@ -33,7 +33,9 @@ def to_card(values: Mapping[str, Any]) -> str:
     try:
         return _to_card(values)
     except _DAMAGED as error:
-        raise MedvarError(f"This is no evaluation that `medvar evaluate images` wrote ({error!r}).") from error
+        raise MedvarError(
+            f"This is no evaluation that this version of `medvar evaluate images` wrote ({error!r})."
+        ) from error
 
 
 def put_into_card(bundle: Bundle, report: Path) -> Bundle:
@@ -43,7 +45,10 @@ def put_into_card(bundle: Bundle, report: Path) -> Bundle:
     cannot be read, is something else, or judges images of another model.
     """
     values = _read(report)
-    section = to_card(values)
+    try:
+        section = to_card(values)
+    except MedvarError as error:
+        raise MedvarError(f"{report}: {error}") from error
     if (models := values.get("models")) != [bundle.digest]:
         told = ", ".join(str(model)[:12] + "…" for model in models) if isinstance(models, list) else "none"
         raise MedvarError(
