@@ -47,7 +47,8 @@ bundle, batch = read_bundle(Path(sys.argv[1])), int(sys.argv[2])
 before = status("VmRSS")
 generator = Generator(OnnxBackend(bundle, device="cpu"))
 if batch:
-    requests = [Request(Condition(), seed, bundle.sampling) for seed in range(batch)]
+    condition = bundle.cells[0].condition if bundle.cells else Condition(region="brain")  # none: half of the rows alike
+    requests = [Request(condition, seed, bundle.sampling) for seed in range(batch)]
     generator.image(generator.finish(generator.start(requests)))
 print(status("VmHWM") - before)
 """
