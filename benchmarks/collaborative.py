@@ -29,7 +29,6 @@ from medvar_engine.backends.collaborative import CollaborativeBackend
 from medvar_engine.backends.onnx import OnnxBackend
 from medvar_engine.backends.torch import TorchBackend
 from medvar_engine.bundle import FINE, read_bundle
-from medvar_engine.conditions import Condition
 from medvar_engine.data.dataset import SliceDataset
 from medvar_engine.generator import Generator
 from medvar_engine.models.files import load_transformer, save_transformer
@@ -97,11 +96,7 @@ def losses(weights: Weights, slices: Path, first_fine: list[int]) -> None:
     large, small = TorchBackend.load(*weights[:2]), TorchBackend.load(weights[0], weights[2])
     data = SliceDataset(slices, split="test")
     chosen = np.linspace(0, len(data) - 1, SLICES).astype(np.int64)
-    known = large.info.labels.to_dict()
-    conditions = [
-        Condition.from_dict({f: name for f, name in data[int(i)][1].to_dict().items() if name in known.get(f, ())})
-        for i in chosen
-    ]
+    conditions = [large.info.labels.known(data[int(i)][1]) for i in chosen]
     requests, images = [Request(condition) for condition in conditions], data.batch(chosen)[:, 0]
     each = [nats(backend, images, requests) for backend in (large, small)]
     counts = np.array(large.info.schedule.token_counts)

@@ -24,7 +24,7 @@ from medvar_engine.arrays import FloatArray, IntArray
 from medvar_engine.backends.base import Backend
 from medvar_engine.backends.onnx import OnnxBackend
 from medvar_engine.bundle import read_bundle
-from medvar_engine.conditions import Condition, LabelSpace
+from medvar_engine.conditions import Condition
 from medvar_engine.data.dataset import SliceDataset
 from medvar_engine.evaluate.encoders import open_encoder
 from medvar_engine.evaluate.frechet import frechet_distance, moments
@@ -81,7 +81,7 @@ def times(backend: Backend, sampling: Sampling, repeats: int) -> None:
 def stand_ins(backend: Backend, slices: SliceDataset, chosen: IntArray, sampling: Sampling) -> None:
     """Divergence from the whole model's distributions, and how strong what is drawn is, at the two finest scales."""
     info, schedule = backend.info, backend.info.schedule
-    labels = np.array([info.labels.encode(known(slices[int(i)][1], info.labels)) for i in chosen], dtype=np.int64)
+    labels = np.array([info.labels.encode(info.labels.known(slices[int(i)][1])) for i in chosen], dtype=np.int64)
     state, latents, features, before = backend.start(labels), [], None, np.zeros(0, np.float32)
     print(
         "\nnats away at skipped and at other places; what is drawn with the same noise: its strength to the whole"
@@ -168,7 +168,7 @@ def mean_square(values: FloatArray) -> float:
 
 def distances(backend: Backend, slices: SliceDataset, chosen: IntArray, sampling: Sampling, encoder_name: str) -> None:
     """Images under the conditions of held-out slices, from those slices."""
-    conditions = [known(slices[int(i)][1], backend.info.labels) for i in chosen]
+    conditions = [backend.info.labels.known(slices[int(i)][1]) for i in chosen]
     encoder = open_encoder(encoder_name)
     real = encoder.encode(slices.batch(np.arange(len(slices)))[:, 0])
     print(f"\n{len(chosen)} images and {len(real)} held-out slices, {encoder.name}\n  share  seeds   Fréchet   kernel")
@@ -191,12 +191,6 @@ def images(backend: Backend, conditions: Sequence[Condition], sampling: Sampling
 def skipping(sampling: Sampling, share: float) -> Sampling:
     """The model's own sampling, but for the share."""
     return Sampling(sampling.guidance, sampling.temperature, sampling.top_k, sampling.top_p, share)
-
-
-def known(condition: Condition, labels: LabelSpace) -> Condition:
-    """What of a condition the model was trained under."""
-    names = labels.to_dict()
-    return Condition.from_dict({f: name for f, name in condition.to_dict().items() if name in names.get(f, ())})
 
 
 if __name__ == "__main__":

@@ -18,10 +18,8 @@ from medvar_engine.bundle import FINE, Bundle, FineTransformer
 from medvar_engine.errors import MedvarError
 from medvar_engine.models.files import load_transformer
 from medvar_engine.models.transformer import Transformer
-from medvar_export.graphs import step_graph
 from medvar_export.parity import FLOAT32_BAR
-from medvar_export.precision import PRECISIONS, Precision, half_arithmetic, stored
-from medvar_export.quantise import quantise_products
+from medvar_export.precision import PRECISIONS, Precision, step_in
 
 _LARGEST = 2**30  # bytes; what is larger is no small transformer, and protobuf ends not far above
 
@@ -75,10 +73,7 @@ def export_fine(network: Transformer, from_scale: int, bundle: Bundle) -> tuple[
 
 
 def _graph(network: Transformer, precision: Precision) -> bytes:
-    graph = step_graph(half_arithmetic(network) if precision == "float16" else network)
-    if precision == "int8-weights":
-        graph = quantise_products(graph)
-    graph = stored(graph, precision)
+    graph = step_in(precision, network)
     if graph.ByteSize() > _LARGEST:
         raise MedvarError(f"A transformer for fine scales is small, but this one takes {graph.ByteSize() >> 20} MB.")
     return graph.SerializeToString()

@@ -12,11 +12,20 @@ from onnx import TensorProto, helper, numpy_helper
 
 from medvar_engine.errors import MedvarError
 from medvar_engine.models.transformer import Transformer
-from medvar_export.quantise import SCALE
+from medvar_export.graphs import step_graph
+from medvar_export.quantise import SCALE, quantise_products
 
 Precision = Literal["float32", "float16", "float16-weights", "int8-weights"]
 PRECISIONS: tuple[Precision, ...] = ("float32", "float16", "float16-weights", "int8-weights")
 _SMALL = 1024  # elements; smaller constants save nothing
+
+
+def step_in(precision: Precision, transformer: Transformer) -> onnx.ModelProto:
+    """The transformer's graph as a bundle of ``precision`` keeps it. Raises `MedvarError` as `stored`."""
+    graph = step_graph(half_arithmetic(transformer) if precision == "float16" else transformer)
+    if precision == "int8-weights":
+        graph = quantise_products(graph)
+    return stored(graph, precision)
 
 
 def stored(graph: onnx.ModelProto, precision: Precision) -> onnx.ModelProto:

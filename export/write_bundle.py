@@ -16,7 +16,7 @@ from onnx import numpy_helper
 from medvar_engine.backends.onnx import OnnxBackend
 from medvar_engine.backends.sessions import DATA
 from medvar_engine.backends.torch import TorchBackend, weights_digest
-from medvar_engine.bundle import CARD, CODEBOOK, FINE, PREVIEW, SCHEMA_VERSION, Cell, cell_to_dict, read_bundle
+from medvar_engine.bundle import CARD, CODEBOOK, FINE, PREVIEW, SCHEMA_VERSION, STEP, Cell, cell_to_dict, read_bundle
 from medvar_engine.conditions import LabelSpace
 from medvar_engine.errors import MedvarError
 from medvar_engine.models.files import load_preview_of, load_tokenizer, load_transformer
@@ -24,13 +24,12 @@ from medvar_engine.models.tokenizer import Tokenizer
 from medvar_engine.models.transformer import Transformer
 from medvar_engine.sampling import Sampling
 from medvar_export.fine import FineWeights, export_fine, load_fine
-from medvar_export.graphs import step_graph, tokenizer_graphs
+from medvar_export.graphs import tokenizer_graphs
 from medvar_export.held_out import held_out_slices
 from medvar_export.light import export_preview
 from medvar_export.manifest import file_hashes, write_manifest
 from medvar_export.parity import DIFFERENCES, FLOAT32_BAR, HeldOut, measure_parity
-from medvar_export.precision import PRECISIONS, Precision, half_arithmetic, stored
-from medvar_export.quantise import quantise_products
+from medvar_export.precision import PRECISIONS, Precision, step_in, stored
 
 TOKENS_BAR = 0.98  # share of the encoder's tokens that must be torch's; of nearly equal codes either may win
 _LARGEST_SINGLE_FILE = 2**31 - 2**20  # protobuf's limit, with some room
@@ -119,11 +118,8 @@ def export_bundle(
 
 
 def _graphs(tokenizer: Tokenizer, transformer: Transformer, precision: Precision) -> dict[str, onnx.ModelProto]:
-    network = half_arithmetic(transformer) if precision == "float16" else transformer
-    graphs = {**tokenizer_graphs(tokenizer), "step.onnx": step_graph(network)}
-    if precision == "int8-weights":
-        graphs["step.onnx"] = quantise_products(graphs["step.onnx"])
-    return {name: stored(graph, precision) for name, graph in graphs.items()}
+    graphs = {name: stored(graph, precision) for name, graph in tokenizer_graphs(tokenizer).items()}
+    return {**graphs, STEP: step_in(precision, transformer)}
 
 
 def _write_codebook(path: Path, accumulate: onnx.ModelProto) -> None:

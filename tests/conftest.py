@@ -199,7 +199,7 @@ def traced(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, onnx
     graphs = {path.name: onnx.load(path) for path in sorted(tiny_bundle.glob("*.onnx"))}
     others = {name: graph for name, graph in graphs.items() if name != "step.onnx"}
     monkeypatch.setattr(write_bundle, "tokenizer_graphs", lambda _: others)
-    monkeypatch.setattr(write_bundle, "step_graph", lambda _: graphs["step.onnx"])
+    monkeypatch.setattr("medvar_export.precision.step_graph", lambda _: graphs["step.onnx"])
     return graphs
 
 

@@ -30,6 +30,11 @@ class BackendInfo:
     light_previews: bool = False  # whether scales on the way are shown by a light decoder
     partial_scales: bool = False  # whether `step` can run some of a scale's tokens
 
+    def no_latent(self, rows: int) -> FloatArray:
+        """The latent before scale 0, to which nothing has been added: ``(rows, C, H, W)``."""
+        side = self.schedule.latent_side
+        return np.zeros((rows, self.latent_channels, side, side), dtype=np.float32)
+
 
 @dataclass(frozen=True, slots=True)
 class PrefixState:

@@ -97,8 +97,7 @@ class OnnxBackend:
     def accumulate(self, latent: FloatArray | None, tokens: IntArray, k: int) -> tuple[FloatArray, FloatArray | None]:
         """See `Backend`."""
         if latent is None:
-            side = self.info.schedule.latent_side
-            latent = np.zeros((len(tokens), self.info.latent_channels, side, side), dtype=np.float32)
+            latent = self.info.no_latent(len(tokens))
         total, features = self._sessions.run(f"accumulate_{k}.onnx", {"latent": latent, "tokens": tokens})
         return total, features if k + 1 < len(self.info.schedule) else None
 

@@ -19,9 +19,9 @@ import numpy as np
 import numpy.typing as npt
 
 from medvar_engine.arrays import FloatArray, IntArray
-from medvar_engine.backends.base import PrefixState, gather_rows
+from medvar_engine.backends.base import PrefixState
 from medvar_engine.backends.bundle_info import info_of
-from medvar_engine.backends.scale_input import every_position, joined
+from medvar_engine.backends.scale_input import every_position, extended, gather_inputs
 from medvar_engine.backends.server import PROTOCOL, Server
 from medvar_engine.bundle import GATE_ENCODER, MANIFEST, Bundle, read_bundle
 from medvar_engine.errors import MedvarError
@@ -68,15 +68,14 @@ class RemoteBackend:
         self, state: PrefixState, maps: FloatArray | None, positions: IntArray | None = None
     ) -> tuple[FloatArray, PrefixState]:
         """See `Backend`."""
-        if maps is None:  # the first scale's input is the condition
-            maps = np.zeros((len(state.labels), 0, self.info.latent_channels), dtype=np.float32)
-        longer = state.longer(joined(maps, positions))
-        shape = (maps.shape[1] or self.info.schedule.token_counts[0], self.info.vocabulary)
+        longer = extended(state, maps, positions, self.info.latent_channels)
+        tokens = longer.chunks[-1].shape[1] or self.info.schedule.token_counts[0]
+        shape = (tokens, self.info.vocabulary)
         return self._of_prefix("step", longer, {"logits": ("float32", shape)})["logits"], longer
 
     def gather(self, rows: Sequence[tuple[PrefixState, int]]) -> PrefixState:
         """See `Backend`."""
-        return gather_rows(rows, lambda chunks: np.stack([chunk[row] for chunk, row in chunks]))
+        return gather_inputs(rows)
 
     def summary(self, state: PrefixState) -> FloatArray:
         """See `Backend`."""

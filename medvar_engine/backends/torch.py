@@ -76,7 +76,7 @@ class TorchBackend:
     @property
     def codebook(self) -> FloatArray:
         """The code of every token, ``(V, C)``."""
-        return _codes(self._tokenizer)
+        return self._tokenizer.quantizer.codes
 
     def start(self, labels: IntArray) -> PrefixState:
         """See `Backend`."""
@@ -138,10 +138,6 @@ def weights_digest(tokenizer: Tokenizer, transformer: Transformer) -> str:
             digest.update(f"{name} {values.dtype} {tuple(values.shape)}\n".encode())
             digest.update(values.reshape(-1).view(torch.uint8).numpy())
     return digest.hexdigest()
-
-
-def _codes(tokenizer: Tokenizer) -> FloatArray:
-    return _array(tokenizer.quantizer.codebook.weight.detach())
 
 
 def _array(tensor: Tensor) -> FloatArray:

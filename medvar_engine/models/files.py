@@ -99,7 +99,7 @@ def load_preview_of(path: Path, tokenizer: Tokenizer, owner: str) -> PreviewDeco
     Raises `MedvarError` when it was trained for another one, also for one that shares its codebook: decoders that were
     trained on with the codes held still show the same latents otherwise.
     """
-    model = load_preview_for(path, tokenizer.quantizer.codebook.weight.detach().float().cpu().numpy(), owner)
+    model = load_preview_for(path, tokenizer.quantizer.codes, owner)
     trained_for = _read(path, "preview decoder")[1].get("tokenizer")
     if trained_for is not None and trained_for != tokenizer_digest(tokenizer):
         raise MedvarError(

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from medvar_engine.arrays import FloatArray
 from medvar_engine.models.interpolate import area_matrix, bicubic_matrix, resize
 from medvar_engine.schedule import ScaleSchedule
 
@@ -65,6 +66,12 @@ class MultiScaleQuantizer(nn.Module):
         for k, n in enumerate(schedule):
             self.register_buffer(f"down_{k}", area_matrix(side, n), persistent=False)
             self.register_buffer(f"up_{k}", bicubic_matrix(n, side), persistent=False)
+
+    @property
+    def codes(self) -> FloatArray:
+        """The code of every token, ``(V, C)``, wherever the weights are and whatever their precision."""
+        array: FloatArray = self.codebook.weight.detach().float().cpu().numpy()
+        return array
 
     def phi(self, k: int) -> Phi:
         """The shared convolution of scale ``k``."""

@@ -77,13 +77,16 @@ def make_app(
             raise Refused(404, f"There is no file {name!r} here; there are {', '.join((MANIFEST, *names))}.")
         return Response(manifest, media_type=BYTES) if name == MANIFEST else Answer.of_file(bundle.path / name, _FILE)
 
+    async def received(request: Request, held: ExitStack, most: int) -> tuple[bytes, Job]:
+        check_model(request, backend.info.model)
+        share = held.enter_context(memory.share(request.client.host if request.client else ""))
+        body = await read_body(request, share, most=most, seconds=limits.slow)
+        return body, Job(limits.seconds, share)
+
     def network(call: Callable[[Calls, Message], Arrays]) -> Callable[[Request], Awaitable[Response]]:
         async def answer(request: Request) -> Response:
-            check_model(request, backend.info.model)
             with ExitStack() as held:
-                share = held.enter_context(memory.share(_client(request)))
-                body = await read_body(request, share, most=limits.body, seconds=limits.slow)
-                job = Job(limits.seconds, share)
+                body, job = await received(request, held, limits.body)
                 calls = Calls(JobBackend(networks, job), job, limits.rows)
                 content = await jobs.run(lambda: pack({}, call(calls, unpack(body, line=_LINE))), job)
                 return Answer.of(content, held.pop_all(), limits.seconds)
@@ -95,16 +98,13 @@ def make_app(
 
     @app.post("/generate")
     async def generate(request: Request) -> Response:
-        check_model(request, backend.info.model)
         with ExitStack() as held:
-            share = held.enter_context(memory.share(_client(request)))
-            body = await read_body(request, share, most=min(limits.json, limits.body), seconds=limits.slow)
-            job = Job(limits.seconds, share)
+            body, job = await received(request, held, min(limits.json, limits.body))
             generator = Generator(JobBackend(networks, job), PrefixCache(_FEATURES))
 
             def begin() -> Iterator[bytes]:
                 asked = parsed(body)
-                begun = started(generator, asked, bundle.sampling, limits, share)
+                begun = started(generator, asked, bundle.sampling, limits, job.share)
                 previews = asked.get("previews", True) is True
                 return frames(generator, begun, previews=previews, gate=gate, memorised=rule)
 
@@ -121,10 +121,6 @@ async def _streamed(made: Iterator[bytes], jobs: Jobs, job: Job) -> AsyncIterato
             yield frame
     except MedvarError as error:  # the status is sent already
         yield pack({"error": str(error)}, {})
-
-
-def _client(request: Request) -> str:
-    return request.client.host if request.client else ""
 
 
 async def _refused(_: Request, error: Exception) -> Response:

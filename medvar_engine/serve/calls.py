@@ -11,7 +11,7 @@ import numpy.typing as npt
 from medvar_engine.arrays import FloatArray
 from medvar_engine.backends.base import Backend, PrefixState
 from medvar_engine.backends.messages import Message
-from medvar_engine.backends.scale_input import parted
+from medvar_engine.backends.scale_input import first_input, parted
 from medvar_engine.checks import check_tokens
 from medvar_engine.errors import MedvarError
 from medvar_engine.serve.jobs import Job
@@ -81,8 +81,7 @@ class Calls:
         for label in np.unique(labels, axis=0).tolist():
             info.labels.decode(label)  # raises for what the model does not know
         if "tokens" in message.values:
-            first = np.zeros((rows, 0, info.latent_channels), dtype=np.float32)
-            return PrefixState(labels, (first, *self._parts(message, rows)))
+            return PrefixState(labels, (first_input(rows, info.latent_channels), *self._parts(message, rows)))
         features = message.array("features", "float32", (rows, None, info.latent_channels))
         ends = [end - info.schedule.offsets[1] for end in info.schedule.offsets[1:]]
         if features.shape[1] not in ends:

@@ -19,8 +19,8 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 
 from medvar_engine.arrays import FloatArray, IntArray
-from medvar_engine.backends.base import Backend, PrefixState, gather_rows
-from medvar_engine.backends.scale_input import joined, parted
+from medvar_engine.backends.base import Backend, PrefixState
+from medvar_engine.backends.scale_input import extended, gather_inputs, parted
 from medvar_engine.prefix_cache import Key, PrefixCache, Row
 from medvar_engine.serve.jobs import Job
 from medvar_engine.serve.turns import Run, Turns
@@ -145,15 +145,13 @@ class JobBackend:
         self, state: PrefixState, maps: FloatArray | None, positions: IntArray | None = None
     ) -> tuple[FloatArray, PrefixState]:
         """See `Backend`."""
-        if maps is None:  # the first scale's input is the condition
-            maps = np.zeros((len(state.labels), 0, self.info.latent_channels), dtype=np.float32)
-        longer = state.longer(joined(maps, positions))
+        longer = extended(state, maps, positions, self.info.latent_channels)
         logits, _ = self._networks.scale(state.labels, longer.chunks[1:], state.depth, self._job)
         return logits, longer
 
     def gather(self, rows: Sequence[tuple[PrefixState, int]]) -> PrefixState:
         """See `Backend`."""
-        return gather_rows(rows, lambda chunks: np.stack([chunk[row] for chunk, row in chunks]))
+        return gather_inputs(rows)
 
     def summary(self, state: PrefixState) -> FloatArray:
         """See `Backend`."""
@@ -163,8 +161,7 @@ class JobBackend:
     def accumulate(self, latent: FloatArray | None, tokens: IntArray, k: int) -> tuple[FloatArray, FloatArray | None]:
         """See `Backend`."""
         if latent is None:
-            side = self.info.schedule.latent_side
-            latent = np.zeros((len(tokens), self.info.latent_channels, side, side), dtype=np.float32)
+            latent = self.info.no_latent(len(tokens))
         return self._networks.ask(self._networks.accumulated, k, (latent, tokens), tokens.size, self._job)
 
     def encode(self, images: FloatArray) -> tuple[IntArray, ...]:

@@ -10,7 +10,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from medvar_engine.codebook import codebook_digest
 from medvar_engine.data.dataset import SliceDataset
 from medvar_engine.models.files import load_tokenizer, save_preview, tokenizer_digest
 from medvar_engine.models.gray import as_gray
@@ -20,6 +19,7 @@ from medvar_engine.train.batches import check_size, draw_of, spread
 from medvar_engine.train.config import TrainConfig
 from medvar_engine.train.images import write_grid
 from medvar_engine.train.losses import gradient_loss, psnr
+from medvar_engine.train.pyramids import codebook_of
 from medvar_engine.train.stage import Batch, Figures
 from medvar_engine.train.tokenizer_stage import ImageBatches
 from medvar_engine.train.world import World
@@ -95,7 +95,7 @@ class PreviewStage:
     def save(self, model: nn.Module, path: Path) -> None:
         """Write the light decoder as one file."""
         assert isinstance(model, PreviewDecoder)
-        codebook = codebook_digest(self.tokenizer.quantizer.codebook.weight.detach().cpu().numpy())
+        codebook = codebook_of(self.tokenizer)
         save_preview(path, model, codebook, tokenizer_digest(self.tokenizer))
 
     def _latents(self, images: Tensor) -> Tensor:

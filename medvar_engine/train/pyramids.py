@@ -162,7 +162,7 @@ def tokenizer_encoder(path: Path, digest: str, device: str) -> Encode:
 
 def codebook_of(tokenizer: Tokenizer) -> str:
     """`codebook_digest` of a tokenizer's codes."""
-    return codebook_digest(tokenizer.quantizer.codebook.weight.detach().float().cpu().numpy())
+    return codebook_digest(tokenizer.quantizer.codes)
 
 
 def encoder_of(tokenizer: Tokenizer) -> Encode:

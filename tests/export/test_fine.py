@@ -22,6 +22,7 @@ from medvar_engine.models.transformer import Transformer
 from medvar_engine.trace import Request, Trace
 from medvar_engine.write.into_bundle import add_to_bundle
 from medvar_export import fine as exporting
+from medvar_export import precision
 from medvar_export.write_bundle import Description, export_bundle
 
 Models = tuple[Tokenizer, Transformer]
@@ -131,7 +132,7 @@ def test_a_graph_that_draws_something_else_is_refused(
 ) -> None:
     """A mistake of the exporter would be found by whoever looks at images."""
     before = contents(copied)
-    original: Callable[[Transformer], object] = exporting.step_graph
+    original: Callable[[Transformer], object] = precision.step_graph
 
     def wrong(network: Transformer) -> object:
         with torch.no_grad():
@@ -140,7 +141,7 @@ def test_a_graph_that_draws_something_else_is_refused(
             network.head.bias.sub_(0.5)
         return graph
 
-    monkeypatch.setattr(exporting, "step_graph", wrong)
+    monkeypatch.setattr(precision, "step_graph", wrong)
     with pytest.raises(MedvarError, match=r"differs from torch by 0\.5"):
         add_fine(str(copied), tiny_fine, 2)
     assert contents(copied) == before

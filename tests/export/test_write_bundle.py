@@ -48,7 +48,7 @@ def not_traced(monkeypatch: pytest.MonkeyPatch) -> None:
         pytest.fail("traced for nothing")
 
     monkeypatch.setattr(write_bundle, "tokenizer_graphs", fail)
-    monkeypatch.setattr(write_bundle, "step_graph", fail)
+    monkeypatch.setattr("medvar_export.precision.step_graph", fail)
 
 
 @pytest.mark.usefixtures("traced")
