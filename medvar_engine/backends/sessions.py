@@ -7,6 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from threading import Lock
 from typing import Any
 
+from medvar_engine.backends.freed import give_back
 from medvar_engine.bundle import Bundle
 from medvar_engine.errors import MedvarError
 
@@ -88,6 +89,8 @@ class Sessions:
             # It would keep the file's bytes to start anew where a provider fails in the middle: weights held twice.
             session.disable_fallback()
             session._model_bytes = None
+            del content, table
+            give_back()  # to read a graph takes its weights three times over
             return session
         except Exception as error:  # onnxruntime has no exception type of its own
             raise MedvarError(f"ONNX Runtime cannot load {name} of the bundle {self._bundle.path}: {error}") from error

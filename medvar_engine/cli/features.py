@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -27,6 +29,9 @@ def features(
     bundle: Annotated[str | None, typer.Option(help="Folder or name of a bundle; the shipped one by default.")] = None,
     split: Annotated[Literal["train", "test", "all"], typer.Option(help="Which of the prepared slices.")] = "all",
     device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where to run.")] = "auto",
+    likelihood: Annotated[
+        bool, typer.Option("--likelihood", help="Also how well every kind of training slice explains an image. Slow.")
+    ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files of the same name.")] = False,
 ) -> None:
     """Write multi-scale features of images, one row an image, ready for scikit-learn.
@@ -39,7 +44,7 @@ def features(
     from medvar_engine.backends.onnx import OnnxBackend
     from medvar_engine.bundle import find_bundle, read_bundle
     from medvar_engine.errors import MedvarError
-    from medvar_engine.features import feature_names, multiscale_features
+    from medvar_engine.features import feature_names, likelihood_features, likelihood_names, multiscale_features
     from medvar_engine.generator import Generator
     from medvar_engine.write.files import write_files
 
@@ -53,23 +58,55 @@ def features(
     if not count:
         raise MedvarError(f"{images} holds no image{'' if split == 'all' else f' of split {split}'}.")
     generator = Generator(OnnxBackend(model, device=device))
-    made = []
-    with progress() as bar:
-        task = bar.add_task("features", total=count)
-        for first in range(0, count, BATCH):
-            made.append(multiscale_features(generator, batch(first, min(first + BATCH, count))))
-            generator.cache.clear()  # no image comes twice
-            bar.update(task, completed=min(first + BATCH, count))
-    values = np.concatenate(made).astype(np.float32)
-    names = feature_names(generator.backend.info, values.shape[1])
-    file = io.BytesIO()
-    np.save(file, values, allow_pickle=False)
-    contents = {out: file.getvalue(), beside["columns"]: _csv(("column", "name"), list(enumerate(names)))}
-    if rows is not None:
-        contents[beside["rows"]] = _csv(COLUMNS, rows)
-    write_files(contents)
-    tell(f"{len(values)} images, {values.shape[1]} columns, by {generator.backend.info.provider}")
+    conditions = tuple(cell.condition for cell in model.cells) if likelihood else ()
+    if likelihood and not conditions:
+        raise MedvarError(f"The bundle {model.path} does not say what it was trained on: leave out --likelihood.")
+
+    def made() -> Iterator[FloatArray]:
+        with progress() as bar:
+            task = bar.add_task("features", total=count)
+            for first in range(0, count, BATCH):
+                some = batch(first, min(first + BATCH, count))
+                values = multiscale_features(generator, some)
+                generator.cache.clear()  # no image comes twice
+                if conditions:
+                    values = np.concatenate([values, likelihood_features(generator, some, conditions)], axis=1)
+                yield values.astype("<f4")
+                bar.update(task, completed=min(first + BATCH, count))
+
+    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
+    try:
+        width = _write_rows(temporary, count, made())
+        likely = likelihood_names(generator.backend.info, conditions)
+        names = (*feature_names(generator.backend.info, width - len(likely)), *likely)
+        contents = {beside["columns"]: _csv(("column", "name"), list(enumerate(names)))}
+        if rows is not None:
+            contents[beside["rows"]] = _csv(COLUMNS, rows)
+        write_files(contents)
+        os.replace(temporary, out)
+    except OSError as error:
+        raise MedvarError(f"Cannot write {out}: {error.strerror or error}. Nothing was left half-written.") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+    tell(f"{count} images, {width} columns, by {generator.backend.info.provider}")
     typer.echo(out)
+
+
+def _write_rows(path: Path, count: int, parts: Iterator[FloatArray]) -> int:
+    """Write an array of ``count`` rows as .npy, a part at a time, so that memory does not grow; gives the columns."""
+    import numpy as np
+
+    width = 0
+    with path.open("wb") as file:
+        for part in parts:
+            if not width:
+                width = part.shape[1]
+                head = {"descr": "<f4", "fortran_order": False, "shape": (count, width)}
+                np.lib.format.write_array_header_1_0(file, head)
+            file.write(part.tobytes())
+        file.flush()
+        os.fsync(file.fileno())
+    return width
 
 
 def _prepared(folder: Path, split: str) -> tuple[int, Any, list[tuple[Any, ...]]]:

@@ -10,8 +10,18 @@ import numpy as np
 import pytest
 
 from medvar_engine.backends.onnx import OnnxBackend
-from medvar_engine.features import averaged, feature_names, multiscale_features, probe_columns
+from medvar_engine.bundle import read_bundle
+from medvar_engine.conditions import Condition
+from medvar_engine.features import (
+    averaged,
+    feature_names,
+    likelihood_features,
+    likelihood_names,
+    multiscale_features,
+    probe_columns,
+)
 from medvar_engine.generator import Generator
+from medvar_engine.request import Request
 
 
 @pytest.fixture
@@ -32,7 +42,7 @@ def test_of_an_array(medvar: Callable[..., object], tiny_bundle: Path, tmp_path:
     made, names = np.load(tmp_path / "f.npy"), table(tmp_path / "f.columns.csv")
     assert made.shape == (5, len(names) - 1)
     assert names[1][1] == "attention.mean.0"
-    assert names[-1][1] == "scale3.latent.3.3.3"
+    assert [names[-17][1], names[-1][1]] == ["scale3.latent.3.3.3", "scale3.spread.3"]
     assert not (tmp_path / "f.rows.csv").exists()
     again = medvar("features", tmp_path / "images.npy", "--out", tmp_path / "f.npy", "--bundle", tiny_bundle)
     assert (again.code, "exists already" in again.err) == (1, True)
@@ -59,12 +69,44 @@ def test_a_column_is_what_its_name_says(tiny_onnx: OnnxBackend, images: np.ndarr
     generator = Generator(tiny_onnx)
     made = multiscale_features(generator, images)
     names = feature_names(tiny_onnx.info, made.shape[1])
-    latents = generator.restore(generator.encode(images, [_request()] * 5).traces).latents
+    latents = generator.restore(generator.encode(images, [Request()] * 5).traces).latents
     np.testing.assert_allclose(made[:, names.index("scale2.latent.1.3.0")], latents[2][:, 1, 3, 0], atol=1e-6)
+    np.testing.assert_allclose(made[:, names.index("scale1.spread.2")], latents[1][:, 2].std((1, 2)), atol=1e-6)
     chosen = probe_columns(tiny_onnx.info, names)
-    assert {names[i].split(".")[0] for i in chosen} == {"attention", "scale3"}
+    assert {names[i].split(".")[0] for i in chosen if ".latent." in names[i]} == {"scale3"}
+    assert len(chosen) == len(names) - 3 * 4 * 16
     alone = multiscale_features(generator, images[3:4])
     np.testing.assert_allclose(alone[0], made[3], atol=1e-6)
+
+
+def test_a_condition_that_explains_an_image(tiny_onnx: OnnxBackend, images: np.ndarray) -> None:
+    """The likelihood of one condition would stand under another's name, or change with the images beside it."""
+    generator, conditions = Generator(tiny_onnx), [Condition(region="brain"), Condition(region="abdomen")]
+    made = likelihood_features(generator, images[:2], conditions)
+    names = likelihood_names(tiny_onnx.info, conditions)
+    assert made.shape == (2, len(names))
+    bits = [
+        generator.likelihood(generator.encode(images[:2], [Request(c)] * 2))[2].sum((1, 2))
+        for c in (Condition(), conditions[1])
+    ]
+    np.testing.assert_allclose(made[:, names.index("likelihood.abdomen.scale2")], bits[0] - bits[1], atol=1e-3)
+    np.testing.assert_array_equal(likelihood_features(generator, images[1:2], conditions)[0], made[1])
+
+
+def test_likelihood_of_every_kind_of_slice(
+    medvar: Callable[..., object], tiny_bundle: Path, tmp_path: Path, images: np.ndarray
+) -> None:
+    """Who asks for it would get a table whose names do not fit its columns, or one of nothing."""
+    np.save(tmp_path / "images.npy", images)
+    whose = ("--bundle", tiny_bundle, "--out", tmp_path / "f.npy", "--likelihood")
+    run = medvar("features", tmp_path / "images.npy", *whose)
+    assert run.code == 0, run.err
+    names, (first, last) = table(tmp_path / "f.columns.csv"), read_bundle(tiny_bundle).cells
+    assert np.load(tmp_path / "f.npy").shape == (5, len(names) - 1)
+    assert [names[-8][1], names[-1][1]] == [
+        f"likelihood.{first.condition}.scale0",
+        f"likelihood.{last.condition}.scale3",
+    ]
 
 
 def test_averages_of_cells_that_do_not_divide() -> None:
@@ -101,9 +143,3 @@ def test_says_what_is_wrong(
     assert "Traceback" not in run.err
     assert message.replace("\\", "") in run.err
     assert not [path for path in tmp_path.iterdir() if path != given]
-
-
-def _request() -> object:
-    from medvar_engine.request import Request
-
-    return Request()
