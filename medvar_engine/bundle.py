@@ -101,6 +101,12 @@ class Bundle:
         return collaborative_digest(self.digest, self.sha256[FINE], self.fine.from_scale) if self.fine else None
 
     @property
+    def models(self) -> tuple[str, ...]:
+        """Names of what the bundle can draw as: `digest`, and `collaborative_digest` where it has two transformers."""
+        both = self.collaborative_digest
+        return (self.digest,) if both is None else (self.digest, both)
+
+    @property
     def shapes(self) -> Mapping[str, Mapping[str, int]]:
         """Depth, heads and head_dim of each transformer's graph: of the bundle's own, and of `FINE` where it is."""
         return {STEP: self.transformer, **({FINE: self.fine.shape} if self.fine else {})}

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from medvar_engine.backends.onnx import OnnxBackend
+from medvar_engine.backends.collaborative import open_model
 from medvar_engine.backends.remote import RemoteBackend
 from medvar_engine.backends.server import Server
 from medvar_engine.bundle import Bundle, find_bundle, read_bundle, shipped_bundles
@@ -26,15 +26,23 @@ class Model:
         """The name for its weights that traces carry."""
         return self.generator.backend.info.model
 
+    @property
+    def served(self) -> bool:
+        """Whether a server runs it."""
+        return isinstance(self.generator.backend, RemoteBackend)
+
     def made(self, name: str) -> bool:
         """Whether a trace's ``model`` names this one, by its graphs or its weights."""
         return name in (self.id, self.generator.backend.info.weights or self.id)
 
 
-def open_bundle(name: str | Path | None, device: str = "auto") -> Model:
-    """The model of a shipped bundle's name or a bundle's folder; None is the first shipped one."""
+def open_bundle(name: str | Path | None, model: str | None = None, *, device: str = "auto") -> Model:
+    """The model of a shipped bundle's name or a bundle's folder; None is the first shipped one.
+
+    ``model`` is what traces name: one of `Bundle.models`, by default the bundle's own transformer.
+    """
     bundle = read_bundle(find_bundle(name))
-    return Model(bundle, Generator(OnnxBackend(bundle, device=device)))
+    return Model(bundle, Generator(open_model(bundle, model or bundle.digest, device=device)))
 
 
 def open_served(server: Server) -> Model:
@@ -47,7 +55,7 @@ def open_model_of(model: str, hints: Iterable[str], device: str, server: Server 
     """The model that made a picture, opened: that of the user's server, if it is the one, or see `find_bundle_of`."""
     if server is not None and (served := open_served(server)).made(model):
         return served
-    return open_bundle(find_bundle_of(model, hints).path, device)
+    return open_bundle(find_bundle_of(model, hints).path, model, device=device)
 
 
 def find_bundle_of(model: str, hints: Iterable[str]) -> Bundle:
@@ -65,7 +73,7 @@ def find_bundle_of(model: str, hints: Iterable[str]) -> Bundle:
             bundle = read_bundle(Path(folder))
         except MedvarError:
             continue
-        if model in (bundle.digest, bundle.weights or bundle.digest):
+        if model in (*bundle.models, bundle.weights or bundle.digest):
             return bundle
     raise MedvarError(
         f"The model of these pictures is not here (sha256 {model[:12]}…). Looked at: {', '.join(looked) or 'nothing'}. "

@@ -34,6 +34,8 @@ from napari_medvar.tree import Node, TraceTree
 __all__ = ["Candidates", "GenerationSession", "Made", "Model", "Preview", "Progress", "ShouldStop", "open_bundle"]
 
 Made = Preview | Progress
+OpenModel = Callable[[str | Path | None, str | None], Model]
+"""A bundle's name or folder, and the one of its models that traces name so, by default its own → that model."""
 ShouldStop = Callable[[], bool] | None
 
 
@@ -41,13 +43,13 @@ class GenerationSession:
     """Makes pictures scale by scale, keeps every one of them in a tree, undoes, saves, and survives crashes.
 
     What makes pictures is an iterator, and goes on while it is iterated; ``should_stop`` is asked before each scale.
-    Each call is one step of undo. ``open_model`` is how a bundle's name becomes a model; tests give their own.
+    Each call is one step of undo. ``open_model`` is how bundles are opened; tests give their own.
     Without ``show_previews`` only finished pictures are decoded; of the scales before, a `Progress` tells.
     """
 
     def __init__(
         self,
-        open_model: Callable[[str | Path | None], Model] | None = None,
+        open_model: OpenModel | None = None,
         *,
         autosave: Autosave | None = None,
         show_previews: bool = True,
@@ -105,12 +107,13 @@ class GenerationSession:
 
     # -- making pictures ----------------------------------------------------------------------------------------
 
-    def load(self, name: str | Path | None = None) -> Model:
-        """Open a bundle. Pictures of the model before are put away, for this one cannot go on with them.
+    def load(self, name: str | Path | None = None, model: str | None = None) -> Model:
+        """Open a bundle, as ``model`` of those that it can draw as.
 
-        They are forgotten, but for those that no file holds: these the autosave keeps, and `recoverable` finds.
+        Pictures of the model before are put away, for this one cannot go on with them. They are forgotten, but for
+        those that no file holds: these the autosave keeps, and `recoverable` finds.
         """
-        return self._begin(self._open_model(name), History())
+        return self._begin(self._open_model(name, model), History())
 
     def generate(
         self, request: Request, *, count: int = 1, until: int | None = None, should_stop: ShouldStop = None
@@ -420,7 +423,7 @@ class GenerationSession:
         """The loaded model if it is that one, or else the one of the bundle where it was."""
         if self._model is not None and self._model.made(model):
             return self._model
-        return self._open_model(find_bundle_of(model, [hint]).path)
+        return self._open_model(find_bundle_of(model, [hint]).path, model)
 
     def _content(self) -> SavedSession:
         bundle = self._loaded.bundle

@@ -68,7 +68,7 @@ def new_session(settings: Settings) -> GenerationSession:
     )
 
 
-def _open(settings: Settings, name: str | Path | None) -> Model:
+def _open(settings: Settings, name: str | Path | None, model: str | None = None) -> Model:
     """The server's model, in place of those that ship; but a folder is a bundle that the user has here."""
     server = None if isinstance(name, Path) else settings.connection
-    return open_bundle(name, device=settings.device) if server is None else open_served(server)
+    return open_bundle(name, model, device=settings.device) if server is None else open_served(server)

@@ -62,7 +62,7 @@ class MedvarWidget(QWidget):
         self.worker = EngineWorker()
         self.picture = PictureView(napari_viewer)
         self._guard = CanvasContextGuard(napari_viewer, self)
-        self._asked: str | Path | None = None  # the bundle that the user wants
+        self._asked: tuple[str | Path | None, str | None] = None, None  # the bundle that the user wants, and its model
         self._loaded: str | Path | None = None  # the one that is there
         self._doing: Doing = "load"  # what the worker does now or did last
         self._following = True  # whether the view goes along with the newest scale
@@ -100,10 +100,10 @@ class MedvarWidget(QWidget):
 
     # -- what the user asks for ---------------------------------------------------------------------------------
 
-    def load(self, bundle: str | Path | None) -> None:
-        """Open a bundle; None is the first shipped one."""
-        self._asked = bundle
-        self.start("load", lambda stop: [self.session.load(bundle)], "Loading the model…")
+    def load(self, bundle: str | Path | None, model: str | None = None) -> None:
+        """Open a bundle, as that of its models; None is the first shipped one, and its own transformer."""
+        self._asked = bundle, model
+        self.start("load", lambda stop: [self.session.load(bundle, model)], "Loading the model…")
 
     def generate(self) -> None:
         """Make whole pictures, or what is missing of an unfinished one."""
@@ -239,10 +239,10 @@ class MedvarWidget(QWidget):
 
     def _show_model(self, model: Model) -> None:
         bundle = model.bundle
-        self._loaded = self._asked if self._doing == "load" else self._known(bundle.path)
+        self._loaded = self._asked[0] if self._doing == "load" else self._known(bundle.path)
         self.bundle.select(self._loaded)
-        self.bundle.describe(bundle)
-        self.sampling.offer(bundle.sampling, vocabulary=bundle.vocabulary)
+        self.bundle.describe(model)
+        self.sampling.offer(bundle.sampling, vocabulary=bundle.vocabulary, skipping=bundle.partial_scales)
         self.scales.offer(bundle.schedule)
         self.condition.offer(bundle)
         for part in self._parts:
@@ -279,6 +279,7 @@ class MedvarWidget(QWidget):
         self.maps.give_up()
         if self._doing == "load" and self.session.model is not None:
             self.bundle.select(self._loaded)  # the one before goes on working
+            self.bundle.describe(self.session.model)
 
     def _finished(self) -> None:
         self.status.end_busy()
@@ -363,10 +364,11 @@ class MedvarWidget(QWidget):
         return next((name for name, folder in shipped_bundles().items() if folder == path), path)
 
     def _load_again(self) -> None:
-        self.load(self._asked)
+        self.load(*self._asked)
 
     def _connect(self) -> None:
         self.bundle.chosen.connect(self.load)
+        self.bundle.drawn_by.connect(lambda model: self.load(self._loaded, model))
         self.condition.changed.connect(self.refresh)
         self.sampling.changed.connect(self.refresh)
         self.scales.generate.connect(self.generate)

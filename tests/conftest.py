@@ -303,19 +303,19 @@ def prepared() -> Callable[..., Path]:
 @pytest.fixture
 def served(request: pytest.FixtureRequest) -> Iterator[Callable[..., str]]:
     """Servers on this computer: `served(limits, token=…)` starts one of the tiny bundle, or another one, and gives
-    its address.
+    its address; `model` says as which of its models that draws.
     """
     pytest.importorskip("uvicorn")
-    from medvar_engine.backends.onnx import OnnxBackend
+    from medvar_engine.backends.collaborative import open_model
     from medvar_engine.serve.limits import Limits
     from medvar_engine.serve.run import make_server
 
     running = []
 
-    def start(limits: Limits | None = None, *, bundle: Path | None = None, **more: Any) -> str:
-        model = read_bundle(bundle or request.getfixturevalue("tiny_bundle"))
-        backend = OnnxBackend(model, device="cpu") if bundle else request.getfixturevalue("tiny_onnx")
-        server = make_server(model, backend, limits or Limits(), port=0, **more)
+    def start(limits: Limits | None = None, *, bundle: Path | None = None, model: str = "", **more: Any) -> str:
+        served = read_bundle(bundle or request.getfixturevalue("tiny_bundle"))
+        backend = open_model(served, model, device="cpu") if bundle else request.getfixturevalue("tiny_onnx")
+        server = make_server(served, backend, limits or Limits(), port=0, **more)
         thread = threading.Thread(target=server.run, daemon=True)
         thread.start()
         running.append((server, thread))

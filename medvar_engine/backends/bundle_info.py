@@ -6,8 +6,12 @@ from medvar_engine.backends.base import BackendInfo
 from medvar_engine.bundle import PREVIEW, Bundle
 
 
-def info_of(bundle: Bundle, provider: str) -> BackendInfo:
-    """The same for every backend of a bundle, but for the provider that really runs it."""
+def info_of(bundle: Bundle, provider: str, model: str | None = None) -> BackendInfo:
+    """The same for every backend of a bundle, but for the provider that really runs it.
+
+    ``model`` is that of `Bundle.models` which it draws as, its own by default.
+    """
+    model = model or bundle.digest
     return BackendInfo(
         provider=provider,
         precision=bundle.precision,
@@ -17,8 +21,8 @@ def info_of(bundle: Bundle, provider: str) -> BackendInfo:
         latent_channels=bundle.latent_channels,
         image_size=bundle.image_size,
         image_channels=bundle.image_channels,
-        model=bundle.digest,
-        weights=bundle.weights,
+        model=model,
+        weights=bundle.weights if model == bundle.digest else "",  # which are those of its own transformer
         light_previews=PREVIEW in bundle.sha256,
         partial_scales=bundle.partial_scales,
     )

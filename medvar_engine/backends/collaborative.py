@@ -117,21 +117,20 @@ def _of_fine(state: PrefixState) -> PrefixState:
     return PrefixState(state.labels, tuple(scale.fine for scale in state.chunks))
 
 
-def open_collaborative(bundle: Bundle, *, device: str = "auto", threads: int | None = None) -> CollaborativeBackend:
-    """Both transformers of a bundle. Raises `MedvarError` for a bundle of one."""
-    if bundle.fine is None:
+def collaborative_model(bundle: Bundle) -> str:
+    """The name of both transformers of a bundle together. Raises `MedvarError` for a bundle of one."""
+    if (model := bundle.collaborative_digest) is None:
         raise MedvarError(
             f"The bundle {bundle.path} has no transformer for the fine scales. Train a small one for its tokenizer and "
             "put it in by `medvar fine`."
         )
-    coarse = OnnxBackend(bundle, device=device, threads=threads)
-    return CollaborativeBackend(
-        coarse, OnnxBackend(bundle, device=device, threads=threads, graph=FINE), bundle.fine.from_scale
-    )
+    return model
 
 
 def open_model(bundle: Bundle, model: str, *, device: str = "auto", threads: int | None = None) -> Backend:
     """What draws as ``model``, a name in traces, does: both transformers of a bundle, or else its own one."""
-    if model == bundle.collaborative_digest:
-        return open_collaborative(bundle, device=device, threads=threads)
-    return OnnxBackend(bundle, device=device, threads=threads)
+    own = OnnxBackend(bundle, device=device, threads=threads)
+    if bundle.fine is None or model != bundle.collaborative_digest:
+        return own
+    fine = OnnxBackend(bundle, device=device, threads=threads, graph=FINE)
+    return CollaborativeBackend(own, fine, bundle.fine.from_scale)

@@ -50,10 +50,14 @@ class RemoteBackend:
         self.bundle = _fetched(server, folder)
         bundle = self.bundle
         try:
-            provider, self._most_rows, self._most_bytes = str(about["provider"]), int(about["rows"]), int(about["body"])
+            provider, model = str(about["provider"]), str(about["model"])
+            self._most_rows, self._most_bytes = int(about["rows"]), int(about["body"])
         except (KeyError, TypeError, ValueError) as error:
             raise MedvarError(f"{server.address} does not say what it is and allows: {error!r}.") from error
-        self.info = info_of(bundle, f"{provider} at {server.address}")
+        if model not in bundle.models:
+            raise MedvarError(f"{server.address} says that it draws as {model[:12]}…, which its bundle does not know.")
+        self.info = info_of(bundle, f"{provider} at {server.address}", model)
+        self._shape = bundle.transformer if bundle.fine is None or model == bundle.digest else bundle.fine.shape
 
     @cached_property
     def codebook(self) -> FloatArray | None:
@@ -79,7 +83,7 @@ class RemoteBackend:
 
     def summary(self, state: PrefixState) -> FloatArray:
         """See `Backend`."""
-        shape = self.bundle.transformer
+        shape = self._shape
         width = 2 * shape["heads"] * shape["head_dim"]
         expected: Expected = {"summary": ("float32", (state.depth, shape["depth"], width))}
         return self._of_prefix("summary", state, expected)["summary"]

@@ -92,6 +92,7 @@ def generate(
     With --mix, --layout, --format shards, --workers or --cluster they are a set: a folder that is made unit by unit.
     Stopped at any point, the same command goes on where it was.
     """
+    from medvar_engine.backends.collaborative import collaborative_model
     from medvar_engine.bundle import find_bundle, read_bundle
     from medvar_engine.checks import check_skipping
     from medvar_engine.conditions import Condition
@@ -103,7 +104,9 @@ def generate(
     from medvar_engine.write.marks import Marks
 
     if collaborative and server:
-        raise MedvarError("A server runs its bundle's own transformer alone: leave out --collaborative or --server.")
+        raise MedvarError(
+            "Whoever runs the server chooses (`medvar serve --collaborative`): leave out --collaborative."
+        )
     remote = _connected(server, token_file, bundle) if server else None
     model = remote.bundle if remote else read_bundle(find_bundle(bundle))
     default = model.sampling
@@ -118,11 +121,10 @@ def generate(
     condition = Condition(modality, region, plane, dataset)
     model.labels.encode(condition)
     check_skipping(model.partial_scales, sampling)
+    drawn_by = collaborative_model(model) if collaborative else model.digest
     if mix or layout or file_format == "shards" or workers > 1 or cluster:
         from medvar_engine.cli.generate_set import generate_set
 
-        if collaborative:
-            raise MedvarError("A set is drawn by the bundle's own transformer alone: leave out --collaborative.")
         if remote:
             raise MedvarError("A set is made where its bundle is: run this on the server's computer, without --server.")
         own = {"seed": bool(seed), "a condition": bool(condition.to_dict()), "sampling": sampling != default}
@@ -131,31 +133,32 @@ def generate(
         if show_scales or overwrite:
             raise MedvarError("A set takes neither --show-scales nor --overwrite; choose a new folder for another set.")
         made_of = read_mix(mix, model) if mix else Mix.of(condition, sampling, seed)
-        generate_set(out, model, made_of, count, file_format, layout, device, batch, workers, cluster, memorised, marks)
+        generate_set(
+            out, model, drawn_by, made_of, count, file_format, layout, device, batch, workers, cluster, memorised, marks
+        )
     else:
         requests = [Request(condition, seed + i, sampling) for i in range(count or 1)]
         form = file_format or "png"
         _generate_files(
-            out, model, requests, form, show_scales, batch, device, collaborative, memorised, marks, overwrite, remote
+            out, model, drawn_by, requests, form, show_scales, batch, device, memorised, marks, overwrite, remote
         )
 
 
 def _generate_files(
     out: Path,
     model: Bundle,
+    drawn_by: str,
     requests: list[Request],
     file_format: str,
     show_scales: bool,
     batch: int,
     device: str,
-    collaborative: bool,
     memorised: Memorised | None,
     marks: Marks,
     overwrite: bool,
     remote: RemoteBackend | None,
 ) -> None:
-    from medvar_engine.backends.collaborative import open_collaborative
-    from medvar_engine.backends.onnx import OnnxBackend
+    from medvar_engine.backends.collaborative import open_model
     from medvar_engine.errors import MedvarError
     from medvar_engine.evaluate.index import gate_of
     from medvar_engine.generator import Generator
@@ -174,8 +177,7 @@ def _generate_files(
     for name in () if remote else model.sha256:  # damage shows before anything is made: some graphs are loaded late
         model.read(name)
     gate, withheld = gate_of(model, memorised), 0
-    opened = open_collaborative if collaborative else OnnxBackend
-    generator = Generator(remote or opened(model, device=device))
+    generator = Generator(remote or open_model(model, drawn_by, device=device))
     _make_folder(out)
     tell(f"{model.name} on {generator.backend.info.provider}")
     study = Study(f"{generator.backend.info.model} {first.condition} {first.seed} {count}")

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 def generate_set(
     out: Path,
     bundle: Bundle,
+    model: str,
     mix: Mix,
     count: int | None,
     file_format: str | None,
@@ -32,7 +33,7 @@ def generate_set(
     memorised: Memorised | None,
     marks: Marks,
 ) -> None:
-    """Make a set, or go on with it, and say how far it is."""
+    """Make a set, drawn by that of the bundle's models, or go on with it, and say how far it is."""
     from medvar_engine.sets.layouts import kind_of
     from medvar_engine.sets.run import make_set
 
@@ -65,6 +66,7 @@ def generate_set(
                 cluster=cluster,
                 memorised=memorised,
                 marks=marks,
+                model=model,
                 progress=advance,
             )
         except ImportError as error:

@@ -23,6 +23,12 @@ def serve(
     certificate: Annotated[Path | None, typer.Option(help="PEM file, to speak https.")] = None,
     key: Annotated[Path | None, typer.Option(help="PEM file with the certificate's key.")] = None,
     device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where to run.")] = "auto",
+    collaborative: Annotated[
+        bool,
+        typer.Option(
+            "--collaborative", help="Let the bundle's smaller transformer draw the fine scales, where it has one."
+        ),
+    ] = False,
     rows: Annotated[int, typer.Option(help="Images in one request.", min=1)] = 16,
     body: Annotated[int, typer.Option(help="MB of one request.", min=1)] = 32,
     waiting: Annotated[int, typer.Option(help="Jobs that may wait for the one that runs.", min=1)] = 16,
@@ -47,7 +53,7 @@ def serve(
     ] = None,
 ) -> None:
     """Run a bundle's networks for clients elsewhere: the plugin, `medvar generate --server`, and scripts."""
-    from medvar_engine.backends.onnx import OnnxBackend
+    from medvar_engine.backends.collaborative import collaborative_model, open_model
     from medvar_engine.backends.server import read_token
     from medvar_engine.bundle import find_bundle, read_bundle
     from medvar_engine.errors import MedvarError
@@ -62,7 +68,7 @@ def serve(
     model = read_bundle(find_bundle(bundle))
     for file in model.sha256:  # damage shows now, and not in front of a client
         model.read(file)
-    backend = OnnxBackend(model, device=device)
+    backend = open_model(model, collaborative_model(model) if collaborative else model.digest, device=device)
     sizes = {"body": body * 2**20, "cache": cache * 2**20, "memory": memory * 2**20}
     limits = Limits(rows, waiting=waiting, rate=rate, seconds=seconds, joined=joined, **sizes)
     server = make_server(

@@ -46,13 +46,15 @@ def make_set(
     unit_images: int = UNIT_IMAGES,
     memorised: Memorised | None = None,
     marks: Marks = UNMARKED,
+    model: str | None = None,
     progress: Progress | None = None,
 ) -> SetManifest:
     """Make a set of ``count`` images in ``folder``, or go on with the one that is there, which may become larger.
 
     ``unit_images`` is how many images a new set's unit has: so much is lost at most when a worker ends. ``memorised``
     says what becomes of images that are too near to training slices, by default as `policy` has it: one that is
-    withheld leaves its number free. ``marks`` are written into the pixels of a set of files.
+    withheld leaves its number free. ``marks`` are written into the pixels of a set of files. ``model`` is that of
+    `Bundle.models` which draws, the bundle's own transformer by default.
     Device, batch, workers and cluster change nothing in the result, but that another kind of device may round
     otherwise. Of several GPUs each worker takes its own. Raises `MedvarError` when ``folder`` holds something else,
     when the disk is full, or when a unit cannot be made; what is finished then stays, and the same call goes on.
@@ -68,7 +70,7 @@ def make_set(
     memorised = policy(bundle, memorised)
     gate = "" if memorised == "allow" else bundle.sha256[GATE]
     begun = datetime.now().astimezone().isoformat(timespec="seconds")
-    asked = Plan(mix, count, bundle.digest, kind, begun, unit_images, memorised, gate, marks)
+    asked = Plan(mix, count, model or bundle.digest, kind, begun, unit_images, memorised, gate, marks)
     folder = folder.absolute()
     manifest = _planned(folder, asked, bundle)
     plan = manifest.plan
@@ -130,7 +132,7 @@ def _planned(folder: Path, asked: Plan, bundle: Bundle) -> SetManifest:
     if foreign:
         raise MedvarError(f"{folder} holds something else than a set. Choose a new or empty folder.")
     if not there or not (folder / SET).is_file():
-        return SetManifest(asked, about_model(bundle))
+        return SetManifest(asked, about_model(bundle, asked.model))
     manifest = SetManifest.read(folder)
     found = manifest.plan
     asked = replace(asked, created=found.created, unit_images=found.unit_images)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from medvar_engine.backends.base import Backend
-from medvar_engine.backends.collaborative import CollaborativeBackend, open_collaborative, open_model
+from medvar_engine.backends.collaborative import CollaborativeBackend, collaborative_model, open_model
 from medvar_engine.backends.onnx import OnnxBackend
 from medvar_engine.backends.torch import TorchBackend
 from medvar_engine.bundle import FINE, read_bundle
@@ -126,7 +126,7 @@ def test_the_cache_holds_what_it_says(pair: tuple[Backend, Backend]) -> None:
 def test_traces_say_which_drew(tiny_pair: Path, tiny_bundle: Path) -> None:
     """An image of both would be passed off as one of the bundle alone, or be drawn again by the wrong one."""
     bundle = read_bundle(tiny_pair)
-    both = Generator(open_collaborative(bundle, device="cpu"))
+    both = Generator(open_model(bundle, collaborative_model(bundle), device="cpu"))
     alone = Generator(OnnxBackend(bundle, device="cpu"))
     made = [g.finish(g.start(REQUESTS[:1])).trace(0) for g in (both, alone)]
     assert [trace.model for trace in made] == [bundle.collaborative_digest, bundle.digest]
@@ -140,13 +140,13 @@ def test_traces_say_which_drew(tiny_pair: Path, tiny_bundle: Path) -> None:
     small = replace(bundle, fine=replace(bundle.fine, from_scale=3))  # type: ignore[type-var]
     assert small.collaborative_digest not in (None, bundle.collaborative_digest)
     with pytest.raises(MedvarError, match=f"{tiny_bundle} has no transformer for the fine scales"):
-        open_collaborative(read_bundle(tiny_bundle))
+        collaborative_model(read_bundle(tiny_bundle))
 
 
 def test_torch_and_the_bundle_draw_alike(tiny_pair: Path, tiny_weights: Weights, tiny_fine: Path) -> None:
     """An image of a bundle could not be examined in torch."""
     bundle = read_bundle(tiny_pair)
-    exported = Generator(open_collaborative(bundle, device="cpu"))
+    exported = Generator(open_model(bundle, collaborative_model(bundle), device="cpu"))
     backends = (
         TorchBackend.load(*tiny_weights, model=bundle.digest),
         TorchBackend.load(tiny_weights[0], tiny_fine, model=bundle.sha256[FINE]),

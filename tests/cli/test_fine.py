@@ -47,8 +47,8 @@ def test_from_the_weights_to_an_image_made_again(
     ("more", "says"),
     [
         ((), "has no transformer for the fine scales"),
-        (("--layout", "shards"), "A set is drawn by the bundle's own transformer alone"),
-        (("--server", "http://127.0.0.1:1"), "leave out"),
+        (("--layout", "shards"), "has no transformer for the fine scales"),
+        (("--server", "http://127.0.0.1:1"), "leave out --collaborative"),
     ],
 )
 def test_what_cannot_be_drawn_by_both_is_told(

@@ -66,7 +66,7 @@ def test_sessions_are_as_the_settings_say(tmp_path: Path, monkeypatch: pytest.Mo
 
     asked = []
 
-    def open_it(name: object, device: str) -> object:
+    def open_it(name: object, model: object, device: str) -> object:
         asked.append(device)
         return FakeModels()(None)
 

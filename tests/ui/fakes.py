@@ -114,7 +114,7 @@ class FakeModels:
     def __init__(self, schedule: ScaleSchedule = SCHEDULE) -> None:
         self.backend = FakeBackend(schedule)
 
-    def __call__(self, name: str | Path | None) -> Model:
+    def __call__(self, name: str | Path | None, model: str | None = None) -> Model:
         if name not in (None, "fake"):
             raise MedvarError(f"{name} is not a bundle: it has no bundle.json.")
         return Model(make_bundle(schedule=self.backend.info.schedule), Generator(self.backend))

@@ -55,7 +55,7 @@ def test_napari_opens_the_widget_and_the_shipped_bundle(
 ) -> None:
     """Nobody could open the widget from the Plugins menu, or would have to look for a model first."""
     monkeypatch.setattr(widget_module, "shipped_bundles", lambda: {"fake": Path("fake")})
-    monkeypatch.setattr(settings, "open_bundle", lambda name, device: models(name))
+    monkeypatch.setattr(settings, "open_bundle", lambda name, model, device: models(name))
     widget = from_menu()
     settle(widget)
     assert widget.bundle.combo.currentText() == "fake"
@@ -91,7 +91,7 @@ def test_without_a_bundle_the_widget_says_what_is_missing(
     """The first thing that a user of a bare installation sees would be a traceback, or nothing."""
     monkeypatch.setattr(widget_module, "shipped_bundles", dict)
 
-    def none(name: object, device: str) -> Any:
+    def none(name: object, model: object, device: str) -> Any:
         raise MedvarError("No bundle ships with this installation; give the folder of one.")
 
     monkeypatch.setattr(settings, "open_bundle", none)
@@ -115,7 +115,7 @@ def test_without_onnxruntime_the_widget_says_how_to_install_it(
 
     monkeypatch.setattr(widget_module, "shipped_bundles", lambda: {"fake": Path("fake")})
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    monkeypatch.setattr(settings, "open_bundle", lambda name, device: OnnxBackend(make_bundle()))
+    monkeypatch.setattr(settings, "open_bundle", lambda name, model, device: OnnxBackend(make_bundle()))
     widget = from_menu()
     settle(widget)
     assert "pip install 'napari-medvar[cpu]'" in widget.message.text.text()
