@@ -21,11 +21,10 @@ import time
 from pathlib import Path
 from statistics import median
 
-from generate import row, seconds, timed, title
+from generate import named, row, seconds, timed, title
 
 from medvar_engine.backends.onnx import OnnxBackend
 from medvar_engine.bundle import Bundle, find_bundle, read_bundle
-from medvar_engine.conditions import Condition
 from medvar_engine.generator import Generator
 from medvar_engine.trace import Request
 
@@ -35,7 +34,6 @@ from pathlib import Path
 import onnxruntime
 from medvar_engine.backends.onnx import OnnxBackend
 from medvar_engine.bundle import read_bundle
-from medvar_engine.conditions import Condition
 from medvar_engine.generator import Generator
 from medvar_engine.trace import Request
 
@@ -47,7 +45,7 @@ bundle, batch = read_bundle(Path(sys.argv[1])), int(sys.argv[2])
 before = status("VmRSS")
 generator = Generator(OnnxBackend(bundle, device="cpu"))
 if batch:
-    condition = bundle.cells[0].condition if bundle.cells else Condition(region="brain")  # none: half of the rows alike
+    condition = bundle.labels.decode([0] * len(bundle.labels.factors))  # under none, half of the rows would be alike
     requests = [Request(condition, seed, bundle.sampling) for seed in range(batch)]
     generator.image(generator.finish(generator.start(requests)))
 print(status("VmHWM") - before)
@@ -74,11 +72,11 @@ def resample(backend: OnnxBackend, bundle: Bundle, repeats: int) -> None:
     title(f"{bundle.name}: an image drawn again from a scale on")
     schedule = bundle.schedule
     generator = Generator(backend)
-    trace = generator.finish(generator.start([Request(Condition(), 0, bundle.sampling)])).trace(0)
+    trace = generator.finish(generator.start([Request(named(bundle.labels), 0, bundle.sampling)])).trace(0)
     seeds = iter(range(1, 10**6))
 
     def whole() -> None:
-        generator.finish(generator.start([Request(Condition(), next(seeds), bundle.sampling)]))
+        generator.finish(generator.start([Request(named(bundle.labels), next(seeds), bundle.sampling)]))
 
     def again(k: int) -> None:
         generator.finish(generator.resample(trace, k, seed=next(seeds)))
@@ -99,7 +97,7 @@ def previews(backend: OnnxBackend, bundle: Bundle, repeats: int) -> None:
     for seed in range(repeats):
         generator = Generator(backend)
         begin, looking = time.perf_counter(), 0.0
-        for generation in generator.run(generator.start([Request(Condition(), seed, bundle.sampling)])):
+        for generation in generator.run(generator.start([Request(named(bundle.labels), seed, bundle.sampling)])):
             shown = time.perf_counter()
             generator.preview(generation, generation.depth - 1)
             if not generation.complete:

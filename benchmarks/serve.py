@@ -18,14 +18,17 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from statistics import median
 
 import numpy as np
+from generate import named
 
 from medvar_engine.backends.onnx import OnnxBackend
 from medvar_engine.backends.remote import RemoteBackend
 from medvar_engine.backends.server import Server
 from medvar_engine.bundle import find_bundle, read_bundle
+from medvar_engine.conditions import Condition
 from medvar_engine.errors import MedvarError
 from medvar_engine.generator import Generator
 from medvar_engine.request import Request
@@ -42,12 +45,14 @@ def main() -> None:
     bundle = read_bundle(find_bundle(options.bundle))
     local = Generator(OnnxBackend(bundle, device=options.device))
     with server(str(bundle.path), options.device) as address:
-        remote = Generator(RemoteBackend(Server(address)))
+        remote, asked = Generator(RemoteBackend(Server(address))), named(bundle.labels)
         print(f"{bundle.name}, {remote.backend.info.provider}")
         for batch in (1, 8):
             here, there = [], []
             for seed in range(options.repeats + 1):  # in turn, for the machine may be busy for a while
-                requests = [Request(seed=1000 * batch + 10 * seed + i, sampling=bundle.sampling) for i in range(batch)]
+                requests = [
+                    Request(asked, 1000 * batch + 10 * seed + i, sampling=bundle.sampling) for i in range(batch)
+                ]
                 taken, one = timed(local, requests)
                 here.append(taken / batch)
                 taken, other = timed(remote, requests)
@@ -56,7 +61,7 @@ def main() -> None:
             one_here, one_there = median(here[1:]), median(there[1:])  # the first warms up
             ratio = median(b / a for a, b in zip(here[1:], there[1:], strict=True))
             print(f"batch {batch}: here {one_here:.3f} s, server {one_there:.3f} s an image, ratio {ratio:.3f}")
-        streams = [streamed(address, seed) for seed in range(options.repeats)]
+        streams = [streamed(address, asked, seed) for seed in range(options.repeats)]
         first, whole = (median(times) for times in zip(*streams, strict=True))
         print(f"streamed: first scale after {first:.3f} s, image after {whole:.3f} s")
     with (
@@ -67,7 +72,7 @@ def main() -> None:
             rates: dict[str, list[float]] = {shared: [], apart: []}
             for turn in range(options.repeats + 1):
                 for address in (shared, apart) if turn % 2 else (apart, shared):
-                    rates[address].append(rate(address, clients, 2))
+                    rates[address].append(rate(address, asked, clients, 2))
             together, alone = median(rates[shared][1:]), median(rates[apart][1:])
             ratio = median(a / b for a, b in zip(rates[shared][1:], rates[apart][1:], strict=True))
             print(
@@ -82,19 +87,25 @@ def timed(generator: Generator, requests: list[Request]) -> tuple[float, np.ndar
     return time.perf_counter() - begin, images
 
 
-def streamed(address: str, seed: int) -> tuple[float, float]:
+def streamed(address: str, asked: Condition, seed: int) -> tuple[float, float]:
     """Seconds to the first scale of one image, and to the image."""
     begin, times = time.perf_counter(), []
-    for _ in Server(address).stream("generate", {"requests": [{"seed": seed}]}):
+    for _ in Server(address).stream("generate", {"requests": [{"condition": asked.to_dict(), "seed": seed}]}):
         times.append(time.perf_counter() - begin)
     return times[0], times[-1]
 
 
-def rate(address: str, clients: int, images: int) -> float:
+def several(address: str, asked: Condition, images: int, client: int) -> None:
+    """So many images of one client, one after the other."""
+    for i in range(images):
+        streamed(address, asked, 100 * client + i)
+
+
+def rate(address: str, asked: Condition, clients: int, images: int) -> float:
     """Images a second of so many clients, each of whom streams so many images."""
     begin = time.perf_counter()
     with ThreadPoolExecutor(clients) as pool:
-        for _ in pool.map(lambda client: [streamed(address, 100 * client + i) for i in range(images)], range(clients)):
+        for _ in pool.map(partial(several, address, asked, images), range(clients)):
             pass
     return clients * images / (time.perf_counter() - begin)
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from statistics import median
 
 import numpy as np
+from generate import named
 from scipy.ndimage import zoom
 
 from medvar_engine.arrays import FloatArray, IntArray
@@ -65,7 +66,9 @@ def times(backend: Backend, sampling: Sampling, repeats: int) -> None:
     for seed in range(repeats + 1):
         for share in SHARES:
             generator, begin = Generator(backend), time.perf_counter()
-            done = generator.finish(generator.start([Request(Condition(), seed, skipping(sampling, share))]))
+            done = generator.finish(
+                generator.start([Request(named(backend.info.labels), seed, skipping(sampling, share))])
+            )
             tokens[share].append(time.perf_counter() - begin)
             generator.image(done)
             taken[share].append(time.perf_counter() - begin)
