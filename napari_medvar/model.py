@@ -39,9 +39,12 @@ class Model:
 def open_bundle(name: str | Path | None, model: str | None = None, *, device: str = "auto") -> Model:
     """The model of a shipped bundle's name or a bundle's folder; None is the first shipped one.
 
-    ``model`` is what traces name: one of `Bundle.models`, by default the bundle's own transformer.
+    ``model`` is what traces name: one of `Bundle.models` or its weights, by default the bundle's own transformer.
+    Raises `MedvarError` for another.
     """
     bundle = read_bundle(find_bundle(name))
+    if model not in (None, *bundle.models, bundle.weights):
+        raise MedvarError(f"{bundle.path} is another model than it was. Open it again.")
     return Model(bundle, Generator(open_model(bundle, model or bundle.digest, device=device)))
 
 

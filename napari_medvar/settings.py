@@ -69,6 +69,6 @@ def new_session(settings: Settings) -> GenerationSession:
 
 
 def _open(settings: Settings, name: str | Path | None, model: str | None = None) -> Model:
-    """The server's model, in place of those that ship; but a folder is a bundle that the user has here."""
-    server = None if isinstance(name, Path) else settings.connection
+    """The server's model, in place of those that ship; but a folder, or what is known by its model, is here."""
+    server = None if isinstance(name, Path) or model else settings.connection
     return open_bundle(name, model, device=settings.device) if server is None else open_served(server)

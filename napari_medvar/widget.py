@@ -64,6 +64,7 @@ class MedvarWidget(QWidget):
         self._guard = CanvasContextGuard(napari_viewer, self)
         self._asked: tuple[str | Path | None, str | None] = None, None  # the bundle that the user wants, and its model
         self._loaded: str | Path | None = None  # the one that is there
+        self._offered: Path | None = None  # the folder of the one whose settings the panels offer
         self._doing: Doing = "load"  # what the worker does now or did last
         self._following = True  # whether the view goes along with the newest scale
         self._began = 0.0
@@ -239,16 +240,22 @@ class MedvarWidget(QWidget):
 
     def _show_model(self, model: Model) -> None:
         bundle = model.bundle
+        asked = self.request() if self._offered == bundle.path else None  # another transformer of the same bundle
+        self._offered = bundle.path
         self._loaded = self._asked[0] if self._doing == "load" else self._known(bundle.path)
         self.bundle.select(self._loaded)
         self.bundle.describe(model)
-        self.sampling.offer(bundle.sampling, vocabulary=bundle.vocabulary, skipping=bundle.partial_scales)
+        self.sampling.offer(
+            bundle.sampling, vocabulary=bundle.vocabulary, skipping=model.generator.backend.info.partial_scales
+        )
         self.scales.offer(bundle.schedule)
         self.condition.offer(bundle)
         for part in self._parts:
             part.offer(bundle)
         if self.session.current is None:
             self.picture.layers.clear()
+            if asked is not None:
+                self._show_settings(asked)
         else:
             self._show_settings(self.session.current.requests[0])
             if (view := self.session.panels.get("view")) in self.views.known:

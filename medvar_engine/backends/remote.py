@@ -23,7 +23,7 @@ from medvar_engine.backends.base import PrefixState
 from medvar_engine.backends.bundle_info import info_of
 from medvar_engine.backends.scale_input import every_position, extended, gather_inputs
 from medvar_engine.backends.server import PROTOCOL, Server
-from medvar_engine.bundle import GATE_ENCODER, MANIFEST, Bundle, read_bundle
+from medvar_engine.bundle import FINE, GATE_ENCODER, MANIFEST, STEP, Bundle, read_bundle
 from medvar_engine.errors import MedvarError
 
 Arrays = Mapping[str, npt.NDArray[Any]]
@@ -57,7 +57,7 @@ class RemoteBackend:
         if model not in bundle.models:
             raise MedvarError(f"{server.address} says that it draws as {model[:12]}…, which its bundle does not know.")
         self.info = info_of(bundle, f"{provider} at {server.address}", model)
-        self._shape = bundle.transformer if bundle.fine is None or model == bundle.digest else bundle.fine.shape
+        self._shape = bundle.shapes[STEP if model == bundle.digest else FINE]  # of the one that reads all scales
 
     @cached_property
     def codebook(self) -> FloatArray | None:

@@ -7,6 +7,7 @@ import io
 import os
 import zipfile
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -76,37 +77,54 @@ def features(
 
     temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     try:
-        width = _write_rows(temporary, count, made())
+        width = _write_rows(temporary, out, count, made())
         likely = likelihood_names(generator.backend.info, conditions)
         names = (*feature_names(generator.backend.info, width - len(likely)), *likely)
         contents = {beside["columns"]: _csv(("column", "name"), list(enumerate(names)))}
         if rows is not None:
             contents[beside["rows"]] = _csv(COLUMNS, rows)
+        with _writing(out):
+            os.replace(temporary, out)
         write_files(contents)
-        os.replace(temporary, out)
-    except OSError as error:
-        raise MedvarError(f"Cannot write {out}: {error.strerror or error}. Nothing was left half-written.") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
     tell(f"{count} images, {width} columns, by {generator.backend.info.provider}")
     typer.echo(out)
 
 
-def _write_rows(path: Path, count: int, parts: Iterator[FloatArray]) -> int:
-    """Write an array of ``count`` rows as .npy, a part at a time, so that memory does not grow; gives the columns."""
+def _write_rows(path: Path, out: Path, count: int, parts: Iterator[FloatArray]) -> int:
+    """Write an array of ``count`` rows as .npy to ``path``, which is to become ``out``; gives the columns.
+
+    A part at a time, so that memory does not grow with the images.
+    """
     import numpy as np
 
     width = 0
-    with path.open("wb") as file:
+    with ExitStack() as opened:
+        with _writing(out):
+            file = opened.enter_context(path.open("wb"))
         for part in parts:
-            if not width:
-                width = part.shape[1]
-                head = {"descr": "<f4", "fortran_order": False, "shape": (count, width)}
-                np.lib.format.write_array_header_1_0(file, head)
-            file.write(part.tobytes())
-        file.flush()
-        os.fsync(file.fileno())
+            with _writing(out):
+                if not width:
+                    width = part.shape[1]
+                    head = {"descr": "<f4", "fortran_order": False, "shape": (count, width)}
+                    np.lib.format.write_array_header_1_0(file, head)
+                file.write(part.tobytes())
+        with _writing(out):
+            file.flush()
+            os.fsync(file.fileno())
     return width
+
+
+@contextmanager
+def _writing(out: Path) -> Iterator[None]:
+    from medvar_engine.errors import MedvarError
+
+    try:
+        yield
+    except OSError as error:
+        raise MedvarError(f"Cannot write {out}: {error.strerror or error}. Nothing was left half-written.") from error
 
 
 def _prepared(folder: Path, split: str) -> tuple[int, Any, list[tuple[Any, ...]]]:

@@ -63,7 +63,7 @@ def generate(
     collaborative: Annotated[
         bool,
         typer.Option(
-            "--collaborative", help="Let the bundle's smaller transformer draw the fine scales, where it has one."
+            "--collaborative", help="Let the bundle's smaller transformer draw the fine scales; see `medvar fine`."
         ),
     ] = False,
     server: Annotated[
@@ -179,8 +179,10 @@ def _generate_files(
     gate, withheld = gate_of(model, memorised), 0
     generator = Generator(remote or open_model(model, drawn_by, device=device))
     _make_folder(out)
-    tell(f"{model.name} on {generator.backend.info.provider}")
-    study = Study(f"{generator.backend.info.model} {first.condition} {first.seed} {count}")
+    info = generator.backend.info
+    both = "" if info.model == model.digest else ", the fine scales by the smaller transformer"
+    tell(f"{model.name} on {info.provider}{both}")
+    study = Study(f"{info.model} {first.condition} {first.seed} {count}")
     with progress() as bar:
         task = bar.add_task("generating", total=count * len(model.schedule))
         for start in range(0, count, batch):

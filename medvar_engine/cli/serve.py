@@ -26,7 +26,7 @@ def serve(
     collaborative: Annotated[
         bool,
         typer.Option(
-            "--collaborative", help="Let the bundle's smaller transformer draw the fine scales, where it has one."
+            "--collaborative", help="Let the bundle's smaller transformer draw the fine scales; see `medvar fine`."
         ),
     ] = False,
     rows: Annotated[int, typer.Option(help="Images in one request.", min=1)] = 16,
@@ -84,7 +84,8 @@ def serve(
         memorised=memorised,
     )
     scheme = "https" if certificate else "http"
-    tell(f"{model.name} on {backend.info.provider} at {scheme}://{f'[{host}]' if ':' in host else host}:{port}")
+    drawing = f"{model.name}, the fine scales by its smaller transformer," if collaborative else model.name
+    tell(f"{drawing} on {backend.info.provider} at {scheme}://{f'[{host}]' if ':' in host else host}:{port}")
     if not certificate and not is_loopback(host):
         tell("Without --certificate and --key, all that is sent, the token too, can be read on the way.")
     try:

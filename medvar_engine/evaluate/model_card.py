@@ -49,7 +49,13 @@ def put_into_card(bundle: Bundle, report: Path) -> Bundle:
         section = to_card(values)
     except MedvarError as error:
         raise MedvarError(f"{report}: {error}") from error
-    if (models := values.get("models")) != [bundle.digest]:
+    models = values.get("models")
+    if models == [bundle.collaborative_digest]:
+        raise MedvarError(
+            f"{report} judges images that both transformers of {bundle.name} drew. The card tells of those that its "
+            "own one draws alone: `medvar evaluate images BUNDLE --data SLICES`."
+        )
+    if models != [bundle.digest]:
         told = ", ".join(str(model)[:12] + "…" for model in models) if isinstance(models, list) else "none"
         raise MedvarError(
             f"{report} judges images of other models (sha256 {told}) than {bundle.name} ({bundle.digest[:12]}…). "

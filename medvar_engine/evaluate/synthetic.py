@@ -36,7 +36,7 @@ class Synthetic:
     name: str
     images: Images
     conditions: Sequence[Condition]
-    models: tuple[str, ...]  # sha256 of the bundles that made them
+    models: tuple[str, ...]  # sha256 of what made them, see `Bundle.models`
 
     def __len__(self) -> int:
         return len(self.conditions)

@@ -67,10 +67,13 @@ def make_set(
         bundle.read(name)
     if marks and kind.layout == "shards":
         raise MedvarError("Shards are to train on, and would teach the mark; mark a set of files (--layout).")
+    model = model or bundle.digest
+    if model not in bundle.models:
+        raise MedvarError(f"{bundle.path} is not the model of this set (sha256 {model[:12]}…).")
     memorised = policy(bundle, memorised)
     gate = "" if memorised == "allow" else bundle.sha256[GATE]
     begun = datetime.now().astimezone().isoformat(timespec="seconds")
-    asked = Plan(mix, count, model or bundle.digest, kind, begun, unit_images, memorised, gate, marks)
+    asked = Plan(mix, count, model, kind, begun, unit_images, memorised, gate, marks)
     folder = folder.absolute()
     manifest = _planned(folder, asked, bundle)
     plan = manifest.plan

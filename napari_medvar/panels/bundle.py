@@ -14,7 +14,8 @@ from napari_medvar.panels.common import add_row, calm, plain_form
 _TIP = "The model that makes the pictures. A bundle is the folder that <code>medvar export</code> writes."
 _FINE_TIP = (
     "This model has a second, smaller transformer, which draws the fine scales faster, and not quite as well. "
-    "Its pictures are other ones, so that those before cannot be gone on with."
+    "Its pictures are other ones: those before cannot be gone on with, and leave the history. Save what you want to "
+    "keep."
 )
 
 

@@ -64,6 +64,23 @@ def test_of_prepared_slices(
     assert 0 < len(np.load(tmp_path / "f.npy")) < 12
 
 
+def test_a_table_is_written_part_by_part(
+    medvar: Callable[..., object],
+    tiny_bundle: Path,
+    tiny_onnx: OnnxBackend,
+    tmp_path: Path,
+    images: np.ndarray,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of more images than go through the networks at once, some rows would be lost or torn."""
+    monkeypatch.setattr("medvar_engine.cli.features.BATCH", 2)
+    np.save(tmp_path / "images.npy", images)
+    medvar("features", tmp_path / "images.npy", "--out", tmp_path / "f.npy", "--bundle", tiny_bundle)
+    made = np.load(tmp_path / "f.npy")
+    np.testing.assert_allclose(made, multiscale_features(Generator(tiny_onnx), images), atol=1e-6)
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
 def test_a_column_is_what_its_name_says(tiny_onnx: OnnxBackend, images: np.ndarray) -> None:
     """Whoever picks a scale by its name would get another one."""
     generator = Generator(tiny_onnx)

@@ -37,6 +37,14 @@ def test_from_the_weights_to_an_image_made_again(
     for path in (own, both):  # nobody needs to say which of the two it was
         run = medvar("replay", path / "seed7.png", "--bundle", folder)
         assert (run.code, run.out.strip().endswith("pixel for pixel")) == (0, True), run.err
+    a_set = tmp_path / "set"
+    run = medvar(
+        "generate", "--bundle", folder, "--out", a_set, "--layout", "imagefolder", "--seed", 7, "--collaborative"
+    )
+    assert run.code == 0, run.err
+    (picture,) = a_set.rglob("*.png")
+    assert read_trace(picture).pyramid == second.pyramid
+    assert str(bundle.collaborative_digest) in (a_set / "README.md").read_text()
     run = medvar("replay", both / "seed7.png", "--bundle", tiny_bundle)
     assert run.code == 1
     assert "another model" in run.err

@@ -274,6 +274,7 @@ def test_a_set_by_both_transformers_of_a_bundle(make: MakeSet, tiny_pair: Path, 
     both = collaborative_model(bundle)
     with pytest.raises(MedvarError, match="not the model of this set"):
         make(tmp_path / "none", bundle=bundle, model="0" * 64)
+    assert not (tmp_path / "none").exists()
     make(tmp_path / "set", bundle=bundle, model=both, batch=3)
     manifest = SetManifest.read(tmp_path / "set")
     assert (manifest.plan.model, manifest.model["sha256"]) == (both, both)

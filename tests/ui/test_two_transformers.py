@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,7 +11,13 @@ from typing import TYPE_CHECKING
 import pytest
 from fakes import FakeModels
 
+from medvar_engine.backends.server import Server
 from medvar_engine.bundle import FINE, read_bundle
+from medvar_engine.conditions import Condition
+from medvar_engine.sampling import Sampling
+from medvar_engine.trace import Request
+from medvar_export.manifest import write_manifest
+from napari_medvar.model import open_served
 from napari_medvar.session import GenerationSession, Model, open_bundle
 
 if TYPE_CHECKING:
@@ -51,9 +59,12 @@ def test_the_smaller_transformer_is_chosen_with_a_click(
     assert (box.isHidden(), box.isChecked()) == (False, False)
     bundle = read_bundle(tiny_pair)
     assert drawn(widget, settle) == bundle.digest
+    asked = Request(Condition("MR", "brain", "axial"), 7, Sampling(guidance=3.0, top_k=5, skip_settled=0.25))
+    widget._show_settings(asked)
     box.click()
     settle(widget)
     assert box.isChecked()
+    assert widget.request() == asked
     assert drawn(widget, settle) == bundle.collaborative_digest
     path = widget.session.save(tmp_path / "both.medvar")
     box.click()
@@ -73,8 +84,6 @@ def test_where_it_is_damaged_the_other_goes_on(
     quick: MedvarWidget, settle: Settle, tiny_pair: Path, tmp_path: Path
 ) -> None:
     """The box would say what is not so, and the next press of Retry open something else."""
-    import shutil
-
     folder = Path(shutil.copytree(tiny_pair, tmp_path / "pair"))
     widget, box = quick, quick.bundle.fine_box
     widget.bundle.choose(folder)
@@ -87,9 +96,44 @@ def test_where_it_is_damaged_the_other_goes_on(
     assert not box.isChecked()
     assert drawn(widget, settle) == read_bundle(folder).digest
     (folder / FINE).write_bytes(whole)
-    box.click()
+    widget.message.retry_button.click()
     settle(widget)
     assert box.isChecked()
+
+
+def test_where_it_was_replaced_meanwhile_that_is_told(
+    quick: MedvarWidget, settle: Settle, tiny_pair: Path, tmp_path: Path
+) -> None:
+    """The own transformer would draw in its place, and the box jump back without a word."""
+    folder = Path(shutil.copytree(tiny_pair, tmp_path / "pair"))
+    widget, box = quick, quick.bundle.fine_box
+    widget.bundle.choose(folder)
+    settle(widget)
+    values = json.loads((folder / "bundle.json").read_text())
+    values["fine"]["from_scale"] = 3
+    write_manifest(folder, {name: value for name, value in values.items() if name != "digest"})
+    box.click()
+    settle(widget)
+    assert "another model than it was" in widget.message.text.text()
+    widget.bundle.choose(folder)
+    settle(widget)
+    box.click()
+    settle(widget)
+    assert drawn(widget, settle) == read_bundle(folder).collaborative_digest
+
+
+def test_whoever_runs_a_server_chooses(
+    quick: MedvarWidget, settle: Settle, tiny_pair: Path, served: Callable[..., str]
+) -> None:
+    """A client's click would have no effect on the server, or open something else."""
+    bundle = read_bundle(tiny_pair)
+    address = served(bundle=tiny_pair, model=bundle.collaborative_digest)
+    quick.session._open_model = lambda name, model=None: open_served(Server(address))
+    quick.bundle.choose("fake")
+    settle(quick)
+    box = quick.bundle.fine_box
+    assert (box.isHidden(), box.isChecked(), box.isEnabled()) == (False, True, False)
+    assert drawn(quick, settle) == bundle.collaborative_digest
 
 
 def test_tokens_are_skipped_where_the_model_can(quick: MedvarWidget, settle: Settle, tiny_pair: Path) -> None:
