@@ -91,13 +91,16 @@ class Prefixes:
         if generation.depth + 1 < len(info.schedule):
             return [generation]
         shares = [request.sampling.skip_settled for request in generation.requests]
-        keys = self._keys(generation, self._labels(generation, guided), generation.depth + 1, shares)
-        parts = -(-len(set(keys)) * info.schedule.token_counts[-1] * info.vocabulary // _LOGITS)
+        labels = self._labels(generation, guided)
+        keys = self._keys(generation, labels, generation.depth + 1, shares)
+        rows = {keys[row] for row in _wanted(generation, labels)}
+        parts = -(-len(rows) * info.schedule.token_counts[-1] * info.vocabulary // _LOGITS)
         return [generation.select(part.tolist()) for part in np.array_split(np.arange(images), min(images, parts))]
 
     def logits(self, generation: Generation) -> list[FloatArray]:
         """Logits ``(L_k, V)`` of the next scale of each image under its own condition, no token skipped."""
-        return self._logits(generation, [0.0] * len(generation.requests), guided=False)
+        logits = self._logits(generation, [0.0] * len(generation.requests), guided=False)
+        return [logits[i] for i in range(len(generation.requests))]
 
     def summary(self, generation: Generation) -> FloatArray:
         """Averages of the keys and values of all scales made so far, under no condition; see `Backend.summary`."""
@@ -105,14 +108,16 @@ class Prefixes:
         _, state = self._run(generation, labels, range(len(labels)), generation.depth - 1)
         return self.backend.summary(state)
 
-    def _logits(self, generation: Generation, shares: Sequence[float], guided: bool) -> list[FloatArray]:
-        """Logits ``(L_k, V)`` of the next scale: of B images under their conditions, then unconditional if ``guided``.
+    def _logits(self, generation: Generation, shares: Sequence[float], guided: bool) -> dict[int, FloatArray]:
+        """Logits ``(L_k, V)`` of the next scale by row: of image i under its condition as i, B + i unconditional.
 
         ``shares`` of tokens are skipped, one an image. Rows that are the same are one array.
         """
         labels = self._labels(generation, guided)
         keys = self._keys(generation, labels, generation.depth + 1, shares)
-        rows, places = _distinct(keys)
+        wanted = _wanted(generation, labels)
+        first, places = _distinct([keys[row] for row in wanted])
+        rows = [wanted[i] for i in first]
         logits: dict[int, FloatArray] = {}
         for share in dict.fromkeys(keys[row].skipped for row in rows):  # prefixes of a batch are equally long
             alike = [row for row in rows if keys[row].skipped == share]
@@ -120,7 +125,7 @@ class Prefixes:
             logits.update(zip(alike, own, strict=True))
             if state.depth < len(self.backend.info.schedule):  # nothing follows the finest scale
                 self.cache.put([keys[row] for row in alike], state)
-        return [logits[rows[place]] for place in places]
+        return {row: logits[rows[place]] for row, place in zip(wanted, places, strict=True)}
 
     def _run(
         self, generation: Generation, labels: IntArray, rows: Sequence[int], k: int, share: float = 0.0
@@ -180,6 +185,14 @@ class Prefixes:
         images = [i % len(contents) for i in range(len(labels))]
         pairs = zip(labels.tolist(), images, strict=True)
         return [Key(network, tuple(row), depth, contents[image], shares[image]) for row, image in pairs]
+
+
+def _wanted(generation: Generation, labels: IntArray) -> list[int]:
+    """Rows of ``labels``: of every image under its condition, and unconditional of those alone that are guided."""
+    images = len(generation.requests)
+    return [
+        row for row in range(len(labels)) if row < images or generation.requests[row - images].sampling.guidance > 0
+    ]
 
 
 def _distinct(keys: Sequence[Key]) -> tuple[list[int], list[int]]:

@@ -152,6 +152,13 @@ def test_nothing_is_doubled_without_guidance(watched: Watched) -> None:
     generator = Generator(watched)
     generator.finish(generator.start([Request(BRAIN, 5, Sampling(guidance=0))]))
     assert watched.steps == [(k, 1) for k in range(SCALES)]
+    watched.steps.clear()
+    guided, unguided = Request(BRAIN, 6, Sampling(guidance=2)), Request(BRAIN, 7, Sampling(guidance=0))
+    together = generator.finish(generator.start([guided, unguided, unguided]))
+    assert watched.steps[-1] == (SCALES - 1, 3)  # two of the one, and one of the others, which are the same
+    for i, request in enumerate((guided, unguided)):
+        alone = Generator(watched)
+        assert alone.finish(alone.start([request])).trace(0).pyramid == together.trace(i).pyramid
 
 
 def test_the_finest_scale_is_not_kept(watched: Watched) -> None:
