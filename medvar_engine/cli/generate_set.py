@@ -35,6 +35,7 @@ def generate_set(
 ) -> None:
     """Make a set, drawn by that of the bundle's models, or go on with it, and say how far it is."""
     from medvar_engine.sets.layouts import kind_of
+    from medvar_engine.sets.plan import UNIT_IMAGES
     from medvar_engine.sets.run import make_set
 
     wanted = count or mix.total or 1
@@ -67,6 +68,7 @@ def generate_set(
                 memorised=memorised,
                 marks=marks,
                 model=model,
+                unit_images=max(UNIT_IMAGES, batch),  # a unit is the most that goes through the networks together
                 progress=advance,
             )
         except ImportError as error:

@@ -43,6 +43,15 @@ def test_a_mix_becomes_shards(generate: Generate, tmp_path: Path) -> None:
     assert "found whole" in again.err
 
 
+def test_a_larger_batch_makes_larger_units(generate: Generate, tmp_path: Path) -> None:
+    """Whoever has the memory for 200 images at once would get 64 without a word."""
+    assert generate("--count", 70, "--batch", 70).code == 0
+    assert [path.name for path in (tmp_path / "out" / "units").glob("*.npy")] == ["00000.npy"]
+    again = generate("--count", 71, "--batch", 2)
+    assert again.code == 0, again.err
+    assert len(ImageSet.open(tmp_path / "out")) == 71
+
+
 def test_a_set_of_one_condition(generate: Generate, tmp_path: Path) -> None:
     """Whoever wants many images of one kind would have to write a file first."""
     asked = ("--region", "brain", "--seed", 7, "--guidance", 2, "--format", "shards", "--count", 3)
