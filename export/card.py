@@ -14,10 +14,11 @@ _WHAT = (
 _MEANING = (
     "On slices of people that were not trained on. Of the tokenizer's reconstruction: `psnr` in dB, `ssim` (1 is the "
     "image itself), `feature_distance` by a feature network (0 is the image itself). Of its codebook: `codes_used`, "
-    "`code_entropy` in bits. Of the transformer: `held_out_loss` in nats a token."
+    "`code_entropy` in bits. Of the transformer: `held_out_loss`, and `loss` of a kind of slice, in "
+    "nats a token."
 )
 _OF_A_SCALE = re.compile(r"(?P<name>.+)_scale_(?P<scale>\d+)")
-_OF_A_KIND = re.compile(r"(?P<name>psnr|ssim|feature_distance)_(?P<kind>.+)")
+_OF_A_KIND = re.compile(r"(?P<name>psnr|ssim|feature_distance|loss)_(?P<kind>.+)")
 FEW_PEOPLE = 1000  # below this a generative model must be expected to repeat its training images
 
 

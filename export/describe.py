@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
@@ -18,8 +19,9 @@ from medvar_engine.sampling import Sampling
 from medvar_export.card import model_card
 from medvar_export.write_bundle import Description
 
-# How the names of figures begin that training measures on people held out; see `medvar_engine.train.scores`.
-HELD_OUT = ("held_out_", "psnr_", "ssim_", "feature_distance_", "codes_used", "code_entropy")
+# How the names of figures begin that training measures on people held out; see `medvar_engine.train.scores`. What is
+# called ``loss_scale_3`` is the training loss of a scale.
+_HELD_OUT = re.compile(r"held_out_|(psnr|ssim|feature_distance|loss)_(?!scale_)|codes_used|code_entropy")
 
 
 def describe(
@@ -52,7 +54,7 @@ def last_figures(logs: Iterable[Path]) -> dict[str, float]:
         try:
             with path.open(newline="", encoding="utf-8") as file:
                 rows = list(csv.DictReader(file))
-            figures |= {r["name"]: float(r["value"]) for r in rows if r["name"].startswith(HELD_OUT)}
+            figures |= {r["name"]: float(r["value"]) for r in rows if _HELD_OUT.match(r["name"])}
         except (OSError, KeyError, ValueError, TypeError) as error:
             raise MedvarError(f"{path} is not a training log (step, name, value): {error}") from error
     return figures

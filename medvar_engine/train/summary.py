@@ -16,7 +16,7 @@ from medvar_engine.page.elements import Child, Markup, counted, element, join, n
 Points = tuple[tuple[float, float], ...]
 
 _BY_SCALE = re.compile(r"(?P<name>.+)_scale_(?P<scale>\d+)")
-_BY_REGION = re.compile(r"(?P<name>psnr|ssim|feature_distance)_(?P<region>.+)")
+_BY_REGION = re.compile(r"(?P<name>psnr|ssim|feature_distance|loss)_(?!scale_)(?P<region>.+)")
 
 
 def write_summary(out: Path, settings: Mapping[str, Any]) -> Path:

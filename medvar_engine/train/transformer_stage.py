@@ -30,6 +30,7 @@ from medvar_engine.train.config import TrainConfig
 from medvar_engine.train.forcing import corrupted, plain
 from medvar_engine.train.images import write_grid
 from medvar_engine.train.pyramids import Encoding, codebook_of, encoder_of, read_pyramids, write_pyramids
+from medvar_engine.train.scores import Scores
 from medvar_engine.train.stage import Batch, Figures
 from medvar_engine.train.start import check_tokenizer, join_labels, start_transformer
 from medvar_engine.train.world import World
@@ -63,6 +64,7 @@ class TransformerStage:
             self.held_out = self._pyramids(held_out, 1)[0]
         labels = self._labels(train.conditions.kinds)[train.conditions.codes].numpy()
         self.batches = PyramidBatches(pyramids, labels, draw_of(train.conditions, config, world))
+        self.held_out_conditions = held_out.conditions
         self.held_out_labels = self._labels(held_out.conditions.kinds)[held_out.conditions.codes]
         self.cells = sorted({(c.modality, c.region, c.plane) for c in train.conditions.kinds}, key=str)
 
@@ -96,21 +98,21 @@ class TransformerStage:
         """Nothing to do."""
 
     def validate(self, model: nn.Module, folder: Path | None) -> dict[str, float]:
-        """Cross-entropy on held-out patients, overall and a scale; samples of every kind of slice as PNG."""
+        """Cross-entropy on held-out patients, overall, by region and a scale; samples of every kind of slice as PNG."""
         assert isinstance(model, Transformer)
         index = spread(len(self.held_out), self.config.validate_slices)
-        total: dict[str, float] = {}
+        scores, by_scale = Scores(), dict[str, float]()
         for part in np.array_split(index, -(-len(index) // self.config.batch_size)):
             tokens = torch.from_numpy(self.held_out[part].astype(np.int64)).to(self.device)
             maps = tokens.split(self.schedule.token_counts, dim=1)
             features, targets = plain(self.tokenizer.quantizer, maps, len(maps))
             logits = model(self.held_out_labels[part].to(self.device), features).float()
             losses = _cross_entropy(logits, targets)
-            figures = {"held_out_loss": losses.mean()} | self._by_scale("held_out_", losses, logits, targets)
-            for name, value in figures.items():
-                total[name] = total.get(name, 0.0) + float(value) * len(part) / len(index)
+            scores.add("loss", losses.mean(1), [self.held_out_conditions[int(i)] for i in part])
+            for name, value in self._by_scale("held_out_", losses, logits, targets).items():
+                by_scale[name] = by_scale.get(name, 0.0) + float(value) * len(part) / len(index)
         self._show(model, folder)
-        return total
+        return scores.means() | by_scale
 
     def held_out_loss(self, figures: Mapping[str, float]) -> float:
         """What is to fall."""

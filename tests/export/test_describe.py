@@ -18,6 +18,7 @@ from medvar_export.describe import describe
 LOG = (
     "step,name,value\n10,held_out_psnr,20\n10,loss,0.5\n20,held_out_psnr,31.25\n20,psnr_CT_chest,30\n"
     "20,ssim_CT_chest,0.9\n20,psnr_MR_brain,28\n20,feature_distance_CT_chest,0.25\n20,code_entropy_scale_1,7.5\n"
+    "20,loss_CT_chest,5.25\n20,loss_scale_1,0.5\n20,held_out_loss_scale_1,6.5\n"
 )
 
 
@@ -67,15 +68,15 @@ def test_a_bundle_knows_its_training_slices(slices: Path, tmp_path: Path) -> Non
     for line in (
         "# lungs",
         "| held_out_psnr | 31.250 |",
-        "| kind of slice | psnr | ssim | feature_distance |",
-        "| CT chest | 30.000 | 0.900 | 0.250 |",
-        "| MR brain | 28.000 | – | – |",
-        "| 1 | 7.500 |",
+        "| kind of slice | psnr | ssim | feature_distance | loss |",
+        "| CT chest | 30.000 | 0.900 | 0.250 | 5.250 |",
+        "| MR brain | 28.000 | – | – | – |",
+        "| 1 | 7.500 | 6.500 |",
         "Mind the gap.",
         "memorises",
     ):
         assert line in about.card
-    assert "loss | 0.5" not in about.card
+    assert "| 0.5" not in about.card  # which is the loss of training
 
 
 def test_nothing_measured_is_said(slices: Path) -> None:

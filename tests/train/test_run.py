@@ -192,7 +192,28 @@ def test_held_out_people_are_validated_on_and_not_trained_on(
         assert {"psnr_MR_brain", "ssim_MR_brain", "held_out_ssim", "code_entropy_scale_2"} <= names
         assert "psnr_CT_chest" not in names
     else:
-        assert "held_out_loss" in names
+        assert {"held_out_loss", "loss_MR_brain"} <= names
+        assert "loss_CT_chest" not in names
+
+
+def test_the_transformer_is_measured_by_region(
+    make_config: MakeConfig, other_slices: Callable[..., Path], tmp_path: Path, console: Console
+) -> None:
+    """A model that knows chests and not brains would pass for a fair one; or losses of training would stand for it."""
+    data = other_slices(tmp_path / "both", held_out=("MR", "CT-0"))
+    config = make_config(stage="transformer", data=data, steps=3, validate_slices=8)  # four of each
+    run(config, console=console)
+    log = log_of(config)
+    losses = [log[3, f"loss_{kind}"] for kind in ("CT_chest", "MR_brain")]
+    assert losses[0] != losses[1]
+    assert np.mean(losses) == pytest.approx(log[3, "held_out_loss"], rel=1e-6)
+    tokens = np.array([1, 4, 9, 16])
+    by_scale = [log[3, f"held_out_loss_scale_{k}"] for k in range(4)]
+    assert tokens @ by_scale / tokens.sum() == pytest.approx(log[3, "held_out_loss"], rel=1e-6)
+    page = (config.out / "summary.html").read_text(encoding="utf-8")
+    table = page[page.index("Region by region") :]
+    assert f"{losses[0]:.4g}" in table[: table.index("</table>")]
+    assert "scale 0" not in table[: table.index("</table>")]
 
 
 def test_the_critic_joins_when_it_is_told_to(make_config: MakeConfig, console: Console) -> None:
