@@ -17,6 +17,9 @@ from medvar_engine.train.log import CsvLog, TensorBoardLog
 from medvar_engine.train.stage import Figures
 from medvar_engine.train.world import World
 
+_HEADLINE = ("held_out_", "codes_used", "code_entropy")  # how names of a validation begin that are of all slices
+_RATES = ("images_per_second", "memory_gb")
+
 
 class Watch:
     """Only the process that leads shows and writes; the others help to take means."""
@@ -82,6 +85,9 @@ def _memory(device: torch.device) -> dict[str, float]:
 
 
 def _note(figures: Mapping[str, float]) -> str:
-    """A few figures on one line; those of single scales are in the log."""
-    shown = {name: value for name, value in figures.items() if "_scale_" not in name}
-    return "  ".join(f"{name} {value:.4g}" for name, value in list(shown.items())[:5])
+    """A few figures on one line: what matters most of a validation, and speed and memory of a step, are never cut."""
+    shown = [name for name in figures if "_scale_" not in name]
+    headline = [name for name in shown if name.startswith(_HEADLINE)]
+    others = [name for name in shown if name not in headline and name not in _RATES]
+    rates = [name for name in _RATES if name in figures]
+    return "  ".join(f"{name} {figures[name]:.4g}" for name in [*headline, *others[:3], *rates])
