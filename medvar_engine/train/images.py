@@ -5,8 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
 from torch import Tensor
+
+from medvar_engine.models.tokenizer import Tokenizer
+
+
+def ladder(tokenizer: Tokenizer, tokens: tuple[Tensor, ...]) -> Tensor:
+    """The previews of all K scales, coarse to fine, of K token maps: ``(B, K, C, H, W)``."""
+    prefixes = (tokens[: k + 1] for k in range(len(tokens)))
+    return torch.stack([tokenizer.decode(tokenizer.quantizer.decode(prefix)) for prefix in prefixes], 1)
 
 
 def write_grid(path: Path, images: Tensor, columns: int) -> None:

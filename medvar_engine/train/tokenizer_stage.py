@@ -26,7 +26,7 @@ from medvar_engine.train.augment import augment
 from medvar_engine.train.batches import Draw, check_size, draw_of, in_hounsfield, spread
 from medvar_engine.train.codebook import CodebookFollower, Use
 from medvar_engine.train.config import TrainConfig
-from medvar_engine.train.images import write_grid
+from medvar_engine.train.images import ladder, write_grid
 from medvar_engine.train.losses import (
     PatchDiscriminator,
     adaptive_weight,
@@ -159,9 +159,8 @@ class TokenizerStage:
     def _show(self, model: Tokenizer, folder: Path) -> None:
         """Each row: a held-out slice, then its previews from the coarsest scale to the finest."""
         images = torch.from_numpy(self.held_out.batch(spread(len(self.held_out), SHOWN))).to(self.world.device)
-        tokens = model.encode(images)
-        previews = [model.decode(model.quantizer.decode(tokens[: k + 1])) for k in range(len(tokens))]
-        write_grid(folder / "reconstructions.png", torch.stack([images, *previews], 1).flatten(0, 1), len(previews) + 1)
+        rows = torch.cat([images[:, None], ladder(model, model.encode(images))], 1)
+        write_grid(folder / "reconstructions.png", rows.flatten(0, 1), rows.shape[1])
 
     def _depths(self, count: int, step: int) -> Tensor:
         """How many scales of each image the decoder sees; K + 1 is the latent before quantisation."""

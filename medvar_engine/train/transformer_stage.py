@@ -28,7 +28,7 @@ from medvar_engine.models.transformer import Transformer, TransformerConfig
 from medvar_engine.train.batches import Draw, check_size, draw_of, spread
 from medvar_engine.train.config import TrainConfig
 from medvar_engine.train.forcing import corrupted, plain
-from medvar_engine.train.images import write_grid
+from medvar_engine.train.images import ladder, write_grid
 from medvar_engine.train.pyramids import Encoding, codebook_of, encoder_of, read_pyramids, write_pyramids
 from medvar_engine.train.scores import Scores
 from medvar_engine.train.stage import Batch, Figures
@@ -37,6 +37,7 @@ from medvar_engine.train.world import World
 
 SHOWN = 6  # samples a cell in a sample grid
 CELLS = 12  # cells in a sample grid
+LADDERS = 4  # samples, each of another cell, that are also shown scale by scale
 
 
 class TransformerStage:
@@ -134,12 +135,18 @@ class TransformerStage:
         return labels, Transformer(fresh_shape(config, self.tokenizer.config, labels.sizes))
 
     def _show(self, model: Transformer, folder: Path | None) -> None:
-        """A row a cell: samples of one modality, region and plane. All processes sample, for they share the weights."""
+        """A row a cell: samples of one modality, region and plane; of a few cells, the first sample scale by scale.
+
+        All processes sample, for they share the weights.
+        """
         cells = [self.cells[i] for i in spread(len(self.cells), CELLS)]
         labels = self._labels([Condition(m, r, p) for m, r, p in cells for _ in range(SHOWN)]).to(self.device)
         tokens = sample(model, self.tokenizer.quantizer, labels, top_k=100, seed=self.config.seed)
         if folder is not None:
             write_grid(folder / "samples.png", self.tokenizer.decode(self.tokenizer.quantizer.decode(tokens)), SHOWN)
+            firsts = spread(len(cells), LADDERS) * SHOWN
+            rows = ladder(self.tokenizer, tuple(token_map[firsts] for token_map in tokens))
+            write_grid(folder / "ladders.png", rows.flatten(0, 1), rows.shape[1])
 
     def _by_scale(self, prefix: str, losses: Tensor, logits: Tensor, targets: Tensor) -> Figures:
         """Mean loss and accuracy of each scale that there is, of ``(B, L)`` and ``(B, L, V)``."""

@@ -1,4 +1,4 @@
-"""What the console says of a run."""
+"""What a person sees of a run: the console, and pictures."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 from rich.console import Console
 
 from medvar_engine.train.config import TrainConfig
@@ -32,3 +34,19 @@ def test_the_console_tells_speed_memory_and_what_matters_most(
         assert "psnr_MR_brain" in names[4:]
     else:
         assert validation.startswith("held_out_psnr ")
+
+
+def test_samples_are_shown_scale_by_scale(
+    make_config: Callable[..., TrainConfig], other_slices: Callable[..., Path], tmp_path: Path, console: Console
+) -> None:
+    """A transformer whose coarse scales are wrong would show noise at the end, and nobody would see where it begins."""
+    data = other_slices(tmp_path / "both", held_out="CT-0")  # both kinds to train on
+    config = make_config(stage="transformer", data=data, steps=1)
+    run(config, console=console)
+    folder = config.out / "samples" / "step-00000001"
+    with Image.open(folder / "samples.png") as samples, Image.open(folder / "ladders.png") as ladders:
+        finished, rows = np.asarray(samples), np.asarray(ladders)
+    assert rows.shape == (2 * 16, 4 * 16)  # a row a kind of slice, a column a scale
+    assert np.array_equal(rows[:, -16:], finished[:, :16])
+    assert not np.array_equal(rows[:, :16], rows[:, -16:])
+    assert "<h3>ladders, step 00000001" in (config.out / "summary.html").read_text(encoding="utf-8")
