@@ -15,6 +15,7 @@ from medvar_engine.data.codes import encode
 from medvar_engine.data.facts import SliceFacts
 from medvar_engine.data.shards import ShardWriter
 from medvar_engine.models import presets
+from medvar_engine.models.files import write_tensors
 from medvar_engine.models.tokenizer import TokenizerConfig
 from medvar_engine.train.config import TrainConfig
 
@@ -98,6 +99,16 @@ def tokenizer_file(tmp_path: Path) -> Path:
     torch.manual_seed(0)
     save_tokenizer(tmp_path / "tokenizer.safetensors", Tokenizer(TINY))
     return tmp_path / "tokenizer.safetensors"
+
+
+@pytest.fixture
+def feature_network_file(tmp_path: Path) -> Path:
+    """A VGG of two blocks, untrained."""
+    torch.manual_seed(0)
+    layers = {0: torch.nn.Conv2d(3, 4, 3), 2: torch.nn.Conv2d(4, 4, 3), 5: torch.nn.Conv2d(4, 8, 3)}
+    tensors = {f"features.{i}.{name}": t for i, layer in layers.items() for name, t in layer.state_dict().items()}
+    write_tensors(tmp_path / "vgg.safetensors", tensors)
+    return tmp_path / "vgg.safetensors"
 
 
 @pytest.fixture

@@ -216,6 +216,26 @@ def test_the_transformer_is_measured_by_region(
     assert "scale 0" not in table[: table.index("</table>")]
 
 
+def test_a_feature_network_teaches_and_measures(
+    make_config: MakeConfig, feature_network_file: Path, tmp_path: Path, console: Console
+) -> None:
+    """Its weight would do nothing; or a network that is frozen would not let gradients through to what is trained."""
+    logs = []
+    for perceptual in (0.0, 5.0):
+        config = make_config(
+            perceptual=perceptual, feature_network=feature_network_file, out=tmp_path / f"{perceptual}"
+        )
+        run(config, console=console)
+        logs.append(log_of(config))
+    plain, taught = logs
+    assert taught[1, "loss"] > plain[1, "loss"]
+    assert taught[1, "l1"] == plain[1, "l1"]  # before anything is learned
+    assert taught[1, "gradient_norm"] != plain[1, "gradient_norm"]
+    assert taught[6, "l1"] != plain[6, "l1"]
+    for log in logs:
+        assert log[6, "held_out_feature_distance"] == log[6, "feature_distance_MR_brain"] > 0
+
+
 def test_the_critic_joins_when_it_is_told_to(make_config: MakeConfig, console: Console) -> None:
     """The adversarial switch would do nothing, or break training from its first step."""
     config = make_config(adversarial=0.5, adversarial_start=0.5)
