@@ -31,6 +31,7 @@ def finetune(
     """Adapt a trained model to your own slices."""
     try:
         from medvar_engine.bundle import PREVIEW, read_bundle
+        from medvar_engine.evaluate.index import GATE
         from medvar_engine.train.finetune import Amount, settings, told
         from medvar_engine.train.finetune import finetune as train
         from medvar_engine.train.stopping import EXIT_STOPPED, StoppedEarly
@@ -73,6 +74,11 @@ def finetune(
     if bundle is not None and PREVIEW in bundle.sha256:  # the tokenizer is the parent's, and so are previews
         parity = {**read_bundle(made).parity, "preview": bundle.parity.get("preview", 0.0)}
         add_to_bundle(made, {PREVIEW: bundle.read(PREVIEW)}, parity=parity)
+    if bundle is not None and GATE in bundle.sha256:
+        tell(
+            f"note: {bundle.name} holds back copies of its training slices; the new model, which may repeat them, too, "
+            f"does not. `medvar gate {made} --data {data}` makes it do so, but for the new slices only."
+        )
     typer.echo(made)
 
 

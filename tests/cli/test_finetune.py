@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import io
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from rich.console import Console
 
+from medvar_engine.arrays import FloatArray
 from medvar_engine.bundle import PREVIEW, read_bundle
 from medvar_engine.conditions import Condition
 from medvar_engine.errors import MedvarError
@@ -34,16 +35,21 @@ def slices(prepared: Callable[..., Path], tmp_path: Path) -> Path:
 
 
 @pytest.mark.usefixtures("traced")
-def test_a_bundle_becomes_another(medvar: Medvar, tiny_bundle: Path, slices: Path, tmp_path: Path) -> None:
-    """Nobody could adapt the shipped model; or its child would hide where it comes from, and forget what it knew."""
-    tiny_bundle = shutil.copytree(tiny_bundle, tmp_path / "base")
-    out, base = tmp_path / "mine", add_to_bundle(tiny_bundle, {PREVIEW: b"a light decoder"})
-    run = medvar("finetune", tiny_bundle, "--data", slices, "--out", out, *QUICK)
+def test_a_bundle_becomes_another(
+    medvar: Medvar, gated: Callable[[Path, FloatArray], Path], slices: Path, tmp_path: Path
+) -> None:
+    """Nobody could adapt the shipped model; or its child would hide where it comes from, forget what it knew, or hand
+    out copies of its parent's slices without a word.
+    """
+    parent = gated(tmp_path / "base", np.eye(16, dtype=np.float32)[None])
+    out, base = tmp_path / "mine", add_to_bundle(parent, {PREVIEW: b"a light decoder"})
+    run = medvar("finetune", parent, "--data", slices, "--out", out, *QUICK)
     assert run.code == 0, run.err
     assert run.lines[-1] == str(out / "bundle")
     assert "6 slices of 2 people" in run.err
     assert "6 slices are few" in run.err
     assert "held-out loss" in run.err
+    assert f"medvar gate {out / 'bundle'} --data {slices}" in run.err
     bundle = read_bundle(out / "bundle")
     assert (bundle.name, bundle.licence, bundle.labels) == ("mine", "MIT", base.labels)
     for said in (base.digest, base.training_data, "ct1", "Changes of rank 8", "held-out loss", "minutes"):
@@ -52,7 +58,7 @@ def test_a_bundle_becomes_another(medvar: Medvar, tiny_bundle: Path, slices: Pat
     chest = bundle.cell(Condition("CT", "chest", "axial"))
     assert chest is not None
     assert (chest.slices, chest.patients, chest.spacing_mm) == (70 + 3, 3 + 1, 1.25)  # spacing of the new data
-    again = medvar("finetune", tiny_bundle, "--data", slices, "--out", out, *QUICK)
+    again = medvar("finetune", parent, "--data", slices, "--out", out, *QUICK)
     assert again.code == 1
     assert "exists already" in again.err
 
