@@ -59,14 +59,17 @@ class FrameGeometry:
         )
 
 
-def stack_affine(frames: Sequence[FrameGeometry], where: Path) -> tuple[list[int], NDArray[np.float64]]:
+def stack_affine(
+    frames: Sequence[FrameGeometry], where: Path, minimum: int = MINIMUM_SLICES
+) -> tuple[list[int], NDArray[np.float64]]:
     """Order of the frames along their normal, and the affine of an array (columns, rows, frames) to RAS mm.
 
-    Raises `MedvarError` when frames are missing, repeated, unevenly spaced, tilted, or fewer than three.
+    One frame alone is as thick as its rows are wide. Raises `MedvarError` when frames are missing, repeated, unevenly
+    spaced, tilted, or fewer than ``minimum``.
     """
     first = frames[0]
-    if len(frames) < MINIMUM_SLICES:
-        raise MedvarError(f"{where}: {len(frames)} slices; a scan needs at least {MINIMUM_SLICES}.")
+    if len(frames) < minimum:
+        raise MedvarError(f"{where}: {len(frames)} slices; a scan needs at least {minimum}.")
     if not all(first.is_parallel(frame) for frame in frames):
         raise MedvarError(f"{where}: slices of one series differ in orientation or pixel spacing.")
     step, places = get_volume_positions([frame.position for frame in frames], first.orientation)
@@ -78,7 +81,7 @@ def stack_affine(frames: Sequence[FrameGeometry], where: Path) -> tuple[list[int
     affine = np.eye(4)
     affine[:3, 0] = np.asarray(first.orientation[:3]) * column_mm
     affine[:3, 1] = np.asarray(first.orientation[3:]) * row_mm
-    affine[:3, 2] = (end - start) / (len(frames) - 1)
+    affine[:3, 2] = (end - start) / (len(frames) - 1) if len(frames) > 1 else first.normal * row_mm
     affine[:3, 3] = start
     return order, lps_to_ras(affine)
 

@@ -9,6 +9,7 @@ from pydicom.config import disable_value_validation
 from pydicom.dataset import Dataset
 
 from medvar_engine.data.dicom_file import floats_of, modality_of, open_dicom, values_of
+from medvar_engine.data.refusal import MADE_BY_A_MODEL
 from medvar_engine.errors import MedvarError
 
 REGION_OF_BODY_PART = {
@@ -51,7 +52,8 @@ _TAGS = [
 class Header:
     """What grouping needs of one file, and nothing else of its header.
 
-    ``kind`` is its matrix and ImageType; ``values`` are those of `SPLITTERS`, as text.
+    ``kind`` is its matrix and ImageType; ``values`` are those of `SPLITTERS`, as text. ``synthetic`` is whether it says
+    that a generative model made it.
     """
 
     path: Path
@@ -65,6 +67,7 @@ class Header:
     position: tuple[float, ...] | None
     kind: str
     values: dict[str, str]
+    synthetic: bool
 
 
 def read_header(path: Path, *, synthetic: bool = False) -> Header:
@@ -76,30 +79,40 @@ def read_header(path: Path, *, synthetic: bool = False) -> Header:
     dataset = open_dicom(path, _TAGS)
     try:
         with disable_value_validation():
-            if not synthetic:
-                _refuse_synthetic(dataset)
-            return _check(path, dataset)
+            made = _says_synthetic(dataset)
+            if made and not synthetic:
+                raise MedvarError(MADE_BY_A_MODEL)
+            return _check(path, dataset, made)
     except (ArithmeticError, AttributeError, LookupError, NotImplementedError, TypeError, ValueError) as error:
         raise MedvarError(f"a value in its header is missing or malformed ({error!r})") from error
 
 
-def _refuse_synthetic(dataset: Dataset) -> None:
+def _says_synthetic(dataset: Dataset) -> bool:
     """By Synthetic Data (0008,001C), or Contributing Equipment of purpose (109100, DCM, Synthesizing Equipment)."""
     said = str(dataset.get("SyntheticData") or "NO").strip().upper() == "YES"
     for equipment in dataset.get("ContributingEquipmentSequence") or ():
         for purpose in equipment.get("PurposeOfReferenceCodeSequence") or ():
             said |= (purpose.get("CodeValue"), purpose.get("CodingSchemeDesignator")) == ("109100", "DCM")
-    if said:
-        raise MedvarError("made by a generative model; ask for it with synthetic=True")
+    return said
 
 
-def _check(path: Path, dataset: Dataset) -> Header:
+def _check(path: Path, dataset: Dataset, synthetic: bool) -> Header:
     if "SOPClassUID" not in dataset or "Rows" not in dataset or "SeriesInstanceUID" not in dataset:
         raise MedvarError("it is not a DICOM image: SOPClassUID, SeriesInstanceUID or Rows is missing")
     image_type = [str(value).upper() for value in values_of(dataset.get("ImageType"))]
     modality = modality_of(dataset)
     burned_in = str(dataset.get("BurnedInAnnotation") or "NO").upper()
     photometric = str(dataset.get("PhotometricInterpretation", ""))
+    if synthetic and "Secondary Capture" in dataset.SOPClassUID.name:
+        raise MedvarError(
+            "a synthetic secondary capture (SOPClassUID): its modality or the size of its pixels is not known. Ask for "
+            "a modality; where the bundle does not know the size, make slices of a set of shards with `to_slices`"
+        )
+    if synthetic and burned_in != "NO":
+        raise MedvarError(
+            f"BurnedInAnnotation is {burned_in}: a model would learn what is written into its pixels. Generate it "
+            "without --burn-in"
+        )
     if "Secondary Capture" in dataset.SOPClassUID.name:
         raise MedvarError("a secondary capture (SOPClassUID) may show names in its pixels and holds no measured values")
     if burned_in != "NO":
@@ -126,4 +139,5 @@ def _check(path: Path, dataset: Dataset) -> Header:
         floats_of(dataset.get("ImagePositionPatient")),
         f"{dataset.Rows} × {dataset.get('Columns')} {image_type}",
         {name: str(dataset.get(name)) for name in SPLITTERS},
+        synthetic,
     )

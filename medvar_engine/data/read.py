@@ -13,7 +13,7 @@ from medvar_engine.data.dicom_group import group, name_groups
 from medvar_engine.data.dicom_header import Header, read_header
 from medvar_engine.data.folder import files_below
 from medvar_engine.data.refusal import Refusal
-from medvar_engine.data.volume import Volume
+from medvar_engine.data.volume import MINIMUM_SLICES, Volume
 from medvar_engine.errors import MedvarError
 
 __all__ = ["LOOKED_FOR", "Refusal", "Series", "find_series"]
@@ -30,6 +30,7 @@ class Series:
 
     ``modality``, ``region`` and ``patient`` are None where the headers do not say. ``patient_guessed`` is True when
     only file names or study numbers tell people apart. ``data_files`` hold the voxels where ``path`` is a header alone.
+    ``synthetic`` is whether all files say that a generative model made them; such a series may be a single slice.
 
     A series in an ``archive`` has paths such as ``study.zip!/folder/file``, which name it but cannot be opened. All
     fields are plain values, so a series may be sent to another process that sees the same files, and loaded there.
@@ -43,6 +44,7 @@ class Series:
     patient_guessed: bool = False
     data_files: tuple[Path, ...] = ()
     archive: Path | None = None
+    synthetic: bool = False
 
     @property
     def path(self) -> Path:
@@ -75,9 +77,10 @@ class Series:
                 raise MedvarError(str(error).replace(str(folder), str(root))) from error
 
     def _load(self, paths: Sequence[Path], phase_step: int) -> Iterator[Volume]:
+        minimum = 1 if self.synthetic else MINIMUM_SLICES
         if self.is_dicom:
-            return read_dicom.load(paths, self.uid, phase_step)
-        return read_files.load(paths[0], self.uid, phase_step)
+            return read_dicom.load(paths, self.uid, phase_step, minimum)
+        return read_files.load(paths[0], self.uid, phase_step, minimum)
 
 
 def find_series(source: Path, *, synthetic: bool = False) -> tuple[list[Series], list[Refusal]]:
@@ -109,8 +112,8 @@ def _find(paths: Sequence[Path], synthetic: bool) -> tuple[list[Series], list[Re
     for path in paths:
         try:
             if read_files.is_volume_file(path):
-                data_files = read_files.check(path, synthetic=synthetic)
-                series.append(Series(str(path), (path,), None, None, None, patient_guessed=True, data_files=data_files))
+                beside, made = read_files.check(path, synthetic=synthetic)
+                series.append(Series(str(path), (path,), None, None, None, True, beside, synthetic=made))
             elif looks_like_dicom(path):
                 headers.append(read_header(path, synthetic=synthetic))
         except MedvarError as error:
@@ -118,7 +121,9 @@ def _find(paths: Sequence[Path], synthetic: bool) -> tuple[list[Series], list[Re
     for name, members in name_groups(group(headers)).items():
         first = members[0]
         paths_of_one = tuple(header.path for header in members)
-        series.append(Series(name, paths_of_one, first.modality, first.region, first.patient, first.patient_guessed))
+        made = all(header.synthetic for header in members)
+        about = first.modality, first.region, first.patient, first.patient_guessed
+        series.append(Series(name, paths_of_one, *about, synthetic=made))
     return series, refusals
 
 

@@ -13,25 +13,25 @@ from medvar_engine.data.dicom_file import floats_of, modality_of, values_of
 from medvar_engine.data.dicom_geometry import FrameGeometry, parallel, stack_affine
 from medvar_engine.data.dicom_pixels import measured, open_image, rescale, stored_pixels
 from medvar_engine.data.orientation import check_finite, to_ras
-from medvar_engine.data.volume import FloatArray, Volume
+from medvar_engine.data.volume import MINIMUM_SLICES, FloatArray, Volume
 from medvar_engine.errors import MedvarError
 
 
-def load(paths: Sequence[Path], uid: str, phase_step: int) -> Iterator[Volume]:
-    """Read one group's pixels as volumes; the checks on geometry are here."""
+def load(paths: Sequence[Path], uid: str, phase_step: int, minimum: int = MINIMUM_SLICES) -> Iterator[Volume]:
+    """Read one group's pixels as volumes of at least ``minimum`` slices; the checks on geometry are here."""
     try:
         with disable_value_validation():
             first = open_image(paths[0])
             if int(first.get("NumberOfFrames") or 1) > 1:
-                yield from _load_multiframe(paths[0], first, uid, phase_step)
+                yield from _load_multiframe(paths[0], first, uid, phase_step, minimum)
             else:
-                yield _load_single_frames(paths, uid)
+                yield _load_single_frames(paths, uid, minimum)
     except (ArithmeticError, AttributeError, LookupError, NotImplementedError, TypeError, ValueError) as error:
         # A damaged header shows wherever one of its values is first used.
         raise MedvarError(f"{paths[0]}: a value in its header is missing or malformed ({error!r}).") from error
 
 
-def _load_single_frames(paths: Sequence[Path], uid: str) -> Volume:
+def _load_single_frames(paths: Sequence[Path], uid: str, minimum: int) -> Volume:
     frames: list[FloatArray] = []
     geometry: list[FrameGeometry] = []
     dataset = Dataset()
@@ -46,10 +46,10 @@ def _load_single_frames(paths: Sequence[Path], uid: str) -> Volume:
             )
         geometry.append(FrameGeometry(position, orientation, spacing))
         frames.append(measured(stored_pixels(path, dataset, [0])[0], dataset, *rescale(path, dataset, dataset)))
-    return _volume(frames, geometry, dataset, uid, paths[0], None)
+    return _volume(frames, geometry, dataset, uid, paths[0], None, minimum)
 
 
-def _load_multiframe(path: Path, dataset: Dataset, uid: str, phase_step: int) -> Iterator[Volume]:
+def _load_multiframe(path: Path, dataset: Dataset, uid: str, phase_step: int, minimum: int) -> Iterator[Volume]:
     if "PerFrameFunctionalGroupsSequence" not in dataset:
         yield _load_cine(path, dataset, uid)
         return
@@ -70,7 +70,8 @@ def _load_multiframe(path: Path, dataset: Dataset, uid: str, phase_step: int) ->
                 frames.append(measured(pixels, dataset, *rescale(path, dataset, transformation or dataset)))
             name = f"phase {phase + 1} of {len(phases)}" if len(phases) > 1 else None
             series = f"{uid}/stack{number}" if len(stacks) > 1 else uid
-            yield _volume(frames, [geometry[index] for index in indices], dataset, series, path, name)
+            placed = [geometry[index] for index in indices]
+            yield _volume(frames, placed, dataset, series, path, name, minimum)
 
 
 def _load_cine(path: Path, dataset: Dataset, uid: str) -> Volume:
@@ -96,8 +97,9 @@ def _volume(
     series: str,
     path: Path,
     phase: str | None,
+    minimum: int,
 ) -> Volume:
-    order, affine = stack_affine(geometry, path)
+    order, affine = stack_affine(geometry, path, minimum)
     array, affine, spacing = to_ras(np.stack([frames[i] for i in order]).T, affine, path)
     return Volume(array, affine, spacing, modality_of(dataset), _patient_of(dataset), series, path, phase)
 

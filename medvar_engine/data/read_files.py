@@ -53,8 +53,8 @@ def looks_like_labels(array: NDArray[Any]) -> bool:
     return bool(foreground.any()) and float((first == second)[foreground].mean()) > 0.8
 
 
-def check(path: Path, *, synthetic: bool) -> tuple[Path, ...]:
-    """Look at the header, and give the files beside ``path`` that hold its voxels.
+def check(path: Path, *, synthetic: bool) -> tuple[tuple[Path, ...], bool]:
+    """Look at the header, and give the files beside ``path`` that hold its voxels, and whether a model made them.
 
     Raises `MedvarError` when it names or claims what cannot be, or is no scan. ``synthetic`` lets pass what says that a
     generative model made it.
@@ -62,13 +62,13 @@ def check(path: Path, *, synthetic: bool) -> tuple[Path, ...]:
     if is_label_name(path):
         raise MedvarError(f"{path}: its name says that it is a label map, not an image.")
     if not _is_nifti(path):
-        return itk_header.data_files(path)
-    read_nifti.check(path, synthetic=synthetic)
-    return read_nifti.data_files(path)
+        return itk_header.data_files(path), False
+    made = read_nifti.check(path, synthetic=synthetic)
+    return read_nifti.data_files(path), made
 
 
-def load(path: Path, uid: str, phase_step: int) -> Iterator[Volume]:
-    """The volumes of one file: one, or every ``phase_step``-th of a 4-D file.
+def load(path: Path, uid: str, phase_step: int, minimum: int = MINIMUM_SLICES) -> Iterator[Volume]:
+    """The volumes of one file, of at least ``minimum`` slices: one, or every ``phase_step``-th of a 4-D file.
 
     Modality and patient are not in these formats: they come back as None.
     """
@@ -77,8 +77,14 @@ def load(path: Path, uid: str, phase_step: int) -> Iterator[Volume]:
         array = array[..., np.newaxis]
     if array.ndim != 4 or min(array.shape) < 1:
         raise MedvarError(f"{path}: a volume of 3 dimensions is expected, but the shape is {array.shape}.")
-    if min(array.shape[:3]) < MINIMUM_SLICES:
-        raise MedvarError(f"{path}: the shape is {array.shape}; a scan needs at least {MINIMUM_SLICES} slices.")
+    fewest = min(array.shape[:3])
+    if fewest < minimum:
+        raise MedvarError(f"{path}: the shape is {array.shape}; a scan needs at least {minimum} slices.")
+    if fewest < MINIMUM_SLICES and not read_nifti.has_unit(path):
+        raise MedvarError(
+            f"{path}: a synthetic slice without a unit of length, so that the size of its pixels is not known. Make "
+            "slices of a set of shards with `to_slices`."
+        )
     phases = array.shape[3]
     for phase in range(0, phases, phase_step):
         values = array[..., phase]

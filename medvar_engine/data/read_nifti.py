@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medvar_engine.data.limits import DEFLATE_RATIO, check_claim
+from medvar_engine.data.refusal import MADE_BY_A_MODEL
 from medvar_engine.errors import MedvarError
 
 NIFTI_SUFFIXES = (".nii", ".nii.gz", ".hdr")
@@ -36,17 +37,31 @@ def data_files(path: Path) -> tuple[Path, ...]:
     return (image,)
 
 
-def check(path: Path, *, synthetic: bool) -> None:
-    """Raise `MedvarError` when the header is damaged, claims too much, or says that a model made the image."""
+def check(path: Path, *, synthetic: bool) -> bool:
+    """Whether the header says that a generative model made the image; never unless ``synthetic`` lets such pass.
+
+    Raises `MedvarError` when it says so and must not, when letters are written into the pixels of such an image, and
+    when the header is damaged or claims too much.
+    """
     header = _open(path).header
     if int(header["intent_code"]) == _LABEL_INTENT:
         raise MedvarError(f"{path}: its header says that it is a label map (intent code {_LABEL_INTENT}).")
     if int(header["sform_code"]) == 0 and int(header["qform_code"]) == 0:
         raise MedvarError(f"{path}: its header does not say how it lies in the patient (sform and qform code are 0).")
-    if not synthetic and any(_says_synthetic(one) for one in header.extensions if one.get_code() == _COMMENT):
+    said = [_said(one) for one in header.extensions if one.get_code() == _COMMENT]
+    made = [one for one in said if one.get("synthetic") is True]
+    if made and not synthetic:
+        raise MedvarError(f"{path}: {MADE_BY_A_MODEL}.")
+    if any(isinstance(one.get("pixels"), dict) and one["pixels"].get("burned_in") for one in made):
         raise MedvarError(
-            f"{path}: made by a generative model, its header extension says; ask for it with synthetic=True."
+            f"{path}: a model would learn the letters that are written into its pixels. Generate it without --burn-in."
         )
+    return bool(made)
+
+
+def has_unit(path: Path) -> bool:
+    """Whether the header says what its lengths are in; the files of scans often do not, and mean mm."""
+    return str(_open(path).header.get_xyzt_units()[0]) != "unknown"
 
 
 def read(path: Path) -> tuple[NDArray[np.generic], NDArray[np.float64]]:
@@ -106,10 +121,10 @@ def _check_possible(path: Path) -> None:
     check_claim(path, voxels, voxels * header.get_data_dtype().itemsize, possible)
 
 
-def _says_synthetic(extension: Any) -> bool:
-    """Whether a comment is JSON that says ``"synthetic": true``."""
+def _said(extension: Any) -> dict[str, Any]:
+    """What a comment says, as `medvar_engine.write.provenance` does in JSON; nothing when it is somebody else's."""
     try:
         said = json.loads(extension.text.rstrip("\0"))
     except (ValueError, RecursionError):
-        return False  # somebody else's comment
-    return isinstance(said, dict) and said.get("synthetic") is True
+        return {}
+    return said if isinstance(said, dict) else {}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+MADE_BY_A_MODEL = "made by a generative model, and taken only when asked for: medvar prepare --include-synthetic"
+
 
 @dataclass(frozen=True, slots=True)
 class Refusal:

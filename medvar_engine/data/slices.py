@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medvar_engine.data.settings import within
-from medvar_engine.data.volume import FloatArray, Volume
+from medvar_engine.data.volume import MINIMUM_SLICES, FloatArray, Volume
 from medvar_engine.errors import MedvarError
 
 PLANES = ("axial", "coronal", "sagittal")
@@ -84,7 +84,8 @@ def usable_planes(volume: Volume, rules: SliceRules) -> list[str]:
         _, rows, columns = _AXES[plane]
         pair = (volume.spacing[rows], volume.spacing[columns])
         sides = (volume.array.shape[rows], volume.array.shape[columns])
-        if max(pair) <= rules.max_anisotropy * min(pair) and min(sides) >= rules.min_side:
+        # A synthetic image is one slice of one plane, whatever the rules say of sides.
+        if max(pair) <= rules.max_anisotropy * min(pair) and min(sides) >= max(rules.min_side, MINIMUM_SLICES):
             planes.append(plane)
     return planes
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 FloatArray = NDArray[np.float32]
 
 MINIMUM_SLICES = 3
-"""Of a scan, along each axis."""
+"""Of a scan, along each axis. A synthetic image may be one slice alone, for it has no neighbours."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

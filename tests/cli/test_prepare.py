@@ -12,7 +12,13 @@ import numpy as np
 import pytest
 from filelock import FileLock
 
+from medvar_engine.conditions import Condition
+from medvar_engine.data.dataset import SliceDataset
 from medvar_engine.data.shards import Manifest
+from medvar_engine.write.dicom import write_dicom
+from medvar_engine.write.marks import Marks
+from medvar_engine.write.nifti import write_nifti
+from medvar_engine.write.picture import Picture
 
 Medvar = Callable[..., Any]
 OPTIONS = ("--modality", "MR", "--region", "brain", "--plane", "axial", "--size", 32)
@@ -152,3 +158,59 @@ def test_wrong_options(medvar: Medvar, scans: Path, tmp_path: Path, options: tup
     assert (run.code, run.out) == (1, "")
     assert said in run.err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("plane", ["axial", "coronal", "sagittal"])
+@pytest.mark.parametrize("write", [write_dicom, write_nifti])
+def test_images_of_a_model_are_taken_when_asked(
+    medvar: Medvar, tmp_path: Path, make_trace: Any, write: Any, plane: str
+) -> None:
+    """What one asks for by name would be refused; or be turned, mirrored, or taken for another plane."""
+    pixels = np.random.default_rng(0).uniform(-1, 1, (64, 64)).astype(np.float32)
+    trace = make_trace(condition=Condition("CT", "chest", plane))
+    (tmp_path / "set").mkdir()
+    ending = {write_dicom: ".dcm", write_nifti: ".nii.gz"}[write]
+    write(tmp_path / "set" / f"one{ending}", Picture(pixels, trace, 0.75, -1000.0, 400.0, "HU"))
+    options = ("--modality", "CT", "--region", "chest", "--size", 64, "--patient-ids", "public")
+    plain = medvar("prepare", tmp_path / "set", tmp_path / "plain", *options)
+    assert (plain.code, "--include-synthetic" in plain.err, "Traceback" in plain.err) == (1, True, False)
+    run = medvar("prepare", tmp_path / "set", tmp_path / "out", *options, "--include-synthetic")
+    assert run.code == 0, run.err
+    slices = SliceDataset(tmp_path / "out", "train")
+    (facts,) = slices.rows
+    assert (facts.plane, facts.spacing_mm, facts.low, facts.high) == (plane, 0.75, -1000.0, 400.0)
+    np.testing.assert_allclose(slices.batch([0])[0, 0], pixels, atol=1 / 1400 + 1e-4)  # HU are whole numbers
+
+
+@pytest.mark.parametrize(
+    ("write", "spacing_mm", "marks", "told"),
+    [
+        (write_dicom, None, Marks(), "to_slices"),
+        (write_nifti, None, Marks(), "to_slices"),
+        (write_dicom, 0.75, Marks(burned_in=True), "without --burn-in"),
+        (write_nifti, 0.75, Marks(burned_in=True), "without --burn-in"),
+    ],
+)
+def test_images_of_a_model_that_cannot_be_slices(
+    medvar: Medvar, tmp_path: Path, make_trace: Any, write: Any, spacing_mm: float | None, marks: Marks, told: str
+) -> None:
+    """A model would learn letters, or wrong sizes; or nobody would know what to do."""
+    pixels = np.random.default_rng(0).uniform(-1, 1, (64, 64)).astype(np.float32)
+    (tmp_path / "set").mkdir()
+    ending = {write_dicom: ".dcm", write_nifti: ".nii.gz"}[write]
+    picture = Picture(pixels, make_trace(), spacing_mm, -1000.0, 400.0, "HU", marks=marks)
+    write(tmp_path / "set" / f"one{ending}", picture)
+    options = ("--modality", "CT", "--region", "chest", "--include-synthetic")
+    run = medvar("prepare", tmp_path / "set", tmp_path / "out", *options)
+    assert (run.code, told in run.err) == (1, True), run.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_scan_of_one_slice_stays_refused(medvar: Medvar, tmp_path: Path) -> None:
+    """A scout view would be trained on as if it were a scan."""
+    folder = tmp_path / "scans"
+    folder.mkdir()
+    array = np.random.default_rng(0).integers(0, 900, (64, 64, 1)).astype(np.int16)
+    nibabel.save(nibabel.Nifti1Image(array, np.eye(4)), folder / "one.nii.gz")
+    run = medvar("prepare", folder, tmp_path / "out", *OPTIONS, "--include-synthetic")
+    assert (run.code, "at least 3 slices" in run.err) == (1, True)

@@ -13,7 +13,11 @@ import pytest
 from PIL import Image
 
 from medvar_engine.bundle import Bundle
+from medvar_engine.data.dataset import SliceDataset
+from medvar_engine.data.prepare import prepare
 from medvar_engine.data.read import find_series
+from medvar_engine.data.recipe import Recipe
+from medvar_engine.data.slices import SliceRules
 from medvar_engine.errors import MedvarError
 from medvar_engine.sets.layouts import kind_of
 from medvar_engine.sets.manifest import SetManifest
@@ -112,6 +116,25 @@ def test_prepare_refuses_it(make: MakeSet, tmp_path: Path, kind: Kind) -> None:
     series, refused = find_series(tmp_path)
     assert series == []
     assert sum("made by a generative model" in refusal.reason for refusal in refused) == 10
+
+
+@pytest.mark.parametrize("kind", [Kind("bids", "nifti"), Kind("imagefolder", "dicom")])
+def test_prepare_takes_it_when_asked(make: MakeSet, mix: Mix, tmp_path: Path, kind: Kind) -> None:
+    """Whoever trains on a set on purpose would be refused all the same, or get slices that are not its images."""
+    make(tmp_path / "set", Mix(mix.ingredients[:1]), count=3, kind=kind)
+    make(tmp_path / "shards", Mix(mix.ingredients[:1]), count=3)
+    recipe = Recipe(size=16, rules=SliceRules(min_side=8, min_foreground=0.0))
+    region = {"modality": "CT", "region": "chest"}
+    with pytest.raises(MedvarError, match="medvar prepare --include-synthetic"):
+        prepare(tmp_path / "set", tmp_path / "slices", recipe, **region)
+    prepare(tmp_path / "set", tmp_path / "slices", recipe, include_synthetic=True, **region)
+    slices = SliceDataset(tmp_path / "slices", "train")
+    images = ImageSet.open(tmp_path / "shards")
+    assert {(row.plane, row.spacing_mm, row.unit) for row in slices.rows} == {("axial", 0.75, "HU")}
+    made = {one.image.tobytes(): one.image for one in images}
+    for image in slices.batch(np.arange(len(slices)))[:, 0]:
+        assert min(np.abs(image - one).max() for one in made.values()) < 1 / 1400 + 1e-4  # HU are whole numbers
+    assert len(slices) == len(made)
 
 
 def test_a_disk_that_cannot_be_written(make: MakeSet, tmp_path: Path) -> None:
