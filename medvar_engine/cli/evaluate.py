@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 evaluate = typer.Typer(name="evaluate", help="Say how good, how varied and how private synthetic images are.")
 
+Task = Literal["region", "plane", "modality"]
 Slices = Annotated[Path, typer.Option("--data", help="The prepared slices that the model was trained on.")]
 
 
@@ -45,6 +46,9 @@ def images(
     cache: Annotated[Path | None, typer.Option(help="Folder for features; a run that was stopped goes on.")] = None,
     count: Annotated[int, typer.Option(help="Images to make when a bundle is given.", min=24)] = 256,
     steps: Annotated[int | None, typer.Option(help="Of training the encoder; 600 by default.", min=1)] = None,
+    utility: Annotated[
+        Task | None, typer.Option(help="Also see whether they teach a classifier to tell these.")
+    ] = None,
     device: Annotated[str, typer.Option(help="Where to make images: auto, cpu or cuda.")] = "auto",
 ) -> None:
     """Compare synthetic images with real ones, and write one page about it."""
@@ -58,6 +62,7 @@ def images(
         from medvar_engine.evaluate.report import page, to_dict
         from medvar_engine.evaluate.simclr_training import trained_simclr
         from medvar_engine.evaluate.synthetic import mix_like, open_synthetic
+        from medvar_engine.evaluate.utility import classes_of, measure_utility
     except ImportError as error:
         raise needs("train,cpu", error) from error
     from medvar_engine.backends.onnx import OnnxBackend
@@ -67,7 +72,10 @@ def images(
 
     kept = cache or out.with_suffix(".cache")
     training, held_out = SliceDataset(data, "train"), SliceDataset(data, "test")
-    others = [open_encoder(text) for text in encoder or ()]  # a wrong name is told before hours of work
+    # What is wrong is told before hours of work.
+    others = [open_encoder(text) for text in encoder or ()]
+    if utility is not None:
+        classes_of(utility, training, held_out)
     kept.mkdir(parents=True, exist_ok=True)
     bundle, folder = None, Path(synthetic)
     if not folder.is_dir() or (folder / "bundle.json").is_file():
@@ -84,6 +92,8 @@ def images(
         )
         encoders: list[Encoder] = [open_encoder("descriptor"), simclr, *others]
         found = judge(judged, data, encoders, kept / "features", memoriser=simclr, progress=told)
+        if utility is not None:
+            found = replace(found, utility=measure_utility(judged, data, utility, progress=told))
     if bundle is not None:
         generator = Generator(OnnxBackend(bundle, device=device))
         found = replace(
@@ -127,19 +137,31 @@ def card(
 def utility(
     synthetic: Annotated[Path, typer.Argument(help="A set, or a folder of PNG, NIfTI or DICOM files.")],
     data: Slices,
-    task: Annotated[str, typer.Option(help="What to tell: region, plane or modality.")] = "region",
+    task: Annotated[Task, typer.Option(help="What to tell: region, plane or modality.")] = "region",
     steps: Annotated[int, typer.Option(help="Of training each classifier.", min=1)] = 300,
     seeds: Annotated[int, typer.Option(help="How often each is trained.", min=1)] = 3,
+    out: Annotated[Path | None, typer.Option(help="JSON file to write the figures to.")] = None,
 ) -> None:
     """Train a small classifier on real, on both, and on synthetic images; test it on people held out."""
     try:
+        from medvar_engine.data.shards import Manifest
         from medvar_engine.evaluate.synthetic import open_synthetic
         from medvar_engine.evaluate.utility import measure_utility
     except ImportError as error:
         raise needs("train,cpu", error) from error
+    from dataclasses import asdict
+
+    from medvar_engine import __version__
+    from medvar_engine.write.files import write_files
+
+    judged = open_synthetic(synthetic)
     with _told() as told:
-        found = measure_utility(open_synthetic(synthetic), data, task, steps=steps, seeds=seeds, progress=told)
-    for name, one in found.items():
+        found = measure_utility(judged, data, task, steps=steps, seeds=seeds, progress=told)
+    if out is not None:
+        about = {"version": __version__, "name": judged.name, "models": judged.models}
+        values = about | {"data": Manifest.read(data).digest} | asdict(found)
+        write_files({out: json.dumps(values, indent=1, ensure_ascii=False).encode()})
+    for name, one in found.accuracy.items():
         interval = "" if one.low is None else f"  {one.low:.3f} to {one.high:.3f}"
         typer.echo(f"{name:<20} {one.value:.3f}{interval}")
 

@@ -25,6 +25,7 @@ from medvar_engine.evaluate.membership import MembershipInference
 from medvar_engine.evaluate.memorisation import calibrate, compare_images, find_planted_copies
 from medvar_engine.evaluate.synthetic import Synthetic
 from medvar_engine.evaluate.table import Figure, Reference, row, shown
+from medvar_engine.evaluate.utility import Utility
 from medvar_engine.train.batches import spread
 
 FEWEST = 12  # images of a label, on both sides, below which figures of it mean nothing
@@ -68,6 +69,7 @@ class Evaluation:
     similarity: dict[str, dict[str, Figure]]  # label → MS-SSIM of pairs: "synthetic", "training"
     memorisation: Memorisation | None
     membership: MembershipInference | None = None
+    utility: Utility | None = None
     seconds_an_image: float | None = None
     parameters: int | None = None
     version: str = __version__

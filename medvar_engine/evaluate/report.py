@@ -58,6 +58,7 @@ def page(found: Evaluation, synthetic: Synthetic, data: SliceDataset) -> Markup:
         Section("labels", "Label by label", join(*map(_labels, found.encoders), _left_out(found))),
         Section("diversity", "Diversity", _diversity(found)),
         Section("copies", "Memorisation", _copies(found, synthetic, data)),
+        Section("utility", "Usefulness", _utility(found)),
         Section("cost", "Cost", _cost(found)),
         Section("sources", "What was compared", _sources(found)),
     ]
@@ -175,6 +176,19 @@ def _copies(found: Evaluation, synthetic: Synthetic, data: SliceDataset) -> Mark
         text = f"Membership by likelihood: AUC {told.auc:.3f} ({told.low:.3f} to {told.high:.3f}); 0.5 is a guess."
         parts.insert(1, element("p", text))
     return join(*parts)
+
+
+def _utility(found: Evaluation) -> Markup:
+    one = found.utility
+    if one is None:
+        return element("p", "Not measured: ask for it with --utility region, plane or modality.")
+    told = (
+        f"Small classifiers learned to tell {', '.join(one.classes)} ({one.task}) from these images, each in "
+        f"{counted(one.steps, 'step')}, and were tested on slices of people held out. Every class counts alike; "
+        f"{1 / len(one.classes):.3g} is a guess. Means of {counted(one.seeds, 'classifier')}."
+    )
+    rows: list[tuple[Child, ...]] = [(name, _cell(figure)) for name, figure in one.accuracy.items()]
+    return join(element("p", told, class_="quiet"), table(("learned from", "balanced accuracy"), rows))
 
 
 def _cost(found: Evaluation) -> Markup:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +16,10 @@ from torch import Tensor, nn
 from medvar_engine.arrays import FloatArray
 from medvar_engine.data.dataset import SliceDataset
 from medvar_engine.errors import MedvarError
-from medvar_engine.evaluate.bootstrap import Estimate, estimate
+from medvar_engine.evaluate.bootstrap import estimate
 from medvar_engine.evaluate.image_source import Images, PreparedImages
 from medvar_engine.evaluate.synthetic import Synthetic
+from medvar_engine.evaluate.table import Figure, shown
 from medvar_engine.train.augment import augment
 
 SIDE, BATCH, LEARNING_RATE = 64, 32, 1e-3
@@ -29,6 +31,31 @@ Part = tuple[Images, Labels]
 """Images, and of each the number of its class; -1 for one that is of none."""
 
 
+@dataclass(frozen=True, slots=True)
+class Utility:
+    """How well classifiers tell ``task`` of people held out, by what they learned from."""
+
+    task: str
+    classes: tuple[str, ...]
+    steps: int  # of training each classifier
+    seeds: int  # classifiers that a figure is the mean of
+    accuracy: dict[str, Figure]  # balanced: "real", "real and synthetic", "synthetic"
+
+
+def classes_of(task: str, training: SliceDataset, held_out: SliceDataset) -> list[str]:
+    """What a classifier is to tell apart.
+
+    Raises `MedvarError` for another task than `TASKS`, and for fewer than two classes both trained on and held out.
+    """
+    if task not in TASKS:
+        raise MedvarError(f"The task is {', '.join(TASKS)}, not {task!r}.")
+    real, test = ({getattr(kind, task) for kind in data.conditions.kinds} for data in (training, held_out))
+    names = sorted((real & test) - {None})
+    if len(names) < 2:
+        raise MedvarError(f"To tell {task}, slices of at least two must be both trained on and held out.")
+    return names
+
+
 def measure_utility(
     synthetic: Synthetic,
     data: Path,
@@ -37,22 +64,18 @@ def measure_utility(
     steps: int = 300,
     seeds: int = 3,
     progress: Progress | None = None,
-) -> dict[str, Estimate]:
+) -> Utility:
     """Accuracy on slices of people held out, every class counting alike, with an interval over people.
 
-    The mean over classifiers of several seeds, all of as many steps. Raises `MedvarError` when ``task`` is none of
-    `TASKS`, or fewer than two classes are both trained on and held out.
+    The mean over classifiers of several seeds, all of as many steps. Raises `MedvarError` as `classes_of` does, and
+    when no synthetic image is of a class.
     """
-    if task not in TASKS:
-        raise MedvarError(f"The task is {', '.join(TASKS)}, not {task!r}.")
     training, held_out = SliceDataset(data, "train"), SliceDataset(data, "test")
+    names = classes_of(task, training, held_out)
     real, test, made = (
         [getattr(condition, task) for condition in conditions]
         for conditions in (list(training.conditions), list(held_out.conditions), list(synthetic.conditions))
     )
-    names = sorted({name for name in real if name is not None} & {name for name in test if name is not None})
-    if len(names) < 2:
-        raise MedvarError(f"To tell {task}, slices of at least two must be both trained on and held out.")
     sides: dict[str, list[Part]] = {
         "real": [(PreparedImages(training), _numbers(real, names))],
         "real and synthetic": [
@@ -74,8 +97,8 @@ def measure_utility(
         def accuracy(index: npt.NDArray[np.int64], guesses: list[Labels] = guesses) -> float:
             return float(np.mean([_balanced(truth[kept][index], one[index]) for one in guesses]))
 
-        found[name] = estimate(accuracy, people)
-    return found
+        found[name] = shown(estimate(accuracy, people), "people held out")
+    return Utility(task, tuple(names), steps, seeds, found)
 
 
 def _tell(progress: Progress | None, name: str, total: int, done: int) -> None:

@@ -23,7 +23,7 @@ class Sentence:
 def verdict(found: Evaluation) -> list[Sentence]:
     """The findings, the gravest first."""
     sentences = [_quality(one) for one in found.encoders]
-    sentences += [_diversity(found), *_copies(found), *_members(found), _floors(found)]
+    sentences += [_diversity(found), *_copies(found), *_members(found), _usefulness(found), _floors(found)]
     return sorted(filter(None, sentences), key=lambda one: not one.grave)
 
 
@@ -90,6 +90,21 @@ def _members(found: Evaluation) -> list[Sentence]:
     return [Sentence(title, f"{told} ({one.low:.2f} to {one.high:.2f}; 0.5 is a guess).", grave)]
 
 
+def _usefulness(found: Evaluation) -> Sentence | None:
+    """Whether a classifier learns more when synthetic images are added; a difference within the interval is none."""
+    one = found.utility
+    if one is None:
+        return None
+    told = ", ".join(f"from {name} images {_with_interval(figure)}" for name, figure in one.accuracy.items())
+    text = f"Balanced accuracy of telling the {one.task} of people held out, learned {told}."
+    real, both = one.accuracy["real"].value, one.accuracy["real and synthetic"]
+    if real is not None and both.high is not None and both.high < real:
+        return Sentence("Added to real slices, they make a classifier worse", text, True)
+    if real is not None and both.low is not None and both.low > real:
+        return Sentence("Added to real slices, they make a classifier better", text, False)
+    return Sentence("Added to real slices, they make a classifier neither better nor worse", text, False)
+
+
 def _floors(found: Evaluation) -> Sentence | None:
     """Whether the figures themselves can be trusted."""
     wrong = [str(one.encoder["name"]) for one in found.encoders if not ranked_rightly(one)]
@@ -110,6 +125,12 @@ def ranked_rightly(one: ByEncoder) -> bool:
 
     real, noise = distance("real, other people"), distance("noise")
     return real < distance("real, blurred") < noise and real < distance("four real images, repeated")
+
+
+def _with_interval(figure: Figure) -> str:
+    if figure.low is None or figure.high is None:
+        return f"{_value(figure):.3f}"
+    return f"{_value(figure):.3f} ({figure.low:.3f} to {figure.high:.3f})"
 
 
 def _value(figure: Figure) -> float:

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
 from medvar_engine.bundle import read_bundle
 from medvar_engine.cli.main import app
+from medvar_engine.conditions import Condition
+from medvar_engine.evaluate import utility
+from medvar_engine.trace import Trace
+from medvar_engine.write.picture import Picture
+from medvar_engine.write.png import write_png
 
 
 def run(*arguments: str | Path) -> Result:
@@ -65,6 +72,29 @@ def test_missing_slices_are_told_before_any_work(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_usefulness_is_told_and_kept(
+    prepared: Callable[..., Path], make_trace: Callable[..., Trace], tmp_path: Path
+) -> None:
+    """Figures of an hour of training would be lost with the window that showed them."""
+    data = prepared(tmp_path / "slices", ["ct1", "ct2", "ct3", "mr1", "mr2", "mr3"], size=16)
+    (tmp_path / "made").mkdir()
+    rng = np.random.default_rng(0)
+    for number, condition in enumerate([Condition("CT", "chest", "axial"), Condition("MR", "brain", "axial")] * 2):
+        pixels = rng.uniform(-1, 1, (16, 16)).astype(np.float32)
+        picture = Picture(pixels, make_trace(condition=condition), 1.0, 0.0, 1.0, "arbitrary")
+        write_png(tmp_path / "made" / f"{number}.png", picture)
+    few = ("--data", data, "--steps", 1, "--seeds", 1)
+    found = run("utility", tmp_path / "made", *few, "--out", tmp_path / "utility.json")
+    assert found.exit_code == 0, found.output
+    values = json.loads((tmp_path / "utility.json").read_text())
+    assert (values["task"], values["classes"], values["models"]) == ("region", ["brain", "chest"], ["ab" * 32])
+    for name in ("real", "real and synthetic", "synthetic"):
+        assert f"{name:<20} {values['accuracy'][name]['value']:.3f}" in found.output
+    wrong = run("utility", tmp_path / "made", *few, "--task", "plane", "--out", tmp_path / "other.json")
+    assert "at least two" in str(wrong.exception)
+    assert not (tmp_path / "other.json").exists()
+
+
 def test_a_bundle_is_evaluated_and_its_card_and_info_tell_it(
     tiny_bundle: Path, prepared: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -79,13 +109,17 @@ def test_a_bundle_is_evaluated_and_its_card_and_info_tell_it(
         start(self, *arguments, **named)  # type: ignore[arg-type]
 
     monkeypatch.setattr(OnnxBackend, "__init__", counted)
+    short = functools.partial(utility.measure_utility, steps=1, seeds=1)
+    monkeypatch.setattr(utility, "measure_utility", short)
     data = prepared(tmp_path / "slices", ["ct1", "ct2", "ct3", "mr1", "mr2", "mr3"], size=16)
     bundle, page = Path(shutil.copytree(tiny_bundle, tmp_path / "bundle")), tmp_path / "page.html"
-    found = run("images", bundle, "--data", data, "--out", page, "--count", 24, "--steps", 2, "--device", "cpu")
+    few = ("--count", 24, "--steps", 2, "--device", "cpu", "--utility", "region")
+    found = run("images", bundle, "--data", data, "--out", page, *few)
     assert found.exit_code == 0, found.output
     assert len(opened) <= 2  # the set's worker has one of its own
     report = page.with_suffix(".json")
     assert f"medvar evaluate card {bundle} {report}" in found.output.replace("\n", " ")
+    assert "telling the region of people held out" in page.with_suffix(".md").read_text(encoding="utf-8")
     told = run("card", bundle, report)
     assert told.exit_code == 0, told.output
     assert page.with_suffix(".md").read_text(encoding="utf-8").strip() in read_bundle(bundle).card

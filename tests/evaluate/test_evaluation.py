@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -172,16 +173,24 @@ def test_floors_are_what_they_say() -> None:
     assert len({images.digest for images in floors(source).values()}) == 4
 
 
-def test_utility_tells_useful_images_from_useless_ones(slices: Path) -> None:
-    """Images that teach a classifier nothing would be sold as training data."""
+def test_utility_tells_useful_images_from_useless_ones(slices: Path, good: tuple[Synthetic, Evaluation]) -> None:
+    """Images that teach a classifier nothing would be sold as training data; or nobody could read what was found."""
     rng = np.random.default_rng(1)
     regions = ["chest", "brain"] * 30
     useful = made(ArrayImages(np.stack([disc(rng, region) for region in regions])), regions)
     useless = made(ArrayImages(rng.uniform(-1, 1, (60, SIZE, SIZE)).astype(np.float32)), regions)
     found = measure_utility(useful, slices, "region", steps=60, seeds=1)
-    assert set(found) == {"real", "real and synthetic", "synthetic"}
-    assert found["real"].value > 0.7
-    assert found["synthetic"].value > 0.7
-    assert measure_utility(useless, slices, "region", steps=20, seeds=1)["synthetic"].value < 0.7
+    assert set(found.accuracy) == {"real", "real and synthetic", "synthetic"}
+    assert (found.accuracy["real"].value or 0) > 0.7
+    assert (found.accuracy["synthetic"].value or 0) > 0.7
+    poor = measure_utility(useless, slices, "region", steps=20, seeds=1)
+    assert (poor.accuracy["synthetic"].value or 0) < 0.7
+    told = replace(good[1], utility=found)
+    html = page(told, good[0], SliceDataset(slices, "train"))
+    figure = found.accuracy["synthetic"]
+    assert f"<td>synthetic</td><td>{figure.value:.3g}" in html
+    values = json.loads(json.dumps(to_dict(told), allow_nan=False))
+    assert values["utility"]["accuracy"]["synthetic"]["value"] == figure.value
+    assert f"from synthetic images {figure.value:.3f}" in to_card(values)
     with pytest.raises(MedvarError, match="at least two"):
         measure_utility(useful, slices, "plane", steps=1)
