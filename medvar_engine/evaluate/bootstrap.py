@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,25 +77,34 @@ def estimate_around(value: float, drawn: Values, *, confidence: float = 0.95, lo
 def estimate_mean(
     values: npt.NDArray[Any], groups: Sequence[str], *, draws: int = DRAWS, confidence: float = 0.95, seed: int = 0
 ) -> Estimate:
-    """As `estimate`, of the mean of ``values`` ``(N,)``: at once for all draws."""
+    """As `estimate`, of the mean of ``values`` ``(N,)``, from the sums of the groups."""
     value = float(np.mean(values))
-    weights = group_weights(groups, draws=draws, seed=seed)
-    if not len(weights):
+    names, codes = np.unique(list(groups), return_inverse=True)
+    if len(names) < 2:
         return Estimate(value, confidence=confidence)
-    means = weights @ np.asarray(values, dtype=np.float64) / weights.sum(axis=1)
+    sums, sizes = np.bincount(codes, weights=values), np.bincount(codes)
+    means = [times @ sums / (times @ sizes) for times in _times(len(names), draws, seed)]
     low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
     return Estimate(value, float(low), float(high), confidence)
 
 
 def group_weights(groups: Sequence[str], *, draws: int = DRAWS, seed: int = 0) -> Values:
-    """How often each row is in each draw of whole groups, ``(draws, N)``; no draws of fewer than two groups."""
+    """How often each row is in each draw of whole groups, ``(draws, N)``; no draws of fewer than two groups.
+
+    Memory grows with the rows: for figures that compare all pairs of some of the images.
+    """
     names, codes = np.unique(list(groups), return_inverse=True)
     if len(names) < 2:
         return np.empty((0, len(codes)))
-    rng = np.random.default_rng(seed)
-    times = [np.bincount(rng.integers(len(names), size=len(names)), minlength=len(names)) for _ in range(draws)]
-    weights: Values = np.stack(times).astype(np.float64)[:, codes]
+    weights: Values = np.stack(list(_times(len(names), draws, seed))).astype(np.float64)[:, codes]
     return weights
+
+
+def _times(groups: int, draws: int, seed: int) -> Iterator[Indices]:
+    """How often each of so many groups is in each draw, ``(groups,)``."""
+    rng = np.random.default_rng(seed)
+    for _ in range(draws):
+        yield np.bincount(rng.integers(groups, size=groups), minlength=groups)
 
 
 def _drawn(statistic: Callable[[Indices], float], groups: Sequence[str], draws: int, seed: int) -> Values:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from medvar_engine.arrays import FloatArray
 from medvar_engine.errors import MedvarError
+from medvar_engine.evaluate.rows import Features
 
 _ROWS = 4096
 
 
-def check_comparable(*sides: FloatArray) -> None:
+def check_comparable(*sides: Features) -> None:
     """Raises `MedvarError` unless all sides are ``(N, D)`` of the same D, and finite: NaN would pass for a distance."""
     for side in sides:
         if side.ndim != 2 or side.shape[1] != sides[0].shape[-1]:

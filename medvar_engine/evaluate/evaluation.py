@@ -23,6 +23,7 @@ from medvar_engine.evaluate.frechet import SampleSizeBias, sample_size_bias
 from medvar_engine.evaluate.image_source import Images, PreparedImages
 from medvar_engine.evaluate.membership import MembershipInference
 from medvar_engine.evaluate.memorisation import calibrate, compare_images, find_planted_copies
+from medvar_engine.evaluate.rows import Rows
 from medvar_engine.evaluate.synthetic import Synthetic
 from medvar_engine.evaluate.table import Figure, Reference, row, shown
 from medvar_engine.evaluate.utility import Utility
@@ -139,17 +140,17 @@ def _by_encoder(
         few = isinstance(images, CollapsedImages)
         groups = [str(i % images.kept) for i in some] if isinstance(images, CollapsedImages) else people
         over = "different images" if few else "people held out"
-        rows[name] = row(np.asarray(features(name, images)[some]), groups, reference, over=over)
+        rows[name] = row(Rows(features(name, images), some), groups, reference, over=over)
     labels, _ = _labels(synthetic.conditions, training)
     by_label = {}
     for name, (mine, theirs) in labels.items():
         others = np.flatnonzero(_names(held_out) == name)
         part = Reference.of(
-            np.asarray(reference.training[theirs]),
-            np.asarray(reference.held_out[others]),
+            Rows(reference.training, theirs),
+            Rows(reference.held_out, others),
             [whose[int(i)] for i in theirs],
         )
-        by_label[name] = row(np.asarray(ours[mine]), [str(i) for i in mine], part)
+        by_label[name] = row(Rows(ours, mine), [str(i) for i in mine], part)
     return ByEncoder(encoder.describe(), rows, by_label, sample_size_bias(ours, reference.training_moments))
 
 

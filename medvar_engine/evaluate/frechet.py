@@ -1,20 +1,20 @@
 """Fréchet distance between two sets of features, each taken for a Gaussian (FID, arXiv 1706.08500).
 
-From moments, which are gathered in one pass, so that memory does not grow with the number of images.
+From moments, which are gathered in one pass, a few thousand images at a time: memory does not grow with their number.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import reduce
 
 import numpy as np
 import numpy.typing as npt
 
-from medvar_engine.arrays import FloatArray
 from medvar_engine.errors import MedvarError
 from medvar_engine.evaluate.comparable import check_comparable
+from medvar_engine.evaluate.rows import Features, Rows
 
 Doubles = npt.NDArray[np.float64]
 
@@ -43,17 +43,20 @@ class Moments:
         return self.scatter / (self.count - 1)
 
 
-def moments(features: FloatArray) -> Moments:
+def moments(features: Features) -> Moments:
     """Of ``(N, D)``, read a few thousand rows at a time. Raises `MedvarError` when any is not finite, or N is 0."""
-    check_comparable(features)
     if not len(features):
         raise MedvarError("Moments need at least 1 image, but there is none.")
-    parts = []
+    return reduce(Moments.__add__, _moments_of_parts(features))
+
+
+def _moments_of_parts(features: Features) -> Iterator[Moments]:
     for first in range(0, len(features), _ROWS):
-        rows = np.asarray(features[first : first + _ROWS], dtype=np.float64)
+        part = features[first : first + _ROWS]  # once, for it may have to be gathered from all over the disk
+        check_comparable(part)
+        rows = np.asarray(part, dtype=np.float64)
         mean = rows.mean(axis=0)
-        parts.append(Moments(len(rows), mean, (rows - mean).T @ (rows - mean)))
-    return reduce(Moments.__add__, parts)
+        yield Moments(len(rows), mean, (rows - mean).T @ (rows - mean))
 
 
 def frechet_distance(ours: Moments, theirs: Moments) -> float:
@@ -63,7 +66,7 @@ def frechet_distance(ours: Moments, theirs: Moments) -> float:
     return _distance_of_moments(ours, theirs, _factor(theirs.covariance))
 
 
-def frechet_distance_to(reference: Moments) -> Callable[[FloatArray], float]:
+def frechet_distance_to(reference: Moments) -> Callable[[Features], float]:
     """`frechet_distance` of rows ``(N, D)`` to ``reference``, for many sets of rows: as with draws of a bootstrap.
 
     The reference is factored once, and for fewer rows than dimensions only a matrix ``(N, N)`` is left to be.
@@ -72,13 +75,16 @@ def frechet_distance_to(reference: Moments) -> Callable[[FloatArray], float]:
     factor = _factor(reference.covariance)
     spread = float(np.trace(reference.covariance))
 
-    def distance(features: FloatArray) -> float:
-        check_comparable(features)
+    def distance(features: Features) -> float:
         _check_enough(len(features))
-        _check_same_encoder(features.shape[1], reference)
         if len(features) >= factor.shape[1]:
-            return _distance_of_moments(moments(features), reference, factor)
-        rows = np.asarray(features, dtype=np.float64)
+            ours = moments(features)
+            _check_same_encoder(len(ours.mean), reference)
+            return _distance_of_moments(ours, reference, factor)
+        few = np.asarray(features)
+        check_comparable(few)
+        _check_same_encoder(few.shape[1], reference)
+        rows = np.asarray(few, dtype=np.float64)
         apart = rows.mean(axis=0) - reference.mean
         rows = (rows - rows.mean(axis=0)) / np.sqrt(len(rows) - 1)
         seen = rows @ factor
@@ -126,7 +132,7 @@ class SampleSizeBias:
     unbiased: float  # at an infinite number of images (arXiv 1911.07023)
 
 
-def sample_size_bias(ours: FloatArray, theirs: Moments, *, seed: int = 0) -> SampleSizeBias | None:
+def sample_size_bias(ours: Features, theirs: Moments, *, seed: int = 0) -> SampleSizeBias | None:
     """How the distance of ``ours`` ``(N, D)`` falls with N, and the value at 1/N = 0 of the line through it.
 
     None below 64 images, for which no line can be trusted.
@@ -136,6 +142,6 @@ def sample_size_bias(ours: FloatArray, theirs: Moments, *, seed: int = 0) -> Sam
     distance_to = frechet_distance_to(theirs)
     order = np.random.default_rng(seed).permutation(len(ours))
     sizes = tuple(int(size) for size in np.unique(np.linspace(len(ours) // 4, len(ours), _SIZES).astype(np.int64)))
-    distances = tuple(distance_to(ours[np.sort(order[:size])]) for size in sizes)
+    distances = tuple(distance_to(Rows(ours, np.sort(order[:size]))) for size in sizes)
     _, unbiased = np.polyfit(1 / np.array(sizes), np.array(distances), 1)
     return SampleSizeBias(sizes, distances, float(unbiased))

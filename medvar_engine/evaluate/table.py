@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from medvar_engine.arrays import FloatArray
+from medvar_engine.arrays import FloatArray, IntArray
 from medvar_engine.errors import MedvarError
 from medvar_engine.evaluate.authenticity import authentic, copying_by_cells
 from medvar_engine.evaluate.bootstrap import (
@@ -22,6 +22,7 @@ from medvar_engine.evaluate.bootstrap import (
 from medvar_engine.evaluate.coverage import Neighbourhoods, neighbourhoods
 from medvar_engine.evaluate.frechet import Moments, frechet_distance_to, moments
 from medvar_engine.evaluate.kernel import cmmd, cmmd_draws, kernel_distance, kernel_draws
+from medvar_engine.evaluate.rows import Features, Rows
 
 _Found = TypeVar("_Found")
 
@@ -62,19 +63,19 @@ class Figure:
 class Reference:
     """Features ``(N, D)`` of the training slices and of people held out, in the eyes of one encoder."""
 
-    training: FloatArray
-    held_out: FloatArray
+    training: Features
+    held_out: Features
     people: Sequence[str]  # whose each training slice is
     training_moments: Moments
 
     @classmethod
-    def of(cls, training: FloatArray, held_out: FloatArray, people: Sequence[str]) -> Reference:
+    def of(cls, training: Features, held_out: Features, people: Sequence[str]) -> Reference:
         """With the moments that every row is compared with."""
         return cls(training, held_out, people, moments(training))
 
 
 def row(
-    features: FloatArray, groups: Sequence[str], reference: Reference, *, over: str = "images", seed: int = 0
+    features: Features, groups: Sequence[str], reference: Reference, *, over: str = "images", seed: int = 0
 ) -> dict[str, Figure]:
     """All figures of images with these features ``(M, D)``, each with the interval that holds 95 % of its draws.
 
@@ -127,9 +128,13 @@ def shown(found: Estimate, over: str) -> Figure:
     return Figure(found.value, found.low, found.high, over=over)
 
 
-def _frechet(features: FloatArray, groups: Sequence[str], reference: Moments, seed: int) -> Estimate:
+def _frechet(features: Features, groups: Sequence[str], reference: Moments, seed: int) -> Estimate:
     to_reference = frechet_distance_to(reference)
-    return estimate_distance(lambda index: to_reference(features[np.sort(index)]), groups, draws=DRAWS, seed=seed)
+
+    def distance(index: IntArray) -> float:
+        return to_reference(Rows(features, np.sort(index)))
+
+    return estimate_distance(distance, groups, draws=DRAWS, seed=seed)
 
 
 def _mean(near: Neighbourhoods | str, name: str, groups: Sequence[str], over: str, seed: int) -> Figure:
@@ -155,7 +160,7 @@ def _or_nan(value: float | None) -> float:
     return float("nan") if value is None else value
 
 
-def _some(features: FloatArray, names: Sequence[Any], seed: int) -> tuple[FloatArray, list[Any]]:
+def _some(features: Features, names: Sequence[Any], seed: int) -> tuple[FloatArray, list[Any]]:
     """At most `LARGEST` of the rows, and what each is called."""
     if len(features) <= LARGEST:
         return np.asarray(features), list(names)

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 
 import numpy as np
 import pytest
 
 from medvar_engine.errors import MedvarError
+from medvar_engine.evaluate import table
+from medvar_engine.evaluate.bootstrap import estimate_mean
+from medvar_engine.evaluate.frechet import sample_size_bias
+from medvar_engine.evaluate.rows import Rows
 from medvar_engine.evaluate.table import BETTER, Figure, Reference, row
 
 
@@ -79,6 +84,23 @@ def test_where_there_is_no_interval_it_is_said_why(reference: Reference) -> None
     assert one["kid"].no_interval == "fewer than two people to draw from"
     far = row(features(80, 50.0, seed=3), groups(80), reference)["precision"]
     assert (far.value, far.low, far.no_interval) == (0.0, None, "the same in every draw")
+
+
+def test_memory_does_not_grow_by_the_features(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hundred thousand images would need the memory of all their features, and of 200 draws of them."""
+    monkeypatch.setattr(table, "LARGEST", 40)
+    monkeypatch.setattr(table, "DRAWS", 3)
+    peaks, sizes = [], (10_000, 40_000)
+    for count in sizes:
+        wide = np.random.default_rng(0).standard_normal((count, 128), dtype=np.float32)
+        names, reference = groups(count), Reference.of(wide[:300], wide[:300], groups(300))
+        tracemalloc.start()
+        row(Rows(wide, np.arange(count)), names, reference)
+        estimate_mean(wide[:, 0], names)
+        sample_size_bias(wide, reference.training_moments)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert (peaks[1] - peaks[0]) / (sizes[1] - sizes[0]) < 400  # bytes an image; its features alone have 512
 
 
 def test_worse_images_get_worse_figures(good: dict[str, Figure], reference: Reference) -> None:
