@@ -20,6 +20,8 @@ from medvar_engine.bundle import CARD, CODEBOOK, FINE, PREVIEW, SCHEMA_VERSION, 
 from medvar_engine.conditions import LabelSpace
 from medvar_engine.errors import MedvarError
 from medvar_engine.models.files import load_preview_of, load_tokenizer, load_transformer
+from medvar_engine.models.gray import as_gray
+from medvar_engine.models.import_var import is_published
 from medvar_engine.models.tokenizer import Tokenizer
 from medvar_engine.models.transformer import Transformer
 from medvar_engine.sampling import Sampling
@@ -67,6 +69,9 @@ def export_bundle(
     and stores the rest in half precision. ``data`` is the folder of prepared slices that the model was trained on:
     given, the loss on those held out is compared, too. ``preview`` is a light decoder for this tokenizer, ``fine`` a
     smaller transformer that can draw the fine scales.
+
+    A tokenizer of colour images becomes one of gray ones, as training took it; only VAR's own transformer, which knows
+    ImageNet's classes and nothing else, keeps it, unless ``data`` says that it was trained on slices.
     """
     if precision not in PRECISIONS:
         raise MedvarError(f"Unknown precision {precision!r}; choose one of {', '.join(PRECISIONS)}.")
@@ -74,6 +79,8 @@ def export_bundle(
         raise MedvarError(f"{out} exists already; choose another folder or remove it first.")
     coder = load_tokenizer(tokenizer)
     network, labels = load_transformer(transformer)
+    if data is not None or not is_published(labels):
+        coder = as_gray(coder)
     for shape in ("schedule", "vocabulary", "latent_channels"):
         if getattr(coder.config, shape) != getattr(network.config, shape):
             raise MedvarError(f"{transformer} was not trained on tokens of {tokenizer}: their {shape} differ.")

@@ -24,10 +24,16 @@ def preview(
     except ImportError as error:
         raise needs("train,cpu", error) from error
     from medvar_engine.bundle import PREVIEW, find_bundle, read_bundle
+    from medvar_engine.errors import MedvarError
     from medvar_engine.write.into_bundle import add_to_bundle
 
     found = read_bundle(find_bundle(bundle))
     model = load_preview_for(decoder, found.codebook(), found.name)
+    if model.config.image_channels != found.image_channels:  # the codebook is that of the gray tokenizer, too
+        raise MedvarError(
+            f"{decoder} makes previews of {model.config.image_channels} channels, but {found.name} images of "
+            f"{found.image_channels}. Export the model as a gray one: `medvar export … --data SLICES`."
+        )
     graph, difference = export_preview(model, found.schedule.latent_side)
     parity = {**found.parity, "preview": difference}
     typer.echo(add_to_bundle(found.path, {PREVIEW: graph}, parity=parity).path)

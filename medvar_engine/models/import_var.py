@@ -96,6 +96,11 @@ def import_var(tokenizer: Path, transformer: Path | None, out: Path) -> list[Pat
     return written
 
 
+def is_published(labels: LabelSpace) -> bool:
+    """Whether a transformer of these conditions is VAR's own: it knows ImageNet's classes, and nothing else."""
+    return bool(labels.dataset) and labels == _imagenet_labels(len(labels.dataset))
+
+
 def _imagenet_labels(classes: int) -> LabelSpace:
     """VAR's class indices as names of the factor ``dataset``."""
     return LabelSpace(dataset=tuple(f"imagenet-{i:04d}" for i in range(classes)))
