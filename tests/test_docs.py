@@ -180,6 +180,12 @@ def test_the_command_line_is_as_described() -> None:
     assert script["PAGE"].read_text(encoding="utf-8") == script["page"](), "run: python docs/cli.py"
 
 
+def test_the_training_settings_are_as_described() -> None:
+    """A setting would be looked for in the source, or the page tell a default that is no longer so."""
+    script = run_path(str(ROOT / "docs" / "settings.py"))
+    assert script["PAGE"].read_text(encoding="utf-8") == script["page"](), "run: python docs/settings.py"
+
+
 def test_the_site_builds_and_loads_nothing_from_elsewhere(tmp_path: Path) -> None:
     """A page would be in no menu, a link or anchor lead nowhere, or reading the pages tell a stranger about it."""
     pytest.importorskip("material", reason="mkdocs-material is not installed")

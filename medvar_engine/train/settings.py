@@ -1,4 +1,7 @@
-"""The settings of a training run, by what they are about. `TrainConfig` is all of them together."""
+"""The settings of a training run, by what they are about. `TrainConfig` is all of them together.
+
+The comment beside each is its meaning in ``docs/reference/training-settings.md``, which ``docs/settings.py`` writes.
+"""
 
 from __future__ import annotations
 
@@ -13,26 +16,26 @@ StageName = Literal["tokenizer", "transformer", "preview"]
 class RunSettings:
     """What is trained, how long and how fast."""
 
-    stage: StageName
+    stage: StageName  # what is trained
     data: Path  # folder written by `medvar prepare`
     out: Path  # folder of this run: checkpoints, logs, samples
-    preset: str = "demo"
+    preset: str = "demo"  # size of the model: demo, small, d16, d20, d24 or d30
     tokenizer: Path | None = (
         None  # trained tokenizer (.safetensors); stage tokenizer may go on with one, others need it
     )
 
-    steps: int = 10_000
+    steps: int = 10_000  # batches to learn from
     batch_size: int = 32  # slices a step, of all processes together
     accumulate: int = 1  # parts of a process's share of the batch that go through the network one after the other
-    learning_rate: float = 5e-4
+    learning_rate: float = 5e-4  # the highest, after the warm-up
     warmup: int = 200  # steps of linear warm-up; a cosine follows
     final_learning_rate: float = 0.05  # as a share of learning_rate
-    weight_decay: float = 0.05
+    weight_decay: float = 0.05  # of AdamW
     beta2: float = 0.95  # of AdamW; beta1 is 0.9
     clip: float = 2.0  # largest norm of the gradient
     ema: float = 0.999  # decay of the averaged weights that are validated, sampled and exported
     patience: int | None = None  # validations without a better held-out figure that end the run; None runs all steps
-    seed: int = 0
+    seed: int = 0  # of all random numbers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,8 +55,8 @@ class MachineSettings:
 class KeptSettings:
     """What is shown and kept."""
 
-    log_every: int = 20
-    validate_every: int = 500
+    log_every: int = 20  # steps between rows of log.csv
+    validate_every: int = 500  # steps between looks at held-out patients
     validate_slices: int = 256  # held-out slices looked at, spread evenly
     save_every: int | None = None  # steps between checkpoints; None is validate_every
     keep: int = 2  # newest checkpoints kept, and beside them the best
@@ -64,7 +67,7 @@ class KeptSettings:
 class DataSettings:
     """Which slices a batch holds, and how they are changed."""
 
-    augment: bool = True
+    augment: bool = True  # change slices a little, at random
     balance: float = 0.5  # 0: every slice alike; 1: every modality × region × plane alike
 
 
@@ -73,14 +76,14 @@ class TokenizerSettings:
     """Stage ``tokenizer``; its losses are weights."""
 
     image_size: int | None = None  # pixels of a side; None is the preset's
-    l1: float = 1.0
-    l2: float = 1.0
-    gradient: float = 1.0
-    frequency: float = 0.0
-    perceptual: float = 0.0  # needs feature_network
+    l1: float = 1.0  # of the absolute difference; stage preview has it, too
+    l2: float = 1.0  # of the squared difference
+    gradient: float = 1.0  # of differences between neighbouring pixels; stage preview has it, too
+    frequency: float = 0.0  # of Fourier coefficients: fine texture
+    perceptual: float = 0.0  # of the difference that a feature network sees; needs feature_network
     feature_network: Path | None = None  # a VGG's convolutions (.safetensors); also measures the held-out slices
     codebook_learning: Literal["average", "gradient"] = "average"  # codes follow what chose them, or the loss
-    codebook: float = 1.0
+    codebook: float = 1.0  # of the distance between latents and their codes
     adversarial: float = 0.0  # of the patch discriminator; 0 switches it off
     adversarial_start: float = 0.5  # share of the run after which it joins
     random_depth: float = 0.1  # share of images decoded from their first few scales only
@@ -97,9 +100,9 @@ class TransformerSettings:
     factors: tuple[str, ...] = ("modality", "region", "plane")  # what the transformer is conditioned on
     short: float = 0.0  # share of steps that leave out the finest quarter of the scales, which cost most
     depth: int | None = None  # blocks; None, here and below, is the preset's
-    width: int | None = None  # a multiple of heads
-    heads: int | None = None
-    dropout: float | None = None
+    width: int | None = None  # channels, a multiple of heads
+    heads: int | None = None  # of the attention
+    dropout: float | None = None  # share of activations left out at random
     variants: int = 4  # augmented copies of each slice that are encoded once
     pyramids: Path | None = None  # folder written by `medvar encode`; None encodes at the start, into out
     corruption: float = 0.0  # largest share of a scale's tokens that are replaced at random, for finer ones to mend

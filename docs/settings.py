@@ -1,0 +1,94 @@
+"""Writes ``docs/reference/training-settings.md``: every setting of ``medvar train``, with the comment beside it.
+
+Run ``python docs/settings.py`` after every change of a setting.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import inspect
+import io
+import tokenize
+import typing
+from collections.abc import Iterator
+from pathlib import Path
+from types import NoneType
+from typing import Any
+
+from medvar_engine.train.config import TrainConfig
+
+PAGE = Path(__file__).parent / "reference" / "training-settings.md"
+_HEAD = """# Training settings
+
+*For whoever writes a recipe or looks up what a setting of `medvar train` means.*
+
+A recipe is a TOML or YAML file of these names; any of them can be given, or changed, as `name=value` on the command
+line. What is `None` is not set; `name=null` unsets what a recipe sets. How they are used together is told in
+[Train your own](../how-to/train-your-own.md).
+"""
+_TYPES = {
+    str: "text",
+    int: "whole number",
+    float: "number",
+    bool: "`true` or `false`",
+    Path: "path",
+    tuple[str, ...]: "list of names",
+}
+
+
+def page() -> str:
+    """The page: a section for each of the classes that `TrainConfig` is made of."""
+    return "\n".join([_HEAD, *(line for settings in TrainConfig.__bases__ for line in _section(settings))])
+
+
+def _section(settings: type[Any]) -> Iterator[str]:
+    meanings, types = _meanings(settings), typing.get_type_hints(settings)
+    about = inspect.cleandoc(settings.__doc__ or "").replace("``", "`")
+    yield f"## {settings.__name__.removesuffix('Settings')}\n\n{about}\n"
+    yield "| name | value | default | meaning |\n|---|---|---|---|"
+    for field in dataclasses.fields(settings):
+        yield f"| `{field.name}` | {_type(types[field.name])} | {_default(field.default)} | {meanings[field.name]} |"
+    yield ""
+
+
+def _meanings(settings: type[Any]) -> dict[str, str]:
+    """The comments on the lines of each field. Raises `KeyError` for a field without."""
+    source = inspect.getsource(settings)
+    tokens = tokenize.generate_tokens(io.StringIO(source).readline)
+    comments = {token.start[0]: token.string.lstrip("# ") for token in tokens if token.type == tokenize.COMMENT}
+    (body,) = ast.parse(source).body
+    assert isinstance(body, ast.ClassDef)
+    found = {}
+    for node in body.body:
+        if isinstance(node, ast.AnnAssign):
+            lines = range(node.lineno, (node.end_lineno or node.lineno) + 1)
+            meaning = " ".join(comments[line] for line in lines if line in comments)
+            found[ast.unparse(node.target)] = meaning.replace("|", "\\|")  # no bar may end a table's cell
+    if missing := [name for name, meaning in found.items() if not meaning]:
+        raise KeyError(f"{settings.__name__}.{missing[0]} has no comment beside it that says what it means.")
+    return found
+
+
+def _type(hint: Any) -> str:
+    """In words; what may be `None` says so by its default or its meaning."""
+    if typing.get_origin(hint) is typing.Literal:
+        return ", ".join(f"`{value}`" for value in typing.get_args(hint))
+    alternatives = [one for one in typing.get_args(hint) if one is not NoneType]
+    return _TYPES[hint if hint in _TYPES else alternatives[0]]
+
+
+def _default(value: object) -> str:
+    """As a recipe would write it."""
+    if value is dataclasses.MISSING:
+        return "must be given"
+    if isinstance(value, bool):
+        return f"`{value}`".lower()
+    if isinstance(value, tuple):
+        return f"`[{', '.join(value)}]`"
+    return f"`{value}`"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")
+    print(f"Wrote {PAGE}")
