@@ -128,7 +128,7 @@ def test_prepare_takes_it_when_asked(make: MakeSet, mix: Mix, tmp_path: Path, ki
     with pytest.raises(MedvarError, match="medvar prepare --include-synthetic"):
         prepare(tmp_path / "set", tmp_path / "slices", recipe, **region)
     prepare(tmp_path / "set", tmp_path / "slices", recipe, include_synthetic=True, **region)
-    slices = SliceDataset(tmp_path / "slices", "train")
+    slices = SliceDataset(tmp_path / "slices")
     images = ImageSet.open(tmp_path / "shards")
     assert {(row.plane, row.spacing_mm, row.unit) for row in slices.rows} == {("axial", 0.75, "HU")}
     made = {one.image.tobytes(): one.image for one in images}
