@@ -4,19 +4,28 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from medvar_engine.bundle import MANIFEST, manifest_digest
 from medvar_engine.errors import MedvarError
-from medvar_engine.write.files import write_files
 
 
 def write_manifest(folder: Path, values: Mapping[str, Any]) -> None:
-    """Write ``values`` and their digest to ``bundle.json``, whole or not at all. Raises `MedvarError`."""
+    """Write ``values`` and their digest to ``bundle.json``, whole or not at all."""
     signed = {**values, "digest": manifest_digest(values)}
-    write_files({folder / MANIFEST: json.dumps(signed, indent=1, ensure_ascii=False).encode()})
+    path = folder / MANIFEST
+    temporary = path.with_name(f".{MANIFEST}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            json.dump(signed, file, indent=1, ensure_ascii=False)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def file_hashes(folder: Path) -> dict[str, str]:
