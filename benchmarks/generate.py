@@ -1,13 +1,15 @@
 """How fast are images made here, and how much faster could they be?
 
     python benchmarks/generate.py [--bundle FOLDER] [--weights TOKENIZER TRANSFORMER] [--var VAR_CHECKOUT [--depth 2]]
+        [--device cpu]
 
-Measures on the CPU, in one run: the machine's own rate of float32 matrix products, the first preview and a whole
-image, 64 images in a batch against one by one, for several sizes of the blocks that go through the networks, and the
-torch backend with the same weights. A bundle holds no weights for torch, so give both to compare them; without any,
-random weights of the demo preset are exported first, which takes a minute. ``--var`` adds a checkout of
-`FoundationVision/VAR`: its own code against ours, on the same random weights and settings. Everything but the rate and
-the batches (the best of a few) is a median; rates are of floating-point operations in matrix products and convolutions.
+Measures on the CPU, or with ``--device cuda`` on a GPU, in one run: the device's own rate of float32 matrix products,
+the first preview and a whole image, 64 images in a batch against one by one, for several sizes of the blocks that go
+through the networks (on a GPU all at once), and the torch backend with the same weights. A bundle holds no weights for
+torch, so give both to compare them; without any, random weights of the demo preset are exported first, which takes a
+minute. ``--var`` adds a checkout of `FoundationVision/VAR`: its own code against ours, on the same random weights and
+settings, on the CPU. Everything but the rate and the batches (the best of a few) is a median; rates are of
+floating-point operations in matrix products and convolutions.
 What parts of a run cost is measured by generate_parts.py, a diffusion model of the same size by generate_diffusion.py.
 """
 
@@ -56,11 +58,15 @@ def main() -> None:
     parser.add_argument("--depth", type=int, default=2, help="of the VAR that is compared with (default 2; 16 is d16)")
     parser.add_argument("--repeats", type=int, default=5, help="measurements of which the median is given (default 5)")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where to run (default cpu)")
     options = parser.parse_args()
+    if options.var and options.device != "cpu":
+        parser.error("--var compares on the CPU: leave out --device")
     torch.set_num_threads(options.threads)
     with tempfile.TemporaryDirectory() as folder:
-        peak = matmul_rate()
-        row("matrix products of this machine, float32", f"{peak / 1e9:.1f} GFLOP/s", f"{options.threads} threads, best")
+        peak = matmul_rate(options.device)
+        where = f"{options.threads} threads" if options.device == "cpu" else options.device
+        row("matrix products of this machine, float32", f"{peak / 1e9:.1f} GFLOP/s", f"{where}, best")
         ours(options, Path(folder), peak)
         if options.var:
             theirs(options, Path(folder), peak)
@@ -72,14 +78,16 @@ def ours(options: argparse.Namespace, folder: Path, peak: float) -> None:
     bundle = options.bundle or export(weights, folder / "demo")
     model = read_bundle(bundle)
     begin = time.perf_counter()
-    backend = OnnxBackend(model, device="cpu", threads=options.threads)
+    backend = OnnxBackend(model, device=options.device, threads=options.threads)
     title(f"{model.name}: {model.image_size} pixels, {backend.info.provider}, the model's own sampling")
     row("loading", seconds(time.perf_counter() - begin))
     row("first preview after loading", seconds(timed(lambda: preview(backend))))
     one = median(timed(lambda: image(backend, sampling=model.sampling)) for _ in range(options.repeats))
     row("one image with guidance", seconds(one))
-    usual, batched = backend._block, dict.fromkeys(BLOCKS, float("inf"))
-    for block in BLOCKS * 2:  # in turns, for a machine is not the same from minute to minute
+    usual = backend._block
+    blocks = (None,) if usual is None else BLOCKS
+    batched = dict.fromkeys(blocks, float("inf"))
+    for block in blocks * 2:  # in turns, for a machine is not the same from minute to minute
         backend._block = block
         batched[block] = min(batched[block], timed(lambda: image(backend, BATCH, sampling=model.sampling)) / BATCH)
     for block, each in batched.items():
@@ -88,7 +96,7 @@ def ours(options: argparse.Namespace, folder: Path, peak: float) -> None:
     backend._block = usual
     if weights is None:
         return
-    reference = TorchBackend.load(*weights)
+    reference = TorchBackend.load(*weights, device=options.device)
     image(reference, sampling=model.sampling)
     slower = median(timed(lambda: image(reference, sampling=model.sampling)) for _ in range(options.repeats))
     row("one image in torch", seconds(slower), f"ONNX takes {one / slower:.2f} of it")
@@ -156,10 +164,10 @@ def shares(backend: TorchBackend, taken: dict[str, float], peak: float) -> None:
     row("operations of one image", f"{flops / 1e9:.1f} GFLOP", f"{flops / peak:.3f} s at the machine's rate")
 
 
-def matmul_rate(side: int = 2048, repeats: int = 7) -> float:
+def matmul_rate(device: str = "cpu", side: int = 2048, repeats: int = 7) -> float:
     """Floating-point operations a second of a large product; the best of several, for it is a bound."""
-    a, b = torch.rand(side, side), torch.rand(side, side)
-    return 2 * side**3 / min(timed(lambda: a @ b) for _ in range(repeats))
+    a, b = torch.rand(side, side, device=device), torch.rand(side, side, device=device)
+    return 2 * side**3 / min(timed(lambda: (a @ b)[0, 0].item()) for _ in range(repeats))  # item waits for a GPU
 
 
 def named(labels: LabelSpace) -> Condition:

@@ -1,15 +1,15 @@
 """What do the parts of making an image cost: drawing again from a scale on, looking at every scale, memory?
 
-    python benchmarks/generate_parts.py [--bundle FOLDER] [--repeats 7] [--batch 8]
+    python benchmarks/generate_parts.py [--bundle FOLDER] [--repeats 7] [--batch 8] [--device cpu]
 
-Measures on the CPU, with a bundle's own sampling:
+Measures on the CPU, or with ``--device cuda`` on a GPU, with a bundle's own sampling:
 
     resample   an image drawn again from every scale on, as a share of drawing all of it, against the share of tokens
                that are drawn. Without decoding. Both in turns; medians of the ratios.
     previews   all previews but the last, as a share of a run that shows them all
     memory     the most that a process of its own took to make a batch, above what it took with the runtime loaded,
                against the weights (in float32, as they are computed with) and the keys and values of all rows. On
-               Linux only.
+               Linux only, and not of a GPU, whose memory the system does not count.
 """
 
 from __future__ import annotations
@@ -58,12 +58,13 @@ def main() -> None:
     parser.add_argument("--bundle", type=Path, help="an exported model; the shipped one by default")
     parser.add_argument("--repeats", type=int, default=7, help="of which the median is given (default 7)")
     parser.add_argument("--batch", type=int, default=8, help="images whose memory is measured (default 8)")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where to run (default cpu)")
     options = parser.parse_args()
     bundle = read_bundle(find_bundle(options.bundle))
-    backend = OnnxBackend(bundle, device="cpu")
+    backend = OnnxBackend(bundle, device=options.device)
     resample(backend, bundle, options.repeats)
     previews(backend, bundle, options.repeats)
-    if sys.platform == "linux":
+    if sys.platform == "linux" and options.device == "cpu":
         memory(bundle, options.batch)
 
 

@@ -1,13 +1,34 @@
-"""Keys and values of one scale, as the CPU's networks gave them."""
+"""Keys and values of one scale, as the CPU's networks gave them, and what is done with them there."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 
 from medvar_engine.arrays import FloatArray
+from medvar_engine.backends.sessions import Sessions
+
+
+class Memory(Protocol):
+    """Where keys and values lie. A *chunk* is those of one scale; what it is, only its memory knows."""
+
+    def run(self, graph: str, feeds: dict[str, Any]) -> tuple[FloatArray, Any]:
+        """A transformer's graph, for some rows of a batch: logits, and their part of a chunk."""
+
+    def chunk(self, parts: Sequence[Any]) -> Any:
+        """The chunk whose parts `run` gave, one below the other."""
+
+    def join(self, chunks: Sequence[Any], rows: slice) -> Any:
+        """Some rows of all scales so far, one or more: what `run` takes for ``past``."""
+
+    def gather(self, rows: Sequence[tuple[Any, int]]) -> Any:
+        """A chunk of one row of each of these."""
+
+    def average(self, chunk: Any) -> FloatArray:
+        """The mean over tokens: ``(depth, 2, B, heads, d)``."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -34,11 +55,30 @@ class KeysValues:
             begin += part.shape[2]
         return found[0] if len(found) == 1 else np.concatenate(found, axis=2)
 
-    def average(self) -> FloatArray:
-        """The mean over tokens: ``(depth, 2, B, heads, d)``."""
-        return np.concatenate([part.mean(axis=4) for part in self.parts], axis=2)
 
-    @staticmethod
-    def gather(rows: Sequence[tuple[KeysValues, int]]) -> KeysValues:
-        """One row of each."""
+class HostMemory:
+    """`Memory` of the CPU: chunks are `KeysValues`."""
+
+    def __init__(self, sessions: Sessions) -> None:
+        self._sessions = sessions
+
+    def run(self, graph: str, feeds: dict[str, Any]) -> tuple[FloatArray, FloatArray]:
+        """See `Memory`."""
+        logits, present = self._sessions.run(graph, feeds)
+        return logits, present
+
+    def chunk(self, parts: Sequence[FloatArray]) -> KeysValues:
+        """See `Memory`."""
+        return KeysValues(tuple(parts))
+
+    def join(self, chunks: Sequence[KeysValues], rows: slice) -> FloatArray:
+        """See `Memory`."""
+        return np.concatenate([chunk.rows(rows.start, rows.stop) for chunk in chunks], axis=4)
+
+    def gather(self, rows: Sequence[tuple[KeysValues, int]]) -> KeysValues:
+        """See `Memory`."""
         return KeysValues((np.concatenate([own.rows(row, row + 1) for own, row in rows], axis=2),))
+
+    def average(self, chunk: KeysValues) -> FloatArray:
+        """See `Memory`."""
+        return np.concatenate([part.mean(axis=4) for part in chunk.parts], axis=2)

@@ -11,8 +11,9 @@ import numpy as np
 from medvar_engine.arrays import FloatArray, IntArray
 from medvar_engine.backends.base import PrefixState, average_tokens, gather_rows
 from medvar_engine.backends.bundle_info import info_of
-from medvar_engine.backends.keys_values import KeysValues
-from medvar_engine.backends.sessions import Sessions, providers
+from medvar_engine.backends.device_keys_values import DeviceMemory
+from medvar_engine.backends.keys_values import HostMemory, Memory
+from medvar_engine.backends.sessions import DEVICES, Sessions, providers
 from medvar_engine.bundle import FINE, PREVIEW, STEP, Bundle
 from medvar_engine.errors import MedvarError
 
@@ -38,7 +39,9 @@ class OnnxBackend:
             )
         partial = any(one.name == "positions" for one in step.get_inputs())
         self.info = replace(info_of(bundle, f"ONNX Runtime, {step.get_providers()[0]}"), partial_scales=partial)
-        self._block = BLOCK if step.get_providers()[0] == "CPUExecutionProvider" else None
+        on_device = step.get_providers()[0] in DEVICES
+        self._memory: Memory = DeviceMemory(self._sessions) if on_device else HostMemory(self._sessions)
+        self._block = None if on_device else BLOCK
         if graph == FINE:
             self.info = replace(self.info, model=bundle.sha256[FINE], weights="")
             return
@@ -64,35 +67,35 @@ class OnnxBackend:
         if positions is None:
             positions = np.broadcast_to(np.arange(count), maps.shape[:2])
         # Blocks go by whole scales: also where tokens are skipped, they must lie within those of coarser ones.
-        chunks: list[FloatArray] = []
+        parts: list[Any] = []
 
         def logits_of(rows: slice) -> FloatArray:
-            logits, chunk = self._step(state, maps, positions, rows)
-            chunks.append(chunk)
+            logits, part = self._step(state, maps, positions, rows)
+            parts.append(part)
             return logits
 
         logits = _joined(map(logits_of, self._blocks(len(maps), count)), len(maps))
-        return logits, state.longer(KeysValues(tuple(chunks)))
+        return logits, state.longer(self._memory.chunk(parts))
 
-    def _step(self, state: PrefixState, maps: FloatArray, positions: IntArray, rows: slice) -> list[FloatArray]:
+    def _step(self, state: PrefixState, maps: FloatArray, positions: IntArray, rows: slice) -> tuple[FloatArray, Any]:
         """Logits, keys and values of some rows."""
         shape, labels = self._bundle.shapes[self._graph], state.labels[rows]
         if state.chunks:
-            past = np.concatenate([chunk.rows(rows.start, rows.stop) for chunk in state.chunks], axis=4)
+            past = self._memory.join(state.chunks, rows)
         else:
             past = np.zeros((shape["depth"], 2, len(labels), shape["heads"], 0, shape["head_dim"]), dtype=np.float32)
         offset = np.array(self.info.schedule.offsets[state.depth], dtype=np.int64)
         # Graphs of older exports run whole scales, and only ask where the scale begins.
         place = {"positions": offset + positions[rows]} if self.info.partial_scales else {"offset": offset}
-        return self._sessions.run(self._graph, {"labels": labels, "features": maps[rows], "past": past, **place})
+        return self._memory.run(self._graph, {"labels": labels, "features": maps[rows], "past": past, **place})
 
     def gather(self, rows: Sequence[tuple[PrefixState, int]]) -> PrefixState:
         """See `Backend`."""
-        return gather_rows(rows, KeysValues.gather)
+        return gather_rows(rows, self._memory.gather)
 
     def summary(self, state: PrefixState) -> FloatArray:
         """See `Backend`."""
-        return average_tokens(state, KeysValues.average)
+        return average_tokens(state, self._memory.average)
 
     def accumulate(self, latent: FloatArray | None, tokens: IntArray, k: int) -> tuple[FloatArray, FloatArray | None]:
         """See `Backend`."""

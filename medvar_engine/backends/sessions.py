@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from threading import Lock
 from typing import Any
 
@@ -15,6 +16,7 @@ _INSTALL = (
     "Install it with `pip install 'napari-medvar[cpu]'`, or, for an NVIDIA GPU, `pip install 'napari-medvar[gpu]'` "
     "(one of the two, never both)."
 )
+DEVICES = {"CUDAExecutionProvider": "cuda"}  # execution providers with a memory of their own, and how it is called
 DATA = ".data"  # what the name of a graph's weights ends with, where they are a file of their own
 
 
@@ -29,7 +31,12 @@ class Sessions:
         self._bundle, self._providers, self._threads = bundle, providers, threads
         self._lock = Lock()
         self._loaded: dict[str, Future[Any]] = {}
+        self._added: dict[str, bytes] = {}
         runtime()  # a missing runtime is told now
+
+    def add(self, name: str, content: bytes) -> None:
+        """A graph beside the bundle's, for `run_bound`: too small for threads. A name with a space is no file's."""
+        self._added[name] = content
 
     def warm(self, names: Iterable[str]) -> None:
         """Load these in the background, in this order. Whoever asks for one meanwhile waits; its errors come then."""
@@ -64,15 +71,32 @@ class Sessions:
     def run(self, name: str, feeds: dict[str, Any]) -> list[Any]:
         """All outputs of one graph."""
         session = self.load(name)
-        try:
+        with _told(name):
             return session.run(None, feeds)  # type: ignore[no-any-return]
-        except Exception as error:  # onnxruntime has no exception type of its own
-            if "alloc" in str(error).lower() or "memory" in str(error).lower():
-                raise MedvarError(f"Not enough memory to run {name}: generate fewer images at a time.") from error
-            raise MedvarError(f"ONNX Runtime failed to run {name}: {error}") from error
+
+    def run_bound(self, name: str, feeds: dict[str, Any], kept: Collection[str] = ()) -> list[Any]:
+        """All outputs of one graph, those named in ``kept`` as OrtValues that stay on the device.
+
+        ``feeds`` are arrays, which are copied to the device, or OrtValues, which are there.
+        """
+        session = self.load(name)
+        device = DEVICES[session.get_providers()[0]]
+        names = [output.name for output in session.get_outputs()]
+        with _told(name):
+            binding = session.io_binding()
+            for own, value in feeds.items():
+                bind = binding.bind_ortvalue_input if isinstance(value, runtime().OrtValue) else binding.bind_cpu_input
+                bind(own, value)
+            for own in names:
+                binding.bind_output(own, device if own in kept else "cpu")
+            binding.synchronize_inputs()  # to run it does not wait for the copies
+            session.run_with_iobinding(binding)
+            binding.synchronize_outputs()
+            pairs = zip(names, binding.get_outputs(), strict=True)
+            return [value if own in kept else value.numpy() for own, value in pairs]
 
     def _open(self, name: str) -> Any:
-        content = self._bundle.read(name)
+        content = self._added[name] if name in self._added else self._bundle.read(name)
         # Where a table of files is given, even one that no graph names, the runtime looks for weights nowhere else.
         # Without one, it opens what a graph names in the current folder, whose hash nobody knows.
         table = {"": b"\0"}
@@ -81,7 +105,7 @@ class Sessions:
                 raise MedvarError(f"{self._bundle.path / (name + DATA)} is a link. Put the file itself in its place.")
             table[name + DATA] = self._bundle.read(name + DATA)
         try:
-            options = self._options()
+            options = self._options(1 if name in self._added else self._threads)
             options.add_external_initializers_from_files_in_memory(
                 list(table), list(table.values()), [len(data) for data in table.values()]
             )
@@ -95,7 +119,8 @@ class Sessions:
         except Exception as error:  # onnxruntime has no exception type of its own
             raise MedvarError(f"ONNX Runtime cannot load {name} of the bundle {self._bundle.path}: {error}") from error
 
-    def _options(self) -> Any:
+    @staticmethod
+    def _options(threads: int | None) -> Any:
         """Settings of one session.
 
         Threads: by default the runtime's own choice, one a physical core. Matrix products fill a core's vector units,
@@ -109,9 +134,20 @@ class Sessions:
         # Every graph has threads of its own. Idle ones that spin take the cores from the graph that runs: on two
         # cores an image takes 1.8 times as long.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        if self._threads:
-            options.intra_op_num_threads = self._threads
+        if threads:
+            options.intra_op_num_threads = threads
         return options
+
+
+@contextmanager
+def _told(name: str) -> Iterator[None]:
+    """Errors of running a graph, said as what can be done."""
+    try:
+        yield
+    except Exception as error:  # onnxruntime has no exception type of its own
+        if "alloc" in str(error).lower() or "memory" in str(error).lower():
+            raise MedvarError(f"Not enough memory to run {name}: generate fewer images at a time.") from error
+        raise MedvarError(f"ONNX Runtime failed to run {name}: {error}") from error
 
 
 def runtime() -> Any:
