@@ -22,6 +22,7 @@ from medvar_engine.page.elements import Child, Markup, counted, element, join, p
 
 TILES, SIDE, PAIRS = 8, 96, 12
 
+_EFFICIENCIES = tuple(f"Efficiency, {reading}, γ = 1" for reading in efficiencies(0.0, 0.0))
 _SHORT = {
     "frechet": "Fréchet",
     "kid": "KID",
@@ -222,17 +223,23 @@ def compare(found: Sequence[dict[str, Any]]) -> Markup:
                     by_encoder.setdefault(str(seen["encoder"]["name"]), []).append((float(one[key]), float(value)))
         lines = [Curve(name, tuple(sorted(points)), marked=True) for name, points in by_encoder.items()]
         drawn.append(curves(lines, f"Fréchet distance against {across}", across, log_across=True))
-    rows: list[tuple[Child, ...]] = [
-        (one["name"], one.get("parameters"), one.get("seconds_an_image"), seen["encoder"]["name"],
-         seen["rows"][JUDGED]["frechet"]["value"])
-        for one in found for seen in one["encoders"]
-    ]  # fmt: skip
+    columns = ("model", "parameters", "seconds an image", "encoder", "Fréchet distance", *_EFFICIENCIES)
     body = join(
         element("div", *drawn, class_="charts"),
-        table(("model", "parameters", "seconds an image", "encoder", "Fréchet distance"), rows),
+        table(columns, [_compared(one, seen) for one in found for seen in one["encoders"]]),
     )
     lead = element("p", "Only evaluations on the same slices, by the same encoders, can be compared.")
     return document("Models compared", lead, [Section("scaling", "Quality, size and speed", body)])
+
+
+def _compared(one: dict[str, Any], seen: dict[str, Any]) -> tuple[Child, ...]:
+    """A row of the table: one model by one encoder."""
+    frechet, seconds = seen["rows"][JUDGED]["frechet"], one.get("seconds_an_image")
+    value, low, high = (frechet.get(name) for name in ("value", "low", "high"))
+    distance: Child = value if low is None or high is None else f"{value:.4g} ({low:.4g} to {high:.4g})"
+    known = value is not None and seconds is not None
+    both = efficiencies(float(value), float(seconds)).values() if known else (None,) * len(_EFFICIENCIES)
+    return one["name"], one.get("parameters"), seconds, seen["encoder"]["name"], distance, *both
 
 
 def _finite(value: Any) -> Any:

@@ -147,7 +147,11 @@ def test_the_page_says_it_all(good: tuple[Synthetic, Evaluation], slices: Path) 
     )
     assert to_card(values).startswith("## Evaluation")
     sized = {**values, "parameters": 1000, "seconds_an_image": 0.1}
-    assert "Fréchet distance against parameters" in compare([sized, {**sized, "parameters": 2000}])
+    both = compare([sized, {**sized, "parameters": 2000}, {**values, "seconds_an_image": None}])
+    assert "Fréchet distance against parameters" in both
+    frechet = values["encoders"][0]["rows"][JUDGED]["frechet"]
+    assert f"{frechet['value']:.4g} ({frechet['low']:.4g} to {frechet['high']:.4g})" in both
+    assert f"{frechet['value'] * np.log1p(0.1):.4g}" in both  # Efficiency
 
 
 def test_too_few_images_are_told_of(judge: Callable[[Synthetic], Evaluation], slices: Path) -> None:
