@@ -20,7 +20,7 @@ def info(
     """Say what a bundle knows and was trained on, or how an image was made."""
     from medvar_engine.bundle import PREVIEW, find_bundle, read_bundle
     from medvar_engine.conditions import listed
-    from medvar_engine.evaluate.index import gate_of
+    from medvar_engine.evaluate.index import known_slices
     from medvar_engine.evaluate.model_card import headline
 
     if mark:
@@ -44,8 +44,8 @@ def info(
     typer.echo(f"  previews    by {'a light' if PREVIEW in bundle.sha256 else 'the full'} decoder")
     if bundle.fine:
         typer.echo(f"  fine scales from {bundle.fine.from_scale} on by a smaller transformer, with --collaborative")
-    gate = gate_of(bundle)
-    copies = f"of {len(gate.patients)} training slices are known" if gate else "are not known: no training index"
+    slices = known_slices(bundle)
+    copies = f"of {slices} training slices are known" if slices else "are not known: no training index"
     typer.echo(f"  copies      {copies}")
     typer.echo(f"  evaluated   {headline(bundle) or 'not: see `medvar evaluate images`'}")
     typer.echo(f"  licence     {bundle.licence}")

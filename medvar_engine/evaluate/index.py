@@ -14,6 +14,7 @@ import io
 import json
 import secrets
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -101,30 +102,56 @@ def policy(bundle: Bundle, memorised: Memorised | None = None) -> Memorised:
     )
 
 
+def known_slices(bundle: Bundle) -> int | None:
+    """Of how many training slices copies are known; None without an index. Needs no encoder to run."""
+    return sum(_about(bundle.read).slices.values()) if GATE in bundle.sha256 else None
+
+
 def read_index(read: Callable[[str], bytes], *, threads: int | None = None) -> Gate:
     """The gate of a bundle; ``read`` gives the bytes of a file by name, as `Bundle.read` does.
 
     Raises `MedvarError` when a file is missing, damaged, or not the one that ``gate.json`` names.
     """
+    about = _about(read)
+    embeddings = _embeddings(_checked(read, INDEX, about.sha256))
+    total = sum(about.slices.values())
+    if total > len(embeddings) or len(embeddings) % total:
+        raise MedvarError(f"{GATE} does not say of each of the {len(embeddings)} rows of {INDEX} whose it is. {_AGAIN}")
+    patients = np.repeat(list(about.slices), list(about.slices.values())).tolist()
+    content = _checked(read, ENCODER, about.sha256)
+    encoder = OnnxEncoder(content, about.preprocessing, name=about.encoder, origin=ENCODER, threads=threads)
+    return Gate(encoder, embeddings, patients, about.threshold)
+
+
+class _About(NamedTuple):
+    """What ``gate.json`` says."""
+
+    encoder: str  # name
+    preprocessing: Preprocessing
+    threshold: float
+    slices: dict[str, int]  # patient, in the order of the rows → training slices
+    sha256: dict[str, str]  # of the two files beside it
+
+
+def _about(read: Callable[[str], bytes]) -> _About:
     try:
         values = json.loads(read(GATE))
         version = values["schema_version"]
         if version != SCHEMA_VERSION:
             raise MedvarError(f"{GATE} has format {version}; this version reads {SCHEMA_VERSION}. Update medvar.")
-        described = values["encoder"]
-        preprocessing = Preprocessing.from_dict(described["preprocessing"])
         slices = {str(name): int(count) for name, count in sorted(values["patients"].items())}
-        threshold, name = float(values["threshold"]), str(described["name"])
-        hashes = {file: str(values["sha256"][file]) for file in (INDEX, ENCODER)}
+        about = _About(
+            str(values["encoder"]["name"]),
+            Preprocessing.from_dict(values["encoder"]["preprocessing"]),
+            float(values["threshold"]),
+            slices,
+            {file: str(values["sha256"][file]) for file in (INDEX, ENCODER)},
+        )
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
         raise MedvarError(f"{GATE} is damaged ({type(error).__name__}: {error}). {_AGAIN}") from error
-    embeddings = _embeddings(_checked(read, INDEX, hashes))
-    total = sum(slices.values())
-    if min(slices.values(), default=0) < 1 or total > len(embeddings) or len(embeddings) % total:
-        raise MedvarError(f"{GATE} does not say of each of the {len(embeddings)} rows of {INDEX} whose it is. {_AGAIN}")
-    patients = np.repeat(list(slices), list(slices.values())).tolist()
-    encoder = OnnxEncoder(_checked(read, ENCODER, hashes), preprocessing, name=name, origin=ENCODER, threads=threads)
-    return Gate(encoder, embeddings, patients, threshold)
+    if min(slices.values(), default=0) < 1:
+        raise MedvarError(f"{GATE} does not say whose slices are in {INDEX}. {_AGAIN}")
+    return about
 
 
 def _checked(read: Callable[[str], bytes], name: str, hashes: dict[str, str]) -> bytes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -237,8 +237,9 @@ def _compared(one: dict[str, Any], seen: dict[str, Any]) -> tuple[Child, ...]:
     frechet, seconds = seen["rows"][JUDGED]["frechet"], one.get("seconds_an_image")
     value, low, high = (frechet.get(name) for name in ("value", "low", "high"))
     distance: Child = value if low is None or high is None else f"{value:.4g} ({low:.4g} to {high:.4g})"
-    known = value is not None and seconds is not None
-    both = efficiencies(float(value), float(seconds)).values() if known else (None,) * len(_EFFICIENCIES)
+    both: Iterable[Child] = (None,) * len(_EFFICIENCIES)
+    if value is not None and seconds is not None:
+        both = efficiencies(float(value), float(seconds)).values()
     return one["name"], one.get("parameters"), seconds, seen["encoder"]["name"], distance, *both
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -111,6 +112,15 @@ def test_a_bundle_that_knows_no_slices(medvar: Medvar, tiny_bundle: Path, tmp_pa
     assert run.code == 1
     assert "medvar gate" in run.err
     assert names(tmp_path) == []
+
+
+def test_what_a_bundle_knows_is_told_without_a_runtime(
+    medvar: Medvar, knowing: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Breaks for a bare installation: it could not even say what the bundle is."""
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    run = medvar("info", knowing)
+    assert (run.code, "training slices are known" in run.out) == (0, True), run.err
 
 
 def test_a_damaged_gate_is_no_open_one(medvar: Medvar, knowing: Path, tmp_path: Path) -> None:
