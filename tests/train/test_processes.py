@@ -5,8 +5,10 @@ from __future__ import annotations
 import csv
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +21,7 @@ from medvar_engine.train.config import TrainConfig, config_to_dict
 from medvar_engine.train.run import run
 
 MakeConfig = Callable[..., TrainConfig]
+WIDE = {"COLUMNS": "500"}  # so that no message is broken
 
 
 def log_of(config: TrainConfig) -> dict[tuple[int, str], float]:
@@ -30,17 +33,17 @@ def log_of(config: TrainConfig) -> dict[tuple[int, str], float]:
 
 def torchrun(config: TrainConfig, *options: str, processes: int = 2) -> str:
     """Train as a user of several GPUs would, on the CPU; gives what was said."""
-    settings = [f"{name}={_yaml(value)}" for name, value in config_to_dict(config).items() if value is not None]
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    program = Path(__file__).with_name("tiny_train.py")
     done = subprocess.run(
-        [*launcher, str(program), *settings, *options],
-        capture_output=True,
-        text=True,
-        env=os.environ | {"COLUMNS": "500"},
+        command(config, *options, processes=processes), capture_output=True, text=True, env=os.environ | WIDE
     )
     assert done.returncode == 0, done.stderr
     return done.stderr
+
+
+def command(config: TrainConfig, *options: str, processes: int = 2) -> list[str]:
+    settings = [f"{name}={_yaml(value)}" for name, value in config_to_dict(config).items() if value is not None]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    return [*launcher, str(Path(__file__).with_name("tiny_train.py")), *settings, *options]
 
 
 def _yaml(value: object) -> str:
@@ -100,3 +103,25 @@ def test_two_processes_learn_what_one_learns(
     load_transformer(two.out / "transformer.safetensors")  # whole, not one process's share
     kept = {path.suffix for path in (two.out / "checkpoints" / "step-00000006").iterdir()}
     assert kept == {".safetensors", ".json"}  # nothing that runs code when it is read
+
+
+def test_a_launcher_that_is_told_to_stop(make_config: MakeConfig, tmp_path: Path) -> None:
+    """A cluster would end the job, and all that it learnt since the last checkpoint would be lost, or half-written."""
+    changes = {"stage": "transformer", "steps": 60, "validate_every": 60, "batch_size": 4, "dropout": 0.1}
+    whole, stopped = (make_config(out=tmp_path / name, **changes) for name in ("whole", "stopped"))
+    torchrun(whole)
+    launched = subprocess.Popen(command(stopped), stderr=subprocess.PIPE, text=True, env=os.environ | WIDE)
+    log = stopped.out / "log.csv"
+    while not (log.is_file() and any(line.startswith("3,") for line in log.read_text().splitlines())):
+        assert launched.poll() is None
+        time.sleep(0.05)
+    launched.send_signal(signal.SIGTERM)
+    launched.communicate()
+    assert not (stopped.out / "transformer.safetensors").exists()
+    (saved,) = (stopped.out / "checkpoints").glob("step-*")
+    said = torchrun(stopped, "--resume")
+    assert f"Resumed at step {int(saved.name.removeprefix('step-'))}" in said
+    assert log_of(stopped) == log_of(whole)
+    assert (stopped.out / "transformer.safetensors").read_bytes() == (
+        whole.out / "transformer.safetensors"
+    ).read_bytes()
