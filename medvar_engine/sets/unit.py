@@ -8,6 +8,8 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from medvar_engine.data.shards.files import sha256, writing
 from medvar_engine.errors import MedvarError
 from medvar_engine.evaluate.gate import Gate
 from medvar_engine.evaluate.index import GATE, gate_of
+from medvar_engine.generation import Generation
 from medvar_engine.generator import Generator
 from medvar_engine.sets.devices import take_gpu
 from medvar_engine.sets.layouts import write_images
@@ -58,13 +61,7 @@ def make_unit(work: Work) -> Done:
     if (there := finished(work.plan, work.unit, work.folder)) is not None:
         return Done(there, len(numbers), False)
     bundle, generator, gate = _engine(work)
-    images: list[SetImage] = []
-    for first in range(0, len(numbers), work.batch):
-        some = numbers[first : first + work.batch]
-        generation = generator.finish(generator.start(work.plan.mix.requests(some)))
-        for number, image, trace in zip(some, generator.image(generation), generation.traces, strict=True):
-            images.append(SetImage(number, image, trace, gate.nearness(image) if gate else None))
-        generator.cache.clear()  # nobody comes back to these prefixes
+    images = list(_images(work, numbers, generator, gate))
     too_near = [made.number for made in images if made.too_near]
     kept = [made for made in images if not (made.too_near and work.plan.memorised == "withhold")]
     files = write_images(work.plan, work.unit, work.folder, bundle, kept)
@@ -82,6 +79,28 @@ def make_unit(work: Work) -> Done:
     content = json.dumps(note, indent=1).encode()
     write_files({note_path(work.folder, work.unit): content})
     return Done(hashlib.sha256(content).hexdigest(), len(numbers), True)
+
+
+def _images(work: Work, numbers: range, generator: Generator, gate: Gate | None) -> Iterator[SetImage]:
+    """The images of a unit. While those of one batch are decoded and looked at, the next is drawn."""
+
+    def decoded(some: range, generation: Generation) -> list[SetImage]:
+        pairs = zip(some, generator.image(generation), generation.traces, strict=True)
+        return [
+            SetImage(number, image, trace, gate.nearness(image) if gate else None) for number, image, trace in pairs
+        ]
+
+    with ThreadPoolExecutor(1, "medvar-decode") as beside:
+        before: Future[list[SetImage]] | None = None
+        for first in range(0, len(numbers), work.batch):
+            some = numbers[first : first + work.batch]
+            generation = generator.finish(generator.start(work.plan.mix.requests(some)))
+            generator.cache.clear()  # nobody comes back to these prefixes
+            if before is not None:  # so that no more than one batch waits
+                yield from before.result()
+            before = beside.submit(decoded, some, generation)
+        if before is not None:
+            yield from before.result()
 
 
 def too_near(plan: Plan, folder: Path) -> frozenset[int]:
