@@ -9,7 +9,7 @@ from medvar_engine.bundle import PREVIEW, Bundle
 def info_of(bundle: Bundle, provider: str, model: str | None = None) -> BackendInfo:
     """The same for every backend of a bundle, but for the provider that really runs it.
 
-    ``model`` is that of `Bundle.models` which it draws as, its own by default.
+    ``model`` names what it draws as, as traces do; the bundle's own transformer by default.
     """
     model = model or bundle.digest
     return BackendInfo(

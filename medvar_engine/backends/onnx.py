@@ -38,12 +38,13 @@ class OnnxBackend:
                 "the version that `onnxruntime-gpu` was built for, or use device cpu."
             )
         partial = any(one.name == "positions" for one in step.get_inputs())
-        self.info = replace(info_of(bundle, f"ONNX Runtime, {step.get_providers()[0]}"), partial_scales=partial)
+        model = bundle.sha256[FINE] if graph == FINE else None
+        info = info_of(bundle, f"ONNX Runtime, {step.get_providers()[0]}", model)
+        self.info = replace(info, partial_scales=partial)
         on_device = step.get_providers()[0] in DEVICES
         self._memory: Memory = DeviceMemory(self._sessions) if on_device else HostMemory(self._sessions)
         self._block = None if on_device else BLOCK
-        if graph == FINE:
-            self.info = replace(self.info, model=bundle.sha256[FINE], weights="")
+        if graph == FINE:  # the bundle's own has the others already
             return
         light = [PREVIEW] if self.info.light_previews else []
         self._sessions.warm([*(f"accumulate_{k}.onnx" for k in range(len(bundle.schedule))), *light, "decode.onnx"])

@@ -38,6 +38,15 @@ def models() -> FakeModels:
     return _Both()
 
 
+@pytest.fixture
+def own_pair(quick: MedvarWidget, settle: Settle, tiny_pair: Path, tmp_path: Path) -> Path:
+    """A bundle of two transformers that may be changed, opened in the widget."""
+    folder = Path(shutil.copytree(tiny_pair, tmp_path / "pair"))
+    quick.bundle.choose(folder)
+    settle(quick)
+    return folder
+
+
 def drawn(widget: MedvarWidget, settle: Settle) -> str:
     """The model that the picture says it was made by, once another one is made."""
     widget.sampling.show_seed(7)
@@ -80,14 +89,9 @@ def test_the_smaller_transformer_is_chosen_with_a_click(
     assert box.isHidden()
 
 
-def test_where_it_is_damaged_the_other_goes_on(
-    quick: MedvarWidget, settle: Settle, tiny_pair: Path, tmp_path: Path
-) -> None:
+def test_where_it_is_damaged_the_other_goes_on(quick: MedvarWidget, settle: Settle, own_pair: Path) -> None:
     """The box would say what is not so, and the next press of Retry open something else."""
-    folder = Path(shutil.copytree(tiny_pair, tmp_path / "pair"))
-    widget, box = quick, quick.bundle.fine_box
-    widget.bundle.choose(folder)
-    settle(widget)
+    folder, widget, box = own_pair, quick, quick.bundle.fine_box
     whole = (folder / FINE).read_bytes()
     (folder / FINE).write_bytes(whole[:-1])
     box.click()
@@ -101,14 +105,9 @@ def test_where_it_is_damaged_the_other_goes_on(
     assert box.isChecked()
 
 
-def test_where_it_was_replaced_meanwhile_that_is_told(
-    quick: MedvarWidget, settle: Settle, tiny_pair: Path, tmp_path: Path
-) -> None:
+def test_where_it_was_replaced_meanwhile_that_is_told(quick: MedvarWidget, settle: Settle, own_pair: Path) -> None:
     """The own transformer would draw in its place, and the box jump back without a word."""
-    folder = Path(shutil.copytree(tiny_pair, tmp_path / "pair"))
-    widget, box = quick, quick.bundle.fine_box
-    widget.bundle.choose(folder)
-    settle(widget)
+    folder, widget, box = own_pair, quick, quick.bundle.fine_box
     values = json.loads((folder / "bundle.json").read_text())
     values["fine"]["from_scale"] = 3
     write_manifest(folder, {name: value for name, value in values.items() if name != "digest"})
