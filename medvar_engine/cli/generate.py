@@ -54,18 +54,8 @@ def generate(
     temperature: Annotated[float | None, typer.Option(help="Below 1 plainer, above 1 wilder; 0 the likeliest.")] = None,
     top_k: Annotated[int | None, typer.Option(help="Draw from the k likeliest tokens; 0 from all.")] = None,
     top_p: Annotated[float | None, typer.Option(help="Draw from the likeliest tokens of this probability.")] = None,
-    skip_settled: Annotated[
-        float | None,
-        typer.Option(help="Share of the two finest scales' tokens that the transformer skips, up to 0.5: faster."),
-    ] = None,
     batch: Annotated[int, typer.Option(help="Images made at once; the result does not depend on it.", min=1)] = 16,
     device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where to run.")] = "auto",
-    collaborative: Annotated[
-        bool,
-        typer.Option(
-            "--collaborative", help="Let the bundle's smaller transformer draw the fine scales; see `medvar fine`."
-        ),
-    ] = False,
     server: Annotated[
         str | None, typer.Option(help="Address of a `medvar serve` that runs its bundle, https://host:8765.")
     ] = None,
@@ -92,9 +82,7 @@ def generate(
     With --mix, --layout, --format shards, --workers or --cluster they are a set: a folder that is made unit by unit.
     Stopped at any point, the same command goes on where it was.
     """
-    from medvar_engine.backends.collaborative import collaborative_model
     from medvar_engine.bundle import find_bundle, read_bundle
-    from medvar_engine.checks import check_skipping
     from medvar_engine.conditions import Condition
     from medvar_engine.errors import MedvarError
     from medvar_engine.request import Request
@@ -103,10 +91,6 @@ def generate(
     from medvar_engine.sets.mix_file import read_mix
     from medvar_engine.write.marks import Marks
 
-    if collaborative and server:
-        raise MedvarError(
-            "Whoever runs the server chooses (`medvar serve --collaborative`): leave out --collaborative."
-        )
     remote = _connected(server, token_file, bundle) if server else None
     model = remote.bundle if remote else read_bundle(find_bundle(bundle))
     default = model.sampling
@@ -115,13 +99,10 @@ def generate(
         default.temperature if temperature is None else temperature,
         default.top_k if top_k is None else top_k,
         default.top_p if top_p is None else top_p,
-        default.skip_settled if skip_settled is None else skip_settled,
     )
     marks = Marks(burn_in, invisible_mark)
     condition = Condition(modality, region, plane, dataset)
     model.labels.encode(condition)
-    check_skipping(model.partial_scales, sampling)
-    drawn_by = collaborative_model(model) if collaborative else model.digest
     if mix or layout or file_format == "shards" or workers > 1 or cluster:
         from medvar_engine.cli.generate_set import generate_set
 
@@ -133,21 +114,16 @@ def generate(
         if show_scales or overwrite:
             raise MedvarError("A set takes neither --show-scales nor --overwrite; choose a new folder for another set.")
         made_of = read_mix(mix, model) if mix else Mix.of(condition, sampling, seed)
-        generate_set(
-            out, model, drawn_by, made_of, count, file_format, layout, device, batch, workers, cluster, memorised, marks
-        )
+        generate_set(out, model, made_of, count, file_format, layout, device, batch, workers, cluster, memorised, marks)
     else:
         requests = [Request(condition, seed + i, sampling) for i in range(count or 1)]
         form = file_format or "png"
-        _generate_files(
-            out, model, drawn_by, requests, form, show_scales, batch, device, memorised, marks, overwrite, remote
-        )
+        _generate_files(out, model, requests, form, show_scales, batch, device, memorised, marks, overwrite, remote)
 
 
 def _generate_files(
     out: Path,
     model: Bundle,
-    drawn_by: str,
     requests: list[Request],
     file_format: str,
     show_scales: bool,
@@ -158,7 +134,7 @@ def _generate_files(
     overwrite: bool,
     remote: RemoteBackend | None,
 ) -> None:
-    from medvar_engine.backends.collaborative import open_model
+    from medvar_engine.backends.onnx import OnnxBackend
     from medvar_engine.errors import MedvarError
     from medvar_engine.evaluate.index import gate_of
     from medvar_engine.generator import Generator
@@ -177,11 +153,10 @@ def _generate_files(
     for name in () if remote else model.sha256:  # damage shows before anything is made: some graphs are loaded late
         model.read(name)
     gate, withheld = gate_of(model, memorised), 0
-    generator = Generator(remote or open_model(model, drawn_by, device=device))
+    generator = Generator(remote or OnnxBackend(model, device=device))
     _make_folder(out)
     info = generator.backend.info
-    both = "" if info.model == model.digest else ", the fine scales by the smaller transformer"
-    tell(f"{model.name} on {info.provider}{both}")
+    tell(f"{model.name} on {info.provider}")
     study = Study(f"{info.model} {first.condition} {first.seed} {count}")
     with progress() as bar:
         task = bar.add_task("generating", total=count * len(model.schedule))

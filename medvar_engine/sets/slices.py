@@ -26,7 +26,7 @@ def to_slices(path: Path, out: Path, bundle: Bundle) -> Manifest:
     """
     images = ImageSet.open(path)
     plan = images.manifest.plan
-    if plan.model not in bundle.models:
+    if plan.model != bundle.digest:
         raise MedvarError(
             f"{path} was made by another model (sha256 {plan.model[:12]}…); open the bundle that made it."
         )

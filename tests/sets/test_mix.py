@@ -158,3 +158,13 @@ def test_seeds_end_somewhere() -> None:
     Plan(last, 5, "model")
     with pytest.raises(MedvarError, match="A seed is at most"):
         Plan(last, 6, "model")
+
+
+def test_a_set_with_tokens_left_out_keeps_its_name() -> None:
+    """A set of an earlier version would be made again with other images, as if it were the same."""
+    mix = Mix.of(Condition("CT"), Sampling())
+    values = mix.to_dict()
+    values["ingredients"][0]["sampling"]["skip_settled"] = 0.5
+    older = Mix.from_dict(values)
+    assert older.to_dict() == values
+    assert [request.skipped for request in older.requests(range(2))] == [0.5, 0.5]
