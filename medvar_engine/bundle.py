@@ -210,9 +210,6 @@ def _bundle(path: Path, values: Mapping[str, Any]) -> Bundle:
     for name in values["sha256"]:
         if not _FILE_NAME.fullmatch(name):
             raise MedvarError(f"it names the file {name!r}, which could lie outside the bundle; do not use it.")
-    for names in values["labels"].values():
-        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-            raise TypeError(f"labels are lists of names, not {names!r}")
     model = values["model"]
     for name in _COUNTS:
         if int(model[name]) < 1:

@@ -31,6 +31,13 @@ def generate(
     region: Annotated[str | None, typer.Option(help="e.g. brain.")] = None,
     plane: Annotated[str | None, typer.Option(help="axial, coronal or sagittal.")] = None,
     dataset: Annotated[str | None, typer.Option(help="Data set label, where the model has any.")] = None,
+    contrast: Annotated[
+        str | None, typer.Option(help="e.g. T1 or FLAIR, where the model was trained with contrasts.")
+    ] = None,
+    position: Annotated[
+        float | None,
+        typer.Option(help="Place of the slice, 0 to 1: feet to head, back to front, left to right."),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of the first image; the next one's is one higher.", min=0)] = 0,
     count: Annotated[
         int | None, typer.Option(help="How many images; 1, or what the counts in --mix are together.", min=1)
@@ -101,7 +108,7 @@ def generate(
         default.top_p if top_p is None else top_p,
     )
     marks = Marks(burn_in, invisible_mark)
-    condition = Condition(modality, region, plane, dataset)
+    condition = Condition(modality, region, plane, dataset, contrast, position)
     model.labels.encode(condition)
     if mix or layout or file_format == "shards" or workers > 1 or cluster:
         from medvar_engine.cli.generate_set import generate_set
@@ -214,7 +221,7 @@ def _path(out: Path, request: Request, file_format: str) -> Path:
     from medvar_engine.write.formats import ENDINGS
     from medvar_engine.write.names import slug
 
-    name = "-".join(map(slug, [*request.condition.to_dict().values(), f"seed{request.seed}"]))
+    name = "-".join(map(slug, [*request.condition.words, f"seed{request.seed}"]))
     return out / (name + ENDINGS[file_format])
 
 

@@ -38,8 +38,8 @@ def info(
     typer.echo(f"{bundle.name}  ({bundle.path})")
     size, scales = bundle.image_size, len(bundle.schedule)
     typer.echo(f"  images      {size}×{size}, {scales} scales of sides {bundle.schedule}")
-    for factor, names in bundle.labels.to_dict().items():
-        typer.echo(f"  {factor:<11} {listed(names)}")
+    for factor, known in bundle.labels.to_dict().items():
+        typer.echo(f"  {factor:<11} {f'0 to 1, in {known} steps' if factor == 'position' else listed(known)}")
     typer.echo(f"  precision   {bundle.precision}")
     typer.echo(f"  previews    by {'a light' if PREVIEW in bundle.sha256 else 'the full'} decoder")
     slices = known_slices(bundle)

@@ -78,7 +78,7 @@ class Mix:
         found: dict[Condition, str] = {}
         taken: set[str] = set()
         for condition in dict.fromkeys(own.condition for own in self.ingredients):
-            name = plain = "-".join(map(slug, condition.to_dict().values())) or "unconditional"
+            name = plain = "-".join(map(slug, condition.words)) or "unconditional"
             number = 1
             while name in taken:  # labels that differ in signs only: T1+ and T1-
                 number += 1

@@ -65,7 +65,7 @@ def _facts(bundle: Bundle, condition: Condition, patient: str, source: str, own:
         region=condition.region,
         plane=condition.plane,
         dataset=condition.dataset,
-        contrast=None,
+        contrast=condition.contrast,
         spacing_mm=shown.spacing_mm,
         low=shown.low,
         high=shown.high,
@@ -75,4 +75,5 @@ def _facts(bundle: Bundle, condition: Condition, patient: str, source: str, own:
         source=source,
         licence=bundle.licence,
         fingerprint=own,
+        position=condition.position,
     )
