@@ -23,19 +23,21 @@ from torch import Tensor, nn
 
 from medvar_engine.bundle import Bundle
 from medvar_engine.errors import MedvarError
+from medvar_engine.models.any_tokenizer import AnyTokenizer
 from medvar_engine.models.files import save_tokenizer, save_transformer
 from medvar_engine.models.gray import as_gray
 from medvar_engine.models.quantizer import MultiScaleQuantizer
+from medvar_engine.models.resolution import ResolutionConfig, ResolutionTokenizer
 from medvar_engine.models.tokenizer import Tokenizer, TokenizerConfig
 from medvar_engine.models.transformer import Transformer, TransformerConfig
 
 Array = npt.NDArray[Any]
 Weights = dict[str, Array]
-_Model = TypeVar("_Model", Tokenizer, Transformer)
+_Model = TypeVar("_Model", Tokenizer, ResolutionTokenizer, Transformer)
 _SCOPES = "pkg.torch.onnx.name_scopes"
 
 
-def read_weights(bundle: Bundle) -> tuple[Tokenizer, Transformer]:
+def read_weights(bundle: Bundle) -> tuple[AnyTokenizer, Transformer]:
     """The networks of a bundle, in eval mode; they compute what its graphs do, to rounding.
 
     What graphs do not hold is that of a fresh network: how often codes are used, and the shares that are dropped in
@@ -64,7 +66,7 @@ def _transformer(bundle: Bundle) -> Transformer:
         config = TransformerConfig(
             schedule=tuple(bundle.schedule),
             vocabulary=bundle.vocabulary,
-            latent_channels=bundle.latent_channels,
+            latent_channels=bundle.feature_channels,
             labels=bundle.labels.sizes,
             depth=depth,
             width=width,
@@ -80,7 +82,46 @@ def _transformer(bundle: Bundle) -> Transformer:
     return _fill(bundle, "step.onnx", lambda: Transformer(config), weights)
 
 
-def _tokenizer(bundle: Bundle) -> Tokenizer:
+def _tokenizer(bundle: Bundle) -> AnyTokenizer:
+    codes = bundle.codebook()
+    if codes is not None and codes.ndim == 3:  # every scale has its own
+        return _resolution_tokenizer(bundle, codes)
+    return _latent_tokenizer(bundle)
+
+
+def _resolution_tokenizer(bundle: Bundle, codes: Array) -> ResolutionTokenizer:
+    weights = _weights(bundle, "decode.onnx")
+    try:
+        for k in range(1, len(bundle.schedule)):
+            kernels, offsets = _convolution(bundle, f"accumulate_{k - 1}.onnx")
+            weights |= {f"quantizer.feature_kernels_{k}": kernels, f"quantizer.feature_offsets_{k}": offsets}
+        patch = bundle.image_size // bundle.schedule.latent_side
+        config = ResolutionConfig(
+            image_size=bundle.image_size,
+            schedule=tuple(bundle.schedule),
+            vocabulary=bundle.vocabulary,
+            feature_channels=bundle.feature_channels,
+            patch=patch,
+            margin=(kernels.shape[-1] - patch) // 2,
+            refiner_widths=(len(weights["refiner.conv_in.weight"]), len(weights["refiner.down.weight"])),
+            refiner_blocks=_count(weights, "refiner.coarse.{}.conv1.weight"),
+            groups=int(weights["groups"]),
+        )
+    except (KeyError, ValueError) as error:
+        raise _refusal(bundle, "its tokenizer's graphs", f"they lack {error}") from error
+    weights |= {f"quantizer.patches_{k}": own for k, own in enumerate(codes)}
+    return _fill(bundle, "its tokenizer's graphs", lambda: ResolutionTokenizer(config), weights)
+
+
+def _convolution(bundle: Bundle, file: str) -> tuple[Array, Array]:
+    """Kernels and offsets of the only convolution of a graph. Raises `KeyError` when there is none."""
+    for node in _nodes(bundle, file):
+        if node.op == "Conv":
+            return node.constants[1], node.constants[2]
+    raise KeyError(f"a convolution in {file}")
+
+
+def _latent_tokenizer(bundle: Bundle) -> Tokenizer:
     weights = _weights(bundle, "encode.onnx") | _weights(bundle, "decode.onnx")
     try:
         config = _tokenizer_config(bundle, weights)

@@ -12,8 +12,10 @@ import onnx
 import torch
 from torch import Tensor, nn
 
+from medvar_engine.bundle import PREVIEW
+from medvar_engine.models.any_tokenizer import AnyTokenizer
 from medvar_engine.models.preview import PreviewDecoder
-from medvar_engine.models.tokenizer import Tokenizer
+from medvar_engine.models.resolution import ResolutionQuantizer, ResolutionTokenizer
 from medvar_engine.models.transformer import Transformer
 from medvar_export.accumulate import OPSET, accumulate_graph
 
@@ -21,7 +23,7 @@ from medvar_export.accumulate import OPSET, accumulate_graph
 class EncodeGraph(nn.Module):
     """Image → tokens of all scales in one sequence."""
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+    def __init__(self, tokenizer: AnyTokenizer) -> None:
         super().__init__()
         self.tokenizer = tokenizer
 
@@ -33,7 +35,7 @@ class EncodeGraph(nn.Module):
 class DecodeGraph(nn.Module):
     """Latent → image."""
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+    def __init__(self, tokenizer: AnyTokenizer) -> None:
         super().__init__()
         self.tokenizer = tokenizer
 
@@ -72,17 +74,53 @@ class StepGraph(nn.Module):
         return logits.float(), present.float()
 
 
-def tokenizer_graphs(tokenizer: Tokenizer) -> dict[str, onnx.ModelProto]:
-    """``encode``, ``decode`` and one ``accumulate`` a scale."""
+class AccumulateGraph(nn.Module):
+    """The canvas with one scale more, and the next scale's features."""
+
+    def __init__(self, quantizer: ResolutionQuantizer, k: int) -> None:
+        super().__init__()
+        self.quantizer, self.k = quantizer, k
+
+    def forward(self, latent: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """``(B, p², side, side)`` and ``(B, L_k)`` → canvas and features ``(B, L_{k+1}, C)``, last unused."""
+        total = latent + self.quantizer.lift(tokens, self.k)
+        last = self.k + 1 == len(self.quantizer.schedule)
+        return total, total.flatten(2).mT if last else self.quantizer.pool(total, self.k + 1)
+
+
+class CanvasPreviewGraph(nn.Module):
+    """Canvas → itself as an image in [-1, 1]: what shows scales on the way."""
+
+    def __init__(self, tokenizer: ResolutionTokenizer) -> None:
+        super().__init__()
+        self.tokenizer = tokenizer
+
+    def forward(self, latent: Tensor) -> Tensor:
+        """``(B, p², side, side)`` → ``(B, 1, H, W)``."""
+        return self.tokenizer.preview(latent)
+
+
+def tokenizer_graphs(tokenizer: AnyTokenizer) -> dict[str, onnx.ModelProto]:
+    """``encode``, ``decode``, one ``accumulate`` a scale and, where previews need no network, ``preview``."""
     config, side = tokenizer.config, tokenizer.schedule.latent_side
     image = torch.zeros(2, config.image_channels, config.image_size, config.image_size)
     latent = torch.zeros(2, config.latent_channels, side, side)
-    scales = range(len(tokenizer.schedule))
-    return {
+    batch = {"latent": {0: "batch"}}
+    graphs = {
         "encode.onnx": export_graph(EncodeGraph(tokenizer), {"image": image}, ["tokens"], {"image": {0: "batch"}}),
-        "decode.onnx": export_graph(DecodeGraph(tokenizer), {"latent": latent}, ["image"], {"latent": {0: "batch"}}),
-        **{f"accumulate_{k}.onnx": accumulate_graph(tokenizer.quantizer, k) for k in scales},
+        "decode.onnx": export_graph(DecodeGraph(tokenizer), {"latent": latent}, ["image"], batch),
     }
+    for k, count in enumerate(tokenizer.schedule.token_counts):
+        name = f"accumulate_{k}.onnx"
+        if isinstance(tokenizer, ResolutionTokenizer):
+            inputs = {"latent": latent, "tokens": torch.zeros(2, count, dtype=torch.int64)}
+            rows = {name: {0: "batch"} for name in inputs}
+            graphs[name] = export_graph(AccumulateGraph(tokenizer.quantizer, k), inputs, ["total", "features"], rows)
+        else:
+            graphs[name] = accumulate_graph(tokenizer.quantizer, k)
+    if isinstance(tokenizer, ResolutionTokenizer):
+        graphs[PREVIEW] = export_graph(CanvasPreviewGraph(tokenizer), {"latent": latent}, ["image"], batch)
+    return graphs
 
 
 class PreviewGraph(nn.Module):

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import numpy_helper
 
 from medvar_engine.backends.onnx import OnnxBackend
 from medvar_engine.backends.sessions import DATA
@@ -19,10 +18,10 @@ from medvar_engine.backends.torch import TorchBackend, weights_digest
 from medvar_engine.bundle import CARD, CODEBOOK, PREVIEW, SCHEMA_VERSION, STEP, Cell, cell_to_dict, read_bundle
 from medvar_engine.conditions import LabelSpace
 from medvar_engine.errors import MedvarError
+from medvar_engine.models.any_tokenizer import AnyTokenizer
 from medvar_engine.models.files import load_preview_of, load_tokenizer, load_transformer
 from medvar_engine.models.gray import as_gray
 from medvar_engine.models.import_var import is_published
-from medvar_engine.models.tokenizer import Tokenizer
 from medvar_engine.models.transformer import Transformer
 from medvar_engine.sampling import Sampling
 from medvar_export.graphs import tokenizer_graphs
@@ -78,8 +77,8 @@ def export_bundle(
     network, labels = load_transformer(transformer)
     if data is not None or not is_published(labels):
         coder = as_gray(coder)
-    for shape in ("schedule", "vocabulary", "latent_channels"):
-        if getattr(coder.config, shape) != getattr(network.config, shape):
+    for shape, own in (("schedule",) * 2, ("vocabulary",) * 2, ("feature_channels", "latent_channels")):
+        if getattr(coder.config, shape) != getattr(network.config, own):
             raise MedvarError(f"{transformer} was not trained on tokens of {tokenizer}: their {shape} differ.")
     if network.schedule.token_counts[0] != 1:
         raise MedvarError(
@@ -99,7 +98,7 @@ def export_bundle(
         if light is not None:
             content, parity["preview"] = export_preview(light, coder.schedule.latent_side)
             (temporary / PREVIEW).write_bytes(content)
-        _write_codebook(temporary / CODEBOOK, graphs["accumulate_0.onnx"])
+        _write_codebook(temporary / CODEBOOK, coder, precision)
         (temporary / CARD).write_text(description.card, encoding="utf-8")
         manifest = _manifest(coder, network, labels, description, precision, temporary)
         write_manifest(temporary, manifest)
@@ -114,17 +113,16 @@ def export_bundle(
     return out
 
 
-def _graphs(tokenizer: Tokenizer, transformer: Transformer, precision: Precision) -> dict[str, onnx.ModelProto]:
+def _graphs(tokenizer: AnyTokenizer, transformer: Transformer, precision: Precision) -> dict[str, onnx.ModelProto]:
     graphs = {name: stored(graph, precision) for name, graph in tokenizer_graphs(tokenizer).items()}
     return {**graphs, STEP: step_in(precision, transformer)}
 
 
-def _write_codebook(path: Path, accumulate: onnx.ModelProto) -> None:
-    """The codes ``(V, C)`` as the graphs hold them."""
-    tensors = {tensor.name: tensor for tensor in accumulate.graph.initializer}
-    codes = numpy_helper.to_array(tensors.get("codebook") or tensors["codebook.half"])
+def _write_codebook(path: Path, tokenizer: AnyTokenizer, precision: Precision) -> None:
+    """The codes as the graphs hold them: ``(V, C)``, or ``(K, V, C)`` where every scale has its own."""
+    codes = tokenizer.quantizer.codes
     with path.open("wb") as file:
-        np.save(file, codes.astype(np.float32), allow_pickle=False)
+        np.save(file, codes if precision == "float32" else codes.astype(np.float16), allow_pickle=False)
 
 
 def write_graph(path: Path, graph: onnx.ModelProto, *, largest: int = _LARGEST_SINGLE_FILE) -> None:
@@ -137,7 +135,7 @@ def write_graph(path: Path, graph: onnx.ModelProto, *, largest: int = _LARGEST_S
 
 
 def _manifest(
-    tokenizer: Tokenizer,
+    tokenizer: AnyTokenizer,
     transformer: Transformer,
     labels: LabelSpace,
     description: Description,
@@ -153,6 +151,7 @@ def _manifest(
         "model": {
             "vocabulary": config.vocabulary,
             "latent_channels": config.latent_channels,
+            "feature_channels": config.feature_channels,
             "image_size": config.image_size,
             "image_channels": config.image_channels,
             "depth": shape.depth,

@@ -62,6 +62,7 @@ class Bundle:
     schedule: ScaleSchedule
     vocabulary: int
     latent_channels: int
+    feature_channels: int  # of scale features; those of a latent in older bundles
     image_size: int
     image_channels: int
     transformer: Mapping[str, int]  # depth, heads, head_dim: the shape of keys and values
@@ -104,17 +105,23 @@ class Bundle:
         return self.read(CARD).decode("utf-8")
 
     def codebook(self) -> FloatArray | None:
-        """The code of every token ``(V, C)``, read now; None for an older bundle without it."""
+        """The code of every token, read now; None for an older bundle without it.
+
+        ``(V, C)``, or ``(K, V, C)`` where every scale has a codebook of its own.
+        """
         if CODEBOOK not in self.sha256:
             return None
-        shape, path, content = (self.vocabulary, self.latent_channels), self.path / CODEBOOK, self.read(CODEBOOK)
+        one, path, content = (self.vocabulary, self.latent_channels), self.path / CODEBOOK, self.read(CODEBOOK)
+        own = (len(self.schedule), *one)
         try:
             codes = np.lib.format.read_array(io.BytesIO(content), allow_pickle=False)
         except Exception as error:  # the header is parsed as a Python literal, which fails in many ways
             raise MedvarError(f"{path} is not an array of numpy, or cut short: {error}. {_AGAIN}") from error
-        if codes.shape != shape or codes.dtype != np.float32 or not np.isfinite(codes).all():
-            raise MedvarError(f"{path} must hold finite float32 numbers {shape}, not {codes.dtype} {codes.shape}.")
-        return codes
+        if codes.shape not in (one, own) or codes.dtype not in (np.float32, np.float16) or not np.isfinite(codes).all():
+            raise MedvarError(
+                f"{path} must hold finite float32 or float16 numbers {one} or {own}, not {codes.dtype} {codes.shape}."
+            )
+        return codes.astype(np.float32)
 
     def fitting(self, condition: Condition) -> tuple[Cell, ...]:
         """The kinds of training slice that ``condition`` may mean, the one of most slices first."""
@@ -211,7 +218,7 @@ def _bundle(path: Path, values: Mapping[str, Any]) -> Bundle:
         if not _FILE_NAME.fullmatch(name):
             raise MedvarError(f"it names the file {name!r}, which could lie outside the bundle; do not use it.")
     model = values["model"]
-    for name in _COUNTS:
+    for name in (*_COUNTS, *(name for name in ("feature_channels",) if name in model)):
         if int(model[name]) < 1:
             raise ValueError(f"{name} is {model[name]}")
     return Bundle(
@@ -221,6 +228,7 @@ def _bundle(path: Path, values: Mapping[str, Any]) -> Bundle:
         schedule=ScaleSchedule(tuple(values["schedule"])),
         vocabulary=int(model["vocabulary"]),
         latent_channels=int(model["latent_channels"]),
+        feature_channels=int(model.get("feature_channels", model["latent_channels"])),
         image_size=int(model["image_size"]),
         image_channels=int(model["image_channels"]),
         transformer={name: int(model[name]) for name in _SHAPE},

@@ -10,6 +10,11 @@ from medvar_engine.arrays import FloatArray, IntArray
 from medvar_engine.errors import MedvarError
 
 
+def codes_of_scale(codebook: FloatArray, k: int) -> FloatArray:
+    """The codes ``(V, C)`` that scale k uses, of a codebook ``(V, C)`` of all scales or ``(K, V, C)`` of each."""
+    return codebook[k] if codebook.ndim == 3 else codebook
+
+
 def nearest_codes(codebook: FloatArray, token: int, n: int) -> tuple[IntArray, FloatArray]:
     """The ``n`` codes nearest to ``token``, itself first: tokens ``(n,)`` and Euclidean distances ``(n,)``, rising.
 
@@ -26,5 +31,5 @@ def nearest_codes(codebook: FloatArray, token: int, n: int) -> tuple[IntArray, F
 
 
 def codebook_digest(codebook: FloatArray) -> str:
-    """A name for a codebook ``(V, C)``, the same for one that is stored in half precision."""
+    """A name for a codebook ``(V, C)`` or ``(K, V, C)``, the same for one that is stored in half precision."""
     return hashlib.sha256(np.ascontiguousarray(codebook, dtype="<f2").tobytes()).hexdigest()

@@ -13,7 +13,7 @@ from typing import Any, Unpack
 import numpy as np
 
 from medvar_engine.arrays import BoolArray, FloatArray, IntArray
-from medvar_engine.codebook import nearest_codes
+from medvar_engine.codebook import codes_of_scale, nearest_codes
 from medvar_engine.conditions import Condition
 from medvar_engine.errors import MedvarError
 from medvar_engine.generation import Generation
@@ -234,15 +234,18 @@ class GenerationSession:
         """The preview of a scale of the current picture with each of ``tokens`` in one place: ``(N, H, W)``."""
         return self._generator.token_pictures(self._looked_at("edit").trace, scale, row, column, tokens)
 
-    def nearby_tokens(self, token: int, count: int) -> IntArray:
-        """The ``count`` tokens most alike ``token``, itself first. Raises `MedvarError` when the model cannot tell."""
+    def nearby_tokens(self, scale: int, token: int, count: int) -> IntArray:
+        """The ``count`` tokens of a scale most alike ``token``, itself first.
+
+        Raises `MedvarError` when the model does not know its codes.
+        """
         codebook = self._generator.backend.codebook
         if codebook is None:
             raise MedvarError(
                 "This bundle holds no codebook, so it is not known which tokens are alike. Export it anew with "
                 "`medvar export`."
             )
-        return nearest_codes(codebook, token, count)[0]
+        return nearest_codes(codes_of_scale(codebook, scale), token, count)[0]
 
     # -- the tree -----------------------------------------------------------------------------------------------
 

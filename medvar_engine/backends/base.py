@@ -22,7 +22,8 @@ class BackendInfo:
     schedule: ScaleSchedule
     labels: LabelSpace
     vocabulary: int  # V
-    latent_channels: int  # C
+    latent_channels: int  # of a latent
+    feature_channels: int  # C of scale features
     image_size: int  # pixels a side
     image_channels: int
     model: str  # a name for the model, which traces carry: sha256
@@ -59,7 +60,7 @@ class Backend(Protocol):
 
     @property
     def codebook(self) -> FloatArray | None:
-        """The code of every token, ``(V, C)``; None when the backend does not know them."""
+        """The code of every token, ``(V, C)``, or ``(K, V, C)`` where every scale has its own; None if not known."""
 
     def start(self, labels: IntArray) -> PrefixState:
         """The empty prefix of labels ``(B, F)``, already doubled by the caller when guidance is on."""

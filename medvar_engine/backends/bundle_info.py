@@ -15,6 +15,7 @@ def info_of(bundle: Bundle, provider: str) -> BackendInfo:
         labels=bundle.labels,
         vocabulary=bundle.vocabulary,
         latent_channels=bundle.latent_channels,
+        feature_channels=bundle.feature_channels,
         image_size=bundle.image_size,
         image_channels=bundle.image_channels,
         model=bundle.digest,

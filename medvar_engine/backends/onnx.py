@@ -54,7 +54,7 @@ class OnnxBackend:
 
     def step(self, state: PrefixState, maps: FloatArray | None) -> tuple[FloatArray, PrefixState]:
         """See `Backend`."""
-        count, channels = self.info.schedule.token_counts[state.depth], self.info.latent_channels
+        count, channels = self.info.schedule.token_counts[state.depth], self.info.feature_channels
         if maps is None:  # the first scale's input is the condition; the graph ignores these zeros
             maps = np.zeros((len(state.labels), count, channels), dtype=np.float32)
         parts: list[Any] = []

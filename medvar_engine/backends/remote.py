@@ -69,7 +69,7 @@ class RemoteBackend:
 
     def step(self, state: PrefixState, maps: FloatArray | None) -> tuple[FloatArray, PrefixState]:
         """See `Backend`."""
-        longer = extended(state, maps, self.info.latent_channels)
+        longer = extended(state, maps, self.info.feature_channels)
         shape = (self.info.schedule.token_counts[state.depth], self.info.vocabulary)
         return self._of_prefix("step", longer, {"logits": ("float32", shape)})["logits"], longer
 
@@ -90,7 +90,7 @@ class RemoteBackend:
         side, last = schedule.latent_side, k + 1 == len(schedule)
         expected: Expected = {"latent": ("float32", (info.latent_channels, side, side))}
         if not last:
-            expected["features"] = ("float32", (schedule.token_counts[k + 1], info.latent_channels))
+            expected["features"] = ("float32", (schedule.token_counts[k + 1], info.feature_channels))
         sent: Arrays = {"tokens": tokens} if latent is None else {"tokens": tokens, "latent": latent}
         got = self._call("accumulate", sent, expected, scale=k)
         return got["latent"], None if last else got["features"]

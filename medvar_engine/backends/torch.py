@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -12,9 +12,10 @@ from torch import Tensor
 from medvar_engine.arrays import FloatArray, IntArray
 from medvar_engine.backends.base import BackendInfo, PrefixState, average_tokens, gather_rows
 from medvar_engine.conditions import LabelSpace
+from medvar_engine.models.any_tokenizer import AnyTokenizer
 from medvar_engine.models.files import load_preview_of, load_tokenizer, load_transformer
 from medvar_engine.models.preview import PreviewDecoder
-from medvar_engine.models.tokenizer import Tokenizer
+from medvar_engine.models.resolution import ResolutionTokenizer
 from medvar_engine.models.transformer import Transformer
 
 
@@ -23,7 +24,7 @@ class TorchBackend:
 
     def __init__(
         self,
-        tokenizer: Tokenizer,
+        tokenizer: AnyTokenizer,
         transformer: Transformer,
         labels: LabelSpace,
         *,
@@ -40,7 +41,11 @@ class TorchBackend:
         self._device = torch.device(device)
         self._tokenizer = tokenizer.to(self._device).eval()
         self._transformer = transformer.to(self._device).eval()
-        self._preview = None if preview is None else preview.to(self._device).eval()
+        self._preview: Callable[[Tensor], Tensor] | None = None
+        if isinstance(tokenizer, ResolutionTokenizer):
+            self._preview = tokenizer.preview
+        elif preview is not None:
+            self._preview = preview.to(self._device).eval().decode
         config = tokenizer.config
         self.info = BackendInfo(
             provider=f"torch {torch.__version__}, {self._device}",
@@ -49,11 +54,12 @@ class TorchBackend:
             labels=labels,
             vocabulary=config.vocabulary,
             latent_channels=config.latent_channels,
+            feature_channels=config.feature_channels,
             image_size=config.image_size,
             image_channels=config.image_channels,
             model=weights if model is None else model,
             weights=weights,
-            light_previews=preview is not None,
+            light_previews=self._preview is not None,
         )
 
     @classmethod
@@ -74,7 +80,7 @@ class TorchBackend:
 
     @property
     def codebook(self) -> FloatArray:
-        """The code of every token, ``(V, C)``."""
+        """The code of every token, ``(V, C)``, or ``(K, V, C)`` where every scale has its own."""
         return self._tokenizer.quantizer.codes
 
     def start(self, labels: IntArray) -> PrefixState:
@@ -116,16 +122,16 @@ class TorchBackend:
 
     @torch.inference_mode()
     def decode(self, latent: FloatArray, *, preview: bool = False) -> FloatArray:
-        """See `Backend`. Previews use the light decoder, where there is one."""
-        light = self._preview if preview else None
-        return _array((self._tokenizer if light is None else light).decode(self._tensor(latent)))
+        """See `Backend`. Previews use the light decoder, where there is one, or are the canvas itself."""
+        show = self._preview if preview and self._preview else self._tokenizer.decode
+        return _array(show(self._tensor(latent)))
 
     def _tensor(self, array: FloatArray | IntArray) -> Tensor:
         # A copy: torch warns of read-only arrays, and would let a caller's later write through.
         return torch.tensor(array, device=self._device)
 
 
-def weights_digest(tokenizer: Tokenizer, transformer: Transformer) -> str:
+def weights_digest(tokenizer: AnyTokenizer, transformer: Transformer) -> str:
     """A name for the weights of both networks: sha256 over their names, types, shapes and values."""
     digest = hashlib.sha256()
     for network in (tokenizer, transformer):

@@ -20,10 +20,13 @@ from medvar_engine.arrays import FloatArray
 from medvar_engine.codebook import codebook_digest
 from medvar_engine.conditions import LabelSpace
 from medvar_engine.errors import MedvarError
+from medvar_engine.models.any_tokenizer import AnyTokenizer
 from medvar_engine.models.preview import PreviewConfig, PreviewDecoder
+from medvar_engine.models.resolution import ResolutionConfig, ResolutionTokenizer
 from medvar_engine.models.tokenizer import Tokenizer, TokenizerConfig
 from medvar_engine.models.transformer import Transformer, TransformerConfig
 
+RESOLUTION = "resolution tokenizer"  # the kind that a file of a `ResolutionTokenizer` states
 _Model = TypeVar("_Model", bound=torch.nn.Module)
 
 
@@ -58,18 +61,31 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise MedvarError(reason) from error
 
 
-def save_tokenizer(path: Path, model: Tokenizer) -> None:
-    """Write a tokenizer and its configuration."""
-    write_tensors(path, model.state_dict(), _metadata("tokenizer", config=dataclasses.asdict(model.config)))
+def save_tokenizer(path: Path, model: AnyTokenizer) -> None:
+    """Write a tokenizer of either kind and its configuration."""
+    kind = RESOLUTION if isinstance(model, ResolutionTokenizer) else "tokenizer"
+    write_tensors(path, model.state_dict(), _metadata(kind, config=dataclasses.asdict(model.config)))
 
 
-def load_tokenizer(path: Path) -> Tokenizer:
+def load_tokenizer(path: Path) -> AnyTokenizer:
     """Read what `save_tokenizer` wrote, in eval mode."""
-    tensors, values = _read(path, "tokenizer")
-    return _fill(path, tensors, lambda: Tokenizer(TokenizerConfig(**_tuples(values["config"]))))
+    tensors, values = _read(path, "tokenizer", RESOLUTION)
+
+    def build() -> AnyTokenizer:
+        config = _tuples(values["config"])
+        if values["kind"] == RESOLUTION:
+            return ResolutionTokenizer(ResolutionConfig(**config))
+        return Tokenizer(TokenizerConfig(**config))
+
+    return _fill(path, tensors, build)
 
 
-def tokenizer_digest(model: Tokenizer) -> str:
+def tokenizer_kind(path: Path) -> str:
+    """What kind of tokenizer a file holds: ``"tokenizer"`` or `RESOLUTION`."""
+    return str(_read(path, "tokenizer", RESOLUTION)[1]["kind"])
+
+
+def tokenizer_digest(model: AnyTokenizer) -> str:
     """A name for all weights of a tokenizer: sha256."""
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
@@ -93,7 +109,7 @@ def load_preview(path: Path) -> tuple[PreviewDecoder, str]:
     return model, str(values.get("codebook"))
 
 
-def load_preview_of(path: Path, tokenizer: Tokenizer, owner: str) -> PreviewDecoder:
+def load_preview_of(path: Path, tokenizer: AnyTokenizer, owner: str) -> PreviewDecoder:
     """The light decoder for this very tokenizer, read from ``owner``.
 
     Raises `MedvarError` when it was trained for another one, also for one that shares its codebook: decoders that were
@@ -142,7 +158,7 @@ def _metadata(kind: str, **values: Any) -> dict[str, str]:
     return {"medvar": json.dumps({"kind": kind, **values})}
 
 
-def _read(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def _read(path: Path, *kinds: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     tensors, metadata = read_tensors(path)
     try:
         values = json.loads(metadata["medvar"])
@@ -150,8 +166,8 @@ def _read(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     except (KeyError, ValueError, TypeError) as error:
         reason = f"{path} was not written by medvar: it lacks the 'medvar' metadata. Import it first."
         raise MedvarError(reason) from error
-    if found != kind:
-        raise MedvarError(f"{path} holds a {found}, but a {kind} is needed here.")
+    if found not in kinds:
+        raise MedvarError(f"{path} holds a {found}, but a {kinds[0]} is needed here.")
     return tensors, values
 
 

@@ -7,18 +7,20 @@ import dataclasses
 import torch
 from torch import Tensor
 
+from medvar_engine.models.any_tokenizer import AnyTokenizer
+from medvar_engine.models.resolution import ResolutionTokenizer
 from medvar_engine.models.tokenizer import Tokenizer
 
 
-def as_gray(tokenizer: Tokenizer) -> Tokenizer:
+def as_gray(tokenizer: AnyTokenizer) -> AnyTokenizer:
     """The same tokenizer with one image channel.
 
     It gives a gray image the tokens that ``tokenizer`` gives the same image in all channels, and decodes to the mean of
     the channels. ``tokenizer`` itself when it has one channel already.
     """
-    channels, patch = tokenizer.config.image_channels, tokenizer.config.patch
-    if channels == 1:
+    if isinstance(tokenizer, ResolutionTokenizer) or tokenizer.config.image_channels == 1:
         return tokenizer
+    channels, patch = tokenizer.config.image_channels, tokenizer.config.patch
     config = dataclasses.replace(tokenizer.config, image_channels=1)
     with torch.device("meta"):
         gray = Tokenizer(config)

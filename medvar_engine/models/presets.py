@@ -1,10 +1,14 @@
-"""Named model sizes. ``demo`` trains on two CPU cores; ``d16``…``d30`` are VAR's (and MedVAR's) widths."""
+"""Named model sizes: ``resolution`` and ``demo`` train on two CPU cores; ``d16``…``d30`` are VAR's, and MedVAR's.
+
+``resolution`` is a pyramid of the image's own resolutions; the others are pyramids of latents.
+"""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
 from medvar_engine.errors import MedvarError
+from medvar_engine.models.resolution import ResolutionConfig
 from medvar_engine.models.tokenizer import TokenizerConfig
 from medvar_engine.models.transformer import TransformerConfig
 
@@ -48,18 +52,27 @@ TOKENIZERS: dict[str, TokenizerConfig] = {
     ),
 }
 
+_RESOLUTION_SCHEDULES = {  # by pixels of a side; 8 of them are a token
+    128: _DEMO_SCHEDULE,
+    192: (1, 2, 4, 6, 8, 11, 14, 18, 24),
+    256: (1, 2, 4, 6, 8, 11, 15, 20, 26, 32),
+}
+RESOLUTION_VOCABULARY = 2048
+
 _DEPTHS = {"d16": 16, "d20": 20, "d24": 24, "d30": 30}
 
-PRESETS = ("demo", "small", *_DEPTHS)
+PRESETS = ("resolution", "demo", "small", *_DEPTHS)
 
 
-def tokenizer_preset(name: str, image_size: int | None = None) -> TokenizerConfig:
+def tokenizer_preset(name: str, image_size: int | None = None) -> TokenizerConfig | ResolutionConfig:
     """The tokenizer of a preset; ``d16``…``d30`` share VAR's.
 
     ``image_size`` in pixels, when it is not the preset's own, brings a schedule that suits the latent's side. Raises
     `MedvarError` for an unknown preset, or a size that it cannot have.
     """
     _check(name)
+    if name == "resolution":
+        return _resolution(128 if image_size is None else image_size)
     preset = TOKENIZERS["var" if name in _DEPTHS else name]
     if image_size in (None, preset.image_size):
         return preset
@@ -70,10 +83,21 @@ def tokenizer_preset(name: str, image_size: int | None = None) -> TokenizerConfi
     return replace(preset, image_size=image_size, schedule=_SCHEDULES[image_size // factor])
 
 
-def transformer_preset(name: str, tokenizer: TokenizerConfig, labels: tuple[int, ...]) -> TransformerConfig:
+def _resolution(image_size: int) -> ResolutionConfig:
+    if image_size not in _RESOLUTION_SCHEDULES:
+        sizes = ", ".join(map(str, _RESOLUTION_SCHEDULES))
+        raise MedvarError(f"The preset resolution is made for images of {sizes} pixels a side, not {image_size}.")
+    return ResolutionConfig(image_size, _RESOLUTION_SCHEDULES[image_size], RESOLUTION_VOCABULARY)
+
+
+def transformer_preset(
+    name: str, tokenizer: TokenizerConfig | ResolutionConfig, labels: tuple[int, ...]
+) -> TransformerConfig:
     """The transformer of a preset, fitted to a tokenizer and a label space (names a factor)."""
     _check(name)
-    shape = (tokenizer.schedule, tokenizer.vocabulary, tokenizer.latent_channels, labels)
+    shape = (tokenizer.schedule, tokenizer.vocabulary, tokenizer.feature_channels, labels)
+    if name == "resolution":
+        return TransformerConfig(*shape, depth=6, width=192, heads=3, shared_modulation=True)
     if name == "demo":
         return TransformerConfig(*shape, depth=8, width=192, heads=3, drop_path=0.05, shared_modulation=True)
     if name == "small":

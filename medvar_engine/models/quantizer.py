@@ -89,6 +89,10 @@ class MultiScaleQuantizer(nn.Module):
             latent = resize(latent, self.get_buffer(f"down_{k}"))
         return latent.flatten(2).transpose(1, 2)
 
+    def residual(self, latent: Tensor, k: int) -> Tensor:
+        """What is left of a latent as vectors of scale k, ``(B, L_k, C)``: what codes stand for."""
+        return self.pool(latent, k)
+
     def lift(self, tokens: Tensor, k: int) -> Tensor:
         """Tokens ``(B, L_k)`` → what they add to the latent, ``(B, C, H, W)``."""
         side = self.schedule[k]

@@ -5,13 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from medvar_engine.models.quantizer import MultiScaleQuantizer
+from medvar_engine.models.any_tokenizer import Quantizer
 from medvar_engine.models.transformer import Transformer
 
 
 @torch.no_grad()
 def sample(
-    transformer: Transformer, quantizer: MultiScaleQuantizer, labels: Tensor, *, top_k: int, seed: int
+    transformer: Transformer, quantizer: Quantizer, labels: Tensor, *, top_k: int, seed: int
 ) -> tuple[Tensor, ...]:
     """Labels ``(B, F)`` → K token maps ``(B, L_k)``, without guidance, the best ``top_k`` tokens kept."""
     generator = torch.Generator(labels.device).manual_seed(seed)

@@ -36,6 +36,11 @@ class TokenizerConfig:
     phi_ratio: float = 0.5
     beta: float = 0.25  # weight of the commitment loss
 
+    @property
+    def feature_channels(self) -> int:
+        """Channels of the scale features: those of a latent."""
+        return self.latent_channels
+
     def __post_init__(self) -> None:
         factor = self.patch * 2 ** (len(self.channels) - 1)
         if self.image_size != self.schedule[-1] * factor:

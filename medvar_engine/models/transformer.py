@@ -6,6 +6,7 @@ causal; inference sees one scale at a time with the keys and values of the coars
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import cast
 
@@ -27,13 +28,14 @@ class TransformerConfig:
 
     schedule: tuple[int, ...]
     vocabulary: int  # V
-    latent_channels: int  # C of a latent
+    latent_channels: int  # C of the scale features
     labels: tuple[int, ...]  # number of names of each condition factor
     depth: int
     width: int
     heads: int
     mlp_ratio: float = 4.0
     condition_dropout: float = 0.1  # share of training images that see the unconditional class
+    factor_dropout: float = 0.1  # share of training images that do not see a factor, for each factor by itself
     dropout: float = 0.0
     drop_path: float = 0.0  # of the last block; earlier ones rise linearly to it
     shared_modulation: bool = False  # one AdaLN projection for all blocks (VAR's d36), each with its own offset
@@ -169,9 +171,9 @@ class Transformer(nn.Module):
                 nn.init.trunc_normal_(module.weight, std=std)
             if isinstance(module, nn.Linear) and module.bias is not None:
                 nn.init.zeros_(module.bias)
-        for tensor in (self.start, self.positions):
-            nn.init.trunc_normal_(tensor, std=std)
+        nn.init.trunc_normal_(self.start, std=std)
         with torch.no_grad():
+            self.positions.copy_(_waves_of_places(self.schedule, width) * std)
             self.head.weight.mul_(0.02)
             self.modulation.weight.mul_(0.5)
             for block in self.blocks:
@@ -217,9 +219,13 @@ class Transformer(nn.Module):
         return self.logits(x, condition), torch.stack(presents)
 
     def drop_condition(self, labels: Tensor) -> Tensor:
-        """Labels with a random share of images made unconditional, for classifier-free guidance."""
+        """Labels ``(B, F)`` with a random share of images made unconditional, and of single factors left out.
+
+        The first is for classifier-free guidance; the second for conditions that name some factors only.
+        """
         unconditional = torch.tensor(self.config.labels, device=labels.device)
         dropped = torch.rand(len(labels), 1, device=labels.device) < self.config.condition_dropout
+        dropped = dropped | (torch.rand(labels.shape, device=labels.device) < self.config.factor_dropout)
         return torch.where(dropped, unconditional, labels)
 
     def forward(self, labels: Tensor, features: Tensor) -> Tensor:
@@ -240,3 +246,19 @@ class Transformer(nn.Module):
             else:
                 x, _ = block(x, shared, ends)
         return self.logits(x, condition)
+
+
+def _waves_of_places(schedule: ScaleSchedule, width: int) -> Tensor:
+    """Sines and cosines of where each token lies in the image, ``(L, D)`` of about unit variance.
+
+    Tokens of different scales at one place start out alike, so that a fine token finds the coarse ones above it.
+    """
+    count = -(-width // 4)
+    frequencies = math.pi / 2 * torch.logspace(0, math.log2(2 * schedule.latent_side), count, base=2.0)
+    parts = []
+    for side in schedule:
+        centres = (torch.arange(side) + 0.5) / side
+        rows, columns = torch.meshgrid(centres, centres, indexing="ij")
+        angles = torch.stack((rows.flatten(), columns.flatten()), 1)[:, :, None] * frequencies  # (L_k, 2, count)
+        parts.append(torch.cat((angles.sin(), angles.cos()), 1).flatten(1)[:, :width] * 2**0.5)
+    return torch.cat(parts)

@@ -74,7 +74,7 @@ class Calls:
         rows = self._check_rows(len(labels))
         for label in np.unique(labels, axis=0).tolist():
             info.labels.decode(label)  # raises for what the model does not know
-        features = message.array("features", "float32", (rows, None, info.latent_channels))
+        features = message.array("features", "float32", (rows, None, info.feature_channels))
         ends = [end - info.schedule.offsets[1] for end in info.schedule.offsets[1:]]
         if features.shape[1] not in ends:
             raise MedvarError(f"Features are of whole scales, {ends} tokens, but got {features.shape[1]}.")

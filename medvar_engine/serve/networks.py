@@ -81,7 +81,7 @@ class JobBackend:
 
     def step(self, state: PrefixState, maps: FloatArray | None) -> tuple[FloatArray, PrefixState]:
         """See `Backend`."""
-        longer = extended(state, maps, self.info.latent_channels)
+        longer = extended(state, maps, self.info.feature_channels)
         logits, _ = self._networks.scale(state.labels, longer.chunks[1:], state.depth, self._job)
         return logits, longer
 

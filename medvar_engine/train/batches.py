@@ -24,15 +24,17 @@ from medvar_engine.train.world import World
 class BalancedSampler:
     """Draws indices with replacement; a cell is one modality × region × plane.
 
-    ``balance`` 0 draws every slice alike, 1 every cell alike.
+    ``balance`` 0 draws every slice alike, 1 every cell alike; but no slice more than ``most_repeats`` times as often as
+    one of the largest cell.
     """
 
-    def __init__(self, conditions: Conditions, balance: float) -> None:
+    def __init__(self, conditions: Conditions, balance: float, most_repeats: float = np.inf) -> None:
         cells = [(c.modality, c.region, c.plane) for c in conditions.kinds]
         sizes: Counter[tuple[str | None, ...]] = Counter()
         for cell, slices in zip(cells, np.bincount(conditions.codes).tolist(), strict=True):
             sizes[cell] += slices
-        weights = np.array([sizes[cell] ** -balance for cell in cells], dtype=np.float64)[conditions.codes]
+        rates = np.array([sizes[cell] ** -balance for cell in cells], dtype=np.float64)
+        weights = np.minimum(rates, rates.min() * most_repeats)[conditions.codes]
         self._cumulative = np.cumsum(weights / weights.sum())
 
     def draw(self, count: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
@@ -73,7 +75,7 @@ def draw_of(conditions: Conditions, config: TrainConfig, world: World) -> Draw:
             f"batch_size {config.batch_size} cannot be shared out evenly among {world.size} processes × "
             f"{config.accumulate} parts (accumulate); make it a multiple of {parts}."
         )
-    return Draw(BalancedSampler(conditions, config.balance), config.batch_size, parts, config.seed)
+    return Draw(BalancedSampler(conditions, config.balance, config.most_repeats), config.batch_size, parts, config.seed)
 
 
 @contextmanager

@@ -57,15 +57,24 @@ class TrainConfig(RunSettings, MachineSettings, KeptSettings, DataSettings, Toke
 
 _AT_LEAST_1 = [
     *("steps", "batch_size", "accumulate", "log_every", "validate_every", "validate_slices", "save_every", "keep"),
-    *("patience", "restart_every", "variants", "threads", "depth", "width", "heads"),
+    *("patience", "restart_every", "variants", "threads", "depth", "width", "heads", "drawn_scales", "most_repeats"),
 ]
-_SHARES = ["ema", "balance", "random_depth", "short", "continuous", "restart_until", "adversarial_start", "corruption"]
+_SHARES = [
+    "ema",
+    "balance",
+    "random_depth",
+    "scale_balance",
+    "continuous",
+    "restart_until",
+    "adversarial_start",
+    "corruption",
+]
 _LIMITS: tuple[tuple[Sequence[str], Callable[[float], bool], str], ...] = (
     (_AT_LEAST_1, lambda value: value >= 1, "at least 1"),
     (_SHARES, lambda value: 0 <= value <= 1, "a share from 0 to 1"),
     (("workers", "z_loss", "lora_rank", "weight_decay", "warmup"), lambda value: value >= 0, "0 or more"),
     (("beta2", "dropout"), lambda value: 0 <= value < 1, "from 0 to below 1"),
-    (("learning_rate", "clip"), lambda value: value > 0, "above 0"),
+    (("learning_rate", "critic_learning_rate", "clip"), lambda value: value > 0, "above 0"),
     (("seed",), lambda value: 0 <= value <= MAX_SEED, f"between 0 and {MAX_SEED}"),
 )
 

@@ -9,13 +9,15 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from medvar_engine.models.tokenizer import Tokenizer
+from medvar_engine.models.any_tokenizer import AnyTokenizer
+from medvar_engine.models.resolution import ResolutionTokenizer
 
 
-def ladder(tokenizer: Tokenizer, tokens: tuple[Tensor, ...]) -> Tensor:
+def ladder(tokenizer: AnyTokenizer, tokens: tuple[Tensor, ...]) -> Tensor:
     """The previews of all K scales, coarse to fine, of K token maps: ``(B, K, C, H, W)``."""
-    prefixes = (tokens[: k + 1] for k in range(len(tokens)))
-    return torch.stack([tokenizer.decode(tokenizer.quantizer.decode(prefix)) for prefix in prefixes], 1)
+    latents = [tokenizer.quantizer.decode(tokens[: k + 1]) for k in range(len(tokens))]
+    preview = tokenizer.preview if isinstance(tokenizer, ResolutionTokenizer) else tokenizer.decode
+    return torch.stack([*(preview(latent) for latent in latents[:-1]), tokenizer.decode(latents[-1])], 1)
 
 
 def write_grid(path: Path, images: Tensor, columns: int) -> None:

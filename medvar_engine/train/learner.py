@@ -20,11 +20,12 @@ from medvar_engine.train import sharding
 from medvar_engine.train.config import TrainConfig
 from medvar_engine.train.device import autocast
 from medvar_engine.train.optimise import (
-    adamw,
     copied,
+    critic_optimizer,
     learning_rate,
     move_average,
     optimizer_tensors,
+    optimizers,
     restore_optimizer,
     set_rate,
 )
@@ -44,16 +45,17 @@ class Learner:
         elif world.size > 1:
             # Buffers are kept alike by the stage, which adds up over all processes what they follow.
             stage.network = DistributedDataParallel(self.model, broadcast_buffers=False, gradient_as_bucket_view=True)
-        self.optimizer = adamw(self.model, config)
-        self.critic_optimizer = adamw(stage.critic, config) if stage.critic else None
+        self.optimizers = optimizers(self.model, config)
+        self.critic_optimizer = critic_optimizer(stage.critic, config) if stage.critic else None
 
     def gradients(self, step: int, parts: Sequence[tuple[int, Batch]]) -> tuple[Tensor, Tensor, Figures]:
         """Loss and figures, means over ``parts``, and the norm of the gradient before it was clipped.
 
         A part is its number in the whole batch, which seeds its noise, and what it holds.
         """
-        set_rate(self.optimizer, learning_rate(self.config, step))
-        self.optimizer.zero_grad(set_to_none=True)
+        for optimizer in self.optimizers.values():
+            set_rate(optimizer, learning_rate(self.config, step))
+            optimizer.zero_grad(set_to_none=True)
         self.model.train()
         self.stage.before_step(step)
         seen: list[Figures] = []
@@ -70,7 +72,8 @@ class Learner:
 
     def update(self, step: int) -> Figures:
         """Change the weights by the gradients; gives the critic's figures."""
-        self.optimizer.step()
+        for optimizer in self.optimizers.values():
+            optimizer.step()
         figures = self._update_critic(step)
         move_average(self.average, self.model, self.config.ema, step)
         torch.manual_seed(self.config.seed * 1_000_003 + step)  # the same in every process, however many parts it had
@@ -92,7 +95,6 @@ class Learner:
         norm = nn.utils.clip_grad_norm_(critic.parameters(), self.config.clip)
         if not torch.isfinite(norm):
             return {}
-        set_rate(optimizer, learning_rate(self.config, step))
         optimizer.step()
         return {"critic": torch.stack(losses).mean()}
 
@@ -107,7 +109,7 @@ class Learner:
     def write(self, folder: Path) -> None:
         """All of it into the folder of a checkpoint, each process what it holds; every process calls this."""
         if self.config.shard:
-            sharding.write(folder, self.model, self.average, self.optimizer)
+            sharding.write(folder, self.model, self.average, self.optimizers["optimizer"])
         if not self.world.leads:
             return
         groups: dict[str, Mapping[str, Tensor]] = {name: module.state_dict() for name, module in self._modules()}
@@ -119,7 +121,7 @@ class Learner:
         """The inverse of `write`."""
         try:
             if self.config.shard:
-                sharding.restore(folder, self.model, self.average, self.optimizer)
+                sharding.restore(folder, self.model, self.average, self.optimizers["optimizer"])
             for name, module in self._modules():
                 module.load_state_dict(dict(read_tensors(folder / f"{name}.safetensors")[0]))
             for name, optimizer in self._optimizers():
@@ -141,6 +143,6 @@ class Learner:
         return [*whole, *critic, *self.stage.state.items()]
 
     def _optimizers(self) -> list[tuple[str, torch.optim.Optimizer]]:
-        whole = [] if self.config.shard else [("optimizer", self.optimizer)]
+        whole = [] if self.config.shard else [*self.optimizers.items()]
         critic = [("critic_optimizer", self.critic_optimizer)] if self.critic_optimizer else []
         return [*whole, *critic]

@@ -44,9 +44,9 @@ class Patience:
 def train(config: TrainConfig, stage: Stage, world: World, *, resume: bool, console: Console) -> Path:
     """Run ``config.steps`` steps and give the path of the finished model, ``out/<stage>.safetensors``.
 
-    With ``config.patience``, it ends when held-out patients have not been better for so many validations, and the model
-    is the best that was seen, what it started from included. Asked to stop by a signal, it ends the step, saves a
-    checkpoint and raises `StoppedEarly`.
+    The model is the one with the lowest held-out loss, unless ``config.shipped`` says otherwise. With
+    ``config.patience``, the run ends when held-out patients have not been better for so many validations. Asked to stop
+    by a signal, it ends the step, saves a checkpoint and raises `StoppedEarly`.
     """
     parts = world.size * config.accumulate
     learner, checkpoints, about = Learner(config, stage, world), config.out / "checkpoints", about_run(config, parts)
@@ -111,7 +111,9 @@ def train(config: TrainConfig, stage: Stage, world: World, *, resume: bool, cons
                 raise StoppedEarly(done)
             if impatient():
                 break
-    if config.patience is not None and (best := best_checkpoint(checkpoints, world, console.print)):
+    if (config.shipped == "best" or config.patience is not None) and (
+        best := best_checkpoint(checkpoints, world, console.print)
+    ):
         console.print(f"The model is that of step {best.step}, the best on held-out patients.")
         learner.restore(best.path)
     path = config.out / f"{config.stage}.safetensors"

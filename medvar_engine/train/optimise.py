@@ -9,15 +9,46 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from medvar_engine.errors import MedvarError
 from medvar_engine.train.config import TrainConfig
 
+_WITH_DECAY = (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)
 
-def adamw(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
-    """AdamW, without weight decay on vectors (biases, norms, embeddings of scale and position)."""
-    matrices = [p for p in model.parameters() if p.requires_grad and p.ndim >= 2]
-    vectors = [p for p in model.parameters() if p.requires_grad and p.ndim < 2]
-    groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, config.beta2), fused=True)
+
+def optimizers(model: nn.Module, config: TrainConfig) -> dict[str, torch.optim.Optimizer]:
+    """Those of a model by name: AdamW of all weights, or Muon of the blocks' matrices and AdamW of the rest.
+
+    Weight decay is for the weights of linear maps and convolutions; not for biases, norms, embeddings of positions,
+    scales and names, and how sharp attention is.
+    """
+    decayed = {id(m.weight): m.weight for m in model.modules() if isinstance(m, _WITH_DECAY) and m.weight.requires_grad}
+    matrices = _block_matrices(model) if config.optimizer == "muon" else {}
+    others = [p for p in model.parameters() if p.requires_grad and id(p) not in decayed | matrices]
+    groups = [
+        {"params": [p for key, p in decayed.items() if key not in matrices], "weight_decay": config.weight_decay},
+        {"params": others, "weight_decay": 0.0},
+    ]
+    adamw = torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, config.beta2), fused=True)
+    if not matrices:
+        return {"optimizer": adamw}
+    # Its steps are as large as AdamW's (arXiv 2502.16982, section 2.2), so that both take the same rate.
+    muon = torch.optim.Muon(
+        matrices.values(), lr=config.learning_rate, weight_decay=config.weight_decay, adjust_lr_fn="match_rms_adamw"
+    )
+    return {"optimizer": adamw, "matrix_optimizer": muon}
+
+
+def _block_matrices(model: nn.Module) -> dict[int, nn.Parameter]:
+    """The two-dimensional weights of a transformer's blocks, by identity."""
+    blocks = getattr(model, "blocks", None)
+    if blocks is None:
+        raise MedvarError("optimizer=muon is for transformers, whose blocks are of matrices; use optimizer=adamw.")
+    return {id(p): p for p in blocks.parameters() if p.requires_grad and p.ndim == 2}
+
+
+def critic_optimizer(critic: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
+    """Adam for a discriminator: little memory of earlier gradients, for what it judges changes (arXiv 1511.06434)."""
+    return torch.optim.Adam(critic.parameters(), lr=config.critic_learning_rate, betas=(0.5, 0.9))
 
 
 def learning_rate(config: TrainConfig, step: int) -> float:

@@ -13,6 +13,7 @@ from medvar_engine.data.dataset import SliceDataset
 from medvar_engine.errors import MedvarError
 from medvar_engine.models.files import load_tokenizer, load_transformer
 from medvar_engine.models.presets import tokenizer_preset
+from medvar_engine.models.resolution import ResolutionConfig, ResolutionTokenizer
 from medvar_engine.models.tokenizer import Tokenizer, TokenizerConfig
 from medvar_engine.models.transformer import Transformer
 from medvar_engine.train.config import TrainConfig
@@ -85,11 +86,15 @@ def plan(config: TrainConfig, processes: int = 1) -> Plan:
 
 def _of_stage(config: TrainConfig, data: SliceDataset, images: int) -> tuple[nn.Module, Callable[[], Tensor]]:
     """The model, of which learns what would learn, and its forward pass on so many images."""
+    shape: TokenizerConfig | ResolutionConfig
     if config.tokenizer is not None:
-        shape = replace(load_tokenizer(config.tokenizer).config, image_channels=1)
+        own = load_tokenizer(config.tokenizer).config
+        shape = own if isinstance(own, ResolutionConfig) else replace(own, image_channels=1)
     else:
         shape = tokenizer_preset(config.preset, config.image_size)
     if config.stage != "transformer":
+        if isinstance(shape, ResolutionConfig):
+            return _refiner(shape, images)
         tokenizer = Tokenizer(shape)
         tokenizer.quantizer.codebook.requires_grad_(True)  # learns by averages, which take as much
         if config.decoder_only:
@@ -100,11 +105,17 @@ def _of_stage(config: TrainConfig, data: SliceDataset, images: int) -> tuple[nn.
     transformer.recompute = config.recompute
     labels = torch.empty(images, len(transformer.config.labels), dtype=torch.int64)
     tokens = transformer.schedule.tokens - transformer.schedule.token_counts[0]
-    features = torch.empty(images, tokens, shape.latent_channels)
+    features = torch.empty(images, tokens, shape.feature_channels)
     return transformer, lambda: transformer(labels, features)
 
 
-def _transformer(config: TrainConfig, tokenizer: TokenizerConfig, data: SliceDataset) -> Transformer:
+def _refiner(shape: ResolutionConfig, images: int) -> tuple[nn.Module, Callable[[], Tensor]]:
+    tokenizer = ResolutionTokenizer(shape)
+    canvas = torch.empty(images, shape.latent_channels, shape.schedule[-1], shape.schedule[-1])
+    return tokenizer, lambda: tokenizer(canvas)
+
+
+def _transformer(config: TrainConfig, tokenizer: TokenizerConfig | ResolutionConfig, data: SliceDataset) -> Transformer:
     """As `TransformerStage` starts it, but for the contents of its weights."""
     labels = asked_labels(config, data.conditions.kinds)
     if config.init is None:

@@ -11,17 +11,19 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from medvar_engine.data.dataset import SliceDataset
+from medvar_engine.errors import MedvarError
 from medvar_engine.models.files import load_tokenizer, save_preview, tokenizer_digest
 from medvar_engine.models.gray import as_gray
 from medvar_engine.models.preview import PreviewDecoder, preview_config
+from medvar_engine.models.tokenizer import Tokenizer
 from medvar_engine.train.augment import augment
 from medvar_engine.train.batches import check_size, draw_of, spread
 from medvar_engine.train.config import TrainConfig
+from medvar_engine.train.image_batches import ImageBatches
 from medvar_engine.train.images import write_grid
 from medvar_engine.train.losses import gradient_loss, psnr
 from medvar_engine.train.pyramids import codebook_of
 from medvar_engine.train.stage import Batch, Figures
-from medvar_engine.train.tokenizer_stage import ImageBatches
 from medvar_engine.train.world import World
 
 SHOWN = 6  # held-out slices in a sample grid
@@ -36,7 +38,12 @@ class PreviewStage:
         assert config.tokenizer is not None  # checked by TrainConfig
         self.config, self.held_out, self.world = config, held_out, world
         self.state: dict[str, nn.Module] = {}
-        self.tokenizer = as_gray(load_tokenizer(config.tokenizer)).to(world.device).requires_grad_(False)
+        tokenizer = as_gray(load_tokenizer(config.tokenizer))
+        if not isinstance(tokenizer, Tokenizer):
+            raise MedvarError(
+                "A pyramid of resolutions needs no light decoder: its scales are images already."
+            )
+        self.tokenizer = tokenizer.to(world.device).requires_grad_(False)
         check_size(train, self.tokenizer.config.image_size)
         torch.manual_seed(config.seed)
         self.model: PreviewDecoder = PreviewDecoder(preview_config(self.tokenizer.config)).to(world.device)
@@ -48,7 +55,7 @@ class PreviewStage:
 
     def loss(self, batch: Batch, step: int) -> tuple[Tensor, Figures]:
         """L1 and gradients against the full decoder; each image is shown after a number of scales of its own."""
-        images, hounsfield = batch
+        images, hounsfield, _ = batch
         if self.config.augment:
             images = augment(images, hounsfield)
         with torch.no_grad():

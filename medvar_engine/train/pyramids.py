@@ -32,9 +32,9 @@ from medvar_engine.data.shards import MANIFEST
 from medvar_engine.data.shards.files import replace_file, sha256, whole_file, writing
 from medvar_engine.errors import MedvarError
 from medvar_engine.jobs import run
+from medvar_engine.models.any_tokenizer import AnyTokenizer
 from medvar_engine.models.files import load_tokenizer
 from medvar_engine.models.gray import as_gray
-from medvar_engine.models.tokenizer import Tokenizer
 from medvar_engine.train.augment import augment
 from medvar_engine.train.batches import in_hounsfield
 
@@ -160,12 +160,12 @@ def tokenizer_encoder(path: Path, digest: str, device: str) -> Encode:
     return encoder_of(as_gray(load_tokenizer(path)).to(device))
 
 
-def codebook_of(tokenizer: Tokenizer) -> str:
+def codebook_of(tokenizer: AnyTokenizer) -> str:
     """`codebook_digest` of a tokenizer's codes."""
     return codebook_digest(tokenizer.quantizer.codes)
 
 
-def encoder_of(tokenizer: Tokenizer) -> Encode:
+def encoder_of(tokenizer: AnyTokenizer) -> Encode:
     """The encoder of a tokenizer that is loaded already."""
     device = next(tokenizer.parameters()).device
 

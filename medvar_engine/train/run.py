@@ -12,10 +12,12 @@ from rich.console import Console
 from medvar_engine.data.dataset import SliceDataset
 from medvar_engine.errors import MedvarError
 from medvar_engine.locks import alone
+from medvar_engine.models.files import RESOLUTION, tokenizer_kind
 from medvar_engine.train.config import TrainConfig
 from medvar_engine.train.loop import train
 from medvar_engine.train.memory import memory_enough
 from medvar_engine.train.preview_stage import PreviewStage
+from medvar_engine.train.refiner_stage import RefinerStage
 from medvar_engine.train.stage import Stage
 from medvar_engine.train.tokenizer_stage import TokenizerStage
 from medvar_engine.train.transformer_stage import TransformerStage
@@ -41,6 +43,8 @@ def run(config: TrainConfig, *, resume: bool = False, console: Console | None = 
             raise MedvarError(
                 "shard=true trains all weights; low-rank changes are small enough for copies: shard=false."
             )
+        if config.shard and config.optimizer == "muon":
+            raise MedvarError("shard=true spreads matrices over processes, which Muon needs whole: optimizer=adamw.")
         stage: Stage = _STAGES[config.stage](config, train_set, held_out, world)
         parameters = sum(p.numel() for p in stage.model.parameters())
         processes = f" in {world.size} processes" if world.size > 1 else ""
@@ -51,8 +55,18 @@ def run(config: TrainConfig, *, resume: bool = False, console: Console | None = 
         return train(config, stage, world, resume=resume, console=console)
 
 
+def _tokenizer_stage(config: TrainConfig, train_set: SliceDataset, held_out: SliceDataset, world: World) -> Stage:
+    """That of the kind of tokenizer that the run goes on with, or that the preset names."""
+    trained = config.tokenizer is not None and tokenizer_kind(config.tokenizer) == RESOLUTION
+    if trained or (config.tokenizer is None and config.preset == "resolution"):
+        return RefinerStage(config, train_set, held_out, world)
+    if config.draw_with is not None:
+        raise MedvarError("draw_with is for tokenizers of resolutions: set preset=resolution, or leave it out.")
+    return TokenizerStage(config, train_set, held_out, world)
+
+
 _STAGES: Mapping[str, Callable[[TrainConfig, SliceDataset, SliceDataset, World], Stage]] = {
-    "tokenizer": TokenizerStage,
+    "tokenizer": _tokenizer_stage,
     "transformer": TransformerStage,
     "preview": PreviewStage,
 }

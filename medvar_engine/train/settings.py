@@ -19,7 +19,7 @@ class RunSettings:
     stage: StageName  # what is trained
     data: Path  # folder written by `medvar prepare`
     out: Path  # folder of this run: checkpoints, logs, samples
-    preset: str = "demo"  # size of the model: demo, small, d16, d20, d24 or d30
+    preset: str = "demo"  # kind and size of the model: resolution, demo, small, d16, d20, d24 or d30
     tokenizer: Path | None = (
         None  # trained tokenizer (.safetensors); stage tokenizer may go on with one, others need it
     )
@@ -27,6 +27,7 @@ class RunSettings:
     steps: int = 10_000  # batches to learn from
     batch_size: int = 32  # slices a step, of all processes together
     accumulate: int = 1  # parts of a process's share of the batch that go through the network one after the other
+    optimizer: Literal["adamw", "muon"] = "adamw"  # muon: of the blocks' matrices; AdamW of all else
     learning_rate: float = 5e-4  # the highest, after the warm-up
     warmup: int = 200  # steps of linear warm-up; a cosine follows
     final_learning_rate: float = 0.05  # as a share of learning_rate
@@ -34,6 +35,7 @@ class RunSettings:
     beta2: float = 0.95  # of AdamW; beta1 is 0.9
     clip: float = 2.0  # largest norm of the gradient
     ema: float = 0.999  # decay of the averaged weights that are validated, sampled and exported
+    shipped: Literal["best", "last"] = "best"  # which checkpoint becomes the model: lowest held-out loss, or the end
     patience: int | None = None  # validations without a better held-out figure that end the run; None runs all steps
     seed: int = 0  # of all random numbers
 
@@ -69,6 +71,7 @@ class DataSettings:
 
     augment: bool = True  # change slices a little, at random
     balance: float = 0.5  # 0: every slice alike; 1: every modality × region × plane alike
+    most_repeats: float = 8.0  # how much more often a slice of a rare kind may be drawn than one of the commonest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +94,9 @@ class TokenizerSettings:
     continuous: float = 0.15  # share of the run over which quantisation is faded in
     restart_every: int = 50  # steps between restarts of dead codes
     restart_until: float = 0.7  # share of the run after which no code is restarted
+    critic_learning_rate: float = 2e-4  # of the patch discriminator, constant
+    draw_with: Path | None = None  # preset resolution: trained transformer whose draws the refiner learns to mend
+    drawn_scales: int = 3  # with draw_with: how many of the finest scales it draws
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +104,7 @@ class TransformerSettings:
     """Stage ``transformer``."""
 
     factors: tuple[str, ...] = ("modality", "region", "plane")  # what the transformer is conditioned on
-    short: float = 0.0  # share of steps that leave out the finest quarter of the scales, which cost most
+    scale_balance: float = 0.35  # share of the loss that counts every scale alike; the rest counts every token alike
     depth: int | None = None  # blocks; None, here and below, is the preset's
     width: int | None = None  # channels, a multiple of heads
     heads: int | None = None  # of the attention

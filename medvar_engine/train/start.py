@@ -10,6 +10,7 @@ from torch import Tensor
 from medvar_engine.conditions import NAMED, LabelSpace
 from medvar_engine.errors import MedvarError
 from medvar_engine.models.lora import adapt
+from medvar_engine.models.resolution import ResolutionConfig
 from medvar_engine.models.tokenizer import TokenizerConfig
 from medvar_engine.models.transformer import Transformer
 
@@ -50,14 +51,14 @@ def start_transformer(
     return adapt(model, rank, _new_rows(base_labels, joined)) if rank else model
 
 
-def check_tokenizer(base: Transformer, tokenizer: TokenizerConfig, names: tuple[str, str]) -> None:
+def check_tokenizer(base: Transformer, tokenizer: TokenizerConfig | ResolutionConfig, names: tuple[str, str]) -> None:
     """Raise `MedvarError` unless ``base`` was trained on tokens of such a tokenizer; ``names`` are those of both."""
-    for part, what in (
-        ("schedule", "sides of the token maps"),
-        ("vocabulary", "number of codes"),
-        ("latent_channels", "channels of a code"),
+    for part, own, what in (
+        ("schedule", "schedule", "sides of the token maps"),
+        ("vocabulary", "vocabulary", "number of codes"),
+        ("latent_channels", "feature_channels", "channels of the scale features"),
     ):
-        needed, found = getattr(base.config, part), getattr(tokenizer, part)
+        needed, found = getattr(base.config, part), getattr(tokenizer, own)
         if needed != found:
             raise MedvarError(
                 f"{names[0]} was not trained on tokens of {names[1]}: its {what} is {needed}, the tokenizer's {found}. "

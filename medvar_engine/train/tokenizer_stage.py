@@ -5,37 +5,26 @@ from __future__ import annotations
 import functools
 import operator
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from medvar_engine.arrays import FloatArray
 from medvar_engine.data.dataset import SliceDataset
-from medvar_engine.models.feature_network import load_feature_network
 from medvar_engine.models.files import load_tokenizer, save_tokenizer
 from medvar_engine.models.gray import as_gray
 from medvar_engine.models.presets import tokenizer_preset
 from medvar_engine.models.quantizer import Quantized
-from medvar_engine.models.tokenizer import Tokenizer
+from medvar_engine.models.tokenizer import Tokenizer, TokenizerConfig
 from medvar_engine.train.augment import augment
-from medvar_engine.train.batches import Draw, check_size, draw_of, in_hounsfield, spread
+from medvar_engine.train.batches import check_size, draw_of, spread
 from medvar_engine.train.codebook import CodebookFollower, Use
 from medvar_engine.train.config import TrainConfig
+from medvar_engine.train.image_batches import ImageBatches
 from medvar_engine.train.images import ladder, write_grid
-from medvar_engine.train.losses import (
-    PatchDiscriminator,
-    adaptive_weight,
-    discriminator_loss,
-    frequency_loss,
-    gradient_loss,
-    psnr,
-    ssim,
-)
+from medvar_engine.train.losses import psnr, ssim
+from medvar_engine.train.reconstruction import Reconstruction
 from medvar_engine.train.scores import Scores, codes_used
 from medvar_engine.train.stage import Batch, Figures
 from medvar_engine.train.world import World
@@ -55,57 +44,34 @@ class TokenizerStage:
             self.model.compile()
         check_size(train, self.model.config.image_size)
         self.batches = ImageBatches(train, draw_of(train.conditions, config, world))
-        channels = self.model.config.image_channels
-        self.critic = PatchDiscriminator(channels).to(device) if config.adversarial > 0 else None
-        self.features = None
-        if config.feature_network is not None:
-            self.features = load_feature_network(config.feature_network).to(device)
+        self.reconstruction = Reconstruction(config, self.model.config.image_channels, device)
+        self.critic = self.reconstruction.critic
         if config.codebook_learning == "gradient" and not config.decoder_only:
             self.model.quantizer.codebook.requires_grad_(True)
         self.codebook = CodebookFollower(self.model.quantizer).to(device)
         if config.tokenizer is not None:
             self.codebook.adopt(self.model.quantizer, config.batch_size)
         self.state = {"codebook": self.codebook}
-        self._seen: list[tuple[Tensor, Tensor]] = []  # the parts of this step's batch, real and made, for the critic
-        self._quantized: list[Quantized] = []  # the same parts, for the codebook
+        self._quantized: list[Quantized] = []  # the parts of this step's batch, for the codebook
 
     def before_step(self, step: int) -> None:
         """Forget the last batch."""
-        self._seen, self._quantized = [], []
+        self.reconstruction.forget()
+        self._quantized = []
 
     def loss(self, batch: Batch, step: int) -> tuple[Tensor, Figures]:
         """Weighted sum of the losses of one part of a batch."""
-        config, (images, hounsfield) = self.config, batch
+        config, (images, hounsfield, _) = self.config, batch
         if config.augment:
             images = augment(images, hounsfield)
         output, quantized = self.network(images, self._depths(len(images), step))
-        output = output.float()
-        l1, l2 = F.l1_loss(output, images), F.mse_loss(output, images)
-        total = config.l1 * l1 + config.l2 * l2 + config.gradient * gradient_loss(output, images)
-        if config.frequency:
-            total = total + config.frequency * frequency_loss(output, images)
-        if config.perceptual and self.features is not None:
-            total = total + config.perceptual * self.features.distance(output, images).mean()
-        figures: Figures = {
-            "l1": l1.detach(),
-            "psnr": psnr(output.detach(), images).mean(),
-            "codebook": quantized.loss.detach(),
-        }
-        if self.critic and step >= config.adversarial_start * config.steps:
-            self.critic.requires_grad_(False)
-            adversarial = -self.critic(output).mean()
-            last = self.model.decoder.conv_out.weight
-            total = total + config.adversarial * adaptive_weight(total, adversarial, last) * adversarial
-            self._seen.append((images, output.detach()))
+        total, figures = self.reconstruction.loss(output.float(), images, step, self.model.decoder.conv_out.weight)
         self._quantized.append(quantized)
-        return total + config.codebook * quantized.loss, figures
+        return total + config.codebook * quantized.loss, figures | {"codebook": quantized.loss.detach()}
 
     def critic_losses(self) -> Iterator[Tensor]:
-        """The discriminator's loss on every part of the batch just seen, once it has joined."""
-        if self.critic is not None:
-            self.critic.requires_grad_(True)
-            for real, made in self._seen:
-                yield discriminator_loss(self.critic(real), self.critic(made))
+        """See `Reconstruction`."""
+        return self.reconstruction.critic_losses()
 
     def after_step(self, step: int) -> None:
         """Move the codebook after the batch just seen, and restart codes that no scale has used for a while."""
@@ -141,8 +107,8 @@ class TokenizerStage:
             conditions = [self.held_out.conditions[int(i)] for i in part]
             scores.add("psnr", psnr(output, images), conditions)
             scores.add("ssim", ssim(output, images), conditions)
-            if self.features is not None:
-                scores.add("feature_distance", self.features.distance(output, images), conditions)
+            if (features := self.reconstruction.features) is not None:
+                scores.add("feature_distance", features.distance(output, images), conditions)
         if folder is not None:
             self._show(model, folder)
         return scores.means() | codes_used(counts)
@@ -173,24 +139,14 @@ class TokenizerStage:
         return torch.where(torch.rand(count, device=self.world.device) < fading, scales + 1, depths)
 
 
-@dataclass(frozen=True)
-class ImageBatches:
-    """The slices of each part of each step."""
-
-    data: SliceDataset
-    draw: Draw
-
-    def __getitem__(self, key: tuple[int, int]) -> tuple[FloatArray, npt.NDArray[np.bool_]]:
-        """``(B, 1, H, W)``, and which of them are CT, ``(B,)``."""
-        index, _ = self.draw(*key)
-        return self.data.batch(index), in_hounsfield(self.data, index)
-
-
 def _start(config: TrainConfig) -> Tokenizer:
     """A new tokenizer, or a trained one to go on with."""
     if config.tokenizer is None:
-        return Tokenizer(tokenizer_preset(config.preset, config.image_size))
+        preset = tokenizer_preset(config.preset, config.image_size)
+        assert isinstance(preset, TokenizerConfig)  # see `medvar_engine.train.run`
+        return Tokenizer(preset)
     model = as_gray(load_tokenizer(config.tokenizer))
+    assert isinstance(model, Tokenizer)
     if config.decoder_only:
         keep_tokens(model)
     return model

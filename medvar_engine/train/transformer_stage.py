@@ -1,12 +1,11 @@
-"""Stage ``transformer``: learns to predict each token map from the coarser ones, on pyramids encoded once."""
+"""Stage ``transformer``: learns to predict each token map from the coarser ones."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,17 +21,20 @@ from medvar_engine.models.files import load_tokenizer, load_transformer, save_tr
 from medvar_engine.models.gray import as_gray
 from medvar_engine.models.lora import merge
 from medvar_engine.models.presets import transformer_preset
+from medvar_engine.models.resolution import ResolutionConfig, ResolutionTokenizer
 from medvar_engine.models.sample import sample
 from medvar_engine.models.tokenizer import TokenizerConfig
 from medvar_engine.models.transformer import Transformer, TransformerConfig
-from medvar_engine.train.batches import Draw, check_size, draw_of, spread
+from medvar_engine.schedule import ScaleSchedule
+from medvar_engine.train.batches import check_size, draw_of, spread
 from medvar_engine.train.config import TrainConfig
-from medvar_engine.train.forcing import corrupted, plain
+from medvar_engine.train.forcing import plain
 from medvar_engine.train.images import ladder, write_grid
 from medvar_engine.train.pyramids import Encoding, codebook_of, encoder_of, read_pyramids, write_pyramids
 from medvar_engine.train.scores import Scores
 from medvar_engine.train.stage import Batch, Figures
 from medvar_engine.train.start import check_tokenizer, join_labels, start_transformer
+from medvar_engine.train.token_sources import EncodedBefore, EncodedNow, PyramidBatches, Source
 from medvar_engine.train.world import World
 
 SHOWN = 6  # samples a cell in a sample grid
@@ -60,11 +62,20 @@ class TransformerStage:
             for block in self.model.blocks:  # all alike, so that they are compiled once
                 block.compile()
         self.network: nn.Module = self.model
+        labels, draw = self._labels(train.conditions.kinds), draw_of(train.conditions, config, world)
+        self.source: Source
         with world.leader_first():
-            pyramids = self._pyramids(train, config.variants if config.augment else 1)  # (variants, N, L)
+            if isinstance(self.tokenizer, ResolutionTokenizer):
+                if config.pyramids is not None:
+                    raise MedvarError("A pyramid of resolutions is encoded while training: leave pyramids out.")
+                self.source = EncodedNow(self.tokenizer, train, labels.to(self.device), draw, config)
+            else:
+                pyramids = self._pyramids(train, config.variants if config.augment else 1)  # (variants, N, L)
+                batches = PyramidBatches(pyramids, labels[train.conditions.codes].numpy(), draw)
+                self.source = EncodedBefore(self.tokenizer.quantizer, batches, config.corruption)
             self.held_out = self._pyramids(held_out, 1)[0]
-        labels = self._labels(train.conditions.kinds)[train.conditions.codes].numpy()
-        self.batches = PyramidBatches(pyramids, labels, draw_of(train.conditions, config, world))
+        self.batches = self.source.batches
+        self.weights = scale_weights(self.schedule, config.scale_balance).to(self.device)
         self.held_out_conditions = held_out.conditions
         self.held_out_labels = self._labels(held_out.conditions.kinds)[held_out.conditions.codes]
         self.cells = sorted({(c.modality, c.region, c.plane) for c in train.conditions.kinds}, key=str)
@@ -73,20 +84,13 @@ class TransformerStage:
         """Nothing to do."""
 
     def loss(self, batch: Batch, step: int) -> tuple[Tensor, Figures]:
-        """Mean cross-entropy over tokens; that of each scale, and the share of its tokens that are guessed."""
-        flat, labels = batch
-        tokens = flat.split(self.schedule.token_counts, dim=1)
-        scales, config = len(self.schedule), self.config
-        cut = np.random.default_rng((config.seed, step, 1)).random() < config.short
-        depth = 3 * scales // 4 if cut else scales
+        """Weighted cross-entropy of tokens; that of each scale, and the share of its tokens that are guessed."""
+        config = self.config
         with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
-            if config.corruption:
-                features, targets = corrupted(self.tokenizer.quantizer, tokens, depth, config.corruption)
-            else:
-                features, targets = plain(self.tokenizer.quantizer, tokens, depth)
+            labels, features, targets = self.source(batch)
         logits = self.network(self.model.drop_condition(labels), features).float()
         losses = _cross_entropy(logits, targets)
-        total = losses.mean()
+        total = (losses.mean(0) * self.weights).sum()
         if config.z_loss:  # as PaLM (arXiv 2204.02311, section 5)
             total = total + config.z_loss * logits.logsumexp(-1).square().mean()
         return total, self._by_scale("", losses, logits, targets)
@@ -106,7 +110,7 @@ class TransformerStage:
         for part in np.array_split(index, -(-len(index) // self.config.batch_size)):
             tokens = torch.from_numpy(self.held_out[part].astype(np.int64)).to(self.device)
             maps = tokens.split(self.schedule.token_counts, dim=1)
-            features, targets = plain(self.tokenizer.quantizer, maps, len(maps))
+            features, targets = plain(self.tokenizer.quantizer, maps)
             logits = model(self.held_out_labels[part].to(self.device), features).float()
             losses = _cross_entropy(logits, targets)
             scores.add("loss", losses.mean(1), [self.held_out_conditions[int(i)] for i in part])
@@ -192,7 +196,9 @@ def _asked(config: TrainConfig, condition: Condition) -> Condition:
     return Condition(**{name: value for name, value in condition.to_dict().items() if name in config.factors})
 
 
-def fresh_shape(config: TrainConfig, tokenizer: TokenizerConfig, labels: tuple[int, ...]) -> TransformerConfig:
+def fresh_shape(
+    config: TrainConfig, tokenizer: TokenizerConfig | ResolutionConfig, labels: tuple[int, ...]
+) -> TransformerConfig:
     """The preset's, with what the settings change of it. Raises `MedvarError` for a width that heads do not divide."""
     changes = {name: getattr(config, name) for name in ("depth", "width", "heads", "dropout")}
     shape = transformer_preset(config.preset, tokenizer, labels)
@@ -207,28 +213,8 @@ def _cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     return F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none").view(targets.shape)
 
 
-@dataclass(frozen=True)
-class PyramidBatches:
-    """Tokens and labels of each part of each step: one of the variants of every slice that is drawn."""
-
-    pyramids: npt.NDArray[np.uint16]  # (variants, N, L)
-    labels: npt.NDArray[np.int64]  # (N, F)
-    draw: Draw
-
-    def __getitem__(self, key: tuple[int, int]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """``(B, L)`` and ``(B, F)``."""
-        index, rng = self.draw(*key)
-        variant = rng.integers(len(self.pyramids), size=self.draw.batch_size)[self.draw.share(key[1])]
-        return self.pyramids[variant, index].astype(np.int64), self.labels[index]
-
-    def __getstate__(self) -> dict[str, Any]:
-        # A memory map would be pickled with its contents; a worker process opens the file again.
-        name = getattr(self.pyramids, "filename", None)
-        kept = self.pyramids if name is None else (name, len(self.pyramids))
-        return {"pyramids": kept, "labels": self.labels, "draw": self.draw}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        if isinstance(state["pyramids"], tuple):
-            name, variants = state["pyramids"]
-            state["pyramids"] = np.load(name, mmap_mode="r", allow_pickle=False)[:variants]
-        self.__dict__.update(state)
+def scale_weights(schedule: ScaleSchedule, balance: float) -> Tensor:
+    """Weights of all tokens ``(L,)``, of sum 1: a share ``balance`` is spread over scales, the rest over tokens."""
+    counts = torch.tensor(schedule.token_counts)
+    of_scale = balance / (len(schedule) * counts) + (1 - balance) / schedule.tokens
+    return of_scale.repeat_interleave(counts)

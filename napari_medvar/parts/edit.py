@@ -111,7 +111,7 @@ class EditPart:
             if session.current is None:
                 return
             token = int(session.current.pyramid.maps[k][0, row, column])
-            others = [int(other) for other in session.nearby_tokens(token, _NEIGHBOURS) if other != token]
+            others = [int(other) for other in session.nearby_tokens(k, token, _NEIGHBOURS) if other != token]
             all_tokens = [token, *others]
             yield TokenChoice(k, row, column, all_tokens, session.token_pictures(k, row, column, all_tokens))
 

@@ -9,13 +9,14 @@ import torch
 
 from medvar_engine.errors import MedvarError
 from medvar_engine.models.presets import PRESETS, tokenizer_preset, transformer_preset
-from medvar_engine.models.tokenizer import Tokenizer
+from medvar_engine.models.tokenizer import Tokenizer, TokenizerConfig
 from medvar_engine.models.transformer import Transformer
 
 
 def millions(name: str, labels: tuple[int, ...]) -> tuple[float, float]:
     """Parameters of a preset's tokenizer and transformer, counted without allocating them."""
     config = tokenizer_preset(name)
+    assert isinstance(config, TokenizerConfig)
     with torch.device("meta"):
         models = Tokenizer(config), Transformer(transformer_preset(name, config, labels))
     tokenizer, transformer = (sum(p.numel() for p in model.parameters()) / 1e6 for model in models)
@@ -44,13 +45,13 @@ def test_tokenizer_and_transformer_fit(name: str) -> None:
     tokenizer = tokenizer_preset(name)
     transformer = transformer_preset(name, tokenizer, (3,))
     assert transformer.schedule == tokenizer.schedule
-    assert (transformer.vocabulary, transformer.latent_channels) == (tokenizer.vocabulary, tokenizer.latent_channels)
+    assert (transformer.vocabulary, transformer.latent_channels) == (tokenizer.vocabulary, tokenizer.feature_channels)
     assert transformer.width % transformer.heads == 0
 
 
 def test_unknown_preset() -> None:
     """A typo in a recipe has to be answered with the names there are."""
-    with pytest.raises(MedvarError, match="Unknown preset 'd17'; the presets are demo, small, d16"):
+    with pytest.raises(MedvarError, match="Unknown preset 'd17'; the presets are resolution, demo, small, d16"):
         tokenizer_preset("d17")
 
 

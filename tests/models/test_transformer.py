@@ -88,12 +88,23 @@ def test_each_factor_of_the_condition_counts(transformer: Transformer, quantizer
 def test_dropped_conditions_are_the_unconditional_class(make_transformer: MakeTransformer) -> None:
     """Guidance asks for the unconditional class: it has to be the one that training dropped to, in all factors."""
     labels = torch.stack((torch.arange(4000) % 3, torch.arange(4000) % 5), dim=1)
-    dropped = make_transformer(condition_dropout=0.25).drop_condition(labels)
+    dropped = make_transformer(condition_dropout=0.25, factor_dropout=0.0).drop_condition(labels)
     is_dropped = (dropped == torch.tensor([3, 5])).all(dim=1)
     assert torch.equal(dropped[~is_dropped], labels[~is_dropped])
     assert 0.22 < float(is_dropped.float().mean()) < 0.28
-    assert torch.equal(make_transformer(condition_dropout=0.0).drop_condition(labels), labels)
+    assert torch.equal(make_transformer(condition_dropout=0.0, factor_dropout=0.0).drop_condition(labels), labels)
     assert make_transformer(condition_dropout=1.0).drop_condition(labels).unique(dim=0).tolist() == [[3, 5]]
+
+
+def test_single_factors_are_dropped_by_themselves(make_transformer: MakeTransformer) -> None:
+    """Whoever asks for a modality and leaves the region open needs a model that has seen such conditions."""
+    torch.manual_seed(0)
+    labels = torch.stack((torch.arange(4000) % 3, torch.arange(4000) % 5), dim=1)
+    dropped = make_transformer(condition_dropout=0.0, factor_dropout=0.25).drop_condition(labels)
+    gone = dropped == torch.tensor([3, 5])
+    assert torch.equal(dropped[~gone], labels[~gone])
+    for share, expected in ((gone[:, 0], 0.25), (gone[:, 1], 0.25), (gone.all(1), 0.0625)):
+        assert float(share.float().mean()) == pytest.approx(expected, abs=0.03)
 
 
 def test_drop_path_and_dropout_only_while_training(make_transformer: MakeTransformer) -> None:

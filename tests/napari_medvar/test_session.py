@@ -339,7 +339,7 @@ def test_maps_of_the_current_picture(session: GenerationSession) -> None:
     assert [scale.shape for scale in session.likelihood_maps()] == shapes
     assert session.anomaly_map().shape == (SIZE, SIZE)
     assert session.token_pictures(2, 0, 1, [4, 5, 6]).shape == (3, SIZE, SIZE)
-    assert session.nearby_tokens(4, 3)[0] == 4
+    assert session.nearby_tokens(0, 4, 3)[0] == 4
 
 
 # -- the tree -----------------------------------------------------------------------------------------------------

@@ -24,15 +24,14 @@ def tokens(quantizer: MultiScaleQuantizer) -> tuple[Tensor, ...]:
 
 def test_nothing_replaced_is_plain_teacher_forcing(quantizer: MultiScaleQuantizer, tokens: tuple[Tensor, ...]) -> None:
     """Switching corruption on would change the targets of images that nothing was replaced in."""
-    for depth in (4, 3):
-        for ours, its in zip(corrupted(quantizer, tokens, depth, 0.0), plain(quantizer, tokens, depth), strict=True):
-            torch.testing.assert_close(ours, its, rtol=0, atol=1e-5)
+    for ours, its in zip(corrupted(quantizer, tokens, 0.0), plain(quantizer, tokens), strict=True):
+        torch.testing.assert_close(ours, its, rtol=0, atol=1e-5)
 
 
 def test_targets_mend_what_was_replaced(quantizer: MultiScaleQuantizer, tokens: tuple[Tensor, ...]) -> None:
     """The transformer would learn to go on as if its own mistakes had not been made, which is what it does already."""
     torch.manual_seed(1)
-    features, targets = corrupted(quantizer, tokens, 4, 1.0)
+    features, targets = corrupted(quantizer, tokens, 1.0)
     assert features.shape == (8, SCHEDULE.tokens - 1, 4)
     whole = quantizer.decode(tokens)
     seen = features[:, -36:].transpose(1, 2).unflatten(2, (6, 6))  # what the finest scale is given
@@ -50,8 +49,8 @@ def test_an_image_keeps_its_tokens_until_one_is_replaced(
 ) -> None:
     """Coding all scales anew would throw away the tokenizer's own choices, and teach slightly worse ones."""
     torch.manual_seed(2)
-    features, targets = corrupted(quantizer, tokens, 4, 0.05)
-    plain_features, plain_targets = plain(quantizer, tokens, 4)
+    features, targets = corrupted(quantizer, tokens, 0.05)
+    plain_features, plain_targets = plain(quantizer, tokens)
     same = (features - plain_features).abs().amax((1, 2)) < 1e-5
     assert 0 < same.sum() < len(same)
     assert torch.equal(targets[same], plain_targets[same])

@@ -96,7 +96,7 @@ def test_a_label_space_of_another_model(base: Transformer) -> None:
     [
         ({"schedule": (1, 2, 4)}, "sides of the token maps"),
         ({"vocabulary": 64}, "number of codes is 64, the tokenizer's 128"),
-        ({"latent_channels": 8}, "channels of a code"),
+        ({"latent_channels": 8}, "channels of the scale features"),
     ],
 )
 def test_a_tokenizer_of_another_model(change: dict[str, object], says: str) -> None:
