@@ -284,9 +284,12 @@ def _fill(bundle: Bundle, file: str, build: Callable[[], _Model], weights: Weigh
     try:
         with torch.device("meta"):
             model = build()
-        names = model.state_dict().keys()
+        shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
+        for name, shape in shapes.items():
+            if name.endswith(".bias") and f"{name.removesuffix('bias')}weight" in weights:
+                weights.setdefault(name, np.zeros(shape, np.float32))  # one of zeros is left out of graphs
         state: dict[str, Tensor] = {
-            name: torch.from_numpy(np.array(weights[name], np.float32, order="C")) for name in names
+            name: torch.from_numpy(np.array(weights[name], np.float32, order="C")) for name in shapes
         }
         model.load_state_dict(state, assign=True)
     except KeyError as error:

@@ -26,11 +26,13 @@ from medvar_engine.evaluate.memorisation import calibrate, compare_images, find_
 from medvar_engine.evaluate.rows import Rows
 from medvar_engine.evaluate.synthetic import Synthetic
 from medvar_engine.evaluate.table import Figure, Reference, row, shown
+from medvar_engine.evaluate.texture import MOST, Texture, compare_texture
 from medvar_engine.evaluate.utility import Utility
 from medvar_engine.train.batches import spread
 
 FEWEST = 12  # images of a label, on both sides, below which figures of it mean nothing
 JUDGED = "synthetic"
+ALL = "all images"
 
 Row = dict[str, Figure]
 Progress = Callable[[str, int, int], None]
@@ -69,6 +71,7 @@ class Evaluation:
     encoders: list[ByEncoder]
     similarity: dict[str, dict[str, Figure]]  # label → MS-SSIM of pairs: "synthetic", "training"
     memorisation: Memorisation | None
+    texture: dict[str, Texture] = field(default_factory=dict)  # by label, and of all images
     membership: MembershipInference | None = None
     utility: Utility | None = None
     seconds_an_image: float | None = None
@@ -105,6 +108,7 @@ def evaluate(
         encoders=judged,
         similarity={name: _similarity(synthetic, ours, training, theirs) for name, (ours, theirs) in labels.items()},
         memorisation=_memorisation(memoriser, synthetic, training, held_out, cache, progress) if memoriser else None,
+        texture=_texture(synthetic, labels, training, held_out),
         left_out=left_out,
     )
 
@@ -190,6 +194,24 @@ def _similarity(
             "training people" if several else "slices of one person",
         ),
     }
+
+
+def _texture(
+    synthetic: Synthetic,
+    labels: dict[str, tuple[np.ndarray, np.ndarray]],
+    training: SliceDataset,
+    held_out: SliceDataset,
+) -> dict[str, Texture]:
+    """Of each label against slices of new people, or training slices where there are too few; and of all images."""
+    found = {}
+    for name, (ours, theirs) in labels.items():
+        new = np.flatnonzero(_names(held_out) == name)
+        real, numbers, against = (held_out, new, "held out") if len(new) >= FEWEST else (training, theirs, "training")
+        some = (numbers[spread(len(numbers), MOST)], ours[spread(len(ours), MOST)])
+        found[name] = compare_texture(synthetic.images.batch(some[1]), real.batch(some[0])[:, 0], against)
+    every = spread(len(synthetic), MOST), spread(len(held_out), MOST)
+    images, slices = synthetic.images.batch(every[0]), held_out.batch(every[1])[:, 0]
+    return {ALL: compare_texture(images, slices, "held out"), **found}
 
 
 def _memorisation(

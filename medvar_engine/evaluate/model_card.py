@@ -111,8 +111,31 @@ def _to_card(values: Mapping[str, Any]) -> str:
         f"| encoder | images | {' | '.join(_FIGURES.values())} |",
         "|" + "---|" * (2 + len(_FIGURES)),
         *rows,
+        *_texture(values.get("texture") or {}),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _texture(values: Mapping[str, Any]) -> list[str]:
+    """Table of gradients and octaves; evaluations of earlier versions have none."""
+    if not values:
+        return []
+    rows = [
+        f"| {_text(name)} | {float(one['gradient']):.2f} | {' | '.join(f'{float(x):.2f}' for x in one['octaves'])} |"
+        for name, one in values.items()
+    ]
+    octaves = [f"{2**i}–{2 ** (i + 1)}" for i in range(len(next(iter(values.values()))["octaves"]))]
+    return [
+        "",
+        (
+            "Detail, synthetic divided by real (1 is right): strength of the gradient, and power in each octave of spatial "
+            "frequency, in periods an image."
+        ),
+        "",
+        f"| images | gradient | {' | '.join(octaves)} |",
+        "|" + "---|" * (2 + len(octaves)),
+        *rows,
+    ]
 
 
 def _figure(values: Mapping[str, Any]) -> str:

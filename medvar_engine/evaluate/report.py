@@ -57,6 +57,7 @@ def page(found: Evaluation, synthetic: Synthetic, data: SliceDataset) -> Markup:
         Section("pictures", "What they look like", _pictures(synthetic, data)),
         Section("quality", "Quality", join(*map(_quality, found.encoders))),
         Section("labels", "Label by label", join(*map(_labels, found.encoders), _left_out(found))),
+        Section("texture", "Texture", _texture(found)),
         Section("diversity", "Diversity", _diversity(found)),
         Section("copies", "Memorisation", _copies(found, synthetic, data)),
         Section("utility", "Usefulness", _utility(found)),
@@ -141,6 +142,20 @@ def _left_out(found: Evaluation) -> Markup:
     if not found.left_out:
         return Markup("")
     return element("p", f"Too few images to be judged by themselves: {', '.join(found.left_out)}.", class_="quiet")
+
+
+def _texture(found: Evaluation) -> Markup:
+    octaves = max((len(one.octaves) for one in found.texture.values()), default=0)
+    rows: list[tuple[Child, ...]] = [
+        (name, f"{one.slices} {one.against}", f"{one.gradient:.2f}", *(f"{ratio:.2f}" for ratio in one.octaves))
+        for name, one in found.texture.items()
+    ]
+    intro = (
+        "Synthetic divided by real: the mean strength of the gradient, and the mean power of each octave of spatial "
+        "frequency, in periods an image. 1 is right; below, images are too smooth there, above, too rough."
+    )
+    columns = ("label", "real slices", "gradient", *(f"{2**i} to {2 ** (i + 1)}" for i in range(octaves)))
+    return join(element("p", intro, class_="quiet"), table(columns, rows))
 
 
 def _diversity(found: Evaluation) -> Markup:

@@ -52,12 +52,11 @@ TOKENIZERS: dict[str, TokenizerConfig] = {
     ),
 }
 
-_RESOLUTION_SCHEDULES = {  # by pixels of a side; 8 of them are a token
-    128: _DEMO_SCHEDULE,
-    192: (1, 2, 4, 6, 8, 11, 14, 18, 24),
-    256: (1, 2, 4, 6, 8, 11, 15, 20, 26, 32),
+RESOLUTION_TOKENIZERS: dict[int, ResolutionConfig] = {  # by pixels of a side
+    128: ResolutionConfig(128, _DEMO_SCHEDULE, vocabulary=2048),
+    192: ResolutionConfig(192, (1, 2, 4, 6, 8, 11, 14, 18, 24), vocabulary=2048),
+    256: ResolutionConfig(256, (1, 2, 4, 6, 8, 11, 15, 20, 26, 32), vocabulary=2048),
 }
-RESOLUTION_VOCABULARY = 2048
 
 _DEPTHS = {"d16": 16, "d20": 20, "d24": 24, "d30": 30}
 
@@ -84,10 +83,10 @@ def tokenizer_preset(name: str, image_size: int | None = None) -> TokenizerConfi
 
 
 def _resolution(image_size: int) -> ResolutionConfig:
-    if image_size not in _RESOLUTION_SCHEDULES:
-        sizes = ", ".join(map(str, _RESOLUTION_SCHEDULES))
+    if image_size not in RESOLUTION_TOKENIZERS:
+        sizes = ", ".join(map(str, RESOLUTION_TOKENIZERS))
         raise MedvarError(f"The preset resolution is made for images of {sizes} pixels a side, not {image_size}.")
-    return ResolutionConfig(image_size, _RESOLUTION_SCHEDULES[image_size], RESOLUTION_VOCABULARY)
+    return RESOLUTION_TOKENIZERS[image_size]
 
 
 def transformer_preset(

@@ -40,9 +40,7 @@ class PreviewStage:
         self.state: dict[str, nn.Module] = {}
         tokenizer = as_gray(load_tokenizer(config.tokenizer))
         if not isinstance(tokenizer, Tokenizer):
-            raise MedvarError(
-                "A pyramid of resolutions needs no light decoder: its scales are images already."
-            )
+            raise MedvarError("A pyramid of resolutions needs no light decoder: its scales are images already.")
         self.tokenizer = tokenizer.to(world.device).requires_grad_(False)
         check_size(train, self.tokenizer.config.image_size)
         torch.manual_seed(config.seed)

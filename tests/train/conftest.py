@@ -16,10 +16,15 @@ from medvar_engine.data.facts import SliceFacts
 from medvar_engine.data.shards import ShardWriter
 from medvar_engine.models import presets
 from medvar_engine.models.files import write_tensors
+from medvar_engine.models.resolution import ResolutionConfig
 from medvar_engine.models.tokenizer import TokenizerConfig
+from medvar_engine.train import refiner_stage
 from medvar_engine.train.config import TrainConfig
 
 SIZE = 16
+TINY_RESOLUTION = ResolutionConfig(
+    SIZE, (1, 2, 3, 4), 32, feature_channels=12, patch=4, margin=2, refiner_widths=(8, 8), refiner_blocks=1
+)
 TINY = TokenizerConfig(SIZE, (1, 2, 3, 4), 128, 4, (8, 16), res_blocks=1, groups=4, patch=2)
 
 
@@ -34,6 +39,8 @@ def _one_thread() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def _tiny_preset(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(presets.TOKENIZERS, "demo", TINY)
+    monkeypatch.setitem(presets.RESOLUTION_TOKENIZERS, 128, TINY_RESOLUTION)
+    monkeypatch.setattr(refiner_stage, "FITTED_ON", 200)
 
 
 @pytest.fixture
@@ -102,6 +109,20 @@ def tokenizer_file(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
+def resolution_file(tmp_path: Path) -> Path:
+    """A tokenizer of resolutions with random patches."""
+    from medvar_engine.models.files import save_tokenizer
+    from medvar_engine.models.resolution import ResolutionTokenizer
+
+    torch.manual_seed(0)
+    model = ResolutionTokenizer(TINY_RESOLUTION)
+    for buffer in (*model.quantizer.state_dict().values(),):
+        buffer.normal_(std=0.3)
+    save_tokenizer(tmp_path / "resolution.safetensors", model)
+    return tmp_path / "resolution.safetensors"
+
+
+@pytest.fixture
 def feature_network_file(tmp_path: Path) -> Path:
     """A VGG of two blocks, untrained."""
     torch.manual_seed(0)
@@ -112,15 +133,18 @@ def feature_network_file(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def make_config(slices: Path, tokenizer_file: Path, tmp_path: Path) -> Callable[..., TrainConfig]:
+def make_config(
+    slices: Path, tokenizer_file: Path, resolution_file: Path, tmp_path: Path
+) -> Callable[..., TrainConfig]:
     """Six steps of two images, validated and kept every three; keywords change the settings."""
 
     def make(**changes: object) -> TrainConfig:
+        trained = resolution_file if changes.get("preset") == "resolution" else tokenizer_file
         values: dict[str, object] = {
             "stage": "tokenizer",
             "data": slices,
             "out": tmp_path / "run",
-            "tokenizer": tokenizer_file if changes.get("stage") == "transformer" else None,
+            "tokenizer": trained if changes.get("stage") == "transformer" else None,
             "steps": 6,
             "batch_size": 2,
             "warmup": 2,

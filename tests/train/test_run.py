@@ -24,6 +24,7 @@ from medvar_engine.train.batches import BalancedSampler, spread
 from medvar_engine.train.config import TrainConfig
 from medvar_engine.train.log import CsvLog
 from medvar_engine.train.optimise import learning_rate
+from medvar_engine.train.refiner_stage import RefinerStage
 from medvar_engine.train.run import run
 from medvar_engine.train.stage import Batch, Figures
 from medvar_engine.train.stopping import StoppedEarly
@@ -37,7 +38,9 @@ KINDS: dict[str, dict[str, object]] = {
     "adversarial": {"adversarial": 0.5, "adversarial_start": 0.3},
     "accumulated": {"accumulate": 2},
     "gradient": {"codebook_learning": "gradient", "frequency": 0.5},
+    "refiner": {"preset": "resolution", "adversarial": 0.5, "adversarial_start": 0.3},
     "transformer": {"stage": "transformer", "dropout": 0.1},
+    "resolution": {"stage": "transformer", "preset": "resolution", "optimizer": "muon", "corruption": 0.3},
     "corrupted": {"stage": "transformer", "corruption": 0.3, "z_loss": 1e-4, "recompute": True},
 }
 
@@ -55,7 +58,7 @@ def log_of(config: TrainConfig) -> dict[tuple[int, str], float]:
 
 def interrupt_at(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ctrl-C in the middle of a step."""
-    for stage in (TokenizerStage, TransformerStage):
+    for stage in (TokenizerStage, RefinerStage, TransformerStage):
         original = stage.loss
 
         def loss(self: object, batch: Batch, now: int, original: Callable = original) -> object:
