@@ -49,7 +49,7 @@ class SliceFile:
 
 
 def is_slice_index(folder: Path) -> bool:
-    """Whether ``index.csv`` in a folder is one of single slices: it has a column ``plane``, or names 2-D images.
+    """Whether ``index.csv`` in a folder is one of single slices: it names 2-D images, or says plane and split.
 
     Raises `MedvarError` when it cannot be read.
     """
@@ -57,7 +57,9 @@ def is_slice_index(folder: Path) -> bool:
     if not path.is_file():
         return False
     names, rows = _table(path)
-    return "plane" in names or any(cells.get("path", "").lower().endswith(IMAGE_SUFFIXES) for _, cells in rows)
+    return {"plane", "split"}.issubset(names) or any(
+        cells.get("path", "").lower().endswith(IMAGE_SUFFIXES) for _, cells in rows
+    )
 
 
 def read_slice_index(folder: Path) -> tuple[list[SliceFile], list[Refusal]]:
@@ -94,7 +96,7 @@ def _table(path: Path) -> tuple[list[str], list[tuple[int, Cells]]]:
     """The column names, and of each row its line and its cells, without spaces around them."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.reader(file)
+            reader = csv.reader(file, strict=True)  # else a quote that is left open would swallow the rest
             names = [name.strip() for name in next(reader, [])]
             rows = [(reader.line_num, _cells(names, values)) for values in reader if any(map(str.strip, values))]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
