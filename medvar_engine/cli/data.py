@@ -89,7 +89,10 @@ def merge(
     out: Out,
     any_recipe: AnyRecipe = False,
 ) -> None:
-    """Put several folders together as a new one. Who is held out in one of them is held out."""
+    """Put several folders together as a new one.
+
+    Who is held out in one of them is held out, unless a split that was given with the data says otherwise.
+    """
     with _extra("train"):
         from medvar_engine.data.shards import merge as run
     _tell(run(folders, out, any_recipe=any_recipe))

@@ -29,7 +29,7 @@ def generate(
         str | None, typer.Option(help="e.g. CT or MR; `medvar info` lists what a bundle knows.")
     ] = None,
     region: Annotated[str | None, typer.Option(help="e.g. brain.")] = None,
-    plane: Annotated[str | None, typer.Option(help="axial, coronal or sagittal.")] = None,
+    plane: Annotated[str | None, typer.Option(help="e.g. axial, coronal or sagittal.")] = None,
     dataset: Annotated[str | None, typer.Option(help="Data set label, where the model has any.")] = None,
     contrast: Annotated[
         str | None, typer.Option(help="e.g. T1 or FLAIR, where the model was trained with contrasts.")

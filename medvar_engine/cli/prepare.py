@@ -27,12 +27,19 @@ _WIDTH = 30  # letters of a name in the progress bar
 
 
 def prepare(
-    source: Annotated[Path, typer.Argument(help="Folder of DICOM, NIfTI, NRRD or MHA files or archives, or one file.")],
+    source: Annotated[
+        Path,
+        typer.Argument(
+            help="Folder of DICOM, NIfTI, NRRD or MHA files or archives, 2-D images with an index.csv, or one file."
+        ),
+    ],
     out: Annotated[Path, typer.Argument(help="Folder to write; it must be new or empty.")],
     recipe: Annotated[str | None, typer.Option(help="Data set recipe, by name or as a .yaml file.")] = None,
     size: Annotated[int | None, typer.Option(help="Pixels a side; 128 by default.", min=32, max=1024)] = None,
     spacing: Annotated[float | None, typer.Option(help="Side of a pixel, mm; by default the slice fills it.")] = None,
-    plane: Annotated[list[str] | None, typer.Option(help="axial, coronal or sagittal; all three by default.")] = None,
+    plane: Annotated[
+        list[str] | None, typer.Option(help="axial, coronal, sagittal, short-axis; by default all.")
+    ] = None,
     window: Annotated[str | None, typer.Option(help="CT window for regions: a name, or low:high in HU.")] = None,
     phase_step: Annotated[int | None, typer.Option(help="Of scans over time every how many-th phase.", min=1)] = None,
     faces: Annotated[str | None, typer.Option(help="keep, crop, or skip whole heads with faces.")] = None,

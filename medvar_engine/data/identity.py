@@ -71,6 +71,21 @@ def identify(
             else "the argument"
         )
         raise MedvarError(f"{who} says {found.modality}, but the DICOM header says {one.modality}")
+    return name_identity(found, source, dataset_recipe, pseudonyms, dataset, licence)
+
+
+def name_identity(
+    found: Identity,
+    source: Path,
+    dataset_recipe: DatasetRecipe | None,
+    pseudonyms: Pseudonyms | None,
+    dataset: str | None,
+    licence: str | None,
+) -> Identity:
+    """What was ``found``, with data set, source and licence where it lacks them, and under pseudonyms; see `identify`.
+
+    Raises `MedvarError` when the recipe asks for pseudonyms and there are none.
+    """
     if dataset_recipe is not None:
         found = replace(found, dataset=found.dataset or dataset_recipe.dataset)
     named = replace(

@@ -1,6 +1,6 @@
-"""Parts: what each series gave, kept in a hidden folder beside the result until all series are done.
+"""Parts: what each series, or every few single slices, gave, kept in a hidden folder beside the result until the end.
 
-A part is ``KEY.json``, and ``KEY.npy`` with the codes unless the series was refused. The key stands for everything that
+A part is ``KEY.json``, and ``KEY.npy`` with the codes unless all of it was refused. The key stands for everything that
 the slices depend on, so a part that is there need not be made again, whoever made it and when.
 """
 
@@ -23,9 +23,11 @@ from medvar_engine.data.facts import SliceFacts
 from medvar_engine.data.identity import Identity, relative
 from medvar_engine.data.read import Series
 from medvar_engine.data.recipe import Recipe
+from medvar_engine.data.refusal import Refusal
 from medvar_engine.data.series_slices import SeriesSlices, slices_of
 from medvar_engine.data.shards.files import replace_file, sha256, writing
 from medvar_engine.data.shards.images import ImageFile
+from medvar_engine.data.slice_files import Listed, slices_of_files
 from medvar_engine.errors import MedvarError
 from medvar_engine.locks import alone
 
@@ -58,14 +60,73 @@ class Work:
         }
         return hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()
 
+    @property
+    def path(self) -> Path:
+        """The first file, for people."""
+        return self.series.path
+
+    def slices(self) -> SeriesSlices:
+        """The work. Raises `MedvarError` when the series cannot be used."""
+        return slices_of(self.series, self.identity, self.recipe, self.source)
+
+    def refusals(self, part: Part) -> list[Refusal]:
+        """What of it was not used."""
+        if part.refused is None:
+            return []
+        return [Refusal(str(self.path), part.refused.removeprefix(f"{self.path}: "))]
+
+
+@dataclass(frozen=True, slots=True)
+class SlicesWork:
+    """A few single slices to be made into a part in ``folder``. Plain values, so another process can do it."""
+
+    files: tuple[Listed, ...]
+    recipe: Recipe
+    source: Path
+    folder: Path
+    synthetic: bool
+
+    @property
+    def key(self) -> str:
+        """sha256 over what the index says, the files as they are now, the recipe and this code's version."""
+        made_of = {
+            "schema": SCHEMA_VERSION,
+            "names": [relative(file.path, self.source) for file, _ in self.files],
+            "files": [_state(file.path) for file, _ in self.files],
+            "told": [{**asdict(file), "path": ""} for file, _ in self.files],
+            "identities": [asdict(identity) for _, identity in self.files],
+            "recipe": self.recipe.digest(),
+            "synthetic": self.synthetic,
+        }
+        return hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def path(self) -> Path:
+        """The last file, for people."""
+        return self.files[-1][0].path
+
+    def slices(self) -> SeriesSlices:
+        """The work."""
+        return slices_of_files(self.files, self.recipe, self.source, synthetic=self.synthetic)
+
+    def refusals(self, part: Part) -> list[Refusal]:
+        """What of it was not used."""
+        if part.refused is not None:
+            return [Refusal(str(file.path), part.refused) for file, _ in self.files]
+        return [Refusal(str(self.source / name), why) for name, why in part.left_out]
+
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """How one series ended: so many slices in the part ``key``, or refused, and why."""
+    """How some work ended: so many slices in the part ``key``, or all of it refused, and why.
+
+    ``left_out`` are single files of it that were not used, by their names relative to the source, and why.
+    """
 
     key: str
     slices: int
     refused: str | None = None
+    left_out: tuple[tuple[str, str], ...] = ()
 
 
 @contextlib.contextmanager
@@ -85,8 +146,8 @@ def parts_folder(out: Path) -> Iterator[Path]:
         yield folder
 
 
-def make_part(work: Work) -> Part:
-    """Make the part of one series, unless it is there. A series that cannot be used gives a part that says why.
+def make_part(work: Work | SlicesWork) -> Part:
+    """Make the part of some work, unless it is there. A series that cannot be used gives a part that says why.
 
     Raises `MedvarError` when the part cannot be written.
     """
@@ -94,7 +155,7 @@ def make_part(work: Work) -> Part:
     if (done := finished(work.folder, key)) is not None:
         return done
     try:
-        found = slices_of(work.series, work.identity, work.recipe, work.source)
+        found = work.slices()
     except MedvarError as error:
         return _write(work.folder, key, {"refused": str(error)})
     with writing(work.folder, _KEPT):
@@ -113,16 +174,16 @@ def make_part(work: Work) -> Part:
     facts = [
         {name: getattr(one, name) for name in names} | {"fingerprint": one.fingerprint.hex()} for one in found.facts
     ]
-    return _write(work.folder, key, {"sha256": digest, "facts": facts, "remarks": list(found.remarks)})
+    values = {"sha256": digest, "facts": facts, "remarks": found.remarks, "left_out": found.left_out}
+    return _write(work.folder, key, values)
 
 
 def finished(folder: Path, key: str) -> Part | None:
     """The part when it is there and whole."""
     try:
         values = json.loads((folder / f"{key}.json").read_bytes())
-        if "refused" in values:
-            return Part(key, 0, str(values["refused"]))
-        return Part(key, len(values["facts"])) if sha256(folder / f"{key}.npy") == values["sha256"] else None
+        whole = "refused" in values or sha256(folder / f"{key}.npy") == values["sha256"]
+        return _part(key, values) if whole else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -143,7 +204,12 @@ def read_part(folder: Path, part: Part) -> SeriesSlices:
 def _write(folder: Path, key: str, values: dict[str, Any]) -> Part:
     with writing(folder, _KEPT):
         replace_file(folder / f"{key}.json", json.dumps(values).encode())
-    return Part(key, len(values.get("facts", ())), values.get("refused"))
+    return _part(key, values)
+
+
+def _part(key: str, values: dict[str, Any]) -> Part:
+    left_out = tuple((str(name), str(why)) for name, why in values.get("left_out", ()))
+    return Part(key, len(values.get("facts", ())), values.get("refused"), left_out)
 
 
 def _state(path: Path) -> tuple[int, int] | None:

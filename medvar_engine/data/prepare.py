@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from medvar_engine.data.dataset_recipe import DatasetRecipe
 from medvar_engine.data.identity import relative
-from medvar_engine.data.parts import Part, Work, make_part, parts_folder, read_part
+from medvar_engine.data.parts import Part, SlicesWork, Work, make_part, parts_folder, read_part
 from medvar_engine.data.privacy import Pseudonyms
 from medvar_engine.data.read import Refusal
 from medvar_engine.data.recipe import Recipe
 from medvar_engine.data.shards import Manifest, ShardWriter
+from medvar_engine.data.slice_index import is_slice_index
+from medvar_engine.data.slice_survey import ListedSlices, survey_slices
 from medvar_engine.data.split import Cell, SplitRule, split_patients
-from medvar_engine.data.survey import Known, anonymous, plain, survey
+from medvar_engine.data.survey import FoundScans, anonymous, plain, survey_scans
 from medvar_engine.errors import MedvarError
 from medvar_engine.jobs import UnitLost, run
 
@@ -45,6 +48,9 @@ def prepare(
 ) -> Manifest:
     """Read the scans in ``source`` (a folder or a file) and write shards of slices to ``out``, as ``recipe`` says.
 
+    A folder whose ``index.csv`` is one of single slices (see `medvar_engine.data.slice_index`) gives those that it
+    names and no others. The split that it gives is kept; ``split`` is for patients of whom it says nothing.
+
     What a scan is comes from ``index.csv`` in ``source``, else from ``dataset_recipe``, else from ``modality``,
     ``region`` and ``dataset``, else from the DICOM header; see `identify`. With ``pseudonyms`` no name of a patient, a
     series or a file is written, but for data sets whose recipe says that their ids are public. ``split`` says who is
@@ -70,33 +76,27 @@ def prepare(
         pseudonyms = None
     elif dataset_recipe is not None and pseudonyms is None:
         raise MedvarError(f"The recipe {dataset_recipe.name} asks for pseudonyms of its patients, so a key is needed.")
-    known, refusals = survey(
-        source,
-        dataset_recipe=dataset_recipe,
-        pseudonyms=pseudonyms,
-        include_synthetic=include_synthetic,
-        modality=modality,
-        region=region,
-        dataset=dataset,
-        licence=licence,
+    how: dict[str, Any] = {"dataset_recipe": dataset_recipe, "pseudonyms": pseudonyms}
+    how |= {"dataset": dataset, "licence": licence}
+    found: FoundScans | ListedSlices = (
+        survey_slices(source, **how)
+        if is_slice_index(source)
+        else survey_scans(source, **how, include_synthetic=include_synthetic, modality=modality, region=region)
     )
-    patients = {identity.patient for _, identity in known}
-    split = replace(split, holdout=_holdout(split.holdout, patients, pseudonyms, source))
+    refusals = found.refusals
+    split = replace(split, holdout=_holdout(split.holdout, found.patients, pseudonyms, source))
+    _check_holdout(split.holdout, found.split)
     with parts_folder(out) as folder:
         for partial in folder.parent.glob(f".{out.name}-partial-*"):  # of a process that was killed
             shutil.rmtree(partial, ignore_errors=True)
-        works = [Work(series, identity, recipe, source, folder) for series, identity in known]
+        works: Sequence[Work | SlicesWork] = found.works(recipe, source, folder, synthetic=include_synthetic)
         parts = _make_parts(works, workers, cluster, progress)
-        refusals += [
-            Refusal(str(work.series.path), part.refused.removeprefix(f"{work.series.path}: "))
-            for work, part in zip(works, parts, strict=True)
-            if part.refused is not None
-        ]
+        refusals += [one for work, part in zip(works, parts, strict=True) for one in work.refusals(part)]
         named = [plain(one, source) for one in refusals]
         if on_refusal is not None:
             for refusal in named:
                 on_refusal(refusal)
-        shown = named if pseudonyms is None else anonymous(refusals, source, pseudonyms, known)
+        shown = named if pseudonyms is None else anonymous(refusals, source, pseudonyms, found.series)
         kept = [part for part in parts if part.slices]
         if kept:
             with ShardWriter(out, recipe.size, overwrite=overwrite) as writer:
@@ -106,12 +106,14 @@ def prepare(
                     test_fraction=split.test_fraction,
                     seed=split.seed,
                     holdout=[one for one in split.holdout if one in cells],
+                    known=found.split,
                 )
                 manifest = writer.finish(
                     sides,
                     recipe=recipe.to_dict() | split.to_dict(),
                     refused=[{"path": one.path, "reason": one.reason} for one in shown],
-                    remarks=on_split + _remarks(known, split.holdout, cells, pseudonyms) + remarks,
+                    given_split=sorted(set(found.split) & set(cells)),
+                    remarks=on_split + found.remarks(recipe) + _remarks(split.holdout, cells, pseudonyms) + remarks,
                 )
         shutil.rmtree(folder, ignore_errors=True)
     if not kept:
@@ -129,8 +131,16 @@ def _holdout(asked: Sequence[str], patients: set[str], pseudonyms: Pseudonyms | 
     return tuple(written.values())
 
 
-def _make_parts(works: Sequence[Work], workers: int, cluster: str | None, progress: Progress | None) -> list[Part]:
-    """The part of every series, in the order of ``works``."""
+def _check_holdout(holdout: Sequence[str], given: Mapping[str, str]) -> None:
+    """Raises `MedvarError` when who is to be held out is trained on, as index.csv says."""
+    if trained := [one for one in holdout if given.get(one) == "train"]:
+        raise MedvarError(f"Held-out patients {trained} are in train by the split in index.csv. Hold out others.")
+
+
+def _make_parts(
+    works: Sequence[Work | SlicesWork], workers: int, cluster: str | None, progress: Progress | None
+) -> list[Part]:
+    """The part of every work, in the order of ``works``."""
     parts: dict[int, Part] = {}
     slices = 0
     with closing(run(make_part, works, workers=workers, cluster=cluster)) as outcomes:
@@ -143,7 +153,7 @@ def _make_parts(works: Sequence[Work], workers: int, cluster: str | None, progre
                 parts[index] = outcome
             slices += parts[index].slices
             if progress is not None:
-                progress(relative(works[index].series.path, works[index].source), len(parts), len(works), slices)
+                progress(relative(works[index].path, works[index].source), len(parts), len(works), slices)
     return [parts[index] for index in range(len(works))]
 
 
@@ -162,16 +172,8 @@ def _gather(
     return cells, remarks
 
 
-def _remarks(
-    known: Sequence[Known], holdout: Sequence[str], patients: Iterable[str], pseudonyms: Pseudonyms | None
-) -> list[str]:
-    remarks = []
-    if guessed := sorted({identity.patient for _, identity in known if identity.patient_guessed}):
-        remarks.append(
-            f"patients {', '.join(guessed[:5])}{', …' if len(guessed) > 5 else ''} are guessed from file names or "
-            "studies: if one person has several, name the patients in index.csv, or train and test may share them"
-        )
-    remarks += [f"held-out patient {one} gave no slices" for one in holdout if one not in set(patients)]
+def _remarks(holdout: Sequence[str], patients: Iterable[str], pseudonyms: Pseudonyms | None) -> list[str]:
+    remarks = [f"held-out patient {one} gave no slices" for one in holdout if one not in set(patients)]
     if pseudonyms is not None:
         remarks.append(f"patients and series have pseudonyms, made with the key {pseudonyms.key_id}")
     return remarks

@@ -29,11 +29,15 @@ _PHASE = re.compile(r"phase (\d+) of (\d+)")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SeriesSlices:
-    """What one series gives: codes ``(N, size, size)``, what each slice is, and remarks for people."""
+    """What one series gives: codes ``(N, size, size)``, what each slice is, and remarks for people.
+
+    ``left_out`` are files of which nothing could be used, by their names relative to the source, and why.
+    """
 
     codes: CodeArray
     facts: tuple[SliceFacts, ...]
     remarks: tuple[str, ...] = ()
+    left_out: tuple[tuple[str, str], ...] = ()
 
 
 def slices_of(series: Series, identity: Identity, recipe: Recipe, source: Path) -> SeriesSlices:
@@ -52,7 +56,7 @@ def slices_of(series: Series, identity: Identity, recipe: Recipe, source: Path) 
         scan = harmonise(volume, identity.modality, identity.region, recipe)
         shown = replace(identity, contrast=contrast, series=_name(series, volume, identity))
         for slab in cut(volume, scan.image, scan.foreground, recipe.rules):
-            fitted, pixel_mm = _to_matrix(slab, recipe)
+            fitted, pixel_mm = to_matrix(slab.images, slab.spacing, recipe)
             codes.append(np.ascontiguousarray(encode(fitted)))
             facts += _facts(shown, scan.values, slab, pixel_mm, fingerprints(fitted))
         sides = "×".join(str(side) for side in volume.array.shape)
@@ -94,20 +98,24 @@ def _volumes(series: Series, identity: Identity, recipe: Recipe) -> Iterator[tup
             yield volume, contrast
 
 
-def _to_matrix(slab: Slab, recipe: Recipe) -> tuple[FloatArray, float | None]:
-    """Slices of the recipe's size, and the side of their pixels in mm where that is known."""
-    known = bool(np.isfinite(slab.spacing).all())
+def to_matrix(images: FloatArray, spacing: tuple[float, float], recipe: Recipe) -> tuple[FloatArray, float | None]:
+    """Slices (N, H, W) as slices of the recipe's size, and the side of their pixels in mm where that is known.
+
+    ``spacing`` is the size of the given pixels in mm, of rows and columns, NaN where not known. Raises `MedvarError`
+    when it is not known and the recipe asks for a size in mm.
+    """
+    known = bool(np.isfinite(spacing).all())
     if recipe.spacing_mm is None:
-        spacing = slab.spacing if known else (1.0, 1.0)
-        _, height, width = slab.images.shape
-        pixel_mm = fitting_pixel((height, width), spacing, recipe.size)
-        return resample(slab.images, spacing, pixel_mm, recipe.size, recipe.padding), pixel_mm if known else None
+        sides = spacing if known else (1.0, 1.0)
+        _, height, width = images.shape
+        pixel_mm = fitting_pixel((height, width), sides, recipe.size)
+        return resample(images, sides, pixel_mm, recipe.size, recipe.padding), pixel_mm if known else None
     if not known:
         raise MedvarError(
             f"its pixel size is not stated, so it cannot be resampled to {recipe.spacing_mm} mm; without spacing_mm "
             "it would be fitted to the matrix"
         )
-    fitted = resample(slab.images, slab.spacing, recipe.spacing_mm, recipe.size, recipe.padding)
+    fitted = resample(images, spacing, recipe.spacing_mm, recipe.size, recipe.padding)
     return fitted, recipe.spacing_mm
 
 

@@ -13,13 +13,18 @@ from medvar_engine.data.volume import MINIMUM_SLICES, FloatArray, Volume
 from medvar_engine.errors import MedvarError
 
 PLANES = ("axial", "coronal", "sagittal")
+"""Planes that volumes are cut into."""
+
+SINGLE_PLANES = (*PLANES, "short-axis")
+"""Planes of single slices; the short axis is that of the heart's left ventricle."""
 
 SLAB = 16
 """Slices that are worked at together: few enough for the processor's cache, enough to share what each costs."""
 
-# Plane → (array axis of its normal, of its rows, of its columns); rows and columns run against the RAS axes:
-# anterior or head up, patient right (axial, coronal) or anterior (sagittal) on the image's left.
-_AXES = {"axial": (2, 1, 0), "coronal": (1, 2, 0), "sagittal": (0, 2, 1)}
+AXES = {"axial": (2, 1, 0), "coronal": (1, 2, 0), "sagittal": (0, 2, 1)}
+"""Plane → (array axis of its normal, of its rows, of its columns). Rows and columns run against the RAS axes: anterior
+or head up, patient right (axial, coronal) or anterior (sagittal) on the image's left.
+"""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -64,9 +69,9 @@ class SliceRules:
     def __post_init__(self) -> None:
         if isinstance(self.planes, str):
             raise MedvarError(f"planes is a list of planes, but got {self.planes!r}.")
-        unknown = [plane for plane in self.planes if plane not in PLANES]
+        unknown = [plane for plane in self.planes if plane not in SINGLE_PLANES]
         if unknown or not self.planes:
-            raise MedvarError(f"Unknown planes {unknown}; the planes are {', '.join(PLANES)}.")
+            raise MedvarError(f"Unknown planes {unknown}; the planes are {', '.join(SINGLE_PLANES)}.")
         within("max_anisotropy, the longest over the shortest side of a pixel,", self.max_anisotropy, 1, 1000)
         within("min_side, in pixels,", self.min_side, 1, 10_000, whole=True)
         within("min_foreground, a share of the slice,", self.min_foreground, 0, 1)
@@ -77,14 +82,14 @@ class SliceRules:
 
 def view(array: FloatArray, plane: str) -> FloatArray:
     """All slices of an RAS+ array (X, Y, Z) as images (N, H, W) in radiological convention; nothing is copied."""
-    return array.transpose(_AXES[plane])[:, ::-1, ::-1]
+    return array.transpose(AXES[plane])[:, ::-1, ::-1]
 
 
 def usable_planes(volume: Volume, rules: SliceRules) -> list[str]:
     """The planes asked for in which the volume's pixels are not too long and the sides not too short."""
     planes = []
-    for plane in rules.planes:
-        _, rows, columns = _AXES[plane]
+    for plane in (one for one in rules.planes if one in PLANES):
+        _, rows, columns = AXES[plane]
         pair = (volume.spacing[rows], volume.spacing[columns])
         sides = (volume.array.shape[rows], volume.array.shape[columns])
         # A synthetic image is one slice of one plane, whatever the rules say of sides.
@@ -100,7 +105,7 @@ def cut(volume: Volume, image: FloatArray, foreground: float, rules: SliceRules)
     """
     tissue = volume.array > foreground
     for plane in usable_planes(volume, rules) if volume.oriented else ["axial"]:
-        normal, rows, columns = _AXES[plane]
+        normal, rows, columns = AXES[plane]
         place = (np.asarray(volume.array.shape) - 1) / 2
         place[normal] = 0.0
         start = volume.affine[normal, :3] @ place + volume.affine[normal, 3]

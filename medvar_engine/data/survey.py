@@ -3,19 +3,60 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from medvar_engine.data.dataset_recipe import DatasetRecipe, match
 from medvar_engine.data.identity import Identity, identify, relative
 from medvar_engine.data.index import names_of, read_index
+from medvar_engine.data.parts import Work
 from medvar_engine.data.privacy import Pseudonyms
 from medvar_engine.data.read import LOOKED_FOR, Refusal, Series, find_series
+from medvar_engine.data.recipe import Recipe
 from medvar_engine.errors import MedvarError
 
 Known = tuple[Series, Identity]
 
 _QUOTED = re.compile(r"(?<!\w)(?:'[^']*'|\"[^\"]*\")")  # what a message quotes comes from a file, and may be a name
+
+
+@dataclass(frozen=True, slots=True)
+class FoundScans:
+    """The series whose identity is known, and what is refused."""
+
+    series: list[Known]
+    refusals: list[Refusal]
+
+    @property
+    def patients(self) -> set[str]:
+        """As they are written."""
+        return {identity.patient for _, identity in self.series}
+
+    @property
+    def split(self) -> Mapping[str, str]:
+        """Nothing says of scans who is tested."""
+        return {}
+
+    def works(self, recipe: Recipe, source: Path, folder: Path, *, synthetic: bool) -> list[Work]:
+        """One for each series."""
+        return [Work(series, identity, recipe, source, folder) for series, identity in self.series]
+
+    def remarks(self, recipe: Recipe) -> list[str]:
+        """What a reader of the slices should know."""
+        guessed = sorted({identity.patient for _, identity in self.series if identity.patient_guessed})
+        names = f"{', '.join(guessed[:5])}{', …' if len(guessed) > 5 else ''}"
+        remark = (
+            f"patients {names} are guessed from file names or studies: if one person has several, name the patients in "
+            "index.csv, or train and test may share them"
+        )
+        return [remark] if guessed else []
+
+
+def survey_scans(source: Path, **how: Any) -> FoundScans:
+    """What `survey` finds."""
+    return FoundScans(*survey(source, **how))
 
 
 def survey(
@@ -34,7 +75,9 @@ def survey(
     index = read_index(source) if source.is_dir() else {}
     series, refusals = find_series(source, synthetic=include_synthetic)
     if not series and not refusals:
-        raise MedvarError(f"No images found below {source}; looked for {LOOKED_FOR}.")
+        raise MedvarError(
+            f"No images found below {source}; looked for {LOOKED_FOR}. 2-D images need an index.csv that names them."
+        )
     if dataset_recipe is not None:
         match(dataset_recipe, [path for one in series for path in one.paths], source)
     known: list[Known] = []

@@ -45,7 +45,7 @@ def check(found: list[tuple[np.ndarray, dict[str, Any]]], dataset: SliceDataset)
         row = rows[place]
         assert facts.pop("fingerprint") == row.fingerprint.hex()
         assert facts == {name: getattr(row, name) for name in facts}
-        assert len(facts) == 15
+        assert len(facts) == 16
 
 
 def test_webdataset_reads_it(folder: Path, tmp_path: Path) -> None:

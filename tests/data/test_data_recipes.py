@@ -368,7 +368,7 @@ def test_scans_recipe(tmp_path: Path, nifti: Any) -> None:
     assert recipe.recipe(duplicate_bits=4, size=None).rules.duplicate_bits == 4
 
 
-@pytest.mark.parametrize("name", sorted({*recipe_names(), "template"} - {"scans"}))
+@pytest.mark.parametrize("name", sorted({*recipe_names(), "template"} - {"scans", "slices"}))
 def test_another_tree_is_refused(name: str, tmp_path: Path) -> None:
     """Breaks for the wrong folder: what was looked for, and what lies there instead, must be said."""
     paths = [tmp_path / "holiday" / f"image{number}.nii.gz" for number in range(9)]
@@ -390,10 +390,10 @@ def test_paper_is_covered() -> None:
     assert len(entries) == 26
     for (modality, region), name in entries:
         assert (modality, region) in {(one.modality, one.region) for one in load_recipe(name).entries}, name
-    assert {*TREES, "scans"} - {"template"} == set(recipe_names())
+    assert {*TREES, "scans", "slices"} - {"template"} == set(recipe_names())
 
 
-@pytest.mark.parametrize("name", sorted({*recipe_names()} - {"bids", "hcc", "scans"}))
+@pytest.mark.parametrize("name", sorted({*recipe_names()} - {"bids", "hcc", "scans", "slices"}))
 def test_what_is_said_of_a_set_can_be_looked_up(name: str) -> None:
     """Breaks for whoever gives a model away: a licence that somebody guessed, or a layout that nobody has seen."""
     recipe = load_recipe(name)

@@ -16,9 +16,11 @@ def append(folder: Path, more: Path, *, any_recipe: bool = False) -> Manifest:
     """Add the slices of the prepared folder ``more`` to those of ``folder``.
 
     Patients of ``folder`` stay in train or test, and new ones are split by its rule; but whom ``more`` holds out by
-    name is held out. Files of ``folder`` are not touched: new ones come beside them, and then a manifest that names
-    them all. Raises `MedvarError`, and leaves ``folder`` as it was, when size or recipe differ (``any_recipe`` allows
-    another recipe), or when ``folder`` has the slices already.
+    name is held out, and a split that was given with the data of ``more`` is kept. Files of ``folder`` are not touched:
+    new ones come beside them, and then a manifest that names them all.
+
+    Raises `MedvarError`, and leaves ``folder`` as it was, when size or recipe differ (``any_recipe`` allows another
+    recipe), or when ``folder`` has the slices already.
     """
     folder, more = Path(folder), Path(more)
     Manifest.read(folder)  # before a lock file is put there
@@ -27,14 +29,15 @@ def append(folder: Path, more: Path, *, any_recipe: bool = False) -> Manifest:
         old, new = (part.manifest for part in parts)
         remarks = check_fit(parts, any_recipe=any_recipe)
         rule = SplitRule.of(old.recipe)
-        held_out = {name: side for name, side in new.split.items() if name in SplitRule.of(new.recipe).holdout}
+        settled = {*SplitRule.of(new.recipe).holdout, *new.given_split}
+        kept = {name: side for name, side in new.split.items() if name in settled}
         patients = cells([group for part in parts for group in tally(part.table)], rule.strata)
         split, _ = split_patients(
             patients,
             test_fraction=rule.test_fraction,
             seed=rule.seed,
             holdout=[patient for patient in rule.holdout if patient in patients],
-            known={**held_out, **old.split},
+            known={**kept, **old.split},
         )
         named = old
         try:

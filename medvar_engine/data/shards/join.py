@@ -73,6 +73,9 @@ def join(
         sources=sources(groups),
         refused=[refusal for part in parts for refusal in part.manifest.refused],
         split=dict(split),
+        given_split=sorted(
+            {name for part in parts for name in part.manifest.given_split if split[name] == part.manifest.split[name]}
+        ),
         remarks=list(
             dict.fromkeys(
                 [

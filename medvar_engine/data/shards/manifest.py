@@ -25,7 +25,8 @@ class Manifest:
     """What a folder of shards holds, how it was made, from what, and what was left out.
 
     ``table`` and each of ``shards`` say ``file``, ``slices`` and ``sha256``. ``split`` is patient → train or test; a
-    slice goes where its patient goes, so no patient can be on both sides.
+    slice goes where its patient goes, so no patient can be on both sides. ``given_split`` are the patients whose side
+    was given with the data, which merging and appending keep.
     """
 
     size: int
@@ -34,6 +35,7 @@ class Manifest:
     sources: list[dict[str, Any]] = field(default_factory=list)
     refused: list[dict[str, str]] = field(default_factory=list)
     split: dict[str, str] = field(default_factory=dict)
+    given_split: list[str] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
     shards: list[dict[str, Any]] = field(default_factory=list)
     table: dict[str, Any] = field(default_factory=dict)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from medvar_engine.conditions import listed
@@ -19,24 +19,38 @@ def merge(folders: Sequence[Path], out: Path, *, any_recipe: bool = False) -> Ma
     """Write the slices of prepared folders, in their order, to the new folder ``out``.
 
     Patients of one name are one patient. Everybody stays in train or test; who is tested in one folder and trained on
-    in another is tested. Raises `MedvarError` when sizes or recipes differ (``any_recipe`` allows other recipes).
+    in another goes where a split that was given with the data says, else to the test. Raises `MedvarError` when sizes
+    or recipes differ (``any_recipe`` allows other recipes).
     """
     if not folders:
         raise MedvarError("Nothing to merge: name one folder of prepared slices or more.")
     parts = [ShardFolder.open(Path(folder)) for folder in folders]
     remarks = check_fit(parts, any_recipe=any_recipe)
-    split: dict[str, str] = {}
-    moved = set()
-    for part in parts:
-        for patient, side in part.manifest.split.items():
-            if split.setdefault(patient, side) != side:
-                split[patient] = "test"
-                moved.add(patient)
-    if moved:
-        remarks.append(f"held out, since one of the merged folders does so: {listed(sorted(moved))}")
+    manifests = [part.manifest for part in parts]
+    given, torn = _joined({name: one.split[name] for name in one.given_split} for one in manifests)
+    split, moved = _joined(one.split for one in manifests)
+    split |= given
+    if held := sorted(name for name in moved if split[name] == "test"):
+        remarks.append(f"held out, since one of the merged folders does so: {listed(held)}")
+    if trained := sorted(name for name in moved if split[name] == "train"):
+        remarks.append(f"trained on, as the split that was given with the data says: {listed(trained)}")
+    if torn:
+        remarks.append(f"on both sides of the splits that were given, and held out: {listed(sorted(torn))}")
     if len({SplitRule.of(part.manifest.recipe) for part in parts}) > 1:
         remarks.append("the merged folders were split by different rules; new patients are split by the first one's")
     with whole_folder(Path(out)) as partial:
         manifest = join(partial, TABLE, parts, {patient: split[patient] for patient in sorted(split)}, remarks)
         manifest.write(partial)
     return manifest
+
+
+def _joined(splits: Iterable[Mapping[str, str]]) -> tuple[dict[str, str], set[str]]:
+    """Patient → side, test where they disagree; and those on whom they disagree."""
+    joined: dict[str, str] = {}
+    moved = set()
+    for split in splits:
+        for patient, side in split.items():
+            if joined.setdefault(patient, side) != side:
+                joined[patient] = "test"
+                moved.add(patient)
+    return joined, moved

@@ -16,7 +16,8 @@ from medvar_engine.data.split import SplitRule, split_patients
 def resplit(folder: Path, rule: SplitRule) -> Manifest:
     """Split the patients of ``folder`` by another rule. Only the manifest changes, in one step.
 
-    Raises `MedvarError` when a patient to hold out is not there, and leaves the folder as it was.
+    No split that was given with the data stays. Raises `MedvarError` when a patient to hold out is not there, and
+    leaves the folder as it was.
     """
     folder = Path(folder)
     Manifest.read(folder)  # before a lock file is put there
@@ -31,6 +32,7 @@ def resplit(folder: Path, rule: SplitRule) -> Manifest:
             recipe=part.manifest.recipe | rule.to_dict(),
             counts=counts(groups, split),
             split=split,
+            given_split=[],
             remarks=[*lasting_remarks(part), *remarks],
         )
         manifest.write(folder)

@@ -1,0 +1,115 @@
+"""Single slices of an index → slices of one size: the unit of work of `prepare` where there are no volumes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import nan
+from pathlib import Path
+
+import numpy as np
+
+from medvar_engine.data.codes import CodeArray, encode
+from medvar_engine.data.dicom_file import DICOM_SUFFIXES, looks_like_dicom
+from medvar_engine.data.facts import SliceFacts
+from medvar_engine.data.fingerprint import fingerprint
+from medvar_engine.data.harmonise import harmonise
+from medvar_engine.data.identity import Identity, relative
+from medvar_engine.data.intensity import ValueRange
+from medvar_engine.data.read_slice import GrayArray, read_gray, read_single_dicom
+from medvar_engine.data.recipe import Recipe
+from medvar_engine.data.series_slices import SeriesSlices, to_matrix
+from medvar_engine.data.slice_index import IMAGE_SUFFIXES, SliceFile
+from medvar_engine.data.slices import AXES, PLANES, view
+from medvar_engine.data.volume import FloatArray
+from medvar_engine.errors import MedvarError
+
+Listed = tuple[SliceFile, Identity]
+
+
+def slices_of_files(files: Sequence[Listed], recipe: Recipe, source: Path, *, synthetic: bool = False) -> SeriesSlices:
+    """The slices in ``files``, each as `recipe` says; those that cannot be used are left out, with the reason.
+
+    ``synthetic`` lets pass what says that a generative model made it.
+    """
+    codes: list[CodeArray] = []
+    facts: list[SliceFacts] = []
+    left_out: list[tuple[str, str]] = []
+    for file, identity in files:
+        try:
+            image, values, spacing = _harmonised(file, recipe, synthetic)
+            fitted, pixel_mm = to_matrix(image[np.newaxis], spacing, recipe)
+        except MedvarError as error:
+            left_out.append((relative(file.path, source), str(error).removeprefix(f"{file.path}: ")))
+            continue
+        codes.append(np.ascontiguousarray(encode(fitted)))
+        facts.append(_facts(file, identity, values, pixel_mm, fingerprint(fitted[0])))
+    size = recipe.size
+    stacked = np.concatenate(codes) if codes else np.zeros((0, size, size), dtype=np.uint16)
+    return SeriesSlices(stacked, tuple(facts), left_out=tuple(left_out))
+
+
+def is_wanted(plane: str, recipe: Recipe) -> bool:
+    """Whether slices of a plane are asked for. Planes that volumes are not cut into come with all those that are."""
+    asked = set(recipe.rules.planes)
+    return plane in asked or (plane not in PLANES and asked.issuperset(PLANES))
+
+
+def is_cut_short(values: ValueRange | None, region: str, recipe: Recipe) -> bool:
+    """Whether a slice of CT shows less of the HU than the window of its region does."""
+    if values is None or values.unit != "HU":
+        return False
+    window = recipe.ct_window(region)
+    return values.low > window.low or values.high < window.high
+
+
+def _harmonised(file: SliceFile, recipe: Recipe, synthetic: bool) -> tuple[FloatArray, ValueRange, tuple[float, float]]:
+    """The slice (H, W) in [-1, 1], the values of -1 and 1, and the size of its pixels in mm, NaN where not known."""
+    if file.path.suffix.lower() in IMAGE_SUFFIXES:
+        image, values = _by_window(read_gray(file.path, synthetic=synthetic), file, recipe)
+        side = nan if file.spacing_mm is None else file.spacing_mm
+        return image, values, (side, side)
+    if looks_like_dicom(file.path):
+        return _of_dicom(file, recipe, synthetic)
+    known = ", ".join((*IMAGE_SUFFIXES, *DICOM_SUFFIXES))
+    raise MedvarError(f"its format is none of a single slice: its name ends in none of {known}, and it is no DICOM")
+
+
+def _by_window(gray: GrayArray, file: SliceFile, recipe: Recipe) -> tuple[FloatArray, ValueRange]:
+    """CT in HU is cut to the window of its region, as volumes are; what black and white mean else stays as it is."""
+    white = float(np.iinfo(gray.dtype).max)
+    stored = file.values or ValueRange(0.0, white, "arbitrary")
+    image = ValueRange(0.0, white, stored.unit).to_image(gray.astype(np.float32))
+    if stored.unit != "HU":
+        return image, stored
+    window = recipe.ct_window(file.region)
+    return window.to_image(stored.to_values(image)), window
+
+
+def _of_dicom(file: SliceFile, recipe: Recipe, synthetic: bool) -> tuple[FloatArray, ValueRange, tuple[float, float]]:
+    volume = read_single_dicom(file.path, file.modality, synthetic=synthetic)
+    plane = next(plane for plane in PLANES if volume.array.shape[AXES[plane][0]] == 1)
+    if file.plane in PLANES and file.plane != plane:
+        raise MedvarError(f"index.csv says {file.plane}, but by the DICOM header it is {plane}")
+    scan = harmonise(volume, file.modality, file.region, recipe)
+    _, rows, columns = AXES[plane]
+    return view(scan.image, plane)[0], scan.values, (volume.spacing[rows], volume.spacing[columns])
+
+
+def _facts(file: SliceFile, identity: Identity, values: ValueRange, pixel_mm: float | None, own: bytes) -> SliceFacts:
+    return SliceFacts(
+        patient=identity.patient,
+        modality=identity.modality,
+        region=identity.region,
+        plane=file.plane,
+        dataset=identity.dataset,
+        contrast=identity.contrast,
+        spacing_mm=None if pixel_mm is None else round(pixel_mm, 5),
+        low=round(values.low, 4),
+        high=round(values.high, 4),
+        unit=values.unit,
+        position_mm=None,
+        series=identity.series,
+        source=identity.source,
+        licence=identity.licence,
+        fingerprint=own,
+    )

@@ -1,0 +1,102 @@
+"""`survey_slices`: which single slices an index names and what each shows, before any pixel is read."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from medvar_engine.data.dataset_recipe import DatasetRecipe
+from medvar_engine.data.folder import files_below
+from medvar_engine.data.identity import Identity, name_identity, relative
+from medvar_engine.data.parts import SlicesWork
+from medvar_engine.data.privacy import Pseudonyms
+from medvar_engine.data.read import Series
+from medvar_engine.data.recipe import Recipe
+from medvar_engine.data.refusal import Refusal
+from medvar_engine.data.slice_files import Listed, is_cut_short, is_wanted
+from medvar_engine.data.slice_index import IMAGE_SUFFIXES, SliceFile, read_slice_index
+
+FILES_OF_A_WORK = 32
+"""Few enough to be lost with a worker, enough that parts are not many small files."""
+
+
+@dataclass(frozen=True, slots=True)
+class ListedSlices:
+    """The slices that an index names. ``unnamed`` image files are not in it; ``split`` is what it says of patients."""
+
+    files: tuple[Listed, ...]
+    refusals: list[Refusal]
+    split: Mapping[str, str]
+    unnamed: int
+
+    @property
+    def series(self) -> list[tuple[Series, Identity]]:
+        """There are no series of several slices."""
+        return []
+
+    @property
+    def patients(self) -> set[str]:
+        """As they are written."""
+        return {identity.patient for _, identity in self.files}
+
+    def works(self, recipe: Recipe, source: Path, folder: Path, *, synthetic: bool) -> list[SlicesWork]:
+        """The work of a recipe, without slices of planes that it does not ask for."""
+        files = [one for one in self.files if is_wanted(one[0].plane, recipe)]
+        return [
+            SlicesWork(tuple(files[start : start + FILES_OF_A_WORK]), recipe, source, folder, synthetic)
+            for start in range(0, len(files), FILES_OF_A_WORK)
+        ]
+
+    def remarks(self, recipe: Recipe) -> list[str]:
+        """What a reader of the slices should know."""
+        remarks = []
+        if self.unnamed:
+            remarks.append(f"{self.unnamed} image files are passed over, since index.csv does not name them")
+        if others := Counter(file.plane for file, _ in self.files if not is_wanted(file.plane, recipe)):
+            told = ", ".join(f"{count} {plane}" for plane, count in sorted(others.items()))
+            remarks.append(f"slices of planes that were not asked for are left out: {told}")
+        if short := Counter(file.region for file, _ in self.files if is_cut_short(file.values, file.region, recipe)):
+            told = ", ".join(f"{count} of the {region}" for region, count in sorted(short.items()))
+            remarks.append(
+                f"slices of CT whose black and white lie inside the window of their region, so that it shows less than "
+                f"it could: {told}"
+            )
+        return remarks
+
+
+def survey_slices(
+    source: Path,
+    *,
+    dataset_recipe: DatasetRecipe | None,
+    pseudonyms: Pseudonyms | None,
+    dataset: str | None = None,
+    licence: str | None = None,
+) -> ListedSlices:
+    """The slices that ``index.csv`` in ``source`` names, each with its identity, and what is refused.
+
+    The arguments are those of `identify`. Raises `MedvarError` when the index cannot be read or lacks a column.
+    """
+    files, refusals = read_slice_index(source)
+    listed = []
+    for file in files:
+        found = _identity(file, source)
+        listed.append((file, name_identity(found, source, dataset_recipe, pseudonyms, dataset, licence)))
+    split = {identity.patient: file.split for file, identity in listed if file.split is not None}
+    named = {file.path for file in files} | {Path(one.path) for one in refusals}
+    unnamed = sum(path.suffix.lower() in IMAGE_SUFFIXES and path not in named for path in files_below(source)[0])
+    return ListedSlices(tuple(listed), refusals, split, unnamed)
+
+
+def _identity(file: SliceFile, source: Path) -> Identity:
+    return Identity(
+        patient=file.patient,
+        modality=file.modality,
+        region=file.region,
+        dataset=file.dataset,
+        contrast=file.contrast,
+        source=file.source,
+        licence=file.licence,
+        series=relative(file.path, source),
+    )
