@@ -128,8 +128,8 @@ def _texture(values: Mapping[str, Any]) -> list[str]:
     return [
         "",
         (
-            "Detail, synthetic divided by real (1 is right): strength of the gradient, and power in each octave of spatial "
-            "frequency, in periods an image."
+            "Detail, synthetic divided by real (1 is right): strength of the gradient, and power in each octave of "
+            "spatial frequency, in periods an image."
         ),
         "",
         f"| images | gradient | {' | '.join(octaves)} |",
