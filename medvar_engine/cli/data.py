@@ -30,6 +30,10 @@ app.add_typer(export)
 
 Folder = Annotated[Path, typer.Argument(help="Folder of prepared slices.")]
 Out = Annotated[Path, typer.Argument(help="Folder to write; it must be new or empty.")]
+Key = Annotated[
+    Path | None,
+    typer.Option(help="Key of the pseudonyms, to compare them with public names; yours, in your settings."),
+]
 AnyRecipe = Annotated[bool, typer.Option("--any-recipe", help="Allow slices that were prepared otherwise.")]
 
 
@@ -62,7 +66,7 @@ def report(
 
 @app.command()
 def verify(folder: Folder) -> None:
-    """Check every file against its hash, and table, images and split against each other."""
+    """Check every file against its hash, and table, images and split against each other, and training against test."""
     with _extra("train"):
         from medvar_engine.data.shards import verify as run
     with _bar() as advance:
@@ -75,11 +79,13 @@ def append(
     folder: Folder,
     more: Annotated[Path, typer.Argument(help="Folder of prepared slices to add; it stays as it is.")],
     any_recipe: AnyRecipe = False,
+    key: Key = None,
 ) -> None:
     """Add slices to FOLDER. Its patients stay in train or test; new ones are split by its rule."""
     with _extra("train"):
+        from medvar_engine.data.privacy import known_pseudonyms
         from medvar_engine.data.shards import append as run
-    _tell(run(folder, more, any_recipe=any_recipe))
+    _tell(run(folder, more, any_recipe=any_recipe, pseudonyms=known_pseudonyms(key)))
     typer.echo(folder)
 
 
@@ -88,11 +94,13 @@ def merge(
     folders: Annotated[list[Path], typer.Argument(help="Folders of prepared slices.")],
     out: Out,
     any_recipe: AnyRecipe = False,
+    key: Key = None,
 ) -> None:
     """Put several folders together as a new one. Who is held out in one of them is held out."""
     with _extra("train"):
+        from medvar_engine.data.privacy import known_pseudonyms
         from medvar_engine.data.shards import merge as run
-    _tell(run(folders, out, any_recipe=any_recipe))
+    _tell(run(folders, out, any_recipe=any_recipe, pseudonyms=known_pseudonyms(key)))
     typer.echo(out)
 
 

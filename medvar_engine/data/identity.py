@@ -10,6 +10,7 @@ from medvar_engine.data.index import Index, IndexRow, find_row, normal_modality,
 from medvar_engine.data.privacy import Pseudonyms
 from medvar_engine.data.read import Series
 from medvar_engine.data.read_files import stem
+from medvar_engine.data.same_patient import marks_of
 from medvar_engine.errors import MedvarError
 
 
@@ -17,6 +18,7 @@ from medvar_engine.errors import MedvarError
 class Identity:
     """What is known of one series. With pseudonyms, neither ``patient`` nor ``series`` is the real name.
 
+    ``marks`` say of what names are one patient: two that share one are. They are keyed with pseudonyms.
     ``series`` names the series, by the UID of DICOM or else by the file. ``channels`` are the contrasts of the phases
     of a 4-D file whose phases are no times, None for one that is not used; empty for all other files.
     """
@@ -31,6 +33,7 @@ class Identity:
     series: str
     patient_guessed: bool = False
     channels: tuple[str | None, ...] = ()
+    marks: tuple[str, ...] = ()
 
 
 def identify(
@@ -82,9 +85,11 @@ def identify(
     if dataset_recipe is not None and dataset_recipe.patient_ids == "pseudonym" and pseudonyms is None:
         raise MedvarError(f"the recipe {dataset_recipe.name} asks for pseudonyms of its patients, so a key is needed")
     if pseudonyms is None or (dataset_recipe is not None and dataset_recipe.patient_ids == "public"):
-        return replace(named, source=named.source or source.name)
+        marks = marks_of(named.patient, [one.uid] if one.is_dicom else [])
+        return replace(named, source=named.source or source.name, marks=marks)
     return replace(
         named,
+        marks=marks_of(named.patient, [one.uid] if one.is_dicom else [], pseudonyms),
         patient=pseudonyms.patient(named.patient),
         series=pseudonyms.series(named.series),
         source=named.source or "not stated",  # the name of a folder may be that of a person

@@ -24,6 +24,9 @@ _OURS = re.compile(r"images-\d+\.npy|slices(-\d+)?\.arrow")
 class Manifest:
     """What a folder of shards holds, how it was made, from what, and what was left out.
 
+    ``patient_ids`` says how patients are named: ``"public"``, or the id of the key of their pseudonyms; several where
+    folders were merged. ``marks`` are what says that names are one patient, keyed by that key, see
+    `medvar_engine.data.same_patient.marks_of`; ``one_patient`` are the names that are one.
     ``table`` and each of ``shards`` say ``file``, ``slices`` and ``sha256``. ``split`` is patient → train or test; a
     slice goes where its patient goes, so no patient can be on both sides.
     """
@@ -34,6 +37,9 @@ class Manifest:
     sources: list[dict[str, Any]] = field(default_factory=list)
     refused: list[dict[str, str]] = field(default_factory=list)
     split: dict[str, str] = field(default_factory=dict)
+    patient_ids: list[str] = field(default_factory=list)
+    marks: dict[str, list[str]] = field(default_factory=dict)
+    one_patient: list[list[str]] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
     shards: list[dict[str, Any]] = field(default_factory=list)
     table: dict[str, Any] = field(default_factory=dict)
@@ -92,6 +98,9 @@ class Manifest:
             raise ValueError(f"{self.slices} slices in shards, but the table is {self.table!r}")
         if wrong := set(self.split.values()) - {"train", "test"}:
             raise ValueError(f"split {wrong.pop()!r}")
+        groups = [*self.marks.values(), *self.one_patient, self.patient_ids]
+        if not all(isinstance(one, list) and all(isinstance(text, str) for text in one) for one in groups):
+            raise ValueError("patient_ids, marks or one_patient are no lists of names")
         if not all(self.files.values()):
             raise ValueError("a sha256 is empty")
 
