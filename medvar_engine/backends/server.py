@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 import numpy.typing as npt
 
+from medvar_engine import plain_json
 from medvar_engine.backends.messages import Message, pack, read_message, unpack
 from medvar_engine.errors import MedvarError
 
@@ -59,7 +60,7 @@ class Server:
     def get_json(self, path: str) -> dict[str, Any]:
         """The values at ``path``."""
         try:
-            values = json.loads(self.get(path))
+            values = plain_json.loads(self.get(path))
         except (ValueError, RecursionError) as error:
             raise self._odd("its answer is not JSON") from error
         if not isinstance(values, dict):
@@ -147,7 +148,7 @@ class Server:
         """What the server says is wrong."""
         content = response.read(2**20)
         try:
-            return str(json.loads(content)["error"])
+            return str(plain_json.loads(content)["error"])
         except (ValueError, KeyError, TypeError, RecursionError):
             return (
                 f"{self.address} answered with status {response.status} ({response.reason}). Check that it is the "

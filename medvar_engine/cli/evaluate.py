@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from medvar_engine import plain_json
 from medvar_engine.cli.console import needs, progress, tell
 
 if TYPE_CHECKING:
@@ -179,7 +180,7 @@ def compare(
     found = []
     for path in reports:
         try:
-            found.append(json.loads(path.read_text(encoding="utf-8")))
+            found.append(plain_json.read(path))
             written = page(found)
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise MedvarError(f"{path} is no evaluation that `medvar evaluate images` wrote ({error}).") from error

@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from medvar_engine import plain_json
 from medvar_engine.arrays import FloatArray
 from medvar_engine.codebook import codebook_digest
 from medvar_engine.conditions import LabelSpace
@@ -145,7 +146,7 @@ def _metadata(kind: str, **values: Any) -> dict[str, str]:
 def _read(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     tensors, metadata = read_tensors(path)
     try:
-        values = json.loads(metadata["medvar"])
+        values = plain_json.loads(metadata["medvar"])
         found = values["kind"]
     except (KeyError, ValueError, TypeError) as error:
         reason = f"{path} was not written by medvar: it lacks the 'medvar' metadata. Import it first."

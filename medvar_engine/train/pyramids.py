@@ -24,6 +24,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from medvar_engine import plain_json
 from medvar_engine.arrays import FloatArray, IntArray
 from medvar_engine.codebook import codebook_digest
 from medvar_engine.data.dataset import SliceDataset
@@ -138,7 +139,7 @@ def read_pyramids(folder: Path, data: SliceDataset, tokenizer: Path, variants: i
     path = _path(folder, data)
     again = "Encode the slices with this tokenizer: `medvar encode SLICES TOKENIZER OUT`."
     try:
-        note = json.loads(path.with_suffix(".json").read_bytes())
+        note = plain_json.read(path.with_suffix(".json"))
         found = {name: note[name] for name in ("tokenizer", "slices", "variants", "count")}
         pyramids = _open(path)
     except (OSError, ValueError, KeyError, TypeError) as error:

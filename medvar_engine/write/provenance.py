@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import medvar_engine
+from medvar_engine import plain_json
 from medvar_engine.errors import MedvarError
 from medvar_engine.trace import Trace
 from medvar_engine.write.picture import Picture
@@ -62,15 +63,18 @@ def read_trace(path: Path) -> Trace:
     if text is None:
         raise MedvarError(f"{path} holds no MedVAR trace: it was not written by medvar, or lost it in another program.")
     try:
-        return Trace.from_json(text)
+        trace = Trace.from_json(text)
     except MedvarError as error:
         raise MedvarError(f"{path}: {error}") from error
+    if not trace.pyramid.depth:
+        raise MedvarError(f"{path}: its trace has no scale, so there is no image to make again.")
+    return trace
 
 
 def read_about_pixels(path: Path) -> dict[str, Any]:
     """What `about_pixels` told of a file that this room wrote; empty for files of older versions."""
     try:
-        values = json.loads(_read(path, PNG_PIXELS_KEY, DICOM_PIXELS, "pixels") or "{}")
+        values = plain_json.loads(_read(path, PNG_PIXELS_KEY, DICOM_PIXELS, "pixels") or "{}")
     except (ValueError, RecursionError) as error:
         raise MedvarError(f"{path}: what it says of its pixels is damaged: {error}.") from error
     if not isinstance(values, dict):
@@ -139,7 +143,7 @@ def _nifti_text(path: Path, key: str) -> str | None:
     for extension in extensions:
         if extension.get_code() == NIFTI_COMMENT:
             try:
-                return json.dumps(json.loads(extension.text.rstrip("\0"))[key])
+                return json.dumps(plain_json.loads(extension.text.rstrip("\0"))[key])
             except (ValueError, KeyError, TypeError, RecursionError):
                 continue  # somebody else's comment
     return None

@@ -10,12 +10,14 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from medvar_engine import plain_json
 from medvar_engine.data.shards.files import replace_file
 from medvar_engine.data.shards.images import shard_name
 from medvar_engine.errors import MedvarError
 
 SCHEMA_VERSION = 2
 MANIFEST = "manifest.json"
+_MOST = 2**28  # bytes: names and marks of all patients
 _SET = "set.json"  # what a set of generated images has in place of this manifest
 _OURS = re.compile(r"images-\d+\.npy|slices(-\d+)?\.arrow")
 
@@ -67,7 +69,7 @@ class Manifest:
         if not path.is_file():
             raise MedvarError(_missing(folder))
         try:
-            values = json.loads(path.read_text(encoding="utf-8"))
+            values = plain_json.read(path, most=_MOST)
             version = values["schema_version"]
             if version != SCHEMA_VERSION:
                 raise MedvarError(

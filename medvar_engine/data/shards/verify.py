@@ -55,6 +55,6 @@ def _check_apart(folder: Path, opened: ShardFolder) -> None:
         told = "; ".join(" = ".join(names[:5]) for names in across[:10]) + ("; …" if len(across) > 10 else "")
         raise MedvarError(
             f"{folder}: training and test share patients or near-identical slices: {told}. What is measured on the "
-            "test slices would be too good. `medvar data split` puts each on one side; or name them alike in index.csv, "
-            "and prepare again."
+            "test slices would be too good. `medvar data split` puts each on one side; or name them alike in "
+            "index.csv, and prepare again."
         )
