@@ -4,8 +4,7 @@
 
 The server is a process of its own. Printed are medians: seconds an image by `Generator` here and by `RemoteBackend`,
 their ratio, seconds to the first scale and to the image by streaming, and images a second of several clients at once,
-each of whom streams one image after the other. That once by a server which lets clients share its turns, and once by
-one that does not (``--joined 1``), in turns.
+each of whom streams one image after the other.
 """
 
 from __future__ import annotations
@@ -64,20 +63,9 @@ def main() -> None:
         streams = [streamed(address, asked, seed) for seed in range(options.repeats)]
         first, whole = (median(times) for times in zip(*streams, strict=True))
         print(f"streamed: first scale after {first:.3f} s, image after {whole:.3f} s")
-    with (
-        server(str(bundle.path), options.device, "--joined", "256") as shared,
-        server(str(bundle.path), options.device, "--joined", "1") as apart,
-    ):
         for clients in options.clients:
-            rates: dict[str, list[float]] = {shared: [], apart: []}
-            for turn in range(options.repeats + 1):
-                for address in (shared, apart) if turn % 2 else (apart, shared):
-                    rates[address].append(rate(address, asked, clients, 2))
-            together, alone = median(rates[shared][1:]), median(rates[apart][1:])
-            ratio = median(a / b for a, b in zip(rates[shared][1:], rates[apart][1:], strict=True))
-            print(
-                f"{clients} clients: {together:.2f} images a second, {alone:.2f} when none is shared, ratio {ratio:.3f}"
-            )
+            rates = [rate(address, asked, clients, 2) for _ in range(options.repeats + 1)]
+            print(f"{clients} clients: {median(rates[1:]):.2f} images a second")
 
 
 def timed(generator: Generator, requests: list[Request]) -> tuple[float, np.ndarray]:
@@ -111,12 +99,12 @@ def rate(address: str, asked: Condition, clients: int, images: int) -> float:
 
 
 @contextmanager
-def server(bundle: str, device: str, *more: str) -> Iterator[str]:
+def server(bundle: str, device: str) -> Iterator[str]:
     """A server in another process, and its address."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    call = [sys.executable, "-m", "medvar_engine.cli", "serve", "--bundle", bundle, "--device", device, *more]
+    call = [sys.executable, "-m", "medvar_engine.cli", "serve", "--bundle", bundle, "--device", device]
     process = subprocess.Popen([*call, "--port", str(port)])
     address = f"http://127.0.0.1:{port}"
     try:

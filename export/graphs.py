@@ -43,7 +43,7 @@ class DecodeGraph(nn.Module):
 
 
 class StepGraph(nn.Module):
-    """One scale of the transformer, or some of its tokens. One graph serves all: ``positions`` says which they are."""
+    """One scale of the transformer. One graph serves all: ``positions`` says where its tokens lie."""
 
     def __init__(self, transformer: Transformer) -> None:
         super().__init__()
@@ -56,7 +56,7 @@ class StepGraph(nn.Module):
             labels: ``(B, F)``.
             features: ``(B, L, C)``; ignored at the first scale.
             past: ``(depth, 2, B, heads, P, d)``, with P = 0 at the first scale.
-            positions: ``(B, L)``, of these tokens of one scale in the sequence of all scales' tokens.
+            positions: ``(B, L)``, of one scale's tokens in the sequence of all scales' tokens.
 
         Returns:
             Logits ``(B, L, V)`` and these tokens' own keys and values ``(depth, 2, B, heads, L, d)``.

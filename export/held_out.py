@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from medvar_engine.conditions import Condition, LabelSpace
+from medvar_engine.conditions import LabelSpace
 from medvar_engine.data.dataset import SliceDataset
 from medvar_engine.data.shards import Manifest
 from medvar_engine.errors import MedvarError
@@ -26,11 +26,6 @@ def held_out_slices(folder: Path, labels: LabelSpace, image_size: int) -> HeldOu
             "that it was trained on."
         )
     chosen = np.random.default_rng(0).permutation(len(dataset))[:SLICES]
-    conditions = [_known(dataset[int(i)][1], labels) for i in chosen]
+    # What the model was trained under; the slices may say more, such as their data set.
+    conditions = [labels.known(dataset.conditions[int(i)]) for i in chosen]
     return HeldOut(dataset.batch(chosen), np.array([labels.encode(own) for own in conditions], dtype=np.int64))
-
-
-def _known(condition: Condition, labels: LabelSpace) -> Condition:
-    """What of a condition the model was trained under; its slices may say more, such as their data set."""
-    names = labels.to_dict()
-    return Condition.from_dict({f: name for f, name in condition.to_dict().items() if name in names.get(f, ())})

@@ -16,7 +16,7 @@ from onnx import numpy_helper
 from medvar_engine.backends.onnx import OnnxBackend
 from medvar_engine.backends.sessions import DATA
 from medvar_engine.backends.torch import TorchBackend, weights_digest
-from medvar_engine.bundle import CARD, CODEBOOK, FINE, PREVIEW, SCHEMA_VERSION, STEP, Cell, cell_to_dict, read_bundle
+from medvar_engine.bundle import CARD, CODEBOOK, PREVIEW, SCHEMA_VERSION, STEP, Cell, cell_to_dict, read_bundle
 from medvar_engine.conditions import LabelSpace
 from medvar_engine.errors import MedvarError
 from medvar_engine.models.files import load_preview_of, load_tokenizer, load_transformer
@@ -25,7 +25,6 @@ from medvar_engine.models.import_var import is_published
 from medvar_engine.models.tokenizer import Tokenizer
 from medvar_engine.models.transformer import Transformer
 from medvar_engine.sampling import Sampling
-from medvar_export.fine import FineWeights, export_fine, load_fine
 from medvar_export.graphs import tokenizer_graphs
 from medvar_export.held_out import held_out_slices
 from medvar_export.light import export_preview
@@ -59,7 +58,6 @@ def export_bundle(
     precision: Precision = "float32",
     data: Path | None = None,
     preview: Path | None = None,
-    fine: FineWeights | None = None,
     tell: Callable[[str], None] = print,
 ) -> Path:
     """Export trained weights to the folder ``out``, which must not exist yet, with a parity check against torch.
@@ -67,8 +65,7 @@ def export_bundle(
     ``float16-weights`` stores weights in half precision and computes in float32; ``float16`` computes the
     transformer in half precision, for GPUs; ``int8-weights`` computes most of its matrix products in int8, for CPUs,
     and stores the rest in half precision. ``data`` is the folder of prepared slices that the model was trained on:
-    given, the loss on those held out is compared, too. ``preview`` is a light decoder for this tokenizer, ``fine`` a
-    smaller transformer that can draw the fine scales.
+    given, the loss on those held out is compared, too. ``preview`` is a light decoder for this tokenizer.
 
     A tokenizer of colour images becomes one of gray ones, as training took it; only VAR's own transformer, which knows
     ImageNet's classes and nothing else, keeps it, unless ``data`` says that it was trained on slices.
@@ -89,7 +86,6 @@ def export_bundle(
             f"{transformer} starts at scale {network.schedule[0]}; only models that start at 1 are exported."
         )
     reference = TorchBackend(coder, network, labels)
-    small = load_fine(fine, reference.info) if fine else None
     light = load_preview_of(preview, coder, str(tokenizer)) if preview else None
     held_out = held_out_slices(data, labels, coder.config.image_size) if data else None
     temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
@@ -108,12 +104,6 @@ def export_bundle(
         manifest = _manifest(coder, network, labels, description, precision, temporary)
         write_manifest(temporary, manifest)
         tell("Comparing with torch …")
-        if fine and small:
-            content, manifest["fine"], parity["fine_logits"] = export_fine(
-                small, fine.from_scale, read_bundle(temporary)
-            )
-            (temporary / FINE).write_bytes(content)
-            manifest["sha256"] = file_hashes(temporary)
         manifest["parity"] = _parity(reference, temporary, precision, held_out) | parity
         write_manifest(temporary, manifest)
         os.replace(temporary, out)
@@ -171,7 +161,6 @@ def _manifest(
             "parameters": sum(p.numel() for m in (tokenizer, transformer) for p in m.parameters()),
         },
         "precision": precision,
-        "partial_scales": True,  # the graph of the step takes positions
         "sampling": description.sampling.to_dict(),
         "cells": [cell_to_dict(cell) for cell in description.cells],
         "licence": description.licence,

@@ -32,11 +32,11 @@ CODEBOOK = "codebook.npy"
 GATE_ENCODER = "gate_encoder.onnx"  # looks at images, makes none
 PREVIEW = "preview.onnx"  # shows scales on the way; what is written comes from the full decoder
 STEP = "step.onnx"
-FINE = "fine.onnx"  # a smaller transformer, for those who ask that it draws the fine scales
 MAX_MANIFEST_BYTES = 16 * 2**20
 _FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")  # of no other folder on any system
 _SHAPE = ("depth", "heads", "head_dim")
 _COUNTS = ("vocabulary", "latent_channels", "image_size", "image_channels", *_SHAPE)
+_NO_PART_OF_THE_MODEL = (GATE_ENCODER, PREVIEW, "fine.onnx")  # the last one is of older bundles, and not used
 _SHIPPED = Path(__file__).parent / "bundles"
 
 
@@ -51,14 +51,6 @@ class Cell:
     low: float  # value of a pixel of -1
     high: float  # value of a pixel of +1
     unit: str  # "HU" or "arbitrary"
-
-
-@dataclass(frozen=True, slots=True)
-class FineTransformer:
-    """The smaller transformer of a bundle, in `FINE`, and the first scale that it is meant to draw."""
-
-    from_scale: int
-    shape: Mapping[str, int]  # depth, heads, head_dim: the shape of keys and values
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +75,6 @@ class Bundle:
     parity: Mapping[str, float]  # largest difference from torch that the export measured
     sha256: Mapping[str, str]  # file name → hash
     weights: str = ""  # sha256 of the weights that the graphs were made from; older bundles do not say
-    fine: FineTransformer | None = None
-    partial_scales: bool = False  # whether `STEP` can run some of a scale's tokens; graphs of older exports cannot
 
     @property
     def digest(self) -> str:
@@ -92,25 +82,9 @@ class Bundle:
         graphs = sorted(
             (name, digest)
             for name, digest in self.sha256.items()
-            if name.endswith((".onnx", ".onnx.data")) and name not in (GATE_ENCODER, PREVIEW, FINE)
+            if name.endswith((".onnx", ".onnx.data")) and name not in _NO_PART_OF_THE_MODEL
         )
         return hashlib.sha256(json.dumps(graphs).encode()).hexdigest()
-
-    @property
-    def collaborative_digest(self) -> str | None:
-        """A name for what the bundle's two transformers draw together; None for a bundle of one."""
-        return collaborative_digest(self.digest, self.sha256[FINE], self.fine.from_scale) if self.fine else None
-
-    @property
-    def models(self) -> tuple[str, ...]:
-        """Names of what the bundle can draw as: `digest`, and `collaborative_digest` where it has two transformers."""
-        both = self.collaborative_digest
-        return (self.digest,) if both is None else (self.digest, both)
-
-    @property
-    def shapes(self) -> Mapping[str, Mapping[str, int]]:
-        """Depth, heads and head_dim of each transformer's graph: of the bundle's own, and of `FINE` where it is."""
-        return {STEP: self.transformer, **({FINE: self.fine.shape} if self.fine else {})}
 
     def read(self, name: str) -> bytes:
         """The bytes of one file, whose hash agrees with the manifest's. Raises `MedvarError` otherwise."""
@@ -233,35 +207,26 @@ def manifest_digest(values: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(others, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
-def collaborative_digest(coarse: str, fine: str, from_scale: int) -> str:
-    """A name for two models of which the second draws from a scale on: other than that of either, so are its images."""
-    return hashlib.sha256(json.dumps([coarse, fine, from_scale]).encode()).hexdigest()
-
-
 def _bundle(path: Path, values: Mapping[str, Any]) -> Bundle:
     for name in values["sha256"]:
         if not _FILE_NAME.fullmatch(name):
             raise MedvarError(f"it names the file {name!r}, which could lie outside the bundle; do not use it.")
-    for names in values["labels"].values():
-        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-            raise TypeError(f"labels are lists of names, not {names!r}")
     model = values["model"]
     for name in _COUNTS:
         if int(model[name]) < 1:
             raise ValueError(f"{name} is {model[name]}")
-    schedule = ScaleSchedule(tuple(values["schedule"]))
     return Bundle(
         path=path,
         name=str(values["name"]),
         labels=LabelSpace.from_dict(values["labels"]),
-        schedule=schedule,
+        schedule=ScaleSchedule(tuple(values["schedule"])),
         vocabulary=int(model["vocabulary"]),
         latent_channels=int(model["latent_channels"]),
         image_size=int(model["image_size"]),
         image_channels=int(model["image_channels"]),
         transformer={name: int(model[name]) for name in _SHAPE},
         precision=str(values["precision"]),
-        sampling=Sampling(**values["sampling"]),
+        sampling=_sampling(values["sampling"]),
         cells=tuple(_cell(cell) for cell in values["cells"]),
         licence=str(values["licence"]),
         attributions=tuple(map(str, values["attributions"])),
@@ -269,16 +234,12 @@ def _bundle(path: Path, values: Mapping[str, Any]) -> Bundle:
         parity={str(name): float(value) for name, value in values["parity"].items()},
         sha256={str(name): str(value) for name, value in values["sha256"].items()},
         weights=str(values.get("weights", "")),
-        fine=_fine(values["fine"], schedule, values["sha256"]) if "fine" in values else None,
-        partial_scales=values.get("partial_scales") is True,
     )
 
 
-def _fine(values: Mapping[str, Any], schedule: ScaleSchedule, files: Mapping[str, str]) -> FineTransformer:
-    fine = FineTransformer(int(values["from_scale"]), {name: int(values[name]) for name in _SHAPE})
-    if min(fine.shape.values()) < 1 or not 0 < fine.from_scale < len(schedule) or FINE not in files:
-        raise ValueError(f"fine is {dict(values)}, of {len(schedule)} scales, and {FINE} must be among the files")
-    return fine
+def _sampling(values: Mapping[str, Any]) -> Sampling:
+    """The defaults, without what earlier versions knew."""
+    return Sampling(**{name: value for name, value in values.items() if name != "skip_settled"})
 
 
 def cell_to_dict(cell: Cell) -> dict[str, Any]:

@@ -10,7 +10,6 @@ from medvar_engine.arrays import FloatArray, IntArray
 from medvar_engine.backends.base import BackendInfo
 from medvar_engine.errors import MedvarError
 from medvar_engine.request import Request
-from medvar_engine.sampling import Sampling
 from medvar_engine.trace import Trace
 
 
@@ -24,7 +23,7 @@ def check_model(info: BackendInfo, trace: Trace) -> None:
     if trace.model not in (info.model, info.weights or info.model):
         raise MedvarError(
             f"This image was made by another model (sha256 {trace.model[:12]}…, not {info.model[:12]}…); "
-            "open the bundle that made it. If a transformer for fine scales drew too, it must hold that one."
+            "open the bundle that made it."
         )
     check_tokens(info, trace.pyramid.sequence)
 
@@ -38,20 +37,21 @@ def check_tokens(info: BackendInfo, tokens: IntArray) -> None:
 
 
 def check_requests(info: BackendInfo, requests: Sequence[Request]) -> None:
-    """There are some, and the model knows their conditions."""
+    """There are some, the model knows their conditions, and this version can draw them."""
     if not requests:
         raise MedvarError("There is nothing to generate: the list of requests is empty.")
     for request in requests:
         info.labels.encode(request.condition)
-        check_skipping(info.partial_scales, request.sampling)
+        check_drawn(request)
 
 
-def check_skipping(partial_scales: bool, sampling: Sampling) -> None:
-    """Where tokens are to be skipped, the model's graph can run ``partial_scales``."""
-    if sampling.skip_settled and not partial_scales:
+def check_drawn(request: Request) -> None:
+    """The image is not one for which an earlier version left tokens out."""
+    if request.skipped:
         raise MedvarError(
-            "This bundle was exported before tokens could be skipped, so that its graph runs whole scales only. Leave "
-            "out skip_settled (--skip-settled), or export the model anew with `medvar export`."
+            f"This image was drawn with skip_settled {request.skipped:g}, which left out some tokens of the finest "
+            "scales. This version draws every token: it shows the image, but cannot make it again or finish it. "
+            "Generate another one, or resample this one."
         )
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from medvar_engine import reading
 from medvar_engine.arrays import FloatArray, IntArray
 from medvar_engine.backends.base import Backend
-from medvar_engine.checks import check_images, check_model, check_requests, check_tokens
+from medvar_engine.checks import check_drawn, check_images, check_model, check_requests, check_tokens
 from medvar_engine.composite import Pictures, exact_outside, picture_name
 from medvar_engine.conditions import Condition
 from medvar_engine.edits import Edit, Encoded, Graft, Replace, Resample, grafted, replaced
@@ -54,6 +54,8 @@ class Generator:
         """One more scale."""
         if generation.complete:
             raise MedvarError("This generation is complete; resample it from a scale to go on.")
+        for request in generation.requests:
+            check_drawn(request)
         k, batch = generation.depth, len(generation.requests)
         drawn = [
             (_drawn(generation, image, logits), entropy(logits))

@@ -15,7 +15,6 @@ class Key(NamedTuple):
     label: tuple[int, ...]
     depth: int
     tokens: bytes
-    skipped: float = 0.0  # share of tokens of the finest scales that are not there
 
 
 Row = tuple[PrefixState, int]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace as changed
 
 import numpy as np
@@ -10,13 +10,12 @@ import numpy as np
 from medvar_engine.arrays import FloatArray, IntArray
 from medvar_engine.backends.base import Backend, PrefixState
 from medvar_engine.backends.freed import give_back
-from medvar_engine.checks import check_logits, check_skipping
+from medvar_engine.checks import check_logits
 from medvar_engine.generation import Generation
 from medvar_engine.prefix_cache import Key, PrefixCache
 from medvar_engine.pyramid import TokenPyramid
 from medvar_engine.request import Request
 from medvar_engine.sampling import guide, ramp
-from medvar_engine.settled import fill_in, first_skipping, skipped_tokens, unsettled
 
 _LOGITS = 2**20  # of the finest scale that are made together; in parts, as many images as give so many
 
@@ -64,8 +63,6 @@ class Prefixes:
 
         One after the other, as they are asked for: those of all images can take more memory than the network.
         """
-        for request in generation.requests:
-            check_skipping(self.backend.info.partial_scales, request.sampling)
         guided = any(request.sampling.guidance > 0 for request in generation.requests)
         parts = self._parts(generation, guided)
         if len(parts) > 1:
@@ -75,8 +72,7 @@ class Prefixes:
 
     def _guided(self, generation: Generation, guided: bool) -> Iterator[FloatArray]:
         scales, batch = len(self.backend.info.schedule), len(generation.requests)
-        shares = [request.sampling.skip_settled for request in generation.requests]
-        logits = self._logits(generation, shares, guided)
+        logits = self._logits(generation, guided)
         for i, request in enumerate(generation.requests):
             strength = ramp(request.sampling.guidance, generation.depth, scales)
             yield check_logits(guide(logits[i], logits[batch + i], strength) if strength > 0 else logits[i])
@@ -90,16 +86,15 @@ class Prefixes:
         info, images = self.backend.info, len(generation.requests)
         if generation.depth + 1 < len(info.schedule):
             return [generation]
-        shares = [request.sampling.skip_settled for request in generation.requests]
         labels = self._labels(generation, guided)
-        keys = self._keys(generation, labels, generation.depth + 1, shares)
+        keys = self._keys(generation, labels, generation.depth + 1)
         rows = {keys[row] for row in _wanted(generation, labels)}
         parts = -(-len(rows) * info.schedule.token_counts[-1] * info.vocabulary // _LOGITS)
         return [generation.select(part.tolist()) for part in np.array_split(np.arange(images), min(images, parts))]
 
     def logits(self, generation: Generation) -> list[FloatArray]:
-        """Logits ``(L_k, V)`` of the next scale of each image under its own condition, no token skipped."""
-        logits = self._logits(generation, [0.0] * len(generation.requests), guided=False)
+        """Logits ``(L_k, V)`` of the next scale of each image under its own condition."""
+        logits = self._logits(generation, guided=False)
         return [check_logits(logits[i]) for i in range(len(generation.requests))]
 
     def summary(self, generation: Generation) -> FloatArray:
@@ -108,55 +103,39 @@ class Prefixes:
         _, state = self._run(generation, labels, range(len(labels)), generation.depth - 1)
         return self.backend.summary(state)
 
-    def _logits(self, generation: Generation, shares: Sequence[float], guided: bool) -> dict[int, FloatArray]:
+    def _logits(self, generation: Generation, guided: bool) -> dict[int, FloatArray]:
         """Logits ``(L_k, V)`` of the next scale by row: of image i under its condition as i, B + i unconditional.
 
-        ``shares`` of tokens are skipped, one an image. Rows that are the same are one array.
+        Rows that are the same are one array.
         """
         labels = self._labels(generation, guided)
-        keys = self._keys(generation, labels, generation.depth + 1, shares)
+        keys = self._keys(generation, labels, generation.depth + 1)
         wanted = _wanted(generation, labels)
         first, places = _distinct([keys[row] for row in wanted])
         rows = [wanted[i] for i in first]
-        logits: dict[int, FloatArray] = {}
-        for share in dict.fromkeys(keys[row].skipped for row in rows):  # prefixes of a batch are equally long
-            alike = [row for row in rows if keys[row].skipped == share]
-            own, state = self._run(generation, labels, alike, generation.depth, share)
-            logits.update(zip(alike, own, strict=True))
-            if state.depth < len(self.backend.info.schedule):  # nothing follows the finest scale
-                self.cache.put([keys[row] for row in alike], state)
-        return {row: logits[rows[place]] for row, place in zip(wanted, places, strict=True)}
+        logits, state = self._run(generation, labels, rows, generation.depth)
+        if state.depth < len(self.backend.info.schedule):  # nothing follows the finest scale
+            self.cache.put([keys[row] for row in rows], state)
+        return {row: logits[place] for row, place in zip(wanted, places, strict=True)}
 
     def _run(
-        self, generation: Generation, labels: IntArray, rows: Sequence[int], k: int, share: float = 0.0
-    ) -> tuple[Iterable[FloatArray], PrefixState]:
-        """Scale k of some rows, of which a ``share`` is skipped: its logits, and the prefix with it."""
-        state, features = self._state(generation, labels, rows, k, share), self._features(generation, k)
-        if features is None:
-            return self.backend.step(state, None)
-        schedule, images = self.backend.info.schedule, [row % len(features) for row in rows]
-        skipped = skipped_tokens(schedule, k, share)
-        if not skipped:
-            return self.backend.step(state, features[images])
-        before = generation.latents[k - 2][images] if k > 1 else None
-        positions = unsettled(generation.latents[k - 1][images], before, schedule[k], skipped)
-        features = np.take_along_axis(features[images], positions[:, :, None], axis=1)
-        logits, longer = self.backend.step(state, features, positions)
-        return [fill_in(*own, schedule[k]) for own in zip(logits, positions, strict=True)], longer
+        self, generation: Generation, labels: IntArray, rows: Sequence[int], k: int
+    ) -> tuple[FloatArray, PrefixState]:
+        """Scale k of some rows: its logits, and the prefix with it."""
+        state, features = self._state(generation, labels, rows, k), self._features(generation, k)
+        return self.backend.step(state, None if features is None else features[[row % len(features) for row in rows]])
 
-    def _state(
-        self, generation: Generation, labels: IntArray, rows: Sequence[int], depth: int, share: float
-    ) -> PrefixState:
+    def _state(self, generation: Generation, labels: IntArray, rows: Sequence[int], depth: int) -> PrefixState:
         """The prefix of ``depth`` scales of some rows: from the cache, or computed again from the tokens."""
         if not depth:
             return self.backend.start(labels[list(rows)])
-        keys = self._keys(generation, labels, depth, [share] * len(generation.requests))
+        keys = self._keys(generation, labels, depth)
         known = self.cache.get([keys[row] for row in rows])
         lost = [row for row, found in zip(rows, known, strict=True) if found is None]
         if not lost:
             return self.backend.gather([found for found in known if found is not None])
         lost = [lost[first] for first in _distinct([keys[row] for row in lost])[0]]
-        _, state = self._run(generation, labels, lost, depth - 1, share)
+        _, state = self._run(generation, labels, lost, depth - 1)
         self.cache.put([keys[row] for row in lost], state)
         again = {keys[row]: (state, place) for place, row in enumerate(lost)}
         return self.backend.gather([found or again[keys[row]] for row, found in zip(rows, known, strict=True)])
@@ -175,16 +154,14 @@ class Prefixes:
         rows = [space.encode(request.condition) for request in generation.requests]
         return np.array(rows + [space.unconditional] * len(rows) * guided, dtype=np.int64)
 
-    def _keys(self, generation: Generation, labels: IntArray, depth: int, shares: Sequence[float]) -> list[Key]:
+    def _keys(self, generation: Generation, labels: IntArray, depth: int) -> list[Key]:
         """Names of the prefix states of ``depth`` scales. Scale k's keys and values follow from scales 0…k-1."""
-        if depth <= first_skipping(self.backend.info.schedule):
-            shares = [0.0] * len(shares)  # nothing is skipped yet
         info = self.backend.info
         network = f"{info.model} {info.precision} {info.provider}"
         contents = [row.tobytes() for row in generation.pyramid.prefix(depth - 1).sequence]
         images = [i % len(contents) for i in range(len(labels))]
         pairs = zip(labels.tolist(), images, strict=True)
-        return [Key(network, tuple(row), depth, contents[image], shares[image]) for row, image in pairs]
+        return [Key(network, tuple(row), depth, contents[image]) for row, image in pairs]
 
 
 def _wanted(generation: Generation, labels: IntArray) -> list[int]:

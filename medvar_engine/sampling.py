@@ -14,7 +14,6 @@ import numpy.typing as npt
 
 from medvar_engine.arrays import FloatArray, IntArray
 from medvar_engine.errors import MedvarError
-from medvar_engine.settled import LARGEST_SHARE
 
 MAX_SEED = 2**64 - 1
 
@@ -27,7 +26,6 @@ class Sampling:
     temperature: float = 1.0  # 0 takes the likeliest token
     top_k: int = 0  # keep the k likeliest tokens; 0 keeps all
     top_p: float = 0.96  # keep the likeliest tokens that together have this probability; 1 keeps all
-    skip_settled: float = 0.0  # share of the finest scales' tokens that the transformer skips, see `settled`
 
     def __post_init__(self) -> None:
         checks = (
@@ -36,16 +34,14 @@ class Sampling:
             ("temperature", self.temperature == 0 or 1e-3 <= self.temperature <= 100, "0 or between 0.001 and 100"),
             ("top_k", isinstance(self.top_k, int) and self.top_k >= 0, "a whole number, 0 (all tokens) or more"),
             ("top_p", 0 < self.top_p <= 1, "above 0 and at most 1"),
-            ("skip_settled", 0 <= self.skip_settled <= LARGEST_SHARE, f"between 0 (no token) and {LARGEST_SHARE}"),
         )
         for name, fine, expected in checks:
             if not fine:
                 raise MedvarError(f"{name} must be {expected}, but is {getattr(self, name)}.")
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON. Only what is skipped is said, so that names made of these stay what they were."""
-        values = asdict(self)
-        return values if self.skip_settled else {k: v for k, v in values.items() if k != "skip_settled"}
+        """Plain values, for JSON."""
+        return asdict(self)
 
 
 def check_seed(seed: int) -> int:

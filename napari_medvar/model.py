@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from medvar_engine.backends.collaborative import open_model
+from medvar_engine.backends.onnx import OnnxBackend
 from medvar_engine.backends.remote import RemoteBackend
 from medvar_engine.backends.server import Server
 from medvar_engine.bundle import Bundle, find_bundle, read_bundle, shipped_bundles
@@ -26,11 +26,6 @@ class Model:
         """The name for its weights that traces carry."""
         return self.generator.backend.info.model
 
-    @property
-    def served(self) -> bool:
-        """Whether a server runs it."""
-        return isinstance(self.generator.backend, RemoteBackend)
-
     def made(self, name: str) -> bool:
         """Whether a trace's ``model`` names this one, by its graphs or its weights."""
         return name in (self.id, self.generator.backend.info.weights or self.id)
@@ -39,13 +34,12 @@ class Model:
 def open_bundle(name: str | Path | None, model: str | None = None, *, device: str = "auto") -> Model:
     """The model of a shipped bundle's name or a bundle's folder; None is the first shipped one.
 
-    ``model`` is what traces name: one of `Bundle.models` or its weights, by default the bundle's own transformer.
-    Raises `MedvarError` for another.
+    ``model`` is what traces name: the bundle's digest or its weights. Raises `MedvarError` for another.
     """
     bundle = read_bundle(find_bundle(name))
-    if model not in (None, *bundle.models, bundle.weights):
+    if model not in (None, bundle.digest, bundle.weights):
         raise MedvarError(f"{bundle.path} is another model than it was. Open it again.")
-    return Model(bundle, Generator(open_model(bundle, model or bundle.digest, device=device)))
+    return Model(bundle, Generator(OnnxBackend(bundle, device=device)))
 
 
 def open_served(server: Server) -> Model:
@@ -76,7 +70,7 @@ def find_bundle_of(model: str, hints: Iterable[str]) -> Bundle:
             bundle = read_bundle(Path(folder))
         except MedvarError:
             continue
-        if model in (*bundle.models, bundle.weights or bundle.digest):
+        if model in (bundle.digest, bundle.weights or bundle.digest):
             return bundle
     raise MedvarError(
         f"The model of these pictures is not here (sha256 {model[:12]}…). Looked at: {', '.join(looked) or 'nothing'}. "

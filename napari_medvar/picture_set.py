@@ -79,7 +79,7 @@ class _Writer:
 
 def file_name(trace: Trace, name: str = "") -> str:
     """Without an ending, e.g. ``ct-chest-axial-seed5``, with what the user calls it in front."""
-    words = [name, *trace.request.condition.to_dict().values(), f"seed{trace.request.seed}"]
+    words = [name, *trace.request.condition.words, f"seed{trace.request.seed}"]
     return "-".join(filter(None, (re.sub(r"[^\w]+", "-", word.lower()).strip("-") for word in words)))[:120]
 
 

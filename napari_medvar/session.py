@@ -107,13 +107,13 @@ class GenerationSession:
 
     # -- making pictures ----------------------------------------------------------------------------------------
 
-    def load(self, name: str | Path | None = None, model: str | None = None) -> Model:
-        """Open a bundle, as ``model`` of those that it can draw as.
+    def load(self, name: str | Path | None = None) -> Model:
+        """Open a bundle.
 
         Pictures of the model before are put away, for this one cannot go on with them. They are forgotten, but for
         those that no file holds: these the autosave keeps, and `recoverable` finds.
         """
-        return self._begin(self._open_model(name, model), History())
+        return self._begin(self._open_model(name, None), History())
 
     def generate(
         self, request: Request, *, count: int = 1, until: int | None = None, should_stop: ShouldStop = None

@@ -62,9 +62,8 @@ class MedvarWidget(QWidget):
         self.worker = EngineWorker()
         self.picture = PictureView(napari_viewer)
         self._guard = CanvasContextGuard(napari_viewer, self)
-        self._asked: tuple[str | Path | None, str | None] = None, None  # the bundle that the user wants, and its model
+        self._asked: str | Path | None = None  # the bundle that the user wants
         self._loaded: str | Path | None = None  # the one that is there
-        self._offered: Path | None = None  # the folder of the one whose settings the panels offer
         self._doing: Doing = "load"  # what the worker does now or did last
         self._following = True  # whether the view goes along with the newest scale
         self._began = 0.0
@@ -101,10 +100,10 @@ class MedvarWidget(QWidget):
 
     # -- what the user asks for ---------------------------------------------------------------------------------
 
-    def load(self, bundle: str | Path | None, model: str | None = None) -> None:
-        """Open a bundle, as that of its models; None is the first shipped one, and its own transformer."""
-        self._asked = bundle, model
-        self.start("load", lambda stop: [self.session.load(bundle, model)], "Loading the model…")
+    def load(self, bundle: str | Path | None) -> None:
+        """Open a bundle; None is the first shipped one."""
+        self._asked = bundle
+        self.start("load", lambda stop: [self.session.load(bundle)], "Loading the model…")
 
     def generate(self) -> None:
         """Make whole pictures, or what is missing of an unfinished one."""
@@ -240,22 +239,16 @@ class MedvarWidget(QWidget):
 
     def _show_model(self, model: Model) -> None:
         bundle = model.bundle
-        asked = self.request() if self._offered == bundle.path else None  # another transformer of the same bundle
-        self._offered = bundle.path
-        self._loaded = self._asked[0] if self._doing == "load" else self._known(bundle.path)
+        self._loaded = self._asked if self._doing == "load" else self._known(bundle.path)
         self.bundle.select(self._loaded)
         self.bundle.describe(model)
-        self.sampling.offer(
-            bundle.sampling, vocabulary=bundle.vocabulary, skipping=model.generator.backend.info.partial_scales
-        )
+        self.sampling.offer(bundle.sampling, vocabulary=bundle.vocabulary)
         self.scales.offer(bundle.schedule)
         self.condition.offer(bundle)
         for part in self._parts:
             part.offer(bundle)
         if self.session.current is None:
             self.picture.layers.clear()
-            if asked is not None:
-                self._show_settings(asked)
         else:
             self._show_settings(self.session.current.requests[0])
             if (view := self.session.panels.get("view")) in self.views.known:
@@ -371,11 +364,10 @@ class MedvarWidget(QWidget):
         return next((name for name, folder in shipped_bundles().items() if folder == path), path)
 
     def _load_again(self) -> None:
-        self.load(*self._asked)
+        self.load(self._asked)
 
     def _connect(self) -> None:
         self.bundle.chosen.connect(self.load)
-        self.bundle.drawn_by.connect(lambda model: self.load(self._loaded, model))
         self.condition.changed.connect(self.refresh)
         self.sampling.changed.connect(self.refresh)
         self.scales.generate.connect(self.generate)

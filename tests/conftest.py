@@ -7,7 +7,6 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -119,35 +118,6 @@ def tiny_bundle(tiny_weights: Weights, tmp_path_factory: pytest.TempPathFactory)
 
 
 @pytest.fixture(scope="session")
-def tiny_fine(tiny_models: tuple[Tokenizer, Transformer], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A smaller transformer of random weights for the tiny tokenizer, as the file that training writes."""
-    import torch
-
-    from medvar_engine.models.files import save_transformer
-    from medvar_engine.models.transformer import Transformer
-
-    with torch.random.fork_rng(), torch.no_grad():
-        torch.manual_seed(1)
-        transformer = Transformer(replace(tiny_models[1].config, depth=1, width=12, heads=3))
-        for parameter in transformer.parameters():
-            parameter.normal_(std=0.3)
-    path = tmp_path_factory.mktemp("fine") / "transformer.safetensors"
-    save_transformer(path, transformer, LABELS)
-    return path
-
-
-@pytest.fixture(scope="session")
-def tiny_pair(tiny_bundle: Path, tiny_fine: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny bundle with that transformer, which draws from scale 2 on. Tests that change it copy it first."""
-    from medvar_engine.cli.fine import fine
-
-    folder = tmp_path_factory.mktemp("pair") / "tiny"
-    shutil.copytree(tiny_bundle, folder)
-    fine(str(folder), tiny_fine, 2)
-    return folder
-
-
-@pytest.fixture(scope="session")
 def gated(tiny_bundle: Path) -> Callable[[Path, FloatArray], Path]:
     """`gated(folder, images)`: the tiny bundle with a gate that takes images ``(N, 16, 16)`` for training slices.
 
@@ -218,11 +188,9 @@ class Watched:
     def scales(self) -> list[int]:
         return [scale for scale, _ in self.steps]
 
-    def step(
-        self, state: PrefixState, maps: FloatArray | None, positions: IntArray | None = None
-    ) -> tuple[FloatArray, PrefixState]:
+    def step(self, state: PrefixState, maps: FloatArray | None) -> tuple[FloatArray, PrefixState]:
         self.steps.append((state.depth, len(state.labels)))
-        return self._backend.step(state, maps, positions)
+        return self._backend.step(state, maps)
 
     def decode(self, latent: FloatArray, *, preview: bool = False) -> FloatArray:
         self.previews.append(preview)
@@ -302,19 +270,20 @@ def prepared() -> Callable[..., Path]:
 
 @pytest.fixture
 def served(request: pytest.FixtureRequest) -> Iterator[Callable[..., str]]:
-    """Servers on this computer: `served(limits, token=…)` starts one of the tiny bundle, or another one, and gives
-    its address; `model` says as which of its models that draws.
+    """Servers on this computer: `served(limits, token=…)` starts one of the tiny bundle, or another one.
+
+    It gives the address.
     """
     pytest.importorskip("uvicorn")
-    from medvar_engine.backends.collaborative import open_model
+    from medvar_engine.backends.onnx import OnnxBackend
     from medvar_engine.serve.limits import Limits
     from medvar_engine.serve.run import make_server
 
     running = []
 
-    def start(limits: Limits | None = None, *, bundle: Path | None = None, model: str = "", **more: Any) -> str:
+    def start(limits: Limits | None = None, *, bundle: Path | None = None, **more: Any) -> str:
         served = read_bundle(bundle or request.getfixturevalue("tiny_bundle"))
-        backend = open_model(served, model, device="cpu") if bundle else request.getfixturevalue("tiny_onnx")
+        backend = OnnxBackend(served, device="cpu") if bundle else request.getfixturevalue("tiny_onnx")
         server = make_server(served, backend, limits or Limits(), port=0, **more)
         thread = threading.Thread(target=server.run, daemon=True)
         thread.start()

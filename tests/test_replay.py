@@ -74,3 +74,32 @@ def test_says_what_differs(generator: Generator) -> None:
         replay(generator, forged)
     with pytest.raises(MedvarError, match="another model"):
         replay(generator, replace(trace, model="0" * 64))
+
+
+def test_an_image_with_tokens_left_out_is_shown_but_not_made_again(generator: Generator) -> None:
+    """Images of an earlier version would not open any more, or others would come out under their names."""
+    trace = finished(generator)
+    text = trace.to_json().replace('"top_p":0.96', '"top_p":0.96,"skip_settled":0.25')
+    older = Trace.from_json(text)
+    assert older.request == replace(trace.request, skipped=0.25)
+    shown = generator.restore([older])
+    assert shown.trace(0).to_json() == text
+    np.testing.assert_array_equal(generator.image(shown), generator.image(generator.restore([trace])))
+    with pytest.raises(MedvarError, match=r"skip_settled 0\.25.*cannot make it again"):
+        replay(generator, older)
+    again = generator.finish(generator.resample(older, 2, seed=8)).trace(0)
+    assert again.pyramid == generator.finish(generator.resample(trace, 2, seed=8)).trace(0).pyramid
+    assert again.request.skipped == 0
+    with pytest.raises(MedvarError, match="cannot make it again"):
+        replay(generator, again)
+    *_, part = generator.run(generator.start([trace.request]), until=1)
+    unfinished = replace(part.trace(0), request=older.request)
+    with pytest.raises(MedvarError, match="or finish it"):
+        generator.finish(generator.restore([unfinished]))
+
+
+def test_a_file_that_says_that_no_token_was_left_out(generator: Generator) -> None:
+    """Half of an older collection would be refused for a field that says nothing."""
+    trace = finished(generator)
+    read = Trace.from_json(trace.to_json().replace('"top_p":0.96', '"top_p":0.96,"skip_settled":0.0'))
+    assert replay(generator, read).trace(0).to_json() == trace.to_json()

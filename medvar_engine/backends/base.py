@@ -28,7 +28,6 @@ class BackendInfo:
     model: str  # a name for the model, which traces carry: sha256
     weights: str = ""  # sha256 of the weights that it was made from, where known; traces may carry that instead
     light_previews: bool = False  # whether scales on the way are shown by a light decoder
-    partial_scales: bool = False  # whether `step` can run some of a scale's tokens
 
     def no_latent(self, rows: int) -> FloatArray:
         """The latent before scale 0, to which nothing has been added: ``(rows, C, H, W)``."""
@@ -65,13 +64,8 @@ class Backend(Protocol):
     def start(self, labels: IntArray) -> PrefixState:
         """The empty prefix of labels ``(B, F)``, already doubled by the caller when guidance is on."""
 
-    def step(
-        self, state: PrefixState, maps: FloatArray | None, positions: IntArray | None = None
-    ) -> tuple[FloatArray, PrefixState]:
+    def step(self, state: PrefixState, maps: FloatArray | None) -> tuple[FloatArray, PrefixState]:
         """One scale: input features ``maps`` ``(B, L_k, C)``, None at k = 0 → logits ``(B, L_k, V)``, longer prefix.
-
-        With ``positions`` ``(B, L)`` in the scale, only these tokens are run: ``maps`` and logits are theirs, and the
-        prefix never holds the others. Only where `BackendInfo.partial_scales`.
 
         Never changes ``state``: an old prefix can be continued twice, which is what resampling and candidates are.
         """

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ from medvar_engine.backends.bundle_info import info_of
 from medvar_engine.backends.device_keys_values import DeviceMemory
 from medvar_engine.backends.keys_values import HostMemory, Memory
 from medvar_engine.backends.sessions import DEVICES, Sessions, providers
-from medvar_engine.bundle import FINE, PREVIEW, STEP, Bundle
+from medvar_engine.bundle import PREVIEW, STEP, Bundle
 from medvar_engine.errors import MedvarError
 
 # Tokens of all rows that go through a network together on a CPU: with more, activations fall out of its caches. The
@@ -26,26 +25,21 @@ BLOCK = 512
 class OnnxBackend:
     """The graphs of a bundle. The transformer is loaded at once, what else generating needs in the background."""
 
-    def __init__(self, bundle: Bundle, *, device: str = "auto", threads: int | None = None, graph: str = STEP) -> None:
-        """``graph`` is the bundle's transformer that draws: its own, or `FINE` beside it, which is another model."""
-        self._bundle, self._graph = bundle, graph
+    def __init__(self, bundle: Bundle, *, device: str = "auto", threads: int | None = None) -> None:
+        self._bundle = bundle
         self._codebook = bundle.codebook()
         self._sessions = Sessions(bundle, providers(device), threads)
-        step = self._sessions.load(graph)
+        step = self._sessions.load(STEP)
         if device == "cuda" and step.get_providers()[0] != "CUDAExecutionProvider":  # the runtime itself says nothing
             raise MedvarError(
                 "CUDA was asked for, but ONNX Runtime could not start it here. Check that the driver and CUDA are of "
                 "the version that `onnxruntime-gpu` was built for, or use device cpu."
             )
-        partial = any(one.name == "positions" for one in step.get_inputs())
-        model = bundle.sha256[FINE] if graph == FINE else None
-        info = info_of(bundle, f"ONNX Runtime, {step.get_providers()[0]}", model)
-        self.info = replace(info, partial_scales=partial)
+        self._takes_positions = any(one.name == "positions" for one in step.get_inputs())
+        self.info = info_of(bundle, f"ONNX Runtime, {step.get_providers()[0]}")
         on_device = step.get_providers()[0] in DEVICES
         self._memory: Memory = DeviceMemory(self._sessions) if on_device else HostMemory(self._sessions)
         self._block = None if on_device else BLOCK
-        if graph == FINE:  # the bundle's own has the others already
-            return
         light = [PREVIEW] if self.info.light_previews else []
         self._sessions.warm([*(f"accumulate_{k}.onnx" for k in range(len(bundle.schedule))), *light, "decode.onnx"])
 
@@ -58,37 +52,34 @@ class OnnxBackend:
         """See `Backend`."""
         return PrefixState(labels)
 
-    def step(
-        self, state: PrefixState, maps: FloatArray | None, positions: IntArray | None = None
-    ) -> tuple[FloatArray, PrefixState]:
+    def step(self, state: PrefixState, maps: FloatArray | None) -> tuple[FloatArray, PrefixState]:
         """See `Backend`."""
         count, channels = self.info.schedule.token_counts[state.depth], self.info.latent_channels
         if maps is None:  # the first scale's input is the condition; the graph ignores these zeros
             maps = np.zeros((len(state.labels), count, channels), dtype=np.float32)
-        if positions is None:
-            positions = np.broadcast_to(np.arange(count), maps.shape[:2])
-        # Blocks go by whole scales: also where tokens are skipped, they must lie within those of coarser ones.
         parts: list[Any] = []
 
         def logits_of(rows: slice) -> FloatArray:
-            logits, part = self._step(state, maps, positions, rows)
+            logits, part = self._step(state, maps, rows)
             parts.append(part)
             return logits
 
         logits = _joined(map(logits_of, self._blocks(len(maps), count)), len(maps))
         return logits, state.longer(self._memory.chunk(parts))
 
-    def _step(self, state: PrefixState, maps: FloatArray, positions: IntArray, rows: slice) -> tuple[FloatArray, Any]:
+    def _step(self, state: PrefixState, maps: FloatArray, rows: slice) -> tuple[FloatArray, Any]:
         """Logits, keys and values of some rows."""
-        shape, labels = self._bundle.shapes[self._graph], state.labels[rows]
+        shape, labels = self._bundle.transformer, state.labels[rows]
         if state.chunks:
             past = self._memory.join(state.chunks, rows)
         else:
             past = np.zeros((shape["depth"], 2, len(labels), shape["heads"], 0, shape["head_dim"]), dtype=np.float32)
-        offset = np.array(self.info.schedule.offsets[state.depth], dtype=np.int64)
-        # Graphs of older exports run whole scales, and only ask where the scale begins.
-        place = {"positions": offset + positions[rows]} if self.info.partial_scales else {"offset": offset}
-        return self._memory.run(self._graph, {"labels": labels, "features": maps[rows], "past": past, **place})
+        begin, end = self.info.schedule.offsets[state.depth : state.depth + 2]
+        if self._takes_positions:
+            place = {"positions": np.tile(np.arange(begin, end, dtype=np.int64), (len(labels), 1))}
+        else:  # graphs of older exports only ask where the scale begins
+            place = {"offset": np.array(begin, dtype=np.int64)}
+        return self._memory.run(STEP, {"labels": labels, "features": maps[rows], "past": past, **place})
 
     def gather(self, rows: Sequence[tuple[PrefixState, int]]) -> PrefixState:
         """See `Backend`."""

@@ -21,9 +21,9 @@ import numpy.typing as npt
 from medvar_engine.arrays import FloatArray, IntArray
 from medvar_engine.backends.base import PrefixState
 from medvar_engine.backends.bundle_info import info_of
-from medvar_engine.backends.scale_input import every_position, extended, gather_inputs
+from medvar_engine.backends.scale_input import extended, gather_inputs
 from medvar_engine.backends.server import PROTOCOL, Server
-from medvar_engine.bundle import FINE, GATE_ENCODER, MANIFEST, STEP, Bundle, read_bundle
+from medvar_engine.bundle import GATE_ENCODER, MANIFEST, Bundle, read_bundle
 from medvar_engine.errors import MedvarError
 
 Arrays = Mapping[str, npt.NDArray[Any]]
@@ -54,10 +54,9 @@ class RemoteBackend:
             self._most_rows, self._most_bytes = int(about["rows"]), int(about["body"])
         except (KeyError, TypeError, ValueError) as error:
             raise MedvarError(f"{server.address} does not say what it is and allows: {error!r}.") from error
-        if model not in bundle.models:
+        if model != bundle.digest:
             raise MedvarError(f"{server.address} says that it draws as {model[:12]}…, which its bundle does not know.")
-        self.info = info_of(bundle, f"{provider} at {server.address}", model)
-        self._shape = bundle.shapes[STEP if model == bundle.digest else FINE]  # of the one that reads all scales
+        self.info = info_of(bundle, f"{provider} at {server.address}")
 
     @cached_property
     def codebook(self) -> FloatArray | None:
@@ -68,13 +67,10 @@ class RemoteBackend:
         """See `Backend`."""
         return PrefixState(labels)
 
-    def step(
-        self, state: PrefixState, maps: FloatArray | None, positions: IntArray | None = None
-    ) -> tuple[FloatArray, PrefixState]:
+    def step(self, state: PrefixState, maps: FloatArray | None) -> tuple[FloatArray, PrefixState]:
         """See `Backend`."""
-        longer = extended(state, maps, positions, self.info.latent_channels)
-        tokens = longer.chunks[-1].shape[1] or self.info.schedule.token_counts[0]
-        shape = (tokens, self.info.vocabulary)
+        longer = extended(state, maps, self.info.latent_channels)
+        shape = (self.info.schedule.token_counts[state.depth], self.info.vocabulary)
         return self._of_prefix("step", longer, {"logits": ("float32", shape)})["logits"], longer
 
     def gather(self, rows: Sequence[tuple[PrefixState, int]]) -> PrefixState:
@@ -83,7 +79,7 @@ class RemoteBackend:
 
     def summary(self, state: PrefixState) -> FloatArray:
         """See `Backend`."""
-        shape = self._shape
+        shape = self.bundle.transformer
         width = 2 * shape["heads"] * shape["head_dim"]
         expected: Expected = {"summary": ("float32", (state.depth, shape["depth"], width))}
         return self._of_prefix("summary", state, expected)["summary"]
@@ -111,12 +107,8 @@ class RemoteBackend:
 
     def _of_prefix(self, name: str, state: PrefixState, expected: Expected) -> dict[str, npt.NDArray[Any]]:
         """`_call` with what a prefix state follows from."""
-        channels, chunks, values = self.info.latent_channels, state.chunks, {}
-        if any(chunk.shape[2] > channels for chunk in chunks):  # then it is said of all which tokens they are
-            chunks = tuple(every_position(chunk, channels) for chunk in chunks)
-            values = {"tokens": [chunk.shape[1] for chunk in chunks[1:]]}
-        sent: Arrays = {"labels": state.labels, "features": np.concatenate(chunks, axis=1)}
-        return self._call(name, sent, expected, **values)
+        sent: Arrays = {"labels": state.labels, "features": np.concatenate(state.chunks, axis=1)}
+        return self._call(name, sent, expected)
 
     def _call(self, name: str, arrays: Arrays, expected: Expected, **values: Any) -> dict[str, npt.NDArray[Any]]:
         """One of the server's networks, on as many rows at a time as it allows."""

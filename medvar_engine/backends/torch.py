@@ -54,7 +54,6 @@ class TorchBackend:
             model=weights if model is None else model,
             weights=weights,
             light_previews=preview is not None,
-            partial_scales=True,
         )
 
     @classmethod
@@ -83,14 +82,11 @@ class TorchBackend:
         return PrefixState(labels)
 
     @torch.inference_mode()
-    def step(
-        self, state: PrefixState, maps: FloatArray | None, positions: IntArray | None = None
-    ) -> tuple[FloatArray, PrefixState]:
+    def step(self, state: PrefixState, maps: FloatArray | None) -> tuple[FloatArray, PrefixState]:
         """See `Backend`."""
         past = torch.cat(state.chunks, dim=4) if state.chunks else None
         features = None if maps is None else self._tensor(maps)
-        places = None if positions is None else self._tensor(positions)
-        logits, chunk = self._transformer.step(self._tensor(state.labels), features, past, state.depth, places)
+        logits, chunk = self._transformer.step(self._tensor(state.labels), features, past, state.depth)
         return _array(logits), state.longer(chunk)
 
     @torch.inference_mode()

@@ -22,10 +22,6 @@ def export(
     preview: Annotated[
         Path | None, typer.Option(help="preview.safetensors: a light decoder for previews, of the same tokenizer.")
     ] = None,
-    fine_transformer: Annotated[
-        Path | None, typer.Option(help="A smaller transformer.safetensors, of the same slices, for the fine scales.")
-    ] = None,
-    fine_from: Annotated[int | None, typer.Option(help="The first scale that --fine-transformer draws.", min=1)] = None,
     precision: Annotated[
         str, typer.Option(help="float32, float16-weights, float16 (for GPUs), int8-weights (for CPUs).")
     ] = "float32",
@@ -37,17 +33,12 @@ def export(
     try:
         from medvar_export.card import model_card
         from medvar_export.describe import describe
-        from medvar_export.fine import FineWeights
         from medvar_export.write_bundle import Description, export_bundle
     except ImportError as error:
         raise needs("train,cpu", error) from error
     from medvar_engine.errors import MedvarError
     from medvar_engine.sampling import Sampling
 
-    if (fine_transformer is None) != (fine_from is None):
-        raise MedvarError(
-            "--fine-transformer and --fine-from go together: which one, and the first scale that it draws."
-        )
     title, sampling = name or out.name, Sampling(guidance=guidance, top_k=top_k, top_p=top_p)
     try:
         extra = notes.read_text(encoding="utf-8") if notes else ""
@@ -67,7 +58,6 @@ def export(
         precision=precision,  # type: ignore[arg-type]
         data=data,
         preview=preview,
-        fine=FineWeights(fine_transformer, fine_from) if fine_transformer and fine_from else None,
         tell=tell,
     )
     typer.echo(folder)

@@ -31,6 +31,13 @@ def generate(
     region: Annotated[str | None, typer.Option(help="e.g. brain.")] = None,
     plane: Annotated[str | None, typer.Option(help="axial, coronal or sagittal.")] = None,
     dataset: Annotated[str | None, typer.Option(help="Data set label, where the model has any.")] = None,
+    contrast: Annotated[
+        str | None, typer.Option(help="e.g. T1 or FLAIR, where the model was trained with contrasts.")
+    ] = None,
+    position: Annotated[
+        float | None,
+        typer.Option(help="Place of the slice, 0 to 1: feet to head, back to front, left to right."),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of the first image; the next one's is one higher.", min=0)] = 0,
     count: Annotated[
         int | None, typer.Option(help="How many images; 1, or what the counts in --mix are together.", min=1)
@@ -54,18 +61,8 @@ def generate(
     temperature: Annotated[float | None, typer.Option(help="Below 1 plainer, above 1 wilder; 0 the likeliest.")] = None,
     top_k: Annotated[int | None, typer.Option(help="Draw from the k likeliest tokens; 0 from all.")] = None,
     top_p: Annotated[float | None, typer.Option(help="Draw from the likeliest tokens of this probability.")] = None,
-    skip_settled: Annotated[
-        float | None,
-        typer.Option(help="Share of the two finest scales' tokens that the transformer skips, up to 0.5: faster."),
-    ] = None,
     batch: Annotated[int, typer.Option(help="Images made at once; the result does not depend on it.", min=1)] = 16,
     device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where to run.")] = "auto",
-    collaborative: Annotated[
-        bool,
-        typer.Option(
-            "--collaborative", help="Let the bundle's smaller transformer draw the fine scales; see `medvar fine`."
-        ),
-    ] = False,
     server: Annotated[
         str | None, typer.Option(help="Address of a `medvar serve` that runs its bundle, https://host:8765.")
     ] = None,
@@ -92,9 +89,7 @@ def generate(
     With --mix, --layout, --format shards, --workers or --cluster they are a set: a folder that is made unit by unit.
     Stopped at any point, the same command goes on where it was.
     """
-    from medvar_engine.backends.collaborative import collaborative_model
     from medvar_engine.bundle import find_bundle, read_bundle
-    from medvar_engine.checks import check_skipping
     from medvar_engine.conditions import Condition
     from medvar_engine.errors import MedvarError
     from medvar_engine.request import Request
@@ -103,10 +98,6 @@ def generate(
     from medvar_engine.sets.mix_file import read_mix
     from medvar_engine.write.marks import Marks
 
-    if collaborative and server:
-        raise MedvarError(
-            "Whoever runs the server chooses (`medvar serve --collaborative`): leave out --collaborative."
-        )
     remote = _connected(server, token_file, bundle) if server else None
     model = remote.bundle if remote else read_bundle(find_bundle(bundle))
     default = model.sampling
@@ -115,13 +106,10 @@ def generate(
         default.temperature if temperature is None else temperature,
         default.top_k if top_k is None else top_k,
         default.top_p if top_p is None else top_p,
-        default.skip_settled if skip_settled is None else skip_settled,
     )
     marks = Marks(burn_in, invisible_mark)
-    condition = Condition(modality, region, plane, dataset)
+    condition = Condition(modality, region, plane, dataset, contrast, position)
     model.labels.encode(condition)
-    check_skipping(model.partial_scales, sampling)
-    drawn_by = collaborative_model(model) if collaborative else model.digest
     if mix or layout or file_format == "shards" or workers > 1 or cluster:
         from medvar_engine.cli.generate_set import generate_set
 
@@ -133,21 +121,16 @@ def generate(
         if show_scales or overwrite:
             raise MedvarError("A set takes neither --show-scales nor --overwrite; choose a new folder for another set.")
         made_of = read_mix(mix, model) if mix else Mix.of(condition, sampling, seed)
-        generate_set(
-            out, model, drawn_by, made_of, count, file_format, layout, device, batch, workers, cluster, memorised, marks
-        )
+        generate_set(out, model, made_of, count, file_format, layout, device, batch, workers, cluster, memorised, marks)
     else:
         requests = [Request(condition, seed + i, sampling) for i in range(count or 1)]
         form = file_format or "png"
-        _generate_files(
-            out, model, drawn_by, requests, form, show_scales, batch, device, memorised, marks, overwrite, remote
-        )
+        _generate_files(out, model, requests, form, show_scales, batch, device, memorised, marks, overwrite, remote)
 
 
 def _generate_files(
     out: Path,
     model: Bundle,
-    drawn_by: str,
     requests: list[Request],
     file_format: str,
     show_scales: bool,
@@ -158,7 +141,7 @@ def _generate_files(
     overwrite: bool,
     remote: RemoteBackend | None,
 ) -> None:
-    from medvar_engine.backends.collaborative import open_model
+    from medvar_engine.backends.onnx import OnnxBackend
     from medvar_engine.errors import MedvarError
     from medvar_engine.evaluate.index import gate_of
     from medvar_engine.generator import Generator
@@ -177,11 +160,10 @@ def _generate_files(
     for name in () if remote else model.sha256:  # damage shows before anything is made: some graphs are loaded late
         model.read(name)
     gate, withheld = gate_of(model, memorised), 0
-    generator = Generator(remote or open_model(model, drawn_by, device=device))
+    generator = Generator(remote or OnnxBackend(model, device=device))
     _make_folder(out)
     info = generator.backend.info
-    both = "" if info.model == model.digest else ", the fine scales by the smaller transformer"
-    tell(f"{model.name} on {info.provider}{both}")
+    tell(f"{model.name} on {info.provider}")
     study = Study(f"{info.model} {first.condition} {first.seed} {count}")
     with progress() as bar:
         task = bar.add_task("generating", total=count * len(model.schedule))
@@ -239,7 +221,7 @@ def _path(out: Path, request: Request, file_format: str) -> Path:
     from medvar_engine.write.formats import ENDINGS
     from medvar_engine.write.names import slug
 
-    name = "-".join(map(slug, [*request.condition.to_dict().values(), f"seed{request.seed}"]))
+    name = "-".join(map(slug, [*request.condition.words, f"seed{request.seed}"]))
     return out / (name + ENDINGS[file_format])
 
 

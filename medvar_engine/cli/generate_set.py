@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 def generate_set(
     out: Path,
     bundle: Bundle,
-    model: str,
     mix: Mix,
     count: int | None,
     file_format: str | None,
@@ -33,7 +32,7 @@ def generate_set(
     memorised: Memorised | None,
     marks: Marks,
 ) -> None:
-    """Make a set, drawn by that of the bundle's models, or go on with it, and say how far it is."""
+    """Make a set, or go on with it, and say how far it is."""
     from medvar_engine.sets.layouts import kind_of
     from medvar_engine.sets.plan import UNIT_IMAGES
     from medvar_engine.sets.run import make_set
@@ -67,7 +66,6 @@ def generate_set(
                 cluster=cluster,
                 memorised=memorised,
                 marks=marks,
-                model=model,
                 unit_images=max(UNIT_IMAGES, batch),  # a unit is the most that goes through the networks together
                 progress=advance,
             )

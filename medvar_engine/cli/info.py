@@ -38,12 +38,10 @@ def info(
     typer.echo(f"{bundle.name}  ({bundle.path})")
     size, scales = bundle.image_size, len(bundle.schedule)
     typer.echo(f"  images      {size}×{size}, {scales} scales of sides {bundle.schedule}")
-    for factor, names in bundle.labels.to_dict().items():
-        typer.echo(f"  {factor:<11} {listed(names)}")
+    for factor, known in bundle.labels.to_dict().items():
+        typer.echo(f"  {factor:<11} {f'0 to 1, in {known} steps' if factor == 'position' else listed(known)}")
     typer.echo(f"  precision   {bundle.precision}")
     typer.echo(f"  previews    by {'a light' if PREVIEW in bundle.sha256 else 'the full'} decoder")
-    if bundle.fine:
-        typer.echo(f"  fine scales from {bundle.fine.from_scale} on by a smaller transformer, with --collaborative")
     slices = known_slices(bundle)
     copies = f"of {slices} training slices are known" if slices else "are not known: no training index"
     typer.echo(f"  copies      {copies}")
@@ -52,8 +50,6 @@ def info(
     typer.echo(f"  trained on  {bundle.training_data}")
     typer.echo("  parity      " + ", ".join(f"{name} {value:.2g}" for name, value in bundle.parity.items()))
     typer.echo(f"  sha256      {bundle.digest}")
-    if bundle.fine:
-        typer.echo(f"              {bundle.collaborative_digest} with --collaborative")
 
 
 def _image(path: Path) -> None:
@@ -64,7 +60,9 @@ def _image(path: Path) -> None:
     typer.echo(f"{path}: synthetic, made by medvar {trace.version}")
     typer.echo(f"  condition   {request.condition}")
     typer.echo(f"  seed        {request.seed}")
-    typer.echo("  sampling    " + ", ".join(f"{name} {value:g}" for name, value in request.sampling.to_dict().items()))
+    typer.echo(
+        "  sampling    " + ", ".join(f"{name} {value:g}" for name, value in request.to_dict()["sampling"].items())
+    )
     typer.echo(f"  scales      {trace.pyramid.depth} of {len(trace.pyramid.schedule)}")
     typer.echo(f"  model       {trace.model}")
     steps, parent = 0, trace.parent

@@ -13,7 +13,6 @@ from medvar_engine.cli.encode import encode
 from medvar_engine.cli.evaluate import evaluate
 from medvar_engine.cli.export import export
 from medvar_engine.cli.features import features
-from medvar_engine.cli.fine import fine
 from medvar_engine.cli.finetune import finetune
 from medvar_engine.cli.gate import gate
 from medvar_engine.cli.generate import generate
@@ -42,7 +41,6 @@ for verb in (
     export,
     gate,
     preview,
-    fine,
     generate,
     features,
     info,

@@ -16,7 +16,7 @@ def replay(
     device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where to run.")] = "auto",
 ) -> None:
     """Make an image again from what its file says of it, and compare every pixel."""
-    from medvar_engine.backends.collaborative import open_model
+    from medvar_engine.backends.onnx import OnnxBackend
     from medvar_engine.bundle import find_bundle, read_bundle
     from medvar_engine.errors import MedvarError
     from medvar_engine.generator import Generator
@@ -29,7 +29,7 @@ def replay(
 
     trace = read_trace(file)
     model = read_bundle(find_bundle(bundle))
-    generator = Generator(open_model(model, trace.model, device=device))
+    generator = Generator(OnnxBackend(model, device=device))
     generation = again(generator, trace)
     if not generation.complete:
         raise MedvarError(f"{file} tells of an unfinished image: its tokens are as they were, but there is no picture.")

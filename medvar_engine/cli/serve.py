@@ -23,12 +23,6 @@ def serve(
     certificate: Annotated[Path | None, typer.Option(help="PEM file, to speak https.")] = None,
     key: Annotated[Path | None, typer.Option(help="PEM file with the certificate's key.")] = None,
     device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where to run.")] = "auto",
-    collaborative: Annotated[
-        bool,
-        typer.Option(
-            "--collaborative", help="Let the bundle's smaller transformer draw the fine scales; see `medvar fine`."
-        ),
-    ] = False,
     rows: Annotated[int, typer.Option(help="Images in one request.", min=1)] = 16,
     body: Annotated[int, typer.Option(help="MB of one request.", min=1)] = 32,
     waiting: Annotated[int, typer.Option(help="Jobs that may wait for the one that runs.", min=1)] = 16,
@@ -36,14 +30,6 @@ def serve(
     seconds: Annotated[int, typer.Option(help="Seconds that a job may take.", min=1)] = 120,
     cache: Annotated[int, typer.Option(help="MB of keys and values to remember.", min=1)] = 1024,
     memory: Annotated[int, typer.Option(help="MB of requests and answers, of all clients together.", min=1)] = 512,
-    joined: Annotated[
-        int,
-        typer.Option(
-            help="Tokens of several requests that go through a network together. On a CPU it gains nothing; on a GPU "
-            "the last digits of an image then depend on who else asks.",
-            min=1,
-        ),
-    ] = 1,
     memorised: Annotated[
         Literal["withhold", "mark", "allow"] | None,
         typer.Option(
@@ -53,7 +39,7 @@ def serve(
     ] = None,
 ) -> None:
     """Run a bundle's networks for clients elsewhere: the plugin, `medvar generate --server`, and scripts."""
-    from medvar_engine.backends.collaborative import collaborative_model, open_model
+    from medvar_engine.backends.onnx import OnnxBackend
     from medvar_engine.backends.server import read_token
     from medvar_engine.bundle import find_bundle, read_bundle
     from medvar_engine.errors import MedvarError
@@ -68,9 +54,9 @@ def serve(
     model = read_bundle(find_bundle(bundle))
     for file in model.sha256:  # damage shows now, and not in front of a client
         model.read(file)
-    backend = open_model(model, collaborative_model(model) if collaborative else model.digest, device=device)
+    backend = OnnxBackend(model, device=device)
     sizes = {"body": body * 2**20, "cache": cache * 2**20, "memory": memory * 2**20}
-    limits = Limits(rows, waiting=waiting, rate=rate, seconds=seconds, joined=joined, **sizes)
+    limits = Limits(rows, waiting=waiting, rate=rate, seconds=seconds, **sizes)
     server = make_server(
         model,
         backend,
@@ -84,8 +70,7 @@ def serve(
         memorised=memorised,
     )
     scheme = "https" if certificate else "http"
-    drawing = f"{model.name}, the fine scales by its smaller transformer," if collaborative else model.name
-    tell(f"{drawing} on {backend.info.provider} at {scheme}://{f'[{host}]' if ':' in host else host}:{port}")
+    tell(f"{model.name} on {backend.info.provider} at {scheme}://{f'[{host}]' if ':' in host else host}:{port}")
     if not certificate and not is_loopback(host):
         tell("Without --certificate and --key, all that is sent, the token too, can be read on the way.")
     try:

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from medvar_engine.conditions import FACTORS, Condition
+from medvar_engine.conditions import NAMED, POSITION_STEPS, Condition
 from medvar_engine.data.codes import CodeArray, decode
 from medvar_engine.data.shards import Rows, ShardFolder
 from medvar_engine.data.shards.table import names, numbers
@@ -23,7 +23,10 @@ OPEN_SHARDS = 128
 
 
 class Conditions(Sequence[Condition]):
-    """The conditions of many slices: the different ones, ``kinds``, and of each slice its number, ``codes`` (N,)."""
+    """The conditions of many slices: the different ones, ``kinds``, and of each slice its number, ``codes`` (N,).
+
+    So that the kinds are few, a position is the middle of its step, of `POSITION_STEPS`.
+    """
 
     def __init__(self, kinds: tuple[Condition, ...], codes: NDArray[np.int32]) -> None:
         self.kinds, self.codes = kinds, codes
@@ -116,9 +119,18 @@ def _positions(source: ShardFolder, split: str | None) -> NDArray[np.int64]:
 
 def _conditions(source: ShardFolder, positions: NDArray[np.int64]) -> Conditions:
     """Those of the slices at ``positions``, and no others."""
-    kinds, codes = kinds_of(source.table, FACTORS)
-    codes = codes[positions]
+    named, codes = kinds_of(source.table, NAMED)
+    places = [*((step + 0.5) / POSITION_STEPS for step in range(POSITION_STEPS)), None]
+    codes = codes[positions] * len(places) + _steps(source.table["position"].to_numpy()[positions])
     present = np.flatnonzero(np.bincount(codes))
-    renumbered = np.zeros(len(kinds), dtype=np.int32)
+    renumbered = np.zeros(len(named) * len(places), dtype=np.int32)
     renumbered[present] = np.arange(len(present))
-    return Conditions(tuple(Condition(*kinds[i]) for i in present), renumbered[codes])
+    kinds = (divmod(code, len(places)) for code in present.tolist())
+    values = ({**dict(zip(NAMED, named[name], strict=True)), "position": places[step]} for name, step in kinds)
+    return Conditions(tuple(map(Condition.from_dict, values)), renumbered[codes])
+
+
+def _steps(position: NDArray[np.float64]) -> NDArray[np.int32]:
+    """The step of each position, as `medvar_engine.conditions.step_of`; `POSITION_STEPS` where it is NaN, not known."""
+    steps = np.clip(position * POSITION_STEPS, 0, POSITION_STEPS - 1)
+    return np.nan_to_num(steps, nan=POSITION_STEPS).astype(np.int32)

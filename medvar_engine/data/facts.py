@@ -10,7 +10,8 @@ class SliceFacts:
     """What one slice is. Lengths in mm; ``low`` and ``high`` are the values of -1 and 1 in ``unit``.
 
     ``spacing_mm`` (square pixels) and ``position_mm`` (RAS, along the normal) are None where the file did not say.
-    ``fingerprint`` is that of `medvar_engine.data.fingerprint`.
+    ``fingerprint`` is that of `medvar_engine.data.fingerprint`. ``position`` is that of
+    `medvar_engine.conditions.Condition`, None of a slice that was not cut from a volume.
     """
 
     patient: str
@@ -28,3 +29,4 @@ class SliceFacts:
     source: str
     licence: str
     fingerprint: bytes
+    position: float | None = None

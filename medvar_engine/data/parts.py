@@ -29,7 +29,7 @@ from medvar_engine.data.shards.images import ImageFile
 from medvar_engine.errors import MedvarError
 from medvar_engine.locks import alone
 
-SCHEMA_VERSION = 3  # raised whenever the same series would give other slices
+SCHEMA_VERSION = 4  # raised whenever the same series would give other slices
 _KEPT = "what is finished is kept: free some room, and run the same again to go on"
 
 

@@ -114,7 +114,8 @@ def _to_matrix(slab: Slab, recipe: Recipe) -> tuple[FloatArray, float | None]:
 def _facts(
     identity: Identity, values: ValueRange, slab: Slab, pixel_mm: float | None, fingerprints: Sequence[bytes]
 ) -> Iterator[SliceFacts]:
-    for position, fingerprint in zip(slab.positions_mm.tolist(), fingerprints, strict=True):
+    where = zip(slab.positions_mm.tolist(), slab.places.tolist(), fingerprints, strict=True)
+    for position_mm, place, fingerprint in where:
         yield SliceFacts(
             patient=identity.patient,
             modality=identity.modality,
@@ -126,11 +127,12 @@ def _facts(
             low=round(values.low, 4),
             high=round(values.high, 4),
             unit=values.unit,
-            position_mm=round(position, 3) if isfinite(position) else None,
+            position_mm=round(position_mm, 3) if isfinite(position_mm) else None,
             series=identity.series,
             source=identity.source,
             licence=identity.licence,
             fingerprint=fingerprint,
+            position=round(place, 5) if isfinite(place) else None,
         )
 
 

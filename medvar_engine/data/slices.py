@@ -27,14 +27,17 @@ class Slab:
     """Consecutive slices of one plane, a view of the volume: no voxel is copied.
 
     ``images`` (N, H, W), pixel size in mm of rows and columns, and where each slice lies along its normal in RAS mm.
-    ``plane`` is None for frames of which the file does not say how they lie; positions are NaN then. ``first`` is the
-    index of the first slice along the normal.
+    ``places`` are where it lies along the whole scan, from 0 to 1: for the i-th of n slices, (i + ½) / n, counted from
+    the feet to the head, from back to front, or from the patient's left to the right.
+    ``plane`` is None for frames of which the file does not say how they lie; positions and places are NaN then, and
+    places are NaN, too, of a slice that has no neighbours. ``first`` is the index of the first slice along the normal.
     """
 
     images: FloatArray
     plane: str | None
     spacing: tuple[float, float]
     positions_mm: NDArray[np.float64]
+    places: NDArray[np.float64]
     first: int
 
 
@@ -103,14 +106,16 @@ def cut(volume: Volume, image: FloatArray, foreground: float, rules: SliceRules)
         start = volume.affine[normal, :3] @ place + volume.affine[normal, 3]
         area = tissue.shape[rows] * tissue.shape[columns]
         kept = _worth_keeping(tissue.sum(axis=(rows, columns)) / area, rules)
-        for places in _runs(kept):
-            positions = start + volume.affine[normal, normal] * places
+        count = volume.array.shape[normal]
+        for run in _runs(kept):
+            unknown = np.full(len(run), np.nan)
             yield Slab(
-                view(image, plane)[places[0] : places[-1] + 1],
+                view(image, plane)[run[0] : run[-1] + 1],
                 plane if volume.oriented else None,
                 (volume.spacing[rows], volume.spacing[columns]),
-                positions if volume.oriented else np.full(len(places), np.nan),
-                int(places[0]),
+                start + volume.affine[normal, normal] * run if volume.oriented else unknown,
+                (run + 0.5) / count if volume.oriented and count >= MINIMUM_SLICES else unknown,
+                int(run[0]),
             )
 
 

@@ -97,7 +97,8 @@ def _of_shards(found: ImageSet) -> Synthetic:
     """The columns tell what was asked for; the traces, which are large, stay on the disk."""
     plan = found.manifest.plan
     table = found.table()
-    rows = (row for batch in table.select(list(FACTORS)).to_batches() for row in batch.to_pylist())
+    factors = [name for name in FACTORS if name in table.column_names]  # earlier versions wrote fewer
+    rows = (row for batch in table.select(factors).to_batches() for row in batch.to_pylist())
     conditions = coded(Condition(**row) for row in rows)
     return Synthetic(found.path.name, SetImages.of(found), conditions, (plan.model,))
 

@@ -187,32 +187,26 @@ class Transformer(nn.Module):
         """Labels ``(B, F)``, one integer a factor → the sum of their embeddings, ``(B, D)``."""
         return torch.stack([embed(labels[:, i]) for i, embed in enumerate(self.labels)]).sum(0)
 
-    def embed(self, condition: Tensor, features: Tensor | None, k: int, positions: Tensor | None = None) -> Tensor:
-        """Input of scale ``k``: the condition at k = 0, else features ``(B, L_k, C)`` → ``(B, L_k, D)``.
-
-        With ``positions`` ``(B, L)`` in the scale, the features ``(B, L, C)`` are of these tokens only.
-        """
+    def embed(self, condition: Tensor, features: Tensor | None, k: int) -> Tensor:
+        """Input of scale ``k``: the condition at k = 0, else features ``(B, L_k, C)`` → ``(B, L_k, D)``."""
         begin, end = self.schedule.offsets[k : k + 2]
         x = condition[:, None] + self.start if features is None else self.features(features)
-        place = self.positions[begin:end] if positions is None else self.positions[begin + positions]
-        return x + self.scales.weight[k] + place
+        return x + self.scales.weight[k] + self.positions[begin:end]
 
     def logits(self, x: Tensor, condition: Tensor) -> Tensor:
         """``(B, L, D)`` → ``(B, L, V)``."""
         scale, shift = self.modulation(F.silu(condition))[:, None].chunk(2, dim=-1)
         return self.head(self.norm(x) * (1 + scale) + shift)  # type: ignore[no-any-return]
 
-    def step(
-        self, labels: Tensor, features: Tensor | None, past: Tensor | None, k: int, positions: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """One scale of inference, or its tokens at ``positions`` ``(B, L)`` only.
+    def step(self, labels: Tensor, features: Tensor | None, past: Tensor | None, k: int) -> tuple[Tensor, Tensor]:
+        """One scale of inference.
 
         ``past`` ``(depth, 2, B, heads, P, d)`` holds the keys and values of scales 0…k-1, None at k = 0.
         Gives logits ``(B, L_k, V)`` and scale k's own keys and values ``(depth, 2, B, heads, L_k, d)``; the
         caller keeps those of all scales, so that prefixes share them.
         """
         condition = self.condition(labels)
-        return self.continue_prefix(self.embed(condition, features, k, positions), condition, past)
+        return self.continue_prefix(self.embed(condition, features, k), condition, past)
 
     def continue_prefix(self, x: Tensor, condition: Tensor, past: Tensor | None) -> tuple[Tensor, Tensor]:
         """`step` once its input ``x`` ``(B, L_k, D)`` is embedded."""

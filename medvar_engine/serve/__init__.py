@@ -5,5 +5,5 @@ which needs nothing of this room.
 
 A request passes `guard` (may it ask at all?), `body` and `memory` (is there room?), and becomes a `Job` in a thread.
 There `calls` (messages) or `stream` (whole images) use `networks` like a backend of their own, whose every use waits
-for its turn (`turns`). `answer` sends what comes of it.
+for its turn (`fair_lock`). `answer` sends what comes of it.
 """

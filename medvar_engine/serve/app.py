@@ -57,7 +57,7 @@ def make_app(
     app = FastAPI(openapi_url=None, exception_handlers=_HANDLERS)  # no pages: those of FastAPI load scripts of others
     app.add_middleware(Guard, token=token, hosts=hosts, rate=limits.rate)
     jobs, memory = Jobs(limits), Memory(limits.memory)
-    networks = Networks(backend, PrefixCache(limits.cache), limits.joined)
+    networks = Networks(backend, PrefixCache(limits.cache))
     rule, gate = policy(bundle, memorised), gate_of(bundle, memorised)
     manifest, names = (bundle.path / MANIFEST).read_bytes(), served_files(bundle)
 

@@ -11,7 +11,6 @@ import numpy.typing as npt
 from medvar_engine.arrays import FloatArray
 from medvar_engine.backends.base import Backend, PrefixState
 from medvar_engine.backends.messages import Message
-from medvar_engine.backends.scale_input import first_input, parted
 from medvar_engine.checks import check_tokens
 from medvar_engine.errors import MedvarError
 from medvar_engine.serve.jobs import Job
@@ -27,17 +26,12 @@ class Calls:
         self._backend, self._job, self._rows = backend, job, rows
 
     def step(self, message: Message) -> Arrays:
-        """Labels ``(B, F)`` and features of scales 1…k ``(B, L_1 + … + L_k, C)`` → logits of scale k.
-
-        Where tokens are skipped, the value ``tokens`` lists how many of each scale are there, and a last channel of
-        the features their places in it.
-        """
+        """Labels ``(B, F)`` and features of scales 1…k ``(B, L_1 + … + L_k, C)`` → logits of scale k."""
         info, content = self._backend.info, self._content(message)
         k = content.depth - 1
         self._hold(len(content.labels), info.schedule.token_counts[k] * info.vocabulary)
         before = PrefixState(content.labels, content.chunks[:k])
-        maps, positions = parted(content.chunks[k], info.latent_channels) if k else (None, None)
-        return {"logits": self._backend.step(before, maps, positions)[0]}
+        return {"logits": self._backend.step(before, content.chunks[k] if k else None)[0]}
 
     def summary(self, message: Message) -> Arrays:
         """As `step`, and gives `Backend.summary` of scales 0…k."""
@@ -80,32 +74,11 @@ class Calls:
         rows = self._check_rows(len(labels))
         for label in np.unique(labels, axis=0).tolist():
             info.labels.decode(label)  # raises for what the model does not know
-        if "tokens" in message.values:
-            return PrefixState(labels, (first_input(rows, info.latent_channels), *self._parts(message, rows)))
         features = message.array("features", "float32", (rows, None, info.latent_channels))
         ends = [end - info.schedule.offsets[1] for end in info.schedule.offsets[1:]]
         if features.shape[1] not in ends:
             raise MedvarError(f"Features are of whole scales, {ends} tokens, but got {features.shape[1]}.")
         return PrefixState(labels, tuple(np.split(features, ends[: ends.index(features.shape[1])], axis=1)))
-
-    def _parts(self, message: Message, rows: int) -> list[FloatArray]:
-        """The input of scales 1…k, of which some tokens are skipped."""
-        info, listed = self._backend.info, message.values["tokens"]
-        counts = info.schedule.token_counts[1:]
-        if not info.partial_scales:
-            raise MedvarError("The model that is served cannot skip tokens: export it anew with `medvar export`.")
-        known = isinstance(listed, list) and 0 < len(listed) <= len(counts)
-        if not known or not all(type(n) is int and 0 < n <= most for n, most in zip(listed, counts, strict=False)):
-            raise MedvarError(f"The value 'tokens' is how many tokens of the scales 1… are there, up to {counts}.")
-        features = message.array("features", "float32", (rows, sum(listed), info.latent_channels + 1))
-        parts = np.split(features, np.cumsum(listed)[:-1], axis=1)
-        for part, count in zip(parts, counts, strict=False):
-            places = part[:, :, -1]
-            rising = (np.diff(places, axis=1, prepend=-1) >= 1).all()
-            if not rising or (places != np.rint(places)).any() or places.max() >= count:
-                raise MedvarError(f"Places in a scale of {count} tokens are whole numbers below it, in rising order.")
-        whole = [part.shape[1] == count for part, count in zip(parts, counts, strict=False)]
-        return [part[:, :, :-1] if all_there else part for part, all_there in zip(parts, whole, strict=True)]
 
     def _latent(self, message: Message, rows: int | None) -> FloatArray:
         side, channels = self._backend.info.schedule.latent_side, self._backend.info.latent_channels

@@ -42,7 +42,7 @@ class Job:
 
 
 class Jobs:
-    """Runs the work of jobs in threads of their own, which wait for `Turns` at the networks."""
+    """Runs the work of jobs in threads of their own, which wait for their turn at the networks."""
 
     def __init__(self, limits: Limits) -> None:
         self._most = limits.waiting + 1  # one of them runs a network

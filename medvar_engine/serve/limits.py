@@ -20,7 +20,6 @@ class Limits:
     slow: float = 20  # seconds for a request to arrive whole
     connections: int = 256
     cache: int = 2**30  # bytes of keys and values that are remembered
-    joined: int = 1  # tokens of several requests that go through a network together; 1: of one request only
     memory: int = 2**29  # bytes of requests and answers that are held together; half of them for one client
     json: int = 2 * 2**20  # bytes of a request in JSON, which takes many times as much when it is read
     lineage: int = 256  # images that the traces of a request come from

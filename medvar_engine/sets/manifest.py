@@ -83,11 +83,11 @@ class SetManifest:
         }
 
 
-def about_model(bundle: Bundle, model: str) -> dict[str, Any]:
-    """What a set says of the bundle that made it, drawing as ``model``."""
+def about_model(bundle: Bundle) -> dict[str, Any]:
+    """What a set says of the bundle that made it."""
     return {
         "name": bundle.name,
-        "sha256": model,
+        "sha256": bundle.digest,
         "licence": bundle.licence,
         "attributions": list(bundle.attributions),
         "training_data": bundle.training_data,

@@ -29,10 +29,11 @@ class Ingredient:
     sampling: Sampling
     seed: int = 0  # of image 0; image i has the seed ``seed + i``
     weight: float = 1.0
+    skipped: float = 0.0  # see `Request`
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
-        return {**Request(self.condition, self.seed, self.sampling).to_dict(), "weight": self.weight}
+        return {**Request(self.condition, self.seed, self.sampling, self.skipped).to_dict(), "weight": self.weight}
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +64,7 @@ class Mix:
         for number in numbers:
             place = number if self.counted else number * _GOLDEN % _TURN
             own = self.ingredients[bisect_right(ends, place)]
-            found.append(Request(own.condition, own.seed + number, own.sampling))
+            found.append(Request(own.condition, own.seed + number, own.sampling, own.skipped))
         return found
 
     def check_seeds(self, count: int) -> None:
@@ -77,7 +78,7 @@ class Mix:
         found: dict[Condition, str] = {}
         taken: set[str] = set()
         for condition in dict.fromkeys(own.condition for own in self.ingredients):
-            name = plain = "-".join(map(slug, condition.to_dict().values())) or "unconditional"
+            name = plain = "-".join(map(slug, condition.words)) or "unconditional"
             number = 1
             while name in taken:  # labels that differ in signs only: T1+ and T1-
                 number += 1
@@ -99,7 +100,7 @@ class Mix:
             weight = one["weight"]
             if type(weight) not in (int, float) or not 0 < weight < float("inf"):
                 raise MedvarError(f"A weight is a number above 0, not {weight!r}.")
-            ingredients.append(Ingredient(request.condition, request.sampling, request.seed, weight))
+            ingredients.append(Ingredient(request.condition, request.sampling, request.seed, weight, request.skipped))
         return cls(tuple(ingredients), bool(values["counted"]))
 
     def _ends(self) -> list[int]:

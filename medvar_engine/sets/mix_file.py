@@ -24,7 +24,6 @@ from typing import Any
 import yaml
 
 from medvar_engine.bundle import Bundle
-from medvar_engine.checks import check_skipping
 from medvar_engine.conditions import FACTORS, Condition
 from medvar_engine.errors import MedvarError
 from medvar_engine.sampling import Sampling, check_seed
@@ -79,8 +78,6 @@ def _mix(path: Path, loader: yaml.SafeLoader, node: yaml.Node, bundle: Bundle) -
         if not count:
             raise MedvarError(f"{path}, line {fields['count'].line}: a count is at least 1.")
         weight, own_sampling = count if "count" in fields else _weight(path, fields), _sampling(path, fields, sampling)
-        with _at(path, entry, f"condition {number}"):
-            check_skipping(bundle.partial_scales, own_sampling)
         ingredients.append(Ingredient(condition, own_sampling, own_seed, weight))
         counted.append("count" in fields)
     if len(set(counted)) > 1:

@@ -37,7 +37,7 @@ SHARDS = Kind()
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Image 0…count-1 of a mix, drawn by ``model``, one of a bundle's `Bundle.models`."""
+    """Image 0…count-1 of a mix, drawn by the model of that digest."""
 
     mix: Mix
     count: int

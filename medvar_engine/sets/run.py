@@ -46,15 +46,13 @@ def make_set(
     unit_images: int = UNIT_IMAGES,
     memorised: Memorised | None = None,
     marks: Marks = UNMARKED,
-    model: str | None = None,
     progress: Progress | None = None,
 ) -> SetManifest:
     """Make a set of ``count`` images in ``folder``, or go on with the one that is there, which may become larger.
 
     ``unit_images`` is how many images a new set's unit has: so much is lost at most when a worker ends. ``memorised``
     says what becomes of images that are too near to training slices, by default as `policy` has it: one that is
-    withheld leaves its number free. ``marks`` are written into the pixels of a set of files. ``model`` is that of
-    `Bundle.models` which draws, the bundle's own transformer by default.
+    withheld leaves its number free. ``marks`` are written into the pixels of a set of files.
     Device, batch, workers and cluster change nothing in the result, but that another kind of device may round
     otherwise. Of several GPUs each worker takes its own. Raises `MedvarError` when ``folder`` holds something else,
     when the disk is full, or when a unit cannot be made; what is finished then stays, and the same call goes on.
@@ -67,13 +65,10 @@ def make_set(
         bundle.read(name)
     if marks and kind.layout == "shards":
         raise MedvarError("Shards are to train on, and would teach the mark; mark a set of files (--layout).")
-    model = model or bundle.digest
-    if model not in bundle.models:
-        raise MedvarError(f"{bundle.path} is not the model of this set (sha256 {model[:12]}…).")
     memorised = policy(bundle, memorised)
     gate = "" if memorised == "allow" else bundle.sha256[GATE]
     begun = datetime.now().astimezone().isoformat(timespec="seconds")
-    asked = Plan(mix, count, model, kind, begun, unit_images, memorised, gate, marks)
+    asked = Plan(mix, count, bundle.digest, kind, begun, unit_images, memorised, gate, marks)
     folder = folder.absolute()
     manifest = _planned(folder, asked, bundle)
     plan = manifest.plan
@@ -135,7 +130,7 @@ def _planned(folder: Path, asked: Plan, bundle: Bundle) -> SetManifest:
     if foreign:
         raise MedvarError(f"{folder} holds something else than a set. Choose a new or empty folder.")
     if not there or not (folder / SET).is_file():
-        return SetManifest(asked, about_model(bundle, asked.model))
+        return SetManifest(asked, about_model(bundle))
     manifest = SetManifest.read(folder)
     found = manifest.plan
     asked = replace(asked, created=found.created, unit_images=found.unit_images)

@@ -26,7 +26,7 @@ def to_slices(path: Path, out: Path, bundle: Bundle) -> Manifest:
     """
     images = ImageSet.open(path)
     plan = images.manifest.plan
-    if plan.model not in bundle.models:
+    if plan.model != bundle.digest:
         raise MedvarError(
             f"{path} was made by another model (sha256 {plan.model[:12]}…); open the bundle that made it."
         )
@@ -65,7 +65,7 @@ def _facts(bundle: Bundle, condition: Condition, patient: str, source: str, own:
         region=condition.region,
         plane=condition.plane,
         dataset=condition.dataset,
-        contrast=None,
+        contrast=condition.contrast,
         spacing_mm=shown.spacing_mm,
         low=shown.low,
         high=shown.high,
@@ -75,4 +75,5 @@ def _facts(bundle: Bundle, condition: Condition, patient: str, source: str, own:
         source=source,
         licence=bundle.licence,
         fingerprint=own,
+        position=condition.position,
     )

@@ -135,18 +135,18 @@ _OWN = threading.local()  # a cluster's worker may have several threads, and a g
 
 def _engine(work: Work) -> tuple[Bundle, Generator, Gate | None]:
     """The bundle, a generator, and who is asked whether an image is a copy, loaded once in each thread."""
-    from medvar_engine.backends.collaborative import open_model
+    from medvar_engine.backends.onnx import OnnxBackend
 
     wanted = (work.bundle, work.plan.model, work.device, work.threads, work.plan.memorised, work.plan.gate)
     if getattr(_OWN, "wanted", None) != wanted:
         take_gpu(work.device)
         bundle = read_bundle(work.bundle)
-        if work.plan.model not in bundle.models:
+        if work.plan.model != bundle.digest:
             raise MedvarError(f"{work.bundle} is not the model of this set (sha256 {work.plan.model[:12]}…).")
         if work.plan.gate and bundle.sha256.get(GATE) != work.plan.gate:
             raise MedvarError(f"{work.bundle} carries another training index than that this set is checked by.")
         gate = gate_of(bundle, work.plan.memorised)
-        backend = open_model(bundle, work.plan.model, device=work.device, threads=work.threads)
+        backend = OnnxBackend(bundle, device=work.device, threads=work.threads)
         _OWN.engine = (bundle, Generator(backend), gate)
         _OWN.wanted = wanted
     engine: tuple[Bundle, Generator, Gate | None] = _OWN.engine

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from medvar_engine.conditions import FACTORS, LabelSpace
+from medvar_engine.conditions import FACTORS, NAMED, LabelSpace
 from medvar_engine.data.dataset import SliceDataset
 from medvar_engine.errors import MedvarError
 from medvar_engine.models.files import load_tokenizer, load_transformer
@@ -89,7 +89,7 @@ def settings(
         "tokenizer": str(tokenizer),
         "init": str(transformer),
         "lora_rank": rank,
-        "factors": [name for name in FACTORS if name in known.factors or name != "dataset"],
+        "factors": [name for name in FACTORS if name in known.factors or name in ("modality", "region", "plane")],
         "steps": steps,
         "batch_size": 16,
         "learning_rate": 1e-3 if rank else 1e-4,
@@ -114,7 +114,8 @@ def told(config: TrainConfig) -> str:
     kinds = SliceDataset(config.data, "train").conditions.kinds
     new = [
         f"{name} {label}"
-        for name in config.factors
+        for name in NAMED
+        if name in config.factors
         for label in getattr(LabelSpace.of(kinds), name)
         if label not in getattr(known, name)
     ]

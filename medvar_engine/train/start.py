@@ -7,7 +7,7 @@ import dataclasses
 import torch
 from torch import Tensor
 
-from medvar_engine.conditions import FACTORS, LabelSpace
+from medvar_engine.conditions import NAMED, LabelSpace
 from medvar_engine.errors import MedvarError
 from medvar_engine.models.lora import adapt
 from medvar_engine.models.tokenizer import TokenizerConfig
@@ -15,8 +15,9 @@ from medvar_engine.models.transformer import Transformer
 
 
 def join_labels(base: LabelSpace, new: LabelSpace) -> LabelSpace:
-    """All names of both: those of ``base`` first and in their order, so that their numbers stay."""
-    return LabelSpace(**{name: tuple(dict.fromkeys(getattr(base, name) + getattr(new, name))) for name in FACTORS})
+    """All names of both: those of ``base`` first and in their order, so that their numbers stay, and its steps."""
+    names = {name: tuple(dict.fromkeys(getattr(base, name) + getattr(new, name))) for name in NAMED}
+    return LabelSpace(**names, position=base.position or new.position)
 
 
 def start_transformer(
@@ -77,6 +78,6 @@ def _new_rows(base: LabelSpace, joined: LabelSpace) -> list[list[int]]:
     """Of each factor's embedding, the rows that ``base`` has nothing for."""
     rows = []
     for name, size in zip(joined.factors, joined.sizes, strict=True):
-        begin = len(getattr(base, name))
+        begin = base.size(name)
         rows.append(list(range(begin, size)) if begin else list(range(size + 1)))
     return rows

@@ -94,7 +94,6 @@ def _general(picture: Picture, study: Study, number: int) -> Dataset:
 
     trace = picture.trace
     condition = trace.request.condition
-    what = " ".join(condition.to_dict().values()) or "unconditional"
     dataset = Dataset()
     dataset.SpecificCharacterSet = "ISO_IR 192"
     dataset.SyntheticData = "YES"
@@ -110,14 +109,14 @@ def _general(picture: Picture, study: Study, number: int) -> Dataset:
     dataset.AccessionNumber = dataset.ReferringPhysicianName = ""
     dataset.SeriesInstanceUID = _uid("series", study.name, study.when.isoformat(), str(number))
     dataset.SeriesNumber, dataset.InstanceNumber = number, 1
-    dataset.SeriesDescription = f"SYNTHETIC {what}"[:64]
+    dataset.SeriesDescription = f"SYNTHETIC {condition}"[:64]
     dataset.PatientOrientation = ""
     dataset.Manufacturer, dataset.ManufacturerModelName = "napari-medvar", f"MedVAR {trace.model[:12]}"
     dataset.SoftwareVersions = SOFTWARE
     dataset.BurnedInAnnotation = "YES" if picture.marks.burned_in else "NO"
     dataset.ImageComments = f"SYNTHETIC. {statement(picture)}"
     dataset.DerivationDescription = (
-        f"{STATEMENT} {SOFTWARE}, model sha256 {trace.model}, condition {what}, seed {trace.request.seed}."
+        f"{STATEMENT} {SOFTWARE}, model sha256 {trace.model}, condition {condition}, seed {trace.request.seed}."
     )
     if condition.region:
         dataset.BodyPartExamined = condition.region.upper().replace("-", "")[:16]

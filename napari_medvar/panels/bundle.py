@@ -1,4 +1,4 @@
-"""Which model: the bundles that ship with the package, and one's own; and which of the transformers in it."""
+"""Which model: the bundles that ship with the package, and one's own."""
 
 from __future__ import annotations
 
@@ -6,27 +6,18 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from qtpy.QtCore import Signal
-from qtpy.QtWidgets import QCheckBox, QComboBox, QFileDialog, QHBoxLayout, QPushButton, QWidget
+from qtpy.QtWidgets import QComboBox, QFileDialog, QHBoxLayout, QPushButton, QWidget
 
 from napari_medvar.model import Model
 from napari_medvar.panels.common import add_row, calm, plain_form
 
 _TIP = "The model that makes the pictures. A bundle is the folder that <code>medvar export</code> writes."
-_FINE_TIP = (
-    "This model has a second, smaller transformer, which draws the fine scales faster, and not quite as well. "
-    "Its pictures are other ones: those before cannot be gone on with, and leave the history. Save what you want to "
-    "keep."
-)
 
 
 class BundlePanel(QWidget):
-    """A chooser of bundles. ``chosen`` tells the name of a shipped one, or the folder of another.
-
-    ``drawn_by`` tells that the bundle in use is to draw as another of its models.
-    """
+    """A chooser of bundles. ``chosen`` tells the name of a shipped one, or the folder of another."""
 
     chosen = Signal(object)  # str | Path
-    drawn_by = Signal(str)
 
     def __init__(self, shipped: Iterable[str] = ()) -> None:
         super().__init__()
@@ -45,14 +36,7 @@ class BundlePanel(QWidget):
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(calm(self.combo), 1)
         layout.addWidget(self.open_button)
-        self.fine_box = QCheckBox("Fine scales by the smaller transformer")
-        self.fine_box.setToolTip(f"<p>{_FINE_TIP}</p>")
-        self.fine_box.hide()
-        self.fine_box.clicked.connect(self._drawn_by)
-        self._models: tuple[str, ...] = ()
-        form = plain_form(self)
-        add_row(form, "Model", row, _TIP)
-        form.addRow(self.fine_box)
+        add_row(plain_form(self), "Model", row, _TIP)
 
     @property
     def current(self) -> str | Path | None:
@@ -79,11 +63,8 @@ class BundlePanel(QWidget):
         self.combo.setCurrentIndex(self._index(bundle))
 
     def describe(self, model: Model) -> None:
-        """Say what the loaded bundle is: what it was trained on, under which licence it comes, and what draws."""
-        bundle, self._models = model.bundle, model.bundle.models
-        self.fine_box.setVisible(bundle.fine is not None)
-        self.fine_box.setEnabled(not model.served)  # whoever runs the server chooses
-        self.fine_box.setChecked(model.id == bundle.collaborative_digest)
+        """Say what the loaded bundle is: what it was trained on, and under which licence it comes."""
+        bundle = model.bundle
         self.combo.setItemText(self.combo.currentIndex(), bundle.name)
         credit = "".join(f"<p>{line}</p>" for line in bundle.attributions)
         self.combo.setToolTip(f"<p>{_TIP}</p><p>{bundle.training_data}</p><p>Licence: {bundle.licence}</p>{credit}")
@@ -91,9 +72,6 @@ class BundlePanel(QWidget):
     def _index(self, bundle: str | Path | None) -> int:
         """Where it is in the list; -1 when it is not. Qt's own `findData` does not compare paths."""
         return next((i for i in range(self.combo.count()) if self.combo.itemData(i) == bundle), -1)
-
-    def _drawn_by(self, fine: bool) -> None:
-        self.drawn_by.emit(self._models[-1] if fine else self._models[0])
 
     def _activated(self, index: int) -> None:
         self.chosen.emit(self.combo.itemData(index))

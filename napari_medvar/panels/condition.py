@@ -7,7 +7,7 @@ from qtpy.QtWidgets import QComboBox, QLabel, QWidget
 from superqt import QSearchableComboBox
 
 from medvar_engine.bundle import Bundle, Cell
-from medvar_engine.conditions import FACTORS, Condition
+from medvar_engine.conditions import NAMED, Condition
 from napari_medvar.panels.common import add_row, calm, plain_column, plain_form, quiet
 
 ANY = "any"
@@ -15,6 +15,7 @@ _TIPS = {
     "modality": "How the slice looks acquired: CT, or a kind of MR. “any” leaves it to the model.",
     "region": "The part of the body. Type to search. Only what the model knows in this modality is offered.",
     "plane": "The direction of the cut. “any” leaves it to the model.",
+    "contrast": "How the slice was acquired, such as T1 or FLAIR. “any” leaves it to the model.",
     "dataset": "In the style of one training data set. “any” leaves it to the model.",
 }
 
@@ -30,7 +31,7 @@ class ConditionPanel(QWidget):
         self.combos: dict[str, QComboBox] = {}
         fields = QWidget()
         self._form = plain_form(fields)
-        for factor in FACTORS:
+        for factor in NAMED:
             combo = QSearchableComboBox()
             combo.currentIndexChanged.connect(lambda _, factor=factor: self._chosen(factor))
             if (editor := combo.lineEdit()) is not None:
@@ -61,8 +62,8 @@ class ConditionPanel(QWidget):
 
     def show_condition(self, condition: Condition) -> None:
         """Ask for ``condition``, though the model may never have seen it; a name that it lacks becomes “any”."""
-        for i, factor in enumerate(FACTORS):
-            self._fill(factor, Condition(**{name: getattr(condition, name) for name in FACTORS[: i + 1]}))
+        for i, factor in enumerate(NAMED):
+            self._fill(factor, Condition(**{name: getattr(condition, name) for name in NAMED[: i + 1]}))
         self._changed()
 
     def _fill(self, factor: str, wanted: Condition) -> None:
@@ -85,10 +86,10 @@ class ConditionPanel(QWidget):
     def _chosen(self, factor: str) -> None:
         """Lists below follow; what no longer fits there becomes what the model knows best."""
         asked = self.condition
-        place = FACTORS.index(factor)
-        for i in range(place + 1, len(FACTORS)):
-            below = FACTORS[i]
-            upper = {name: getattr(asked, name) for name in FACTORS[:i]}
+        place = NAMED.index(factor)
+        for i in range(place + 1, len(NAMED)):
+            below = NAMED[i]
+            upper = {name: getattr(asked, name) for name in NAMED[:i]}
             fits = self._bundle.fitting(Condition(**upper)) if self._bundle else ()
             names = [getattr(cell.condition, below) for cell in fits]
             name = getattr(asked, below)

@@ -10,7 +10,6 @@ from qtpy.QtWidgets import QApplication, QCheckBox, QHBoxLayout, QPushButton, QS
 from superqt import QLabeledDoubleSlider, QLabeledSlider, QLargeIntSpinBox
 
 from medvar_engine.sampling import MAX_SEED, Sampling
-from medvar_engine.settled import LARGEST_SHARE
 from napari_medvar.panels.common import add_row, calm, fold, plain_column, plain_form
 
 MAX_COUNT = 64  # pictures at a time; more are a set
@@ -34,13 +33,11 @@ _TIPS = {
     "0: all of them.",
     "top_p": "Leaves out the least likely patterns: only the likeliest that together have this probability are drawn. "
     "Lower: cleaner and less varied. 1: all of them.",
-    "skip_settled": "Share of the two finest scales' patterns that the model skips, where the picture hardly changes "
-    "any more; their neighbours speak for them. Faster, and a little plainer. 0: none.",
 }
 
 
 class SamplingPanel(QWidget):
-    """Seed, and in a fold guidance, temperature, top-k, top-p, and what may be skipped."""
+    """Seed, and in a fold guidance, temperature, top-k and top-p."""
 
     changed = Signal()
 
@@ -60,7 +57,6 @@ class SamplingPanel(QWidget):
         self.temperature = _slider(0, 2, 0.01)
         self.top_k = QLabeledSlider(Qt.Orientation.Horizontal)
         self.top_p = _slider(0.01, 1, 0.01)
-        self.skip_settled = _slider(0, LARGEST_SHARE, 0.05)
         self.count_box = QSpinBox()
         self.count_box.setRange(1, MAX_COUNT)
         content = QWidget()
@@ -70,7 +66,6 @@ class SamplingPanel(QWidget):
             ("temperature", "Temperature"),
             ("top_k", "Top-k"),
             ("top_p", "Top-p"),
-            ("skip_settled", "Skip settled"),
         ):
             slider = getattr(self, name)
             slider.valueChanged.connect(self.changed)
@@ -79,7 +74,6 @@ class SamplingPanel(QWidget):
         self.reset_button.setToolTip("<p>The settings that whoever exported the model recommends.</p>")
         self.reset_button.clicked.connect(lambda: self.show_sampling(self._own))
         form.addRow(self.reset_button)
-        self._form = form
         self.fold = fold("Sampling", content, "How tokens are drawn: guidance, temperature, top-k, top-p.")
         self._own = Sampling()
 
@@ -98,7 +92,7 @@ class SamplingPanel(QWidget):
         layout.addWidget(fields)
         layout.addWidget(self.fresh_box)
         layout.addWidget(self.fold)
-        self.offer(self._own, vocabulary=4096, skipping=False)
+        self.offer(self._own, vocabulary=4096)
         self.roll()
 
     @property
@@ -124,7 +118,6 @@ class SamplingPanel(QWidget):
             temperature=round(self.temperature.value(), 2),
             top_k=int(self.top_k.value()),
             top_p=round(self.top_p.value(), 2),
-            skip_settled=round(self.skip_settled.value(), 2),
         )
 
     def roll(self) -> int:
@@ -132,11 +125,10 @@ class SamplingPanel(QWidget):
         self.show_seed(secrets.randbelow(_ROLLED))
         return self.seed
 
-    def offer(self, sampling: Sampling, *, vocabulary: int, skipping: bool) -> None:
-        """Begin with a model's own settings; ``skipping`` is whether it can run a part of a scale's tokens."""
+    def offer(self, sampling: Sampling, *, vocabulary: int) -> None:
+        """Begin with a model's own settings."""
         self._own = sampling
         self.top_k.setRange(0, vocabulary)
-        self._form.setRowVisible(self.skip_settled, skipping)
         self.show_sampling(sampling)
 
     def show_seed(self, seed: int) -> None:

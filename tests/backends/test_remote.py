@@ -16,7 +16,6 @@ import pytest
 
 from medvar_engine.arrays import FloatArray
 from medvar_engine.backends.base import PrefixState
-from medvar_engine.backends.collaborative import collaborative_model, open_model
 from medvar_engine.backends.onnx import OnnxBackend
 from medvar_engine.backends.remote import RemoteBackend
 from medvar_engine.backends.server import Server, read_token
@@ -53,21 +52,6 @@ def assert_same(one: Generation, other: Generation) -> None:
         np.testing.assert_array_equal(mine, theirs)
     for mine, theirs in zip(one.latents, other.latents, strict=True):
         np.testing.assert_array_equal(mine, theirs)
-
-
-def test_a_server_may_draw_with_two_transformers(served: Served, tiny_pair: Path) -> None:
-    """The faster way to draw would be there for those alone who have the GPU, or its images pass for others'."""
-    bundle = read_bundle(tiny_pair)
-    both = collaborative_model(bundle)
-    here, there = Generator(open_model(bundle, both, device="cpu")), remote(served(bundle=tiny_pair, model=both))
-    assert there.backend.info.model == both
-    assert_same(one := here.finish(here.start(asked())), other := there.finish(there.start(asked())))
-    np.testing.assert_array_equal(here.features(one), there.features(other))
-    for from_scale in range(1, 4):
-        assert_same(*(g.finish(g.resample(one.trace(0), from_scale, seed=9)) for g in (here, there)))
-    own = Generator(open_model(bundle, bundle.digest, device="cpu"))
-    with pytest.raises(MedvarError, match="another model"):
-        own.resample(other.trace(0), 1)
 
 
 def test_images_are_those_of_a_local_backend_bit_by_bit(served: Served, tiny_onnx: OnnxBackend) -> None:

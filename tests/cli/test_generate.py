@@ -237,30 +237,3 @@ def test_info_of_a_file_that_is_not_ours(medvar: Callable[..., Any], tmp_path: P
         run = medvar("info", tmp_path / name)
         assert (run.code, run.out) == (1, "")
         assert "no MedVAR trace" in run.err
-
-
-def test_settled_tokens_are_skipped_when_asked(generate: Generate, tmp_path: Path) -> None:
-    """A run that was asked to be fast would be as slow as ever, and its files not say how they were made."""
-    assert generate(*CHEST, "--skip-settled", 0.5).code == 0
-    assert generate(*CHEST, out=tmp_path / "whole").code == 0
-    (skipped,), (whole,) = (list(folder.glob("*.png")) for folder in (tmp_path / "out", tmp_path / "whole"))
-    assert read_trace(skipped).request.sampling.skip_settled == 0.5
-    assert read_trace(skipped).pyramid != read_trace(whole).pyramid
-
-
-def test_skipping_what_cannot_be_skipped_is_refused(generate: Generate, tiny_bundle: Path, tmp_path: Path) -> None:
-    """Half-made images, a traceback, or an option without effect would be the answer."""
-    assert "between 0" in generate(*CHEST, "--skip-settled", 0.9).err
-    older = tmp_path / "older"
-    shutil.copytree(tiny_bundle, older)
-    manifest = json.loads((older / "bundle.json").read_text())
-    del manifest["partial_scales"]
-    (older / "bundle.json").write_text(json.dumps(manifest | {"digest": manifest_digest(manifest)}))
-    mix = tmp_path / "mix.yaml"
-    mix.write_text("conditions:\n  - {modality: CT, count: 1, sampling: {skip_settled: 0.4}}\n")
-    for arguments in ((*CHEST, "--skip-settled", 0.4), ("--mix", mix)):
-        run = generate(*arguments, bundle=older)
-        assert run.code == 1
-        assert "medvar export" in run.err
-    assert not (tmp_path / "out").exists()
-    assert generate("--mix", mix).code == 0

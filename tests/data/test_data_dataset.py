@@ -8,6 +8,7 @@ from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from medvar_engine.conditions import FACTORS, Condition
@@ -15,7 +16,8 @@ from medvar_engine.data import dataset as module
 from medvar_engine.data.codes import decode
 from medvar_engine.data.dataset import SliceDataset
 from medvar_engine.data.facts import SliceFacts
-from medvar_engine.data.shards import ShardWriter, append
+from medvar_engine.data.shards import Manifest, ShardWriter, append
+from medvar_engine.data.shards.table import read_table
 from medvar_engine.errors import MedvarError
 
 Prepared = Callable[..., Path]
@@ -77,6 +79,36 @@ def test_conditions_without_a_label(folder: Path, tmp_path: Path) -> None:
             writer.add(np.zeros((1, 8, 8), np.uint16), [facts])
         writer.finish({"ct1": "train"})
     assert list(SliceDataset(tmp_path / "b").conditions) == asked
+
+
+def test_a_position_is_that_of_its_step(folder: Path, tmp_path: Path) -> None:
+    """Every slice would be a kind of its own, or the unknown position that of the feet."""
+    row = SliceDataset(folder).rows[0]
+    known = {one.name: getattr(row, one.name) for one in fields(SliceFacts)} | {"contrast": "T1"}
+    places = [0.0, 0.124, 0.125, None, 0.9, 1.0, None]
+    with ShardWriter(tmp_path / "b", 8) as writer:
+        writer.add(np.zeros((7, 8, 8), np.uint16), [SliceFacts(**known | {"position": place}) for place in places])
+        writer.finish({"ct1": "train"})
+    dataset = SliceDataset(tmp_path / "b")
+    assert [row.position for row in dataset.rows] == places
+    steps = [0.0625, 0.0625, 0.1875, None, 0.9375, 0.9375, None]
+    assert [condition.position for condition in dataset.conditions] == steps
+    assert {condition.contrast for condition in dataset.conditions} == {"T1"}
+    assert len(dataset.conditions.kinds) == 4
+
+
+def test_slices_prepared_before_there_were_positions(folder: Path) -> None:
+    """A user would have to prepare all data again."""
+    rows = list(SliceDataset(folder).rows)
+    table = folder / Manifest.read(folder).table["file"]
+    old = read_table(table).drop_columns("position")
+    with pa.BufferOutputStream() as sink:
+        with pa.ipc.new_file(sink, old.schema) as writer:
+            writer.write_table(old)
+        table.write_bytes(sink.getvalue())
+    dataset = SliceDataset(folder)
+    assert list(dataset.rows) == rows
+    assert {condition.position for condition in dataset.conditions} == {None}
 
 
 def test_many_shards_do_not_use_up_open_files(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

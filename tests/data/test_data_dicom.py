@@ -278,5 +278,6 @@ def test_cine_without_geometry_keeps_frames_as_stored(
     slabs = list(cut(volume, volume.array, 0.0, SliceRules()))
     assert sum(len(one.images) for one in slabs) == phantom.shape[0]
     assert {one.plane for one in slabs} == {None}
+    assert np.isnan([one.places for one in slabs]).all()
     assert slabs[0].spacing == (2.0, 1.25)
     np.testing.assert_array_equal(slabs[0].images[7], phantom[7, ::-1, ::-1].T)

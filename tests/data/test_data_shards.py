@@ -87,6 +87,7 @@ ROW = st.fixed_dictionaries(
         "source": TEXT,
         "licence": TEXT,
         "fingerprint": st.binary(min_size=32, max_size=32),
+        "position": st.none() | st.floats(0, 1),
     }
 )
 

@@ -61,6 +61,20 @@ def test_position_is_where_the_slice_lies() -> None:
         "coronal": -5.0,
         "sagittal": 0.0,
     }
+    assert {one.plane: one.places[10 - one.first] for one in slabs} == {
+        "axial": 10.5 / 70,
+        "coronal": 10.5 / 60,
+        "sagittal": 10.5 / 50,
+    }
+
+
+def test_a_place_counts_all_slices_of_the_scan() -> None:
+    """Breaks for conditions: the first slice with tissue would be the feet, whatever the scan shows."""
+    array = np.zeros((50, 50, 40))
+    array[10:40, 10:40, 30:36] = 1
+    volume = volume_of(array)
+    (slab,) = cut(volume, volume.array, 0.5, SliceRules(planes=("axial",)))
+    np.testing.assert_allclose(slab.places, (np.arange(30, 36) + 0.5) / 40)
 
 
 def test_planes_with_long_pixels_or_short_sides_are_left_out() -> None:

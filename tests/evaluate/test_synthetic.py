@@ -32,7 +32,8 @@ from medvar_engine.write.nifti import sidecar
 from medvar_engine.write.picture import Picture
 
 SIDE = 6
-CHEST, BRAIN = Condition("CT", "chest", "axial"), Condition("MR", "brain", "axial")
+CHEST = Condition("CT", "chest", "axial")
+BRAIN = Condition("MR", "brain", "axial", contrast="T1 after contrast", position=0.25)
 Pictures = Callable[..., list[Picture]]
 
 

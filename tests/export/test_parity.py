@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from medvar_engine.arrays import FloatArray, IntArray
+from medvar_engine.arrays import FloatArray
 from medvar_engine.backends.base import Backend, PrefixState
 from medvar_engine.backends.onnx import OnnxBackend
 from medvar_engine.backends.torch import TorchBackend
@@ -50,10 +50,8 @@ def test_parity_notices_what_is_not_a_number(tiny_backend: TorchBackend) -> None
         def __init__(self) -> None:
             self.__dict__ |= tiny_backend.__dict__
 
-        def step(
-            self, state: PrefixState, maps: FloatArray | None, positions: IntArray | None = None
-        ) -> tuple[FloatArray, PrefixState]:
-            logits, longer = super().step(state, maps, positions)
+        def step(self, state: PrefixState, maps: FloatArray | None) -> tuple[FloatArray, PrefixState]:
+            logits, longer = super().step(state, maps)
             return (logits if state.depth else logits * np.float32(np.nan)), longer
 
     assert np.isnan(measure_parity(tiny_backend, Broken())["logits"])

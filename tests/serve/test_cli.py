@@ -80,7 +80,6 @@ def test_copies_of_training_slices_are_withheld_here_too(
         (("serve", "--certificate", "nothing.pem", "--key", "nothing.pem"), "cannot be used"),
         (("serve", "--token-file", "nothing"), "Cannot read the token file"),
         (("serve", "--bundle", "nothing"), "is not a bundle"),
-        (("serve", "--collaborative"), "has no transformer for the fine scales"),
     ],
 )
 def test_mistakes_are_told(arguments: tuple[str, ...], said: str, medvar: Callable[..., tuple[int, str]]) -> None:
@@ -98,7 +97,7 @@ def test_sets_are_made_where_their_bundle_is(
     assert not (tmp_path / "set").exists()
 
 
-def test_it_runs_until_it_is_interrupted(tiny_pair: Path, tmp_path: Path) -> None:
+def test_it_runs_until_it_is_interrupted(tiny_bundle: Path, tmp_path: Path) -> None:
     """The command itself could not start, say what it is, or be ended; a taken port would be a traceback."""
     import signal
     import socket
@@ -106,8 +105,7 @@ def test_it_runs_until_it_is_interrupted(tiny_pair: Path, tmp_path: Path) -> Non
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
-    command = [sys.executable, "-m", "medvar_engine.cli", "serve", "--bundle", str(tiny_pair), "--device", "cpu"]
-    command.append("--collaborative")
+    command = [sys.executable, "-m", "medvar_engine.cli", "serve", "--bundle", str(tiny_bundle), "--device", "cpu"]
     with (tmp_path / "log").open("w+b") as log:
         server = subprocess.Popen([*command, "--port", port], stderr=log, env=os.environ)
         try:
@@ -117,7 +115,7 @@ def test_it_runs_until_it_is_interrupted(tiny_pair: Path, tmp_path: Path) -> Non
                 assert time.monotonic() < until
                 time.sleep(0.05)
             model = Server(f"http://127.0.0.1:{port}").get_json("model")["model"]
-            assert model == read_bundle(tiny_pair).collaborative_digest
+            assert model == read_bundle(tiny_bundle).digest
             second = subprocess.run([*command, "--port", port], capture_output=True, timeout=60, check=False)
             assert second.returncode == 1
             assert b"Cannot listen" in second.stderr
@@ -128,6 +126,5 @@ def test_it_runs_until_it_is_interrupted(tiny_pair: Path, tmp_path: Path) -> Non
         log.seek(0)
         said = log.read()
     assert server.returncode in (0, 130)
-    assert f"on ONNX Runtime, CPUExecutionProvider at http://127.0.0.1:{port}".encode() in said
-    assert b"tiny, the fine scales by its smaller transformer" in said
+    assert f"tiny on ONNX Runtime, CPUExecutionProvider at http://127.0.0.1:{port}".encode() in said
     assert b"Traceback" not in said

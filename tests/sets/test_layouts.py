@@ -83,7 +83,7 @@ def test_bids(make: MakeSet, tmp_path: Path) -> None:
     assert (about["DatasetType"], about["BIDSVersion"]) == ("derivative", "1.10.0")
     assert "SYNTHETIC" in about["Name"]
     header, *rows = [line.split("\t") for line in (tmp_path / "participants.tsv").read_text().splitlines()]
-    assert header == ["participant_id", "modality", "region", "plane", "dataset", "seed"]
+    assert header == ["participant_id", "modality", "region", "plane", "dataset", "contrast", "position", "seed"]
     assert len(rows) == 10
     for subject, modality, *_, seed in rows:
         folder, suffix = {"CT": ("ct", "ct"), "MR": ("anat", "mri")}[modality]

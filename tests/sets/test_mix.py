@@ -56,6 +56,10 @@ def test_a_mix_is_what_its_file_says(tmp_path: Path, bundle: Bundle) -> None:
         (GOOD.replace("brain", "brian"), "line 5, condition 2: Unknown region 'brian'. Did you mean 'brain'?"),
         (GOOD.replace("region: brain", "region: [brain]"), "a single value is expected in line 6"),
         (GOOD.replace("region: brain", "region: 3"), "condition 2: The condition factor region is a name"),
+        (GOOD.replace("region: brain", "position: .nan"), "condition 2: position is where the slice lies"),
+        (GOOD.replace("region: brain", "position: high"), "condition 2: position is where the slice lies"),
+        (GOOD.replace("region: brain", "position: 0.5"), "condition 2: This model is not conditioned on position"),
+        (GOOD.replace("region: brain", "contrast: T1"), "condition 2: This model is not conditioned on contrast"),
         (GOOD.replace("region: brain", "regoin: brain"), "unknown field 'regoin' in line 6"),
         (GOOD.replace("region: brain", "modality: CT"), "the field modality is there twice, again in line 6"),
         (GOOD.replace("seed: 1000", "seed: -1"), "line 7: seed: A seed is"),
@@ -158,3 +162,13 @@ def test_seeds_end_somewhere() -> None:
     Plan(last, 5, "model")
     with pytest.raises(MedvarError, match="A seed is at most"):
         Plan(last, 6, "model")
+
+
+def test_a_set_with_tokens_left_out_keeps_its_name() -> None:
+    """A set of an earlier version would be made again with other images, as if it were the same."""
+    mix = Mix.of(Condition("CT"), Sampling())
+    values = mix.to_dict()
+    values["ingredients"][0]["sampling"]["skip_settled"] = 0.5
+    older = Mix.from_dict(values)
+    assert older.to_dict() == values
+    assert [request.skipped for request in older.requests(range(2))] == [0.5, 0.5]

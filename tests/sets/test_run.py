@@ -15,9 +15,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from medvar_engine.backends.collaborative import collaborative_model, open_model
 from medvar_engine.backends.onnx import OnnxBackend
-from medvar_engine.bundle import Bundle, read_bundle
+from medvar_engine.bundle import Bundle
 from medvar_engine.conditions import Condition
 from medvar_engine.data.codes import encode
 from medvar_engine.errors import MedvarError
@@ -29,7 +28,6 @@ from medvar_engine.sets.manifest import SET, SetManifest
 from medvar_engine.sets.mix import Mix
 from medvar_engine.sets.plan import Kind
 from medvar_engine.sets.read import ImageSet
-from medvar_engine.sets.slices import to_slices
 from medvar_engine.sets.unit import Work, make_unit
 
 MakeSet = Callable[..., SetManifest]
@@ -266,24 +264,3 @@ def test_training_does_not_take_it(whole: Path) -> None:
 
     with pytest.raises(MedvarError, match="synthetic"):
         ShardFolder.open(whole)
-
-
-def test_a_set_by_both_transformers_of_a_bundle(make: MakeSet, tiny_pair: Path, tmp_path: Path) -> None:
-    """The faster way to draw would be there for single images alone, or a set not say which way it was drawn."""
-    bundle = read_bundle(tiny_pair)
-    both = collaborative_model(bundle)
-    with pytest.raises(MedvarError, match="not the model of this set"):
-        make(tmp_path / "none", bundle=bundle, model="0" * 64)
-    assert not (tmp_path / "none").exists()
-    make(tmp_path / "set", bundle=bundle, model=both, batch=3)
-    manifest = SetManifest.read(tmp_path / "set")
-    assert (manifest.plan.model, manifest.model["sha256"]) == (both, both)
-    generator = Generator(open_model(bundle, both, device="cpu"))
-    for made in ImageSet.open(tmp_path / "set"):
-        assert made.trace.model == both
-        again = replay(generator, made.trace)
-        np.testing.assert_array_equal(encode(made.image), encode(generator.image(again)[0]))
-    with pytest.raises(MedvarError, match="made otherwise \\(model differ"):
-        make(tmp_path / "set", bundle=bundle)
-    slices = to_slices(tmp_path / "set", tmp_path / "slices", bundle)
-    assert both in slices.remarks[0]

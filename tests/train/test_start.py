@@ -50,6 +50,18 @@ def test_new_names_stand_amid_the_known_ones(base: Transformer) -> None:
     assert torch.equal(model.labels[2].weight, torch.zeros(2, 16))  # the base knows nothing of data sets
 
 
+def test_steps_of_the_base_stay(base: Transformer) -> None:
+    """Positions would be counted in other steps than those that the model learnt."""
+    other = LabelSpace(modality=("CT", "MR"), position=2)
+    new = LabelSpace(modality=("MR",), contrast=("T1",), position=8)
+    model, joined = start_transformer(base, other, new, 0), join_labels(other, new)
+    assert joined == LabelSpace(modality=("CT", "MR"), contrast=("T1",), position=2)
+    asked = [Condition("CT", position=0.6), Condition("MR")]
+    assert torch.equal(logits(model, joined, *asked), logits(base, other, *asked))
+    assert join_labels(BASE, new).position == 8
+    assert start_transformer(base, BASE, new, 2).labels[3].weight.shape == (9, 16)
+
+
 def test_a_factor_in_between_is_put_in_its_place(base: Transformer) -> None:
     """Factors are numbered in a fixed order: a plane would be taken for a region."""
     new = LabelSpace(plane=("axial",))

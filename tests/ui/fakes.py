@@ -70,9 +70,7 @@ class FakeBackend:
     def start(self, labels: IntArray) -> PrefixState:
         return PrefixState(labels)
 
-    def step(
-        self, state: PrefixState, maps: FloatArray | None, positions: IntArray | None = None
-    ) -> tuple[FloatArray, PrefixState]:
+    def step(self, state: PrefixState, maps: FloatArray | None) -> tuple[FloatArray, PrefixState]:
         k = state.depth
         self.before_step(k)
         self.steps.append(k)

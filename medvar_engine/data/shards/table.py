@@ -46,6 +46,7 @@ SCHEMA = pa.schema(
     column.with_type(pa.dictionary(pa.int32(), pa.utf8())) if column.name in NAMES else column for column in PLAIN
 )
 """Rows in the file, with names numbered."""
+_POSITION = SCHEMA.get_field_index("position")
 
 
 def rows_of(facts: Sequence[SliceFacts], places: Iterable[tuple[int, int]]) -> pa.RecordBatch:
@@ -86,6 +87,8 @@ def read_table(path: Path) -> pa.Table:
     try:
         with pa.memory_map(str(path)) as file:
             table = pa.ipc.open_file(file).read_all()
+        if table.schema.equals(SCHEMA.remove(_POSITION)):  # of before slices had a position
+            table = table.add_column(_POSITION, SCHEMA[_POSITION], pa.nulls(len(table), SCHEMA[_POSITION].type))
         if not table.schema.equals(SCHEMA):
             raise MedvarError(
                 f"{path}: the columns are {_listed(table.schema)}; expected {_listed(SCHEMA)}. Prepare the data again."

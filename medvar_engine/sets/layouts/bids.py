@@ -40,7 +40,7 @@ def describe(plan: Plan, bundle: Bundle, withheld: Collection[int]) -> dict[str,
         "SourceDatasets": [],
     }
     rows = [
-        "\t".join((_subject(number), *(getattr(condition, name) or "n/a" for name in FACTORS), str(seed)))
+        "\t".join((_subject(number), *_cells(condition), str(seed)))
         for number, condition, seed in plan.conditions(withheld)
     ]
     return {
@@ -56,6 +56,12 @@ def place(plan: Plan, number: int, condition: Condition) -> str:
     subject = _subject(number)
     folder, suffix = _SUFFIXES.get(condition.modality or "", ("anat", "image"))
     return f"{subject}/{folder}/{subject}_desc-synthetic_{suffix}.nii.gz"
+
+
+def _cells(condition: Condition) -> list[str]:
+    """One for each factor."""
+    values = condition.to_dict()
+    return [str(values.get(name, "n/a")) for name in FACTORS]
 
 
 def _subject(number: int) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from medvar_engine.bundle import Bundle
-from medvar_engine.conditions import FACTORS
+from medvar_engine.conditions import NAMED
 from medvar_engine.data.codes import encode
 from medvar_engine.sets.layouts.card import card
 from medvar_engine.sets.manifest import UNITS
@@ -54,8 +54,10 @@ def _table(images: Sequence[SetImage]) -> bytes:
 
     traces = [made.trace for made in images]
     columns = {"number": pa.array([made.number for made in images], pa.int64())}
-    for name in FACTORS:
-        columns[name] = pa.array([getattr(trace.request.condition, name) for trace in traces], pa.utf8())
+    conditions = [trace.request.condition for trace in traces]
+    for name in NAMED:
+        columns[name] = pa.array([getattr(condition, name) for condition in conditions], pa.utf8())
+    columns["position"] = pa.array([condition.position for condition in conditions], pa.float64())
     columns["seed"] = pa.array([trace.request.seed for trace in traces], pa.uint64())
     columns["trace"] = pa.array([trace.to_json() for trace in traces], pa.utf8())
     distances = [None if made.nearness is None else made.nearness.distance for made in images]
