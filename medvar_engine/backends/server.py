@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import ssl
+import stat
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -189,6 +191,10 @@ class Server:
 def read_token(path: Path) -> str:
     """The token in a file, which is its first line. Both ends read it so."""
     try:
+        if not path.is_file():
+            raise MedvarError(f"The token file {path} is not there, or no file.")
+        if os.name == "posix" and stat.S_IMODE(path.stat().st_mode) & 0o077:
+            raise MedvarError(f"The token in {path} may be read by others, who could use it; run: chmod 600 {path}")
         with path.open("rb") as file:
             token = file.readline(4096).decode("ascii").strip()
     except OSError as error:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from medvar_engine.cli.console import needs, progress, tell
+from medvar_engine.cli.console import needs, progress, say, tell
 
 if TYPE_CHECKING:
     from medvar_engine.data.shards import Manifest
@@ -43,7 +43,7 @@ def list_slices(folder: Folder) -> None:
     with _extra("train"):
         from medvar_engine.data.shards import Manifest
     for line in _table(Manifest.read(folder)):
-        typer.echo(line)
+        say(line)
 
 
 @app.command()
@@ -61,7 +61,7 @@ def report(
         from medvar_engine.data.report import write_report
     for concern in write_report(folder, out, scans=scans, recipe=load_recipe(recipe) if recipe else None):
         tell(f"{'warning' if concern.grave else 'note'}: {concern}")
-    typer.echo(out)
+    say(out)
 
 
 @app.command()
@@ -71,7 +71,7 @@ def verify(folder: Folder) -> None:
         from medvar_engine.data.shards import verify as run
     with _bar() as advance:
         manifest = run(folder, advance)
-    typer.echo(f"{folder}: {manifest.slices} slices are as they were written.")
+    say(f"{folder}: {manifest.slices} slices are as they were written.")
 
 
 @app.command()
@@ -86,7 +86,7 @@ def append(
         from medvar_engine.data.privacy import known_pseudonyms
         from medvar_engine.data.shards import append as run
     _tell(run(folder, more, any_recipe=any_recipe, pseudonyms=known_pseudonyms(key)))
-    typer.echo(folder)
+    say(folder)
 
 
 @app.command()
@@ -101,7 +101,7 @@ def merge(
         from medvar_engine.data.privacy import known_pseudonyms
         from medvar_engine.data.shards import merge as run
     _tell(run(folders, out, any_recipe=any_recipe, pseudonyms=known_pseudonyms(key)))
-    typer.echo(out)
+    say(out)
 
 
 @app.command()
@@ -121,7 +121,7 @@ def split(
         from medvar_engine.data.split import SplitRule
     strata = tuple(by) if by else SplitRule().strata
     _tell(resplit(folder, SplitRule(test_fraction, seed, tuple(holdout or ()), strata)))
-    typer.echo(folder)
+    say(folder)
 
 
 @export.command()
@@ -131,7 +131,7 @@ def webdataset(folder: Folder, out: Out) -> None:
         from medvar_engine.data.adapters.webdataset import export_webdataset
     with _bar() as advance:
         export_webdataset(folder, out, progress=advance)
-    typer.echo(out)
+    say(out)
 
 
 @export.command()
@@ -141,7 +141,7 @@ def litdata(folder: Folder, out: Out) -> None:
         from medvar_engine.data.adapters.litdata import export_litdata
     with _bar() as advance, _extra("litdata"):
         export_litdata(folder, out, progress=advance)
-    typer.echo(out)
+    say(out)
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from medvar_engine.cli.console import needs, progress, tell
+from medvar_engine.cli.console import needs, progress, say, tell
 from medvar_engine.errors import MedvarError
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ def prepare(
         _write_refusals(refused, refusals)
     if append:
         _add(out, target, key)
-    typer.echo(out)
+    say(out)
 
 
 def _add(out: Path, more: Path, key: Path | None) -> None:

@@ -36,6 +36,7 @@ from medvar_engine.jobs import run
 from medvar_engine.models.files import load_tokenizer
 from medvar_engine.models.gray import as_gray
 from medvar_engine.models.tokenizer import Tokenizer
+from medvar_engine.plain_npy import open_npy
 from medvar_engine.train.augment import augment
 from medvar_engine.train.batches import in_hounsfield
 
@@ -213,7 +214,7 @@ def _batches(index: npt.NDArray[np.int64]) -> list[npt.NDArray[np.int64]]:
 
 def _gather(path: Path, blocks: list[_Block]) -> None:
     """All blocks in one file, written from its begin to its end: a memory map would crash on a full disk."""
-    parts = [np.load(block.path, mmap_mode="r", allow_pickle=False) for block in blocks]
+    parts = [open_npy(block.path) for block in blocks]
     variants, _, tokens = parts[0].shape
     about = {"descr": "<u2", "fortran_order": False, "shape": (variants, sum(part.shape[1] for part in parts), tokens)}
     with whole_file(path, path.with_name(f".{path.name}.tmp")) as file:
@@ -228,5 +229,5 @@ def _path(folder: Path, data: SliceDataset) -> Path:
 
 
 def _open(path: Path) -> Pyramids:
-    pyramids: Pyramids = np.load(path, mmap_mode="r", allow_pickle=False)
+    pyramids: Pyramids = open_npy(path)
     return pyramids

@@ -25,6 +25,7 @@ from medvar_engine.models.presets import transformer_preset
 from medvar_engine.models.sample import sample
 from medvar_engine.models.tokenizer import TokenizerConfig
 from medvar_engine.models.transformer import Transformer, TransformerConfig
+from medvar_engine.plain_npy import open_npy
 from medvar_engine.train.batches import Draw, check_size, draw_of, spread
 from medvar_engine.train.config import TrainConfig
 from medvar_engine.train.forcing import corrupted, plain
@@ -230,5 +231,5 @@ class PyramidBatches:
     def __setstate__(self, state: dict[str, Any]) -> None:
         if isinstance(state["pyramids"], tuple):
             name, variants = state["pyramids"]
-            state["pyramids"] = np.load(name, mmap_mode="r", allow_pickle=False)[:variants]
+            state["pyramids"] = open_npy(Path(name))[:variants]
         self.__dict__.update(state)

@@ -41,6 +41,7 @@ def test_generated_files_are_those_of_here(
     """A file made on a server could not be replayed from its bundle."""
     token = tmp_path / "token"
     token.write_text(TOKEN)
+    token.chmod(0o600)
     wish = ["generate", "--modality", "CT", "--count", 3, "--show-scales"]
     here, there = tmp_path / "here", tmp_path / "there"
     assert medvar(*wish, "--bundle", tiny_bundle, "--out", here, "--device", "cpu")[0] == 0
