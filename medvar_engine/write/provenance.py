@@ -98,7 +98,7 @@ def _read(path: Path, png_key: str, dicom_element: int, nifti_key: str) -> str |
 
 def kind_of(path: Path) -> Literal["png", "dicom", "nifti"]:
     """What a file's first bytes say that it is; NIfTI, which may be packed, when they say neither of the others."""
-    if path.exists() and not path.is_file():
+    if path.exists() and not path.is_file() and not path.is_dir():
         raise OSError(None, "it is no file")  # a pipe would be waited for without end
     with path.open("rb") as file:
         magic = file.read(132)

@@ -255,7 +255,7 @@ def test_the_trace_survives_every_way_of_writing(
             dataset.PixelData = np.asarray(dataset.pixel_array).byteswap().tobytes()
         dataset.file_meta.TransferSyntaxUID = syntax
         big, implicit = syntax.endswith("1.2.2"), syntax == "1.2.840.10008.1.2"
-        dataset.save_as(path, implicit_vr=implicit, little_endian=not big, enforce_file_format=True)
+        pydicom.dcmwrite(path, dataset, implicit_vr=implicit, little_endian=not big, enforce_file_format=True)
         assert read_trace(path).to_json() == picture.trace.to_json()
         assert read_about_pixels(path) == about_pixels(picture)
         assert differing_pixels(path, picture) == 0
