@@ -192,7 +192,7 @@ def read_token(path: Path) -> str:
     """The token in a file, which is its first line. Both ends read it so."""
     try:
         if not path.is_file():
-            raise MedvarError(f"The token file {path} is not there, or no file.")
+            raise MedvarError(f"Cannot read the token file {path}: it is not there, or no file.")
         if os.name == "posix" and stat.S_IMODE(path.stat().st_mode) & 0o077:
             raise MedvarError(f"The token in {path} may be read by others, who could use it; run: chmod 600 {path}")
         with path.open("rb") as file:
