@@ -21,7 +21,8 @@ _HEAD = """# The command line
 *For whoever looks up what an option means. `medvar VERB --help` says the same.*
 
 Exit codes: 0 when all went well, 1 for what you can put right (the message says how), 2 for a wrong call, 75 when
-training was told to stop and can go on, 130 after Ctrl-C.
+training was told to stop and can go on, 130 after Ctrl-C, 70 for what medvar does not foresee: one sentence says what,
+and `--debug`, anywhere in the call, prints the traceback to report.
 """
 
 

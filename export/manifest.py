@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from medvar_engine import plain_json
 from medvar_engine.bundle import MANIFEST, manifest_digest
 from medvar_engine.errors import MedvarError
 
@@ -41,7 +42,7 @@ def sign_bundle(folder: Path) -> None:
     """
     path = folder / MANIFEST
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = plain_json.read(path)
         write_manifest(folder, {**values, "sha256": file_hashes(folder)})
     except (OSError, ValueError, TypeError) as error:
         raise MedvarError(f"{path} cannot be signed: {error}") from error

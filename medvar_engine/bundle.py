@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from medvar_engine import plain_json
 from medvar_engine.arrays import FloatArray
 from medvar_engine.conditions import FACTORS, Condition, LabelSpace
 from medvar_engine.display import Display
@@ -186,7 +187,7 @@ def read_bundle(path: Path) -> Bundle:
     try:
         if manifest.stat().st_size > MAX_MANIFEST_BYTES:
             raise MedvarError(f"{manifest} is larger than any real manifest. {_AGAIN}")
-        values = json.loads(manifest.read_text(encoding="utf-8"))
+        values = plain_json.read(manifest)
     except OSError as error:
         raise MedvarError(f"Cannot read {manifest}: {error.strerror}. {_AGAIN}") from error
     except (ValueError, RecursionError) as error:

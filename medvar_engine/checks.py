@@ -55,6 +55,16 @@ def check_drawn(request: Request) -> None:
         )
 
 
+def check_logits(logits: FloatArray) -> FloatArray:
+    """``logits`` themselves, which are finite: of NaN something would be drawn, but nothing that the model says."""
+    if not np.isfinite(logits).all():
+        raise MedvarError(
+            "The model gave NaN or infinity in place of logits: its weights are damaged, or its precision is too low "
+            "for this device. Check the bundle with `medvar info`, or export the model again in float32."
+        )
+    return logits
+
+
 def check_images(info: BackendInfo, images: FloatArray, count: int) -> None:
     """Images to encode: ``(count, H, W)``, or ``(count, H, W, 3)`` for a colour model, finite and in [-1, 1]."""
     expected = (count, info.image_size, info.image_size) + ((3,) if info.image_channels == 3 else ())

@@ -10,6 +10,7 @@ import numpy as np
 from medvar_engine.arrays import FloatArray, IntArray
 from medvar_engine.backends.base import Backend, PrefixState
 from medvar_engine.backends.freed import give_back
+from medvar_engine.checks import check_logits
 from medvar_engine.generation import Generation
 from medvar_engine.prefix_cache import Key, PrefixCache
 from medvar_engine.pyramid import TokenPyramid
@@ -74,7 +75,7 @@ class Prefixes:
         logits = self._logits(generation, guided)
         for i, request in enumerate(generation.requests):
             strength = ramp(request.sampling.guidance, generation.depth, scales)
-            yield guide(logits[i], logits[batch + i], strength) if strength > 0 else logits[i]
+            yield check_logits(guide(logits[i], logits[batch + i], strength) if strength > 0 else logits[i])
 
     def _parts(self, generation: Generation, guided: bool) -> list[Generation]:
         """The images, in parts that go through the network one after the other.
@@ -94,7 +95,7 @@ class Prefixes:
     def logits(self, generation: Generation) -> list[FloatArray]:
         """Logits ``(L_k, V)`` of the next scale of each image under its own condition."""
         logits = self._logits(generation, guided=False)
-        return [logits[i] for i in range(len(generation.requests))]
+        return [check_logits(logits[i]) for i in range(len(generation.requests))]
 
     def summary(self, generation: Generation) -> FloatArray:
         """Averages of the keys and values of all scales made so far, under no condition; see `Backend.summary`."""

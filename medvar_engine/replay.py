@@ -18,11 +18,14 @@ def replay(generator: Generator, trace: Trace) -> Generation:
     """The image of ``trace``, drawn again from its seeds through all the edits that it came from.
 
     Tokens of a real image (`Encoded`) were never drawn and are taken as they are. Raises `MedvarError` when the bundle
-    is not the one that made the image, or naming the first scale that came out otherwise: another backend or version.
+    is not the one that made the image and all that it came from, or naming the first scale that came out otherwise:
+    another backend or version.
     """
-    check_model(generator.backend.info, trace)
+    images = lineage([trace])
+    for one in images:  # what a trace says of its sources is as much a stranger's word as the rest
+        check_model(generator.backend.info, one)
     made: dict[int, Generation] = {}
-    for one in lineage([trace]):
+    for one in images:
         made[id(one)] = again = _again(generator, one, made)
         _compare(one, again)
     return made[id(trace)]
@@ -48,6 +51,11 @@ def _again(generator: Generator, trace: Trace, made: dict[int, Generation]) -> G
 
 
 def _compare(expected: Trace, found: Generation) -> None:
+    if found.depth != expected.pyramid.depth:
+        raise MedvarError(
+            f"This trace contradicts itself: its image has {expected.pyramid.depth} scales, but what it tells of its "
+            f"making gives {found.depth}. It was changed after it was written."
+        )
     for k, (wanted, drawn) in enumerate(zip(expected.pyramid.maps, found.pyramid.maps, strict=True)):
         if different := int((wanted != drawn).sum()):
             raise MedvarError(

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 from medvar_engine.errors import MedvarError
 
+MAX_SIDE = 256
+"""Tokens a side of the finest scale; VAR's has 16 for images of 256 pixels."""
+
 
 @dataclass(frozen=True, slots=True)
 class ScaleSchedule:
@@ -18,9 +21,11 @@ class ScaleSchedule:
     sides: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "sides", tuple(int(side) for side in self.sides))
+        object.__setattr__(self, "sides", tuple(int(side) for side in self.sides[: MAX_SIDE + 1]))
         if not self.sides or self.sides[0] < 1 or any(b <= a for a, b in zip(self.sides, self.sides[1:], strict=False)):
             raise MedvarError(f"A scale schedule is a rising list of sides from 1 up, but got {list(self.sides)}.")
+        if self.sides[-1] > MAX_SIDE:
+            raise MedvarError(f"The finest scale has at most {MAX_SIDE} tokens a side, but {self.sides[-1]} are asked.")
 
     def __len__(self) -> int:
         return len(self.sides)

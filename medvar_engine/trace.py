@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 import medvar_engine
+from medvar_engine import plain_json
 from medvar_engine.arrays import FloatArray
 from medvar_engine.edits import Edit, Encoded, Graft, Outside, Replace, Resample, edit_from_dict, edit_to_dict
 from medvar_engine.errors import MedvarError
@@ -42,7 +43,7 @@ class Trace:
     def from_json(cls, text: str) -> Trace:
         """The inverse of `to_json`. Raises `MedvarError` for anything that is not a trace."""
         try:
-            (trace,) = traces_from_dict(json.loads(text))
+            (trace,) = traces_from_dict(plain_json.loads(text))
         except (ValueError, RecursionError) as error:
             raise MedvarError(f"This is not a MedVAR trace, or it is damaged: {error!r}.") from error
         return trace
@@ -115,6 +116,8 @@ def _trace_from_dict(values: Mapping[str, Any], earlier: Sequence[Trace]) -> Tra
         np.array(scale, dtype=np.float32).reshape(side, side)
         for scale, side in zip(values["entropy"], schedule, strict=False)
     )
+    if not all(np.isfinite(scale).all() for scale in entropy):
+        raise ValueError("the entropy of a token is no finite number")
     return Trace(
         Request.from_dict(values),
         TokenPyramid.from_sequence(schedule, np.array([values["tokens"]], dtype=np.int64)),

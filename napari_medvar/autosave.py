@@ -15,7 +15,7 @@ from pathlib import Path
 from time import monotonic
 
 from medvar_engine.errors import MedvarError
-from napari_medvar.session_file import SUFFIX, SavedSession, read_session, write_session
+from napari_medvar.session_file import SUFFIX, SavedSession, read_session, savable, write_session
 
 SECONDS_BETWEEN = 5.0  # while one picture grows; a finished one is written at once
 
@@ -42,14 +42,24 @@ class Autosave:
         return monotonic() - self._written >= SECONDS_BETWEEN
 
     def write(self, session: SavedSession) -> None:
-        """Write the session in place of what was written before; that stays when it fails, e.g. on a full disk."""
+        """Write the session in place of what was written before; that stays when it fails, e.g. on a full disk.
+
+        A picture that cannot be written is left out, and the others are kept safe.
+        """
         self._written = monotonic()
         try:
             if self._file is None:
                 self._file = _LockedFile(self._folder or autosave_folder())
-            write_session(self._file.path, session)
-            self.problem = None
-        except (MedvarError, OSError, NotImplementedError, RuntimeError) as error:
+            try:
+                write_session(self._file.path, session)
+                self.problem = None
+            except Exception as error:
+                rest, lost = savable(session)
+                if not lost:
+                    raise
+                write_session(self._file.path, rest)
+                self.problem = f"Not kept safe from a crash: {', '.join(lost)}. {error} The rest of the session is."
+        except Exception as error:  # the work goes on, whatever has failed
             self.problem = f"The session cannot be kept safe from a crash: {error} Save it yourself."
 
     def leave(self) -> None:

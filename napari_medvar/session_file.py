@@ -8,11 +8,12 @@ from __future__ import annotations
 import gzip
 import json
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from medvar_engine import plain_json
 from medvar_engine.errors import MedvarError
 from medvar_engine.trace import Trace, traces_from_dict, traces_to_dict
 from medvar_engine.write.files import write_files
@@ -77,7 +78,7 @@ def write_session(path: Path, session: SavedSession) -> Path:
     try:
         text = json.dumps(values, separators=(",", ":"), allow_nan=False)
     except (TypeError, ValueError) as error:
-        raise MedvarError(f"Panel settings must be plain JSON values to be saved: {error}.") from error
+        raise MedvarError(f"Panel settings and pictures must be plain JSON values to be saved: {error}.") from error
     content = text.encode("utf-8")
     if len(content) > MAX_BYTES:
         raise MedvarError(
@@ -86,6 +87,28 @@ def write_session(path: Path, session: SavedSession) -> Path:
     # No time of writing: the same session is the same file.
     write_files({path: gzip.compress(content, compresslevel=5, mtime=0)})
     return path
+
+
+def savable(session: SavedSession) -> tuple[SavedSession, tuple[str, ...]]:
+    """The session without what cannot be written, and what that is, by name: pictures, the settings of the panels.
+
+    What was made from a picture that is left out stays, and hangs on the picture before that one.
+    """
+    lost = {node.id: node for node in session.nodes if _unsavable(_picture_to_dict(node))}
+    parents = {node.id: node.parent for node in session.nodes}
+
+    def above(parent: int | None) -> int | None:
+        while parent in lost:
+            parent = parents[parent]
+        return parent
+
+    nodes = tuple(replace(node, parent=above(node.parent)) for node in session.nodes if node.id not in lost)
+    names = [f"picture {number}{f' ({node.name})' if node.name else ''}" for number, node in lost.items()]
+    panels = session.panels
+    if _unsavable(lambda: panels):
+        names, panels = [*names, "the settings of the panels"], {}
+    current = session.current if session.current not in lost else nodes[-1].id if nodes else None
+    return replace(session, nodes=nodes, current=current, panels=panels), tuple(names)
 
 
 def read_session(path: Path) -> SavedSession:
@@ -100,7 +123,7 @@ def read_session(path: Path) -> SavedSession:
     if len(content) > MAX_BYTES:
         raise MedvarError(f"{path} is larger than any real session ({MAX_BYTES >> 20} MiB); it was not opened.")
     try:
-        values = json.loads(content)
+        values = plain_json.loads(content)
         version = values["medvar_session"]
         if version not in _READABLE:
             raise MedvarError(
@@ -159,6 +182,19 @@ def _session(values: Mapping[str, Any]) -> SavedSession:
         current=values["current"],
         panels=values["panels"],
     )
+
+
+def _picture_to_dict(node: SavedNode) -> Callable[[], Any]:
+    return lambda: {**_node_to_dict(node), "trace": traces_to_dict([node.trace])}
+
+
+def _unsavable(values: Callable[[], Any]) -> bool:
+    """Whether something cannot be written, whatever the reason."""
+    try:
+        json.dumps(values(), allow_nan=False)
+    except Exception:
+        return True
+    return False
 
 
 def _node_to_dict(node: SavedNode) -> dict[str, Any]:

@@ -163,7 +163,7 @@ BROKEN: dict[str, tuple[Callable[[str], bytes], str]] = {
     "top_p of 5": (lambda text: json.dumps(changed("sampling", "top_p", to=5)).encode(), "top_p"),
     "an unknown sampling": (lambda text: json.dumps(changed("sampling", "beam", to=5)).encode(), "beam"),
     "no vocabulary": (lambda text: json.dumps(changed("model", "vocabulary", to=0)).encode(), "vocabulary"),
-    "infinitely many heads": (lambda text: json.dumps(changed("model", "heads", to=float("inf"))).encode(), "field"),
+    "infinitely many heads": (lambda text: json.dumps(changed("model", "heads", to=float("inf"))).encode(), "Infinity"),
     "a value changed": (lambda text: text.replace("MIT", "GPL").encode(), "changed after it was written"),
     "another digest": (lambda text: json.dumps(changed("digest", to="0" * 64)).encode(), "digest differs"),
     "a cell without a place": (lambda text: json.dumps(changed("cells", 0, to={})).encode(), "condition"),

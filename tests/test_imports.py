@@ -1,9 +1,14 @@
 from __future__ import annotations
 
+import ast
 import importlib.metadata
 import importlib.resources
+import re
 import subprocess
 import sys
+import tomllib
+from importlib.metadata import packages_distributions
+from pathlib import Path
 
 import pytest
 
@@ -45,3 +50,24 @@ def test_the_installed_package_is_whole() -> None:
     (manifest,) = importlib.metadata.entry_points(group="napari.manifest", name="napari-medvar")
     package, _, name = manifest.value.partition(":")
     assert importlib.resources.files(package).joinpath(name).is_file()
+
+
+def test_every_imported_package_is_declared() -> None:
+    """What comes only with something else is gone, or another version, when that no longer needs it."""
+    root = Path(__file__).parents[1]
+    project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    lines = [*project["dependencies"], *(one for extra in project["optional-dependencies"].values() for one in extra)]
+    declared = {re.split(r"[\[<>=,;! ]", line)[0].lower().replace("_", "-") for line in lines}
+    providers = packages_distributions()
+    undeclared = set()
+    for folder in ("medvar_engine", "export", "napari_medvar"):
+        for path in (root / folder).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                names = [one.name for one in node.names] if isinstance(node, ast.Import) else []
+                if isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                    names = [node.module]
+                for name in {one.split(".")[0] for one in names} - set(sys.stdlib_module_names):
+                    found = {one.lower().replace("_", "-") for one in providers.get(name, [name])}
+                    if name not in ("medvar_engine", "medvar_export", "napari_medvar") and not found & declared:
+                        undeclared.add(name)
+    assert not undeclared

@@ -175,3 +175,12 @@ def test_seeds_are_checked_at_once() -> None:
         Request(seed=2**64)
     with pytest.raises(MedvarError, match="seed"):
         Request(seed=-1)
+
+
+@pytest.mark.parametrize("value", [None, float("nan"), float("inf"), -float("inf"), 1e400, "nan"])
+def test_numbers_that_could_not_be_saved_are_not_opened(make_trace: MakeTrace, value: Any) -> None:
+    """One such picture of a stranger's would make every later session unsavable."""
+    values = json.loads(make_trace(parent=make_trace()).to_json())
+    values["images"][0]["entropy"][1][2] = value
+    with pytest.raises(MedvarError, match="damaged"):
+        Trace.from_json(json.dumps(values))

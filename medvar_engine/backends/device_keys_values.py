@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from medvar_engine.arrays import FloatArray
+from medvar_engine.backends.outputs import odd_output
 from medvar_engine.backends.sessions import Sessions
 from medvar_engine.backends.small_graphs import average_graph, gather_graph, join_graph
 
@@ -38,8 +39,10 @@ class DeviceMemory:
 
     def run(self, graph: str, feeds: dict[str, Any]) -> tuple[FloatArray, Any]:
         """See `Memory`. Logits come to the host, where tokens are drawn."""
-        logits, present = self._sessions.run_bound(graph, feeds, kept={"present"})
-        return logits, present
+        outputs = self._sessions.run_bound(graph, feeds, kept={"present"})
+        if len(outputs) != 2:
+            raise odd_output(graph, f"{len(outputs)} outputs in place of 2")
+        return outputs[0], outputs[1]
 
     def chunk(self, parts: Sequence[Any]) -> DeviceKeysValues:
         """See `Memory`."""

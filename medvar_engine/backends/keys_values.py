@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from medvar_engine.arrays import FloatArray
+from medvar_engine.backends.outputs import check_outputs, odd_output
 from medvar_engine.backends.sessions import Sessions
 
 
@@ -64,7 +65,10 @@ class HostMemory:
 
     def run(self, graph: str, feeds: dict[str, Any]) -> tuple[FloatArray, FloatArray]:
         """See `Memory`."""
-        logits, present = self._sessions.run(graph, feeds)
+        logits, present = check_outputs(graph, self._sessions.run(graph, feeds), 2)
+        wanted = (*feeds["past"].shape[:4], feeds["features"].shape[1], *feeds["past"].shape[5:])
+        if present.shape != wanted:
+            raise odd_output(graph, f"keys and values {present.shape} in place of {wanted}")
         return logits, present
 
     def chunk(self, parts: Sequence[FloatArray]) -> KeysValues:

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from medvar_engine import plain_json
 from medvar_engine.errors import MedvarError
 
 TYPES: dict[str, np.dtype[Any]] = {"float32": np.dtype("<f4"), "int64": np.dtype("<i8")}
@@ -104,7 +105,7 @@ def read_message(stream: _Stream, limit: int, *, line: int = _LINE) -> Message |
 
 def _parsed(line: bytes) -> tuple[dict[str, Any], list[tuple[str, np.dtype[Any], tuple[int, ...]]]]:
     try:
-        values = json.loads(line)
+        values = plain_json.loads(line)
         kinds = [(str(name), TYPES[kind], tuple(shape)) for name, kind, shape in values.pop("arrays")]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise _damaged(f"its first line is not as it must be: {error!r}") from error

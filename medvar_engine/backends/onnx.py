@@ -12,8 +12,10 @@ from medvar_engine.backends.base import PrefixState, average_tokens, gather_rows
 from medvar_engine.backends.bundle_info import info_of
 from medvar_engine.backends.device_keys_values import DeviceMemory
 from medvar_engine.backends.keys_values import HostMemory, Memory
+from medvar_engine.backends.outputs import check_outputs, odd_output
 from medvar_engine.backends.sessions import DEVICES, Sessions, providers
 from medvar_engine.bundle import PREVIEW, STEP, Bundle
+from medvar_engine.checks import check_tokens
 from medvar_engine.errors import MedvarError
 
 # Tokens of all rows that go through a network together on a CPU: with more, activations fall out of its caches. The
@@ -79,7 +81,12 @@ class OnnxBackend:
             place = {"positions": np.tile(np.arange(begin, end, dtype=np.int64), (len(labels), 1))}
         else:  # graphs of older exports only ask where the scale begins
             place = {"offset": np.array(begin, dtype=np.int64)}
-        return self._memory.run(STEP, {"labels": labels, "features": maps[rows], "past": past, **place})
+        outputs = self._memory.run(STEP, {"labels": labels, "features": maps[rows], "past": past, **place})
+        check_outputs(STEP, outputs[:1], 1)
+        wanted = (len(labels), end - begin, self.info.vocabulary)
+        if outputs[0].shape != wanted:
+            raise odd_output(STEP, f"logits {outputs[0].shape} in place of {wanted}")
+        return outputs
 
     def gather(self, rows: Sequence[tuple[PrefixState, int]]) -> PrefixState:
         """See `Backend`."""
@@ -93,24 +100,42 @@ class OnnxBackend:
         """See `Backend`."""
         if latent is None:
             latent = self.info.no_latent(len(tokens))
-        total, features = self._sessions.run(f"accumulate_{k}.onnx", {"latent": latent, "tokens": tokens})
+        graph = f"accumulate_{k}.onnx"
+        total, features = check_outputs(graph, self._sessions.run(graph, {"latent": latent, "tokens": tokens}), 2)
+        if total.shape != latent.shape:
+            raise odd_output(graph, f"a latent {total.shape} in place of {latent.shape}")
+        if k + 1 < len(self.info.schedule):
+            wanted = (len(tokens), self.info.schedule.token_counts[k + 1], self.info.latent_channels)
+            if features.shape != wanted:
+                raise odd_output(graph, f"features {features.shape} in place of {wanted}")
         return total, features if k + 1 < len(self.info.schedule) else None
 
     def encode(self, images: FloatArray) -> tuple[IntArray, ...]:
         """See `Backend`."""
         tokens = self._in_blocks("encode.onnx", "image", images)
+        if tokens.shape != (len(images), self.info.schedule.tokens) or tokens.dtype.kind != "i":
+            raise odd_output("encode.onnx", f"tokens {tokens.dtype} {tokens.shape}")
+        check_tokens(self.info, tokens)
         return tuple(np.split(tokens, self.info.schedule.offsets[1:-1], axis=1))
 
     def decode(self, latent: FloatArray, *, preview: bool = False) -> FloatArray:
         """See `Backend`. Previews use the light decoder, in a bundle that has one."""
         light = preview and self.info.light_previews
-        images: FloatArray = self._in_blocks(PREVIEW if light else "decode.onnx", "latent", latent)
+        graph = PREVIEW if light else "decode.onnx"
+        images: FloatArray = self._in_blocks(graph, "latent", latent)
+        size = self.info.image_size
+        if images.shape != (len(latent), self.info.image_channels, size, size) or not np.isfinite(images).all():
+            raise odd_output(graph, f"images {images.shape} that are not of {size}×{size} finite numbers")
         return images
 
     def _in_blocks(self, graph: str, name: str, batch: FloatArray) -> Any:
         """The one output of a graph with one input."""
         blocks = self._blocks(len(batch), self.info.schedule.token_counts[-1])
-        return _joined((self._sessions.run(graph, {name: batch[rows]})[0] for rows in blocks), len(batch))
+        outputs = (check_outputs(graph, self._sessions.run(graph, {name: batch[rows]}), 1)[0] for rows in blocks)
+        try:
+            return _joined(outputs, len(batch))
+        except (ValueError, IndexError) as error:  # parts of several shapes
+            raise odd_output(graph, str(error)) from error
 
     def _blocks(self, rows: int, tokens: int) -> Iterator[slice]:
         """All rows, each of so many tokens, in parts that the processor's caches hold.

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import ssl
+import stat
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -14,6 +16,7 @@ from urllib.parse import urlsplit
 
 import numpy.typing as npt
 
+from medvar_engine import plain_json
 from medvar_engine.backends.messages import Message, pack, read_message, unpack
 from medvar_engine.errors import MedvarError
 
@@ -59,7 +62,7 @@ class Server:
     def get_json(self, path: str) -> dict[str, Any]:
         """The values at ``path``."""
         try:
-            values = json.loads(self.get(path))
+            values = plain_json.loads(self.get(path))
         except (ValueError, RecursionError) as error:
             raise self._odd("its answer is not JSON") from error
         if not isinstance(values, dict):
@@ -147,7 +150,7 @@ class Server:
         """What the server says is wrong."""
         content = response.read(2**20)
         try:
-            return str(json.loads(content)["error"])
+            return str(plain_json.loads(content)["error"])
         except (ValueError, KeyError, TypeError, RecursionError):
             return (
                 f"{self.address} answered with status {response.status} ({response.reason}). Check that it is the "
@@ -188,6 +191,10 @@ class Server:
 def read_token(path: Path) -> str:
     """The token in a file, which is its first line. Both ends read it so."""
     try:
+        if not path.is_file():
+            raise MedvarError(f"Cannot read the token file {path}: it is not there, or no file.")
+        if os.name == "posix" and stat.S_IMODE(path.stat().st_mode) & 0o077:
+            raise MedvarError(f"The token in {path} may be read by others, who could use it; run: chmod 600 {path}")
         with path.open("rb") as file:
             token = file.readline(4096).decode("ascii").strip()
     except OSError as error:

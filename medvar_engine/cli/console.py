@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -14,15 +15,29 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
 
+def say(text: object = "") -> None:
+    """A line of a result. What a stranger's file says cannot change the terminal."""
+    typer.echo(harmless(str(text)))
+
+
 def fail(message: str) -> None:
     """An error for a person."""
     typer.secho("error: ", fg="red", bold=True, err=True, nl=False)
-    typer.echo(message, err=True)
+    tell(message)
 
 
 def tell(message: str) -> None:
     """A remark on the way."""
-    typer.echo(message, err=True)
+    typer.echo(harmless(message), err=True)
+
+
+def harmless(text: str) -> str:
+    """``text`` with every character that a terminal would obey, or not show, written as its code."""
+    return "".join(letter if _is_seen(letter) else ascii(letter)[1:-1] for letter in text)
+
+
+def _is_seen(letter: str) -> bool:
+    return letter.isprintable() or letter in "\n\t" or unicodedata.category(letter) == "Zs"
 
 
 @contextmanager
@@ -31,7 +46,7 @@ def progress() -> Iterator[Progress]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True)) as bar:
         yield bar
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from medvar_engine.cli.console import needs, progress, tell
+from medvar_engine.cli.console import needs, progress, say, tell
 
 if TYPE_CHECKING:
     from medvar_engine.data.shards import Manifest
@@ -30,6 +30,10 @@ app.add_typer(export)
 
 Folder = Annotated[Path, typer.Argument(help="Folder of prepared slices.")]
 Out = Annotated[Path, typer.Argument(help="Folder to write; it must be new or empty.")]
+Key = Annotated[
+    Path | None,
+    typer.Option(help="Key of the pseudonyms, to compare them with public names; yours, in your settings."),
+]
 AnyRecipe = Annotated[bool, typer.Option("--any-recipe", help="Allow slices that were prepared otherwise.")]
 
 
@@ -39,7 +43,7 @@ def list_slices(folder: Folder) -> None:
     with _extra("train"):
         from medvar_engine.data.shards import Manifest
     for line in _table(Manifest.read(folder)):
-        typer.echo(line)
+        say(line)
 
 
 @app.command()
@@ -57,17 +61,17 @@ def report(
         from medvar_engine.data.report import write_report
     for concern in write_report(folder, out, scans=scans, recipe=load_recipe(recipe) if recipe else None):
         tell(f"{'warning' if concern.grave else 'note'}: {concern}")
-    typer.echo(out)
+    say(out)
 
 
 @app.command()
 def verify(folder: Folder) -> None:
-    """Check every file against its hash, and table, images and split against each other."""
+    """Check every file against its hash, and table, images and split against each other, and training against test."""
     with _extra("train"):
         from medvar_engine.data.shards import verify as run
     with _bar() as advance:
         manifest = run(folder, advance)
-    typer.echo(f"{folder}: {manifest.slices} slices are as they were written.")
+    say(f"{folder}: {manifest.slices} slices are as they were written.")
 
 
 @app.command()
@@ -75,12 +79,14 @@ def append(
     folder: Folder,
     more: Annotated[Path, typer.Argument(help="Folder of prepared slices to add; it stays as it is.")],
     any_recipe: AnyRecipe = False,
+    key: Key = None,
 ) -> None:
     """Add slices to FOLDER. Its patients stay in train or test; new ones are split by its rule."""
     with _extra("train"):
+        from medvar_engine.data.privacy import known_pseudonyms
         from medvar_engine.data.shards import append as run
-    _tell(run(folder, more, any_recipe=any_recipe))
-    typer.echo(folder)
+    _tell(run(folder, more, any_recipe=any_recipe, pseudonyms=known_pseudonyms(key)))
+    say(folder)
 
 
 @app.command()
@@ -88,15 +94,17 @@ def merge(
     folders: Annotated[list[Path], typer.Argument(help="Folders of prepared slices.")],
     out: Out,
     any_recipe: AnyRecipe = False,
+    key: Key = None,
 ) -> None:
     """Put several folders together as a new one.
 
     Who is held out in one of them is held out, unless a split that was given with the data says otherwise.
     """
     with _extra("train"):
+        from medvar_engine.data.privacy import known_pseudonyms
         from medvar_engine.data.shards import merge as run
-    _tell(run(folders, out, any_recipe=any_recipe))
-    typer.echo(out)
+    _tell(run(folders, out, any_recipe=any_recipe, pseudonyms=known_pseudonyms(key)))
+    say(out)
 
 
 @app.command()
@@ -116,7 +124,7 @@ def split(
         from medvar_engine.data.split import SplitRule
     strata = tuple(by) if by else SplitRule().strata
     _tell(resplit(folder, SplitRule(test_fraction, seed, tuple(holdout or ()), strata)))
-    typer.echo(folder)
+    say(folder)
 
 
 @export.command()
@@ -126,7 +134,7 @@ def webdataset(folder: Folder, out: Out) -> None:
         from medvar_engine.data.adapters.webdataset import export_webdataset
     with _bar() as advance:
         export_webdataset(folder, out, progress=advance)
-    typer.echo(out)
+    say(out)
 
 
 @export.command()
@@ -136,7 +144,7 @@ def litdata(folder: Folder, out: Out) -> None:
         from medvar_engine.data.adapters.litdata import export_litdata
     with _bar() as advance, _extra("litdata"):
         export_litdata(folder, out, progress=advance)
-    typer.echo(out)
+    say(out)
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from medvar_engine.cli.console import needs, progress, tell
+from medvar_engine.cli.console import needs, progress, say, tell
 from medvar_engine.errors import MedvarError
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def encode(
                 raise
             bar.update(task, completed=len(part))
             tell(f"{split}: {len(part)} slices × {len(pyramids)} variants of {pyramids.shape[2]} tokens")
-    typer.echo(out)
+    say(out)
 
 
 @functools.lru_cache(maxsize=1)

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from medvar_engine.cli.console import needs, progress, tell
+from medvar_engine import plain_json
+from medvar_engine.cli.console import needs, progress, say, tell
 
 if TYPE_CHECKING:
     from medvar_engine.bundle import Bundle
@@ -115,7 +116,7 @@ def images(
     tell(text)
     if bundle is not None:
         tell(f"into its model card: medvar evaluate card {synthetic} {report}")
-    typer.echo(out)
+    say(out)
 
 
 @evaluate.command()
@@ -130,7 +131,7 @@ def card(
     from medvar_engine.bundle import find_bundle, read_bundle
     from medvar_engine.evaluate.model_card import put_into_card
 
-    typer.echo(put_into_card(read_bundle(find_bundle(bundle)), report).path)
+    say(put_into_card(read_bundle(find_bundle(bundle)), report).path)
 
 
 @evaluate.command()
@@ -163,7 +164,7 @@ def utility(
         write_files({out: json.dumps(values, indent=1, ensure_ascii=False).encode()})
     for name, one in found.accuracy.items():
         interval = "" if one.low is None else f"  {one.low:.3f} to {one.high:.3f}"
-        typer.echo(f"{name:<20} {one.value:.3f}{interval}")
+        say(f"{name:<20} {one.value:.3f}{interval}")
 
 
 @evaluate.command()
@@ -179,14 +180,14 @@ def compare(
     found = []
     for path in reports:
         try:
-            found.append(json.loads(path.read_text(encoding="utf-8")))
+            found.append(plain_json.read(path))
             written = page(found)
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise MedvarError(f"{path} is no evaluation that `medvar evaluate images` wrote ({error}).") from error
     if len({one.get("data") for one in found}) > 1:
         tell("note: these evaluations are not on the same slices, so that their figures cannot be compared")
     write_files({out: written.encode()})
-    typer.echo(out)
+    say(out)
 
 
 def _made(bundle: Bundle, mix: Mix, cache: Path, count: int, device: str) -> Path:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from medvar_engine.cli.console import needs, tell
+from medvar_engine.cli.console import needs, say, tell
 
 
 def export(
@@ -60,4 +60,4 @@ def export(
         preview=preview,
         tell=tell,
     )
-    typer.echo(folder)
+    say(folder)

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from medvar_engine.cli.console import needs, progress, tell
+from medvar_engine.cli.console import needs, progress, say, tell
+from medvar_engine.plain_npy import open_npy
 
 if TYPE_CHECKING:
     from medvar_engine.arrays import FloatArray
@@ -90,7 +91,7 @@ def features(
         with suppress(OSError):
             temporary.unlink()
     tell(f"{count} images, {width} columns, by {generator.backend.info.provider}")
-    typer.echo(out)
+    say(out)
 
 
 def _write_rows(path: Path, out: Path, count: int, parts: Iterator[FloatArray]) -> int:
@@ -146,7 +147,7 @@ def _array(path: Path) -> tuple[int, Any, None]:
     from medvar_engine.errors import MedvarError
 
     try:
-        images = np.load(path, mmap_mode="r", allow_pickle=False)
+        images = open_npy(path)
         if not isinstance(images, np.ndarray) or images.ndim < 3 or images.dtype.kind not in "fiu":
             raise ValueError("not an array of numbers (N, H, W)")
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:

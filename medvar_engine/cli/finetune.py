@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from medvar_engine.cli.console import needs, tell
+from medvar_engine.cli.console import needs, say, tell
 from medvar_engine.errors import MedvarError
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def finetune(
             f"note: {bundle.name} holds back copies of its training slices; the new model, which may repeat them, too, "
             f"does not. `medvar gate {made} --data {data}` makes it do so, but for the new slices only."
         )
-    typer.echo(made)
+    say(made)
 
 
 def _weights(base: str, tokenizer: Path | None, folder: Path) -> tuple[Path, Path, Bundle | None]:

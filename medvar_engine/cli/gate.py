@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from medvar_engine.cli.console import needs, progress, tell
+from medvar_engine.cli.console import needs, progress, say, tell
 
 if TYPE_CHECKING:
     from medvar_engine.bundle import Bundle
@@ -65,7 +65,7 @@ def gate(
         tell(f"note: of copies that are {', '.join(poor)} fewer than {_ENOUGH:.0%} are found; try more --steps")
     files = pack_index(calibration.gate, graph)
     tell(f"{sum(map(len, files.values())) / 2**20:.1f} MB for {len(training)} slices")
-    typer.echo(add_to_bundle(model.path, files).path)
+    say(add_to_bundle(model.path, files).path)
 
 
 def _check_fit(model: Bundle, training: SliceDataset) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from medvar_engine.cli.console import progress, tell
+from medvar_engine.cli.console import progress, say, tell
 
 if TYPE_CHECKING:
     from medvar_engine.arrays import FloatArray
@@ -184,10 +184,10 @@ def _generate_files(
                 kept[i] = path
                 picture = replace(Picture.of(model, generation.trace(i), images[i]), nearness=nearness)
                 for written in write_picture(path, file_format, marked(picture, marks), study, start + i + 1):
-                    typer.echo(written)
+                    say(written)
             if show_scales:
                 for written in _write_sheets(generator, generation, images, kept):
-                    typer.echo(written)
+                    say(written)
     if withheld == count:
         raise MedvarError(
             "Nothing was written, for every image may be a copy of a training slice. Try other seeds or a higher "

@@ -7,9 +7,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import typer
-
-from medvar_engine.cli.console import needs, progress, tell
+from medvar_engine.cli.console import needs, progress, say, tell
 
 if TYPE_CHECKING:
     from medvar_engine.bundle import Bundle
@@ -79,4 +77,4 @@ def generate_set(
     if manifest.too_near:
         what = "withheld" if manifest.withheld else "marked"
         tell(f"{len(manifest.too_near):>8}  {what}: nearer to a training slice than new people are; see set.json")
-    typer.echo(out)
+    say(out)

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from medvar_engine.cli.console import say
+
 
 def info(
     target: Annotated[
@@ -33,23 +35,23 @@ def info(
     for name in bundle.sha256:  # every file is read once, so that damage shows here and not later
         bundle.read(name)
     if card:
-        typer.echo(bundle.card)
+        say(bundle.card)
         return
-    typer.echo(f"{bundle.name}  ({bundle.path})")
+    say(f"{bundle.name}  ({bundle.path})")
     size, scales = bundle.image_size, len(bundle.schedule)
-    typer.echo(f"  images      {size}×{size}, {scales} scales of sides {bundle.schedule}")
+    say(f"  images      {size}×{size}, {scales} scales of sides {bundle.schedule}")
     for factor, known in bundle.labels.to_dict().items():
-        typer.echo(f"  {factor:<11} {f'0 to 1, in {known} steps' if factor == 'position' else listed(known)}")
-    typer.echo(f"  precision   {bundle.precision}")
-    typer.echo(f"  previews    by {'a light' if PREVIEW in bundle.sha256 else 'the full'} decoder")
+        say(f"  {factor:<11} {f'0 to 1, in {known} steps' if factor == 'position' else listed(known)}")
+    say(f"  precision   {bundle.precision}")
+    say(f"  previews    by {'a light' if PREVIEW in bundle.sha256 else 'the full'} decoder")
     slices = known_slices(bundle)
     copies = f"of {slices} training slices are known" if slices else "are not known: no training index"
-    typer.echo(f"  copies      {copies}")
-    typer.echo(f"  evaluated   {headline(bundle) or 'not: see `medvar evaluate images`'}")
-    typer.echo(f"  licence     {bundle.licence}")
-    typer.echo(f"  trained on  {bundle.training_data}")
-    typer.echo("  parity      " + ", ".join(f"{name} {value:.2g}" for name, value in bundle.parity.items()))
-    typer.echo(f"  sha256      {bundle.digest}")
+    say(f"  copies      {copies}")
+    say(f"  evaluated   {headline(bundle) or 'not: see `medvar evaluate images`'}")
+    say(f"  licence     {bundle.licence}")
+    say(f"  trained on  {bundle.training_data}")
+    say("  parity      " + ", ".join(f"{name} {value:.2g}" for name, value in bundle.parity.items()))
+    say(f"  sha256      {bundle.digest}")
 
 
 def _image(path: Path) -> None:
@@ -57,25 +59,23 @@ def _image(path: Path) -> None:
 
     trace, pixels = read_trace(path), read_about_pixels(path)
     request = trace.request
-    typer.echo(f"{path}: synthetic, made by medvar {trace.version}")
-    typer.echo(f"  condition   {request.condition}")
-    typer.echo(f"  seed        {request.seed}")
-    typer.echo(
-        "  sampling    " + ", ".join(f"{name} {value:g}" for name, value in request.to_dict()["sampling"].items())
-    )
-    typer.echo(f"  scales      {trace.pyramid.depth} of {len(trace.pyramid.schedule)}")
-    typer.echo(f"  model       {trace.model}")
+    say(f"{path}: synthetic, made by medvar {trace.version}")
+    say(f"  condition   {request.condition}")
+    say(f"  seed        {request.seed}")
+    say("  sampling    " + ", ".join(f"{name} {value:g}" for name, value in request.to_dict()["sampling"].items()))
+    say(f"  scales      {trace.pyramid.depth} of {len(trace.pyramid.schedule)}")
+    say(f"  model       {trace.model}")
     steps, parent = 0, trace.parent
     while parent:
         steps, parent = steps + 1, parent.parent
     if steps:
-        typer.echo(f"  edits       {steps}")
+        say(f"  edits       {steps}")
     marks = {"burned_in": "SYNTHETIC is burned in", "invisible_mark": "they bear the invisible mark"}
     if said := [text for name, text in marks.items() if pixels.get(name)]:
-        typer.echo(f"  pixels      {', '.join(said)}")
+        say(f"  pixels      {', '.join(said)}")
     if isinstance(near := pixels.get("nearness"), dict):
         verdict = "MAY BE A COPY of a training slice" if near.get("flagged") else "not taken for a copy"
-        typer.echo(f"  copies      {verdict}: distance {near.get('distance')}, threshold {near.get('threshold')}")
+        say(f"  copies      {verdict}: distance {near.get('distance')}, threshold {near.get('threshold')}")
 
 
 def _look_for_mark(target: str | None) -> None:
@@ -87,4 +87,4 @@ def _look_for_mark(target: str | None) -> None:
         raise MedvarError("--mark looks for the invisible mark in an image: give a PNG, NIfTI or DICOM file.")
     score = mark_score(gray_pixels(Path(target)))
     found = "bears the invisible mark" if score > FOUND else "shows no invisible mark, which says little"
-    typer.echo(f"{target}: {found} (score {score:.1f}, threshold {FOUND:g})")
+    say(f"{target}: {found} (score {score:.1f}, threshold {FOUND:g})")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
+import traceback
+from collections.abc import Callable
 
 import typer
 
 import medvar_engine
-from medvar_engine.cli.console import fail
+from medvar_engine.cli.console import fail, tell
 from medvar_engine.cli.data import app as data
 from medvar_engine.cli.encode import encode
 from medvar_engine.cli.evaluate import evaluate
@@ -22,7 +24,7 @@ from medvar_engine.cli.prepare import prepare
 from medvar_engine.cli.preview import preview
 from medvar_engine.cli.replay import replay
 from medvar_engine.cli.serve import serve
-from medvar_engine.errors import MedvarError
+from medvar_engine.errors import MedvarError, unforeseen
 from medvar_engine.train.command import train
 
 app = typer.Typer(
@@ -54,32 +56,59 @@ app.add_typer(evaluate)
 
 
 _INTERRUPTED = 130
+_UNFORESEEN = 70  # EX_SOFTWARE of sysexits.h
+_DEBUG = "--debug"
 # A wrong call. Typer carries a copy of click, or in older versions uses click, and names this class in neither.
 _WrongCall: type[typer.BadParameter] = typer.BadParameter.__mro__[1]
 
 
 @app.callback(invoke_without_command=True)
-def _version(version: bool = typer.Option(False, "--version", help="Print the version and exit.")) -> None:
+def _version(
+    version: bool = typer.Option(False, "--version", help="Print the version and exit."),
+    debug: bool = typer.Option(False, _DEBUG, help="Print the traceback of what goes wrong, to report it."),
+) -> None:
     if version:
         typer.echo(medvar_engine.__version__)
         raise typer.Exit
 
 
 def main() -> None:
-    """Entry point. Exit code 0 on success, 1 for what the user can put right, 2 for a wrong call, 130 for Ctrl-C."""
+    """Entry point. Exit code 0 on success, 1 for what the user can put right, 2 for a wrong call, 130 for Ctrl-C.
+
+    What nobody foresaw is said in one sentence, with the exit code 70; ``--debug``, anywhere in the call, prints the
+    traceback too.
+    """
+    sys.exit(guarded(lambda given: app(given, prog_name="medvar", standalone_mode=False)))
+
+
+def guarded(run: Callable[[list[str]], object]) -> int:
+    """The exit code of ``run``, given the arguments of the command line. However it fails, a person can read why."""
+    given = [one for one in sys.argv[1:] if one != _DEBUG]
+    debug = len(given) < len(sys.argv) - 1
     try:
-        code = app(prog_name="medvar", standalone_mode=False)
+        code = run(given)
+    except SystemExit as error:
+        code = error.code
     except MedvarError as error:
-        fail(str(error))
-        code = 1
+        code = _failed(str(error), debug)
     except _WrongCall as error:
         error.show()
         code = error.exit_code
     except (KeyboardInterrupt, typer.Abort):
         code = _INTERRUPTED
     except (MemoryError, OSError) as error:
-        fail(f"The system refused: {error}. Free some memory or disk, or check the path, and try again.")
-        code = 1
+        code = _failed(
+            f"The system refused: {error}. Free some memory or disk, or check the path, and try again.", debug
+        )
+    except BaseException as error:  # panics of libraries written in Rust are no `Exception`
+        code = _failed(unforeseen(error), debug, _UNFORESEEN)
     if code == _INTERRUPTED:  # newer versions of Typer return it
         fail("Interrupted; nothing was left half-written.")
-    sys.exit(code if isinstance(code, int) else 0)
+    return code if isinstance(code, int) else 0 if code is None else 1
+
+
+def _failed(message: str, debug: bool, code: int = 1) -> int:
+    if debug:
+        tell(traceback.format_exc())
+    fail(message)
+    return code

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from medvar_engine.cli.console import needs, progress, tell
+from medvar_engine.cli.console import needs, progress, say, tell
 from medvar_engine.errors import MedvarError
 
 if TYPE_CHECKING:
@@ -85,11 +85,12 @@ def prepare(
         "faces": faces,
     }
     how = dataset_recipe.recipe(**asked) if dataset_recipe else Recipe.of(**asked)
+    names_are_public = patient_ids == "public" or (dataset_recipe and dataset_recipe.patient_ids == "public")
     if append:
         _check_same_recipe(Manifest.read(out), how, out)
+        _check_same_ids(Manifest.read(out), bool(names_are_public), key, out)
     if refused is not None:
         _check_list(refused, out)
-    names_are_public = patient_ids == "public" or (dataset_recipe and dataset_recipe.patient_ids == "public")
     refusals: list[Refusal] = []
     # What is added is a folder of its own until it is whole.
     target = out.absolute().with_name(f".{out.name}.more") if append else out
@@ -131,32 +132,34 @@ def prepare(
     if refused is not None:
         _write_refusals(refused, refusals)
     if append:
-        _add(out, target)
-    typer.echo(out)
+        _add(out, target, key)
+    say(out)
 
 
-def _add(out: Path, more: Path) -> None:
+def _add(out: Path, more: Path, key: Path | None) -> None:
     """Append the folder ``more`` and remove it. It stays only where the work that is in it can still be appended."""
+    from medvar_engine.data.privacy import known_pseudonyms
     from medvar_engine.data.shards import append
 
-    if why := _never(out, more):
+    pseudonyms = known_pseudonyms(key)
+    if why := _never(out, more, pseudonyms):
         shutil.rmtree(more)
         raise MedvarError(f"Nothing was added to {out}, and what was prepared for it is removed. {why}")
     try:
-        append(out, more)
+        append(out, more, pseudonyms=pseudonyms)
     except MedvarError as error:
         raise MedvarError(f"{error} What was prepared is kept: medvar data append {out} {more} adds it.") from error
     shutil.rmtree(more)
 
 
-def _never(out: Path, more: Path) -> str | None:
+def _never(out: Path, more: Path, pseudonyms: Pseudonyms | None) -> str | None:
     """Why ``more`` cannot be appended now or later, unless it can."""
     from medvar_engine.data.shards import ShardFolder
     from medvar_engine.data.shards.join import check_fit
 
     parts = [ShardFolder.open(out), ShardFolder.open(more)]
     try:
-        check_fit(parts, any_recipe=False)
+        check_fit(parts, any_recipe=False, pseudonyms=pseudonyms)
     except MedvarError as error:
         return str(error)
     return None
@@ -181,6 +184,16 @@ def _check_same_recipe(there: Manifest, recipe: Recipe, out: Path) -> None:
             f"{out} was prepared with other settings ({', '.join(differing)} differ), so nothing can be added. "
             "Give the same settings, or choose another folder."
         )
+
+
+def _check_same_ids(there: Manifest, public: bool, key: Path | None, out: Path) -> None:
+    """Asked before hours of work too."""
+    from medvar_engine.data.privacy import known_pseudonyms
+    from medvar_engine.data.shards.patients import PUBLIC, check_ids, patient_ids
+
+    pseudonyms = known_pseudonyms(key)
+    ours = PUBLIC if public else "a new key" if pseudonyms is None else pseudonyms.key_id
+    check_ids(patient_ids(there), [ours], f"{out} and what is added to it", pseudonyms)
 
 
 def _pseudonyms(key: Path | None, out: Path) -> Pseudonyms:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from medvar_engine.cli.console import needs
+from medvar_engine.cli.console import needs, say
 
 
 def preview(
@@ -36,4 +36,4 @@ def preview(
         )
     graph, difference = export_preview(model, found.schedule.latent_side)
     parity = {**found.parity, "preview": difference}
-    typer.echo(add_to_bundle(found.path, {PREVIEW: graph}, parity=parity).path)
+    say(add_to_bundle(found.path, {PREVIEW: graph}, parity=parity).path)

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from medvar_engine.cli.console import tell
+from medvar_engine.cli.console import say, tell
 
 
 def replay(
@@ -41,4 +41,4 @@ def replay(
             f"{different} pixels of {file} are not those of the image made again: the file was changed, is a contact "
             "sheet, or was decoded on another backend or device."
         )
-    typer.echo(f"{file}: the same image, pixel for pixel")
+    say(f"{file}: the same image, pixel for pixel")

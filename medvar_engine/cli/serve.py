@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -73,6 +74,8 @@ def serve(
     tell(f"{model.name} on {backend.info.provider} at {scheme}://{f'[{host}]' if ':' in host else host}:{port}")
     if not certificate and not is_loopback(host):
         tell("Without --certificate and --key, all that is sent, the token too, can be read on the way.")
+    # asyncio warns at every piece that is sent to a client which has left.
+    logging.getLogger("asyncio").setLevel(logging.ERROR)
     try:
         server.run()
     except SystemExit as error:  # uvicorn's way to say that it cannot listen; its log says why

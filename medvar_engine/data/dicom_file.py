@@ -10,6 +10,7 @@ from pathlib import Path
 import pydicom
 from pydicom.config import disable_value_validation
 from pydicom.dataset import Dataset
+from pydicom.filereader import read_file_meta_info
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from medvar_engine.errors import MedvarError
@@ -17,7 +18,7 @@ from medvar_engine.errors import MedvarError
 DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
 
 _PREAMBLE = 128
-_LARGEST_INFLATED = 2**30  # pydicom inflates a deflated file as a whole, in memory
+LARGEST_INFLATED = 2**30  # pydicom inflates a deflated file as a whole, in memory
 
 
 def looks_like_dicom(path: Path) -> bool:
@@ -30,9 +31,12 @@ def looks_like_dicom(path: Path) -> bool:
     return path.suffix.lower() in DICOM_SUFFIXES or _beginning(path, _PREAMBLE + 4)[_PREAMBLE:] == b"DICM"
 
 
-def open_dicom(path: Path, tags: Sequence[str] | None = None) -> Dataset:
-    """The data set of a file; with ``tags``, only these and without pixels. Raises `MedvarError`."""
-    _check_inflated(path)
+def open_dicom(path: Path, tags: Sequence[str] | None = None, *, largest: int = LARGEST_INFLATED) -> Dataset:
+    """The data set of a file; with ``tags``, only these and without pixels.
+
+    Raises `MedvarError`, also where a deflated file inflates to more than ``largest`` bytes.
+    """
+    _check_inflated(path, largest)
     try:
         with warnings.catch_warnings(), disable_value_validation():
             # A cut file is only warned of, and comes back without its pixels or the whole of its values.
@@ -62,10 +66,10 @@ def modality_of(dataset: Dataset) -> str:
     return str(dataset.get("Modality") or "").strip().upper()
 
 
-def _check_inflated(path: Path) -> None:
+def _check_inflated(path: Path, largest: int) -> None:
     """Refuse a file in the deflated transfer syntax that inflates without end."""
     beginning = _beginning(path, 2048)
-    if DeflatedExplicitVRLittleEndian.encode() not in beginning:
+    if not _is_deflated(path):
         return
     # (0002,0000), UL, 4 bytes: how long the rest of the meta information is. The deflated part follows it.
     if beginning[_PREAMBLE + 4 : _PREAMBLE + 12] != b"\x02\x00\x00\x00UL\x04\x00":
@@ -79,10 +83,19 @@ def _check_inflated(path: Path) -> None:
             while packed and not inflater.eof:
                 inflated += len(inflater.decompress(packed, 2**20))
                 packed = inflater.unconsumed_tail or file.read(2**16)
-                if inflated > _LARGEST_INFLATED:
-                    raise MedvarError(f"{path}: inflated it is larger than {_LARGEST_INFLATED} bytes.")
+                if inflated > largest:
+                    raise MedvarError(f"{path}: inflated it is larger than {largest} bytes.")
     except (OSError, zlib.error) as error:
         raise MedvarError(f"{path}: cannot be inflated, it may be truncated ({error}).") from error
+
+
+def _is_deflated(path: Path) -> bool:
+    try:
+        with warnings.catch_warnings(), disable_value_validation():
+            warnings.simplefilter("ignore")
+            return str(read_file_meta_info(path).get("TransferSyntaxUID")) == DeflatedExplicitVRLittleEndian
+    except Exception:  # pydicom raises many kinds on damaged files, and will not read this one either
+        return False
 
 
 def _beginning(path: Path, size: int) -> bytes:

@@ -83,7 +83,9 @@ def read_header(path: Path, *, synthetic: bool = False) -> Header:
             if made and not synthetic:
                 raise MedvarError(MADE_BY_A_MODEL)
             return _check(path, dataset, made)
-    except (ArithmeticError, AttributeError, LookupError, NotImplementedError, TypeError, ValueError) as error:
+    except MedvarError:
+        raise
+    except Exception as error:  # values are converted only when they are asked for, and fail in many ways
         raise MedvarError(f"a value in its header is missing or malformed ({error!r})") from error
 
 

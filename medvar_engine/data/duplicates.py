@@ -7,31 +7,18 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from medvar_engine.arrays import FloatArray, IntArray
+from medvar_engine.arrays import IntArray
 from medvar_engine.data.codes import CodeArray
 from medvar_engine.data.dataset import SliceDataset
-from medvar_engine.data.fingerprint import BITS
 from medvar_engine.data.hamming import near_pairs
-from medvar_engine.data.shards.table import names, numbers
+from medvar_engine.data.pictures import NEAR_BITS, distinctive, one_picture
+from medvar_engine.data.shards.table import fingerprints, names, numbers
 from medvar_engine.data.shards.tally import kinds_of
 from medvar_engine.data.slices import SliceRules
 
-NEAR_BITS = 8
-"""Fingerprints that differ in more bits are not looked at."""
-
-ALIKE = 0.95
-"""Correlation from which on slices of two people are one picture. Measured on 4816 slices of 17 people: those of two
-people with near fingerprints reach 0.87, and 99 % of copies in another window, size or file format have 0.96."""
-
-PLAIN_BITS = 20
-"""A fingerprint with fewer bits set, or fewer not set, is that of a blank slice or a ramp, which all look alike."""
-
 MOST_PAIRS = 20_000
 """Of more pairs of a kind than these the first are taken, and the result says that there are more."""
-
-_SIDE = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,15 +48,14 @@ class Duplicates:
 def find_duplicates(dataset: SliceDataset, *, most: int = MOST_PAIRS) -> Duplicates:
     """Near-duplicates among the slices of a dataset, which should hold both splits.
 
-    Fingerprints that differ in at most `NEAR_BITS` propose pairs, pixels decide: slices of two people must correlate
-    by `ALIKE`, those of one series differ as little as `SliceRules` asks of phases of a cine. A slice that is shifted,
-    turned, cropped or noisy is not found; but a series is, as soon as one of its slices is.
+    Fingerprints that differ in at most `NEAR_BITS` propose pairs, pixels decide: slices of two people must be
+    `one_picture`, those of one series differ as little as `SliceRules` asks of phases of a cine. A slice that is
+    shifted, turned, cropped or noisy is not found; but a series is, as soon as one of its slices is.
 
     Memory grows by about a kilobyte a slice with the table, not with the images or the pairs.
     """
-    strings = _fingerprints(dataset)
-    set_bits = np.bitwise_count(strings).sum(axis=1, dtype=np.int64)
-    told = np.flatnonzero((set_bits >= PLAIN_BITS) & (set_bits <= BITS - PLAIN_BITS))
+    strings = fingerprints(dataset.columns("fingerprint"))
+    told = distinctive(strings)
     columns = dataset.columns("patient", "series", "plane")
     patients = numbers(columns, "patient")
     _, series = kinds_of(columns, columns.column_names)
@@ -89,8 +75,8 @@ def find_duplicates(dataset: SliceDataset, *, most: int = MOST_PAIRS) -> Duplica
         if all(taken.more for taken in found.values()):
             break
     return Duplicates(
-        leaks=_confirmed(dataset, found["leaks"], _alike),
-        people=_confirmed(dataset, found["people"], _alike),
+        leaks=_confirmed(dataset, found["leaks"], one_picture),
+        people=_confirmed(dataset, found["people"], one_picture),
         series=_confirmed(dataset, found["series"], lambda a, b: _difference(a, b) < rules.duplicate_difference),
         plain=len(strings) - len(told),
         complete=not any(taken.more for taken in found.values()),
@@ -141,33 +127,9 @@ def _confirmed(dataset: SliceDataset, taken: _Taken, same: Callable[[CodeArray, 
     return tuple(sorted(kept, key=lambda pair: pair.bits))
 
 
-def _alike(first: CodeArray, second: CodeArray) -> bool:
-    """Whether two images are one picture, be it in another window or size of details."""
-    a, b = _small(first), _small(second)
-    norms = float(np.sqrt((a * a).sum() * (b * b).sum()))
-    return norms > 0 and float((a * b).sum()) >= ALIKE * norms
-
-
-def _small(codes: CodeArray) -> FloatArray:
-    image = Image.fromarray(codes.astype(np.float32)).resize((_SIDE, _SIDE), Image.Resampling.BOX)
-    values = np.asarray(image)
-    return np.asarray(values - values.mean(), dtype=np.float32)
-
-
 def _difference(first: CodeArray, second: CodeArray) -> float:
     """Mean absolute difference as a share of the whole range."""
     return float(np.abs(first.astype(np.float32) - second.astype(np.float32)).mean()) / 65535
-
-
-def _fingerprints(dataset: SliceDataset) -> NDArray[np.uint8]:
-    """The fingerprints of all slices, (N, bytes)."""
-    chunks = dataset.columns("fingerprint")["fingerprint"].chunks
-    width = BITS // 8
-    parts = [
-        np.frombuffer(chunk.buffers()[1], dtype=np.uint8).reshape(-1, width)[chunk.offset : chunk.offset + len(chunk)]
-        for chunk in chunks
-    ]
-    return np.concatenate(parts) if parts else np.empty((0, width), dtype=np.uint8)
 
 
 def _is_tested(dataset: SliceDataset) -> NDArray[np.bool_]:

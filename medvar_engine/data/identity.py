@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from medvar_engine.data.index import Index, IndexRow, find_row, normal_modality,
 from medvar_engine.data.privacy import Pseudonyms
 from medvar_engine.data.read import Series
 from medvar_engine.data.read_files import stem
+from medvar_engine.data.same_patient import marks_of
 from medvar_engine.errors import MedvarError
 
 
@@ -17,6 +19,7 @@ from medvar_engine.errors import MedvarError
 class Identity:
     """What is known of one series. With pseudonyms, neither ``patient`` nor ``series`` is the real name.
 
+    ``marks`` say of what names are one patient: two that share one are. They are keyed with pseudonyms.
     ``series`` names the series, by the UID of DICOM or else by the file. ``channels`` are the contrasts of the phases
     of a 4-D file whose phases are no times, None for one that is not used; empty for all other files.
     """
@@ -31,6 +34,7 @@ class Identity:
     series: str
     patient_guessed: bool = False
     channels: tuple[str | None, ...] = ()
+    marks: tuple[str, ...] = ()
 
 
 def identify(
@@ -71,7 +75,8 @@ def identify(
             else "the argument"
         )
         raise MedvarError(f"{who} says {found.modality}, but the DICOM header says {one.modality}")
-    return name_identity(found, source, dataset_recipe, pseudonyms, dataset, licence)
+    uids = [one.uid] if one.is_dicom else []
+    return name_identity(found, source, dataset_recipe, pseudonyms, dataset, licence, uids)
 
 
 def name_identity(
@@ -81,8 +86,11 @@ def name_identity(
     pseudonyms: Pseudonyms | None,
     dataset: str | None,
     licence: str | None,
+    uids: Sequence[str] = (),
 ) -> Identity:
     """What was ``found``, with data set, source and licence where it lacks them, and under pseudonyms; see `identify`.
+
+    ``uids`` are the SeriesInstanceUIDs, which say of what names are one patient.
 
     Raises `MedvarError` when the recipe asks for pseudonyms and there are none.
     """
@@ -97,9 +105,10 @@ def name_identity(
     if dataset_recipe is not None and dataset_recipe.patient_ids == "pseudonym" and pseudonyms is None:
         raise MedvarError(f"the recipe {dataset_recipe.name} asks for pseudonyms of its patients, so a key is needed")
     if pseudonyms is None or (dataset_recipe is not None and dataset_recipe.patient_ids == "public"):
-        return replace(named, source=named.source or source.name)
+        return replace(named, source=named.source or source.name, marks=marks_of(named.patient, uids))
     return replace(
         named,
+        marks=marks_of(named.patient, uids, pseudonyms),
         patient=pseudonyms.patient(named.patient),
         series=pseudonyms.series(named.series),
         source=named.source or "not stated",  # the name of a folder may be that of a person

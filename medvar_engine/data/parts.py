@@ -17,8 +17,6 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from medvar_engine.data.facts import SliceFacts
 from medvar_engine.data.identity import Identity, relative
 from medvar_engine.data.read import Series
@@ -30,6 +28,7 @@ from medvar_engine.data.shards.images import ImageFile
 from medvar_engine.data.slice_files import Listed, slices_of_files
 from medvar_engine.errors import MedvarError
 from medvar_engine.locks import alone
+from medvar_engine.plain_npy import open_npy
 
 SCHEMA_VERSION = 4  # raised whenever the same series would give other slices
 _KEPT = "what is finished is kept: free some room, and run the same again to go on"
@@ -192,7 +191,7 @@ def read_part(folder: Path, part: Part) -> SeriesSlices:
     """The slices of a part that is not a refusal; the codes are a memory map."""
     try:
         values = json.loads((folder / f"{part.key}.json").read_bytes())
-        codes = np.load(folder / f"{part.key}.npy", mmap_mode="r", allow_pickle=False)
+        codes = open_npy(folder / f"{part.key}.npy")
     except (OSError, ValueError) as error:
         raise MedvarError(
             f"A part in {folder} was changed by someone else ({error}). Run the same again to make it anew."

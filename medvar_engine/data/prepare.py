@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import shutil
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from medvar_engine.conditions import listed
+from medvar_engine.data.codes import CodeArray
 from medvar_engine.data.dataset_recipe import DatasetRecipe
-from medvar_engine.data.identity import relative
+from medvar_engine.data.identity import Identity, relative
 from medvar_engine.data.parts import Part, SlicesWork, Work, make_part, parts_folder, read_part
+from medvar_engine.data.pictures import join_by_pictures
 from medvar_engine.data.privacy import Pseudonyms
 from medvar_engine.data.read import Refusal
 from medvar_engine.data.recipe import Recipe
+from medvar_engine.data.same_patient import SamePatient, by_marks, remarks_on_same
 from medvar_engine.data.shards import Manifest, ShardWriter
+from medvar_engine.data.shards.patients import PUBLIC
 from medvar_engine.data.slice_index import is_slice_index
 from medvar_engine.data.slice_survey import ListedSlices, survey_slices
 from medvar_engine.data.split import Cell, SplitRule, split_patients
@@ -101,19 +110,30 @@ def prepare(
         if kept:
             with ShardWriter(out, recipe.size, overwrite=overwrite) as writer:
                 cells, remarks = _gather(writer, folder, kept, split.strata)
+                marks = _marks(found.identities, cells)
+                one_patient = _same(marks, folder, kept).groups()
                 sides, on_split = split_patients(
                     cells,
                     test_fraction=split.test_fraction,
                     seed=split.seed,
                     holdout=[one for one in split.holdout if one in cells],
                     known=found.split,
+                    same=one_patient,
                 )
                 manifest = writer.finish(
                     sides,
                     recipe=recipe.to_dict() | split.to_dict(),
                     refused=[{"path": one.path, "reason": one.reason} for one in shown],
-                    given_split=sorted(set(found.split) & set(cells)),
-                    remarks=on_split + found.remarks(recipe) + _remarks(split.holdout, cells, pseudonyms) + remarks,
+                    given_split=sorted(one for one, side in found.split.items() if sides.get(one) == side),
+                    patient_ids=[PUBLIC if pseudonyms is None else pseudonyms.key_id],
+                    marks={} if pseudonyms is None else marks,
+                    one_patient=[list(group) for group in one_patient],
+                    remarks=on_split
+                    + remarks_on_same(one_patient)
+                    + _remarks_on_given(found.split, sides)
+                    + found.remarks(recipe)
+                    + _remarks(split.holdout, cells, pseudonyms)
+                    + remarks,
                 )
         shutil.rmtree(folder, ignore_errors=True)
     if not kept:
@@ -170,6 +190,43 @@ def _gather(
             cells.setdefault(facts.patient, set()).add(tuple(getattr(facts, name) or "" for name in strata))
         remarks += [f"{found.facts[0].series}: {one}" for one in found.remarks]
     return cells, remarks
+
+
+def _marks(identities: Iterable[Identity], patients: Iterable[str]) -> dict[str, list[str]]:
+    """What says of the patients' names that they are one."""
+    found: dict[str, set[str]] = {patient: set() for patient in patients}
+    for identity in identities:
+        if identity.patient in found:
+            found[identity.patient] |= set(identity.marks)
+    return {patient: sorted(marks) for patient, marks in sorted(found.items())}
+
+
+def _same(marks: Mapping[str, Iterable[str]], folder: Path, parts: Sequence[Part]) -> SamePatient:
+    """Which names are one patient, by their marks and the pictures in the parts."""
+    same = by_marks(marks)
+    prints: list[bytes] = []
+    patients: list[str] = []
+    first_rows: list[int] = []
+    for part in parts:
+        first_rows.append(len(patients))
+        for facts in read_part(folder, part).facts:
+            prints.append(facts.fingerprint)
+            patients.append(facts.patient)
+    codes_of = lru_cache(maxsize=128)(lambda which: read_part(folder, parts[which]).codes)
+
+    def codes(at: int) -> CodeArray:
+        which = bisect_right(first_rows, at) - 1
+        return np.asarray(codes_of(which)[at - first_rows[which]])
+
+    join_by_pictures(same, np.frombuffer(b"".join(prints), np.uint8).reshape(len(prints), -1), patients, codes)
+    return same
+
+
+def _remarks_on_given(given: Mapping[str, str], sides: Mapping[str, str]) -> list[str]:
+    """What to say of patients who are not where index.csv has them."""
+    moved = sorted(one for one, side in given.items() if sides.get(one, side) != side)
+    told = "held out, though index.csv has them in train, since they are one patient with one who is held out"
+    return [f"{told}: {listed(moved)}"] if moved else []
 
 
 def _remarks(holdout: Sequence[str], patients: Iterable[str], pseudonyms: Pseudonyms | None) -> list[str]:

@@ -43,6 +43,10 @@ class Pseudonyms:
         """``s-`` and 12 digits for a series' UID, or the path of a file, which may hold names."""
         return f"s-{self._hash('series', name)}"
 
+    def mark(self, kind: str, text: str) -> str:
+        """12 digits for what tells that two names are one patient; ``kind`` is ``"patient"`` or ``"series"``."""
+        return self._hash(f"same {kind}", text)
+
     @property
     def key_id(self) -> str:
         """A name for the key that does not give it away, to say which key a data set was made with."""
@@ -63,6 +67,18 @@ def default_key_path() -> Path:
     else:
         base = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
     return base / "medvar" / "patient.key"
+
+
+def known_pseudonyms(path: Path | None) -> Pseudonyms | None:
+    """Those of the key in ``path``, or in the default place; None where no key lies there. None is made.
+
+    Raises `MedvarError` when a ``path`` is named and holds no key, or when others may read it.
+    """
+    place = path or default_key_path()
+    try:
+        return Pseudonyms(_read_key(place)) if path is not None or place.exists() else None
+    except OSError as error:
+        raise MedvarError(f"The key {place} cannot be read ({error.strerror or error}).") from error
 
 
 def load_or_make_key(path: Path, *, outside: Path) -> bytes:

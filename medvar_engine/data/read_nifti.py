@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import json
 import math
 import zlib
 from pathlib import Path
@@ -13,6 +12,7 @@ import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
+from medvar_engine import plain_json
 from medvar_engine.data.limits import DEFLATE_RATIO, check_claim
 from medvar_engine.data.refusal import MADE_BY_A_MODEL
 from medvar_engine.errors import MedvarError
@@ -124,7 +124,7 @@ def _check_possible(path: Path) -> None:
 def _said(extension: Any) -> dict[str, Any]:
     """What a comment says, as `medvar_engine.write.provenance` does in JSON; nothing when it is somebody else's."""
     try:
-        said = json.loads(extension.text.rstrip("\0"))
+        said = plain_json.loads(extension.text.rstrip("\0"))
     except (ValueError, RecursionError):
         return {}
     return said if isinstance(said, dict) else {}

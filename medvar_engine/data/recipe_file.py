@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import yaml
 
+from medvar_engine import plain_yaml
 from medvar_engine.data.dataset_recipe import PATIENT_IDS, DatasetRecipe, Entry, Part, names_in
 from medvar_engine.data.index import normal_modality, slug
 from medvar_engine.data.layout import Pattern
@@ -55,8 +56,8 @@ def _read(path: Path) -> DatasetRecipe:
     try:
         if path.stat().st_size > LARGEST_FILE:
             raise MedvarError(f"{path} is too large for a recipe ({LARGEST_FILE // 1024} kB at most).")
-        values = _OnceLoader(path.read_text(encoding="utf-8")).get_single_data()
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
+        values = plain_yaml.loads(plain_yaml.read_text(path), _OnceLoader)
+    except (OSError, ValueError) as error:
         raise MedvarError(f"The recipe {path} cannot be read ({error}).") from error
     try:
         return _dataset(_Fields(values, ""))
@@ -64,8 +65,8 @@ def _read(path: Path) -> DatasetRecipe:
         raise MedvarError(f"The recipe {path}: {error}") from error
 
 
-class _OnceLoader(yaml.SafeLoader):
-    """Like `yaml.SafeLoader`, but a field that is there twice is an error, where YAML takes the last."""
+class _OnceLoader(plain_yaml.PlainLoader):
+    """Like `PlainLoader`, but a field that is there twice is an error, where YAML takes the last."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         names = [self.construct_object(key, deep=True) for key, _ in node.value]  # type: ignore[no-untyped-call]

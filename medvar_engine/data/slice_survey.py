@@ -37,9 +37,14 @@ class ListedSlices:
         return []
 
     @property
+    def identities(self) -> list[Identity]:
+        """Who and what each slice shows."""
+        return [identity for _, identity in self.files]
+
+    @property
     def patients(self) -> set[str]:
         """As they are written."""
-        return {identity.patient for _, identity in self.files}
+        return {identity.patient for identity in self.identities}
 
     def works(self, recipe: Recipe, source: Path, folder: Path, *, synthetic: bool) -> list[SlicesWork]:
         """The work of a recipe, without slices of planes that it does not ask for."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
 from medvar_engine.conditions import listed
+from medvar_engine.data.same_patient import SamePatient
 from medvar_engine.errors import MedvarError
 
 STRATA = ("modality", "region", "dataset")
@@ -55,13 +56,15 @@ def split_patients(
     seed: int = 0,
     holdout: Iterable[str] = (),
     known: Mapping[str, str] | None = None,
+    same: Iterable[Sequence[str]] = (),
 ) -> tuple[dict[str, str], list[str]]:
     """Patient → ``"train"`` or ``"test"``, and remarks about cells that could not be split.
 
     ``cells`` gives the cells in which a patient has slices. Every cell of two patients or more keeps at least one for
     training and gives at least one to the test, unless each of them is the last of another cell; about
     ``test_fraction`` of each cell is tested. With ``holdout`` those patients, and no others, are the test. Patients in
-    ``known`` stay where it has them. The same input and seed give the same split.
+    ``known`` stay where it has them. Names in one group of ``same`` are one patient, on one side: that of the test
+    where one of them is held out, or else that of a known one. The same input and seed give the same split.
     """
     known = known or {}
     held = set(holdout)
@@ -70,10 +73,15 @@ def split_patients(
         raise MedvarError(f"Held-out patients {unknown} are not in the data; the patients are {listed(sorted(cells))}.")
     if not 0.0 <= test_fraction < 1.0:
         raise MedvarError(f"test_fraction is a number from 0 to below 1, but got {test_fraction}.")
-    test = {patient for patient in cells if known.get(patient, "test" if patient in held else "train") == "test"}
+    one = SamePatient(same)
+    joined: dict[str, set[Cell]] = {}
+    for name in cells:
+        joined.setdefault(one.first(name), set()).update(cells[name])
+    asked = {patient for patient in cells if known.get(patient, "test" if patient in held else "train") == "test"}
+    test, settled = ({one.first(name) for name in names if name in cells} for names in (asked, known))
     if not held:
-        test |= _drawn({patient: set(cells[patient]) for patient in cells}, test, set(known), test_fraction, seed)
-    split = {patient: "test" if patient in test else "train" for patient in sorted(cells)}
+        test |= _drawn(joined, test, settled, test_fraction, seed)
+    split = {patient: "test" if one.first(patient) in test else "train" for patient in sorted(cells)}
     return split, remarks_on(cells, split, test_fraction)
 
 

@@ -30,9 +30,14 @@ class FoundScans:
     refusals: list[Refusal]
 
     @property
+    def identities(self) -> list[Identity]:
+        """Who and what each series shows."""
+        return [identity for _, identity in self.series]
+
+    @property
     def patients(self) -> set[str]:
         """As they are written."""
-        return {identity.patient for _, identity in self.series}
+        return {identity.patient for identity in self.identities}
 
     @property
     def split(self) -> Mapping[str, str]:

@@ -19,6 +19,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from medvar_engine import plain_json
 from medvar_engine.bundle import GATE_ENCODER, Bundle
 from medvar_engine.errors import MedvarError
 from medvar_engine.evaluate.gate import Gate
@@ -135,7 +136,7 @@ class _About(NamedTuple):
 
 def _about(read: Callable[[str], bytes]) -> _About:
     try:
-        values = json.loads(read(GATE))
+        values = plain_json.loads(read(GATE))
         version = values["schema_version"]
         if version != SCHEMA_VERSION:
             raise MedvarError(f"{GATE} has format {version}; this version reads {SCHEMA_VERSION}. Update medvar.")

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from medvar_engine import plain_json
 from medvar_engine.bundle import CARD, Bundle
 from medvar_engine.errors import MedvarError
 from medvar_engine.write.into_bundle import add_to_bundle
@@ -77,7 +78,7 @@ def headline(bundle: Bundle) -> str | None:
     if EVALUATION not in bundle.sha256:
         return None
     try:
-        values = json.loads(bundle.read(EVALUATION))
+        values = plain_json.loads(bundle.read(EVALUATION))
         parts = [f"{int(values['counts'][_JUDGED])} images"]
         for one in values["encoders"]:
             ours, real = (_figure(one["rows"][name]["frechet"]) for name in (_JUDGED, _REAL))
@@ -156,7 +157,7 @@ def _read(report: Path) -> dict[str, Any]:
     try:
         if report.stat().st_size > MAX_BYTES:
             raise MedvarError(f"{report} is larger than any evaluation. Give the .json that medvar wrote.")
-        values = json.loads(report.read_text(encoding="utf-8"))
+        values = plain_json.read(report)
     except OSError as error:
         raise MedvarError(f"Cannot read {report}: {error.strerror or error}.") from error
     except (ValueError, RecursionError) as error:

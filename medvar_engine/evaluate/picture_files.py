@@ -12,6 +12,7 @@ from medvar_engine.arrays import FloatArray
 from medvar_engine.errors import MedvarError
 from medvar_engine.evaluate.image_source import Indices
 from medvar_engine.write.compare import read_pixels
+from medvar_engine.write.opened import open_dicom, open_nifti
 from medvar_engine.write.provenance import kind_of
 
 ENDINGS = {".png": "PNG", ".nii": "NIfTI", ".nii.gz": "NIfTI", ".dcm": "DICOM", ".dicom": "DICOM"}
@@ -104,17 +105,13 @@ def read_slice(file: Path) -> FloatArray:
 
 def _nifti_range(file: Path) -> tuple[float, float]:
     """What `write_nifti` calls the values of black and white."""
-    import nibabel
-
-    header = nibabel.Nifti1Image.from_filename(file).header
+    header = open_nifti(file).header
     return float(header["cal_min"]), float(header["cal_max"])
 
 
 def _rescaled(file: Path, stored: np.ndarray) -> tuple[np.ndarray, float, float]:
     """Values (PS3.3 C.7.6.16.2.9) and the ends of the window (C.11.2.1.2), which spans its width less one."""
-    import pydicom
-
-    dataset = pydicom.dcmread(file, stop_before_pixels=True)
+    dataset = open_dicom(file)
     try:
         values = stored * float(dataset.get("RescaleSlope", 1)) + float(dataset.get("RescaleIntercept", 0))
         centre, width = float(dataset.WindowCenter), float(dataset.WindowWidth)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from medvar_engine import plain_json
 from medvar_engine.arrays import FloatArray
 from medvar_engine.errors import MedvarError
 
@@ -94,7 +94,7 @@ def read_preprocessing(path: Path) -> Preprocessing:
     try:
         if path.stat().st_size > MAX_BYTES:
             raise MedvarError("it is larger than any real one")
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = plain_json.read(path)
         if not isinstance(values, dict):
             raise MedvarError(f"it holds a {type(values).__name__}, but an object with the field size is expected")
         return Preprocessing.from_dict(values)

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from medvar_engine import plain_json
 from medvar_engine.arrays import FloatArray
 from medvar_engine.data.shards.files import sha256
 from medvar_engine.errors import MedvarError
@@ -80,7 +81,7 @@ class SimCLREncoder:
         """Read what `save_simclr` wrote. Raises `MedvarError` when it is something else."""
         tensors, metadata = read_tensors(path)
         try:
-            values = json.loads(metadata["medvar"])
+            values = plain_json.loads(metadata["medvar"])
             if values["kind"] != _KIND:
                 raise MedvarError(f"{path} holds a {values['kind']}, but a {_KIND} is needed here.")
             config = values["config"]
@@ -122,7 +123,7 @@ def save_simclr(path: Path, network: SimCLRNetwork, training: dict[str, Any]) ->
 def training_of(path: Path) -> dict[str, Any] | None:
     """What `save_simclr` was told of the training; None when there is no such file, or another one."""
     try:
-        values = json.loads(read_tensors(path)[1]["medvar"])
+        values = plain_json.loads(read_tensors(path)[1]["medvar"])
         return dict(values["training"]) if values["kind"] == _KIND else None
     except (MedvarError, KeyError, TypeError, ValueError):
         return None

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from medvar_engine import plain_json
 from medvar_engine.arrays import FloatArray
 from medvar_engine.conditions import FACTORS, Condition, LabelSpace
 from medvar_engine.data.codes import decode
@@ -88,7 +89,7 @@ def _trace(file: Path) -> Trace:
     except MedvarError:
         if file.name.lower().endswith((".nii", ".nii.gz")) and (beside := sidecar(file)).is_file():
             with contextlib.suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
-                return Trace.from_json(json.dumps(json.loads(beside.read_text(encoding="utf-8"))["trace"]))
+                return Trace.from_json(json.dumps(plain_json.read(beside)["trace"]))
         raise
 
 

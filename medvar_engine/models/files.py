@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from medvar_engine import plain_json
 from medvar_engine.arrays import FloatArray
 from medvar_engine.codebook import codebook_digest
 from medvar_engine.conditions import LabelSpace
@@ -25,6 +26,7 @@ from medvar_engine.models.preview import PreviewConfig, PreviewDecoder
 from medvar_engine.models.resolution import ResolutionConfig, ResolutionTokenizer
 from medvar_engine.models.tokenizer import Tokenizer, TokenizerConfig
 from medvar_engine.models.transformer import Transformer, TransformerConfig
+from medvar_engine.temporaries import create, temporary_of
 
 RESOLUTION = "resolution tokenizer"  # the kind that a file of a `ResolutionTokenizer` states
 _Model = TypeVar("_Model", bound=torch.nn.Module)
@@ -32,11 +34,12 @@ _Model = TypeVar("_Model", bound=torch.nn.Module)
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
     """Write ``path`` through a temporary name beside it, so that it is whole or absent."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = temporary_of(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         # Shared or strided tensors are not storable; contiguous copies are.
         copies = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+        create(temporary).close()  # so that no link which was put there is followed
         save_file(copies, temporary, dict(metadata) if metadata else None)
         os.replace(temporary, path)
     except (OSError, SafetensorError) as error:
@@ -56,7 +59,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             return tensors, dict(file.metadata() or {})
     except FileNotFoundError as error:
         raise MedvarError(f"There is no file {path}.") from error
-    except (SafetensorError, OSError) as error:
+    except Exception as error:  # of a dtype that torch lacks, a shape that cannot be, …
         reason = f"{path} is not a whole safetensors file ({error}). Take it from its source again."
         raise MedvarError(reason) from error
 
@@ -151,7 +154,10 @@ def load_transformer(path: Path) -> tuple[Transformer, LabelSpace]:
     """Read what `save_transformer` wrote, in eval mode."""
     tensors, values = _read(path, "transformer")
     model = _fill(path, tensors, lambda: Transformer(TransformerConfig(**_tuples(values["config"]))))
-    return model, LabelSpace.from_dict(values["labels"])
+    try:
+        return model, LabelSpace.from_dict(values["labels"])
+    except (KeyError, TypeError, AttributeError) as error:
+        raise MedvarError(f"{path} does not say for which conditions its transformer is ({error!r}).") from error
 
 
 def _metadata(kind: str, **values: Any) -> dict[str, str]:
@@ -161,13 +167,17 @@ def _metadata(kind: str, **values: Any) -> dict[str, str]:
 def _read(path: Path, *kinds: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     tensors, metadata = read_tensors(path)
     try:
-        values = json.loads(metadata["medvar"])
+        values = plain_json.loads(metadata["medvar"])
         found = values["kind"]
-    except (KeyError, ValueError, TypeError) as error:
+    except (KeyError, ValueError, TypeError, AttributeError) as error:
         reason = f"{path} was not written by medvar: it lacks the 'medvar' metadata. Import it first."
         raise MedvarError(reason) from error
     if found not in kinds:
-        raise MedvarError(f"{path} holds a {found}, but a {kinds[0]} is needed here.")
+        raise MedvarError(f"{path} holds a {str(found)[:40]}, but a {kinds[0]} is needed here.")
+    try:
+        _check_config(values["config"], tensors)
+    except (KeyError, TypeError, ValueError, MedvarError) as error:
+        raise MedvarError(f"The weights in {path} do not fit its own configuration: {error}") from error
     return tensors, values
 
 
@@ -180,7 +190,29 @@ def _fill(path: Path, tensors: Mapping[str, Tensor], build: Callable[[], _Model]
     try:
         with torch.device("meta"):  # the weights are read already: initialising others first would only take time
             model = build()
-        model.load_state_dict(dict(tensors), assign=True)
-    except (RuntimeError, TypeError, ValueError, KeyError, ArithmeticError) as error:
+        expected = {name: tensor.dtype for name, tensor in model.state_dict().items()}
+        for name, tensor in tensors.items():
+            if name in expected and tensor.is_floating_point() != expected[name].is_floating_point:
+                raise ValueError(f"{name} holds {tensor.dtype}, but {expected[name]} is expected")
+            if not torch.isfinite(tensor).all():
+                raise ValueError(f"{name} holds NaN or infinity")
+        fitting = {name: tensor.to(expected.get(name, tensor.dtype)) for name, tensor in tensors.items()}
+        model.load_state_dict(fitting, assign=True)
+    except MedvarError:
+        raise
+    except Exception as error:  # a configuration can be wrong in many ways
         raise MedvarError(f"The weights in {path} do not fit its own configuration: {error}") from error
     return model.eval()
+
+
+def _check_config(config: Any, tensors: Mapping[str, Tensor]) -> None:
+    """Raises `MedvarError` for a configuration of more than its weights can be, before a network of it is made."""
+    most = max(2**16, sum(tensor.numel() for tensor in tensors.values()))
+    for name, value in config.items() if isinstance(config, Mapping) else ():
+        numbers = value if isinstance(value, list) else [value]
+        if len(numbers) > 1000 or any(isinstance(one, int | float) and abs(one) > most for one in numbers):
+            raise MedvarError(f"{name} is {str(value)[:60]}, which is more than the weights that are there")
+    # Each block and each residual block has tensors of its own.
+    counts = ("depth", "res_blocks", "refiner_blocks")
+    if not isinstance(config, Mapping) or max(config.get(name, 1) for name in counts) > len(tensors):
+        raise MedvarError(f"it says {str(config)[:60]}, which is more than the weights that are there")

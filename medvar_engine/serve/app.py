@@ -5,6 +5,7 @@ docs/reference/serve-protocol.md tells a client all of it.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator
 from contextlib import ExitStack
 from typing import Any
@@ -33,6 +34,7 @@ from medvar_engine.serve.memory import Memory
 from medvar_engine.serve.networks import JobBackend, Networks
 from medvar_engine.serve.stream import frames, parsed, started
 
+_LOG = logging.getLogger("medvar.serve")
 _LINE = 2**16  # bytes of a message's first line: the networks take few values
 _FEATURES = 2**24  # bytes of input features that one request's images in the making remember
 _FILE = 3600  # seconds that a client has to take a file of the bundle
@@ -121,6 +123,9 @@ async def _streamed(made: Iterator[bytes], jobs: Jobs, job: Job) -> AsyncIterato
             yield frame
     except MedvarError as error:  # the status is sent already
         yield pack({"error": str(error)}, {})
+    except Exception:
+        _LOG.exception("making images has failed")
+        yield pack({"error": _BUG}, {})
 
 
 async def _refused(_: Request, error: Exception) -> Response:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from fastapi import Request
+from starlette.requests import ClientDisconnect
 
 from medvar_engine.backends.server import MODEL_HEADER
 from medvar_engine.serve.limits import HANG_UP, Refused
@@ -46,6 +47,8 @@ async def read_body(request: Request, share: Share, *, most: int, seconds: float
                         full = refused
                         parts.clear()
                         share.let_go()
+    except ClientDisconnect as error:
+        raise Refused(499, "The client has left.") from error
     except TimeoutError as error:
         raise Refused(408, f"The request did not arrive within {seconds:g} s.", HANG_UP) from error
     if full is not None:

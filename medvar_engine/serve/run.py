@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import socket
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ from medvar_engine.serve.limits import Limits
 
 _LOCAL = ("localhost", "127.0.0.1", "::1")
 _ANY = ("0.0.0.0", "::")  # noqa: S104
+_HEADERS = 5  # seconds for a request's headers
+_ADDRESSES = 4  # of which each may have its share of the connections that are waited for
 _IDLE = 60  # seconds that a connection is kept between two requests
 
 
@@ -64,10 +67,10 @@ def make_server(
             make_app(bundle, backend, limits, token=token, hosts=hosts, memorised=memorised),
             host=host,
             port=port,
-            http=_protocol(limits.slow, limits.seconds),
+            http=_protocol(limits),
             ws="none",
             lifespan="off",
-            log_level="warning",
+            log_level="error",  # warnings are of what strangers send, as often as they like
             proxy_headers=False,  # anyone could forge them, and with them the rate
             server_header=False,
             limit_concurrency=limits.connections,
@@ -82,36 +85,52 @@ def make_server(
     return uvicorn.Server(config)
 
 
-def _protocol(slow: float, seconds: float) -> type[asyncio.Protocol]:
+def _protocol(limits: Limits) -> type[asyncio.Protocol]:
     """HTTP as uvicorn speaks it, to clients that send their headers in time, and that take what is sent to them.
 
-    Uvicorn itself waits for ever.
+    Uvicorn itself waits for ever. Until its headers are there nobody knows whether a client has the token, so that one
+    address has a share of the connections only to be waited for.
     """
+    slow, share = min(limits.slow, _HEADERS), max(1, limits.connections // _ADDRESSES)
+    waiting: Counter[str] = Counter()
 
     class Impatient(H11Protocol):
         _waits: asyncio.TimerHandle | None = None
+        _address = ""
 
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
             if hasattr(socket, "TCP_USER_TIMEOUT"):  # of Linux; elsewhere the connection stays until its client goes
                 own = transport.get_extra_info("socket")
-                own.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(1000 * seconds))
-            self._waits = self.loop.call_later(slow, transport.close)
+                own.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(1000 * limits.seconds))
+            peer = transport.get_extra_info("peername")
+            self._address = str(peer[0]) if isinstance(peer, tuple) else ""
+            self._wait()
 
         def data_received(self, data: bytes) -> None:
             super().data_received(data)
             if self.conn.their_state is not h11.IDLE:  # headers are there; the body has a limit of its own
                 self._stop_waiting()
             elif self._waits is None:
-                self._waits = self.loop.call_later(slow, self.transport.close)
+                self._wait()
 
         def connection_lost(self, exc: Exception | None) -> None:
             self._stop_waiting()
             super().connection_lost(exc)
 
+        def _wait(self) -> None:
+            if waiting[self._address] >= share:
+                self.transport.close()
+                return
+            waiting[self._address] += 1
+            self._waits = self.loop.call_later(slow, self.transport.close)
+
         def _stop_waiting(self) -> None:
             if self._waits is not None:
                 self._waits.cancel()
                 self._waits = None
+                waiting[self._address] -= 1
+                if not waiting[self._address]:
+                    del waiting[self._address]
 
     return Impatient

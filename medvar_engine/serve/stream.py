@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy.typing as npt
 
+from medvar_engine import plain_json
 from medvar_engine.arrays import FloatArray
 from medvar_engine.backends.base import BackendInfo
 from medvar_engine.backends.messages import pack
@@ -32,7 +32,7 @@ def parsed(body: bytes) -> dict[str, Any]:
     """The object of JSON that a script sent."""
     try:
         with _PARSES:
-            values = json.loads(body)
+            values = plain_json.loads(body)
     except (ValueError, RecursionError) as error:
         raise MedvarError(f"The request is not JSON: {error}.") from error
     if not isinstance(values, dict):

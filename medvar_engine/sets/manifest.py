@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import medvar_engine
+from medvar_engine import plain_json
 from medvar_engine.bundle import Bundle
 from medvar_engine.errors import MedvarError
 from medvar_engine.sets.plan import Plan
@@ -47,7 +48,7 @@ class SetManifest:
         """The manifest of a set. Raises `MedvarError` when it is missing, damaged or of another version."""
         path = folder / SET
         try:
-            values = json.loads(path.read_text(encoding="utf-8"))
+            values = plain_json.read(path)
             if values["medvar_set"] != SCHEMA_VERSION:
                 raise MedvarError(
                     f"{path} has format {values['medvar_set']}; this version reads {SCHEMA_VERSION}. Update medvar."

@@ -23,6 +23,7 @@ from typing import Any
 
 import yaml
 
+from medvar_engine import plain_yaml
 from medvar_engine.bundle import Bundle
 from medvar_engine.conditions import FACTORS, Condition
 from medvar_engine.errors import MedvarError
@@ -47,7 +48,7 @@ def read_mix(path: Path, bundle: Bundle) -> Mix:
     try:
         if path.stat().st_size > LARGEST_FILE:
             raise MedvarError(f"{path} is too large for a mix ({LARGEST_FILE // 1024} kB at most).")
-        loader = yaml.SafeLoader(path.read_text(encoding="utf-8"))
+        loader = plain_yaml.PlainLoader(plain_yaml.read_text(path))
         node = loader.get_single_node()
         if node is None:
             raise MedvarError(f"{path} is empty; a mix names conditions.")

@@ -13,6 +13,7 @@ import numpy as np
 from medvar_engine.arrays import FloatArray
 from medvar_engine.data.codes import CodeArray, decode
 from medvar_engine.errors import MedvarError
+from medvar_engine.plain_npy import open_npy
 from medvar_engine.sets.layouts.shards import shard_paths
 from medvar_engine.sets.manifest import SetManifest
 from medvar_engine.sets.unit import finished, note_path
@@ -111,6 +112,6 @@ def _opened(folder: Path, unit: int, note: str) -> tuple[CodeArray, pa.Table]:
         table = pa.ipc.open_file(pa.memory_map(str(rows))).read_all()
         table.validate(full=True)  # a wrong offset would read memory that is not ours
         table["trace"]
-        return np.load(pixels, mmap_mode="r", allow_pickle=False), table
+        return open_npy(pixels), table
     except (OSError, ValueError, EOFError, KeyError, pa.ArrowException) as error:
         raise MedvarError(f"Shard {unit} of {folder} is missing or damaged ({error}). {_AGAIN}") from error

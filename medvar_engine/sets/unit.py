@@ -13,6 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from medvar_engine import plain_json
 from medvar_engine.bundle import Bundle, read_bundle
 from medvar_engine.data.shards.files import sha256, writing
 from medvar_engine.errors import MedvarError
@@ -108,7 +109,7 @@ def too_near(plan: Plan, folder: Path) -> frozenset[int]:
     if not plan.gate:
         return frozenset()
     try:
-        notes = (json.loads(note_path(folder, unit).read_bytes()) for unit in range(plan.units))
+        notes = (plain_json.read(note_path(folder, unit)) for unit in range(plan.units))
         return frozenset(int(number) for note in notes for number in note["too_near"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise MedvarError(f"A note in {folder / UNITS} cannot be read: {error!r}. Make the set again.") from error
@@ -119,7 +120,7 @@ def finished(plan: Plan, unit: int, folder: Path) -> str | None:
     numbers = plan.numbers(unit)
     try:
         content = note_path(folder, unit).read_bytes()
-        note = json.loads(content)
+        note = plain_json.loads(content)
         if note["plan"] != plan.identity or note["images"] != [numbers.start, numbers.stop - 1]:
             return None
         if any(sha256(folder / name) != digest for name, digest in note["files"].items()):

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sys
+import traceback
 from collections.abc import Sequence
 
 import typer
 
-from medvar_engine.errors import MedvarError
+from medvar_engine.errors import MedvarError, unforeseen
 from medvar_engine.train.command import train
 
 
@@ -25,6 +26,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         typer.secho("error: ", fg="red", bold=True, err=True, nl=False)
         typer.echo(str(error), err=True)
         sys.exit(1)
+    except Exception as error:
+        traceback.print_exc()  # for the log of a cluster, where nobody can ask for --debug
+        typer.echo(unforeseen(error), err=True)
+        sys.exit(70)
 
 
 if __name__ == "__main__":

@@ -95,10 +95,27 @@ def read_ahead(
     )
     iterator = iter(loader)
     try:
-        yield (tuple(tensor.to(device, non_blocking=True) for tensor in batch) for batch in iterator)
+        yield (tuple(tensor.to(device, non_blocking=True) for tensor in batch) for batch in _told(iterator))
     finally:
         if workers:
             iterator._shutdown_workers()  # type: ignore[attr-defined]  # else they live until the process ends
+
+
+def _told(batches: Iterator[Any]) -> Iterator[Any]:
+    """The batches; the end of a process that reads them is said as what can be done."""
+    while True:
+        try:
+            batch = next(batches)
+        except StopIteration:
+            return
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            raise MedvarError(
+                "A process that reads slices for the training was killed, perhaps by the system for want of memory. "
+                "Free some memory, or set fewer workers, and go on from the last checkpoint with --resume."
+            ) from error
+        yield batch
 
 
 def _leave_signals_to_the_run(_: int) -> None:

@@ -110,7 +110,7 @@ def _first_sound(folder: Path, order: Sequence[Path], world: World, tell: Callab
         try:
             step = _checked(path).step
             break
-        except (MedvarError, OSError, ValueError, KeyError, TypeError) as error:
+        except Exception as error:  # a damaged file fails in many ways, and an earlier one may be sound
             tell(f"Skipped the damaged checkpoint {path}: {error}")
     step = int(world.take_from_leader(torch.tensor(step, device=world.device)))
     return None if step < 0 else read_checkpoint(folder / f"step-{step:08d}")
@@ -125,6 +125,13 @@ def read_checkpoint(path: Path) -> Checkpoint:
 def _checked(path: Path) -> Checkpoint:
     """`read_checkpoint`; raises `MedvarError` when a file is not what it was."""
     manifest = json.loads((path / _MANIFEST).read_text(encoding="utf-8"))
+    step, values, loss = manifest["step"], manifest["values"], manifest["loss"]
+    if type(step) is not int or path.name != f"step-{step:08d}" or not isinstance(values, dict):
+        raise MedvarError(f"its {_MANIFEST} says that it is step {step!r}, or does not say of which run")
+    if loss is not None and type(loss) not in (int, float):
+        raise MedvarError(f"its {_MANIFEST} says that its loss is {loss!r}")
+    if not manifest["sha256"]:
+        raise MedvarError(f"its {_MANIFEST} names no files")
     for name, expected in manifest["sha256"].items():
         if sha256(path / name) != expected:
             raise MedvarError(f"{name} has changed since it was written")
@@ -141,7 +148,7 @@ def _loss(path: Path) -> float:
     try:
         loss = json.loads((path / _MANIFEST).read_text(encoding="utf-8"))["loss"]
         return math.inf if loss is None or math.isnan(loss) else float(loss)
-    except (OSError, ValueError, KeyError, TypeError):
+    except Exception:  # a damaged file fails in many ways
         return math.inf
 
 

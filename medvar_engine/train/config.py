@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
+from medvar_engine import plain_yaml
 from medvar_engine.conditions import FACTORS
 from medvar_engine.data.shards.files import sha256
 from medvar_engine.errors import MedvarError
@@ -90,8 +89,8 @@ def load_config(path: Path | None, overrides: Iterable[str] = ()) -> TrainConfig
         if not equals:
             raise MedvarError(f"An override is name=value, but got {override!r}.")
         try:
-            values[name] = yaml.safe_load(text)
-        except yaml.YAMLError as error:
+            values[name] = plain_yaml.loads(text)
+        except ValueError as error:
             raise MedvarError(f"The value of {override!r} cannot be read: {error}") from error
     types = typing.get_type_hints(TrainConfig)
     unknown = sorted(set(values) - set(types))
@@ -144,9 +143,9 @@ def _read(path: Path) -> Mapping[str, Any]:
     if not path.is_file():
         raise MedvarError(f"There is no config file {path}.")
     try:
-        text = path.read_text(encoding="utf-8")
-        content = tomllib.loads(text) if path.suffix == ".toml" else yaml.safe_load(text)
-    except (tomllib.TOMLDecodeError, yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+        text = plain_yaml.read_text(path)
+        content = tomllib.loads(text) if path.suffix == ".toml" else plain_yaml.loads(text)
+    except (ValueError, RecursionError, OSError) as error:
         raise MedvarError(f"{path} cannot be read: {error}") from error
     if not isinstance(content, dict):
         raise MedvarError(f"{path} must hold settings as name = value.")

@@ -24,6 +24,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from medvar_engine import plain_json
 from medvar_engine.arrays import FloatArray, IntArray
 from medvar_engine.codebook import codebook_digest
 from medvar_engine.data.dataset import SliceDataset
@@ -35,6 +36,7 @@ from medvar_engine.jobs import run
 from medvar_engine.models.any_tokenizer import AnyTokenizer
 from medvar_engine.models.files import load_tokenizer
 from medvar_engine.models.gray import as_gray
+from medvar_engine.plain_npy import open_npy
 from medvar_engine.train.augment import augment
 from medvar_engine.train.batches import in_hounsfield
 
@@ -138,7 +140,7 @@ def read_pyramids(folder: Path, data: SliceDataset, tokenizer: Path, variants: i
     path = _path(folder, data)
     again = "Encode the slices with this tokenizer: `medvar encode SLICES TOKENIZER OUT`."
     try:
-        note = json.loads(path.with_suffix(".json").read_bytes())
+        note = plain_json.read(path.with_suffix(".json"))
         found = {name: note[name] for name in ("tokenizer", "slices", "variants", "count")}
         pyramids = _open(path)
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -212,7 +214,7 @@ def _batches(index: npt.NDArray[np.int64]) -> list[npt.NDArray[np.int64]]:
 
 def _gather(path: Path, blocks: list[_Block]) -> None:
     """All blocks in one file, written from its begin to its end: a memory map would crash on a full disk."""
-    parts = [np.load(block.path, mmap_mode="r", allow_pickle=False) for block in blocks]
+    parts = [open_npy(block.path) for block in blocks]
     variants, _, tokens = parts[0].shape
     about = {"descr": "<u2", "fortran_order": False, "shape": (variants, sum(part.shape[1] for part in parts), tokens)}
     with whole_file(path, path.with_name(f".{path.name}.tmp")) as file:
@@ -227,5 +229,5 @@ def _path(folder: Path, data: SliceDataset) -> Path:
 
 
 def _open(path: Path) -> Pyramids:
-    pyramids: Pyramids = np.load(path, mmap_mode="r", allow_pickle=False)
+    pyramids: Pyramids = open_npy(path)
     return pyramids

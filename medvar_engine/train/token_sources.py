@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -12,6 +13,7 @@ from torch import Tensor
 from medvar_engine.data.dataset import SliceDataset
 from medvar_engine.models.quantizer import MultiScaleQuantizer
 from medvar_engine.models.resolution import ResolutionTokenizer
+from medvar_engine.plain_npy import open_npy
 from medvar_engine.train.augment import augment
 from medvar_engine.train.batches import Draw
 from medvar_engine.train.config import TrainConfig
@@ -89,5 +91,5 @@ class PyramidBatches:
     def __setstate__(self, state: dict[str, Any]) -> None:
         if isinstance(state["pyramids"], tuple):
             name, variants = state["pyramids"]
-            state["pyramids"] = np.load(name, mmap_mode="r", allow_pickle=False)[:variants]
+            state["pyramids"] = open_npy(Path(name))[:variants]
         self.__dict__.update(state)

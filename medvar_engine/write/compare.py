@@ -2,32 +2,19 @@
 
 from __future__ import annotations
 
-import zlib
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
 import numpy.typing as npt
-from PIL.Image import DecompressionBombError
 
 from medvar_engine.errors import MedvarError
 from medvar_engine.write.dicom import write_dicom
 from medvar_engine.write.nifti import write_nifti
+from medvar_engine.write.opened import open_dicom, open_nifti, open_png
 from medvar_engine.write.picture import Picture
 from medvar_engine.write.png import write_png, write_png16
 from medvar_engine.write.provenance import kind_of
-
-# What Pillow, pydicom and nibabel raise for damaged files, and for pixels too many to be an image.
-_UNREADABLE = (
-    OSError,
-    EOFError,
-    SyntaxError,
-    ValueError,
-    AttributeError,
-    RuntimeError,
-    DecompressionBombError,
-    zlib.error,
-)
 
 
 def differing_pixels(file: Path, picture: Picture) -> int:
@@ -69,29 +56,25 @@ def read_pixels(file: Path, kind: str) -> npt.NDArray[np.generic]:
     Raises `MedvarError` when they cannot be read.
     """
     try:
-        if kind == "png":
-            from PIL import Image
-
-            with Image.open(file, formats=["PNG"]) as image:
-                return np.asarray(image)
-        if kind == "dicom":
-            import pydicom
-
-            return np.asarray(pydicom.dcmread(file).pixel_array)
-        return _volume(file)
-    except _UNREADABLE as error:
+        match kind:
+            case "png":
+                with open_png(file) as image:
+                    return np.asarray(image)
+            case "dicom":
+                return _dicom_pixels(file)
+            case _:
+                return np.asarray(open_nifti(file).dataobj)
+    except MedvarError:
+        raise
+    except Exception as error:  # Pillow and nibabel raise many kinds on damaged files
         raise MedvarError(f"The pixels of {file} cannot be read: {error}.") from error
 
 
-def _volume(file: Path) -> npt.NDArray[np.generic]:
-    import nibabel
-    from nibabel.filebasedimages import ImageFileError
-    from nibabel.spatialimages import HeaderDataError
-    from nibabel.wrapstruct import WrapStructError
+def _dicom_pixels(file: Path) -> npt.NDArray[np.generic]:
+    from medvar_engine.data.dicom_pixels import stored_pixels
 
-    if not file.name.lower().endswith((".nii", ".nii.gz")):
-        raise ValueError("it is neither PNG, DICOM nor NIfTI (.nii, .nii.gz)")
-    try:
-        return np.asarray(nibabel.Nifti1Image.from_filename(file).dataobj)
-    except (ImageFileError, HeaderDataError, WrapStructError) as error:
-        raise ValueError(str(error)) from error
+    dataset = open_dicom(file)
+    if "PixelData" not in dataset or int(dataset.get("NumberOfFrames") or 1) != 1:
+        raise MedvarError(f"The pixels of {file} cannot be read: one frame is expected.")
+    (pixels,) = stored_pixels(file, dataset, [0])
+    return pixels

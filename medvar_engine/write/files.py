@@ -8,6 +8,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from medvar_engine.errors import MedvarError
+from medvar_engine.temporaries import create, temporary_of
 
 
 def write_files(contents: Mapping[Path, bytes]) -> None:
@@ -17,13 +18,13 @@ def write_files(contents: Mapping[Path, bytes]) -> None:
     other, in the order given: a process that is killed in that moment may have changed some.
     """
     with ExitStack() as leftovers:
-        temporaries = {path: path.with_name(f".{path.name}.{os.getpid()}.tmp") for path in contents}
+        temporaries = {path: temporary_of(path) for path in contents}
         for path, temporary in temporaries.items():
             leftovers.callback(_remove, temporary)
             try:
                 if path.is_dir():
                     raise IsADirectoryError(None, "it is a folder")
-                with temporary.open("wb") as file:
+                with create(temporary) as file:
                     file.write(contents[path])
                     file.flush()
                     os.fsync(file.fileno())

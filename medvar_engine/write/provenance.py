@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-import zlib
 from pathlib import Path
 from typing import Any, Literal
 
 import medvar_engine
+from medvar_engine import plain_json
 from medvar_engine.errors import MedvarError
 from medvar_engine.trace import Trace
+from medvar_engine.write.opened import open_dicom, open_nifti, open_png
 from medvar_engine.write.picture import Picture
 
 SOFTWARE = f"napari-medvar {medvar_engine.__version__}"
@@ -62,15 +63,18 @@ def read_trace(path: Path) -> Trace:
     if text is None:
         raise MedvarError(f"{path} holds no MedVAR trace: it was not written by medvar, or lost it in another program.")
     try:
-        return Trace.from_json(text)
+        trace = Trace.from_json(text)
     except MedvarError as error:
         raise MedvarError(f"{path}: {error}") from error
+    if not trace.pyramid.depth:
+        raise MedvarError(f"{path}: its trace has no scale, so there is no image to make again.")
+    return trace
 
 
 def read_about_pixels(path: Path) -> dict[str, Any]:
     """What `about_pixels` told of a file that this room wrote; empty for files of older versions."""
     try:
-        values = json.loads(_read(path, PNG_PIXELS_KEY, DICOM_PIXELS, "pixels") or "{}")
+        values = plain_json.loads(_read(path, PNG_PIXELS_KEY, DICOM_PIXELS, "pixels") or "{}")
     except (ValueError, RecursionError) as error:
         raise MedvarError(f"{path}: what it says of its pixels is damaged: {error}.") from error
     if not isinstance(values, dict):
@@ -94,6 +98,8 @@ def _read(path: Path, png_key: str, dicom_element: int, nifti_key: str) -> str |
 
 def kind_of(path: Path) -> Literal["png", "dicom", "nifti"]:
     """What a file's first bytes say that it is; NIfTI, which may be packed, when they say neither of the others."""
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise OSError(None, "it is no file")  # a pipe would be waited for without end
     with path.open("rb") as file:
         magic = file.read(132)
     if magic.startswith(_PNG_MAGIC):
@@ -102,44 +108,29 @@ def kind_of(path: Path) -> Literal["png", "dicom", "nifti"]:
 
 
 def _png_text(path: Path, key: str) -> str | None:
-    from PIL import Image
-
-    try:
-        with Image.open(path, formats=["PNG"]) as image:  # reads the chunks before the pixels, not the pixels
-            return image.info.get(key)
-    except (SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise MedvarError(f"{path} is a damaged PNG: {error}.") from error
+    with open_png(path) as image:
+        text = image.info.get(key)
+    return text if isinstance(text, str) else None
 
 
 def _dicom_text(path: Path, element: int) -> str | None:
-    import pydicom
-    from pydicom.errors import InvalidDicomError
-
+    dataset = open_dicom(path)
     try:
-        dataset = pydicom.dcmread(path, stop_before_pixels=True)
-        return str(dataset.private_block(DICOM_GROUP, DICOM_CREATOR)[element].value)
+        value = dataset.private_block(DICOM_GROUP, DICOM_CREATOR)[element].value
     except KeyError:
         return None  # somebody else's
-    except (InvalidDicomError, EOFError, ValueError, TypeError, NotImplementedError) as error:
+    except Exception as error:  # values are converted only when they are asked for
         raise MedvarError(f"{path} is not a whole DICOM file: {error}.") from error
+    # Where the file does not say the VR (implicit VR, or UN by a program that does not know it) it is UT all the same.
+    text = value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+    return text.rstrip("\0 ")
 
 
 def _nifti_text(path: Path, key: str) -> str | None:
-    import nibabel
-    from nibabel.filebasedimages import ImageFileError
-    from nibabel.spatialimages import HeaderDataError
-    from nibabel.wrapstruct import WrapStructError
-
-    if not path.name.lower().endswith((".nii", ".nii.gz")):
-        raise MedvarError(f"{path} is neither PNG, DICOM nor NIfTI (.nii, .nii.gz), so it holds no MedVAR trace.")
-    try:
-        extensions = nibabel.Nifti1Image.from_filename(path).header.extensions
-    except (ImageFileError, HeaderDataError, WrapStructError, ValueError, EOFError, zlib.error) as error:
-        raise MedvarError(f"{path} is not a whole NIfTI file: {error}.") from error
-    for extension in extensions:
+    for extension in open_nifti(path).header.extensions:
         if extension.get_code() == NIFTI_COMMENT:
             try:
-                return json.dumps(json.loads(extension.text.rstrip("\0"))[key])
-            except (ValueError, KeyError, TypeError, RecursionError):
+                return json.dumps(plain_json.loads(extension.text.rstrip("\0"))[key])
+            except (ValueError, KeyError, TypeError):
                 continue  # somebody else's comment
     return None

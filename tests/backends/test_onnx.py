@@ -9,12 +9,14 @@ import shutil
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
 
 from medvar_engine.backends import onnx as onnx_backend
 from medvar_engine.backends.onnx import OnnxBackend
+from medvar_engine.backends.sessions import Sessions
 from medvar_engine.bundle import MANIFEST, Bundle, manifest_digest, read_bundle
 from medvar_engine.conditions import Condition
 from medvar_engine.errors import MedvarError
@@ -153,3 +155,41 @@ def test_a_prefix_continued_twice(tiny_onnx: OnnxBackend) -> None:
     assert (prefix.depth, longer.depth) == (1, 2)
     swapped, _ = tiny_onnx.step(tiny_onnx.gather([(prefix, 1), (prefix, 0)]), features[::-1].copy())
     np.testing.assert_array_equal(swapped, first[::-1])
+
+
+@pytest.mark.parametrize("graph", ["step.onnx", "accumulate_0.onnx", "decode.onnx", "encode.onnx"])
+@pytest.mark.parametrize("odd", ["flat", "missing", "text", "scalar", "turned"])
+def test_outputs_that_are_not_the_manifests_are_refused(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch, graph: str, odd: str
+) -> None:
+    """A bundle that a stranger signed again would end in a traceback, in the middle of an image."""
+    backend = OnnxBackend(bundle, device="cpu")
+    run = Sessions.run
+
+    def changed(self: Sessions, name: str, feeds: dict[str, Any]) -> list[Any]:
+        outputs = run(self, name, feeds)
+        if name != graph:
+            return outputs
+        match odd:
+            case "flat":
+                return [one.reshape(-1) for one in outputs]
+            case "missing":
+                return outputs[:-1]
+            case "text":
+                return [np.array(["a", "b"], dtype=object) for _ in outputs]
+            case "scalar":
+                return [np.float32(1) for _ in outputs]
+            case _:
+                return [np.moveaxis(one, -1, 0) if one.ndim > 2 else one[:, :-1] for one in outputs]
+
+    monkeypatch.setattr(Sessions, "run", changed)
+    generator, size = Generator(backend), backend.info.image_size
+
+    def use() -> None:
+        if graph == "encode.onnx":
+            generator.encode(np.zeros((1, size, size), dtype=np.float32), [Request()])
+        else:
+            generator.image(generator.finish(generator.start([Request(Condition("CT"), 3)])))
+
+    with pytest.raises(MedvarError, match=graph.replace(".", r"\.")):
+        use()

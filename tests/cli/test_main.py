@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 import medvar_engine
+from medvar_engine.cli.console import harmless
 
 VERBS = ("prepare", "train", "export", "generate", "info", "import-var")
 
@@ -96,15 +97,55 @@ def test_what_the_system_does(
     assert says in run.err
 
 
-def test_a_bug_is_not_hidden(medvar: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    """A mistake of ours would be told as if the person had made it, without a traceback to report."""
+@pytest.mark.parametrize("where", [("--debug", "info"), ("info", "--debug"), ("info",)])
+def test_a_bug_is_not_hidden(
+    medvar: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, where: tuple[str, ...]
+) -> None:
+    """A mistake of ours would be told as if the person had made it, or in a traceback that says nothing to them."""
 
     def fail(_: object) -> None:
-        raise ZeroDivisionError
+        raise ZeroDivisionError("a \x1b[2Jbug")
 
     monkeypatch.setattr("medvar_engine.bundle.find_bundle", fail)
-    with pytest.raises(ZeroDivisionError):
-        medvar("info")
+    run = medvar(*where)
+    assert run.code == 70
+    assert r"ZeroDivisionError: a \x1b[2Jbug (test_main.py, line" in run.err
+    assert medvar_engine.__version__ in run.err
+    assert "report" in run.err
+    assert ("Traceback" in run.err) == ("--debug" in where)
+
+
+def test_what_ends_in_any_other_way_is_told_too(medvar: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Libraries in other languages raise what is no Exception, and a deep file all of Python's calls."""
+
+    class PanicException(BaseException):
+        pass
+
+    for kind in (PanicException, RecursionError, UnicodeEncodeError):
+
+        def fail(_: object, kind: Any = kind) -> None:
+            raise kind("utf-8", "x", 0, 1, "odd") if kind is UnicodeEncodeError else kind("odd")
+
+        monkeypatch.setattr("medvar_engine.bundle.find_bundle", fail)
+        run = medvar("info")
+        assert run.code == 70
+        assert kind.__name__ in run.err
+        assert "Traceback" not in run.err
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("\x1b]0;owned\x07red", r"\x1b]0;owned\x07red"),
+        ("Zürich\u00a05 mm\n", "Zürich\u00a05 mm\n"),
+        ("a\u202egnp.exe", r"a\u202egnp.exe"),
+        ("odd\udce9", r"odd\udce9"),
+        ("\r\x9b2J", r"\r\x9b2J"),
+    ],
+)
+def test_terminals_are_not_told_what_to_do(text: str, shown: str) -> None:
+    """A stranger's file would clear the screen, or write another file's name over its own."""
+    assert harmless(text) == shown
 
 
 @pytest.mark.parametrize(

@@ -178,3 +178,53 @@ def test_shared_and_strided_tensors_are_stored(tmp_path: Path) -> None:
     tensors, _ = read_tensors(tmp_path / "x.safetensors")
     assert torch.equal(tensors["b"], weight)
     assert torch.equal(tensors["c"], weight.T)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        None,
+        [],
+        "deep",
+        {"depth": 10**9},
+        {"width": 10**15},
+        {"schedule": [1, 10**6]},
+        {"schedule": None},
+        {"labels": [[1]]},
+        {"depth": 1e400},
+    ],
+)
+def test_odd_configurations_are_refused_at_once(tmp_path: Path, transformer: Transformer, config: object) -> None:
+    """A file of a few kilobytes would ask for a network larger than the machine."""
+    save_transformer(tmp_path / "t.safetensors", transformer, SPACE)
+    tensors, metadata = read_tensors(tmp_path / "t.safetensors")
+    values = json.loads(metadata["medvar"])
+    values["config"] = {**values["config"], **config} if isinstance(config, dict) else config
+    text = json.dumps(values).replace('"deep"', "[" * 50_000 + "]" * 50_000)
+    write_tensors(tmp_path / "odd.safetensors", tensors, {"medvar": text})
+    with pytest.raises(MedvarError, match=r"odd\.safetensors"):
+        load_transformer(tmp_path / "odd.safetensors")
+
+
+@pytest.mark.parametrize("kind", ["int64", "bool", "complex64", "nan", "inf"])
+def test_odd_weights_are_refused(tmp_path: Path, transformer: Transformer, kind: str) -> None:
+    """Weights that are no numbers would draw images that mean nothing, or fail in the middle of the work."""
+    save_transformer(tmp_path / "t.safetensors", transformer, SPACE)
+    tensors, metadata = read_tensors(tmp_path / "t.safetensors")
+    name = next(name for name, tensor in tensors.items() if tensor.is_floating_point())
+    if kind in ("nan", "inf"):
+        tensors[name].view(-1)[0] = float(kind)
+    else:
+        tensors[name] = tensors[name].to(getattr(torch, kind))
+    write_tensors(tmp_path / "odd.safetensors", tensors, metadata)
+    with pytest.raises(MedvarError, match=name.replace(".", r"\.")):
+        load_transformer(tmp_path / "odd.safetensors")
+
+
+def test_half_precision_is_read(tmp_path: Path, transformer: Transformer) -> None:
+    """Weights that were stored small would fail in the first product."""
+    save_transformer(tmp_path / "t.safetensors", transformer, SPACE)
+    tensors, metadata = read_tensors(tmp_path / "t.safetensors")
+    write_tensors(tmp_path / "half.safetensors", {k: t.half() for k, t in tensors.items()}, metadata)
+    loaded, _ = load_transformer(tmp_path / "half.safetensors")
+    assert {tensor.dtype for tensor in loaded.parameters()} == {torch.float32}

@@ -222,3 +222,27 @@ def test_the_folder_is_the_users_own() -> None:
     pytest.importorskip("platformdirs")
     assert autosave_folder().is_relative_to(Path.home())
     assert autosave_folder().name == "sessions"
+
+
+def test_a_picture_that_cannot_be_saved_does_not_stop_the_others(session: GenerationSession, folder: Path) -> None:
+    """One bad number in one picture would switch saving off for all that follow."""
+    list(session.generate(REQUEST))
+    list(session.resample(2, Request(REQUEST.condition, seed=6)))
+    session.rename(0, "odd")
+    node = session.tree.node(0)
+    bad = replace(node.trace, entropy=tuple(np.full_like(scale, np.nan) for scale in node.trace.entropy))
+    assert session._autosave is not None
+    saved = session._content()
+    nodes = tuple(replace(one, trace=bad) if one.id == 0 else one for one in saved.nodes)
+    session._autosave.write(replace(saved, nodes=nodes, current=0, panels={"x": float("nan")}))
+    problem = session.autosave_problem
+    assert problem is not None
+    assert "picture 0 (odd)" in problem
+    assert "settings of the panels" in problem
+    crash(session)
+    (left,) = recoverable(folder)
+    assert left.pictures == 1
+    again = new_session(folder)
+    list(again.recover(left))
+    assert [(one.id, one.parent) for one in again.tree.nodes] == [(1, None)]
+    again.close()

@@ -95,6 +95,7 @@ def test_a_server_makes_the_pictures(
 
     token = tmp_path / "token"
     token.write_text("a-token-of-some-length")
+    token.chmod(0o600)
     settings = Settings(
         device="cpu", autosave=False, server=served(token="a-token-of-some-length"), token_file=str(token)
     )

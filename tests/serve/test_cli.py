@@ -41,6 +41,7 @@ def test_generated_files_are_those_of_here(
     """A file made on a server could not be replayed from its bundle."""
     token = tmp_path / "token"
     token.write_text(TOKEN)
+    token.chmod(0o600)
     wish = ["generate", "--modality", "CT", "--count", 3, "--show-scales"]
     here, there = tmp_path / "here", tmp_path / "there"
     assert medvar(*wish, "--bundle", tiny_bundle, "--out", here, "--device", "cpu")[0] == 0
@@ -128,3 +129,14 @@ def test_it_runs_until_it_is_interrupted(tiny_bundle: Path, tmp_path: Path) -> N
     assert server.returncode in (0, 130)
     assert f"tiny on ONNX Runtime, CPUExecutionProvider at http://127.0.0.1:{port}".encode() in said
     assert b"Traceback" not in said
+
+
+@pytest.mark.skipif(os.name != "posix", reason="modes of files are POSIX'")
+def test_a_token_that_others_may_read_is_refused(tmp_path: Path, medvar: Callable[..., tuple[int, str]]) -> None:
+    """Whoever else works on that computer could use the server."""
+    token = tmp_path / "token"
+    token.write_text(TOKEN)
+    token.chmod(0o644)
+    for call in (("serve",), ("generate", "--server", "http://127.0.0.1:1")):
+        code, said = medvar(*call, "--token-file", token)
+        assert (code, f"chmod 600 {token}" in said) == (1, True)

@@ -153,3 +153,37 @@ def test_to_withhold_takes_an_index(served: Served) -> None:
     """Whoever asks for a gate would believe that there is one."""
     with pytest.raises(MedvarError, match="carries no training index"):
         served(memorised="withhold")
+
+
+def test_numbers_that_are_none_are_answered(served: Served, tiny_onnx: OnnxBackend) -> None:
+    """A script would see its stream cut, and not learn why."""
+    generator = Generator(tiny_onnx)
+    values = traces_to_dict([generator.step(generator.start(REQUESTS[:1])).trace(0)])
+    values["images"][0]["entropy"] = [[None]]
+    with pytest.raises(MedvarError, match="entropy"):
+        streamed(served(), traces=values)
+
+
+def test_a_bug_is_the_last_frame(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stream that ends without a word is taken for a broken line, and asked for again without end."""
+
+    def broken(*_: Any, **__: Any) -> Any:
+        raise ZeroDivisionError("secret")
+
+    monkeypatch.setattr(Generator, "image", broken)
+    with pytest.raises(MedvarError, match="wrong in the server") as raised:
+        streamed(served(), requests=[{}])
+    assert "secret" not in str(raised.value)
+
+
+def test_nan_is_not_drawn_from(served: Served, tiny_onnx: OnnxBackend, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Damaged weights would give images that mean nothing."""
+    step = type(tiny_onnx).step
+
+    def nan(self: Any, *arguments: Any) -> Any:
+        logits, state = step(self, *arguments)
+        return [own * np.nan for own in logits], state
+
+    monkeypatch.setattr(type(tiny_onnx), "step", nan)
+    with pytest.raises(MedvarError, match="NaN"):
+        streamed(served(), requests=[{}])

@@ -115,8 +115,9 @@ def test_garbage_is_refused(path: str, body: bytes, served: Served, ask: Ask) ->
         ({"requests": [{"sampling": {"top_p": 7}}]}, "top_p must be"),
         ({"requests": [{"sampling": {"top_p": "x"}}]}, "not a request"),
         ({"requests": [{"sampling": {"eval": 1}}]}, "not a request"),
-        ({"requests": [{"sampling": {"temperature": float("nan")}}]}, "temperature must be"),
-        ({"requests": [{"seed": float("inf")}]}, "not a request"),
+        ({"requests": [{"sampling": {"temperature": float("nan")}}]}, "NaN, which is no number of JSON"),
+        ({"requests": [{"sampling": {"temperature": -1}}]}, "temperature must be"),
+        ({"requests": [{"seed": float("inf")}]}, "Infinity, which is no number of JSON"),
         ({"traces": {}}, "not a MedVAR trace"),
         ({"traces": []}, "object of JSON"),
     ],
@@ -387,3 +388,26 @@ def test_answers_count_before_they_are_made(served: Served, ask: Ask, memories: 
     assert (answer.status, answer.headers["retry-after"]) == (503, "1")
     _until_held(memories[0], 0)
     assert ask(address, "/step", wish).status == 200
+
+
+def test_half_sent_headers_of_one_address_leave_room_for_others(served: Served, ask: Ask) -> None:
+    """Somebody without a token would keep everybody out by opening connections and saying nothing."""
+    address = served(Limits(connections=16, slow=600))
+    parts = urlsplit(address)
+    with contextlib.ExitStack() as held:
+        for _ in range(40):
+            one = held.enter_context(socket.create_connection((parts.hostname, parts.port), timeout=10))
+            with contextlib.suppress(OSError):
+                one.sendall(b"GET /model HTTP/1.1\r\nHost: loc")
+        time.sleep(0.3)
+        holding = []
+        for _ in range(3):  # other addresses are let in; this one again as soon as it has been cut off
+            with contextlib.suppress(OSError, http.client.HTTPException):
+                holding.append(ask(address, "/model").status)
+        deadline = time.monotonic() + 20
+        while 200 not in holding and time.monotonic() < deadline:
+            time.sleep(0.5)
+            with contextlib.suppress(OSError, http.client.HTTPException):
+                holding.append(ask(address, "/model").status)
+        assert 200 in holding
+        assert 503 not in holding

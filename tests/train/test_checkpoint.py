@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -55,7 +56,14 @@ def test_the_newest_is_found_again(tmp_path: Path) -> None:
     assert newest(tmp_path / "none", pytest.fail) is None
 
 
-@pytest.mark.parametrize("damage", ["flip", "cut", "no tensors", "no manifest", "bad manifest", "other manifest"])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        *("flip", "cut", "no tensors", "no manifest", "bad manifest", "other manifest", "deep manifest"),
+        *("manifest of a list of files", "manifest without files", "manifest of another step", "manifest of a text"),
+        *("manifest of no run", "manifest of an odd loss"),
+    ],
+)
 def test_a_damaged_one_is_skipped_and_told_of(tmp_path: Path, damage: str) -> None:
     """One bad sector would end a week's run, or go on from garbage."""
     save(tmp_path, 1, keep=2)
@@ -76,6 +84,16 @@ def test_a_damaged_one_is_skipped_and_told_of(tmp_path: Path, damage: str) -> No
             manifest.write_text("{")
         case "other manifest":
             manifest.write_text("[]")
+        case "deep manifest":
+            manifest.write_text("[" * 100_000)
+        case "manifest of a list of files":
+            manifest.write_text('{"step": 2, "values": {}, "loss": null, "sha256": ["a"]}')
+        case "manifest without files":
+            manifest.write_text('{"step": 2, "values": {}, "loss": null, "sha256": {}}')
+        case "manifest of another step" | "manifest of a text" | "manifest of no run" | "manifest of an odd loss":
+            odd = {"another step": {"step": 7}, "a text": {"step": "2"}, "no run": {"values": None}}
+            changed = odd.get(damage.removeprefix("manifest of "), {"loss": "low"})
+            manifest.write_text(json.dumps(json.loads(manifest.read_text()) | changed))
     told: list[str] = []
     found = newest(tmp_path, told.append)
     assert found is not None

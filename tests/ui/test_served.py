@@ -32,6 +32,7 @@ def open_on(
     def open_it(address: str) -> MedvarWidget:
         token = tmp_path / "token"
         token.write_text(TOKEN)
+        token.chmod(0o600)
         settings = Settings(server=address, token_file=str(token), autosave=False)
         monkeypatch.setattr(widget_module, "read_settings", lambda: settings)
         opened.append(widget_module.MedvarWidget(viewer))

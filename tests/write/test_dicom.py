@@ -19,9 +19,10 @@ import pytest
 from medvar_engine.conditions import Condition
 from medvar_engine.errors import MedvarError
 from medvar_engine.trace import Trace
+from medvar_engine.write.compare import differing_pixels
 from medvar_engine.write.dicom import Study, write_dicom
 from medvar_engine.write.picture import Picture
-from medvar_engine.write.provenance import read_trace
+from medvar_engine.write.provenance import DICOM_GROUP, about_pixels, read_about_pixels, read_trace
 
 MakePicture = Callable[..., Picture]
 MakeTrace = Callable[..., Trace]
@@ -217,3 +218,44 @@ def _free_port() -> int:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         return int(taken.getsockname()[1])
+
+
+@pytest.mark.parametrize(
+    "syntax",
+    [
+        "1.2.840.10008.1.2",
+        "1.2.840.10008.1.2.1",
+        "1.2.840.10008.1.2.2",
+        "1.2.840.10008.1.2.1.99",
+        "1.2.840.10008.1.2.5",
+    ],
+)
+@pytest.mark.parametrize("lengths", ["defined", "undefined"])
+@pytest.mark.parametrize("private", ["UT", "UN"])
+def test_the_trace_survives_every_way_of_writing(
+    pictures: list[Picture], tmp_path: Path, syntax: str, lengths: str, private: str
+) -> None:
+    """DICOM's default transfer syntax names no VR: an archive would give the image back without what made it."""
+    for number, picture in enumerate(pictures):
+        path = write_dicom(tmp_path / f"{number}.dcm", picture)
+        dataset = pydicom.dcmread(path)
+        if private == "UN":
+            for element in dataset.group_dataset(DICOM_GROUP):
+                if element.tag.element > 0xFF:
+                    element.VR, element.value = "UN", str(element.value).encode() + b" " * (len(element.value) % 2)
+        if lengths == "undefined":
+            for element in dataset:
+                if element.VR == "SQ":
+                    element.is_undefined_length = True
+                    for item in element.value:
+                        item.is_undefined_length_sequence_item = True
+        if syntax.endswith("1.2.5"):
+            dataset.compress(syntax)
+        elif syntax.endswith("1.2.2"):
+            dataset.PixelData = np.asarray(dataset.pixel_array).byteswap().tobytes()
+        dataset.file_meta.TransferSyntaxUID = syntax
+        big, implicit = syntax.endswith("1.2.2"), syntax == "1.2.840.10008.1.2"
+        pydicom.dcmwrite(path, dataset, implicit_vr=implicit, little_endian=not big, enforce_file_format=True)
+        assert read_trace(path).to_json() == picture.trace.to_json()
+        assert read_about_pixels(path) == about_pixels(picture)
+        assert differing_pixels(path, picture) == 0

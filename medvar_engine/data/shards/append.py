@@ -4,45 +4,55 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from medvar_engine.conditions import listed
+from medvar_engine.data.privacy import Pseudonyms
 from medvar_engine.data.shards.files import changing, flush_folder
 from medvar_engine.data.shards.join import check_fit, join
 from medvar_engine.data.shards.manifest import Manifest, remove_unnamed
+from medvar_engine.data.shards.patients import marks, same_patients
 from medvar_engine.data.shards.reader import ShardFolder
 from medvar_engine.data.shards.tally import cells, tally
 from medvar_engine.data.split import SplitRule, split_patients
 
 
-def append(folder: Path, more: Path, *, any_recipe: bool = False) -> Manifest:
+def append(folder: Path, more: Path, *, any_recipe: bool = False, pseudonyms: Pseudonyms | None = None) -> Manifest:
     """Add the slices of the prepared folder ``more`` to those of ``folder``.
 
     Patients of ``folder`` stay in train or test, and new ones are split by its rule; but whom ``more`` holds out by
     name is held out, and a split that was given with the data of ``more`` is kept. Files of ``folder`` are not touched:
-    new ones come beside them, and then a manifest that names them all.
+    new ones come beside them, and then a manifest that names them all. Names that are one patient, by their spelling, a
+    series or a picture that they share, stay together.
 
     Raises `MedvarError`, and leaves ``folder`` as it was, when size or recipe differ (``any_recipe`` allows another
-    recipe), or when ``folder`` has the slices already.
+    recipe), when ``folder`` has the slices already, or when patients are named in ways that cannot be compared: by
+    pseudonyms of different keys, or by public names and pseudonyms without their key in ``pseudonyms``.
     """
     folder, more = Path(folder), Path(more)
     Manifest.read(folder)  # before a lock file is put there
     with changing(folder):
         parts = [ShardFolder.open(folder), ShardFolder.open(more)]
         old, new = (part.manifest for part in parts)
-        remarks = check_fit(parts, any_recipe=any_recipe)
+        remarks = check_fit(parts, any_recipe=any_recipe, pseudonyms=pseudonyms)
         rule = SplitRule.of(old.recipe)
         settled = {*SplitRule.of(new.recipe).holdout, *new.given_split}
         kept = {name: side for name, side in new.split.items() if name in settled}
         patients = cells([group for part in parts for group in tally(part.table)], rule.strata)
+        told = marks(parts, pseudonyms)
+        one_patient = same_patients(parts, told).groups()
         split, _ = split_patients(
             patients,
             test_fraction=rule.test_fraction,
             seed=rule.seed,
             holdout=[patient for patient in rule.holdout if patient in patients],
             known={**kept, **old.split},
+            same=one_patient,
         )
+        if moved := sorted(name for name, side in old.split.items() if side == "train" and split[name] == "test"):
+            remarks.append(f"held out from now on, since they are one patient with one who is: {listed(moved)}")
         named = old
         try:
             # The table of now may be read meanwhile, so that the new one has another name.
-            manifest = join(folder, f"slices-{old.slices + new.slices}.arrow", parts, split, remarks)
+            manifest = join(folder, f"slices-{old.slices + new.slices}.arrow", parts, split, remarks, told, one_patient)
             flush_folder(folder)
             manifest.write(folder)
             named = manifest

@@ -13,6 +13,7 @@ from typing import IO, Any
 
 from medvar_engine.errors import MedvarError
 from medvar_engine.locks import alone
+from medvar_engine.temporaries import create
 
 LOCK = ".lock"
 
@@ -95,7 +96,7 @@ def whole_file(path: Path, temporary: Path) -> Iterator[IO[bytes]]:
     time. Raises `OSError` when the disk is full; ``path`` is then as it was.
     """
     try:
-        with temporary.open("wb") as file:
+        with create(temporary) as file:
             yield file
             flush_to_disk(file)
         os.replace(temporary, path)

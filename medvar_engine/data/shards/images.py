@@ -11,6 +11,7 @@ import numpy as np
 from medvar_engine.data.codes import CodeArray
 from medvar_engine.data.shards.files import flush_to_disk, sha256
 from medvar_engine.errors import MedvarError
+from medvar_engine.plain_npy import open_npy
 
 
 class ImageFile:
@@ -55,7 +56,7 @@ def open_shard(folder: Path, number: int, slices: int, size: int) -> CodeArray:
     """One shard as a read-only memory map (N, size, size). Raises `MedvarError` when it is missing or truncated."""
     path = folder / shard_name(number)
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        array = open_npy(path)
     except (OSError, ValueError, EOFError) as error:
         raise MedvarError(f"{path} is missing or truncated ({error}). Prepare the data again.") from error
     if array.shape != (slices, size, size) or array.dtype != np.uint16:

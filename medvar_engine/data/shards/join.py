@@ -9,9 +9,12 @@ from typing import Any
 
 import pyarrow as pa
 
+from medvar_engine.data.privacy import Pseudonyms
+from medvar_engine.data.same_patient import Names, remarks_on_same
 from medvar_engine.data.shards.files import share_file
 from medvar_engine.data.shards.images import shard_name
 from medvar_engine.data.shards.manifest import Manifest
+from medvar_engine.data.shards.patients import check_ids, patient_ids
 from medvar_engine.data.shards.reader import ShardFolder
 from medvar_engine.data.shards.table import plain_batches, write_table
 from medvar_engine.data.shards.tally import cells, counts, sources, tally
@@ -19,16 +22,18 @@ from medvar_engine.data.split import SplitRule, remarks_on
 from medvar_engine.errors import MedvarError
 
 
-def check_fit(parts: Sequence[ShardFolder], *, any_recipe: bool) -> list[str]:
+def check_fit(parts: Sequence[ShardFolder], *, any_recipe: bool, pseudonyms: Pseudonyms | None = None) -> list[str]:
     """Remarks about recipes that differ. Raises `MedvarError` when folders cannot be, or already are, one."""
     first = parts[0]
     remarks = []
-    for other in parts[1:]:
+    for number, other in enumerate(parts[1:], 1):
         if other.manifest.size != first.manifest.size:
             raise MedvarError(
                 f"{first.path} has slices of {first.manifest.size} pixels a side, but {other.path} of "
                 f"{other.manifest.size}. Prepare one of them again with the size of the other."
             )
+        before = [one for part in parts[:number] for one in patient_ids(part.manifest)]
+        check_ids(before, patient_ids(other.manifest), f"{first.path} and {other.path}", pseudonyms)
         if differing := _differing(first.manifest.recipe, other.manifest.recipe):
             if not any_recipe:
                 raise MedvarError(
@@ -47,7 +52,13 @@ def check_fit(parts: Sequence[ShardFolder], *, any_recipe: bool) -> list[str]:
 
 
 def join(
-    target: Path, table: str, parts: Sequence[ShardFolder], split: Mapping[str, str], remarks: Sequence[str]
+    target: Path,
+    table: str,
+    parts: Sequence[ShardFolder],
+    split: Mapping[str, str],
+    remarks: Sequence[str],
+    marks: Mapping[str, list[str]],
+    one_patient: Sequence[Names],
 ) -> Manifest:
     """Give ``target`` the shards of all parts and a file ``table``; the manifest returned is not written yet."""
     shards: list[dict[str, Any]] = []
@@ -76,11 +87,15 @@ def join(
         given_split=sorted(
             {name for part in parts for name in part.manifest.given_split if split[name] == part.manifest.split[name]}
         ),
+        patient_ids=sorted({one for part in parts for one in patient_ids(part.manifest)}),
+        marks=dict(marks),
+        one_patient=[list(group) for group in one_patient],
         remarks=list(
             dict.fromkeys(
                 [
                     *(remark for part in parts for remark in lasting_remarks(part)),
                     *remarks,
+                    *remarks_on_same(one_patient),
                     *remarks_on(cells(groups, rule.strata), split, rule.test_fraction),
                 ]
             )
@@ -94,6 +109,7 @@ def lasting_remarks(part: ShardFolder) -> list[str]:
     """A folder's remarks but those about its split, which a change of the split or the slices makes anew."""
     rule = SplitRule.of(part.manifest.recipe)
     passing = remarks_on(cells(tally(part.table), rule.strata), part.manifest.split, rule.test_fraction)
+    passing += remarks_on_same([tuple(group) for group in part.manifest.one_patient])
     return [remark for remark in part.manifest.remarks if remark not in passing]
 
 

@@ -10,12 +10,14 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from medvar_engine import plain_json
 from medvar_engine.data.shards.files import replace_file
 from medvar_engine.data.shards.images import shard_name
 from medvar_engine.errors import MedvarError
 
 SCHEMA_VERSION = 2
 MANIFEST = "manifest.json"
+_MOST = 2**28  # bytes: names and marks of all patients
 _SET = "set.json"  # what a set of generated images has in place of this manifest
 _OURS = re.compile(r"images-\d+\.npy|slices(-\d+)?\.arrow")
 
@@ -24,6 +26,9 @@ _OURS = re.compile(r"images-\d+\.npy|slices(-\d+)?\.arrow")
 class Manifest:
     """What a folder of shards holds, how it was made, from what, and what was left out.
 
+    ``patient_ids`` says how patients are named: ``"public"``, or the id of the key of their pseudonyms; several where
+    folders were merged. ``marks`` are what says that names are one patient, keyed by that key, see
+    `medvar_engine.data.same_patient.marks_of`; ``one_patient`` are the names that are one.
     ``table`` and each of ``shards`` say ``file``, ``slices`` and ``sha256``. ``split`` is patient → train or test; a
     slice goes where its patient goes, so no patient can be on both sides. ``given_split`` are the patients whose side
     was given with the data, which merging and appending keep.
@@ -36,6 +41,9 @@ class Manifest:
     refused: list[dict[str, str]] = field(default_factory=list)
     split: dict[str, str] = field(default_factory=dict)
     given_split: list[str] = field(default_factory=list)
+    patient_ids: list[str] = field(default_factory=list)
+    marks: dict[str, list[str]] = field(default_factory=dict)
+    one_patient: list[list[str]] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
     shards: list[dict[str, Any]] = field(default_factory=list)
     table: dict[str, Any] = field(default_factory=dict)
@@ -63,7 +71,7 @@ class Manifest:
         if not path.is_file():
             raise MedvarError(_missing(folder))
         try:
-            values = json.loads(path.read_text(encoding="utf-8"))
+            values = plain_json.read(path, most=_MOST)
             version = values["schema_version"]
             if version != SCHEMA_VERSION:
                 raise MedvarError(
@@ -94,6 +102,9 @@ class Manifest:
             raise ValueError(f"{self.slices} slices in shards, but the table is {self.table!r}")
         if wrong := set(self.split.values()) - {"train", "test"}:
             raise ValueError(f"split {wrong.pop()!r}")
+        groups = [*self.marks.values(), *self.one_patient, self.patient_ids]
+        if not all(isinstance(one, list) and all(isinstance(text, str) for text in one) for one in groups):
+            raise ValueError("patient_ids, marks or one_patient are no lists of names")
         if not all(self.files.values()):
             raise ValueError("a sha256 is empty")
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from medvar_engine.data.same_patient import remarks_on_same
 from medvar_engine.data.shards.files import changing
 from medvar_engine.data.shards.join import lasting_remarks
 from medvar_engine.data.shards.manifest import Manifest
+from medvar_engine.data.shards.patients import marks, same_patients
 from medvar_engine.data.shards.reader import ShardFolder
 from medvar_engine.data.shards.tally import cells, counts, tally
 from medvar_engine.data.split import SplitRule, split_patients
@@ -24,8 +26,14 @@ def resplit(folder: Path, rule: SplitRule) -> Manifest:
     with changing(folder):
         part = ShardFolder.open(folder)
         groups = tally(part.table)
+        told = marks([part], None)
+        one_patient = same_patients([part], told).groups()
         split, remarks = split_patients(
-            cells(groups, rule.strata), test_fraction=rule.test_fraction, seed=rule.seed, holdout=rule.holdout
+            cells(groups, rule.strata),
+            test_fraction=rule.test_fraction,
+            seed=rule.seed,
+            holdout=rule.holdout,
+            same=one_patient,
         )
         manifest = replace(
             part.manifest,
@@ -33,7 +41,8 @@ def resplit(folder: Path, rule: SplitRule) -> Manifest:
             counts=counts(groups, split),
             split=split,
             given_split=[],
-            remarks=[*lasting_remarks(part), *remarks],
+            one_patient=[list(group) for group in one_patient],
+            remarks=[*lasting_remarks(part), *remarks_on_same(one_patient), *remarks],
         )
         manifest.write(folder)
     return manifest

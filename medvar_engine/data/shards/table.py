@@ -115,6 +115,16 @@ def names(table: pa.Table, column: str) -> list[str]:
     return chunks[0].dictionary.to_pylist() if chunks else []
 
 
+def fingerprints(table: pa.Table) -> NDArray[np.uint8]:
+    """The fingerprints of all slices, (N, bytes)."""
+    width = BITS // 8
+    parts = [
+        np.frombuffer(chunk.buffers()[1], dtype=np.uint8).reshape(-1, width)[chunk.offset : chunk.offset + len(chunk)]
+        for chunk in table["fingerprint"].chunks
+    ]
+    return np.concatenate(parts) if parts else np.empty((0, width), dtype=np.uint8)
+
+
 def plain_batches(table: pa.Table, first_shard: int = 0) -> Iterator[pa.RecordBatch]:
     """The rows of a table for `write_table`, their shards counted from ``first_shard``."""
     for batch in table.to_batches():

@@ -7,16 +7,17 @@ from pathlib import Path
 
 from medvar_engine.data.shards.files import sha256
 from medvar_engine.data.shards.manifest import MANIFEST, Manifest
+from medvar_engine.data.shards.patients import marks, same_patients
 from medvar_engine.data.shards.reader import ShardFolder
 from medvar_engine.data.shards.tally import counts, tally
 from medvar_engine.errors import MedvarError
 
 
 def verify(folder: Path, progress: Callable[[str, int, int], None] | None = None) -> Manifest:
-    """Compare every file with its sha256, and table, shards and split with each other.
+    """Compare every file with its sha256, table, shards and split with each other, and training with test.
 
     ``progress`` is called with the file being read, how many are done, and how many there are. Raises `MedvarError`
-    naming every file that differs.
+    naming every file that differs, or patients and slices that are in training and in test.
     """
     folder = Path(folder)
     manifest = Manifest.read(folder)
@@ -35,9 +36,25 @@ def verify(folder: Path, progress: Callable[[str, int, int], None] | None = None
         )
     if progress is not None:
         progress("done", len(manifest.files), len(manifest.files))
-    groups = tally(ShardFolder.open(folder).table)
+    opened = ShardFolder.open(folder)
+    groups = tally(opened.table)
     if gone := sorted(set(manifest.split) - {group["patient"] for group in groups}):
         raise MedvarError(f"{folder / MANIFEST}: patient {gone[0]} is in the split, but has no slices.")
     if counts(groups, manifest.split) != manifest.counts:
         raise MedvarError(f"{folder / MANIFEST}: the counts are not those of the slices. Prepare the data again.")
+    _check_apart(folder, opened)
     return manifest
+
+
+def _check_apart(folder: Path, opened: ShardFolder) -> None:
+    """Raises `MedvarError` when a patient, or a picture, is in training and in test."""
+    split = opened.manifest.split
+    same = same_patients([opened], marks([opened], None))
+    across = [names for names in same.groups() if len({split[name] for name in names if name in split}) > 1]
+    if across:
+        told = "; ".join(" = ".join(names[:5]) for names in across[:10]) + ("; …" if len(across) > 10 else "")
+        raise MedvarError(
+            f"{folder}: training and test share patients or near-identical slices: {told}. What is measured on the "
+            "test slices would be too good. `medvar data split` puts each on one side; or name them alike in "
+            "index.csv, and prepare again."
+        )

@@ -1,0 +1,96 @@
+"""Who is who in folders that become one: ids that can be compared, and names that are one patient."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from functools import lru_cache
+from itertools import accumulate
+
+import numpy as np
+
+from medvar_engine.data.codes import CodeArray
+from medvar_engine.data.pictures import join_by_pictures
+from medvar_engine.data.privacy import Pseudonyms
+from medvar_engine.data.same_patient import SamePatient, by_marks, marks_of
+from medvar_engine.data.shards.manifest import Manifest
+from medvar_engine.data.shards.reader import ShardFolder
+from medvar_engine.data.shards.table import fingerprints, names, numbers
+from medvar_engine.data.shards.tally import kinds_of
+from medvar_engine.errors import MedvarError
+
+PUBLIC = "public"
+_KEY = re.compile(r"made with the key (k-[0-9a-f]+)")  # how folders of older versions say it
+_OPEN_SHARDS = 128
+
+
+def patient_ids(manifest: Manifest) -> list[str]:
+    """How the patients of a folder are named: ``"public"``, or key ids; empty where all images are synthetic."""
+    if manifest.recipe.get("synthetic"):
+        return []
+    told = manifest.patient_ids or [key for remark in manifest.remarks for key in _KEY.findall(remark)]
+    return sorted(set(told)) or [PUBLIC]
+
+
+def check_ids(ours: Sequence[str], theirs: Sequence[str], what: str, pseudonyms: Pseudonyms | None) -> None:
+    """Raises `MedvarError` where one patient may have two names that nobody can compare.
+
+    Pseudonyms of two keys never can; public names and pseudonyms can with the key, in ``pseudonyms``.
+    """
+    together = {*ours, *theirs}
+    keys = sorted(together - {PUBLIC})
+    if len(keys) > 1:
+        raise MedvarError(
+            f"{what} have pseudonyms of different keys ({', '.join(keys)}), so one patient may have two names, in "
+            "training and in test. Prepare one of them again with the key of the other (--key)."
+        )
+    if keys and PUBLIC in together and (pseudonyms is None or pseudonyms.key_id != keys[0]):
+        raise MedvarError(
+            f"Some patients of {what} have public names and others pseudonyms of the key {keys[0]}, so one patient may "
+            "have two names, in training and in test. Name that key (--key) to compare them, or prepare both with the "
+            "same --patient-ids."
+        )
+
+
+def marks(parts: Sequence[ShardFolder], pseudonyms: Pseudonyms | None) -> dict[str, list[str]]:
+    """Of each patient what says that two names are one. Folders of public names are read for it."""
+    keyed = any(set(patient_ids(part.manifest)) - {PUBLIC} for part in parts)
+    found: dict[str, set[str]] = {}
+    for part in parts:
+        own = {name: set(told) for name, told in part.manifest.marks.items()}
+        if patient_ids(part.manifest) == [PUBLIC]:
+            kinds, _ = kinds_of(part.table, ("patient", "series"))
+            for patient, series in kinds:
+                told = marks_of(patient or "", [series or ""], pseudonyms if keyed else None)
+                own.setdefault(patient or "", set()).update(told)
+        for name, told_of in own.items():
+            found.setdefault(name, set()).update(told_of)
+    return {name: sorted(told) for name, told in sorted(found.items())}
+
+
+def same_patients(parts: Sequence[ShardFolder], told: dict[str, list[str]]) -> SamePatient:
+    """Which names in the folders are one patient, by what they say, their marks ``told``, and their pictures."""
+    same = by_marks(told)
+    for part in parts:
+        for first, *others in part.manifest.one_patient:
+            for other in others:
+                same.join(first, other)
+    prints = np.concatenate([fingerprints(part.table) for part in parts])
+    patients = [name for part in parts for name in _patients(part)]
+    first_rows = list(accumulate((len(part.table) for part in parts), initial=0))
+    places = [(numbers(part.table, "shard"), numbers(part.table, "row")) for part in parts]
+    shard = lru_cache(maxsize=_OPEN_SHARDS)(lambda which, number: parts[which].shard(number))
+
+    def codes(at: int) -> CodeArray:
+        which = int(np.searchsorted(first_rows, at, side="right")) - 1
+        shards, rows = places[which]
+        within = at - first_rows[which]
+        return shard(which, int(shards[within]))[rows[within]]  # type: ignore[no-any-return]
+
+    join_by_pictures(same, prints, patients, codes)
+    return same
+
+
+def _patients(part: ShardFolder) -> list[str]:
+    words = names(part.table, "patient")
+    return [words[number] for number in numbers(part.table, "patient").tolist()]

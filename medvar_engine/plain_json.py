@@ -1,0 +1,68 @@
+"""JSON of strangers: finite numbers, bounded size, depth and count of values, from regular files only."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any, NoReturn
+
+MAX_BYTES = 64 * 2**20
+MAX_CONTAINERS = 500_000
+"""Lists and objects in one text. Each takes some 60 bytes of memory, be it only two characters of the text."""
+
+_MAX_DEPTH = 100
+
+
+def loads(text: str | bytes, *, most: int = MAX_BYTES) -> Any:
+    """The value of a JSON text.
+
+    Raises `ValueError` for what is no JSON, and for NaN, infinity, numbers beyond float64, more than ``most`` bytes,
+    more than `MAX_CONTAINERS` lists and objects, or lists within lists within lists without end.
+    """
+    if len(text) > most:
+        raise ValueError(f"it has {len(text)} bytes, and at most {most} are read")
+    content = text.decode("utf-8") if isinstance(text, bytes) else text
+    opening = content.count("[") + content.count("{")
+    if opening > MAX_CONTAINERS:
+        raise ValueError(f"it holds {opening} lists and objects, and at most {MAX_CONTAINERS} are read")
+    try:
+        value = json.loads(content, parse_constant=_refuse, parse_float=_finite)
+    except RecursionError as error:
+        raise ValueError("its values are nested too deeply") from error
+    if opening > _MAX_DEPTH and _too_deep(value):
+        raise ValueError(f"its values are nested more than {_MAX_DEPTH} deep")
+    return value
+
+
+def read(path: Path, *, most: int = MAX_BYTES) -> Any:
+    """The value in a JSON file, as `loads` gives it. Raises `OSError` when it cannot be read."""
+    if path.exists() and not path.is_file():  # a pipe would be waited for without end
+        raise ValueError("it is not a regular file")
+    with path.open("rb") as file:
+        return loads(file.read(most + 1), most=most)
+
+
+def _too_deep(value: Any) -> bool:
+    level = [value]
+    for _ in range(_MAX_DEPTH):
+        level = [
+            inner
+            for outer in level
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+            if isinstance(inner, dict | list)
+        ]
+        if not level:
+            return False
+    return True
+
+
+def _refuse(name: str) -> NoReturn:
+    raise ValueError(f"it holds {name}, which is no number of JSON")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"it holds the number {text[:20]}, which is too large")
+    return value
