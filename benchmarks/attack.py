@@ -9,7 +9,7 @@ of patients, and frames of the server's protocol. Printed are, for each kind, ho
     read      and gave what such files give
     refused   by a `MedvarError`
     broke     by any other error, which would be a traceback
-    slow      not answered within 5 s
+    slow      not answered within 5 s of processor time, or a minute of any
     large     answered with more than 64 MiB + 4 × the largest honest file beyond what was in use
 
 and the exit status is 1 when one of the last three is not 0. ``--keep`` keeps these inputs. For POSIX systems. Readers
@@ -109,8 +109,10 @@ def attack(path: Path, content: bytes, read: Callable[[Path], object]) -> tuple[
 
     path.write_bytes(content)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    signal.signal(signal.SIGALRM, late)
-    signal.alarm(SECONDS)
+    for number in (signal.SIGPROF, signal.SIGALRM):
+        signal.signal(number, late)
+    signal.setitimer(signal.ITIMER_PROF, SECONDS)
+    signal.alarm(12 * SECONDS)
     begun, outcome, told = time.process_time(), "read", ""
     try:
         read(path)
@@ -121,6 +123,7 @@ def attack(path: Path, content: bytes, read: Callable[[Path], object]) -> tuple[
     except BaseException:
         outcome, told = "broke", traceback.format_exc()
     finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
         signal.alarm(0)
     grown = 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
     if grown > MEMORY:
@@ -134,11 +137,11 @@ def changed_values(values: Any, chance: random.Random) -> Any:
     for _ in range(chance.randint(1, 3)):
         holder, key = _somewhere(values, chance)
         if holder is None:
-            return chance.choice(ODD)
+            return copy.deepcopy(chance.choice(ODD))
         if isinstance(holder, dict) and chance.random() < 0.2:
             del holder[key]
         else:
-            holder[key] = chance.choice(ODD)
+            holder[key] = copy.deepcopy(chance.choice(ODD))
     return values
 
 
