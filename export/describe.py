@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from medvar_engine.bundle import Cell
-from medvar_engine.conditions import Condition
+from medvar_engine.conditions import Condition, listed
 from medvar_engine.data.dataset import SliceDataset
 from medvar_engine.errors import MedvarError
 from medvar_engine.sampling import Sampling
@@ -38,10 +38,10 @@ def describe(
     held_out = sorted(patient for patient, split in manifest.split.items() if split == "test")
     people = sorted(patient for patient, split in manifest.split.items() if split == "train")
     statement = (
-        f"{len(dataset)} slices of {len(people)} people ({', '.join(people)}). "
-        f"Held out and never trained on: {', '.join(held_out) or 'nobody'}."
+        f"{len(dataset)} slices of {len(people)} people ({listed(people)}). "
+        f"Held out and never trained on: {listed(held_out) or 'nobody'}."
     )
-    attributions = tuple(f"{source['attribution']}: {', '.join(source['patients'])}" for source in manifest.sources)
+    attributions = tuple(f"{source['attribution']}: {listed(source['patients'])}" for source in manifest.sources)
     figures = last_figures(logs)
     card = model_card(name, licence, statement, attributions, cells, figures, notes)
     return Description(name, licence, attributions, statement, card, cells, sampling)

@@ -34,13 +34,13 @@ class TeacherForcedDraws:
     @torch.no_grad()
     def __call__(self, tokens: tuple[Tensor, ...], kinds: Tensor) -> tuple[Tensor, ...]:
         """True token maps ``(B, L_k)`` of slices of these ``kinds`` ``(B,)`` → the same with some of them drawn."""
+        some = torch.randperm(len(kinds), device=kinds.device)[: round(len(kinds) * SHARE)]
         with torch.autocast(tokens[0].device.type, enabled=False):
-            features = self._quantizer.features(tokens)
-        logits = self._transformer(self._labels[kinds], features).float()
-        drawn = torch.rand(len(kinds), 1, device=logits.device) < SHARE
+            features = self._quantizer.features(tuple(own[some] for own in tokens))
+        logits = self._transformer(self._labels[kinds[some]], features).float()
         by_scale = logits.split(self._quantizer.schedule.token_counts, dim=1)
         return tuple(
-            own if k < self._first else torch.where(drawn, _draw(by_scale[k]), own) for k, own in enumerate(tokens)
+            own if k < self._first else own.index_copy(0, some, _draw(by_scale[k])) for k, own in enumerate(tokens)
         )
 
 

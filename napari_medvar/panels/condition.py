@@ -1,4 +1,4 @@
-"""What is asked for: modality, region, plane, data set. Only what the model was trained on is offered."""
+"""What is asked for: modality, region, plane, …, position. Only what the model was trained on is offered."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from superqt import QSearchableComboBox
 from medvar_engine.bundle import Bundle, Cell
 from medvar_engine.conditions import NAMED, Condition
 from napari_medvar.panels.common import add_row, calm, plain_column, plain_form, quiet
+from napari_medvar.panels.position import PositionChooser
 
 ANY = "any"
 _TIPS = {
@@ -18,6 +19,10 @@ _TIPS = {
     "contrast": "How the slice was acquired, such as T1 or FLAIR. “any” leaves it to the model.",
     "dataset": "In the style of one training data set. “any” leaves it to the model.",
 }
+_POSITION_TIP = (
+    "Where along the scan's axis the slice lies, from 0 to 1: from the feet to the head (axial), from back to front "
+    "(coronal), from the patient's left to the right (sagittal). “any” leaves it to the model."
+)
 
 
 class ConditionPanel(QWidget):
@@ -41,6 +46,9 @@ class ConditionPanel(QWidget):
                 )
             self.combos[factor] = combo
             add_row(self._form, factor.capitalize(), calm(combo), _TIPS[factor])
+        self.position = PositionChooser()
+        self.position.changed.connect(self._changed)
+        add_row(self._form, "Position", self.position, _POSITION_TIP)
         self.note = quiet(QLabel())
         layout = plain_column(self)
         layout.addWidget(fields)
@@ -51,7 +59,8 @@ class ConditionPanel(QWidget):
     @property
     def condition(self) -> Condition:
         """What is asked for."""
-        return Condition.from_dict({factor: combo.currentData() for factor, combo in self.combos.items()})
+        names = {factor: combo.currentData() for factor, combo in self.combos.items()}
+        return Condition.from_dict({**names, "position": self.position.value})
 
     def offer(self, bundle: Bundle) -> None:
         """Offer a bundle's labels, and begin with the kind of slice that it knows best."""
@@ -64,6 +73,8 @@ class ConditionPanel(QWidget):
         """Ask for ``condition``, though the model may never have seen it; a name that it lacks becomes “any”."""
         for i, factor in enumerate(NAMED):
             self._fill(factor, Condition(**{name: getattr(condition, name) for name in NAMED[: i + 1]}))
+        known = self._bundle is not None and self._bundle.labels.position
+        self.position.show_value(condition.position if known else None)
         self._changed()
 
     def _fill(self, factor: str, wanted: Condition) -> None:
@@ -102,6 +113,7 @@ class ConditionPanel(QWidget):
     def _show_factors(self, factors: tuple[str, ...]) -> None:
         for factor, combo in self.combos.items():
             self._form.setRowVisible(combo, factor in factors)
+        self._form.setRowVisible(self.position, "position" in factors)
 
     def _changed(self) -> None:
         if self._bundle is not None:

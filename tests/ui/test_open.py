@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -208,6 +209,29 @@ def test_only_what_the_model_knows_is_offered_and_lists_follow(widget: MedvarWid
     combos["modality"].setCurrentIndex(0)
     assert [combos["region"].itemText(i) for i in range(combos["region"].count())] == ["any", "abdomen", "brain"]
     assert "500 training slices" in widget.condition.note.text()
+
+
+def test_a_position_is_asked_for_where_the_model_knows_it(widget: MedvarWidget) -> None:
+    """A slice of the feet could not be asked for, or one be asked for that the model cannot make."""
+    panel = widget.condition
+    assert panel.position.isHidden()
+    assert panel.condition.position is None
+    bundle = widget.session.model.bundle
+    panel.offer(replace(bundle, labels=replace(bundle.labels, position=8)))
+    assert not panel.position.isHidden()
+    assert panel.condition.position is None
+    panel.position.any_box.setChecked(False)
+    panel.position.slider.setValue(0.25)
+    assert panel.condition.position == 0.25
+    panel.show_condition(Condition("MR", position=0.75))
+    assert panel.condition == Condition("MR", position=0.75)
+    panel.show_condition(Condition("MR"))
+    assert panel.position.any_box.isChecked()
+    assert not panel.position.slider.isEnabled()
+    panel.offer(bundle)
+    assert panel.position.isHidden()
+    panel.show_condition(Condition("MR", position=0.75))
+    assert panel.condition == Condition("MR")
 
 
 def test_it_fits_into_a_narrow_dock(widget: MedvarWidget) -> None:

@@ -1,0 +1,52 @@
+"""Where along the scan's axis the slice lies: a slider, and a box that leaves it to the model."""
+
+from __future__ import annotations
+
+from qtpy.QtCore import QSignalBlocker, Qt, Signal
+from qtpy.QtWidgets import QCheckBox, QHBoxLayout, QWidget
+from superqt import QLabeledDoubleSlider
+
+from napari_medvar.panels.common import calm
+
+
+class PositionChooser(QWidget):
+    """A position from 0 to 1, or None while the box is checked."""
+
+    changed = Signal()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.any_box = QCheckBox("any")
+        self.any_box.setToolTip("<p>Leave the position to the model.</p>")
+        self.any_box.setChecked(True)
+        self.slider = QLabeledDoubleSlider(Qt.Orientation.Horizontal)
+        self.slider.setRange(0, 1)
+        self.slider.setSingleStep(0.05)  # type: ignore[arg-type]  # superqt's annotation is that of the slider of integers
+        self.slider.setDecimals(2)
+        self.slider.setValue(0.5)  # type: ignore[arg-type]
+        calm(self.slider)
+        layout = QHBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(self.any_box)
+        layout.addWidget(self.slider)
+        self.setFocusProxy(self.any_box)
+        self.any_box.toggled.connect(self._toggled)
+        self.slider.valueChanged.connect(self.changed)
+        self.slider.setEnabled(False)
+
+    @property
+    def value(self) -> float | None:
+        """What is asked for."""
+        return None if self.any_box.isChecked() else round(float(self.slider.value()), 2)
+
+    def show_value(self, position: float | None) -> None:
+        """Show a position without telling anybody."""
+        with QSignalBlocker(self.any_box), QSignalBlocker(self.slider):
+            self.any_box.setChecked(position is None)
+            if position is not None:
+                self.slider.setValue(position)  # type: ignore[arg-type]
+        self.slider.setEnabled(position is not None)
+
+    def _toggled(self, leave_open: bool) -> None:
+        self.slider.setEnabled(not leave_open)
+        self.changed.emit()

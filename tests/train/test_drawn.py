@@ -1,0 +1,69 @@
+"""The refiner learns on tokens as the transformer draws them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+
+from medvar_engine.conditions import LabelSpace
+from medvar_engine.data.dataset import SliceDataset
+from medvar_engine.errors import MedvarError
+from medvar_engine.models.files import load_tokenizer, read_tensors, save_transformer
+from medvar_engine.models.resolution import ResolutionTokenizer
+from medvar_engine.models.transformer import Transformer, TransformerConfig
+from medvar_engine.train.config import TrainConfig
+from medvar_engine.train.drawn import TeacherForcedDraws
+from medvar_engine.train.run import run
+
+LABELS = LabelSpace(modality=("CT", "MR"), region=("chest",))
+
+
+@pytest.fixture
+def transformer() -> Transformer:
+    """One that draws whatever it likes."""
+    torch.manual_seed(0)
+    return Transformer(TransformerConfig((1, 2, 3, 4), 32, 12, LABELS.sizes, depth=1, width=16, heads=1)).eval()
+
+
+def test_only_the_finest_scales_of_some_images_are_drawn(
+    slices: Path, resolution_file: Path, transformer: Transformer
+) -> None:
+    """The refiner would be shown another image than the one that it is to give, or none that is drawn."""
+    model, data = load_tokenizer(resolution_file), SliceDataset(slices, "train")
+    assert isinstance(model, ResolutionTokenizer)
+    draws = TeacherForcedDraws(model.quantizer, transformer, LABELS, data, scales=2)
+    torch.manual_seed(1)
+    tokens = model.encode(torch.rand(40, 1, 16, 16) * 2 - 1)
+    drawn = draws(tokens, torch.zeros(40, dtype=torch.int64))
+    assert all(torch.equal(a, b) for a, b in zip(tokens[:2], drawn[:2], strict=True))
+    changed = (tokens[3] != drawn[3]).any(1)
+    assert int(changed.sum()) == 20
+    assert torch.equal((tokens[2] != drawn[2]).any(1), changed)
+
+
+def test_the_refiner_learns_and_tokens_stay(
+    make_config: Callable[..., TrainConfig],
+    resolution_file: Path,
+    transformer: Transformer,
+    tmp_path: Path,
+    console: Console,
+) -> None:
+    """A transformer that was trained on these tokens would no longer fit."""
+    save_transformer(tmp_path / "transformer.safetensors", transformer, LABELS)
+    config = make_config(
+        preset="resolution", tokenizer=resolution_file, draw_with=tmp_path / "transformer.safetensors", shipped="last"
+    )
+    before, after = (read_tensors(path)[0] for path in (resolution_file, run(config, console=console)))
+    changed = {name for name, tensor in before.items() if not torch.equal(tensor, after[name])}
+    assert changed
+    assert all(name.startswith("refiner.") for name in changed)
+
+
+def test_pyramids_of_latents_have_no_refiner(make_config: Callable[..., TrainConfig], console: Console) -> None:
+    """The setting would be ignored, and nobody would know."""
+    with pytest.raises(MedvarError, match="draw_with is for tokenizers of resolutions"):
+        run(make_config(draw_with=Path("transformer.safetensors")), console=console)
