@@ -30,7 +30,7 @@ def looks_like_dicom(path: Path) -> bool:
     return path.suffix.lower() in DICOM_SUFFIXES or _beginning(path, _PREAMBLE + 4)[_PREAMBLE:] == b"DICM"
 
 
-def open_dicom(path: Path, tags: Sequence[str] | None = None) -> Dataset:
+def open_dicom(path: Path, tags: Sequence[str | int] | None = None) -> Dataset:
     """The data set of a file; with ``tags``, only these and without pixels. Raises `MedvarError`."""
     _check_inflated(path)
     try:

@@ -8,6 +8,7 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
+from medvar_engine.data.assumed import NOTHING, Assumed
 from medvar_engine.data.dataset_recipe import DatasetRecipe
 from medvar_engine.data.identity import relative
 from medvar_engine.data.parts import Part, Work, make_part, parts_folder, read_part
@@ -37,6 +38,7 @@ def prepare(
     pseudonyms: Pseudonyms | None = None,
     split: SplitRule | None = None,
     include_synthetic: bool = False,
+    assumed: Assumed = NOTHING,
     overwrite: bool = False,
     on_refusal: Callable[[Refusal], None] | None = None,
     workers: int = 1,
@@ -48,7 +50,7 @@ def prepare(
     What a scan is comes from ``index.csv`` in ``source``, else from ``dataset_recipe``, else from ``modality``,
     ``region`` and ``dataset``, else from the DICOM header; see `identify`. With ``pseudonyms`` no name of a patient, a
     series or a file is written, but for data sets whose recipe says that their ids are public. ``split`` says who is
-    tested; its ``holdout`` may have original ids or pseudonyms.
+    tested; its ``holdout`` may have original ids or pseudonyms. ``assumed`` says how files lie that do not state it.
 
     ``workers`` and ``cluster`` are those of `medvar_engine.jobs.run`; the machines of a cluster must see ``source`` and
     ``out`` under the same names. The result is the same, to the byte, however many work at it and however often it was
@@ -75,6 +77,7 @@ def prepare(
         dataset_recipe=dataset_recipe,
         pseudonyms=pseudonyms,
         include_synthetic=include_synthetic,
+        assumed=assumed,
         modality=modality,
         region=region,
         dataset=dataset,
