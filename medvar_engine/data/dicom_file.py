@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import warnings
 import zlib
 from collections.abc import Iterable, Sequence
+from io import BytesIO
 from pathlib import Path
 
 import pydicom
@@ -15,6 +17,7 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian
 from medvar_engine.errors import MedvarError
 
 DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
+PACKED_SUFFIX = ".dcm.gz"
 
 _PREAMBLE = 128
 _LARGEST_INFLATED = 2**30  # pydicom inflates a deflated file as a whole, in memory
@@ -27,19 +30,24 @@ def looks_like_dicom(path: Path) -> bool:
     """
     if path.name.upper() == "DICOMDIR":
         return False
-    return path.suffix.lower() in DICOM_SUFFIXES or _beginning(path, _PREAMBLE + 4)[_PREAMBLE:] == b"DICM"
+    if path.name.lower().endswith(PACKED_SUFFIX) or path.suffix.lower() in DICOM_SUFFIXES:
+        return True
+    return _beginning(path, _PREAMBLE + 4)[_PREAMBLE:] == b"DICM"
 
 
 def open_dicom(path: Path, tags: Sequence[str | int] | None = None) -> Dataset:
     """The data set of a file; with ``tags``, only these and without pixels. Raises `MedvarError`."""
-    _check_inflated(path)
+    packed = path.name.lower().endswith(PACKED_SUFFIX)
+    if not packed:
+        _check_inflated(path)
+    source = BytesIO(_unpacked(path)) if packed else path
     try:
         with warnings.catch_warnings(), disable_value_validation():
             # A cut file is only warned of, and comes back without its pixels or the whole of its values.
             warnings.simplefilter("ignore")
             if tags is None:
-                return pydicom.dcmread(path, force=True)
-            return pydicom.dcmread(path, force=True, stop_before_pixels=True, specific_tags=list(tags))
+                return pydicom.dcmread(source, force=True)
+            return pydicom.dcmread(source, force=True, stop_before_pixels=True, specific_tags=list(tags))
     except Exception as error:  # pydicom raises many kinds on damaged files
         raise MedvarError(f"{path}: cannot be read, the file may be truncated ({error}).") from error
 
@@ -83,6 +91,20 @@ def _check_inflated(path: Path) -> None:
                     raise MedvarError(f"{path}: inflated it is larger than {_LARGEST_INFLATED} bytes.")
     except (OSError, zlib.error) as error:
         raise MedvarError(f"{path}: cannot be inflated, it may be truncated ({error}).") from error
+
+
+def _unpacked(path: Path) -> bytes:
+    """The bytes of a file that gzip packed, as far as memory is given to it."""
+    try:
+        with gzip.open(path) as file:
+            content = file.read(_LARGEST_INFLATED + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        raise MedvarError(f"{path}: cannot be unpacked, it may be truncated ({error}).") from error
+    if len(content) > _LARGEST_INFLATED:
+        raise MedvarError(f"{path}: unpacked it is larger than {_LARGEST_INFLATED} bytes.")
+    if DeflatedExplicitVRLittleEndian.encode() in content[:2048]:
+        raise MedvarError(f"{path}: it is packed twice, by gzip and in the deflated transfer syntax.")
+    return content
 
 
 def _beginning(path: Path, size: int) -> bytes:
