@@ -34,7 +34,7 @@ _MACROS = {
     "DiffusionGradientDirectionSequence": ("MRDiffusionSequence",),
     "EffectiveEchoTime": ("MREchoSequence",),
 }
-# What a legacy converted object has of the classic ones without a macro for it (PS3.3 C.7.6.16.2.25).
+# What a legacy converted object has of the classic ones without a macro for it (PS3.3 A.70, A.71).
 _UNASSIGNED = ("UnassignedPerFrameConvertedAttributesSequence", "UnassignedSharedConvertedAttributesSequence")
 
 # Vendor → its private creator, and the tags of b-value and gradient direction, as dcm2niix knows them too.

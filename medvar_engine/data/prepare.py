@@ -11,6 +11,7 @@ from pathlib import Path
 from medvar_engine.data.assumed import NOTHING, Assumed
 from medvar_engine.data.dataset_recipe import DatasetRecipe
 from medvar_engine.data.identity import relative
+from medvar_engine.data.nobody import names_nobody
 from medvar_engine.data.parts import Part, Work, make_part, parts_folder, read_part
 from medvar_engine.data.privacy import Pseudonyms
 from medvar_engine.data.read import Refusal
@@ -174,6 +175,17 @@ def _remarks(
             f"patients {', '.join(guessed[:5])}{', …' if len(guessed) > 5 else ''} are guessed from file names or "
             "studies: if one person has several, name the patients in index.csv, or train and test may share them"
         )
+    shared = {
+        series.patient
+        for series, identity in known
+        if series.patient is not None and names_nobody(series.patient)
+        if identity.patient in (series.patient, pseudonyms and pseudonyms.patient(series.patient))
+    }
+    remarks += [
+        f"PatientID is {one!r} in some headers, which may stand for several people; they are taken as one person, so "
+        "name the patients in index.csv"
+        for one in sorted(shared)
+    ]
     remarks += [f"held-out patient {one} gave no slices" for one in holdout if one not in set(patients)]
     if pseudonyms is not None:
         remarks.append(f"patients and series have pseudonyms, made with the key {pseudonyms.key_id}")

@@ -353,6 +353,22 @@ def test_localizer_without_the_word(tmp_path: Path, phantom: Any, series: Any) -
     assert all("a localizer" in one for one in reasons)
 
 
+# Patients
+
+
+@pytest.mark.parametrize(("patient", "remarked"), [("ANONYMOUS", True), ("0000", True), ("someone", False)])
+def test_an_id_of_nobody_is_remarked_on(
+    tmp_path: Path, phantom: Any, series: Any, patient: str, remarked: bool
+) -> None:
+    """Breaks for archives in which everybody has the same id: they would be one patient without a word."""
+    from medvar_engine.data.prepare import prepare
+    from medvar_engine.data.recipe import Recipe
+
+    series(tmp_path / "scans", phantom, PatientID=patient)
+    manifest = prepare(tmp_path / "scans", tmp_path / "out", Recipe.of(size=32), region="brain")
+    assert any("may stand for several people" in one for one in manifest.remarks) == remarked
+
+
 # Enhanced files
 
 
