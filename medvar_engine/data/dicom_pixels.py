@@ -112,12 +112,13 @@ def _as_stored(value: int, bits: int, signed: bool) -> int:
 
 def _only_stored_bits(frame: NDArray[np.generic], dataset: Dataset, left_aligned: bool) -> NDArray[np.generic]:
     """The frame without what lies outside of BitsStored: overlays, or anything (PS3.5 8.1.1)."""
+    frame = frame.astype(frame.dtype.newbyteorder("="), copy=False)
     stored, width = int(dataset.BitsStored), frame.dtype.itemsize * 8
     words = frame.view(f"u{frame.dtype.itemsize}") if frame.dtype.kind in "iu" else None
-    if words is None or not 0 < stored <= width:
+    if words is None or not 0 < stored <= width or (stored == width and not left_aligned):
         return frame
     if left_aligned:
-        words = words >> np.asarray(int(dataset.HighBit) + 1 - stored, words.dtype)
+        words = words >> np.asarray(int(dataset.get("HighBit", stored - 1)) + 1 - stored, words.dtype)
     up = np.asarray(width - stored, words.dtype)
     raised = words << up
     return np.asarray(raised.view(frame.dtype) >> up.astype(frame.dtype))
@@ -125,7 +126,8 @@ def _only_stored_bits(frame: NDArray[np.generic], dataset: Dataset, left_aligned
 
 def _decode(dataset: Dataset, indices: Sequence[int], syntax: UID) -> list[NDArray[np.generic]]:
     jpeg = syntax.is_encapsulated and syntax != RLELossless
-    stored, left_aligned = int(dataset.BitsStored), int(dataset.HighBit) + 1 > int(dataset.BitsStored)
+    stored = int(dataset.BitsStored)
+    left_aligned = int(dataset.get("HighBit", stored - 1)) + 1 > stored
     if jpeg and left_aligned:  # the code stream has the words as they were, or BitsStored of them alone
         frame = get_frame(dataset.PixelData, indices[0], number_of_frames=int(dataset.get("NumberOfFrames") or 1))
         left_aligned = (precision_of(frame) or 0) > stored

@@ -6,7 +6,7 @@ import re
 
 _NOBODY = re.compile(
     r"anon(ymous|ymi[sz]ed|ym)?|de-?identified|no ?(name|id)|none|null|nil|n/?a|unknown|undefined|default|empty|removed"
-    r"|patient( ?id)?|test|xxx*|0+|1|-+|\\?+",
+    r"|patient( ?id)?|test|xxx*|0+|1|-+|\?+",
     re.IGNORECASE,
 )
 
