@@ -47,7 +47,7 @@ def open_dicom(path: Path, tags: Sequence[str | int] | None = None) -> Dataset:
             warnings.simplefilter("ignore")
             if tags is None:
                 return pydicom.dcmread(source, force=True)
-            return pydicom.dcmread(source, force=True, stop_before_pixels=True, specific_tags=list(tags))
+            return pydicom.dcmread(source, force=True, stop_before_pixels=True, specific_tags=list(tags))  # type: ignore[arg-type]
     except Exception as error:  # pydicom raises many kinds on damaged files
         raise MedvarError(f"{path}: cannot be read, the file may be truncated ({error}).") from error
 

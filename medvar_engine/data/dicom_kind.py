@@ -46,8 +46,8 @@ def not_anatomy(
                 return f"ImageType says {kind}" if kind.startswith("LOCALIZER") else f"ImageType is {name}: {kind}"
     if modality != "MR":
         return None
-    if component is not None and (kind := _COMPONENTS.get(component.strip().upper())):
-        return f"ComplexImageComponent is {component}: {kind}"
+    if component is not None and (shown := _COMPONENTS.get(component.strip().upper())):
+        return f"ComplexImageComponent is {component}: {shown}"
     for unit in units:
         if _UNITS.fullmatch(unit.strip().upper()):
             return f"its values are in {unit}: a map, not the magnitude of the signal"

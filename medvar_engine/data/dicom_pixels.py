@@ -91,7 +91,8 @@ def padding(dataset: Dataset, pixels: NDArray[np.generic]) -> NDArray[np.bool_] 
     bits = int(dataset.BitsAllocated)
     signed = int(dataset.get("PixelRepresentation", 0)) == 1
     ends = sorted(_as_stored(int(value), bits, signed) for value in (first, first if last is None else last))
-    return np.asarray((pixels >= ends[0]) & (pixels <= ends[1]))
+    values = pixels.astype(np.int64)
+    return np.asarray((values >= ends[0]) & (values <= ends[1]))
 
 
 def without_padding(path: Path, frames: Sequence[FloatArray]) -> FloatArray:
