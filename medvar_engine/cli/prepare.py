@@ -42,6 +42,7 @@ def prepare(
     ] = None,
     window: Annotated[str | None, typer.Option(help="CT window for regions: a name, or low:high in HU.")] = None,
     phase_step: Annotated[int | None, typer.Option(help="Of scans over time every how many-th phase.", min=1)] = None,
+    diffusion: Annotated[str | None, typer.Option(help="Volumes of diffusion scans: b0 (default) or all.")] = None,
     faces: Annotated[str | None, typer.Option(help="keep, crop, or skip whole heads with faces.")] = None,
     modality: Annotated[str | None, typer.Option(help="CT or MR, where the files do not say.")] = None,
     region: Annotated[str | None, typer.Option(help="e.g. brain, where the files do not say.")] = None,
@@ -55,6 +56,12 @@ def prepare(
     test_fraction: Annotated[float, typer.Option(help="Share of patients kept for testing.", min=0, max=0.9)] = 0.1,
     seed: Annotated[int, typer.Option(help="Of the split.")] = 0,
     include_synthetic: Annotated[bool, typer.Option("--include-synthetic", help="Take generated images too.")] = False,
+    assume_orientation: Annotated[
+        str | None, typer.Option(help="Where voxel axes point, e.g. LPS, in files that do not say it.")
+    ] = None,
+    assume_spacing: Annotated[
+        float | None, typer.Option(help="Side of a voxel, mm, in files that do not say it.")
+    ] = None,
     refused: Annotated[Path | None, typer.Option(help="CSV file to write: what was left out, by real name.")] = None,
     append: Annotated[bool, typer.Option("--append", help="Add to slices prepared earlier.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace slices prepared earlier.")] = False,
@@ -66,6 +73,7 @@ def prepare(
     Stopped at any point, the same command goes on where it was.
     """
     try:
+        from medvar_engine.data.assumed import Assumed
         from medvar_engine.data.prepare import prepare as run
         from medvar_engine.data.recipe import Recipe
         from medvar_engine.data.recipe_file import load_recipe
@@ -83,6 +91,7 @@ def prepare(
         "window": _window(window) if window else None,
         "phase_step": phase_step,
         "faces": faces,
+        "diffusion": diffusion,
     }
     how = dataset_recipe.recipe(**asked) if dataset_recipe else Recipe.of(**asked)
     names_are_public = patient_ids == "public" or (dataset_recipe and dataset_recipe.patient_ids == "public")
@@ -115,6 +124,7 @@ def prepare(
                 pseudonyms=None if names_are_public else _pseudonyms(key, out),
                 split=SplitRule(test_fraction, seed, tuple(holdout or ())),
                 include_synthetic=include_synthetic,
+                assumed=Assumed(assume_orientation and assume_orientation.upper(), assume_spacing),
                 overwrite=overwrite or append,
                 on_refusal=refusals.append,
                 workers=workers,

@@ -19,14 +19,27 @@ def size_of(frame: bytes) -> tuple[int, int] | None:
     return numbers[1] - numbers[3], numbers[0] - numbers[2]
 
 
+def precision_of(frame: bytes) -> int | None:
+    """Bits a sample of a code stream; None for other bytes. Raises `ValueError` when it is damaged."""
+    if frame.startswith(_JPEG_START):
+        return frame[_start_of_frame(frame) + 4]
+    start = frame.find(_JPEG_2000_START, 0, 4096)
+    return None if start < 0 or len(frame) < start + 43 else (frame[start + 42] & 0x7F) + 1  # Ssiz
+
+
 def _jpeg(frame: bytes) -> tuple[int, int]:
+    at = _start_of_frame(frame)
+    return int.from_bytes(frame[at + 5 : at + 7], "big"), int.from_bytes(frame[at + 7 : at + 9], "big")
+
+
+def _start_of_frame(frame: bytes) -> int:
     at = 2
     while at + 9 <= len(frame) and frame[at] == 0xFF:
         marker = frame[at + 1]
         if marker == 0xFF:  # a fill byte
             at += 1
         elif marker in _START_OF_FRAME:
-            return int.from_bytes(frame[at + 5 : at + 7], "big"), int.from_bytes(frame[at + 7 : at + 9], "big")
+            return at
         else:
             at += 2 + int.from_bytes(frame[at + 2 : at + 4], "big")
     raise ValueError("a JPEG without a frame")

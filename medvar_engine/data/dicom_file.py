@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import warnings
 import zlib
 from collections.abc import Iterable, Sequence
+from io import BytesIO
 from pathlib import Path
 
 import pydicom
@@ -16,6 +18,7 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian
 from medvar_engine.errors import MedvarError
 
 DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
+PACKED_SUFFIX = ".dcm.gz"
 
 _PREAMBLE = 128
 LARGEST_INFLATED = 2**30  # pydicom inflates a deflated file as a whole, in memory
@@ -28,22 +31,27 @@ def looks_like_dicom(path: Path) -> bool:
     """
     if path.name.upper() == "DICOMDIR":
         return False
-    return path.suffix.lower() in DICOM_SUFFIXES or _beginning(path, _PREAMBLE + 4)[_PREAMBLE:] == b"DICM"
+    if path.name.lower().endswith(PACKED_SUFFIX) or path.suffix.lower() in DICOM_SUFFIXES:
+        return True
+    return _beginning(path, _PREAMBLE + 4)[_PREAMBLE:] == b"DICM"
 
 
-def open_dicom(path: Path, tags: Sequence[str] | None = None, *, largest: int = LARGEST_INFLATED) -> Dataset:
+def open_dicom(path: Path, tags: Sequence[str | int] | None = None, *, largest: int = LARGEST_INFLATED) -> Dataset:
     """The data set of a file; with ``tags``, only these and without pixels.
 
-    Raises `MedvarError`, also where a deflated file inflates to more than ``largest`` bytes.
+    Raises `MedvarError`, also where a file that is deflated or packed by gzip has more than ``largest`` bytes unpacked.
     """
-    _check_inflated(path, largest)
+    packed = path.name.lower().endswith(PACKED_SUFFIX)
+    if not packed:
+        _check_inflated(path, largest)
+    source = BytesIO(_unpacked(path, largest)) if packed else path
     try:
         with warnings.catch_warnings(), disable_value_validation():
             # A cut file is only warned of, and comes back without its pixels or the whole of its values.
             warnings.simplefilter("ignore")
             if tags is None:
-                return pydicom.dcmread(path, force=True)
-            return pydicom.dcmread(path, force=True, stop_before_pixels=True, specific_tags=list(tags))
+                return pydicom.dcmread(source, force=True)
+            return pydicom.dcmread(source, force=True, stop_before_pixels=True, specific_tags=list(tags))  # type: ignore[arg-type]
     except Exception as error:  # pydicom raises many kinds on damaged files
         raise MedvarError(f"{path}: cannot be read, the file may be truncated ({error}).") from error
 
@@ -96,6 +104,20 @@ def _is_deflated(path: Path) -> bool:
             return str(read_file_meta_info(path).get("TransferSyntaxUID")) == DeflatedExplicitVRLittleEndian
     except Exception:  # pydicom raises many kinds on damaged files, and will not read this one either
         return False
+
+
+def _unpacked(path: Path, largest: int) -> bytes:
+    """The bytes of a file that gzip packed, at most ``largest``."""
+    try:
+        with gzip.open(path) as file:
+            content = file.read(largest + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        raise MedvarError(f"{path}: cannot be unpacked, it may be truncated ({error}).") from error
+    if len(content) > largest:
+        raise MedvarError(f"{path}: unpacked it is larger than {largest} bytes.")
+    if DeflatedExplicitVRLittleEndian.encode() in content[:2048]:
+        raise MedvarError(f"{path}: it is packed twice, by gzip and in the deflated transfer syntax.")
+    return content
 
 
 def _beginning(path: Path, size: int) -> bytes:

@@ -12,7 +12,7 @@ from highdicom.spatial import get_volume_positions
 from numpy.typing import NDArray
 
 from medvar_engine.data.orientation import lps_to_ras
-from medvar_engine.data.volume import MINIMUM_SLICES
+from medvar_engine.data.volume import MINIMUM_SLICES, FloatArray
 from medvar_engine.errors import MedvarError
 
 LARGEST_NUMBER = 1e6
@@ -60,12 +60,15 @@ class FrameGeometry:
 
 
 def stack_affine(
-    frames: Sequence[FrameGeometry], where: Path, minimum: int = MINIMUM_SLICES
+    frames: Sequence[FrameGeometry],
+    where: Path,
+    minimum: int = MINIMUM_SLICES,
+    pixels: Sequence[FloatArray] | None = None,
 ) -> tuple[list[int], NDArray[np.float64]]:
     """Order of the frames along their normal, and the affine of an array (columns, rows, frames) to RAS mm.
 
     One frame alone is as thick as its rows are wide. Raises `MedvarError` when frames are missing, repeated, unevenly
-    spaced, tilted, or fewer than ``minimum``.
+    spaced, tilted, or fewer than ``minimum``; with ``pixels`` it says whether what is repeated shows the same.
     """
     first = frames[0]
     if len(frames) < minimum:
@@ -74,7 +77,7 @@ def stack_affine(
         raise MedvarError(f"{where}: slices of one series differ in orientation or pixel spacing.")
     step, places = get_volume_positions([frame.position for frame in frames], first.orientation)
     if step is None or places is None:
-        raise MedvarError(f"{where}: {explain(frames)}")
+        raise MedvarError(f"{where}: {explain(frames, pixels)}")
     order = sorted(range(len(frames)), key=lambda index: frames[index].depth)
     row_mm, column_mm = first.spacing[:2]
     start, end = np.asarray(frames[order[0]].position), np.asarray(frames[order[-1]].position)
@@ -86,12 +89,21 @@ def stack_affine(
     return order, lps_to_ras(affine)
 
 
-def explain(frames: Sequence[FrameGeometry]) -> str:
+def explain(frames: Sequence[FrameGeometry], pixels: Sequence[FloatArray] | None = None) -> str:
     """Why frames do not make a volume, in words."""
-    depths = np.sort([frame.depth for frame in frames])
+    found = np.asarray([frame.depth for frame in frames])
+    order = np.argsort(found, kind="stable")
+    depths = found[order]
     gaps = np.diff(depths)
     repeated = int((gaps < 1e-2).sum())
     if repeated:
+        if pixels is not None:
+            pairs = [(order[at], order[at + 1]) for at in np.flatnonzero(gaps < 1e-2)]
+            if not all(np.array_equal(pixels[one], pixels[another], equal_nan=True) for one, another in pairs):
+                return (
+                    f"{repeated} of {len(frames)} slices lie at a position that another slice has and show something "
+                    "else; neither time, echo, b-value, direction, ImageType nor a number tells them apart."
+                )
         return f"{repeated} of {len(frames)} slices are duplicates, at a position that another slice has."
     usual = float(np.median(gaps))
     wide = np.flatnonzero(gaps > 1.5 * usual)

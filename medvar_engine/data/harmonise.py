@@ -15,6 +15,8 @@ from medvar_engine.errors import MedvarError
 
 HEAD_REGIONS = ("brain", "head")
 
+_HIGHEST_HU = 32767  # of the extended scale: 16 bits with a sign
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Harmonised:
@@ -28,10 +30,9 @@ class Harmonised:
 def harmonise(volume: Volume, modality: str, region: str, recipe: Recipe) -> Harmonised:
     """Cut CT to the window of its region, MR to percentiles of its foreground.
 
-    Raises `MedvarError` for CT that is not in HU, and for MR that is blank.
+    Raises `MedvarError` for MR that is blank. Whether CT is in HU, `check_hu` asks.
     """
     if modality == "CT":
-        _check_hu(volume)
         window = recipe.ct_window(region)
         image, values = window_ct(volume.array, (window.low, window.high))
         return Harmonised(image, values, recipe.ct_foreground_hu)
@@ -61,12 +62,32 @@ def treat_face(volume: Volume, region: str, faces: str) -> tuple[Volume, str | N
     return replace(volume, array=array), None
 
 
-def _check_hu(volume: Volume) -> None:
-    """Refuse CT that was stored as HU + 1024: its air is at 0, its soft tissue near 1050, and windows would miss it."""
-    if volume.array.min() < 0:
-        return
-    tissue = volume.array[volume.array > 500]
+def check_hu(volume: Volume, *, window_stated: bool = False) -> None:
+    """Raise `MedvarError` for CT of which the values cannot be HU: air at −1000, fat below 0, nothing above 32767.
+
+    What was cut to a window, or to 8 bits, passes when the user has said which window the values are to be shown in
+    (``window_stated``); so do images that a model made, of which nobody asks.
+    """
+    low, high = float(volume.array.min()), float(volume.array.max())
+    if high > _HIGHEST_HU:
+        raise MedvarError(
+            f"its values are no HU: they reach {high:.0f}, as signed values do that are taken for unsigned ones; at "
+            f"most {_HIGHEST_HU} is possible"
+        )
+    tissue = volume.array[volume.array > 500] if low >= 0 else volume.array[:0]
     if tissue.size > 0.05 * volume.array.size and 900 < np.median(tissue) < 1300:
         raise MedvarError(
             f"its values are no HU: nothing is below 0, and most tissue is near {np.median(tissue):.0f}; subtract 1024"
+        )
+    if window_stated:
+        return
+    if low >= 0:
+        raise MedvarError(
+            f"its values are no HU: nothing is below 0, where air and fat are, and they reach {high:.0f}; when they "
+            "are HU of which the rest was cut off, say the window (--window)"
+        )
+    if low >= -128 and high <= 127:
+        raise MedvarError(
+            f"its values are no HU: all lie within 8 bits, {low:.0f} to {high:.0f}; when they are HU of which the rest "
+            "was cut off, say the window (--window)"
         )

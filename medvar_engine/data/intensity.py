@@ -112,6 +112,10 @@ def clip_mr(
     if tissue and not low < high:
         low, high = ranked.percentile(0, of=tissue), ranked.high
     if not low < high:
-        raise MedvarError("The scan is blank: all voxels have the same value.")
+        if ranked.low == ranked.high:
+            raise MedvarError("The scan is blank: all voxels have the same value.")
+        raise MedvarError(
+            f"The scan has no contrast: nearly all voxels above the background have the same value, {ranked.high:g}."
+        )
     values = ValueRange(low, high, "arbitrary")
     return values.to_image(ranked.values), values

@@ -8,6 +8,8 @@ https://itk.org/Wiki/ITK/MetaIO/Documentation.
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -35,6 +37,24 @@ _POSSIBLE_OF_NRRD: dict[str, int | None] = {
     **dict.fromkeys(("gz", "gzip"), DEFLATE_RATIO),
     **dict.fromkeys(("bz2", "bzip2"), None),
 }
+
+
+# NRRD's space → whether its world is that of a patient. scanner-xyz and 3D-right-handed say nothing of the patient.
+_PATIENT_SPACES = {"lps", "ras", "las"} | {
+    f"{side}-{front}-superior" for side, front in (("left", "posterior"), ("right", "anterior"), ("left", "anterior"))
+}
+_MILLIMETRES = {"mm": 1.0, "millimeter": 1.0, "millimetre": 1.0, "cm": 10.0, "m": 1000.0, "meter": 1000.0}
+_MILLIMETRES |= dict.fromkeys(("um", "µm", "μm", "micron", "microns", "micrometer", "micrometre"), 0.001)
+_MILLIMETRES |= {"nm": 1e-6}
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """Whether a header says how the voxels lie in the patient and how large they are, and the unit of these in mm."""
+
+    orientation: bool
+    spacing: bool
+    millimetres: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +87,35 @@ def data_files(path: Path) -> tuple[Path, ...]:
     possible = None if claim.ratio is None else (data or path).stat().st_size * claim.ratio
     check_claim(path, voxels, voxels * claim.voxel_bytes, possible)
     return () if data is None else (data,)
+
+
+def said(path: Path) -> Said:
+    """What the header says of the place of the voxels. Raises `MedvarError` for units that differ or are not known."""
+    fields = _fields(path)
+    if not path.name.lower().endswith(NRRD_SUFFIXES):
+        matrix = any(name in fields for name in ("transformmatrix", "rotation", "orientation"))
+        spacing = any(name in fields for name in ("elementspacing", "elementsize"))
+        return Said(matrix, spacing, 1.0)
+    directions = _known(fields.get("space directions", ""))
+    space = fields.get("space", "").lower().removesuffix("-time").removesuffix("t")
+    sides = directions or [one for one in fields.get("spacings", "").split() if one.lower() != "nan"]
+    return Said(space in _PATIENT_SPACES and len(directions) >= 3, len(sides) >= 3, _unit(path, fields))
+
+
+def _known(directions: str) -> list[str]:
+    """The vectors of ``space directions``, without ``none``, which stands for an axis that is not of space."""
+    return re.findall(r"\([^)]*\)", directions)
+
+
+def _unit(path: Path, fields: Mapping[str, str]) -> float:
+    """The unit of lengths in mm, by ``space units`` or else ``units``, which are in quotes; mm where none is said."""
+    names = re.findall(r'"([^"]*)"', fields.get("space units", fields.get("units", "")))[:3]
+    found = {name.strip().lower() for name in names if name.strip()}
+    unknown = found - set(_MILLIMETRES)
+    units = {_MILLIMETRES.get(name, 1.0) for name in found}
+    if unknown or len(units) > 1:
+        raise MedvarError(f"{path}: its lengths are in {', '.join(sorted(found))}; mm, cm, m, um or nm are expected.")
+    return units.pop() if units else 1.0
 
 
 def _fields(path: Path) -> dict[str, str]:

@@ -21,7 +21,7 @@ from medvar_engine.data.facts import SliceFacts
 from medvar_engine.data.identity import Identity, relative
 from medvar_engine.data.read import Series
 from medvar_engine.data.recipe import Recipe
-from medvar_engine.data.refusal import Refusal
+from medvar_engine.data.refusal import Refusal, reason_of
 from medvar_engine.data.series_slices import SeriesSlices, slices_of
 from medvar_engine.data.shards.files import replace_file, sha256, writing
 from medvar_engine.data.shards.images import ImageFile
@@ -30,7 +30,7 @@ from medvar_engine.errors import MedvarError
 from medvar_engine.locks import alone
 from medvar_engine.plain_npy import open_npy
 
-SCHEMA_VERSION = 4  # raised whenever the same series would give other slices
+SCHEMA_VERSION = 5  # raised whenever the same series would give other slices
 _KEPT = "what is finished is kept: free some room, and run the same again to go on"
 
 
@@ -55,6 +55,7 @@ class Work:
             "names": [relative(path, self.source) for path in names],
             "files": [_state(path) for path in (names if series.archive is None else (series.archive,))],
             "identity": asdict(self.identity),
+            "assumed": asdict(series.assumed),
             "recipe": self.recipe.digest(),
         }
         return hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()
@@ -155,8 +156,8 @@ def make_part(work: Work | SlicesWork) -> Part:
         return done
     try:
         found = work.slices()
-    except MedvarError as error:
-        return _write(work.folder, key, {"refused": str(error)})
+    except Exception as error:  # readers raise what they like, and no file ends a run
+        return _write(work.folder, key, {"refused": reason_of(error)})
     with writing(work.folder, _KEPT):
         temporary = work.folder / f"{key}.{uuid.uuid4().hex}.tmp"
         try:

@@ -14,9 +14,11 @@ from typing import Any
 import numpy as np
 
 from medvar_engine.conditions import listed
+from medvar_engine.data.assumed import NOTHING, Assumed
 from medvar_engine.data.codes import CodeArray
 from medvar_engine.data.dataset_recipe import DatasetRecipe
 from medvar_engine.data.identity import Identity, relative
+from medvar_engine.data.nobody import names_nobody
 from medvar_engine.data.parts import Part, SlicesWork, Work, make_part, parts_folder, read_part
 from medvar_engine.data.pictures import join_by_pictures
 from medvar_engine.data.privacy import Pseudonyms
@@ -28,7 +30,7 @@ from medvar_engine.data.shards.patients import PUBLIC
 from medvar_engine.data.slice_index import is_slice_index
 from medvar_engine.data.slice_survey import ListedSlices, survey_slices
 from medvar_engine.data.split import Cell, SplitRule, split_patients
-from medvar_engine.data.survey import FoundScans, anonymous, plain, survey_scans
+from medvar_engine.data.survey import FoundScans, Known, anonymous, plain, survey_scans
 from medvar_engine.errors import MedvarError
 from medvar_engine.jobs import UnitLost, run
 
@@ -49,6 +51,7 @@ def prepare(
     pseudonyms: Pseudonyms | None = None,
     split: SplitRule | None = None,
     include_synthetic: bool = False,
+    assumed: Assumed = NOTHING,
     overwrite: bool = False,
     on_refusal: Callable[[Refusal], None] | None = None,
     workers: int = 1,
@@ -63,7 +66,7 @@ def prepare(
     What a scan is comes from ``index.csv`` in ``source``, else from ``dataset_recipe``, else from ``modality``,
     ``region`` and ``dataset``, else from the DICOM header; see `identify`. With ``pseudonyms`` no name of a patient, a
     series or a file is written, but for data sets whose recipe says that their ids are public. ``split`` says who is
-    tested; its ``holdout`` may have original ids or pseudonyms.
+    tested; its ``holdout`` may have original ids or pseudonyms. ``assumed`` says how files lie that do not state it.
 
     ``workers`` and ``cluster`` are those of `medvar_engine.jobs.run`; the machines of a cluster must see ``source`` and
     ``out`` under the same names. The result is the same, to the byte, however many work at it and however often it was
@@ -87,10 +90,9 @@ def prepare(
         raise MedvarError(f"The recipe {dataset_recipe.name} asks for pseudonyms of its patients, so a key is needed.")
     how: dict[str, Any] = {"dataset_recipe": dataset_recipe, "pseudonyms": pseudonyms}
     how |= {"dataset": dataset, "licence": licence}
+    of_scans = {"include_synthetic": include_synthetic, "assumed": assumed, "modality": modality, "region": region}
     found: FoundScans | ListedSlices = (
-        survey_slices(source, **how)
-        if is_slice_index(source)
-        else survey_scans(source, **how, include_synthetic=include_synthetic, modality=modality, region=region)
+        survey_slices(source, **how) if is_slice_index(source) else survey_scans(source, **how, **of_scans)
     )
     refusals = found.refusals
     split = replace(split, holdout=_holdout(split.holdout, found.patients, pseudonyms, source))
@@ -132,7 +134,7 @@ def prepare(
                     + remarks_on_same(one_patient)
                     + _remarks_on_given(found.split, sides)
                     + found.remarks(recipe)
-                    + _remarks(split.holdout, cells, pseudonyms)
+                    + _remarks(found.series, split.holdout, cells, pseudonyms)
                     + remarks,
                 )
         shutil.rmtree(folder, ignore_errors=True)
@@ -229,8 +231,21 @@ def _remarks_on_given(given: Mapping[str, str], sides: Mapping[str, str]) -> lis
     return [f"{told}: {listed(moved)}"] if moved else []
 
 
-def _remarks(holdout: Sequence[str], patients: Iterable[str], pseudonyms: Pseudonyms | None) -> list[str]:
-    remarks = [f"held-out patient {one} gave no slices" for one in holdout if one not in set(patients)]
+def _remarks(
+    known: Iterable[Known], holdout: Sequence[str], patients: Iterable[str], pseudonyms: Pseudonyms | None
+) -> list[str]:
+    shared = {
+        series.patient
+        for series, identity in known
+        if series.patient is not None and names_nobody(series.patient)
+        if identity.patient in (series.patient, pseudonyms and pseudonyms.patient(series.patient))
+    }
+    remarks = [
+        f"PatientID is {one!r} in some headers, which may stand for several people; they are taken as one person, so "
+        "name the patients in index.csv"
+        for one in sorted(shared)
+    ]
+    remarks += [f"held-out patient {one} gave no slices" for one in holdout if one not in set(patients)]
     if pseudonyms is not None:
         remarks.append(f"patients and series have pseudonyms, made with the key {pseudonyms.key_id}")
     return remarks

@@ -8,11 +8,14 @@ from pathlib import Path
 
 from medvar_engine.data import read_dicom, read_files
 from medvar_engine.data.archive import extracted, inside, is_archive
+from medvar_engine.data.assumed import NOTHING, Assumed
+from medvar_engine.data.dicom_copies import without_copies
 from medvar_engine.data.dicom_file import looks_like_dicom
-from medvar_engine.data.dicom_group import group, name_groups
-from medvar_engine.data.dicom_header import Header, read_header
+from medvar_engine.data.dicom_group import Scan, group, localizers, name_scans
+from medvar_engine.data.dicom_header import Header, read_headers
 from medvar_engine.data.folder import files_below
-from medvar_engine.data.refusal import Refusal
+from medvar_engine.data.read_dicom import FrameStack, chosen, is_diffusion
+from medvar_engine.data.refusal import Refusal, reason_of
 from medvar_engine.data.volume import MINIMUM_SLICES, Volume
 from medvar_engine.errors import MedvarError
 
@@ -23,6 +26,8 @@ LOOKED_FOR = (
     "and archives of them (.zip, .tar, .tar.gz, .tgz)"
 )
 
+_PLANNING = "a localizer by its few thick slices in three planes: planning images, not a scan"
+
 
 @dataclass(frozen=True, slots=True)
 class Series:
@@ -31,6 +36,8 @@ class Series:
     ``modality``, ``region`` and ``patient`` are None where the headers do not say. ``patient_guessed`` is True when
     only file names or study numbers tell people apart. ``data_files`` hold the voxels where ``path`` is a header alone.
     ``synthetic`` is whether all files say that a generative model made them; such a series may be a single slice.
+    ``stacks`` are the volumes of a DICOM scan, none for a cine loop, and ``told_apart`` is what tells several apart.
+    ``assumed`` is what is taken for granted where other formats do not say how they lie.
 
     A series in an ``archive`` has paths such as ``study.zip!/folder/file``, which name it but cannot be opened. All
     fields are plain values, so a series may be sent to another process that sees the same files, and loaded there.
@@ -45,6 +52,9 @@ class Series:
     data_files: tuple[Path, ...] = ()
     archive: Path | None = None
     synthetic: bool = False
+    stacks: tuple[FrameStack, ...] = ()
+    told_apart: tuple[str, ...] = ()
+    assumed: Assumed = NOTHING
 
     @property
     def path(self) -> Path:
@@ -56,14 +66,28 @@ class Series:
         """Whether `path` is DICOM; the other formats are known by their suffix."""
         return not read_files.is_volume_file(self.path)
 
-    def load(self, *, phase_step: int = 8) -> Iterator[Volume]:
+    def remarks(self, *, phase_step: int = 8, diffusion: str = "b0") -> tuple[str, ...]:
+        """What told the images of one series apart, and which of several volumes `load` reads."""
+        if not self.told_apart:
+            return ()
+        said = f"its images are told apart by {', '.join(self.told_apart)}"
+        if len(self.stacks) < 2:
+            return (f"several scans share its series; {said}",)
+        used = len(chosen(self.stacks, phase_step, diffusion))
+        if not is_diffusion(self.stacks):
+            return (f"{used} of {len(self.stacks)} volumes are used (--phase-step); {said}",)
+        return (f"{used} of {len(self.stacks)} diffusion volumes are used (--diffusion b0 or all); {said}",)
+
+    def load(self, *, phase_step: int = 8, diffusion: str = "b0") -> Iterator[Volume]:
         """Read the pixels: one volume, or every ``phase_step``-th phase of a series over time.
+
+        Of a diffusion scan the volumes with the lowest b-value are read, or ``all``.
 
         Of an archive, the series' own files are unpacked into a temporary folder, which goes when the iterator ends.
         Raises `MedvarError` naming the file when the series cannot be used.
         """
         if self.archive is None:
-            yield from self._load(self.paths, phase_step)
+            yield from self._load(self.paths, phase_step, diffusion)
             return
         root = inside(self.archive)
         members = [path.relative_to(root).as_posix() for path in (*self.paths, *self.data_files)]
@@ -71,32 +95,37 @@ class Series:
             for refusal in refusals:
                 raise MedvarError(str(refusal))
             try:
-                for volume in self._load([folder / path.relative_to(root) for path in self.paths], phase_step):
+                for volume in self._load(
+                    [folder / path.relative_to(root) for path in self.paths], phase_step, diffusion
+                ):
                     yield replace(volume, source=self.path)
             except MedvarError as error:
                 raise MedvarError(str(error).replace(str(folder), str(root))) from error
 
-    def _load(self, paths: Sequence[Path], phase_step: int) -> Iterator[Volume]:
+    def _load(self, paths: Sequence[Path], phase_step: int, diffusion: str) -> Iterator[Volume]:
         minimum = 1 if self.synthetic else MINIMUM_SLICES
         if self.is_dicom:
-            return read_dicom.load(paths, self.uid, phase_step, minimum)
-        return read_files.load(paths[0], self.uid, phase_step, minimum)
+            return read_dicom.load(paths, self.uid, self.stacks, phase_step, diffusion, minimum)
+        return read_files.load(paths[0], self.uid, phase_step, minimum, self.assumed)
 
 
-def find_series(source: Path, *, synthetic: bool = False) -> tuple[list[Series], list[Refusal]]:
+def find_series(
+    source: Path, *, synthetic: bool = False, assumed: Assumed = NOTHING
+) -> tuple[list[Series], list[Refusal]]:
     """All series in a file or below a folder, archives too, in a stable order, and what is refused.
 
     Images that say a generative model made them are refused, unless ``synthetic`` asks for them.
+    NIfTI, NRRD and MetaImage that do not say how they lie are refused, unless it is ``assumed``.
     """
     if not source.exists():
         raise MedvarError(f"{source} does not exist.")
     paths, refusals = files_below(source)
-    series, refused = _find([path for path in paths if not is_archive(path)], synthetic)
+    series, refused = _find([path for path in paths if not is_archive(path)], synthetic, assumed)
     refusals += refused
     for archive in filter(is_archive, paths):
         try:
-            found, refused = _find_inside(archive, synthetic)
-        except MedvarError as error:
+            found, refused = _find_inside(archive, synthetic, assumed)
+        except Exception as error:
             refusals.append(_refusal(archive, error))
             continue
         series += found
@@ -104,7 +133,7 @@ def find_series(source: Path, *, synthetic: bool = False) -> tuple[list[Series],
     return sorted(series, key=lambda one: (one.path, one.uid)), refusals
 
 
-def _find(paths: Sequence[Path], synthetic: bool) -> tuple[list[Series], list[Refusal]]:
+def _find(paths: Sequence[Path], synthetic: bool, assumed: Assumed) -> tuple[list[Series], list[Refusal]]:
     """Series of plain files that lie on disk."""
     series: list[Series] = []
     refusals: list[Refusal] = []
@@ -112,22 +141,42 @@ def _find(paths: Sequence[Path], synthetic: bool) -> tuple[list[Series], list[Re
     for path in paths:
         try:
             if read_files.is_volume_file(path):
-                beside, made = read_files.check(path, synthetic=synthetic)
-                series.append(Series(str(path), (path,), None, None, None, True, beside, synthetic=made))
+                beside, made = read_files.check(path, synthetic=synthetic, assumed=assumed)
+                about = None, None, None, True
+                series.append(Series(str(path), (path,), *about, beside, synthetic=made, assumed=assumed))
             elif looks_like_dicom(path):
-                headers.append(read_header(path, synthetic=synthetic))
-        except MedvarError as error:
+                found, left_out = read_headers(path, synthetic=synthetic)
+                headers += found
+                refusals += [Refusal(str(path), reason) for reason in left_out]
+        except Exception as error:  # readers raise what they like, and no file ends a run
             refusals.append(_refusal(path, error))
-    for name, members in name_groups(group(headers)).items():
-        first = members[0]
-        paths_of_one = tuple(header.path for header in members)
-        made = all(header.synthetic for header in members)
-        about = first.modality, first.region, first.patient, first.patient_guessed
-        series.append(Series(name, paths_of_one, *about, synthetic=made))
+    headers = without_copies(headers)
+    planning = localizers(headers)
+    refusals += [Refusal(str(path), _PLANNING) for path in dict.fromkeys(header.path for header in planning)]
+    left = {id(header) for header in planning}
+    for name, scan in name_scans(group([one for one in headers if id(one) not in left])).items():
+        series.append(_series(name, scan))
     return series, refusals
 
 
-def _find_inside(archive: Path, synthetic: bool) -> tuple[list[Series], list[Refusal]]:
+def _series(name: str, scan: Scan) -> Series:
+    first = scan.first
+    members = [header for volume in scan.volumes for header in volume]
+    files = {path: number for number, path in enumerate(dict.fromkeys(header.path for header in members))}
+    stacks = (
+        ()
+        if first.cine
+        else tuple(
+            FrameStack(tuple((files[one.path], one.index) for one in volume), volume[0].b_value)
+            for volume in scan.volumes
+        )
+    )
+    made = all(header.synthetic for header in members)
+    about = first.modality, first.region, first.patient, first.patient_guessed
+    return Series(name, tuple(files), *about, synthetic=made, stacks=stacks, told_apart=scan.told_apart)
+
+
+def _find_inside(archive: Path, synthetic: bool, assumed: Assumed) -> tuple[list[Series], list[Refusal]]:
     root = inside(archive)
 
     with extracted(archive) as (folder, refusals):
@@ -136,7 +185,7 @@ def _find_inside(archive: Path, synthetic: bool) -> tuple[list[Series], list[Ref
             return root / path.relative_to(folder)
 
         paths, _ = files_below(folder)
-        series, refused = _find(paths, synthetic)
+        series, refused = _find(paths, synthetic, assumed)
         if not series and not refused and not refusals:
             raise MedvarError(f"{archive}: no images in it; looked for {LOOKED_FOR}.")
         refusals += [
@@ -155,5 +204,5 @@ def _find_inside(archive: Path, synthetic: bool) -> tuple[list[Series], list[Ref
         ], refusals
 
 
-def _refusal(path: Path, error: MedvarError) -> Refusal:
-    return Refusal(str(path), str(error).removeprefix(f"{path}: "))
+def _refusal(path: Path, error: Exception) -> Refusal:
+    return Refusal(str(path), reason_of(error).removeprefix(f"{path}: "))

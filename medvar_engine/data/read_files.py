@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from medvar_engine.data import itk_header, read_itk, read_nifti
+from medvar_engine.data import read_itk, read_nifti
+from medvar_engine.data.assumed import NOTHING, Assumed
+from medvar_engine.data.labels import looks_like_labels, names_labels
 from medvar_engine.data.orientation import to_ras
 from medvar_engine.data.read_itk import ITK_SUFFIXES
 from medvar_engine.data.read_nifti import NIFTI_SUFFIXES
 from medvar_engine.data.volume import MINIMUM_SLICES, Volume
 from medvar_engine.errors import MedvarError
-
-_LABEL_NAME = re.compile(r"(^|[._-])(d?seg|labels?|labelmap|masks?|segmentations?|lesion_mask|gt)$", re.IGNORECASE)
 
 
 def is_volume_file(path: Path) -> bool:
@@ -35,44 +32,36 @@ def stem(path: Path) -> str:
 
 def is_label_name(path: Path) -> bool:
     """Whether the name ends as label maps' names do: ``…_labels``, ``…_seg``, ``…-mask``."""
-    return _LABEL_NAME.search(stem(path)) is not None
+    return names_labels(stem(path))
 
 
-def looks_like_labels(array: NDArray[Any]) -> bool:
-    """Whether the values are those of a label map: few whole numbers, in areas of one number.
-
-    In an image, even one of 8 bits, neighbours that differ from the background seldom have the same value.
-    """
-    if array.size == 0:
-        return False
-    few = array.ravel(order="K")[:: max(1, array.size // 100_000)]  # in memory's order, which copies nothing
-    if not np.array_equal(few, np.round(few)) or few.min() < 0 or np.unique(few).size > 256:
-        return False
-    first, second = array[:-1], array[1:]
-    foreground = first > 0
-    return bool(foreground.any()) and float((first == second)[foreground].mean()) > 0.8
-
-
-def check(path: Path, *, synthetic: bool) -> tuple[tuple[Path, ...], bool]:
+def check(path: Path, *, synthetic: bool, assumed: Assumed = NOTHING) -> tuple[tuple[Path, ...], bool]:
     """Look at the header, and give the files beside ``path`` that hold its voxels, and whether a model made them.
 
     Raises `MedvarError` when it names or claims what cannot be, or is no scan. ``synthetic`` lets pass what says that a
-    generative model made it.
+    generative model made it, and ``assumed`` what does not say how it lies.
     """
     if is_label_name(path):
-        raise MedvarError(f"{path}: its name says that it is a label map, not an image.")
+        raise MedvarError(f"{path}: its name says that it is a label map or a statistic, not an image.")
     if not _is_nifti(path):
-        return itk_header.data_files(path), False
-    made = read_nifti.check(path, synthetic=synthetic)
+        return read_itk.check(path, assumed)[0], False
+    made = read_nifti.check(path, synthetic=synthetic, assumed=assumed)
     return read_nifti.data_files(path), made
 
 
-def load(path: Path, uid: str, phase_step: int, minimum: int = MINIMUM_SLICES) -> Iterator[Volume]:
+def load(
+    path: Path, uid: str, phase_step: int, minimum: int = MINIMUM_SLICES, assumed: Assumed = NOTHING
+) -> Iterator[Volume]:
     """The volumes of one file, of at least ``minimum`` slices: one, or every ``phase_step``-th of a 4-D file.
 
     Modality and patient are not in these formats: they come back as None.
     """
-    array, affine = read_nifti.read(path) if _is_nifti(path) else read_itk.read(path)
+    if _is_nifti(path):
+        array, affine = read_nifti.read(path, assumed)
+        remarks = assumed.remarks(orientation=not read_nifti.has_orientation(path), spacing=False)
+    else:
+        array, affine = read_itk.read(path, assumed)
+        remarks = read_itk.check(path, assumed)[1]
     if array.ndim == 3:
         array = array[..., np.newaxis]
     if array.ndim != 4 or min(array.shape) < 1:
@@ -92,7 +81,7 @@ def load(path: Path, uid: str, phase_step: int, minimum: int = MINIMUM_SLICES) -
             raise MedvarError(f"{path}: its values are those of a label map, not of an image.")
         turned, turned_affine, spacing = to_ras(values, affine, path)
         name = f"phase {phase + 1} of {phases}" if phases > 1 else None
-        yield Volume(turned, turned_affine, spacing, None, None, uid, path, name)
+        yield Volume(turned, turned_affine, spacing, None, None, uid, path, name, remarks=remarks)
 
 
 def _is_nifti(path: Path) -> bool:

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from medvar_engine.data import read_dicom
-from medvar_engine.data.dicom_header import read_header
+from medvar_engine.data.dicom_header import read_headers
+from medvar_engine.data.read_dicom import FrameStack
 from medvar_engine.data.refusal import MADE_BY_A_MODEL
 from medvar_engine.data.volume import Volume
 from medvar_engine.errors import MedvarError
@@ -48,12 +49,14 @@ def read_single_dicom(path: Path, modality: str, *, synthetic: bool = False) -> 
 
     Raises `MedvarError` when the file cannot be used, holds several frames, or is of another modality.
     """
-    header = read_header(path, synthetic=synthetic)
+    headers, left_out = read_headers(path, synthetic=synthetic)
+    header = headers[0]
     if header.modality != modality:
         raise MedvarError(f"index.csv says {modality}, but the DICOM header says {header.modality}")
-    if header.frames > 1:
-        raise MedvarError(f"it holds {header.frames} frames; a file with one slice is expected")
-    (volume,) = read_dicom.load([path], header.series_uid, 1, minimum=1)
+    if header.cine or left_out or len(headers) > 1:
+        raise MedvarError("it holds several frames; a file with one slice is expected")
+    slice_alone = FrameStack(((0, header.index),))
+    (volume,) = read_dicom.load([path], header.series_uid, [slice_alone], 1, minimum=1)
     return volume
 
 

@@ -22,6 +22,7 @@ from medvar_engine.data.slices import SliceRules
 from medvar_engine.errors import MedvarError
 
 FACES = ("keep", "crop", "skip")
+DIFFUSION = ("b0", "all")
 OTHER = "other"
 
 
@@ -33,6 +34,7 @@ class Recipe:
     the matrix. ``padding`` in [-1, 1] is put where a slice does not reach. CT is cut to the window of its region in
     ``windows``, else to ``window``, else to the region's usual one; a CT voxel above ``ct_foreground_hu`` is tissue.
     MR is clipped at the ``mr_percentiles`` of its foreground. ``phase_step``: every how many-th phase is read.
+    ``diffusion``: of diffusion scans the volumes with the lowest b-value, ``b0``, or ``all``.
     ``faces`` of heads are kept, cropped away, or have the whole series skipped.
     """
 
@@ -46,6 +48,7 @@ class Recipe:
     spacing_mm: float | None = None
     padding: float = AIR
     faces: str = "keep"
+    diffusion: str = "b0"
 
     def __post_init__(self) -> None:
         within("size, the side of the slices in pixels,", self.size, 8, 4096, whole=True)
@@ -56,6 +59,8 @@ class Recipe:
             within("spacing_mm, the side of a pixel,", self.spacing_mm, 0.01, 100)
         if self.faces not in FACES:
             raise MedvarError(f"faces is one of {', '.join(FACES)}, but got {self.faces!r}.")
+        if self.diffusion not in DIFFUSION:
+            raise MedvarError(f"diffusion is one of {', '.join(DIFFUSION)}, but got {self.diffusion!r}.")
         try:
             low, high = self.mr_percentiles
             if not 0 <= low < high <= 100:
@@ -120,6 +125,7 @@ class Recipe:
             "padding": self.padding,
             "phase_step": self.phase_step,
             "faces": self.faces,
+            "diffusion": self.diffusion,
         }
 
     def digest(self) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from medvar_engine.errors import MedvarError
+
 MADE_BY_A_MODEL = "made by a generative model, and taken only when asked for: medvar prepare --include-synthetic"
 
 
@@ -16,3 +18,10 @@ class Refusal:
 
     def __str__(self) -> str:
         return f"{self.path}: {self.reason}"
+
+
+def reason_of(error: Exception) -> str:
+    """Why a file or series is refused. What no reader was meant to raise is named too: a file never ends a run."""
+    if isinstance(error, MedvarError):
+        return str(error)
+    return f"it cannot be read, and may be damaged ({type(error).__name__}: {error})"

@@ -14,7 +14,7 @@ from medvar_engine.data.codes import CodeArray, encode
 from medvar_engine.data.duplicates import distinct
 from medvar_engine.data.facts import SliceFacts
 from medvar_engine.data.fingerprint import fingerprints
-from medvar_engine.data.harmonise import harmonise, treat_face
+from medvar_engine.data.harmonise import check_hu, harmonise, treat_face
 from medvar_engine.data.identity import Identity
 from medvar_engine.data.intensity import ValueRange
 from medvar_engine.data.matrix import fitting_pixel, resample
@@ -48,13 +48,14 @@ def slices_of(series: Series, identity: Identity, recipe: Recipe, source: Path) 
     codes: list[CodeArray] = []
     facts: list[SliceFacts] = []
     shapes: list[str] = []
-    remarks: list[str] = []
+    remarks = [*series.remarks(phase_step=recipe.phase_step, diffusion=recipe.diffusion)]
     for volume, contrast in _volumes(series, identity, recipe):
+        if identity.modality == "CT" and not series.synthetic:
+            check_hu(volume, window_stated=recipe.window is not None or identity.region in recipe.windows)
         volume, remark = treat_face(volume, identity.region, recipe.faces)
-        if remark is not None and remark not in remarks:
-            remarks.append(remark)
+        remarks += [one for one in (remark, *volume.remarks) if one is not None and one not in remarks]
         scan = harmonise(volume, identity.modality, identity.region, recipe)
-        shown = replace(identity, contrast=contrast, series=_name(series, volume, identity))
+        shown = replace(identity, contrast=contrast, series=_name(volume, identity))
         for slab in cut(volume, scan.image, scan.foreground, recipe.rules):
             fitted, pixel_mm = to_matrix(slab.images, slab.spacing, recipe)
             codes.append(np.ascontiguousarray(encode(fitted)))
@@ -84,7 +85,7 @@ def slices_of(series: Series, identity: Identity, recipe: Recipe, source: Path) 
 def _volumes(series: Series, identity: Identity, recipe: Recipe) -> Iterator[tuple[Volume, str | None]]:
     """The volumes that are used, each with its contrast. Channels of a 4-D file are no times: none is stepped over."""
     if not identity.channels:
-        for volume in series.load(phase_step=recipe.phase_step):
+        for volume in series.load(phase_step=recipe.phase_step, diffusion=recipe.diffusion):
             yield volume, identity.contrast
         return
     names = ", ".join(channel or "one that is not used" for channel in identity.channels)
@@ -144,7 +145,6 @@ def _facts(
         )
 
 
-def _name(series: Series, volume: Volume, identity: Identity) -> str:
-    """The name of the series, and which of several stacks and phases in it."""
-    stack = volume.series.removeprefix(series.uid) if series.is_dicom else ""
-    return f"{identity.series}{stack} {volume.phase}" if volume.phase else f"{identity.series}{stack}"
+def _name(volume: Volume, identity: Identity) -> str:
+    """The name of the series, and which of several volumes in it."""
+    return f"{identity.series} {volume.phase}" if volume.phase else identity.series

@@ -12,11 +12,12 @@ from medvar_engine.data.codes import CodeArray, encode
 from medvar_engine.data.dicom_file import DICOM_SUFFIXES, looks_like_dicom
 from medvar_engine.data.facts import SliceFacts
 from medvar_engine.data.fingerprint import fingerprint
-from medvar_engine.data.harmonise import harmonise
+from medvar_engine.data.harmonise import check_hu, harmonise
 from medvar_engine.data.identity import Identity, relative
 from medvar_engine.data.intensity import ValueRange
 from medvar_engine.data.read_slice import GrayArray, read_gray, read_single_dicom
 from medvar_engine.data.recipe import Recipe
+from medvar_engine.data.refusal import reason_of
 from medvar_engine.data.series_slices import SeriesSlices, to_matrix
 from medvar_engine.data.slice_index import IMAGE_SUFFIXES, SliceFile
 from medvar_engine.data.slices import AXES, PLANES, view
@@ -38,8 +39,8 @@ def slices_of_files(files: Sequence[Listed], recipe: Recipe, source: Path, *, sy
         try:
             image, values, spacing = _harmonised(file, recipe, synthetic)
             fitted, pixel_mm = to_matrix(image[np.newaxis], spacing, recipe)
-        except MedvarError as error:
-            left_out.append((relative(file.path, source), str(error).removeprefix(f"{file.path}: ")))
+        except Exception as error:  # readers raise what they like, and no file ends a run
+            left_out.append((relative(file.path, source), reason_of(error).removeprefix(f"{file.path}: ")))
             continue
         codes.append(np.ascontiguousarray(encode(fitted)))
         facts.append(_facts(file, identity, values, pixel_mm, fingerprint(fitted[0])))
@@ -90,6 +91,9 @@ def _of_dicom(file: SliceFile, recipe: Recipe, synthetic: bool) -> tuple[FloatAr
     plane = next(plane for plane in PLANES if volume.array.shape[AXES[plane][0]] == 1)
     if file.plane in PLANES and file.plane != plane:
         raise MedvarError(f"index.csv says {file.plane}, but by the DICOM header it is {plane}")
+    if file.modality == "CT":
+        stated = synthetic or recipe.window is not None or file.region in recipe.windows
+        check_hu(volume, window_stated=stated)
     scan = harmonise(volume, file.modality, file.region, recipe)
     _, rows, columns = AXES[plane]
     return view(scan.image, plane)[0], scan.values, (volume.spacing[rows], volume.spacing[columns])

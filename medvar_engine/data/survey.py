@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from medvar_engine.data.assumed import NOTHING, Assumed
 from medvar_engine.data.dataset_recipe import DatasetRecipe, match
 from medvar_engine.data.identity import Identity, identify, relative
 from medvar_engine.data.index import names_of, read_index
@@ -70,6 +71,7 @@ def survey(
     dataset_recipe: DatasetRecipe | None,
     pseudonyms: Pseudonyms | None,
     include_synthetic: bool,
+    assumed: Assumed = NOTHING,
     **arguments: str | None,
 ) -> tuple[list[Known], list[Refusal]]:
     """The series whose identity is known, in a stable order, and what is refused.
@@ -78,7 +80,7 @@ def survey(
     not look like the data set of ``dataset_recipe``.
     """
     index = read_index(source) if source.is_dir() else {}
-    series, refusals = find_series(source, synthetic=include_synthetic)
+    series, refusals = find_series(source, synthetic=include_synthetic, assumed=assumed)
     if not series and not refusals:
         raise MedvarError(
             f"No images found below {source}; looked for {LOOKED_FOR}. 2-D images need an index.csv that names them."

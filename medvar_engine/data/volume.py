@@ -24,6 +24,7 @@ class Volume:
 
     A multi-frame file without geometry (an old cine loop) has ``oriented`` False: z counts frames, x and y are the
     columns and rows of the frames laid as an axial slice would be, and ``spacing`` is NaN where the file does not say.
+    ``remarks`` are for people: what was assumed, or told volumes apart.
     ``modality`` and ``patient`` are None where the file does not say them; ``phase`` names the time point of several.
     """
 
@@ -36,3 +37,4 @@ class Volume:
     source: Path
     phase: str | None = None
     oriented: bool = True
+    remarks: tuple[str, ...] = ()

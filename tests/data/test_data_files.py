@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from medvar_engine.data.labels import looks_like_labels
 from medvar_engine.data.read import find_series
-from medvar_engine.data.read_files import is_label_name, looks_like_labels, stem
+from medvar_engine.data.read_files import is_label_name, stem
 from medvar_engine.data.volume import Volume
 from medvar_engine.errors import MedvarError
 
