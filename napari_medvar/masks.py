@@ -53,6 +53,7 @@ def add_mask(viewer: napari.Viewer, placement: Placement) -> Layer:
         placement.array(np.zeros((size, size), dtype=np.uint8)),
         name="mask",
         opacity=0.45,
+        metadata={METADATA: {"mask": True}},
         **world_in(viewer, placement, size),
     )
     viewer.layers.selection.active = layer

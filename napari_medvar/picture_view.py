@@ -9,12 +9,13 @@ import numpy as np
 
 from medvar_engine.arrays import FloatArray
 from napari_medvar.compare_layers import CompareLayers
-from napari_medvar.layers import ScaleLayers, fit
+from napari_medvar.layers import METADATA, ScaleLayers, fit
 from napari_medvar.map_layers import KINDS, MapLayers, span
 from napari_medvar.panels.view import View
 from napari_medvar.preview import Preview
 from napari_medvar.scene import Scene
 from napari_medvar.tree import Node
+from napari_medvar.units import agree
 
 if TYPE_CHECKING:
     import napari
@@ -32,6 +33,9 @@ class PictureView:
         self.maps = MapLayers(viewer)
         self.comparison = CompareLayers(viewer)
         self._grid = False  # whether we have switched napari's grid on
+        # When a layer comes, napari draws before it tells others of it, but first it notes the units of the axes.
+        for event in (viewer.dims.events.units, viewer.layers.events.inserted, viewer.layers.events.removed):
+            event.connect(self._agree_on_units)  # napari holds this weakly
 
     def show(self, preview: Preview, scene: Scene, *, reveal: bool) -> None:
         """Put one preview into its layer."""
@@ -100,6 +104,11 @@ class PictureView:
         most = max(float(np.abs(values).max()), 1e-6)
         unit = " HU" if scene.display.unit == "HU" else ""
         return values, (-most, most), f"Pink {-most:.3g}{unit} to green {most:.3g}{unit}."
+
+    def _agree_on_units(self, event: object = None) -> None:
+        """Somebody's layer has come or gone."""
+        if self.layers.scene is not None:
+            agree(self._viewer, self.layers.scene.placement.units, METADATA)
 
     def _set_grid(self, on: bool) -> None:
         grid = self._viewer.canvas.grid

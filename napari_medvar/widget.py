@@ -85,9 +85,6 @@ class MedvarWidget(QWidget):
         self.save = SavePart(self, self.history)
         self._recovery = RecoveryPart(self, () if session else recoverable(settings.sessions))
         self._parts = (self.maps, self.edit, self.candidates, self.real, self.history, self.save)
-        self._preparing = QTimer(self)
-        self._preparing.setInterval(0)
-        self._preparing.timeout.connect(self._prepare)
         self._resting = QTimer(self)
         self._resting.setSingleShot(True)
         self._resting.setInterval(_REST)
@@ -144,8 +141,8 @@ class MedvarWidget(QWidget):
 
     @property
     def busy(self) -> bool:
-        """Whether anything goes on, be it only the making of layers ahead."""
-        return self.worker.running or self._preparing.isActive() or self._resting.isActive()
+        """Whether anything goes on, be it only a slider that has not come to rest."""
+        return self.worker.running or self._resting.isActive()
 
     # -- the desk of the parts ----------------------------------------------------------------------------------
 
@@ -169,7 +166,6 @@ class MedvarWidget(QWidget):
         """Hand work to the worker. Whether it was free."""
         if self.worker.running:
             return False
-        self._preparing.stop()
         if doing != "restore":
             self.message.clear()
         if doing == "make" or doing == "show":
@@ -216,7 +212,7 @@ class MedvarWidget(QWidget):
             ready=ready,
             running=running,
             stoppable=running and self._doing == "make",
-            unfinished=not running and self.session.continues(self.request()),
+            unfinished=len(self.session.unfinished) if not running and self.session.continues(self.request()) else 0,
             undo=self.session.can_undo,
             redo=self.session.can_redo,
         )
@@ -301,8 +297,6 @@ class MedvarWidget(QWidget):
             self._recovery.ask()
         if self._doing != "restore":  # what could not be restored now will not be a moment later
             self._go_on()
-        else:
-            self._preparing.start()
 
     def _go_on(self) -> None:
         """What is to be done when nobody asks for anything: one thing at a time."""
@@ -318,17 +312,6 @@ class MedvarWidget(QWidget):
             self.maps.compute()
         elif self.history.lacks_thumbnails:
             self.start("restore", lambda stop: self.history.missing_thumbnails())
-        else:
-            self._preparing.start()
-
-    def _prepare(self) -> None:
-        """Make layers before they are needed, one whenever the window has nothing else to do."""
-        model = self.session.model
-        if model is None or self.worker.running:
-            self._preparing.stop()
-            return
-        if not self.picture.layers.prepare(model.bundle.schedule, self.scene, colour=model.bundle.image_channels == 3):
-            self._preparing.stop()
 
     # -- how ----------------------------------------------------------------------------------------------------
 

@@ -170,16 +170,18 @@ class EditPart:
             return
         self._desk.start("make", lambda stop: session.resample(k, request, should_stop=stop, **options))
 
-    def _clicked(self, viewer: Any, event: Any) -> None:
+    def _clicked(self, viewer: Any, event: Any) -> Iterator[None]:
         """A click of the mouse in the canvas."""
+        self._pick_at(event.position)
+        return _consumed(viewer.layers.selection.active, event)
+
+    def _pick_at(self, position: Sequence[float]) -> None:
         session = self._desk.session
         if session.current is None or self._desk.scale >= session.current.depth:
             return
         placement = self._desk.scene.placement
         side = session.current.pyramid.schedule[self._desk.scale]
-        row, column = (
-            int(np.floor((pixel + 0.5) * side / placement.size)) for pixel in placement.pixel(event.position)
-        )
+        row, column = (int(np.floor((pixel + 0.5) * side / placement.size)) for pixel in placement.pixel(position))
         if 0 <= row < side and 0 <= column < side:
             self.pick(row, column)
 
@@ -195,6 +197,18 @@ class EditPart:
         self.panel.offer_masks(mask_layers(self._desk.viewer))
         if chosen is not None and self.panel.mask_layer is None:
             self._desk.tell(f"The mask “{chosen}” is gone: what is resampled now is the whole picture.")
+
+
+def _consumed(layer: Any, event: Any) -> Iterator[None]:
+    """Keeps the active layer from painting or drawing until the mouse button is released."""
+    mode = getattr(layer, "mode", None)
+    if mode is None:
+        return
+    layer.mode = "pan_zoom"
+    yield
+    while event.type == "mouse_move":
+        yield
+    layer.mode = mode
 
 
 def label_of(node: Any) -> str:
