@@ -216,7 +216,7 @@ class MedvarWidget(QWidget):
             undo=self.session.can_undo,
             redo=self.session.can_redo,
         )
-        state = State(idle, current is not None, current is not None and current.complete, self.scale)
+        state = State(idle, current is not None, current is not None and current.complete)
         for part in self._parts:
             part.refresh(state)
 
@@ -367,6 +367,7 @@ class MedvarWidget(QWidget):
         self.scales.undo.connect(self.undo)
         self.scales.redo.connect(self.redo)
         self.scales.looked_at.connect(self.look_at)
+        self.scales.chosen.connect(self.edit.panel.follow)
         self.views.chosen.connect(self._view_chosen)
         self.real.panel.anomaly.connect(lambda: self.views.show_view("anomaly"))
         self.message.retry.connect(self._load_again)

@@ -1,13 +1,22 @@
-"""How the current picture is changed from the scale looked at on."""
+"""How the current picture is changed, from a scale on."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
 from qtpy.QtCore import Qt, Signal
-from qtpy.QtWidgets import QComboBox, QDoubleSpinBox, QGridLayout, QHBoxLayout, QLabel, QPushButton, QWidget
+from qtpy.QtWidgets import (
+    QCheckBox,
+    QComboBox,
+    QDoubleSpinBox,
+    QGridLayout,
+    QHBoxLayout,
+    QPushButton,
+    QSpinBox,
+    QWidget,
+)
 
-from napari_medvar.panels.common import add_row, button, calm, plain_column, plain_form, quiet, tab_after
+from napari_medvar.panels.common import add_row, button, calm, plain_column, plain_form, tab_after
 
 _LOCK = 24  # px wide
 _COLUMNS = 5  # lock buttons side by side in a narrow dock
@@ -18,6 +27,11 @@ _OUTSIDE_TIP = (
     "“may change a little”: tokens outside the mask stay, but each token colours its surroundings a little. "
     "“stays exactly”: pixels outside the mask are taken from the picture before."
 )
+_FROM_TIP = (
+    "Edits keep the coarser scales and draw this one and all finer ones again. It stays where it is put: "
+    "press a button again for another try."
+)
+_FOLLOW_TIP = "Whether it goes along when you move the slider above to another scale."
 _EDGE_TIP = "Over how many pixels inside the mask old and new picture are blended, so that no edge shows."
 
 
@@ -29,9 +43,16 @@ class EditPanel(QWidget):
     paint = Signal()
     graft = Signal(int)  # id of the picture whose coarse scales are taken
     picking = Signal(bool)
+    moved = Signal()  # edits begin at another scale
 
     def __init__(self) -> None:
         super().__init__()
+        self.from_box = QSpinBox()
+        self.from_box.setRange(0, 0)
+        self.from_box.valueChanged.connect(self._put)
+        self.follow_box = QCheckBox("goes along with the slider")
+        self.follow_box.setToolTip(f"<p>{_FOLLOW_TIP}</p>")
+        self.follow_box.setChecked(True)
         self.mask_combo = QComboBox()
         self.mask_combo.currentIndexChanged.connect(lambda: self._allow_mask())
         self.paint_button = button(
@@ -60,10 +81,13 @@ class EditPanel(QWidget):
         self.pick_button = button("Pic&k a token in the picture", "", lambda: None)
         self.pick_button.setCheckable(True)
         self.pick_button.toggled.connect(self.picking)
-        self.where = quiet(QLabel())
 
         fields = QWidget()
         form = plain_form(fields)
+        top = QWidget()
+        first = plain_form(top)
+        add_row(first, "From scale", calm(self.from_box), _FROM_TIP)
+        first.addRow("", self.follow_box)
         inside = QWidget()
         row = QHBoxLayout(inside)
         row.setContentsMargins(0, 0, 0, 0)
@@ -82,7 +106,7 @@ class EditPanel(QWidget):
         add_row(form, "Coarse from", grafts, "Another picture of the history, whose layout this one is to take over.")
         self.graft_combo.setToolTip("<p>The picture whose coarse scales are taken.</p>")
         self.column = layout = plain_column(self)
-        layout.addWidget(self.where)
+        layout.addWidget(top)
         layout.addWidget(self.resample_button)
         layout.addWidget(self.recondition_button)
         layout.addWidget(fields)
@@ -90,6 +114,11 @@ class EditPanel(QWidget):
         self.offer_masks(())
         self.offer_grafts(())
         self.show_scale(0)
+
+    @property
+    def from_scale(self) -> int:
+        """The scale that edits begin at."""
+        return self.from_box.value()
 
     @property
     def mask_layer(self) -> str | None:
@@ -112,7 +141,9 @@ class EditPanel(QWidget):
         return tuple(k for k, lock in enumerate(self.lock_buttons) if lock.isChecked())
 
     def offer_scales(self, count: int) -> None:
-        """The locks of a model's scales, all open."""
+        """A model's scales: edits begin in the middle, and no lock is shut."""
+        self.from_box.setRange(0, count - 1)
+        self._put_quietly(count // 2)
         for lock in self.lock_buttons:
             lock.deleteLater()
         self.lock_buttons = []
@@ -139,6 +170,12 @@ class EditPanel(QWidget):
         """Names and ids of the other pictures."""
         _fill(self.graft_combo, list(pictures))
 
+    def follow(self, k: int) -> None:
+        """The user has moved the slider to scale k."""
+        if self.follow_box.isChecked():
+            self._put_quietly(k)
+            self.moved.emit()
+
     def show_scale(self, k: int) -> None:
         """Edits begin at the scale looked at."""
         kept = f"Scales 0 to {k - 1}, and with them the layout so far, stay as they are; scale" if k else "Scale"
@@ -156,7 +193,6 @@ class EditPanel(QWidget):
             f"<p>Click into the picture to choose a token of scale {k}, and see what it would look like with other "
             "tokens in its place.</p>"
         )
-        self.where.setText(f"What is done here begins at scale {k}, the one of the slider.")
 
     def allow(self, *, picture: bool, complete: bool, scale: int) -> None:
         """Enable what can be done to the current picture, if there is one and nothing is going on."""
@@ -165,6 +201,16 @@ class EditPanel(QWidget):
         self.paint_button.setEnabled(picture)
         self.graft_button.setEnabled(picture and complete and scale > 0 and self.graft_combo.count() > 0)
         self.pick_button.setEnabled(picture)
+
+    def _put(self) -> None:
+        """The user has chosen a scale here, which is to stay."""
+        self.follow_box.setChecked(False)
+        self.moved.emit()
+
+    def _put_quietly(self, k: int) -> None:
+        self.from_box.blockSignals(True)
+        self.from_box.setValue(k)
+        self.from_box.blockSignals(False)
 
     def _allow_mask(self) -> None:
         self.outside_combo.setEnabled(self.mask_layer is not None)

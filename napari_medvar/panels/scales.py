@@ -23,6 +23,7 @@ class ScalesPanel(QWidget):
     undo = Signal()
     redo = Signal()
     looked_at = Signal(int)  # the user wants to see this scale
+    chosen = Signal(int)  # the user has moved the slider to this scale, rather than play it
 
     def __init__(self) -> None:
         super().__init__()
@@ -123,6 +124,8 @@ class ScalesPanel(QWidget):
         self._describe()
         if self._made:
             self.looked_at.emit(self.scale)
+            if not self.play_button.isChecked():
+                self.chosen.emit(self.scale)
 
     def _set_quietly(self, k: int) -> None:
         self.slider.blockSignals(True)

@@ -25,8 +25,8 @@ class CandidatesPart:
         self.panel.finish_all.connect(self._keep_all)
 
     def draw(self) -> None:
-        """Draw them from the scale looked at on."""
-        session, k = self._desk.session, self._desk.scale if self._desk.session.current else 0
+        """Draw them from the scale that edits begin at."""
+        session, k = self._desk.session, self._edit.scale if self._desk.session.current else 0
         self._desk.sampling.roll()
         request, count = self._desk.request(), self.panel.count_box.value()
         until = max(k, self.panel.until_box.value())
@@ -60,7 +60,7 @@ class CandidatesPart:
 
     def refresh(self, state: State) -> None:
         """Enable what can be done now."""
-        self.panel.show_scale(state.scale)
+        self.panel.show_scale(self._edit.scale)
         self.panel.allow(picture=state.idle, idle=state.idle)
 
     def _keep(self, images: Sequence[int]) -> None:

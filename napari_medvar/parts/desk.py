@@ -27,7 +27,6 @@ class State:
     idle: bool  # a model is loaded, and the worker has nothing to do
     picture: bool
     complete: bool
-    scale: int  # the one looked at
 
 
 class Desk(Protocol):

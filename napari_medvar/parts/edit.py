@@ -46,14 +46,21 @@ class EditPart:
         self.panel.paint.connect(self.paint)
         self.panel.graft.connect(self.graft)
         self.panel.picking.connect(self.set_picking)
+        self.panel.moved.connect(desk.refresh)
         self.tokens.chosen.connect(self.replace)
         desk.viewer.layers.events.inserted.connect(self._layers_changed)  # napari holds these weakly
         desk.viewer.layers.events.removed.connect(self._layers_changed)
 
+    @property
+    def scale(self) -> int:
+        """The scale that edits begin at: the panel's, or the finest of a picture that has not got so far."""
+        current = self._desk.session.current
+        return self.panel.from_scale if current is None else max(0, min(self.panel.from_scale, current.depth - 1))
+
     # -- verbs --------------------------------------------------------------------------------------------------
 
     def resample(self) -> None:
-        """Draw the current picture anew from the scale looked at on, with a new seed."""
+        """Draw the current picture anew from a scale on, with a new seed."""
         self._desk.sampling.roll()
         self._resample(self._desk.request())
 
@@ -84,7 +91,7 @@ class EditPart:
 
     def graft(self, coarse: int) -> None:
         """Coarse scales of another picture under the fine ones of this one."""
-        session, k, fine = self._desk.session, self._desk.scale, self._desk.session.tree.current
+        session, k, fine = self._desk.session, self.scale, self._desk.session.tree.current
         if fine is not None:
             self._desk.start("make", lambda stop: session.graft(k, coarse=coarse, fine=fine, should_stop=stop))
 
@@ -104,8 +111,8 @@ class EditPart:
         self._ask()
 
     def pick(self, row: int, column: int) -> None:
-        """Show what other tokens would look like at a place of the scale looked at."""
-        session, k = self._desk.session, self._desk.scale
+        """Show what other tokens would look like at a place of the scale that edits begin at."""
+        session, k = self._desk.session, self.scale
 
         def look() -> Iterator[TokenChoice]:
             if session.current is None:
@@ -147,8 +154,8 @@ class EditPart:
         others = [n for n in session.tree.nodes if n.id != session.tree.current and n.generation.complete]
         self.panel.offer_grafts((label_of(node), node.id) for node in others)
         self._offer_masks()
-        self.panel.show_scale(state.scale)
-        self.panel.allow(picture=state.idle and state.picture, complete=state.complete, scale=state.scale)
+        self.panel.show_scale(self.scale)
+        self.panel.allow(picture=state.idle and state.picture, complete=state.complete, scale=self.scale)
         self.tokens.setEnabled(state.idle)
 
     def leave_viewer(self) -> None:
@@ -162,7 +169,7 @@ class EditPart:
     # -- how ----------------------------------------------------------------------------------------------------
 
     def _resample(self, request: Request) -> None:
-        session, k = self._desk.session, self._desk.scale
+        session, k = self._desk.session, self.scale
         try:
             options = self.options()
         except MedvarError as error:
@@ -177,10 +184,10 @@ class EditPart:
 
     def _pick_at(self, position: Sequence[float]) -> None:
         session = self._desk.session
-        if session.current is None or self._desk.scale >= session.current.depth:
+        if session.current is None or self.scale >= session.current.depth:
             return
         placement = self._desk.scene.placement
-        side = session.current.pyramid.schedule[self._desk.scale]
+        side = session.current.pyramid.schedule[self.scale]
         row, column = (int(np.floor((pixel + 0.5) * side / placement.size)) for pixel in placement.pixel(position))
         if 0 <= row < side and 0 <= column < side:
             self.pick(row, column)

@@ -311,3 +311,45 @@ def test_several_pictures_at_once_go_into_the_history(quick: MedvarWidget, settl
     np.testing.assert_allclose(
         pixels(quick), -160 + (next(iter(quick.session.previews())).pixels + 1) / 2 * 400, atol=1e-3
     )
+
+
+def test_a_second_press_is_another_try_from_the_same_scale(made: MedvarWidget, settle: Settle) -> None:
+    """The slider goes to the finished picture, and the second try would change hardly anything."""
+    made.scales.slider.setValue(2)
+    panel = made.edit.panel
+    for press in (panel.resample_button, panel.recondition_button, panel.resample_button):
+        press.click()
+        settle(made)
+        assert made.scales.scale == SCALES - 1
+        edit = node(made).trace.edit
+        assert isinstance(edit, Resample)
+        assert edit.from_scale == 2
+        assert panel.resample_button.text() == "&Resample from scale 2"
+
+
+def test_the_scale_of_edits_stays_where_it_is_put(made: MedvarWidget, settle: Settle, qtbot: QtBot) -> None:
+    """Looking through the scales would move it."""
+    panel = made.edit.panel
+    panel.from_box.setValue(4)
+    made.scales.slider.setValue(0)
+    assert panel.from_scale == 4
+    assert not panel.follow_box.isChecked()
+    panel.follow_box.setChecked(True)
+    made.scales.slider.setValue(1)
+    assert panel.from_scale == 1
+    made.scales.play_button.click()
+    qtbot.waitUntil(lambda: made.scales.scale == 2, timeout=WAIT)
+    made.scales.play_button.click()
+    assert panel.from_scale == 1
+
+
+def test_edits_of_an_unfinished_picture_begin_at_a_scale_that_it_has(quick: MedvarWidget, settle: Settle) -> None:
+    """Resampling the first scale alone would be refused, or begin where there is nothing."""
+    quick.scales.step_button.click()
+    settle(quick)
+    quick.edit.panel.from_box.setValue(4)
+    assert quick.edit.panel.resample_button.text() == "&Resample from scale 0"
+    quick.edit.panel.resample_button.click()
+    settle(quick)
+    assert not quick.message.isVisible()
+    assert node(quick).generation.complete
