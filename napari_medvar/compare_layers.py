@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_medvar.layers import METADATA, fit, put, world_in
+from napari_medvar.fitting import Fitting
+from napari_medvar.layers import METADATA, put, world_in
 from napari_medvar.scene import Scene
 
 if TYPE_CHECKING:
@@ -21,8 +22,8 @@ _SIDES = ("A", "B")
 class CompareLayers:
     """The two layers, made when first needed. GUI thread only."""
 
-    def __init__(self, viewer: napari.Viewer) -> None:
-        self._viewer = viewer
+    def __init__(self, viewer: napari.Viewer, fitting: Fitting) -> None:
+        self._viewer, self._fitting = viewer, fitting
         self._layers: dict[str, Image] = {}
         self._hidden: list[str] = []
         self._selected: list[Layer] = []
@@ -61,7 +62,7 @@ class CompareLayers:
             layer.visible = True
         grid = self._viewer.canvas.grid
         grid.stride, grid.shape, grid.enabled = 1, (1, 2), True  # A, the lower layer, to the left
-        fit(self._viewer, list(self._layers.values()))
+        self._fitting.fit(list(self._layers.values()))
 
     def close(self) -> None:
         """Back to what was seen and selected before."""

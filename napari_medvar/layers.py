@@ -17,6 +17,7 @@ import numpy as np
 from medvar_engine.arrays import FloatArray
 from medvar_engine.schedule import ScaleSchedule
 from medvar_engine.trace import Trace
+from napari_medvar.fitting import Fitting
 from napari_medvar.placement import Placement
 from napari_medvar.preview import Preview
 from napari_medvar.scene import Scene
@@ -83,17 +84,11 @@ def selection_kept(viewer: napari.Viewer) -> Iterator[None]:
         selection.active = active
 
 
-def fit(viewer: napari.Viewer, layers: Sequence[Layer]) -> None:
-    """Zoom to these layers; to all, when the viewer has more axes than they (which napari cannot do)."""
-    alike = all(layer.ndim == viewer.dims.ndim for layer in layers)
-    viewer.reset_view(layers=layers if layers and alike else None)
-
-
 class ScaleLayers:
     """The layers of the current picture in one viewer. Call it from the GUI thread only."""
 
-    def __init__(self, viewer: napari.Viewer) -> None:
-        self._viewer = viewer
+    def __init__(self, viewer: napari.Viewer, fitting: Fitting) -> None:
+        self._viewer, self._fitting = viewer, fitting
         self._layers: dict[int, Image] = _left_over(viewer)
         self._scene: Scene | None = None
         self._shown: int | None = None  # the scale that we made visible last
@@ -210,7 +205,7 @@ class ScaleLayers:
             self._viewer.layers.link_layers([layer, next(iter(self._layers.values()))], _SHARED)
         self._layers[k] = layer
         if len(self._layers) == 1:
-            fit(self._viewer, [layer])
+            self._fitting.fit([layer])
 
     def _group(self, k: int) -> None:
         """All scales lie together in the list, coarse to fine, whatever was added or deleted meanwhile."""
@@ -240,7 +235,7 @@ class ScaleLayers:
                 layer.data = scene.placement.array(picture)  # to be overwritten soon, but of the right shape now
                 put(layer, world_in(self._viewer, scene.placement, side))
             if self._layers and before is not None:
-                fit(self._viewer, list(self._layers.values()))
+                self._fitting.fit(list(self._layers.values()))
 
     def _describe(self, preview: Preview, scene: Scene) -> None:
         """Every layer of the picture carries the newest trace."""

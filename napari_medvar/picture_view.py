@@ -9,7 +9,8 @@ import numpy as np
 
 from medvar_engine.arrays import FloatArray
 from napari_medvar.compare_layers import CompareLayers
-from napari_medvar.layers import METADATA, ScaleLayers, fit
+from napari_medvar.fitting import Fitting
+from napari_medvar.layers import METADATA, ScaleLayers
 from napari_medvar.map_layers import KINDS, MapLayers, span
 from napari_medvar.panels.view import View
 from napari_medvar.preview import Preview
@@ -29,9 +30,10 @@ class PictureView:
 
     def __init__(self, viewer: napari.Viewer) -> None:
         self._viewer = viewer
-        self.layers = ScaleLayers(viewer)
+        self._fitting = Fitting(viewer)
+        self.layers = ScaleLayers(viewer, self._fitting)
         self.maps = MapLayers(viewer)
-        self.comparison = CompareLayers(viewer)
+        self.comparison = CompareLayers(viewer, self._fitting)
         self._grid = False  # whether we have switched napari's grid on
         # When a layer comes, napari draws before it tells others of it, but first it notes the units of the axes.
         for event in (viewer.dims.events.units, viewer.layers.events.inserted, viewer.layers.events.removed):
@@ -54,7 +56,7 @@ class PictureView:
             self.maps.hide()
             self.layers.show_all(node.generation.depth)
             if k + 1 == node.generation.depth:
-                fit(self._viewer, self.layers.all())
+                self._fitting.fit(self.layers.all())
             return ""
         self.layers.show_only(k)
         if view not in KINDS:
@@ -116,4 +118,4 @@ class PictureView:
             grid.stride, grid.enabled, self._grid = 1, True, True  # coarse to fine: the lowest layer first
         elif not on and self._grid:
             grid.enabled, self._grid = False, False
-            fit(self._viewer, self.layers.all())
+            self._fitting.fit(self.layers.all())

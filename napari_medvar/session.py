@@ -287,6 +287,17 @@ class GenerationSession:
         self._saved = self.tree
         return path
 
+    def would_lose(self, path: Path) -> bool:
+        """Whether `open` of this file would put away pictures that no file of the user's holds."""
+        if not self.modified:
+            return False
+        if path.suffix.lower() == SUFFIX:
+            return True
+        try:
+            return not self._loaded.made(read_trace(path).model)
+        except MedvarError:
+            return False  # `open` says what is wrong with the file
+
     def open(self, path: Path) -> Iterator[Model | Preview]:
         """A saved session in place of this one; or a picture that medvar wrote, as a node more.
 

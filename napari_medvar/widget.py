@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING
@@ -68,7 +70,7 @@ class MedvarWidget(QWidget):
         self._doing: Doing = "load"  # what the worker does now or did last
         self._following = True  # whether the view goes along with the newest scale
         self._began = 0.0
-        self._when_loaded: list[str] = []  # verbs that wait for the model
+        self._when_idle: list[Callable[[], None]] = []  # what waits for the worker
 
         self.bundle = BundlePanel(shipped_bundles())
         self.condition = ConditionPanel()
@@ -133,11 +135,18 @@ class MedvarWidget(QWidget):
             self._go_on()
 
     def start_from_layer(self) -> None:
-        """Make the active layer a picture, as soon as there is a model."""
-        if self.session.model is None or self.worker.running:
-            self._when_loaded.append("start_from_layer")
+        """Make the active layer a picture, once the model is loaded."""
+        if self.worker.running:
+            self._when_idle.append(self.start_from_layer)
         else:
             self.real.encode()
+
+    def open_session(self, path: Path) -> None:
+        """Open a session or a picture that MedVAR wrote, once the worker is free; see `SavePart.open_session`."""
+        if self.worker.running:
+            self._when_idle.append(partial(self.open_session, path))
+        else:
+            self.save.open_session(path)
 
     @property
     def busy(self) -> bool:
@@ -168,6 +177,7 @@ class MedvarWidget(QWidget):
             return False
         if doing != "restore":
             self.message.clear()
+            self.save.panel.report("")
         if doing == "make" or doing == "show":
             self.history.end_compare()
             self._following = True
@@ -294,16 +304,16 @@ class MedvarWidget(QWidget):
             self.picture.layers.blank_from(self.session.current.depth)
         self._look()
         if self._doing == "load" and not self.message.isVisibleTo(self):
-            self._recovery.ask()
+            self._recovery.begin()
         if self._doing != "restore":  # what could not be restored now will not be a moment later
             self._go_on()
 
     def _go_on(self) -> None:
         """What is to be done when nobody asks for anything: one thing at a time."""
-        if self.session.model is None:
+        if self._when_idle:
+            self._when_idle.pop(0)()
             return
-        if self._when_loaded:
-            getattr(self, self._when_loaded.pop(0))()
+        if self.session.model is None:
             return
         current = self.session.current
         if current is not None and (missing := self.picture.layers.missing(current.depth)):
@@ -413,4 +423,5 @@ class MedvarWidget(QWidget):
         layout = QVBoxLayout(self)
         layout.addWidget(self.message)
         layout.addWidget(scroll, 1)
+        layout.addWidget(self.save.panel.report_label)  # in sight, wherever the folds are scrolled to
         layout.addWidget(self.status)

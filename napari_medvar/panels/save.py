@@ -74,7 +74,7 @@ class SavePanel(QWidget):
             "Generate so many pictures of each kind, and write each as soon as it is made.",
             self.generate_set.emit,
         )
-        self.report_label = selectable(quiet(QLabel()))
+        self.report_label = selectable(quiet(QLabel()))  # whoever shows the panel shows it, too
 
         fields = QWidget()
         form = plain_form(fields)
@@ -99,7 +99,6 @@ class SavePanel(QWidget):
         layout.addWidget(QLabel("Generate a set: how many of each"))
         layout.addWidget(self._counts)
         layout.addWidget(self.set_button)
-        layout.addWidget(self.report_label)
         self.report("")
         self.offer_copies(False)
 

@@ -141,6 +141,12 @@ def test_a_crashed_session_is_offered_and_restored(
     widget.show()
     settle(widget)
     assert "without saving 1 picture," in widget.message.text.text()
+    widget.scales.generate_button.click()  # the question waits for its answer
+    settle(widget)
+    widget.tell("Something else is wrong.")
+    widget.scales.step_button.click()
+    settle(widget)
+    assert "without saving 1 picture," in widget.message.text.text()
     widget.message.accept_button.click()
     settle(widget)
     assert [node.trace.request.seed for node in widget.session.tree.nodes] == [11]
