@@ -139,7 +139,7 @@ class MedvarWidget(QWidget):
         if self.worker.running:
             self._when_idle.append(self.start_from_layer)
         else:
-            self.real.encode()
+            self.real.encode_active()
 
     def open_session(self, path: Path) -> None:
         """Open a session or a picture that MedVAR wrote, once the worker is free; see `SavePart.open_session`."""
@@ -394,12 +394,13 @@ class MedvarWidget(QWidget):
             shortcut.setContext(Qt.ShortcutContext.WidgetWithChildrenShortcut)
             shortcut.activated.connect(buttons[name].click)
         # What is left to do must not need the widget, which is gone by then.
-        worker, session, edit = self.worker, self.session, self.edit
+        worker, session, edit, real = self.worker, self.session, self.edit, self.real
 
         def close() -> None:
             if isalive(worker):  # not when Python ends, and takes everything down in no order
                 worker.close()
             edit.leave_viewer()
+            real.leave_viewer()
             session.close()
 
         self.destroyed.connect(close)

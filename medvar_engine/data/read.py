@@ -56,14 +56,15 @@ class Series:
         """Whether `path` is DICOM; the other formats are known by their suffix."""
         return not read_files.is_volume_file(self.path)
 
-    def load(self, *, phase_step: int = 8) -> Iterator[Volume]:
+    def load(self, *, phase_step: int = 8, minimum: int | None = None) -> Iterator[Volume]:
         """Read the pixels: one volume, or every ``phase_step``-th phase of a series over time.
 
+        A series of fewer slices than ``minimum`` is refused, by default than a scan has.
         Of an archive, the series' own files are unpacked into a temporary folder, which goes when the iterator ends.
         Raises `MedvarError` naming the file when the series cannot be used.
         """
         if self.archive is None:
-            yield from self._load(self.paths, phase_step)
+            yield from self._load(self.paths, phase_step, minimum)
             return
         root = inside(self.archive)
         members = [path.relative_to(root).as_posix() for path in (*self.paths, *self.data_files)]
@@ -71,13 +72,14 @@ class Series:
             for refusal in refusals:
                 raise MedvarError(str(refusal))
             try:
-                for volume in self._load([folder / path.relative_to(root) for path in self.paths], phase_step):
+                for volume in self._load([folder / path.relative_to(root) for path in self.paths], phase_step, minimum):
                     yield replace(volume, source=self.path)
             except MedvarError as error:
                 raise MedvarError(str(error).replace(str(folder), str(root))) from error
 
-    def _load(self, paths: Sequence[Path], phase_step: int) -> Iterator[Volume]:
-        minimum = 1 if self.synthetic else MINIMUM_SLICES
+    def _load(self, paths: Sequence[Path], phase_step: int, minimum: int | None) -> Iterator[Volume]:
+        if minimum is None:
+            minimum = 1 if self.synthetic else MINIMUM_SLICES
         if self.is_dicom:
             return read_dicom.load(paths, self.uid, phase_step, minimum)
         return read_files.load(paths[0], self.uid, phase_step, minimum)

@@ -126,3 +126,17 @@ def plain_column(owner: QWidget) -> QVBoxLayout:
     column = QVBoxLayout(owner)
     column.setContentsMargins(0, 0, 0, 0)
     return column
+
+
+def fill(combo: QComboBox, items: list[tuple[str, object]]) -> None:
+    """New items, with the same one chosen when it is still there."""
+    if [(combo.itemText(i), combo.itemData(i)) for i in range(combo.count())] == items:
+        return
+    chosen = combo.currentData()
+    combo.blockSignals(True)
+    combo.clear()
+    for text, data in items:
+        combo.addItem(text, data)
+        combo.setItemData(combo.count() - 1, text, Qt.ItemDataRole.ToolTipRole)
+    combo.setCurrentIndex(max(0, combo.findData(chosen)) if items else -1)
+    combo.blockSignals(False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from qtpy.QtCore import Qt, Signal
+from qtpy.QtCore import Signal
 from qtpy.QtWidgets import (
     QCheckBox,
     QComboBox,
@@ -16,7 +16,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_medvar.panels.common import add_row, button, calm, plain_column, plain_form, tab_after
+from napari_medvar.panels.common import add_row, button, calm, fill, plain_column, plain_form, tab_after
 
 _LOCK = 24  # px wide
 _COLUMNS = 5  # lock buttons side by side in a narrow dock
@@ -159,7 +159,7 @@ class EditPanel(QWidget):
 
     def offer_masks(self, names: Iterable[str]) -> None:
         """The layers that can serve as a mask."""
-        _fill(self.mask_combo, [("anywhere", None), *((name, name) for name in names)])
+        fill(self.mask_combo, [("anywhere", None), *((name, name) for name in names)])
         self._allow_mask()
 
     def choose_mask(self, name: str) -> None:
@@ -168,7 +168,7 @@ class EditPanel(QWidget):
 
     def offer_grafts(self, pictures: Iterable[tuple[str, int]]) -> None:
         """Names and ids of the other pictures."""
-        _fill(self.graft_combo, list(pictures))
+        fill(self.graft_combo, list(pictures))
 
     def follow(self, k: int) -> None:
         """The user has moved the slider to scale k."""
@@ -215,17 +215,3 @@ class EditPanel(QWidget):
     def _allow_mask(self) -> None:
         self.outside_combo.setEnabled(self.mask_layer is not None)
         self.edge_box.setEnabled(self.exact_outside)
-
-
-def _fill(combo: QComboBox, items: list[tuple[str, object]]) -> None:
-    """New items, with the same one chosen when it is still there."""
-    if [(combo.itemText(i), combo.itemData(i)) for i in range(combo.count())] == items:
-        return
-    chosen = combo.currentData()
-    combo.blockSignals(True)
-    combo.clear()
-    for text, data in items:
-        combo.addItem(text, data)
-        combo.setItemData(combo.count() - 1, text, Qt.ItemDataRole.ToolTipRole)
-    combo.setCurrentIndex(max(0, combo.findData(chosen)) if items else -1)
-    combo.blockSignals(False)

@@ -44,8 +44,7 @@ class SavePart:
             for node in nodes:
                 yield next(iter(session.previews([finest], node=node.id))).pixels
 
-        pictures = [(node.trace, node.name) for node in nodes]
-        self._desk.start("make", lambda stop: write_pictures(model, pictures, pixels(), folder, form))
+        self._desk.start("make", lambda stop: write_pictures(model, nodes, pixels(), folder, form))
 
     def generate_set(self) -> None:
         """Generate and write so many of each kind."""
