@@ -14,6 +14,7 @@ from medvar_engine.errors import MedvarError
 from medvar_engine.resampling import ResampleOptions
 from medvar_engine.trace import Request
 from napari_medvar.masks import add_mask, mask_layers, mask_of
+from napari_medvar.naming import label_of
 from napari_medvar.panels.edit import EditPanel
 from napari_medvar.panels.tokens import TokenPanel
 from napari_medvar.parts.desk import Desk, State
@@ -216,9 +217,3 @@ def _consumed(layer: Any, event: Any) -> Iterator[None]:
     while event.type == "mouse_move":
         yield
     layer.mode = mode
-
-
-def label_of(node: Any) -> str:
-    """How a picture is called in lists."""
-    request = node.trace.request
-    return node.name or f"{node.id + 1} · {request.condition} · seed {request.seed}"

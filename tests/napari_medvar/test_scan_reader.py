@@ -93,7 +93,7 @@ def test_an_oblique_scan_is_laid_straight_and_keeps_its_place(tmp_path: Path) ->
     nibabel.Nifti1Image(values, affine).to_filename(path)
     ((array, attributes, _),) = read_scans(path).layers
     assert "affine" not in attributes
-    np.testing.assert_allclose(attributes["scale"], (3, 1, 1))
+    np.testing.assert_allclose(attributes["scale"], (3, 1, 1), rtol=1e-5)
     np.testing.assert_array_equal(array, values[::-1, ::-1, ::-1].T)
     to_lps = np.array(attributes["metadata"][SCAN]["to_lps"])
     np.testing.assert_allclose(to_lps @ (6, 7, 8, 1), (-5, -6, 7, 1), atol=1e-5)  # the first voxel of the file
