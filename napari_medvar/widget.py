@@ -11,15 +11,17 @@ from typing import TYPE_CHECKING
 from qtpy.compat import isalive
 from qtpy.QtCore import Qt, QTimer
 from qtpy.QtGui import QKeySequence
-from qtpy.QtWidgets import QApplication, QShortcut, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QAbstractButton, QApplication, QShortcut, QVBoxLayout, QWidget
 
 from medvar_engine.bundle import shipped_bundles
 from medvar_engine.trace import Request
+from napari_medvar import keys
 from napari_medvar.autosave import recoverable
 from napari_medvar.gl_context import CanvasContextGuard
 from napari_medvar.panels.bundle import BundlePanel
 from napari_medvar.panels.common import fold, scroll_area
 from napari_medvar.panels.condition import ConditionPanel
+from napari_medvar.panels.help import HelpDialog
 from napari_medvar.panels.message import MessagePanel
 from napari_medvar.panels.sampling import SamplingPanel
 from napari_medvar.panels.scales import ScalesPanel
@@ -42,14 +44,18 @@ from napari_medvar.worker import EngineWorker, Work
 if TYPE_CHECKING:
     import napari
 
+_NO_GUESS = 2.0  # seconds before it is said how long the rest will take
+_LONG = 10.0  # seconds after which nobody may be looking any more
 _REST = 250  # ms after which a slider is taken to rest
-_KEYS = {
+_KEYS = {  # in the panel only; see `keys` for those of the whole window
     "Ctrl+Return": "generate",
     "Ctrl+.": "step",
     "Ctrl+R": "resample",
+    "Ctrl+B": "flip",
     "Ctrl+Z": "undo",
     "Ctrl+Shift+Z": "redo",
     "Esc": "stop",
+    "?": "help",
 }
 
 
@@ -148,6 +154,13 @@ class MedvarWidget(QWidget):
         else:
             self.save.open_session(path)
 
+    def press(self, action: str) -> None:
+        """Do what a key of `keys` stands for, if it can be done now."""
+        if action in ("coarser", "finer"):
+            self.scales.slider.setValue(self.scale + (1 if action == "finer" else -1))
+        else:
+            self.buttons[action].click()
+
     @property
     def busy(self) -> bool:
         """Whether anything goes on, be it only a slider that has not come to rest."""
@@ -196,6 +209,14 @@ class MedvarWidget(QWidget):
     def report_progress(self, done: int, total: int, text: str) -> None:
         """How far the work is."""
         self.status.show_progress(done, total, f"{text} · {perf_counter() - self._began:.1f} s")
+
+    def time_left(self, done: int, total: int) -> str:
+        """How long the rest will take, e.g. `` · about 40 s left``; nothing in the first seconds."""
+        elapsed = perf_counter() - self._began
+        if not 0 < done < total or elapsed < _NO_GUESS:
+            return ""
+        seconds = elapsed / done * (total - done)
+        return f" · about {seconds:.0f} s left" if seconds < 90 else f" · about {seconds / 60:.0f} min left"
 
     def show_current(self) -> None:
         """The current picture and its settings, after going to it."""
@@ -282,7 +303,9 @@ class MedvarWidget(QWidget):
                 made, self.session.scene_of(made.node), reveal=drawn and self._plain and made.k == self.scale
             )
         if newest:
-            self.report_progress(depth, scales, f"{depth} of {scales} scales")
+            together = len(self.session.unfinished)
+            images = f" of {together} images" if together > 1 else ""
+            self.report_progress(depth, scales, f"{depth} of {scales} scales{images}")
             if drawn and not self._plain:
                 self._look()
             self.refresh()
@@ -295,6 +318,8 @@ class MedvarWidget(QWidget):
             self.bundle.describe(self.session.model)
 
     def _finished(self) -> None:
+        if self._doing == "make" and perf_counter() - self._began > _LONG:
+            QApplication.alert(self)  # whoever has gone to another window learns that it is done
         self.status.end_busy()
         self.status.show_device(self.session.model.generator.backend.info if self.session.model else None)
         self.refresh()
@@ -385,14 +410,18 @@ class MedvarWidget(QWidget):
         self.worker.made.connect(self._made)
         self.worker.failed.connect(self._failed)
         self.worker.finished.connect(self._finished)
-        buttons = {
+        self.buttons: dict[str, QAbstractButton] = {
             name: getattr(self.scales, f"{name}_button") for name in ("generate", "step", "stop", "undo", "redo")
         }
-        buttons["resample"] = self.edit.panel.resample_button
-        for keys, name in _KEYS.items():
-            shortcut = QShortcut(QKeySequence(keys), self)
+        self.buttons["resample"] = self.edit.panel.resample_button
+        self.buttons["flip"] = self.edit.panel.flip_button
+        self.buttons["help"] = self.status.help_button
+        self.status.help_button.clicked.connect(lambda: HelpDialog(self.session.model, self).exec())
+        for key_text, name in _KEYS.items():
+            shortcut = QShortcut(QKeySequence(key_text), self)
             shortcut.setContext(Qt.ShortcutContext.WidgetWithChildrenShortcut)
-            shortcut.activated.connect(buttons[name].click)
+            shortcut.activated.connect(self.buttons[name].click)
+        keys.register()
         # What is left to do must not need the widget, which is gone by then.
         worker, session, edit, real = self.worker, self.session, self.edit, self.real
 
@@ -414,8 +443,8 @@ class MedvarWidget(QWidget):
             "edit": fold("Edit", self.edit.panel, "Change the picture from a scale on."),
             "candidates": fold("Candidates", self.candidates.panel, "Several continuations to choose from."),
             "real": fold("Real image", self.real.panel, "Start from an image that is open in napari."),
-            "history": fold("History", self.history.panel, "All pictures of this sitting."),
-            "save": fold("Save", self.save.panel, "Pictures, sittings and sets to files."),
+            "history": fold("History", self.history.panel, "All images of this session."),
+            "save": fold("Save", self.save.panel, "Images, sessions and sets to files."),
         }
         for panel in (self.bundle, self.condition, self.sampling, self.scales, self.views, *self.folds.values()):
             panels.addWidget(panel)

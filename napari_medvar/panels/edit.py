@@ -11,13 +11,15 @@ from qtpy.QtWidgets import (
     QDoubleSpinBox,
     QGridLayout,
     QHBoxLayout,
+    QLabel,
     QPushButton,
     QSpinBox,
     QWidget,
 )
 
-from napari_medvar.panels.common import add_row, button, calm, fill, plain_column, plain_form, tab_after
+from napari_medvar.panels.common import add_row, button, calm, fill, plain_column, plain_form, quiet, tab_after
 
+_SCROLL_BAR = 24  # px
 _LOCK = 24  # px wide
 _COLUMNS = 5  # lock buttons side by side in a narrow dock
 _WHERE_TIP = (
@@ -40,10 +42,16 @@ class EditPanel(QWidget):
 
     resample = Signal()
     recondition = Signal()
+    graft_chosen = Signal()  # another picture to graft from
+    masked = Signal()  # another mask was chosen
     paint = Signal()
     graft = Signal(int)  # id of the picture whose coarse scales are taken
     picking = Signal(bool)
     moved = Signal()  # edits begin at another scale
+    brush = Signal(int)  # pixels across
+    invert = Signal()
+    clear_mask = Signal()
+    flip = Signal()
 
     def __init__(self) -> None:
         super().__init__()
@@ -55,11 +63,18 @@ class EditPanel(QWidget):
         self.follow_box.setChecked(True)
         self.mask_combo = QComboBox()
         self.mask_combo.currentIndexChanged.connect(lambda: self._allow_mask())
+        self.mask_combo.currentIndexChanged.connect(lambda: self.masked.emit())
         self.paint_button = button(
             "Paint (&B)",
             "Make a Labels layer on the picture and take the brush: paint where it may change.",
             self.paint.emit,
         )
+        self.brush_box = QSpinBox()
+        self.brush_box.setRange(1, 500)
+        self.brush_box.setSuffix(" px")
+        self.brush_box.valueChanged.connect(self.brush)
+        self.invert_button = button("Invert", "Paint what is not painted, and the other way round.", self.invert.emit)
+        self.clear_button = button("Clear", "Nothing is painted.", self.clear_mask.emit)
         self.outside_combo = QComboBox()
         self.outside_combo.addItem("may change a little", False)
         self.outside_combo.addItem("stays exactly", True)
@@ -76,8 +91,16 @@ class EditPanel(QWidget):
         self.lock_buttons: list[QPushButton] = []
         self.resample_button = button("&Resample", "", self.resample.emit)
         self.recondition_button = button("Change &condition", "", self.recondition.emit)
+        self.flip_button = button(
+            "Before / after",
+            "Show the picture that this one was made from; press again for this one (Ctrl+B in this panel).",
+            self.flip.emit,
+        )
         self.graft_combo = QComboBox()
-        self.graft_button = button("Graf&t", "", lambda: self.graft.emit(self.graft_combo.currentData()))
+        self.graft_combo.currentIndexChanged.connect(lambda: self.graft_chosen.emit())
+        self.graft_note = quiet(QLabel())
+        self.graft_note.hide()
+        self.graft_button = button("Mix (&T)", "", lambda: self.graft.emit(self.graft_combo.currentData()))
         self.pick_button = button("Pic&k a token in the picture", "", lambda: None)
         self.pick_button.setCheckable(True)
         self.pick_button.toggled.connect(self.picking)
@@ -95,6 +118,15 @@ class EditPanel(QWidget):
         row.addWidget(self.paint_button)
         add_row(form, "Inside", inside, _WHERE_TIP)
         self.mask_combo.setToolTip(f"<p>{_WHERE_TIP}</p>")
+        tools = QWidget()
+        grid = QGridLayout(tools)
+        grid.setContentsMargins(0, 0, 0, 0)
+        grid.addWidget(calm(self.brush_box), 0, 0, 1, 2)
+        grid.addWidget(self.invert_button, 1, 0)
+        grid.addWidget(self.clear_button, 1, 1)
+        add_row(form, "Brush", tools, "The size of the brush, for a mask made by Paint.")
+        self.brush_box.setToolTip("<p>How many pixels the brush is wide.</p>")
+        self.brush_box.setAccessibleName("Brush")
         add_row(form, "Outside", calm(self.outside_combo), _OUTSIDE_TIP)
         add_row(form, "Soft edge", calm(self.edge_box), _EDGE_TIP)
         add_row(form, "Locked", self._locks, "Scales whose tokens stay as they are when finer or coarser ones change.")
@@ -103,12 +135,19 @@ class EditPanel(QWidget):
         row.setContentsMargins(0, 0, 0, 0)
         row.addWidget(calm(self.graft_combo), 1)
         row.addWidget(self.graft_button)
-        add_row(form, "Coarse from", grafts, "Another picture of the history, whose layout this one is to take over.")
+        add_row(
+            form,
+            "Mix with",
+            grafts,
+            "Mix coarse and fine: the layout of another image of the history under the details of this one.",
+        )
         self.graft_combo.setToolTip("<p>The picture whose coarse scales are taken.</p>")
+        form.addRow(self.graft_note)
         self.column = layout = plain_column(self)
         layout.addWidget(top)
         layout.addWidget(self.resample_button)
         layout.addWidget(self.recondition_button)
+        layout.addWidget(self.flip_button)
         layout.addWidget(fields)
         layout.addWidget(self.pick_button)
         self.offer_masks(())
@@ -162,6 +201,15 @@ class EditPanel(QWidget):
         fill(self.mask_combo, [("anywhere", None), *((name, name) for name in names)])
         self._allow_mask()
 
+    def show_brush(self, size: int | None) -> None:
+        """The size of the brush of the chosen mask; None when Paint has not made it."""
+        for widget in (self.brush_box, self.invert_button, self.clear_button):
+            widget.setEnabled(size is not None)
+        if size is not None:
+            self.brush_box.blockSignals(True)
+            self.brush_box.setValue(size)
+            self.brush_box.blockSignals(False)
+
     def choose_mask(self, name: str) -> None:
         """Only inside this layer."""
         self.mask_combo.setCurrentIndex(max(0, self.mask_combo.findData(name)))
@@ -169,6 +217,18 @@ class EditPanel(QWidget):
     def offer_grafts(self, pictures: Iterable[tuple[str, int]]) -> None:
         """Names and ids of the other pictures."""
         fill(self.graft_combo, list(pictures))
+        if (names := self.graft_combo.view()) is not None:
+            names.setMinimumWidth(names.sizeHintForColumn(0) + _SCROLL_BAR)  # names are not cut when the list opens
+
+    @property
+    def graft_from(self) -> int | None:
+        """The id of the picture to graft from."""
+        return self.graft_combo.currentData()  # type: ignore[no-any-return]
+
+    def warn_of_graft(self, text: str) -> None:
+        """Say why the two pictures may not go together; nothing when they do."""
+        self.graft_note.setText(text)
+        self.graft_note.setVisible(bool(text))
 
     def follow(self, k: int) -> None:
         """The user has moved the slider to scale k."""
@@ -194,8 +254,9 @@ class EditPanel(QWidget):
             "tokens in its place.</p>"
         )
 
-    def allow(self, *, picture: bool, complete: bool, scale: int) -> None:
+    def allow(self, *, picture: bool, complete: bool, scale: int, made_from: bool) -> None:
         """Enable what can be done to the current picture, if there is one and nothing is going on."""
+        self.flip_button.setEnabled(picture and made_from)
         self.resample_button.setEnabled(picture)
         self.recondition_button.setEnabled(picture)
         self.paint_button.setEnabled(picture)

@@ -39,9 +39,7 @@ class RealImagePanel(QWidget):
             "A CT or MR scan of your own: a DICOM file, NIfTI, NRRD or MetaImage. Nothing is written beside it.",
             self._open_file,
         )
-        self.folder_button = button(
-            "Open a folder…", "The DICOM scans in a folder, each as a layer.", self._open_folder
-        )
+        self.folder_button = button("Folder…", "The DICOM scans in a folder, each as a layer.", self._open_folder)
         self.encode_button = button(
             "&Encode the slice",
             "Turn the slice that is seen into tokens and back. What lies outside the contrast limits is clipped.",

@@ -60,8 +60,18 @@ class CandidatesPart:
 
     def refresh(self, state: State) -> None:
         """Enable what can be done now."""
+        if state.idle and self._outdated:
+            self.clear()
         self.panel.show_scale(self._edit.scale)
         self.panel.allow(picture=state.idle, idle=state.idle)
+
+    @property
+    def _outdated(self) -> bool:
+        """Whether the current picture is neither the one that the candidates continue, nor one of them."""
+        candidates, node = self._candidates, self._desk.session.node
+        if candidates is None or candidates.parent == (None if node is None else node.id):
+            return False
+        return node is None or node.trace.request not in candidates.generation.requests
 
     def _keep(self, images: Sequence[int]) -> None:
         """Those that are in the history already are not made a second time."""

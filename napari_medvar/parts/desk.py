@@ -59,6 +59,9 @@ class Desk(Protocol):
     def report_progress(self, done: int, total: int, text: str) -> None:
         """How far the work is."""
 
+    def time_left(self, done: int, total: int) -> str:
+        """How long the rest of the work will take, judged by what is done; empty while that cannot be said."""
+
     def show_current(self) -> None:
         """The current picture has changed: show it and its settings."""
 

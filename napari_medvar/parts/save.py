@@ -95,7 +95,8 @@ class SavePart:
         """A result of the worker."""
         if isinstance(result, Written):
             seen = result.done + len(result.withheld)
-            self._desk.report_progress(seen, result.total, f"{result.done} of {result.total} written")
+            left = self._desk.time_left(seen, result.total)
+            self._desk.report_progress(seen, result.total, f"{result.done} of {result.total} written{left}")
             self.panel.report(str(result))
 
     def refresh(self, state: State) -> None:
