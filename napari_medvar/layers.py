@@ -1,4 +1,4 @@
-"""Pictures as napari layers: one Image layer a scale, made with its first picture and then updated in place; and back.
+"""Pictures as napari layers and back: one Image layer a scale, made with its first picture and then updated in place.
 
 Ten layers cost seconds to make and little to update, which is why none is made twice. But a picture of more axes or
 fewer, such as a slice of a volume, gets new layers: napari would show an old one at its old slice until the viewer's

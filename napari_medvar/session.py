@@ -350,7 +350,8 @@ class GenerationSession:
 
         They stand side by side in the history, for they were put there at once.
         """
-        node, nodes = self.node, self.tree.nodes
+        tree = self.tree  # once: another thread may be at work on the session
+        node, nodes = tree.current_node, tree.nodes
         if node is None or node.generation.complete:
             return ()
         place = nodes.index(node)

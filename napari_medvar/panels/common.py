@@ -19,7 +19,7 @@ from qtpy.QtWidgets import (
 from superqt import QCollapsible
 
 _SCROLL_BAR = 18  # px that one may take from the width
-_LETTERS = 6  # that a list shows at least
+_LETTERS = 4  # that a list shows at least
 
 
 class _OnlyWithFocus(QObject):

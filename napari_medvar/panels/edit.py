@@ -21,7 +21,7 @@ from napari_medvar.panels.common import add_row, button, calm, fill, plain_colum
 
 _SCROLL_BAR = 24  # px
 _LOCK = 24  # px wide
-_COLUMNS = 5  # lock buttons side by side in a narrow dock
+_COLUMNS = 4  # lock buttons side by side in a narrow dock
 _WHERE_TIP = (
     "Where the picture may change: anywhere, or only what is painted in a Labels layer or drawn in a Shapes layer."
 )
@@ -58,7 +58,7 @@ class EditPanel(QWidget):
         self.from_box = QSpinBox()
         self.from_box.setRange(0, 0)
         self.from_box.valueChanged.connect(self._put)
-        self.follow_box = QCheckBox("goes along with the slider")
+        self.follow_box = QCheckBox("follows the slider")
         self.follow_box.setToolTip(f"<p>{_FOLLOW_TIP}</p>")
         self.follow_box.setChecked(True)
         self.mask_combo = QComboBox()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from html import escape
 
+from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QDialog, QDialogButtonBox, QLabel, QTabWidget, QTextBrowser, QVBoxLayout, QWidget
 
 import medvar_engine
@@ -27,6 +28,7 @@ class HelpDialog(QDialog):
     def __init__(self, model: Model | None, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self.setWindowTitle("MedVAR Generate")
+        self.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
         self.resize(*_SIZE)
         self.tabs = QTabWidget()
         self.tabs.addTab(_page(_keys()), "Keys")
