@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_medvar.layers import METADATA, fit, put, world_in
+from napari_medvar.fitting import Fitting
+from napari_medvar.layers import METADATA, put, world_in
 from napari_medvar.scene import Scene
 
 if TYPE_CHECKING:
     import napari
-    from napari.layers import Image
+    from napari.layers import Image, Layer
 
     from medvar_engine.arrays import FloatArray
 
@@ -21,10 +22,11 @@ _SIDES = ("A", "B")
 class CompareLayers:
     """The two layers, made when first needed. GUI thread only."""
 
-    def __init__(self, viewer: napari.Viewer) -> None:
-        self._viewer = viewer
+    def __init__(self, viewer: napari.Viewer, fitting: Fitting) -> None:
+        self._viewer, self._fitting = viewer, fitting
         self._layers: dict[str, Image] = {}
         self._hidden: list[str] = []
+        self._selected: list[Layer] = []
 
     @property
     def shown(self) -> bool:
@@ -37,6 +39,7 @@ class CompareLayers:
         """Both pictures alone; whatever else was visible is hidden until `close`."""
         if not self.shown:
             self._hidden = [layer.name for layer in self._viewer.layers if layer.visible]
+            self._selected = list(self._viewer.layers.selection)
             for name in self._hidden:
                 self._viewer.layers[name].visible = False
         for side, pixels, name, scene in zip(_SIDES, pictures, names, scenes, strict=True):
@@ -51,18 +54,18 @@ class CompareLayers:
                     array,
                     colormap="gray",
                     contrast_limits=limits,
+                    metadata={METADATA: {"trace": None, "compare": side, "synthetic": True}},
                     **world_in(self._viewer, scene.placement, len(pixels)),
                 )
                 self._layers[side] = layer
             layer.name = f"{side} · {name}"
             layer.visible = True
-            layer.metadata[METADATA] = {"trace": None, "compare": side, "synthetic": True}
         grid = self._viewer.canvas.grid
         grid.stride, grid.shape, grid.enabled = 1, (1, 2), True  # A, the lower layer, to the left
-        fit(self._viewer, list(self._layers.values()))
+        self._fitting.fit(list(self._layers.values()))
 
     def close(self) -> None:
-        """Back to what was seen before."""
+        """Back to what was seen and selected before."""
         if not self.shown:
             return
         grid = self._viewer.canvas.grid
@@ -74,6 +77,7 @@ class CompareLayers:
         for name in self._hidden:
             if name in self._viewer.layers:
                 self._viewer.layers[name].visible = True
+        self._viewer.layers.selection.update(layer for layer in self._selected if layer in self._viewer.layers)
         self._viewer.reset_view()
 
 

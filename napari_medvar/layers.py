@@ -1,13 +1,15 @@
-"""Pictures as napari layers: one Image layer a scale, made once and then updated in place; and back to a `Trace`.
+"""Pictures as napari layers and back: one Image layer a scale, made with its first picture and then updated in place.
 
-Ten layers cost seconds to make and little to update, which is why none is ever made twice, and why they are made
-before they are needed.
+Ten layers cost seconds to make and little to update, which is why none is made twice. But a picture of more axes or
+fewer, such as a slice of a volume, gets new layers: napari would show an old one at its old slice until the viewer's
+sliders move.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,9 +17,11 @@ import numpy as np
 from medvar_engine.arrays import FloatArray
 from medvar_engine.schedule import ScaleSchedule
 from medvar_engine.trace import Trace
+from napari_medvar.fitting import Fitting
 from napari_medvar.placement import Placement
 from napari_medvar.preview import Preview
 from napari_medvar.scene import Scene
+from napari_medvar.units import agreed_units
 
 if TYPE_CHECKING:
     import napari
@@ -55,47 +59,45 @@ def put(layer: Layer, world: dict[str, Any]) -> None:
 def world_in(viewer: napari.Viewer, placement: Placement, side: int) -> dict[str, Any]:
     """The attributes of a layer of ``side`` tokens or pixels a side that covers the picture, in that viewer.
 
-    Beside somebody's layer without a unit there are none: napari would warn at every layer, and draw without them.
+    Beside layers of other units it has theirs: napari would warn at every layer, and draw without units.
     """
-    world = placement.world(side)
-    if _units_lack(viewer):
-        world["units"] = ("pixel",) * placement.ndim
-    return world
+    return {**placement.world(side), "units": agreed_units(viewer, placement.units, METADATA)}
 
 
-def _units_lack(viewer: napari.Viewer) -> bool:
-    """Whether a layer that is not ours has an axis without a unit."""
-    others = [layer for layer in viewer.layers if METADATA not in layer.metadata]
-    return any(str(unit) == "pixel" for layer in others for unit in layer.units)
+def top_of_images(viewer: napari.Viewer) -> int:
+    """Where in the layer list a picture belongs: above everybody's images, below the masks that lie on them."""
+    from napari.layers import Image
+
+    others = [place for place, layer in enumerate(viewer.layers) if METADATA not in layer.metadata]
+    return max((place for place in others if isinstance(viewer.layers[place], Image)), default=-1) + 1
 
 
-def fit(viewer: napari.Viewer, layers: Sequence[Layer]) -> None:
-    """Zoom to these layers; to all, when the viewer has more axes than they (which napari cannot do)."""
-    alike = all(layer.ndim == viewer.dims.ndim for layer in layers)
-    viewer.reset_view(layers=layers if layers and alike else None)
+@contextmanager
+def selection_kept(viewer: napari.Viewer) -> Iterator[None]:
+    """Layers added inside do not take the selection from somebody else's layers."""
+    selection = viewer.layers.selection
+    before, active = list(selection), selection.active
+    yield
+    if any(METADATA not in layer.metadata or "mask" in layer.metadata[METADATA] for layer in before):
+        selection.clear()
+        selection.update(layer for layer in before if layer in viewer.layers)
+        selection.active = active
 
 
 class ScaleLayers:
     """The layers of the current picture in one viewer. Call it from the GUI thread only."""
 
-    def __init__(self, viewer: napari.Viewer) -> None:
-        self._viewer = viewer
+    def __init__(self, viewer: napari.Viewer, fitting: Fitting) -> None:
+        self._viewer, self._fitting = viewer, fitting
         self._layers: dict[int, Image] = _left_over(viewer)
         self._scene: Scene | None = None
         self._shown: int | None = None  # the scale that we made visible last
         self._stale: set[int] = set()  # scales that were made, but whose picture was not
-        viewer.layers.events.inserted.connect(self._agree_on_units)  # napari holds this weakly
 
-    def prepare(self, schedule: ScaleSchedule, scene: Scene, *, colour: bool) -> bool:
-        """Make one blank, hidden layer that will be needed. Whether more are missing."""
-        self._forget_deleted(len(schedule))
-        missing = [k for k in range(len(schedule)) if k not in self._layers]
-        if missing:
-            size = scene.placement.size
-            self._apply(scene)
-            blank = np.full((size, size, 3) if colour else (size, size), 0 if colour else scene.display.low, np.float32)
-            self._make(missing[0], layer_name(schedule, missing[0]), blank, scene, visible=False)
-        return len(missing) > 1
+    @property
+    def scene(self) -> Scene | None:
+        """Where the picture lies that the layers show."""
+        return self._scene
 
     def show(self, preview: Preview, scene: Scene, *, reveal: bool) -> None:
         """Put one preview into its layer, and with ``reveal`` make that visible in place of the one before."""
@@ -165,10 +167,10 @@ class ScaleLayers:
         return [self._layers[k] for k in sorted(self._layers)]
 
     def bring_to_front(self) -> None:
-        """Above all other layers, coarse to fine: a picture that is laid over one of them is to be seen."""
+        """Above all other images, coarse to fine: a picture that is laid over one of them is to be seen."""
         layers = self._viewer.layers
-        for layer in self.all():
-            layers.move(layers.index(layer), len(layers))
+        for layer in reversed(self.all()):
+            layers.move(layers.index(layer), top_of_images(self._viewer))
 
     def clear(self) -> None:
         """No picture: what the layers held is undone."""
@@ -192,32 +194,35 @@ class ScaleLayers:
         options: dict[str, Any] = {"rgb": True}
         if values.ndim == 2:
             options = {"rgb": False, "colormap": "gray", "contrast_limits": limits}
-        active = self._viewer.layers.selection.active
         array, world = scene.placement.array(values), world_in(self._viewer, scene.placement, len(values))
-        layer = self._viewer.add_image(array, name=name, visible=visible, **world, **options)
-        if active is not None and active not in self._layers.values():
-            self._viewer.layers.selection.active = active  # somebody is at work on another layer
+        about = {METADATA: {"trace": None, "scale": k, "synthetic": True}}
+        with selection_kept(self._viewer):
+            layer = self._viewer.add_image(array, name=name, visible=visible, metadata=about, **world, **options)
         if values.ndim == 2:
             layer.contrast_limits_range = limits
-        layer.metadata[METADATA] = {"trace": None, "scale": k, "synthetic": True}
-        self._group(k, layer)
+        self._group(k)
         if self._layers and values.ndim == 2:
             self._viewer.layers.link_layers([layer, next(iter(self._layers.values()))], _SHARED)
         self._layers[k] = layer
         if len(self._layers) == 1:
-            fit(self._viewer, [layer])
+            self._fitting.fit([layer])
 
-    def _group(self, k: int, layer: Image) -> None:
+    def _group(self, k: int) -> None:
         """All scales lie together in the list, coarse to fine, whatever was added or deleted meanwhile."""
         layers = self._viewer.layers
         if finer := [other for j, other in self._layers.items() if j > k]:
-            layers.move(len(layers) - 1, min(map(layers.index, finer)))
+            place = min(map(layers.index, finer))
         elif self._layers:
-            layers.move(len(layers) - 1, max(map(layers.index, self._layers.values())) + 1)
+            place = max(map(layers.index, self._layers.values())) + 1
+        else:
+            place = top_of_images(self._viewer)
+        layers.move(len(layers) - 1, place)
 
     def _apply(self, scene: Scene) -> None:
         """Another condition may mean other units: then, and only then, windows set by hand are reset."""
         before, self._scene = self._scene, scene
+        for k in [k for k, layer in self._layers.items() if layer.ndim != scene.placement.ndim]:
+            self._viewer.layers.remove(self._layers.pop(k))
         if before is None or before.display != scene.display:
             for layer in self._layers.values():
                 if not layer.rgb:
@@ -230,7 +235,7 @@ class ScaleLayers:
                 layer.data = scene.placement.array(picture)  # to be overwritten soon, but of the right shape now
                 put(layer, world_in(self._viewer, scene.placement, side))
             if self._layers and before is not None:
-                fit(self._viewer, list(self._layers.values()))
+                self._fitting.fit(list(self._layers.values()))
 
     def _describe(self, preview: Preview, scene: Scene) -> None:
         """Every layer of the picture carries the newest trace."""
@@ -247,13 +252,6 @@ class ScaleLayers:
                 layer.data = np.full_like(layer.data, low)
                 self._draw_thumbnail(k)
                 layer.metadata[METADATA] = {"trace": None, "scale": k, "synthetic": True}
-
-    def _agree_on_units(self, event: object = None) -> None:
-        """A layer without a unit has come: see `world_in`."""
-        if _units_lack(self._viewer):
-            for layer in self._layers.values():
-                if any(str(unit) != "pixel" for unit in layer.units):
-                    layer.units = ("pixel",) * layer.ndim
 
     def _draw_thumbnail(self, k: int) -> None:
         """The list's little picture of a hidden layer, which napari leaves as it was when it was last seen."""

@@ -1,4 +1,4 @@
-"""What is shown over a picture: differences, tokens, entropies and likelihoods, one layer of each kind."""
+"""What is shown over a picture, one map at a time: differences, tokens, entropies and likelihoods."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-from napari_medvar.layers import METADATA, put, world_in
+from napari_medvar.layers import METADATA, put, selection_kept, top_of_images, world_in
 from napari_medvar.placement import Placement
 from napari_medvar.scene import Scene
 
@@ -22,74 +22,81 @@ _OPACITY = {"difference": 1.0, "tokens": 1.0, "entropy": 0.75, "likelihood": 0.7
 
 
 class MapLayers:
-    """At most one layer a kind, made when first looked at and then updated in place. GUI thread only."""
+    """The layer that all maps share, made when one is first looked at and then updated in place. GUI thread only.
+
+    Only the map of tokens, which are labels, needs a layer of another type, and takes its place.
+    """
 
     def __init__(self, viewer: napari.Viewer) -> None:
         self._viewer = viewer
         self._placement: Placement | None = None
-        self._layers: dict[str, Layer] = {
-            kind: layer for layer in viewer.layers if (kind := layer.metadata.get(METADATA, {}).get("map")) is not None
-        }
+        left = [layer for layer in viewer.layers if "map" in layer.metadata.get(METADATA, {})]
+        self._layer: Layer | None = left[0] if left else None
 
     def show(self, kind: Kind, name: str, values: npt.NDArray[Any], limits: tuple[float, float], scene: Scene) -> None:
-        """``values`` ``(side, side)`` over the picture, which they cover exactly, and no other kind.
+        """``values`` ``(side, side)`` over the picture, which they cover exactly.
 
         ``limits`` are the values of the ends of the colour map; tokens have none.
         """
-        self._forget_deleted()
-        self._placement = scene.placement
         array, world = scene.placement.array(values), world_in(self._viewer, scene.placement, len(values))
-        layer = self._layers.get(kind)
-        if layer is None:
-            layer = self._layers[kind] = self._make(kind, array, world)
+        layer = self._present
+        if layer is None or layer.ndim != array.ndim or (kind == "tokens") != (_kind_of(layer) == "tokens"):
+            self._remove()
+            layer = self._layer = self._make(kind, array, world)
         else:
             layer.data = array
             put(layer, world)
-        layer.name = name
+        self._placement = scene.placement
+        layer.name, layer.opacity = name, _OPACITY[kind]
+        layer.metadata[METADATA] = {"map": kind, "synthetic": True}
         if kind != "tokens":
+            layer.colormap = _COLORMAPS[kind]
             layer.contrast_limits_range = limits
             layer.contrast_limits = limits
-        self._only(kind)
+        if not layer.visible:
+            layer.visible = True
 
     def place(self, scene: Scene) -> None:
-        """Hidden ones follow the picture, too: napari wants the units of all layers to agree."""
-        self._forget_deleted()
-        if self._placement is None or not self._placement.same_as(scene.placement):
-            before, self._placement = self._placement, scene.placement
-            if before is not None:
-                for layer in self._layers.values():
-                    layer.data = scene.placement.array(before.picture(np.asarray(layer.data)))
-                    put(layer, world_in(self._viewer, scene.placement, max(layer.data.shape)))
+        """The picture lies at ``scene``: a map of another place is taken away."""
+        if self._placement is not None and not self._placement.same_as(scene.placement):
+            self._placement = None
+            self._remove()
 
     def hide(self) -> None:
-        """None of them."""
-        self._forget_deleted()
-        self._only(None)
+        """No map."""
+        if (layer := self._present) is not None and layer.visible:
+            layer.visible = False
 
-    def _only(self, kind: Kind | None) -> None:
-        for other, layer in self._layers.items():
-            if layer.visible != (other == kind):
-                layer.visible = other == kind
+    # -- how ----------------------------------------------------------------------------------------------------
+
+    @property
+    def _present(self) -> Layer | None:
+        """The layer, unless the user has deleted it."""
+        return self._layer if self._layer is not None and self._layer in self._viewer.layers else None
+
+    def _remove(self) -> None:
+        if (layer := self._present) is not None:
+            self._viewer.layers.remove(layer)
+        self._layer = None
 
     def _make(self, kind: Kind, array: npt.NDArray[Any], world: dict[str, Any]) -> Layer:
-        active = self._viewer.layers.selection.active
-        options = {"opacity": _OPACITY[kind], "metadata": {METADATA: {"map": kind}}, **world}
-        if kind == "tokens":
-            from napari.utils.colormaps import label_colormap
+        options = {"metadata": {METADATA: {"map": kind, "synthetic": True}}, **world}
+        with selection_kept(self._viewer):
+            if kind == "tokens":
+                from napari.utils.colormaps import label_colormap
 
-            # Token 0 is a token like any other, not background.
-            layer = self._viewer.add_labels(array, colormap=label_colormap(49, 0.5, background_value=-1), **options)
-        else:
-            layer = self._viewer.add_image(
-                array, colormap=_COLORMAPS[kind], interpolation2d="nearest", blending="translucent", **options
-            )
-        if active is not None:
-            self._viewer.layers.selection.active = active
+                # Token 0 is a token like any other, not background.
+                layer = self._viewer.add_labels(array, colormap=label_colormap(49, 0.5, background_value=-1), **options)
+            else:
+                layer = self._viewer.add_image(array, interpolation2d="nearest", blending="translucent", **options)
+        layers = self._viewer.layers
+        pictures = [place for place, other in enumerate(layers) if "scale" in other.metadata.get(METADATA, {})]
+        layers.move(len(layers) - 1, max(pictures, default=top_of_images(self._viewer) - 1) + 1)
         return layer
 
-    def _forget_deleted(self) -> None:
-        here = {id(getattr(layer, "__wrapped__", layer)) for layer in self._viewer.layers}
-        self._layers = {k: v for k, v in self._layers.items() if id(getattr(v, "__wrapped__", v)) in here}
+
+def _kind_of(layer: Layer) -> str:
+    return str(layer.metadata[METADATA]["map"])
 
 
 def span(maps: tuple[npt.NDArray[np.float32], ...]) -> tuple[float, float]:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import napari
     from napari.layers import Layer
 
+_OPACITY, _FADED = 0.45, 0.12
 _BRUSH = 10  # of so many pixels of the picture, one is the brush's radius
 
 
@@ -52,14 +53,54 @@ def add_mask(viewer: napari.Viewer, placement: Placement) -> Layer:
     layer = viewer.add_labels(
         placement.array(np.zeros((size, size), dtype=np.uint8)),
         name="mask",
-        opacity=0.45,
+        opacity=_OPACITY,
+        metadata={METADATA: {"mask": True}},
         **world_in(viewer, placement, size),
     )
-    viewer.layers.selection.active = layer
     layer.brush_size = max(1, size // _BRUSH)
     layer.selected_label = 1
-    layer.mode = "paint"
+    take_brush(viewer, layer)
     return layer
+
+
+def own_mask(layer: Layer | None) -> bool:
+    """Whether `add_mask` made this layer, so that it is no segmentation of somebody's."""
+    return layer is not None and "mask" in layer.metadata.get(METADATA, {})
+
+
+def fits(layer: Layer, placement: Placement) -> bool:
+    """Whether a mask of ours lies on the picture's grid."""
+    grid = placement.array(np.empty((placement.size, placement.size), dtype=np.uint8)).shape
+    return tuple(layer.data.shape) == grid and np.allclose(matrix_of(layer), placement.matrix)
+
+
+def take_brush(viewer: napari.Viewer, layer: Layer) -> None:
+    """Go on painting on a mask."""
+    layer.visible, layer.opacity = True, _OPACITY
+    viewer.layers.selection.active = layer
+    layer.mode = "paint"
+
+
+def fade(layer: Layer) -> None:
+    """Let what was changed inside a mask be seen."""
+    layer.opacity = min(layer.opacity, _FADED)
+
+
+def clear(layer: Layer) -> None:
+    """Nothing is painted. Undo of the layer brings it back."""
+    _set(layer, np.nonzero(np.asarray(layer.data)), 0)
+
+
+def invert(layer: Layer) -> None:
+    """What was painted is not, and the other way round."""
+    painted, empty = np.nonzero(np.asarray(layer.data)), np.nonzero(np.asarray(layer.data) == 0)
+    _set(layer, painted, 0)
+    _set(layer, empty, 1)
+
+
+def _set(layer: Layer, places: tuple[np.ndarray, ...], value: int) -> None:
+    if len(places[0]):
+        layer.data_setitem(places, value)
 
 
 def _of_labels(layer: Layer, placement: Placement, point: Sequence[float]) -> BoolArray:

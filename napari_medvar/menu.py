@@ -1,6 +1,13 @@
-"""What the plugin adds to napari's menus beside the widget itself."""
+"""What napari's menus and readers do with the widget."""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import napari
+
+    from napari_medvar.widget import MedvarWidget
 
 
 def start_from_layer() -> None:
@@ -9,5 +16,23 @@ def start_from_layer() -> None:
 
     viewer = napari.current_viewer()
     if viewer is not None:
-        _, widget = viewer.window.add_plugin_dock_widget("napari-medvar", "MedVAR Generate")
-        getattr(widget, "__wrapped__", widget).start_from_layer()
+        widget_of(viewer).start_from_layer()
+
+
+def widget_of(viewer: napari.Viewer) -> MedvarWidget:
+    """The widget in a viewer's window, opened when there is none yet."""
+    if (widget := opened_in(viewer)) is not None:
+        return widget
+    _, opened = viewer.window.add_plugin_dock_widget("napari-medvar", "MedVAR Generate")
+    return getattr(opened, "__wrapped__", opened)  # type: ignore[no-any-return]
+
+
+def opened_in(viewer: napari.Viewer) -> MedvarWidget | None:
+    """The widget in a viewer's window, if it is open."""
+    from napari_medvar.widget import MedvarWidget
+
+    for docked in viewer.window.dock_widgets.values():
+        widget = getattr(docked, "__wrapped__", docked)
+        if isinstance(widget, MedvarWidget):
+            return widget
+    return None

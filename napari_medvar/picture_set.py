@@ -22,8 +22,9 @@ from medvar_engine.write.burn_in import marked
 from medvar_engine.write.dicom import Study
 from medvar_engine.write.formats import ENDINGS, files_of, write_picture
 from medvar_engine.write.marks import UNMARKED, Marks
-from medvar_engine.write.picture import Picture
 from napari_medvar.model import Model
+from napari_medvar.scene import Scene
+from napari_medvar.tree import Node
 
 _MOST = 32  # pictures in the making at a time
 _PATIENCE = 1.0  # seconds that they may take: Stop waits for a part of it
@@ -63,14 +64,15 @@ class _Writer:
         self._gate: Gate | None = gate_of(model.bundle, form.memorised)
         self._written = Written(0, total, None)
 
-    def write(self, path: Path, trace: Trace, pixels: FloatArray) -> Written:
-        """Write one picture, unless it is withheld."""
+    def write(self, path: Path, trace: Trace, pixels: FloatArray, scene: Scene | None = None) -> Written:
+        """Write one picture, which lies in ``scene`` if it came from a real image, unless it is withheld."""
         nearness = self._gate.nearness(pixels) if self._gate else None
         before = self._written
         if nearness is not None and nearness.flagged and self._withholds:
             self._written = replace(before, withheld=(*before.withheld, f"{path.name} {nearness}"))
             return self._written
-        picture = replace(Picture.of(self._bundle, trace, pixels), nearness=nearness)
+        scene = scene or Scene.of(self._bundle, trace.request.condition)
+        picture = replace(scene.picture(trace, pixels), nearness=nearness)
         number = before.done + len(before.withheld) + 1
         write_picture(path, self._form.format, marked(picture, self._form.marks), self._study, number)
         self._written = replace(before, done=before.done + 1, path=path)
@@ -84,17 +86,17 @@ def file_name(trace: Trace, name: str = "") -> str:
 
 
 def write_pictures(
-    model: Model, pictures: Sequence[tuple[Trace, str]], pixels: Iterable[FloatArray], folder: Path, form: Form
+    model: Model, nodes: Sequence[Node], pixels: Iterable[FloatArray], folder: Path, form: Form
 ) -> Iterator[Written]:
-    """Write finished pictures, each with its given name; ``pixels`` are theirs, ``(H, W)`` in [-1, 1].
+    """Write finished pictures under their names; ``pixels`` are theirs, ``(H, W)`` in [-1, 1].
 
     A number tells pictures of the same name apart. Raises `MedvarError` rather than overwrite a file.
     """
-    names = _distinct([file_name(trace, name) for trace, name in pictures])
+    names = _distinct([file_name(node.trace, node.name) for node in nodes])
     paths = _free_paths(folder, names, form.format)
     writer = _Writer(model, form, Study(folder.name or "medvar"), len(paths))
-    for (trace, _), image, path in zip(pictures, pixels, paths, strict=True):
-        yield writer.write(path, trace, image)
+    for node, image, path in zip(nodes, pixels, paths, strict=True):
+        yield writer.write(path, node.trace, image, node.scene)
 
 
 def write_set(

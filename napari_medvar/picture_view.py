@@ -9,12 +9,14 @@ import numpy as np
 
 from medvar_engine.arrays import FloatArray
 from napari_medvar.compare_layers import CompareLayers
-from napari_medvar.layers import ScaleLayers, fit
+from napari_medvar.fitting import Fitting
+from napari_medvar.layers import METADATA, ScaleLayers
 from napari_medvar.map_layers import KINDS, MapLayers, span
 from napari_medvar.panels.view import View
 from napari_medvar.preview import Preview
 from napari_medvar.scene import Scene
 from napari_medvar.tree import Node
+from napari_medvar.units import agree
 
 if TYPE_CHECKING:
     import napari
@@ -28,10 +30,14 @@ class PictureView:
 
     def __init__(self, viewer: napari.Viewer) -> None:
         self._viewer = viewer
-        self.layers = ScaleLayers(viewer)
+        self._fitting = Fitting(viewer)
+        self.layers = ScaleLayers(viewer, self._fitting)
         self.maps = MapLayers(viewer)
-        self.comparison = CompareLayers(viewer)
+        self.comparison = CompareLayers(viewer, self._fitting)
         self._grid = False  # whether we have switched napari's grid on
+        # When a layer comes, napari draws before it tells others of it, but first it notes the units of the axes.
+        for event in (viewer.dims.events.units, viewer.layers.events.inserted, viewer.layers.events.removed):
+            event.connect(self._agree_on_units)  # napari holds this weakly
 
     def show(self, preview: Preview, scene: Scene, *, reveal: bool) -> None:
         """Put one preview into its layer."""
@@ -50,7 +56,7 @@ class PictureView:
             self.maps.hide()
             self.layers.show_all(node.generation.depth)
             if k + 1 == node.generation.depth:
-                fit(self._viewer, self.layers.all())
+                self._fitting.fit(self.layers.all())
             return ""
         self.layers.show_only(k)
         if view not in KINDS:
@@ -101,10 +107,15 @@ class PictureView:
         unit = " HU" if scene.display.unit == "HU" else ""
         return values, (-most, most), f"Pink {-most:.3g}{unit} to green {most:.3g}{unit}."
 
+    def _agree_on_units(self, event: object = None) -> None:
+        """Somebody's layer has come or gone."""
+        if self.layers.scene is not None:
+            agree(self._viewer, self.layers.scene.placement.units, METADATA)
+
     def _set_grid(self, on: bool) -> None:
         grid = self._viewer.canvas.grid
         if on and not grid.enabled:
             grid.stride, grid.enabled, self._grid = 1, True, True  # coarse to fine: the lowest layer first
         elif not on and self._grid:
             grid.enabled, self._grid = False, False
-            fit(self._viewer, self.layers.all())
+            self._fitting.fit(self.layers.all())

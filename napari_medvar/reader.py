@@ -1,4 +1,6 @@
-"""napari's reader of session files: the pictures that nothing else was made from, as layers.
+"""napari's reader of session files: in a window, the widget goes on with the session.
+
+Elsewhere, in a script without a window, the pictures that nothing else was made from become layers.
 
 PNG and NIfTI that medvar wrote are not taken here: napari would ask everybody, for every PNG, whom to open it with. The
 widget opens them with `GenerationSession.open`.
@@ -15,6 +17,7 @@ from medvar_engine.errors import MedvarError
 from medvar_engine.write.provenance import STATEMENT
 from napari_medvar.layer_data import LayerData, layer_data
 from napari_medvar.layers import METADATA
+from napari_medvar.menu import widget_of
 from napari_medvar.model import open_model_of
 from napari_medvar.preview import Previews
 from napari_medvar.session_file import SUFFIX, read_session, tree_of
@@ -22,6 +25,7 @@ from napari_medvar.settings import read_settings
 from napari_medvar.tree import Node
 
 if TYPE_CHECKING:
+    import napari
     from napari.layers import Layer
 
 MOST_LAYERS = 20  # more would take napari many seconds
@@ -47,14 +51,28 @@ def session_of(layer: Layer) -> Path | None:
 
 
 def _read_in_napari(path: str | Sequence[str]) -> list[Any]:
-    """`read`, but what is wrong is shown as it stands: napari would bury it under advice to try other plugins."""
+    """`read`, but what is wrong is shown as it stands: napari would bury it under advice to try other plugins.
+
+    One file in a window is opened by the widget, which restores the whole session, history and all.
+    """
     from napari.utils.notifications import show_error
 
     try:
+        viewer = _window()
+        if viewer is not None and len(_listed(path)) == 1:
+            widget_of(viewer).open_session(Path(_listed(path)[0]).absolute())
+            return [(None,)]  # npe2's word for: dealt with, no layers
         return read(path)
     except MedvarError as error:
         show_error(str(error))
-        return [(None,)]  # npe2's word for: dealt with, no layers
+        return [(None,)]
+
+
+def _window() -> napari.Viewer | None:
+    """The viewer in front, if there is one."""
+    import napari
+
+    return napari.current_viewer()
 
 
 def _read(path: Path) -> list[LayerData]:

@@ -12,8 +12,10 @@ from medvar_engine.data.harmonise import ValueRange
 from medvar_engine.data.matrix import fit_to_matrix
 from medvar_engine.display import Display
 from medvar_engine.errors import MedvarError
+from medvar_engine.write.place import Place
 from napari_medvar.layers import METADATA
 from napari_medvar.placement import Matrix, Placement, matrix_of
+from napari_medvar.scan import ScanOf, scan_of
 from napari_medvar.scene import Scene
 
 if TYPE_CHECKING:
@@ -60,9 +62,17 @@ def real_image(viewer: napari.Viewer, layer: Layer | None, size: int, bundle: st
     units = tuple(map(str, layer.units))
     placement = Placement(size, to_world @ into, units, (rows, columns))
     lengths = {"millimeter", "mm"} >= {units[rows], units[columns]}
-    return RealImage(
-        layer.name, fitted, Scene(Display(low, high, spacing_mm=pixel if lengths else None), placement, bundle)
-    )
+    scan = scan_of(layer)
+    display = Display(low, high, scan.unit if scan else "arbitrary", pixel if lengths or scan else None)
+    place = _in_patient(scan, into, (rows, columns)) if scan else None
+    return RealImage(layer.name, fitted, Scene(display, placement, bundle, place))
+
+
+def _in_patient(scan: ScanOf, into: Matrix, axes: tuple[int, int]) -> Place:
+    """Where the picture lies; ``into`` leads from its indices, as an array of three axes, to the layer's."""
+    rows, columns = axes
+    (through,) = {0, 1, 2} - {rows, columns}
+    return Place((scan.to_lps @ into)[:, [columns, rows, through, 3]], scan.frame_of_reference)
 
 
 def _checked(viewer: napari.Viewer, layer: Layer | None) -> Layer:

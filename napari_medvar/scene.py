@@ -9,9 +9,13 @@ from typing import Any
 
 import numpy as np
 
+from medvar_engine.arrays import FloatArray
 from medvar_engine.bundle import Bundle
 from medvar_engine.conditions import Condition
 from medvar_engine.display import Display
+from medvar_engine.trace import Trace
+from medvar_engine.write.picture import Picture
+from medvar_engine.write.place import Place
 from napari_medvar.placement import Placement
 
 _MOST_AXES = 10
@@ -26,6 +30,7 @@ class Scene:
     display: Display
     placement: Placement
     bundle: str  # the folder of the model that made the picture: writers look up units there
+    place: Place | None = None  # in the patient, when the picture came from a scan of which that is known
 
     @classmethod
     def of(cls, bundle: Bundle, condition: Condition) -> Scene:
@@ -36,6 +41,7 @@ class Scene:
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values, all but the bundle."""
         display, placement = self.display, self.placement
+        known = {} if self.place is None else {"place": self.place.to_dict()}
         return {
             "values": [display.low, display.high],
             "unit": display.unit,
@@ -44,6 +50,7 @@ class Scene:
             "matrix": placement.matrix.tolist(),
             "units": list(placement.units),
             "axes": list(placement.axes),
+            **known,
         }
 
     @classmethod
@@ -56,7 +63,13 @@ class Scene:
         if spacing is not None and not 0 < spacing < math.inf:
             raise ValueError(f"a pixel of {spacing} mm")
         display = Display(low, high, "HU" if values["unit"] == "HU" else "arbitrary", spacing)
-        return cls(display, _placement(values), bundle)
+        place = Place.from_dict(values["place"]) if "place" in values else None
+        return cls(display, _placement(values), bundle, place)
+
+    def picture(self, trace: Trace, pixels: FloatArray) -> Picture:
+        """What is written to a file of a picture ``(H, W)`` in [-1, 1] that lies here."""
+        display = self.display
+        return Picture(pixels, trace, display.spacing_mm, display.low, display.high, display.unit, place=self.place)
 
 
 def _placement(values: Mapping[str, Any]) -> Placement:

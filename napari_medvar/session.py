@@ -120,14 +120,12 @@ class GenerationSession:
     ) -> Iterator[Made]:
         """The preview of each scale as it is made, up to scale ``until`` (the finest by default).
 
-        Goes on with the current picture when that is unfinished and was asked for by the same request. Otherwise
-        makes ``count`` new ones, with seeds one up from each to the next; the first becomes the current one, whose
-        previews come scale by scale. Those of the others come at the end.
+        Goes on with the current picture when that is unfinished and was asked for by the same request, and with those
+        that were begun together with it. Otherwise makes ``count`` new ones, with seeds one up from each to the next;
+        the first becomes the current one, whose previews come scale by scale. Those of the others come at the end.
         """
-        node = self.node
-        if node is not None and count == 1 and self.continues(request):
-            rest = self._run(node.generation, until, should_stop)
-            return self._keep(rest, nodes=[node.id], seen=node.generation.depth)
+        if self.continues(request):
+            return self._go_on(until, should_stop)
         return self._keep(self._run(self._generator.start(_numbered(request, count)), until, should_stop))
 
     def step(self, request: Request) -> Iterator[Made]:
@@ -292,6 +290,17 @@ class GenerationSession:
         self._saved = self.tree
         return path
 
+    def would_lose(self, path: Path) -> bool:
+        """Whether `open` of this file would put away pictures that no file of the user's holds."""
+        if not self.modified:
+            return False
+        if path.suffix.lower() == SUFFIX:
+            return True
+        try:
+            return not self._loaded.made(read_trace(path).model)
+        except MedvarError:
+            return False  # `open` says what is wrong with the file
+
     def open(self, path: Path) -> Iterator[Model | Preview]:
         """A saved session in place of this one; or a picture that medvar wrote, as a node more.
 
@@ -338,6 +347,36 @@ class GenerationSession:
             raise MedvarError(f"There is no picture to {to} yet: generate one first.")
         return self.node
 
+    @property
+    def unfinished(self) -> tuple[Node, ...]:
+        """The current picture, if it is unfinished, and those begun together with it: they differ in their seeds only.
+
+        They stand side by side in the history, for they were put there at once.
+        """
+        tree = self.tree  # once: another thread may be at work on the session
+        node, nodes = tree.current_node, tree.nodes
+        if node is None or node.generation.complete:
+            return ()
+        place = nodes.index(node)
+        alike = [_begun_together(node, other, i - place) for i, other in enumerate(nodes)]
+        first = last = place
+        while first > 0 and alike[first - 1]:
+            first -= 1
+        while last + 1 < len(nodes) and alike[last + 1]:
+            last += 1
+        return (node, *(other for other in nodes[first : last + 1] if other is not node))
+
+    def _go_on(self, until: int | None, should_stop: ShouldStop) -> Iterator[Made]:
+        """The next scales of `unfinished`, those of equal depth together; the current picture's come first."""
+        before = self._history
+        groups: dict[int, list[Node]] = {}
+        for node in self.unfinished:
+            groups.setdefault(node.generation.depth, []).append(node)
+        for depth, nodes in groups.items():
+            start = nodes[0].generation if len(nodes) == 1 else self._generator.restore([node.trace for node in nodes])
+            rest = self._run(start, until, should_stop)
+            yield from self._keep(rest, nodes=[node.id for node in nodes], seen=depth, before=before)
+
     def _run(self, start: Generation, until: int | None, should_stop: ShouldStop) -> Iterator[Generation]:
         return self._generator.run(start, until=until, should_stop=should_stop)
 
@@ -365,12 +404,13 @@ class GenerationSession:
         seen: int = 0,
         name: str = "",
         scene: Scene | None = None,
+        before: History | None = None,
     ) -> Iterator[Made]:
-        """Puts each generation into the tree: in place of ``nodes``, or as new ones. One step of undo.
+        """Puts each generation into the tree: in place of ``nodes``, or as new ones. One step of undo from ``before``.
 
         Yields the previews of scales ``seen…`` of the first image as they appear, and last those of the other images.
         """
-        before = self._history
+        before = self._history if before is None else before
         try:
             for generation in generations:
                 images = [generation.select([i]) for i in range(len(generation.requests))]
@@ -439,6 +479,14 @@ class GenerationSession:
             self._autosave.write(self._content())
             if self._autosave.problem is None:
                 self._safe = state
+
+
+def _begun_together(one: Node, other: Node, distance: int) -> bool:
+    """Whether two unfinished pictures, ``distance`` apart in the history, were asked for at once."""
+    asked, also = one.trace.request, other.trace.request
+    alike = (one.parent, asked.condition, asked.sampling) == (other.parent, also.condition, also.sampling)
+    counted_up = also.seed == (asked.seed + distance) % (MAX_SEED + 1)
+    return alike and not other.generation.complete and (counted_up or one.parent is not None)
 
 
 def _numbered(request: Request, count: int) -> list[Request]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING
@@ -9,15 +11,17 @@ from typing import TYPE_CHECKING
 from qtpy.compat import isalive
 from qtpy.QtCore import Qt, QTimer
 from qtpy.QtGui import QKeySequence
-from qtpy.QtWidgets import QApplication, QShortcut, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QAbstractButton, QApplication, QShortcut, QVBoxLayout, QWidget
 
 from medvar_engine.bundle import shipped_bundles
 from medvar_engine.trace import Request
+from napari_medvar import keys
 from napari_medvar.autosave import recoverable
 from napari_medvar.gl_context import CanvasContextGuard
 from napari_medvar.panels.bundle import BundlePanel
 from napari_medvar.panels.common import fold, scroll_area
 from napari_medvar.panels.condition import ConditionPanel
+from napari_medvar.panels.help import HelpDialog
 from napari_medvar.panels.message import MessagePanel
 from napari_medvar.panels.sampling import SamplingPanel
 from napari_medvar.panels.scales import ScalesPanel
@@ -40,14 +44,18 @@ from napari_medvar.worker import EngineWorker, Work
 if TYPE_CHECKING:
     import napari
 
+_NO_GUESS = 2.0  # seconds before it is said how long the rest will take
+_LONG = 10.0  # seconds after which nobody may be looking any more
 _REST = 250  # ms after which a slider is taken to rest
-_KEYS = {
+_KEYS = {  # in the panel only; see `keys` for those of the whole window
     "Ctrl+Return": "generate",
     "Ctrl+.": "step",
     "Ctrl+R": "resample",
+    "Ctrl+B": "flip",
     "Ctrl+Z": "undo",
     "Ctrl+Shift+Z": "redo",
     "Esc": "stop",
+    "?": "help",
 }
 
 
@@ -67,7 +75,7 @@ class MedvarWidget(QWidget):
         self._doing: Doing = "load"  # what the worker does now or did last
         self._following = True  # whether the view goes along with the newest scale
         self._began = 0.0
-        self._when_loaded: list[str] = []  # verbs that wait for the model
+        self._when_idle: list[Callable[[], None]] = []  # what waits for the worker
 
         self.bundle = BundlePanel(shipped_bundles())
         self.condition = ConditionPanel()
@@ -84,9 +92,6 @@ class MedvarWidget(QWidget):
         self.save = SavePart(self, self.history)
         self._recovery = RecoveryPart(self, () if session else recoverable(settings.sessions))
         self._parts = (self.maps, self.edit, self.candidates, self.real, self.history, self.save)
-        self._preparing = QTimer(self)
-        self._preparing.setInterval(0)
-        self._preparing.timeout.connect(self._prepare)
         self._resting = QTimer(self)
         self._resting.setSingleShot(True)
         self._resting.setInterval(_REST)
@@ -135,16 +140,30 @@ class MedvarWidget(QWidget):
             self._go_on()
 
     def start_from_layer(self) -> None:
-        """Make the active layer a picture, as soon as there is a model."""
-        if self.session.model is None or self.worker.running:
-            self._when_loaded.append("start_from_layer")
+        """Make the active layer a picture, once the model is loaded."""
+        if self.worker.running:
+            self._when_idle.append(self.start_from_layer)
         else:
-            self.real.encode()
+            self.real.encode_active()
+
+    def open_session(self, path: Path) -> None:
+        """Open a session or a picture that MedVAR wrote, once the worker is free; see `SavePart.open_session`."""
+        if self.worker.running:
+            self._when_idle.append(partial(self.open_session, path))
+        else:
+            self.save.open_session(path)
+
+    def press(self, action: str) -> None:
+        """Do what a key of `keys` stands for, if it can be done now."""
+        if action in ("coarser", "finer"):
+            self.scales.slider.setValue(self.scale + (1 if action == "finer" else -1))
+        else:
+            self.buttons[action].click()
 
     @property
     def busy(self) -> bool:
-        """Whether anything goes on, be it only the making of layers ahead."""
-        return self.worker.running or self._preparing.isActive() or self._resting.isActive()
+        """Whether anything goes on, be it only a slider that has not come to rest."""
+        return self.worker.running or self._resting.isActive()
 
     # -- the desk of the parts ----------------------------------------------------------------------------------
 
@@ -168,9 +187,9 @@ class MedvarWidget(QWidget):
         """Hand work to the worker. Whether it was free."""
         if self.worker.running:
             return False
-        self._preparing.stop()
         if doing != "restore":
             self.message.clear()
+            self.save.panel.report("")
         if doing == "make" or doing == "show":
             self.history.end_compare()
             self._following = True
@@ -189,6 +208,14 @@ class MedvarWidget(QWidget):
     def report_progress(self, done: int, total: int, text: str) -> None:
         """How far the work is."""
         self.status.show_progress(done, total, f"{text} · {perf_counter() - self._began:.1f} s")
+
+    def time_left(self, done: int, total: int) -> str:
+        """How long the rest will take, e.g. `` · about 40 s left``; nothing in the first seconds."""
+        elapsed = perf_counter() - self._began
+        if not 0 < done < total or elapsed < _NO_GUESS:
+            return ""
+        seconds = elapsed / done * (total - done)
+        return f" · about {seconds:.0f} s left" if seconds < 90 else f" · about {seconds / 60:.0f} min left"
 
     def show_current(self) -> None:
         """The current picture and its settings, after going to it."""
@@ -215,11 +242,11 @@ class MedvarWidget(QWidget):
             ready=ready,
             running=running,
             stoppable=running and self._doing == "make",
-            unfinished=not running and self.session.continues(self.request()),
+            unfinished=len(self.session.unfinished) if not running and self.session.continues(self.request()) else 0,
             undo=self.session.can_undo,
             redo=self.session.can_redo,
         )
-        state = State(idle, current is not None, current is not None and current.complete, self.scale)
+        state = State(idle, current is not None, current is not None and current.complete)
         for part in self._parts:
             part.refresh(state)
 
@@ -269,7 +296,9 @@ class MedvarWidget(QWidget):
                 made, self.session.scene_of(made.node), reveal=drawn and self._plain and made.k == self.scale
             )
         if newest:
-            self.report_progress(depth, scales, f"{depth} of {scales} scales")
+            together = len(self.session.unfinished)
+            images = f" of {together} images" if together > 1 else ""
+            self.report_progress(depth, scales, f"{depth} of {scales} scales{images}")
             if drawn and not self._plain:
                 self._look()
             self.refresh()
@@ -282,6 +311,8 @@ class MedvarWidget(QWidget):
             self.bundle.describe(self.session.model)
 
     def _finished(self) -> None:
+        if self._doing == "make" and perf_counter() - self._began > _LONG:
+            QApplication.alert(self)  # whoever has gone to another window learns that it is done
         self.status.end_busy()
         self.status.show_device(self.session.model.generator.backend.info if self.session.model else None)
         self.refresh()
@@ -291,18 +322,16 @@ class MedvarWidget(QWidget):
             self.picture.layers.blank_from(self.session.current.depth)
         self._look()
         if self._doing == "load" and not self.message.isVisibleTo(self):
-            self._recovery.ask()
+            self._recovery.begin()
         if self._doing != "restore":  # what could not be restored now will not be a moment later
             self._go_on()
-        else:
-            self._preparing.start()
 
     def _go_on(self) -> None:
         """What is to be done when nobody asks for anything: one thing at a time."""
-        if self.session.model is None:
+        if self._when_idle:
+            self._when_idle.pop(0)()
             return
-        if self._when_loaded:
-            getattr(self, self._when_loaded.pop(0))()
+        if self.session.model is None:
             return
         current = self.session.current
         if current is not None and (missing := self.picture.layers.missing(current.depth)):
@@ -311,17 +340,6 @@ class MedvarWidget(QWidget):
             self.maps.compute()
         elif self.history.lacks_thumbnails:
             self.start("restore", lambda stop: self.history.missing_thumbnails())
-        else:
-            self._preparing.start()
-
-    def _prepare(self) -> None:
-        """Make layers before they are needed, one whenever the window has nothing else to do."""
-        model = self.session.model
-        if model is None or self.worker.running:
-            self._preparing.stop()
-            return
-        if not self.picture.layers.prepare(model.bundle.schedule, self.scene, colour=model.bundle.image_channels == 3):
-            self._preparing.stop()
 
     # -- how ----------------------------------------------------------------------------------------------------
 
@@ -376,6 +394,7 @@ class MedvarWidget(QWidget):
         self.scales.undo.connect(self.undo)
         self.scales.redo.connect(self.redo)
         self.scales.looked_at.connect(self.look_at)
+        self.scales.chosen.connect(self.edit.panel.follow)
         self.views.chosen.connect(self._view_chosen)
         self.real.panel.anomaly.connect(lambda: self.views.show_view("anomaly"))
         self.message.retry.connect(self._load_again)
@@ -383,21 +402,26 @@ class MedvarWidget(QWidget):
         self.worker.made.connect(self._made)
         self.worker.failed.connect(self._failed)
         self.worker.finished.connect(self._finished)
-        buttons = {
+        self.buttons: dict[str, QAbstractButton] = {
             name: getattr(self.scales, f"{name}_button") for name in ("generate", "step", "stop", "undo", "redo")
         }
-        buttons["resample"] = self.edit.panel.resample_button
-        for keys, name in _KEYS.items():
-            shortcut = QShortcut(QKeySequence(keys), self)
+        self.buttons["resample"] = self.edit.panel.resample_button
+        self.buttons["flip"] = self.edit.panel.flip_button
+        self.buttons["help"] = self.status.help_button
+        self.status.help_button.clicked.connect(lambda: HelpDialog(self.session.model, self).exec())
+        for key_text, name in _KEYS.items():
+            shortcut = QShortcut(QKeySequence(key_text), self)
             shortcut.setContext(Qt.ShortcutContext.WidgetWithChildrenShortcut)
-            shortcut.activated.connect(buttons[name].click)
+            shortcut.activated.connect(self.buttons[name].click)
+        keys.register()
         # What is left to do must not need the widget, which is gone by then.
-        worker, session, edit = self.worker, self.session, self.edit
+        worker, session, edit, real = self.worker, self.session, self.edit, self.real
 
         def close() -> None:
             if isalive(worker):  # not when Python ends, and takes everything down in no order
                 worker.close()
             edit.leave_viewer()
+            real.leave_viewer()
             session.close()
 
         self.destroyed.connect(close)
@@ -411,8 +435,8 @@ class MedvarWidget(QWidget):
             "edit": fold("Edit", self.edit.panel, "Change the picture from a scale on."),
             "candidates": fold("Candidates", self.candidates.panel, "Several continuations to choose from."),
             "real": fold("Real image", self.real.panel, "Start from an image that is open in napari."),
-            "history": fold("History", self.history.panel, "All pictures of this sitting."),
-            "save": fold("Save", self.save.panel, "Pictures, sittings and sets to files."),
+            "history": fold("History", self.history.panel, "All images of this session."),
+            "save": fold("Save", self.save.panel, "Images, sessions and sets to files."),
         }
         for panel in (self.bundle, self.condition, self.sampling, self.scales, self.views, *self.folds.values()):
             panels.addWidget(panel)
@@ -421,4 +445,5 @@ class MedvarWidget(QWidget):
         layout = QVBoxLayout(self)
         layout.addWidget(self.message)
         layout.addWidget(scroll, 1)
+        layout.addWidget(self.save.panel.report_label)  # in sight, wherever the folds are scrolled to
         layout.addWidget(self.status)

@@ -54,7 +54,7 @@ def write_layers(path: str, layers: Sequence[LayerData]) -> list[str]:
         paths = [target.with_name(f"{stem}-{_slug(layer.name)}{ending}") for layer in ours]
         _check_free([file for each in paths for file in files_of(each, name)])
     study = Study(target.name)
-    pictures = [_picture(model, layer.trace) for layer in ours]
+    pictures = [_picture(model, layer) for layer in ours]
     pictures = _asked(model, ours, pictures)
     written = [
         file
@@ -88,9 +88,10 @@ def _model(ours: Sequence[_Ours]) -> Model:
     return open_model_of(ours[0].trace.model, hints, settings.device, settings.connection)
 
 
-def _picture(model: Model, trace: Trace) -> Picture:
-    generation = model.generator.restore([trace])
-    return Picture.of(model.bundle, trace, model.generator.picture(generation)[0])
+def _picture(model: Model, ours: _Ours) -> Picture:
+    generation = model.generator.restore([ours.trace])
+    scene = ours.scene or Scene.of(model.bundle, ours.trace.request.condition)
+    return scene.picture(ours.trace, model.generator.picture(generation)[0])
 
 
 def _asked(model: Model, ours: Sequence[_Ours], pictures: Sequence[Picture]) -> list[Picture]:

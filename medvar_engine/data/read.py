@@ -78,16 +78,16 @@ class Series:
             return (f"{used} of {len(self.stacks)} volumes are used (--phase-step); {said}",)
         return (f"{used} of {len(self.stacks)} diffusion volumes are used (--diffusion b0 or all); {said}",)
 
-    def load(self, *, phase_step: int = 8, diffusion: str = "b0") -> Iterator[Volume]:
+    def load(self, *, phase_step: int = 8, diffusion: str = "b0", minimum: int | None = None) -> Iterator[Volume]:
         """Read the pixels: one volume, or every ``phase_step``-th phase of a series over time.
 
         Of a diffusion scan the volumes with the lowest b-value are read, or ``all``.
-
+        A series of fewer slices than ``minimum`` is refused, by default than a scan has.
         Of an archive, the series' own files are unpacked into a temporary folder, which goes when the iterator ends.
         Raises `MedvarError` naming the file when the series cannot be used.
         """
         if self.archive is None:
-            yield from self._load(self.paths, phase_step, diffusion)
+            yield from self._load(self.paths, phase_step, diffusion, minimum)
             return
         root = inside(self.archive)
         members = [path.relative_to(root).as_posix() for path in (*self.paths, *self.data_files)]
@@ -95,15 +95,15 @@ class Series:
             for refusal in refusals:
                 raise MedvarError(str(refusal))
             try:
-                for volume in self._load(
-                    [folder / path.relative_to(root) for path in self.paths], phase_step, diffusion
-                ):
+                unpacked = [folder / path.relative_to(root) for path in self.paths]
+                for volume in self._load(unpacked, phase_step, diffusion, minimum):
                     yield replace(volume, source=self.path)
             except MedvarError as error:
                 raise MedvarError(str(error).replace(str(folder), str(root))) from error
 
-    def _load(self, paths: Sequence[Path], phase_step: int, diffusion: str) -> Iterator[Volume]:
-        minimum = 1 if self.synthetic else MINIMUM_SLICES
+    def _load(self, paths: Sequence[Path], phase_step: int, diffusion: str, minimum: int | None) -> Iterator[Volume]:
+        if minimum is None:
+            minimum = 1 if self.synthetic else MINIMUM_SLICES
         if self.is_dicom:
             return read_dicom.load(paths, self.uid, self.stacks, phase_step, diffusion, minimum)
         return read_files.load(paths[0], self.uid, phase_step, minimum, self.assumed)

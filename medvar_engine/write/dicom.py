@@ -2,7 +2,8 @@
 
 Standard: DICOM 2025, PS3.3 A.3 (CT), A.4 (MR), A.8.1 (Secondary Capture), C.12.1.1 (Synthetic Data, Contributing
 Equipment). A generated slice has no neighbours, so each picture is a series of its own, with its own frame of
-reference: no viewer then lays two of them into one body. The pictures of a set share one study.
+reference: no viewer then lays two of them into one body. Only a slice that came from a scan lies in that scan's, to
+be laid over it. The pictures of a set share one study.
 """
 
 from __future__ import annotations
@@ -174,11 +175,20 @@ def _as_capture(dataset: Dataset, picture: Picture) -> None:
 
 
 def _place(dataset: Dataset, picture: Picture) -> None:
-    """Image Plane (PS3.3 C.7.6.2), the middle of the slice at the origin; as thick as its pixels are wide."""
-    spacing = picture.spacing_mm or 1.0
-    columns, rows = directions(picture.plane)
+    """Image Plane (PS3.3 C.7.6.2): in its scan, or else the middle at the origin, as thick as its pixels are wide."""
     dataset.FrameOfReferenceUID = _uid("place", dataset.SeriesInstanceUID)
     dataset.PositionReferenceIndicator = dataset.PatientPosition = ""
+    if (place := picture.place) is not None:
+        columns, rows = place.directions
+        width, height, thickness = place.sides
+        dataset.FrameOfReferenceUID = place.frame_of_reference or dataset.FrameOfReferenceUID
+        dataset.ImageOrientationPatient = [_decimal(value + 0.0) for value in (*columns, *rows)]
+        dataset.ImagePositionPatient = [_decimal(value) for value in place.matrix[:3, 3]]
+        dataset.PixelSpacing = [_decimal(height), _decimal(width)]
+        dataset.SliceThickness = _decimal(thickness)
+        return
+    spacing = picture.spacing_mm or 1.0
+    columns, rows = directions(picture.plane)
     dataset.ImageOrientationPatient = [int(value) for value in (*columns, *rows)]
     dataset.ImagePositionPatient = [_decimal(value) for value in corner(picture.plane, picture.pixels.shape, spacing)]
     dataset.PixelSpacing = [_decimal(spacing)] * 2

@@ -23,7 +23,8 @@ def write_nifti(path: Path, picture: Picture) -> list[Path]:
     """Write ``.nii`` or ``.nii.gz`` and a sidecar ``.json`` with the provenance; gives both paths.
 
     The volume is ``(W, H, 1)``: HU as int16, other units as float32. Lengths are mm; a spacing that is not known is
-    written as 1 without a unit. The slice is as thick as its pixels are wide, and centred on the origin.
+    written as 1 without a unit. A slice that came from a scan lies where it lay there; any other is as thick as its
+    pixels are wide, and centred on the origin.
     Raises `MedvarError` for another ending or when the files cannot be written; those that were there are untouched.
     """
     import nibabel
@@ -32,7 +33,10 @@ def write_nifti(path: Path, picture: Picture) -> list[Path]:
     about = json.dumps(provenance(picture))
     image = nibabel.Nifti1Image(_volume(picture), None)
     header = image.header
-    placed = affine(picture.plane, picture.pixels.shape, picture.spacing_mm or 1.0)
+    if picture.place is None:
+        placed = affine(picture.plane, picture.pixels.shape, picture.spacing_mm or 1.0)
+    else:
+        placed = np.diag([*_LPS_TO_RAS, 1.0]) @ picture.place.matrix + 0.0  # -0 becomes 0
     image.set_sform(placed, code=1)
     image.set_qform(placed, code=1)
     header.set_xyzt_units("unknown" if picture.spacing_mm is None else "mm")

@@ -13,6 +13,7 @@ from medvar_engine.errors import MedvarError
 from medvar_engine.nearness import Nearness
 from medvar_engine.trace import Trace
 from medvar_engine.write.marks import UNMARKED, Marks
+from medvar_engine.write.place import Place
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -31,6 +32,7 @@ class Picture:
     unit: str  # "HU" or "arbitrary"
     nearness: Nearness | None = None  # to the training slices; None when nobody asked
     marks: Marks = UNMARKED  # what was written into the pixels
+    place: Place | None = None  # in the patient, of a slice that came from a scan; None is nowhere in particular
 
     def __post_init__(self) -> None:
         if self.pixels.ndim != 2 or not self.pixels.size:

@@ -60,7 +60,7 @@ class CandidatesPanel(QWidget):
         self.until_box.setValue(count - 1)
 
     def show_scale(self, k: int) -> None:
-        """They begin at the scale looked at."""
+        """They begin at scale k."""
         self.draw_button.setText(f"Draw candidates from scale {k}")
         kept = f"Scales 0 to {k - 1} stay" if k else "Nothing of the picture stays"
         self.draw_button.setToolTip(f"<p>{kept}; the rest is drawn several times. You may stop and choose early.</p>")

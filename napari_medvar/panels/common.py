@@ -19,7 +19,7 @@ from qtpy.QtWidgets import (
 from superqt import QCollapsible
 
 _SCROLL_BAR = 18  # px that one may take from the width
-_LETTERS = 6  # that a list shows at least
+_LETTERS = 4  # that a list shows at least
 
 
 class _OnlyWithFocus(QObject):
@@ -126,3 +126,17 @@ def plain_column(owner: QWidget) -> QVBoxLayout:
     column = QVBoxLayout(owner)
     column.setContentsMargins(0, 0, 0, 0)
     return column
+
+
+def fill(combo: QComboBox, items: list[tuple[str, object]]) -> None:
+    """New items, with the same one chosen when it is still there."""
+    if [(combo.itemText(i), combo.itemData(i)) for i in range(combo.count())] == items:
+        return
+    chosen = combo.currentData()
+    combo.blockSignals(True)
+    combo.clear()
+    for text, data in items:
+        combo.addItem(text, data)
+        combo.setItemData(combo.count() - 1, text, Qt.ItemDataRole.ToolTipRole)
+    combo.setCurrentIndex(max(0, combo.findData(chosen)) if items else -1)
+    combo.blockSignals(False)

@@ -1,16 +1,27 @@
-"""How the current picture is changed from the scale looked at on."""
+"""How the current picture is changed, from a scale on."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-from qtpy.QtCore import Qt, Signal
-from qtpy.QtWidgets import QComboBox, QDoubleSpinBox, QGridLayout, QHBoxLayout, QLabel, QPushButton, QWidget
+from qtpy.QtCore import Signal
+from qtpy.QtWidgets import (
+    QCheckBox,
+    QComboBox,
+    QDoubleSpinBox,
+    QGridLayout,
+    QHBoxLayout,
+    QLabel,
+    QPushButton,
+    QSpinBox,
+    QWidget,
+)
 
-from napari_medvar.panels.common import add_row, button, calm, plain_column, plain_form, quiet, tab_after
+from napari_medvar.panels.common import add_row, button, calm, fill, plain_column, plain_form, quiet, tab_after
 
+_SCROLL_BAR = 24  # px
 _LOCK = 24  # px wide
-_COLUMNS = 5  # lock buttons side by side in a narrow dock
+_COLUMNS = 4  # lock buttons side by side in a narrow dock
 _WHERE_TIP = (
     "Where the picture may change: anywhere, or only what is painted in a Labels layer or drawn in a Shapes layer."
 )
@@ -18,6 +29,11 @@ _OUTSIDE_TIP = (
     "“may change a little”: tokens outside the mask stay, but each token colours its surroundings a little. "
     "“stays exactly”: pixels outside the mask are taken from the picture before."
 )
+_FROM_TIP = (
+    "Edits keep the coarser scales and draw this one and all finer ones again. It stays where it is put: "
+    "press a button again for another try."
+)
+_FOLLOW_TIP = "Whether it goes along when you move the slider above to another scale."
 _EDGE_TIP = "Over how many pixels inside the mask old and new picture are blended, so that no edge shows."
 
 
@@ -26,19 +42,39 @@ class EditPanel(QWidget):
 
     resample = Signal()
     recondition = Signal()
+    graft_chosen = Signal()  # another picture to graft from
+    masked = Signal()  # another mask was chosen
     paint = Signal()
     graft = Signal(int)  # id of the picture whose coarse scales are taken
     picking = Signal(bool)
+    moved = Signal()  # edits begin at another scale
+    brush = Signal(int)  # pixels across
+    invert = Signal()
+    clear_mask = Signal()
+    flip = Signal()
 
     def __init__(self) -> None:
         super().__init__()
+        self.from_box = QSpinBox()
+        self.from_box.setRange(0, 0)
+        self.from_box.valueChanged.connect(self._put)
+        self.follow_box = QCheckBox("follows the slider")
+        self.follow_box.setToolTip(f"<p>{_FOLLOW_TIP}</p>")
+        self.follow_box.setChecked(True)
         self.mask_combo = QComboBox()
         self.mask_combo.currentIndexChanged.connect(lambda: self._allow_mask())
+        self.mask_combo.currentIndexChanged.connect(lambda: self.masked.emit())
         self.paint_button = button(
             "Paint (&B)",
             "Make a Labels layer on the picture and take the brush: paint where it may change.",
             self.paint.emit,
         )
+        self.brush_box = QSpinBox()
+        self.brush_box.setRange(1, 500)
+        self.brush_box.setSuffix(" px")
+        self.brush_box.valueChanged.connect(self.brush)
+        self.invert_button = button("Invert", "Paint what is not painted, and the other way round.", self.invert.emit)
+        self.clear_button = button("Clear", "Nothing is painted.", self.clear_mask.emit)
         self.outside_combo = QComboBox()
         self.outside_combo.addItem("may change a little", False)
         self.outside_combo.addItem("stays exactly", True)
@@ -55,15 +91,26 @@ class EditPanel(QWidget):
         self.lock_buttons: list[QPushButton] = []
         self.resample_button = button("&Resample", "", self.resample.emit)
         self.recondition_button = button("Change &condition", "", self.recondition.emit)
+        self.flip_button = button(
+            "Before / after",
+            "Show the picture that this one was made from; press again for this one (Ctrl+B in this panel).",
+            self.flip.emit,
+        )
         self.graft_combo = QComboBox()
-        self.graft_button = button("Graf&t", "", lambda: self.graft.emit(self.graft_combo.currentData()))
+        self.graft_combo.currentIndexChanged.connect(lambda: self.graft_chosen.emit())
+        self.graft_note = quiet(QLabel())
+        self.graft_note.hide()
+        self.graft_button = button("Mix (&T)", "", lambda: self.graft.emit(self.graft_combo.currentData()))
         self.pick_button = button("Pic&k a token in the picture", "", lambda: None)
         self.pick_button.setCheckable(True)
         self.pick_button.toggled.connect(self.picking)
-        self.where = quiet(QLabel())
 
         fields = QWidget()
         form = plain_form(fields)
+        top = QWidget()
+        first = plain_form(top)
+        add_row(first, "From scale", calm(self.from_box), _FROM_TIP)
+        first.addRow("", self.follow_box)
         inside = QWidget()
         row = QHBoxLayout(inside)
         row.setContentsMargins(0, 0, 0, 0)
@@ -71,6 +118,15 @@ class EditPanel(QWidget):
         row.addWidget(self.paint_button)
         add_row(form, "Inside", inside, _WHERE_TIP)
         self.mask_combo.setToolTip(f"<p>{_WHERE_TIP}</p>")
+        tools = QWidget()
+        grid = QGridLayout(tools)
+        grid.setContentsMargins(0, 0, 0, 0)
+        grid.addWidget(calm(self.brush_box), 0, 0, 1, 2)
+        grid.addWidget(self.invert_button, 1, 0)
+        grid.addWidget(self.clear_button, 1, 1)
+        add_row(form, "Brush", tools, "The size of the brush, for a mask made by Paint.")
+        self.brush_box.setToolTip("<p>How many pixels the brush is wide.</p>")
+        self.brush_box.setAccessibleName("Brush")
         add_row(form, "Outside", calm(self.outside_combo), _OUTSIDE_TIP)
         add_row(form, "Soft edge", calm(self.edge_box), _EDGE_TIP)
         add_row(form, "Locked", self._locks, "Scales whose tokens stay as they are when finer or coarser ones change.")
@@ -79,17 +135,29 @@ class EditPanel(QWidget):
         row.setContentsMargins(0, 0, 0, 0)
         row.addWidget(calm(self.graft_combo), 1)
         row.addWidget(self.graft_button)
-        add_row(form, "Coarse from", grafts, "Another picture of the history, whose layout this one is to take over.")
+        add_row(
+            form,
+            "Mix with",
+            grafts,
+            "Mix coarse and fine: the layout of another image of the history under the details of this one.",
+        )
         self.graft_combo.setToolTip("<p>The picture whose coarse scales are taken.</p>")
+        form.addRow(self.graft_note)
         self.column = layout = plain_column(self)
-        layout.addWidget(self.where)
+        layout.addWidget(top)
         layout.addWidget(self.resample_button)
         layout.addWidget(self.recondition_button)
+        layout.addWidget(self.flip_button)
         layout.addWidget(fields)
         layout.addWidget(self.pick_button)
         self.offer_masks(())
         self.offer_grafts(())
         self.show_scale(0)
+
+    @property
+    def from_scale(self) -> int:
+        """The scale that edits begin at."""
+        return self.from_box.value()
 
     @property
     def mask_layer(self) -> str | None:
@@ -112,7 +180,9 @@ class EditPanel(QWidget):
         return tuple(k for k, lock in enumerate(self.lock_buttons) if lock.isChecked())
 
     def offer_scales(self, count: int) -> None:
-        """The locks of a model's scales, all open."""
+        """A model's scales: edits begin in the middle, and no lock is shut."""
+        self.from_box.setRange(0, count - 1)
+        self._put_quietly(count // 2)
         for lock in self.lock_buttons:
             lock.deleteLater()
         self.lock_buttons = []
@@ -128,8 +198,17 @@ class EditPanel(QWidget):
 
     def offer_masks(self, names: Iterable[str]) -> None:
         """The layers that can serve as a mask."""
-        _fill(self.mask_combo, [("anywhere", None), *((name, name) for name in names)])
+        fill(self.mask_combo, [("anywhere", None), *((name, name) for name in names)])
         self._allow_mask()
+
+    def show_brush(self, size: int | None) -> None:
+        """The size of the brush of the chosen mask; None when Paint has not made it."""
+        for widget in (self.brush_box, self.invert_button, self.clear_button):
+            widget.setEnabled(size is not None)
+        if size is not None:
+            self.brush_box.blockSignals(True)
+            self.brush_box.setValue(size)
+            self.brush_box.blockSignals(False)
 
     def choose_mask(self, name: str) -> None:
         """Only inside this layer."""
@@ -137,7 +216,25 @@ class EditPanel(QWidget):
 
     def offer_grafts(self, pictures: Iterable[tuple[str, int]]) -> None:
         """Names and ids of the other pictures."""
-        _fill(self.graft_combo, list(pictures))
+        fill(self.graft_combo, list(pictures))
+        if (names := self.graft_combo.view()) is not None:
+            names.setMinimumWidth(names.sizeHintForColumn(0) + _SCROLL_BAR)  # names are not cut when the list opens
+
+    @property
+    def graft_from(self) -> int | None:
+        """The id of the picture to graft from."""
+        return self.graft_combo.currentData()  # type: ignore[no-any-return]
+
+    def warn_of_graft(self, text: str) -> None:
+        """Say why the two pictures may not go together; nothing when they do."""
+        self.graft_note.setText(text)
+        self.graft_note.setVisible(bool(text))
+
+    def follow(self, k: int) -> None:
+        """The user has moved the slider to scale k."""
+        if self.follow_box.isChecked():
+            self._put_quietly(k)
+            self.moved.emit()
 
     def show_scale(self, k: int) -> None:
         """Edits begin at the scale looked at."""
@@ -156,30 +253,26 @@ class EditPanel(QWidget):
             f"<p>Click into the picture to choose a token of scale {k}, and see what it would look like with other "
             "tokens in its place.</p>"
         )
-        self.where.setText(f"What is done here begins at scale {k}, the one of the slider.")
 
-    def allow(self, *, picture: bool, complete: bool, scale: int) -> None:
+    def allow(self, *, picture: bool, complete: bool, scale: int, made_from: bool) -> None:
         """Enable what can be done to the current picture, if there is one and nothing is going on."""
+        self.flip_button.setEnabled(picture and made_from)
         self.resample_button.setEnabled(picture)
         self.recondition_button.setEnabled(picture)
         self.paint_button.setEnabled(picture)
         self.graft_button.setEnabled(picture and complete and scale > 0 and self.graft_combo.count() > 0)
         self.pick_button.setEnabled(picture)
 
+    def _put(self) -> None:
+        """The user has chosen a scale here, which is to stay."""
+        self.follow_box.setChecked(False)
+        self.moved.emit()
+
+    def _put_quietly(self, k: int) -> None:
+        self.from_box.blockSignals(True)
+        self.from_box.setValue(k)
+        self.from_box.blockSignals(False)
+
     def _allow_mask(self) -> None:
         self.outside_combo.setEnabled(self.mask_layer is not None)
         self.edge_box.setEnabled(self.exact_outside)
-
-
-def _fill(combo: QComboBox, items: list[tuple[str, object]]) -> None:
-    """New items, with the same one chosen when it is still there."""
-    if [(combo.itemText(i), combo.itemData(i)) for i in range(combo.count())] == items:
-        return
-    chosen = combo.currentData()
-    combo.blockSignals(True)
-    combo.clear()
-    for text, data in items:
-        combo.addItem(text, data)
-        combo.setItemData(combo.count() - 1, text, Qt.ItemDataRole.ToolTipRole)
-    combo.setCurrentIndex(max(0, combo.findData(chosen)) if items else -1)
-    combo.blockSignals(False)

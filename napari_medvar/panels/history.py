@@ -1,4 +1,4 @@
-"""Every picture of the sitting as a tree: what was made from what."""
+"""Every picture of the sitting: chains made from each other stand one below the other, branches are indented."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from qtpy.QtWidgets import QGridLayout, QTreeWidget, QTreeWidgetItem, QWidget
 
 from medvar_engine.arrays import FloatArray
 from napari_medvar.panels.common import button, plain_column
+from napari_medvar.panels.height_handle import HeightHandle
 from napari_medvar.panels.thumbnails import icon_of
 
 _SIDE = 40
@@ -48,7 +49,6 @@ class HistoryPanel(QWidget):
         self.tree.setIndentation(14)
         self.tree.setSelectionMode(QTreeWidget.SelectionMode.ExtendedSelection)
         self.tree.setEditTriggers(QTreeWidget.EditTrigger.EditKeyPressed)
-        self.tree.setMinimumHeight(_HEIGHT)
         self.tree.setAccessibleName("History")
         self.tree.setToolTip("<p>Enter or a double-click shows a picture, F2 renames it, Delete deletes it.</p>")
         self.tree.itemActivated.connect(lambda item: self.select.emit(_id(item)))
@@ -69,6 +69,7 @@ class HistoryPanel(QWidget):
         )
         layout = plain_column(self)
         layout.addWidget(self.tree)
+        layout.addWidget(HeightHandle(self.tree, _HEIGHT))
         grid = QGridLayout()
         for place, widget in enumerate((self.show_button, self.rename_button, self.delete_button, self.compare_button)):
             grid.addWidget(widget, place // 2, place % 2)
@@ -136,7 +137,7 @@ class HistoryPanel(QWidget):
     _current: int | None = None
 
     def _fill(self, entries: tuple[Entry, ...]) -> None:
-        selected = set(self.selected)
+        selected, continued = set(self.selected), set[int | None]()
         self.tree.blockSignals(True)
         self.tree.clear()
         self._items = {}
@@ -150,8 +151,12 @@ class HistoryPanel(QWidget):
             parent = self._items.get(entry.parent) if entry.parent is not None else None
             if parent is None:
                 self.tree.addTopLevelItem(item)
-            else:
+            elif entry.parent in continued:  # a branch
                 parent.addChild(item)
+            else:
+                around = parent.parent() or self.tree.invisibleRootItem()
+                around.insertChild(around.indexOfChild(parent) + 1, item)
+                continued.add(entry.parent)
             self._items[entry.id] = item
             item.setSelected(entry.id in selected)
         self.tree.expandAll()

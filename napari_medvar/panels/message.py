@@ -1,6 +1,9 @@
-"""What went wrong, and what to do about it."""
+"""What went wrong, and what to do about it; and questions that wait for an answer."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
 
 from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import QFrame, QHBoxLayout, QLabel, QPushButton, QVBoxLayout, QWidget
@@ -8,16 +11,31 @@ from qtpy.QtWidgets import QFrame, QHBoxLayout, QLabel, QPushButton, QVBoxLayout
 from napari_medvar.panels.common import button, quiet, selectable
 
 
+@dataclass(frozen=True, eq=False, slots=True)
+class Offer:
+    """A question, and what its two answers do."""
+
+    text: str
+    accept: str  # the texts of the buttons
+    accept_tip: str
+    decline: str
+    decline_tip: str
+    accepted: Callable[[], object]
+    declined: Callable[[], object]
+
+
 class MessagePanel(QFrame):
-    """A coloured box, seen only while it has something to say."""
+    """A coloured box, seen only while it has something to say.
+
+    A question stays until it is answered: an error may cover it for a while, and the newest is asked first.
+    """
 
     retry = Signal()
     open_bundle = Signal()
-    accepted = Signal()  # what was offered
-    declined = Signal()
 
     def __init__(self) -> None:
         super().__init__()
+        self._offers: list[Offer] = []
         self.setObjectName("medvarMessage")
         self.setStyleSheet("#medvarMessage { border-left: 3px solid #e0a030; background: rgba(224, 160, 48, 40); }")
         self.text = selectable(quiet(QLabel()))
@@ -28,8 +46,8 @@ class MessagePanel(QFrame):
         self.open_button = QPushButton("Open a bundle…")
         self.open_button.setToolTip("<p>Use another model: choose the folder with <code>bundle.json</code>.</p>")
         self.open_button.clicked.connect(lambda: self.open_bundle.emit())
-        self.accept_button = button("", "", self.accepted.emit)
-        self.decline_button = button("No, thanks", "", self.declined.emit)
+        self.accept_button = button("", "", lambda: self._answer(True))
+        self.decline_button = button("", "", lambda: self._answer(False))
         self.buttons, self.answers = QWidget(), QWidget()
         answers = QHBoxLayout(self.answers)
         answers.setContentsMargins(0, 0, 0, 0)
@@ -52,16 +70,31 @@ class MessagePanel(QFrame):
         self.answers.hide()
         self.show()
 
-    def show_offer(self, text: str, accept: str, accept_tip: str, decline_tip: str) -> None:
+    def ask(self, offer: Offer) -> None:
         """Ask something that can wait."""
-        self.text.setText(text)
-        self.accept_button.setText(accept)
-        self.accept_button.setToolTip(f"<p>{accept_tip}</p>")
-        self.decline_button.setToolTip(f"<p>{decline_tip}</p>")
+        self._offers.append(offer)
+        self._show_offer(offer)
+
+    def clear(self) -> None:
+        """Nothing is wrong; what was asked is still to be answered."""
+        if self._offers:
+            self._show_offer(self._offers[-1])
+        else:
+            self.hide()
+
+    def _show_offer(self, offer: Offer) -> None:
+        self.text.setText(offer.text)
+        for one, text, tip in (
+            (self.accept_button, offer.accept, offer.accept_tip),
+            (self.decline_button, offer.decline, offer.decline_tip),
+        ):
+            one.setText(text)
+            one.setToolTip(f"<p>{tip}</p>")
         self.buttons.hide()
         self.answers.show()
         self.show()
 
-    def clear(self) -> None:
-        """Nothing is wrong."""
-        self.hide()
+    def _answer(self, accepted: bool) -> None:
+        offer = self._offers.pop()
+        self.clear()
+        (offer.accepted if accepted else offer.declined)()

@@ -59,7 +59,7 @@ class SavePanel(QWidget):
         self.folder_button = button("Folder…", "Choose where files go.", self._choose_folder)
         self.save_button = button("Save pictures", "Write finished pictures, each marked as synthetic.", self.save.emit)
         self.save_session_button = button(
-            "Save sitting…",
+            "Save session…",
             "All pictures with their history in one .medvar file, to go on another day.",
             self._save_session,
         )
@@ -74,7 +74,7 @@ class SavePanel(QWidget):
             "Generate so many pictures of each kind, and write each as soon as it is made.",
             self.generate_set.emit,
         )
-        self.report_label = selectable(quiet(QLabel()))
+        self.report_label = selectable(quiet(QLabel()))  # whoever shows the panel shows it, too
 
         fields = QWidget()
         form = plain_form(fields)
@@ -99,7 +99,6 @@ class SavePanel(QWidget):
         layout.addWidget(QLabel("Generate a set: how many of each"))
         layout.addWidget(self._counts)
         layout.addWidget(self.set_button)
-        layout.addWidget(self.report_label)
         self.report("")
         self.offer_copies(False)
 
@@ -180,11 +179,11 @@ class SavePanel(QWidget):
             self.choose_folder(Path(folder))
 
     def _save_session(self) -> None:
-        path, _ = QFileDialog.getSaveFileName(self, "Save this sitting", str(self._folder), _SESSION)
+        path, _ = QFileDialog.getSaveFileName(self, "Save this session", str(self._folder), _SESSION)
         if path:
             self.save_session.emit(Path(path if path.endswith(".medvar") else f"{path}.medvar"))
 
     def _open_session(self) -> None:
-        path, _ = QFileDialog.getOpenFileName(self, "Open a sitting or a picture", str(self._folder), _READABLE)
+        path, _ = QFileDialog.getOpenFileName(self, "Open a session or an image", str(self._folder), _READABLE)
         if path:
             self.open_session.emit(Path(path))

@@ -10,7 +10,7 @@ from medvar_engine.schedule import ScaleSchedule
 from napari_medvar.panels.common import button, calm, plain_column
 
 _GENERATE_TIP = "Make a whole picture, scale by scale, from the coarsest to the finest (Ctrl+Enter)."
-_FINISH_TIP = "Make the scales that this picture still lacks (Ctrl+Enter)."
+_FINISH_TIP = "Make the scales that this picture, and those begun together with it, still lack (Ctrl+Enter)."
 _BEAT = 450  # ms that playing stays on a scale
 
 
@@ -23,6 +23,7 @@ class ScalesPanel(QWidget):
     undo = Signal()
     redo = Signal()
     looked_at = Signal(int)  # the user wants to see this scale
+    chosen = Signal(int)  # the user has moved the slider to this scale, rather than play it
 
     def __init__(self) -> None:
         super().__init__()
@@ -41,6 +42,7 @@ class ScalesPanel(QWidget):
         self.slider = QLabeledSlider(Qt.Orientation.Horizontal)
         self.slider.setToolTip("<p>Show the picture as it was after this scale. Arrow keys move it.</p>")
         self.slider.setAccessibleName("Scale")
+        self.slider.setPageStep(1)  # a click into the groove goes to the next scale, not to the end
         self.slider.valueChanged.connect(self._moved)
         self.title = QLabel()
         self.play_button = QToolButton()
@@ -91,11 +93,13 @@ class ScalesPanel(QWidget):
             self.play_button.setChecked(False)
         self._describe()
 
-    def allow(self, *, ready: bool, running: bool, stoppable: bool, unfinished: bool, undo: bool, redo: bool) -> None:
-        """Enable what can be done now."""
+    def allow(self, *, ready: bool, running: bool, stoppable: bool, unfinished: int, undo: bool, redo: bool) -> None:
+        """Enable what can be done now; ``unfinished`` pictures would be finished by Generate."""
         idle = ready and not running
         self.generate_button.setEnabled(idle)
-        self.generate_button.setText("Finish (&G)" if unfinished else "&Generate")
+        self.generate_button.setText(
+            f"Finish {unfinished} (&G)" if unfinished > 1 else "Finish (&G)" if unfinished else "&Generate"
+        )
         self.generate_button.setToolTip(f"<p>{_FINISH_TIP if unfinished else _GENERATE_TIP}</p>")
         self.step_button.setEnabled(idle)
         self.stop_button.setEnabled(stoppable)
@@ -120,6 +124,8 @@ class ScalesPanel(QWidget):
         self._describe()
         if self._made:
             self.looked_at.emit(self.scale)
+            if not self.play_button.isChecked():
+                self.chosen.emit(self.scale)
 
     def _set_quietly(self, k: int) -> None:
         self.slider.blockSignals(True)

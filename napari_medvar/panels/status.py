@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from qtpy.QtWidgets import QLabel, QProgressBar, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QHBoxLayout, QLabel, QProgressBar, QToolButton, QVBoxLayout, QWidget
 
 from medvar_engine.backends.base import BackendInfo
 from napari_medvar.panels.common import quiet
@@ -18,10 +18,18 @@ class StatusPanel(QWidget):
         self.progress = QProgressBar()
         self.progress.setTextVisible(True)
         self.device = quiet(QLabel())
+        self.help_button = QToolButton()
+        self.help_button.setText("?")
+        self.help_button.setToolTip("<p>Keys, version, licence, and what the model is (? in this panel).</p>")
+        self.help_button.setAccessibleName("Help")
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
-        for widget in (self.progress, self.device, quiet(QLabel(_NOTICE))):
-            layout.addWidget(widget)
+        layout.addWidget(self.progress)
+        layout.addWidget(self.device)
+        row = QHBoxLayout()
+        row.addWidget(quiet(QLabel(_NOTICE)), 1)
+        row.addWidget(self.help_button)
+        layout.addLayout(row)
         self.show_progress(0, 0, "")
 
     def show_busy(self, text: str) -> None:

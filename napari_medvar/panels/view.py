@@ -24,7 +24,7 @@ _TEXTS: dict[View, tuple[str, str]] = {
         "How undecided the model was, in bits. Bright: another seed would give something else here.",
     ),
     "likelihood": (
-        "Surprise of each token",
+        "Unlikely places",
         "How little the model expected what is there: its negative log-likelihood in bits. Bright: unexpected.",
     ),
     "anomaly": ("Anomaly map", "Where a real image differs from what the model expects. Bright: unexpected."),

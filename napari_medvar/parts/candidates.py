@@ -25,8 +25,8 @@ class CandidatesPart:
         self.panel.finish_all.connect(self._keep_all)
 
     def draw(self) -> None:
-        """Draw them from the scale looked at on."""
-        session, k = self._desk.session, self._desk.scale if self._desk.session.current else 0
+        """Draw them from the scale that edits begin at."""
+        session, k = self._desk.session, self._edit.scale if self._desk.session.current else 0
         self._desk.sampling.roll()
         request, count = self._desk.request(), self.panel.count_box.value()
         until = max(k, self.panel.until_box.value())
@@ -60,8 +60,18 @@ class CandidatesPart:
 
     def refresh(self, state: State) -> None:
         """Enable what can be done now."""
-        self.panel.show_scale(state.scale)
+        if state.idle and self._outdated:
+            self.clear()
+        self.panel.show_scale(self._edit.scale)
         self.panel.allow(picture=state.idle, idle=state.idle)
+
+    @property
+    def _outdated(self) -> bool:
+        """Whether the current picture is neither the one that the candidates continue, nor one of them."""
+        candidates, node = self._candidates, self._desk.session.node
+        if candidates is None or candidates.parent == (None if node is None else node.id):
+            return False
+        return node is None or node.trace.request not in candidates.generation.requests
 
     def _keep(self, images: Sequence[int]) -> None:
         """Those that are in the history already are not made a second time."""

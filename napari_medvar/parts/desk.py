@@ -27,7 +27,6 @@ class State:
     idle: bool  # a model is loaded, and the worker has nothing to do
     picture: bool
     complete: bool
-    scale: int  # the one looked at
 
 
 class Desk(Protocol):
@@ -59,6 +58,9 @@ class Desk(Protocol):
 
     def report_progress(self, done: int, total: int, text: str) -> None:
         """How far the work is."""
+
+    def time_left(self, done: int, total: int) -> str:
+        """How long the rest of the work will take, judged by what is done; empty while that cannot be said."""
 
     def show_current(self) -> None:
         """The current picture has changed: show it and its settings."""

@@ -6,11 +6,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from medvar_engine.bundle import Bundle
-from medvar_engine.trace import Encoded, Graft, Replace, Resample
 from napari_medvar.compare_layers import difference
+from napari_medvar.naming import label_of, made_by
 from napari_medvar.panels.history import Entry, HistoryPanel
 from napari_medvar.parts.desk import Desk, State
-from napari_medvar.parts.edit import label_of
 from napari_medvar.session import Preview
 from napari_medvar.tree import Node
 
@@ -114,15 +113,7 @@ def _entry(node: Node) -> Entry:
 
 def _about(node: Node) -> str:
     request = node.trace.request
-    how = {
-        Resample: lambda edit: (
-            f"resampled from scale {edit.from_scale}" + (" inside a mask" if edit.mask is not None else "")
-        ),
-        Replace: lambda edit: f"tokens of scale {edit.scale} put in by hand",
-        Graft: lambda edit: f"scales below {edit.scale} taken from another picture",
-        Encoded: lambda edit: "encoded from a real image",
-    }
-    made = how[type(node.trace.edit)](node.trace.edit) if node.trace.edit else "generated"
+    made = made_by(node) if node.trace.edit else "generated"
     settings = request.sampling
     return (
         f"{request.condition}, seed {request.seed}: {made}. Guidance {settings.guidance:g}, "

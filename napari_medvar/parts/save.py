@@ -10,6 +10,7 @@ from medvar_engine.bundle import Bundle
 from medvar_engine.evaluate.index import GATE
 from medvar_engine.write.formats import ENDINGS
 from medvar_engine.write.marks import Marks
+from napari_medvar.panels.message import Offer
 from napari_medvar.panels.save import SavePanel
 from napari_medvar.parts.desk import Desk, State
 from napari_medvar.parts.history import HistoryPart
@@ -43,9 +44,7 @@ class SavePart:
             for node in nodes:
                 yield next(iter(session.previews([finest], node=node.id))).pixels
 
-        pictures = [(node.trace, node.name) for node in nodes]
-        self.panel.report("")
-        self._desk.start("make", lambda stop: write_pictures(model, pictures, pixels(), folder, form))
+        self._desk.start("make", lambda stop: write_pictures(model, nodes, pixels(), folder, form))
 
     def generate_set(self) -> None:
         """Generate and write so many of each kind."""
@@ -55,19 +54,37 @@ class SavePart:
         if not orders:
             self._desk.tell("Say how many pictures of each kind you want.")
             return
-        self.panel.report("")
         asked, folder, form = self._desk.request(), self.panel.folder, self._form()
         self._desk.start("make", lambda stop: write_set(model, orders, asked.sampling, asked.seed, folder, form, stop))
 
     def save_session(self, path: Path) -> None:
         """The whole sitting to a file."""
         session = self._desk.session
-        self.panel.report("")
         self._desk.start("compute", lambda stop: [Written(1, 1, session.save(path))])
 
     def open_session(self, path: Path) -> None:
-        """A sitting or a picture from a file."""
-        self._desk.start("show", lambda stop: self._desk.session.open(path))
+        """A sitting or a picture from a file; asks first when that would put away what no file holds."""
+        session = self._desk.session
+        if not session.would_lose(path):
+            self._open(path)
+            return
+        count = len(session.tree.nodes)
+        self._desk.message.ask(
+            Offer(
+                f"Here {'is 1 image' if count == 1 else f'are {count} images'} that no file holds. Open {path.name} in "
+                "their place?",
+                "Open it",
+                "Put these images away: napari offers to restore them the next time.",
+                "Keep these",
+                "Go on with the images that are here. You can save them first, and open the file then.",
+                lambda: self._open(path),
+                lambda: None,
+            )
+        )
+
+    def _open(self, path: Path) -> None:
+        if not self._desk.start("show", lambda stop: self._desk.session.open(path)):
+            self.open_session(path)  # the worker is at work: ask again
 
     def offer(self, bundle: Bundle) -> None:
         """Another model."""
@@ -78,7 +95,8 @@ class SavePart:
         """A result of the worker."""
         if isinstance(result, Written):
             seen = result.done + len(result.withheld)
-            self._desk.report_progress(seen, result.total, f"{result.done} of {result.total} written")
+            left = self._desk.time_left(seen, result.total)
+            self._desk.report_progress(seen, result.total, f"{result.done} of {result.total} written{left}")
             self.panel.report(str(result))
 
     def refresh(self, state: State) -> None:

@@ -311,3 +311,121 @@ def test_several_pictures_at_once_go_into_the_history(quick: MedvarWidget, settl
     np.testing.assert_allclose(
         pixels(quick), -160 + (next(iter(quick.session.previews())).pixels + 1) / 2 * 400, atol=1e-3
     )
+
+
+def test_a_second_press_is_another_try_from_the_same_scale(made: MedvarWidget, settle: Settle) -> None:
+    """The slider goes to the finished picture, and the second try would change hardly anything."""
+    made.scales.slider.setValue(2)
+    panel = made.edit.panel
+    for press in (panel.resample_button, panel.recondition_button, panel.resample_button):
+        press.click()
+        settle(made)
+        assert made.scales.scale == SCALES - 1
+        edit = node(made).trace.edit
+        assert isinstance(edit, Resample)
+        assert edit.from_scale == 2
+        assert panel.resample_button.text() == "&Resample from scale 2"
+
+
+def test_the_scale_of_edits_stays_where_it_is_put(made: MedvarWidget, settle: Settle, qtbot: QtBot) -> None:
+    """Looking through the scales would move it."""
+    panel = made.edit.panel
+    panel.from_box.setValue(4)
+    made.scales.slider.setValue(0)
+    assert panel.from_scale == 4
+    assert not panel.follow_box.isChecked()
+    panel.follow_box.setChecked(True)
+    made.scales.slider.setValue(1)
+    assert panel.from_scale == 1
+    made.scales.play_button.click()
+    qtbot.waitUntil(lambda: made.scales.scale == 2, timeout=WAIT)
+    made.scales.play_button.click()
+    assert panel.from_scale == 1
+
+
+def test_edits_of_an_unfinished_picture_begin_at_a_scale_that_it_has(quick: MedvarWidget, settle: Settle) -> None:
+    """Resampling the first scale alone would be refused, or begin where there is nothing."""
+    quick.scales.step_button.click()
+    settle(quick)
+    quick.edit.panel.from_box.setValue(4)
+    assert quick.edit.panel.resample_button.text() == "&Resample from scale 0"
+    quick.edit.panel.resample_button.click()
+    settle(quick)
+    assert not quick.message.isVisible()
+    assert node(quick).generation.complete
+
+
+def test_the_mask_has_its_tools_in_the_panel(made: MedvarWidget, settle: Settle) -> None:
+    """Painting would send one to napari's layer controls and back; a second Paint would make a second mask."""
+    panel = made.edit.panel
+    assert not panel.clear_button.isEnabled()
+    paint(made, slice(0, 20), slice(0, 20))
+    mask = made.viewer.layers["mask"]
+    assert panel.brush_box.value() == mask.brush_size
+    panel.brush_box.setValue(11)
+    assert mask.brush_size == 11
+    panel.invert_button.click()
+    assert np.asarray(mask.data).sum() == SIZE * SIZE - 400
+    panel.clear_button.click()
+    assert not np.asarray(mask.data).any()
+    mask.undo()
+    assert np.asarray(mask.data).any()
+    panel.resample_button.click()
+    settle(made)
+    assert mask.opacity < 0.2  # what has changed is to be seen
+    made.viewer.layers.selection.active = made.viewer.layers[0]
+    panel.paint_button.click()
+    assert [layer.name for layer in made.viewer.layers if layer.name.startswith("mask")] == ["mask"]
+    assert made.viewer.layers.selection.active is mask
+    assert mask.opacity > 0.4
+
+
+def test_a_segmentation_of_somebody_s_is_not_painted_over(made: MedvarWidget) -> None:
+    """Clear would wipe out an afternoon of segmenting."""
+    made.viewer.add_labels(np.ones((SIZE, SIZE), dtype=int), name="mine")
+    made.edit.panel.choose_mask("mine")
+    assert not made.edit.panel.clear_button.isEnabled()
+    made.edit.clear_mask()
+    assert np.asarray(made.viewer.layers["mine"].data).all()
+
+
+def test_before_and_after_with_one_button(made: MedvarWidget, settle: Settle) -> None:
+    """What an edit changed could not be seen but by Undo, which looks dangerous."""
+    panel, first = made.edit.panel, node(made).id
+    assert not panel.flip_button.isEnabled()
+    panel.resample_button.click()
+    settle(made)
+    second = node(made).id
+    for expected in (first, second, first, second):
+        panel.flip_button.click()
+        settle(made)
+        assert node(made).id == expected
+    assert len(made.session.tree.nodes) == 2
+
+
+def test_a_graft_of_another_body_is_warned_of(made: MedvarWidget, settle: Settle) -> None:
+    """A head in the layout of an abdomen would come out, and nobody know why."""
+    made.sampling.roll()
+    made.scales.generate_button.click()
+    settle(made)
+    assert made.edit.panel.graft_note.isHidden()
+    made.condition.show_condition(Condition("MR", "brain", "axial"))
+    made.scales.generate_button.click()
+    settle(made)
+    assert "CT abdomen axial" in made.edit.panel.graft_note.text()
+    assert not made.edit.panel.graft_note.isHidden()
+
+
+def test_candidates_go_when_another_picture_comes(made: MedvarWidget, settle: Settle) -> None:
+    """Going on with one would leave the picture that is looked at."""
+    panel = made.candidates.panel
+    panel.count_box.setValue(2)
+    panel.draw_button.click()
+    settle(made)
+    panel.pick_button.click()
+    settle(made)
+    assert panel.sheet.count() == 2  # the other one may be wanted, too
+    made.sampling.roll()
+    made.scales.generate_button.click()
+    settle(made)
+    assert panel.sheet.count() == 0

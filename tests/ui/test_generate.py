@@ -343,3 +343,36 @@ def test_closing_the_widget_meanwhile_is_clean(
     gate.open()
     qtbot.waitUntil(lambda: not worker.running, timeout=WAIT)
     assert models.backend.steps in ([0, 1], [0, 1, 2])
+
+
+def test_finish_finishes_all_that_were_begun_together(
+    widget: MedvarWidget, models: FakeModels, qtbot: QtBot, settle: Settle, press: Press
+) -> None:
+    """The halves would stay, and the same seeds be made a second time."""
+    widget.sampling.count_box.setValue(3)
+    gate = generate_up_to(widget, models, qtbot, scale=2)
+    qtbot.mouseClick(widget.scales.stop_button, Qt.MouseButton.LeftButton)
+    gate.open()
+    settle(widget)
+    assert [node.generation.depth for node in widget.session.tree.nodes] == [3, 3, 3]
+    press(widget.scales.step_button)  # the others may lag behind, or not
+    assert widget.scales.generate_button.text() == "Finish 3 (&G)"
+    press(widget.scales.generate_button)
+    nodes = widget.session.tree.nodes
+    assert len(nodes) == 3
+    assert all(node.generation.complete for node in nodes)
+    alone = widget.session.model.generator.finish(widget.session.model.generator.start([nodes[2].trace.request]))
+    assert alone.trace(0).pyramid == nodes[2].trace.pyramid
+    press(widget.scales.undo_button)
+    assert [node.generation.depth for node in widget.session.tree.nodes] == [4, 4, 4]
+
+
+def test_an_image_given_up_earlier_is_left_alone(widget: MedvarWidget, press: Press) -> None:
+    """Finishing one image would take the time of all that were stopped that day."""
+    widget.sampling.fresh_box.setChecked(False)
+    widget.sampling.show_seed(5)
+    press(widget.scales.step_button)
+    widget.sampling.show_seed(90)
+    press(widget.scales.step_button)
+    press(widget.scales.generate_button)
+    assert [node.generation.complete for node in widget.session.tree.nodes] == [False, True]

@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 from fakes import SCHEDULE, FakeModels
 from pytestqt.qtbot import QtBot
-from qtpy.QtCore import Qt
+from qtpy.QtCore import QPoint, Qt
 
 from medvar_engine.conditions import Condition
 from medvar_engine.trace import Request
 from napari_medvar import widget as widget_module
 from napari_medvar.autosave import Autosave
 from napari_medvar.layers import layer_name
+from napari_medvar.panels.height_handle import HeightHandle
 from napari_medvar.session import GenerationSession
 from napari_medvar.settings import Settings
 from napari_medvar.widget import MedvarWidget
@@ -40,14 +41,36 @@ def three(quick: MedvarWidget, settle: Settle) -> MedvarWidget:
     return quick
 
 
-def test_the_tree_shows_what_came_from_what(three: MedvarWidget) -> None:
-    """Nobody could tell which picture was made from which."""
+def test_a_chain_is_flat_and_a_branch_indented(three: MedvarWidget, settle: Settle) -> None:
+    """Nobody could tell what was done to make a picture, and twenty tries would run out of the panel's side."""
     tree = three.history.panel.tree
-    assert tree.topLevelItemCount() == 2
+    first = three.session.tree.nodes[0].id
+    three.history.select(first)
+    settle(three)
+    three.edit.panel.from_box.setValue(1)
+    three.edit.panel.resample_button.click()  # a second one from the first
+    settle(three)
+    assert [tree.topLevelItem(i).text(0).split(" · ", 1)[1] for i in range(2)] == [
+        f"CT abdomen axial · seed {three.session.tree.nodes[0].trace.request.seed}",
+        "resampled from scale 3",
+    ]
+    assert tree.topLevelItemCount() == 3
     assert tree.topLevelItem(0).childCount() == 1
-    assert "abdomen" in tree.topLevelItem(0).text(0)
+    assert tree.topLevelItem(0).child(0).text(0) == "4 · resampled from scale 1"
     assert not tree.topLevelItem(0).icon(0).isNull()
-    assert "resampled from scale 3" in tree.topLevelItem(0).child(0).toolTip(0)
+    assert "resampled from scale 3" in tree.topLevelItem(1).toolTip(0)
+
+
+def test_the_history_can_be_made_higher(made: MedvarWidget, qtbot: QtBot) -> None:
+    """Twenty pictures would be looked at through a slit."""
+    tree, handle = made.history.panel.tree, made.history.panel.findChild(HeightHandle)
+    assert handle is not None
+    made.folds["history"].expand()
+    before = tree.minimumHeight()
+    qtbot.mousePress(handle, Qt.MouseButton.LeftButton, pos=QPoint(9, 4))
+    qtbot.mouseMove(handle, QPoint(9, 94))
+    qtbot.mouseRelease(handle, Qt.MouseButton.LeftButton, pos=QPoint(9, 94))
+    assert tree.minimumHeight() > before + 50
 
 
 def test_a_picture_of_the_history_is_shown_again_with_its_settings(three: MedvarWidget, settle: Settle) -> None:
@@ -139,6 +162,12 @@ def test_a_crashed_session_is_offered_and_restored(
     widget = MedvarWidget(ViewerModel())
     qtbot.addWidget(widget)
     widget.show()
+    settle(widget)
+    assert "without saving 1 picture," in widget.message.text.text()
+    widget.scales.generate_button.click()  # the question waits for its answer
+    settle(widget)
+    widget.tell("Something else is wrong.")
+    widget.scales.step_button.click()
     settle(widget)
     assert "without saving 1 picture," in widget.message.text.text()
     widget.message.accept_button.click()

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fakes import FakeModels, make_bundle
+from fakes import SCHEDULE, FakeModels, make_bundle
 from npe2 import PluginManifest
 from pytestqt.qtbot import QtBot
 from qtpy.QtCore import Qt
@@ -24,7 +24,7 @@ from medvar_engine.trace import Request
 from napari_medvar import reader, settings
 from napari_medvar import widget as widget_module
 from napari_medvar.layers import layer_name
-from napari_medvar.reader import session_of
+from napari_medvar.menu import widget_of
 from napari_medvar.session import GenerationSession
 from napari_medvar.widget import MedvarWidget
 
@@ -236,12 +236,12 @@ def test_a_position_is_asked_for_where_the_model_knows_it(widget: MedvarWidget) 
 
 def test_it_fits_into_a_narrow_dock(widget: MedvarWidget) -> None:
     """Buttons would be cut off on a small screen."""
-    assert widget.area.minimumWidth() <= 320
+    assert widget.area.minimumWidth() <= 300
     for fold in widget.folds.values():
         fold.expand()
     content = widget.area.widget()
     assert content is not None
-    assert content.minimumSizeHint().width() <= 320
+    assert content.minimumSizeHint().width() <= 300
 
 
 def _drop(viewer: Any, path: Path) -> None:
@@ -261,24 +261,97 @@ def _drop(viewer: Any, path: Path) -> None:
     canvas.dropEvent(event)  # Qt hands over only drops that it has seen dragged
 
 
+@pytest.fixture
+def session_file(models: FakeModels, tmp_path: Path) -> Path:
+    """A picture, and one resampled from it."""
+    session = GenerationSession(models)
+    session.load()
+    request = Request(Condition("CT", "abdomen", "axial"), seed=5)
+    list(session.generate(request))
+    list(session.resample(3, replace(request, seed=6)))
+    return session.save(tmp_path / "work.medvar")
+
+
 @pytest.mark.parametrize("opened", [_drop, lambda viewer, path: viewer.open(path, plugin=None)], ids=["drop", "code"])
-def test_a_session_file_is_opened_by_napari(
+def test_a_session_file_brings_the_session_back(
     npe2pm: Any,
     viewer: Any,
     models: FakeModels,
-    tmp_path: Path,
+    settle: Settle,
+    session_file: Path,
     monkeypatch: pytest.MonkeyPatch,
     opened: Callable[[Any, Path], None],
 ) -> None:
-    """Yesterday's sitting, dropped on the window or opened by a script, would not be recognised."""
+    """Yesterday's sitting, dropped on the window, would become flat layers without a history."""
+    monkeypatch.setattr(widget_module, "shipped_bundles", lambda: {"fake": Path("fake")})
+    monkeypatch.setattr(settings, "open_bundle", lambda name, model, device: models(name))
     npe2pm.register(PluginManifest.from_file(Path(napari_medvar.__file__).parent / "napari.yaml"))
+    opened(viewer, session_file)
+    widget = widget_of(viewer)
+    settle(widget)
+    assert [node.trace.request.seed for node in widget.session.tree.nodes] == [5, 6]
+    assert widget.sampling.seed == 6
+    assert viewer.layers[layer_name(SCHEDULE, len(SCHEDULE) - 1)].visible
+    widget.undo()
+    settle(widget)
+    assert widget.sampling.seed == 5
+    widget.worker.close()
+
+
+def test_opening_a_session_asks_before_unsaved_images_go(
+    viewer: Any, widget: MedvarWidget, settle: Settle, session_file: Path, tmp_path: Path, npe2pm: Any
+) -> None:
+    """A file dropped by mistake would cost the afternoon's images."""
+    npe2pm.register(PluginManifest.from_file(Path(napari_medvar.__file__).parent / "napari.yaml"))
+    widget.sampling.show_seed(77)
+    widget.scales.generate_button.click()
+    settle(widget)
+    _drop(viewer, session_file)
+    settle(widget)
+    assert "1 image that no file holds" in widget.message.text.text()
+    widget.scales.step_button.click()  # the question stays
+    settle(widget)
+    assert widget.message.answers.isVisible()
+    widget.message.decline_button.click()
+    settle(widget)
+    assert not widget.message.isVisible()
+    assert widget.session.tree.nodes[0].trace.request.seed == 77
+    _drop(viewer, session_file)
+    settle(widget)
+    widget.message.accept_button.click()
+    settle(widget)
+    assert [node.trace.request.seed for node in widget.session.tree.nodes] == [5, 6]
+    widget.session.save(tmp_path / "again.medvar")
+    _drop(viewer, session_file)  # nothing would be lost
+    settle(widget)
+    assert not widget.message.isVisible()
+
+
+def test_a_session_without_a_window_becomes_layers(session_file: Path, models: FakeModels, monkeypatch: Any) -> None:
+    """A script could not use what was made in the window."""
     monkeypatch.setattr(reader, "open_model_of", lambda *_: models(None))
-    session = GenerationSession(models)
-    session.load()
-    list(session.generate(Request(Condition("CT", "abdomen", "axial"), seed=5)))
-    before = list(viewer.layers)
-    opened(viewer, session.save(tmp_path / "work.medvar"))
-    (layer,) = (layer for layer in viewer.layers if layer not in before)
-    assert layer.name == "CT abdomen axial · seed 5"
-    assert session_of(layer) == tmp_path / "work.medvar"
-    viewer.layers.remove(layer.name)
+    monkeypatch.setattr(reader, "_window", lambda: None)
+    function = reader.get_reader(str(session_file))
+    assert function is not None
+    ((_, attributes, kind),) = function(str(session_file))
+    assert kind == "image"
+    assert attributes["name"] == "CT abdomen axial · seed 6"
+
+
+def test_the_image_grows_with_the_window_until_it_is_zoomed(
+    own_viewer: Any, open_widget: Callable[..., MedvarWidget], settle: Settle, qtbot: QtBot
+) -> None:
+    """The first image would stay small in a window made larger; or a view chosen by hand would be lost."""
+    widget = open_widget(own_viewer)
+    settle(widget)
+    own_viewer.window.resize(900, 600)
+    qtbot.wait(100)
+    widget.scales.generate_button.click()
+    settle(widget)
+    before = own_viewer.scene.camera.zoom
+    own_viewer.window.resize(1300, 850)
+    qtbot.waitUntil(lambda: own_viewer.scene.camera.zoom > 1.2 * before, timeout=WAIT)
+    own_viewer.scene.camera.zoom = 3.0
+    own_viewer.window.resize(1000, 700)
+    qtbot.wait(200)
+    assert own_viewer.scene.camera.zoom == pytest.approx(3.0, rel=0.05)

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from fakes import SCHEDULE, SIZE
+from fakes import SCHEDULE, SIZE, FakeModels
 from napari.components import ViewerModel
 
+from medvar_engine.conditions import Condition
 from medvar_engine.errors import MedvarError
 from medvar_engine.trace import Encoded
+from medvar_engine.write.dicom import write_dicom
 from napari_medvar.layers import layer_name
 from napari_medvar.real_image import real_image
+from napari_medvar.scan import SCAN, ScanOf
+from napari_medvar.session import GenerationSession
 from napari_medvar.widget import MedvarWidget
 
 Settle = Callable[[MedvarWidget], None]
+SCALES = len(SCHEDULE)
 FINEST = layer_name(SCHEDULE, len(SCHEDULE) - 1)
 
 
@@ -186,3 +192,91 @@ def test_the_menu_s_command_waits_for_the_model(quick: MedvarWidget, settle: Set
     quick.start_from_layer()
     settle(quick)
     assert [node.name for node in quick.session.tree.nodes] == ["scan"]
+
+
+def test_the_image_worked_on_follows_the_selection_until_it_is_chosen(quick: MedvarWidget) -> None:
+    """A mask selected for painting would be taken for the scan; or one would not know which image is encoded."""
+    viewer, panel = quick.viewer, quick.real.panel
+    first = viewer.add_image(volume()[0], name="first")
+    viewer.add_image(volume()[0], name="second")
+    assert panel.image == "second"
+    viewer.layers.selection.active = first
+    assert panel.image == "first"
+    viewer.add_labels(np.zeros((9, 9), dtype=int))
+    assert panel.image == "first"
+    panel.image_combo.setCurrentIndex(panel.image_combo.findData("second"))
+    panel.image_combo.activated.emit(panel.image_combo.currentIndex())
+    viewer.layers.selection.active = first
+    assert panel.image == "second"
+    viewer.layers.remove("second")
+    assert panel.image == "first"
+
+
+def test_an_encoded_slice_is_written_where_the_scan_lies(quick: MedvarWidget, settle: Settle, tmp_path: Path) -> None:
+    """It would not overlay the scan in another program, or have other values."""
+    nibabel = pytest.importorskip("nibabel")
+    affine = np.diag([2.0, 2.0, 5.0, 1.0])
+    affine[:3, 3] = (-40, -50, 300)
+    x, y, z = np.indices((40, 40, 6))
+    values = (x * 2 + y + z * 40).astype(np.float32)
+    nibabel.Nifti1Image(values, affine).to_filename(tmp_path / "scan.nii.gz")
+    quick.real.open_scan(tmp_path / "scan.nii.gz")
+    settle(quick)
+    assert not quick.message.isVisible(), quick.message.text.text()
+    layer = quick.viewer.layers["scan.nii.gz"]
+    layer.contrast_limits = (0, 400)
+    quick.viewer.dims.set_point(0, layer.data_to_world((2, 0, 0))[0])  # the third from the head: z = 3
+    quick.real.panel.encode_button.click()
+    settle(quick)
+    assert not quick.message.isVisible(), quick.message.text.text()
+
+    session = quick.session.save(tmp_path / "work.medvar")
+    list(quick.session.open(session))  # a saved session knows the place, too
+    quick.save.panel.choose_folder(tmp_path / "out")
+    for form in ("nifti", "dicom"):
+        panel = quick.save.panel
+        panel.format_combo.setCurrentIndex(panel.format_combo.findData(form))
+        panel.save_button.click()
+        settle(quick)
+        assert not quick.message.isVisible(), quick.message.text.text()
+    (written,) = (tmp_path / "out").glob("*.nii.gz")
+    image = nibabel.load(written)
+    assert image.shape == (SIZE, SIZE, 1)
+    corners = np.array([[-0.5, -0.5, 0, 1], [SIZE - 0.5, SIZE - 0.5, 0, 1]]) @ image.affine.T
+    np.testing.assert_allclose(corners[:, :3], [(39, 29, 315), (-41, -51, 315)], atol=1e-3)  # right, front; left, back
+    node = quick.session.node
+    assert node is not None
+    pixels = next(iter(quick.session.previews([SCALES - 1]))).pixels
+    np.testing.assert_allclose(image.get_fdata()[..., 0].T, (pixels + 1) * 200, atol=1e-2)
+
+
+def test_a_slice_of_a_scan_keeps_its_frame_of_reference(viewer: ViewerModel, tmp_path: Path) -> None:
+    """A viewer of DICOM would not lay it over the scan."""
+    pydicom = pytest.importorskip("pydicom")
+    to_lps = np.array([[0, 0, 0.5, -20], [0, 0.5, 0, -30], [-2.5, 0, 0, 110], [0, 0, 0, 1]])
+    scan = ScanOf(to_lps, "HU", "1.2.3.4")
+    data = np.zeros((5, SIZE, SIZE), dtype=np.float32)
+    layer = viewer.add_image(
+        data,
+        scale=(2.5, 0.5, 0.5),
+        contrast_limits=(-160, 240),
+        units=("mm",) * 3,
+        metadata={SCAN: scan.to_dict(data.shape)},
+    )
+    viewer.dims.set_point(0, 5.0)
+    image = real_image(viewer, layer, SIZE, "bundle")
+    session = GenerationSession(FakeModels())
+    session.load()
+    list(session.start_from_image(image.pixels, Condition("CT", "abdomen", "axial"), scene=image.scene))
+    node = session.node
+    assert node is not None
+    assert node.scene is not None
+    write_dicom(tmp_path / "a.dcm", node.scene.picture(node.trace, image.pixels))
+    written = pydicom.dcmread(tmp_path / "a.dcm")
+    assert written.FrameOfReferenceUID == "1.2.3.4"
+    assert written.Modality == "CT"
+    np.testing.assert_allclose(np.array(written.ImagePositionPatient, float), (-20, -30, 105))
+    np.testing.assert_allclose(np.array(written.ImageOrientationPatient, float), (1, 0, 0, 0, 1, 0))
+    np.testing.assert_allclose(np.array(written.PixelSpacing, float), (0.5, 0.5))
+    assert float(written.SliceThickness) == 2.5
+    assert written.SyntheticData == "YES"

@@ -42,6 +42,7 @@ def test_all_pictures_are_written_in_every_format(two: MedvarWidget, settle: Set
     files = sorted((tmp_path / "out").glob(f"ct-abdomen-axial-seed*{ENDINGS[form]}"))
     assert len(files) == 2
     assert "2 of 2 written" in panel.report_label.text()
+    assert panel.report_label.isVisible()  # though the fold is shut
     if form != "dicom":
         assert {read_trace(file).to_json() for file in files} == {n.trace.to_json() for n in two.session.tree.nodes}
 

@@ -1,0 +1,88 @@
+"""`HelpDialog`: the keys, and what this version and the model are."""
+
+from __future__ import annotations
+
+from html import escape
+
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import QDialog, QDialogButtonBox, QLabel, QTabWidget, QTextBrowser, QVBoxLayout, QWidget
+
+import medvar_engine
+from medvar_engine.errors import MedvarError
+from napari_medvar import keys
+from napari_medvar.model import Model
+
+_IN_PANEL = {
+    "Undo, redo": "Ctrl+Z, Ctrl+Shift+Z",
+    "Stop after the scale that is being made": "Esc",
+    "Resample": "Ctrl+R",
+    "A button": "Alt and its underlined letter",
+    "This help": "?",
+}
+_SIZE = 460, 420
+
+
+class HelpDialog(QDialog):
+    """Tabs: keys, about, and the card of the model in use."""
+
+    def __init__(self, model: Model | None, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.setWindowTitle("MedVAR Generate")
+        self.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
+        self.resize(*_SIZE)
+        self.tabs = QTabWidget()
+        self.tabs.addTab(_page(_keys()), "Keys")
+        self.tabs.addTab(_page(_about(model)), "About")
+        if model is not None:
+            card = QTextBrowser()
+            card.setMarkdown(_card(model))
+            self.tabs.addTab(card, "Model card")
+        buttons = QDialogButtonBox(QDialogButtonBox.StandardButton.Close)
+        buttons.rejected.connect(self.reject)
+        layout = QVBoxLayout(self)
+        layout.addWidget(self.tabs)
+        layout.addWidget(QLabel("Synthetic images, for research. Not for diagnosis."))
+        layout.addWidget(buttons)
+
+
+def _page(html: str) -> QTextBrowser:
+    page = QTextBrowser()
+    page.setHtml(html)
+    return page
+
+
+def _keys() -> str:
+    texts = keys.texts()
+    everywhere = {key.text: texts[key.action] or "none" for key in keys.KEYS}
+    return (
+        f"<p>In the whole window (other keys: <i>Preferences › Shortcuts</i>):</p>{_table(everywhere)}"
+        f"<p>In the panel:</p>{_table(_IN_PANEL)}"
+    )
+
+
+def _about(model: Model | None) -> str:
+    facts = {"napari-medvar": medvar_engine.__version__, "Licence of the program": "MIT"}
+    if model is not None:
+        bundle, info = model.bundle, model.generator.backend.info
+        facts |= {
+            "Model": bundle.name,
+            "Trained on": bundle.training_data,
+            "Licence of the model": bundle.licence,
+            "Runs on": f"{info.provider}, {info.precision}",
+            "sha256": info.model,
+        }
+    return _table(facts)
+
+
+def _card(model: Model) -> str:
+    try:
+        return model.bundle.card
+    except MedvarError as error:
+        return str(error)
+
+
+def _table(rows: dict[str, str]) -> str:
+    cells = "".join(
+        f"<tr><td>{escape(name)}&nbsp;&nbsp;</td><td>{escape(text)}</td></tr>" for name, text in rows.items()
+    )
+    return f"<table>{cells}</table>"

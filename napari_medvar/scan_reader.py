@@ -1,0 +1,178 @@
+"""The user's own scans as layers: DICOM, NIfTI, NRRD and MetaImage, by the engine's reader. Nothing is ever written.
+
+Layers show a scan as on a radiologist's screen: anterior up in axial slices, the head up in the others, and the
+patient's right on the left. The world's axes run to the feet, to the back and to the patient's left, in mm.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from medvar_engine.errors import MedvarError
+from napari_medvar.layer_data import LayerData
+from napari_medvar.scan import SCAN, ScanOf
+
+if TYPE_CHECKING:
+    from medvar_engine.data.read import Series
+    from medvar_engine.data.volume import Volume
+
+SUFFIXES = (".dcm", ".dcm.gz", ".dicom", ".ima", ".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd")
+MOST_SCANS = 12  # of a folder; more would fill the memory
+_LOOKED_INTO = 50  # files of a folder, to see whether it holds DICOM
+_CT_WINDOW = (-160.0, 240.0)  # HU: soft tissue
+_STRAIGHT = 1e-3  # cosine between an axis of a scan and the patient's, up to which it is not oblique
+_LPS_TO_WORLD = np.array([[0, 0, -1, 0], [0, 1, 0, 0], [1, 0, 0, 0], [0, 0, 0, 1]], dtype=np.float64)
+_RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
+
+
+@dataclass(frozen=True, slots=True)
+class Scans:
+    """Layers, and why others of the files were not opened."""
+
+    layers: list[LayerData] = field(default_factory=list)
+    refused: list[str] = field(default_factory=list)
+
+
+def get_reader(path: str | Sequence[str]) -> Callable[[str | Sequence[str]], list[Any]] | None:
+    """What napari calls with the files or folders to open: a function for scans, None for others."""
+    return _read_in_napari if all(map(_may_be_scan, _listed(path))) else None
+
+
+def read_scans(source: Path) -> Scans:
+    """The scans of a file or below a folder, each as a layer in its values and mm.
+
+    Of a series over time the first point comes. Raises `MedvarError` when nothing can be opened, saying why.
+    """
+    try:
+        from medvar_engine.data.read import find_series
+        from medvar_engine.data.refusal import reason_of
+    except ImportError as error:
+        raise MedvarError(
+            f"Opening scans needs {error.name}, which is not installed: pip install 'napari-medvar[napari]'."
+        ) from error
+    found, refusals = find_series(source, synthetic=True)
+    scans = Scans(refused=list(map(str, refusals)))
+    for series in found[:MOST_SCANS]:
+        try:
+            scans.layers.append(_layer(series))
+        except Exception as error:  # readers raise what they like, and one file does not keep the others shut
+            scans.refused.append(reason_of(error))
+    if len(found) > MOST_SCANS:
+        scans.refused.append(f"{source} holds {len(found)} scans, of which the first {MOST_SCANS} were opened.")
+    if not scans.layers:
+        raise MedvarError("\n".join(scans.refused) or f"{source}: there is no scan in it.")
+    return scans
+
+
+def _read_in_napari(path: str | Sequence[str]) -> list[Any]:
+    """`read_scans`, with what is wrong shown as it stands."""
+    from napari.utils.notifications import show_error, show_warning
+
+    layers: list[Any] = []
+    for one in _listed(path):
+        try:
+            scans = read_scans(Path(one).absolute())
+        except MedvarError as error:
+            show_error(str(error))
+            continue
+        layers += scans.layers
+        for text in scans.refused:
+            show_warning(text)
+    return layers or [(None,)]  # npe2's word for: dealt with, no layers
+
+
+def _layer(series: Series) -> LayerData:
+    volume = next(series.load(phase_step=2**31, minimum=1))
+    array = volume.array[::-1, ::-1, ::-1].transpose(2, 1, 0)  # to the feet, to the back, to the left
+    name = f"{_name(series)}{f', {volume.phase}' if volume.phase else ''}{' (synthetic)' if series.synthetic else ''}"
+    modality = volume.modality or series.modality
+    attributes: dict[str, Any] = {"name": name, "colormap": "gray", **_contrast(array, modality)}
+    if volume.oriented:
+        to_lps = _to_lps(volume)
+        scan = ScanOf(to_lps, "HU" if modality == "CT" else "arbitrary", _frame_of_reference(series))
+        attributes |= _world(to_lps, array.shape)
+        attributes["metadata"] = {SCAN: scan.to_dict(array.shape)}
+    return array, attributes, "image"
+
+
+def _to_lps(volume: Volume) -> npt.NDArray[np.float64]:
+    """From the layer's indices to mm in LPS."""
+    last = np.array(volume.array.shape) - 1
+    to_voxel = np.zeros((4, 4))  # the layer's axes are the volume's in the other order, each run through backwards
+    to_voxel[[0, 1, 2], [2, 1, 0]] = -1
+    to_voxel[:3, 3], to_voxel[3, 3] = last, 1
+    return np.asarray(_RAS_TO_LPS @ volume.affine @ to_voxel)
+
+
+def _world(to_lps: npt.NDArray[np.float64], shape: tuple[int, ...]) -> dict[str, Any]:
+    """Scale and translation of the layer.
+
+    napari cuts along the world's axes: an oblique scan is laid straight, its middle where it is, so that its own slices
+    are seen.
+    """
+    to_world = _LPS_TO_WORLD @ to_lps
+    scale = np.linalg.norm(to_world[:3, :3], axis=0)
+    middle = (np.array(shape) - 1) / 2
+    oblique = np.abs(to_world[:3, :3] / scale - np.eye(3)).max() > _STRAIGHT
+    centre = to_world[:3, :3] @ middle + to_world[:3, 3]
+    translate = centre - scale * middle if oblique else to_world[:3, 3]
+    return {"scale": scale, "translate": translate, "units": ("mm",) * 3}
+
+
+def _contrast(array: npt.NDArray[np.float32], modality: str | None) -> dict[str, Any]:
+    """Soft tissue for CT; for others all but the darkest and brightest 0.5 %."""
+    if modality == "CT":
+        return {"contrast_limits": _CT_WINDOW}
+    few = array[tuple(slice(None, None, max(1, side // 64)) for side in array.shape)]
+    low, high = map(float, np.percentile(few, (0.5, 99.5)))
+    return {"contrast_limits": (low, high)} if low < high else {}
+
+
+def _frame_of_reference(series: Series) -> str | None:
+    if not series.is_dicom or series.archive is not None:
+        return None
+    from medvar_engine.data.dicom_file import open_dicom
+
+    uid = open_dicom(series.path, ["FrameOfReferenceUID"]).get("FrameOfReferenceUID")
+    return str(uid) if uid else None
+
+
+def _name(series: Series) -> str:
+    """The folder's name for DICOM, whose files have numbers; the file's for others."""
+    return series.path.parent.name if series.is_dicom and len(series.paths) > 1 else series.path.name
+
+
+def _may_be_scan(path: str) -> bool:
+    if os.path.isdir(path):
+        return any(map(_is_scan_file, _few_files(Path(path))))
+    return path.lower().endswith(SUFFIXES)
+
+
+def _is_scan_file(path: Path) -> bool:
+    from medvar_engine.data.dicom_file import looks_like_dicom
+
+    try:
+        return path.name.lower().endswith(SUFFIXES) or looks_like_dicom(path)
+    except MedvarError:
+        return False
+
+
+def _few_files(folder: Path) -> Iterator[Path]:
+    seen = 0
+    for root, _, names in os.walk(folder):
+        for name in sorted(names):
+            yield Path(root) / name
+            seen += 1
+            if seen >= _LOOKED_INTO:
+                return
+
+
+def _listed(path: str | Sequence[str]) -> Sequence[str]:
+    return [path] if isinstance(path, str) else path

@@ -1,0 +1,79 @@
+"""Keys: in the panel, in the whole window, and where they are listed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from fakes import SCHEDULE
+from pytestqt.qtbot import QtBot
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import QTextBrowser, QWidget
+
+from napari_medvar import keys
+from napari_medvar.panels.help import HelpDialog
+from napari_medvar.widget import MedvarWidget
+
+Settle = Callable[[MedvarWidget], None]
+CTRL, SHIFT = Qt.KeyboardModifier.ControlModifier, Qt.KeyboardModifier.ShiftModifier
+
+
+@pytest.fixture
+def canvas(widget: MedvarWidget) -> QWidget:
+    """What has the focus when one looks at an image."""
+    found = next(each for each in widget.window().findChildren(QWidget) if hasattr(each, "makeCurrent"))
+    found.setFocus()
+    return found
+
+
+def test_keys_work_while_one_looks_at_the_image(
+    viewer: Any, widget: MedvarWidget, settle: Settle, qtbot: QtBot, canvas: QWidget
+) -> None:
+    """For every image one would go to the panel and back with the mouse."""
+    qtbot.keyClick(canvas, Qt.Key.Key_Return, CTRL)
+    settle(widget)
+    assert [node.generation.complete for node in widget.session.tree.nodes] == [True]
+    qtbot.keyClick(canvas, Qt.Key.Key_Left, SHIFT)
+    assert widget.scales.scale == len(SCHEDULE) - 2
+    qtbot.keyClick(canvas, Qt.Key.Key_Right, SHIFT)
+    assert widget.scales.scale == len(SCHEDULE) - 1
+    widget.edit.panel.from_box.setValue(2)
+    qtbot.keyClick(canvas, Qt.Key.Key_R, CTRL | SHIFT)
+    settle(widget)
+    assert len(widget.session.tree.nodes) == 2
+    qtbot.keyClick(canvas, Qt.Key.Key_B, CTRL)
+    settle(widget)
+    assert widget.session.tree.current == widget.session.tree.nodes[0].id
+
+
+def test_no_key_is_one_of_napari_s(widget: MedvarWidget) -> None:
+    """Somebody's reset of the view would draw another image."""
+    from app_model.types import KeyBinding
+    from napari.utils.shortcuts import default_shortcuts
+
+    taken = {str(binding) for bindings in default_shortcuts.values() for binding in bindings}
+    assert not taken & {str(KeyBinding.from_str(key.default)) for key in keys.KEYS}
+
+
+@pytest.fixture
+def changed() -> Iterator[None]:
+    """The user has chosen another key for Step."""
+    from app_model.types import KeyBinding
+    from napari.settings import get_settings
+
+    shortcuts = get_settings().shortcuts
+    before = dict(shortcuts.shortcuts)
+    shortcuts.shortcuts = {**before, "napari-medvar:step": [KeyBinding.from_str("Ctrl+Alt+S")]}
+    yield
+    shortcuts.shortcuts = before
+
+
+def test_the_help_lists_keys_as_the_user_has_set_them(changed: None, widget: MedvarWidget, qtbot: QtBot) -> None:
+    """The list would tell of keys that do nothing."""
+    dialog = HelpDialog(widget.session.model)
+    qtbot.addWidget(dialog)
+    text = "\n".join(page.toPlainText() for page in dialog.findChildren(QTextBrowser))
+    assert "Ctrl+Alt+S" in text
+    assert "Ctrl+Enter" in text
+    assert "Nothing: a fake for tests." in text  # what the model was trained on
