@@ -155,6 +155,7 @@ class HistoryPanel(QWidget):
                 parent.addChild(item)
             else:
                 around = parent.parent() or self.tree.invisibleRootItem()
+                assert around is not None  # a tree has a root
                 around.insertChild(around.indexOfChild(parent) + 1, item)
                 continued.add(entry.parent)
             self._items[entry.id] = item

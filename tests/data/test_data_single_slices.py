@@ -20,7 +20,7 @@ from medvar_engine.data.read_slice import read_gray
 from medvar_engine.data.recipe import Recipe
 from medvar_engine.data.recipe_file import load_recipe
 from medvar_engine.data.refusal import Refusal
-from medvar_engine.data.shards import Manifest, append, merge, resplit
+from medvar_engine.data.shards import Manifest, append, merge, resplit, verify
 from medvar_engine.data.slice_index import COLUMNS, is_slice_index
 from medvar_engine.data.split import SplitRule
 from medvar_engine.errors import MedvarError
@@ -51,6 +51,11 @@ def read(folder: Path, out: Path, recipe: Recipe = RECIPE, **how: Any) -> tuple[
     refusals: list[Refusal] = []
     prepare(folder, out, recipe, on_refusal=refusals.append, **how)
     return SliceDataset(out), {one.path: one.reason for one in refusals}
+
+
+def picture(number: int) -> np.ndarray:
+    """A slice that is no other's."""
+    return np.random.default_rng((1, number)).integers(0, 256, (SIDE, SIDE)).astype(np.uint8)
 
 
 def shown(dataset: SliceDataset, index: int = 0) -> np.ndarray:
@@ -105,7 +110,7 @@ def test_what_the_index_says_is_kept(tmp_path: Path) -> None:
     write_index(folder, row, {"path": "b.npy"})
     (folder / "sub").mkdir()
     Image.fromarray(GRAY).save(folder / "sub" / "a.png")
-    np.save(folder / "b.npy", GRAY)
+    np.save(folder / "b.npy", picture(1))
     dataset, refused = read(folder, tmp_path / "out")
     assert refused == {}
     first, second = dataset.rows
@@ -255,8 +260,8 @@ def test_rows_that_contradict_each_other(tmp_path: Path) -> None:
         {"path": "e.npy", "patient": "one", "split": ""},
     ]
     folder = write_index(tmp_path / "a", *rows)
-    for name in "abcdef":
-        np.save(folder / f"{name}.npy", GRAY)
+    for number, name in enumerate("abcdef"):
+        np.save(folder / f"{name}.npy", picture(number))
     dataset, refused = read(folder, tmp_path / "out", split=SplitRule(holdout=("other",)))
     assert dataset.manifest.split == {"one": "train", "other": "test"}
     assert dataset.manifest.given_split == ["one"]
@@ -319,8 +324,8 @@ def test_a_given_split_survives_merging_and_appending(tmp_path: Path, prepared: 
         {"path": "c.npy", "patient": "new", "split": "train"},
     ]
     folder = write_index(tmp_path / "a", *rows)
-    for name in "abc":
-        np.save(folder / f"{name}.npy", GRAY)
+    for number, name in enumerate("abc"):
+        np.save(folder / f"{name}.npy", picture(number))
     prepare(folder, tmp_path / "slices", Recipe.of(size=8))
     scans = prepared(tmp_path / "scans", ["ct1", "mr1", "ct2"], holdout=("ct1", "ct2"))
     for order in ((tmp_path / "slices", scans), (scans, tmp_path / "slices")):
@@ -332,6 +337,46 @@ def test_a_given_split_survives_merging_and_appending(tmp_path: Path, prepared: 
     assert longer.split == {"ct1": "test", "ct2": "test", "mr1": "train", "new": "train"}
     assert longer.given_split == ["new"]
     assert resplit(scans, SplitRule(test_fraction=0.0)).given_split == []
+
+
+def test_a_given_split_holds_for_all_names_of_one_patient(tmp_path: Path) -> None:
+    """Breaks for people with two names: they would be learnt from and tested, as the index has them."""
+    rows = [
+        {"path": "a.npy", "patient": "Case 7", "split": "train"},
+        {"path": "b.npy", "patient": "case007", "split": "test"},
+        {"path": "c.npy", "patient": "copied", "split": "train"},
+        {"path": "d.npy", "patient": "copy", "split": ""},
+        {"path": "e.npy", "patient": "alone", "split": "train"},
+    ]
+    folder = write_index(tmp_path / "a", *rows)
+    for name, number in zip("abcde", (0, 1, 2, 2, 3), strict=True):
+        np.save(folder / f"{name}.npy", picture(number))
+    manifest = read(folder, tmp_path / "out")[0].manifest
+    assert manifest.one_patient == [["Case 7", "case007"], ["copied", "copy"]]
+    assert manifest.split == {"Case 7": "test", "alone": "train", "case007": "test", "copied": "train", "copy": "train"}
+    assert manifest.given_split == ["alone", "case007", "copied"]
+    assert any("index.csv has them in train" in one and one.endswith(": Case 7") for one in manifest.remarks)
+    assert verify(tmp_path / "out").split == manifest.split
+
+
+def test_merging_gives_one_patient_the_side_that_was_given(tmp_path: Path) -> None:
+    """Breaks for a public split: a second folder would move its patients, or tear those with two names."""
+    public = write_index(tmp_path / "a", {"path": "a.npy", "patient": "P01"}, {"path": "b.npy", "patient": "P02"})
+    own = write_index(
+        tmp_path / "b",
+        {"path": "a.npy", "patient": "p1", "split": ""},
+        {"path": "c.npy", "patient": "p2", "split": "test"},
+    )
+    for folder, numbers in ((public, {"a": 0, "b": 1}), (own, {"a": 2, "c": 3})):
+        for name, number in numbers.items():
+            np.save(folder / f"{name}.npy", picture(number))
+    prepare(public, tmp_path / "one", RECIPE)
+    prepare(own, tmp_path / "two", RECIPE, split=SplitRule(holdout=("p1",)))
+    for folders in (("one", "two"), ("two", "one")):
+        merged = merge([tmp_path / name for name in folders], tmp_path / "".join(folders), any_recipe=True)
+        assert merged.split == {"P01": "train", "P02": "test", "p1": "train", "p2": "test"}
+        assert merged.given_split == ["P01", "p2"]
+        assert verify(tmp_path / "".join(folders)).split == merged.split
 
 
 def test_stopped_and_gone_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

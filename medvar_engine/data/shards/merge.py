@@ -43,8 +43,8 @@ def merge(
     for group in one_patient:
         names = [name for name in group if name in split]
         said = {given[name] for name in names if name in given}
-        sides = said or {split[name] for name in names}
-        side = "test" if len(sides) > 1 else sides.pop()
+        asked = said or {split[name] for name in names}
+        side = "test" if len(asked) > 1 else asked.pop()
         torn |= set(names) & set(given) if len(said) > 1 else set()
         moved |= {name for name in names if split[name] != side}
         split |= dict.fromkeys(names, side)
