@@ -15,7 +15,7 @@ from medvar_engine.generation import Generation
 from medvar_engine.prefix_cache import Key, PrefixCache
 from medvar_engine.pyramid import TokenPyramid
 from medvar_engine.request import Request
-from medvar_engine.sampling import guide, ramp
+from medvar_engine.sampling import guide
 
 _LOGITS = 2**20  # of the finest scale that are made together; in parts, as many images as give so many
 
@@ -74,7 +74,7 @@ class Prefixes:
         scales, batch = len(self.backend.info.schedule), len(generation.requests)
         logits = self._logits(generation, guided)
         for i, request in enumerate(generation.requests):
-            strength = ramp(request.sampling.guidance, generation.depth, scales)
+            strength = request.sampling.guidance_of(generation.depth, scales)
             yield check_logits(guide(logits[i], logits[batch + i], strength) if strength > 0 else logits[i])
 
     def _parts(self, generation: Generation, guided: bool) -> list[Generation]:

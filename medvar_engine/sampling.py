@@ -22,10 +22,11 @@ MAX_SEED = 2**64 - 1
 class Sampling:
     """How tokens are drawn. The defaults are VAR's, but for ``top_k``, which follows the vocabulary."""
 
-    guidance: float = 1.5  # classifier-free guidance at the finest scale; ramped from 0 at the coarsest
+    guidance: float = 1.5  # classifier-free guidance at the finest scale
     temperature: float = 1.0  # 0 takes the likeliest token
     top_k: int = 0  # keep the k likeliest tokens; 0 keeps all
     top_p: float = 0.96  # keep the likeliest tokens that together have this probability; 1 keeps all
+    even_guidance: bool = False  # the same guidance at every scale; else it rises from 0 at the coarsest, as VAR's
 
     def __post_init__(self) -> None:
         checks = (
@@ -34,14 +35,20 @@ class Sampling:
             ("temperature", self.temperature == 0 or 1e-3 <= self.temperature <= 100, "0 or between 0.001 and 100"),
             ("top_k", isinstance(self.top_k, int) and self.top_k >= 0, "a whole number, 0 (all tokens) or more"),
             ("top_p", 0 < self.top_p <= 1, "above 0 and at most 1"),
+            ("even_guidance", isinstance(self.even_guidance, bool), "true or false"),
         )
         for name, fine, expected in checks:
             if not fine:
                 raise MedvarError(f"{name} must be {expected}, but is {getattr(self, name)}.")
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
-        return asdict(self)
+        """Plain values, for JSON; `even_guidance` only where true, so that names made of these stay what they were."""
+        values = asdict(self)
+        return values if self.even_guidance else {k: v for k, v in values.items() if k != "even_guidance"}
+
+    def guidance_of(self, k: int, scales: int) -> float:
+        """Guidance of scale k of so many."""
+        return self.guidance if self.even_guidance else ramp(self.guidance, k, scales)
 
 
 def check_seed(seed: int) -> int:

@@ -148,6 +148,17 @@ def test_guidance_rises_from_none_to_full() -> None:
     assert ramp(1.5, 0, 1) == 0
 
 
+def test_even_guidance_is_the_same_at_every_scale_and_older_names_stay() -> None:
+    """A model whose coarse scales need guidance would get none; and traces of before would have another digest."""
+    even, rising = Sampling(guidance=2, even_guidance=True), Sampling(guidance=2)
+    assert [even.guidance_of(k, 4) for k in range(4)] == [2, 2, 2, 2]
+    assert [rising.guidance_of(k, 4) for k in range(4)] == pytest.approx([ramp(2, k, 4) for k in range(4)])
+    assert Sampling(**even.to_dict()) == even
+    assert "even_guidance" not in rising.to_dict()
+    with pytest.raises(MedvarError, match="even_guidance must be true or false"):
+        Sampling(even_guidance="yes")  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [

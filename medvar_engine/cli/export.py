@@ -28,6 +28,9 @@ def export(
     top_k: Annotated[int, typer.Option(help="Default top-k of this model; 0 keeps all tokens.", min=0)] = 0,
     top_p: Annotated[float, typer.Option(help="Default top-p of this model.")] = 0.96,
     guidance: Annotated[float, typer.Option(help="Default guidance of this model.")] = 1.5,
+    even_guidance: Annotated[
+        bool, typer.Option("--even-guidance", help="Guide every scale alike; else guidance rises from 0, as VAR's.")
+    ] = False,
 ) -> None:
     """Export to ONNX graphs with a parity check against torch and a model card."""
     try:
@@ -39,7 +42,10 @@ def export(
     from medvar_engine.errors import MedvarError
     from medvar_engine.sampling import Sampling
 
-    title, sampling = name or out.name, Sampling(guidance=guidance, top_k=top_k, top_p=top_p)
+    title, sampling = (
+        name or out.name,
+        Sampling(guidance=guidance, top_k=top_k, top_p=top_p, even_guidance=even_guidance),
+    )
     try:
         extra = notes.read_text(encoding="utf-8") if notes else ""
     except (OSError, UnicodeDecodeError) as error:

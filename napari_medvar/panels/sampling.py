@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-from dataclasses import asdict
 
 from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import QApplication, QCheckBox, QHBoxLayout, QPushButton, QSpinBox, QWidget
@@ -76,6 +75,7 @@ class SamplingPanel(QWidget):
         form.addRow(self.reset_button)
         self.fold = fold("Sampling", content, "How tokens are drawn: guidance, temperature, top-k, top-p.")
         self._own = Sampling()
+        self._even_guidance = self._own.even_guidance
 
         row = QWidget()
         seeds = QHBoxLayout(row)
@@ -118,6 +118,7 @@ class SamplingPanel(QWidget):
             temperature=round(self.temperature.value(), 2),
             top_k=int(self.top_k.value()),
             top_p=round(self.top_p.value(), 2),
+            even_guidance=self._even_guidance,
         )
 
     def roll(self) -> int:
@@ -140,8 +141,9 @@ class SamplingPanel(QWidget):
 
     def show_sampling(self, sampling: Sampling) -> None:
         """Set everything else."""
-        for name, value in asdict(sampling).items():
-            getattr(self, name).setValue(value)
+        self._even_guidance = sampling.even_guidance
+        for name in ("guidance", "temperature", "top_k", "top_p"):
+            getattr(self, name).setValue(getattr(sampling, name))
 
 
 def _slider(low: float, high: float, step: float) -> QLabeledDoubleSlider:

@@ -32,6 +32,7 @@ def make_bundle(path: Path = Path("fake"), *, schedule: ScaleSchedule = SCHEDULE
         schedule=schedule,
         vocabulary=VOCABULARY,
         latent_channels=CHANNELS,
+        feature_channels=CHANNELS,
         image_size=SIZE,
         image_channels=1,
         transformer={"depth": 1, "heads": 1, "head_dim": 1},
@@ -64,7 +65,7 @@ class FakeBackend:
         self.steps: list[int] = []  # the scales run, in order
         self.decoded = 0  # how many pictures were decoded
         self.info = BackendInfo(
-            "Fake, CPUExecutionProvider", "float32", schedule, LABELS, VOCABULARY, CHANNELS, SIZE, 1, "fake"
+            "Fake, CPUExecutionProvider", "float32", schedule, LABELS, VOCABULARY, CHANNELS, CHANNELS, SIZE, 1, "fake"
         )
 
     def start(self, labels: IntArray) -> PrefixState:
