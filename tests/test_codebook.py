@@ -72,7 +72,7 @@ def test_the_shipped_bundle_has_a_codebook() -> None:
     bundle = read_bundle(find_bundle("demo"))
     codebook = bundle.codebook()
     assert codebook is not None
-    assert codebook.shape == (bundle.vocabulary, bundle.latent_channels)
+    assert codebook.shape == (len(bundle.schedule), bundle.vocabulary, bundle.latent_channels)  # each scale has its own
 
 
 def test_an_older_bundle_opens_without(tiny_bundle: Path, tmp_path: Path) -> None:
