@@ -105,7 +105,7 @@ class OnnxBackend:
         if total.shape != latent.shape:
             raise odd_output(graph, f"a latent {total.shape} in place of {latent.shape}")
         if k + 1 < len(self.info.schedule):
-            wanted = (len(tokens), self.info.schedule.token_counts[k + 1], self.info.latent_channels)
+            wanted = (len(tokens), self.info.schedule.token_counts[k + 1], self.info.feature_channels)
             if features.shape != wanted:
                 raise odd_output(graph, f"features {features.shape} in place of {wanted}")
         return total, features if k + 1 < len(self.info.schedule) else None
