@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import copy
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 import torch
 from onnx import TensorProto, helper, numpy_helper
@@ -50,6 +51,8 @@ def store_half(model: onnx.ModelProto) -> onnx.ModelProto:
         array = numpy_helper.to_array(tensor)
         if tensor.data_type != TensorProto.FLOAT or array.size < _SMALL or tensor.name.endswith(SCALE):
             continue  # scales of int8 weights can be too small for float16
+        if _resizes(array):
+            continue
         with np.errstate(over="ignore"):
             half = array.astype(np.float16)
         if not np.isfinite(half).all():
@@ -61,6 +64,14 @@ def store_half(model: onnx.ModelProto) -> onnx.ModelProto:
     for i, cast in enumerate(casts):
         graph.node.insert(i, cast)
     return model
+
+
+def _resizes(array: npt.NDArray[Any]) -> bool:
+    """Whether a constant is a matrix that resizes images: its rows, or columns, are weights of sum 1.
+
+    It is no weight that was learned, and rounded it would give an image other tokens than the torch model does.
+    """
+    return array.ndim == 2 and any(bool(np.allclose(array.sum(axis), 1, atol=1e-5)) for axis in (0, 1))
 
 
 def half_arithmetic(transformer: Transformer) -> Transformer:

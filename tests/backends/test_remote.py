@@ -172,6 +172,7 @@ def _finished(generator: Generator, seed: int) -> Generation:
 def test_the_token_opens(served: Served, tmp_path: Path) -> None:
     """Whoever guesses the address could use the server, or whoever has the token could not."""
     address, file = served(token=TOKEN), tmp_path / "token"
+    file.touch(mode=0o600)
     file.write_text(f"{TOKEN}\n")
     there = remote(address, read_token(file))
     assert there.step(there.start(asked(1))).depth == 1
