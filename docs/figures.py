@@ -1,10 +1,11 @@
-"""Makes the pictures of ``docs/explanation/next-scale-prediction.md``, with the shipped model.
+"""Makes the contact sheet of README and the images of ``docs/explanation``, with the shipped model.
 
 ``python docs/figures.py`` writes them into ``docs/images``. The same seeds give the same pictures.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -14,8 +15,9 @@ from PIL import Image, ImageDraw, ImageFont
 
 from medvar_engine.arrays import FloatArray
 from medvar_engine.backends.onnx import OnnxBackend
-from medvar_engine.bundle import find_bundle, read_bundle
+from medvar_engine.bundle import Bundle, find_bundle, read_bundle
 from medvar_engine.conditions import Condition
+from medvar_engine.evaluate.index import gate_of
 from medvar_engine.generation import Generation
 from medvar_engine.generator import Generator
 from medvar_engine.reading import token_map_to_image
@@ -71,10 +73,43 @@ def resampled(generator: Generator, first: Generation) -> Image.Image:
     return grid(rows, ["the first", *(f"seed {seed}" for seed in seeds)])
 
 
+SHEET = (  # rows of the contact sheet
+    Condition("MR", "brain", "axial"),
+    Condition("MR", "brain", "coronal"),
+    Condition("MR", "brain", "sagittal"),
+    Condition("CT", "chest", "axial"),
+    Condition("CT", "chest", "coronal"),
+    Condition("CT", "chest", "sagittal"),
+    Condition("CT", "abdomen", "axial"),
+    Condition("CT", "heart", "axial"),
+    Condition("MR", "spine", "sagittal"),
+    Condition("MR", "spine", "axial"),
+    Condition("MR", "prostate", "axial"),
+    Condition("MR", "abdomen", "coronal"),
+)
+
+
+def contact_sheet(generator: Generator, bundle: Bundle, columns: int = 8) -> Image.Image:
+    """The first images of each kind of slice that the training index lets pass; none is chosen."""
+    gate, rows = gate_of(bundle), dict[str, Sequence[FloatArray]]()
+    for condition in SHEET:
+        shown: list[FloatArray] = []
+        for seed in itertools.count(1):
+            if len(shown) == columns:
+                break
+            made = generator.finish(generator.start([Request(condition, seed=seed, sampling=bundle.sampling)]))
+            image = generator.image(made)
+            if gate is None or not gate.check(image).flagged.any():
+                shown.append(image[0])
+        rows["\n".join(filter(None, (condition.modality, condition.region, condition.plane)))] = shown
+    return grid(rows, [""] * columns)
+
+
 def main() -> None:
-    """Both pictures."""
+    """All of them."""
     bundle = read_bundle(find_bundle())
     generator = Generator(OnnxBackend(bundle))
+    contact_sheet(generator, bundle).save(IMAGES / "sheet.png", optimize=True)
     first = first_image(generator, bundle.sampling)
     growing(generator, first).save(IMAGES / "growing.png", optimize=True)
     resampled(generator, first).save(IMAGES / "resampled.png", optimize=True)

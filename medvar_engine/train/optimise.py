@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from medvar_engine.errors import MedvarError
+from medvar_engine.models.lora import LowRank
 from medvar_engine.train.config import TrainConfig
 
 _WITH_DECAY = (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)
@@ -21,7 +22,11 @@ def optimizers(model: nn.Module, config: TrainConfig) -> dict[str, torch.optim.O
     Weight decay is for the weights of linear maps and convolutions; not for biases, norms, embeddings of positions,
     scales and names, and how sharp attention is.
     """
-    decayed = {id(m.weight): m.weight for m in model.modules() if isinstance(m, _WITH_DECAY) and m.weight.requires_grad}
+    owned = [(module, dict(module.named_parameters(recurse=False))) for module in model.modules()]
+    weights = [own["weight"] for module, own in owned if isinstance(module, _WITH_DECAY) and "weight" in own]
+    # Low-rank changes of linear maps are such weights, too.
+    weights += [part for module, own in owned if isinstance(module, LowRank) for part in own.values()]
+    decayed = {id(weight): weight for weight in weights if weight.requires_grad}
     matrices = _block_matrices(model) if config.optimizer == "muon" else {}
     others = [p for p in model.parameters() if p.requires_grad and id(p) not in decayed | matrices]
     groups = [

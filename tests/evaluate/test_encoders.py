@@ -72,7 +72,7 @@ def test_preprocessing_goes_to_json_and_back(tmp_path: Path) -> None:
         ('{"size": 224, "kernel": "nearest"}', "kernel"),
         ('{"size": 224, "std": [0, 1, 1]}', "std"),
         ('{"size": 224, "mean": [0.5]}', "mean"),
-        ('{"size": 224, "low": NaN}', "finite"),
+        ('{"size": 224, "low": NaN}', "NaN"),
         ('{"size": 224, "mean": "grey"}', "wrong kind"),
         ("[224]", "list"),
         ("{", "not JSON"),

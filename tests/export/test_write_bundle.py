@@ -150,7 +150,13 @@ def test_an_interrupted_export_leaves_nothing(
 
 @pytest.mark.usefixtures("not_traced")
 @pytest.mark.parametrize(
-    "change", [{"schedule": (1, 2, 4)}, {"vocabulary": 25}, {"latent_channels": 5}, {"schedule": (2, 3, 4)}]
+    ("change", "what"),
+    [
+        ({"schedule": (1, 2, 4)}, "schedule"),
+        ({"vocabulary": 25}, "vocabulary"),
+        ({"latent_channels": 5}, "feature_channels"),
+        ({"schedule": (2, 3, 4)}, "schedule"),
+    ],
 )
 def test_networks_that_do_not_belong_together(
     export: Callable[..., Path],
@@ -158,11 +164,12 @@ def test_networks_that_do_not_belong_together(
     tiny_weights: Weights,
     tmp_path: Path,
     change: dict[str, object],
+    what: str,
 ) -> None:
     """Files of two runs mixed up would give a bundle of noise, or a crash inside torch."""
     other = Transformer(dataclasses.replace(tiny_models[1].config, **change))  # type: ignore[arg-type]
     save_transformer(tmp_path / "other.safetensors", other, LabelSpace())
-    with pytest.raises(MedvarError, match=f"their {next(iter(change))} differ"):
+    with pytest.raises(MedvarError, match=f"their {what} differ"):
         export(weights=(tiny_weights[0], tmp_path / "other.safetensors"))
 
 

@@ -77,7 +77,9 @@ def test_eight_slices_are_learnt_by_heart_and_made_again(
     )
     transformer, labels = load_transformer(run(config, console=console))
     figures = read_log(config.out / "log.csv")
-    assert figures["loss"][-1][1] < 0.02
+    # Of images whose label was dropped, the coarsest token can only be guessed.
+    assert figures["loss"][-1][1] < 0.1
+    assert figures["held_out_loss"][-1][1] < 0.02  # the same image, its label not dropped
     assert figures["accuracy_scale_3"][-1][1] == 1
     assert config.tokenizer is not None
     tokenizer, train = load_tokenizer(config.tokenizer), SliceDataset(data, "train")
