@@ -150,7 +150,8 @@ def _find(paths: Sequence[Path], synthetic: bool, assumed: Assumed) -> tuple[lis
                 refusals += [Refusal(str(path), reason) for reason in left_out]
         except Exception as error:  # readers raise what they like, and no file ends a run
             refusals.append(_refusal(path, error))
-    headers = without_copies(headers)
+    headers, damaged = without_copies(headers)
+    refusals += damaged
     planning = localizers(headers)
     refusals += [Refusal(str(path), _PLANNING) for path in dict.fromkeys(header.path for header in planning)]
     left = {id(header) for header in planning}
