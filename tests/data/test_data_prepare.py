@@ -87,7 +87,8 @@ def test_headers_and_arguments_without_an_index(tmp_path: Path, phantom: Any, se
     prepare(tmp_path / "in", tmp_path / "out", SMALL)
     row = SliceDataset(tmp_path / "out").rows[0]
     assert (row.patient, row.modality, row.region, row.dataset) == ("someone", "CT", "chest", None)
-    nifti(tmp_path / "in" / "sub-07" / "anat" / "T1w.nii.gz", phantom)
+    other = np.random.default_rng(0).uniform(-900, 900, phantom.shape).astype(np.float32)  # of another patient
+    nifti(tmp_path / "in" / "sub-07" / "anat" / "T1w.nii.gz", other)
     manifest = prepare(tmp_path / "in", tmp_path / "out2", SMALL, region="Heart", dataset="My Set", modality="CT")
     dataset = SliceDataset(tmp_path / "out2")
     assert {(row.region, row.dataset) for row in dataset.rows} == {("heart", "my-set")}

@@ -80,7 +80,7 @@ def test_eight_slices_are_learnt_by_heart_and_made_again(
     # Of images whose label was dropped, the coarsest token can only be guessed.
     assert figures["loss"][-1][1] < 0.1
     assert figures["held_out_loss"][-1][1] < 0.02  # the same image, its label not dropped
-    assert figures["accuracy_scale_3"][-1][1] == 1
+    assert figures["accuracy_scale_3"][-1][1] > 0.95  # while learning, with paths and labels dropped
     assert config.tokenizer is not None
     tokenizer, train = load_tokenizer(config.tokenizer), SliceDataset(data, "train")
     asked = torch.tensor([labels.encode(Condition(dataset=one.dataset)) for one in train.conditions], dtype=torch.int64)
