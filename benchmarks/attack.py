@@ -38,20 +38,20 @@ from typing import Any
 
 import numpy as np
 
-from medvar_engine.backends.messages import pack, unpack
-from medvar_engine.bundle import MANIFEST, find_bundle, manifest_digest, read_bundle
+from medvar_engine.bundle.read import MANIFEST, find_bundle, manifest_digest, read_bundle
 from medvar_engine.conditions import Condition
-from medvar_engine.data.same_patient import by_marks, marks_of
+from medvar_engine.data.identity.same_patient import by_marks, marks_of
 from medvar_engine.data.split import split_patients
 from medvar_engine.errors import MedvarError
-from medvar_engine.pyramid import TokenPyramid
+from medvar_engine.generate.trace import Encoded, Resample, Trace, traces_from_dict, traces_to_dict
+from medvar_engine.remote.messages import pack, unpack
 from medvar_engine.request import Request
-from medvar_engine.schedule import ScaleSchedule
-from medvar_engine.trace import Encoded, Resample, Trace, traces_from_dict, traces_to_dict
+from medvar_engine.tokens.pyramid import TokenPyramid
+from medvar_engine.tokens.schedule import ScaleSchedule
 from medvar_engine.write.compare import differing_pixels
 from medvar_engine.write.dicom import write_dicom
 from medvar_engine.write.nifti import write_nifti
-from medvar_engine.write.opened import MAX_BYTES
+from medvar_engine.write.open_slice_file import MAX_BYTES
 from medvar_engine.write.picture import Picture
 from medvar_engine.write.png import write_png
 from medvar_engine.write.provenance import read_about_pixels, read_trace
@@ -212,7 +212,7 @@ def traces(_: Path, chance: random.Random) -> Iterator[Case]:
 
 def sessions(folder: Path, chance: random.Random) -> Iterator[Case]:
     """Session files of the plugin whose values are changed."""
-    from napari_medvar.session_file import SavedNode, SavedSession, read_session, write_session
+    from napari_medvar.session.session_file import SavedNode, SavedSession, read_session, write_session
 
     trace = _picture().trace
     nodes = (SavedNode(0, trace), SavedNode(1, trace, 0, "a name"))

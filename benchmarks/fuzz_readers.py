@@ -40,7 +40,7 @@ import SimpleITK as sitk
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, EnhancedMRImageStorage, ExplicitVRLittleEndian
 
-from medvar_engine.data.read import find_series
+from medvar_engine.data.read.scans import find_series
 from medvar_engine.errors import MedvarError
 
 OUTCOMES = ("read", "refused", "crashed", "hung", "left")

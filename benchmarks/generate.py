@@ -29,16 +29,16 @@ from torch.utils.flop_counter import FlopCounterMode
 from medvar_engine.backends.base import Backend
 from medvar_engine.backends.onnx import OnnxBackend
 from medvar_engine.backends.torch import TorchBackend
-from medvar_engine.bundle import read_bundle
+from medvar_engine.bundle.read import read_bundle
 from medvar_engine.conditions import Condition, LabelSpace
-from medvar_engine.generator import Generator
-from medvar_engine.models.files import save_tokenizer, save_transformer
+from medvar_engine.generate.generator import Generator
+from medvar_engine.generate.trace import Request
 from medvar_engine.models.import_var import import_var
 from medvar_engine.models.presets import tokenizer_preset, transformer_preset
 from medvar_engine.models.tokenizer import Tokenizer
 from medvar_engine.models.transformer import Transformer
-from medvar_engine.sampling import Sampling
-from medvar_engine.trace import Request
+from medvar_engine.models.weight_files import save_tokenizer, save_transformer
+from medvar_engine.request import Sampling
 from medvar_export.precision import Precision
 
 BATCH = 64

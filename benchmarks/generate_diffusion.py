@@ -23,9 +23,9 @@ from monai.networks.schedulers import DDIMScheduler
 from torch import nn
 
 from medvar_engine.backends.torch import TorchBackend
-from medvar_engine.models.files import load_tokenizer, load_transformer
 from medvar_engine.models.tokenizer import Tokenizer
-from medvar_engine.sampling import Sampling
+from medvar_engine.models.weight_files import load_tokenizer, load_transformer
+from medvar_engine.request import Sampling
 
 GUIDANCE = 1.5  # of the diffusion; it costs the same whatever it is
 

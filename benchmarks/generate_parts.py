@@ -24,18 +24,18 @@ from statistics import median
 from generate import named, row, seconds, timed, title
 
 from medvar_engine.backends.onnx import OnnxBackend
-from medvar_engine.bundle import Bundle, find_bundle, read_bundle
-from medvar_engine.generator import Generator
-from medvar_engine.trace import Request
+from medvar_engine.bundle.read import Bundle, find_bundle, read_bundle
+from medvar_engine.generate.generator import Generator
+from medvar_engine.generate.trace import Request
 
 _MEASURE = """
 import sys
 from pathlib import Path
 import onnxruntime
 from medvar_engine.backends.onnx import OnnxBackend
-from medvar_engine.bundle import read_bundle
-from medvar_engine.generator import Generator
-from medvar_engine.trace import Request
+from medvar_engine.bundle.read import read_bundle
+from medvar_engine.generate.generator import Generator
+from medvar_engine.generate.trace import Request
 
 def status(name):
     lines = Path("/proc/self/status").read_text().splitlines()

@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from medvar_engine.arrays import FloatArray
 from medvar_engine.backends.onnx import OnnxBackend
-from medvar_engine.bundle import find_bundle, read_bundle
-from medvar_engine.generator import Generator
+from medvar_engine.bundle.read import find_bundle, read_bundle
+from medvar_engine.generate.generator import Generator
 from medvar_engine.request import Request
-from medvar_engine.sets.read import ImageSet
+from medvar_engine.sets.image_set import ImageSet
+from medvar_engine.types import FloatArray
 from medvar_engine.write.invisible import FOUND, add_mark, mark_score
 
 if TYPE_CHECKING:
@@ -116,8 +116,8 @@ def read(folder: Path) -> FloatArray:
 
 def frechet_distances(encoder: str, held_out: SliceDataset, sets: Mapping[str, FloatArray]) -> dict[str, float]:
     """Of each set of images to the slices, a batch at a time."""
-    from medvar_engine.evaluate.encoders import open_encoder
-    from medvar_engine.evaluate.frechet import frechet_distance_to, moments
+    from medvar_engine.encoders.encoder import open_encoder
+    from medvar_engine.evaluate.metrics.frechet import frechet_distance_to, moments
 
     opened = open_encoder(encoder)
     parts = np.array_split(np.arange(len(held_out)), -(-len(held_out) // 64))

@@ -25,13 +25,13 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from medvar_engine.data.codes import encode
-from medvar_engine.data.facts import SliceFacts
 from medvar_engine.data.shards import ShardWriter
+from medvar_engine.data.shards.slice_facts import SliceFacts
 from medvar_engine.models import presets
 from medvar_engine.models.tokenizer import TokenizerConfig
 from medvar_engine.train.config import TrainConfig
-from medvar_engine.train.run import run
+from medvar_engine.train.run_training import run
+from medvar_engine.value_range import encode
 
 SIZE = 16
 MODEL = "tokenizer.safetensors"

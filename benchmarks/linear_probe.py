@@ -28,13 +28,19 @@ from sklearn.metrics import recall_score
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from medvar_engine.arrays import FloatArray
 from medvar_engine.backends.onnx import OnnxBackend
-from medvar_engine.bundle import Bundle, find_bundle, read_bundle
+from medvar_engine.bundle.read import Bundle, find_bundle, read_bundle
 from medvar_engine.data.dataset import SliceDataset
-from medvar_engine.evaluate.bootstrap import estimate
-from medvar_engine.features import averaged, feature_names, likelihood_features, multiscale_features, probe_columns
-from medvar_engine.generator import Generator
+from medvar_engine.evaluate.metrics.bootstrap import estimate
+from medvar_engine.generate.features import (
+    averaged,
+    feature_names,
+    likelihood_features,
+    multiscale_features,
+    probe_columns,
+)
+from medvar_engine.generate.generator import Generator
+from medvar_engine.types import FloatArray
 
 BATCH = 16
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1)

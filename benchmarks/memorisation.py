@@ -18,11 +18,11 @@ from pathlib import Path
 
 from medvar_engine.data.dataset import SliceDataset
 from medvar_engine.data.shards import Manifest
-from medvar_engine.evaluate.descriptor import DescriptorEncoder
-from medvar_engine.evaluate.encoders import Encoder
-from medvar_engine.evaluate.image_source import PreparedImages
+from medvar_engine.encoders.descriptor import DescriptorEncoder
+from medvar_engine.encoders.encoder import Encoder
+from medvar_engine.encoders.image_source import PreparedImages
+from medvar_engine.encoders.simclr_training import SimCLRTraining, trained_simclr
 from medvar_engine.evaluate.memorisation import calibrate, find_planted_copies
-from medvar_engine.evaluate.simclr_training import SimCLRTraining, trained_simclr
 
 ASKED = 50  # images whose check is timed
 

@@ -95,7 +95,7 @@ def decode(scans: Path, size: int, axial: bool) -> int:
     import pydicom
     import SimpleITK as sitk
 
-    from medvar_engine.data.read import find_series
+    from medvar_engine.data.read.scans import find_series
 
     slices = 0
     for series in find_series(scans)[0]:
@@ -111,8 +111,8 @@ def decode(scans: Path, size: int, axial: bool) -> int:
 
 def medvar(scans: Path, size: int, axial: bool, workers: int = 1) -> int:
     """All of `medvar prepare`."""
+    from medvar_engine.data.harmonise.slice_recipe import Recipe
     from medvar_engine.data.prepare import prepare
-    from medvar_engine.data.recipe import Recipe
 
     with tempfile.TemporaryDirectory() as folder:
         recipe = Recipe.of(size=size, planes=["axial"] if axial else None)
@@ -131,9 +131,9 @@ def monai(scans: Path, size: int, axial: bool) -> int:
         ScaleIntensityRangePercentiles,
     )
 
-    from medvar_engine.data.identity import identify
-    from medvar_engine.data.index import read_index
-    from medvar_engine.data.read import find_series
+    from medvar_engine.data.identity.series_identity import identify
+    from medvar_engine.data.read.scans import find_series
+    from medvar_engine.data.recipe.index_file import read_index
     from medvar_engine.errors import MedvarError
 
     index = read_index(scans)

@@ -19,15 +19,15 @@ import numpy as np
 from rich.console import Console
 
 from medvar_engine.data.dataset import SliceDataset
-from medvar_engine.data.shards.files import sha256
-from medvar_engine.models.files import load_tokenizer, load_transformer
+from medvar_engine.models.weight_files import load_tokenizer, load_transformer
 from medvar_engine.page.curves import Curve, curves
 from medvar_engine.page.document import Section, document
 from medvar_engine.page.elements import element, join, table
+from medvar_engine.storage import sha256
 from medvar_engine.train.config import TrainConfig
-from medvar_engine.train.pyramids import Encoding, codebook_of, tokenizer_encoder, write_pyramids
-from medvar_engine.train.run import run
+from medvar_engine.train.run_training import run
 from medvar_engine.train.summary import read_log
+from medvar_engine.train.token_pyramids import Encoding, codebook_of, tokenizer_encoder, write_pyramids
 
 VARIANTS = 2
 

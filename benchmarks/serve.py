@@ -24,12 +24,12 @@ import numpy as np
 from generate import named
 
 from medvar_engine.backends.onnx import OnnxBackend
-from medvar_engine.backends.remote import RemoteBackend
-from medvar_engine.backends.server import Server
-from medvar_engine.bundle import find_bundle, read_bundle
+from medvar_engine.bundle.read import find_bundle, read_bundle
 from medvar_engine.conditions import Condition
 from medvar_engine.errors import MedvarError
-from medvar_engine.generator import Generator
+from medvar_engine.generate.generator import Generator
+from medvar_engine.remote.connection import Server
+from medvar_engine.remote.remote_backend import RemoteBackend
 from medvar_engine.request import Request
 
 

@@ -23,12 +23,12 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from medvar_engine.data.codes import decode
 from medvar_engine.data.dataset import SliceDataset
-from medvar_engine.data.facts import SliceFacts
 from medvar_engine.data.shards import ShardWriter, append, resplit, verify
+from medvar_engine.data.shards.slice_facts import SliceFacts
 from medvar_engine.data.split import SplitRule, split_patients
 from medvar_engine.train.batches import BalancedSampler
+from medvar_engine.value_range import decode
 
 PATIENTS, OF = 8_325, 440_000
 BATCH, BATCHES = 64, 200

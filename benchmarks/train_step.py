@@ -27,20 +27,20 @@ import numpy as np
 import torch
 import var_parity
 
-from medvar_engine.data.codes import encode
 from medvar_engine.data.dataset import SliceDataset
-from medvar_engine.data.facts import SliceFacts
 from medvar_engine.data.shards import ShardWriter
-from medvar_engine.data.shards.files import sha256
-from medvar_engine.models.files import load_tokenizer, save_tokenizer
+from medvar_engine.data.shards.slice_facts import SliceFacts
 from medvar_engine.models.presets import VAR_SCHEDULE, tokenizer_preset
 from medvar_engine.models.tokenizer import Tokenizer
 from medvar_engine.models.transformer import Transformer
+from medvar_engine.models.weight_files import load_tokenizer, save_tokenizer
+from medvar_engine.storage import sha256
 from medvar_engine.train.config import TrainConfig
-from medvar_engine.train.learner import Learner
-from medvar_engine.train.pyramids import Encoding, codebook_of, write_pyramids
-from medvar_engine.train.transformer_stage import TransformerStage
-from medvar_engine.train.world import World
+from medvar_engine.train.distributed.processes import World
+from medvar_engine.train.stages.transformer_stage import TransformerStage
+from medvar_engine.train.token_pyramids import Encoding, codebook_of, write_pyramids
+from medvar_engine.train.trainer import Learner
+from medvar_engine.value_range import encode
 
 WIDTH, HEADS = 1024, 16  # of d16
 

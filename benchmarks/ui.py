@@ -17,7 +17,7 @@ import napari
 import numpy as np
 from qtpy.QtWidgets import QApplication
 
-from napari_medvar.session import GenerationSession, Preview
+from napari_medvar.session.generation_session import GenerationSession, Preview
 from napari_medvar.widget import MedvarWidget
 
 

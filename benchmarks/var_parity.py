@@ -26,10 +26,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from medvar_engine.models.files import load_tokenizer, load_transformer
 from medvar_engine.models.import_var import import_var
 from medvar_engine.models.tokenizer import Tokenizer
 from medvar_engine.models.transformer import Transformer
+from medvar_engine.models.weight_files import load_tokenizer, load_transformer
 
 TOLERANCE = 1e-4
 SCHEDULES = {256: (1, 2, 3, 4, 5, 6, 8, 10, 13, 16), 512: (1, 2, 3, 4, 6, 9, 13, 18, 24, 32)}

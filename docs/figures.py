@@ -13,16 +13,16 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from medvar_engine.arrays import FloatArray
 from medvar_engine.backends.onnx import OnnxBackend
-from medvar_engine.bundle import Bundle, find_bundle, read_bundle
+from medvar_engine.bundle.read import Bundle, find_bundle, read_bundle
 from medvar_engine.conditions import Condition
-from medvar_engine.evaluate.index import gate_of
-from medvar_engine.generation import Generation
-from medvar_engine.generator import Generator
-from medvar_engine.reading import token_map_to_image
-from medvar_engine.sampling import Sampling
-from medvar_engine.trace import Request
+from medvar_engine.generate.generation import Generation
+from medvar_engine.generate.generator import Generator
+from medvar_engine.generate.likelihood import token_map_to_image
+from medvar_engine.generate.trace import Request
+from medvar_engine.memorisation.training_index import gate_of
+from medvar_engine.request import Sampling
+from medvar_engine.types import FloatArray
 
 IMAGES = Path(__file__).parent / "images"
 SEED = 1

@@ -18,7 +18,7 @@ from PIL import Image
 from qtpy.QtWidgets import QApplication
 
 from medvar_engine.conditions import Condition
-from napari_medvar.session import GenerationSession
+from napari_medvar.session.generation_session import GenerationSession
 from napari_medvar.widget import MedvarWidget
 
 IMAGES = Path(__file__).parent / "images"

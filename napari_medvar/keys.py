@@ -6,7 +6,7 @@ uses itself are left alone, which is why Undo and Stop have theirs in the panel 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,14 +32,17 @@ KEYS = (
 )
 
 
-def register() -> None:
-    """Tell napari of the actions, and bind the keys that the user has chosen, or else the first ones."""
+def register(opened_in: Callable[[Any], Any]) -> None:
+    """Tell napari of the actions, and bind the keys that the user has chosen, or else the first ones.
+
+    ``opened_in`` gives the widget in a viewer's window, or None.
+    """
     from napari.components import ViewerModel
     from napari.utils.action_manager import action_manager
 
     for key in KEYS:
         name = _PREFIX + key.action
-        action_manager.register_action(name, _pressed(key.action), f"MedVAR: {key.text}", ViewerModel)
+        action_manager.register_action(name, _pressed(key.action, opened_in), f"MedVAR: {key.text}", ViewerModel)
         for binding in _chosen(key):
             action_manager.bind_shortcut(name, binding)
 
@@ -57,10 +60,8 @@ def _chosen(key: Key) -> list[Any]:
     return [KeyBinding.from_str(key.default)] if chosen is None else list(chosen)
 
 
-def _pressed(action: str) -> Any:
+def _pressed(action: str, opened_in: Callable[[Any], Any]) -> Any:
     def press(viewer: Any) -> None:
-        from napari_medvar.menu import opened_in
-
         if (widget := opened_in(viewer)) is not None:
             widget.press(action)
 

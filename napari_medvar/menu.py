@@ -21,18 +21,9 @@ def start_from_layer() -> None:
 
 def widget_of(viewer: napari.Viewer) -> MedvarWidget:
     """The widget in a viewer's window, opened when there is none yet."""
+    from napari_medvar.widget import opened_in
+
     if (widget := opened_in(viewer)) is not None:
         return widget
     _, opened = viewer.window.add_plugin_dock_widget("napari-medvar", "MedVAR Generate")
     return getattr(opened, "__wrapped__", opened)  # type: ignore[no-any-return]
-
-
-def opened_in(viewer: napari.Viewer) -> MedvarWidget | None:
-    """The widget in a viewer's window, if it is open."""
-    from napari_medvar.widget import MedvarWidget
-
-    for docked in viewer.window.dock_widgets.values():
-        widget = getattr(docked, "__wrapped__", docked)
-        if isinstance(widget, MedvarWidget):
-            return widget
-    return None

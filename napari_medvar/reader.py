@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 from medvar_engine.errors import MedvarError
 from medvar_engine.write.provenance import STATEMENT
-from napari_medvar.layer_data import LayerData, layer_data
-from napari_medvar.layers import METADATA
+from napari_medvar.layers.image_layers import METADATA
+from napari_medvar.layers.layer_data import LayerData, layer_data
 from napari_medvar.menu import widget_of
-from napari_medvar.model import open_model_of
-from napari_medvar.preview import Previews
-from napari_medvar.session_file import SUFFIX, read_session, tree_of
+from napari_medvar.session.opened_model import open_model_of
+from napari_medvar.session.previews import Previews
+from napari_medvar.session.session_file import SUFFIX, read_session, tree_of
+from napari_medvar.session.trace_tree import Node
 from napari_medvar.settings import read_settings
-from napari_medvar.tree import Node
 
 if TYPE_CHECKING:
     import napari

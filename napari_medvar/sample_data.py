@@ -10,8 +10,8 @@ from medvar_engine.conditions import Condition
 from medvar_engine.errors import MedvarError
 from medvar_engine.request import Request
 from medvar_engine.write.contact_sheet import scale_labels
-from napari_medvar.layer_data import LayerData, layer_data
-from napari_medvar.session import GenerationSession
+from napari_medvar.layers.layer_data import LayerData, layer_data
+from napari_medvar.session.generation_session import GenerationSession
 
 SAMPLES = Path(__file__).parent / "samples"
 ATTRIBUTION = "One slice of example4d of nibabel (https://nipy.org/nibabel), MIT licence; see samples/ATTRIBUTION.md."

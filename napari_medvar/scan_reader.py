@@ -16,12 +16,12 @@ import numpy as np
 import numpy.typing as npt
 
 from medvar_engine.errors import MedvarError
-from napari_medvar.layer_data import LayerData
-from napari_medvar.scan import SCAN, ScanOf
+from napari_medvar.layers.layer_data import LayerData
+from napari_medvar.layers.scan_metadata import SCAN, ScanOf
 
 if TYPE_CHECKING:
-    from medvar_engine.data.read import Series
-    from medvar_engine.data.volume import Volume
+    from medvar_engine.data.read.scans import Series
+    from medvar_engine.data.read.volume import Volume
 
 SUFFIXES = (".dcm", ".dcm.gz", ".dicom", ".ima", ".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd")
 MOST_SCANS = 12  # of a folder; more would fill the memory
@@ -51,8 +51,8 @@ def read_scans(source: Path) -> Scans:
     Of a series over time the first point comes. Raises `MedvarError` when nothing can be opened, saying why.
     """
     try:
-        from medvar_engine.data.read import find_series
-        from medvar_engine.data.refusal import reason_of
+        from medvar_engine.data.read.refusal import reason_of
+        from medvar_engine.data.read.scans import find_series
     except ImportError as error:
         raise MedvarError(
             f"Opening scans needs {error.name}, which is not installed: pip install 'napari-medvar[napari]'."
@@ -138,7 +138,7 @@ def _contrast(array: npt.NDArray[np.float32], modality: str | None) -> dict[str,
 def _frame_of_reference(series: Series) -> str | None:
     if not series.is_dicom or series.archive is not None:
         return None
-    from medvar_engine.data.dicom_file import open_dicom
+    from medvar_engine.data.read.dicom_file import open_dicom
 
     uid = open_dicom(series.path, ["FrameOfReferenceUID"]).get("FrameOfReferenceUID")
     return str(uid) if uid else None
@@ -156,7 +156,7 @@ def _may_be_scan(path: str) -> bool:
 
 
 def _is_scan_file(path: Path) -> bool:
-    from medvar_engine.data.dicom_file import looks_like_dicom
+    from medvar_engine.data.read.dicom_file import looks_like_dicom
 
     try:
         return path.name.lower().endswith(SUFFIXES) or looks_like_dicom(path)

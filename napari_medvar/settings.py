@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from medvar_engine.backends.server import Server, read_token
-from napari_medvar.autosave import Autosave
-from napari_medvar.model import Model, open_bundle, open_served
-from napari_medvar.session import GenerationSession
+from medvar_engine.remote.connection import Server, read_token
+from napari_medvar.session.autosave import Autosave
+from napari_medvar.session.generation_session import GenerationSession
+from napari_medvar.session.opened_model import Model, open_bundle, open_served
 
 PLUGIN = "napari-medvar"
 

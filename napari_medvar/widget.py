@@ -13,11 +13,19 @@ from qtpy.QtCore import Qt, QTimer
 from qtpy.QtGui import QKeySequence
 from qtpy.QtWidgets import QAbstractButton, QApplication, QShortcut, QVBoxLayout, QWidget
 
-from medvar_engine.bundle import shipped_bundles
-from medvar_engine.trace import Request
+from medvar_engine.bundle.read import shipped_bundles
+from medvar_engine.generate.trace import Request
 from napari_medvar import keys
-from napari_medvar.autosave import recoverable
-from napari_medvar.gl_context import CanvasContextGuard
+from napari_medvar.controllers.candidates import CandidatesPart
+from napari_medvar.controllers.edit import EditPart
+from napari_medvar.controllers.history import HistoryPart
+from napari_medvar.controllers.maps import MapsPart
+from napari_medvar.controllers.real import RealImagePart
+from napari_medvar.controllers.recovery import RecoveryPart
+from napari_medvar.controllers.save import SavePart
+from napari_medvar.controllers.shared_state import Doing, State
+from napari_medvar.layers.gl_context import CanvasContextGuard
+from napari_medvar.layers.image_view import PictureView
 from napari_medvar.panels.bundle import BundlePanel
 from napari_medvar.panels.common import fold, scroll_area
 from napari_medvar.panels.condition import ConditionPanel
@@ -27,17 +35,9 @@ from napari_medvar.panels.sampling import SamplingPanel
 from napari_medvar.panels.scales import ScalesPanel
 from napari_medvar.panels.status import StatusPanel
 from napari_medvar.panels.view import ViewPanel
-from napari_medvar.parts.candidates import CandidatesPart
-from napari_medvar.parts.desk import Doing, State
-from napari_medvar.parts.edit import EditPart
-from napari_medvar.parts.history import HistoryPart
-from napari_medvar.parts.maps import MapsPart
-from napari_medvar.parts.real import RealImagePart
-from napari_medvar.parts.recovery import RecoveryPart
-from napari_medvar.parts.save import SavePart
-from napari_medvar.picture_view import PictureView
-from napari_medvar.scene import Scene
-from napari_medvar.session import GenerationSession, Model, Preview, Progress
+from napari_medvar.session.autosave import recoverable
+from napari_medvar.session.generation_session import GenerationSession, Model, Preview, Progress
+from napari_medvar.session.image_space import Scene
 from napari_medvar.settings import new_session, read_settings
 from napari_medvar.worker import EngineWorker, Work
 
@@ -413,7 +413,7 @@ class MedvarWidget(QWidget):
             shortcut = QShortcut(QKeySequence(key_text), self)
             shortcut.setContext(Qt.ShortcutContext.WidgetWithChildrenShortcut)
             shortcut.activated.connect(self.buttons[name].click)
-        keys.register()
+        keys.register(opened_in)
         # What is left to do must not need the widget, which is gone by then.
         worker, session, edit, real = self.worker, self.session, self.edit, self.real
 
@@ -447,3 +447,12 @@ class MedvarWidget(QWidget):
         layout.addWidget(scroll, 1)
         layout.addWidget(self.save.panel.report_label)  # in sight, wherever the folds are scrolled to
         layout.addWidget(self.status)
+
+
+def opened_in(viewer: napari.Viewer) -> MedvarWidget | None:
+    """The widget in a viewer's window, if it is open."""
+    for docked in viewer.window.dock_widgets.values():
+        widget = getattr(docked, "__wrapped__", docked)
+        if isinstance(widget, MedvarWidget):
+            return widget
+    return None

@@ -12,16 +12,16 @@ from pathlib import Path
 from typing import Any
 
 from medvar_engine.errors import MedvarError
-from medvar_engine.evaluate.index import gate_of
-from medvar_engine.trace import Trace
+from medvar_engine.generate.trace import Trace
+from medvar_engine.memorisation.training_index import gate_of
 from medvar_engine.write.dicom import Study
 from medvar_engine.write.formats import ENDINGS, files_of, write_picture
 from medvar_engine.write.picture import Picture
-from napari_medvar.layer_data import LayerData
-from napari_medvar.layers import METADATA
-from napari_medvar.model import Model, open_model_of
-from napari_medvar.scene import Scene
-from napari_medvar.session_file import SUFFIX, SavedNode, SavedSession, write_session
+from napari_medvar.layers.image_layers import METADATA
+from napari_medvar.layers.layer_data import LayerData
+from napari_medvar.session.image_space import Scene
+from napari_medvar.session.opened_model import Model, open_model_of
+from napari_medvar.session.session_file import SUFFIX, SavedNode, SavedSession, write_session
 from napari_medvar.settings import read_settings
 
 

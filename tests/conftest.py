@@ -15,15 +15,15 @@ import numpy as np
 import pytest
 
 import medvar_engine
-from medvar_engine.arrays import FloatArray, IntArray
 from medvar_engine.backends.base import Backend, PrefixState
-from medvar_engine.bundle import Cell, read_bundle
+from medvar_engine.bundle.read import Cell, read_bundle
 from medvar_engine.conditions import Condition, LabelSpace
-from medvar_engine.generator import Generator
-from medvar_engine.pyramid import TokenPyramid
-from medvar_engine.sampling import Sampling
-from medvar_engine.schedule import ScaleSchedule
-from medvar_engine.trace import Request, Trace
+from medvar_engine.generate.generator import Generator
+from medvar_engine.generate.trace import Request, Trace
+from medvar_engine.request import Sampling
+from medvar_engine.tokens.pyramid import TokenPyramid
+from medvar_engine.tokens.schedule import ScaleSchedule
+from medvar_engine.types import FloatArray, IntArray
 
 if TYPE_CHECKING:
     import onnx
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 # A slow machine is no failure; and in CI the same examples every time.
 hypothesis.settings.register_profile("medvar", deadline=None, derandomize="CI" in os.environ)
 hypothesis.settings.load_profile("medvar")
+
+pytest_plugins = ["invented_people"]  # of tests/fixtures
 
 Weights = tuple[Path, Path]  # tokenizer, transformer
 
@@ -97,7 +99,7 @@ def trace(generator: Generator) -> Trace:
 @pytest.fixture(scope="session")
 def tiny_weights(tiny_models: tuple[Tokenizer, Transformer], tmp_path_factory: pytest.TempPathFactory) -> Weights:
     """The tiny networks as the two files that training writes."""
-    from medvar_engine.models.files import save_tokenizer, save_transformer
+    from medvar_engine.models.weight_files import save_tokenizer, save_transformer
 
     folder = tmp_path_factory.mktemp("weights")
     paths = folder / "tokenizer.safetensors", folder / "transformer.safetensors"
@@ -125,12 +127,12 @@ def gated(tiny_bundle: Path) -> Callable[[Path, FloatArray], Path]:
     """
     from onnx import TensorProto, helper
 
-    from medvar_engine.evaluate.centring import centred
-    from medvar_engine.evaluate.gate import Gate
-    from medvar_engine.evaluate.index import pack_index
-    from medvar_engine.evaluate.onnx_encoder import OnnxEncoder
-    from medvar_engine.evaluate.preprocessing import Preprocessing
-    from medvar_engine.write.into_bundle import add_to_bundle
+    from medvar_engine.bundle.add_files import add_to_bundle
+    from medvar_engine.encoders.centring import centred
+    from medvar_engine.encoders.onnx_encoder import OnnxEncoder
+    from medvar_engine.encoders.preprocessing import Preprocessing
+    from medvar_engine.memorisation.gate import Gate
+    from medvar_engine.memorisation.training_index import pack_index
 
     image = helper.make_tensor_value_info("image", TensorProto.FLOAT, ["batch", 1, 16, 16])
     features = helper.make_tensor_value_info("features", TensorProto.FLOAT, ["batch", 256])
@@ -226,8 +228,8 @@ def make_trace() -> Callable[..., Trace]:
 @pytest.fixture(scope="session")
 def prepared() -> Callable[..., Path]:
     """Prepared slices of random pixels: `prepared(folder, ["ct1", "mr1"])`, where a name begins with the modality."""
-    from medvar_engine.data.facts import SliceFacts
     from medvar_engine.data.shards import ShardWriter
+    from medvar_engine.data.shards.slice_facts import SliceFacts
     from medvar_engine.data.split import SplitRule, split_patients
 
     def facts(patient: str, number: int) -> SliceFacts:
@@ -277,7 +279,7 @@ def served(request: pytest.FixtureRequest) -> Iterator[Callable[..., str]]:
     pytest.importorskip("uvicorn")
     from medvar_engine.backends.onnx import OnnxBackend
     from medvar_engine.serve.limits import Limits
-    from medvar_engine.serve.run import make_server
+    from medvar_engine.serve.run_server import make_server
 
     running = []
 

@@ -19,7 +19,7 @@ import pytest
 import typer.main
 
 from medvar_engine.cli.main import app
-from medvar_engine.data.recipe_file import recipe_names
+from medvar_engine.data.recipe.recipe_file import recipe_names
 from medvar_engine.train.config import load_config
 
 ROOT = Path(__file__).parents[1]
@@ -91,7 +91,7 @@ def test_commands_parse(page: Path) -> None:
 def test_code_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever copies code from the documentation would get an error, in the first minutes with this software."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("medvar_engine.data.privacy.default_key_path", lambda: tmp_path / "patient.key")
+    monkeypatch.setattr("medvar_engine.data.identity.pseudonyms.default_key_path", lambda: tmp_path / "patient.key")
     write_scans(tmp_path / "scans")
     names: dict[str, Any] = {"__name__": "__main__"}
     for block in blocks(page):

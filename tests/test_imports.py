@@ -21,15 +21,15 @@ HEAVY = ("torch", "onnxruntime", "onnx", "qtpy", "napari", "SimpleITK", "highdic
     "module",
     [
         "medvar_engine",
-        "medvar_engine.generator",
-        "medvar_engine.bundle",
+        "medvar_engine.generate.generator",
+        "medvar_engine.bundle.read",
         "medvar_engine.backends.base",
         "medvar_engine.cli.main",
         "medvar_engine.write.png",
         "medvar_engine.write.nifti",
         "medvar_engine.write.provenance",
         "napari_medvar",
-        "napari_medvar.session",
+        "napari_medvar.session.generation_session",
     ],
 )
 def test_importing_loads_nothing_heavy(module: str) -> None:

@@ -8,9 +8,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from medvar_engine.arrays import FloatArray, IntArray
 from medvar_engine.conditions import LabelSpace
-from medvar_engine.schedule import ScaleSchedule
+from medvar_engine.tokens.schedule import ScaleSchedule
+from medvar_engine.types import FloatArray, IntArray
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from medvar_engine.backends.base import BackendInfo
-from medvar_engine.bundle import PREVIEW, Bundle
+from medvar_engine.bundle.read import PREVIEW, Bundle
 
 
 def info_of(bundle: Bundle, provider: str) -> BackendInfo:

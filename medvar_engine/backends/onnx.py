@@ -7,16 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from medvar_engine.arrays import FloatArray, IntArray
 from medvar_engine.backends.base import PrefixState, average_tokens, gather_rows
 from medvar_engine.backends.bundle_info import info_of
-from medvar_engine.backends.device_keys_values import DeviceMemory
-from medvar_engine.backends.keys_values import HostMemory, Memory
-from medvar_engine.backends.outputs import check_outputs, odd_output
-from medvar_engine.backends.sessions import DEVICES, Sessions, providers
-from medvar_engine.bundle import PREVIEW, STEP, Bundle
-from medvar_engine.checks import check_tokens
+from medvar_engine.backends.check_outputs import check_outputs, check_tokens, odd_output
+from medvar_engine.backends.device_key_value_cache import DeviceMemory
+from medvar_engine.backends.key_value_cache import HostMemory, Memory
+from medvar_engine.backends.onnx_sessions import DEVICES, Sessions, providers
+from medvar_engine.bundle.read import PREVIEW, STEP, Bundle
 from medvar_engine.errors import MedvarError
+from medvar_engine.types import FloatArray, IntArray
 
 # Tokens of all rows that go through a network together on a CPU: with more, activations fall out of its caches. The
 # rate rises little up to here and falls beyond; benchmarks/generate.py measures it. Rows do not depend on each other.

@@ -9,14 +9,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from medvar_engine.arrays import FloatArray, IntArray
 from medvar_engine.backends.base import BackendInfo, PrefixState, average_tokens, gather_rows
 from medvar_engine.conditions import LabelSpace
 from medvar_engine.models.any_tokenizer import AnyTokenizer
-from medvar_engine.models.files import load_preview_of, load_tokenizer, load_transformer
-from medvar_engine.models.preview import PreviewDecoder
-from medvar_engine.models.resolution import ResolutionTokenizer
+from medvar_engine.models.preview_decoder import PreviewDecoder
+from medvar_engine.models.resolution_tokenizer import ResolutionTokenizer
 from medvar_engine.models.transformer import Transformer
+from medvar_engine.models.weight_files import load_preview_of, load_tokenizer, load_transformer
+from medvar_engine.types import FloatArray, IntArray
 
 
 class TorchBackend:

@@ -57,7 +57,7 @@ def report(
 ) -> None:
     """Write a page to look at: counts, pictures, histograms, near-duplicates, and leaks between training and test."""
     with _extra("train"):
-        from medvar_engine.data.recipe_file import load_recipe
+        from medvar_engine.data.recipe.recipe_file import load_recipe
         from medvar_engine.data.report import write_report
     for concern in write_report(folder, out, scans=scans, recipe=load_recipe(recipe) if recipe else None):
         tell(f"{'warning' if concern.grave else 'note'}: {concern}")
@@ -83,7 +83,7 @@ def append(
 ) -> None:
     """Add slices to FOLDER. Its patients stay in train or test; new ones are split by its rule."""
     with _extra("train"):
-        from medvar_engine.data.privacy import known_pseudonyms
+        from medvar_engine.data.identity.pseudonyms import known_pseudonyms
         from medvar_engine.data.shards import append as run
     _tell(run(folder, more, any_recipe=any_recipe, pseudonyms=known_pseudonyms(key)))
     say(folder)
@@ -101,7 +101,7 @@ def merge(
     Who is held out in one of them is held out, unless a split that was given with the data says otherwise.
     """
     with _extra("train"):
-        from medvar_engine.data.privacy import known_pseudonyms
+        from medvar_engine.data.identity.pseudonyms import known_pseudonyms
         from medvar_engine.data.shards import merge as run
     _tell(run(folders, out, any_recipe=any_recipe, pseudonyms=known_pseudonyms(key)))
     say(out)

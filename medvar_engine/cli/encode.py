@@ -12,7 +12,7 @@ from medvar_engine.cli.console import needs, progress, say, tell
 from medvar_engine.errors import MedvarError
 
 if TYPE_CHECKING:
-    from medvar_engine.train.pyramids import Encode
+    from medvar_engine.train.token_pyramids import Encode
 
 
 def encode(
@@ -33,18 +33,18 @@ def encode(
     try:
         from medvar_engine.data.dataset import SliceDataset
         from medvar_engine.data.shards import Manifest
-        from medvar_engine.data.shards.files import sha256
-        from medvar_engine.models.files import load_tokenizer
+        from medvar_engine.models.weight_files import load_tokenizer
+        from medvar_engine.storage import sha256
         from medvar_engine.train.batches import check_size
         from medvar_engine.train.device import pick_device
-        from medvar_engine.train.pyramids import Encoding, codebook_of, tokenizer_encoder, write_pyramids
+        from medvar_engine.train.token_pyramids import Encoding, codebook_of, tokenizer_encoder, write_pyramids
     except ImportError as error:
         raise needs("train", error) from error
     splits = [split for split in ("train", "test") if split in Manifest.read(slices).split.values()]
     data = {split: SliceDataset(slices, split) for split in splits}
     if tokenizer.suffix != ".safetensors":
-        from medvar_engine.bundle import find_bundle, read_bundle
-        from medvar_engine.codebook import codebook_digest
+        from medvar_engine.bundle.read import find_bundle, read_bundle
+        from medvar_engine.tokens.codebook import codebook_digest
 
         bundle = read_bundle(find_bundle(tokenizer))
         if (codes := bundle.codebook()) is None:
@@ -88,7 +88,7 @@ def bundle_encoder(bundle: Path, digest: str, device: str, threads: int | None) 
     import numpy as np
 
     from medvar_engine.backends.onnx import OnnxBackend
-    from medvar_engine.bundle import read_bundle
+    from medvar_engine.bundle.read import read_bundle
 
     backend = OnnxBackend(read_bundle(bundle), device=device, threads=threads)
     return lambda images: np.concatenate(backend.encode(images), axis=1)

@@ -13,17 +13,17 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from medvar_engine import plain_json
 from medvar_engine.cli.console import needs, progress, say, tell
+from medvar_engine.untrusted import plain_json
 
 if TYPE_CHECKING:
-    from medvar_engine.bundle import Bundle
+    from medvar_engine.bundle.read import Bundle
     from medvar_engine.data.dataset import SliceDataset
-    from medvar_engine.evaluate.encoders import Encoder
+    from medvar_engine.encoders.encoder import Encoder
+    from medvar_engine.encoders.simclr_training import SimCLRTraining
     from medvar_engine.evaluate.membership import MembershipInference
-    from medvar_engine.evaluate.simclr_training import SimCLRTraining
-    from medvar_engine.generator import Generator
-    from medvar_engine.sets.mix import Mix
+    from medvar_engine.generate.generator import Generator
+    from medvar_engine.sets.mixture import Mix
 
 evaluate = typer.Typer(name="evaluate", help="Say how good, how varied and how private synthetic images are.")
 
@@ -57,19 +57,19 @@ def images(
         from dataclasses import replace
 
         from medvar_engine.data.dataset import SliceDataset
-        from medvar_engine.evaluate.encoders import open_encoder
+        from medvar_engine.encoders.encoder import open_encoder
+        from medvar_engine.encoders.simclr_training import trained_simclr
         from medvar_engine.evaluate.evaluation import evaluate as judge
-        from medvar_engine.evaluate.model_card import to_card
-        from medvar_engine.evaluate.report import page, to_dict
-        from medvar_engine.evaluate.simclr_training import trained_simclr
-        from medvar_engine.evaluate.synthetic import mix_like, open_synthetic
+        from medvar_engine.evaluate.images.synthetic_images import mix_like, open_synthetic
+        from medvar_engine.evaluate.report.card_section import to_card
+        from medvar_engine.evaluate.report.evaluation_page import page, to_dict
         from medvar_engine.evaluate.utility import classes_of, measure_utility
     except ImportError as error:
         raise needs("train,cpu", error) from error
     from medvar_engine.backends.onnx import OnnxBackend
-    from medvar_engine.bundle import find_bundle, read_bundle
-    from medvar_engine.generator import Generator
-    from medvar_engine.write.files import write_files
+    from medvar_engine.bundle.read import find_bundle, read_bundle
+    from medvar_engine.generate.generator import Generator
+    from medvar_engine.storage import write_files
 
     kept = cache or out.with_suffix(".cache")
     training, held_out = SliceDataset(data, "train"), SliceDataset(data, "test")
@@ -128,8 +128,8 @@ def card(
 
     The manifest changes last; the model keeps its sha256, so that earlier images can still be made again.
     """
-    from medvar_engine.bundle import find_bundle, read_bundle
-    from medvar_engine.evaluate.model_card import put_into_card
+    from medvar_engine.bundle.read import find_bundle, read_bundle
+    from medvar_engine.evaluate.report.card_section import put_into_card
 
     say(put_into_card(read_bundle(find_bundle(bundle)), report).path)
 
@@ -146,14 +146,14 @@ def utility(
     """Train a small classifier on real, on both, and on synthetic images; test it on people held out."""
     try:
         from medvar_engine.data.shards import Manifest
-        from medvar_engine.evaluate.synthetic import open_synthetic
+        from medvar_engine.evaluate.images.synthetic_images import open_synthetic
         from medvar_engine.evaluate.utility import measure_utility
     except ImportError as error:
         raise needs("train,cpu", error) from error
     from dataclasses import asdict
 
     from medvar_engine import __version__
-    from medvar_engine.write.files import write_files
+    from medvar_engine.storage import write_files
 
     judged = open_synthetic(synthetic)
     with _told() as told:
@@ -174,8 +174,8 @@ def compare(
 ) -> None:
     """Put evaluations of several models on one page: quality against size and speed."""
     from medvar_engine.errors import MedvarError
-    from medvar_engine.evaluate.report import compare as page
-    from medvar_engine.write.files import write_files
+    from medvar_engine.evaluate.report.evaluation_page import compare as page
+    from medvar_engine.storage import write_files
 
     found = []
     for path in reports:
@@ -192,7 +192,7 @@ def compare(
 
 def _made(bundle: Bundle, mix: Mix, cache: Path, count: int, device: str) -> Path:
     """A set of the bundle that is made now, or was made before."""
-    from medvar_engine.sets.run import make_set
+    from medvar_engine.sets.make_set import make_set
 
     asked = hashlib.sha256(f"{bundle.digest} {mix.to_dict()} {count}".encode()).hexdigest()
     folder = cache / f"set-{asked[:12]}"
@@ -223,15 +223,15 @@ def _seconds(generator: Generator, mix: Mix) -> float:
 
 def parameters_of(bundle: Bundle) -> int | None:
     """What the manifest says; older bundles do not."""
-    from medvar_engine.bundle import MANIFEST
+    from medvar_engine.bundle.read import MANIFEST
 
     found = json.loads((bundle.path / MANIFEST).read_text(encoding="utf-8"))["model"].get("parameters")
     return found if isinstance(found, int) else None
 
 
 def _membership(generator: Generator, training: SliceDataset, held_out: SliceDataset) -> MembershipInference:
-    from medvar_engine.evaluate.likelihoods import surprise
     from medvar_engine.evaluate.membership import membership_inference
+    from medvar_engine.evaluate.slice_likelihood import surprise
 
     tell("asking the model how likely training slices and slices of new people are …")
     (members, whose), (others, of_others) = (surprise(generator, side, 128) for side in (training, held_out))
@@ -239,7 +239,7 @@ def _membership(generator: Generator, training: SliceDataset, held_out: SliceDat
 
 
 def _training(steps: int | None) -> SimCLRTraining:
-    from medvar_engine.evaluate.simclr_training import SimCLRTraining
+    from medvar_engine.encoders.simclr_training import SimCLRTraining
 
     return SimCLRTraining() if steps is None else SimCLRTraining(steps=steps)
 

@@ -34,13 +34,13 @@ def export(
 ) -> None:
     """Export to ONNX graphs with a parity check against torch and a model card."""
     try:
-        from medvar_export.card import model_card
         from medvar_export.describe import describe
+        from medvar_export.model_card import model_card
         from medvar_export.write_bundle import Description, export_bundle
     except ImportError as error:
         raise needs("train,cpu", error) from error
     from medvar_engine.errors import MedvarError
-    from medvar_engine.sampling import Sampling
+    from medvar_engine.request import Sampling
 
     title, sampling = (
         name or out.name,

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from medvar_engine.cli.console import needs, progress, say, tell
-from medvar_engine.plain_npy import open_npy
+from medvar_engine.untrusted.plain_npy import open_npy
 
 if TYPE_CHECKING:
-    from medvar_engine.arrays import FloatArray
+    from medvar_engine.types import FloatArray
 
 BATCH = 16
 COLUMNS = ("patient", "modality", "region", "plane", "dataset")
@@ -44,11 +44,16 @@ def features(
     import numpy as np
 
     from medvar_engine.backends.onnx import OnnxBackend
-    from medvar_engine.bundle import find_bundle, read_bundle
+    from medvar_engine.bundle.read import find_bundle, read_bundle
     from medvar_engine.errors import MedvarError
-    from medvar_engine.features import feature_names, likelihood_features, likelihood_names, multiscale_features
-    from medvar_engine.generator import Generator
-    from medvar_engine.write.files import write_files
+    from medvar_engine.generate.features import (
+        feature_names,
+        likelihood_features,
+        likelihood_names,
+        multiscale_features,
+    )
+    from medvar_engine.generate.generator import Generator
+    from medvar_engine.storage import write_files
 
     if out.suffix != ".npy":
         raise MedvarError(f"The features are written as .npy, so that {out} cannot be their name: use {out}.npy.")

@@ -11,7 +11,7 @@ from medvar_engine.cli.console import needs, say, tell
 from medvar_engine.errors import MedvarError
 
 if TYPE_CHECKING:
-    from medvar_engine.bundle import Bundle
+    from medvar_engine.bundle.read import Bundle
 
 
 def finetune(
@@ -30,12 +30,12 @@ def finetune(
 ) -> None:
     """Adapt a trained model to your own slices."""
     try:
-        from medvar_engine.bundle import PREVIEW, read_bundle
-        from medvar_engine.evaluate.index import GATE
+        from medvar_engine.bundle.add_files import add_to_bundle
+        from medvar_engine.bundle.read import PREVIEW, read_bundle
+        from medvar_engine.memorisation.training_index import GATE
         from medvar_engine.train.finetune import Amount, settings, told
         from medvar_engine.train.finetune import finetune as train
         from medvar_engine.train.stopping import EXIT_STOPPED, StoppedEarly
-        from medvar_engine.write.into_bundle import add_to_bundle
         from medvar_export.finetuned import Origin, describe_finetuned
         from medvar_export.write_bundle import export_bundle
     except ImportError as error:
@@ -84,7 +84,7 @@ def finetune(
 
 def _weights(base: str, tokenizer: Path | None, folder: Path) -> tuple[Path, Path, Bundle | None]:
     """Tokenizer and transformer as files, and the bundle that they come from."""
-    from medvar_engine.bundle import find_bundle, read_bundle
+    from medvar_engine.bundle.read import find_bundle, read_bundle
 
     if base.endswith(".safetensors"):
         if tokenizer is None:

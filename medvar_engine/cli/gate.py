@@ -12,9 +12,9 @@ import typer
 from medvar_engine.cli.console import needs, progress, say, tell
 
 if TYPE_CHECKING:
-    from medvar_engine.bundle import Bundle
+    from medvar_engine.bundle.read import Bundle
     from medvar_engine.data.dataset import SliceDataset
-    from medvar_engine.evaluate.simclr import SimCLREncoder
+    from medvar_engine.encoders.simclr import SimCLREncoder
 
 _ENOUGH = 0.95  # share of planted copies below which passing the gate says little
 
@@ -34,15 +34,15 @@ def gate(
     """
     try:
         from medvar_engine.data.dataset import SliceDataset
-        from medvar_engine.evaluate.image_source import PreparedImages
+        from medvar_engine.encoders.image_source import PreparedImages
         from medvar_engine.evaluate.memorisation import calibrate, find_planted_copies
         from medvar_export.encoder_graph import encoder_graph
     except ImportError as error:
         raise needs("train,cpu", error) from error
-    from medvar_engine.bundle import find_bundle, read_bundle
-    from medvar_engine.evaluate.index import pack_index
-    from medvar_engine.evaluate.onnx_encoder import OnnxEncoder
-    from medvar_engine.write.into_bundle import add_to_bundle
+    from medvar_engine.bundle.add_files import add_to_bundle
+    from medvar_engine.bundle.read import find_bundle, read_bundle
+    from medvar_engine.encoders.onnx_encoder import OnnxEncoder
+    from medvar_engine.memorisation.training_index import pack_index
 
     model = read_bundle(find_bundle(bundle))
     training, held_out = SliceDataset(data, split="train"), SliceDataset(data, split="test")
@@ -86,7 +86,7 @@ def _check_fit(model: Bundle, training: SliceDataset) -> None:
 
 
 def _encoder(training: SliceDataset, path: Path, steps: int | None) -> SimCLREncoder:
-    from medvar_engine.evaluate.simclr_training import SimCLRTraining, trained_simclr
+    from medvar_engine.encoders.simclr_training import SimCLRTraining, trained_simclr
 
     with progress() as bar:
         task = bar.add_task("training the encoder", total=None)

@@ -12,13 +12,13 @@ import typer
 from medvar_engine.cli.console import progress, say, tell
 
 if TYPE_CHECKING:
-    from medvar_engine.arrays import FloatArray
-    from medvar_engine.backends.remote import RemoteBackend
-    from medvar_engine.bundle import Bundle
-    from medvar_engine.generation import Generation
-    from medvar_engine.generator import Generator
-    from medvar_engine.nearness import Memorised
+    from medvar_engine.bundle.read import Bundle
+    from medvar_engine.generate.generation import Generation
+    from medvar_engine.generate.generator import Generator
+    from medvar_engine.memorisation.copy_risk import Memorised
+    from medvar_engine.remote.remote_backend import RemoteBackend
     from medvar_engine.request import Request
+    from medvar_engine.types import FloatArray
     from medvar_engine.write.marks import Marks
 
 
@@ -89,13 +89,12 @@ def generate(
     With --mix, --layout, --format shards, --workers or --cluster they are a set: a folder that is made unit by unit.
     Stopped at any point, the same command goes on where it was.
     """
-    from medvar_engine.bundle import find_bundle, read_bundle
+    from medvar_engine.bundle.read import find_bundle, read_bundle
     from medvar_engine.conditions import Condition
     from medvar_engine.errors import MedvarError
-    from medvar_engine.request import Request
-    from medvar_engine.sampling import Sampling
-    from medvar_engine.sets.mix import Mix
-    from medvar_engine.sets.mix_file import read_mix
+    from medvar_engine.request import Request, Sampling
+    from medvar_engine.sets.mixture import Mix
+    from medvar_engine.sets.mixture_file import read_mix
     from medvar_engine.write.marks import Marks
 
     remote = _connected(server, token_file, bundle) if server else None
@@ -144,8 +143,8 @@ def _generate_files(
 ) -> None:
     from medvar_engine.backends.onnx import OnnxBackend
     from medvar_engine.errors import MedvarError
-    from medvar_engine.evaluate.index import gate_of
-    from medvar_engine.generator import Generator
+    from medvar_engine.generate.generator import Generator
+    from medvar_engine.memorisation.training_index import gate_of
     from medvar_engine.write.burn_in import marked
     from medvar_engine.write.dicom import Study
     from medvar_engine.write.formats import write_picture
@@ -197,9 +196,9 @@ def _generate_files(
 
 
 def _connected(server: str, token_file: Path | None, bundle: str | None) -> RemoteBackend:
-    from medvar_engine.backends.remote import RemoteBackend
-    from medvar_engine.backends.server import Server, read_token
     from medvar_engine.errors import MedvarError
+    from medvar_engine.remote.connection import Server, read_token
+    from medvar_engine.remote.remote_backend import RemoteBackend
 
     if bundle:
         raise MedvarError(f"The bundle is the one that {server} serves: leave out --bundle or --server.")
@@ -219,8 +218,8 @@ def _write_sheets(
 
 
 def _path(out: Path, request: Request, file_format: str) -> Path:
+    from medvar_engine.storage import slug
     from medvar_engine.write.formats import ENDINGS
-    from medvar_engine.write.names import slug
 
     name = "-".join(map(slug, [*request.condition.words, f"seed{request.seed}"]))
     return out / (name + ENDINGS[file_format])

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 from medvar_engine.cli.console import needs, progress, say, tell
 
 if TYPE_CHECKING:
-    from medvar_engine.bundle import Bundle
-    from medvar_engine.nearness import Memorised
-    from medvar_engine.sets.mix import Mix
+    from medvar_engine.bundle.read import Bundle
+    from medvar_engine.memorisation.copy_risk import Memorised
+    from medvar_engine.sets.mixture import Mix
     from medvar_engine.write.marks import Marks
 
 
@@ -32,8 +32,8 @@ def generate_set(
 ) -> None:
     """Make a set, or go on with it, and say how far it is."""
     from medvar_engine.sets.layouts import kind_of
-    from medvar_engine.sets.plan import UNIT_IMAGES
-    from medvar_engine.sets.run import make_set
+    from medvar_engine.sets.make_set import make_set
+    from medvar_engine.sets.set_plan import UNIT_IMAGES
 
     wanted = count or mix.total or 1
     kind = kind_of(layout, file_format)

@@ -20,10 +20,10 @@ def info(
     ] = False,
 ) -> None:
     """Say what a bundle knows and was trained on, or how an image was made."""
-    from medvar_engine.bundle import PREVIEW, find_bundle, read_bundle
+    from medvar_engine.bundle.read import PREVIEW, find_bundle, read_bundle
     from medvar_engine.conditions import listed
-    from medvar_engine.evaluate.index import known_slices
-    from medvar_engine.evaluate.model_card import headline
+    from medvar_engine.evaluate.report.card_section import headline
+    from medvar_engine.memorisation.training_index import known_slices
 
     if mark:
         _look_for_mark(target)

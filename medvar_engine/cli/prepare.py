@@ -16,10 +16,10 @@ from medvar_engine.cli.console import needs, progress, say, tell
 from medvar_engine.errors import MedvarError
 
 if TYPE_CHECKING:
-    from medvar_engine.data.intensity import Window
-    from medvar_engine.data.privacy import Pseudonyms
-    from medvar_engine.data.recipe import Recipe
-    from medvar_engine.data.refusal import Refusal
+    from medvar_engine.data.harmonise.intensity import Window
+    from medvar_engine.data.harmonise.slice_recipe import Recipe
+    from medvar_engine.data.identity.pseudonyms import Pseudonyms
+    from medvar_engine.data.read.refusal import Refusal
     from medvar_engine.data.shards import Manifest
 
 _SHOWN = 20  # refusals and remarks each
@@ -73,10 +73,10 @@ def prepare(
     Stopped at any point, the same command goes on where it was.
     """
     try:
-        from medvar_engine.data.assumed import Assumed
+        from medvar_engine.data.harmonise.slice_recipe import Recipe
         from medvar_engine.data.prepare import prepare as run
-        from medvar_engine.data.recipe import Recipe
-        from medvar_engine.data.recipe_file import load_recipe
+        from medvar_engine.data.read.assumed_geometry import Assumed
+        from medvar_engine.data.recipe.recipe_file import load_recipe
         from medvar_engine.data.shards import Manifest
         from medvar_engine.data.split import SplitRule
     except ImportError as error:
@@ -148,7 +148,7 @@ def prepare(
 
 def _add(out: Path, more: Path, key: Path | None) -> None:
     """Append the folder ``more`` and remove it. It stays only where the work that is in it can still be appended."""
-    from medvar_engine.data.privacy import known_pseudonyms
+    from medvar_engine.data.identity.pseudonyms import known_pseudonyms
     from medvar_engine.data.shards import append
 
     pseudonyms = known_pseudonyms(key)
@@ -198,7 +198,7 @@ def _check_same_recipe(there: Manifest, recipe: Recipe, out: Path) -> None:
 
 def _check_same_ids(there: Manifest, public: bool, key: Path | None, out: Path) -> None:
     """Asked before hours of work too."""
-    from medvar_engine.data.privacy import known_pseudonyms
+    from medvar_engine.data.identity.pseudonyms import known_pseudonyms
     from medvar_engine.data.shards.patients import PUBLIC, check_ids, patient_ids
 
     pseudonyms = known_pseudonyms(key)
@@ -207,7 +207,7 @@ def _check_same_ids(there: Manifest, public: bool, key: Path | None, out: Path) 
 
 
 def _pseudonyms(key: Path | None, out: Path) -> Pseudonyms:
-    from medvar_engine.data.privacy import Pseudonyms, default_key_path, load_or_make_key
+    from medvar_engine.data.identity.pseudonyms import Pseudonyms, default_key_path, load_or_make_key
 
     path = key or default_key_path()
     is_new = not path.exists()
@@ -226,7 +226,7 @@ def _check_list(refused: Path, out: Path) -> None:
 
 
 def _write_refusals(path: Path, refusals: Sequence[Refusal]) -> None:
-    from medvar_engine.write.files import write_files
+    from medvar_engine.storage import write_files
 
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")

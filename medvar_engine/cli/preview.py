@@ -19,13 +19,13 @@ def preview(
     The manifest changes last. Finished images stay what they are.
     """
     try:
-        from medvar_engine.models.files import load_preview_for
-        from medvar_export.light import export_preview
+        from medvar_engine.models.weight_files import load_preview_for
+        from medvar_export.preview_graph import export_preview
     except ImportError as error:
         raise needs("train,cpu", error) from error
-    from medvar_engine.bundle import PREVIEW, find_bundle, read_bundle
+    from medvar_engine.bundle.add_files import add_to_bundle
+    from medvar_engine.bundle.read import PREVIEW, find_bundle, read_bundle
     from medvar_engine.errors import MedvarError
-    from medvar_engine.write.into_bundle import add_to_bundle
 
     found = read_bundle(find_bundle(bundle))
     model = load_preview_for(decoder, found.codebook(), found.name)

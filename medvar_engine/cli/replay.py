@@ -17,10 +17,10 @@ def replay(
 ) -> None:
     """Make an image again from what its file says of it, and compare every pixel."""
     from medvar_engine.backends.onnx import OnnxBackend
-    from medvar_engine.bundle import find_bundle, read_bundle
+    from medvar_engine.bundle.read import find_bundle, read_bundle
     from medvar_engine.errors import MedvarError
-    from medvar_engine.generator import Generator
-    from medvar_engine.replay import replay as again
+    from medvar_engine.generate.generator import Generator
+    from medvar_engine.generate.replay import replay as again
     from medvar_engine.write.burn_in import marked
     from medvar_engine.write.compare import differing_pixels
     from medvar_engine.write.marks import Marks

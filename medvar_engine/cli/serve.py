@@ -41,13 +41,13 @@ def serve(
 ) -> None:
     """Run a bundle's networks for clients elsewhere: the plugin, `medvar generate --server`, and scripts."""
     from medvar_engine.backends.onnx import OnnxBackend
-    from medvar_engine.backends.server import read_token
-    from medvar_engine.bundle import find_bundle, read_bundle
+    from medvar_engine.bundle.read import find_bundle, read_bundle
     from medvar_engine.errors import MedvarError
+    from medvar_engine.remote.connection import read_token
 
     try:
         from medvar_engine.serve.limits import Limits
-        from medvar_engine.serve.run import is_loopback, make_server
+        from medvar_engine.serve.run_server import is_loopback, make_server
     except ImportError as error:
         raise needs("serve", error) from error
 

@@ -12,12 +12,12 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from medvar_engine.conditions import NAMED, POSITION_STEPS, Condition
-from medvar_engine.data.codes import CodeArray, decode
 from medvar_engine.data.shards import Rows, ShardFolder
-from medvar_engine.data.shards.table import names, numbers
+from medvar_engine.data.shards.slice_table import names, numbers
 from medvar_engine.data.shards.tally import kinds_of
-from medvar_engine.data.volume import FloatArray
 from medvar_engine.errors import MedvarError
+from medvar_engine.types import FloatArray
+from medvar_engine.value_range import CodeArray, decode
 
 OPEN_SHARDS = 128
 

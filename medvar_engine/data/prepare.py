@@ -14,25 +14,25 @@ from typing import Any
 import numpy as np
 
 from medvar_engine.conditions import listed
-from medvar_engine.data.assumed import NOTHING, Assumed
-from medvar_engine.data.codes import CodeArray
-from medvar_engine.data.dataset_recipe import DatasetRecipe
-from medvar_engine.data.identity import Identity, relative
+from medvar_engine.data.duplicates.same_image import join_by_pictures
+from medvar_engine.data.harmonise.slice_recipe import Recipe
+from medvar_engine.data.identity.pseudonyms import Pseudonyms
+from medvar_engine.data.identity.same_patient import SamePatient, by_marks, remarks_on_same
+from medvar_engine.data.identity.series_identity import Identity, relative
 from medvar_engine.data.nobody import names_nobody
-from medvar_engine.data.parts import Part, SlicesWork, Work, make_part, parts_folder, read_part
-from medvar_engine.data.pictures import join_by_pictures
-from medvar_engine.data.privacy import Pseudonyms
-from medvar_engine.data.read import Refusal
-from medvar_engine.data.recipe import Recipe
-from medvar_engine.data.same_patient import SamePatient, by_marks, remarks_on_same
+from medvar_engine.data.read.assumed_geometry import NOTHING, Assumed
+from medvar_engine.data.read.scans import Refusal
+from medvar_engine.data.recipe.dataset_recipe import DatasetRecipe
+from medvar_engine.data.recipe.slice_index_file import is_slice_index
 from medvar_engine.data.shards import Manifest, ShardWriter
 from medvar_engine.data.shards.patients import PUBLIC
-from medvar_engine.data.slice_index import is_slice_index
 from medvar_engine.data.slice_survey import ListedSlices, survey_slices
 from medvar_engine.data.split import Cell, SplitRule, split_patients
 from medvar_engine.data.survey import FoundScans, Known, anonymous, plain, survey_scans
+from medvar_engine.data.work_units import Part, SlicesWork, Work, make_part, parts_folder, read_part
 from medvar_engine.errors import MedvarError
-from medvar_engine.jobs import UnitLost, run
+from medvar_engine.parallel import UnitLost, run
+from medvar_engine.value_range import CodeArray
 
 Progress = Callable[[str, int, int, int], None]
 """Called with the series just finished, how many are finished, how many there are, and how many slices they gave."""
@@ -60,18 +60,18 @@ def prepare(
 ) -> Manifest:
     """Read the scans in ``source`` (a folder or a file) and write shards of slices to ``out``, as ``recipe`` says.
 
-    A folder whose ``index.csv`` is one of single slices (see `medvar_engine.data.slice_index`) gives those that it
-    names and no others. The split that it gives is kept; ``split`` is for patients of whom it says nothing.
+    A folder whose ``index.csv`` is one of single slices (see `medvar_engine.data.recipe.slice_index_file`) gives those
+    that it names and no others. The split that it gives is kept; ``split`` is for patients of whom it says nothing.
 
     What a scan is comes from ``index.csv`` in ``source``, else from ``dataset_recipe``, else from ``modality``,
     ``region`` and ``dataset``, else from the DICOM header; see `identify`. With ``pseudonyms`` no name of a patient, a
     series or a file is written, but for data sets whose recipe says that their ids are public. ``split`` says who is
     tested; its ``holdout`` may have original ids or pseudonyms. ``assumed`` says how files lie that do not state it.
 
-    ``workers`` and ``cluster`` are those of `medvar_engine.jobs.run`; the machines of a cluster must see ``source`` and
-    ``out`` under the same names. The result is the same, to the byte, however many work at it and however often it was
-    stopped: the slices of finished series are kept in a hidden folder beside ``out`` until all are done, so that the
-    same call goes on after an interrupt, a kill or a full disk. ``out`` may lie in ``source``; it is not read.
+    ``workers`` and ``cluster`` are those of `medvar_engine.parallel.run`; the machines of a cluster must see ``source``
+    and ``out`` under the same names. The result is the same, to the byte, however many work at it and however often it
+    was stopped: the slices of finished series are kept in a hidden folder beside ``out`` until all are done, so that
+    the same call goes on after an interrupt, a kill or a full disk. ``out`` may lie in ``source``; it is not read.
 
     What cannot be used is refused, with the reason in `Manifest.refused`, and the rest goes on; ``on_refusal`` is
     called with each refusal by its real name, which the manifest does not have with ``pseudonyms``. Raises

@@ -10,19 +10,20 @@ from pathlib import Path
 
 import numpy as np
 
-from medvar_engine.data.codes import CodeArray, encode
-from medvar_engine.data.duplicates import distinct
-from medvar_engine.data.facts import SliceFacts
-from medvar_engine.data.fingerprint import fingerprints
-from medvar_engine.data.harmonise import check_hu, harmonise, treat_face
-from medvar_engine.data.identity import Identity
-from medvar_engine.data.intensity import ValueRange
-from medvar_engine.data.matrix import fitting_pixel, resample
-from medvar_engine.data.read import Series
-from medvar_engine.data.recipe import Recipe
-from medvar_engine.data.slices import Slab, cut
-from medvar_engine.data.volume import FloatArray, Volume
+from medvar_engine.data.duplicates.fingerprint import fingerprints
+from medvar_engine.data.harmonise.harmonise import check_hu, harmonise, treat_face
+from medvar_engine.data.harmonise.intensity import ValueRange
+from medvar_engine.data.harmonise.matrix import fitting_pixel, resample
+from medvar_engine.data.harmonise.slice_recipe import Recipe
+from medvar_engine.data.harmonise.slicing import Slab, cut
+from medvar_engine.data.identity.series_identity import Identity
+from medvar_engine.data.near_duplicates import distinct
+from medvar_engine.data.read.scans import Series
+from medvar_engine.data.read.volume import Volume
+from medvar_engine.data.shards.slice_facts import SliceFacts
 from medvar_engine.errors import MedvarError
+from medvar_engine.types import FloatArray
+from medvar_engine.value_range import CodeArray, encode
 
 _PHASE = re.compile(r"phase (\d+) of (\d+)")
 

@@ -8,21 +8,21 @@ from pathlib import Path
 
 import numpy as np
 
-from medvar_engine.data.codes import CodeArray, encode
-from medvar_engine.data.dicom_file import DICOM_SUFFIXES, looks_like_dicom
-from medvar_engine.data.facts import SliceFacts
-from medvar_engine.data.fingerprint import fingerprint
-from medvar_engine.data.harmonise import check_hu, harmonise
-from medvar_engine.data.identity import Identity, relative
-from medvar_engine.data.intensity import ValueRange
-from medvar_engine.data.read_slice import GrayArray, read_gray, read_single_dicom
-from medvar_engine.data.recipe import Recipe
-from medvar_engine.data.refusal import reason_of
+from medvar_engine.data.duplicates.fingerprint import fingerprint
+from medvar_engine.data.harmonise.harmonise import check_hu, harmonise
+from medvar_engine.data.harmonise.intensity import ValueRange
+from medvar_engine.data.harmonise.slice_recipe import Recipe
+from medvar_engine.data.harmonise.slicing import AXES, PLANES, view
+from medvar_engine.data.identity.series_identity import Identity, relative
+from medvar_engine.data.read.dicom_file import DICOM_SUFFIXES, looks_like_dicom
+from medvar_engine.data.read.read_slice import GrayArray, read_gray, read_single_dicom
+from medvar_engine.data.read.refusal import reason_of
+from medvar_engine.data.recipe.slice_index_file import IMAGE_SUFFIXES, SliceFile
 from medvar_engine.data.series_slices import SeriesSlices, to_matrix
-from medvar_engine.data.slice_index import IMAGE_SUFFIXES, SliceFile
-from medvar_engine.data.slices import AXES, PLANES, view
-from medvar_engine.data.volume import FloatArray
+from medvar_engine.data.shards.slice_facts import SliceFacts
 from medvar_engine.errors import MedvarError
+from medvar_engine.types import FloatArray
+from medvar_engine.value_range import CodeArray, encode
 
 Listed = tuple[SliceFile, Identity]
 

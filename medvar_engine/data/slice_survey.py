@@ -7,16 +7,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from medvar_engine.data.dataset_recipe import DatasetRecipe
-from medvar_engine.data.folder import files_below
-from medvar_engine.data.identity import Identity, name_identity, relative
-from medvar_engine.data.parts import SlicesWork
-from medvar_engine.data.privacy import Pseudonyms
-from medvar_engine.data.read import Series
-from medvar_engine.data.recipe import Recipe
-from medvar_engine.data.refusal import Refusal
+from medvar_engine.data.harmonise.slice_recipe import Recipe
+from medvar_engine.data.identity.pseudonyms import Pseudonyms
+from medvar_engine.data.identity.series_identity import Identity, name_identity, relative
+from medvar_engine.data.read.folder import files_below
+from medvar_engine.data.read.refusal import Refusal
+from medvar_engine.data.read.scans import Series
+from medvar_engine.data.recipe.dataset_recipe import DatasetRecipe
+from medvar_engine.data.recipe.slice_index_file import IMAGE_SUFFIXES, SliceFile, read_slice_index
 from medvar_engine.data.slice_files import Listed, is_cut_short, is_wanted
-from medvar_engine.data.slice_index import IMAGE_SUFFIXES, SliceFile, read_slice_index
+from medvar_engine.data.work_units import SlicesWork
 
 FILES_OF_A_WORK = 32
 """Few enough to be lost with a worker, enough that parts are not many small files."""

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from medvar_engine.conditions import listed
-from medvar_engine.data.same_patient import SamePatient
+from medvar_engine.data.identity.same_patient import SamePatient
 from medvar_engine.errors import MedvarError
 
 STRATA = ("modality", "region", "dataset")

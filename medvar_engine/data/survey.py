@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from medvar_engine.data.assumed import NOTHING, Assumed
-from medvar_engine.data.dataset_recipe import DatasetRecipe, match
-from medvar_engine.data.identity import Identity, identify, relative
-from medvar_engine.data.index import names_of, read_index
-from medvar_engine.data.parts import Work
-from medvar_engine.data.privacy import Pseudonyms
-from medvar_engine.data.read import LOOKED_FOR, Refusal, Series, find_series
-from medvar_engine.data.recipe import Recipe
+from medvar_engine.data.harmonise.slice_recipe import Recipe
+from medvar_engine.data.identity.pseudonyms import Pseudonyms
+from medvar_engine.data.identity.series_identity import Identity, identify, relative
+from medvar_engine.data.read.assumed_geometry import NOTHING, Assumed
+from medvar_engine.data.read.scans import LOOKED_FOR, Refusal, Series, find_series
+from medvar_engine.data.recipe.dataset_recipe import DatasetRecipe, match
+from medvar_engine.data.recipe.index_file import names_of, read_index
+from medvar_engine.data.work_units import Work
 from medvar_engine.errors import MedvarError
 
 Known = tuple[Series, Identity]

@@ -10,25 +10,25 @@ from typing import Any
 import numpy as np
 
 from medvar_engine import __version__
-from medvar_engine.arrays import FloatArray
 from medvar_engine.conditions import Condition
 from medvar_engine.data.dataset import SliceDataset
+from medvar_engine.encoders.encoder import Encoder
+from medvar_engine.encoders.feature_cache import cached_features
+from medvar_engine.encoders.image_source import Images, PreparedImages
 from medvar_engine.errors import MedvarError
-from medvar_engine.evaluate.bootstrap import estimate_mean
-from medvar_engine.evaluate.diversity import pair_similarity
-from medvar_engine.evaluate.encoders import Encoder
-from medvar_engine.evaluate.features import cached_features
-from medvar_engine.evaluate.floors import CollapsedImages, floors
-from medvar_engine.evaluate.frechet import SampleSizeBias, sample_size_bias
-from medvar_engine.evaluate.image_source import Images, PreparedImages
+from medvar_engine.evaluate.images.baseline_images import CollapsedImages, floors
+from medvar_engine.evaluate.images.synthetic_images import Synthetic
 from medvar_engine.evaluate.membership import MembershipInference
 from medvar_engine.evaluate.memorisation import calibrate, compare_images, find_planted_copies
-from medvar_engine.evaluate.rows import Rows
-from medvar_engine.evaluate.synthetic import Synthetic
-from medvar_engine.evaluate.table import Figure, Reference, row, shown
+from medvar_engine.evaluate.metrics.bootstrap import estimate_mean
+from medvar_engine.evaluate.metrics.diversity import pair_similarity
+from medvar_engine.evaluate.metrics.feature_rows import Rows
+from medvar_engine.evaluate.metrics.frechet import SampleSizeBias, sample_size_bias
+from medvar_engine.evaluate.metrics.metric_table import Figure, Reference, row, shown
 from medvar_engine.evaluate.texture import MOST, Texture, compare_texture
 from medvar_engine.evaluate.utility import Utility
 from medvar_engine.train.batches import spread
+from medvar_engine.types import FloatArray
 
 FEWEST = 12  # images of a label, on both sides, below which figures of it mean nothing
 JUDGED = "synthetic"

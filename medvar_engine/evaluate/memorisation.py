@@ -14,15 +14,15 @@ from pathlib import Path
 
 import numpy as np
 
-from medvar_engine.arrays import FloatArray, IntArray
+from medvar_engine.encoders.encoder import Encoder
+from medvar_engine.encoders.feature_cache import Progress, cached_features
+from medvar_engine.encoders.image_source import CentredImages, Images, MirroredImages, WindowedImages
 from medvar_engine.errors import MedvarError
-from medvar_engine.evaluate.bootstrap import Estimate, estimate_mean
-from medvar_engine.evaluate.encoders import Encoder
-from medvar_engine.evaluate.features import Progress, cached_features
-from medvar_engine.evaluate.gate import Check, Gate
-from medvar_engine.evaluate.image_source import CentredImages, Images, MirroredImages, WindowedImages
-from medvar_engine.evaluate.neighbours import MIRRORS
-from medvar_engine.evaluate.planted_copies import COPIES, plant
+from medvar_engine.evaluate.images.planted_copies import COPIES, plant
+from medvar_engine.evaluate.metrics.bootstrap import Estimate, estimate_mean
+from medvar_engine.memorisation.gate import Check, Gate
+from medvar_engine.memorisation.neighbours import MIRRORS
+from medvar_engine.types import FloatArray, IntArray
 
 FALSE_ALARMS = 0.05  # share of slices of new people that may be flagged
 FOUND = 0.95  # share of planted copies of every kind that is to be flagged

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from medvar_engine.arrays import FloatArray
 from medvar_engine.errors import MedvarError
+from medvar_engine.types import FloatArray
 
 MOST = 256  # images of a side that are looked at
 _Doubles = npt.NDArray[np.float64]

@@ -13,14 +13,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from medvar_engine.arrays import FloatArray
 from medvar_engine.data.dataset import SliceDataset
+from medvar_engine.encoders.image_source import Images, PreparedImages
 from medvar_engine.errors import MedvarError
-from medvar_engine.evaluate.bootstrap import estimate
-from medvar_engine.evaluate.image_source import Images, PreparedImages
-from medvar_engine.evaluate.synthetic import Synthetic
-from medvar_engine.evaluate.table import Figure, shown
+from medvar_engine.evaluate.images.synthetic_images import Synthetic
+from medvar_engine.evaluate.metrics.bootstrap import estimate
+from medvar_engine.evaluate.metrics.metric_table import Figure, shown
 from medvar_engine.train.augment import augment
+from medvar_engine.types import FloatArray
 
 SIDE, BATCH, LEARNING_RATE = 64, 32, 1e-3
 TASKS = ("region", "plane", "modality")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from medvar_engine.models.quantizer import MultiScaleQuantizer
-from medvar_engine.models.resolution import ResolutionQuantizer, ResolutionTokenizer
+from medvar_engine.models.resolution_tokenizer import ResolutionQuantizer, ResolutionTokenizer
 from medvar_engine.models.tokenizer import Tokenizer
 
 AnyTokenizer = Tokenizer | ResolutionTokenizer

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from medvar_engine.errors import MedvarError
-from medvar_engine.models.files import read_tensors
+from medvar_engine.models.weight_files import read_tensors
 
 _NAME = re.compile(r"features\.(\d+)\.weight")
 _MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, in [0, 1]

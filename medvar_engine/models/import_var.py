@@ -19,10 +19,10 @@ from torch import Tensor
 
 from medvar_engine.conditions import LabelSpace
 from medvar_engine.errors import MedvarError
-from medvar_engine.models.files import save_tokenizer, save_transformer
 from medvar_engine.models.presets import VAR_SCHEDULE
 from medvar_engine.models.tokenizer import Tokenizer, TokenizerConfig
 from medvar_engine.models.transformer import Transformer, TransformerConfig
+from medvar_engine.models.weight_files import save_tokenizer, save_transformer
 
 _GROUPS = 32  # of every group normalisation in VAR's tokenizer
 _MAX_SCALES = 64  # a file that claims more is no VAR

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from medvar_engine.errors import MedvarError
-from medvar_engine.models.resolution import ResolutionConfig
+from medvar_engine.models.resolution_tokenizer import ResolutionConfig
 from medvar_engine.models.tokenizer import TokenizerConfig
 from medvar_engine.models.transformer import TransformerConfig
 

@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from medvar_engine.arrays import FloatArray
 from medvar_engine.models.interpolate import area_matrix, bicubic_matrix, resize
-from medvar_engine.schedule import ScaleSchedule
+from medvar_engine.tokens.schedule import ScaleSchedule
+from medvar_engine.types import FloatArray
 
 
 class Phi(nn.Conv2d):

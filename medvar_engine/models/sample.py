@@ -1,4 +1,4 @@
-"""Plain sampling in torch, for looking at a model while it trains. `medvar_engine.generator` is the real thing."""
+"""Plain sampling in torch, for looking at a model while it trains. `medvar_engine.generate` is the real thing."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from medvar_engine.models.attention import attend
 from medvar_engine.models.quantizer import MultiScaleQuantizer, Quantized
-from medvar_engine.schedule import ScaleSchedule
+from medvar_engine.tokens.schedule import ScaleSchedule
 
 
 @dataclass(frozen=True)

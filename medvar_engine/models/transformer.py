@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from medvar_engine.models.attention import attend, attend_by_scale
-from medvar_engine.schedule import ScaleSchedule
+from medvar_engine.tokens.schedule import ScaleSchedule
 
 _MAX_LOG_SCALE = 4.605170185988092  # log 100: bounds how sharp l2-normalised attention gets
 

@@ -15,22 +15,22 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from medvar_engine.backends.base import Backend
-from medvar_engine.backends.messages import Message, pack, unpack
-from medvar_engine.backends.remote import served_files
-from medvar_engine.backends.server import PROTOCOL
-from medvar_engine.bundle import MANIFEST, Bundle
+from medvar_engine.bundle.read import MANIFEST, Bundle
 from medvar_engine.errors import MedvarError
-from medvar_engine.evaluate.index import gate_of, policy
-from medvar_engine.generator import Generator
-from medvar_engine.nearness import Memorised
-from medvar_engine.prefix_cache import PrefixCache
+from medvar_engine.generate.generator import Generator
+from medvar_engine.generate.prefix_cache import PrefixCache
+from medvar_engine.memorisation.copy_risk import Memorised
+from medvar_engine.memorisation.training_index import gate_of, policy
+from medvar_engine.remote.connection import PROTOCOL
+from medvar_engine.remote.messages import Message, pack, unpack
+from medvar_engine.remote.remote_backend import served_files
 from medvar_engine.serve.answer import BYTES, Answer
 from medvar_engine.serve.body import check_model, read_body
-from medvar_engine.serve.calls import CALLS, Arrays, Calls
 from medvar_engine.serve.guard import Guard
 from medvar_engine.serve.jobs import Job, Jobs
 from medvar_engine.serve.limits import Limits, Refused
-from medvar_engine.serve.memory import Memory
+from medvar_engine.serve.memory_budget import Memory
+from medvar_engine.serve.network_requests import CALLS, Arrays, Calls
 from medvar_engine.serve.networks import JobBackend, Networks
 from medvar_engine.serve.stream import frames, parsed, started
 

@@ -7,9 +7,9 @@ import asyncio
 from fastapi import Request
 from starlette.requests import ClientDisconnect
 
-from medvar_engine.backends.server import MODEL_HEADER
+from medvar_engine.remote.connection import MODEL_HEADER
 from medvar_engine.serve.limits import HANG_UP, Refused
-from medvar_engine.serve.memory import Share
+from medvar_engine.serve.memory_budget import Share
 
 
 def check_model(request: Request, model: str) -> None:

@@ -10,7 +10,7 @@ from typing import TypeVar
 from anyio import CapacityLimiter, to_thread
 
 from medvar_engine.serve.limits import Limits, Refused
-from medvar_engine.serve.memory import Share
+from medvar_engine.serve.memory_budget import Share
 
 Result = TypeVar("Result")
 

@@ -15,12 +15,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from medvar_engine.arrays import FloatArray, IntArray
 from medvar_engine.backends.base import Backend, PrefixState
-from medvar_engine.backends.scale_input import extended, gather_inputs
-from medvar_engine.prefix_cache import Key, PrefixCache, Row
+from medvar_engine.generate.prefix_cache import Key, PrefixCache, Row
+from medvar_engine.remote.scale_input import extended, gather_inputs
 from medvar_engine.serve.fair_lock import FairLock
 from medvar_engine.serve.jobs import Job
+from medvar_engine.types import FloatArray, IntArray
 
 
 class Networks:

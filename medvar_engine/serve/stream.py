@@ -8,21 +8,20 @@ from typing import Any
 
 import numpy.typing as npt
 
-from medvar_engine import plain_json
-from medvar_engine.arrays import FloatArray
 from medvar_engine.backends.base import BackendInfo
-from medvar_engine.backends.messages import pack
-from medvar_engine.composite import KEPT_PICTURES
 from medvar_engine.errors import MedvarError
-from medvar_engine.evaluate.gate import Gate
-from medvar_engine.generation import Generation
-from medvar_engine.generator import Generator
-from medvar_engine.nearness import Memorised
-from medvar_engine.request import Request
-from medvar_engine.sampling import Sampling
+from medvar_engine.generate.composite import KEPT_PICTURES
+from medvar_engine.generate.generation import Generation
+from medvar_engine.generate.generator import Generator
+from medvar_engine.generate.trace import lineage, traces_from_dict, traces_to_dict
+from medvar_engine.memorisation.copy_risk import Memorised
+from medvar_engine.memorisation.gate import Gate
+from medvar_engine.remote.messages import pack
+from medvar_engine.request import Request, Sampling
 from medvar_engine.serve.limits import Limits
-from medvar_engine.serve.memory import Share
-from medvar_engine.trace import lineage, traces_from_dict, traces_to_dict
+from medvar_engine.serve.memory_budget import Share
+from medvar_engine.types import FloatArray
+from medvar_engine.untrusted import plain_json
 
 _KNOWN = {"requests", "traces", "previews"}
 _PARSES = threading.Lock()  # one at a time, for values take many times the room of their text

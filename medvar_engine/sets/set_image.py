@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from medvar_engine.arrays import FloatArray
-from medvar_engine.nearness import Nearness
-from medvar_engine.trace import Trace
+from medvar_engine.generate.trace import Trace
+from medvar_engine.memorisation.copy_risk import Nearness
+from medvar_engine.types import FloatArray
 
 
 @dataclass(frozen=True, eq=False, slots=True)

@@ -17,8 +17,8 @@ from torch.utils.data import DataLoader
 from medvar_engine.data.dataset import Conditions, SliceDataset
 from medvar_engine.errors import MedvarError
 from medvar_engine.train.config import TrainConfig
+from medvar_engine.train.distributed.processes import World
 from medvar_engine.train.stage import Batch, Batches
-from medvar_engine.train.world import World
 
 
 class BalancedSampler:

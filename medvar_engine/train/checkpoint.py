@@ -13,9 +13,9 @@ from typing import Any
 
 import torch
 
-from medvar_engine.data.shards.files import flush_folder, sha256
 from medvar_engine.errors import MedvarError
-from medvar_engine.train.world import World
+from medvar_engine.storage import flush_folder, sha256
+from medvar_engine.train.distributed.processes import World
 
 _MANIFEST = "manifest.json"
 

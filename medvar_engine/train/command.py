@@ -22,8 +22,8 @@ def train(
     """Train the tokenizer or the transformer from prepared slices."""
     try:
         from medvar_engine.train.config import config_from_arguments
-        from medvar_engine.train.plan import plan
-        from medvar_engine.train.run import run
+        from medvar_engine.train.dry_run import plan
+        from medvar_engine.train.run_training import run
         from medvar_engine.train.stopping import EXIT_INTERRUPTED, EXIT_STOPPED, StoppedEarly
     except ImportError as error:
         raise MedvarError(

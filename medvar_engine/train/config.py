@@ -11,11 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from medvar_engine import plain_yaml
 from medvar_engine.conditions import FACTORS
-from medvar_engine.data.shards.files import sha256
 from medvar_engine.errors import MedvarError
-from medvar_engine.train.settings import (
+from medvar_engine.storage import sha256
+from medvar_engine.train.config_sections import (
     DataSettings,
     KeptSettings,
     MachineSettings,
@@ -24,6 +23,7 @@ from medvar_engine.train.settings import (
     TokenizerSettings,
     TransformerSettings,
 )
+from medvar_engine.untrusted import plain_yaml
 
 MAX_SEED = 1_000_000  # so that seeds derived from it fit 64 bits
 

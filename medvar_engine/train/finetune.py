@@ -13,15 +13,15 @@ from rich.console import Console
 from medvar_engine.conditions import FACTORS, NAMED, LabelSpace
 from medvar_engine.data.dataset import SliceDataset
 from medvar_engine.errors import MedvarError
-from medvar_engine.models.files import load_tokenizer, load_transformer
+from medvar_engine.models.weight_files import load_tokenizer, load_transformer
 from medvar_engine.train.batches import check_size
 from medvar_engine.train.checkpoint import newest_checkpoint
 from medvar_engine.train.config import TrainConfig, load_config
 from medvar_engine.train.device import pick_device
-from medvar_engine.train.memory import memory_enough
-from medvar_engine.train.run import run
-from medvar_engine.train.transformer_stage import TransformerStage
-from medvar_engine.train.world import World
+from medvar_engine.train.distributed.processes import World
+from medvar_engine.train.out_of_memory import memory_enough
+from medvar_engine.train.run_training import run
+from medvar_engine.train.stages.transformer_stage import TransformerStage
 
 RANK = 8
 FEW_SLICES = 50  # below this a model learns single images

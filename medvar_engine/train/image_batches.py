@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from medvar_engine.arrays import FloatArray
 from medvar_engine.data.dataset import SliceDataset
 from medvar_engine.train.batches import Draw, in_hounsfield
+from medvar_engine.types import FloatArray
 
 
 @dataclass(frozen=True)

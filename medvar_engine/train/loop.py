@@ -17,13 +17,13 @@ from medvar_engine.errors import MedvarError
 from medvar_engine.train.batches import read_ahead
 from medvar_engine.train.checkpoint import best_checkpoint, newest_checkpoint, remove_unfinished, save_checkpoint
 from medvar_engine.train.config import TrainConfig, about_run, check_resumable
-from medvar_engine.train.learner import Learner
+from medvar_engine.train.distributed.processes import World
 from medvar_engine.train.optimise import learning_rate
+from medvar_engine.train.progress import Watch
 from medvar_engine.train.stage import Stage
 from medvar_engine.train.stopping import StoppedEarly, stop_requests
 from medvar_engine.train.summary import write_summary
-from medvar_engine.train.watch import Watch
-from medvar_engine.train.world import World
+from medvar_engine.train.trainer import Learner
 
 MAX_BAD_STEPS = 20  # non-finite losses in a row before a run gives up
 

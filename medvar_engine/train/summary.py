@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from medvar_engine.data.shards.files import replace_file
 from medvar_engine.page.curves import Curve, curves
 from medvar_engine.page.document import Section, document
 from medvar_engine.page.elements import Child, Markup, counted, element, join, number, png, table
+from medvar_engine.storage import replace_file
 
 Points = tuple[tuple[float, float], ...]
 

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from medvar_engine.arrays import BoolArray, FloatArray
 from medvar_engine.errors import MedvarError
+from medvar_engine.types import BoolArray, FloatArray
 from medvar_engine.write.invisible import add_mark
 from medvar_engine.write.marks import Marks
 from medvar_engine.write.picture import Picture

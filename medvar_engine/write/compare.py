@@ -11,7 +11,7 @@ import numpy.typing as npt
 from medvar_engine.errors import MedvarError
 from medvar_engine.write.dicom import write_dicom
 from medvar_engine.write.nifti import write_nifti
-from medvar_engine.write.opened import open_dicom, open_nifti, open_png
+from medvar_engine.write.open_slice_file import open_dicom, open_nifti, open_png
 from medvar_engine.write.picture import Picture
 from medvar_engine.write.png import write_png, write_png16
 from medvar_engine.write.provenance import kind_of
@@ -71,7 +71,7 @@ def read_pixels(file: Path, kind: str) -> npt.NDArray[np.generic]:
 
 
 def _dicom_pixels(file: Path) -> npt.NDArray[np.generic]:
-    from medvar_engine.data.dicom_pixels import stored_pixels
+    from medvar_engine.data.read.dicom_pixels import stored_pixels
 
     dataset = open_dicom(file)
     if "PixelData" not in dataset or int(dataset.get("NumberOfFrames") or 1) != 1:

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from medvar_engine.arrays import FloatArray
 from medvar_engine.errors import MedvarError
-from medvar_engine.schedule import ScaleSchedule
-from medvar_engine.trace import Trace
+from medvar_engine.generate.trace import Trace
+from medvar_engine.tokens.schedule import ScaleSchedule
+from medvar_engine.types import FloatArray
 from medvar_engine.write.png import save_png
 
 _GAP = 8  # pixels between tiles

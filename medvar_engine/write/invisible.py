@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from medvar_engine.arrays import FloatArray
 from medvar_engine.errors import MedvarError
+from medvar_engine.types import FloatArray
 
 AMPLITUDE = 0.5  # root mean square, in gray levels of 8 bits
 FOUND = 3.0  # scores of images without the mark are about normal, of a standard deviation below 1

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from medvar_engine.errors import MedvarError
-from medvar_engine.write.files import write_files
+from medvar_engine.storage import write_files
 from medvar_engine.write.geometry import corner, directions
 from medvar_engine.write.picture import Picture
 from medvar_engine.write.provenance import NIFTI_COMMENT, provenance

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from medvar_engine.arrays import FloatArray
-from medvar_engine.bundle import Bundle
+from medvar_engine.bundle.read import Bundle
 from medvar_engine.errors import MedvarError
-from medvar_engine.nearness import Nearness
-from medvar_engine.trace import Trace
+from medvar_engine.generate.trace import Trace
+from medvar_engine.memorisation.copy_risk import Nearness
+from medvar_engine.types import FloatArray
 from medvar_engine.write.marks import UNMARKED, Marks
 from medvar_engine.write.place import Place
 

@@ -13,8 +13,8 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from medvar_engine.errors import MedvarError
-from medvar_engine.trace import Trace
-from medvar_engine.write.files import write_files
+from medvar_engine.generate.trace import Trace
+from medvar_engine.storage import write_files
 from medvar_engine.write.picture import Picture
 from medvar_engine.write.provenance import PNG_KEY, PNG_PIXELS_KEY, SOFTWARE, STATEMENT, about_pixels, statement
 

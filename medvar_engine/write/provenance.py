@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import medvar_engine
-from medvar_engine import plain_json
 from medvar_engine.errors import MedvarError
-from medvar_engine.trace import Trace
-from medvar_engine.write.opened import open_dicom, open_nifti, open_png
+from medvar_engine.generate.trace import Trace
+from medvar_engine.untrusted import plain_json
+from medvar_engine.write.open_slice_file import open_dicom, open_nifti, open_png
 from medvar_engine.write.picture import Picture
 
 SOFTWARE = f"napari-medvar {medvar_engine.__version__}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QHBoxLayout, QLabel, QSpinBox, QWidget
 
-from medvar_engine.arrays import FloatArray
+from medvar_engine.types import FloatArray
 from napari_medvar.panels.common import add_row, button, calm, plain_column, plain_form, quiet
 from napari_medvar.panels.thumbnails import Thumbnails
 

@@ -6,7 +6,7 @@ from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QComboBox, QLabel, QWidget
 from superqt import QSearchableComboBox
 
-from medvar_engine.bundle import Bundle, Cell
+from medvar_engine.bundle.read import Bundle, Cell
 from medvar_engine.conditions import NAMED, Condition
 from napari_medvar.panels.common import add_row, calm, plain_column, plain_form, quiet
 from napari_medvar.panels.position import PositionChooser

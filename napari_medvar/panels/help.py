@@ -10,7 +10,7 @@ from qtpy.QtWidgets import QDialog, QDialogButtonBox, QLabel, QTabWidget, QTextB
 import medvar_engine
 from medvar_engine.errors import MedvarError
 from napari_medvar import keys
-from napari_medvar.model import Model
+from napari_medvar.session.opened_model import Model
 
 _IN_PANEL = {
     "Undo, redo": "Ctrl+Z, Ctrl+Shift+Z",

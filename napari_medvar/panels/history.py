@@ -9,7 +9,7 @@ from qtpy.QtCore import QSize, Qt, Signal
 from qtpy.QtGui import QIcon
 from qtpy.QtWidgets import QGridLayout, QTreeWidget, QTreeWidgetItem, QWidget
 
-from medvar_engine.arrays import FloatArray
+from medvar_engine.types import FloatArray
 from napari_medvar.panels.common import button, plain_column
 from napari_medvar.panels.height_handle import HeightHandle
 from napari_medvar.panels.thumbnails import icon_of

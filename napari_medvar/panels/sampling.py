@@ -8,7 +8,7 @@ from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import QApplication, QCheckBox, QHBoxLayout, QPushButton, QSpinBox, QWidget
 from superqt import QLabeledDoubleSlider, QLabeledSlider, QLargeIntSpinBox
 
-from medvar_engine.sampling import MAX_SEED, Sampling
+from medvar_engine.request import MAX_SEED, Sampling
 from napari_medvar.panels.common import add_row, calm, fold, plain_column, plain_form
 
 MAX_COUNT = 64  # pictures at a time; more are a set

@@ -11,7 +11,7 @@ from qtpy.QtWidgets import QCheckBox, QComboBox, QFileDialog, QFormLayout, QHBox
 from superqt import QElidingLabel
 
 from medvar_engine.conditions import Condition
-from medvar_engine.nearness import Memorised
+from medvar_engine.memorisation.copy_risk import Memorised
 from napari_medvar.panels.common import add_row, button, calm, plain_column, plain_form, quiet, selectable, tab_after
 
 _FORMATS = {

@@ -6,7 +6,7 @@ from qtpy.QtCore import Qt, QTimer, Signal
 from qtpy.QtWidgets import QGridLayout, QHBoxLayout, QLabel, QToolButton, QWidget
 from superqt import QLabeledSlider
 
-from medvar_engine.schedule import ScaleSchedule
+from medvar_engine.tokens.schedule import ScaleSchedule
 from napari_medvar.panels.common import button, calm, plain_column
 
 _GENERATE_TIP = "Make a whole picture, scale by scale, from the coarsest to the finest (Ctrl+Enter)."

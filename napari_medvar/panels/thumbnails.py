@@ -9,7 +9,7 @@ from qtpy.QtCore import QSize, Qt, Signal
 from qtpy.QtGui import QIcon, QImage, QPixmap
 from qtpy.QtWidgets import QListWidget, QListWidgetItem
 
-from medvar_engine.arrays import FloatArray
+from medvar_engine.types import FloatArray
 
 _SIDE = 72  # of a thumbnail: three fit into a narrow dock
 _ROWS = 3  # seen without scrolling

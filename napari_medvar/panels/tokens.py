@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QLabel, QWidget
 
-from medvar_engine.arrays import FloatArray
+from medvar_engine.types import FloatArray
 from napari_medvar.panels.common import button, plain_column, quiet
 from napari_medvar.panels.thumbnails import Thumbnails
 

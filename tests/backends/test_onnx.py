@@ -16,13 +16,13 @@ import pytest
 
 from medvar_engine.backends import onnx as onnx_backend
 from medvar_engine.backends.onnx import OnnxBackend
-from medvar_engine.backends.sessions import Sessions
-from medvar_engine.bundle import MANIFEST, Bundle, manifest_digest, read_bundle
+from medvar_engine.backends.onnx_sessions import Sessions
+from medvar_engine.bundle.read import MANIFEST, Bundle, manifest_digest, read_bundle
 from medvar_engine.conditions import Condition
 from medvar_engine.errors import MedvarError
-from medvar_engine.generator import Generator
-from medvar_engine.sampling import Sampling
-from medvar_engine.trace import Request
+from medvar_engine.generate.generator import Generator
+from medvar_engine.generate.trace import Request
+from medvar_engine.request import Sampling
 
 
 @pytest.fixture

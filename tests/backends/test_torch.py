@@ -11,13 +11,13 @@ import torch
 
 from medvar_engine.backends.onnx import OnnxBackend
 from medvar_engine.backends.torch import TorchBackend, weights_digest
-from medvar_engine.bundle import read_bundle
+from medvar_engine.bundle.read import read_bundle
 from medvar_engine.conditions import Condition
 from medvar_engine.errors import MedvarError
-from medvar_engine.generator import Generator
+from medvar_engine.generate.generator import Generator
+from medvar_engine.generate.trace import Request
 from medvar_engine.models.tokenizer import Tokenizer
 from medvar_engine.models.transformer import Transformer
-from medvar_engine.trace import Request
 
 Models = tuple[Tokenizer, Transformer]
 

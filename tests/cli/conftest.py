@@ -33,7 +33,7 @@ def medvar(
 ) -> Medvar:
     """Call a verb in this process; a traceback would be an exception here. Keys are not put into your own settings."""
     key = tmp_path_factory.mktemp("settings") / "patient.key"
-    monkeypatch.setattr("medvar_engine.data.privacy.default_key_path", lambda: key)
+    monkeypatch.setattr("medvar_engine.data.identity.pseudonyms.default_key_path", lambda: key)
 
     def run(*arguments: object) -> Run:
         monkeypatch.setattr(sys, "argv", ["medvar", *map(str, arguments)])

@@ -10,14 +10,20 @@ from typing import Any
 import pytest
 import torch
 
-from medvar_engine.bundle import PREVIEW, read_bundle
+from medvar_engine.bundle.read import PREVIEW, read_bundle
 from medvar_engine.conditions import LabelSpace
-from medvar_engine.models.files import load_tokenizer, save_preview, save_tokenizer, save_transformer, tokenizer_digest
-from medvar_engine.models.gray import as_gray
-from medvar_engine.models.preview import PreviewDecoder, preview_config
+from medvar_engine.models.grey import as_gray
+from medvar_engine.models.preview_decoder import PreviewDecoder, preview_config
 from medvar_engine.models.tokenizer import Tokenizer
 from medvar_engine.models.transformer import Transformer
-from medvar_engine.train.pyramids import codebook_of
+from medvar_engine.models.weight_files import (
+    load_tokenizer,
+    save_preview,
+    save_tokenizer,
+    save_transformer,
+    tokenizer_digest,
+)
+from medvar_engine.train.token_pyramids import codebook_of
 
 Medvar = Callable[..., Any]
 Weights = tuple[Path, Path]

@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 import torch
 
-from medvar_engine.bundle import Bundle, read_bundle
-from medvar_engine.data.shards import files
-from medvar_engine.models.files import load_tokenizer, save_tokenizer
-from medvar_engine.train import pyramids, transformer_stage
+from medvar_engine import storage
+from medvar_engine.bundle.read import Bundle, read_bundle
+from medvar_engine.models.weight_files import load_tokenizer, save_tokenizer
+from medvar_engine.train import token_pyramids
+from medvar_engine.train.stages import transformer_stage
 from medvar_export.from_bundle import write_weights
 
 Medvar = Callable[..., Any]
@@ -31,8 +32,8 @@ def slices(tmp_path: Path, prepared: Callable[..., Path]) -> Path:
 @pytest.fixture
 def tokenizer(tiny_weights: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> Path:
     """An untrained tokenizer, and blocks of work so small that there are several."""
-    monkeypatch.setattr(pyramids, "_BATCH", 4)
-    monkeypatch.setattr(pyramids, "_BLOCK", 8)
+    monkeypatch.setattr(token_pyramids, "_BATCH", 4)
+    monkeypatch.setattr(token_pyramids, "_BLOCK", 8)
     return tiny_weights[0]
 
 
@@ -79,7 +80,7 @@ def test_stopped_and_gone_on_with(
 ) -> None:
     """Hours of encoding would be lost, or end in other tokens."""
     assert medvar("encode", slices, tokenizer, tmp_path / "whole").code == 0
-    batch, calls = pyramids._encode_batch, 0
+    batch, calls = token_pyramids._encode_batch, 0
 
     def stopping(*arguments: Any) -> Any:
         nonlocal calls
@@ -88,7 +89,7 @@ def test_stopped_and_gone_on_with(
             raise KeyboardInterrupt
         return batch(*arguments)
 
-    monkeypatch.setattr(pyramids, "_encode_batch", stopping)
+    monkeypatch.setattr(token_pyramids, "_encode_batch", stopping)
     stopped = medvar("encode", slices, tokenizer, tmp_path / "tokens")
     assert stopped.code == 130
     assert "Run the same command again" in stopped.err
@@ -113,7 +114,7 @@ def test_a_full_disk(
 ) -> None:
     """What lies on a full disk would fill it for good, or what is finished would be encoded again."""
     tokens, left = tmp_path / "tokens", finished
-    flush = files.flush_to_disk
+    flush = storage.flush_to_disk
 
     def full(file: Any) -> None:
         nonlocal left
@@ -123,20 +124,20 @@ def test_a_full_disk(
         flush(file)
 
     with monkeypatch.context() as patch:
-        patch.setattr(files, "flush_to_disk", full)
+        patch.setattr(storage, "flush_to_disk", full)
         run = medvar("encode", slices, tokenizer, tokens)
     assert run.code == 1
     assert "No space left on device); what is finished is kept" in run.err
     kept = sorted(path.name for path in tokens.rglob("*") if path.suffix in {".npy", ".tmp"})
     assert kept == ["0000000000.npy", "0000000008.npy", "0000000016.npy"][:finished]
-    batch, calls = pyramids._encode_batch, 0
+    batch, calls = token_pyramids._encode_batch, 0
 
     def counting(*arguments: Any) -> Any:
         nonlocal calls
         calls += 1
         return batch(*arguments)
 
-    monkeypatch.setattr(pyramids, "_encode_batch", counting)
+    monkeypatch.setattr(token_pyramids, "_encode_batch", counting)
     assert medvar("encode", slices, tokenizer, tokens).code == 0
     assert calls == calls_left
     assert {path.name for path in tokens.iterdir()} == {

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
-from medvar_engine.bundle import read_bundle
+from medvar_engine.bundle.read import read_bundle
 from medvar_engine.cli.main import app
 from medvar_engine.conditions import Condition
 from medvar_engine.evaluate import utility
-from medvar_engine.trace import Trace
+from medvar_engine.generate.trace import Trace
 from medvar_engine.write.picture import Picture
 from medvar_engine.write.png import write_png
 

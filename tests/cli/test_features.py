@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from medvar_engine.backends.onnx import OnnxBackend
-from medvar_engine.bundle import read_bundle
+from medvar_engine.bundle.read import read_bundle
 from medvar_engine.conditions import Condition
-from medvar_engine.features import (
+from medvar_engine.generate.features import (
     averaged,
     feature_names,
     likelihood_features,
@@ -20,7 +20,7 @@ from medvar_engine.features import (
     multiscale_features,
     probe_columns,
 )
-from medvar_engine.generator import Generator
+from medvar_engine.generate.generator import Generator
 from medvar_engine.request import Request
 
 

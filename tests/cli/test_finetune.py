@@ -13,15 +13,15 @@ import pytest
 import torch
 from rich.console import Console
 
-from medvar_engine.arrays import FloatArray
-from medvar_engine.bundle import PREVIEW, read_bundle
+from medvar_engine.bundle.add_files import add_to_bundle
+from medvar_engine.bundle.read import PREVIEW, read_bundle
 from medvar_engine.conditions import Condition
 from medvar_engine.errors import MedvarError
-from medvar_engine.models.files import load_transformer
+from medvar_engine.models.weight_files import load_transformer
 from medvar_engine.train.finetune import Amount, finetune, settings, told
 from medvar_engine.train.stage import Batch, Figures
-from medvar_engine.train.transformer_stage import TransformerStage
-from medvar_engine.write.into_bundle import add_to_bundle
+from medvar_engine.train.stages.transformer_stage import TransformerStage
+from medvar_engine.types import FloatArray
 
 Medvar = Callable[..., Any]
 Weights = tuple[Path, Path]

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from medvar_engine.arrays import FloatArray
 from medvar_engine.backends.onnx import OnnxBackend
-from medvar_engine.bundle import read_bundle
+from medvar_engine.bundle.read import read_bundle
 from medvar_engine.conditions import Condition
-from medvar_engine.evaluate.index import FILES, gate_of
-from medvar_engine.generator import Generator
+from medvar_engine.generate.generator import Generator
+from medvar_engine.memorisation.training_index import FILES, gate_of
 from medvar_engine.request import Request
+from medvar_engine.types import FloatArray
 from medvar_engine.write.provenance import read_about_pixels
 
 Medvar = Callable[..., Any]

@@ -15,11 +15,11 @@ import pytest
 from PIL import Image
 
 from medvar_engine.backends.onnx import OnnxBackend
-from medvar_engine.bundle import manifest_digest
+from medvar_engine.bundle.read import manifest_digest
 from medvar_engine.conditions import Condition
-from medvar_engine.generator import Generator
-from medvar_engine.sampling import Sampling
-from medvar_engine.trace import Request
+from medvar_engine.generate.generator import Generator
+from medvar_engine.generate.trace import Request
+from medvar_engine.request import Sampling
 from medvar_engine.write.provenance import read_trace
 
 CHEST = ("--modality", "CT", "--region", "chest", "--plane", "axial")

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from medvar_engine.sets.read import ImageSet
+from medvar_engine.sets.image_set import ImageSet
 
 MIX = (
     "conditions:\n- {modality: CT, region: chest, plane: axial, count: 3}\n- {modality: MR, region: brain, count: 2}\n"
@@ -95,7 +95,7 @@ def test_what_cannot_be_asked_for(
     generate: Generate, monkeypatch: pytest.MonkeyPatch, arguments: tuple[object, ...], says: str
 ) -> None:
     """A mistake would be a traceback, or another set than asked for."""
-    monkeypatch.setattr("medvar_engine.jobs._CONNECT_SECONDS", 1)
+    monkeypatch.setattr("medvar_engine.parallel._CONNECT_SECONDS", 1)
     run = generate(*arguments)
     assert (run.code, run.out) == (1, "")
     assert says in run.err
@@ -124,7 +124,7 @@ def test_interrupted(generate: Generate, tmp_path: Path, monkeypatch: pytest.Mon
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr("medvar_engine.generator.Generator.image", stop)
+        patched.setattr("medvar_engine.generate.generator.Generator.image", stop)
         run = generate()
     assert run.code == 130
     assert "Run the same command again" in run.err

@@ -90,7 +90,7 @@ def test_what_the_system_does(
     def fail(_: object) -> None:
         raise error
 
-    monkeypatch.setattr("medvar_engine.bundle.find_bundle", fail)
+    monkeypatch.setattr("medvar_engine.bundle.read.find_bundle", fail)
     run = medvar("info")
     assert run.code == code
     assert run.err.startswith("error: ")
@@ -106,7 +106,7 @@ def test_a_bug_is_not_hidden(
     def fail(_: object) -> None:
         raise ZeroDivisionError("a \x1b[2Jbug")
 
-    monkeypatch.setattr("medvar_engine.bundle.find_bundle", fail)
+    monkeypatch.setattr("medvar_engine.bundle.read.find_bundle", fail)
     run = medvar(*where)
     assert run.code == 70
     assert r"ZeroDivisionError: a \x1b[2Jbug (test_main.py, line" in run.err
@@ -126,7 +126,7 @@ def test_what_ends_in_any_other_way_is_told_too(medvar: Callable[..., Any], monk
         def fail(_: object, kind: Any = kind) -> None:
             raise kind("utf-8", "x", 0, 1, "odd") if kind is UnicodeEncodeError else kind("odd")
 
-        monkeypatch.setattr("medvar_engine.bundle.find_bundle", fail)
+        monkeypatch.setattr("medvar_engine.bundle.read.find_bundle", fail)
         run = medvar("info")
         assert run.code == 70
         assert kind.__name__ in run.err

@@ -116,9 +116,9 @@ def test_slices_that_cannot_be_added(medvar: Medvar, scans: Path, tmp_path: Path
 
 def test_interrupted(medvar: Medvar, scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """After Ctrl-C people would not know that the same command goes on, and delete what is finished."""
-    from medvar_engine.data import parts
+    from medvar_engine.data import work_units
 
-    slices_of, calls = parts.slices_of, 0
+    slices_of, calls = work_units.slices_of, 0
 
     def interrupted(*arguments: Any) -> Any:
         nonlocal calls
@@ -127,7 +127,7 @@ def test_interrupted(medvar: Medvar, scans: Path, tmp_path: Path, monkeypatch: p
             raise KeyboardInterrupt
         return slices_of(*arguments)
 
-    monkeypatch.setattr(parts, "slices_of", interrupted)
+    monkeypatch.setattr(work_units, "slices_of", interrupted)
     run = medvar("prepare", scans, tmp_path / "out", *OPTIONS)
     assert run.code == 130
     assert "Run the same command again" in run.err

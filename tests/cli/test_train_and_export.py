@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from medvar_engine.backends.onnx import OnnxBackend
-from medvar_engine.bundle import read_bundle
+from medvar_engine.bundle.read import read_bundle
 from medvar_engine.conditions import Condition
-from medvar_engine.generator import Generator
+from medvar_engine.generate.generator import Generator
 from medvar_engine.models import presets
 from medvar_engine.models.tokenizer import TokenizerConfig
 from medvar_engine.models.transformer import TransformerConfig
@@ -48,7 +48,7 @@ def small_preset(monkeypatch: pytest.MonkeyPatch) -> None:
     def small(*arguments: Any) -> TransformerConfig:
         return dataclasses.replace(preset(*arguments), depth=2, width=16, heads=2)
 
-    monkeypatch.setattr("medvar_engine.train.transformer_stage.transformer_preset", small)
+    monkeypatch.setattr("medvar_engine.train.stages.transformer_stage.transformer_preset", small)
 
 
 @pytest.mark.usefixtures("small_preset")

@@ -10,22 +10,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from medvar_engine.arrays import FloatArray
 from medvar_engine.conditions import Condition
-from medvar_engine.data.codes import encode
 from medvar_engine.data.dataset import SliceDataset
-from medvar_engine.data.facts import SliceFacts
 from medvar_engine.data.shards import ShardWriter
+from medvar_engine.data.shards.slice_facts import SliceFacts
+from medvar_engine.encoders.descriptor import DescriptorEncoder
+from medvar_engine.encoders.image_source import ArrayImages, Images
 from medvar_engine.errors import MedvarError
-from medvar_engine.evaluate.descriptor import DescriptorEncoder
 from medvar_engine.evaluate.evaluation import JUDGED, Evaluation, evaluate
-from medvar_engine.evaluate.floors import BlurredImages, CollapsedImages, NoiseImages, floors
-from medvar_engine.evaluate.image_source import ArrayImages, Images
-from medvar_engine.evaluate.model_card import to_card
-from medvar_engine.evaluate.report import compare, page, to_dict
-from medvar_engine.evaluate.synthetic import Synthetic
+from medvar_engine.evaluate.images.baseline_images import BlurredImages, CollapsedImages, NoiseImages, floors
+from medvar_engine.evaluate.images.synthetic_images import Synthetic
+from medvar_engine.evaluate.report.card_section import to_card
+from medvar_engine.evaluate.report.evaluation_page import compare, page, to_dict
+from medvar_engine.evaluate.report.findings import ranked_rightly, verdict
 from medvar_engine.evaluate.utility import measure_utility
-from medvar_engine.evaluate.verdict import ranked_rightly, verdict
+from medvar_engine.types import FloatArray
+from medvar_engine.value_range import encode
 
 SIZE = 32
 

@@ -10,13 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from medvar_engine.arrays import FloatArray
 from medvar_engine.data.dataset import SliceDataset
+from medvar_engine.encoders.centring import centred
+from medvar_engine.encoders.image_source import ArrayImages, PreparedImages, windowed
 from medvar_engine.errors import MedvarError
-from medvar_engine.evaluate import neighbours
-from medvar_engine.evaluate.centring import centred
-from medvar_engine.evaluate.gate import Gate
-from medvar_engine.evaluate.image_source import ArrayImages, PreparedImages, windowed
+from medvar_engine.evaluate.images.planted_copies import COPIES, plant
 from medvar_engine.evaluate.memorisation import (
     WINDOWS,
     Calibration,
@@ -26,8 +24,10 @@ from medvar_engine.evaluate.memorisation import (
     copy_threshold,
     find_planted_copies,
 )
-from medvar_engine.evaluate.neighbours import nearest
-from medvar_engine.evaluate.planted_copies import COPIES, plant
+from medvar_engine.memorisation import neighbours
+from medvar_engine.memorisation.gate import Gate
+from medvar_engine.memorisation.neighbours import nearest
+from medvar_engine.types import FloatArray
 
 Slices = Callable[..., FloatArray]
 

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from medvar_engine.bundle import Cell
+from medvar_engine.bundle.read import Cell
 from medvar_engine.conditions import Condition
-from medvar_engine.data.codes import encode
-from medvar_engine.data.facts import SliceFacts
 from medvar_engine.data.shards import ShardWriter
+from medvar_engine.data.shards.slice_facts import SliceFacts
 from medvar_engine.errors import MedvarError
+from medvar_engine.value_range import encode
 from medvar_export.describe import describe
 
 LOG = (

@@ -14,12 +14,12 @@ import torch
 
 from medvar_engine.backends.onnx import OnnxBackend
 from medvar_engine.backends.torch import TorchBackend
-from medvar_engine.bundle import Bundle, find_bundle, read_bundle
+from medvar_engine.bundle.read import Bundle, find_bundle, read_bundle
+from medvar_engine.bundle.sign import sign_bundle
 from medvar_engine.errors import MedvarError
 from medvar_engine.models.tokenizer import Tokenizer
 from medvar_engine.models.transformer import Transformer
 from medvar_export.from_bundle import read_weights
-from medvar_export.manifest import sign_bundle
 from medvar_export.parity import measure_parity
 from medvar_export.precision import store_half
 

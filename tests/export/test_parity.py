@@ -10,19 +10,19 @@ import numpy as np
 import pytest
 import torch
 
-from medvar_engine.arrays import FloatArray
 from medvar_engine.backends.base import Backend, PrefixState
 from medvar_engine.backends.onnx import OnnxBackend
 from medvar_engine.backends.torch import TorchBackend
-from medvar_engine.bundle import read_bundle
+from medvar_engine.bundle.read import read_bundle
 from medvar_engine.conditions import Condition
-from medvar_engine.generation import Generation
-from medvar_engine.generator import Generator
+from medvar_engine.generate.generation import Generation
+from medvar_engine.generate.generator import Generator
+from medvar_engine.generate.trace import Request
 from medvar_engine.models.tokenizer import Tokenizer
 from medvar_engine.models.transformer import Transformer
-from medvar_engine.sampling import Sampling
-from medvar_engine.trace import Request
-from medvar_export.accumulate import accumulate_graph
+from medvar_engine.request import Sampling
+from medvar_engine.types import FloatArray
+from medvar_export.accumulate_graph import accumulate_graph
 from medvar_export.parity import DIFFERENCES, HeldOut, measure_parity
 
 BAR = 1e-4  # largest difference that float32 graphs may show

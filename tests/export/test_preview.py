@@ -14,20 +14,20 @@ from typer.testing import CliRunner
 
 from medvar_engine.backends.onnx import OnnxBackend
 from medvar_engine.backends.torch import TorchBackend
-from medvar_engine.bundle import PREVIEW, read_bundle
+from medvar_engine.bundle.read import PREVIEW, read_bundle
 from medvar_engine.cli.main import app
 from medvar_engine.cli.preview import preview as add_preview
-from medvar_engine.codebook import codebook_digest
 from medvar_engine.conditions import Condition
 from medvar_engine.errors import MedvarError
-from medvar_engine.generator import Generator
-from medvar_engine.models.files import load_preview_of, save_preview, tokenizer_digest
-from medvar_engine.models.preview import PreviewDecoder, preview_config
+from medvar_engine.generate.generator import Generator
+from medvar_engine.generate.replay import replay
+from medvar_engine.generate.trace import Request
+from medvar_engine.models.preview_decoder import PreviewDecoder, preview_config
 from medvar_engine.models.tokenizer import Tokenizer
 from medvar_engine.models.transformer import Transformer
-from medvar_engine.replay import replay
-from medvar_engine.trace import Request
-from medvar_export import light as exporting
+from medvar_engine.models.weight_files import load_preview_of, save_preview, tokenizer_digest
+from medvar_engine.tokens.codebook import codebook_digest
+from medvar_export import preview_graph as exporting
 from medvar_export.write_bundle import Description, export_bundle
 
 Models = tuple[Tokenizer, Transformer]

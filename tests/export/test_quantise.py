@@ -11,13 +11,13 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from onnxruntime import InferenceSession
 
-from medvar_engine.arrays import FloatArray
 from medvar_engine.backends.onnx import OnnxBackend
-from medvar_engine.bundle import read_bundle
+from medvar_engine.bundle.read import read_bundle
 from medvar_engine.conditions import Condition, LabelSpace
 from medvar_engine.errors import MedvarError
-from medvar_engine.generator import Generator
-from medvar_engine.trace import Request
+from medvar_engine.generate.generator import Generator
+from medvar_engine.generate.trace import Request
+from medvar_engine.types import FloatArray
 from medvar_export import quantise
 from medvar_export.held_out import held_out_slices
 from medvar_export.precision import store_half

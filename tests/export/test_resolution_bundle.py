@@ -12,18 +12,18 @@ import torch.nn.functional as F
 
 from medvar_engine.backends.onnx import OnnxBackend
 from medvar_engine.backends.torch import TorchBackend
-from medvar_engine.bundle import Bundle, read_bundle
-from medvar_engine.codebook import codes_of_scale
+from medvar_engine.bundle.read import Bundle, read_bundle
+from medvar_engine.bundle.sign import sign_bundle
 from medvar_engine.conditions import Condition, LabelSpace
 from medvar_engine.errors import MedvarError
-from medvar_engine.generation import Generation
-from medvar_engine.generator import Generator
-from medvar_engine.models.files import save_tokenizer, save_transformer
-from medvar_engine.models.resolution import ResolutionConfig, ResolutionTokenizer
+from medvar_engine.generate.generation import Generation
+from medvar_engine.generate.generator import Generator
+from medvar_engine.models.resolution_tokenizer import ResolutionConfig, ResolutionTokenizer
 from medvar_engine.models.transformer import Transformer, TransformerConfig
+from medvar_engine.models.weight_files import save_tokenizer, save_transformer
 from medvar_engine.request import Request
+from medvar_engine.tokens.codebook import codes_of_scale
 from medvar_export.from_bundle import read_weights
-from medvar_export.manifest import sign_bundle
 from medvar_export.write_bundle import Description, export_bundle
 
 SCHEDULE = (1, 2, 3, 4)

@@ -14,14 +14,14 @@ import pytest
 from onnx import helper, numpy_helper
 
 from medvar_engine.backends.onnx import OnnxBackend
-from medvar_engine.bundle import read_bundle
+from medvar_engine.bundle.read import read_bundle
 from medvar_engine.conditions import Condition, LabelSpace
 from medvar_engine.errors import MedvarError
-from medvar_engine.generator import Generator
-from medvar_engine.models.files import save_transformer
+from medvar_engine.generate.generator import Generator
+from medvar_engine.generate.trace import Request
 from medvar_engine.models.tokenizer import Tokenizer
 from medvar_engine.models.transformer import Transformer
-from medvar_engine.trace import Request
+from medvar_engine.models.weight_files import save_transformer
 from medvar_export import write_bundle
 from medvar_export.precision import Precision
 from medvar_export.write_bundle import Description, export_bundle

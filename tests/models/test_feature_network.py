@@ -8,7 +8,7 @@ from torch import nn
 
 from medvar_engine.errors import MedvarError
 from medvar_engine.models.feature_network import load_feature_network
-from medvar_engine.models.files import write_tensors
+from medvar_engine.models.weight_files import write_tensors
 
 
 def vgg(channels: int) -> nn.Sequential:

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 from medvar_engine.conditions import Condition
 from medvar_engine.errors import MedvarError
-from medvar_engine.models.files import load_tokenizer, load_transformer
 from medvar_engine.models.import_var import import_var
 from medvar_engine.models.presets import VAR_SCHEDULE
 from medvar_engine.models.tokenizer import Tokenizer
 from medvar_engine.models.transformer import Transformer
+from medvar_engine.models.weight_files import load_tokenizer, load_transformer
 
 CLASSES = 10
 MakeTokenizer = Callable[..., Tokenizer]

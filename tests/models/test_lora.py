@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from medvar_engine.conditions import LabelSpace
-from medvar_engine.models.files import load_transformer, save_transformer
 from medvar_engine.models.lora import LowRank, adapt, merge
 from medvar_engine.models.transformer import Transformer
+from medvar_engine.models.weight_files import load_transformer, save_transformer
 
 LABELS = torch.tensor([[0, 4], [2, 5], [3, 5]])
 NAMES = LabelSpace(modality=("a", "b", "c"), region=("d", "e", "f", "g", "h"))

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from medvar_engine.models.presets import VAR_SCHEDULE
 from medvar_engine.models.quantizer import MultiScaleQuantizer
-from medvar_engine.schedule import ScaleSchedule
-from medvar_engine.train.codebook import CodebookFollower, Use
+from medvar_engine.tokens.schedule import ScaleSchedule
+from medvar_engine.train.stages.codebook_learning import CodebookFollower, Use
 
 SCHEDULE = ScaleSchedule((1, 2, 3, 4, 6))
 

@@ -9,12 +9,12 @@ from fakes import FakeModels
 
 from medvar_engine.conditions import Condition
 from medvar_engine.errors import MedvarError
-from medvar_engine.nearness import Nearness
+from medvar_engine.memorisation.copy_risk import Nearness
 from medvar_engine.request import Request
 from medvar_engine.write.provenance import read_about_pixels
 from napari_medvar import writer
-from napari_medvar.layer_data import LayerData, layer_data
-from napari_medvar.session import GenerationSession
+from napari_medvar.layers.layer_data import LayerData, layer_data
+from napari_medvar.session.generation_session import GenerationSession
 from napari_medvar.writer import write_layers
 
 

@@ -70,6 +70,7 @@ def test_the_plugin_loads_no_torch() -> None:
 def test_the_session_loads_no_qt() -> None:
     """Sessions could not be scripted on a machine without a display."""
     code = (
-        "import sys, napari_medvar.session; sys.exit(any(n.split('.')[0] in ('qtpy', 'napari') for n in sys.modules))"
+        "import sys, napari_medvar.session.generation_session\n"
+        "sys.exit(any(n.split('.')[0] in ('qtpy', 'napari') for n in sys.modules))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

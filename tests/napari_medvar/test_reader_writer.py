@@ -13,15 +13,16 @@ import numpy as np
 import pytest
 from fakes import FakeModels
 
-from medvar_engine.bundle import find_bundle
+from medvar_engine.bundle.read import find_bundle
 from medvar_engine.conditions import Condition
 from medvar_engine.errors import MedvarError
-from medvar_engine.trace import Request, Trace
+from medvar_engine.generate.trace import Request, Trace
 from medvar_engine.write.provenance import read_trace
-from napari_medvar import model, reader, writer
-from napari_medvar.layer_data import LayerData, layer_data
+from napari_medvar import reader, writer
+from napari_medvar.layers.layer_data import LayerData, layer_data
 from napari_medvar.reader import get_reader, read, session_of
-from napari_medvar.session import GenerationSession
+from napari_medvar.session import opened_model
+from napari_medvar.session.generation_session import GenerationSession
 from napari_medvar.writer import write_layers
 
 ABDOMEN = Request(Condition("CT", "abdomen", "axial"), seed=5)
@@ -147,7 +148,7 @@ def test_a_real_bundle_is_found_where_it_was(tmp_path: Path, monkeypatch: pytest
     pytest.importorskip("onnxruntime")
     folder = tmp_path / "mine"
     shutil.copytree(find_bundle(), folder)
-    monkeypatch.setattr(model, "shipped_bundles", dict)
+    monkeypatch.setattr(opened_model, "shipped_bundles", dict)
     session = GenerationSession()
     session.load(folder)
     list(session.generate(Request(seed=3), count=2))
@@ -162,7 +163,7 @@ def test_a_real_bundle_is_found_where_it_was(tmp_path: Path, monkeypatch: pytest
             np.testing.assert_array_equal(one.pixels, other.pixels)
     shutil.rmtree(folder)
     with pytest.raises(MedvarError, match=r"not here.*mine"):
-        model.open_model_of(session.tree.nodes[0].trace.model, [str(folder)], "cpu")
+        opened_model.open_model_of(session.tree.nodes[0].trace.model, [str(folder)], "cpu")
 
 
 # -- writing ------------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ import pytest
 
 from medvar_engine.errors import MedvarError
 from napari_medvar import sample_data
-from napari_medvar.layers import trace_of
+from napari_medvar.layers.image_layers import trace_of
 from napari_medvar.sample_data import SAMPLES, growing_chest, real_brain
 
 

@@ -12,7 +12,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian
 
 from medvar_engine.errors import MedvarError
-from napari_medvar.scan import SCAN, scan_of
+from napari_medvar.layers.scan_metadata import SCAN, scan_of
 from napari_medvar.scan_reader import get_reader, read_scans
 
 pytest.importorskip("SimpleITK")

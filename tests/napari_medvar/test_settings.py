@@ -62,7 +62,7 @@ def test_sessions_are_as_the_settings_say(tmp_path: Path, monkeypatch: pytest.Mo
     """Autosave off would still write; another device would not be used."""
     from fakes import FakeModels
 
-    from medvar_engine.trace import Request
+    from medvar_engine.generate.trace import Request
 
     asked = []
 
@@ -90,8 +90,8 @@ def test_a_server_makes_the_pictures(
     """The setting would be there, and this computer still do the work; or a bundle that is here not be opened."""
     from medvar_engine.conditions import Condition
     from medvar_engine.errors import MedvarError
-    from medvar_engine.trace import Request
-    from napari_medvar.model import open_model_of
+    from medvar_engine.generate.trace import Request
+    from napari_medvar.session.opened_model import open_model_of
 
     token = tmp_path / "token"
     token.write_text("a-token-of-some-length")

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from medvar_engine.backends.onnx import OnnxBackend
-from medvar_engine.generator import Generator
+from medvar_engine.generate.generator import Generator
+from medvar_engine.generate.trace import Trace
 from medvar_engine.request import Request
-from medvar_engine.trace import Trace
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import pytest
 pytest.importorskip("fastapi")
 
 from medvar_engine.serve.answer import Answer
-from medvar_engine.serve.memory import Memory
+from medvar_engine.serve.memory_budget import Memory
 
 SCOPE = {"type": "http", "asgi": {"spec_version": "2.3"}}
 

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from medvar_engine.arrays import FloatArray
 from medvar_engine.backends.onnx import OnnxBackend
-from medvar_engine.backends.server import Server
-from medvar_engine.bundle import read_bundle
+from medvar_engine.bundle.read import read_bundle
 from medvar_engine.cli.main import main
-from medvar_engine.generator import Generator
+from medvar_engine.generate.generator import Generator
+from medvar_engine.remote.connection import Server
 from medvar_engine.request import Request
+from medvar_engine.types import FloatArray
 
 pytest.importorskip("uvicorn")
 

@@ -15,7 +15,7 @@ pytest.importorskip("fastapi")
 from medvar_engine.errors import MedvarError
 from medvar_engine.serve.fair_lock import FairLock
 from medvar_engine.serve.jobs import Job
-from medvar_engine.serve.memory import Memory
+from medvar_engine.serve.memory_budget import Memory
 
 
 def job(seconds: float = 60) -> Job:

@@ -10,16 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from medvar_engine.arrays import FloatArray
-from medvar_engine.backends.messages import Message
 from medvar_engine.backends.onnx import OnnxBackend
-from medvar_engine.backends.server import Server
 from medvar_engine.conditions import Condition
 from medvar_engine.errors import MedvarError
-from medvar_engine.generator import Generator
-from medvar_engine.request import Request
-from medvar_engine.sampling import Sampling
-from medvar_engine.trace import Trace, traces_from_dict, traces_to_dict
+from medvar_engine.generate.generator import Generator
+from medvar_engine.generate.trace import Trace, traces_from_dict, traces_to_dict
+from medvar_engine.remote.connection import Server
+from medvar_engine.remote.messages import Message
+from medvar_engine.request import Request, Sampling
+from medvar_engine.types import FloatArray
 
 Limits = pytest.importorskip("medvar_engine.serve.limits").Limits
 pytest.importorskip("fastapi")

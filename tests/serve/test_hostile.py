@@ -16,15 +16,15 @@ from urllib.parse import urlsplit
 import numpy as np
 import pytest
 
-from medvar_engine.backends.messages import pack
 from medvar_engine.backends.onnx import OnnxBackend
-from medvar_engine.bundle import Bundle, read_bundle
+from medvar_engine.bundle.read import Bundle, read_bundle
 from medvar_engine.errors import MedvarError
+from medvar_engine.remote.messages import pack
 from medvar_engine.serve.guard import Guard
 from medvar_engine.serve.limits import Limits
-from medvar_engine.serve.memory import Memory
+from medvar_engine.serve.memory_budget import Memory
 
-run = pytest.importorskip("medvar_engine.serve.run")
+run = pytest.importorskip("medvar_engine.serve.run_server")
 
 Served = Callable[..., str]
 Ask = Callable[..., Any]
@@ -370,7 +370,7 @@ def test_text_that_grows_as_it_is_read_is_refused(served: Served, ask: Ask) -> N
 
 def test_lineages_are_bounded(served: Served, ask: Ask, edited: Callable[[int], Any]) -> None:
     """A request of a few bytes an edit would ask for hours of decoding."""
-    from medvar_engine.trace import traces_to_dict
+    from medvar_engine.generate.trace import traces_to_dict
 
     asked = {"traces": traces_to_dict([edited(4)])}
     assert ask(served(Limits(lineage=5)), "/generate", asked).status == 200

@@ -14,13 +14,12 @@ pytest.importorskip("fastapi")
 
 from medvar_engine.backends.onnx import OnnxBackend
 from medvar_engine.conditions import Condition
-from medvar_engine.generation import Generation
-from medvar_engine.generator import Generator
-from medvar_engine.prefix_cache import PrefixCache
-from medvar_engine.request import Request
-from medvar_engine.sampling import Sampling
+from medvar_engine.generate.generation import Generation
+from medvar_engine.generate.generator import Generator
+from medvar_engine.generate.prefix_cache import PrefixCache
+from medvar_engine.request import Request, Sampling
 from medvar_engine.serve.jobs import Job
-from medvar_engine.serve.memory import Memory
+from medvar_engine.serve.memory_budget import Memory
 from medvar_engine.serve.networks import JobBackend, Networks
 
 CHEST, BRAIN = Condition("CT", "chest"), Condition("MR", "brain", "axial")

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from medvar_engine.bundle import Bundle, read_bundle
+from medvar_engine.bundle.read import Bundle, read_bundle
 from medvar_engine.conditions import Condition
-from medvar_engine.sampling import Sampling
-from medvar_engine.sets.manifest import SetManifest
-from medvar_engine.sets.mix import Ingredient, Mix
-from medvar_engine.sets.run import make_set
+from medvar_engine.request import Sampling
+from medvar_engine.sets.make_set import make_set
+from medvar_engine.sets.mixture import Ingredient, Mix
+from medvar_engine.sets.set_manifest import SetManifest
 
 MakeSet = Callable[..., SetManifest]
 

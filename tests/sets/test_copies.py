@@ -9,16 +9,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from medvar_engine.arrays import FloatArray
-from medvar_engine.bundle import Bundle, read_bundle
+from medvar_engine.bundle.read import Bundle, read_bundle
 from medvar_engine.data.shards import ShardFolder
 from medvar_engine.errors import MedvarError
+from medvar_engine.sets.image_set import ImageSet
 from medvar_engine.sets.layouts import kind_of
-from medvar_engine.sets.manifest import SET, SetManifest
-from medvar_engine.sets.mix import Mix
-from medvar_engine.sets.read import ImageSet
-from medvar_engine.sets.run import make_set
-from medvar_engine.sets.slices import to_slices
+from medvar_engine.sets.make_set import make_set
+from medvar_engine.sets.mixture import Mix
+from medvar_engine.sets.set_manifest import SET, SetManifest
+from medvar_engine.sets.to_slices import to_slices
+from medvar_engine.types import FloatArray
 from medvar_engine.write.provenance import read_about_pixels
 
 MakeSet = Callable[..., SetManifest]

@@ -12,18 +12,18 @@ import pydicom
 import pytest
 from PIL import Image
 
-from medvar_engine.bundle import Bundle
+from medvar_engine.bundle.read import Bundle
 from medvar_engine.data.dataset import SliceDataset
+from medvar_engine.data.harmonise.slice_recipe import Recipe
+from medvar_engine.data.harmonise.slicing import SliceRules
 from medvar_engine.data.prepare import prepare
-from medvar_engine.data.read import find_series
-from medvar_engine.data.recipe import Recipe
-from medvar_engine.data.slices import SliceRules
+from medvar_engine.data.read.scans import find_series
 from medvar_engine.errors import MedvarError
+from medvar_engine.sets.image_set import ImageSet
 from medvar_engine.sets.layouts import kind_of
-from medvar_engine.sets.manifest import SetManifest
-from medvar_engine.sets.mix import Mix
-from medvar_engine.sets.plan import Kind
-from medvar_engine.sets.read import ImageSet
+from medvar_engine.sets.mixture import Mix
+from medvar_engine.sets.set_manifest import SetManifest
+from medvar_engine.sets.set_plan import Kind
 from medvar_engine.write.provenance import read_trace
 
 MakeSet = Callable[..., SetManifest]

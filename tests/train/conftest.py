@@ -11,15 +11,15 @@ import pytest
 import torch
 from rich.console import Console
 
-from medvar_engine.data.codes import encode
-from medvar_engine.data.facts import SliceFacts
 from medvar_engine.data.shards import ShardWriter
+from medvar_engine.data.shards.slice_facts import SliceFacts
 from medvar_engine.models import presets
-from medvar_engine.models.files import write_tensors
-from medvar_engine.models.resolution import ResolutionConfig
+from medvar_engine.models.resolution_tokenizer import ResolutionConfig
 from medvar_engine.models.tokenizer import TokenizerConfig
-from medvar_engine.train import refiner_stage
+from medvar_engine.models.weight_files import write_tensors
 from medvar_engine.train.config import TrainConfig
+from medvar_engine.train.stages import refiner_stage
+from medvar_engine.value_range import encode
 
 SIZE = 16
 TINY_RESOLUTION = ResolutionConfig(
@@ -100,8 +100,8 @@ def other_slices() -> Callable[..., Path]:
 @pytest.fixture
 def tokenizer_file(tmp_path: Path) -> Path:
     """An untrained tokenizer of the tiny preset."""
-    from medvar_engine.models.files import save_tokenizer
     from medvar_engine.models.tokenizer import Tokenizer
+    from medvar_engine.models.weight_files import save_tokenizer
 
     torch.manual_seed(0)
     save_tokenizer(tmp_path / "tokenizer.safetensors", Tokenizer(TINY))
@@ -111,8 +111,8 @@ def tokenizer_file(tmp_path: Path) -> Path:
 @pytest.fixture
 def resolution_file(tmp_path: Path) -> Path:
     """A tokenizer of resolutions with random patches."""
-    from medvar_engine.models.files import save_tokenizer
-    from medvar_engine.models.resolution import ResolutionTokenizer
+    from medvar_engine.models.resolution_tokenizer import ResolutionTokenizer
+    from medvar_engine.models.weight_files import save_tokenizer
 
     torch.manual_seed(0)
     model = ResolutionTokenizer(TINY_RESOLUTION)

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from medvar_engine.errors import MedvarError
-from medvar_engine.models.files import read_tensors, write_tensors
+from medvar_engine.models.weight_files import read_tensors, write_tensors
 from medvar_engine.train.checkpoint import (
     Checkpoint,
     best_checkpoint,
@@ -19,8 +19,8 @@ from medvar_engine.train.checkpoint import (
     remove_unfinished,
     save_checkpoint,
 )
+from medvar_engine.train.distributed.processes import World
 from medvar_engine.train.optimise import optimizer_tensors, restore_optimizer
-from medvar_engine.train.world import World
 
 HERE = World(torch.device("cpu"))
 

@@ -13,7 +13,7 @@ from rich.console import Console
 from torch._dynamo.utils import counters
 
 from medvar_engine.train.config import TrainConfig
-from medvar_engine.train.run import run
+from medvar_engine.train.run_training import run
 from medvar_engine.train.summary import read_log
 
 TRANSFORMER: dict[str, Any] = {"stage": "transformer", "recompute": True, "depth": 2, "width": 32, "heads": 2}

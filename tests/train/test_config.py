@@ -92,7 +92,7 @@ def test_ctrl_c_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch, capsys: pytes
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("medvar_engine.train.run.run", interrupted)
+    monkeypatch.setattr("medvar_engine.train.run_training.run", interrupted)
     assert exit_code("stage=tokenizer", "data=slices", "out=run") == 130
     assert "--resume" in capsys.readouterr().err
 
@@ -110,7 +110,7 @@ def test_the_command_shows_errors_without_a_traceback(tmp_path: Path, capsys: py
 
 def test_says_how_to_install_torch(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """Who has only the plugin installed would see a traceback, or `pip install` without what is missing."""
-    for name in [name for name in sys.modules if name.startswith("medvar_engine.train.run")]:
+    for name in [name for name in sys.modules if name.startswith("medvar_engine.train.run_training")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "torch", None)
     assert exit_code("stage=tokenizer", "data=slices", "out=run") == 1

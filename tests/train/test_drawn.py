@@ -12,12 +12,12 @@ from rich.console import Console
 from medvar_engine.conditions import LabelSpace
 from medvar_engine.data.dataset import SliceDataset
 from medvar_engine.errors import MedvarError
-from medvar_engine.models.files import load_tokenizer, read_tensors, save_transformer
-from medvar_engine.models.resolution import ResolutionTokenizer
+from medvar_engine.models.resolution_tokenizer import ResolutionTokenizer
 from medvar_engine.models.transformer import Transformer, TransformerConfig
+from medvar_engine.models.weight_files import load_tokenizer, read_tensors, save_transformer
 from medvar_engine.train.config import TrainConfig
-from medvar_engine.train.drawn import TeacherForcedDraws
-from medvar_engine.train.run import run
+from medvar_engine.train.run_training import run
+from medvar_engine.train.stages.teacher_forced_draws import TeacherForcedDraws
 
 LABELS = LabelSpace(modality=("CT", "MR"), region=("chest",))
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from medvar_engine.conditions import Condition, LabelSpace
 from medvar_engine.train.config import load_config
-from medvar_engine.train.transformer_stage import asked_labels
+from medvar_engine.train.stages.transformer_stage import asked_labels
 
 KINDS = [
     Condition("MR", "brain", "axial", "ixi", "T1", 0.3125),

@@ -10,20 +10,20 @@ import pytest
 import torch
 from rich.console import Console
 
-from medvar_engine.arrays import FloatArray
 from medvar_engine.conditions import Condition
-from medvar_engine.data.codes import encode
 from medvar_engine.data.dataset import SliceDataset
-from medvar_engine.data.facts import SliceFacts
 from medvar_engine.data.shards import ShardWriter
-from medvar_engine.models.files import load_tokenizer, load_transformer
+from medvar_engine.data.shards.slice_facts import SliceFacts
 from medvar_engine.models.sample import sample
 from medvar_engine.models.tokenizer import TokenizerConfig
 from medvar_engine.models.transformer import TransformerConfig
-from medvar_engine.train import transformer_stage
+from medvar_engine.models.weight_files import load_tokenizer, load_transformer
 from medvar_engine.train.config import TrainConfig
-from medvar_engine.train.run import run
+from medvar_engine.train.run_training import run
+from medvar_engine.train.stages import transformer_stage
 from medvar_engine.train.summary import read_log
+from medvar_engine.types import FloatArray
+from medvar_engine.value_range import encode
 
 MakeConfig = Callable[..., TrainConfig]
 

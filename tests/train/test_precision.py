@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from medvar_engine.train.config import TrainConfig
-from medvar_engine.train.run import run
+from medvar_engine.train.run_training import run
 from medvar_engine.train.summary import read_log
 
 STAGES: dict[str, dict[str, Any]] = {

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from medvar_engine.models.files import load_tokenizer
-from medvar_engine.models.resolution import ResolutionTokenizer
-from medvar_engine.schedule import ScaleSchedule
-from medvar_engine.train.forcing import encoded, plain, similar_codes
-from medvar_engine.train.transformer_stage import scale_weights
+from medvar_engine.models.resolution_tokenizer import ResolutionTokenizer
+from medvar_engine.models.weight_files import load_tokenizer
+from medvar_engine.tokens.schedule import ScaleSchedule
+from medvar_engine.train.stages.teacher_forcing import encoded, plain, similar_codes
+from medvar_engine.train.stages.transformer_stage import scale_weights
 
 
 def test_weights_of_scales() -> None:

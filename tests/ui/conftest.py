@@ -100,7 +100,7 @@ def open_widget(
 ) -> Iterator[Callable[[], MedvarWidget]]:
     """Opens the widget in the viewer, as if the fake bundle were the one that ships."""
     from napari_medvar import widget as widget_module
-    from napari_medvar.session import GenerationSession
+    from napari_medvar.session.generation_session import GenerationSession
     from napari_medvar.widget import MedvarWidget
 
     monkeypatch.setattr(widget_module, "shipped_bundles", lambda: {"fake": Path("fake")})
@@ -134,7 +134,7 @@ def quick(
     from napari.components import ViewerModel
 
     from napari_medvar import widget as widget_module
-    from napari_medvar.session import GenerationSession
+    from napari_medvar.session.generation_session import GenerationSession
     from napari_medvar.widget import MedvarWidget
 
     monkeypatch.setattr(widget_module, "shipped_bundles", lambda: {"fake": Path("fake")})

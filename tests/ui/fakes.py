@@ -8,15 +8,15 @@ from pathlib import Path
 
 import numpy as np
 
-from medvar_engine.arrays import FloatArray, IntArray
 from medvar_engine.backends.base import BackendInfo, PrefixState
-from medvar_engine.bundle import Bundle, Cell
+from medvar_engine.bundle.read import Bundle, Cell
 from medvar_engine.conditions import Condition, LabelSpace
 from medvar_engine.errors import MedvarError
-from medvar_engine.generator import Generator
-from medvar_engine.sampling import Sampling
-from medvar_engine.schedule import ScaleSchedule
-from napari_medvar.session import Model
+from medvar_engine.generate.generator import Generator
+from medvar_engine.request import Sampling
+from medvar_engine.tokens.schedule import ScaleSchedule
+from medvar_engine.types import FloatArray, IntArray
+from napari_medvar.session.generation_session import Model
 
 SCHEDULE = ScaleSchedule((1, 2, 3, 4, 6, 8))
 LABELS = LabelSpace(modality=("CT", "MR"), region=("abdomen", "brain", "chest"), plane=("axial", "coronal"))

@@ -11,9 +11,9 @@ from pytestqt.qtbot import QtBot
 from qtpy.QtCore import Qt
 
 from medvar_engine.conditions import Condition
-from medvar_engine.trace import Graft, Replace, Resample
-from napari_medvar.layers import layer_name
-from napari_medvar.tree import Node
+from medvar_engine.generate.trace import Graft, Replace, Resample
+from napari_medvar.layers.image_layers import layer_name
+from napari_medvar.session.trace_tree import Node
 from napari_medvar.widget import MedvarWidget
 
 WAIT = 60_000

@@ -13,7 +13,7 @@ from qtpy.QtCore import Qt, QTimer
 from qtpy.QtWidgets import QPushButton
 
 from medvar_engine.conditions import Condition
-from napari_medvar.layers import METADATA, layer_name, trace_of
+from napari_medvar.layers.image_layers import METADATA, layer_name, trace_of
 from napari_medvar.widget import MedvarWidget
 
 SCALES = len(SCHEDULE)

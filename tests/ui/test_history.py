@@ -12,12 +12,12 @@ from pytestqt.qtbot import QtBot
 from qtpy.QtCore import QPoint, Qt
 
 from medvar_engine.conditions import Condition
-from medvar_engine.trace import Request
+from medvar_engine.generate.trace import Request
 from napari_medvar import widget as widget_module
-from napari_medvar.autosave import Autosave
-from napari_medvar.layers import layer_name
+from napari_medvar.layers.image_layers import layer_name
 from napari_medvar.panels.height_handle import HeightHandle
-from napari_medvar.session import GenerationSession
+from napari_medvar.session.autosave import Autosave
+from napari_medvar.session.generation_session import GenerationSession
 from napari_medvar.settings import Settings
 from napari_medvar.widget import MedvarWidget
 

@@ -12,7 +12,7 @@ from pytestqt.qtbot import QtBot
 from qtpy.QtCore import QPoint, Qt
 from qtpy.QtWidgets import QSlider, QWidget
 
-from napari_medvar.layers import layer_name
+from napari_medvar.layers.image_layers import layer_name
 from napari_medvar.widget import MedvarWidget
 
 WAIT = 60_000

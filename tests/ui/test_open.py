@@ -16,16 +16,16 @@ from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QFileDialog, QWidget
 
 import napari_medvar
-from medvar_engine.bundle import shipped_bundles
+from medvar_engine.bundle.read import shipped_bundles
 from medvar_engine.conditions import Condition
-from medvar_engine.display import Display
 from medvar_engine.errors import MedvarError
-from medvar_engine.trace import Request
+from medvar_engine.generate.trace import Request
+from medvar_engine.value_range import Display
 from napari_medvar import reader, settings
 from napari_medvar import widget as widget_module
-from napari_medvar.layers import layer_name
+from napari_medvar.layers.image_layers import layer_name
 from napari_medvar.menu import widget_of
-from napari_medvar.session import GenerationSession
+from napari_medvar.session.generation_session import GenerationSession
 from napari_medvar.widget import MedvarWidget
 
 WAIT = 60_000

@@ -13,12 +13,12 @@ from napari.components import ViewerModel
 
 from medvar_engine.conditions import Condition
 from medvar_engine.errors import MedvarError
-from medvar_engine.trace import Encoded
+from medvar_engine.generate.trace import Encoded
 from medvar_engine.write.dicom import write_dicom
-from napari_medvar.layers import layer_name
-from napari_medvar.real_image import real_image
-from napari_medvar.scan import SCAN, ScanOf
-from napari_medvar.session import GenerationSession
+from napari_medvar.layers.image_layers import layer_name
+from napari_medvar.layers.real_image import real_image
+from napari_medvar.layers.scan_metadata import SCAN, ScanOf
+from napari_medvar.session.generation_session import GenerationSession
 from napari_medvar.widget import MedvarWidget
 
 Settle = Callable[[MedvarWidget], None]

@@ -10,10 +10,10 @@ import pytest
 from fakes import FakeModels, Gate
 from pytestqt.qtbot import QtBot
 
-from medvar_engine.nearness import Nearness
+from medvar_engine.memorisation.copy_risk import Nearness
 from medvar_engine.write.formats import ENDINGS
 from medvar_engine.write.provenance import read_about_pixels, read_trace
-from napari_medvar import picture_set
+from napari_medvar.session import save_images
 from napari_medvar.widget import MedvarWidget
 
 WAIT = 60_000
@@ -167,8 +167,8 @@ def test_copies_of_training_slices(
             return Nearness(0.1 if len(seen) == 1 else 0.9, 0.2)
 
     seen: list[object] = []
-    monkeypatch.setattr(picture_set, "gate_of", lambda *_: Wary())
-    monkeypatch.setattr(picture_set, "policy", lambda _, asked: asked)
+    monkeypatch.setattr(save_images, "gate_of", lambda *_: Wary())
+    monkeypatch.setattr(save_images, "policy", lambda _, asked: asked)
     panel = two.save.panel
     panel.offer_copies(True)
     panel.copies_combo.setCurrentIndex(panel.copies_combo.findData(memorised))

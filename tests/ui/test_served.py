@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from medvar_engine.bundle import find_bundle, read_bundle, shipped_bundles
+from medvar_engine.bundle.read import find_bundle, read_bundle, shipped_bundles
 
 widget_module = pytest.importorskip("napari_medvar.widget")
 

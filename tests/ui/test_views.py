@@ -11,7 +11,7 @@ from fakes import SCHEDULE, SIZE, FakeModels
 from pytestqt.qtbot import QtBot
 
 from medvar_engine.errors import MedvarError
-from napari_medvar.layers import layer_name
+from napari_medvar.layers.image_layers import layer_name
 from napari_medvar.widget import MedvarWidget
 
 WAIT = 60_000

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from medvar_engine.trace import Trace
+from medvar_engine.generate.trace import Trace
 from medvar_engine.write.picture import Picture
 
 

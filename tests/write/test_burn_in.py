@@ -11,9 +11,9 @@ import pydicom
 import pytest
 from PIL import Image
 
-from medvar_engine.arrays import FloatArray
 from medvar_engine.errors import MedvarError
-from medvar_engine.trace import Trace
+from medvar_engine.generate.trace import Trace
+from medvar_engine.types import FloatArray
 from medvar_engine.write.burn_in import burn_in
 from medvar_engine.write.compare import differing_pixels
 from medvar_engine.write.dicom import Study

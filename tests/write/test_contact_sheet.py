@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from medvar_engine.errors import MedvarError
-from medvar_engine.schedule import ScaleSchedule
-from medvar_engine.trace import Trace
+from medvar_engine.generate.trace import Trace
+from medvar_engine.tokens.schedule import ScaleSchedule
 from medvar_engine.write.contact_sheet import contact_sheet, scale_labels, write_contact_sheet
 from medvar_engine.write.provenance import read_trace
 

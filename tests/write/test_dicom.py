@@ -18,7 +18,7 @@ import pytest
 
 from medvar_engine.conditions import Condition
 from medvar_engine.errors import MedvarError
-from medvar_engine.trace import Trace
+from medvar_engine.generate.trace import Trace
 from medvar_engine.write.compare import differing_pixels
 from medvar_engine.write.dicom import Study, write_dicom
 from medvar_engine.write.picture import Picture

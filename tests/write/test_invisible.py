@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 from scipy import ndimage
 
-from medvar_engine.arrays import FloatArray
 from medvar_engine.errors import MedvarError
-from medvar_engine.trace import Trace
+from medvar_engine.generate.trace import Trace
+from medvar_engine.types import FloatArray
 from medvar_engine.write.burn_in import marked
 from medvar_engine.write.compare import differing_pixels, gray_pixels
 from medvar_engine.write.dicom import Study

@@ -13,7 +13,7 @@ import pytest
 
 from medvar_engine.conditions import Condition
 from medvar_engine.errors import MedvarError
-from medvar_engine.trace import Trace
+from medvar_engine.generate.trace import Trace
 from medvar_engine.write.nifti import write_nifti
 from medvar_engine.write.picture import Picture
 from medvar_engine.write.provenance import read_trace

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from medvar_engine.errors import MedvarError
-from medvar_engine.trace import Resample, Trace
+from medvar_engine.generate.trace import Resample, Trace
 from medvar_engine.write.picture import Picture
 from medvar_engine.write.png import write_png, write_png16
 from medvar_engine.write.provenance import read_trace

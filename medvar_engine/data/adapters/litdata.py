@@ -6,7 +6,7 @@ from pathlib import Path
 
 from medvar_engine.data.adapters.samples import Progress, samples, write_about
 from medvar_engine.data.dataset import SliceDataset
-from medvar_engine.data.shards.files import whole_folder
+from medvar_engine.storage import whole_folder
 
 CHUNK_BYTES = 64_000_000
 

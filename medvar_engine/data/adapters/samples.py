@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from medvar_engine.data.codes import CodeArray
 from medvar_engine.data.dataset import SliceDataset
 from medvar_engine.data.shards import Manifest, SliceRow
+from medvar_engine.value_range import CodeArray
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being written, how many slices are done, and how many there are."""

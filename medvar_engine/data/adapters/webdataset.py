@@ -11,7 +11,7 @@ import numpy as np
 
 from medvar_engine.data.adapters.samples import Progress, samples, write_about
 from medvar_engine.data.dataset import SliceDataset
-from medvar_engine.data.shards.files import whole_folder
+from medvar_engine.storage import whole_folder
 
 TAR_SLICES = 4096
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from medvar_engine.data.dataset import SliceDataset
-from medvar_engine.data.dataset_recipe import DatasetRecipe
-from medvar_engine.data.duplicates import find_duplicates
+from medvar_engine.data.near_duplicates import find_duplicates
+from medvar_engine.data.recipe.dataset_recipe import DatasetRecipe
 from medvar_engine.data.report.concerns import Concern, concerns
 from medvar_engine.data.report.histograms import scan_histograms
 from medvar_engine.data.report.page import page
-from medvar_engine.data.shards.files import replace_file, writing
 from medvar_engine.errors import MedvarError
+from medvar_engine.storage import replace_file, writing
 
 __all__ = ["Concern", "write_report"]
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from medvar_engine.data.dataset import SliceDataset
-from medvar_engine.data.duplicates import Duplicates, Pair
+from medvar_engine.data.near_duplicates import Duplicates, Pair
 from medvar_engine.data.report import counts
 from medvar_engine.page.elements import counted, number, visible
 

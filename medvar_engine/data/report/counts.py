@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from medvar_engine.data.dataset import SliceDataset
-from medvar_engine.data.report.sample import groups
+from medvar_engine.data.report.choose_slices import groups
 
 
 @dataclass(frozen=True, slots=True)

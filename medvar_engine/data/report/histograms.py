@@ -8,13 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
-from medvar_engine.arrays import IntArray
 from medvar_engine.data.dataset import SliceDataset
-from medvar_engine.data.dataset_recipe import DatasetRecipe
+from medvar_engine.data.recipe.dataset_recipe import DatasetRecipe
 from medvar_engine.data.report.charts import Line
-from medvar_engine.data.report.sample import groups, people, spread
+from medvar_engine.data.report.choose_slices import groups, people, spread
 from medvar_engine.data.survey import Known, survey
 from medvar_engine.errors import MedvarError
+from medvar_engine.types import IntArray
 
 BINS = 96
 PEOPLE = 12

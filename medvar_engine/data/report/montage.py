@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 from medvar_engine.data.dataset import SliceDataset
-from medvar_engine.data.duplicates import Pair
-from medvar_engine.data.report.sample import groups, people, spread
+from medvar_engine.data.near_duplicates import Pair
+from medvar_engine.data.report.choose_slices import groups, people, spread
 from medvar_engine.data.shards import SliceRow
 from medvar_engine.page.elements import Markup, element, picture
 

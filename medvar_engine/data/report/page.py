@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from medvar_engine.data.dataset import SliceDataset
-from medvar_engine.data.duplicates import Duplicates
+from medvar_engine.data.near_duplicates import Duplicates
 from medvar_engine.data.report import counts
 from medvar_engine.data.report.charts import Bar, bars, lines
 from medvar_engine.data.report.concerns import Concern, at_least, patient_pairs

@@ -7,14 +7,14 @@ reads the manifest sees the old folder or the new one.
 """
 
 from medvar_engine.data.shards.append import append
-from medvar_engine.data.shards.manifest import MANIFEST, SCHEMA_VERSION, Manifest
 from medvar_engine.data.shards.merge import merge
-from medvar_engine.data.shards.reader import ShardFolder
 from medvar_engine.data.shards.resplit import resplit
-from medvar_engine.data.shards.rows import Rows, SliceRow
-from medvar_engine.data.shards.table import TABLE
+from medvar_engine.data.shards.shard_folder import ShardFolder
+from medvar_engine.data.shards.shard_manifest import MANIFEST, SCHEMA_VERSION, Manifest
+from medvar_engine.data.shards.shard_writer import SHARD_SLICES, ShardWriter
+from medvar_engine.data.shards.slice_rows import Rows, SliceRow
+from medvar_engine.data.shards.slice_table import TABLE
 from medvar_engine.data.shards.verify import verify
-from medvar_engine.data.shards.writer import SHARD_SLICES, ShardWriter
 
 __all__ = [
     "MANIFEST",

@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from medvar_engine.conditions import listed
-from medvar_engine.data.privacy import Pseudonyms
-from medvar_engine.data.shards.files import changing, flush_folder
+from medvar_engine.data.identity.pseudonyms import Pseudonyms
 from medvar_engine.data.shards.join import check_fit, join
-from medvar_engine.data.shards.manifest import Manifest, remove_unnamed
 from medvar_engine.data.shards.patients import marks, same_patients
-from medvar_engine.data.shards.reader import ShardFolder
+from medvar_engine.data.shards.shard_folder import ShardFolder
+from medvar_engine.data.shards.shard_manifest import Manifest, remove_unnamed
 from medvar_engine.data.shards.tally import cells, tally
 from medvar_engine.data.split import SplitRule, split_patients
+from medvar_engine.storage import changing, flush_folder
 
 
 def append(folder: Path, more: Path, *, any_recipe: bool = False, pseudonyms: Pseudonyms | None = None) -> Manifest:

@@ -9,17 +9,17 @@ from typing import Any
 
 import pyarrow as pa
 
-from medvar_engine.data.privacy import Pseudonyms
-from medvar_engine.data.same_patient import Names, remarks_on_same
-from medvar_engine.data.shards.files import share_file
-from medvar_engine.data.shards.images import shard_name
-from medvar_engine.data.shards.manifest import Manifest
+from medvar_engine.data.identity.pseudonyms import Pseudonyms
+from medvar_engine.data.identity.same_patient import Names, remarks_on_same
+from medvar_engine.data.shards.image_file import shard_name
 from medvar_engine.data.shards.patients import check_ids, patient_ids
-from medvar_engine.data.shards.reader import ShardFolder
-from medvar_engine.data.shards.table import plain_batches, write_table
+from medvar_engine.data.shards.shard_folder import ShardFolder
+from medvar_engine.data.shards.shard_manifest import Manifest
+from medvar_engine.data.shards.slice_table import plain_batches, write_table
 from medvar_engine.data.shards.tally import cells, counts, sources, tally
 from medvar_engine.data.split import SplitRule, remarks_on
 from medvar_engine.errors import MedvarError
+from medvar_engine.storage import share_file
 
 
 def check_fit(parts: Sequence[ShardFolder], *, any_recipe: bool, pseudonyms: Pseudonyms | None = None) -> list[str]:

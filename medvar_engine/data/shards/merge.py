@@ -6,15 +6,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from medvar_engine.conditions import listed
-from medvar_engine.data.privacy import Pseudonyms
-from medvar_engine.data.shards.files import whole_folder
+from medvar_engine.data.identity.pseudonyms import Pseudonyms
 from medvar_engine.data.shards.join import check_fit, join
-from medvar_engine.data.shards.manifest import Manifest
 from medvar_engine.data.shards.patients import marks, same_patients
-from medvar_engine.data.shards.reader import ShardFolder
-from medvar_engine.data.shards.table import TABLE
+from medvar_engine.data.shards.shard_folder import ShardFolder
+from medvar_engine.data.shards.shard_manifest import Manifest
+from medvar_engine.data.shards.slice_table import TABLE
 from medvar_engine.data.split import SplitRule
 from medvar_engine.errors import MedvarError
+from medvar_engine.storage import whole_folder
 
 
 def merge(

@@ -9,15 +9,15 @@ from itertools import accumulate
 
 import numpy as np
 
-from medvar_engine.data.codes import CodeArray
-from medvar_engine.data.pictures import join_by_pictures
-from medvar_engine.data.privacy import Pseudonyms
-from medvar_engine.data.same_patient import SamePatient, by_marks, marks_of
-from medvar_engine.data.shards.manifest import Manifest
-from medvar_engine.data.shards.reader import ShardFolder
-from medvar_engine.data.shards.table import fingerprints, names, numbers
+from medvar_engine.data.duplicates.same_image import join_by_pictures
+from medvar_engine.data.identity.pseudonyms import Pseudonyms
+from medvar_engine.data.identity.same_patient import SamePatient, by_marks, marks_of
+from medvar_engine.data.shards.shard_folder import ShardFolder
+from medvar_engine.data.shards.shard_manifest import Manifest
+from medvar_engine.data.shards.slice_table import fingerprints, names, numbers
 from medvar_engine.data.shards.tally import kinds_of
 from medvar_engine.errors import MedvarError
+from medvar_engine.value_range import CodeArray
 
 PUBLIC = "public"
 _KEY = re.compile(r"made with the key (k-[0-9a-f]+)")  # how folders of older versions say it

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from medvar_engine.data.same_patient import remarks_on_same
-from medvar_engine.data.shards.files import changing
+from medvar_engine.data.identity.same_patient import remarks_on_same
 from medvar_engine.data.shards.join import lasting_remarks
-from medvar_engine.data.shards.manifest import Manifest
 from medvar_engine.data.shards.patients import marks, same_patients
-from medvar_engine.data.shards.reader import ShardFolder
+from medvar_engine.data.shards.shard_folder import ShardFolder
+from medvar_engine.data.shards.shard_manifest import Manifest
 from medvar_engine.data.shards.tally import cells, counts, tally
 from medvar_engine.data.split import SplitRule, split_patients
+from medvar_engine.storage import changing
 
 
 def resplit(folder: Path, rule: SplitRule) -> Manifest:

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from medvar_engine.data.shards.table import BATCH_ROWS, names, numbers
+from medvar_engine.data.shards.slice_table import BATCH_ROWS, names, numbers
 
 _COUNTED = ("patient", "modality", "region", "plane", "dataset", "source", "licence")
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from medvar_engine.data.shards.files import sha256
-from medvar_engine.data.shards.manifest import MANIFEST, Manifest
 from medvar_engine.data.shards.patients import marks, same_patients
-from medvar_engine.data.shards.reader import ShardFolder
+from medvar_engine.data.shards.shard_folder import ShardFolder
+from medvar_engine.data.shards.shard_manifest import MANIFEST, Manifest
 from medvar_engine.data.shards.tally import counts, tally
 from medvar_engine.errors import MedvarError
+from medvar_engine.storage import sha256
 
 
 def verify(folder: Path, progress: Callable[[str, int, int], None] | None = None) -> Manifest:

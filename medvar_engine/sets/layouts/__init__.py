@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from medvar_engine.bundle import Bundle
+from medvar_engine.bundle.read import Bundle
 from medvar_engine.errors import MedvarError
 from medvar_engine.sets.layouts import bids, imagefolder, nnunet, shards
-from medvar_engine.sets.layouts.files import write_pictures
-from medvar_engine.sets.plan import Kind, Plan
+from medvar_engine.sets.layouts.image_files import write_pictures
 from medvar_engine.sets.set_image import SetImage
+from medvar_engine.sets.set_plan import Kind, Plan
 
 _FORMATS = {
     "shards": ("uint16",),

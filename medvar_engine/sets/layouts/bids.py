@@ -10,10 +10,10 @@ import json
 from collections.abc import Collection
 
 import medvar_engine
-from medvar_engine.bundle import Bundle
+from medvar_engine.bundle.read import Bundle
 from medvar_engine.conditions import FACTORS, Condition
-from medvar_engine.sets.layouts.card import card
-from medvar_engine.sets.plan import Plan
+from medvar_engine.sets.layouts.data_card import card
+from medvar_engine.sets.set_plan import Plan
 from medvar_engine.write.provenance import STATEMENT
 
 _ABOUT = """A BIDS derivative: every image is a subject of its own, a NIfTI of one slice and a sidecar with its trace.

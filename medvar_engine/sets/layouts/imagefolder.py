@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from medvar_engine.bundle import Bundle
+from medvar_engine.bundle.read import Bundle
 from medvar_engine.conditions import Condition
-from medvar_engine.sets.layouts.card import card
-from medvar_engine.sets.plan import Plan
+from medvar_engine.sets.layouts.data_card import card
+from medvar_engine.sets.set_plan import Plan
 from medvar_engine.write.formats import ENDINGS
 
 _ABOUT = """An ImageFolder: give `images` to a loader, such as torchvision's `ImageFolder`; each folder in it is a

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Collection
 
-from medvar_engine.bundle import Bundle
+from medvar_engine.bundle.read import Bundle
 from medvar_engine.conditions import Condition
 from medvar_engine.errors import MedvarError
-from medvar_engine.sets.layouts.card import card
-from medvar_engine.sets.plan import Plan
+from medvar_engine.sets.layouts.data_card import card
+from medvar_engine.sets.set_plan import Plan
 from medvar_engine.write.provenance import STATEMENT
 
 _ABOUT = """nnU-Net raw data: `imagesTr` holds one slice a case, channel 0000. **There are no labels**: the folder

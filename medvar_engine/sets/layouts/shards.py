@@ -13,19 +13,19 @@ from pathlib import Path
 
 import numpy as np
 
-from medvar_engine.bundle import Bundle
+from medvar_engine.bundle.read import Bundle
 from medvar_engine.conditions import NAMED
-from medvar_engine.data.codes import encode
-from medvar_engine.sets.layouts.card import card
-from medvar_engine.sets.manifest import UNITS
-from medvar_engine.sets.plan import Plan
+from medvar_engine.sets.layouts.data_card import card
 from medvar_engine.sets.set_image import SetImage
-from medvar_engine.write.files import write_files
+from medvar_engine.sets.set_manifest import UNITS
+from medvar_engine.sets.set_plan import Plan
+from medvar_engine.storage import write_files
+from medvar_engine.value_range import encode
 from medvar_engine.write.provenance import STATEMENT
 
 _ABOUT = """Shards: `units/*.npy` are uint16 arrays (images, rows, columns) in which 0…65535 stand for -1…1;
 `units/*.arrow` have a row for each image, with its number, condition, seed and trace. In Python,
-`medvar_engine.sets.read.ImageSet.open(folder)[i]` gives an image and its trace."""
+`medvar_engine.sets.image_set.ImageSet.open(folder)[i]` gives an image and its trace."""
 
 
 def describe(plan: Plan, bundle: Bundle, withheld: Collection[int]) -> dict[str, str]:

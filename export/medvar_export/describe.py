@@ -1,0 +1,89 @@
+"""What a bundle says of itself, drawn from the prepared slices it was trained on and the logs of its training."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections import defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from medvar_engine.bundle.read import Cell
+from medvar_engine.conditions import Condition, listed
+from medvar_engine.data.dataset import SliceDataset
+from medvar_engine.errors import MedvarError
+from medvar_engine.request import Sampling
+from medvar_export.model_card import model_card
+from medvar_export.write_bundle import Description
+
+# How the names of figures begin that training measures on people held out; see
+# `medvar_engine.train.stages.held_out_metrics`. What is called ``loss_scale_3`` is the training loss of a scale.
+_HELD_OUT = re.compile(r"held_out_|(psnr|ssim|feature_distance|loss)_(?!scale_)|codes_used|code_entropy")
+
+
+def describe(
+    name: str, licence: str, data: Path, *, logs: Iterable[Path] = (), notes: str = "", sampling: Sampling = Sampling()
+) -> Description:
+    """A bundle's description: cells, attributions, training data statement and model card.
+
+    ``data`` is the folder that the model was trained on, ``logs`` the ``log.csv`` of its runs, ``notes`` Markdown
+    to add to the card.
+    """
+    dataset = SliceDataset(data, split="train")
+    manifest = dataset.manifest
+    cells = _cells(dataset)
+    held_out = sorted(patient for patient, split in manifest.split.items() if split == "test")
+    people = sorted(patient for patient, split in manifest.split.items() if split == "train")
+    statement = (
+        f"{len(dataset)} slices of {len(people)} people ({listed(people)}). "
+        f"Held out and never trained on: {listed(held_out) or 'nobody'}."
+    )
+    attributions = tuple(f"{source['attribution']}: {listed(source['patients'])}" for source in manifest.sources)
+    figures = last_figures(logs)
+    card = model_card(name, licence, statement, attributions, cells, figures, notes)
+    return Description(name, licence, attributions, statement, card, cells, sampling)
+
+
+def last_figures(logs: Iterable[Path]) -> dict[str, float]:
+    """The last value of every figure measured on held-out patients, from training logs."""
+    figures: dict[str, float] = {}
+    for path in logs:
+        try:
+            with path.open(newline="", encoding="utf-8") as file:
+                rows = list(csv.DictReader(file))
+            figures |= {r["name"]: float(r["value"]) for r in rows if _HELD_OUT.match(r["name"])}
+        except (OSError, KeyError, ValueError, TypeError) as error:
+            raise MedvarError(f"{path} is not a training log (step, name, value): {error}") from error
+    return figures
+
+
+def _cells(dataset: SliceDataset) -> tuple[Cell, ...]:
+    """One for each modality, region and plane, whatever the data set."""
+    table = dataset.columns("patient", "spacing_mm", "low", "high", "unit")
+    columns = {name: table[name].to_numpy() for name in table.column_names}
+    kinds: dict[Condition, list[int]] = defaultdict(list)
+    for code, kind in enumerate(dataset.conditions.kinds):
+        kinds[Condition(kind.modality, kind.region, kind.plane)].append(code)
+    chosen = {condition: np.isin(dataset.conditions.codes, codes) for condition, codes in kinds.items()}
+    return tuple(
+        _cell(condition, {name: values[chosen[condition]] for name, values in columns.items()})
+        for condition in sorted(chosen, key=str)
+    )
+
+
+def _cell(condition: Condition, columns: dict[str, npt.NDArray[np.generic]]) -> Cell:
+    spacings = [value for value in columns["spacing_mm"].astype(np.float64) if value > 0]  # NaN where not known
+    physical = set(columns["unit"]) == {"HU"}
+    return Cell(
+        condition,
+        slices=len(columns["patient"]),
+        patients=len(set(columns["patient"])),
+        spacing_mm=round(float(np.median(spacings)), 4) if spacings else None,
+        # MR has no unit: its values are shares of each volume's own range.
+        low=float(np.median(columns["low"].astype(np.float64))) if physical else 0.0,
+        high=float(np.median(columns["high"].astype(np.float64))) if physical else 1.0,
+        unit="HU" if physical else "arbitrary",
+    )

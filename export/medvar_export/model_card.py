@@ -1,0 +1,105 @@
+"""The model card of a bundle, as Markdown."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+
+from medvar_engine.bundle.read import Cell
+
+_WHAT = (
+    "A MedVAR model: a multi-scale VQ tokenizer and a next-scale transformer (arXiv 2602.14512; arXiv 2404.02905). "
+    "It makes **synthetic** CT and MR slices. No image it makes may be passed off as one of a real person."
+)
+_MEANING = (
+    "On slices of people that were not trained on. Of the tokenizer's reconstruction: `psnr` in dB, `ssim` (1 is the "
+    "image itself), `feature_distance` by a feature network (0 is the image itself). Of its codebook: `codes_used`, "
+    "`code_entropy` in bits. Of the transformer: `held_out_loss`, and `loss` of a kind of slice, in "
+    "nats a token."
+)
+_OF_A_SCALE = re.compile(r"(?P<name>.+)_scale_(?P<scale>\d+)")
+_OF_A_KIND = re.compile(r"(?P<name>psnr|ssim|feature_distance|loss)_(?P<kind>.+)")
+FEW_PEOPLE = 1000  # below this a generative model must be expected to repeat its training images
+
+
+def model_card(
+    name: str,
+    licence: str,
+    training_data: str,
+    attributions: Iterable[str],
+    cells: tuple[Cell, ...],
+    figures: Mapping[str, float],
+    notes: str,
+) -> str:
+    """What and whom the model saw, what it must not be used for, and its measured quality."""
+    table = "\n".join(
+        f"| {cell.condition} | {cell.slices} | {cell.patients} | {_spacing(cell)} "
+        f"| {cell.low:g}…{cell.high:g} {cell.unit} |"
+        for cell in cells
+    )
+    sections = [
+        f"# {name}",
+        _WHAT,
+        "## What it must not be used for",
+        _warning(cells),
+        "## What it was trained on",
+        training_data,
+        f"| kind of slice | training slices | people | pixel | values |\n|---|---|---|---|---|\n{table}",
+        "### Licences and attributions",
+        "\n".join(f"- {line}" for line in attributions),
+        "## Measured quality",
+        _figures(figures),
+        "## Licence",
+        licence,
+    ]
+    if notes:
+        sections += ["## Notes", notes.strip()]
+    return "\n\n".join(sections) + "\n"
+
+
+def _warning(cells: tuple[Cell, ...]) -> str:
+    people = max((cell.patients for cell in cells), default=0)
+    lines = [
+        "- Diagnosis, treatment planning, or any decision about a patient.",
+        "- Training or validating clinical software as if the images were patients.",
+        "- Claims about how common a finding is, or about any group of people.",
+    ]
+    if people < FEW_PEOPLE:
+        lines.append(
+            f"- Anything that relies on the privacy of its training images: no kind of slice was learnt from more than "
+            f"{people} people, so the model **memorises**. It is a demonstration of the method and of this software."
+        )
+    return "\n".join(lines)
+
+
+def _figures(figures: Mapping[str, float]) -> str:
+    """Three tables: of all slices, of each kind of slice, and of each scale."""
+    if not figures:
+        return "Not measured."
+    kinds: dict[str, dict[str, float]] = {}
+    scales: dict[str, dict[str, float]] = {}
+    rest: dict[str, float] = {}
+    for name, value in figures.items():
+        if match := _OF_A_SCALE.fullmatch(name):
+            scales.setdefault(match["scale"], {})[match["name"]] = value
+        elif match := _OF_A_KIND.fullmatch(name):
+            kinds.setdefault(match["kind"].replace("_", " "), {})[match["name"]] = value
+        else:
+            rest[name] = value
+    parts = [_MEANING, _table("figure", {name: {"value": value} for name, value in rest.items()})]
+    parts += [_table(what, rows) for what, rows in (("kind of slice", kinds), ("scale", scales)) if rows]
+    return "\n\n".join(parts)
+
+
+def _table(what: str, rows: Mapping[str, Mapping[str, float]]) -> str:
+    """A row a name, a column a figure."""
+    columns = list(dict.fromkeys(column for row in rows.values() for column in row))
+    lines = [f"| {what} | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
+    for name, row in rows.items():
+        values = (f"{row[column]:.3f}" if column in row else "–" for column in columns)
+        lines.append(f"| {name} | {' | '.join(values)} |")
+    return "\n".join(lines)
+
+
+def _spacing(cell: Cell) -> str:
+    return f"{cell.spacing_mm:.2f} mm" if cell.spacing_mm else "not known"

@@ -1,0 +1,85 @@
+"""How far a bundle is from the torch model it came from, measured through the doors that generation uses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from medvar_engine.backends.base import Backend
+from medvar_engine.generate.sampling import draw, log_softmax
+from medvar_engine.request import Sampling
+from medvar_engine.types import FloatArray, IntArray
+
+IMAGES = 2
+FLOAT32_BAR = 1e-3  # largest difference of logits, latent and image that a float32 export may show
+DIFFERENCES = ("logits", "latent", "image")  # the figures that should be 0; others are shares and losses
+
+
+class HeldOut(NamedTuple):
+    """Real images that were not trained on, and what they show."""
+
+    images: FloatArray  # (B, image channels, H, W) in [-1, 1]
+    labels: IntArray  # (B, F)
+
+
+class _Scale(NamedTuple):
+    """What both backends make of one scale, with the same tokens before it."""
+
+    logits: tuple[FloatArray, FloatArray]  # (B, L_k, V)
+    latents: tuple[FloatArray, FloatArray]  # (B, C, side, side)
+
+
+def measure_parity(reference: Backend, exported: Backend, held_out: HeldOut | None = None) -> dict[str, float]:
+    """Figures of one pass through all scales with the same tokens.
+
+    ``logits``, ``latent`` and ``image`` are the largest absolute differences. ``tokens_agreeing`` is the share of
+    tokens that both encoders give an image of noise; it is below 1 where two codes are equally near.
+    ``tokens_drawn_alike`` is the share that both draw with the same noise. ``held_out_loss`` and its ``_added`` are
+    the loss in nats a token on ``held_out``, and by how much that of ``exported`` is above that of ``reference``.
+    """
+    info, rng = reference.info, np.random.default_rng(0)
+    image = rng.uniform(-1, 1, (IMAGES, info.image_channels, info.image_size, info.image_size)).astype(np.float32)
+    maps = reference.encode(image)
+    agreeing = np.concatenate([(a == b).ravel() for a, b in zip(maps, exported.encode(image), strict=True)])
+    labels = np.array([[size // 2 for size in info.labels.sizes], info.labels.unconditional], dtype=np.int64)
+    worst, alike = dict.fromkeys(DIFFERENCES, 0.0), []
+    for k, scale in enumerate(_scales(reference, exported, labels, maps)):
+        # numpy's maximum, for Python's would drop a NaN.
+        worst["logits"] = float(np.maximum(worst["logits"], np.abs(np.subtract(*scale.logits)).max()))
+        worst["latent"] = float(np.maximum(worst["latent"], np.abs(np.subtract(*scale.latents)).max()))
+        drawn = [[draw(own, Sampling(), seed, k) for seed, own in enumerate(logits)] for logits in scale.logits]
+        alike.append(np.array(drawn[0]) == np.array(drawn[1]))
+        latent = scale.latents[0]
+    worst["image"] = float(np.abs(reference.decode(latent) - exported.decode(latent)).max())
+    shares = {
+        "tokens_agreeing": float(agreeing.mean()),
+        "tokens_drawn_alike": float(np.concatenate(alike, axis=1).mean()),
+    }
+    return {**worst, **shares, **(_losses(reference, exported, held_out) if held_out else {})}
+
+
+def _losses(reference: Backend, exported: Backend, held_out: HeldOut) -> dict[str, float]:
+    maps = reference.encode(held_out.images)
+    nats: tuple[list[FloatArray], list[FloatArray]] = [], []
+    for tokens, scale in zip(maps, _scales(reference, exported, held_out.labels, maps), strict=True):
+        for kept, logits in zip(nats, scale.logits, strict=True):
+            kept.append(-np.take_along_axis(log_softmax(logits), tokens[:, :, None], axis=-1).ravel())
+    losses = [float(np.concatenate(kept).mean(dtype=np.float64)) for kept in nats]
+    return {"held_out_loss": losses[0], "held_out_loss_added": losses[1] - losses[0]}
+
+
+def _scales(reference: Backend, exported: Backend, labels: IntArray, maps: tuple[IntArray, ...]) -> Iterator[_Scale]:
+    """One pass through all scales under ``labels``, with the tokens of ``maps``."""
+    backends = reference, exported
+    states = [backend.start(labels) for backend in backends]
+    latents: list[FloatArray | None] = [None, None]
+    features: list[FloatArray | None] = [None, None]
+    for k, tokens in enumerate(maps):
+        logits = []
+        for i, backend in enumerate(backends):
+            out, states[i] = backend.step(states[i], features[i])
+            latents[i], features[i] = backend.accumulate(latents[i], tokens, k)
+            logits.append(out)
+        yield _Scale((logits[0], logits[1]), (latents[0], latents[1]))  # type: ignore[arg-type]

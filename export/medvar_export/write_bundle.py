@@ -1,0 +1,188 @@
+"""Write a bundle folder, whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+
+from medvar_engine.backends.onnx import OnnxBackend
+from medvar_engine.backends.onnx_sessions import DATA
+from medvar_engine.backends.torch import TorchBackend, weights_digest
+from medvar_engine.bundle.read import CARD, CODEBOOK, PREVIEW, SCHEMA_VERSION, STEP, Cell, cell_to_dict, read_bundle
+from medvar_engine.bundle.sign import file_hashes, write_manifest
+from medvar_engine.conditions import LabelSpace
+from medvar_engine.errors import MedvarError
+from medvar_engine.models.any_tokenizer import AnyTokenizer
+from medvar_engine.models.grey import as_gray
+from medvar_engine.models.import_var import is_published
+from medvar_engine.models.transformer import Transformer
+from medvar_engine.models.weight_files import load_preview_of, load_tokenizer, load_transformer
+from medvar_engine.request import Sampling
+from medvar_export.graphs import tokenizer_graphs
+from medvar_export.held_out import held_out_slices
+from medvar_export.parity import DIFFERENCES, FLOAT32_BAR, HeldOut, measure_parity
+from medvar_export.precision import PRECISIONS, Precision, step_in, stored
+from medvar_export.preview_graph import export_preview
+
+TOKENS_BAR = 0.98  # share of the encoder's tokens that must be torch's; of nearly equal codes either may win
+_LARGEST_SINGLE_FILE = 2**31 - 2**20  # protobuf's limit, with some room
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a bundle says of itself beside its graphs."""
+
+    name: str
+    licence: str
+    attributions: tuple[str, ...]
+    training_data: str
+    card: str  # Markdown
+    cells: tuple[Cell, ...] = ()
+    sampling: Sampling = Sampling()
+
+
+def export_bundle(
+    tokenizer: Path,
+    transformer: Path,
+    out: Path,
+    description: Description,
+    *,
+    precision: Precision = "float32",
+    data: Path | None = None,
+    preview: Path | None = None,
+    tell: Callable[[str], None] = print,
+) -> Path:
+    """Export trained weights to the folder ``out``, which must not exist yet, with a parity check against torch.
+
+    ``float16-weights`` stores weights in half precision and computes in float32; ``float16`` computes the
+    transformer in half precision, for GPUs; ``int8-weights`` computes most of its matrix products in int8, for CPUs,
+    and stores the rest in half precision. ``data`` is the folder of prepared slices that the model was trained on:
+    given, the loss on those held out is compared, too. ``preview`` is a light decoder for this tokenizer.
+
+    A tokenizer of colour images becomes one of gray ones, as training took it; only VAR's own transformer, which knows
+    ImageNet's classes and nothing else, keeps it, unless ``data`` says that it was trained on slices.
+    """
+    if precision not in PRECISIONS:
+        raise MedvarError(f"Unknown precision {precision!r}; choose one of {', '.join(PRECISIONS)}.")
+    if out.exists():
+        raise MedvarError(f"{out} exists already; choose another folder or remove it first.")
+    coder = load_tokenizer(tokenizer)
+    network, labels = load_transformer(transformer)
+    if data is not None or not is_published(labels):
+        coder = as_gray(coder)
+    for shape, own in (("schedule",) * 2, ("vocabulary",) * 2, ("feature_channels", "latent_channels")):
+        if getattr(coder.config, shape) != getattr(network.config, own):
+            raise MedvarError(f"{transformer} was not trained on tokens of {tokenizer}: their {shape} differ.")
+    if network.schedule.token_counts[0] != 1:
+        raise MedvarError(
+            f"{transformer} starts at scale {network.schedule[0]}; only models that start at 1 are exported."
+        )
+    reference = TorchBackend(coder, network, labels)
+    light = load_preview_of(preview, coder, str(tokenizer)) if preview else None
+    held_out = held_out_slices(data, labels, coder.config.image_size) if data else None
+    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
+    try:
+        temporary.mkdir(parents=True)  # before the long part, which would be for nothing
+        tell("Tracing the tokenizer and the transformer …")
+        graphs = _graphs(coder, network, precision)
+        for name, graph in graphs.items():
+            write_graph(temporary / name, graph)
+        parity = {}
+        if light is not None:
+            content, parity["preview"] = export_preview(light, coder.schedule.latent_side)
+            (temporary / PREVIEW).write_bytes(content)
+        _write_codebook(temporary / CODEBOOK, coder, precision)
+        (temporary / CARD).write_text(description.card, encoding="utf-8")
+        manifest = _manifest(coder, network, labels, description, precision, temporary)
+        write_manifest(temporary, manifest)
+        tell("Comparing with torch …")
+        manifest["parity"] = _parity(reference, temporary, precision, held_out) | parity
+        write_manifest(temporary, manifest)
+        os.replace(temporary, out)
+    except OSError as error:
+        raise MedvarError(f"Cannot write the bundle {out}: {error.strerror or error}. Nothing was left.") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return out
+
+
+def _graphs(tokenizer: AnyTokenizer, transformer: Transformer, precision: Precision) -> dict[str, onnx.ModelProto]:
+    graphs = {name: stored(graph, precision) for name, graph in tokenizer_graphs(tokenizer).items()}
+    return {**graphs, STEP: step_in(precision, transformer)}
+
+
+def _write_codebook(path: Path, tokenizer: AnyTokenizer, precision: Precision) -> None:
+    """The codes as the graphs hold them: ``(V, C)``, or ``(K, V, C)`` where every scale has its own."""
+    codes = tokenizer.quantizer.codes
+    with path.open("wb") as file:
+        np.save(file, codes if precision == "float32" else codes.astype(np.float16), allow_pickle=False)
+
+
+def write_graph(path: Path, graph: onnx.ModelProto, *, largest: int = _LARGEST_SINGLE_FILE) -> None:
+    """One graph; one of more than ``largest`` bytes with its weights beside it, in ``<name>.data``."""
+    if graph.ByteSize() <= largest:
+        path.write_bytes(graph.SerializeToString())
+        return
+    location = path.name + DATA
+    onnx.save_model(graph, path, save_as_external_data=True, location=location, size_threshold=1024)
+
+
+def _manifest(
+    tokenizer: AnyTokenizer,
+    transformer: Transformer,
+    labels: LabelSpace,
+    description: Description,
+    precision: Precision,
+    folder: Path,
+) -> dict[str, Any]:
+    config, shape = tokenizer.config, transformer.config
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "name": description.name,
+        "labels": labels.to_dict(),
+        "schedule": list(config.schedule),
+        "model": {
+            "vocabulary": config.vocabulary,
+            "latent_channels": config.latent_channels,
+            "feature_channels": config.feature_channels,
+            "image_size": config.image_size,
+            "image_channels": config.image_channels,
+            "depth": shape.depth,
+            "heads": shape.heads,
+            "head_dim": shape.width // shape.heads,
+            "parameters": sum(p.numel() for m in (tokenizer, transformer) for p in m.parameters()),
+        },
+        "precision": precision,
+        "sampling": description.sampling.to_dict(),
+        "cells": [cell_to_dict(cell) for cell in description.cells],
+        "licence": description.licence,
+        "attributions": list(description.attributions),
+        "training_data": description.training_data,
+        "parity": {},
+        "weights": weights_digest(tokenizer, transformer),
+        "sha256": file_hashes(folder),
+    }
+
+
+def _parity(reference: TorchBackend, folder: Path, precision: Precision, held_out: HeldOut | None) -> dict[str, float]:
+    exported = OnnxBackend(read_bundle(folder), device="cpu")
+    parity = measure_parity(reference, exported, held_out)
+    worst = max(parity[name] for name in DIFFERENCES)
+    if not np.isfinite(list(parity.values())).all():
+        raise MedvarError(
+            f"The exported graphs give values that are not finite: {parity}. Export with precision float32."
+        )
+    agreeing = parity["tokens_agreeing"]
+    if precision == "float32" and (worst > FLOAT32_BAR or agreeing < TOKENS_BAR):
+        raise MedvarError(
+            f"The exported graphs differ from torch by {worst:.2g}, where {FLOAT32_BAR} is allowed, and in "
+            f"{1 - agreeing:.1%} of the encoder's tokens, where {1 - TOKENS_BAR:.0%} is: {parity}."
+        )
+    return parity

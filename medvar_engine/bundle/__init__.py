@@ -1,0 +1,1 @@
+"""Bundles: the folders that exported models live in. Read, found, extended and signed here."""

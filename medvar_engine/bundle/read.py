@@ -1,0 +1,277 @@
+"""A bundle: the folder an exported model lives in. Read and checked here; written by `medvar_export`.
+
+``bundle.json`` names every file with its sha256. Nothing is loaded before its hash agrees, and nothing in a
+bundle can run code: ONNX graphs and JSON only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from medvar_engine.conditions import FACTORS, Condition, LabelSpace
+from medvar_engine.errors import MedvarError
+from medvar_engine.request import Sampling
+from medvar_engine.tokens.schedule import ScaleSchedule
+from medvar_engine.types import FloatArray
+from medvar_engine.untrusted import plain_json
+from medvar_engine.value_range import Display
+
+SCHEMA_VERSION = 1
+MANIFEST = "bundle.json"
+CARD = "MODEL_CARD.md"
+CODEBOOK = "codebook.npy"
+GATE_ENCODER = "gate_encoder.onnx"  # looks at images, makes none
+PREVIEW = "preview.onnx"  # shows scales on the way; what is written comes from the full decoder
+STEP = "step.onnx"
+MAX_MANIFEST_BYTES = 16 * 2**20
+_FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")  # of no other folder on any system
+_SHAPE = ("depth", "heads", "head_dim")
+_COUNTS = ("vocabulary", "latent_channels", "image_size", "image_channels", *_SHAPE)
+_NO_PART_OF_THE_MODEL = (GATE_ENCODER, PREVIEW, "fine.onnx")  # the last one is of older bundles, and not used
+_SHIPPED = Path(__file__).parent / "shipped"
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """What is known of one kind of slice that the model was trained on."""
+
+    condition: Condition
+    slices: int  # training slices
+    patients: int
+    spacing_mm: float | None  # median in-plane spacing, mm a pixel; None when not known
+    low: float  # value of a pixel of -1
+    high: float  # value of a pixel of +1
+    unit: str  # "HU" or "arbitrary"
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """The content of ``bundle.json``, checked."""
+
+    path: Path
+    name: str
+    labels: LabelSpace
+    schedule: ScaleSchedule
+    vocabulary: int
+    latent_channels: int
+    feature_channels: int  # of scale features; those of a latent in older bundles
+    image_size: int
+    image_channels: int
+    transformer: Mapping[str, int]  # depth, heads, head_dim: the shape of keys and values
+    precision: str
+    sampling: Sampling  # defaults that suit the model
+    cells: tuple[Cell, ...]
+    licence: str
+    attributions: tuple[str, ...]
+    training_data: str  # statement: what and whom the model saw
+    parity: Mapping[str, float]  # largest difference from torch that the export measured
+    sha256: Mapping[str, str]  # file name → hash
+    weights: str = ""  # sha256 of the weights that the graphs were made from; older bundles do not say
+
+    @property
+    def digest(self) -> str:
+        """A name for the model: sha256 over the hashes of its graphs, and of weights beside them."""
+        graphs = sorted(
+            (name, digest)
+            for name, digest in self.sha256.items()
+            if name.endswith((".onnx", ".onnx.data")) and name not in _NO_PART_OF_THE_MODEL
+        )
+        return hashlib.sha256(json.dumps(graphs).encode()).hexdigest()
+
+    def read(self, name: str) -> bytes:
+        """The bytes of one file, whose hash agrees with the manifest's. Raises `MedvarError` otherwise."""
+        path = self.path / name
+        try:
+            if path.exists() and not path.is_file():  # a device or a pipe would be read without end
+                raise MedvarError(f"{path} is not a plain file. {_AGAIN}")
+            content = path.read_bytes()
+        except OSError as error:
+            raise MedvarError(f"The bundle {self.path} lacks {name}: {error.strerror}. {_AGAIN}") from error
+        if hashlib.sha256(content).hexdigest() != self.sha256.get(name):
+            raise MedvarError(f"{path} is not the file that bundle.json names: its sha256 differs. {_AGAIN}")
+        return content
+
+    @property
+    def card(self) -> str:
+        """The model card, Markdown."""
+        return self.read(CARD).decode("utf-8")
+
+    def codebook(self) -> FloatArray | None:
+        """The code of every token, read now; None for an older bundle without it.
+
+        ``(V, C)``, or ``(K, V, C)`` where every scale has a codebook of its own.
+        """
+        if CODEBOOK not in self.sha256:
+            return None
+        one, path, content = (self.vocabulary, self.latent_channels), self.path / CODEBOOK, self.read(CODEBOOK)
+        own = (len(self.schedule), *one)
+        try:
+            codes = np.lib.format.read_array(io.BytesIO(content), allow_pickle=False)
+        except Exception as error:  # the header is parsed as a Python literal, which fails in many ways
+            raise MedvarError(f"{path} is not an array of numpy, or cut short: {error}. {_AGAIN}") from error
+        if codes.shape not in (one, own) or codes.dtype not in (np.float32, np.float16) or not np.isfinite(codes).all():
+            raise MedvarError(
+                f"{path} must hold finite float32 or float16 numbers {one} or {own}, not {codes.dtype} {codes.shape}."
+            )
+        return codes.astype(np.float32)
+
+    def fitting(self, condition: Condition) -> tuple[Cell, ...]:
+        """The kinds of training slice that ``condition`` may mean, the one of most slices first."""
+        asked = condition.to_dict()
+        fits = [
+            c for c in self.cells if all(asked.get(name, own) == own for name, own in c.condition.to_dict().items())
+        ]
+        return tuple(sorted(fits, key=lambda cell: -cell.slices))
+
+    def cell(self, condition: Condition) -> Cell | None:
+        """The first of `fitting`; None when the model saw no such slice."""
+        return next(iter(self.fitting(condition)), None)
+
+    def display(self, condition: Condition) -> Display:
+        """What pixels of ``condition`` stand for; arbitrary units where the fitting kinds of slice disagree.
+
+        Without a modality, say, an image may be CT or MR: to call its values HU would be made up.
+        """
+        cells = self.fitting(condition)
+        spacing = cells[0].spacing_mm if cells else None
+        ranges = {(cell.low, cell.high, cell.unit) for cell in cells}
+        return Display(*ranges.pop(), spacing) if len(ranges) == 1 else Display(spacing_mm=spacing)
+
+
+_AGAIN = "Take the bundle from its source again, or export it anew with `medvar export`."
+
+
+def shipped_bundles() -> dict[str, Path]:
+    """The bundles that come with the package, by name."""
+    return {path.parent.name: path.parent for path in sorted(_SHIPPED.glob(f"*/{MANIFEST}"))}
+
+
+def find_bundle(name: str | Path | None = None) -> Path:
+    """A bundle's folder from a path or the name of a shipped one; None is the first shipped one."""
+    shipped = shipped_bundles()
+    if name is None:
+        if not shipped:
+            raise MedvarError(
+                "No bundle ships with this installation; give the folder of one that `medvar export` wrote."
+            )
+        return next(iter(shipped.values()))
+    if str(name) in shipped:
+        return shipped[str(name)]
+    try:
+        path = Path(name).expanduser()
+        if path.name == MANIFEST:
+            path = path.parent
+        there = (path / MANIFEST).is_file()
+    except (OSError, RuntimeError) as error:  # no such home, no permission, a name too long
+        raise MedvarError(f"Cannot look for a bundle at {name}: {error}.") from error
+    if not there:
+        raise MedvarError(
+            f"{path} is not a bundle: it has no {MANIFEST}. A bundle is a folder that `medvar export` wrote; "
+            f"shipped ones are {', '.join(shipped) or 'none'}."
+        )
+    return path
+
+
+def read_bundle(path: Path) -> Bundle:
+    """Read and check ``bundle.json``; files are checked as they are read. Raises `MedvarError` saying what is wrong."""
+    manifest = path / MANIFEST
+    try:
+        if manifest.stat().st_size > MAX_MANIFEST_BYTES:
+            raise MedvarError(f"{manifest} is larger than any real manifest. {_AGAIN}")
+        values = plain_json.read(manifest)
+    except OSError as error:
+        raise MedvarError(f"Cannot read {manifest}: {error.strerror}. {_AGAIN}") from error
+    except (ValueError, RecursionError) as error:
+        raise MedvarError(f"{manifest} is not JSON, or cut short: {error}. {_AGAIN}") from error
+    try:
+        version = values["schema_version"]
+        if version != SCHEMA_VERSION:
+            raise MedvarError(f"it has format {version}; this version reads {SCHEMA_VERSION}. Update medvar.")
+        bundle = _bundle(path, values)
+        if values["digest"] != manifest_digest(values):
+            raise MedvarError(f"it was changed after it was written: its digest differs. {_AGAIN}")
+        return bundle
+    except MedvarError as error:
+        raise MedvarError(f"{manifest} cannot be used: {error}") from error
+    except KeyError as error:
+        raise MedvarError(f"{manifest} lacks the field {error}. {_AGAIN}") from error
+    except (TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
+        raise MedvarError(f"{manifest} garbles a field: {error}. {_AGAIN}") from error
+
+
+def manifest_digest(values: Mapping[str, Any]) -> str:
+    """The ``digest`` of a manifest: sha256 of all its other fields, as JSON with sorted keys and no spaces."""
+    others = {name: value for name, value in values.items() if name != "digest"}
+    return hashlib.sha256(json.dumps(others, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def _bundle(path: Path, values: Mapping[str, Any]) -> Bundle:
+    for name in values["sha256"]:
+        if not _FILE_NAME.fullmatch(name):
+            raise MedvarError(f"it names the file {name!r}, which could lie outside the bundle; do not use it.")
+    model = values["model"]
+    for name in (*_COUNTS, *(name for name in ("feature_channels",) if name in model)):
+        if int(model[name]) < 1:
+            raise ValueError(f"{name} is {model[name]}")
+    return Bundle(
+        path=path,
+        name=str(values["name"]),
+        labels=LabelSpace.from_dict(values["labels"]),
+        schedule=ScaleSchedule(tuple(values["schedule"])),
+        vocabulary=int(model["vocabulary"]),
+        latent_channels=int(model["latent_channels"]),
+        feature_channels=int(model.get("feature_channels", model["latent_channels"])),
+        image_size=int(model["image_size"]),
+        image_channels=int(model["image_channels"]),
+        transformer={name: int(model[name]) for name in _SHAPE},
+        precision=str(values["precision"]),
+        sampling=_sampling(values["sampling"]),
+        cells=tuple(_cell(cell) for cell in values["cells"]),
+        licence=str(values["licence"]),
+        attributions=tuple(map(str, values["attributions"])),
+        training_data=str(values["training_data"]),
+        parity={str(name): float(value) for name, value in values["parity"].items()},
+        sha256={str(name): str(value) for name, value in values["sha256"].items()},
+        weights=str(values.get("weights", "")),
+    )
+
+
+def _sampling(values: Mapping[str, Any]) -> Sampling:
+    """The defaults, without what earlier versions knew."""
+    return Sampling(**{name: value for name, value in values.items() if name != "skip_settled"})
+
+
+def cell_to_dict(cell: Cell) -> dict[str, Any]:
+    """Plain values, for JSON."""
+    return {
+        "condition": cell.condition.to_dict(),
+        "slices": cell.slices,
+        "patients": cell.patients,
+        "spacing_mm": cell.spacing_mm,
+        "low": cell.low,
+        "high": cell.high,
+        "unit": cell.unit,
+    }
+
+
+def _cell(values: Mapping[str, Any]) -> Cell:
+    condition = Condition.from_dict({n: v for n, v in values["condition"].items() if n in FACTORS})
+    spacing = values["spacing_mm"]
+    return Cell(
+        condition,
+        int(values["slices"]),
+        int(values["patients"]),
+        None if spacing is None else float(spacing),
+        float(values["low"]),
+        float(values["high"]),
+        str(values["unit"]),
+    )

@@ -1,0 +1,1 @@
+"""Fingerprints of slices, and which slices show the same image."""

@@ -1,0 +1,62 @@
+"""Whether two slices are one picture, and which patients share one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from medvar_engine.data.duplicates.fingerprint import BITS
+from medvar_engine.data.duplicates.hamming import near_pairs
+from medvar_engine.data.identity.same_patient import SamePatient
+from medvar_engine.types import FloatArray, IntArray
+from medvar_engine.value_range import CodeArray
+
+NEAR_BITS = 8
+"""Fingerprints that differ in more bits are not looked at."""
+
+ALIKE = 0.95
+"""Correlation from which on slices of two people are one picture. Measured on 4816 slices of 17 people: those of two
+people with near fingerprints reach 0.87, and 99 % of copies in another window, size or file format have 0.96."""
+
+PLAIN_BITS = 20
+"""A fingerprint with fewer bits set, or fewer not set, is that of a blank slice or a ramp, which all look alike."""
+
+_SIDE = 64
+
+
+def distinctive(fingerprints: NDArray[np.uint8]) -> IntArray:
+    """Positions of the fingerprints (N, bytes) that are of no blank slice or ramp."""
+    set_bits = np.bitwise_count(fingerprints).sum(axis=1, dtype=np.int64)
+    return np.flatnonzero((set_bits >= PLAIN_BITS) & (set_bits <= BITS - PLAIN_BITS))
+
+
+def one_picture(first: CodeArray, second: CodeArray) -> bool:
+    """Whether two images are one picture, be it in another window or size of details."""
+    a, b = _small(first), _small(second)
+    norms = float(np.sqrt((a * a).sum() * (b * b).sum()))
+    return norms > 0 and float((a * b).sum()) >= ALIKE * norms
+
+
+def join_by_pictures(
+    same: SamePatient, fingerprints: NDArray[np.uint8], patients: list[str], codes: Callable[[int], CodeArray]
+) -> None:
+    """Join in ``same`` the patients who share a picture.
+
+    ``fingerprints`` (N, bytes), ``patients`` and ``codes`` are those of N slices; pixels are asked for only where the
+    fingerprints of two patients are near.
+    """
+    told = distinctive(fingerprints)
+    for first, second, _ in near_pairs(fingerprints[told], NEAR_BITS):
+        for one, other in zip(told[first].tolist(), told[second].tolist(), strict=True):
+            a, b = patients[one], patients[other]
+            if a != b and same.first(a) != same.first(b) and one_picture(codes(one), codes(other)):
+                same.join(a, b)
+
+
+def _small(codes: CodeArray) -> FloatArray:
+    image = Image.fromarray(codes.astype(np.float32)).resize((_SIDE, _SIDE), Image.Resampling.BOX)
+    values = np.asarray(image)
+    return np.asarray(values - values.mean(), dtype=np.float32)

@@ -1,0 +1,1 @@
+"""Scans made comparable: value range, orientation, spacing, size, and cut into slices."""

@@ -1,0 +1,121 @@
+"""Values → [-1, 1] and back: a window in HU for CT, a clipped histogram for MR."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from medvar_engine.data.harmonise.percentiles import Ranked
+from medvar_engine.errors import MedvarError
+from medvar_engine.types import FloatArray
+
+
+@dataclass(frozen=True, slots=True)
+class ValueRange:
+    """The values that -1 and 1 of a harmonised image stand for; ``unit`` is ``"HU"`` or ``"arbitrary"``."""
+
+    low: float
+    high: float
+    unit: str
+
+    def to_image(self, values: FloatArray) -> FloatArray:
+        """Values → [-1, 1]; what lies outside low…high is clipped."""
+        scaled = np.asarray(np.subtract(values, np.float32(self.low), dtype=np.float32))
+        scaled *= np.float32(2.0 / (self.high - self.low))
+        scaled -= np.float32(1.0)
+        return np.clip(scaled, -1.0, 1.0, out=scaled)
+
+    def to_values(self, image: FloatArray) -> FloatArray:
+        """[-1, 1] → values; the inverse of `to_image` inside low…high."""
+        return np.asarray((image + 1.0) * ((self.high - self.low) / 2.0) + self.low, dtype=np.float32)
+
+
+Window = str | tuple[float, float]
+"""A CT window: a name of `CT_WINDOWS`, or the lowest and the highest value in HU."""
+
+CT_WINDOWS = {
+    "soft_tissue": (40.0, 400.0),
+    "mediastinum": (50.0, 350.0),
+    "lung": (-600.0, 1500.0),
+    "chest": (-300.0, 1400.0),
+    "bone": (400.0, 1800.0),
+    "brain": (40.0, 80.0),
+    "angiography": (200.0, 800.0),
+}
+"""Name → (centre, width) in HU, as radiologists set them (see Radiopaedia, "Windowing (CT)"; houses differ). Two are
+ours: ``chest`` shows lung and soft tissue at once, and air as black as the padding; ``angiography`` shows contrast
+medium.
+"""
+
+REGION_WINDOW: dict[str, Window] = {
+    "abdomen": "soft_tissue",
+    "chest": "chest",
+    "heart": "angiography",
+    "brain": "brain",
+    "prostate": "soft_tissue",
+    "spine": "bone",
+}
+"""Region → the window used when none is asked for."""
+
+OTHER_REGION_WINDOW: Window = "soft_tissue"
+"""The window of the regions that `REGION_WINDOW` does not name."""
+
+MR_PERCENTILES = (0.5, 99.5)
+"""Percentiles of the foreground that become -1 and 1. The MedVAR paper clips a histogram too, but gives no figures."""
+
+
+def ct_window(window: Window) -> ValueRange:
+    """The HU range of a window. Raises `MedvarError` when there is no such name, or when low is not below high."""
+    if isinstance(window, str):
+        if window not in CT_WINDOWS:
+            raise MedvarError(
+                f"Unknown CT window {window!r}; the windows are {', '.join(CT_WINDOWS)}, or low and high in HU."
+            )
+        centre, width = CT_WINDOWS[window]
+        return ValueRange(centre - width / 2, centre + width / 2, "HU")
+    try:
+        low, high = (float(value) for value in window)
+    except (TypeError, ValueError):
+        low = high = math.nan
+    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+        raise MedvarError(f"A CT window is a name, or two values in HU, low below high; got {window!r}.")
+    return ValueRange(low, high, "HU")
+
+
+def window_ct(hu: FloatArray, window: Window = OTHER_REGION_WINDOW) -> tuple[FloatArray, ValueRange]:
+    """CT in HU → [-1, 1] by a window, linear inside it (a windowing curve).
+
+    >>> image, values = window_ct(np.float32([-1000, 40, 3000]), "soft_tissue")
+    >>> image.tolist(), values.low, values.high
+    ([-1.0, 0.0, 1.0], -160.0, 240.0)
+    """
+    values = ct_window(window)
+    return values.to_image(hu), values
+
+
+def mr_foreground(ranked: Ranked) -> float:
+    """The value above which a voxel is tissue, not noise: 5 % of the way from the minimum to the 99th percentile."""
+    return ranked.low + 0.05 * (ranked.percentile(99) - ranked.low)
+
+
+def clip_mr(
+    ranked: Ranked, foreground: float, percentiles: tuple[float, float] = MR_PERCENTILES
+) -> tuple[FloatArray, ValueRange]:
+    """MR → [-1, 1] by the percentiles of what lies above ``foreground`` in the whole volume (a clipped histogram).
+
+    Raises `MedvarError` for a volume that is blank.
+    """
+    tissue = ranked.count_above(foreground)
+    low, high = (ranked.percentile(percent, of=tissue) for percent in percentiles) if tissue else (0.0, 0.0)
+    if tissue and not low < high:
+        low, high = ranked.percentile(0, of=tissue), ranked.high
+    if not low < high:
+        if ranked.low == ranked.high:
+            raise MedvarError("The scan is blank: all voxels have the same value.")
+        raise MedvarError(
+            f"The scan has no contrast: nearly all voxels above the background have the same value, {ranked.high:g}."
+        )
+    values = ValueRange(low, high, "arbitrary")
+    return values.to_image(ranked.values), values

@@ -1,0 +1,138 @@
+"""Cut volumes into axial, coronal and sagittal slices, shown as radiologists look at them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medvar_engine.data.check_setting import within
+from medvar_engine.data.read.volume import MINIMUM_SLICES, Volume
+from medvar_engine.errors import MedvarError
+from medvar_engine.types import FloatArray
+
+PLANES = ("axial", "coronal", "sagittal")
+"""Planes that volumes are cut into."""
+
+SINGLE_PLANES = (*PLANES, "short-axis")
+"""Planes of single slices; the short axis is that of the heart's left ventricle."""
+
+SLAB = 16
+"""Slices that are worked at together: few enough for the processor's cache, enough to share what each costs."""
+
+AXES = {"axial": (2, 1, 0), "coronal": (1, 2, 0), "sagittal": (0, 2, 1)}
+"""Plane → (array axis of its normal, of its rows, of its columns). Rows and columns run against the RAS axes: anterior
+or head up, patient right (axial, coronal) or anterior (sagittal) on the image's left.
+"""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Slab:
+    """Consecutive slices of one plane, a view of the volume: no voxel is copied.
+
+    ``images`` (N, H, W), pixel size in mm of rows and columns, and where each slice lies along its normal in RAS mm.
+    ``places`` are where it lies along the whole scan, from 0 to 1: for the i-th of n slices, (i + ½) / n, counted from
+    the feet to the head, from back to front, or from the patient's left to the right.
+    ``plane`` is None for frames of which the file does not say how they lie; positions and places are NaN then, and
+    places are NaN, too, of a slice that has no neighbours. ``first`` is the index of the first slice along the normal.
+    """
+
+    images: FloatArray
+    plane: str | None
+    spacing: tuple[float, float]
+    positions_mm: NDArray[np.float64]
+    places: NDArray[np.float64]
+    first: int
+
+
+@dataclass(frozen=True, slots=True)
+class SliceRules:
+    """Which slices are worth keeping.
+
+    A plane is used when its pixels are at most ``max_anisotropy`` times as long as wide and both sides have
+    ``min_side`` pixels. A slice is used when tissue fills ``min_foreground`` of it, and when it shows at least
+    ``min_relative`` of the tissue of the plane's fullest slice: the rest are the ends of a head, and tables. A slice is
+    dropped when it nearly repeats one of the same series and plane: fewer than ``duplicate_bits`` of the 256 bits of
+    their fingerprints differ, and the mean difference of their pixels is below ``duplicate_difference`` of the whole
+    range. Phases of a cine have such slices, where nothing moves; neighbours in a still scan differ more. 0 keeps all.
+    """
+
+    planes: tuple[str, ...] = PLANES
+    max_anisotropy: float = 2.5
+    min_side: int = 40
+    min_foreground: float = 0.08
+    min_relative: float = 0.25
+    duplicate_bits: int = 4
+    duplicate_difference: float = 0.005
+
+    def __post_init__(self) -> None:
+        if isinstance(self.planes, str):
+            raise MedvarError(f"planes is a list of planes, but got {self.planes!r}.")
+        unknown = [plane for plane in self.planes if plane not in SINGLE_PLANES]
+        if unknown or not self.planes:
+            raise MedvarError(f"Unknown planes {unknown}; the planes are {', '.join(SINGLE_PLANES)}.")
+        within("max_anisotropy, the longest over the shortest side of a pixel,", self.max_anisotropy, 1, 1000)
+        within("min_side, in pixels,", self.min_side, 1, 10_000, whole=True)
+        within("min_foreground, a share of the slice,", self.min_foreground, 0, 1)
+        within("min_relative, a share of the fullest slice,", self.min_relative, 0, 1)
+        within("duplicate_bits, of 256,", self.duplicate_bits, 0, 256, whole=True)
+        within("duplicate_difference, a share of the range,", self.duplicate_difference, 0, 1)
+
+
+def view(array: FloatArray, plane: str) -> FloatArray:
+    """All slices of an RAS+ array (X, Y, Z) as images (N, H, W) in radiological convention; nothing is copied."""
+    return array.transpose(AXES[plane])[:, ::-1, ::-1]
+
+
+def usable_planes(volume: Volume, rules: SliceRules) -> list[str]:
+    """The planes asked for in which the volume's pixels are not too long and the sides not too short."""
+    planes = []
+    for plane in (one for one in rules.planes if one in PLANES):
+        _, rows, columns = AXES[plane]
+        pair = (volume.spacing[rows], volume.spacing[columns])
+        sides = (volume.array.shape[rows], volume.array.shape[columns])
+        # A synthetic image is one slice of one plane, whatever the rules say of sides.
+        if max(pair) <= rules.max_anisotropy * min(pair) and min(sides) >= max(rules.min_side, MINIMUM_SLICES):
+            planes.append(plane)
+    return planes
+
+
+def cut(volume: Volume, image: FloatArray, foreground: float, rules: SliceRules) -> Iterator[Slab]:
+    """The slices of ``image`` (X, Y, Z), the harmonised ``volume``, that show enough tissue, a few at a time.
+
+    A voxel of ``volume`` above ``foreground`` (HU or arbitrary) is tissue.
+    """
+    tissue = volume.array > foreground
+    for plane in usable_planes(volume, rules) if volume.oriented else ["axial"]:
+        normal, rows, columns = AXES[plane]
+        place = (np.asarray(volume.array.shape) - 1) / 2
+        place[normal] = 0.0
+        start = volume.affine[normal, :3] @ place + volume.affine[normal, 3]
+        area = tissue.shape[rows] * tissue.shape[columns]
+        kept = _worth_keeping(tissue.sum(axis=(rows, columns)) / area, rules)
+        count = volume.array.shape[normal]
+        for run in _runs(kept):
+            unknown = np.full(len(run), np.nan)
+            yield Slab(
+                view(image, plane)[run[0] : run[-1] + 1],
+                plane if volume.oriented else None,
+                (volume.spacing[rows], volume.spacing[columns]),
+                start + volume.affine[normal, normal] * run if volume.oriented else unknown,
+                (run + 0.5) / count if volume.oriented and count >= MINIMUM_SLICES else unknown,
+                int(run[0]),
+            )
+
+
+def _worth_keeping(fractions: NDArray[np.floating], rules: SliceRules) -> NDArray[np.intp]:
+    """Indices of the slices whose fraction of tissue is high enough."""
+    needed = max(rules.min_foreground, rules.min_relative * float(fractions.max(initial=0.0)))
+    return np.flatnonzero(fractions >= needed)
+
+
+def _runs(indices: NDArray[np.intp]) -> Iterator[NDArray[np.intp]]:
+    """Ascending indices in runs without a gap, of `SLAB` at most."""
+    for run in np.split(indices, np.flatnonzero(np.diff(indices) > 1) + 1):
+        for start in range(0, len(run), SLAB):
+            yield run[start : start + SLAB]

@@ -1,0 +1,1 @@
+"""Who and what a series shows, and pseudonyms for patients."""

@@ -1,0 +1,193 @@
+"""`Identity`: who and what a series shows, from the index, the recipe, the arguments or the headers, in this order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from medvar_engine.data.identity.pseudonyms import Pseudonyms
+from medvar_engine.data.identity.same_patient import marks_of
+from medvar_engine.data.read.scans import Series
+from medvar_engine.data.read.volume_files import stem
+from medvar_engine.data.recipe.dataset_recipe import DatasetRecipe
+from medvar_engine.data.recipe.index_file import Index, IndexRow, find_row, normal_modality, slug
+from medvar_engine.errors import MedvarError
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What is known of one series. With pseudonyms, neither ``patient`` nor ``series`` is the real name.
+
+    ``marks`` say of what names are one patient: two that share one are. They are keyed with pseudonyms.
+    ``series`` names the series, by the UID of DICOM or else by the file. ``channels`` are the contrasts of the phases
+    of a 4-D file whose phases are no times, None for one that is not used; empty for all other files.
+    """
+
+    patient: str
+    modality: str
+    region: str
+    dataset: str | None
+    contrast: str | None
+    source: str
+    licence: str
+    series: str
+    patient_guessed: bool = False
+    channels: tuple[str | None, ...] = ()
+    marks: tuple[str, ...] = ()
+
+
+def identify(
+    one: Series,
+    index: Index,
+    source: Path,
+    *,
+    dataset_recipe: DatasetRecipe | None = None,
+    pseudonyms: Pseudonyms | None = None,
+    modality: str | None = None,
+    region: str | None = None,
+    dataset: str | None = None,
+    licence: str | None = None,
+) -> Identity:
+    """Who and what ``one``, found in ``source``, is.
+
+    A row of ``index`` goes before ``dataset_recipe``, and that before ``modality``, ``region`` and the headers; but a
+    ``region`` is also taken in place of the recipe's, and ``dataset`` in place of any other. ``licence`` is for scans
+    of which nothing else says it. With ``pseudonyms`` the patient and the series have pseudonyms, but for data sets
+    whose recipe says that their patient ids are public.
+
+    Raises `MedvarError` saying what is not known, or what contradicts what.
+    """
+    row = _row_of(one, index, source)
+    if row is not None:
+        found = _by_index(row, one, source)
+    elif dataset_recipe is not None:
+        found = _by_recipe(dataset_recipe, one, source)
+        found = replace(found, region=slug(region) if region else found.region)
+    else:
+        found = _by_header(one, source, modality, region)
+    if one.modality is not None and found.modality != one.modality:
+        who = (
+            "index.csv"
+            if row is not None
+            else f"the recipe {dataset_recipe.name}"
+            if dataset_recipe
+            else "the argument"
+        )
+        raise MedvarError(f"{who} says {found.modality}, but the DICOM header says {one.modality}")
+    uids = [one.uid] if one.is_dicom else []
+    return name_identity(found, source, dataset_recipe, pseudonyms, dataset, licence, uids)
+
+
+def name_identity(
+    found: Identity,
+    source: Path,
+    dataset_recipe: DatasetRecipe | None,
+    pseudonyms: Pseudonyms | None,
+    dataset: str | None,
+    licence: str | None,
+    uids: Sequence[str] = (),
+) -> Identity:
+    """What was ``found``, with data set, source and licence where it lacks them, and under pseudonyms; see `identify`.
+
+    ``uids`` are the SeriesInstanceUIDs, which say of what names are one patient.
+
+    Raises `MedvarError` when the recipe asks for pseudonyms and there are none.
+    """
+    if dataset_recipe is not None:
+        found = replace(found, dataset=found.dataset or dataset_recipe.dataset)
+    named = replace(
+        found,
+        dataset=slug(dataset) if dataset else found.dataset,
+        source=found.source or (dataset_recipe.title if dataset_recipe else dataset) or "",
+        licence=found.licence or licence or "",
+    )
+    if dataset_recipe is not None and dataset_recipe.patient_ids == "pseudonym" and pseudonyms is None:
+        raise MedvarError(f"the recipe {dataset_recipe.name} asks for pseudonyms of its patients, so a key is needed")
+    if pseudonyms is None or (dataset_recipe is not None and dataset_recipe.patient_ids == "public"):
+        return replace(named, source=named.source or source.name, marks=marks_of(named.patient, uids))
+    return replace(
+        named,
+        marks=marks_of(named.patient, uids, pseudonyms),
+        patient=pseudonyms.patient(named.patient),
+        series=pseudonyms.series(named.series),
+        source=named.source or "not stated",  # the name of a folder may be that of a person
+    )
+
+
+def relative(path: Path, source: Path) -> str:
+    """How ``path`` is named in tables: relative to the folder ``source``."""
+    return path.relative_to(source).as_posix() if source.is_dir() and path.is_relative_to(source) else path.name
+
+
+def _row_of(one: Series, index: Index, source: Path) -> IndexRow | None:
+    rows = {find_row(index, source, path) for path in one.paths} if index else {None}
+    if len(rows) > 1:
+        raise MedvarError("index.csv has different rows for the files of this one series")
+    return rows.pop()
+
+
+def _by_index(row: IndexRow, one: Series, source: Path) -> Identity:
+    return Identity(
+        patient=row.patient,
+        modality=row.modality,
+        region=row.region,
+        dataset=row.dataset,
+        contrast=row.contrast or None,
+        source=row.source,
+        licence=row.licence,
+        series=_series_name(one, source),
+    )
+
+
+def _by_recipe(recipe: DatasetRecipe, one: Series, source: Path) -> Identity:
+    matches = [recipe.match(path) for path in one.paths]
+    match = matches[0]
+    if match is None:
+        where = "index.csv does not name it" if recipe.index else f"it looks like none of {', '.join(recipe.patterns)}"
+        raise MedvarError(f"the recipe {recipe.name} has no place for it: {where}")
+    if any(other != match for other in matches):
+        raise MedvarError(f"the recipe {recipe.name} says different things of the files of this one series")
+    entry = match.entry
+    return Identity(
+        patient=match.patient,
+        modality=entry.modality,
+        region=entry.region,
+        dataset=recipe.dataset,
+        contrast=match.contrast,
+        source=recipe.title,
+        licence=recipe.licence,
+        series=_series_name(one, source),
+        channels=tuple(channel if channel in entry.use else None for channel in entry.channels),
+    )
+
+
+def _by_header(one: Series, source: Path, modality: str | None, region: str | None) -> Identity:
+    known_modality = normal_modality(modality) if modality else one.modality
+    known_region = slug(region) if region else one.region
+    missing = [name for name, value in (("modality", known_modality), ("region", known_region)) if not value]
+    if known_modality is None or known_region is None or missing:
+        raise MedvarError(
+            f"its {' and '.join(missing)} is not known: {'the DICOM header' if one.is_dicom else 'the file format'} "
+            "does not say it; name it as an argument, or in an index.csv (path, patient, modality, region, …)"
+        )
+    return Identity(
+        patient=one.patient or _patient_of(one.path),
+        modality=known_modality,
+        region=known_region,
+        dataset=None,
+        contrast=None,
+        source="",
+        licence="",
+        series=_series_name(one, source),
+        patient_guessed=one.patient_guessed,
+    )
+
+
+def _series_name(one: Series, source: Path) -> str:
+    return one.uid if one.is_dicom else relative(one.path, source)
+
+
+def _patient_of(path: Path) -> str:
+    """The BIDS subject in the path, or else the file name without its suffix."""
+    return next((part for part in path.parts[:-1] if part.startswith("sub-")), stem(path).split("_ses-")[0])

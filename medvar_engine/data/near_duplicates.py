@@ -1,0 +1,140 @@
+"""Slices that nearly repeat one another: within a series, between people, and between training and test."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medvar_engine.data.dataset import SliceDataset
+from medvar_engine.data.duplicates.hamming import near_pairs
+from medvar_engine.data.duplicates.same_image import NEAR_BITS, distinctive, one_picture
+from medvar_engine.data.harmonise.slicing import SliceRules
+from medvar_engine.data.shards.slice_table import fingerprints, names, numbers
+from medvar_engine.data.shards.tally import kinds_of
+from medvar_engine.types import IntArray
+from medvar_engine.value_range import CodeArray
+
+MOST_PAIRS = 20_000
+"""Of more pairs of a kind than these the first are taken, and the result says that there are more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Two slices by their positions in the dataset, and in how many bits their fingerprints differ."""
+
+    first: int
+    second: int
+    bits: int
+
+
+@dataclass(frozen=True, slots=True)
+class Duplicates:
+    """Near-duplicates in a dataset. ``complete`` is False when there are more than were looked at.
+
+    ``leaks`` have one slice in training and one in test; ``people`` are two names on the same side, who may be one
+    person; ``series`` are within one series and plane. ``plain`` slices have too little in them to be compared.
+    """
+
+    leaks: tuple[Pair, ...]
+    people: tuple[Pair, ...]
+    series: tuple[Pair, ...]
+    plain: int
+    complete: bool
+
+
+def find_duplicates(dataset: SliceDataset, *, most: int = MOST_PAIRS) -> Duplicates:
+    """Near-duplicates among the slices of a dataset, which should hold both splits.
+
+    Fingerprints that differ in at most `NEAR_BITS` propose pairs, pixels decide: slices of two people must be
+    `one_picture`, those of one series differ as little as `SliceRules` asks of phases of a cine. A slice that is
+    shifted, turned, cropped or noisy is not found; but a series is, as soon as one of its slices is.
+
+    Memory grows by about a kilobyte a slice with the table, not with the images or the pairs.
+    """
+    strings = fingerprints(dataset.columns("fingerprint"))
+    told = distinctive(strings)
+    columns = dataset.columns("patient", "series", "plane")
+    patients = numbers(columns, "patient")
+    _, series = kinds_of(columns, columns.column_names)
+    tested = _is_tested(dataset)
+    rules = SliceRules()
+    kinds: dict[str, Callable[[IntArray, IntArray, IntArray], NDArray[np.bool_]]] = {
+        "leaks": lambda first, second, _: tested[first] != tested[second],
+        "people": lambda first, second, _: (patients[first] != patients[second]) & (tested[first] == tested[second]),
+        "series": lambda first, second, bits: (series[first] == series[second]) & (bits < rules.duplicate_bits),
+    }
+    found = {kind: _Taken(most) for kind in kinds}
+    for first, second, bits in near_pairs(strings[told], NEAR_BITS):
+        first, second = told[first], told[second]
+        for kind, belongs in kinds.items():
+            chosen = belongs(first, second, bits)
+            found[kind].take(first[chosen], second[chosen], bits[chosen])
+        if all(taken.more for taken in found.values()):
+            break
+    return Duplicates(
+        leaks=_confirmed(dataset, found["leaks"], one_picture),
+        people=_confirmed(dataset, found["people"], one_picture),
+        series=_confirmed(dataset, found["series"], lambda a, b: _difference(a, b) < rules.duplicate_difference),
+        plain=len(strings) - len(told),
+        complete=not any(taken.more for taken in found.values()),
+    )
+
+
+def distinct(
+    codes: CodeArray, fingerprints: Sequence[bytes], planes: Sequence[str | None], *, bits: int, difference: float
+) -> list[int]:
+    """Indices of the slices to keep of one series, in order: each first one, and no near-duplicate of it.
+
+    ``codes`` (N, H, W) with what `medvar_engine.data.duplicates.fingerprint` says of each, and its plane. Two slices of
+    a plane are near-duplicates when fewer than ``bits`` bits of their fingerprints differ and their mean absolute
+    difference is below ``difference``, a share of the whole range. The fingerprint alone would do wrong: it sees no
+    brightness.
+    """
+    hashes = np.frombuffer(b"".join(fingerprints), dtype=np.uint64).reshape(len(fingerprints), -1)
+    kept = np.zeros(len(planes), dtype=bool)
+    for plane in set(planes):
+        members = np.flatnonzero([one == plane for one in planes])
+        words = hashes[members]
+        for number, index in enumerate(members):
+            distances = np.bitwise_count(words[:number] ^ words[number]).sum(axis=1)
+            alike = members[:number][distances < bits]
+            kept[index] = not any(
+                _difference(codes[index], codes[other]) < difference for other in alike if kept[other]
+            )
+    return [int(index) for index in np.flatnonzero(kept)]
+
+
+class _Taken:
+    """The first so many pairs of a kind."""
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self.pairs: list[Pair] = []
+        self.more = False
+
+    def take(self, first: IntArray, second: IntArray, bits: IntArray) -> None:
+        room = self.most - len(self.pairs)
+        self.more |= len(first) > room
+        self.pairs += [Pair(*map(int, pair)) for pair in zip(first[:room], second[:room], bits[:room], strict=True)]
+
+
+def _confirmed(dataset: SliceDataset, taken: _Taken, same: Callable[[CodeArray, CodeArray], bool]) -> tuple[Pair, ...]:
+    """The pairs whose pixels agree too, nearest first."""
+    pairs = sorted(taken.pairs, key=lambda pair: (pair.first, pair.second))  # as they lie on the disk
+    kept = [pair for pair in pairs if same(dataset.codes(pair.first), dataset.codes(pair.second))]
+    return tuple(sorted(kept, key=lambda pair: pair.bits))
+
+
+def _difference(first: CodeArray, second: CodeArray) -> float:
+    """Mean absolute difference as a share of the whole range."""
+    return float(np.abs(first.astype(np.float32) - second.astype(np.float32)).mean()) / 65535
+
+
+def _is_tested(dataset: SliceDataset) -> NDArray[np.bool_]:
+    """Of each slice whether its patient is held out for testing."""
+    column = dataset.columns("patient")
+    tested = [dataset.manifest.split.get(name) == "test" for name in names(column, "patient")]
+    return np.asarray(tested, dtype=bool)[numbers(column, "patient")]

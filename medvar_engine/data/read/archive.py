@@ -1,0 +1,214 @@
+"""Open zip and tar archives of strangers: into a temporary folder, never beside it, and never without bounds.
+
+`zipfile` and `tarfile` find the entries; names and sizes are checked here, and every file is written by our own hand,
+so that no link, device or path out of the folder can come into being.
+"""
+
+from __future__ import annotations
+
+import errno
+import gzip
+import io
+import re
+import shutil
+import stat
+import tarfile
+import tempfile
+import zipfile
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import IO
+
+from medvar_engine.data.read.refusal import Refusal
+from medvar_engine.errors import MedvarError
+
+ZIP_SUFFIXES = (".zip",)
+TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz")
+
+MAXIMUM_ENTRIES = 200_000
+MAXIMUM_BYTES = 64 * 2**30
+MAXIMUM_RATIO = 200  # unpacked to packed; scans have 2 to 10, deflate can reach 1032
+SMALL_BYTES = 64 * 2**20  # unpacked, below which the ratio does not matter
+
+_CHUNK_BYTES = 2**20
+_DRIVE = re.compile(r"[A-Za-z]:")
+
+
+def is_archive(path: Path | PurePosixPath) -> bool:
+    """Whether the name says zip or tar."""
+    return path.name.lower().endswith(ZIP_SUFFIXES + TAR_SUFFIXES)
+
+
+def inside(archive: Path) -> Path:
+    """What stands for the root of an archive in names that people see: ``study.zip!``."""
+    return archive.with_name(f"{archive.name}!")
+
+
+@contextmanager
+def extracted(archive: Path, members: Collection[str] | None = None) -> Iterator[tuple[Path, list[Refusal]]]:
+    """A temporary folder with the files of an archive, or those ``members`` only; and the entries that are refused.
+
+    The folder is readable by its owner alone, and gone on leaving. Raises `MedvarError` when the archive as a whole is
+    damaged, encrypted, too large for its size on disk, or lacks one of ``members``.
+    """
+    with tempfile.TemporaryDirectory(prefix="medvar-") as name:
+        folder = Path(name).resolve()
+        unpack = _unpack_zip if archive.name.lower().endswith(ZIP_SUFFIXES) else _unpack_tar
+        try:
+            refusals = unpack(archive, folder, members)
+        except MedvarError:
+            raise
+        except Exception as error:  # a damaged archive shows in many kinds of errors
+            raise MedvarError(f"{archive}: the archive cannot be unpacked, it may be damaged ({error}).") from error
+        for member in members or ():
+            if not (folder / member).is_file() and not refusals:
+                raise MedvarError(f"{archive}: {member} is not in it any more.")
+        yield folder, refusals
+
+
+def _unpack_zip(archive: Path, folder: Path, members: Collection[str] | None) -> list[Refusal]:
+    with zipfile.ZipFile(archive) as file:
+        entries = [entry for entry in file.infolist() if not entry.is_dir()]
+        total = sum(entry.file_size for entry in entries)
+        _check_count(archive, len(entries))
+        if total > _most_bytes(archive):
+            raise _bomb(archive)
+        if any(entry.flag_bits & 1 for entry in entries):
+            raise MedvarError(f"{archive}: the archive is encrypted; unpack it with its password first.")
+        wanted = [one for one in entries if members is None or _normal(one.filename) in members]
+        needed, free = sum(entry.file_size for entry in wanted), shutil.disk_usage(folder).free
+        if needed > free:
+            raise MedvarError(
+                f"{archive}: unpacking needs {needed / 1e9:.1f} GB, but {folder.parent} has {free / 1e9:.1f} GB; "
+                "name a larger temporary folder in the environment variable TMPDIR, or unpack the archive first."
+            )
+        refusals = []
+        for entry in wanted:
+            kind = stat.S_IFMT(entry.external_attr >> 16)
+            reason = _why_not(entry.filename, plain=kind in (0, stat.S_IFREG), link=kind == stat.S_IFLNK)
+            if reason is None and entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                reason = "its compression is neither none nor deflate"
+            if reason is None:
+                target = folder / _normal(entry.filename)
+                try:
+                    with file.open(entry) as stream:
+                        _write(stream, target)
+                except Exception as error:  # bad checksum, bad deflate data, a name that a file system refuses, …
+                    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+                        raise
+                    if target.is_file() and not isinstance(error, FileExistsError):
+                        target.unlink()
+                    reason = f"the entry cannot be unpacked ({error})"
+            if reason is not None:
+                refusals.append(Refusal(_shown(archive, entry.filename), reason))
+        return refusals
+
+
+def _unpack_tar(archive: Path, folder: Path, members: Collection[str] | None) -> list[Refusal]:
+    with archive.open("rb") as magic:
+        packed = magic.read(2) == b"\x1f\x8b"
+    refusals = []
+    with gzip.open(archive) if packed else archive.open("rb") as plain:
+        forward = _Forward(plain, archive)
+        with tarfile.open(fileobj=forward, mode="r:") as file:  # type: ignore[call-overload]
+            for count, entry in enumerate(file, 1):
+                _check_count(archive, count)
+                if entry.isdir() or (members is not None and _normal(entry.name) not in members):
+                    continue
+                plain_file = entry.isreg() and not entry.issparse()
+                reason = _why_not(entry.name, plain=plain_file, link=entry.issym() or entry.islnk())
+                if reason is None:
+                    stream = file.extractfile(entry)
+                    assert stream is not None
+                    try:
+                        _write(stream, folder / _normal(entry.name))
+                    except FileExistsError as error:
+                        reason = f"the entry cannot be unpacked ({error})"
+                if reason is not None:
+                    refusals.append(Refusal(_shown(archive, entry.name), reason))
+        forward.finish()
+    return refusals
+
+
+class _Forward:
+    """What `tarfile` asks of a file: forward only, in pieces, up to a limit. Bombs and circles end here."""
+
+    def __init__(self, file: io.BufferedIOBase, archive: Path) -> None:
+        self._file = file
+        self._archive = archive
+        self._limit = _most_bytes(archive)
+        self._last = b""
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def seek(self, position: int) -> int:
+        if position < self.tell():
+            raise ValueError("an entry claims to begin before the end of the one before")
+        self._check(position)
+        return self._file.seek(position)
+
+    def read(self, size: int) -> bytes:
+        if not 0 <= size <= _CHUNK_BYTES:
+            raise ValueError(f"a header claims {size} bytes")
+        self._check(self.tell() + size)
+        self._last = self._file.read(size)
+        return self._last
+
+    def finish(self) -> None:
+        """`tarfile` takes a damaged header for the end. The end is a block of zeros; after it checksums are checked."""
+        if self._last != bytes(tarfile.BLOCKSIZE):
+            raise ValueError("it ends without its end mark")
+        while self.read(_CHUNK_BYTES):
+            pass
+
+    def _check(self, position: int) -> None:
+        if position > self._limit + _CHUNK_BYTES:
+            raise _bomb(self._archive)
+
+
+def _most_bytes(archive: Path) -> int:
+    return min(MAXIMUM_BYTES, max(SMALL_BYTES, MAXIMUM_RATIO * archive.stat().st_size))
+
+
+def _bomb(archive: Path) -> MedvarError:
+    return MedvarError(
+        f"{archive}: unpacked it is larger than {_most_bytes(archive) / 1e9:.3g} GB, which is the most for an archive "
+        "of its size; when you trust it, unpack it yourself."
+    )
+
+
+def _check_count(archive: Path, count: int) -> None:
+    if count > MAXIMUM_ENTRIES:
+        raise MedvarError(f"{archive}: more than {MAXIMUM_ENTRIES} entries; when you trust it, unpack it yourself.")
+
+
+def _why_not(name: str, *, plain: bool, link: bool) -> str | None:
+    """Why an entry is refused, from its name and kind."""
+    parts = PurePosixPath(name).parts
+    if not parts or name.startswith("/") or ".." in parts or "\\" in name or any(map(_DRIVE.match, parts)):
+        return "its name leads out of the archive's folder"
+    if not name.isprintable():
+        return "its name holds characters that are no text"
+    if link:
+        return "a link; links in archives are not followed"
+    if not plain:
+        return "neither file nor folder"
+    if is_archive(PurePosixPath(name)):
+        return "an archive in an archive is not opened; unpack the outer one first"
+    return None
+
+
+def _normal(name: str) -> str:
+    return PurePosixPath(name).as_posix()
+
+
+def _shown(archive: Path, name: str) -> str:
+    return f"{inside(archive)}/{name if name.isprintable() else ascii(name)}"
+
+
+def _write(stream: IO[bytes], target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with target.open("xb") as file:
+        shutil.copyfileobj(stream, file, _CHUNK_BYTES)

@@ -1,0 +1,251 @@
+"""Which DICOM frames make one scan, and which of its volumes: by places, then by what tells repeated places apart.
+
+A series is torn only where several images lie at one place, or where its places make no even stack as a whole but do
+so in parts. AcquisitionNumber, for one, differs between the packages of an interleaved scan and between the rotations
+of a sequential CT (PS3.3 C.7.6.1), which are one volume.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from highdicom.spatial import get_volume_positions
+
+from medvar_engine.data.read.dicom_geometry import FrameGeometry, parallel
+from medvar_engine.data.read.dicom_header import Header, Value
+from medvar_engine.data.read.volume import MINIMUM_SLICES
+
+# What tells images at one place apart, in the order in which it is looked for. First what an image shows, or else a
+# repeated b = 0 would be one more time point; numbers that a scanner counts come last.
+_SHOWN = ("b-value and direction", "echo", "image type", "frame of reference")
+_COUNTED = ("temporal position", "trigger time", "acquisition number", "acquisition time", "instance number")
+# Scans of their own, since each shows the patient in another way or place; the others are volumes of one scan.
+_SCANS = ("echo", "image type", "frame of reference")
+_MOST_ACQUISITIONS = 4  # more acquisitions of the same places are a scan over time
+
+_SAME_PLACE = 0.02  # mm
+_LOCALIZER_SLICES = 10  # of one plane
+_LOCALIZER_GAP = 4.0  # mm
+
+
+@dataclass(frozen=True, slots=True)
+class Scan:
+    """Headers of one scan: a volume, or several at the same places, told apart by ``told_apart``."""
+
+    volumes: tuple[tuple[Header, ...], ...]
+    told_apart: tuple[str, ...] = ()
+
+    @property
+    def first(self) -> Header:
+        """The first frame of the first volume."""
+        return self.volumes[0][0]
+
+
+@dataclass(frozen=True, slots=True)
+class _Leaf:
+    """One volume, and the values by which it was told apart from others."""
+
+    headers: tuple[Header, ...]
+    trail: tuple[tuple[str, Value | int], ...] = ()
+
+
+def group(headers: Iterable[Header]) -> list[Scan]:
+    """Headers → scans, each of one patient, series, matrix, orientation and pixel size."""
+    scans: list[Scan] = []
+    for same_series in _by(headers, lambda one: (one.patient, one.modality, one.series_uid)):
+        scans += [Scan(((header,),)) for header in same_series if header.cine]
+        for alike in _by((one for one in same_series if not one.cine), lambda one: one.matrix):
+            for stack in _by_orientation(alike):
+                scans += _scans(stack)
+    return scans
+
+
+def name_scans(scans: Sequence[Scan]) -> dict[str, Scan]:
+    """Name → scan: the series' UID, with a number when several scans share it."""
+    shared: dict[str, list[Scan]] = {}
+    for scan in sorted(scans, key=lambda one: (one.first.path, one.first.index)):
+        shared.setdefault(scan.first.series_uid, []).append(scan)
+    return {
+        f"{uid}#{number}" if len(same) > 1 else uid: scan
+        for uid, same in shared.items()
+        for number, scan in enumerate(same, 1)
+    }
+
+
+def localizers(headers: Iterable[Header]) -> list[Header]:
+    """Headers of series that are localizers though no ImageType says so: few thick slices in each of three planes."""
+    found: list[Header] = []
+    for same_series in _by(headers, lambda one: (one.patient, one.modality, one.series_uid)):
+        stacks = [stack for stack in _by_orientation(same_series) if _geometry(stack) is not None]
+        planes = {_plane(stack[0]) for stack in stacks}
+        few = all(_places(stack)[-1] < _LOCALIZER_SLICES for stack in stacks if _places(stack))
+        if len(planes) == 3 and few and all(_is_sparse(stack) for stack in stacks):
+            found += same_series
+    return found
+
+
+def _scans(stack: list[Header]) -> Iterator[Scan]:
+    leaves = _leaves(stack, (*_SHOWN, *_COUNTED))
+    acquisitions = {value for leaf in leaves for name, value in leaf.trail if name == "acquisition number"}
+    apart = (*_SCANS, "acquisition number") if len(acquisitions) <= _MOST_ACQUISITIONS else _SCANS
+    by_scan: dict[object, list[_Leaf]] = {}
+    for leaf in leaves:
+        by_scan.setdefault(tuple(one for one in leaf.trail if one[0] in apart), []).append(leaf)
+    for members in by_scan.values():
+        told = dict.fromkeys(name for leaf in leaves for name, _ in leaf.trail)
+        yield Scan(tuple(leaf.headers for leaf in members), tuple(told))
+
+
+def _leaves(headers: list[Header], keys: Sequence[str]) -> list[_Leaf]:
+    """The volumes at the places of ``headers``. What cannot be told apart stays together, for the reader to refuse."""
+    places = _places(headers)
+    if not places:
+        return [_leaf(headers)]
+    if len(set(places)) == len(places):
+        return _stacks(headers)
+    for at, key in enumerate(keys):
+        parts, complete = _parts(headers, places, key)
+        if len(parts) < 2:
+            continue
+        found: list[_Leaf] = []
+        for value, part in parts:
+            found += [_Leaf(leaf.headers, ((key, value), *leaf.trail)) for leaf in _leaves(part, keys[at + 1 :])]
+        if complete or all(_is_regular(leaf.headers) for leaf in found):
+            return found
+    return [_leaf(headers)]
+
+
+def _parts(
+    headers: list[Header], places: Sequence[int], key: str
+) -> tuple[list[tuple[Value | int, list[Header]]], bool]:
+    """Headers by the values of ``key``, in order, and whether each place has the same values.
+
+    What a scanner counts may differ from place to place, as times after a heartbeat do: it is ranked at each place.
+    """
+    values: dict[int, set[Value]] = {}
+    for header, place in zip(headers, places, strict=True):
+        values.setdefault(place, set()).add(header.values[key])
+    if max(len(one) for one in values.values()) < 2:
+        return [], False
+    complete = len({frozenset(one) for one in values.values()}) == 1
+    named: list[tuple[Value | int, Header]]
+    even = len({len(one) for one in values.values()}) == 1
+    if complete or key in _SHOWN or (key == "acquisition number" and not even):
+        named = [(header.values[key], header) for header in headers]
+    else:
+        ranks = {
+            place: {value: rank for rank, value in enumerate(sorted(one, key=_order))} for place, one in values.items()
+        }
+        named = [(ranks[place][header.values[key]], header) for header, place in zip(headers, places, strict=True)]
+    parts: dict[Value | int, list[Header]] = {}
+    for value, header in sorted(named, key=lambda one: _order(one[0])):
+        parts.setdefault(value, []).append(header)
+    if not complete and key in _COUNTED and even:
+        # A rank at each place makes whole volumes, unless it mixes what images show.
+        complete = all(
+            len({tuple(one.values[name] for name in _SHOWN[:3]) for one in part}) == 1 for part in parts.values()
+        )
+    return list(parts.items()), complete
+
+
+def _stacks(headers: list[Header]) -> list[_Leaf]:
+    """One volume; or several when the places make no even stack together but do so by type, frame or acquisition."""
+    if not _is_regular(headers):
+        for key in ("image type", "frame of reference", "echo", "acquisition number"):
+            parts = _by(headers, lambda one, name=key: one.values[name])  # type: ignore[misc]
+            # Packages of one acquisition interleave: they are no scans of their own, even where slices are missing.
+            apart = key != "acquisition number" or _are_disjoint(parts)
+            if len(parts) > 1 and apart and all(map(_is_regular, parts)):
+                return [_Leaf(_leaf(part).headers, ((key, part[0].values[key]),)) for part in parts]
+    return [_leaf(headers)]
+
+
+def _leaf(headers: Sequence[Header]) -> _Leaf:
+    return _Leaf(tuple(sorted(headers, key=lambda one: (one.path, one.index))))
+
+
+def _by(headers: Iterable[Header], key: Callable[[Header], object]) -> list[list[Header]]:
+    groups: dict[object, list[Header]] = {}
+    for header in headers:
+        groups.setdefault(key(header), []).append(header)
+    return list(groups.values())
+
+
+def _by_orientation(headers: Sequence[Header]) -> list[list[Header]]:
+    def numbers(one: Header) -> tuple[float, ...] | None:
+        return None if one.orientation is None else (*one.orientation, *(one.spacing or ()))
+
+    return [[headers[index] for index in alike] for alike in parallel([numbers(one) for one in headers])]
+
+
+def _geometry(headers: Sequence[Header]) -> list[FrameGeometry] | None:
+    """Where frames lie; None when one does not say it, or says what cannot be."""
+    try:
+        return [FrameGeometry(one.position or (), one.orientation or (), one.spacing or (1.0, 1.0)) for one in headers]
+    except ValueError:
+        return None
+
+
+def _places(headers: Sequence[Header]) -> list[int]:
+    """The number of each header's place along the normal, from 0; empty when one does not say where it lies."""
+    geometry = _geometry(headers)
+    if geometry is None:
+        return []
+    normal = geometry[0].normal
+    depths = np.asarray([float(np.dot(normal, one.position)) for one in geometry])
+    order = np.argsort(depths, kind="stable")
+    numbers = np.concatenate([[0], np.cumsum(np.diff(depths[order]) > _SAME_PLACE)])
+    places = np.empty(len(depths), dtype=int)
+    places[order] = numbers
+    return [int(place) for place in places]
+
+
+def _is_regular(headers: Sequence[Header]) -> bool:
+    """Whether frames make an even stack of as many slices as a scan needs."""
+    geometry = _geometry(headers)
+    if geometry is None or len(geometry) < MINIMUM_SLICES:
+        return False
+    step, _ = get_volume_positions([one.position for one in geometry], geometry[0].orientation)
+    return step is not None
+
+
+def _are_disjoint(parts: Sequence[Sequence[Header]]) -> bool:
+    """Whether parts lie one after the other along the normal."""
+    extents = []
+    for part in parts:
+        depths = [one.depth for one in _geometry(part) or ()]
+        if not depths:
+            return False
+        extents.append((min(depths), max(depths)))
+    extents.sort()
+    return all(one[1] < another[0] for one, another in pairwise(extents))
+
+
+def _plane(header: Header) -> int:
+    """Which of the patient's axes is closest to the normal."""
+    rows, columns = np.reshape(header.orientation or (1, 0, 0, 0, 1, 0), (2, 3))
+    return int(np.abs(np.cross(rows, columns)).argmax())
+
+
+def _is_sparse(stack: Sequence[Header]) -> bool:
+    """Whether slices are thick or far apart, or one alone."""
+    depths = np.unique(np.round([one.depth for one in _geometry(stack) or ()], 2))
+    gap = float(np.diff(depths).min()) if len(depths) > 1 else np.inf
+    return gap >= _LOCALIZER_GAP or (stack[0].thickness or 0.0) >= _LOCALIZER_GAP
+
+
+def _order(value: object) -> tuple[object, ...]:
+    """A key that sorts numbers as numbers, what is missing first, and tuples by their items."""
+    if value is None:
+        return (0,)
+    if isinstance(value, tuple):
+        return (3, *(_order(one) for one in value))
+    if isinstance(value, int | float):
+        return (1, float(value))
+    try:
+        return (1, float(str(value)))
+    except ValueError:
+        return (2, str(value))

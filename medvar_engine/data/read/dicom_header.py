@@ -1,0 +1,233 @@
+"""DICOM headers: which files, and which of their frames, are images that may be used."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydicom.config import disable_value_validation
+from pydicom.dataset import Dataset
+from pydicom.uid import (
+    EnhancedCTImageStorage,
+    EnhancedMRImageStorage,
+    LegacyConvertedEnhancedCTImageStorage,
+    LegacyConvertedEnhancedMRImageStorage,
+)
+
+from medvar_engine.data.read.dicom_file import floats_of, modality_of, open_dicom, values_of
+from medvar_engine.data.read.dicom_frame import GROUPS, PRIVATE_TAGS, FrameTags
+from medvar_engine.data.read.dicom_kind import not_anatomy
+from medvar_engine.data.read.refusal import MADE_BY_A_MODEL
+from medvar_engine.errors import MedvarError
+
+REGION_OF_BODY_PART = {
+    "abdomen": "abdomen",
+    "liver": "abdomen",
+    "kidney": "abdomen",
+    "pancreas": "abdomen",
+    "spleen": "abdomen",
+    "chest": "chest",
+    "thorax": "chest",
+    "lung": "chest",
+    "heart": "heart",
+    "cardiac": "heart",
+    "brain": "brain",
+    "head": "brain",
+    "prostate": "prostate",
+    "spine": "spine",
+    "cspine": "spine",
+    "tspine": "spine",
+    "lspine": "spine",
+    "sspine": "spine",
+}
+
+Value = str | float | tuple[object, ...] | None
+"""What may tell images at one place apart; it can be hashed."""
+
+_ENHANCED = (
+    EnhancedCTImageStorage,
+    EnhancedMRImageStorage,
+    LegacyConvertedEnhancedCTImageStorage,
+    LegacyConvertedEnhancedMRImageStorage,
+)
+
+_TAGS: list[str | int] = [
+    *GROUPS, *PRIVATE_TAGS,
+    "SOPClassUID", "SOPInstanceUID", "ImageType", "BurnedInAnnotation", "Modality", "BodyPartExamined", "PatientID",
+    "StudyInstanceUID", "SeriesInstanceUID", "ImageOrientationPatient", "ImagePositionPatient", "PixelSpacing", "Rows",
+    "Columns", "NumberOfFrames", "PhotometricInterpretation", "ModalityLUTSequence", "SyntheticData",
+    "ContributingEquipmentSequence", "FrameOfReferenceUID", "AcquisitionNumber", "EchoNumbers", "EchoTime",
+    "TemporalPositionIdentifier", "DiffusionBValue", "DiffusionGradientOrientation", "TriggerTime", "AcquisitionTime",
+    "InstanceNumber", "ComplexImageComponent", "RescaleType", "SliceThickness",
+]  # fmt: skip
+
+_NO_UNITS = ("1", "[arb'U]", "{counts}")
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What grouping needs of one frame, and nothing else of its header.
+
+    ``index`` is that of the frame in its file; ``cine`` is a classic multi-frame file, which does not say where its
+    frames lie. ``values`` are those that may tell images at one place apart, by the names of
+    `medvar_engine.data.read.dicom_group`. ``synthetic`` is whether it says that a generative model made it.
+    """
+
+    path: Path
+    index: int
+    instance_uid: str
+    series_uid: str
+    modality: str
+    region: str | None
+    patient: str
+    patient_guessed: bool
+    cine: bool
+    matrix: tuple[int, int]
+    orientation: tuple[float, ...] | None
+    position: tuple[float, ...] | None
+    spacing: tuple[float, ...] | None
+    thickness: float | None
+    values: dict[str, Value]
+    synthetic: bool
+
+    @property
+    def b_value(self) -> float | None:
+        """In s/mm², of a diffusion image."""
+        diffusion = self.values["b-value and direction"]
+        return diffusion[0] if isinstance(diffusion, tuple) and isinstance(diffusion[0], float) else None
+
+
+def read_headers(path: Path, *, synthetic: bool = False) -> tuple[list[Header], list[str]]:
+    """The headers of the frames of one file, and why some of several frames are left out.
+
+    Raises `MedvarError` for files that are no CT or MR image of anatomy, that may name a person, or that say a
+    generative model made them, unless ``synthetic`` asks for these.
+    """
+    dataset = open_dicom(path, _TAGS)
+    try:
+        with disable_value_validation():
+            made = _says_synthetic(dataset)
+            if made and not synthetic:
+                raise MedvarError(MADE_BY_A_MODEL)
+            _check(dataset, made)
+            return _frames(path, dataset, made)
+    except MedvarError:
+        raise
+    except Exception as error:  # values are converted only when they are asked for, and fail in many ways
+        raise MedvarError(f"a value in its header is missing or malformed ({error!r})") from error
+
+
+def _says_synthetic(dataset: Dataset) -> bool:
+    """By Synthetic Data (0008,001C), or Contributing Equipment of purpose (109100, DCM, Synthesizing Equipment)."""
+    said = str(dataset.get("SyntheticData") or "NO").strip().upper() == "YES"
+    for equipment in dataset.get("ContributingEquipmentSequence") or ():
+        for purpose in equipment.get("PurposeOfReferenceCodeSequence") or ():
+            said |= (purpose.get("CodeValue"), purpose.get("CodingSchemeDesignator")) == ("109100", "DCM")
+    return said
+
+
+def _check(dataset: Dataset, synthetic: bool) -> None:
+    if "SOPClassUID" not in dataset or "Rows" not in dataset or "SeriesInstanceUID" not in dataset:
+        raise MedvarError("it is not a DICOM image: SOPClassUID, SeriesInstanceUID or Rows is missing")
+    modality = modality_of(dataset)
+    burned_in = str(dataset.get("BurnedInAnnotation") or "NO").upper()
+    photometric = str(dataset.get("PhotometricInterpretation", ""))
+    if synthetic and "Secondary Capture" in dataset.SOPClassUID.name:
+        raise MedvarError(
+            "a synthetic secondary capture (SOPClassUID): its modality or the size of its pixels is not known. Ask for "
+            "a modality; where the bundle does not know the size, make slices of a set of shards with `to_slices`"
+        )
+    if synthetic and burned_in != "NO":
+        raise MedvarError(
+            f"BurnedInAnnotation is {burned_in}: a model would learn what is written into its pixels. Generate it "
+            "without --burn-in"
+        )
+    if "Secondary Capture" in dataset.SOPClassUID.name:
+        raise MedvarError("a secondary capture (SOPClassUID) may show names in its pixels and holds no measured values")
+    if burned_in != "NO":
+        raise MedvarError(f"BurnedInAnnotation is {burned_in}: its pixels may name the patient")
+    if modality not in ("CT", "MR"):
+        raise MedvarError(f"Modality is {modality or 'missing'}; CT and MR are used")
+    if photometric not in ("MONOCHROME1", "MONOCHROME2"):
+        raise MedvarError(f"PhotometricInterpretation is {photometric or 'missing'}; MONOCHROME1 or 2 is expected")
+    if "ModalityLUTSequence" in dataset:
+        raise MedvarError("its values are given by a ModalityLUTSequence, which is not supported")
+    if GROUPS[1] not in dataset and dataset.SOPClassUID in _ENHANCED:
+        raise MedvarError("its functional groups are missing, so that its frames cannot be placed")
+
+
+def _frames(path: Path, dataset: Dataset, synthetic: bool) -> tuple[list[Header], list[str]]:
+    """A header for each frame of anatomy, and why the others are left out. Raises `MedvarError` when none is."""
+    count = int(dataset.get("NumberOfFrames") or 1)
+    cine = count > 1 and GROUPS[1] not in dataset
+    headers: list[Header] = []
+    refused: Counter[str] = Counter()
+    for index in range(1 if cine else count):
+        tags = FrameTags(path, dataset, index)
+        reason = _not_anatomy(tags)
+        if reason is None:
+            headers.append(_header(path, tags, index, cine=cine, synthetic=synthetic))
+        else:
+            refused[reason] += 1
+    if not headers:
+        raise MedvarError("; ".join(refused))
+    return headers, [f"{number} of {count} frames are left out: {reason}" for reason, number in refused.items()]
+
+
+def _not_anatomy(tags: FrameTags) -> str | None:
+    units = [str(tags.get("RescaleType") or "")]
+    for code in tags.get("MeasurementUnitsCodeSequence") or ():  # type: ignore[attr-defined]
+        units += [str(code.get("CodeValue") or "")]
+    types = [str(value) for value in values_of(tags.get("FrameType") or tags.get("ImageType"))]
+    component = tags.get("ComplexImageComponent")
+    return not_anatomy(
+        types,
+        None if component is None else str(component),
+        [unit for unit in units if unit not in _NO_UNITS],
+        modality=modality_of(tags.dataset),
+    )
+
+
+def _header(path: Path, tags: FrameTags, index: int, *, cine: bool, synthetic: bool) -> Header:
+    dataset = tags.dataset
+    body_part = str(dataset.get("BodyPartExamined") or "").lower()
+    patient = str(dataset.get("PatientID") or "").strip()
+    return Header(
+        path,
+        index,
+        str(dataset.get("SOPInstanceUID")),
+        str(dataset.SeriesInstanceUID),
+        modality_of(dataset),
+        REGION_OF_BODY_PART.get(body_part),
+        patient or f"study-{str(dataset.get('StudyInstanceUID', dataset.SeriesInstanceUID))[-16:]}",
+        not patient,
+        cine,
+        (int(dataset.Rows), int(dataset.get("Columns") or 0)),
+        floats_of(tags.get("ImageOrientationPatient")),
+        floats_of(tags.get("ImagePositionPatient")),
+        floats_of(tags.get("PixelSpacing")),
+        tags.number("SliceThickness"),
+        _values(tags, index),
+        synthetic,
+    )
+
+
+def _values(tags: FrameTags, index: int) -> dict[str, Value]:
+    b_value, direction = tags.diffusion()
+    types = [str(value).upper() for value in values_of(tags.get("FrameType") or tags.get("ImageType"))]
+    time = tags.get("FrameAcquisitionDateTime") or tags.get("AcquisitionTime")
+    numbers = floats_of(tags.get("InstanceNumber")) or ()
+    return {
+        "temporal position": tags.number(
+            "TemporalPositionIdentifier", "TemporalPositionIndex", "TemporalPositionTimeOffset"
+        ),
+        "trigger time": tags.number("TriggerTime", "NominalCardiacTriggerDelayTime"),
+        "b-value and direction": None if b_value is None and direction is None else (b_value, direction),
+        "echo": (tags.number("EchoNumbers"), tags.number("EchoTime", "EffectiveEchoTime")),
+        "image type": "\\".join(types),
+        "frame of reference": str(tags.dataset.get("FrameOfReferenceUID")),
+        "acquisition number": tags.number("FrameAcquisitionNumber", "AcquisitionNumber"),
+        "acquisition time": None if time is None else str(time),
+        "instance number": (*numbers, *(floats_of(tags.get("DimensionIndexValues")) or ()), float(index)),
+    }

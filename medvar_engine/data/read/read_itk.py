@@ -1,0 +1,66 @@
+"""Read NRRD and MetaImage (SimpleITK), attached and detached, after their headers were found possible."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+from numpy.typing import NDArray
+
+from medvar_engine.data.read.assumed_geometry import NOTHING, Assumed
+from medvar_engine.data.read.itk_header import META_SUFFIXES, NRRD_SUFFIXES, data_files, said
+from medvar_engine.data.read.orientation import lps_to_ras
+from medvar_engine.errors import MedvarError
+
+ITK_SUFFIXES = NRRD_SUFFIXES + META_SUFFIXES
+
+
+def check(path: Path, assumed: Assumed) -> tuple[tuple[Path, ...], tuple[str, ...]]:
+    """The data file of a detached header, after all checks, and remarks on what is ``assumed``.
+
+    Raises `MedvarError` when the header is impossible, or does not say how the voxels lie or how large they are and
+    nothing is assumed.
+    """
+    files, known = data_files(path), said(path)
+    missing = []
+    if not known.orientation and assumed.orientation is None:
+        missing.append("how it lies in the patient (--assume-orientation LPS says it)")
+    if not known.spacing and assumed.spacing_mm is None:
+        missing.append("how large its voxels are (--assume-spacing 1 says it, in mm)")
+    if missing:
+        raise MedvarError(f"{path}: its header does not say {' and '.join(missing)}.")
+    return files, assumed.remarks(orientation=not known.orientation, spacing=not known.spacing)
+
+
+def read(path: Path, assumed: Assumed = NOTHING) -> tuple[NDArray[np.generic], NDArray[np.float64]]:
+    """Voxels of 3 or 4 dimensions, and their affine to RAS mm."""
+    check(path, assumed)
+    known = said(path)
+    reader = sitk.ImageFileReader()
+    # By name, or ITK would try every format it knows on a file of a stranger.
+    reader.SetImageIO("NrrdImageIO" if path.name.lower().endswith(NRRD_SUFFIXES) else "MetaImageIO")
+    reader.SetFileName(str(path))
+    try:
+        image = reader.Execute()
+    except (RuntimeError, MemoryError) as error:
+        reason = str(error).strip().splitlines()[-1] if str(error).strip() else repr(error)
+        raise MedvarError(f"{path}: cannot be read, it may be truncated ({reason}).") from error
+    if image.GetNumberOfComponentsPerPixel() != 1:
+        raise MedvarError(f"{path}: one value a voxel is expected, found {image.GetNumberOfComponentsPerPixel()}.")
+    dimension = image.GetDimension()
+    direction = np.asarray(image.GetDirection()).reshape(dimension, dimension)[:3, :3]
+    affine = np.eye(4)
+    affine[:3, :3] = direction * np.asarray(image.GetSpacing()[:3])
+    affine[:3, 3] = image.GetOrigin()[:3]
+    affine[:3] *= known.millimetres
+    array = sitk.GetArrayFromImage(image).T
+    if known.orientation and known.spacing:
+        return array, lps_to_ras(affine)
+    sides = [float(side) for side in np.linalg.norm(affine[:3, :3], axis=0)]
+    if not known.spacing:
+        sides = [float(assumed.spacing_mm or 1.0)] * 3
+    if known.orientation:
+        affine[:3, :3] *= np.asarray(sides) / np.linalg.norm(affine[:3, :3], axis=0)
+        return array, lps_to_ras(affine)
+    return array, assumed.affine((sides[0], sides[1], sides[2]))

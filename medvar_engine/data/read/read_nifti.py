@@ -1,0 +1,166 @@
+"""Read NIfTI-1 and NIfTI-2 (nibabel): ``.nii``, ``.nii.gz``, and the pair ``.hdr`` with ``.img``."""
+
+from __future__ import annotations
+
+import gzip
+import math
+import zlib
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+from numpy.typing import NDArray
+
+from medvar_engine.data.read.assumed_geometry import NOTHING, Assumed
+from medvar_engine.data.read.header_limits import DEFLATE_RATIO, check_claim
+from medvar_engine.data.read.refusal import MADE_BY_A_MODEL
+from medvar_engine.errors import MedvarError
+from medvar_engine.untrusted import plain_json
+
+NIFTI_SUFFIXES = (".nii", ".nii.gz", ".hdr")
+
+_HEADER_OF_SIZE = {348: nib.Nifti1Header, 540: nib.Nifti2Header}
+_MAGIC = {b"n+1", b"n+2", b"ni1", b"ni2"}
+_COMMENT = 6  # code of a header extension in plain text
+_LABEL_INTENT = 1002
+# Intent codes of what is no scan (nifti1.h of the NIfTI-1 standard, and the CIFTI-2 specification).
+_NO_SCAN = {
+    **dict.fromkeys(range(2, 25), "a statistic"),
+    _LABEL_INTENT: "a label map",
+    1003: "names of neurones",
+    **dict.fromkeys(range(1004, 1012), "matrices, vectors or a surface"),
+    **dict.fromkeys((2002, 2003, 2004, 2005), "values of a surface, or colours"),
+    **dict.fromkeys(range(3000, 3100), "CIFTI-2, a matrix of values of surfaces and grey matter"),
+}
+_LARGEST_EXTENSION = 64 * 2**20
+_LARGEST_OF_METRES = 100.0  # mm; larger voxels are given in mm, and the unit is wrong
+_MILLIMETRES = {"meter": 1000.0, "micron": 0.001}
+
+
+def data_files(path: Path) -> tuple[Path, ...]:
+    """The file beside ``path`` with its voxels: the .img of a .hdr."""
+    if path.suffix.lower() != ".hdr":
+        return ()
+    image = path.with_suffix(".IMG" if path.suffix.isupper() else ".img")
+    if image.is_symlink() or not image.is_file():
+        raise MedvarError(f"{path}: {image.name} with its voxels is not beside it, as a file.")
+    return (image,)
+
+
+def check(path: Path, *, synthetic: bool, assumed: Assumed = NOTHING) -> bool:
+    """Whether the header says that a generative model made the image; never unless ``synthetic`` lets such pass.
+
+    Raises `MedvarError` when it says so and must not, when letters are written into the pixels of such an image, and
+    when the header is damaged or claims too much.
+    """
+    header = _open(path).header
+    if not _has_orientation(header) and assumed.orientation is None:
+        raise MedvarError(
+            f"{path}: its header does not say how it lies in the patient (sform and qform code are 0; "
+            "--assume-orientation LPS says it)."
+        )
+    said = [_said(one) for one in header.extensions if one.get_code() == _COMMENT]
+    made = [one for one in said if one.get("synthetic") is True]
+    if made and not synthetic:
+        raise MedvarError(f"{path}: {MADE_BY_A_MODEL}.")
+    if any(isinstance(one.get("pixels"), dict) and one["pixels"].get("burned_in") for one in made):
+        raise MedvarError(
+            f"{path}: a model would learn the letters that are written into its pixels. Generate it without --burn-in."
+        )
+    return bool(made)
+
+
+def has_unit(path: Path) -> bool:
+    """Whether the header says what its lengths are in; the files of scans often do not, and mean mm."""
+    return str(_open(path).header.get_xyzt_units()[0]) != "unknown"
+
+
+def has_orientation(path: Path) -> bool:
+    """Whether the header says how the voxels lie in the patient."""
+    return _has_orientation(_open(path).header)
+
+
+def _has_orientation(header: Any) -> bool:
+    return int(header["sform_code"]) != 0 or int(header["qform_code"]) != 0
+
+
+def read(path: Path, assumed: Assumed = NOTHING) -> tuple[NDArray[np.generic], NDArray[np.float64]]:
+    """Voxels of 3 or more dimensions, and their affine to RAS mm."""
+    image = _open(path)
+    try:
+        array = np.asanyarray(image.dataobj)
+        if _has_orientation(image.header):
+            affine = np.asarray(image.affine, dtype=np.float64)
+        else:
+            x, y, z = (float(side) for side in (*image.header.get_zooms(), 1.0, 1.0)[:3])
+            affine = assumed.affine((x, y, z))
+        unit = image.header.get_xyzt_units()[0]
+    except Exception as error:  # nibabel raises many kinds on damaged files
+        raise MedvarError(f"{path}: cannot be read as NIfTI, it may be truncated ({error}).") from error
+    affine[:3] *= _MILLIMETRES.get(unit, 1.0)
+    if unit == "meter" and np.linalg.norm(affine[:3, :3], axis=0).max() > _LARGEST_OF_METRES:
+        raise MedvarError(
+            f"{path}: its header says that its voxels are metres large (xyzt_units); mm are probably meant. "
+            "Correct the unit in the header."
+        )
+    if array.dtype.fields is not None or np.iscomplexobj(array):
+        raise MedvarError(f"{path}: colour and complex images are not used (data type {array.dtype}).")
+    while array.ndim > 4 and array.shape[-1] == 1:
+        array = array[..., 0]
+    return array, affine
+
+
+def _open(path: Path) -> Any:
+    """The image, its header read and found possible, its voxels not yet read."""
+    try:
+        _check_possible(path)
+        image = nib.load(path)
+        if not isinstance(image, nib.Nifti1Pair):  # NIfTI-2 too; CIFTI-2 and other relatives are not
+            raise MedvarError(f"{path}: it is {type(image).__name__}, not a scan in NIfTI.")
+        return image
+    except MedvarError:
+        raise
+    except Exception as error:  # nibabel raises many kinds on damaged files
+        raise MedvarError(f"{path}: cannot be read as NIfTI, it may be truncated ({error}).") from error
+
+
+def _check_possible(path: Path) -> None:
+    """Look at the numbers of the header alone, since nibabel takes what memory they claim."""
+    packed = path.name.lower().endswith(".gz")
+    try:
+        with gzip.open(path) if packed else path.open("rb") as file:
+            block = file.read(max(_HEADER_OF_SIZE))
+    except (OSError, EOFError, zlib.error) as error:
+        raise MedvarError(f"{path}: cannot be read as NIfTI, it may be truncated ({error}).") from error
+    first = {int.from_bytes(block[:4], "little"), int.from_bytes(block[:4], "big")}
+    size = next((size for size in _HEADER_OF_SIZE if size in first), None)
+    if size is None or len(block) < size:
+        raise MedvarError(f"{path}: it is not NIfTI, or truncated: a header of 348 or 540 bytes is expected.")
+    header = _HEADER_OF_SIZE[size](block[:size], check=False)
+    if bytes(header["magic"])[:3] not in _MAGIC:
+        raise MedvarError(f"{path}: it is not NIfTI: its header lacks the word n+1, ni1, n+2 or ni2.")
+    intent = int(header["intent_code"])
+    if intent in _NO_SCAN:
+        raise MedvarError(f"{path}: its header says that it is {_NO_SCAN[intent]}, not a scan (intent code {intent}).")
+    dimensions = [int(side) for side in header["dim"]]
+    shape = dimensions[1 : dimensions[0] + 1]
+    if not 1 <= dimensions[0] <= 7 or min(shape) < 1:
+        raise MedvarError(f"{path}: its header claims the impossible shape {shape or dimensions}.")
+    offset = float(header["vox_offset"])
+    if not 0 <= offset <= _LARGEST_EXTENSION:
+        raise MedvarError(f"{path}: its header claims that voxels begin at byte {offset:g}.")
+    voxels = math.prod(shape)
+    pair = data_files(path)
+    stored = (pair[0] if pair else path).stat().st_size
+    possible = stored * (DEFLATE_RATIO if packed else 1) - int(offset)
+    check_claim(path, voxels, voxels * header.get_data_dtype().itemsize, possible)
+
+
+def _said(extension: Any) -> dict[str, Any]:
+    """What a comment says, as `medvar_engine.write.provenance` does in JSON; nothing when it is somebody else's."""
+    try:
+        said = plain_json.loads(extension.text.rstrip("\0"))
+    except (ValueError, RecursionError):
+        return {}
+    return said if isinstance(said, dict) else {}

@@ -1,0 +1,124 @@
+"""Read a file that holds one gray slice: PNG, JPEG, TIFF, WebP and NPY of 8 or 16 bits, or DICOM."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from medvar_engine.data.read import read_dicom
+from medvar_engine.data.read.dicom_header import read_headers
+from medvar_engine.data.read.read_dicom import FrameStack
+from medvar_engine.data.read.refusal import MADE_BY_A_MODEL
+from medvar_engine.data.read.volume import Volume
+from medvar_engine.errors import MedvarError
+
+GrayArray = NDArray[np.uint8] | NDArray[np.uint16]
+
+LARGEST_PIXELS = 2**26  # of a slice; a large radiograph has 2**24
+_RAW_BELOW = 4096  # a picture of 16 bits that stays below is one of 12 bits, and nearly black
+_FORMATS = ("PNG", "JPEG", "TIFF", "WEBP")
+_TRACE, _PIXELS = "medvar", "medvar-pixels"  # keywords of the PNG chunks that our own images have
+_PHOTOMETRIC, _WHITE_IS_ZERO = 262, 0  # TIFF 6.0, section 8
+
+
+def read_gray(path: Path, *, synthetic: bool = False) -> GrayArray:
+    """The gray values (H, W) of a picture as uint8 or uint16: 0 is black, the largest number is white.
+
+    Raises `MedvarError` for a file that is damaged, in colour, too large, blank, or has several frames; and for one
+    that a generative model made, unless ``synthetic`` asks for these.
+    """
+    gray = _read_npy(path) if path.suffix.lower() == ".npy" else _read_picture(path, synthetic)
+    if gray.min() == gray.max():
+        raise MedvarError("it is blank: all pixels have the same value")
+    if gray.dtype == np.uint16 and gray.max() < _RAW_BELOW:
+        raise MedvarError(
+            f"its largest value is {gray.max()} of 65535, so that it would be nearly black; store it so that white is "
+            "65535 (or 255 in 8 bits)"
+        )
+    return gray
+
+
+def read_single_dicom(path: Path, modality: str, *, synthetic: bool = False) -> Volume:
+    """The one slice of a DICOM file, as a volume that is one voxel thick.
+
+    Raises `MedvarError` when the file cannot be used, holds several frames, or is of another modality.
+    """
+    headers, left_out = read_headers(path, synthetic=synthetic)
+    header = headers[0]
+    if header.modality != modality:
+        raise MedvarError(f"index.csv says {modality}, but the DICOM header says {header.modality}")
+    if header.cine or left_out or len(headers) > 1:
+        raise MedvarError("it holds several frames; a file with one slice is expected")
+    slice_alone = FrameStack(((0, header.index),))
+    (volume,) = read_dicom.load([path], header.series_uid, [slice_alone], 1, minimum=1)
+    return volume
+
+
+def _read_npy(path: Path) -> GrayArray:
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)  # by memory map, which takes no more than the file has
+    except Exception as error:  # the header is parsed as a Python literal, which fails in many ways
+        raise MedvarError(f"it cannot be read, it may be truncated ({error})") from error
+    if not isinstance(array, np.ndarray) or array.dtype.kind != "u" or array.dtype.itemsize > 2:
+        raise MedvarError(f"it holds {getattr(array, 'dtype', 'several arrays')}; uint8 or uint16 is expected")
+    if array.ndim != 2:
+        raise MedvarError(f"its shape is {array.shape}; a gray slice has two sides (rows, columns)")
+    _check_size(array.shape[1], array.shape[0])
+    return np.array(array, dtype=array.dtype.newbyteorder("="))
+
+
+def _read_picture(path: Path, synthetic: bool) -> GrayArray:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of sizes, which are checked here
+            with Image.open(path, formats=_FORMATS) as image:
+                _check_size(*image.size)
+                _check_maker(image.info, synthetic)
+                if (frames := getattr(image, "n_frames", 1)) > 1:
+                    raise MedvarError(f"it holds {frames} frames; a file with one slice is expected")
+                return _gray(image)
+    except MedvarError:
+        raise
+    except Exception as error:  # Pillow raises many kinds on damaged files
+        raise MedvarError(f"it cannot be read as a picture, it may be truncated ({error})") from error
+
+
+def _gray(image: Image.Image) -> GrayArray:
+    turned = ImageOps.exif_transpose(image)
+    if turned.mode == "L":
+        return np.asarray(turned, dtype=np.uint8)
+    if turned.mode.startswith("I;16"):
+        values = np.asarray(turned).astype(np.uint16)
+        # Pillow turns white and black round for 8 bits only.
+        inverted = image.format == "TIFF" and image.tag_v2.get(_PHOTOMETRIC) == _WHITE_IS_ZERO  # type: ignore[attr-defined]
+        return np.invert(values) if inverted else values
+    if turned.mode == "RGB":  # as which WebP stores gray
+        channels = np.asarray(turned, dtype=np.uint8)
+        if (channels == channels[..., :1]).all():
+            return np.ascontiguousarray(channels[..., 0])
+        raise MedvarError("it is in colour; a gray slice is expected")
+    raise MedvarError(f"its pixels are of the kind {turned.mode}; gray of 8 or 16 bits is expected, without colours")
+
+
+def _check_size(width: int, height: int) -> None:
+    if width * height > LARGEST_PIXELS or not width * height:
+        raise MedvarError(f"it has {width}×{height} pixels; at least one and at most {LARGEST_PIXELS} are read")
+
+
+def _check_maker(info: dict[Any, Any], synthetic: bool) -> None:
+    if _TRACE not in info:
+        return
+    if not synthetic:
+        raise MedvarError(MADE_BY_A_MODEL)
+    try:
+        said = json.loads(info.get(_PIXELS) or "{}")
+    except (ValueError, RecursionError):
+        said = None
+    if not isinstance(said, dict) or said.get("burned_in"):
+        raise MedvarError("a model would learn the letters in its pixels; generate it without --burn-in")

@@ -1,0 +1,209 @@
+"""Find scans below a folder and read them, whatever their format; what cannot be used is refused with a reason."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from medvar_engine.data.read import read_dicom, volume_files
+from medvar_engine.data.read.archive import extracted, inside, is_archive
+from medvar_engine.data.read.assumed_geometry import NOTHING, Assumed
+from medvar_engine.data.read.dicom_copies import without_copies
+from medvar_engine.data.read.dicom_file import looks_like_dicom
+from medvar_engine.data.read.dicom_group import Scan, group, localizers, name_scans
+from medvar_engine.data.read.dicom_header import Header, read_headers
+from medvar_engine.data.read.folder import files_below
+from medvar_engine.data.read.read_dicom import FrameStack, chosen, is_diffusion
+from medvar_engine.data.read.refusal import Refusal, reason_of
+from medvar_engine.data.read.volume import MINIMUM_SLICES, Volume
+from medvar_engine.errors import MedvarError
+
+__all__ = ["LOOKED_FOR", "Refusal", "Series", "find_series"]
+
+LOOKED_FOR = (
+    "DICOM files (any name), NIfTI (.nii, .nii.gz, .hdr with .img), NRRD (.nrrd, .nhdr), MetaImage (.mha, .mhd), "
+    "and archives of them (.zip, .tar, .tar.gz, .tgz)"
+)
+
+_PLANNING = "a localizer by its few thick slices in three planes: planning images, not a scan"
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """Files that make one scan, and what their headers say of it. Pixels are read by `load` only.
+
+    ``modality``, ``region`` and ``patient`` are None where the headers do not say. ``patient_guessed`` is True when
+    only file names or study numbers tell people apart. ``data_files`` hold the voxels where ``path`` is a header alone.
+    ``synthetic`` is whether all files say that a generative model made them; such a series may be a single slice.
+    ``stacks`` are the volumes of a DICOM scan, none for a cine loop, and ``told_apart`` is what tells several apart.
+    ``assumed`` is what is taken for granted where other formats do not say how they lie.
+
+    A series in an ``archive`` has paths such as ``study.zip!/folder/file``, which name it but cannot be opened. All
+    fields are plain values, so a series may be sent to another process that sees the same files, and loaded there.
+    """
+
+    uid: str
+    paths: tuple[Path, ...]
+    modality: str | None
+    region: str | None
+    patient: str | None
+    patient_guessed: bool = False
+    data_files: tuple[Path, ...] = ()
+    archive: Path | None = None
+    synthetic: bool = False
+    stacks: tuple[FrameStack, ...] = ()
+    told_apart: tuple[str, ...] = ()
+    assumed: Assumed = NOTHING
+
+    @property
+    def path(self) -> Path:
+        """The file, or the first file of several."""
+        return self.paths[0]
+
+    @property
+    def is_dicom(self) -> bool:
+        """Whether `path` is DICOM; the other formats are known by their suffix."""
+        return not volume_files.is_volume_file(self.path)
+
+    def remarks(self, *, phase_step: int = 8, diffusion: str = "b0") -> tuple[str, ...]:
+        """What told the images of one series apart, and which of several volumes `load` reads."""
+        if not self.told_apart:
+            return ()
+        said = f"its images are told apart by {', '.join(self.told_apart)}"
+        if len(self.stacks) < 2:
+            return (f"several scans share its series; {said}",)
+        used = len(chosen(self.stacks, phase_step, diffusion))
+        if not is_diffusion(self.stacks):
+            return (f"{used} of {len(self.stacks)} volumes are used (--phase-step); {said}",)
+        return (f"{used} of {len(self.stacks)} diffusion volumes are used (--diffusion b0 or all); {said}",)
+
+    def load(self, *, phase_step: int = 8, diffusion: str = "b0", minimum: int | None = None) -> Iterator[Volume]:
+        """Read the pixels: one volume, or every ``phase_step``-th phase of a series over time.
+
+        Of a diffusion scan the volumes with the lowest b-value are read, or ``all``.
+        A series of fewer slices than ``minimum`` is refused, by default than a scan has.
+        Of an archive, the series' own files are unpacked into a temporary folder, which goes when the iterator ends.
+        Raises `MedvarError` naming the file when the series cannot be used.
+        """
+        if self.archive is None:
+            yield from self._load(self.paths, phase_step, diffusion, minimum)
+            return
+        root = inside(self.archive)
+        members = [path.relative_to(root).as_posix() for path in (*self.paths, *self.data_files)]
+        with extracted(self.archive, members) as (folder, refusals):
+            for refusal in refusals:
+                raise MedvarError(str(refusal))
+            try:
+                unpacked = [folder / path.relative_to(root) for path in self.paths]
+                for volume in self._load(unpacked, phase_step, diffusion, minimum):
+                    yield replace(volume, source=self.path)
+            except MedvarError as error:
+                raise MedvarError(str(error).replace(str(folder), str(root))) from error
+
+    def _load(self, paths: Sequence[Path], phase_step: int, diffusion: str, minimum: int | None) -> Iterator[Volume]:
+        if minimum is None:
+            minimum = 1 if self.synthetic else MINIMUM_SLICES
+        if self.is_dicom:
+            return read_dicom.load(paths, self.uid, self.stacks, phase_step, diffusion, minimum)
+        return volume_files.load(paths[0], self.uid, phase_step, minimum, self.assumed)
+
+
+def find_series(
+    source: Path, *, synthetic: bool = False, assumed: Assumed = NOTHING
+) -> tuple[list[Series], list[Refusal]]:
+    """All series in a file or below a folder, archives too, in a stable order, and what is refused.
+
+    Images that say a generative model made them are refused, unless ``synthetic`` asks for them.
+    NIfTI, NRRD and MetaImage that do not say how they lie are refused, unless it is ``assumed``.
+    """
+    if not source.exists():
+        raise MedvarError(f"{source} does not exist.")
+    paths, refusals = files_below(source)
+    series, refused = _find([path for path in paths if not is_archive(path)], synthetic, assumed)
+    refusals += refused
+    for archive in filter(is_archive, paths):
+        try:
+            found, refused = _find_inside(archive, synthetic, assumed)
+        except Exception as error:
+            refusals.append(_refusal(archive, error))
+            continue
+        series += found
+        refusals += refused
+    return sorted(series, key=lambda one: (one.path, one.uid)), refusals
+
+
+def _find(paths: Sequence[Path], synthetic: bool, assumed: Assumed) -> tuple[list[Series], list[Refusal]]:
+    """Series of plain files that lie on disk."""
+    series: list[Series] = []
+    refusals: list[Refusal] = []
+    headers: list[Header] = []
+    for path in paths:
+        try:
+            if volume_files.is_volume_file(path):
+                beside, made = volume_files.check(path, synthetic=synthetic, assumed=assumed)
+                about = None, None, None, True
+                series.append(Series(str(path), (path,), *about, beside, synthetic=made, assumed=assumed))
+            elif looks_like_dicom(path):
+                found, left_out = read_headers(path, synthetic=synthetic)
+                headers += found
+                refusals += [Refusal(str(path), reason) for reason in left_out]
+        except Exception as error:  # readers raise what they like, and no file ends a run
+            refusals.append(_refusal(path, error))
+    headers, damaged = without_copies(headers)
+    refusals += damaged
+    planning = localizers(headers)
+    refusals += [Refusal(str(path), _PLANNING) for path in dict.fromkeys(header.path for header in planning)]
+    left = {id(header) for header in planning}
+    for name, scan in name_scans(group([one for one in headers if id(one) not in left])).items():
+        series.append(_series(name, scan))
+    return series, refusals
+
+
+def _series(name: str, scan: Scan) -> Series:
+    first = scan.first
+    members = [header for volume in scan.volumes for header in volume]
+    files = {path: number for number, path in enumerate(dict.fromkeys(header.path for header in members))}
+    stacks = (
+        ()
+        if first.cine
+        else tuple(
+            FrameStack(tuple((files[one.path], one.index) for one in volume), volume[0].b_value)
+            for volume in scan.volumes
+        )
+    )
+    made = all(header.synthetic for header in members)
+    about = first.modality, first.region, first.patient, first.patient_guessed
+    return Series(name, tuple(files), *about, synthetic=made, stacks=stacks, told_apart=scan.told_apart)
+
+
+def _find_inside(archive: Path, synthetic: bool, assumed: Assumed) -> tuple[list[Series], list[Refusal]]:
+    root = inside(archive)
+
+    with extracted(archive) as (folder, refusals):
+
+        def named(path: Path) -> Path:
+            return root / path.relative_to(folder)
+
+        paths, _ = files_below(folder)
+        series, refused = _find(paths, synthetic, assumed)
+        if not series and not refused and not refusals:
+            raise MedvarError(f"{archive}: no images in it; looked for {LOOKED_FOR}.")
+        refusals += [
+            Refusal(one.path.replace(str(folder), str(root)), one.reason.replace(str(folder), str(root)))
+            for one in refused
+        ]
+        return [
+            replace(
+                one,
+                uid=one.uid.replace(str(folder), str(root)),
+                paths=tuple(map(named, one.paths)),
+                data_files=tuple(map(named, one.data_files)),
+                archive=archive,
+            )
+            for one in series
+        ], refusals
+
+
+def _refusal(path: Path, error: Exception) -> Refusal:
+    return Refusal(str(path), reason_of(error).removeprefix(f"{path}: "))

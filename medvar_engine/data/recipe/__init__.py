@@ -1,0 +1,1 @@
+"""Recipes of data sets: what their files are, by patterns of names and index files."""

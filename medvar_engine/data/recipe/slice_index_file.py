@@ -1,0 +1,195 @@
+"""``index.csv`` of single slices: 2-D images, each a row that says what it shows and which split it belongs to."""
+
+from __future__ import annotations
+
+import csv
+import math
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from medvar_engine.data.harmonise.intensity import ValueRange
+from medvar_engine.data.harmonise.slicing import SINGLE_PLANES
+from medvar_engine.data.read.refusal import Refusal
+from medvar_engine.data.recipe.index_file import INDEX, normal_modality, slug
+from medvar_engine.errors import MedvarError
+
+COLUMNS = (
+    "path", "patient", "modality", "region", "plane", "contrast", "spacing_mm", "low", "high", "unit", "split", "set",
+    "source", "licence",
+)  # fmt: skip
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".npy")
+
+_FILLED = ("path", "patient", "modality", "region", "plane")
+_SPLITS = ("train", "test")
+_SMALLEST_MM, _LARGEST_MM = 0.01, 100.0  # of a pixel's side
+Cells = Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class SliceFile:
+    """One file with one slice, and what the index says of it.
+
+    ``values`` are what black and white stand for, None where that is not known; ``split`` is train, test or None.
+    """
+
+    path: Path
+    patient: str
+    modality: str
+    region: str
+    plane: str
+    contrast: str | None
+    spacing_mm: float | None
+    values: ValueRange | None
+    split: str | None
+    dataset: str | None
+    source: str
+    licence: str
+
+
+def is_slice_index(folder: Path) -> bool:
+    """Whether ``index.csv`` in a folder is one of single slices: it names 2-D images, or says plane and split.
+
+    Raises `MedvarError` when it cannot be read.
+    """
+    path = folder / INDEX
+    if not path.is_file():
+        return False
+    names, rows = _table(path)
+    return {"plane", "split"}.issubset(names) or any(
+        cells.get("path", "").lower().endswith(IMAGE_SUFFIXES) for _, cells in rows
+    )
+
+
+def read_slice_index(folder: Path) -> tuple[list[SliceFile], list[Refusal]]:
+    """The slices that ``index.csv`` names, in its order, and the rows that cannot be used, each with the reason.
+
+    Raises `MedvarError` when the index cannot be read or lacks a column.
+    """
+    path = folder / INDEX
+    names, rows = _table(path)
+    if missing := [name for name in COLUMNS if name not in names]:
+        raise MedvarError(
+            f"{path}: columns {', '.join(missing)} are missing. An index of single slices has the columns "
+            f"{', '.join(COLUMNS)}; where nothing is known, a cell is empty."
+        )
+    sides = _sides(cells for _, cells in rows)
+    root = folder.resolve()
+    found: dict[Path, SliceFile] = {}
+    refusals: list[Refusal] = []
+    for line, cells in rows:
+        named = path
+        try:
+            named = _inside(folder, root, cells["path"], line)
+            if named in found:
+                raise MedvarError(f"{INDEX} names it again in line {line}; the first row is used")
+            if len(sides.get(cells["patient"], ())) > 1:
+                raise MedvarError(f"patient {cells['patient']!r} is on both sides of the split in {INDEX}")
+            found[named] = _slice_file(named, cells)
+        except MedvarError as error:
+            refusals.append(Refusal(str(named), str(error)))
+    return list(found.values()), refusals
+
+
+def _table(path: Path) -> tuple[list[str], list[tuple[int, Cells]]]:
+    """The column names, and of each row its line and its cells, without spaces around them."""
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.reader(file, strict=True)  # else a quote that is left open would swallow the rest
+            names = [name.strip() for name in next(reader, [])]
+            rows = [(reader.line_num, _cells(names, values)) for values in reader if any(map(str.strip, values))]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise MedvarError(f"{path} cannot be read ({error}).") from error
+    return names, rows
+
+
+def _cells(names: list[str], values: list[str]) -> Cells:
+    cells = {name: value.strip() for name, value in zip(names, values, strict=False)}
+    return {**dict.fromkeys(names, ""), **cells, **({"": "more"} if len(values) > len(names) else {})}
+
+
+def _sides(rows: Iterator[Cells]) -> dict[str, set[str]]:
+    """Patient → the sides of the split that the index gives."""
+    sides: dict[str, set[str]] = {}
+    for cells in rows:
+        if cells["split"]:
+            sides.setdefault(cells["patient"], set()).add(cells["split"].lower())
+    return sides
+
+
+def _inside(folder: Path, root: Path, name: str, line: int) -> Path:
+    """The file that a row names. Raises `MedvarError` when there is none in the folder."""
+    if not name:
+        raise MedvarError(f"line {line}: path is empty")
+    parts = Path(name).parts
+    if Path(name).is_absolute() or ".." in parts:
+        raise MedvarError(f"line {line}: the path {name!r} leads out of the folder")
+    path = folder / os.path.normpath(name)
+    try:
+        if not path.resolve().is_relative_to(root):
+            raise MedvarError(f"line {line}: the path {name!r} leads out of the folder, by a link")
+    except (OSError, RuntimeError, ValueError) as error:  # a circle of links, a NUL
+        raise MedvarError(f"line {line}: the path {name!r} cannot be followed ({error})") from error
+    return path
+
+
+def _slice_file(path: Path, cells: Cells) -> SliceFile:
+    if "" in cells:
+        raise MedvarError(f"its row in {INDEX} has more cells than there are columns; put texts with commas in quotes")
+    if empty := [name for name in _FILLED if not cells[name]]:
+        raise MedvarError(f"{empty[0]} is empty in {INDEX}")
+    modality, plane, split = normal_modality(cells["modality"]), slug(cells["plane"]), cells["split"].lower()
+    if plane not in SINGLE_PLANES:
+        raise MedvarError(f"unknown plane {cells['plane']!r}; the planes are {', '.join(SINGLE_PLANES)}")
+    if split and split not in _SPLITS:
+        raise MedvarError(f"unknown split {cells['split']!r}; it is train, test or empty")
+    if not (region := slug(cells["region"])):
+        raise MedvarError(f"the region {cells['region']!r} has no letter or digit")
+    if not path.is_file():
+        raise MedvarError(f"{INDEX} names it, but there is no such file")
+    spacing = _number(cells, "spacing_mm")
+    if spacing is not None and not _SMALLEST_MM <= spacing <= _LARGEST_MM:
+        raise MedvarError(f"spacing_mm is {spacing:g}; a number from {_SMALLEST_MM:g} to {_LARGEST_MM:g} is expected")
+    return SliceFile(
+        path=path,
+        patient=cells["patient"],
+        modality=modality,
+        region=region,
+        plane=plane,
+        contrast=cells["contrast"] or None,
+        spacing_mm=spacing,
+        values=_values(cells, modality),
+        split=split or None,
+        dataset=slug(cells["set"]) or None,
+        source=cells["source"],
+        licence=cells["licence"],
+    )
+
+
+def _values(cells: Cells, modality: str) -> ValueRange | None:
+    low, high = _number(cells, "low"), _number(cells, "high")
+    unit = {"hu": "HU", "arbitrary": "arbitrary", "": "arbitrary"}.get(cells["unit"].lower())
+    if unit is None:
+        raise MedvarError(f"unknown unit {cells['unit']!r}; it is HU, arbitrary or empty")
+    if unit == "HU" and modality != "CT":
+        raise MedvarError(f"unit is HU, but modality is {modality}; only CT is in HU")
+    if low is None and high is None and unit == "arbitrary":
+        return None
+    if low is None or high is None or not low < high:
+        raise MedvarError(
+            f"low is {cells['low'] or 'empty'} and high is {cells['high'] or 'empty'}: what black and white stand for "
+            "are two numbers, low below high; both are empty where nothing is known, and unit is not HU then"
+        )
+    return ValueRange(low, high, unit)
+
+
+def _number(cells: Cells, name: str) -> float | None:
+    text = cells[name]
+    try:
+        number = float(text) if text else None
+    except ValueError:
+        number = math.nan
+    if number is not None and not math.isfinite(number):
+        raise MedvarError(f"{name} is {text!r}, which is no number")
+    return number

@@ -1,0 +1,42 @@
+"""Which slices to look at: a few of each label, from as many people as possible, the same ones every time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from medvar_engine.data.dataset import SliceDataset
+from medvar_engine.data.shards.slice_table import numbers
+from medvar_engine.data.shards.tally import kinds_of
+from medvar_engine.types import IntArray
+
+
+def groups(dataset: SliceDataset, columns: Sequence[str]) -> list[tuple[tuple[str, ...], IntArray]]:
+    """Positions of the slices that agree in ``columns``, by what those say; ``""`` where a slice has no such name."""
+    kinds, codes = kinds_of(dataset.columns(*columns), columns)
+    parts = np.split(np.argsort(codes, kind="stable"), np.cumsum(np.bincount(codes))[:-1])
+    named = [(tuple(name or "" for name in kind), part) for kind, part in zip(kinds, parts, strict=True)]
+    return sorted(named, key=lambda item: item[0])
+
+
+def people(dataset: SliceDataset) -> IntArray:
+    """The number of the patient of each slice (N,)."""
+    return numbers(dataset.columns("patient"), "patient").astype(np.int64)
+
+
+def spread(positions: IntArray, whose: IntArray, count: int) -> IntArray:
+    """``count`` of the positions at most: one of each person first, then a second one, and so on.
+
+    ``whose`` (N,) says of each position whose it is. Who and which are drawn by a fixed seed.
+    """
+    generator = np.random.default_rng(0)
+    shuffled = generator.permutation(len(positions))
+    order = shuffled[np.argsort(whose[shuffled], kind="stable")]  # people together, each one's slices shuffled
+    ordered = whose[order]
+    starts = np.flatnonzero(np.diff(ordered, prepend=ordered[:1] - 1))
+    turn = np.arange(len(order)) - np.repeat(starts, np.diff(np.append(starts, len(order))))
+    place = np.empty(len(order), dtype=np.int64)
+    place[shuffled] = np.arange(len(order))
+    chosen = order[np.lexsort((place[order], turn))][:count]
+    return np.asarray(positions[chosen])

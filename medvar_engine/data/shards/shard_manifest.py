@@ -1,0 +1,132 @@
+"""`Manifest`: what a folder of shards holds. It alone says which files belong to the folder."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import re
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from medvar_engine.data.shards.image_file import shard_name
+from medvar_engine.errors import MedvarError
+from medvar_engine.storage import replace_file
+from medvar_engine.untrusted import plain_json
+
+SCHEMA_VERSION = 2
+MANIFEST = "manifest.json"
+_MOST = 2**28  # bytes: names and marks of all patients
+_SET = "set.json"  # what a set of generated images has in place of this manifest
+_OURS = re.compile(r"images-\d+\.npy|slices(-\d+)?\.arrow")
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What a folder of shards holds, how it was made, from what, and what was left out.
+
+    ``patient_ids`` says how patients are named: ``"public"``, or the id of the key of their pseudonyms; several where
+    folders were merged. ``marks`` are what says that names are one patient, keyed by that key, see
+    `medvar_engine.data.identity.same_patient.marks_of`; ``one_patient`` are the names that are one.
+    ``table`` and each of ``shards`` say ``file``, ``slices`` and ``sha256``. ``split`` is patient → train or test; a
+    slice goes where its patient goes, so no patient can be on both sides. ``given_split`` are the patients whose side
+    was given with the data, which merging and appending keep.
+    """
+
+    size: int
+    recipe: dict[str, Any] = field(default_factory=dict)
+    counts: list[dict[str, Any]] = field(default_factory=list)
+    sources: list[dict[str, Any]] = field(default_factory=list)
+    refused: list[dict[str, str]] = field(default_factory=list)
+    split: dict[str, str] = field(default_factory=dict)
+    given_split: list[str] = field(default_factory=list)
+    patient_ids: list[str] = field(default_factory=list)
+    marks: dict[str, list[str]] = field(default_factory=dict)
+    one_patient: list[list[str]] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
+    shards: list[dict[str, Any]] = field(default_factory=list)
+    table: dict[str, Any] = field(default_factory=dict)
+    schema_version: int = SCHEMA_VERSION
+
+    @property
+    def slices(self) -> int:
+        """Slices in all shards."""
+        return sum(int(shard["slices"]) for shard in self.shards)
+
+    @property
+    def files(self) -> dict[str, str]:
+        """Name and sha256 of every file but the manifest."""
+        return {str(entry["file"]): str(entry["sha256"]) for entry in (self.table, *self.shards)}
+
+    @property
+    def digest(self) -> str:
+        """Another one when anything in the folder is another."""
+        return hashlib.sha256(self._content()).hexdigest()
+
+    @classmethod
+    def read(cls, folder: Path) -> Manifest:
+        """The manifest of a folder. Raises `MedvarError` when it is missing, damaged or of another version."""
+        path = folder / MANIFEST
+        if not path.is_file():
+            raise MedvarError(_missing(folder))
+        try:
+            values = plain_json.read(path, most=_MOST)
+            version = values["schema_version"]
+            if version != SCHEMA_VERSION:
+                raise MedvarError(
+                    f"{path}: schema_version is {version}; this version of medvar reads {SCHEMA_VERSION}. "
+                    "Prepare the data again with `medvar prepare`."
+                )
+            known = {one.name for one in fields(cls)}
+            manifest = cls(**{name: value for name, value in values.items() if name in known})
+            manifest._check()
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise MedvarError(f"{path} is damaged ({error}). Prepare the data again.") from error
+        return manifest
+
+    def write(self, folder: Path) -> None:
+        """Replace the manifest of a folder, in one step: from then on the folder holds what this one names."""
+        replace_file(folder / MANIFEST, self._content())
+
+    def _content(self) -> bytes:
+        return json.dumps(asdict(self), indent=1, ensure_ascii=False).encode("utf-8")
+
+    def _check(self) -> None:
+        if not isinstance(self.size, int) or self.size < 1:
+            raise ValueError(f"size {self.size!r}")
+        for number, shard in enumerate(self.shards):
+            if shard["file"] != shard_name(number) or not isinstance(shard["slices"], int) or shard["slices"] < 0:
+                raise ValueError(f"shard {number} is {shard!r}")
+        if not _OURS.fullmatch(self.table["file"]) or self.table["slices"] != self.slices:
+            raise ValueError(f"{self.slices} slices in shards, but the table is {self.table!r}")
+        if wrong := set(self.split.values()) - {"train", "test"}:
+            raise ValueError(f"split {wrong.pop()!r}")
+        groups = [*self.marks.values(), *self.one_patient, self.patient_ids]
+        if not all(isinstance(one, list) and all(isinstance(text, str) for text in one) for one in groups):
+            raise ValueError("patient_ids, marks or one_patient are no lists of names")
+        if not all(self.files.values()):
+            raise ValueError("a sha256 is empty")
+
+
+def remove_unnamed(folder: Path, manifest: Manifest) -> None:
+    """Remove shards and tables that the manifest does not name: those of before, or of a change that was cut off."""
+    for path in folder.iterdir():
+        if _OURS.fullmatch(path.name) and path.name not in manifest.files:
+            with contextlib.suppress(OSError):  # Windows keeps what somebody still reads; the next change removes it
+                path.unlink()
+
+
+def _missing(folder: Path) -> str:
+    if (folder / _SET).is_file():
+        return (
+            f"{folder} is a set of synthetic images, which are not taken for prepared slices. To train on them all the "
+            "same, make slices of them with `medvar_engine.sets.to_slices.to_slices`."
+        )
+    aside = sorted(folder.absolute().parent.glob(f".{folder.name}-old-*"))
+    if aside and not folder.exists():
+        return (
+            f"{folder} is not there, because overwriting it was cut off. Its slices are whole in {aside[0]}; "
+            "give that folder its name back."
+        )
+    return f"{folder} holds no {MANIFEST}, so no prepared slices. `medvar prepare` makes them."

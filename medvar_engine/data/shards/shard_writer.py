@@ -1,0 +1,146 @@
+"""`ShardWriter`: writes a new folder of shards, with memory that does not grow with the number of slices."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import pyarrow as pa
+
+from medvar_engine.data.shards.image_file import ImageFile, shard_name
+from medvar_engine.data.shards.shard_manifest import MANIFEST, Manifest
+from medvar_engine.data.shards.slice_facts import SliceFacts
+from medvar_engine.data.shards.slice_table import PLAIN, TABLE, read_table, rows_of, write_table
+from medvar_engine.data.shards.tally import counts, sources, tally
+from medvar_engine.errors import MedvarError
+from medvar_engine.storage import beside, check_output, replace_folder, writing
+from medvar_engine.value_range import CodeArray
+
+SHARD_SLICES = 4096
+_HELD_ROWS = 1024
+
+
+class ShardWriter:
+    """Writes a folder of shards; use as a context manager, and call `finish` at its end.
+
+    Left without `finish`, by an exception or otherwise, it removes what it wrote: ``folder`` is complete or not there.
+    ``cells`` tells of each patient added so far in which (modality, region) there are slices.
+    """
+
+    def __init__(self, folder: Path, size: int, *, overwrite: bool = False, shard_slices: int = SHARD_SLICES) -> None:
+        folder = Path(folder)
+        if not (overwrite and (folder / MANIFEST).is_file()):  # what is not ours may be somebody's data
+            check_output(folder)
+        self.folder = folder
+        self.size = size
+        self.shard_slices = shard_slices
+        self.cells: dict[str, set[tuple[str, str]]] = {}
+        self._shards: list[dict[str, Any]] = []
+        self._image_file: ImageFile | None = None
+        self._held: list[pa.RecordBatch] = []
+        self._partial = beside(folder, "partial")
+        self._failed = False
+        with self._writing():
+            self._partial.mkdir(parents=True)
+            # The rows wait here: a table begins with all names that occur in it, and those are known at the end.
+            self._rows_path = self._partial / "rows.arrows"
+            self._rows_file = self._rows_path.open("wb")
+            self._rows = pa.ipc.new_stream(self._rows_file, PLAIN)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._image_file is not None:
+            self._image_file.discard()
+        self._rows_file.close()
+        shutil.rmtree(self._partial, ignore_errors=True)
+
+    def add(self, codes: CodeArray, facts: Sequence[SliceFacts]) -> None:
+        """Append slices (N, size, size), and what each is. Raises `MedvarError` when they do not fit."""
+        if codes.shape != (len(facts), self.size, self.size) or codes.dtype != np.uint16:
+            raise MedvarError(
+                f"{len(facts)} slices of {self.size}×{self.size} uint16 codes are expected, but got {codes.dtype} "
+                f"{codes.shape}."
+            )
+        rows = rows_of(facts, self._places(len(facts)))
+        with self._writing():
+            self._write_images(codes)
+            self._held.append(rows)
+            if sum(map(len, self._held)) >= _HELD_ROWS:
+                self._write_rows()
+        for fact in facts:
+            self.cells.setdefault(fact.patient, set()).add((fact.modality, fact.region or ""))
+
+    def finish(self, split: Mapping[str, str], **about: Any) -> Manifest:
+        """Write the table and the manifest, and give the folder its name.
+
+        ``split`` is patient → ``"train"`` or ``"test"``, ``about`` are fields of `Manifest`.
+        """
+        if unknown := sorted(set(self.cells) - set(split)):
+            raise MedvarError(f"The split does not say where the slices of patient {unknown[0]} go.")
+        with self._writing():
+            if self._image_file is not None:
+                self._finish_shard(self._image_file)
+            self._write_rows()
+            self._rows.close()
+            self._rows_file.close()
+            entry = write_table(self._partial / TABLE, self._batches)
+            self._rows_path.unlink()
+            groups = tally(read_table(self._partial / TABLE))
+            manifest = Manifest(
+                size=self.size,
+                split={patient: side for patient, side in split.items() if patient in self.cells},
+                shards=self._shards,
+                table=entry,
+                counts=counts(groups, split),
+                sources=sources(groups),
+                **about,
+            )
+            manifest.write(self._partial)
+            replace_folder(self._partial, self.folder)
+        return manifest
+
+    def _places(self, count: int) -> Iterable[tuple[int, int]]:
+        first = len(self._shards) * self.shard_slices + (self._image_file.slices if self._image_file else 0)
+        return (divmod(number, self.shard_slices) for number in range(first, first + count))
+
+    def _write_images(self, codes: CodeArray) -> None:
+        while len(codes):
+            if self._image_file is None:
+                self._image_file = ImageFile(self._partial / shard_name(len(self._shards)), self.size)
+            room = self.shard_slices - self._image_file.slices
+            self._image_file.write(codes[:room])
+            codes = codes[room:]
+            if self._image_file.slices == self.shard_slices:
+                self._finish_shard(self._image_file)
+
+    def _finish_shard(self, image_file: ImageFile) -> None:
+        self._shards.append(image_file.finish())
+        self._image_file = None
+
+    def _write_rows(self) -> None:
+        for batch in pa.Table.from_batches(self._held, PLAIN).combine_chunks().to_batches():
+            self._rows.write_batch(batch)
+        self._held = []
+
+    def _batches(self) -> Iterator[pa.RecordBatch]:
+        with self._rows_path.open("rb") as file, pa.ipc.open_stream(file) as reader:
+            yield from reader
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """After a failure images and rows may not belong together any more, so that nothing can follow."""
+        if self._failed:
+            raise MedvarError(f"{self.folder} could not be written before; nothing was kept.")
+        self._failed = True
+        with writing(self.folder, "nothing was kept"):
+            yield
+        self._failed = False

@@ -1,0 +1,220 @@
+"""Parts: what each series, or every few single slices, gave, kept in a hidden folder beside the result until the end.
+
+A part is ``KEY.json``, and ``KEY.npy`` with the codes unless all of it was refused. The key stands for everything that
+the slices depend on, so a part that is there need not be made again, whoever made it and when.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import platform
+import uuid
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from medvar_engine.data.harmonise.slice_recipe import Recipe
+from medvar_engine.data.identity.series_identity import Identity, relative
+from medvar_engine.data.read.refusal import Refusal, reason_of
+from medvar_engine.data.read.scans import Series
+from medvar_engine.data.series_slices import SeriesSlices, slices_of
+from medvar_engine.data.shards.image_file import ImageFile
+from medvar_engine.data.shards.slice_facts import SliceFacts
+from medvar_engine.data.slice_files import Listed, slices_of_files
+from medvar_engine.errors import MedvarError
+from medvar_engine.storage import alone, replace_file, sha256, writing
+from medvar_engine.untrusted.plain_npy import open_npy
+
+SCHEMA_VERSION = 5  # raised whenever the same series would give other slices
+_KEPT = "what is finished is kept: free some room, and run the same again to go on"
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """One series to be made into a part in ``folder``. Plain values, so another process can do it."""
+
+    series: Series
+    identity: Identity
+    recipe: Recipe
+    source: Path
+    folder: Path
+
+    @property
+    def key(self) -> str:
+        """sha256 over the series, its files as they are now, its identity, the recipe and this code's version."""
+        series = self.series
+        names = (*series.paths, *series.data_files)
+        made_of = {
+            "schema": SCHEMA_VERSION,
+            "series": series.uid,
+            "names": [relative(path, self.source) for path in names],
+            "files": [_state(path) for path in (names if series.archive is None else (series.archive,))],
+            "identity": asdict(self.identity),
+            "assumed": asdict(series.assumed),
+            "recipe": self.recipe.digest(),
+        }
+        return hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def path(self) -> Path:
+        """The first file, for people."""
+        return self.series.path
+
+    def slices(self) -> SeriesSlices:
+        """The work. Raises `MedvarError` when the series cannot be used."""
+        return slices_of(self.series, self.identity, self.recipe, self.source)
+
+    def refusals(self, part: Part) -> list[Refusal]:
+        """What of it was not used."""
+        if part.refused is None:
+            return []
+        return [Refusal(str(self.path), part.refused.removeprefix(f"{self.path}: "))]
+
+
+@dataclass(frozen=True, slots=True)
+class SlicesWork:
+    """A few single slices to be made into a part in ``folder``. Plain values, so another process can do it."""
+
+    files: tuple[Listed, ...]
+    recipe: Recipe
+    source: Path
+    folder: Path
+    synthetic: bool
+
+    @property
+    def key(self) -> str:
+        """sha256 over what the index says, the files as they are now, the recipe and this code's version."""
+        made_of = {
+            "schema": SCHEMA_VERSION,
+            "names": [relative(file.path, self.source) for file, _ in self.files],
+            "files": [_state(file.path) for file, _ in self.files],
+            "told": [{**asdict(file), "path": ""} for file, _ in self.files],
+            "identities": [asdict(identity) for _, identity in self.files],
+            "recipe": self.recipe.digest(),
+            "synthetic": self.synthetic,
+        }
+        return hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def path(self) -> Path:
+        """The last file, for people."""
+        return self.files[-1][0].path
+
+    def slices(self) -> SeriesSlices:
+        """The work."""
+        return slices_of_files(self.files, self.recipe, self.source, synthetic=self.synthetic)
+
+    def refusals(self, part: Part) -> list[Refusal]:
+        """What of it was not used."""
+        if part.refused is not None:
+            return [Refusal(str(file.path), part.refused) for file, _ in self.files]
+        return [Refusal(str(self.source / name), why) for name, why in part.left_out]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """How some work ended: so many slices in the part ``key``, or all of it refused, and why.
+
+    ``left_out`` are single files of it that were not used, by their names relative to the source, and why.
+    """
+
+    key: str
+    slices: int
+    refused: str | None = None
+    left_out: tuple[tuple[str, str], ...] = ()
+
+
+@contextlib.contextmanager
+def parts_folder(out: Path) -> Iterator[Path]:
+    """The folder of the parts of ``out``, for one process at a time; what is in it stays.
+
+    Raises `MedvarError` when another process holds it.
+    """
+    folder = out.absolute().parent / f".{out.name}.parts"
+    holder = folder / "holder"
+    with contextlib.ExitStack() as held:
+        with writing(out, "it is as it was"):
+            folder.mkdir(parents=True, exist_ok=True)
+            who = holder.read_text(encoding="utf-8") if holder.is_file() else "another process"
+            held.enter_context(alone(folder / ".lock", f"{out} is being written by {who}; wait until that has ended."))
+            holder.write_text(f"process {os.getpid()} on {platform.node()}", encoding="utf-8")
+        yield folder
+
+
+def make_part(work: Work | SlicesWork) -> Part:
+    """Make the part of some work, unless it is there. A series that cannot be used gives a part that says why.
+
+    Raises `MedvarError` when the part cannot be written.
+    """
+    key = work.key
+    if (done := finished(work.folder, key)) is not None:
+        return done
+    try:
+        found = work.slices()
+    except Exception as error:  # readers raise what they like, and no file ends a run
+        return _write(work.folder, key, {"refused": reason_of(error)})
+    with writing(work.folder, _KEPT):
+        temporary = work.folder / f"{key}.{uuid.uuid4().hex}.tmp"
+        try:
+            images = ImageFile(temporary, work.recipe.size)
+            try:
+                images.write(found.codes)
+                digest = images.finish()["sha256"]
+            finally:
+                images.discard()
+            os.replace(temporary, work.folder / f"{key}.npy")
+        finally:
+            temporary.unlink(missing_ok=True)
+    names = [one.name for one in fields(SliceFacts)]  # `asdict` would copy every value
+    facts = [
+        {name: getattr(one, name) for name in names} | {"fingerprint": one.fingerprint.hex()} for one in found.facts
+    ]
+    values = {"sha256": digest, "facts": facts, "remarks": found.remarks, "left_out": found.left_out}
+    return _write(work.folder, key, values)
+
+
+def finished(folder: Path, key: str) -> Part | None:
+    """The part when it is there and whole."""
+    try:
+        values = json.loads((folder / f"{key}.json").read_bytes())
+        whole = "refused" in values or sha256(folder / f"{key}.npy") == values["sha256"]
+        return _part(key, values) if whole else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def read_part(folder: Path, part: Part) -> SeriesSlices:
+    """The slices of a part that is not a refusal; the codes are a memory map."""
+    try:
+        values = json.loads((folder / f"{part.key}.json").read_bytes())
+        codes = open_npy(folder / f"{part.key}.npy")
+    except (OSError, ValueError) as error:
+        raise MedvarError(
+            f"A part in {folder} was changed by someone else ({error}). Run the same again to make it anew."
+        ) from error
+    facts = (SliceFacts(**one | {"fingerprint": bytes.fromhex(one["fingerprint"])}) for one in values["facts"])
+    return SeriesSlices(codes, tuple(facts), tuple(values["remarks"]))
+
+
+def _write(folder: Path, key: str, values: dict[str, Any]) -> Part:
+    with writing(folder, _KEPT):
+        replace_file(folder / f"{key}.json", json.dumps(values).encode())
+    return _part(key, values)
+
+
+def _part(key: str, values: dict[str, Any]) -> Part:
+    left_out = tuple((str(name), str(why)) for name, why in values.get("left_out", ()))
+    return Part(key, len(values.get("facts", ())), values.get("refused"), left_out)
+
+
+def _state(path: Path) -> tuple[int, int] | None:
+    """Size and time of the last change; None of a file that is gone, which reading it will tell."""
+    try:
+        about = path.stat()
+    except OSError:
+        return None
+    return about.st_size, about.st_mtime_ns

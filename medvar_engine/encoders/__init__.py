@@ -1,0 +1,1 @@
+"""Networks that embed images as features, and the images that they read."""

@@ -1,0 +1,105 @@
+"""Encoders: slices → features that the metrics compare. A file the user gives, or one that needs no file.
+
+One encoder alone misleads: it is blind to something. So every report has two or more; see `DescriptorEncoder` for the
+one that needs neither a download nor training.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Protocol
+
+from medvar_engine.encoders.descriptor import DescriptorEncoder
+from medvar_engine.encoders.known_encoders import KNOWN_ENCODERS, KnownEncoder
+from medvar_engine.encoders.onnx_encoder import OnnxEncoder
+from medvar_engine.encoders.preprocessing import Preprocessing, read_preprocessing
+from medvar_engine.errors import MedvarError
+from medvar_engine.types import FloatArray
+
+
+class Encoder(Protocol):
+    """Slices → features. Each row depends on its own slice only."""
+
+    @property
+    def name(self) -> str:
+        """What a report calls it."""
+
+    @property
+    def sha256(self) -> str:
+        """Another one when any feature may be another: of the weights, or of the rule and its settings."""
+
+    @property
+    def dimension(self) -> int:
+        """D, the features a slice."""
+
+    def encode(self, images: FloatArray) -> FloatArray:
+        """``(N, H, W)`` float32 in [-1, 1] → ``(N, D)`` float32."""
+
+    def describe(self) -> dict[str, Any]:
+        """What a report must say of it, as plain values: name, sha256, dimension, preprocessing."""
+
+
+def open_encoder(text: str, preprocessing: Preprocessing | None = None) -> Encoder:
+    """The encoder that ``text`` names.
+
+    Args:
+        text: ``descriptor``; or ``FILE``, an ONNX file or the safetensors file of a SimCLR encoder of ours; or
+            ``NAME=FILE``, where NAME is one of `KNOWN_ENCODERS`, whose preprocessing is known.
+        preprocessing: how to prepare images for an ONNX file. When None, that of the known encoder, or of a JSON file
+            of the same name beside the ONNX file (``encoder.onnx`` and ``encoder.json``).
+
+    Raises:
+        MedvarError: when the file is missing or no encoder, or its preprocessing is not said; for a known encoder
+            without its file the message says where to get it and how to give it.
+    """
+    if text == DescriptorEncoder.name:
+        return DescriptorEncoder()
+    if text in KNOWN_ENCODERS:
+        raise MedvarError(KNOWN_ENCODERS[text].instructions())
+    name, known, path = _parse(text)
+    if not path.is_file():
+        raise MedvarError(
+            f"There is no encoder file {path}. An encoder is {DescriptorEncoder.name}, an ONNX or safetensors file, or "
+            f"NAME=FILE with one of the names {', '.join(KNOWN_ENCODERS)}."
+        )
+    if path.suffix.lower() == ".safetensors":
+        return _open_simclr(path)
+    if path.suffix.lower() != ".onnx":
+        raise MedvarError(
+            f"{path} is neither .onnx nor .safetensors. Export other formats to ONNX first: they can run code."
+        )
+    return OnnxEncoder(path.read_bytes(), preprocessing or _preprocessing(known, path), name=name, origin=str(path))
+
+
+def _parse(text: str) -> tuple[str, KnownEncoder | None, Path]:
+    name, equals, file = text.partition("=")
+    if equals and name in KNOWN_ENCODERS:
+        return name, KNOWN_ENCODERS[name], Path(file).expanduser()
+    path = Path(text).expanduser()
+    if equals and not path.is_file():
+        raise MedvarError(f"{name!r} is no known encoder; there are {', '.join(KNOWN_ENCODERS)}.")
+    return path.stem, None, path
+
+
+def _preprocessing(known: KnownEncoder | None, path: Path) -> Preprocessing:
+    if known is not None:
+        return known.preprocessing
+    beside = path.with_suffix(".json")
+    if not beside.is_file():
+        raise MedvarError(
+            f"{path} does not say how images must be prepared for it. Write {beside.name} beside it, such as "
+            '{"size": 224, "kernel": "bilinear", "low": 0, "high": 1, "mean": [0.485, 0.456, 0.406], '
+            '"std": [0.229, 0.224, 0.225]}, or name it as one of ' + ", ".join(KNOWN_ENCODERS) + "."
+        )
+    return read_preprocessing(beside)
+
+
+def _open_simclr(path: Path) -> Encoder:
+    try:
+        from medvar_engine.encoders.simclr import SimCLREncoder
+    except ImportError as error:
+        raise MedvarError(
+            f"{path} needs torch and safetensors, which are not installed: `pip install 'napari-medvar[train]'`, or "
+            "give the encoder as ONNX."
+        ) from error
+    return SimCLREncoder.load(path)

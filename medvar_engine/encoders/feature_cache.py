@@ -1,0 +1,97 @@
+"""Features kept on the disk: computed once for an encoder and a set of images, and not again after a killed run.
+
+A file a pair of encoder and images, ``ENCODER-IMAGES.npy``, float32 ``(N, D)``. While it grows it lies beside as
+``.partial.npy`` with the number of its finished rows, in steps that do not depend on when a run was cut off: so the
+features are the same whether it was or not.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from medvar_engine.encoders.encoder import Encoder
+from medvar_engine.encoders.image_source import Images
+from medvar_engine.errors import MedvarError
+from medvar_engine.storage import alone, flush_folder, replace_file, writing
+from medvar_engine.types import FloatArray
+
+CHUNK = 64  # slices encoded between two notes of how far it is
+
+Progress = Callable[[int, int], None]
+"""Called with how many images are encoded, and how many there are."""
+
+
+def cached_features(encoder: Encoder, images: Images, folder: Path, progress: Progress | None = None) -> FloatArray:
+    """Features ``(N, D)`` as a read-only memory map, from ``folder`` or computed now and kept there.
+
+    Memory does not grow with N. Raises `MedvarError` when the disk is full or another run computes the same.
+    """
+    target = folder / f"{cache_key(encoder, images)}.npy"
+    shape = (len(images), encoder.dimension)
+    with writing(folder, "what was encoded so far is kept"):
+        folder.mkdir(parents=True, exist_ok=True)
+        if (kept := _open(target, shape)) is None:
+            refusal = f"{target} is being written by another run; wait until that has ended."
+            with alone(target.with_suffix(".lock"), refusal):
+                if (kept := _open(target, shape)) is None:
+                    _compute(encoder, images, target, progress)
+                    kept = _open(target, shape)
+    if kept is None:
+        raise MedvarError(f"{target} was changed by something else while it was written; run it again.")
+    if progress is not None:
+        progress(len(images), len(images))
+    return kept
+
+
+def cache_key(encoder: Encoder, images: Images) -> str:
+    """A name for the features of these images by this encoder with its preprocessing."""
+    described = hashlib.sha256(json.dumps(encoder.describe(), sort_keys=True).encode()).hexdigest()
+    return f"{described[:24]}-{images.digest[:24]}"
+
+
+def _compute(encoder: Encoder, images: Images, target: Path, progress: Progress | None) -> None:
+    partial, note = target.with_suffix(".partial.npy"), target.with_suffix(".partial.json")
+    shape = (len(images), encoder.dimension)
+    if 0 in shape:
+        with partial.open("wb") as file:
+            np.save(file, np.empty(shape, dtype=np.float32))
+    else:
+        done, features = _resume(partial, note, shape)
+        for first in range(done, len(images), CHUNK):
+            rows = np.arange(first, min(first + CHUNK, len(images)))
+            features[rows] = encoder.encode(images.batch(rows))
+            features.flush()
+            replace_file(note, json.dumps({"done": int(rows[-1]) + 1}).encode())
+            if progress is not None:
+                progress(int(rows[-1]) + 1, len(images))
+        del features  # closes the map, which Windows could not rename
+    os.replace(partial, target)
+    flush_folder(target.parent)
+    note.unlink(missing_ok=True)
+
+
+def _resume(partial: Path, note: Path, shape: tuple[int, int]) -> tuple[int, np.memmap]:
+    """How many rows a run before has finished, and the map that holds them."""
+    if _open(partial, shape) is not None:
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            done = int(json.loads(note.read_text(encoding="utf-8"))["done"])
+            if 0 < done <= shape[0]:
+                return done, np.lib.format.open_memmap(partial, mode="r+")
+    note.unlink(missing_ok=True)
+    return 0, np.lib.format.open_memmap(partial, mode="w+", dtype=np.float32, shape=shape)
+
+
+def _open(path: Path, shape: tuple[int, int]) -> FloatArray | None:
+    """The features in a file; None when it is not there, or not what was written."""
+    try:
+        features = np.load(path, mmap_mode="r" if 0 not in shape else None, allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return None
+    return features if features.shape == shape and features.dtype == np.float32 else None

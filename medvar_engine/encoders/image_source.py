@@ -1,0 +1,118 @@
+"""`Images`: slices that are read a few at a time, with a digest, so that what was computed of them can be kept."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from medvar_engine.data.dataset import SliceDataset
+from medvar_engine.encoders.centring import centred
+from medvar_engine.encoders.preprocessing import check_slices
+from medvar_engine.types import FloatArray
+
+_CHUNK = 256
+
+Indices = Sequence[int] | npt.NDArray[np.integer]
+
+
+class Images(Protocol):
+    """Slices in [-1, 1], by number."""
+
+    @property
+    def digest(self) -> str:
+        """Another one when any pixel may be another, or their order."""
+
+    def __len__(self) -> int:
+        """How many there are."""
+
+    def batch(self, indices: Indices) -> FloatArray:
+        """Some of them, ``(B, H, W)`` float32."""
+
+
+class PreparedImages:
+    """The slices of a `SliceDataset`."""
+
+    def __init__(self, dataset: SliceDataset) -> None:
+        self.dataset = dataset
+        self.digest = hashlib.sha256(f"{dataset.manifest.digest} {dataset.split}".encode()).hexdigest()
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def batch(self, indices: Indices) -> FloatArray:
+        """See `Images`."""
+        return self.dataset.batch(indices)[:, 0]
+
+
+class ArrayImages:
+    """Slices in an array ``(N, H, W)``, in memory or mapped."""
+
+    def __init__(self, array: FloatArray) -> None:
+        self._array = array
+        content = hashlib.sha256(f"{array.shape} {array.dtype.str}".encode())
+        for first in range(0, len(array), _CHUNK):
+            part = np.ascontiguousarray(array[first : first + _CHUNK])
+            check_slices(part)
+            content.update(part.data)
+        self.digest = content.hexdigest()
+
+    def __len__(self) -> int:
+        return len(self._array)
+
+    def batch(self, indices: Indices) -> FloatArray:
+        """See `Images`."""
+        return np.asarray(self._array[np.asarray(indices, dtype=np.int64)], dtype=np.float32)
+
+
+class CentredImages:
+    """The slices of ``source``, `centred`."""
+
+    def __init__(self, source: Images) -> None:
+        self._source = source
+        self.digest = hashlib.sha256(f"{source.digest} centred".encode()).hexdigest()
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def batch(self, indices: Indices) -> FloatArray:
+        """See `Images`."""
+        return centred(self._source.batch(indices))
+
+
+class MirroredImages:
+    """The slices of ``source`` with the image axes in ``axes`` turned round: 1 is up and down, 2 is left and right."""
+
+    def __init__(self, source: Images, axes: tuple[int, ...]) -> None:
+        self._source, self._axes = source, axes
+        self.digest = hashlib.sha256(f"{source.digest} {axes}".encode()).hexdigest()
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def batch(self, indices: Indices) -> FloatArray:
+        """See `Images`."""
+        return np.flip(self._source.batch(indices), self._axes)
+
+
+class WindowedImages:
+    """The slices of ``source`` in another window, see `windowed`."""
+
+    def __init__(self, source: Images, centre: float, width: float) -> None:
+        self._source, self._window = source, (centre, width)
+        self.digest = hashlib.sha256(f"{source.digest} window {centre} {width}".encode()).hexdigest()
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def batch(self, indices: Indices) -> FloatArray:
+        """See `Images`."""
+        return windowed(self._source.batch(indices), *self._window)
+
+
+def windowed(images: FloatArray, centre: float, width: float) -> FloatArray:
+    """Images in [-1, 1] as a window of ``centre`` and 2·``width`` in [-1, 1] shows them; what is outside is clipped."""
+    return np.clip((images - np.float32(centre)) / np.float32(width), -1, 1)

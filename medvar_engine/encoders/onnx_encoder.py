@@ -1,0 +1,107 @@
+"""`OnnxEncoder`: an encoder from the bytes of one ONNX file, run by ONNX Runtime. Nothing outside the file is read."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import numpy as np
+
+from medvar_engine.encoders.preprocessing import Preprocessing
+from medvar_engine.errors import MedvarError
+from medvar_engine.types import FloatArray
+
+MAX_BYTES = 2**31 - 1  # protobuf's own limit: what is larger has external data, which is never read
+_BLOCK = 16  # slices that go through the network together; always the same, so that a feature is always the same
+
+
+class OnnxEncoder:
+    """A graph with one float32 input ``(N, C, size, size)`` and features ``(N, D)``, or ``(N, D, 1, 1)``, first.
+
+    Args:
+        content: the file. It is loaded from memory, so that a graph that points to other files is refused.
+        preprocessing: how images are prepared for it.
+        name: what reports call it.
+        origin: where it is from, for messages.
+        threads: of ONNX Runtime; None leaves it to decide.
+    """
+
+    def __init__(
+        self,
+        content: bytes,
+        preprocessing: Preprocessing,
+        *,
+        name: str,
+        origin: str = "the encoder",
+        threads: int | None = None,
+    ) -> None:
+        if len(content) > MAX_BYTES:
+            raise MedvarError(f"{origin} is larger than the 2 GB of one ONNX file.")
+        self.name = name
+        self.sha256 = hashlib.sha256(content).hexdigest()
+        self.preprocessing = preprocessing
+        self._origin = origin
+        self._session = _open_session(content, origin, threads)
+        self._input = self._session.get_inputs()[0].name
+        blank = np.zeros((2, preprocessing.size, preprocessing.size), dtype=np.float32)
+        self.dimension = int(self._encode(blank).shape[1])
+
+    def encode(self, images: FloatArray) -> FloatArray:
+        """See `Encoder`."""
+        parts = [self._encode(images[first : first + _BLOCK]) for first in range(0, len(images), _BLOCK)]
+        return np.concatenate(parts) if parts else np.empty((0, self.dimension), dtype=np.float32)
+
+    def describe(self) -> dict[str, Any]:
+        """See `Encoder`."""
+        return {
+            "name": self.name,
+            "sha256": self.sha256,
+            "dimension": self.dimension,
+            "preprocessing": self.preprocessing.to_dict(),
+        }
+
+    def _encode(self, images: FloatArray) -> FloatArray:
+        prepared = self.preprocessing(images)
+        try:
+            features = self._session.run(None, {self._input: prepared})[0]
+        except Exception as error:  # onnxruntime has no exception type of its own
+            raise MedvarError(
+                f"{self._origin} does not take images of {prepared.shape[1]} channels and {prepared.shape[2]}×"
+                f"{prepared.shape[3]} pixels, in batches of any length, as its preprocessing has it: {error}"
+            ) from error
+        if features.ndim == 4 and features.shape[2:] == (1, 1):
+            features = features[:, :, 0, 0]
+        if features.ndim != 2 or len(features) != len(images) or not features.shape[1]:
+            raise MedvarError(
+                f"{self._origin} gives {features.shape} for {len(images)} images; one row of features an image, "
+                f"({len(images)}, D), is expected as its first output. Export it with its global pooling."
+            )
+        features = np.asarray(features, dtype=np.float32)
+        if not np.isfinite(features).all():
+            raise MedvarError(f"{self._origin} gives features that are not finite; its preprocessing may be wrong.")
+        return features
+
+
+def _open_session(content: bytes, origin: str, threads: int | None) -> Any:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise MedvarError(
+            "ONNX encoders need ONNX Runtime, which is not installed: `pip install 'napari-medvar[cpu]'`."
+        ) from error
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if threads:
+        options.intra_op_num_threads = threads
+    try:
+        session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        raise MedvarError(
+            f"{origin} is no ONNX file that can be used: {error}. It must be one self-contained file."
+        ) from error
+    inputs = session.get_inputs()
+    if len(inputs) != 1 or inputs[0].type != "tensor(float)":
+        found = ", ".join(f"{one.name} {one.type}" for one in inputs)
+        raise MedvarError(f"{origin} takes {found}, but an encoder takes one float32 image.")
+    return session

@@ -1,0 +1,129 @@
+"""A small SimCLR encoder of slices (Chen et al., ICML 2020): the network, and its file."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from medvar_engine.encoders.preprocessing import Preprocessing
+from medvar_engine.errors import MedvarError
+from medvar_engine.models.weight_files import read_tensors, write_tensors
+from medvar_engine.storage import sha256
+from medvar_engine.types import FloatArray
+from medvar_engine.untrusted import plain_json
+
+_KIND = "simclr encoder"
+_BLOCK = 64  # slices that go through the network together; always the same, so that a feature is always the same
+
+
+@dataclass(frozen=True, slots=True)
+class SimCLRConfig:
+    """The shape of the network."""
+
+    size: int = 64  # side to which slices are brought, pixels
+    channels: tuple[int, ...] = (32, 64, 96, 128)  # of each stage; every one halves the side; multiples of 8
+    dimension: int = 128  # D, of the embedding
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """What slices need before the network."""
+        return Preprocessing(self.size, "area", -1.0, 1.0, mean=(0.0,), std=(1.0,))
+
+
+class SimCLRNetwork(nn.Module):
+    """Slices → embeddings of length 1, by a few convolutions.
+
+    Group normalisation sees one image at a time: an embedding does not depend on what else is in the batch, and little
+    on gain and offset of the intensities. Mean and maximum over all places follow, so that a shift changes little.
+    """
+
+    def __init__(self, config: SimCLRConfig) -> None:
+        super().__init__()
+        self.config = config
+        stages: list[nn.Module] = []
+        before = 1
+        for channels in config.channels:
+            stages += [
+                nn.AvgPool2d(2, stride=1),  # halving without smoothing first would make features depend on the place
+                nn.Conv2d(before, channels, 3, stride=2, padding=1, bias=False),
+                nn.GroupNorm(channels // 8, channels),
+                nn.ReLU(inplace=True),
+            ]
+            before = channels
+        self.stages = nn.Sequential(*stages)
+        self.head = nn.Linear(before * 2, config.dimension)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """``(B, 1, size, size)`` in [-1, 1] → ``(B, D)``, each row of length 1."""
+        # The darkest is 0 in any window, as is what convolutions see beyond the sides.
+        maps = self.stages(image - image.amin((1, 2, 3), keepdim=True))
+        pooled = torch.cat([maps.mean((2, 3)), maps.amax((2, 3))], dim=1)
+        return nn.functional.normalize(self.head(pooled), dim=1)
+
+
+class SimCLREncoder:
+    """A trained network as an `Encoder`."""
+
+    def __init__(self, network: SimCLRNetwork, sha256: str, *, name: str = "simclr") -> None:
+        self.network, self.sha256, self.name = network.eval(), sha256, name
+        self.dimension = network.config.dimension
+        self.preprocessing = network.config.preprocessing
+
+    @classmethod
+    def load(cls, path: Path) -> SimCLREncoder:
+        """Read what `save_simclr` wrote. Raises `MedvarError` when it is something else."""
+        tensors, metadata = read_tensors(path)
+        try:
+            values = plain_json.loads(metadata["medvar"])
+            if values["kind"] != _KIND:
+                raise MedvarError(f"{path} holds a {values['kind']}, but a {_KIND} is needed here.")
+            config = values["config"]
+            shape = SimCLRConfig(int(config["size"]), tuple(map(int, config["channels"])), int(config["dimension"]))
+            with torch.device("meta"):
+                network = SimCLRNetwork(shape)
+            network.load_state_dict(tensors, assign=True)
+        except (KeyError, TypeError, ValueError, RuntimeError, ZeroDivisionError) as error:
+            raise MedvarError(
+                f"{path} is no SimCLR encoder that medvar has trained ({error}). Other encoders are given as ONNX."
+            ) from error
+        return cls(network, sha256(path), name=path.stem)
+
+    @torch.no_grad()
+    def encode(self, images: FloatArray) -> FloatArray:
+        """See `Encoder`."""
+        features = np.empty((len(images), self.dimension), dtype=np.float32)
+        for first in range(0, len(images), _BLOCK):
+            rows = slice(first, first + _BLOCK)
+            features[rows] = self.network(torch.from_numpy(self.preprocessing(images[rows]))).numpy()
+        return features
+
+    def describe(self) -> dict[str, Any]:
+        """See `Encoder`."""
+        return {
+            "name": self.name,
+            "sha256": self.sha256,
+            "dimension": self.dimension,
+            "preprocessing": self.preprocessing.to_dict(),
+        }
+
+
+def save_simclr(path: Path, network: SimCLRNetwork, training: dict[str, Any]) -> None:
+    """Write a network, its configuration and what it was trained on and how."""
+    values = {"kind": _KIND, "config": dataclasses.asdict(network.config), "training": training}
+    write_tensors(path, network.state_dict(), {"medvar": json.dumps(values, sort_keys=True)})
+
+
+def training_of(path: Path) -> dict[str, Any] | None:
+    """What `save_simclr` was told of the training; None when there is no such file, or another one."""
+    try:
+        values = plain_json.loads(read_tensors(path)[1]["medvar"])
+        return dict(values["training"]) if values["kind"] == _KIND else None
+    except (MedvarError, KeyError, TypeError, ValueError):
+        return None

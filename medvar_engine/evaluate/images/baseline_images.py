@@ -1,0 +1,77 @@
+"""Images whose worth is known: every report has them beside what it judges, so that a number means something."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+from scipy import ndimage
+
+from medvar_engine.encoders.image_source import Images, Indices
+from medvar_engine.types import FloatArray
+
+BLUR = 2.0  # pixels, standard deviation
+KEPT = 4  # images that a collapsed model knows
+
+
+class NoiseImages:
+    """White noise with the mean and spread of each slice of ``source``."""
+
+    def __init__(self, source: Images, seed: int = 0) -> None:
+        self._source, self._seed = source, seed
+        self.digest = _name(source, f"noise {seed}")
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def batch(self, indices: Indices) -> FloatArray:
+        """See `Images`."""
+        images = self._source.batch(indices)
+        noise = np.stack([np.random.default_rng((self._seed, int(i))).normal(size=images.shape[1:]) for i in indices])
+        mean, spread = (f(images, axis=(1, 2), keepdims=True) for f in (np.mean, np.std))
+        return np.asarray(np.clip(mean + spread * noise, -1, 1), dtype=np.float32)
+
+
+class BlurredImages:
+    """The slices of ``source`` as a model shows them that has no detail."""
+
+    def __init__(self, source: Images, sigma: float = BLUR) -> None:
+        self._source, self._sigma = source, sigma
+        self.digest = _name(source, f"blurred {sigma}")
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def batch(self, indices: Indices) -> FloatArray:
+        """See `Images`."""
+        return np.stack([ndimage.gaussian_filter(image, self._sigma) for image in self._source.batch(indices)])
+
+
+class CollapsedImages:
+    """As many images as ``source`` has, but only a few different ones: a planted mode collapse."""
+
+    def __init__(self, source: Images, kept: int = KEPT) -> None:
+        self._source, self.kept = source, min(kept, len(source))
+        self.digest = _name(source, f"collapsed {kept}")
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def batch(self, indices: Indices) -> FloatArray:
+        """See `Images`."""
+        spread = len(self._source) // self.kept
+        return self._source.batch([int(i) % self.kept * spread for i in indices])
+
+
+def floors(held_out: Images) -> dict[str, Images]:
+    """By name, made of slices of people that were not trained on; the best first."""
+    return {
+        "real, other people": held_out,
+        "real, blurred": BlurredImages(held_out),
+        "four real images, repeated": CollapsedImages(held_out),
+        "noise": NoiseImages(held_out),
+    }
+
+
+def _name(source: Images, what: str) -> str:
+    return hashlib.sha256(f"{source.digest} {what}".encode()).hexdigest()

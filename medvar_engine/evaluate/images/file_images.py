@@ -1,0 +1,123 @@
+"""Pixels in [-1, 1] of the files that `medvar_engine.write` wrote: PNG, NIfTI and DICOM, one slice each."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from medvar_engine.encoders.image_source import Indices
+from medvar_engine.errors import MedvarError
+from medvar_engine.types import FloatArray
+from medvar_engine.write.compare import read_pixels
+from medvar_engine.write.open_slice_file import open_dicom, open_nifti
+from medvar_engine.write.provenance import kind_of
+
+ENDINGS = {".png": "PNG", ".nii": "NIfTI", ".nii.gz": "NIfTI", ".dcm": "DICOM", ".dicom": "DICOM"}
+_LOOKED_AT_ONLY = "-scales.png"  # the steps to an image, side by side
+
+
+class FileImages:
+    """Files that each hold one slice, all of one size."""
+
+    def __init__(self, files: Sequence[str], digest: str) -> None:
+        """``digest`` is that of their content."""
+        self._files, self.digest = files, digest
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def batch(self, indices: Indices) -> FloatArray:
+        """See `Images`. Raises `MedvarError` when a file cannot be read any more."""
+        return np.stack([read_slice(Path(self._files[int(i)])) for i in indices])
+
+
+def find_pictures(folder: Path) -> list[str]:
+    """The image files in and below a folder, sorted, without hidden ones and contact sheets of scales.
+
+    Raises `MedvarError` when they are of several formats, for the same image may then be there twice.
+    """
+    found: dict[str, list[str]] = {}
+    for path in folder.rglob("*"):
+        name = path.name.lower()
+        kind = next((kind for ending, kind in ENDINGS.items() if name.endswith(ending)), None)
+        if kind and not name.startswith(".") and not name.endswith(_LOOKED_AT_ONLY) and path.is_file():
+            found.setdefault(kind, []).append(str(path))
+    if len(found) > 1:
+        told = ", ".join(f"{len(files)} {kind} files (such as {min(files)})" for kind, files in sorted(found.items()))
+        raise MedvarError(f"{folder} holds images of several formats: {told}. Judge each by itself.")
+    return sorted(next(iter(found.values()), []))
+
+
+def check_pictures(files: Iterable[str]) -> str:
+    """Read every file once; gives a digest of their content. One at a time: memory does not grow with their number.
+
+    Raises `MedvarError` naming the first that cannot be read, or is of another size than those before.
+    """
+    content, first = hashlib.sha256(), None
+    for file in files:
+        image = read_slice(Path(file))
+        first = first or (image.shape, file)
+        if image.shape != first[0]:
+            size, other = ("×".join(map(str, shape)) for shape in (image.shape, first[0]))
+            raise MedvarError(
+                f"The images are of several sizes: {file} has {size} pixels, but {first[1]} has {other}. "
+                "Judge each size by itself."
+            )
+        content.update(hashlib.sha256(image.tobytes()).digest())
+    return content.hexdigest()
+
+
+def read_slice(file: Path) -> FloatArray:
+    """``(H, W)`` in [-1, 1], as it was before it was written, up to rounding to the file's numbers.
+
+    Raises `MedvarError` when the file cannot be read, or does not say which values are black and white.
+    """
+    try:
+        kind = kind_of(file)
+    except OSError as error:
+        raise MedvarError(f"Cannot read {file}: {error.strerror or error}.") from error
+    pixels = read_pixels(file, kind)
+    if kind == "nifti":
+        pixels = pixels[..., 0] if pixels.ndim == 3 and pixels.shape[2] == 1 else pixels
+        pixels = pixels.T
+    if pixels.ndim != 2 or not pixels.size or pixels.dtype.kind not in "uif":
+        raise MedvarError(f"{file} is to hold one gray slice, but it holds numbers of the shape {pixels.shape}.")
+    match kind:
+        case "png":
+            low, high = 0.0, float(np.iinfo(pixels.dtype.name).max)
+        case "dicom":
+            pixels, low, high = _rescaled(file, pixels)
+        case _:
+            low, high = _nifti_range(file)
+    if not np.isfinite(pixels).all():
+        raise MedvarError(f"{file} holds values that are not finite.")
+    if not low < high:
+        raise MedvarError(
+            f"{file} does not say which values are black and white: {low:g} to {high:g}. Only files that medvar wrote "
+            "are judged."
+        )
+    share = (pixels.astype(np.float64) - low) / (high - low)
+    return np.asarray(np.clip(share * 2 - 1, -1, 1), dtype=np.float32)
+
+
+def _nifti_range(file: Path) -> tuple[float, float]:
+    """What `write_nifti` calls the values of black and white."""
+    header = open_nifti(file).header
+    return float(header["cal_min"]), float(header["cal_max"])
+
+
+def _rescaled(file: Path, stored: np.ndarray) -> tuple[np.ndarray, float, float]:
+    """Values (PS3.3 C.7.6.16.2.9) and the ends of the window (C.11.2.1.2), which spans its width less one."""
+    dataset = open_dicom(file)
+    try:
+        values = stored * float(dataset.get("RescaleSlope", 1)) + float(dataset.get("RescaleIntercept", 0))
+        centre, width = float(dataset.WindowCenter), float(dataset.WindowWidth)
+    except (AttributeError, TypeError, ValueError) as error:
+        raise MedvarError(
+            f"{file} has no window (WindowCenter, WindowWidth) that says which values are black and white ({error})."
+        ) from error
+    low = centre - width / 2
+    return values, low, low + width - 1

@@ -1,0 +1,142 @@
+"""The images that are judged: a set in any layout, or a folder of files, each with the condition that was asked for."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from medvar_engine.conditions import FACTORS, Condition, LabelSpace
+from medvar_engine.data.dataset import Conditions, SliceDataset
+from medvar_engine.encoders.image_source import Images, Indices
+from medvar_engine.errors import MedvarError
+from medvar_engine.evaluate.images.file_images import FileImages, check_pictures, find_pictures
+from medvar_engine.generate.trace import Trace
+from medvar_engine.request import Sampling
+from medvar_engine.sets.image_set import ImageSet
+from medvar_engine.sets.mixture import Ingredient, Mix
+from medvar_engine.sets.set_manifest import SET, SetManifest
+from medvar_engine.types import FloatArray
+from medvar_engine.untrusted import plain_json
+from medvar_engine.value_range import decode
+from medvar_engine.write.nifti import sidecar
+from medvar_engine.write.provenance import read_trace
+
+
+@dataclass(frozen=True, slots=True)
+class Synthetic:
+    """Images, and of each what was asked for."""
+
+    name: str
+    images: Images
+    conditions: Sequence[Condition]
+    models: tuple[str, ...]  # sha256 of what made them, see `Bundle.models`
+
+    def __len__(self) -> int:
+        return len(self.conditions)
+
+
+def open_synthetic(path: Path) -> Synthetic:
+    """A set that ``medvar generate`` made, in any layout, or a folder of PNG, NIfTI or DICOM files that medvar wrote.
+
+    An image takes four bytes of memory, and a file its name: traces are read one at a time. Raises `MedvarError` for
+    anything else, for a set that is not complete, for a file that is broken or not medvar's, and for images of several
+    formats or sizes.
+    """
+    manifest = SetManifest.read(path) if (path / SET).is_file() else None
+    if manifest is not None and manifest.plan.kind.layout == "shards":
+        return _of_shards(ImageSet.open(path))
+    if manifest is not None and not manifest.complete:
+        raise MedvarError(f"{path} is not complete. Run the command that began it again: it goes on.")
+    files = find_pictures(path)
+    if not files:
+        raise MedvarError(
+            f"{path} holds neither a set (set.json) nor PNG, NIfTI or DICOM files that medvar wrote. Make some: "
+            "`medvar generate --count 200 --mix MIX --out FOLDER`."
+        )
+    if manifest is not None and len(files) != (told := manifest.plan.count - len(manifest.withheld)):
+        raise MedvarError(f"{path / SET} tells of {told} images, but {len(files)} are there. Make the set again.")
+    models: set[str] = set()
+    conditions = coded(_asked(Path(file), models) for file in files)
+    return Synthetic(path.name, FileImages(files, check_pictures(files)), conditions, tuple(sorted(models)))
+
+
+def coded(conditions: Iterable[Condition]) -> Conditions:
+    """Conditions of which the same one is kept once."""
+    kinds: dict[Condition, int] = {}
+    codes = np.fromiter((kinds.setdefault(one, len(kinds)) for one in conditions), dtype=np.int32)
+    return Conditions(tuple(kinds), codes)
+
+
+def _asked(file: Path, models: set[str]) -> Condition:
+    """What was asked for; notes the model that made it."""
+    trace = _trace(file)  # one at a time: with all their edits they are large
+    models.add(trace.model)
+    return trace.request.condition
+
+
+def _trace(file: Path) -> Trace:
+    """The trace in a file; of a NIfTI that lost it in another program, the one in the sidecar."""
+    try:
+        return read_trace(file)
+    except MedvarError:
+        if file.name.lower().endswith((".nii", ".nii.gz")) and (beside := sidecar(file)).is_file():
+            with contextlib.suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
+                return Trace.from_json(json.dumps(plain_json.read(beside)["trace"]))
+        raise
+
+
+def _of_shards(found: ImageSet) -> Synthetic:
+    """The columns tell what was asked for; the traces, which are large, stay on the disk."""
+    plan = found.manifest.plan
+    table = found.table()
+    factors = [name for name in FACTORS if name in table.column_names]  # earlier versions wrote fewer
+    rows = (row for batch in table.select(factors).to_batches() for row in batch.to_pylist())
+    conditions = coded(Condition(**row) for row in rows)
+    return Synthetic(found.path.name, SetImages.of(found), conditions, (plan.model,))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SetImages:
+    """The images of a set, without those withheld."""
+
+    source: ImageSet
+    ends: npt.NDArray[np.int64]  # images in each unit and those before it
+
+    @classmethod
+    def of(cls, source: ImageSet) -> SetImages:
+        """All of them."""
+        counts = [len(source.numbers(unit)) for unit in range(source.manifest.plan.units)]
+        return cls(source, np.cumsum(counts, dtype=np.int64))
+
+    @property
+    def digest(self) -> str:
+        """See `Images`."""
+        return hashlib.sha256(repr(self.source.manifest.units).encode()).hexdigest()
+
+    def __len__(self) -> int:
+        return int(self.ends[-1])
+
+    def batch(self, indices: Indices) -> FloatArray:
+        """See `Images`."""
+        found = []
+        for i in indices:
+            unit = int(np.searchsorted(self.ends, i, side="right"))
+            row = int(i) - int(self.ends[unit])  # from its unit's end
+            found.append(decode(self.source.codes(unit)[row]))
+        return np.stack(found)
+
+
+def mix_like(data: SliceDataset, sampling: Sampling, known: LabelSpace, seed: int = 0) -> Mix:
+    """Every kind of slice as often as in ``data``, as far as a model has names for it."""
+    counts: Counter[Condition] = Counter()
+    for code, count in Counter(data.conditions.codes.tolist()).items():
+        counts[known.known(data.conditions.kinds[code])] += count
+    return Mix(tuple(Ingredient(kind, sampling, seed, float(count)) for kind, count in sorted(counts.items(), key=str)))

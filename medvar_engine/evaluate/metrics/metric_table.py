@@ -1,0 +1,168 @@
+"""One row of figures for a set of images, against the training slices, in the eyes of one encoder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, TypeVar
+
+import numpy as np
+
+from medvar_engine.errors import MedvarError
+from medvar_engine.evaluate.metrics.authenticity import authentic, copying_by_cells
+from medvar_engine.evaluate.metrics.bootstrap import (
+    Estimate,
+    estimate,
+    estimate_around,
+    estimate_distance,
+    estimate_mean,
+    group_weights,
+)
+from medvar_engine.evaluate.metrics.coverage import Neighbourhoods, neighbourhoods
+from medvar_engine.evaluate.metrics.feature_rows import Features, Rows
+from medvar_engine.evaluate.metrics.frechet import Moments, frechet_distance_to, moments
+from medvar_engine.evaluate.metrics.kernel import cmmd, cmmd_draws, kernel_distance, kernel_draws
+from medvar_engine.types import FloatArray, IntArray
+
+_Found = TypeVar("_Found")
+
+DRAWS = 100  # of the bootstrap, for figures that are computed anew for each
+LARGEST = 4000  # images of a side in figures that compare all pairs; more would take hours and tell no more
+
+BETTER = {  # which way a figure is better
+    "frechet": "lower",
+    "kid": "lower",
+    "cmmd": "lower",
+    "precision": "higher",
+    "recall": "higher",
+    "density": "higher",
+    "coverage": "higher",
+    "authentic": "near 0.5",
+    "copying": "near 0",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A figure with its interval; or why there is none."""
+
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    missing: str = ""  # why there is no value
+    images: int = 0  # of the set that is judged, that it is computed of
+    over: str = ""  # what was drawn again for the interval
+    no_interval: str = ""  # why there is none
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Reference:
+    """Features ``(N, D)`` of the training slices and of people held out, in the eyes of one encoder."""
+
+    training: Features
+    held_out: Features
+    people: Sequence[str]  # whose each training slice is
+    training_moments: Moments
+
+    @classmethod
+    def of(cls, training: Features, held_out: Features, people: Sequence[str]) -> Reference:
+        """With the moments that every row is compared with."""
+        return cls(training, held_out, people, moments(training))
+
+
+def row(
+    features: Features, groups: Sequence[str], reference: Reference, *, over: str = "images", seed: int = 0
+) -> dict[str, Figure]:
+    """All figures of images with these features ``(M, D)``, each with the interval that holds 95 % of its draws.
+
+    ``groups`` says which images belong together, and ``over`` what a group is: these are drawn again. Recall and
+    coverage are shares of training slices, and so training people are drawn for them. Raises `MedvarError` when not
+    every image has its group.
+    """
+    if len(groups) != len(features):
+        raise MedvarError(f"Every image has a group, but there are {len(features)} images and {len(groups)} groups.")
+    (few, names), (train, people) = _some(features, groups, seed), _some(reference.training, reference.people, seed)
+    held_out, _ = _some(reference.held_out, range(len(reference.held_out)), seed)
+
+    def kernel(value: Callable[[], float], draws: Callable[..., Any], lowest: float) -> Estimate:
+        found = value()  # first, for it says what is wrong with the images
+        return estimate_around(found, draws(few, train, group_weights(names, draws=DRAWS, seed=seed)), lowest=lowest)
+
+    def kid() -> Estimate:
+        return kernel(
+            lambda: kernel_distance(few, train, subset_size=500, subsets=50, seed=seed)[0], kernel_draws, -np.inf
+        )
+
+    def copying() -> Estimate:
+        score = copying_by_cells(train, held_out, few, seed=seed)
+        if score(np.arange(len(few))) is None:
+            raise MedvarError("No cell has enough images.")
+        return estimate(lambda index: _or_nan(score(index)), names, draws=DRAWS, seed=seed)
+
+    near = _tried(lambda: neighbourhoods(train, few))
+    figures = {
+        "frechet": _figure(lambda: _frechet(features, groups, reference.training_moments, seed), over),
+        "kid": _figure(kid, over),
+        "cmmd": _figure(lambda: kernel(lambda: cmmd(few, train), cmmd_draws, 0.0), over),
+        "precision": _mean(near, "precise", names, over, seed),
+        "recall": _mean(near, "recalled", people, "training people", seed),
+        "density": _mean(near, "dense", names, over, seed),
+        "coverage": _mean(near, "covered", people, "training people", seed),
+        "authentic": _figure(lambda: estimate_mean(authentic(train, few), names, seed=seed), over),
+        "copying": _figure(copying, over),
+    }
+    images = {"frechet": len(features)}
+    return {name: replace(figure, images=images.get(name, len(few))) for name, figure in figures.items()}
+
+
+def shown(found: Estimate, over: str) -> Figure:
+    """An estimate as it stands in a table. An interval of no width is none: it would say that nothing can be off."""
+    if found.low is None or found.high is None:
+        return Figure(found.value, no_interval=f"fewer than two {over} to draw from")
+    if not found.low < found.high:
+        return Figure(found.value, no_interval="the same in every draw")
+    return Figure(found.value, found.low, found.high, over=over)
+
+
+def _frechet(features: Features, groups: Sequence[str], reference: Moments, seed: int) -> Estimate:
+    to_reference = frechet_distance_to(reference)
+
+    def distance(index: IntArray) -> float:
+        return to_reference(Rows(features, np.sort(index)))
+
+    return estimate_distance(distance, groups, draws=DRAWS, seed=seed)
+
+
+def _mean(near: Neighbourhoods | str, name: str, groups: Sequence[str], over: str, seed: int) -> Figure:
+    if isinstance(near, str):
+        return Figure(None, missing=near)
+    return shown(estimate_mean(getattr(near, name), groups, seed=seed), over)
+
+
+def _figure(compute: Callable[[], Estimate], over: str) -> Figure:
+    found = _tried(compute)
+    return Figure(None, missing=found) if isinstance(found, str) else shown(found, over)
+
+
+def _tried(compute: Callable[[], _Found]) -> _Found | str:
+    """What was computed, or why not."""
+    try:
+        return compute()
+    except MedvarError as error:
+        return str(error)
+
+
+def _or_nan(value: float | None) -> float:
+    return float("nan") if value is None else value
+
+
+def _some(features: Features, names: Sequence[Any], seed: int) -> tuple[FloatArray, list[Any]]:
+    """At most `LARGEST` of the rows, and what each is called."""
+    if len(features) <= LARGEST:
+        return np.asarray(features), list(names)
+    chosen = np.sort(np.random.default_rng(seed).permutation(len(features))[:LARGEST])
+    return np.asarray(features[chosen]), [names[i] for i in chosen]

@@ -1,0 +1,1 @@
+"""An evaluation as a page, as sentences, and in the model card."""

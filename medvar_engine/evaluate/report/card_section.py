@@ -1,0 +1,167 @@
+"""An evaluation in the model card of the bundle that it judges: the findings as text, every figure in a file beside it.
+
+Works on the JSON that a report is written as, so that neither torch nor the images are needed any more.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from medvar_engine.bundle.add_files import add_to_bundle
+from medvar_engine.bundle.read import CARD, Bundle
+from medvar_engine.errors import MedvarError
+from medvar_engine.untrusted import plain_json
+
+EVALUATION = "evaluation.json"
+MAX_BYTES = 16 * 2**20
+_BEGIN, _END = "<!-- evaluation -->", "<!-- end of the evaluation -->"
+_SECTION = re.compile(f"{_BEGIN}.*?{_END}", re.DOTALL)
+_JUDGED, _REAL = "synthetic", "real, other people"
+_FIGURES = {"frechet": "Fréchet distance", "kid": "KID", "precision": "precision", "recall": "recall"}
+_DAMAGED = (KeyError, TypeError, ValueError, AttributeError, IndexError, RecursionError)
+
+
+def to_card(values: Mapping[str, Any]) -> str:
+    """The findings and the main figures of an evaluation as Markdown. ``values`` are its JSON.
+
+    Raises `MedvarError` when they are something else.
+    """
+    try:
+        return _to_card(values)
+    except _DAMAGED as error:
+        raise MedvarError(
+            f"This is no evaluation that this version of `medvar evaluate images` wrote ({error!r})."
+        ) from error
+
+
+def put_into_card(bundle: Bundle, report: Path) -> Bundle:
+    """Put the evaluation ``report``, a JSON, into the card of ``bundle``, in place of one that was there.
+
+    The report goes into the bundle as `EVALUATION`; the model keeps its digest. Raises `MedvarError` when the report
+    cannot be read, is something else, or judges images of another model.
+    """
+    values = _read(report)
+    try:
+        section = to_card(values)
+    except MedvarError as error:
+        raise MedvarError(f"{report}: {error}") from error
+    models = values.get("models")
+    if models != [bundle.digest]:
+        told = ", ".join(str(model)[:12] + "…" for model in models) if isinstance(models, list) else "none"
+        raise MedvarError(
+            f"{report} judges images of other models (sha256 {told}) than {bundle.name} ({bundle.digest[:12]}…). "
+            "Evaluate this one: `medvar evaluate images BUNDLE --data SLICES`."
+        )
+    card = with_section(bundle.card, section)
+    content = json.dumps(values, indent=1, ensure_ascii=False).encode("utf-8")
+    return add_to_bundle(bundle.path, {CARD: card.encode("utf-8"), EVALUATION: content})
+
+
+def with_section(card: str, section: str) -> str:
+    """A card with ``section`` as its evaluation: where there is one already, else at the end."""
+    marked = f"{_BEGIN}\n{section.strip()}\n{_END}"
+    if _SECTION.search(card):
+        return _SECTION.sub(lambda _: marked, card, count=1)
+    return f"{card.rstrip()}\n\n{marked}\n"
+
+
+def headline(bundle: Bundle) -> str | None:
+    """The evaluation that a bundle carries in one line; None when it carries none.
+
+    Raises `MedvarError` when it is damaged.
+    """
+    if EVALUATION not in bundle.sha256:
+        return None
+    try:
+        values = plain_json.loads(bundle.read(EVALUATION))
+        parts = [f"{int(values['counts'][_JUDGED])} images"]
+        for one in values["encoders"]:
+            ours, real = (_figure(one["rows"][name]["frechet"]) for name in (_JUDGED, _REAL))
+            parts.append(f"Fréchet distance by {_text(one['encoder']['name'])} {ours}, of other people {real}")
+        if values["memorisation"] is not None:
+            parts.append(f"{float(values['memorisation']['flagged']['value']):.1%} look like copies")
+    except _DAMAGED as error:
+        raise MedvarError(f"{bundle.path / EVALUATION} is no evaluation of this version ({error!r}).") from error
+    return "; ".join(parts)
+
+
+def _to_card(values: Mapping[str, Any]) -> str:
+    counts = {name: int(values["counts"][name]) for name in (_JUDGED, "training", "held out")}
+    findings = [f"- **{_text(one['title'])}.** {_text(one['text'])}" for one in values["findings"]]
+    rows = []
+    for one in values["encoders"]:
+        for name in (_JUDGED, _REAL):
+            figures = [_figure(one["rows"][name][figure]) for figure in _FIGURES]
+            rows.append(f"| {' | '.join((_text(one['encoder']['name']), name, *figures))} |")
+    compared = (
+        f"By medvar {_text(values['version'])}: {counts[_JUDGED]} synthetic images against {counts['training']} "
+        f"training slices and {counts['held out']} of people who were not trained on. Intervals hold 95 %."
+    )
+    lines = [
+        "## Evaluation",
+        "",
+        compared,
+        "",
+        *findings,
+        "",
+        f"| encoder | images | {' | '.join(_FIGURES.values())} |",
+        "|" + "---|" * (2 + len(_FIGURES)),
+        *rows,
+        *_texture(values.get("texture") or {}),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _texture(values: Mapping[str, Any]) -> list[str]:
+    """Table of gradients and octaves; evaluations of earlier versions have none."""
+    if not values:
+        return []
+    rows = [
+        f"| {_text(name)} | {float(one['gradient']):.2f} | {' | '.join(f'{float(x):.2f}' for x in one['octaves'])} |"
+        for name, one in values.items()
+    ]
+    octaves = [f"{2**i}–{2 ** (i + 1)}" for i in range(len(next(iter(values.values()))["octaves"]))]
+    return [
+        "",
+        (
+            "Detail, synthetic divided by real (1 is right): strength of the gradient, and power in each octave of "
+            "spatial frequency, in periods an image."
+        ),
+        "",
+        f"| images | gradient | {' | '.join(octaves)} |",
+        "|" + "---|" * (2 + len(octaves)),
+        *rows,
+    ]
+
+
+def _figure(values: Mapping[str, Any]) -> str:
+    value, low, high = (None if values.get(name) is None else float(values[name]) for name in ("value", "low", "high"))
+    if value is None:
+        return "–"
+    return f"{value:.3g}" if low is None or high is None else f"{value:.3g} ({low:.3g} to {high:.3g})"
+
+
+def _text(value: object) -> str:
+    """One line of text that is nothing but text in Markdown."""
+    if not isinstance(value, str):
+        raise TypeError(f"a text was expected, not {value!r:.40}")
+    return html.escape(" ".join(value.split()), quote=False).replace("|", "\\|")
+
+
+def _read(report: Path) -> dict[str, Any]:
+    try:
+        if report.stat().st_size > MAX_BYTES:
+            raise MedvarError(f"{report} is larger than any evaluation. Give the .json that medvar wrote.")
+        values = plain_json.read(report)
+    except OSError as error:
+        raise MedvarError(f"Cannot read {report}: {error.strerror or error}.") from error
+    except (ValueError, RecursionError) as error:
+        raise MedvarError(f"{report} is no evaluation that `medvar evaluate images` wrote: {error}.") from error
+    if not isinstance(values, dict):
+        raise MedvarError(f"{report} is no evaluation that `medvar evaluate images` wrote.")
+    return values

@@ -1,0 +1,266 @@
+"""An evaluation as one page, and as JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from medvar_engine.data.dataset import SliceDataset
+from medvar_engine.evaluate.evaluation import JUDGED, ByEncoder, Evaluation, Row, label_of
+from medvar_engine.evaluate.images.synthetic_images import Synthetic
+from medvar_engine.evaluate.metrics.efficiency import efficiencies
+from medvar_engine.evaluate.metrics.metric_table import BETTER, LARGEST, Figure
+from medvar_engine.evaluate.report.findings import verdict
+from medvar_engine.page.curves import Curve, curves
+from medvar_engine.page.document import Section, document, note
+from medvar_engine.page.elements import Child, Markup, counted, element, join, picture, table
+from medvar_engine.types import FloatArray
+
+TILES, SIDE, PAIRS = 8, 96, 12
+
+_EFFICIENCIES = tuple(f"Efficiency, {reading}, γ = 1" for reading in efficiencies(0.0, 0.0))
+_SHORT = {
+    "frechet": "Fréchet",
+    "kid": "KID",
+    "cmmd": "CMMD",
+    "precision": "precision",
+    "recall": "recall",
+    "density": "density",
+    "coverage": "coverage",
+    "authentic": "AuthPct",
+    "copying": "C_T",
+}
+
+
+def to_dict(found: Evaluation) -> dict[str, Any]:
+    """Every figure and the findings as plain values, for JSON; numbers that are not finite become None."""
+    findings = [dataclasses.asdict(one) for one in verdict(found)]
+    values: dict[str, Any] = _finite({**dataclasses.asdict(found), "findings": findings})
+    return values
+
+
+def page(found: Evaluation, synthetic: Synthetic, data: SliceDataset) -> Markup:
+    """The report. ``data`` is the training split."""
+    counts = found.counts
+    lead = element(
+        "p",
+        f"{counted(counts[JUDGED], 'synthetic image')} against {counted(counts['training'], 'training slice')} and "
+        f"{counted(counts['held out'], 'slice')} of people who were not trained on. Every table has real, blurred, "
+        "repeated and random images beside them, for a figure means nothing by itself. Nothing here says that an image "
+        "is fit for diagnosis: none is.",
+    )
+    sections = [
+        Section("pictures", "What they look like", _pictures(synthetic, data)),
+        Section("quality", "Quality", join(*map(_quality, found.encoders))),
+        Section("labels", "Label by label", join(*map(_labels, found.encoders), _left_out(found))),
+        Section("texture", "Texture", _texture(found)),
+        Section("diversity", "Diversity", _diversity(found)),
+        Section("copies", "Memorisation", _copies(found, synthetic, data)),
+        Section("utility", "Usefulness", _utility(found)),
+        Section("cost", "Cost", _cost(found)),
+        Section("sources", "What was compared", _sources(found)),
+    ]
+    notes = [note(one.title, one.text, grave=one.grave) for one in verdict(found)]
+    return document(f"Evaluation of {found.name}", lead, sections, notes)
+
+
+def _pictures(synthetic: Synthetic, data: SliceDataset) -> Markup:
+    asked = np.array([label_of(condition) for condition in synthetic.conditions])
+    kinds = np.array([label_of(kind) for kind in data.conditions.kinds])[data.conditions.codes]
+    parts: list[Child] = []
+    for label in sorted(set(asked.tolist())):
+        mine, real = _spread(np.flatnonzero(asked == label)), _spread(np.flatnonzero(kinds == label))
+        parts.append(element("h3", label))
+        parts.append(_tiles(synthetic.images.batch(mine), "synthetic"))
+        parts.append(_tiles(data.batch(real)[:, 0], "training slice") if len(real) else None)
+    intro = element("p", "Above synthetic images of a label, below training slices of it.", class_="quiet")
+    return join(intro, *parts)
+
+
+def _tiles(images: FloatArray, title: str) -> Markup:
+    return element("div", *(picture(_gray(image), SIDE, title) for image in images), class_="tiles")
+
+
+def _gray(image: FloatArray) -> np.ndarray:
+    gray: np.ndarray = np.rint((np.clip(image, -1, 1) + 1) * 127.5).astype(np.uint8)
+    return gray
+
+
+def _spread(numbers: np.ndarray) -> np.ndarray:
+    return numbers[np.unique(np.linspace(0, len(numbers) - 1, min(TILES, len(numbers))).astype(int))]
+
+
+def _quality(one: ByEncoder) -> Markup:
+    told = (
+        "The other rows are as many images as are judged. Below a figure stands the interval that holds 95 % of its "
+        "values when images, or people, are drawn again: a model is judged by its images, real slices by their people, "
+        "and recall and coverage, which are shares of training slices, by whose these are. Where there is none, "
+        "pointing at it says why. All but the Fréchet distance compare pairs, of at most "
+        f"{LARGEST} images of a side, drawn by chance; copies of any training slice are told of under memorisation."
+    )
+    parts: list[Child] = [
+        element("h3", f"In the eyes of {one.encoder['name']}"),
+        _rows("images", one.rows),
+        element("p", told, class_="quiet"),
+    ]
+    if one.bias is not None:
+        line = tuple(zip(map(float, one.bias.sizes), one.bias.distances, strict=True))
+        end = (float(one.bias.sizes[0]), one.bias.unbiased), (float(one.bias.sizes[-1]), one.bias.unbiased)
+        drawn = [Curve("measured", line, marked=True), Curve("for ever more images", end)]
+        parts.append(element("div", curves(drawn, "Fréchet distance by number of images", "images"), class_="charts"))
+    return join(*parts)
+
+
+def _labels(one: ByEncoder) -> Markup:
+    if not one.labels:
+        return Markup("")
+    return join(element("h3", f"In the eyes of {one.encoder['name']}"), _rows("label", one.labels))
+
+
+def _rows(first: str, rows: dict[str, Row]) -> Markup:
+    names = [name for name in _SHORT if any(row.get(name) for row in rows.values())]
+    body: list[tuple[Child, ...]] = [(title, *(_cell(row[name]) for name in names)) for title, row in rows.items()]
+    return table((first, *(f"{_SHORT[name]} ({BETTER[name]})" for name in names)), body)
+
+
+def _cell(figure: Figure, form: str = ".3g") -> Markup:
+    """The value; below it its interval and what that is over, or why there is none."""
+    if figure.value is None:
+        return element("span", "–", title=f"not computed: {figure.missing}")
+    if figure.low is None or figure.high is None:
+        told = element("div", "no interval", title=figure.no_interval, class_="quiet")
+    else:
+        told = element("div", f"{figure.low:{form}} to {figure.high:{form}}, {figure.over}", class_="quiet")
+    return join(f"{figure.value:{form}}", told)
+
+
+def _left_out(found: Evaluation) -> Markup:
+    if not found.left_out:
+        return Markup("")
+    return element("p", f"Too few images to be judged by themselves: {', '.join(found.left_out)}.", class_="quiet")
+
+
+def _texture(found: Evaluation) -> Markup:
+    octaves = max((len(one.octaves) for one in found.texture.values()), default=0)
+    rows: list[tuple[Child, ...]] = [
+        (name, f"{one.slices} {one.against}", f"{one.gradient:.2f}", *(f"{ratio:.2f}" for ratio in one.octaves))
+        for name, one in found.texture.items()
+    ]
+    intro = (
+        "Synthetic divided by real: the mean strength of the gradient, and the mean power of each octave of spatial "
+        "frequency, in periods an image. 1 is right; below, images are too smooth there, above, too rough."
+    )
+    columns = ("label", "real slices", "gradient", *(f"{2**i} to {2 ** (i + 1)}" for i in range(octaves)))
+    return join(element("p", intro, class_="quiet"), table(columns, rows))
+
+
+def _diversity(found: Evaluation) -> Markup:
+    rows: list[tuple[Child, ...]] = [
+        (name, _cell(pair[JUDGED]), _cell(pair["training"])) for name, pair in found.similarity.items()
+    ]
+    intro = "MS-SSIM of pairs of images of one label: 1 when all are the same; as alike as training slices is right."
+    return join(element("p", intro, class_="quiet"), table(("label", "synthetic", "training"), rows))
+
+
+def _copies(found: Evaluation, synthetic: Synthetic, data: SliceDataset) -> Markup:
+    one = found.memorisation
+    if one is None:
+        return element("p", "Copies were not looked for.")
+    rows: list[tuple[Child, ...]] = [
+        (f"planted copies, {kind}", _cell(share, ".1%")) for kind, share in one.copies_found.items()
+    ]
+    rows += [
+        ("synthetic images", _cell(one.flagged, ".1%")),
+        ("slices of new people", _cell(one.false_alarms, ".1%")),
+    ]
+    shown = [
+        element(
+            "figure",
+            picture(_gray(synthetic.images.batch([image])[0]), 2 * SIDE, "synthetic"),
+            picture(_gray(data.batch([slice_])[0, 0]), 2 * SIDE, "training slice"),
+            element("figcaption", f"synthetic image {image}, training slice {slice_}"),
+        )
+        for image, slice_ in one.pairs[:PAIRS]
+    ]
+    parts: list[Child] = [table(("flagged as copies", "share"), rows), element("div", *shown, class_="pairs")]
+    if found.membership is not None:
+        told = found.membership
+        text = f"Membership by likelihood: AUC {told.auc:.3f} ({told.low:.3f} to {told.high:.3f}); 0.5 is a guess."
+        parts.insert(1, element("p", text))
+    return join(*parts)
+
+
+def _utility(found: Evaluation) -> Markup:
+    one = found.utility
+    if one is None:
+        return element("p", "Not measured: ask for it with --utility region, plane or modality.")
+    told = (
+        f"Small classifiers learned to tell {', '.join(one.classes)} ({one.task}) from these images, each in "
+        f"{counted(one.steps, 'step')}, and were tested on slices of people held out. Every class counts alike; "
+        f"{1 / len(one.classes):.3g} is a guess. Means of {counted(one.seeds, 'classifier')}."
+    )
+    rows: list[tuple[Child, ...]] = [(name, _cell(figure)) for name, figure in one.accuracy.items()]
+    return join(element("p", told, class_="quiet"), table(("learned from", "balanced accuracy"), rows))
+
+
+def _cost(found: Evaluation) -> Markup:
+    if found.seconds_an_image is None:
+        return element("p", "Not measured: the images were there already. Give the bundle to have them made.")
+    rows: list[tuple[Child, ...]] = [("seconds an image", found.seconds_an_image), ("parameters", found.parameters)]
+    for one in found.encoders:
+        distance = one.rows[JUDGED]["frechet"].value
+        if distance is not None:
+            for reading, value in efficiencies(distance, found.seconds_an_image).items():
+                rows.append((f"Efficiency by {one.encoder['name']}, {reading}, γ = 1", value))
+    return table(("figure", "value"), rows)
+
+
+def _sources(found: Evaluation) -> Markup:
+    rows: list[tuple[Child, ...]] = [("prepared slices, sha256", found.data), ("medvar", found.version)]
+    rows += [("model, sha256", model) for model in found.models]
+    rows += [(f"encoder {one.encoder['name']}", json.dumps(one.encoder, ensure_ascii=False)) for one in found.encoders]
+    return table(("what", "value"), rows)
+
+
+def compare(found: Sequence[dict[str, Any]]) -> Markup:
+    """Several evaluations, from their JSON, on one page: quality against parameters and seconds."""
+    drawn = []
+    for across, key in (("parameters", "parameters"), ("seconds an image", "seconds_an_image")):
+        by_encoder: dict[str, list[tuple[float, float]]] = {}
+        for one in found:
+            for seen in one["encoders"]:
+                value = seen["rows"][JUDGED]["frechet"]["value"]
+                if one.get(key) and value is not None:
+                    by_encoder.setdefault(str(seen["encoder"]["name"]), []).append((float(one[key]), float(value)))
+        lines = [Curve(name, tuple(sorted(points)), marked=True) for name, points in by_encoder.items()]
+        drawn.append(curves(lines, f"Fréchet distance against {across}", across, log_across=True))
+    columns = ("model", "parameters", "seconds an image", "encoder", "Fréchet distance", *_EFFICIENCIES)
+    body = join(
+        element("div", *drawn, class_="charts"),
+        table(columns, [_compared(one, seen) for one in found for seen in one["encoders"]]),
+    )
+    lead = element("p", "Only evaluations on the same slices, by the same encoders, can be compared.")
+    return document("Models compared", lead, [Section("scaling", "Quality, size and speed", body)])
+
+
+def _compared(one: dict[str, Any], seen: dict[str, Any]) -> tuple[Child, ...]:
+    """A row of the table: one model by one encoder."""
+    frechet, seconds = seen["rows"][JUDGED]["frechet"], one.get("seconds_an_image")
+    value, low, high = (frechet.get(name) for name in ("value", "low", "high"))
+    distance: Child = value if low is None or high is None else f"{value:.4g} ({low:.4g} to {high:.4g})"
+    both: Iterable[Child] = (None,) * len(_EFFICIENCIES)
+    if value is not None and seconds is not None:
+        both = efficiencies(float(value), float(seconds)).values()
+    return one["name"], one.get("parameters"), seconds, seen["encoder"]["name"], distance, *both
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _finite(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(one) for one in value]
+    return None if isinstance(value, float) and not np.isfinite(value) else value

@@ -1,0 +1,29 @@
+"""How surprised a model is by slices: what membership inference goes by."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from medvar_engine.data.dataset import SliceDataset
+from medvar_engine.generate.generator import Generator
+from medvar_engine.request import Request
+from medvar_engine.types import FloatArray
+
+_BATCH = 16
+
+
+def surprise(generator: Generator, data: SliceDataset, count: int, seed: int = 0) -> tuple[FloatArray, list[str]]:
+    """Mean negative log-likelihood of the tokens of ``count`` random slices, ``(N,)``, and whose each is.
+
+    Every slice is asked about under its own condition, as far as the model knows it.
+    """
+    known = generator.backend.info.labels
+    chosen = np.sort(np.random.default_rng(seed).permutation(len(data))[:count])
+    found = []
+    for first in range(0, len(chosen), _BATCH):
+        part = chosen[first : first + _BATCH]
+        requests = [Request(known.known(data.conditions[int(i)])) for i in part]
+        generation = generator.encode(data.batch(part)[:, 0], requests)
+        maps = generator.likelihood(generation)
+        found.append(np.concatenate([one.reshape(len(part), -1) for one in maps], axis=1).mean(axis=1))
+    return np.concatenate(found), [data.rows[int(i)].patient for i in chosen]

@@ -1,0 +1,76 @@
+"""`Generation`: a batch of images in the making, as an immutable value."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from medvar_engine.generate.inversion import Inversion
+from medvar_engine.generate.resample import Held
+from medvar_engine.generate.trace import Edit, Request, Trace
+from medvar_engine.tokens.pyramid import TokenPyramid
+from medvar_engine.types import FloatArray
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Generation:
+    """B images, each with its own request, and the scales made so far.
+
+    ``latents[k]`` is the latent after scale k, from which the preview of scale k is decoded; ``features`` are the
+    input of the next scale. Both follow from the pyramid, and are kept so that nothing is computed twice.
+    """
+
+    requests: tuple[Request, ...]
+    pyramid: TokenPyramid
+    entropy: tuple[FloatArray, ...]  # bits a token, (B, side, side) a scale
+    latents: tuple[FloatArray, ...]  # (B, C, H, W) a scale
+    features: FloatArray | None  # (B, L_k, C); None before the first scale and after the last
+    model: str
+    held: tuple[tuple[Held | None, ...], ...] = ()  # an image's scales; empty when nothing is held
+    inversions: tuple[Inversion | None, ...] = ()  # an image's noise; empty when all is drawn by seed
+    edits: tuple[Edit | None, ...] = ()
+    parents: tuple[Trace | None, ...] = ()
+
+    @property
+    def depth(self) -> int:
+        """Scales made so far."""
+        return self.pyramid.depth
+
+    @property
+    def complete(self) -> bool:
+        """Whether every scale is there."""
+        return self.pyramid.complete
+
+    def trace(self, image: int) -> Trace:
+        """One image's part that is kept and written to files."""
+        return Trace(
+            self.requests[image],
+            self.pyramid.select([image]),
+            tuple(np.ascontiguousarray(scale[image]) for scale in self.entropy),
+            self.model,
+            self.edits[image] if self.edits else None,
+            self.parents[image] if self.parents else None,
+        )
+
+    def select(self, images: Sequence[int]) -> Generation:
+        """Some of the images, in the order asked for."""
+        index = np.asarray(images, dtype=np.intp)
+        return replace(
+            self,
+            requests=tuple(self.requests[i] for i in images),
+            pyramid=self.pyramid.select(images),
+            entropy=tuple(scale[index] for scale in self.entropy),
+            latents=tuple(latent[index] for latent in self.latents),
+            features=None if self.features is None else self.features[index],
+            held=tuple(self.held[i] for i in images) if self.held else (),
+            inversions=tuple(self.inversions[i] for i in images) if self.inversions else (),
+            edits=tuple(self.edits[i] for i in images) if self.edits else (),
+            parents=tuple(self.parents[i] for i in images) if self.parents else (),
+        )
+
+    @property
+    def traces(self) -> tuple[Trace, ...]:
+        """All images' traces."""
+        return tuple(self.trace(image) for image in range(self.pyramid.batch))

@@ -1,0 +1,92 @@
+"""What a model thinks of images: how likely each token is, where that surprises it, its noise, and features."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from medvar_engine.errors import MedvarError
+from medvar_engine.generate.generation import Generation
+from medvar_engine.generate.inversion import Inversion, posterior_noise
+from medvar_engine.generate.prefix_runner import Prefixes
+from medvar_engine.generate.sampling import entropy, log_softmax
+from medvar_engine.generate.trace import Trace
+from medvar_engine.request import Request
+from medvar_engine.types import FloatArray
+
+_TOGETHER = 16  # images whose keys and values are all in memory at once
+
+
+def likelihood(prefixes: Prefixes, generation: Generation) -> tuple[FloatArray, ...]:
+    """Negative log-likelihood in bits of every token under its own condition: ``(B, side, side)`` a scale."""
+    return tuple(surprise for surprise, _ in _surprises(prefixes, generation))
+
+
+def anomaly_map(prefixes: Prefixes, generation: Generation) -> FloatArray:
+    """How much more surprising than usual an image is to the model, in bits, on the image grid: ``(B, H, W)``.
+
+    The negative log-likelihood of a token minus the entropy of its distribution, which is the surprise that the model
+    itself expects, added up over all scales under a pixel. About 0 for what the model would draw; high where an image
+    is not as its condition says. Compare it with the maps of normal images, for real ones are never quite the model's.
+    """
+    size = prefixes.backend.info.image_size
+    total = np.zeros((len(generation.requests), size, size), dtype=np.float32)
+    for surprise, expected in _surprises(prefixes, generation):
+        total += token_map_to_image(surprise - expected, size)
+    return total
+
+
+def token_map_to_image(values: FloatArray, size: int) -> FloatArray:
+    """A value a token ``(…, side, side)`` → that of the nearest token a pixel, ``(…, size, size)``."""
+    side = values.shape[-1]
+    nearest = (2 * np.arange(size) + 1) * side // (2 * size)
+    return values[..., nearest[:, None], nearest[None, :]]
+
+
+def features(prefixes: Prefixes, generation: Generation) -> FloatArray:
+    """Features ``(B, D)`` of finished images, ready for a classifier, a search or a map of the data.
+
+    What the last quarter of the transformer's blocks keeps of an image (keys and values) under no condition, averaged
+    over the tokens of a scale: the mean over the scales after the first, and the standard deviation among them. With a
+    linear probe they tell the plane of slices of unseen people better than pixels do; benchmarks/linear_probe.py
+    measures it.
+    """
+    if not generation.complete:
+        raise MedvarError("Only finished images have features: run the generation to its end first.")
+    parts = []
+    for first in range(0, len(generation.requests), _TOGETHER):
+        images = range(first, min(first + _TOGETHER, len(generation.requests)))
+        *_, whole = prefixes.replay([Request()] * len(images), generation.pyramid.select(images))
+        kept = prefixes.summary(whole)[:, 1:]
+        kept = kept[:, :, -max(1, kept.shape[2] // 4) :].reshape(*kept.shape[:2], -1)
+        parts.append(np.concatenate([kept.mean(axis=1), kept.std(axis=1)], axis=1))
+    return np.concatenate(parts)
+
+
+def invert(prefixes: Prefixes, trace: Trace, request: Request) -> Inversion:
+    """Noise under which ``request`` gives the tokens of a finished image; ``request.seed`` chooses among all such."""
+    if not trace.pyramid.complete:
+        raise MedvarError("Only a finished image can be inverted: run the generation to its end first.")
+    if request.sampling.temperature == 0:
+        raise MedvarError("At temperature 0 no noise is drawn, so that none explains an image: invert at another one.")
+    noise = []
+    for past in prefixes.replay([request], trace.pyramid):
+        if not past.complete:
+            tokens = trace.pyramid.tokens(past.depth)[0]
+            (logits,) = prefixes.guided_logits(past)
+            noise.append(posterior_noise(logits, tokens, request.sampling, request.seed, past.depth))
+    return Inversion(trace, request, tuple(noise))
+
+
+def _surprises(prefixes: Prefixes, generation: Generation) -> Iterator[tuple[FloatArray, FloatArray]]:
+    """Bits of every token, and bits that were to be expected: ``(B, side, side)`` each, a scale."""
+    for past in prefixes.replay(generation.requests, generation.pyramid):
+        if past.depth == generation.depth:
+            return
+        maps = generation.pyramid.maps[past.depth]
+        logits = prefixes.logits(past)
+        pairs = zip(logits, maps.reshape(len(maps), -1, 1), strict=True)
+        log_p = np.stack([np.take_along_axis(log_softmax(own), tokens, -1) for own, tokens in pairs])
+        expected = np.stack([entropy(own) for own in logits])
+        yield -log_p.reshape(maps.shape) / np.float32(np.log(2)), expected.reshape(maps.shape)

@@ -1,0 +1,181 @@
+"""`Prefixes`: grows generations by token maps, and says what the networks expect of the next scale."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace as changed
+
+import numpy as np
+
+from medvar_engine.backends.base import Backend, PrefixState
+from medvar_engine.backends.release_memory import give_back
+from medvar_engine.generate.generation import Generation
+from medvar_engine.generate.prefix_cache import Key, PrefixCache
+from medvar_engine.generate.sampling import guide
+from medvar_engine.generate.validation import check_logits
+from medvar_engine.request import Request
+from medvar_engine.tokens.pyramid import TokenPyramid
+from medvar_engine.types import FloatArray, IntArray
+
+_LOGITS = 2**20  # of the finest scale that are made together; in parts, as many images as give so many
+
+
+class Prefixes:
+    """Runs a backend on generations, by way of a cache, so that nothing is computed twice.
+
+    A *row* is one image under one label. Rows of the same label and tokens are run once: candidates that continue
+    one prefix cost one row until they differ.
+    """
+
+    def __init__(self, backend: Backend, cache: PrefixCache) -> None:
+        self.backend = backend
+        self.cache = cache
+
+    def start(self, requests: Sequence[Request]) -> Generation:
+        """Images without any scale yet."""
+        info = self.backend.info
+        return Generation(tuple(requests), TokenPyramid.empty(info.schedule, len(requests)), (), (), None, info.model)
+
+    def grow(self, generation: Generation, tokens: IntArray, bits: FloatArray | None = None) -> Generation:
+        """One scale more: its tokens ``(B, L_k)`` and, where known, their entropy ``(B, side, side)``."""
+        before = generation.latents[-1] if generation.latents else None
+        latent, features = self.backend.accumulate(before, tokens, generation.depth)
+        # Entropy goes by scale: where that of a coarser scale is not known (encoded images), it is not kept.
+        known = len(generation.entropy) == generation.depth
+        return changed(
+            generation,
+            pyramid=generation.pyramid.append(tokens),
+            entropy=(*generation.entropy, bits) if known and bits is not None else generation.entropy,
+            latents=(*generation.latents, latent),
+            features=features,
+        )
+
+    def replay(self, requests: Sequence[Request], pyramid: TokenPyramid) -> Iterator[Generation]:
+        """The images of ``pyramid`` as they were before each of their scales, and as they are."""
+        generation = self.start(requests)
+        yield generation
+        for k in range(pyramid.depth):
+            generation = self.grow(generation, pyramid.tokens(k))
+            yield generation
+
+    def guided_logits(self, generation: Generation) -> Iterator[FloatArray]:
+        """Logits ``(L_k, V)`` of the next scale of each image, under its own condition and guidance.
+
+        One after the other, as they are asked for: those of all images can take more memory than the network.
+        """
+        guided = any(request.sampling.guidance > 0 for request in generation.requests)
+        parts = self._parts(generation, guided)
+        if len(parts) > 1:
+            give_back()  # once: before every part it would make a batch a tenth slower
+        for part in parts:
+            yield from self._guided(part, guided)
+
+    def _guided(self, generation: Generation, guided: bool) -> Iterator[FloatArray]:
+        scales, batch = len(self.backend.info.schedule), len(generation.requests)
+        logits = self._logits(generation, guided)
+        for i, request in enumerate(generation.requests):
+            strength = request.sampling.guidance_of(generation.depth, scales)
+            yield check_logits(guide(logits[i], logits[batch + i], strength) if strength > 0 else logits[i])
+
+    def _parts(self, generation: Generation, guided: bool) -> list[Generation]:
+        """The images, in parts that go through the network one after the other.
+
+        Only at the finest scale: its logits, keys and values are the largest, and no scale follows that would want
+        those of all images together. Images whose rows are the same, as candidates' are, stay together.
+        """
+        info, images = self.backend.info, len(generation.requests)
+        if generation.depth + 1 < len(info.schedule):
+            return [generation]
+        labels = self._labels(generation, guided)
+        keys = self._keys(generation, labels, generation.depth + 1)
+        rows = {keys[row] for row in _wanted(generation, labels)}
+        parts = -(-len(rows) * info.schedule.token_counts[-1] * info.vocabulary // _LOGITS)
+        return [generation.select(part.tolist()) for part in np.array_split(np.arange(images), min(images, parts))]
+
+    def logits(self, generation: Generation) -> list[FloatArray]:
+        """Logits ``(L_k, V)`` of the next scale of each image under its own condition."""
+        logits = self._logits(generation, guided=False)
+        return [check_logits(logits[i]) for i in range(len(generation.requests))]
+
+    def summary(self, generation: Generation) -> FloatArray:
+        """Averages of the keys and values of all scales made so far, under no condition; see `Backend.summary`."""
+        labels = np.array([self.backend.info.labels.unconditional] * len(generation.requests), dtype=np.int64)
+        _, state = self._run(generation, labels, range(len(labels)), generation.depth - 1)
+        return self.backend.summary(state)
+
+    def _logits(self, generation: Generation, guided: bool) -> dict[int, FloatArray]:
+        """Logits ``(L_k, V)`` of the next scale by row: of image i under its condition as i, B + i unconditional.
+
+        Rows that are the same are one array.
+        """
+        labels = self._labels(generation, guided)
+        keys = self._keys(generation, labels, generation.depth + 1)
+        wanted = _wanted(generation, labels)
+        first, places = _distinct([keys[row] for row in wanted])
+        rows = [wanted[i] for i in first]
+        logits, state = self._run(generation, labels, rows, generation.depth)
+        if state.depth < len(self.backend.info.schedule):  # nothing follows the finest scale
+            self.cache.put([keys[row] for row in rows], state)
+        return {row: logits[place] for row, place in zip(wanted, places, strict=True)}
+
+    def _run(
+        self, generation: Generation, labels: IntArray, rows: Sequence[int], k: int
+    ) -> tuple[FloatArray, PrefixState]:
+        """Scale k of some rows: its logits, and the prefix with it."""
+        state, features = self._state(generation, labels, rows, k), self._features(generation, k)
+        return self.backend.step(state, None if features is None else features[[row % len(features) for row in rows]])
+
+    def _state(self, generation: Generation, labels: IntArray, rows: Sequence[int], depth: int) -> PrefixState:
+        """The prefix of ``depth`` scales of some rows: from the cache, or computed again from the tokens."""
+        if not depth:
+            return self.backend.start(labels[list(rows)])
+        keys = self._keys(generation, labels, depth)
+        known = self.cache.get([keys[row] for row in rows])
+        lost = [row for row, found in zip(rows, known, strict=True) if found is None]
+        if not lost:
+            return self.backend.gather([found for found in known if found is not None])
+        lost = [lost[first] for first in _distinct([keys[row] for row in lost])[0]]
+        _, state = self._run(generation, labels, lost, depth - 1)
+        self.cache.put([keys[row] for row in lost], state)
+        again = {keys[row]: (state, place) for place, row in enumerate(lost)}
+        return self.backend.gather([found or again[keys[row]] for row, found in zip(rows, known, strict=True)])
+
+    def _features(self, generation: Generation, k: int) -> FloatArray | None:
+        """Input of scale k ``(B, L_k, C)``, from the tokens of scale k-1 and the latent before it."""
+        if k == 0:
+            return None
+        if k == generation.depth:
+            return generation.features
+        before = generation.latents[k - 2] if k > 1 else None
+        return self.backend.accumulate(before, generation.pyramid.tokens(k - 1), k - 1)[1]
+
+    def _labels(self, generation: Generation, guided: bool) -> IntArray:
+        space = self.backend.info.labels
+        rows = [space.encode(request.condition) for request in generation.requests]
+        return np.array(rows + [space.unconditional] * len(rows) * guided, dtype=np.int64)
+
+    def _keys(self, generation: Generation, labels: IntArray, depth: int) -> list[Key]:
+        """Names of the prefix states of ``depth`` scales. Scale k's keys and values follow from scales 0…k-1."""
+        info = self.backend.info
+        network = f"{info.model} {info.precision} {info.provider}"
+        contents = [row.tobytes() for row in generation.pyramid.prefix(depth - 1).sequence]
+        images = [i % len(contents) for i in range(len(labels))]
+        pairs = zip(labels.tolist(), images, strict=True)
+        return [Key(network, tuple(row), depth, contents[image]) for row, image in pairs]
+
+
+def _wanted(generation: Generation, labels: IntArray) -> list[int]:
+    """Rows of ``labels``: of every image under its condition, and unconditional of those alone that are guided."""
+    images = len(generation.requests)
+    return [
+        row for row in range(len(labels)) if row < images or generation.requests[row - images].sampling.guidance > 0
+    ]
+
+
+def _distinct(keys: Sequence[Key]) -> tuple[list[int], list[int]]:
+    """Where each different key first stands, and for every key its place among those."""
+    first: dict[Key, int] = {}
+    for i, key in enumerate(keys):
+        first.setdefault(key, i)
+    place = {key: n for n, key in enumerate(first)}
+    return list(first.values()), [place[key] for key in keys]

@@ -1,0 +1,101 @@
+"""What can be asked of a resample, and what it then leaves as it is: locked scales, and tokens outside its mask."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypedDict
+
+import numpy as np
+
+from medvar_engine.conditions import Condition
+from medvar_engine.errors import MedvarError
+from medvar_engine.generate.edits import Outside, Resample
+from medvar_engine.generate.inversion import Inversion
+from medvar_engine.request import Sampling
+from medvar_engine.tokens.pyramid import TokenPyramid, mask_at_scale
+from medvar_engine.tokens.schedule import ScaleSchedule
+from medvar_engine.types import BoolArray, IntArray
+
+
+class ResampleOptions(TypedDict, total=False):
+    """How finer scales are drawn anew. What is left out, or None, is as in the parent."""
+
+    condition: Condition | None  # of the scales that are drawn
+    sampling: Sampling | None  # how they are drawn
+    mask: BoolArray | None  # (H, W): tokens that it does not touch stay; the decoder still mixes pixels near it
+    keep: Sequence[int]  # locked scales, whose token maps stay
+    exact_outside: bool  # pixels outside the mask stay, too: the new picture shows inside it only
+    soft_edge: float  # pixels over which the new picture then fades in, inside the mask
+    inversion: Inversion | None  # noise to draw with, of `Generator.invert`, in place of the seed's
+
+
+def resample_edit(schedule: ScaleSchedule, from_scale: int, options: ResampleOptions) -> Resample:
+    """The edit that drawing scales ``from_scale…`` with ``options`` is."""
+    mask, inversion = options.get("mask"), options.get("inversion")
+    keep = {schedule.check_scale(k) for k in options.get("keep", ())}
+    exact, soft_edge = options.get("exact_outside", False), options.get("soft_edge", 0.0)
+    if soft_edge and not exact:
+        raise MedvarError("A soft edge fades the new picture in over the old one: ask for exact_outside, too.")
+    return Resample(
+        schedule.check_scale(from_scale),
+        None if mask is None else np.array(mask, dtype=np.bool_),
+        tuple(sorted(k for k in keep if k >= from_scale)),  # coarser ones stay anyway
+        Outside(soft_edge) if exact else None,
+        None if inversion is None else inversion.request,
+    )
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Held:
+    """Tokens of one scale that are not drawn but taken from ``tokens``, where ``keep`` is true."""
+
+    keep: BoolArray  # (L_k,)
+    tokens: IntArray  # (L_k,)
+
+    def put_back(self, drawn: IntArray) -> IntArray:
+        """The drawn tokens ``(L_k,)`` with the held ones in their places."""
+        return np.where(self.keep, self.tokens, drawn)
+
+
+def held_tokens(parent: TokenPyramid, edit: Resample) -> tuple[Held | None, ...]:
+    """What ``edit`` leaves of ``parent`` (one image), a scale; None where all of a scale is drawn."""
+    return tuple(_held(parent, edit, k) for k in range(len(parent.schedule)))
+
+
+def _held(parent: TokenPyramid, edit: Resample, k: int) -> Held | None:
+    if k < edit.from_scale or (edit.mask is None and k not in edit.keep):
+        return None
+    tokens = parent.tokens(k)[0]
+    if edit.mask is None or k in edit.keep:
+        return Held(np.ones(len(tokens), dtype=np.bool_), tokens)
+    return Held(~mask_at_scale(edit.mask, parent.schedule[k]).ravel(), tokens)
+
+
+def check_resample(parent: TokenPyramid, edit: Resample, size: int) -> None:
+    """Raises `MedvarError` when ``edit`` cannot be made of ``parent``, of images of ``size`` × ``size`` pixels."""
+    k = parent.schedule.check_scale(edit.from_scale)
+    if k > parent.depth:
+        raise MedvarError(f"Scale {k} cannot be resampled yet: this image has {parent.depth} scales.")
+    _check_locked(parent, edit.keep, k)
+    if edit.mask is None:
+        if edit.outside is not None:
+            raise MedvarError("There is no outside to keep exactly without a mask: paint where the image may change.")
+        return
+    if edit.mask.shape != (size, size):
+        raise MedvarError(f"The mask must cover the image, {size}×{size} pixels, but is {edit.mask.shape}.")
+    if not parent.complete:
+        raise MedvarError("Resampling inside a mask needs a finished image, whose outside can be kept.")
+    if not edit.mask.any():
+        raise MedvarError("The mask is empty: paint where the image may change.")
+
+
+def _check_locked(parent: TokenPyramid, keep: Sequence[int], from_scale: int) -> None:
+    for k in keep:
+        if parent.schedule.check_scale(k) >= parent.depth:
+            raise MedvarError(f"Scale {k} cannot be kept: this image has {parent.depth} scales so far. Unlock it.")
+    if all(k in keep for k in range(from_scale, len(parent.schedule))):
+        raise MedvarError(
+            f"Every scale from {from_scale} on is kept, so that nothing is left to be drawn. Unlock one, or start at "
+            "a coarser scale."
+        )

@@ -1,0 +1,88 @@
+"""From logits to tokens: guidance, temperature, top-k, top-p, and noise that is a function of its place.
+
+The noise of a token depends on (seed, scale, position) alone, so an image is the same whatever is drawn beside
+it, in whatever batch, by whichever backend.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from medvar_engine.request import Sampling, check_seed
+from medvar_engine.types import FloatArray, IntArray
+
+
+def gumbel(seed: int, k: int, positions: int, vocabulary: int) -> FloatArray:
+    """Standard Gumbel noise ``(positions, vocabulary)`` of scale ``k``.
+
+    Counter-based (Philox-4×64, Salmon et al. 2011) with key (seed, k); position ``p`` has counters of its own,
+    so the noise of a position does not depend on how many are asked for.
+    """
+    return _gumbel_of(_bits(seed, k, positions, vocabulary))
+
+
+def _bits(seed: int, k: int, positions: int, vocabulary: int) -> npt.NDArray[np.uint32]:
+    """Random words ``(positions, vocabulary)`` of 32 bits."""
+    blocks = -(-vocabulary // 8)  # a counter gives 4 × 64 bits: 8 words
+    bits = np.random.Philox(key=np.array([check_seed(seed), k], dtype=np.uint64)).random_raw(positions * blocks * 4)
+    # Little-endian halves, whatever the machine.
+    return bits.astype("<u8", copy=False).view("<u4").reshape(positions, blocks * 8)[:, :vocabulary]
+
+
+def _gumbel_of(words: npt.NDArray[np.uint32]) -> FloatArray:
+    # 23 bits at half steps: float32 holds them exactly, and they are never 0 or 1.
+    uniform = ((words >> np.uint32(9)).astype(np.float32) + np.float32(0.5)) * np.float32(2**-23)
+    noise: FloatArray = -np.log(-np.log(uniform))
+    return noise
+
+
+def guide(conditional: FloatArray, unconditional: FloatArray, strength: float) -> FloatArray:
+    """Classifier-free guidance (arXiv 2207.12598): ``(1 + s)·conditional - s·unconditional``."""
+    s = np.float32(strength)
+    return (1 + s) * conditional - s * unconditional
+
+
+def entropy(logits: FloatArray) -> FloatArray:
+    """Entropy in bits of each token's distribution: ``(…, V)`` → ``(…)``."""
+    log_p = log_softmax(logits)
+    bits: FloatArray = -(np.exp(log_p) * log_p).sum(-1) / np.float32(np.log(2))
+    return np.maximum(bits, 0)
+
+
+def log_softmax(logits: FloatArray) -> FloatArray:
+    """Natural logarithm of the softmax over the last axis."""
+    shifted = logits - logits.max(-1, keepdims=True)
+    result: FloatArray = shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
+    return result
+
+
+def candidates(logits: FloatArray, top_k: int, top_p: float) -> tuple[IntArray, FloatArray]:
+    """The tokens that top-k and then top-p leave: logits ``(L, V)`` → tokens and their logits, ``(L, N)`` each.
+
+    Rows are in falling order of logits; what top-p drops is -inf. At least one token of a row stays.
+    """
+    vocabulary = logits.shape[-1]
+    count = min(top_k, vocabulary) if top_k else vocabulary
+    tokens = np.argpartition(-logits, count - 1, axis=-1)[:, :count] if count < vocabulary else None
+    values = logits if tokens is None else np.take_along_axis(logits, tokens, axis=-1)
+    order = np.argsort(-values, axis=-1, kind="stable")
+    values = np.take_along_axis(values, order, axis=-1)
+    tokens = order if tokens is None else np.take_along_axis(tokens, order, axis=-1)
+    if top_p < 1:
+        probability = np.exp(log_softmax(values))
+        before = np.cumsum(probability, axis=-1) - probability  # mass of the likelier ones
+        before[:, 0] = 0  # whatever rounding says
+        values = np.where(before < top_p, values, np.float32(-np.inf))
+    return tokens, values
+
+
+def draw(logits: FloatArray, sampling: Sampling, seed: int, k: int) -> IntArray:
+    """One image's tokens of scale k: guided logits ``(L, V)`` → ``(L,)``, by the Gumbel-max trick."""
+    if sampling.temperature == 0:
+        likeliest: IntArray = logits.argmax(-1)
+        return likeliest
+    tokens, values = candidates(logits / np.float32(sampling.temperature), sampling.top_k, sampling.top_p)
+    words = np.take_along_axis(_bits(seed, k, *logits.shape), tokens, axis=-1)
+    best = (values + _gumbel_of(words)).argmax(-1)
+    return np.take_along_axis(tokens, best[:, None], axis=-1)[:, 0]

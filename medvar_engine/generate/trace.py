@@ -1,0 +1,135 @@
+"""`Trace`: what made an image, and enough to make it again. To and from JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+import medvar_engine
+from medvar_engine.errors import MedvarError
+from medvar_engine.generate.edits import Edit, Encoded, Graft, Outside, Replace, Resample, edit_from_dict, edit_to_dict
+from medvar_engine.request import Request
+from medvar_engine.tokens.pyramid import TokenPyramid
+from medvar_engine.tokens.schedule import ScaleSchedule
+from medvar_engine.types import FloatArray
+from medvar_engine.untrusted import plain_json
+
+__all__ = ["Edit", "Encoded", "Graft", "Outside", "Replace", "Request", "Resample", "Trace"]
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Trace:
+    """One finished or unfinished image. A resample or an edit makes a new trace, whose parent is the old one."""
+
+    request: Request
+    pyramid: TokenPyramid  # of one image
+    entropy: tuple[FloatArray, ...]  # bits a token, (side, side) each; empty for an encoded image
+    model: str  # BackendInfo.model
+    edit: Edit | None = None
+    parent: Trace | None = None
+    version: str = medvar_engine.__version__
+
+    def to_json(self) -> str:
+        """One line of JSON: this trace last, after the traces that it came from."""
+        return json.dumps(traces_to_dict([self]), separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str) -> Trace:
+        """The inverse of `to_json`. Raises `MedvarError` for anything that is not a trace."""
+        try:
+            (trace,) = traces_from_dict(plain_json.loads(text))
+        except (ValueError, RecursionError) as error:
+            raise MedvarError(f"This is not a MedVAR trace, or it is damaged: {error!r}.") from error
+        return trace
+
+
+def traces_to_dict(traces: Sequence[Trace]) -> dict[str, Any]:
+    """Plain values, for JSON: the traces and all that they came from, each once, for they may share most of it."""
+    images = lineage(traces)
+    places = {id(trace): place for place, trace in enumerate(images)}
+    return {
+        "medvar_trace": SCHEMA_VERSION,
+        "images": [_trace_to_dict(trace, places) for trace in images],
+        "asked": [places[id(trace)] for trace in traces],
+    }
+
+
+def traces_from_dict(values: Mapping[str, Any]) -> list[Trace]:
+    """The inverse of `traces_to_dict`. Raises `MedvarError` for anything else."""
+    try:
+        version = values["medvar_trace"]
+        if version != SCHEMA_VERSION:
+            raise MedvarError(f"This trace has format {version}; this version reads {SCHEMA_VERSION}. Update medvar.")
+        earlier: list[Trace] = []
+        for image in values["images"]:
+            earlier.append(_trace_from_dict(image, earlier))
+        # A file of one image may not say which is asked for: the last.
+        return [_pick(earlier, place) for place in values.get("asked", [len(earlier) - 1])]
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError) as error:
+        raise MedvarError(f"This is not a MedVAR trace, or it is damaged: {error!r}.") from error
+
+
+def lineage(traces: Sequence[Trace]) -> list[Trace]:
+    """The traces and all that they came from, sources first, each once.
+
+    A list, for lineages are as long as a session, and grafts let two images share most of theirs: nested they would
+    outgrow the stack, and double with every graft.
+    """
+    found: dict[int, Trace] = {}
+    waiting = list(reversed(traces))
+    while waiting:
+        current = waiting[-1]
+        if sources := [source for source in _sources(current) if id(source) not in found]:
+            waiting += sources
+        else:
+            found[id(current)] = waiting.pop()
+    return list(found.values())
+
+
+def _sources(trace: Trace) -> list[Trace]:
+    coarse = [trace.edit.coarse] if isinstance(trace.edit, Graft) else []
+    return [*coarse, trace.parent] if trace.parent else coarse
+
+
+def _trace_to_dict(trace: Trace, places: Mapping[int, int]) -> dict[str, Any]:
+    return {
+        **trace.request.to_dict(),
+        "schedule": list(trace.pyramid.schedule.sides),
+        "tokens": trace.pyramid.sequence[0].tolist(),
+        "entropy": [[round(float(value), 4) for value in scale.ravel()] for scale in trace.entropy],
+        "model": trace.model,
+        "version": trace.version,
+        "edit": edit_to_dict(trace.edit, lambda other: places[id(other)]) if trace.edit else None,
+        "parent": places[id(trace.parent)] if trace.parent else None,
+    }
+
+
+def _trace_from_dict(values: Mapping[str, Any], earlier: Sequence[Trace]) -> Trace:
+    schedule = ScaleSchedule(tuple(values["schedule"]))
+    entropy = tuple(
+        np.array(scale, dtype=np.float32).reshape(side, side)
+        for scale, side in zip(values["entropy"], schedule, strict=False)
+    )
+    if not all(np.isfinite(scale).all() for scale in entropy):
+        raise ValueError("the entropy of a token is no finite number")
+    return Trace(
+        Request.from_dict(values),
+        TokenPyramid.from_sequence(schedule, np.array([values["tokens"]], dtype=np.int64)),
+        entropy,
+        str(values["model"]),
+        edit_from_dict(values["edit"], lambda place: _pick(earlier, place)) if values["edit"] else None,
+        None if values["parent"] is None else _pick(earlier, values["parent"]),
+        str(values["version"]),
+    )
+
+
+def _pick(earlier: Sequence[Trace], place: int) -> Trace:
+    if not 0 <= place < len(earlier):
+        raise IndexError(f"image {place} is not one of the {len(earlier)} before it")
+    return earlier[place]

@@ -1,0 +1,67 @@
+"""What a model can be asked for. Each check raises `MedvarError` saying what was wrong and what would be right."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from medvar_engine.backends.base import BackendInfo
+from medvar_engine.backends.check_outputs import check_tokens
+from medvar_engine.errors import MedvarError
+from medvar_engine.generate.trace import Trace
+from medvar_engine.request import Request
+from medvar_engine.types import FloatArray
+
+
+def check_model(info: BackendInfo, trace: Trace) -> None:
+    """Tokens mean something only to the model that made them, whose weights it may name in place of its graphs."""
+    if trace.pyramid.schedule != info.schedule:
+        raise MedvarError(
+            f"This image has scales of sides {trace.pyramid.schedule}, but the model has {info.schedule}; "
+            "open the bundle that made it."
+        )
+    if trace.model not in (info.model, info.weights or info.model):
+        raise MedvarError(
+            f"This image was made by another model (sha256 {trace.model[:12]}…, not {info.model[:12]}…); "
+            "open the bundle that made it."
+        )
+    check_tokens(info, trace.pyramid.sequence)
+
+
+def check_requests(info: BackendInfo, requests: Sequence[Request]) -> None:
+    """There are some, the model knows their conditions, and this version can draw them."""
+    if not requests:
+        raise MedvarError("There is nothing to generate: the list of requests is empty.")
+    for request in requests:
+        info.labels.encode(request.condition)
+        check_drawn(request)
+
+
+def check_drawn(request: Request) -> None:
+    """The image is not one for which an earlier version left tokens out."""
+    if request.skipped:
+        raise MedvarError(
+            f"This image was drawn with skip_settled {request.skipped:g}, which left out some tokens of the finest "
+            "scales. This version draws every token: it shows the image, but cannot make it again or finish it. "
+            "Generate another one, or resample this one."
+        )
+
+
+def check_logits(logits: FloatArray) -> FloatArray:
+    """``logits`` themselves, which are finite: of NaN something would be drawn, but nothing that the model says."""
+    if not np.isfinite(logits).all():
+        raise MedvarError(
+            "The model gave NaN or infinity in place of logits: its weights are damaged, or its precision is too low "
+            "for this device. Check the bundle with `medvar info`, or export the model again in float32."
+        )
+    return logits
+
+
+def check_images(info: BackendInfo, images: FloatArray, count: int) -> None:
+    """Images to encode: ``(count, H, W)``, or ``(count, H, W, 3)`` for a colour model, finite and in [-1, 1]."""
+    expected = (count, info.image_size, info.image_size) + ((3,) if info.image_channels == 3 else ())
+    if images.shape != expected:
+        raise MedvarError(f"This model encodes images of shape {expected}, but got {images.shape}.")
+    if not np.isfinite(images).all() or np.abs(images).max(initial=0) > 1 + 1e-3:
+        raise MedvarError("Images to encode must be finite and within [-1, 1]; harmonise them first.")

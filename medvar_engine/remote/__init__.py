@@ -1,0 +1,1 @@
+"""The client of `medvar serve`, and the messages that both ends send."""

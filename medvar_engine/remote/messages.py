@@ -1,0 +1,121 @@
+"""What a server and its clients send each other: a line of JSON, then arrays. No pickle, nothing that runs.
+
+The line holds plain values, and under ``arrays`` the name, type and shape of each array. Their numbers follow it,
+little-endian and in C order, in the order of the list. The line is filled up with spaces to a multiple of 16 bytes, so
+that arrays are used where they lie. Messages can follow each other in one stream, for each says how long it is.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from medvar_engine.errors import MedvarError
+from medvar_engine.untrusted import plain_json
+
+TYPES: dict[str, np.dtype[Any]] = {"float32": np.dtype("<f4"), "int64": np.dtype("<i8")}
+_MOST_ARRAYS = 8
+_MOST_AXES = 8
+_ALIGNED = 16
+_LINE = 64 * 2**20  # bytes; the lineage of traces can be long
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Message:
+    """Plain values and arrays. The arrays of a message that was read cannot be written to."""
+
+    values: Mapping[str, Any]
+    arrays: Mapping[str, npt.NDArray[Any]]
+
+    def array(self, name: str, dtype: str, shape: tuple[int | None, ...]) -> npt.NDArray[Any]:
+        """One array, checked: None in ``shape`` is any length. Raises `MedvarError`, also for NaN and infinity."""
+        array = self.arrays.get(name)
+        if array is None:
+            raise MedvarError(f"The message lacks the array {name!r}.")
+        expected = " × ".join("any" if n is None else str(n) for n in shape)
+        fits = len(array.shape) == len(shape) and all(
+            b is None or a == b for a, b in zip(array.shape, shape, strict=True)
+        )
+        if array.dtype != TYPES[dtype] or not fits:
+            raise MedvarError(
+                f"The array {name!r} must be {dtype} of {expected}, but is {array.dtype} of "
+                f"{' × '.join(map(str, array.shape))}."
+            )
+        if not np.isfinite(array).all():
+            raise MedvarError(f"The array {name!r} must be finite, but holds NaN or infinity.")
+        return array
+
+
+class _Stream(Protocol):
+    def readline(self, limit: int, /) -> bytes: ...
+    def read(self, count: int, /) -> bytes: ...
+
+
+def pack(values: Mapping[str, Any], arrays: Mapping[str, npt.NDArray[Any]]) -> bytes:
+    """A message as bytes. Arrays are float32 or int64."""
+    listed, parts = [], []
+    for name, array in arrays.items():
+        kind = array.dtype.name
+        listed.append([name, kind, list(array.shape)])
+        parts.append(np.ascontiguousarray(array, dtype=TYPES[kind]).reshape(-1).view(np.uint8).data)
+    line = json.dumps({**values, "arrays": listed}, separators=(",", ":"), allow_nan=False).encode()
+    return b"".join([line, b" " * (-(len(line) + 1) % _ALIGNED), b"\n", *parts])
+
+
+def unpack(content: bytes, *, line: int = _LINE) -> Message:
+    """The inverse of `pack`. Raises `MedvarError` for anything that is not exactly one message.
+
+    ``line`` is the most bytes of its first line, which takes many times as much when it is read.
+    """
+    stream = io.BytesIO(content)
+    message = read_message(stream, len(content), line=line)
+    if message is None:
+        raise _damaged("it is empty")
+    if rest := len(content) - stream.tell():
+        raise _damaged(f"{rest} bytes follow its arrays")
+    return message
+
+
+def read_message(stream: _Stream, limit: int, *, line: int = _LINE) -> Message | None:
+    """The next message of a stream, its arrays of ``limit`` bytes at most; None at the stream's end."""
+    first = stream.readline(line)
+    if not first:
+        return None
+    if not first.endswith(b"\n"):
+        raise _damaged("it ends within its first line, or that is too long")
+    values, kinds = _parsed(first)
+    lengths = [math.prod(shape) * dtype.itemsize for _, dtype, shape in kinds]
+    if sum(lengths) > limit:
+        raise _damaged(f"its arrays take {sum(lengths)} bytes, but {limit} are there or allowed")
+    arrays = {}
+    for (name, dtype, shape), length in zip(kinds, lengths, strict=True):
+        content = stream.read(length)
+        if len(content) != length:
+            raise _damaged(f"it ends within the array {name!r}")
+        arrays[name] = np.require(np.frombuffer(content, dtype=dtype).reshape(shape), requirements="A")
+    return Message(values, arrays)
+
+
+def _parsed(line: bytes) -> tuple[dict[str, Any], list[tuple[str, np.dtype[Any], tuple[int, ...]]]]:
+    try:
+        values = plain_json.loads(line)
+        kinds = [(str(name), TYPES[kind], tuple(shape)) for name, kind, shape in values.pop("arrays")]
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise _damaged(f"its first line is not as it must be: {error!r}") from error
+    if len(kinds) > _MOST_ARRAYS or len({name for name, _, _ in kinds}) < len(kinds):
+        raise _damaged(f"it names more than {_MOST_ARRAYS} arrays, or one twice")
+    for name, _, shape in kinds:
+        if len(shape) > _MOST_AXES or not all(type(n) is int and 0 <= n < 2**31 for n in shape):
+            raise _damaged(f"the shape of the array {name!r} cannot be")
+    return values, kinds
+
+
+def _damaged(why: str) -> MedvarError:
+    return MedvarError(f"This is not a message of `medvar serve`, or it is damaged: {why}.")

@@ -1,0 +1,149 @@
+"""`RemoteBackend`: the networks of a bundle on another computer, behind `medvar serve`.
+
+The server keeps no state that a client depends on. Each step carries all that it follows from, labels and input
+features of the scales before, which are small beside the logits that come back. What the server remembers of them only
+saves it work.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import weakref
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from medvar_engine.backends.base import PrefixState
+from medvar_engine.backends.bundle_info import info_of
+from medvar_engine.bundle.read import GATE_ENCODER, MANIFEST, Bundle, read_bundle
+from medvar_engine.errors import MedvarError
+from medvar_engine.remote.connection import PROTOCOL, Server
+from medvar_engine.remote.scale_input import extended, gather_inputs
+from medvar_engine.types import FloatArray, IntArray
+
+Arrays = Mapping[str, npt.NDArray[Any]]
+Expected = dict[str, tuple[str, tuple[int, ...]]]
+"""Of arrays that come back: their type, and their shape without the rows."""
+
+
+class RemoteBackend:
+    """A `Backend` whose networks run on a server. Draws, noise and edits stay here, so images are the server's own.
+
+    A chunk of a prefix state is the input of its scale, see `scale_input`, of no tokens at scale 0.
+    """
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        about = server.get_json("model")
+        if about.get("medvar_serve") != PROTOCOL:
+            raise MedvarError(
+                f"{server.address} speaks version {about.get('medvar_serve')} of the protocol, this is version "
+                f"{PROTOCOL}. Update medvar at both ends."
+            )
+        folder = Path(tempfile.mkdtemp(prefix="medvar-served-"))
+        weakref.finalize(self, _leave, server, folder)
+        self.bundle = _fetched(server, folder)
+        bundle = self.bundle
+        try:
+            provider, model = str(about["provider"]), str(about["model"])
+            self._most_rows, self._most_bytes = int(about["rows"]), int(about["body"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise MedvarError(f"{server.address} does not say what it is and allows: {error!r}.") from error
+        if model != bundle.digest:
+            raise MedvarError(f"{server.address} says that it draws as {model[:12]}…, which its bundle does not know.")
+        self.info = info_of(bundle, f"{provider} at {server.address}")
+
+    @cached_property
+    def codebook(self) -> FloatArray | None:
+        """See `Backend`."""
+        return self.bundle.codebook()
+
+    def start(self, labels: IntArray) -> PrefixState:
+        """See `Backend`."""
+        return PrefixState(labels)
+
+    def step(self, state: PrefixState, maps: FloatArray | None) -> tuple[FloatArray, PrefixState]:
+        """See `Backend`."""
+        longer = extended(state, maps, self.info.feature_channels)
+        shape = (self.info.schedule.token_counts[state.depth], self.info.vocabulary)
+        return self._of_prefix("step", longer, {"logits": ("float32", shape)})["logits"], longer
+
+    def gather(self, rows: Sequence[tuple[PrefixState, int]]) -> PrefixState:
+        """See `Backend`."""
+        return gather_inputs(rows)
+
+    def summary(self, state: PrefixState) -> FloatArray:
+        """See `Backend`."""
+        shape = self.bundle.transformer
+        width = 2 * shape["heads"] * shape["head_dim"]
+        expected: Expected = {"summary": ("float32", (state.depth, shape["depth"], width))}
+        return self._of_prefix("summary", state, expected)["summary"]
+
+    def accumulate(self, latent: FloatArray | None, tokens: IntArray, k: int) -> tuple[FloatArray, FloatArray | None]:
+        """See `Backend`."""
+        info, schedule = self.info, self.info.schedule
+        side, last = schedule.latent_side, k + 1 == len(schedule)
+        expected: Expected = {"latent": ("float32", (info.latent_channels, side, side))}
+        if not last:
+            expected["features"] = ("float32", (schedule.token_counts[k + 1], info.feature_channels))
+        sent: Arrays = {"tokens": tokens} if latent is None else {"tokens": tokens, "latent": latent}
+        got = self._call("accumulate", sent, expected, scale=k)
+        return got["latent"], None if last else got["features"]
+
+    def encode(self, images: FloatArray) -> tuple[IntArray, ...]:
+        """See `Backend`."""
+        tokens = self._call("encode", {"images": images}, {"tokens": ("int64", (self.info.schedule.tokens,))})["tokens"]
+        return tuple(np.split(tokens, self.info.schedule.offsets[1:-1], axis=1))
+
+    def decode(self, latent: FloatArray, *, preview: bool = False) -> FloatArray:
+        """See `Backend`."""
+        shape = (self.info.image_channels, self.info.image_size, self.info.image_size)
+        return self._call("decode", {"latent": latent}, {"images": ("float32", shape)}, preview=preview)["images"]
+
+    def _of_prefix(self, name: str, state: PrefixState, expected: Expected) -> dict[str, npt.NDArray[Any]]:
+        """`_call` with what a prefix state follows from."""
+        sent: Arrays = {"labels": state.labels, "features": np.concatenate(state.chunks, axis=1)}
+        return self._call(name, sent, expected)
+
+    def _call(self, name: str, arrays: Arrays, expected: Expected, **values: Any) -> dict[str, npt.NDArray[Any]]:
+        """One of the server's networks, on as many rows at a time as it allows."""
+        parts = []
+        for rows in self._blocks(arrays):
+            sent = {key: array[rows] for key, array in arrays.items()}
+            count = len(next(iter(sent.values())))
+            limit = count * sum(8 * int(np.prod(shape, dtype=np.int64)) for _, shape in expected.values())
+            message = self._server.call(name, values, sent, model=self.info.model, limit=limit)
+            parts.append({key: message.array(key, kind, (count, *shape)) for key, (kind, shape) in expected.items()})
+        if len(parts) == 1:
+            return parts[0]
+        return {key: np.concatenate([part[key] for part in parts]) for key in expected}
+
+    def _blocks(self, arrays: Arrays) -> Iterator[slice]:
+        rows = len(next(iter(arrays.values())))
+        row_bytes = sum(array.nbytes for array in arrays.values()) // max(1, rows)
+        size = max(1, min(self._most_rows, (self._most_bytes - 2**16) // max(1, row_bytes)))
+        return (slice(first, first + size) for first in range(0, rows, size))
+
+
+def _fetched(server: Server, folder: Path) -> Bundle:
+    """The bundle that is served, without its graphs, in ``folder``."""
+    (folder / MANIFEST).write_bytes(server.get(f"bundle/{MANIFEST}"))
+    bundle = read_bundle(folder)  # which also checks the names of its files
+    for name in served_files(bundle):
+        (folder / name).write_bytes(server.get(f"bundle/{name}"))
+    return bundle
+
+
+def _leave(server: Server, folder: Path) -> None:
+    server.close()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def served_files(bundle: Bundle) -> list[str]:
+    """The bundle's files that a client has, too: the card, the codebook, the gate. Not what makes images."""
+    return [name for name in bundle.sha256 if not name.endswith((".onnx", ".onnx.data")) or name == GATE_ENCODER]

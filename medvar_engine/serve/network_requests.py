@@ -1,0 +1,104 @@
+"""The networks for strangers: what a message asks of them is checked, and answered."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from medvar_engine.backends.base import Backend, PrefixState
+from medvar_engine.backends.check_outputs import check_tokens
+from medvar_engine.errors import MedvarError
+from medvar_engine.remote.messages import Message
+from medvar_engine.serve.jobs import Job
+from medvar_engine.types import FloatArray
+
+Arrays = dict[str, npt.NDArray[Any]]
+_FLOAT = 4  # bytes
+
+
+class Calls:
+    """One job's use of ``backend``, by messages of at most so many ``rows``."""
+
+    def __init__(self, backend: Backend, job: Job, rows: int) -> None:
+        self._backend, self._job, self._rows = backend, job, rows
+
+    def step(self, message: Message) -> Arrays:
+        """Labels ``(B, F)`` and features of scales 1…k ``(B, L_1 + … + L_k, C)`` → logits of scale k."""
+        info, content = self._backend.info, self._content(message)
+        k = content.depth - 1
+        self._hold(len(content.labels), info.schedule.token_counts[k] * info.vocabulary)
+        before = PrefixState(content.labels, content.chunks[:k])
+        return {"logits": self._backend.step(before, content.chunks[k] if k else None)[0]}
+
+    def summary(self, message: Message) -> Arrays:
+        """As `step`, and gives `Backend.summary` of scales 0…k."""
+        return {"summary": self._backend.summary(self._content(message))}
+
+    def accumulate(self, message: Message) -> Arrays:
+        """Tokens ``(B, L_k)``, the value ``scale`` and, but for scale 0, a latent: see `Backend.accumulate`."""
+        info, k = self._backend.info, message.values.get("scale")
+        if type(k) is not int:
+            raise MedvarError(f"The value 'scale' must be a whole number, but is {k!r}.")
+        tokens = message.array("tokens", "int64", (None, info.schedule.token_counts[info.schedule.check_scale(k)]))
+        check_tokens(info, tokens)
+        rows = self._check_rows(len(tokens))
+        latent = self._latent(message, rows) if "latent" in message.arrays else None
+        self._hold(rows, 2 * info.schedule.latent_side**2 * info.latent_channels)
+        total, features = self._backend.accumulate(latent, tokens, k)
+        return {"latent": total} if features is None else {"latent": total, "features": features}
+
+    def encode(self, message: Message) -> Arrays:
+        """Images ``(B, image channels, H, W)`` → the tokens of all scales ``(B, tokens)``."""
+        info = self._backend.info
+        images = message.array("images", "float32", (None, info.image_channels, info.image_size, info.image_size))
+        self._check_rows(len(images))
+        if np.abs(images).max() > 1 + 1e-3:
+            raise MedvarError("Images to encode must be within [-1, 1]; harmonise them first.")
+        return {"tokens": np.concatenate(self._backend.encode(images), axis=1)}
+
+    def decode(self, message: Message) -> Arrays:
+        """A latent ``(B, C, H, W)`` and the value ``preview`` → images."""
+        info, latent = self._backend.info, self._latent(message, None)
+        self._hold(self._check_rows(len(latent)), info.image_channels * info.image_size**2)
+        return {"images": self._backend.decode(latent, preview=message.values.get("preview") is True)}
+
+    # -- how ----------------------------------------------------------------------------------------------------
+
+    def _content(self, message: Message) -> PrefixState:
+        """Labels, and the input of scales 0…k, where the number of features tells k."""
+        info = self._backend.info
+        labels = message.array("labels", "int64", (None, len(info.labels.sizes)))
+        rows = self._check_rows(len(labels))
+        for label in np.unique(labels, axis=0).tolist():
+            info.labels.decode(label)  # raises for what the model does not know
+        features = message.array("features", "float32", (rows, None, info.feature_channels))
+        ends = [end - info.schedule.offsets[1] for end in info.schedule.offsets[1:]]
+        if features.shape[1] not in ends:
+            raise MedvarError(f"Features are of whole scales, {ends} tokens, but got {features.shape[1]}.")
+        return PrefixState(labels, tuple(np.split(features, ends[: ends.index(features.shape[1])], axis=1)))
+
+    def _latent(self, message: Message, rows: int | None) -> FloatArray:
+        side, channels = self._backend.info.schedule.latent_side, self._backend.info.latent_channels
+        latent: FloatArray = message.array("latent", "float32", (rows, channels, side, side))
+        return latent
+
+    def _check_rows(self, rows: int) -> int:
+        if not 0 < rows <= self._rows:
+            raise MedvarError(f"A request holds 1 to {self._rows} rows, but this one has {rows}.")
+        return rows
+
+    def _hold(self, rows: int, numbers: int) -> None:
+        """Memory for an answer of so many numbers a row, before it is computed."""
+        self._job.share.take(rows * numbers * _FLOAT)
+
+
+CALLS: Mapping[str, Callable[[Calls, Message], Arrays]] = {
+    "step": Calls.step,
+    "summary": Calls.summary,
+    "accumulate": Calls.accumulate,
+    "encode": Calls.encode,
+    "decode": Calls.decode,
+}

@@ -1,0 +1,136 @@
+"""Running the application: where it listens, and what may not go unsaid."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import socket
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import h11
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from medvar_engine.backends.base import Backend
+from medvar_engine.bundle.read import Bundle
+from medvar_engine.errors import MedvarError
+from medvar_engine.memorisation.copy_risk import Memorised
+from medvar_engine.serve.app import make_app
+from medvar_engine.serve.limits import Limits
+
+_LOCAL = ("localhost", "127.0.0.1", "::1")
+_ANY = ("0.0.0.0", "::")  # noqa: S104
+_HEADERS = 5  # seconds for a request's headers
+_ADDRESSES = 4  # of which each may have its share of the connections that are waited for
+_IDLE = 60  # seconds that a connection is kept between two requests
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this computer reaches ``host``."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def make_server(
+    bundle: Bundle,
+    backend: Backend,
+    limits: Limits,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8765,
+    token: str | None = None,
+    names: tuple[str, ...] = (),
+    certificate: Path | None = None,
+    key: Path | None = None,
+    memorised: Memorised | None = None,
+) -> uvicorn.Server:
+    """The server, ready to `run`. Raises `MedvarError` where strangers would reach it without a token.
+
+    ``names`` are those that requests may be addressed to, beside ``host`` and this computer's own. A certificate and
+    its key, both PEM, make it speak https. For ``memorised`` see `make_app`.
+    """
+    if token is None and not is_loopback(host):
+        raise MedvarError(
+            f"Whoever reaches {host} could use this server. Give it a token: --token-file with a file of one line, "
+            "e.g. of `python -c 'import secrets; print(secrets.token_urlsafe(32))'`."
+        )
+    if (certificate is None) != (key is None):
+        raise MedvarError("A certificate comes with its key: give both --certificate and --key, or neither.")
+    # On all addresses this computer has many names; the token then keeps pages of the web out.
+    hosts = () if host in _ANY and not names else (*_LOCAL, host.lower(), *(name.lower() for name in names))
+    try:
+        config = uvicorn.Config(
+            make_app(bundle, backend, limits, token=token, hosts=hosts, memorised=memorised),
+            host=host,
+            port=port,
+            http=_protocol(limits),
+            ws="none",
+            lifespan="off",
+            log_level="error",  # warnings are of what strangers send, as often as they like
+            proxy_headers=False,  # anyone could forge them, and with them the rate
+            server_header=False,
+            limit_concurrency=limits.connections,
+            timeout_keep_alive=_IDLE,
+            timeout_graceful_shutdown=5,
+            ssl_certfile=certificate,
+            ssl_keyfile=key,
+        )
+        config.load()
+    except OSError as error:  # that of ssl is one
+        raise MedvarError(f"The certificate {certificate} and its key {key} cannot be used: {error}.") from error
+    return uvicorn.Server(config)
+
+
+def _protocol(limits: Limits) -> type[asyncio.Protocol]:
+    """HTTP as uvicorn speaks it, to clients that send their headers in time, and that take what is sent to them.
+
+    Uvicorn itself waits for ever. Until its headers are there nobody knows whether a client has the token, so that one
+    address has a share of the connections only to be waited for.
+    """
+    slow, share = min(limits.slow, _HEADERS), max(1, limits.connections // _ADDRESSES)
+    waiting: Counter[str] = Counter()
+
+    class Impatient(H11Protocol):
+        _waits: asyncio.TimerHandle | None = None
+        _address = ""
+
+        def connection_made(self, transport: Any) -> None:
+            super().connection_made(transport)
+            if hasattr(socket, "TCP_USER_TIMEOUT"):  # of Linux; elsewhere the connection stays until its client goes
+                own = transport.get_extra_info("socket")
+                own.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(1000 * limits.seconds))
+            peer = transport.get_extra_info("peername")
+            self._address = str(peer[0]) if isinstance(peer, tuple) else ""
+            self._wait()
+
+        def data_received(self, data: bytes) -> None:
+            super().data_received(data)
+            if self.conn.their_state is not h11.IDLE:  # headers are there; the body has a limit of its own
+                self._stop_waiting()
+            elif self._waits is None:
+                self._wait()
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            self._stop_waiting()
+            super().connection_lost(exc)
+
+        def _wait(self) -> None:
+            if waiting[self._address] >= share:
+                self.transport.close()
+                return
+            waiting[self._address] += 1
+            self._waits = self.loop.call_later(slow, self.transport.close)
+
+        def _stop_waiting(self) -> None:
+            if self._waits is not None:
+                self._waits.cancel()
+                self._waits = None
+                waiting[self._address] -= 1
+                if not waiting[self._address]:
+                    del waiting[self._address]
+
+    return Impatient

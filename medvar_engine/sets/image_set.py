@@ -1,0 +1,117 @@
+"""Read a set of shards: image and trace by number."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from medvar_engine.errors import MedvarError
+from medvar_engine.generate.trace import Trace
+from medvar_engine.sets.layouts.shards import shard_paths
+from medvar_engine.sets.set_manifest import SetManifest
+from medvar_engine.sets.set_unit import finished, note_path
+from medvar_engine.types import FloatArray
+from medvar_engine.untrusted.plain_npy import open_npy
+from medvar_engine.value_range import CodeArray, decode
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_AGAIN = "Run the command that made the set again: it makes anew what is damaged."
+_OPEN = 64  # shards that stay open
+
+
+class Made(NamedTuple):
+    """One synthetic image ``(H, W)`` in [-1, 1], and what made it."""
+
+    image: FloatArray
+    trace: Trace
+
+
+@dataclass(frozen=True, slots=True)
+class ImageSet:
+    """A complete set of shards, read by memory map. Every image in it is synthetic.
+
+    >>> images = ImageSet.open(Path("synthetic"))  # doctest: +SKIP
+    >>> images[7].trace.request.condition  # doctest: +SKIP
+    """
+
+    path: Path
+    manifest: SetManifest
+
+    @classmethod
+    def open(cls, path: Path) -> ImageSet:
+        """Open a set. Raises `MedvarError` when it is not complete, not of shards, or damaged."""
+        manifest = SetManifest.read(path)
+        if manifest.plan.kind.layout != "shards":
+            raise MedvarError(f"{path} is a set in the layout {manifest.plan.kind}; read its files one by one.")
+        if not manifest.complete:
+            raise MedvarError(f"{path} is not complete. Run the command that began it again: it goes on.")
+        return cls(path, manifest)
+
+    def __len__(self) -> int:
+        """How many numbers there are, with those withheld."""
+        return self.manifest.plan.count
+
+    def __getitem__(self, number: int) -> Made:
+        """Image ``number``.
+
+        Raises `IndexError` beyond the last one, and `MedvarError` when it is withheld, or its shard is damaged.
+        """
+        number = range(len(self))[number]
+        if number in self.manifest.withheld:
+            raise MedvarError(f"Image {number} of {self.path} is withheld: it may be a copy of a training slice.")
+        unit = number // self.manifest.plan.unit_images
+        row = self.numbers(unit).index(number)
+        codes, table = self._shard(unit)
+        return Made(decode(codes[row]), Trace.from_json(table["trace"][row].as_py()))
+
+    def __iter__(self) -> Iterator[Made]:
+        return (self[number] for number in range(len(self)) if number not in self.manifest.withheld)
+
+    def numbers(self, unit: int) -> list[int]:
+        """The image numbers of a unit, without those withheld."""
+        return [number for number in self.manifest.plan.numbers(unit) if number not in self.manifest.withheld]
+
+    def codes(self, unit: int) -> CodeArray:
+        """The pixels of `numbers` as they are on the disk: uint16 ``(N, H, W)``, a read-only memory map."""
+        return self._shard(unit)[0]
+
+    def table(self) -> pa.Table:
+        """Number, condition, seed and trace of every image, a memory map."""
+        import pyarrow as pa
+
+        return pa.concat_tables(self._shard(unit)[1] for unit in range(self.manifest.plan.units))
+
+    def verify(self) -> None:
+        """Compare every file with its sha256. Raises `MedvarError` naming the first unit that is not as it was."""
+        for unit, digest in enumerate(self.manifest.units):
+            if finished(self.manifest.plan, unit, self.path) != digest:
+                raise MedvarError(f"{note_path(self.path, unit)}: unit {unit} is damaged. {_AGAIN}")
+
+    def _shard(self, unit: int) -> tuple[CodeArray, pa.Table]:
+        codes, table = _opened(self.path, unit, self.manifest.units[unit])
+        images = len(self.numbers(unit))
+        if codes.dtype != np.uint16 or codes.ndim != 3 or not len(codes) == len(table) == images:
+            raise MedvarError(f"{note_path(self.path, unit)}: unit {unit} holds other than {images} images. {_AGAIN}")
+        return codes, table
+
+
+@lru_cache(maxsize=_OPEN)
+def _opened(folder: Path, unit: int, note: str) -> tuple[CodeArray, pa.Table]:
+    """The two files of a unit; ``note`` tells those of a set that was made larger from those of before."""
+    import pyarrow as pa
+
+    pixels, rows = shard_paths(folder, unit)
+    try:
+        table = pa.ipc.open_file(pa.memory_map(str(rows))).read_all()
+        table.validate(full=True)  # a wrong offset would read memory that is not ours
+        table["trace"]
+        return open_npy(pixels), table
+    except (OSError, ValueError, EOFError, KeyError, pa.ArrowException) as error:
+        raise MedvarError(f"Shard {unit} of {folder} is missing or damaged ({error}). {_AGAIN}") from error

@@ -1,0 +1,43 @@
+"""A set as files, each with its provenance, as single images have."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+
+from medvar_engine.bundle.read import Bundle
+from medvar_engine.conditions import Condition
+from medvar_engine.errors import MedvarError
+from medvar_engine.sets.set_image import SetImage
+from medvar_engine.sets.set_plan import Plan
+from medvar_engine.write.burn_in import marked
+from medvar_engine.write.dicom import Study
+from medvar_engine.write.formats import write_picture
+from medvar_engine.write.picture import Picture
+
+Place = Callable[[Plan, int, Condition], str]
+"""Where image number i of a condition goes, below the folder of the set."""
+
+
+def write_pictures(
+    plan: Plan,
+    unit: int,
+    folder: Path,
+    bundle: Bundle,
+    images: Sequence[SetImage],
+    place: Place,
+) -> list[Path]:
+    """Write images of a unit, one study of DICOM; gives the files. Those that were there are replaced."""
+    study = Study(f"{plan.identity} {unit}", datetime.fromisoformat(plan.created))
+    written: list[Path] = []
+    for made in images:
+        path = folder / place(plan, made.number, made.trace.request.condition)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise MedvarError(f"Cannot make the folder {path.parent}: {error.strerror or error}.") from error
+        picture = replace(Picture.of(bundle, made.trace, made.image), nearness=made.nearness)
+        written += write_picture(path, plan.kind.format, marked(picture, plan.marks), study, made.number + 1)
+    return written

@@ -1,0 +1,94 @@
+"""``set.json``: what a set holds, for a person to read, and for a later run to go on from."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import medvar_engine
+from medvar_engine.bundle.read import Bundle
+from medvar_engine.errors import MedvarError
+from medvar_engine.sets.set_plan import Plan
+from medvar_engine.storage import write_files
+from medvar_engine.untrusted import plain_json
+from medvar_engine.write.provenance import STATEMENT
+
+SCHEMA_VERSION = 1
+SET = "set.json"
+UNITS = "units"  # the folder of the notes that say what each unit gave
+
+
+@dataclass(frozen=True, slots=True)
+class SetManifest:
+    """The plan of a set, the model behind it, and, once it is complete, the sha256 of the note of every unit."""
+
+    plan: Plan
+    model: dict[str, Any]
+    units: tuple[str, ...] = ()
+    too_near: frozenset[int] = frozenset()  # numbers of images that may be copies of training slices
+
+    @property
+    def complete(self) -> bool:
+        """Whether every unit is there."""
+        return len(self.units) == self.plan.units
+
+    @property
+    def withheld(self) -> frozenset[int]:
+        """Numbers of images that are not there, for they may be copies of training slices."""
+        return self.too_near if self.plan.memorised == "withhold" else frozenset()
+
+    def write(self, folder: Path) -> None:
+        """Replace the manifest of a folder in one step."""
+        write_files({folder / SET: json.dumps(self._to_dict(), indent=1, ensure_ascii=False).encode()})
+
+    @classmethod
+    def read(cls, folder: Path) -> SetManifest:
+        """The manifest of a set. Raises `MedvarError` when it is missing, damaged or of another version."""
+        path = folder / SET
+        try:
+            values = plain_json.read(path)
+            if values["medvar_set"] != SCHEMA_VERSION:
+                raise MedvarError(
+                    f"{path} has format {values['medvar_set']}; this version reads {SCHEMA_VERSION}. Update medvar."
+                )
+            return cls(
+                Plan.from_dict(values["plan"]),
+                dict(values["model"]),
+                tuple(map(str, values["units"])),
+                frozenset(map(int, values.get("too_near", ()))),
+            )
+        except FileNotFoundError as error:
+            raise MedvarError(f"{folder} holds no {SET}, so no set. `medvar generate --mix` makes one.") from error
+        except OSError as error:
+            raise MedvarError(f"Cannot read {path}: {error.strerror or error}.") from error
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise MedvarError(f"{path} is damaged ({error!r}). Make the set again in another folder.") from error
+
+    def _to_dict(self) -> dict[str, Any]:
+        plan = self.plan
+        return {
+            "medvar_set": SCHEMA_VERSION,
+            "synthetic": True,
+            "statement": f"SYNTHETIC. {STATEMENT}",
+            "complete": self.complete,
+            "images": plan.count - len(self.withheld),
+            "counts": {str(condition): count for condition, count in plan.counts(self.withheld).items()},
+            "model": self.model,
+            "software": {"napari-medvar": medvar_engine.__version__},
+            "plan": plan.to_dict(),
+            "units": list(self.units),
+            **({"too_near": sorted(self.too_near)} if plan.gate else {}),
+        }
+
+
+def about_model(bundle: Bundle) -> dict[str, Any]:
+    """What a set says of the bundle that made it."""
+    return {
+        "name": bundle.name,
+        "sha256": bundle.digest,
+        "licence": bundle.licence,
+        "attributions": list(bundle.attributions),
+        "training_data": bundle.training_data,
+    }

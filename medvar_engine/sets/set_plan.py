@@ -1,0 +1,125 @@
+"""`Plan`: all that a set follows from, and its units: fixed ranges of image numbers."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, cast
+
+from medvar_engine.conditions import Condition
+from medvar_engine.errors import MedvarError
+from medvar_engine.memorisation.copy_risk import Memorised
+from medvar_engine.sets.mixture import Mix
+from medvar_engine.write.marks import UNMARKED, Marks
+
+UNIT_IMAGES = 64
+MOST_IMAGES = 10_000_000
+_AT_ONCE = 100_000  # requests that are held while counting
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """How a set is written: ``layout`` is shards, imagefolder, bids or nnunet, ``format`` one of `write.formats`."""
+
+    layout: str = "shards"
+    format: str = "uint16"
+
+    def __str__(self) -> str:
+        return f"{self.layout} ({self.format})"
+
+
+SHARDS = Kind()
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Image 0…count-1 of a mix, drawn by the model of that digest."""
+
+    mix: Mix
+    count: int
+    model: str
+    kind: Kind = SHARDS
+    created: str = (
+        ""  # when the set was begun, ISO 8601; it is in files that hold a time, so that they come out the same
+    )
+    unit_images: int = UNIT_IMAGES
+    memorised: Memorised = "allow"  # what becomes of images that are too near to training slices
+    gate: str = ""  # sha256 of the gate that says which these are; empty when nobody asks it
+    marks: Marks = UNMARKED  # what is written into the pixels
+
+    def __post_init__(self) -> None:
+        if not 0 < self.count <= MOST_IMAGES:
+            raise MedvarError(f"A set has 1 to {MOST_IMAGES} images, but {self.count} are asked for.")
+        if self.unit_images < 1:
+            raise MedvarError(f"A unit has at least 1 image, but {self.unit_images} are asked for.")
+        if self.mix.total is not None and self.mix.total != self.count:
+            raise MedvarError(
+                f"The counts in the mix are {self.mix.total} images together, but {self.count} are asked for. "
+                "Leave --count out, or give weights in place of counts."
+            )
+        self.mix.check_seeds(self.count)
+
+    @property
+    def identity(self) -> str:
+        """sha256 over all that an image of this set follows from; a larger set of the same images has the same."""
+        made_of = {name: value for name, value in self.to_dict().items() if name != "count"}
+        return hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def units(self) -> int:
+        """How many units there are; the last one may be shorter."""
+        return -(-self.count // self.unit_images)
+
+    def numbers(self, unit: int) -> range:
+        """The image numbers of a unit."""
+        first = unit * self.unit_images
+        return range(first, min(first + self.unit_images, self.count))
+
+    def conditions(self, withheld: Collection[int] = ()) -> Iterator[tuple[int, Condition, int]]:
+        """Number, condition and seed of every image but those ``withheld``."""
+        for first in range(0, self.count, _AT_ONCE):
+            numbers = range(first, min(first + _AT_ONCE, self.count))
+            for number, request in zip(numbers, self.mix.requests(numbers), strict=True):
+                if number not in withheld:
+                    yield number, request.condition, request.seed
+
+    def counts(self, withheld: Collection[int] = ()) -> dict[Condition, int]:
+        """How many images there are of each condition but those ``withheld``, in the order of the mix."""
+        found = Counter(condition for _, condition, _ in self.conditions(withheld))
+        return {condition: found[condition] for condition in self.mix.folders()}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        # Left out where they say nothing, so that a set of an older version has the identity that it had.
+        checked = {"memorised": self.memorised, "gate": self.gate} if self.gate else {}
+        return {
+            **checked,
+            **(self.marks.to_dict() if self.marks else {}),
+            "model": self.model,
+            "count": self.count,
+            "layout": self.kind.layout,
+            "format": self.kind.format,
+            "unit_images": self.unit_images,
+            "created": self.created,
+            "mix": self.mix.to_dict(),
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Plan:
+        """The inverse of `to_dict`. Raises `ValueError`, `KeyError` or `TypeError` for anything else."""
+        datetime.fromisoformat(values["created"])
+        return cls(
+            Mix.from_dict(values["mix"]),
+            int(values["count"]),
+            str(values["model"]),
+            Kind(str(values["layout"]), str(values["format"])),
+            str(values["created"]),
+            int(values["unit_images"]),
+            cast(Memorised, str(values.get("memorised", "allow"))),
+            str(values.get("gate", "")),
+            Marks.from_dict(values),
+        )

@@ -1,0 +1,152 @@
+"""One unit of a set: some images, made and written, with a note that names every file by its sha256.
+
+The note is written last, so that a unit with a note is whole. A unit is made the same by whoever makes it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from medvar_engine.bundle.read import Bundle, read_bundle
+from medvar_engine.errors import MedvarError
+from medvar_engine.generate.generation import Generation
+from medvar_engine.generate.generator import Generator
+from medvar_engine.memorisation.gate import Gate
+from medvar_engine.memorisation.training_index import GATE, gate_of
+from medvar_engine.sets.layouts import write_images
+from medvar_engine.sets.set_image import SetImage
+from medvar_engine.sets.set_manifest import UNITS
+from medvar_engine.sets.set_plan import Plan
+from medvar_engine.sets.worker_gpu import take_gpu
+from medvar_engine.storage import sha256, write_files, writing
+from medvar_engine.untrusted import plain_json
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """One unit to be made in ``folder``. Plain values, so another process can do it."""
+
+    plan: Plan
+    unit: int
+    folder: Path
+    bundle: Path
+    device: str = "auto"
+    batch: int = 16
+    threads: int | None = None  # of one network; None for as many as there are cores
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """A unit that is there: the sha256 of its note, its images, and whether they were made just now."""
+
+    note: str
+    images: int
+    made: bool
+
+
+def note_path(folder: Path, unit: int) -> Path:
+    """The note of a unit of the set in ``folder``."""
+    return folder / UNITS / f"{unit:05d}.json"
+
+
+def make_unit(work: Work) -> Done:
+    """Make a unit, unless it is there and whole. Raises `MedvarError` when it cannot be made or written."""
+    numbers = work.plan.numbers(work.unit)
+    if (there := finished(work.plan, work.unit, work.folder)) is not None:
+        return Done(there, len(numbers), False)
+    bundle, generator, gate = _engine(work)
+    images = list(_images(work, numbers, generator, gate))
+    too_near = [made.number for made in images if made.too_near]
+    kept = [made for made in images if not (made.too_near and work.plan.memorised == "withhold")]
+    files = write_images(work.plan, work.unit, work.folder, bundle, kept)
+    with writing(work.folder, "units that are finished are kept"):
+        digests = {path.relative_to(work.folder).as_posix(): sha256(path) for path in files}
+    note = {
+        "unit": work.unit,
+        "images": [numbers.start, numbers.stop - 1],
+        "plan": work.plan.identity,
+        "synthetic": True,
+        "too_near": too_near,
+        "provider": generator.backend.info.provider,
+        "files": digests,
+    }
+    content = json.dumps(note, indent=1).encode()
+    write_files({note_path(work.folder, work.unit): content})
+    return Done(hashlib.sha256(content).hexdigest(), len(numbers), True)
+
+
+def _images(work: Work, numbers: range, generator: Generator, gate: Gate | None) -> Iterator[SetImage]:
+    """The images of a unit. While those of one batch are decoded and looked at, the next is drawn."""
+
+    def decoded(some: range, generation: Generation) -> list[SetImage]:
+        pairs = zip(some, generator.image(generation), generation.traces, strict=True)
+        return [
+            SetImage(number, image, trace, gate.nearness(image) if gate else None) for number, image, trace in pairs
+        ]
+
+    with ThreadPoolExecutor(1, "medvar-decode") as beside:
+        before: Future[list[SetImage]] | None = None
+        for first in range(0, len(numbers), work.batch):
+            some = numbers[first : first + work.batch]
+            generation = generator.finish(generator.start(work.plan.mix.requests(some)))
+            generator.cache.clear()  # nobody comes back to these prefixes
+            if before is not None:  # so that no more than one batch waits
+                yield from before.result()
+            before = beside.submit(decoded, some, generation)
+        if before is not None:
+            yield from before.result()
+
+
+def too_near(plan: Plan, folder: Path) -> frozenset[int]:
+    """Numbers of the images of a complete set that may be copies of training slices, by the notes of its units."""
+    if not plan.gate:
+        return frozenset()
+    try:
+        notes = (plain_json.read(note_path(folder, unit)) for unit in range(plan.units))
+        return frozenset(int(number) for note in notes for number in note["too_near"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise MedvarError(f"A note in {folder / UNITS} cannot be read: {error!r}. Make the set again.") from error
+
+
+def finished(plan: Plan, unit: int, folder: Path) -> str | None:
+    """The sha256 of a unit's note, when the unit is of this plan, whole, and every file as it was written."""
+    numbers = plan.numbers(unit)
+    try:
+        content = note_path(folder, unit).read_bytes()
+        note = plain_json.loads(content)
+        if note["plan"] != plan.identity or note["images"] != [numbers.start, numbers.stop - 1]:
+            return None
+        if any(sha256(folder / name) != digest for name, digest in note["files"].items()):
+            return None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    return hashlib.sha256(content).hexdigest()
+
+
+_OWN = threading.local()  # a cluster's worker may have several threads, and a generator serves one
+
+
+def _engine(work: Work) -> tuple[Bundle, Generator, Gate | None]:
+    """The bundle, a generator, and who is asked whether an image is a copy, loaded once in each thread."""
+    from medvar_engine.backends.onnx import OnnxBackend
+
+    wanted = (work.bundle, work.plan.model, work.device, work.threads, work.plan.memorised, work.plan.gate)
+    if getattr(_OWN, "wanted", None) != wanted:
+        take_gpu(work.device)
+        bundle = read_bundle(work.bundle)
+        if work.plan.model != bundle.digest:
+            raise MedvarError(f"{work.bundle} is not the model of this set (sha256 {work.plan.model[:12]}…).")
+        if work.plan.gate and bundle.sha256.get(GATE) != work.plan.gate:
+            raise MedvarError(f"{work.bundle} carries another training index than that this set is checked by.")
+        gate = gate_of(bundle, work.plan.memorised)
+        backend = OnnxBackend(bundle, device=work.device, threads=work.threads)
+        _OWN.engine = (bundle, Generator(backend), gate)
+        _OWN.wanted = wanted
+    engine: tuple[Bundle, Generator, Gate | None] = _OWN.engine
+    return engine

@@ -1,0 +1,1 @@
+"""Token maps of one image: their schedule of scales, the pyramid, and codes that are alike."""

@@ -1,0 +1,35 @@
+"""Which codes mean nearly the same: what a token can be exchanged for without changing much."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+
+from medvar_engine.errors import MedvarError
+from medvar_engine.types import FloatArray, IntArray
+
+
+def codes_of_scale(codebook: FloatArray, k: int) -> FloatArray:
+    """The codes ``(V, C)`` that scale k uses, of a codebook ``(V, C)`` of all scales or ``(K, V, C)`` of each."""
+    return codebook[k] if codebook.ndim == 3 else codebook
+
+
+def nearest_codes(codebook: FloatArray, token: int, n: int) -> tuple[IntArray, FloatArray]:
+    """The ``n`` codes nearest to ``token``, itself first: tokens ``(n,)`` and Euclidean distances ``(n,)``, rising.
+
+    ``codebook`` is ``(V, C)``. Of a vocabulary smaller than ``n`` all are given.
+    """
+    if not 0 <= token < len(codebook):
+        raise MedvarError(f"Tokens must be within 0…{len(codebook) - 1}, but got {token}.")
+    if n < 1:
+        raise MedvarError(f"At least 1 code must be asked for, but got {n}.")
+    distances = np.linalg.norm(codebook - codebook[token], axis=1).astype(np.float32)
+    order = np.argsort(distances, kind="stable")
+    tokens = np.concatenate([[token], order[order != token]])[:n].astype(np.int64)  # itself, also before its equals
+    return tokens, distances[tokens]
+
+
+def codebook_digest(codebook: FloatArray) -> str:
+    """A name for a codebook ``(V, C)`` or ``(K, V, C)``, the same for one that is stored in half precision."""
+    return hashlib.sha256(np.ascontiguousarray(codebook, dtype="<f2").tobytes()).hexdigest()

@@ -1,0 +1,1 @@
+"""Training on several processes: copies or shares of the weights."""

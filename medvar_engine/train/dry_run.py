@@ -1,0 +1,144 @@
+"""What a run will cost, before it starts: counted on tensors without contents, so in seconds for any size."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from medvar_engine.data.dataset import SliceDataset
+from medvar_engine.errors import MedvarError
+from medvar_engine.models.presets import tokenizer_preset
+from medvar_engine.models.resolution_tokenizer import ResolutionConfig, ResolutionTokenizer
+from medvar_engine.models.tokenizer import Tokenizer, TokenizerConfig
+from medvar_engine.models.transformer import Transformer
+from medvar_engine.models.weight_files import load_tokenizer, load_transformer
+from medvar_engine.train.config import TrainConfig
+from medvar_engine.train.stages.pretrained import start_transformer
+from medvar_engine.train.stages.tokenizer_stage import keep_tokens
+from medvar_engine.train.stages.transformer_stage import asked_labels, fresh_shape
+
+_BYTES_KEPT = 8  # of every weight, in float32: itself and its moving average
+_BYTES_LEARNT = 12  # more of one that learns: its gradient and AdamW's two moments
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The cost of a run. A critic and a feature network are not counted."""
+
+    slices: int
+    parameters: int
+    learning: int  # of the parameters; the others stay as they are
+    flops: float  # a step, forward and backward, of the whole batch
+    weight_bytes: int  # weights, gradients, optimiser and average
+    activation_bytes: int  # kept from the forward pass of one part of a batch, in float32; fused attention keeps less
+    steps: int
+    batch_size: int
+
+    def hours(self, tflops: float) -> float:
+        """How long all steps take at ``tflops`` · 10¹² operations a second, what the machine really reaches."""
+        return self.flops * self.steps / (tflops * 1e12) / 3600
+
+    def told(self, tflops: float | None = None) -> str:
+        """For a person; with `hours` when the speed is given."""
+        seen = self.steps * self.batch_size
+        hours = "" if tflops is None else f"\n{self.hours(tflops):.3g} hours at {tflops:g} TFLOP a second"
+        learning = f", of which {self.learning / 1e6:.2f} M learn" if self.learning < self.parameters else ""
+        return (
+            f"{self.parameters / 1e6:.1f} M parameters{learning}, {self.slices} training slices, each seen "
+            f"{seen / self.slices:.1f} times in {self.steps} steps of {self.batch_size}\n"
+            f"{self.flops / 1e12:.3g} TFLOP a step\n"
+            f"about {(self.weight_bytes + self.activation_bytes) / 2**30:.2f} GiB: {self.weight_bytes / 2**30:.2f} for "
+            f"weights, gradients, optimiser and average, "
+            f"at most {self.activation_bytes / 2**30:.2f} for activations in float32{hours}"
+        )
+
+
+def plan(config: TrainConfig, processes: int = 1) -> Plan:
+    """Count the cost of a run on so many processes. Raises `MedvarError` for data or a tokenizer that do not fit."""
+    if config.stage == "preview":
+        raise MedvarError("A light decoder takes minutes; what it costs is not counted.")
+    data = SliceDataset(config.data, split="train")
+    images = config.batch_size // (processes * config.accumulate)
+    if images < 1:
+        raise MedvarError(f"batch_size {config.batch_size} is less than {processes} processes × {config.accumulate}.")
+    with torch.device("meta"):
+        model, forward = _of_stage(config, data, images)
+        with FlopCounterMode(display=False) as counter:
+            kept, output = _kept_for_backward(model, forward)
+            output.sum().backward()
+    parameters = sum(p.numel() for p in model.parameters())
+    learning = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    return Plan(
+        slices=len(data),
+        parameters=parameters,
+        learning=learning,
+        flops=counter.get_total_flops() * config.batch_size / images,
+        weight_bytes=(parameters * _BYTES_KEPT + learning * _BYTES_LEARNT) // (processes if config.shard else 1),
+        activation_bytes=kept,
+        steps=config.steps,
+        batch_size=config.batch_size,
+    )
+
+
+def _of_stage(config: TrainConfig, data: SliceDataset, images: int) -> tuple[nn.Module, Callable[[], Tensor]]:
+    """The model, of which learns what would learn, and its forward pass on so many images."""
+    shape: TokenizerConfig | ResolutionConfig
+    if config.tokenizer is not None:
+        own = load_tokenizer(config.tokenizer).config
+        shape = own if isinstance(own, ResolutionConfig) else replace(own, image_channels=1)
+    else:
+        shape = tokenizer_preset(config.preset, config.image_size)
+    if config.stage != "transformer":
+        if isinstance(shape, ResolutionConfig):
+            return _refiner(shape, images)
+        tokenizer = Tokenizer(shape)
+        tokenizer.quantizer.codebook.requires_grad_(True)  # learns by averages, which take as much
+        if config.decoder_only:
+            keep_tokens(tokenizer)
+        image = torch.empty(images, 1, shape.image_size, shape.image_size)
+        return tokenizer, lambda: tokenizer.decode(tokenizer.quantizer(tokenizer.latent(image)).latent)
+    transformer = _transformer(config, shape, data)
+    transformer.recompute = config.recompute
+    labels = torch.empty(images, len(transformer.config.labels), dtype=torch.int64)
+    tokens = transformer.schedule.tokens - transformer.schedule.token_counts[0]
+    features = torch.empty(images, tokens, shape.feature_channels)
+    return transformer, lambda: transformer(labels, features)
+
+
+def _refiner(shape: ResolutionConfig, images: int) -> tuple[nn.Module, Callable[[], Tensor]]:
+    tokenizer = ResolutionTokenizer(shape)
+    canvas = torch.empty(images, shape.latent_channels, shape.schedule[-1], shape.schedule[-1])
+    return tokenizer, lambda: tokenizer(canvas)
+
+
+def _transformer(config: TrainConfig, tokenizer: TokenizerConfig | ResolutionConfig, data: SliceDataset) -> Transformer:
+    """As `TransformerStage` starts it, but for the contents of its weights."""
+    labels = asked_labels(config, data.conditions.kinds)
+    if config.init is None:
+        return Transformer(fresh_shape(config, tokenizer, labels.sizes))
+    with torch.device("cpu"):
+        base, known = load_transformer(config.init)
+    return start_transformer(base.to("meta"), known, labels, config.lora_rank, dropout=config.dropout)
+
+
+def _kept_for_backward(model: nn.Module, forward: Callable[[], Tensor]) -> tuple[int, Tensor]:
+    """Bytes of what a forward pass keeps for the backward pass beside the weights, and what it gives.
+
+    Each storage counts once.
+    """
+    weights = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
+    kept: dict[int, tuple[int, Tensor]] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in weights:
+            kept[storage._cdata] = storage.nbytes(), tensor  # held on to, so that no later one can be taken for it
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        output = forward()
+    return sum(size for size, _ in kept.values()), output

@@ -1,0 +1,86 @@
+"""From a configuration to a finished model: picks the data, the device and the stage, and runs the loop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from rich.console import Console
+
+from medvar_engine.data.dataset import SliceDataset
+from medvar_engine.errors import MedvarError
+from medvar_engine.models.weight_files import RESOLUTION, tokenizer_kind
+from medvar_engine.storage import alone
+from medvar_engine.train.config import TrainConfig
+from medvar_engine.train.distributed.processes import World, join
+from medvar_engine.train.loop import train
+from medvar_engine.train.out_of_memory import memory_enough
+from medvar_engine.train.stage import Stage
+from medvar_engine.train.stages.preview_stage import PreviewStage
+from medvar_engine.train.stages.refiner_stage import RefinerStage
+from medvar_engine.train.stages.tokenizer_stage import TokenizerStage
+from medvar_engine.train.stages.transformer_stage import TransformerStage
+
+
+def run(config: TrainConfig, *, resume: bool = False, console: Console | None = None) -> Path:
+    """Train on prepared slices; gives the path of the finished model. Started by ``torchrun``, one of its processes."""
+    console = console or Console(stderr=True)
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    if not resume and (config.out / "checkpoints").is_dir() and any((config.out / "checkpoints").iterdir()):
+        raise MedvarError(
+            f"{config.out} holds the checkpoints of another run. Use --resume, or choose another out folder."
+        )
+    train_set, held_out = SliceDataset(config.data, split="train"), SliceDataset(config.data, split="test")
+    with join(config.device) as world, _alone(config.out, world), memory_enough(config, world.device):
+        if not world.leads:
+            console = Console(quiet=True)
+        if config.shard and (config.stage != "transformer" or world.size == 1):
+            raise MedvarError("shard=true is for a transformer trained by several processes, started by torchrun.")
+        if config.shard and config.lora_rank:
+            raise MedvarError(
+                "shard=true trains all weights; low-rank changes are small enough for copies: shard=false."
+            )
+        if config.shard and config.optimizer == "muon":
+            raise MedvarError("shard=true spreads matrices over processes, which Muon needs whole: optimizer=adamw.")
+        stage: Stage = _STAGES[config.stage](config, train_set, held_out, world)
+        parameters = sum(p.numel() for p in stage.model.parameters())
+        processes = f" in {world.size} processes" if world.size > 1 else ""
+        console.print(
+            f"Training the {config.stage} ({parameters / 1e6:.1f} M parameters) on {world.device}{processes}: "
+            f"{len(train_set)} slices, validated on {len(held_out)} of other patients."
+        )
+        return train(config, stage, world, resume=resume, console=console)
+
+
+def _tokenizer_stage(config: TrainConfig, train_set: SliceDataset, held_out: SliceDataset, world: World) -> Stage:
+    """That of the kind of tokenizer that the run goes on with, or that the preset names."""
+    trained = config.tokenizer is not None and tokenizer_kind(config.tokenizer) == RESOLUTION
+    if trained or (config.tokenizer is None and config.preset == "resolution"):
+        return RefinerStage(config, train_set, held_out, world)
+    if config.draw_with is not None:
+        raise MedvarError("draw_with is for tokenizers of resolutions: set preset=resolution, or leave it out.")
+    return TokenizerStage(config, train_set, held_out, world)
+
+
+_STAGES: Mapping[str, Callable[[TrainConfig, SliceDataset, SliceDataset, World], Stage]] = {
+    "tokenizer": _tokenizer_stage,
+    "transformer": TransformerStage,
+    "preview": PreviewStage,
+}
+
+
+@contextmanager
+def _alone(out: Path, world: World) -> Iterator[None]:
+    """Keep other runs out of the folder, and say how to go on when it cannot be written to."""
+    if not world.leads:
+        yield
+        return
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with alone(out / ".lock", f"Another run is writing to {out}. Wait for its end, or choose another out."):
+            yield
+    except OSError as error:
+        raise MedvarError(f"The run stopped: {error}. Put that right and go on with --resume.") from error

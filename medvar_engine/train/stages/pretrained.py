@@ -1,0 +1,84 @@
+"""Where training starts when there is a trained transformer: what it knows is kept, and new names get room."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+from torch import Tensor
+
+from medvar_engine.conditions import NAMED, LabelSpace
+from medvar_engine.errors import MedvarError
+from medvar_engine.models.lora import adapt
+from medvar_engine.models.resolution_tokenizer import ResolutionConfig
+from medvar_engine.models.tokenizer import TokenizerConfig
+from medvar_engine.models.transformer import Transformer
+
+
+def join_labels(base: LabelSpace, new: LabelSpace) -> LabelSpace:
+    """All names of both: those of ``base`` first and in their order, so that their numbers stay, and its steps."""
+    names = {name: tuple(dict.fromkeys(getattr(base, name) + getattr(new, name))) for name in NAMED}
+    return LabelSpace(**names, position=base.position or new.position)
+
+
+def start_transformer(
+    base: Transformer, base_labels: LabelSpace, labels: LabelSpace, rank: int, *, dropout: float | None = None
+) -> Transformer:
+    """A transformer over `join_labels` that computes what ``base`` does; see `medvar_engine.models.lora` for ``rank``.
+
+    Names that ``base`` knows, and the unconditional row, keep their embedding; new names start from the mean of the
+    known ones. A factor that ``base`` does not know starts at zero. With ``rank`` 0 all weights learn. ``dropout``
+    None is that of ``base``. Raises `MedvarError` when ``base_labels`` are not those of ``base``.
+    """
+    if base_labels.sizes != base.config.labels:
+        raise MedvarError(
+            f"The transformer to start from has conditions of {base.config.labels} names, but its label space has "
+            f"{base_labels.sizes}. Take the file from its source again."
+        )
+    joined = join_labels(base_labels, labels)
+    known = {name: base.get_parameter(f"labels.{i}.weight") for i, name in enumerate(base_labels.factors)}
+    config = dataclasses.replace(
+        base.config, labels=joined.sizes, dropout=base.config.dropout if dropout is None else dropout
+    )
+    width = config.width
+    state = {name: tensor for name, tensor in base.state_dict().items() if not name.startswith("labels.")}
+    for i, (name, size) in enumerate(zip(joined.factors, joined.sizes, strict=True)):
+        state[f"labels.{i}.weight"] = _embedding(known.get(name), size, width)
+    with torch.device("meta"):  # all weights are known already
+        model = Transformer(config)
+    model.load_state_dict({name: tensor.detach().clone() for name, tensor in state.items()}, assign=True)
+    model.requires_grad_(True)
+    return adapt(model, rank, _new_rows(base_labels, joined)) if rank else model
+
+
+def check_tokenizer(base: Transformer, tokenizer: TokenizerConfig | ResolutionConfig, names: tuple[str, str]) -> None:
+    """Raise `MedvarError` unless ``base`` was trained on tokens of such a tokenizer; ``names`` are those of both."""
+    for part, own, what in (
+        ("schedule", "schedule", "sides of the token maps"),
+        ("vocabulary", "vocabulary", "number of codes"),
+        ("latent_channels", "feature_channels", "channels of the scale features"),
+    ):
+        needed, found = getattr(base.config, part), getattr(tokenizer, own)
+        if needed != found:
+            raise MedvarError(
+                f"{names[0]} was not trained on tokens of {names[1]}: its {what} is {needed}, the tokenizer's {found}. "
+                f"It needs the tokenizer that it was trained with, or a copy whose decoder alone was trained further."
+            )
+
+
+def _embedding(known: Tensor | None, size: int, width: int) -> Tensor:
+    """``(size + 1, width)`` with the rows of ``known`` (names, then the unconditional class)."""
+    if known is None:
+        return torch.zeros(size + 1, width)
+    names, unconditional = known[:-1], known[-1:]
+    new = names.mean(0, keepdim=True).expand(size - len(names), -1)
+    return torch.cat((names, new, unconditional))
+
+
+def _new_rows(base: LabelSpace, joined: LabelSpace) -> list[list[int]]:
+    """Of each factor's embedding, the rows that ``base`` has nothing for."""
+    rows = []
+    for name, size in zip(joined.factors, joined.sizes, strict=True):
+        begin = base.size(name)
+        rows.append(list(range(begin, size)) if begin else list(range(size + 1)))
+    return rows

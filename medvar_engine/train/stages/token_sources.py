@@ -1,0 +1,95 @@
+"""Where the transformer's training takes tokens from: slices encoded as they come, or pyramids encoded before."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+from medvar_engine.data.dataset import SliceDataset
+from medvar_engine.models.quantizer import MultiScaleQuantizer
+from medvar_engine.models.resolution_tokenizer import ResolutionTokenizer
+from medvar_engine.train.augment import augment
+from medvar_engine.train.batches import Draw
+from medvar_engine.train.config import TrainConfig
+from medvar_engine.train.image_batches import ImageBatches
+from medvar_engine.train.stage import Batch, Batches
+from medvar_engine.train.stages.teacher_forcing import corrupted, encoded, plain, similar_codes
+from medvar_engine.untrusted.plain_npy import open_npy
+
+
+class Source(Protocol):
+    """Where a batch's tokens come from."""
+
+    @property
+    def batches(self) -> Batches:
+        """What is read."""
+
+    def __call__(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """A batch → labels ``(B, F)``, features of scales 1…K-1 ``(B, L - L_0, C)`` and targets ``(B, L)``."""
+
+
+class EncodedBefore:
+    """Tokens of pyramids that were encoded once: for tokenizers whose encoder is a large network."""
+
+    def __init__(self, quantizer: MultiScaleQuantizer, batches: PyramidBatches, corruption: float) -> None:
+        self.batches, self._quantizer, self._corruption = batches, quantizer, corruption
+
+    def __call__(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """See `Source`."""
+        flat, labels = batch
+        tokens = flat.split(self._quantizer.schedule.token_counts, dim=1)
+        if self._corruption:
+            return labels, *corrupted(self._quantizer, tokens, self._corruption)
+        return labels, *plain(self._quantizer, tokens)
+
+
+class EncodedNow:
+    """Tokens of slices that are augmented and encoded as they come, no two times alike."""
+
+    def __init__(
+        self, tokenizer: ResolutionTokenizer, data: SliceDataset, labels: Tensor, draw: Draw, config: TrainConfig
+    ) -> None:
+        """``labels`` ``(kinds, F)`` are those of the kinds of slices in ``data``."""
+        self.batches = ImageBatches(data, draw)
+        self._tokenizer, self._labels, self._config = tokenizer, labels, config
+        self._similar = similar_codes(tokenizer.quantizer) if config.corruption else None
+
+    def __call__(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """See `Source`."""
+        images, hounsfield, kinds = batch
+        if self._config.augment:
+            images = augment(images, hounsfield)
+        latent = self._tokenizer.latent(images)
+        return self._labels[kinds], *encoded(self._tokenizer.quantizer, latent, self._config.corruption, self._similar)
+
+
+@dataclass(frozen=True)
+class PyramidBatches:
+    """Tokens and labels of each part of each step: one of the variants of every slice that is drawn."""
+
+    pyramids: npt.NDArray[np.uint16]  # (variants, N, L)
+    labels: npt.NDArray[np.int64]  # (N, F)
+    draw: Draw
+
+    def __getitem__(self, key: tuple[int, int]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """``(B, L)`` and ``(B, F)``."""
+        index, rng = self.draw(*key)
+        variant = rng.integers(len(self.pyramids), size=self.draw.batch_size)[self.draw.share(key[1])]
+        return self.pyramids[variant, index].astype(np.int64), self.labels[index]
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A memory map would be pickled with its contents; a worker process opens the file again.
+        name = getattr(self.pyramids, "filename", None)
+        kept = self.pyramids if name is None else (name, len(self.pyramids))
+        return {"pyramids": kept, "labels": self.labels, "draw": self.draw}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        if isinstance(state["pyramids"], tuple):
+            name, variants = state["pyramids"]
+            state["pyramids"] = open_npy(Path(name))[:variants]
+        self.__dict__.update(state)

@@ -1,0 +1,159 @@
+"""Stage ``tokenizer``: image → token pyramid → image."""
+
+from __future__ import annotations
+
+import functools
+import operator
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from medvar_engine.data.dataset import SliceDataset
+from medvar_engine.models.grey import as_gray
+from medvar_engine.models.presets import tokenizer_preset
+from medvar_engine.models.quantizer import Quantized
+from medvar_engine.models.tokenizer import Tokenizer, TokenizerConfig
+from medvar_engine.models.weight_files import load_tokenizer, save_tokenizer
+from medvar_engine.train.augment import augment
+from medvar_engine.train.batches import check_size, draw_of, spread
+from medvar_engine.train.config import TrainConfig
+from medvar_engine.train.distributed.processes import World
+from medvar_engine.train.image_batches import ImageBatches
+from medvar_engine.train.stage import Batch, Figures
+from medvar_engine.train.stages.codebook_learning import CodebookFollower, Use
+from medvar_engine.train.stages.held_out_metrics import Scores, codes_used
+from medvar_engine.train.stages.image_grids import ladder, write_grid
+from medvar_engine.train.stages.losses import psnr, ssim
+from medvar_engine.train.stages.reconstruction_losses import Reconstruction
+
+SHOWN = 8  # held-out slices in a sample grid
+
+
+class TokenizerStage:
+    """Reconstruction, gradient and codebook losses, restarts of dead codes, and optionally a critic."""
+
+    def __init__(self, config: TrainConfig, train: SliceDataset, held_out: SliceDataset, world: World) -> None:
+        self.config, self.held_out, self.world, device = config, held_out, world, world.device
+        torch.manual_seed(config.seed)
+        self.model: Tokenizer = _start(config).to(device)
+        self.network: nn.Module = self.model
+        if config.compile:
+            self.model.compile()
+        check_size(train, self.model.config.image_size)
+        self.batches = ImageBatches(train, draw_of(train.conditions, config, world))
+        self.reconstruction = Reconstruction(config, self.model.config.image_channels, device)
+        self.critic = self.reconstruction.critic
+        if config.codebook_learning == "gradient" and not config.decoder_only:
+            self.model.quantizer.codebook.requires_grad_(True)
+        self.codebook = CodebookFollower(self.model.quantizer).to(device)
+        if config.tokenizer is not None:
+            self.codebook.adopt(self.model.quantizer, config.batch_size)
+        self.state = {"codebook": self.codebook}
+        self._quantized: list[Quantized] = []  # the parts of this step's batch, for the codebook
+
+    def before_step(self, step: int) -> None:
+        """Forget the last batch."""
+        self.reconstruction.forget()
+        self._quantized = []
+
+    def loss(self, batch: Batch, step: int) -> tuple[Tensor, Figures]:
+        """Weighted sum of the losses of one part of a batch."""
+        config, (images, hounsfield, _) = self.config, batch
+        if config.augment:
+            images = augment(images, hounsfield)
+        output, quantized = self.network(images, self._depths(len(images), step))
+        total, figures = self.reconstruction.loss(output.float(), images, step, self.model.decoder.conv_out.weight)
+        self._quantized.append(quantized)
+        return total + config.codebook * quantized.loss, figures | {"codebook": quantized.loss.detach()}
+
+    def critic_losses(self) -> Iterator[Tensor]:
+        """See `Reconstruction`."""
+        return self.reconstruction.critic_losses()
+
+    def after_step(self, step: int) -> None:
+        """Move the codebook after the batch just seen, and restart codes that no scale has used for a while."""
+        config, quantizer = self.config, self.model.quantizer
+        if config.decoder_only:
+            return
+        fresh = not self.codebook.started
+        use = functools.reduce(operator.add, (Use.of(quantizer, part) for part in self._quantized))
+        if config.codebook_learning == "average":
+            self.codebook.follow(quantizer, use.everywhere(self.world))
+        else:
+            self.codebook.keep_count(quantizer, use.everywhere(self.world))
+        if fresh:
+            self.codebook.restart_all(quantizer, self._quantized[0])
+        elif (step + 1) % config.restart_every == 0 and step < config.restart_until * config.steps:
+            self.codebook.restart_dead(quantizer, self._quantized[0])
+        else:
+            return
+        self.codebook.same_everywhere(quantizer, self.world)
+
+    def validate(self, model: nn.Module, folder: Path | None) -> dict[str, float]:
+        """Likeness on held-out patients, overall and by region; how many codes every scale uses, and how evenly."""
+        assert isinstance(model, Tokenizer)
+        index = spread(len(self.held_out), self.config.validate_slices)
+        scores = Scores()
+        counts = torch.zeros(len(model.schedule), model.config.vocabulary, dtype=torch.int64)
+        for part in np.array_split(index, -(-len(index) // self.config.batch_size)):
+            images = torch.from_numpy(self.held_out.batch(part)).to(self.world.device)
+            tokens = model.encode(images)
+            for count, token_map in zip(counts, tokens, strict=True):
+                count += token_map.flatten().bincount(minlength=len(count)).cpu()
+            output = model.decode(model.quantizer.decode(tokens))
+            conditions = [self.held_out.conditions[int(i)] for i in part]
+            scores.add("psnr", psnr(output, images), conditions)
+            scores.add("ssim", ssim(output, images), conditions)
+            if (features := self.reconstruction.features) is not None:
+                scores.add("feature_distance", features.distance(output, images), conditions)
+        if folder is not None:
+            self._show(model, folder)
+        return scores.means() | codes_used(counts)
+
+    def held_out_loss(self, figures: Mapping[str, float]) -> float:
+        """What is to fall."""
+        return -figures["held_out_psnr"]
+
+    def save(self, model: nn.Module, path: Path) -> None:
+        """Write the tokenizer as one file."""
+        assert isinstance(model, Tokenizer)
+        save_tokenizer(path, model)
+
+    def _show(self, model: Tokenizer, folder: Path) -> None:
+        """Each row: a held-out slice, then its previews from the coarsest scale to the finest."""
+        images = torch.from_numpy(self.held_out.batch(spread(len(self.held_out), SHOWN))).to(self.world.device)
+        rows = torch.cat([images[:, None], ladder(model, model.encode(images))], 1)
+        write_grid(folder / "reconstructions.png", rows.flatten(0, 1), rows.shape[1])
+
+    def _depths(self, count: int, step: int) -> Tensor:
+        """How many scales of each image the decoder sees; K + 1 is the latent before quantisation."""
+        scales, config = len(self.model.schedule), self.config
+        shallow = torch.rand(count, device=self.world.device) < config.random_depth
+        depths = torch.where(shallow, torch.randint(1, scales + 1, (count,), device=self.world.device), scales)
+        if config.tokenizer is not None:  # what is trained already has no need of fading in
+            return depths
+        fading = 1 - step / max(1, config.continuous * config.steps)
+        return torch.where(torch.rand(count, device=self.world.device) < fading, scales + 1, depths)
+
+
+def _start(config: TrainConfig) -> Tokenizer:
+    """A new tokenizer, or a trained one to go on with."""
+    if config.tokenizer is None:
+        preset = tokenizer_preset(config.preset, config.image_size)
+        assert isinstance(preset, TokenizerConfig)  # see `medvar_engine.train.run_training`
+        return Tokenizer(preset)
+    model = as_gray(load_tokenizer(config.tokenizer))
+    assert isinstance(model, Tokenizer)
+    if config.decoder_only:
+        keep_tokens(model)
+    return model
+
+
+def keep_tokens(model: Tokenizer) -> None:
+    """Hold still what the tokens of an image depend on; the decoder learns."""
+    for part in (model.encoder, model.quant_conv, model.quantizer, model.linear_in):
+        if part is not None:
+            part.requires_grad_(False)

@@ -1,0 +1,220 @@
+"""Stage ``transformer``: learns to predict each token map from the coarser ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from medvar_engine.conditions import Condition, LabelSpace
+from medvar_engine.data.dataset import SliceDataset
+from medvar_engine.errors import MedvarError
+from medvar_engine.models.grey import as_gray
+from medvar_engine.models.lora import merge
+from medvar_engine.models.presets import transformer_preset
+from medvar_engine.models.resolution_tokenizer import ResolutionConfig, ResolutionTokenizer
+from medvar_engine.models.sample import sample
+from medvar_engine.models.tokenizer import TokenizerConfig
+from medvar_engine.models.transformer import Transformer, TransformerConfig
+from medvar_engine.models.weight_files import load_tokenizer, load_transformer, save_transformer
+from medvar_engine.storage import sha256
+from medvar_engine.tokens.schedule import ScaleSchedule
+from medvar_engine.train.batches import check_size, draw_of, spread
+from medvar_engine.train.config import TrainConfig
+from medvar_engine.train.distributed.processes import World
+from medvar_engine.train.stage import Batch, Figures
+from medvar_engine.train.stages.held_out_metrics import Scores
+from medvar_engine.train.stages.image_grids import ladder, write_grid
+from medvar_engine.train.stages.pretrained import check_tokenizer, join_labels, start_transformer
+from medvar_engine.train.stages.teacher_forcing import plain
+from medvar_engine.train.stages.token_sources import EncodedBefore, EncodedNow, PyramidBatches, Source
+from medvar_engine.train.token_pyramids import Encoding, codebook_of, encoder_of, read_pyramids, write_pyramids
+
+SHOWN = 6  # samples a cell in a sample grid
+CELLS = 12  # cells in a sample grid
+LADDERS = 4  # samples, each of another cell, that are also shown scale by scale
+
+
+class TransformerStage:
+    """Cross-entropy of every token, under teacher forcing."""
+
+    critic = None
+
+    def __init__(self, config: TrainConfig, train: SliceDataset, held_out: SliceDataset, world: World) -> None:
+        assert config.tokenizer is not None  # checked by TrainConfig
+        self.config, self.device = config, world.device
+        self.state: dict[str, nn.Module] = {}
+        self.tokenizer = as_gray(load_tokenizer(config.tokenizer)).to(self.device).requires_grad_(False)
+        check_size(train, self.tokenizer.config.image_size)
+        self.schedule = self.tokenizer.schedule
+        torch.manual_seed(config.seed)
+        self.label_space, model = self._start(asked_labels(config, train.conditions.kinds))
+        self.model: Transformer = model.to(self.device)
+        self.model.recompute = config.recompute
+        if config.compile:
+            for block in self.model.blocks:  # all alike, so that they are compiled once
+                block.compile()
+        self.network: nn.Module = self.model
+        labels, draw = self._labels(train.conditions.kinds), draw_of(train.conditions, config, world)
+        self.source: Source
+        with world.leader_first():
+            if isinstance(self.tokenizer, ResolutionTokenizer):
+                if config.pyramids is not None:
+                    raise MedvarError("A pyramid of resolutions is encoded while training: leave pyramids out.")
+                self.source = EncodedNow(self.tokenizer, train, labels.to(self.device), draw, config)
+            else:
+                pyramids = self._pyramids(train, config.variants if config.augment else 1)  # (variants, N, L)
+                batches = PyramidBatches(pyramids, labels[train.conditions.codes].numpy(), draw)
+                self.source = EncodedBefore(self.tokenizer.quantizer, batches, config.corruption)
+            self.held_out = self._pyramids(held_out, 1)[0]
+        self.batches = self.source.batches
+        self.weights = scale_weights(self.schedule, config.scale_balance).to(self.device)
+        self.held_out_conditions = held_out.conditions
+        self.held_out_labels = self._labels(held_out.conditions.kinds)[held_out.conditions.codes]
+        self.cells = sorted({(c.modality, c.region, c.plane) for c in train.conditions.kinds}, key=str)
+
+    def before_step(self, step: int) -> None:
+        """Nothing to do."""
+
+    def loss(self, batch: Batch, step: int) -> tuple[Tensor, Figures]:
+        """Weighted cross-entropy of tokens; that of each scale, and the share of its tokens that are guessed."""
+        config = self.config
+        with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
+            labels, features, targets = self.source(batch)
+        logits = self.network(self.model.drop_condition(labels), features).float()
+        losses = _cross_entropy(logits, targets)
+        total = (losses.mean(0) * self.weights).sum()
+        if config.z_loss:  # as PaLM (arXiv 2204.02311, section 5)
+            total = total + config.z_loss * logits.logsumexp(-1).square().mean()
+        return total, self._by_scale("", losses, logits, targets)
+
+    def critic_losses(self) -> Iterator[Tensor]:
+        """There is no critic."""
+        return iter(())
+
+    def after_step(self, step: int) -> None:
+        """Nothing to do."""
+
+    def validate(self, model: nn.Module, folder: Path | None) -> dict[str, float]:
+        """Cross-entropy on held-out patients, overall, by region and a scale; samples of every kind of slice as PNG."""
+        assert isinstance(model, Transformer)
+        index = spread(len(self.held_out), self.config.validate_slices)
+        scores, by_scale = Scores(), dict[str, float]()
+        for part in np.array_split(index, -(-len(index) // self.config.batch_size)):
+            tokens = torch.from_numpy(self.held_out[part].astype(np.int64)).to(self.device)
+            maps = tokens.split(self.schedule.token_counts, dim=1)
+            features, targets = plain(self.tokenizer.quantizer, maps)
+            logits = model(self.held_out_labels[part].to(self.device), features).float()
+            losses = _cross_entropy(logits, targets)
+            scores.add("loss", losses.mean(1), [self.held_out_conditions[int(i)] for i in part])
+            for name, value in self._by_scale("held_out_", losses, logits, targets).items():
+                by_scale[name] = by_scale.get(name, 0.0) + float(value) * len(part) / len(index)
+        self._show(model, folder)
+        return scores.means() | by_scale
+
+    def held_out_loss(self, figures: Mapping[str, float]) -> float:
+        """What is to fall."""
+        return figures["held_out_loss"]
+
+    def save(self, model: nn.Module, path: Path) -> None:
+        """Write the transformer and its label space as one file."""
+        assert isinstance(model, Transformer)
+        save_transformer(path, merge(model) if self.config.lora_rank else model, self.label_space)
+
+    def _start(self, labels: LabelSpace) -> tuple[LabelSpace, Transformer]:
+        """A fresh transformer for these names, or the one that the run goes on with and the names of both."""
+        config = self.config
+        if config.init is not None:
+            base, known = load_transformer(config.init)
+            check_tokenizer(base, self.tokenizer.config, (str(config.init), str(config.tokenizer)))
+            started = start_transformer(base, known, labels, config.lora_rank, dropout=config.dropout)
+            return join_labels(known, labels), started
+        return labels, Transformer(fresh_shape(config, self.tokenizer.config, labels.sizes))
+
+    def _show(self, model: Transformer, folder: Path | None) -> None:
+        """A row a cell: samples of one modality, region and plane; of a few cells, the first sample scale by scale.
+
+        All processes sample, for they share the weights.
+        """
+        cells = [self.cells[i] for i in spread(len(self.cells), CELLS)]
+        labels = self._labels([Condition(m, r, p) for m, r, p in cells for _ in range(SHOWN)]).to(self.device)
+        tokens = sample(model, self.tokenizer.quantizer, labels, top_k=100, seed=self.config.seed)
+        if folder is not None:
+            write_grid(folder / "samples.png", self.tokenizer.decode(self.tokenizer.quantizer.decode(tokens)), SHOWN)
+            firsts = spread(len(cells), LADDERS) * SHOWN
+            rows = ladder(self.tokenizer, tuple(token_map[firsts] for token_map in tokens))
+            write_grid(folder / "ladders.png", rows.flatten(0, 1), rows.shape[1])
+
+    def _by_scale(self, prefix: str, losses: Tensor, logits: Tensor, targets: Tensor) -> Figures:
+        """Mean loss and accuracy of each scale that there is, of ``(B, L)`` and ``(B, L, V)``."""
+        right = (logits.detach().argmax(-1) == targets).float()
+        figures: Figures = {}
+        for name, values in (("loss", losses.detach()), ("accuracy", right)):
+            for k, (begin, end) in enumerate(pairwise(self.schedule.offsets)):
+                if end <= values.shape[1]:
+                    figures[f"{prefix}{name}_scale_{k}"] = values[:, begin:end].mean()
+        return figures
+
+    def _labels(self, conditions: list[Condition] | tuple[Condition, ...]) -> Tensor:
+        """``(N, F)``; a held-out label that training never saw is the unconditional one."""
+        known = self.label_space
+        rows = [known.encode(known.known(_asked(self.config, condition))) for condition in conditions]
+        return torch.tensor(rows, dtype=torch.int64)
+
+    def _pyramids(self, data: SliceDataset, variants: int) -> npt.NDArray[np.uint16]:
+        """Those encoded beforehand, or else encoded now and kept for the next start."""
+        config = self.config
+        assert config.tokenizer is not None
+        if config.pyramids is not None:
+            return read_pyramids(config.pyramids, data, config.tokenizer, variants)
+        encoding = Encoding(
+            data,
+            lambda: encoder_of(self.tokenizer),
+            sha256(config.tokenizer),
+            codebook_of(self.tokenizer),
+            variants,
+            config.seed,
+            str(self.device),
+        )
+        return write_pyramids(config.out, encoding)
+
+
+def asked_labels(config: TrainConfig, kinds: Iterable[Condition]) -> LabelSpace:
+    """The names that a model is conditioned on, when it learns from slices of these kinds."""
+    return LabelSpace.of(_asked(config, kind) for kind in kinds)
+
+
+def _asked(config: TrainConfig, condition: Condition) -> Condition:
+    """Only the factors that the model is conditioned on."""
+    return Condition(**{name: value for name, value in condition.to_dict().items() if name in config.factors})
+
+
+def fresh_shape(
+    config: TrainConfig, tokenizer: TokenizerConfig | ResolutionConfig, labels: tuple[int, ...]
+) -> TransformerConfig:
+    """The preset's, with what the settings change of it. Raises `MedvarError` for a width that heads do not divide."""
+    changes = {name: getattr(config, name) for name in ("depth", "width", "heads", "dropout")}
+    shape = transformer_preset(config.preset, tokenizer, labels)
+    shape = replace(shape, **{name: value for name, value in changes.items() if value is not None})
+    if shape.width % shape.heads:
+        raise MedvarError(f"width {shape.width} is no multiple of {shape.heads} heads; change width or heads.")
+    return shape
+
+
+def _cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    """``(B, L, V)`` and ``(B, L)`` → ``(B, L)``."""
+    return F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none").view(targets.shape)
+
+
+def scale_weights(schedule: ScaleSchedule, balance: float) -> Tensor:
+    """Weights of all tokens ``(L,)``, of sum 1: a share ``balance`` is spread over scales, the rest over tokens."""
+    counts = torch.tensor(schedule.token_counts)
+    of_scale = balance / (len(schedule) * counts) + (1 - balance) / schedule.tokens
+    return of_scale.repeat_interleave(counts)

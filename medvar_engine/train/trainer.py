@@ -1,0 +1,148 @@
+"""Everything that a run changes: weights, their average, optimisers.
+
+In one process; or in several, as copies (DDP) or shared out among them (FSDP2).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+from torch.nn.parallel import DistributedDataParallel
+
+from medvar_engine.errors import MedvarError
+from medvar_engine.models.weight_files import read_tensors, write_tensors
+from medvar_engine.train.config import TrainConfig
+from medvar_engine.train.device import autocast
+from medvar_engine.train.distributed import fully_sharded
+from medvar_engine.train.distributed.processes import World
+from medvar_engine.train.optimise import (
+    copied,
+    critic_optimizer,
+    learning_rate,
+    move_average,
+    optimizer_tensors,
+    optimizers,
+    restore_optimizer,
+    set_rate,
+)
+from medvar_engine.train.stage import Batch, Figures, Stage
+
+
+class Learner:
+    """Takes a step at a time. Raises `MedvarError` for a checkpoint that does not fit."""
+
+    def __init__(self, config: TrainConfig, stage: Stage, world: World) -> None:
+        self.config, self.stage, self.world = config, stage, world
+        self.model, self.average = stage.model, copied(stage.model)
+        if config.shard:
+            for model in (self.model, self.average):
+                fully_sharded.shard(model, world)
+        elif world.size > 1:
+            # Buffers are kept alike by the stage, which adds up over all processes what they follow.
+            stage.network = DistributedDataParallel(self.model, broadcast_buffers=False, gradient_as_bucket_view=True)
+        self.optimizers = optimizers(self.model, config)
+        self.critic_optimizer = critic_optimizer(stage.critic, config) if stage.critic else None
+
+    def gradients(self, step: int, parts: Sequence[tuple[int, Batch]]) -> tuple[Tensor, Tensor, Figures]:
+        """Loss and figures, means over ``parts``, and the norm of the gradient before it was clipped.
+
+        A part is its number in the whole batch, which seeds its noise, and what it holds.
+        """
+        for optimizer in self.optimizers.values():
+            set_rate(optimizer, learning_rate(self.config, step))
+            optimizer.zero_grad(set_to_none=True)
+        self.model.train()
+        self.stage.before_step(step)
+        seen: list[Figures] = []
+        for i, (number, batch) in enumerate(parts):
+            torch.manual_seed((number << 45) + self.config.seed * 1_000_003 + step)
+            with self._together(last=i + 1 == len(parts)):
+                with autocast(self.world.device, self.config.precision):
+                    loss, figures = self.stage.loss(batch, step)
+                (loss / len(parts)).backward()
+            seen.append({"loss": loss.detach(), **figures})
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
+        means = {name: torch.stack([torch.as_tensor(part[name]) for part in seen]).mean() for name in seen[0]}
+        return means["loss"], norm.full_tensor() if isinstance(norm, DTensor) else norm, {**means}
+
+    def update(self, step: int) -> Figures:
+        """Change the weights by the gradients; gives the critic's figures."""
+        for optimizer in self.optimizers.values():
+            optimizer.step()
+        figures = self._update_critic(step)
+        move_average(self.average, self.model, self.config.ema, step)
+        torch.manual_seed(self.config.seed * 1_000_003 + step)  # the same in every process, however many parts it had
+        self.stage.after_step(step)
+        return figures
+
+    def _update_critic(self, step: int) -> Figures:
+        critic, optimizer = self.stage.critic, self.critic_optimizer
+        if critic is None or optimizer is None:
+            return {}
+        optimizer.zero_grad(set_to_none=True)
+        losses = []
+        for loss in self.stage.critic_losses():
+            (loss / self.config.accumulate).backward()
+            losses.append(loss.detach())
+        if not losses:
+            return {}
+        self.world.average_gradients(critic)
+        norm = nn.utils.clip_grad_norm_(critic.parameters(), self.config.clip)
+        if not torch.isfinite(norm):
+            return {}
+        optimizer.step()
+        return {"critic": torch.stack(losses).mean()}
+
+    def _together(self, last: bool) -> AbstractContextManager[None]:
+        """Gradients travel between processes with the last part only."""
+        if self.config.shard:
+            fully_sharded.synchronise(self.model, last)
+            return nullcontext()
+        network = self.stage.network
+        return network.no_sync() if isinstance(network, DistributedDataParallel) and not last else nullcontext()
+
+    def write(self, folder: Path) -> None:
+        """All of it into the folder of a checkpoint, each process what it holds; every process calls this."""
+        if self.config.shard:
+            fully_sharded.write(folder, self.model, self.average, self.optimizers["optimizer"])
+        if not self.world.leads:
+            return
+        groups: dict[str, Mapping[str, Tensor]] = {name: module.state_dict() for name, module in self._modules()}
+        groups |= {name: optimizer_tensors(optimizer) for name, optimizer in self._optimizers()}
+        for name, tensors in groups.items():
+            write_tensors(folder / f"{name}.safetensors", tensors)
+
+    def restore(self, folder: Path) -> None:
+        """The inverse of `write`."""
+        try:
+            if self.config.shard:
+                fully_sharded.restore(folder, self.model, self.average, self.optimizers["optimizer"])
+            for name, module in self._modules():
+                module.load_state_dict(dict(read_tensors(folder / f"{name}.safetensors")[0]))
+            for name, optimizer in self._optimizers():
+                restore_optimizer(optimizer, read_tensors(folder / f"{name}.safetensors")[0])
+        except (RuntimeError, KeyError, ValueError) as error:
+            raise MedvarError(
+                f"The checkpoint {folder} does not fit this configuration: {error}. "
+                "Resume with the configuration that the run was started with, or choose another out folder."
+            ) from error
+
+    def averaged(self) -> nn.Module | None:
+        """The finished model, whole, on the process that leads; None on the others. Every process calls this."""
+        average = fully_sharded.gathered(self.average) if self.config.shard else self.average
+        return average if self.world.leads else None
+
+    def _modules(self) -> list[tuple[str, nn.Module]]:
+        whole = [] if self.config.shard else [("model", self.model), ("average", self.average)]
+        critic = [("critic", self.stage.critic)] if self.stage.critic else []
+        return [*whole, *critic, *self.stage.state.items()]
+
+    def _optimizers(self) -> list[tuple[str, torch.optim.Optimizer]]:
+        whole = [] if self.config.shard else [*self.optimizers.items()]
+        critic = [("critic_optimizer", self.critic_optimizer)] if self.critic_optimizer else []
+        return [*whole, *critic]

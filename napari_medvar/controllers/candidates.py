@@ -1,0 +1,96 @@
+"""Candidates: several continuations of the current picture, of which one or all are kept."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from medvar_engine.bundle.read import Bundle
+from medvar_engine.errors import MedvarError
+from napari_medvar.controllers.edit import EditPart
+from napari_medvar.controllers.shared_state import Desk, State
+from napari_medvar.panels.candidates import CandidatesPanel
+from napari_medvar.session.generation_session import Candidates
+from napari_medvar.session.trace_tree import Node, TraceTree
+
+
+class CandidatesPart:
+    """Wires the candidates panel. Masks and locks of the edit panel hold for candidates, too."""
+
+    def __init__(self, desk: Desk, edit: EditPart) -> None:
+        self._desk, self._edit = desk, edit
+        self._candidates: Candidates | None = None
+        self.panel = CandidatesPanel()
+        self.panel.draw.connect(self.draw)
+        self.panel.pick.connect(lambda row: self._keep([row]))
+        self.panel.finish_all.connect(self._keep_all)
+
+    def draw(self) -> None:
+        """Draw them from the scale that edits begin at."""
+        session, k = self._desk.session, self._edit.scale if self._desk.session.current else 0
+        self._desk.sampling.roll()
+        request, count = self._desk.request(), self.panel.count_box.value()
+        until = max(k, self.panel.until_box.value())
+        try:
+            options = self._edit.options() if session.current else {}
+        except MedvarError as error:
+            self._desk.tell(str(error))
+            return
+        self.clear()
+        self._desk.start(
+            "make", lambda stop: session.candidates(k, request, count, until=until, should_stop=stop, **options)
+        )
+
+    def clear(self) -> None:
+        """There are none any more."""
+        self._candidates = None
+        self.panel.clear()
+
+    def offer(self, bundle: Bundle) -> None:
+        """Another model."""
+        self.panel.offer_scales(len(bundle.schedule))
+        self.clear()
+
+    def take(self, result: object) -> None:
+        """A result of the worker."""
+        if isinstance(result, Candidates):
+            self._candidates = result
+            self.panel.show_candidates(result.pixels, result.k)
+            depth, scales = result.k + 1, len(result.generation.pyramid.schedule)
+            self._desk.report_progress(depth, scales, f"candidates · {depth} of {scales} scales")
+
+    def refresh(self, state: State) -> None:
+        """Enable what can be done now."""
+        if state.idle and self._outdated:
+            self.clear()
+        self.panel.show_scale(self._edit.scale)
+        self.panel.allow(picture=state.idle, idle=state.idle)
+
+    @property
+    def _outdated(self) -> bool:
+        """Whether the current picture is neither the one that the candidates continue, nor one of them."""
+        candidates, node = self._candidates, self._desk.session.node
+        if candidates is None or candidates.parent == (None if node is None else node.id):
+            return False
+        return node is None or node.trace.request not in candidates.generation.requests
+
+    def _keep(self, images: Sequence[int]) -> None:
+        """Those that are in the history already are not made a second time."""
+        candidates, session = self._candidates, self._desk.session
+        if candidates is None or not images:
+            return
+        kept = {image: node for image in images if (node := _kept(session.tree, candidates, image)) is not None}
+        if new := [image for image in images if image not in kept]:
+            self._desk.start("make", lambda stop: session.pick(candidates, new, should_stop=stop))
+        else:
+            session.select(kept[images[0]].id)
+            self._desk.show_current()
+
+    def _keep_all(self) -> None:
+        if self._candidates is not None:
+            self._keep(range(len(self._candidates.generation.requests)))
+
+
+def _kept(tree: TraceTree, candidates: Candidates, image: int) -> Node | None:
+    """The picture that was made of a candidate before. Its seed tells: each candidate has one of its own."""
+    request = candidates.generation.requests[image]
+    return next((node for node in tree.children(candidates.parent) if node.trace.request == request), None)

@@ -1,0 +1,292 @@
+"""Edits of the current picture: resample, change the condition, graft, and tokens by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from medvar_engine.bundle.read import Bundle
+from medvar_engine.errors import MedvarError
+from medvar_engine.generate.resample import ResampleOptions
+from medvar_engine.generate.trace import Request
+from medvar_engine.types import FloatArray
+from napari_medvar.controllers.shared_state import Desk, State
+from napari_medvar.layers import masks
+from napari_medvar.panels.edit import EditPanel
+from napari_medvar.panels.tokens import TokenPanel
+from napari_medvar.session.image_names import label_of
+
+_NEIGHBOURS = 9  # tokens shown: the one that is there, and the nearest others
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class TokenChoice:
+    """One place of a token map, and what tokens would look like there."""
+
+    scale: int
+    row: int
+    column: int
+    tokens: Sequence[int]  # the one that is there first
+    pictures: FloatArray  # (N, H, W)
+
+
+class EditPart:
+    """Wires the edit panel and the token panel."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+        self._choice: TokenChoice | None = None
+        self._after: int | None = None  # the picture whose parent `flip` shows
+        self.panel, self.tokens = EditPanel(), TokenPanel()
+        self.tokens.hide()
+        self.panel.column.addWidget(self.tokens)
+        self.panel.resample.connect(self.resample)
+        self.panel.recondition.connect(self.recondition)
+        self.panel.paint.connect(self.paint)
+        self.panel.graft_chosen.connect(self._warn_of_graft)
+        self.panel.masked.connect(self._show_brush)
+        self.panel.brush.connect(self.set_brush)
+        self.panel.invert.connect(self.invert_mask)
+        self.panel.clear_mask.connect(self.clear_mask)
+        self.panel.flip.connect(self.flip)
+        self.panel.graft.connect(self.graft)
+        self.panel.picking.connect(self.set_picking)
+        self.panel.moved.connect(desk.refresh)
+        self.tokens.chosen.connect(self.replace)
+        desk.viewer.layers.events.inserted.connect(self._layers_changed)  # napari holds these weakly
+        desk.viewer.layers.events.removed.connect(self._layers_changed)
+
+    @property
+    def scale(self) -> int:
+        """The scale that edits begin at: the panel's, or the finest of a picture that has not got so far."""
+        current = self._desk.session.current
+        return self.panel.from_scale if current is None else max(0, min(self.panel.from_scale, current.depth - 1))
+
+    # -- verbs --------------------------------------------------------------------------------------------------
+
+    def resample(self) -> None:
+        """Draw the current picture anew from a scale on, with a new seed."""
+        self._desk.sampling.roll()
+        self._resample(self._desk.request())
+
+    def recondition(self) -> None:
+        """The same with the condition that the panel shows, and the picture's own seed."""
+        current = self._desk.session.current
+        if current is not None:
+            asked = self._desk.request()
+            self._resample(Request(asked.condition, current.requests[0].seed, asked.sampling))
+
+    def options(self) -> ResampleOptions:
+        """What the panel says of masks and locks. Raises `MedvarError` when the mask is empty, or gone."""
+        options: ResampleOptions = {"keep": self.panel.locked}
+        if (name := self.panel.mask_layer) is not None:
+            if name not in self._desk.viewer.layers:
+                raise MedvarError(f"The mask layer “{name}” is not there any more: choose another, or anywhere.")
+            layer, point = self._desk.viewer.layers[name], self._desk.viewer.dims.point
+            options["mask"] = masks.mask_of(layer, self._desk.scene.placement, point)
+            options["exact_outside"] = self.panel.exact_outside
+            options["soft_edge"] = self.panel.soft_edge
+        return options
+
+    def paint(self) -> None:
+        """A mask to paint on: the chosen one, if it was made here for a picture in this place, or else a new one."""
+        viewer, placement, mask = self._desk.viewer, self._desk.scene.placement, self._own_mask
+        if mask is not None and masks.fits(mask, placement):
+            masks.take_brush(viewer, mask)
+            return
+        layer = masks.add_mask(viewer, placement)
+        self._offer_masks()
+        self.panel.choose_mask(layer.name)
+
+    def set_brush(self, size: int) -> None:
+        """How wide the brush is."""
+        if (mask := self._own_mask) is not None:
+            mask.brush_size = size
+            masks.take_brush(self._desk.viewer, mask)
+
+    def invert_mask(self) -> None:
+        """Paint what is not painted."""
+        if (mask := self._own_mask) is not None:
+            masks.invert(mask)
+
+    def clear_mask(self) -> None:
+        """Nothing is painted any more."""
+        if (mask := self._own_mask) is not None:
+            masks.clear(mask)
+
+    def flip(self) -> None:
+        """The picture that the current one was made from; and from there back again."""
+        session, node = self._desk.session, self._desk.session.node
+        if node is None:
+            return
+        after = next((each for each in session.tree.children(node.id) if each.id == self._after), None)
+        if after is not None:
+            self._after = None
+            session.select(after.id)
+        elif node.parent is not None:
+            self._after = node.id
+            session.select(node.parent)
+        self._desk.show_current()
+
+    def graft(self, coarse: int) -> None:
+        """Coarse scales of another picture under the fine ones of this one."""
+        session, k, fine = self._desk.session, self.scale, self._desk.session.tree.current
+        if fine is not None:
+            self._desk.start("make", lambda stop: session.graft(k, coarse=coarse, fine=fine, should_stop=stop))
+
+    def replace(self, token: int) -> None:
+        """Put a token in by hand, where one was picked last."""
+        choice, session = self._choice, self._desk.session
+        if choice is None or session.model is None:
+            return
+        if token == choice.tokens[0]:
+            self._desk.tell(f"Token {token} is the one that is there: choose another.")
+            return
+        side = session.model.bundle.schedule[choice.scale]
+        where = np.zeros((side, side), dtype=np.bool_)
+        where[choice.row, choice.column] = True
+        tokens = np.full((side, side), token, dtype=np.int64)
+        self._desk.start("make", lambda stop: session.replace_tokens(choice.scale, where, tokens, should_stop=stop))
+        self._ask()
+
+    def pick(self, row: int, column: int) -> None:
+        """Show what other tokens would look like at a place of the scale that edits begin at."""
+        session, k = self._desk.session, self.scale
+
+        def look() -> Iterator[TokenChoice]:
+            if session.current is None:
+                return
+            token = int(session.current.pyramid.maps[k][0, row, column])
+            others = [int(other) for other in session.nearby_tokens(k, token, _NEIGHBOURS) if other != token]
+            all_tokens = [token, *others]
+            yield TokenChoice(k, row, column, all_tokens, session.token_pictures(k, row, column, all_tokens))
+
+        self._desk.start("compute", lambda stop: look())
+
+    def set_picking(self, on: bool) -> None:
+        """Whether a click into the picture picks a token."""
+        callbacks = self._desk.viewer.mouse_drag_callbacks
+        if on and self._clicked not in callbacks:
+            callbacks.append(self._clicked)
+        elif not on and self._clicked in callbacks:
+            callbacks.remove(self._clicked)
+        self.tokens.setVisible(on)
+        self._ask()
+
+    # -- as the widget asks -------------------------------------------------------------------------------------
+
+    def offer(self, bundle: Bundle) -> None:
+        """Another model."""
+        self.panel.offer_scales(len(bundle.schedule))
+        self._ask()
+
+    def take(self, result: object) -> None:
+        """A result of the worker."""
+        if isinstance(result, TokenChoice):
+            self._choice = result
+            title = f"Scale {result.scale}, row {result.row}, column {result.column}: token {result.tokens[0]}"
+            self.tokens.show_tokens(title, result.tokens, list(result.pictures))
+
+    def refresh(self, state: State) -> None:
+        """Enable what can be done now."""
+        session = self._desk.session
+        others = [n for n in session.tree.nodes if n.id != session.tree.current and n.generation.complete]
+        self.panel.offer_grafts((label_of(node), node.id) for node in others)
+        self._warn_of_graft()
+        self._offer_masks()
+        self.panel.show_scale(self.scale)
+        node = session.node
+        made_from = node is not None and (
+            node.parent is not None or any(each.id == self._after for each in session.tree.children(node.id))
+        )
+        self.panel.allow(
+            picture=state.idle and state.picture, complete=state.complete, scale=self.scale, made_from=made_from
+        )
+        self.tokens.setEnabled(state.idle)
+
+    def leave_viewer(self) -> None:
+        """Let go of the viewer; the panels may be gone already."""
+        viewer = self._desk.viewer
+        if self._clicked in viewer.mouse_drag_callbacks:
+            viewer.mouse_drag_callbacks.remove(self._clicked)
+        viewer.layers.events.inserted.disconnect(self._layers_changed)
+        viewer.layers.events.removed.disconnect(self._layers_changed)
+
+    # -- how ----------------------------------------------------------------------------------------------------
+
+    def _resample(self, request: Request) -> None:
+        session, k = self._desk.session, self.scale
+        try:
+            options = self.options()
+        except MedvarError as error:
+            self._desk.tell(str(error))
+            return
+        started = self._desk.start("make", lambda stop: session.resample(k, request, should_stop=stop, **options))
+        if started and (mask := self._own_mask) is not None:
+            masks.fade(mask)
+
+    def _clicked(self, viewer: Any, event: Any) -> Iterator[None]:
+        """A click of the mouse in the canvas."""
+        self._pick_at(event.position)
+        return _consumed(viewer.layers.selection.active, event)
+
+    def _pick_at(self, position: Sequence[float]) -> None:
+        session = self._desk.session
+        if session.current is None or self.scale >= session.current.depth:
+            return
+        placement = self._desk.scene.placement
+        side = session.current.pyramid.schedule[self.scale]
+        row, column = (int(np.floor((pixel + 0.5) * side / placement.size)) for pixel in placement.pixel(position))
+        if 0 <= row < side and 0 <= column < side:
+            self.pick(row, column)
+
+    def _warn_of_graft(self) -> None:
+        """The layout of another part of the body, or of another modality, seldom fits."""
+        tree, chosen = self._desk.session.tree, self.panel.graft_from
+        others = [node.trace.request.condition for node in tree.nodes if node.id == chosen]
+        if not others or tree.current_node is None:
+            self.panel.warn_of_graft("")
+            return
+        own, other = tree.current_node.trace.request.condition, others[0]
+        differ = (own.modality, own.region) != (other.modality, other.region)
+        self.panel.warn_of_graft(f"⚠ It shows “{other}”, this picture “{own}”: they seldom fit." if differ else "")
+
+    @property
+    def _own_mask(self) -> Any:
+        """The chosen mask, if Paint has made it."""
+        name, layers = self.panel.mask_layer, self._desk.viewer.layers
+        layer = layers[name] if name is not None and name in layers else None
+        return layer if masks.own_mask(layer) else None
+
+    def _show_brush(self) -> None:
+        mask = self._own_mask
+        self.panel.show_brush(None if mask is None else int(mask.brush_size))
+
+    def _ask(self) -> None:
+        self._choice = None
+        self.tokens.ask()
+
+    def _layers_changed(self, event: object = None) -> None:
+        self._offer_masks()
+
+    def _offer_masks(self) -> None:
+        chosen = self.panel.mask_layer
+        self.panel.offer_masks(masks.mask_layers(self._desk.viewer))
+        self._show_brush()
+        if chosen is not None and self.panel.mask_layer is None:
+            self._desk.tell(f"The mask “{chosen}” is gone: what is resampled now is the whole picture.")
+
+
+def _consumed(layer: Any, event: Any) -> Iterator[None]:
+    """Keeps the active layer from painting or drawing until the mouse button is released."""
+    mode = getattr(layer, "mode", None)
+    if mode is None:
+        return
+    layer.mode = "pan_zoom"
+    yield
+    while event.type == "mouse_move":
+        yield
+    layer.mode = mode

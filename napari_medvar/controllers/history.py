@@ -1,0 +1,121 @@
+"""The history: another picture becomes the current one, two are compared, names are given."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from medvar_engine.bundle.read import Bundle
+from napari_medvar.controllers.shared_state import Desk, State
+from napari_medvar.layers.compare_layers import difference
+from napari_medvar.panels.history import Entry, HistoryPanel
+from napari_medvar.session.generation_session import Preview
+from napari_medvar.session.image_names import label_of, made_by
+from napari_medvar.session.trace_tree import Node
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Compared:
+    """Two pictures decoded."""
+
+    first: Preview
+    second: Preview
+
+
+class HistoryPart:
+    """Wires the history panel."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+        self._tried: set[int] = set()  # pictures whose thumbnail was asked for
+        self.panel = HistoryPanel()
+        self.panel.select.connect(self.select)
+        self.panel.rename.connect(self.rename)
+        self.panel.delete.connect(self.delete)
+        self.panel.compare.connect(self.compare)
+        self.panel.end_compare.connect(self.end_compare)
+
+    def select(self, node: int) -> None:
+        """Make it the current picture."""
+        self._desk.session.select(node)
+        self._desk.show_current()
+
+    def rename(self, node: int, name: str) -> None:
+        """Give it a name."""
+        self._desk.session.rename(node, name)
+        self._desk.refresh()
+
+    def delete(self, nodes: Sequence[int]) -> None:
+        """Forget pictures."""
+        current = self._desk.session.tree.current
+        for node in nodes:
+            self._desk.session.delete(node)
+        if self._desk.session.tree.current != current:
+            self._desk.show_current()
+        self._desk.refresh()
+
+    def compare(self, one: int, other: int) -> None:
+        """Show two side by side."""
+        session = self._desk.session
+        if not self._desk.start("compute", lambda stop: [Compared(*session.compare(one, other))]):
+            self.panel.end_comparing()
+
+    def end_compare(self) -> None:
+        """Back to the current picture."""
+        if self._desk.picture.comparison.shown:
+            self._desk.picture.comparison.close()
+            self.panel.end_comparing()
+            self._desk.refresh()
+
+    def missing_thumbnails(self) -> Iterator[Preview]:
+        """For the worker: what pictures look like that were never shown."""
+        missing = [node for node in self.panel.without_thumbnail() if node not in self._tried]
+        self._tried.update(missing)
+        for node in missing:
+            depth = self._desk.session.tree.node(node).generation.depth
+            if depth:
+                yield from self._desk.session.previews([depth - 1], node=node)
+
+    @property
+    def lacks_thumbnails(self) -> bool:
+        """Whether there are any."""
+        return bool(set(self.panel.without_thumbnail()) - self._tried)
+
+    def offer(self, bundle: Bundle) -> None:
+        """Another model, and with it other pictures."""
+        self._tried.clear()
+        self.panel.forget_thumbnails()
+
+    def take(self, result: object) -> None:
+        """A result of the worker."""
+        if isinstance(result, Preview) and result.newest:
+            self.panel.show_thumbnail(result.node.id, result.pixels)
+        elif isinstance(result, Compared):
+            pictures = result.first.pixels, result.second.pixels
+            names = label_of(result.first.node), label_of(result.second.node)
+            session = self._desk.session
+            scenes = session.scene_of(result.first.node), session.scene_of(result.second.node)
+            self._desk.picture.comparison.show(pictures, names, scenes)
+            self._desk.report_progress(1, 1, f"differ by {difference(pictures):.1f} % on average")
+
+    def refresh(self, state: State) -> None:
+        """Show the tree, and enable what can be done now."""
+        tree = self._desk.session.tree
+        self.panel.show_entries([_entry(node) for node in tree.nodes], tree.current)
+        self.panel.allow(idle=state.idle)
+
+
+def _entry(node: Node) -> Entry:
+    depth, scales = node.generation.depth, len(node.generation.pyramid.schedule)
+    unfinished = "" if node.generation.complete else f" ({depth} of {scales})"
+    return Entry(node.id, node.parent, label_of(node) + unfinished, _about(node))
+
+
+def _about(node: Node) -> str:
+    request = node.trace.request
+    made = made_by(node) if node.trace.edit else "generated"
+    settings = request.sampling
+    return (
+        f"{request.condition}, seed {request.seed}: {made}. Guidance {settings.guidance:g}, "
+        f"temperature {settings.temperature:g}, top-k {settings.top_k}, top-p {settings.top_p:g}."
+    )

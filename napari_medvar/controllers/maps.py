@@ -1,0 +1,74 @@
+"""Maps that the model must be asked for: how unexpected each token is, and the anomaly map."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from medvar_engine.bundle.read import Bundle
+from medvar_engine.types import FloatArray
+from napari_medvar.controllers.shared_state import Desk, State
+from napari_medvar.layers.image_view import COMPUTED, Maps
+from napari_medvar.panels.view import View
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Computed:
+    """The maps of one view of one picture."""
+
+    view: View
+    node: int
+    depth: int
+    maps: tuple[FloatArray, ...]
+
+
+class MapsPart:
+    """Knows the maps of the current picture, and asks for those that the view wants."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+        self._known: dict[View, Computed] = {}
+
+    @property
+    def known(self) -> Maps:
+        """Those of the current picture as it is now."""
+        node = self._desk.session.node
+        if node is None:
+            return {}
+        now = node.id, node.generation.depth
+        return {view: computed.maps for view, computed in self._known.items() if (computed.node, computed.depth) == now}
+
+    @property
+    def wanted(self) -> bool:
+        """Whether the view shows one that is not known."""
+        view = self._desk.views.view
+        return view in COMPUTED and self._desk.session.current is not None and view not in self.known
+
+    def compute(self) -> None:
+        """Ask the model."""
+        session, view = self._desk.session, self._desk.views.view
+
+        def ask() -> Iterator[Computed]:
+            node = session.node
+            if node is not None:
+                maps = session.likelihood_maps() if view == "likelihood" else (session.anomaly_map(),)
+                yield Computed(view, node.id, node.generation.depth, maps)
+
+        self._desk.start("compute", lambda stop: ask(), "Asking the model…")
+
+    def give_up(self) -> None:
+        """It failed: do not ask for the same again."""
+        if self.wanted:
+            self._desk.views.show_view("picture")
+
+    def offer(self, bundle: Bundle) -> None:
+        """Another model."""
+        self._known.clear()
+
+    def take(self, result: object) -> None:
+        """A result of the worker."""
+        if isinstance(result, Computed):
+            self._known[result.view] = result
+
+    def refresh(self, state: State) -> None:
+        """It has no controls."""

@@ -1,0 +1,69 @@
+"""What the parts of the widget share: the `Desk` they work at, and the `State` that they enable their controls by."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Protocol
+
+from medvar_engine.generate.trace import Request
+from napari_medvar.layers.image_view import PictureView
+from napari_medvar.panels.message import MessagePanel
+from napari_medvar.panels.sampling import SamplingPanel
+from napari_medvar.panels.view import ViewPanel
+from napari_medvar.session.generation_session import GenerationSession
+from napari_medvar.session.image_space import Scene
+from napari_medvar.worker import Work
+
+if TYPE_CHECKING:
+    import napari
+
+Doing = Literal["load", "make", "show", "restore", "compute"]  # what the worker does; Stop is for "make"
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What there is now."""
+
+    idle: bool  # a model is loaded, and the worker has nothing to do
+    picture: bool
+    complete: bool
+
+
+class Desk(Protocol):
+    """The widget, as its parts see it."""
+
+    viewer: napari.Viewer
+    session: GenerationSession
+    picture: PictureView
+    sampling: SamplingPanel
+    message: MessagePanel
+    views: ViewPanel
+
+    @property
+    def scale(self) -> int:
+        """The scale looked at."""
+
+    @property
+    def scene(self) -> Scene:
+        """Where the current picture lies."""
+
+    def request(self) -> Request:
+        """What the panels ask for."""
+
+    def start(self, doing: Doing, work: Work, text: str = "") -> bool:
+        """Hand work to the worker, which makes `take` calls of its results. Whether the worker was free."""
+
+    def tell(self, text: str) -> None:
+        """A plain word on what went wrong."""
+
+    def report_progress(self, done: int, total: int, text: str) -> None:
+        """How far the work is."""
+
+    def time_left(self, done: int, total: int) -> str:
+        """How long the rest of the work will take, judged by what is done; empty while that cannot be said."""
+
+    def show_current(self) -> None:
+        """The current picture has changed: show it and its settings."""
+
+    def refresh(self) -> None:
+        """Enable what can be done now."""

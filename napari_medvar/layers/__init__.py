@@ -1,0 +1,1 @@
+"""Images, maps and masks as napari layers."""

@@ -1,0 +1,86 @@
+"""Two pictures side by side, in two cells of napari's grid: it moves and zooms them together."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from napari_medvar.layers.image_layers import METADATA, put, world_in
+from napari_medvar.layers.zoom_to_fit import Fitting
+from napari_medvar.session.image_space import Scene
+
+if TYPE_CHECKING:
+    import napari
+    from napari.layers import Image, Layer
+
+    from medvar_engine.types import FloatArray
+
+_SIDES = ("A", "B")
+
+
+class CompareLayers:
+    """The two layers, made when first needed. GUI thread only."""
+
+    def __init__(self, viewer: napari.Viewer, fitting: Fitting) -> None:
+        self._viewer, self._fitting = viewer, fitting
+        self._layers: dict[str, Image] = {}
+        self._hidden: list[str] = []
+        self._selected: list[Layer] = []
+
+    @property
+    def shown(self) -> bool:
+        """Whether pictures are being compared."""
+        return bool(self._layers)
+
+    def show(
+        self, pictures: tuple[FloatArray, FloatArray], names: tuple[str, str], scenes: tuple[Scene, Scene]
+    ) -> None:
+        """Both pictures alone; whatever else was visible is hidden until `close`."""
+        if not self.shown:
+            self._hidden = [layer.name for layer in self._viewer.layers if layer.visible]
+            self._selected = list(self._viewer.layers.selection)
+            for name in self._hidden:
+                self._viewer.layers[name].visible = False
+        for side, pixels, name, scene in zip(_SIDES, pictures, names, scenes, strict=True):
+            array = scene.placement.array(scene.display.values(pixels))
+            limits = (scene.display.low, scene.display.high)
+            if side in self._layers and self._layers[side] in self._viewer.layers:
+                layer = self._layers[side]
+                layer.data = array
+                put(layer, world_in(self._viewer, scene.placement, len(pixels)))
+            else:
+                layer = self._viewer.add_image(
+                    array,
+                    colormap="gray",
+                    contrast_limits=limits,
+                    metadata={METADATA: {"trace": None, "compare": side, "synthetic": True}},
+                    **world_in(self._viewer, scene.placement, len(pixels)),
+                )
+                self._layers[side] = layer
+            layer.name = f"{side} · {name}"
+            layer.visible = True
+        grid = self._viewer.canvas.grid
+        grid.stride, grid.shape, grid.enabled = 1, (1, 2), True  # A, the lower layer, to the left
+        self._fitting.fit(list(self._layers.values()))
+
+    def close(self) -> None:
+        """Back to what was seen and selected before."""
+        if not self.shown:
+            return
+        grid = self._viewer.canvas.grid
+        grid.enabled, grid.shape, grid.stride = False, (-1, -1), 1
+        for layer in self._layers.values():
+            if layer in self._viewer.layers:
+                self._viewer.layers.remove(layer)
+        self._layers.clear()
+        for name in self._hidden:
+            if name in self._viewer.layers:
+                self._viewer.layers[name].visible = True
+        self._viewer.layers.selection.update(layer for layer in self._selected if layer in self._viewer.layers)
+        self._viewer.reset_view()
+
+
+def difference(pictures: tuple[FloatArray, FloatArray]) -> float:
+    """Mean absolute difference in per cent of the whole range."""
+    return float(np.abs(pictures[0] - pictures[1]).mean() * 50)

@@ -1,0 +1,121 @@
+"""`PictureView`: what of the current picture the viewer shows, in whichever view. GUI thread only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from medvar_engine.types import FloatArray
+from napari_medvar.layers.compare_layers import CompareLayers
+from napari_medvar.layers.image_layers import METADATA, ScaleLayers
+from napari_medvar.layers.map_layers import KINDS, MapLayers, span
+from napari_medvar.layers.units import agree
+from napari_medvar.layers.zoom_to_fit import Fitting
+from napari_medvar.panels.view import View
+from napari_medvar.session.image_space import Scene
+from napari_medvar.session.previews import Preview
+from napari_medvar.session.trace_tree import Node
+
+if TYPE_CHECKING:
+    import napari
+
+COMPUTED: tuple[View, ...] = ("likelihood", "anomaly")  # maps that the model must be asked for
+Maps = Mapping[View, tuple[FloatArray, ...]]
+
+
+class PictureView:
+    """Scale layers, maps over them, and the comparison."""
+
+    def __init__(self, viewer: napari.Viewer) -> None:
+        self._viewer = viewer
+        self._fitting = Fitting(viewer)
+        self.layers = ScaleLayers(viewer, self._fitting)
+        self.maps = MapLayers(viewer)
+        self.comparison = CompareLayers(viewer, self._fitting)
+        self._grid = False  # whether we have switched napari's grid on
+        # When a layer comes, napari draws before it tells others of it, but first it notes the units of the axes.
+        for event in (viewer.dims.events.units, viewer.layers.events.inserted, viewer.layers.events.removed):
+            event.connect(self._agree_on_units)  # napari holds this weakly
+
+    def show(self, preview: Preview, scene: Scene, *, reveal: bool) -> None:
+        """Put one preview into its layer."""
+        self.layers.show(preview, scene, reveal=reveal)
+        self.maps.place(scene)
+
+    def look(self, view: View, node: Node | None, k: int, scene: Scene, computed: Maps) -> str:
+        """Scale k in that view; gives a line on what is seen. ``computed`` holds the maps that were asked for."""
+        if self.comparison.shown:
+            return ""
+        self._set_grid(view == "scales")
+        if node is None or k >= node.generation.depth:
+            self.maps.hide()
+            return ""
+        if view == "scales":
+            self.maps.hide()
+            self.layers.show_all(node.generation.depth)
+            if k + 1 == node.generation.depth:
+                self._fitting.fit(self.layers.all())
+            return ""
+        self.layers.show_only(k)
+        if view not in KINDS:
+            self.maps.hide()
+            return ""
+        values, limits, note = self._map(view, node, k, scene, computed)
+        if values is None or limits is None:
+            self.maps.hide()
+        else:
+            self.maps.show(view, f"{view} · scale {k}", values, limits, scene)
+        return note
+
+    def close(self) -> None:
+        """Leave the viewer as one would want to find it."""
+        self.comparison.close()
+        self._set_grid(False)
+
+    # -- how ----------------------------------------------------------------------------------------------------
+
+    def _map(
+        self, view: View, node: Node, k: int, scene: Scene, computed: Maps
+    ) -> tuple[np.ndarray | None, tuple[float, float] | None, str]:
+        """Values, limits of their colours, and a line on them."""
+        match view:
+            case "difference":
+                return self._difference(k, scene)
+            case "tokens":
+                return node.generation.pyramid.maps[k][0], (0, 1), "One colour a token."
+            case "entropy" if k >= len(node.trace.entropy):
+                return None, None, "Not known: a real image was not drawn token by token."
+            case "entropy":
+                limits = span(node.trace.entropy)
+                return node.trace.entropy[k], limits, f"0 to {limits[1]:.1f} bits, the same at every scale."
+        if view not in computed:
+            return None, None, "Asking the model…"
+        maps = computed[view]
+        limits = span(maps)
+        if view == "anomaly":
+            return maps[0], limits, f"0 to {limits[1]:.1f} bits a token, over all scales."
+        return maps[k], limits, f"0 to {limits[1]:.1f} bits, the same at every scale."
+
+    def _difference(self, k: int, scene: Scene) -> tuple[np.ndarray | None, tuple[float, float] | None, str]:
+        now, before = self.layers.values(k), self.layers.values(k - 1) if k else None
+        if now is None or before is None:
+            return None, None, "There is no scale before the coarsest."
+        values = now - before
+        most = max(float(np.abs(values).max()), 1e-6)
+        unit = " HU" if scene.display.unit == "HU" else ""
+        return values, (-most, most), f"Pink {-most:.3g}{unit} to green {most:.3g}{unit}."
+
+    def _agree_on_units(self, event: object = None) -> None:
+        """Somebody's layer has come or gone."""
+        if self.layers.scene is not None:
+            agree(self._viewer, self.layers.scene.placement.units, METADATA)
+
+    def _set_grid(self, on: bool) -> None:
+        grid = self._viewer.canvas.grid
+        if on and not grid.enabled:
+            grid.stride, grid.enabled, self._grid = 1, True, True  # coarse to fine: the lowest layer first
+        elif not on and self._grid:
+            grid.enabled, self._grid = False, False
+            self._fitting.fit(self.layers.all())

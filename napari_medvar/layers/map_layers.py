@@ -1,0 +1,105 @@
+"""What is shown over a picture, one map at a time: differences, tokens, entropies and likelihoods."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_medvar.layers.image_layers import METADATA, put, selection_kept, top_of_images, world_in
+from napari_medvar.session.image_space import Scene
+from napari_medvar.session.placement import Placement
+
+if TYPE_CHECKING:
+    import napari
+    from napari.layers import Layer
+
+Kind = Literal["difference", "tokens", "entropy", "likelihood", "anomaly"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+_COLORMAPS = {"difference": "PiYG", "entropy": "viridis", "likelihood": "magma", "anomaly": "inferno"}
+_OPACITY = {"difference": 1.0, "tokens": 1.0, "entropy": 0.75, "likelihood": 0.75, "anomaly": 0.75}
+
+
+class MapLayers:
+    """The layer that all maps share, made when one is first looked at and then updated in place. GUI thread only.
+
+    Only the map of tokens, which are labels, needs a layer of another type, and takes its place.
+    """
+
+    def __init__(self, viewer: napari.Viewer) -> None:
+        self._viewer = viewer
+        self._placement: Placement | None = None
+        left = [layer for layer in viewer.layers if "map" in layer.metadata.get(METADATA, {})]
+        self._layer: Layer | None = left[0] if left else None
+
+    def show(self, kind: Kind, name: str, values: npt.NDArray[Any], limits: tuple[float, float], scene: Scene) -> None:
+        """``values`` ``(side, side)`` over the picture, which they cover exactly.
+
+        ``limits`` are the values of the ends of the colour map; tokens have none.
+        """
+        array, world = scene.placement.array(values), world_in(self._viewer, scene.placement, len(values))
+        layer = self._present
+        if layer is None or layer.ndim != array.ndim or (kind == "tokens") != (_kind_of(layer) == "tokens"):
+            self._remove()
+            layer = self._layer = self._make(kind, array, world)
+        else:
+            layer.data = array
+            put(layer, world)
+        self._placement = scene.placement
+        layer.name, layer.opacity = name, _OPACITY[kind]
+        layer.metadata[METADATA] = {"map": kind, "synthetic": True}
+        if kind != "tokens":
+            layer.colormap = _COLORMAPS[kind]
+            layer.contrast_limits_range = limits
+            layer.contrast_limits = limits
+        if not layer.visible:
+            layer.visible = True
+
+    def place(self, scene: Scene) -> None:
+        """The picture lies at ``scene``: a map of another place is taken away."""
+        if self._placement is not None and not self._placement.same_as(scene.placement):
+            self._placement = None
+            self._remove()
+
+    def hide(self) -> None:
+        """No map."""
+        if (layer := self._present) is not None and layer.visible:
+            layer.visible = False
+
+    # -- how ----------------------------------------------------------------------------------------------------
+
+    @property
+    def _present(self) -> Layer | None:
+        """The layer, unless the user has deleted it."""
+        return self._layer if self._layer is not None and self._layer in self._viewer.layers else None
+
+    def _remove(self) -> None:
+        if (layer := self._present) is not None:
+            self._viewer.layers.remove(layer)
+        self._layer = None
+
+    def _make(self, kind: Kind, array: npt.NDArray[Any], world: dict[str, Any]) -> Layer:
+        options = {"metadata": {METADATA: {"map": kind, "synthetic": True}}, **world}
+        with selection_kept(self._viewer):
+            if kind == "tokens":
+                from napari.utils.colormaps import label_colormap
+
+                # Token 0 is a token like any other, not background.
+                layer = self._viewer.add_labels(array, colormap=label_colormap(49, 0.5, background_value=-1), **options)
+            else:
+                layer = self._viewer.add_image(array, interpolation2d="nearest", blending="translucent", **options)
+        layers = self._viewer.layers
+        pictures = [place for place, other in enumerate(layers) if "scale" in other.metadata.get(METADATA, {})]
+        layers.move(len(layers) - 1, max(pictures, default=top_of_images(self._viewer) - 1) + 1)
+        return layer
+
+
+def _kind_of(layer: Layer) -> str:
+    return str(layer.metadata[METADATA]["map"])
+
+
+def span(maps: tuple[npt.NDArray[np.float32], ...]) -> tuple[float, float]:
+    """From 0 to what nearly all values of all scales stay below: one colour means the same at every scale."""
+    values = np.concatenate([scale.ravel() for scale in maps])
+    return 0.0, max(float(np.percentile(values, 99.5)), 1e-3)

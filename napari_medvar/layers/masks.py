@@ -1,0 +1,142 @@
+"""Masks: where in a picture somebody painted, in a Labels or Shapes layer of any size and place."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from medvar_engine.errors import MedvarError
+from medvar_engine.types import BoolArray
+from napari_medvar.layers.image_layers import METADATA, world_in
+from napari_medvar.session.placement import Placement, matrix_of
+
+if TYPE_CHECKING:
+    import napari
+    from napari.layers import Layer
+
+_OPACITY, _FADED = 0.45, 0.12
+_BRUSH = 10  # of so many pixels of the picture, one is the brush's radius
+
+
+def mask_layers(viewer: napari.Viewer) -> list[str]:
+    """The names of layers that can serve as a mask."""
+    from napari.layers import Labels, Shapes
+
+    return [
+        layer.name
+        for layer in viewer.layers
+        if isinstance(layer, Labels | Shapes) and "map" not in layer.metadata.get(METADATA, {})
+    ]
+
+
+def mask_of(layer: Layer, placement: Placement, point: Sequence[float] = ()) -> BoolArray:
+    """The pixels ``(H, W)`` of a picture that lie under what was painted.
+
+    ``point`` is where the viewer stands, for a layer of more axes than the picture. Raises `MedvarError` when nothing
+    was painted on the picture.
+    """
+    from napari.layers import Shapes
+
+    mask = _of_shapes(layer, placement) if isinstance(layer, Shapes) else _of_labels(layer, placement, point)
+    if not mask.any():
+        raise MedvarError(
+            f"The layer “{layer.name}” covers nothing of the picture: paint where it may change, then try again."
+        )
+    return mask
+
+
+def add_mask(viewer: napari.Viewer, placement: Placement) -> Layer:
+    """An empty Labels layer on the picture's grid, with the brush in hand."""
+    size = placement.size
+    layer = viewer.add_labels(
+        placement.array(np.zeros((size, size), dtype=np.uint8)),
+        name="mask",
+        opacity=_OPACITY,
+        metadata={METADATA: {"mask": True}},
+        **world_in(viewer, placement, size),
+    )
+    layer.brush_size = max(1, size // _BRUSH)
+    layer.selected_label = 1
+    take_brush(viewer, layer)
+    return layer
+
+
+def own_mask(layer: Layer | None) -> bool:
+    """Whether `add_mask` made this layer, so that it is no segmentation of somebody's."""
+    return layer is not None and "mask" in layer.metadata.get(METADATA, {})
+
+
+def fits(layer: Layer, placement: Placement) -> bool:
+    """Whether a mask of ours lies on the picture's grid."""
+    grid = placement.array(np.empty((placement.size, placement.size), dtype=np.uint8)).shape
+    return tuple(layer.data.shape) == grid and np.allclose(matrix_of(layer), placement.matrix)
+
+
+def take_brush(viewer: napari.Viewer, layer: Layer) -> None:
+    """Go on painting on a mask."""
+    layer.visible, layer.opacity = True, _OPACITY
+    viewer.layers.selection.active = layer
+    layer.mode = "paint"
+
+
+def fade(layer: Layer) -> None:
+    """Let what was changed inside a mask be seen."""
+    layer.opacity = min(layer.opacity, _FADED)
+
+
+def clear(layer: Layer) -> None:
+    """Nothing is painted. Undo of the layer brings it back."""
+    _set(layer, np.nonzero(np.asarray(layer.data)), 0)
+
+
+def invert(layer: Layer) -> None:
+    """What was painted is not, and the other way round."""
+    painted, empty = np.nonzero(np.asarray(layer.data)), np.nonzero(np.asarray(layer.data) == 0)
+    _set(layer, painted, 0)
+    _set(layer, empty, 1)
+
+
+def _set(layer: Layer, places: tuple[np.ndarray, ...], value: int) -> None:
+    if len(places[0]):
+        layer.data_setitem(places, value)
+
+
+def _of_labels(layer: Layer, placement: Placement, point: Sequence[float]) -> BoolArray:
+    data = layer.data[0] if getattr(layer, "multiscale", False) else layer.data
+    index = _indices(placement.points(), layer, point)
+    whole = np.rint(index).astype(int)
+    inside = ((whole >= 0) & (whole < np.array(data.shape))).all(axis=-1)
+    mask = np.zeros(inside.shape, dtype=np.bool_)
+    mask[inside] = np.asarray(data)[tuple(whole[inside].T)] != 0
+    return mask
+
+
+def _of_shapes(layer: Layer, placement: Placement) -> BoolArray:
+    """Drawn anew on the picture's own grid, so that the layer's pixel size does not matter."""
+    from napari.layers import Shapes
+
+    to_world, ndim = matrix_of(layer), min(layer.ndim, placement.ndim)
+    mask = np.zeros((placement.size, placement.size), dtype=np.bool_)
+    for vertices, kind in zip(layer.data, layer.shape_type, strict=True):
+        places = (np.column_stack([vertices, np.ones(len(vertices))]) @ to_world.T)[:, :-1]
+        pixels = np.array(
+            [placement.pixel(np.r_[placement.matrix[:-1, -1][:-ndim], place[-ndim:]]) for place in places]
+        )
+        drawn = Shapes([pixels], shape_type=[kind])
+        mask |= drawn.to_labels(labels_shape=mask.shape) != 0
+    return mask
+
+
+def _indices(places: np.ndarray, layer: Layer, point: Sequence[float]) -> np.ndarray:
+    """Places in the world ``(…, n)`` as indices of a layer of any number of axes."""
+    ndim = layer.ndim
+    if places.shape[-1] < ndim:
+        before = np.broadcast_to(
+            np.asarray(point, float)[-ndim:][: ndim - places.shape[-1]], (*places.shape[:-1], ndim - places.shape[-1])
+        )
+        places = np.concatenate([before, places], axis=-1)
+    places = places[..., -ndim:]
+    homogeneous = np.concatenate([places, np.ones((*places.shape[:-1], 1))], axis=-1)
+    return (homogeneous @ np.linalg.inv(matrix_of(layer)).T)[..., :-1]

@@ -1,0 +1,90 @@
+"""`Scene`: what a picture's pixels stand for and where they lie."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from medvar_engine.bundle.read import Bundle
+from medvar_engine.conditions import Condition
+from medvar_engine.generate.trace import Trace
+from medvar_engine.types import FloatArray
+from medvar_engine.value_range import Display
+from medvar_engine.write.picture import Picture
+from medvar_engine.write.place import Place
+from napari_medvar.session.placement import Placement
+
+_MOST_AXES = 10
+_MOST_PIXELS = 2**14  # a side
+_UNITS = ("pixel", "meter", "centimeter", "millimeter", "micrometer", "nanometer", "second", "millisecond")
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Scene:
+    """All that a layer needs beside the pixels."""
+
+    display: Display
+    placement: Placement
+    bundle: str  # the folder of the model that made the picture: writers look up units there
+    place: Place | None = None  # in the patient, when the picture came from a scan of which that is known
+
+    @classmethod
+    def of(cls, bundle: Bundle, condition: Condition) -> Scene:
+        """A synthetic picture, as the model's training slices were measured."""
+        display = bundle.display(condition)
+        return cls(display, Placement.flat(bundle.image_size, display.spacing_mm), str(bundle.path))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values, all but the bundle."""
+        display, placement = self.display, self.placement
+        known = {} if self.place is None else {"place": self.place.to_dict()}
+        return {
+            "values": [display.low, display.high],
+            "unit": display.unit,
+            "spacing_mm": display.spacing_mm,
+            "size": placement.size,
+            "matrix": placement.matrix.tolist(),
+            "units": list(placement.units),
+            "axes": list(placement.axes),
+            **known,
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any], bundle: str) -> Scene:
+        """The inverse of `to_dict`. Raises `ValueError`, `KeyError` or `TypeError` for what is none."""
+        low, high = map(float, values["values"])
+        spacing = None if values["spacing_mm"] is None else float(values["spacing_mm"])
+        if not (math.isfinite(low) and math.isfinite(high) and low < high):
+            raise ValueError(f"pixel values from {low} to {high}")
+        if spacing is not None and not 0 < spacing < math.inf:
+            raise ValueError(f"a pixel of {spacing} mm")
+        display = Display(low, high, "HU" if values["unit"] == "HU" else "arbitrary", spacing)
+        place = Place.from_dict(values["place"]) if "place" in values else None
+        return cls(display, _placement(values), bundle, place)
+
+    def picture(self, trace: Trace, pixels: FloatArray) -> Picture:
+        """What is written to a file of a picture ``(H, W)`` in [-1, 1] that lies here."""
+        display = self.display
+        return Picture(pixels, trace, display.spacing_mm, display.low, display.high, display.unit, place=self.place)
+
+
+def _placement(values: Mapping[str, Any]) -> Placement:
+    matrix = np.array(values["matrix"], dtype=np.float64)
+    size, (rows, columns), ndim = values["size"], values["axes"], len(matrix) - 1
+    if type(size) is not int or not 1 <= size <= _MOST_PIXELS:
+        raise ValueError(f"a picture of {size!r} pixels a side")
+    if not 2 <= ndim <= _MOST_AXES or matrix.shape != (ndim + 1, ndim + 1) or not np.isfinite(matrix).all():
+        raise ValueError(f"a place in the world of {matrix.shape} numbers")
+    if not np.array_equal(matrix[-1], np.eye(ndim + 1)[-1]) or np.linalg.matrix_rank(matrix) <= ndim:
+        raise ValueError("a place in the world that cannot be reached")
+    if type(rows) is not int or type(columns) is not int or rows == columns or not {rows, columns} <= set(range(ndim)):
+        raise ValueError(f"rows and columns along axes {rows!r} and {columns!r}")
+    if len(values["units"]) != ndim:
+        raise ValueError(f"{len(values['units'])} units for {ndim} axes")
+    # Units of a microscope's maker, say, are not worth losing the session for.
+    units = tuple(unit if unit in _UNITS else "pixel" for unit in values["units"])
+    return Placement(size, matrix, units, (rows, columns))

@@ -1,0 +1,160 @@
+"""Pictures to files: those of the history, and whole sets. No Qt and no napari."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from time import perf_counter
+
+from medvar_engine.conditions import Condition
+from medvar_engine.errors import MedvarError
+from medvar_engine.generate.trace import Trace
+from medvar_engine.memorisation.copy_risk import Memorised
+from medvar_engine.memorisation.gate import Gate
+from medvar_engine.memorisation.training_index import gate_of, policy
+from medvar_engine.request import MAX_SEED, Request, Sampling
+from medvar_engine.types import FloatArray
+from medvar_engine.write.burn_in import marked
+from medvar_engine.write.dicom import Study
+from medvar_engine.write.formats import ENDINGS, files_of, write_picture
+from medvar_engine.write.marks import UNMARKED, Marks
+from napari_medvar.session.image_space import Scene
+from napari_medvar.session.opened_model import Model
+from napari_medvar.session.trace_tree import Node
+
+_MOST = 32  # pictures in the making at a time
+_PATIENCE = 1.0  # seconds that they may take: Stop waits for a part of it
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """How pictures are written."""
+
+    format: str  # one of `write.formats`
+    memorised: Memorised | None = None  # what becomes of copies of training slices, see `policy`
+    marks: Marks = UNMARKED  # what is written into the pixels
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """One picture more is on disk, or withheld."""
+
+    done: int
+    total: int
+    path: Path | None  # the last on disk
+    withheld: tuple[str, ...] = ()  # what is said of each that may be a copy of a training slice
+
+    def __str__(self) -> str:
+        """For the user."""
+        last = f", the last: {self.path}" if self.path else ""
+        copies = f"; {len(self.withheld)} withheld, {self.withheld[-1]}" if self.withheld else ""
+        return f"{self.done} of {self.total} written{last}{copies}"
+
+
+class _Writer:
+    """Writes pictures into one study, and counts."""
+
+    def __init__(self, model: Model, form: Form, study: Study, total: int) -> None:
+        self._bundle, self._form, self._study = model.bundle, form, study
+        self._withholds = policy(model.bundle, form.memorised) == "withhold"
+        self._gate: Gate | None = gate_of(model.bundle, form.memorised)
+        self._written = Written(0, total, None)
+
+    def write(self, path: Path, trace: Trace, pixels: FloatArray, scene: Scene | None = None) -> Written:
+        """Write one picture, which lies in ``scene`` if it came from a real image, unless it is withheld."""
+        nearness = self._gate.nearness(pixels) if self._gate else None
+        before = self._written
+        if nearness is not None and nearness.flagged and self._withholds:
+            self._written = replace(before, withheld=(*before.withheld, f"{path.name} {nearness}"))
+            return self._written
+        scene = scene or Scene.of(self._bundle, trace.request.condition)
+        picture = replace(scene.picture(trace, pixels), nearness=nearness)
+        number = before.done + len(before.withheld) + 1
+        write_picture(path, self._form.format, marked(picture, self._form.marks), self._study, number)
+        self._written = replace(before, done=before.done + 1, path=path)
+        return self._written
+
+
+def file_name(trace: Trace, name: str = "") -> str:
+    """Without an ending, e.g. ``ct-chest-axial-seed5``, with what the user calls it in front."""
+    words = [name, *trace.request.condition.words, f"seed{trace.request.seed}"]
+    return "-".join(filter(None, (re.sub(r"[^\w]+", "-", word.lower()).strip("-") for word in words)))[:120]
+
+
+def write_pictures(
+    model: Model, nodes: Sequence[Node], pixels: Iterable[FloatArray], folder: Path, form: Form
+) -> Iterator[Written]:
+    """Write finished pictures under their names; ``pixels`` are theirs, ``(H, W)`` in [-1, 1].
+
+    A number tells pictures of the same name apart. Raises `MedvarError` rather than overwrite a file.
+    """
+    names = _distinct([file_name(node.trace, node.name) for node in nodes])
+    paths = _free_paths(folder, names, form.format)
+    writer = _Writer(model, form, Study(folder.name or "medvar"), len(paths))
+    for node, image, path in zip(nodes, pixels, paths, strict=True):
+        yield writer.write(path, node.trace, image, node.scene)
+
+
+def write_set(
+    model: Model,
+    orders: Sequence[tuple[Condition, int]],
+    sampling: Sampling,
+    seed: int,
+    folder: Path,
+    form: Form,
+    should_stop: Callable[[], bool],
+) -> Iterator[Written]:
+    """Generate so many pictures of each condition, seeds counting up from ``seed``, and write each at once.
+
+    What is written when it is stopped is whole. As many are made together as the machine makes in about a second.
+    Raises `MedvarError` rather than overwrite a file.
+    """
+    asked = [condition for condition, count in orders for _ in range(count)]
+    if seed + len(asked) - 1 > MAX_SEED:
+        raise MedvarError(f"Seeds would count up beyond {MAX_SEED}: begin with a smaller one.")
+    requests = [Request(condition, seed + i, sampling) for i, condition in enumerate(asked)]
+    _make_folder(folder)
+    waiting, together = iter(requests), 1
+    writer = _Writer(model, form, Study(folder.name or "medvar"), len(requests))
+    while batch := list(islice(waiting, together)):
+        began = perf_counter()
+        start = model.generator.start(batch)
+        *_, generation = (start, *model.generator.run(start, should_stop=should_stop))
+        if not generation.complete:
+            return
+        images = model.generator.image(generation)
+        together = max(1, min(_MOST, 2 * together, int(len(batch) * _PATIENCE / (perf_counter() - began))))
+        paths = _free_paths(folder, [file_name(trace) for trace in generation.traces], form.format)
+        for trace, image, path in zip(generation.traces, images, paths, strict=True):
+            yield writer.write(path, trace, image)
+
+
+def _free_paths(folder: Path, names: Sequence[str], form: str) -> list[Path]:
+    _make_folder(folder)
+    depth = "-16bit" if form == "png16" else ""  # beside those of 8 bits, which end alike
+    paths = [folder / f"{name}{depth}{ENDINGS[form]}" for name in names]
+    for path in paths:
+        for file in files_of(path, form):
+            if file.exists():
+                raise MedvarError(f"{file} is there already. Choose another folder, or move it away.")
+    return paths
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise MedvarError(f"Cannot make the folder {folder}: {error.strerror or error}. Choose another.") from error
+
+
+def _distinct(names: Sequence[str]) -> list[str]:
+    """A number behind every name that has come before."""
+    seen: dict[str, int] = {}
+    result = []
+    for name in names:
+        seen[name] = seen.get(name, 0) + 1
+        result.append(name if seen[name] == 1 else f"{name}-{seen[name]}")
+    return result

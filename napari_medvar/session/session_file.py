@@ -1,0 +1,202 @@
+"""The session file ``*.medvar``: the pictures of one sitting as tokens, how they came from each other, and panels.
+
+Gzip-compressed JSON, see ``docs/reference/session-file.md``. Pixels are not in it: the model makes them again.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from medvar_engine.errors import MedvarError
+from medvar_engine.generate.trace import Trace, traces_from_dict, traces_to_dict
+from medvar_engine.storage import write_files
+from medvar_engine.untrusted import plain_json
+from medvar_engine.write.provenance import SOFTWARE, STATEMENT
+from napari_medvar.session.image_space import Scene
+from napari_medvar.session.opened_model import Model
+from napari_medvar.session.trace_tree import Node, TraceTree
+
+SUFFIX = ".medvar"
+SCHEMA_VERSION = 2
+_READABLE = (1, 2)  # 1 did not say where real images lie
+MAX_BYTES = 64 * 2**20  # of the JSON; about 5,000 pictures
+_MAX_NAME = 200  # characters
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class SavedNode:
+    """A picture of a session; see `Node`."""
+
+    id: int
+    trace: Trace
+    parent: int | None = None
+    name: str = ""
+    scene: Scene | None = None
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class SavedSession:
+    """All that a session file holds."""
+
+    model: str  # the id of the model that made all pictures
+    bundle: str  # its name, for people
+    folder: str  # where it was: a hint
+    nodes: tuple[SavedNode, ...]
+    current: int | None
+    panels: Mapping[str, Any] = field(default_factory=dict)  # a stranger's, unchecked
+
+    @classmethod
+    def of(cls, tree: TraceTree, model: str, bundle: str, folder: Path, panels: Mapping[str, Any]) -> SavedSession:
+        """What there is to write of a tree."""
+        nodes = tuple(SavedNode(node.id, node.trace, node.parent, node.name, node.scene) for node in tree.nodes)
+        return cls(model, bundle, str(folder), nodes, tree.current, panels)
+
+
+def write_session(path: Path, session: SavedSession) -> Path:
+    """Write ``*.medvar`` and give its path. Raises `MedvarError`, and leaves what was there, when it cannot."""
+    if path.suffix.lower() != SUFFIX:
+        raise MedvarError(f"{path} must end in {SUFFIX}.")
+    values = {
+        "medvar_session": SCHEMA_VERSION,
+        "synthetic": True,
+        "statement": STATEMENT,
+        "software": SOFTWARE,
+        "model": session.model,
+        "bundle": session.bundle,
+        "folder": session.folder,
+        "nodes": [_node_to_dict(node) for node in session.nodes],
+        "current": session.current,
+        "panels": session.panels,
+        "traces": traces_to_dict([node.trace for node in session.nodes]),
+    }
+    try:
+        text = json.dumps(values, separators=(",", ":"), allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise MedvarError(f"Panel settings and pictures must be plain JSON values to be saved: {error}.") from error
+    content = text.encode("utf-8")
+    if len(content) > MAX_BYTES:
+        raise MedvarError(
+            f"The session is too large for one file ({MAX_BYTES >> 20} MiB): delete some of its pictures."
+        )
+    # No time of writing: the same session is the same file.
+    write_files({path: gzip.compress(content, compresslevel=5, mtime=0)})
+    return path
+
+
+def savable(session: SavedSession) -> tuple[SavedSession, tuple[str, ...]]:
+    """The session without what cannot be written, and what that is, by name: pictures, the settings of the panels.
+
+    What was made from a picture that is left out stays, and hangs on the picture before that one.
+    """
+    lost = {node.id: node for node in session.nodes if _unsavable(_picture_to_dict(node))}
+    parents = {node.id: node.parent for node in session.nodes}
+
+    def above(parent: int | None) -> int | None:
+        while parent in lost:
+            parent = parents[parent]
+        return parent
+
+    nodes = tuple(replace(node, parent=above(node.parent)) for node in session.nodes if node.id not in lost)
+    names = [f"picture {number}{f' ({node.name})' if node.name else ''}" for number, node in lost.items()]
+    panels = session.panels
+    if _unsavable(lambda: panels):
+        names, panels = [*names, "the settings of the panels"], {}
+    current = session.current if session.current not in lost else nodes[-1].id if nodes else None
+    return replace(session, nodes=nodes, current=current, panels=panels), tuple(names)
+
+
+def read_session(path: Path) -> SavedSession:
+    """Read ``*.medvar``. Raises `MedvarError` saying what is wrong with the file; a stranger's can do no harm."""
+    try:
+        with gzip.open(path) as file:
+            content = file.read(MAX_BYTES + 1)
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise MedvarError(f"{path} is not a MedVAR session, or was cut short: {error}.") from error
+    except OSError as error:
+        raise MedvarError(f"Cannot read {path}: {error.strerror or error}.") from error
+    if len(content) > MAX_BYTES:
+        raise MedvarError(f"{path} is larger than any real session ({MAX_BYTES >> 20} MiB); it was not opened.")
+    try:
+        values = plain_json.loads(content)
+        version = values["medvar_session"]
+        if version not in _READABLE:
+            raise MedvarError(
+                f"{path} has format {version}; this version reads up to {SCHEMA_VERSION}. Update napari-medvar."
+            )
+        return _session(values)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise MedvarError(f"{path} is not a MedVAR session, or it is damaged: {error!r}.") from error
+    except MedvarError as error:
+        raise MedvarError(f"{path}: {error}" if str(path) not in str(error) else str(error)) from error
+
+
+def tree_of(saved: SavedSession, model: Model) -> TraceTree:
+    """The pictures of a file as nodes again; their latents are summed up anew, many at a time.
+
+    Raises `MedvarError` when ``model`` has not made them.
+    """
+    groups: dict[tuple[int, int], list[int]] = {}  # of the same scales, and the same scales whose entropy is known
+    for place, node in enumerate(saved.nodes):
+        groups.setdefault((node.trace.pyramid.depth, len(node.trace.entropy)), []).append(place)
+    nodes: dict[int, Node] = {}
+    for places in groups.values():
+        together = model.generator.restore([saved.nodes[place].trace for place in places])
+        for image, place in enumerate(places):
+            node = saved.nodes[place]
+            scene = None if node.scene is None else replace(node.scene, bundle=str(model.bundle.path))
+            nodes[place] = Node(node.id, together.select([image]), node.trace, node.parent, node.name, scene)
+    next_id = 1 + max((node.id for node in saved.nodes), default=-1)
+    return TraceTree(tuple(nodes[place] for place in sorted(nodes)), saved.current, next_id)
+
+
+def _session(values: Mapping[str, Any]) -> SavedSession:
+    traces = traces_from_dict(values["traces"])
+    nodes: list[SavedNode] = []
+    known: set[int | None] = {None}
+    for node, trace in zip(values["nodes"], traces, strict=True):
+        node_id, parent = node["id"], node["parent"]
+        if type(node_id) is not int or not 0 <= node_id < 2**53 or node_id in known:
+            raise ValueError(f"a picture has the id {node_id!r}")
+        if parent not in known:  # what something is made from is there before it
+            raise ValueError(f"picture {node_id} comes from {parent!r}, which is not before it")
+        if not trace.pyramid.depth:
+            raise ValueError(f"picture {node_id} has no scale")
+        known.add(node_id)
+        scene = Scene.from_dict(node["scene"], str(values["folder"])) if "scene" in node else None
+        nodes.append(SavedNode(node_id, trace, parent, str(node["name"])[:_MAX_NAME], scene))
+    if values["current"] not in known:
+        raise ValueError(f"the current picture is {values['current']!r}, which is not there")
+    if not isinstance(values["panels"], dict):
+        raise TypeError("the settings of the panels are not a dictionary")
+    return SavedSession(
+        model=str(values["model"]),
+        bundle=str(values["bundle"]),
+        folder=str(values["folder"]),
+        nodes=tuple(nodes),
+        current=values["current"],
+        panels=values["panels"],
+    )
+
+
+def _picture_to_dict(node: SavedNode) -> Callable[[], Any]:
+    return lambda: {**_node_to_dict(node), "trace": traces_to_dict([node.trace])}
+
+
+def _unsavable(values: Callable[[], Any]) -> bool:
+    """Whether something cannot be written, whatever the reason."""
+    try:
+        json.dumps(values(), allow_nan=False)
+    except Exception:
+        return True
+    return False
+
+
+def _node_to_dict(node: SavedNode) -> dict[str, Any]:
+    values = {"id": node.id, "parent": node.parent, "name": node.name}
+    return values if node.scene is None else {**values, "scene": node.scene.to_dict()}

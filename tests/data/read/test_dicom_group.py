@@ -1,0 +1,507 @@
+"""Which DICOM images make one volume: places first, then what tells repeated places apart; only anatomy is read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pydicom.dataset import Dataset, FileDataset
+from pydicom.uid import EnhancedMRImageStorage, ImplicitVRLittleEndian, LegacyConvertedEnhancedMRImageStorage
+
+from medvar_engine.data.read.dicom_kind import not_anatomy
+from medvar_engine.data.read.scans import Refusal, find_series
+from medvar_engine.data.read.volume import Volume
+from medvar_engine.errors import MedvarError
+
+
+def read(folder: Path, **options: Any) -> tuple[list[Volume], list[str]]:
+    """All volumes below a folder, and all reasons."""
+    found, refusals = find_series(folder)
+    volumes = []
+    for one in found:
+        try:
+            volumes += list(one.load(**options))
+        except MedvarError as error:
+            refusals.append(Refusal(str(one.path), str(error)))
+    return volumes, [str(one) for one in refusals]
+
+
+def only_volume(folder: Path, **options: Any) -> Volume:
+    volumes, reasons = read(folder, **options)
+    assert not reasons
+    (volume,) = volumes
+    return volume
+
+
+def item(**values: Any) -> list[Dataset]:
+    one = Dataset()
+    for name, value in values.items():
+        setattr(one, name, value)
+    return [one]
+
+
+def enhanced(image: Any, frames: Sequence[np.ndarray], groups: Sequence[dict[str, Any]], **tags: Any) -> FileDataset:
+    """An enhanced MR of frames of one orientation; ``groups`` hold the functional groups of each, by their keyword."""
+    one = image("MR", np.stack(frames), SOPClassUID=EnhancedMRImageStorage, NumberOfFrames=len(frames), **tags)
+    one.file_meta.MediaStorageSOPClassUID = one.SOPClassUID
+    one.SharedFunctionalGroupsSequence = item(
+        PlaneOrientationSequence=item(ImageOrientationPatient=[1, 0, 0, 0, 1, 0]),
+        PixelMeasuresSequence=item(PixelSpacing=[1.25, 1.5]),
+    )
+    one.PerFrameFunctionalGroupsSequence = [
+        item(**{name: item(**values) for name, values in group.items()})[0] for group in groups
+    ]
+    return one
+
+
+def place(number: int) -> dict[str, Any]:
+    """The functional group of an axial frame at its place."""
+    return {"PlanePositionSequence": {"ImagePositionPatient": [-40.5, -65.75, 100.0 + 2 * number]}}
+
+
+def axial(array: np.ndarray, number: int) -> np.ndarray:
+    return array[::-1, ::-1, number].T
+
+
+# Places that do not repeat
+
+
+@pytest.mark.parametrize(
+    "number",
+    [lambda i: 1 + i % 2, lambda i: 1 + i // 4, lambda i: 19 if i in (4, 5, 11) else 23, lambda i: i % 3],
+    ids=["interleaved", "stepped", "stray", "three packages"],
+)
+@pytest.mark.parametrize("keyword", ["AcquisitionNumber", "EchoNumbers", "TemporalPositionIdentifier", "TriggerTime"])
+def test_places_that_do_not_repeat_are_one_volume(
+    tmp_path: Path, phantom: Any, series: Any, keyword: str, number: Callable[[int], int]
+) -> None:
+    """Breaks for interleaved MR and sequential CT: scans with a spacing that the scanner never made."""
+    series(tmp_path, phantom, change=lambda i, one: setattr(one, keyword, number(i)))
+    np.testing.assert_array_equal(only_volume(tmp_path).array, phantom)
+
+
+def test_packages_with_a_missing_slice_are_not_torn(tmp_path: Path, phantom: Any, series: Any) -> None:
+    """Breaks for interleaved scans with a hole: each package alone looks even, twice as thick as it is."""
+
+    def change(number: int, one: Any) -> bool:
+        one.AcquisitionNumber = 1 + number % 2
+        return number != 40  # the last but one of all, and the last of its package
+
+    series(tmp_path, phantom, change=change)
+    volumes, (reason,) = read(tmp_path)
+    assert not volumes
+    assert "1 slices are missing" in reason
+
+
+def test_two_stations_of_one_series_are_two_scans(tmp_path: Path, phantom: Any, series: Any) -> None:
+    """Breaks for chest and pelvis in one series: both would be refused for the gap between them."""
+
+    def change(number: int, one: Any) -> bool:
+        one.AcquisitionNumber = 1 if number < 18 else 2
+        return not 15 <= number < 20
+
+    series(tmp_path, phantom, change=change)
+    volumes, reasons = read(tmp_path)
+    assert not reasons
+    assert [one.array.shape[2] for one in volumes] == [15, 22]
+
+
+# Places that repeat
+
+
+def test_time_points_in_files_are_phases(tmp_path: Path, phantom: Any, series: Any) -> None:
+    """Breaks for dynamic scans with a file for each slice: ten scans instead of every eighth phase of one."""
+    for phase in range(10):
+        series(tmp_path / str(phase), phantom + phase, TemporalPositionIdentifier=phase + 1)
+    (one,), refusals = find_series(tmp_path)
+    assert not refusals
+    volumes = list(one.load(phase_step=8))
+    assert [volume.phase for volume in volumes] == ["phase 1 of 10", "phase 9 of 10"]
+    np.testing.assert_array_equal(volumes[1].array, phantom + 8)
+    assert one.remarks() == ("2 of 10 volumes are used (--phase-step); its images are told apart by temporal position",)
+
+
+@pytest.mark.parametrize(
+    ("keyword", "value"),
+    [
+        ("TriggerTime", lambda phase, i: 40 * phase + 0.1 * (i % 5)),
+        ("AcquisitionTime", lambda phase, i: f"{101500 + 10 * phase}.{i:02d}"),
+        ("InstanceNumber", lambda phase, i: 1 + phase * 42 + i),
+        ("InstanceNumber", lambda phase, i: 1 + phase + i * 6),
+        ("AcquisitionNumber", lambda phase, i: 1 + phase),
+        ("AcquisitionNumber", lambda phase, i: 1 + 2 * phase + i % 2),
+    ],
+)
+def test_what_a_scanner_counts_tells_time_points_apart(
+    tmp_path: Path, phantom: Any, series: Any, keyword: str, value: Callable[[int, int], Any]
+) -> None:
+    """Breaks for cine and dynamic MR whose times differ from slice to slice, or that have no time at all."""
+    for phase in range(6):
+        series(
+            tmp_path / str(phase),
+            phantom + phase,
+            change=lambda i, one, phase=phase: setattr(one, keyword, value(phase, i)),
+        )
+    volumes, reasons = read(tmp_path, phase_step=3)
+    assert not reasons
+    assert [one.phase for one in volumes] == ["phase 1 of 6", "phase 4 of 6"]
+    for one, offset in zip(volumes, (0, 3), strict=True):
+        np.testing.assert_array_equal(one.array, phantom + offset)
+
+
+@pytest.mark.parametrize(
+    ("keyword", "values"),
+    [
+        ("EchoNumbers", (1, 2)),
+        ("EchoTime", (2.4, 4.8)),
+        ("ImageType", (["ORIGINAL", "PRIMARY", "M", "NORM"], ["ORIGINAL", "PRIMARY", "M", "ND"])),
+        ("AcquisitionNumber", (1, 2)),
+    ],
+)
+def test_contrasts_are_scans_of_their_own(
+    tmp_path: Path, phantom: Any, series: Any, keyword: str, values: tuple[Any, Any]
+) -> None:
+    """Breaks for two echoes, or before and after contrast medium: --phase-step must not pass them by."""
+    for number, value in enumerate(values):
+        series(tmp_path / str(number), phantom + number, **{keyword: value})
+    volumes, reasons = read(tmp_path, phase_step=8)
+    assert not reasons
+    assert [float(one.array.mean() - phantom.mean()) for one in volumes] == pytest.approx([0, 1], abs=1e-3)
+
+
+def standard(one: Any, b_value: float, direction: Sequence[float]) -> None:
+    one.DiffusionBValue, one.DiffusionGradientOrientation = b_value, list(direction)
+
+
+def siemens(one: Any, b_value: float, direction: Sequence[float]) -> None:
+    block = one.private_block(0x0019, "SIEMENS MR HEADER", create=True)
+    block.add_new(0x0C, "IS", str(int(b_value)))
+    if b_value:
+        block.add_new(0x0E, "FD", list(direction))
+
+
+def ge(one: Any, b_value: float, direction: Sequence[float]) -> None:
+    one.private_block(0x0043, "GEMS_PARM_01", create=True).add_new(0x39, "IS", [int(b_value) + 10**9, 8, 0, 0])
+    block = one.private_block(0x0019, "GEMS_ACQU_01", create=True)
+    # GE's block of these elements starts at 0xBB.
+    for number, value in enumerate(direction):
+        block.add_new(0xBB + number, "DS", str(value))
+
+
+def philips(one: Any, b_value: float, direction: Sequence[float]) -> None:
+    one.private_block(0x2001, "Philips Imaging DD 001", create=True).add_new(0x03, "FL", b_value)
+    block = one.private_block(0x2005, "Philips MR Imaging DD 001", create=True)
+    for number, value in enumerate(direction):
+        block.add_new(0xB0 + number, "FL", value)
+
+
+def united_imaging(one: Any, b_value: float, direction: Sequence[float]) -> None:
+    block = one.private_block(0x0065, "Image Private Header", create=True)
+    block.add_new(0x09, "FD", b_value)
+    block.add_new(0x37, "FD", list(direction))
+
+
+@pytest.mark.parametrize("vendor", [standard, siemens, ge, philips, united_imaging])
+@pytest.mark.parametrize("implicit", [False, True])
+def test_diffusion_volumes(tmp_path: Path, phantom: Any, series: Any, vendor: Any, implicit: bool) -> None:
+    """Breaks for diffusion series: all directions lie at the same places, and are no duplicates of each other."""
+    shown = [(0, (0, 0, 0)), (1000, (1, 0, 0)), (1000, (0, 1, 0)), (1000, (0, 0, 1))]
+    for number, (b_value, direction) in enumerate(shown):
+        series(
+            tmp_path / str(number),
+            phantom + number,
+            change=lambda i, one, b_value=b_value, direction=direction: vendor(one, float(b_value), direction),
+        )
+    if implicit:  # private elements come back as bytes
+        for path in tmp_path.rglob("*.dcm"):
+            one = pydicom.dcmread(path)
+            one.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
+            one.save_as(path, implicit_vr=True, little_endian=True)
+    volume = only_volume(tmp_path)
+    np.testing.assert_array_equal(volume.array, phantom)
+    assert volume.phase == "b 0, volume 1 of 4"
+    volumes, reasons = read(tmp_path, diffusion="all")
+    assert not reasons
+    assert sorted(float(one.array.mean() - phantom.mean()) for one in volumes) == pytest.approx([0, 1, 2, 3], abs=1e-2)
+    (one,), _ = find_series(tmp_path)
+    assert "1 of 4 diffusion volumes" in one.remarks()[0]
+    assert "b-value and direction" in one.remarks()[0]
+
+
+def test_repeated_b0_volumes_are_apart(tmp_path: Path, phantom: Any, series: Any) -> None:
+    """Breaks for the usual diffusion scan, which has b = 0 more than once."""
+    for number, b_value in enumerate((0, 800, 0)):
+        series(
+            tmp_path / str(number),
+            phantom + number,
+            change=lambda i, one, number=number: setattr(one, "InstanceNumber", number * 42 + i + 1),
+            DiffusionBValue=float(b_value),
+        )
+    volumes, reasons = read(tmp_path, phase_step=1)
+    assert not reasons
+    assert [one.phase for one in volumes] == ["b 0, volume 1 of 3", "b 0, volume 2 of 3"]
+
+
+def test_the_same_image_in_two_files_counts_once(tmp_path: Path, phantom: Any, series: Any) -> None:
+    """Breaks for exports that hold a study twice."""
+    for path in series(tmp_path / "one", phantom):
+        (tmp_path / "two").mkdir(exist_ok=True)
+        (tmp_path / "two" / path.name).write_bytes(path.read_bytes())
+    np.testing.assert_array_equal(only_volume(tmp_path).array, phantom)
+
+
+def test_other_pixels_under_one_uid_are_refused(tmp_path: Path, phantom: Any, series: Any) -> None:
+    """Breaks for files that were altered: nobody can say which is the scan."""
+    (tmp_path / "two").mkdir()
+    for path in series(tmp_path / "one", phantom):
+        one = pydicom.dcmread(path)
+        one.PixelData = (one.pixel_array + 1).astype("<u2").tobytes()
+        one.save_as(tmp_path / "two" / path.name)
+    volumes, (reason,) = read(tmp_path)
+    assert not volumes
+    assert "42 of 84 slices lie at a position that another slice has and show something else" in reason
+
+
+# What a frame shows
+
+
+@pytest.mark.parametrize(
+    ("types", "component", "units", "said"),
+    [
+        (["ORIGINAL", "PRIMARY", "P", "ND"], None, "", "phase"),
+        (["ORIGINAL", "PRIMARY", "PHASE MAP", "P", "FFE"], None, "", "phase"),
+        (["ORIGINAL", "PRIMARY", "R_FFE", "R", "FFE"], None, "", "real part"),
+        (["ORIGINAL", "PRIMARY", "I", "IR"], None, "", "imaginary part"),
+        (["DERIVED", "PRIMARY", "DIFFUSION", "ADC", "ND"], None, "", "diffusion coefficient"),
+        (["DERIVED", "PRIMARY", "DIFFUSION", "FA"], None, "", "diffusion tensor"),
+        (["DERIVED", "PRIMARY", "PERFUSION", "RELCBF"], None, "", "perfusion"),
+        (["DERIVED", "PRIMARY", "T1 MAP", "T1"], None, "", "relaxation"),
+        (["DERIVED", "SECONDARY", "OTHER", "T2_STAR_MAP"], None, "", "relaxation"),
+        (["DERIVED", "PRIMARY", "T_MAP"], None, "", "statistic"),
+        (["ORIGINAL", "PRIMARY", "T1", "FIELD_MAP"], None, "", "field map"),
+        (["ORIGINAL", "PRIMARY", "M", "ND", "MOSAIC"], None, "", "mosaic"),
+        (["DERIVED", "SECONDARY", "SCREEN SAVE"], None, "", "screen capture"),
+        (["ORIGINAL", "PRIMARY", "OTHER"], "PHASE", "", "phase"),
+        (["ORIGINAL", "PRIMARY", "OTHER"], None, "Hz", "Hz"),
+        (["DERIVED", "PRIMARY", "OTHER"], None, "10^-6 mm2/s", "mm2/s"),
+    ],
+)
+def test_what_is_no_magnitude_is_refused_by_name(types: list[str], component: Any, units: str, said: str) -> None:
+    """Breaks for whoever trains on phase images and maps under the name of MR."""
+    assert said in str(not_anatomy(types, component, [units]))
+
+
+@pytest.mark.parametrize(
+    "types",
+    [
+        ["ORIGINAL", "PRIMARY", "M", "ND", "NORM"],
+        ["ORIGINAL", "PRIMARY", "M_FFE", "M", "FFE"],
+        ["ORIGINAL", "PRIMARY", "M_IR", "M", "IR"],
+        ["ORIGINAL", "PRIMARY", "T1", "NONE"],
+        ["ORIGINAL", "PRIMARY", "T2_STAR", "NONE"],
+        ["DERIVED", "PRIMARY", "DIFFUSION", "TRACEW", "NORM"],
+        ["DERIVED", "SECONDARY", "MPR"],
+        ["ORIGINAL", "PRIMARY", "OTHER"],
+        ["ORIGINAL", "PRIMARY"],
+        [],
+    ],
+)
+def test_magnitude_is_anatomy(types: list[str]) -> None:
+    """Breaks for everybody, when the ordinary types of scanners are taken for maps."""
+    assert not_anatomy(types, "MAGNITUDE", ["US", "normalized"]) is None
+
+
+def test_a_field_map_does_not_shadow_the_magnitude(tmp_path: Path, phantom: Any, dicom_image: Any) -> None:
+    """Breaks for field mapping in one enhanced file: noise was read in place of the head."""
+    frames, groups = [], []
+    for kind, offset, first in (("M", 0, 2), ("FIELD_MAP", 7, 1)):
+        for number in range(12):
+            frames.append(axial(phantom, number) + offset)
+            content = {"DimensionIndexValues": [first, number + 1]}
+            types = {"FrameType": ["ORIGINAL", "PRIMARY", "T1", kind]}
+            groups.append(place(number) | {"FrameContentSequence": content, "MRImageFrameTypeSequence": types})
+    enhanced(dicom_image, frames, groups, ImageType=["ORIGINAL", "PRIMARY", "T1", "MIXED"]).save_as(tmp_path / "a.dcm")
+    (volume,), (reason,) = read(tmp_path)
+    np.testing.assert_array_equal(volume.array, phantom[..., :12])
+    assert "12 of 24 frames" in reason
+    assert "field map" in reason
+
+
+def test_phase_images_do_not_shadow_the_magnitude(tmp_path: Path, phantom: Any, series: Any) -> None:
+    """Breaks for phase contrast and field mapping with a file for each image, of one series."""
+    series(tmp_path / "m", phantom, ImageType=["ORIGINAL", "PRIMARY", "M", "ND"])
+    series(tmp_path / "p", phantom + 1, ImageType=["ORIGINAL", "PRIMARY", "P", "ND"])
+    (volume,), reasons = read(tmp_path)
+    np.testing.assert_array_equal(volume.array, phantom)
+    assert len(reasons) == 42
+    assert "the phase of the signal" in reasons[0]
+
+
+def test_localizer_without_the_word(tmp_path: Path, phantom: Any, series: Any) -> None:
+    """Breaks for planning images whose ImageType says nothing: three planes of a few thick slices are no scan."""
+    for plane in ("axial", "coronal", "sagittal"):
+        series(tmp_path / plane, phantom, plane, change=lambda i, one: i in (5, 15, 25), SliceThickness=8)
+    volumes, reasons = read(tmp_path)
+    assert not volumes
+    assert len(reasons) == 9
+    assert all("a localizer" in one for one in reasons)
+
+
+# Patients
+
+
+@pytest.mark.parametrize(("patient", "remarked"), [("ANONYMOUS", True), ("0000", True), ("someone", False)])
+def test_an_id_of_nobody_is_remarked_on(
+    tmp_path: Path, phantom: Any, series: Any, patient: str, remarked: bool
+) -> None:
+    """Breaks for archives in which everybody has the same id: they would be one patient without a word."""
+    from medvar_engine.data.harmonise.slice_recipe import Recipe
+    from medvar_engine.data.prepare import prepare
+
+    series(tmp_path / "scans", phantom, PatientID=patient)
+    manifest = prepare(tmp_path / "scans", tmp_path / "out", Recipe.of(size=32), region="brain")
+    assert any("may stand for several people" in one for one in manifest.remarks) == remarked
+
+
+# Enhanced files
+
+
+def test_enhanced_files_of_one_frame_each(tmp_path: Path, phantom: Any, dicom_image: Any) -> None:
+    """Breaks for enhanced objects that archives split into frames: their geometry is in functional groups alone."""
+    for number in range(12):
+        group = place(number) | {"PixelValueTransformationSequence": {"RescaleSlope": 2, "RescaleIntercept": number}}
+        one = enhanced(dicom_image, [axial(phantom, number)], [group], InstanceNumber=number + 1)
+        one.save_as(tmp_path / f"{number}.dcm")
+    np.testing.assert_array_equal(only_volume(tmp_path).array, phantom[..., :12] * 2 + np.arange(12))
+
+
+def test_enhanced_files_of_one_volume_each(tmp_path: Path, phantom: Any, dicom_image: Any) -> None:
+    """Breaks for scans over time with an enhanced file for each time point."""
+    for phase in range(9):
+        frames = [axial(phantom, number) + phase for number in range(12)]
+        one = enhanced(dicom_image, frames, [place(number) for number in range(12)], InstanceNumber=phase + 1)
+        one.save_as(tmp_path / f"{phase}.dcm")
+    volumes, reasons = read(tmp_path)
+    assert not reasons
+    assert [one.phase for one in volumes] == ["phase 1 of 9", "phase 9 of 9"]
+    np.testing.assert_array_equal(volumes[1].array, phantom[..., :12] + 8)
+
+
+def test_legacy_converted_without_dimensions(tmp_path: Path, phantom: Any, dicom_image: Any) -> None:
+    """Breaks for converted classic series: no dimensions, and echo times among the unassigned attributes."""
+    frames, groups = [], []
+    for number in range(12):
+        for echo in (0, 1):
+            frames.append(axial(phantom, number) + echo)
+            unassigned = {"EchoTime": 2.5 + 2.5 * echo}
+            groups.append(place(number) | {"UnassignedPerFrameConvertedAttributesSequence": unassigned})
+    one = enhanced(dicom_image, frames, groups)
+    one.SOPClassUID = one.file_meta.MediaStorageSOPClassUID = LegacyConvertedEnhancedMRImageStorage
+    one.save_as(tmp_path / "a.dcm")
+    volumes, reasons = read(tmp_path)
+    assert not reasons
+    for volume, offset in zip(volumes, (0, 1), strict=True):
+        np.testing.assert_array_equal(volume.array, phantom[..., :12] + offset)
+
+
+def test_enhanced_without_functional_groups_is_no_cine(tmp_path: Path, phantom: Any, dicom_image: Any) -> None:
+    """Breaks for damaged enhanced files: frames without a place would pass for 2-D images of no plane."""
+    one = enhanced(dicom_image, [axial(phantom, number) for number in range(12)], [place(n) for n in range(12)])
+    del one.PerFrameFunctionalGroupsSequence, one.SharedFunctionalGroupsSequence
+    one.save_as(tmp_path / "a.dcm")
+    volumes, (reason,) = read(tmp_path)
+    assert not volumes
+    assert "functional groups are missing" in reason
+
+
+# Any series
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    shape=st.tuples(st.integers(4, 9), st.integers(4, 9), st.integers(3, 6)),
+    turn=st.tuples(*[st.floats(-0.5, 0.5)] * 3),
+    spacing=st.tuples(*[st.floats(0.4, 3.0)] * 3),
+    phases=st.integers(1, 3),
+    counted=st.sampled_from(["TemporalPositionIdentifier", "InstanceNumber", "b-value"]),
+    packages=st.integers(1, 3),
+    padding=st.booleans(),
+    as_enhanced=st.booleans(),
+    seed=st.integers(0, 2**16),
+)
+def test_any_series_is_read_back(
+    tmp_path_factory: pytest.TempPathFactory,
+    dicom_image: Any,
+    shape: tuple[int, int, int],
+    turn: tuple[float, ...],
+    spacing: tuple[float, float, float],
+    phases: int,
+    counted: str,
+    packages: int,
+    padding: bool,
+    as_enhanced: bool,
+    seed: int,
+) -> None:
+    """Breaks for whoever's scanner orders, numbers and packs its images in a way that nobody thought of."""
+    from scipy.spatial.transform import Rotation
+
+    folder = tmp_path_factory.mktemp("any")
+    generator = np.random.default_rng(seed)
+    values = generator.integers(1, 3000, (phases, *shape))
+    axes = Rotation.from_euler("xyz", turn).as_matrix()
+    orientation = [*axes[:, 0], *axes[:, 1]]
+    pixels, groups, flat = [], [], []
+    for phase in range(phases):
+        for number in range(shape[2]):
+            frame = values[phase, :, :, number].T.copy()
+            if padding:
+                frame[0, 0] = 4000
+            position = [float(one) for one in axes[:, 2] * spacing[2] * number]
+            tags: dict[str, Any] = {"InstanceNumber": 1 + phase * shape[2] + number}
+            if counted == "b-value":
+                tags["DiffusionBValue"] = 500.0 * phase
+            elif counted != "InstanceNumber":
+                tags[counted] = phase + 1
+            tags["AcquisitionNumber"] = 1 + number % packages
+            pixels.append(frame)
+            flat.append(tags | {"ImagePositionPatient": position})
+            group = {"PlanePositionSequence": {"ImagePositionPatient": position}}
+            group["FrameContentSequence"] = {"FrameAcquisitionNumber": tags["AcquisitionNumber"]}
+            if counted == "b-value":
+                group["MRDiffusionSequence"] = {"DiffusionBValue": 500.0 * phase}
+            elif counted != "InstanceNumber":
+                group["FrameContentSequence"]["TemporalPositionIndex"] = phase + 1
+            else:
+                group["FrameContentSequence"]["DimensionIndexValues"] = [phase + 1, number + 1]
+            groups.append(group)
+    order = generator.permutation(len(pixels))
+    about: dict[str, Any] = {"PixelPaddingValue": 4000} if padding else {}
+    if as_enhanced:
+        one = enhanced(dicom_image, [pixels[i] for i in order], [groups[i] for i in order], **about)
+        one.SharedFunctionalGroupsSequence[0].PlaneOrientationSequence[0].ImageOrientationPatient = orientation
+        one.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0].PixelSpacing = [spacing[1], spacing[0]]
+        one.save_as(folder / "a.dcm")
+    else:
+        for name, i in enumerate(order):
+            one = dicom_image("MR", pixels[i], **flat[i], **about)
+            one.ImageOrientationPatient, one.PixelSpacing = orientation, [spacing[1], spacing[0]]
+            one.save_as(folder / f"{name}.dcm")
+    volumes, reasons = read(folder, phase_step=1, diffusion="all")
+    assert not reasons
+    assert len(volumes) == phases
+    for volume, expected in zip(volumes, values, strict=True):
+        if padding:
+            expected = expected.copy()
+            expected[0, 0] = np.delete(expected.reshape(-1, shape[2]), 0, axis=0).min()
+        # Every voxel of the volume, at its place in the patient, has the value that was written there.
+        index = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"), -1).reshape(-1, 3)
+        world = (index * spacing) @ axes.T * [-1, -1, 1]
+        back = np.linalg.inv(volume.affine)
+        at = np.rint(world @ back[:3, :3].T + back[:3, 3]).astype(int)
+        np.testing.assert_array_equal(volume.array[tuple(at.T)], expected[tuple(index.T)])

@@ -1,0 +1,243 @@
+"""The images that are judged, from every kind of folder that medvar writes; and what is told of any other."""
+
+from __future__ import annotations
+
+import gc
+import gzip
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from medvar_engine.conditions import Condition
+from medvar_engine.errors import MedvarError
+from medvar_engine.evaluate.images import synthetic_images as synthetic_module
+from medvar_engine.evaluate.images.synthetic_images import Synthetic, coded, open_synthetic
+from medvar_engine.generate.trace import Trace
+from medvar_engine.request import Sampling
+from medvar_engine.sets.layouts.image_files import Place
+from medvar_engine.sets.layouts.shards import write_shard
+from medvar_engine.sets.mixture import Ingredient, Mix
+from medvar_engine.sets.set_image import SetImage
+from medvar_engine.sets.set_manifest import SET, SetManifest
+from medvar_engine.sets.set_plan import Kind, Plan
+from medvar_engine.types import FloatArray
+from medvar_engine.write.dicom import Study
+from medvar_engine.write.formats import ENDINGS, write_picture
+from medvar_engine.write.nifti import sidecar
+from medvar_engine.write.picture import Picture
+
+SIDE = 6
+CHEST = Condition("CT", "chest", "axial")
+BRAIN = Condition("MR", "brain", "axial", contrast="T1 after contrast", position=0.25)
+Pictures = Callable[..., list[Picture]]
+
+
+@pytest.fixture
+def pictures(make_trace: Callable[..., Trace]) -> Pictures:
+    """Pictures of chests and brains in turn."""
+
+    def make(count: int = 6, side: int = SIDE) -> list[Picture]:
+        found = []
+        for number in range(count):
+            pixels = np.random.default_rng(number).uniform(-1, 1, (side, side)).astype(np.float32)
+            ct = not number % 2
+            about = (0.75, -1000.0, 400.0, "HU") if ct else (1.0, 0.0, 1.0, "arbitrary")
+            found.append(Picture(pixels, make_trace(seed=number, condition=CHEST if ct else BRAIN), *about))
+        return found
+
+    return make
+
+
+def write(folder: Path, pictures: list[Picture], form: str, place: Place | None = None) -> list[Path]:
+    """Each picture as a file: by number, or where a layout puts it."""
+    written = []
+    for number, picture in enumerate(pictures):
+        condition = picture.trace.request.condition
+        name = f"{number:03d}{ENDINGS[form]}" if place is None else place(plan(form), number, condition)
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        written.append(write_picture(path, form, picture, Study("test"), number)[0])
+    return written
+
+
+def plan(form: str = "uint16", layout: str = "imagefolder", count: int = 6, unit: int = 4) -> Plan:
+    parts = tuple(Ingredient(one, Sampling(), 0, 1.0) for one in (CHEST, BRAIN))
+    return Plan(Mix(parts), count, "ab" * 32, Kind(layout, form), "2026-01-01T00:00:00+00:00", unit)
+
+
+def expected(pictures: list[Picture]) -> FloatArray:
+    return np.stack([picture.pixels for picture in pictures])
+
+
+@pytest.mark.parametrize(
+    ("form", "off"), [("png", 1 / 255), ("png16", 1 / 65535), ("nifti", 1 / 1400), ("dicom", 1 / 1400)]
+)
+def test_files_come_back_as_they_were_made(tmp_path: Path, pictures: Pictures, form: str, off: float) -> None:
+    """Breaks for whoever keeps images as NIfTI or DICOM: turned or in another window they would look bad."""
+    made = pictures()
+    write(tmp_path / "files", made, form)
+    found = open_synthetic(tmp_path / "files")
+    assert list(found.conditions) == [CHEST, BRAIN] * 3
+    assert found.models == ("ab" * 32,)
+    np.testing.assert_allclose(found.images.batch(range(6)), expected(made), atol=1.001 * off)
+    np.testing.assert_array_equal(found.images.batch([4, 1]), found.images.batch(range(6))[[4, 1]])
+
+
+@pytest.mark.parametrize(("layout", "form"), [("imagefolder", "png"), ("bids", "nifti"), ("nnunet", "nifti")])
+def test_a_set_of_files_is_read_as_it_lies(tmp_path: Path, pictures: Pictures, layout: str, form: str) -> None:
+    """Breaks for sets in the layouts that others read: they could be made, but not judged."""
+    from medvar_engine.sets.layouts import bids, imagefolder, nnunet
+
+    place = {"bids": bids, "imagefolder": imagefolder, "nnunet": nnunet}[layout].place
+    written = write(tmp_path, pictures(), form, place)
+    SetManifest(plan(form, layout), {}, ("0" * 64,) * 2).write(tmp_path)
+    found = open_synthetic(tmp_path)
+    assert sorted(map(str, found.conditions)) == sorted(map(str, [CHEST, BRAIN] * 3))
+    assert len(found.images) == 6
+    written[0].unlink()
+    with pytest.raises(MedvarError, match="tells of 6 images, but 5"):
+        open_synthetic(tmp_path)
+    SetManifest(plan(form, layout), {}).write(tmp_path)
+    with pytest.raises(MedvarError, match="not complete"):
+        open_synthetic(tmp_path)
+
+
+def shards(folder: Path, pictures: list[Picture], withheld: frozenset[int] = frozenset()) -> Path:
+    asked = replace(plan(layout="shards", count=len(pictures)), memorised="withhold", gate="g" if withheld else "")
+    for unit in range(asked.units):
+        made = [SetImage(i, pictures[i].pixels, pictures[i].trace, None) for i in asked.numbers(unit)]
+        write_shard(unit, folder, [one for one in made if one.number not in withheld], SIDE)
+    SetManifest(asked, {}, ("0" * 64,) * asked.units, withheld).write(folder)
+    return folder
+
+
+def test_shards_without_those_withheld(tmp_path: Path, pictures: Pictures) -> None:
+    """Breaks for sets of a bundle with a gate: every image after a withheld one would get another's label."""
+    made = pictures(11)
+    (tmp_path / "units").mkdir()
+    found = open_synthetic(shards(tmp_path, made, frozenset({0, 4, 5, 6, 7, 9})))
+    kept = [made[i] for i in (1, 2, 3, 8, 10)]
+    assert list(found.conditions) == [picture.trace.request.condition for picture in kept]
+    np.testing.assert_allclose(found.images.batch(range(5)), expected(kept), atol=1e-4)
+    np.testing.assert_array_equal(found.images.batch([4, 0]), found.images.batch(range(5))[[4, 0]])
+
+
+@pytest.mark.parametrize("form", ["shards", "png"])
+def test_traces_are_not_kept(tmp_path: Path, pictures: Pictures, form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Breaks for large sets, whose traces with all their edits do not fit into memory."""
+    made, alive = pictures(24), []
+
+    def there() -> int:
+        return sum(type(one) is Trace for one in gc.get_objects())
+
+    if form == "png":
+        write(tmp_path / "set", made, form)
+    else:
+        (tmp_path / "set" / "units").mkdir(parents=True)
+        shards(tmp_path / "set", made)
+    del made
+    gc.collect()
+    before, read = there(), synthetic_module.read_trace
+
+    def counted(path: Path) -> Trace:
+        trace = read(path)
+        alive.append(there() - before)
+        return trace
+
+    monkeypatch.setattr(synthetic_module, "read_trace", counted)
+    found = open_synthetic(tmp_path / "set")
+    assert len(found) == 24
+    assert max(alive, default=0) <= 2
+    assert there() == before
+
+
+def test_conditions_take_bytes() -> None:
+    """Breaks for a set of ten million images, of each of which an object would be kept."""
+    found = coded(Condition("CT", ("chest", "heart")[i % 2]) for i in range(10_000))
+    assert found.codes.nbytes == 40_000
+    assert len(found.kinds) == 2
+    assert found[9_999].region == "heart"
+    assert list(coded(iter(()))) == []
+
+
+def test_a_nifti_that_lost_its_trace_has_its_sidecar(tmp_path: Path, pictures: Pictures) -> None:
+    """Breaks for files that went through another program, which drops what it does not know."""
+    import nibabel
+
+    made = pictures(2)
+    for path in write(tmp_path, made, "nifti"):
+        image = nibabel.Nifti1Image.from_filename(path)
+        image.header.extensions.clear()
+        path.write_bytes(gzip.compress(image.to_bytes()))
+    assert list(open_synthetic(tmp_path).conditions) == [CHEST, BRAIN]
+    sidecar(tmp_path / "001.nii.gz").write_text("{}")
+    with pytest.raises(MedvarError, match="no MedVAR trace"):
+        open_synthetic(tmp_path)
+
+
+def spoilt(folder: Path, form: str, spoil: Callable[[Path], object], pictures: list[Picture]) -> None:
+    spoil(write(folder, pictures, form)[1])
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-200])
+
+
+@pytest.mark.parametrize("form", ["png", "nifti", "dicom"])
+@pytest.mark.parametrize("spoil", [cut, lambda path: path.write_bytes(b""), lambda path: path.write_bytes(b"x" * 500)])
+def test_a_broken_file_is_named(tmp_path: Path, pictures: Pictures, form: str, spoil: Callable[[Path], object]) -> None:
+    """Breaks after hours, with a traceback, if it is not told before any work."""
+    spoilt(tmp_path, form, spoil, pictures(3, 32))
+    with pytest.raises(MedvarError, match="001"):
+        open_synthetic(tmp_path)
+
+
+def test_what_cannot_be_judged_together(tmp_path: Path, pictures: Pictures, make_trace: Callable[..., Trace]) -> None:
+    """Breaks for honest figures: the same images twice, or of somebody else, or of two sizes."""
+
+    def opened(name: str) -> Synthetic:
+        return open_synthetic(tmp_path / name)
+
+    for form in ("png", "dicom"):
+        write(tmp_path / "formats", pictures(2), form)
+    with pytest.raises(MedvarError, match=r"several formats: 2 DICOM files .*, 2 PNG files"):
+        opened("formats")
+    write(tmp_path / "sizes", pictures(2), "png")
+    write(tmp_path / "sizes" / "large", pictures(1, 9), "png")
+    with pytest.raises(MedvarError, match=r"several sizes: .*large.*9×9 pixels"):
+        opened("sizes")
+    write(tmp_path / "foreign", pictures(1), "png")
+    Image.new("L", (SIDE, SIDE)).save(tmp_path / "foreign" / "other.png")
+    with pytest.raises(MedvarError, match=r"other\.png holds no MedVAR trace"):
+        opened("foreign")
+    (tmp_path / "empty").mkdir()
+    for name in ("empty", "nowhere"):
+        with pytest.raises(MedvarError, match="neither a set"):
+            opened(name)
+
+
+def test_a_nifti_of_other_values(tmp_path: Path, pictures: Pictures) -> None:
+    """Breaks for figures: without black and white told, HU would be taken for shades."""
+    import nibabel
+
+    (path,) = write(tmp_path, pictures(1), "nifti")
+    image = nibabel.Nifti1Image.from_filename(path)
+    image.header["cal_max"] = image.header["cal_min"]
+    shutil.copy(path, tmp_path / "kept")
+    path.write_bytes(gzip.compress(image.to_bytes()))
+    with pytest.raises(MedvarError, match="black and white"):
+        open_synthetic(tmp_path)
+
+
+def test_sheets_of_scales_are_no_images(tmp_path: Path, pictures: Pictures) -> None:
+    """Breaks for folders made with --show-scales: a sheet is no slice."""
+    written = write(tmp_path, pictures(2), "png")
+    shutil.copy(written[0], tmp_path / "000-scales.png")
+    shutil.copy(written[0], tmp_path / ".hidden.png")
+    assert len(open_synthetic(tmp_path)) == 2
+    assert not (tmp_path / SET).exists()

@@ -1,0 +1,39 @@
+"""What the figures are said to mean."""
+
+from __future__ import annotations
+
+import pytest
+
+from medvar_engine.evaluate.evaluation import ByEncoder, Evaluation
+from medvar_engine.evaluate.metrics.metric_table import Figure
+from medvar_engine.evaluate.report.findings import Sentence, verdict
+
+FLOORS = {"real, other people": 2.0, "real, blurred": 5.0, "four real images, repeated": 6.0, "noise": 9.0}
+
+
+def said(ours: float, **floors: float) -> list[Sentence]:
+    """The verdict on images at this distance."""
+    values = {"synthetic": ours, **FLOORS, **floors}
+    rows = {name: {"frechet": Figure(value)} for name, value in values.items()}
+    return verdict(Evaluation("m", (), "", {}, [ByEncoder({"name": "one"}, rows, {}, None)], {}, None))
+
+
+@pytest.mark.parametrize(
+    ("ours", "title", "grave"),
+    [
+        (1.0, "one sees them near the training slices", False),
+        (3.0, "one hardly tells them from slices of other people", False),
+        (4.5, "one tells them from real slices", True),
+        (5.5, "one sees them worse than blurred slices", True),
+    ],
+)
+def test_a_distance_is_put_between_the_floors(ours: float, title: str, grave: bool) -> None:
+    """Images worse than blurred slices would be praised, or good ones be warned of."""
+    assert (title, grave) in [(one.title, one.grave) for one in said(ours)]
+
+
+def test_an_encoder_that_ranks_the_floors_wrongly_praises_nothing() -> None:
+    """One page would say that a figure means little and, below, what it means."""
+    titles = [one.title for one in said(1.0, **{"real, blurred": 1.5})]
+    assert "The figures contradict what is known" in titles
+    assert not any(title.startswith("one ") for title in titles)
