@@ -144,6 +144,7 @@ def test_what_is_stated_is_never_overruled(tmp_path: Path, phantom: Any, nifti: 
 @pytest.mark.parametrize("shear", [0.05, np.tan(np.radians(20))])
 def test_sheared_nifti_is_refused_as_tilted(tmp_path: Path, phantom: Any, affine: Any, shear: float) -> None:
     """Breaks for tilted head CT that a converter wrote with a sheared affine: sagittal slices are skewed."""
+    affine = affine.copy()  # other tests have it too
     affine[1, 2] = 2 * shear
     nib.save(nib.Nifti1Image(phantom, affine), tmp_path / "a.nii")
     (one,), _ = find_series(tmp_path)
