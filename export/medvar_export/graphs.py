@@ -176,7 +176,13 @@ def export_graph(
             verbose=False,
         )
     assert program is not None
-    return program.model_proto
+    model = program.model_proto
+    # Where each operator was traced stands beside it: paths of whoever exports, which do not belong into a bundle.
+    for node in model.graph.node:
+        kept = [entry for entry in node.metadata_props if entry.key != "pkg.torch.onnx.stack_trace"]
+        del node.metadata_props[:]
+        node.metadata_props.extend(kept)
+    return model
 
 
 @contextmanager

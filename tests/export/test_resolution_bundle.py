@@ -114,6 +114,12 @@ def test_a_real_image_is_encoded_and_every_scale_has_codes_of_its_own(onnx: Onnx
         np.testing.assert_allclose(codes_of_scale(onnx.codebook, k), networks[0].quantizer.patches(k).numpy())
 
 
+def test_graphs_say_nothing_of_who_exported_them(bundle: Bundle) -> None:
+    """Whoever hands a bundle on would hand on the names of their folders, and perhaps their own."""
+    here = str(Path(torch.__file__).parent.parent).encode()
+    assert not [name for name in bundle.sha256 if here in bundle.read(name)]
+
+
 def test_weights_come_back(bundle: Bundle, networks: Networks) -> None:
     """Nobody could train the shipped model further: it is there as graphs only."""
     for found, expected in zip(read_weights(bundle), networks, strict=True):
