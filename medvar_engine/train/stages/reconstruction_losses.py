@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from medvar_engine.conditions import Condition
 from medvar_engine.models.feature_network import load_feature_network
 from medvar_engine.train.config import TrainConfig
 from medvar_engine.train.stage import Figures
+from medvar_engine.train.stages.held_out_metrics import Scores
 from medvar_engine.train.stages.losses import (
     PatchDiscriminator,
     adaptive_weight,
@@ -18,6 +20,7 @@ from medvar_engine.train.stages.losses import (
     frequency_loss,
     gradient_loss,
     psnr,
+    ssim,
 )
 
 
@@ -61,3 +64,10 @@ class Reconstruction:
             self.critic.requires_grad_(True)
             for real, made in self._seen:
                 yield discriminator_loss(self.critic(real), self.critic(made))
+
+    def judge(self, scores: Scores, output: Tensor, images: Tensor, conditions: Sequence[Condition]) -> None:
+        """Add how like decoded ``(B, C, H, W)`` are to real images of these conditions."""
+        scores.add("psnr", psnr(output, images), conditions)
+        scores.add("ssim", ssim(output, images), conditions)
+        if self.features is not None:
+            scores.add("feature_distance", self.features.distance(output, images), conditions)

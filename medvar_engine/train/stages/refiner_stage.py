@@ -27,7 +27,7 @@ from medvar_engine.train.stage import Batch, Figures
 from medvar_engine.train.stages.fit_patches import fit_patches
 from medvar_engine.train.stages.held_out_metrics import Scores, codes_used
 from medvar_engine.train.stages.image_grids import ladder, write_grid
-from medvar_engine.train.stages.losses import psnr, ssim
+from medvar_engine.train.stages.losses import psnr
 from medvar_engine.train.stages.reconstruction_losses import Reconstruction
 from medvar_engine.train.stages.teacher_forced_draws import TeacherForcedDraws
 
@@ -99,10 +99,7 @@ class RefinerStage:
                 by_scale[k] += psnr(shown, images).sum().cpu()
             output = model.decode(model.quantizer.decode(tokens))
             conditions = [self.held_out.conditions[int(i)] for i in part]
-            scores.add("psnr", psnr(output, images), conditions)
-            scores.add("ssim", ssim(output, images), conditions)
-            if (features := self.reconstruction.features) is not None:
-                scores.add("feature_distance", features.distance(output, images), conditions)
+            self.reconstruction.judge(scores, output, images, conditions)
         if folder is not None:
             self._show(model, folder)
         previews = {f"held_out_psnr_scale_{k}": float(total) / len(index) for k, total in enumerate(by_scale)}

@@ -26,7 +26,6 @@ from medvar_engine.train.stage import Batch, Figures
 from medvar_engine.train.stages.codebook_learning import CodebookFollower, Use
 from medvar_engine.train.stages.held_out_metrics import Scores, codes_used
 from medvar_engine.train.stages.image_grids import ladder, write_grid
-from medvar_engine.train.stages.losses import psnr, ssim
 from medvar_engine.train.stages.reconstruction_losses import Reconstruction
 
 SHOWN = 8  # held-out slices in a sample grid
@@ -105,10 +104,7 @@ class TokenizerStage:
                 count += token_map.flatten().bincount(minlength=len(count)).cpu()
             output = model.decode(model.quantizer.decode(tokens))
             conditions = [self.held_out.conditions[int(i)] for i in part]
-            scores.add("psnr", psnr(output, images), conditions)
-            scores.add("ssim", ssim(output, images), conditions)
-            if (features := self.reconstruction.features) is not None:
-                scores.add("feature_distance", features.distance(output, images), conditions)
+            self.reconstruction.judge(scores, output, images, conditions)
         if folder is not None:
             self._show(model, folder)
         return scores.means() | codes_used(counts)
