@@ -16,28 +16,28 @@ from qtpy.QtWidgets import QAbstractButton, QApplication, QShortcut, QVBoxLayout
 from medvar_engine.bundle.read import shipped_bundles
 from medvar_engine.generate.trace import Request
 from napari_medvar import keys
-from napari_medvar.controllers.candidates import CandidatesPart
-from napari_medvar.controllers.edit import EditPart
-from napari_medvar.controllers.history import HistoryPart
-from napari_medvar.controllers.maps import MapsPart
-from napari_medvar.controllers.real import RealImagePart
-from napari_medvar.controllers.recovery import RecoveryPart
-from napari_medvar.controllers.save import SavePart
+from napari_medvar.controllers.candidates_controller import CandidatesController
+from napari_medvar.controllers.edit_controller import EditController
+from napari_medvar.controllers.history_controller import HistoryController
+from napari_medvar.controllers.maps_controller import MapsController
+from napari_medvar.controllers.real_image_controller import RealImageController
+from napari_medvar.controllers.recovery_controller import RecoveryController
+from napari_medvar.controllers.save_controller import SaveController
 from napari_medvar.controllers.shared_state import Doing, State
 from napari_medvar.layers.gl_context import CanvasContextGuard
 from napari_medvar.layers.image_view import PictureView
-from napari_medvar.panels.bundle import BundlePanel
-from napari_medvar.panels.common import fold, scroll_area
-from napari_medvar.panels.condition import ConditionPanel
-from napari_medvar.panels.help import HelpDialog
-from napari_medvar.panels.message import MessagePanel
-from napari_medvar.panels.sampling import SamplingPanel
-from napari_medvar.panels.scales import ScalesPanel
-from napari_medvar.panels.status import StatusPanel
-from napari_medvar.panels.view import ViewPanel
+from napari_medvar.panels.bundle_panel import BundlePanel
+from napari_medvar.panels.condition_panel import ConditionPanel
+from napari_medvar.panels.form_rows import fold, scroll_area
+from napari_medvar.panels.help_dialog import HelpDialog
+from napari_medvar.panels.message_panel import MessagePanel
+from napari_medvar.panels.sampling_panel import SamplingPanel
+from napari_medvar.panels.scales_panel import ScalesPanel
+from napari_medvar.panels.status_panel import StatusPanel
+from napari_medvar.panels.view_panel import ViewPanel
 from napari_medvar.session.autosave import recoverable
 from napari_medvar.session.generation_session import GenerationSession, Model, Preview, Progress
-from napari_medvar.session.image_space import Scene
+from napari_medvar.session.image_space import ImageSpace
 from napari_medvar.settings import new_session, read_settings
 from napari_medvar.worker import EngineWorker, Work
 
@@ -84,13 +84,13 @@ class MedvarWidget(QWidget):
         self.views = ViewPanel()
         self.status = StatusPanel()
         self.message = MessagePanel()
-        self.maps = MapsPart(self)
-        self.edit = EditPart(self)
-        self.candidates = CandidatesPart(self, self.edit)
-        self.real = RealImagePart(self)
-        self.history = HistoryPart(self)
-        self.save = SavePart(self, self.history)
-        self._recovery = RecoveryPart(self, () if session else recoverable(settings.sessions))
+        self.maps = MapsController(self)
+        self.edit = EditController(self)
+        self.candidates = CandidatesController(self, self.edit)
+        self.real = RealImageController(self)
+        self.history = HistoryController(self)
+        self.save = SaveController(self, self.history)
+        self._recovery = RecoveryController(self, () if session else recoverable(settings.sessions))
         self._parts = (self.maps, self.edit, self.candidates, self.real, self.history, self.save)
         self._resting = QTimer(self)
         self._resting.setSingleShot(True)
@@ -147,7 +147,7 @@ class MedvarWidget(QWidget):
             self.real.encode_active()
 
     def open_session(self, path: Path) -> None:
-        """Open a session or a picture that MedVAR wrote, once the worker is free; see `SavePart.open_session`."""
+        """Open a session or a picture that MedVAR wrote, once the worker is free; see `SaveController.open_session`."""
         if self.worker.running:
             self._when_idle.append(partial(self.open_session, path))
         else:
@@ -165,7 +165,7 @@ class MedvarWidget(QWidget):
         """Whether anything goes on, be it only a slider that has not come to rest."""
         return self.worker.running or self._resting.isActive()
 
-    # -- the desk of the parts ----------------------------------------------------------------------------------
+    # -- the workspace of the parts ----------------------------------------------------------------------------------
 
     @property
     def scale(self) -> int:
@@ -173,11 +173,15 @@ class MedvarWidget(QWidget):
         return self.scales.scale
 
     @property
-    def scene(self) -> Scene:
+    def image_space(self) -> ImageSpace:
         """Where the current picture lies, or a new one would."""
         assert self.session.model is not None
         node = self.session.node
-        return self.session.scene_of(node) if node else Scene.of(self.session.model.bundle, self.condition.condition)
+        return (
+            self.session.image_space_of(node)
+            if node
+            else ImageSpace.of(self.session.model.bundle, self.condition.condition)
+        )
 
     def request(self) -> Request:
         """What the panels ask for."""
@@ -293,7 +297,7 @@ class MedvarWidget(QWidget):
             self.picture.layers.forget(depth - 1)
         else:
             self.picture.show(
-                made, self.session.scene_of(made.node), reveal=drawn and self._plain and made.k == self.scale
+                made, self.session.image_space_of(made.node), reveal=drawn and self._plain and made.k == self.scale
             )
         if newest:
             together = len(self.session.unfinished)
@@ -351,9 +355,9 @@ class MedvarWidget(QWidget):
     def _look(self) -> None:
         """The chosen view of the scale of the slider."""
         node = self.session.node
-        scene = self.scene if self.session.model is not None else None
-        if scene is not None:
-            self.views.explain(self.picture.look(self.views.view, node, self.scale, scene, self.maps.known))
+        image_space = self.image_space if self.session.model is not None else None
+        if image_space is not None:
+            self.views.explain(self.picture.look(self.views.view, node, self.scale, image_space, self.maps.known))
             self._resting.start()
 
     def _view_chosen(self) -> None:

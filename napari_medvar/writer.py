@@ -19,7 +19,7 @@ from medvar_engine.write.formats import ENDINGS, files_of, write_picture
 from medvar_engine.write.picture import Picture
 from napari_medvar.layers.image_layers import METADATA
 from napari_medvar.layers.layer_data import LayerData
-from napari_medvar.session.image_space import Scene
+from napari_medvar.session.image_space import ImageSpace
 from napari_medvar.session.opened_model import Model, open_model_of
 from napari_medvar.session.session_file import SUFFIX, SavedNode, SavedSession, write_session
 from napari_medvar.settings import read_settings
@@ -33,7 +33,7 @@ class _Ours:
     trace: Trace
     bundle: str
     whole: Trace  # what ``trace`` is the beginning of, where the layer shows a coarser scale
-    scene: Scene | None = None  # where it lies, when it came from a real image
+    image_space: ImageSpace | None = None  # where it lies, when it came from a real image
 
 
 def write_layers(path: str, layers: Sequence[LayerData]) -> list[str]:
@@ -76,8 +76,8 @@ def _ours(attributes: Mapping[str, Any]) -> _Ours:
     whole, depth = Trace.from_json(about["trace"]), int(about["scale"]) + 1
     part = replace(whole, pyramid=whole.pyramid.prefix(depth), entropy=whole.entropy[:depth])
     bundle = str(about.get("bundle", ""))
-    scene = Scene.from_dict(about["scene"], bundle) if "scene" in about else None
-    return _Ours(name, whole if depth == whole.pyramid.depth else part, bundle, whole, scene)
+    image_space = ImageSpace.from_dict(about["scene"], bundle) if "scene" in about else None
+    return _Ours(name, whole if depth == whole.pyramid.depth else part, bundle, whole, image_space)
 
 
 def _model(ours: Sequence[_Ours]) -> Model:
@@ -90,8 +90,8 @@ def _model(ours: Sequence[_Ours]) -> Model:
 
 def _picture(model: Model, ours: _Ours) -> Picture:
     generation = model.generator.restore([ours.trace])
-    scene = ours.scene or Scene.of(model.bundle, ours.trace.request.condition)
-    return scene.picture(ours.trace, model.generator.picture(generation)[0])
+    image_space = ours.image_space or ImageSpace.of(model.bundle, ours.trace.request.condition)
+    return image_space.picture(ours.trace, model.generator.picture(generation)[0])
 
 
 def _asked(model: Model, ours: Sequence[_Ours], pictures: Sequence[Picture]) -> list[Picture]:
@@ -112,7 +112,9 @@ def _asked(model: Model, ours: Sequence[_Ours], pictures: Sequence[Picture]) -> 
 def _write_session(path: Path, ours: Sequence[_Ours], model: Model) -> Path:
     """The layers' pictures, each once, whichever of its scales are among the layers."""
     wholes = {layer.whole.to_json(): layer for layer in ours}.values()
-    nodes = tuple(SavedNode(i, layer.whole, name=layer.name, scene=layer.scene) for i, layer in enumerate(wholes))
+    nodes = tuple(
+        SavedNode(i, layer.whole, name=layer.name, image_space=layer.image_space) for i, layer in enumerate(wholes)
+    )
     bundle = model.bundle
     return write_session(path, SavedSession(model.id, bundle.name, str(bundle.path.absolute()), nodes, nodes[-1].id))
 

@@ -10,22 +10,22 @@ import typer
 
 import medvar_engine
 from medvar_engine.cli.console import fail, tell
-from medvar_engine.cli.data import app as data
-from medvar_engine.cli.encode import encode
-from medvar_engine.cli.evaluate import evaluate
-from medvar_engine.cli.export import export
-from medvar_engine.cli.features import features
-from medvar_engine.cli.finetune import finetune
-from medvar_engine.cli.gate import gate
-from medvar_engine.cli.generate import generate
-from medvar_engine.cli.import_var import import_var
-from medvar_engine.cli.info import info
-from medvar_engine.cli.prepare import prepare
-from medvar_engine.cli.preview import preview
-from medvar_engine.cli.replay import replay
-from medvar_engine.cli.serve import serve
+from medvar_engine.cli.data_command import app as data
+from medvar_engine.cli.encode_command import encode
+from medvar_engine.cli.evaluate_command import evaluate
+from medvar_engine.cli.export_command import export
+from medvar_engine.cli.features_command import features
+from medvar_engine.cli.finetune_command import finetune
+from medvar_engine.cli.gate_command import gate
+from medvar_engine.cli.generate_command import generate
+from medvar_engine.cli.import_var_command import import_var
+from medvar_engine.cli.info_command import info
+from medvar_engine.cli.prepare_command import prepare
+from medvar_engine.cli.preview_command import preview
+from medvar_engine.cli.replay_command import replay
+from medvar_engine.cli.serve_command import serve
 from medvar_engine.errors import MedvarError, unforeseen
-from medvar_engine.train.command import train
+from medvar_engine.train.train_command import train
 
 app = typer.Typer(
     name="medvar",

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import typer
 
 from medvar_engine.errors import MedvarError, unforeseen
-from medvar_engine.train.command import train
+from medvar_engine.train.train_command import train
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

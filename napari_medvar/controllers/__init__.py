@@ -1,1 +1,1 @@
-"""One file a fold of the widget: it wires a panel to the session, through the `Desk` that all of them share."""
+"""One file a fold of the widget: it wires a panel to the session, through the `Workspace` that all of them share."""

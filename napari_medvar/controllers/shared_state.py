@@ -1,4 +1,4 @@
-"""What the parts of the widget share: the `Desk` they work at, and the `State` that they enable their controls by."""
+"""What the controllers share: the `Workspace` they act on, and the `State` that says what is enabled."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 from medvar_engine.generate.trace import Request
 from napari_medvar.layers.image_view import PictureView
-from napari_medvar.panels.message import MessagePanel
-from napari_medvar.panels.sampling import SamplingPanel
-from napari_medvar.panels.view import ViewPanel
+from napari_medvar.panels.message_panel import MessagePanel
+from napari_medvar.panels.sampling_panel import SamplingPanel
+from napari_medvar.panels.view_panel import ViewPanel
 from napari_medvar.session.generation_session import GenerationSession
-from napari_medvar.session.image_space import Scene
+from napari_medvar.session.image_space import ImageSpace
 from napari_medvar.worker import Work
 
 if TYPE_CHECKING:
@@ -29,8 +29,8 @@ class State:
     complete: bool
 
 
-class Desk(Protocol):
-    """The widget, as its parts see it."""
+class Workspace(Protocol):
+    """The widget, as its controllers see it."""
 
     viewer: napari.Viewer
     session: GenerationSession
@@ -44,7 +44,7 @@ class Desk(Protocol):
         """The scale looked at."""
 
     @property
-    def scene(self) -> Scene:
+    def image_space(self) -> ImageSpace:
         """Where the current picture lies."""
 
     def request(self) -> Request:

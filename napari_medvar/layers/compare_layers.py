@@ -8,7 +8,7 @@ import numpy as np
 
 from napari_medvar.layers.image_layers import METADATA, put, world_in
 from napari_medvar.layers.zoom_to_fit import Fitting
-from napari_medvar.session.image_space import Scene
+from napari_medvar.session.image_space import ImageSpace
 
 if TYPE_CHECKING:
     import napari
@@ -34,7 +34,10 @@ class CompareLayers:
         return bool(self._layers)
 
     def show(
-        self, pictures: tuple[FloatArray, FloatArray], names: tuple[str, str], scenes: tuple[Scene, Scene]
+        self,
+        pictures: tuple[FloatArray, FloatArray],
+        names: tuple[str, str],
+        image_spaces: tuple[ImageSpace, ImageSpace],
     ) -> None:
         """Both pictures alone; whatever else was visible is hidden until `close`."""
         if not self.shown:
@@ -42,20 +45,20 @@ class CompareLayers:
             self._selected = list(self._viewer.layers.selection)
             for name in self._hidden:
                 self._viewer.layers[name].visible = False
-        for side, pixels, name, scene in zip(_SIDES, pictures, names, scenes, strict=True):
-            array = scene.placement.array(scene.display.values(pixels))
-            limits = (scene.display.low, scene.display.high)
+        for side, pixels, name, image_space in zip(_SIDES, pictures, names, image_spaces, strict=True):
+            array = image_space.placement.array(image_space.display.values(pixels))
+            limits = (image_space.display.low, image_space.display.high)
             if side in self._layers and self._layers[side] in self._viewer.layers:
                 layer = self._layers[side]
                 layer.data = array
-                put(layer, world_in(self._viewer, scene.placement, len(pixels)))
+                put(layer, world_in(self._viewer, image_space.placement, len(pixels)))
             else:
                 layer = self._viewer.add_image(
                     array,
                     colormap="gray",
                     contrast_limits=limits,
                     metadata={METADATA: {"trace": None, "compare": side, "synthetic": True}},
-                    **world_in(self._viewer, scene.placement, len(pixels)),
+                    **world_in(self._viewer, image_space.placement, len(pixels)),
                 )
                 self._layers[side] = layer
             layer.name = f"{side} · {name}"

@@ -19,7 +19,7 @@ from medvar_engine.tokens.schedule import ScaleSchedule
 from medvar_engine.types import FloatArray
 from napari_medvar.layers.units import agreed_units
 from napari_medvar.layers.zoom_to_fit import Fitting
-from napari_medvar.session.image_space import Scene
+from napari_medvar.session.image_space import ImageSpace
 from napari_medvar.session.placement import Placement
 from napari_medvar.session.previews import Preview
 
@@ -44,10 +44,16 @@ def trace_of(layer: Layer) -> Trace | None:
     return None if text is None else Trace.from_json(text)
 
 
-def about(preview: Preview, scene: Scene) -> dict[str, Any]:
+def about(preview: Preview, image_space: ImageSpace) -> dict[str, Any]:
     """What a layer of ours says of itself in its metadata."""
-    own = {} if preview.node.scene is None else {"scene": scene.to_dict()}
-    return {"trace": preview.trace.to_json(), "scale": preview.k, "synthetic": True, "bundle": scene.bundle, **own}
+    own = {} if preview.node.image_space is None else {"scene": image_space.to_dict()}
+    return {
+        "trace": preview.trace.to_json(),
+        "scale": preview.k,
+        "synthetic": True,
+        "bundle": image_space.bundle,
+        **own,
+    }
 
 
 def put(layer: Layer, world: dict[str, Any]) -> None:
@@ -90,29 +96,29 @@ class ScaleLayers:
     def __init__(self, viewer: napari.Viewer, fitting: Fitting) -> None:
         self._viewer, self._fitting = viewer, fitting
         self._layers: dict[int, Image] = _left_over(viewer)
-        self._scene: Scene | None = None
+        self._image_space: ImageSpace | None = None
         self._shown: int | None = None  # the scale that we made visible last
         self._stale: set[int] = set()  # scales that were made, but whose picture was not
 
     @property
-    def scene(self) -> Scene | None:
+    def image_space(self) -> ImageSpace | None:
         """Where the picture lies that the layers show."""
-        return self._scene
+        return self._image_space
 
-    def show(self, preview: Preview, scene: Scene, *, reveal: bool) -> None:
+    def show(self, preview: Preview, image_space: ImageSpace, *, reveal: bool) -> None:
         """Put one preview into its layer, and with ``reveal`` make that visible in place of the one before."""
         schedule, k = preview.generation.pyramid.schedule, preview.k
         self._forget_deleted(len(schedule))
-        self._apply(scene)
-        values = shown_values(preview.pixels, scene)
+        self._apply(image_space)
+        values = shown_values(preview.pixels, image_space)
         layer = self._layers.get(k)
         if layer is None or layer.rgb != (values.ndim == 3):
-            self._make(k, layer_name(schedule, k), values, scene, visible=reveal)
+            self._make(k, layer_name(schedule, k), values, image_space, visible=reveal)
         else:
-            layer.data = scene.placement.array(values)
+            layer.data = image_space.placement.array(values)
             layer.name = layer_name(schedule, k)
         self._stale.discard(k)
-        self._describe(preview, scene)
+        self._describe(preview, image_space)
         if not (reveal or self._layers[k].visible):
             self._draw_thumbnail(k)
         if reveal:
@@ -157,9 +163,9 @@ class ScaleLayers:
     def values(self, k: int) -> FloatArray | None:
         """The picture of scale k as its layer shows it."""
         self._forget_deleted()
-        if self._scene is None or k not in self._layers:
+        if self._image_space is None or k not in self._layers:
             return None
-        return np.asarray(self._scene.placement.picture(np.asarray(self._layers[k].data)))
+        return np.asarray(self._image_space.placement.picture(np.asarray(self._layers[k].data)))
 
     def all(self) -> list[Image]:
         """Coarse to fine."""
@@ -187,14 +193,14 @@ class ScaleLayers:
 
     # -- how ----------------------------------------------------------------------------------------------------
 
-    def _make(self, k: int, name: str, values: FloatArray, scene: Scene, *, visible: bool) -> None:
+    def _make(self, k: int, name: str, values: FloatArray, image_space: ImageSpace, *, visible: bool) -> None:
         if old := self._layers.pop(k, None):  # grey and colour cannot share a layer
             self._viewer.layers.remove(old)
-        limits = (scene.display.low, scene.display.high)
+        limits = (image_space.display.low, image_space.display.high)
         options: dict[str, Any] = {"rgb": True}
         if values.ndim == 2:
             options = {"rgb": False, "colormap": "gray", "contrast_limits": limits}
-        array, world = scene.placement.array(values), world_in(self._viewer, scene.placement, len(values))
+        array, world = image_space.placement.array(values), world_in(self._viewer, image_space.placement, len(values))
         about = {METADATA: {"trace": None, "scale": k, "synthetic": True}}
         with selection_kept(self._viewer):
             layer = self._viewer.add_image(array, name=name, visible=visible, metadata=about, **world, **options)
@@ -218,28 +224,28 @@ class ScaleLayers:
             place = top_of_images(self._viewer)
         layers.move(len(layers) - 1, place)
 
-    def _apply(self, scene: Scene) -> None:
+    def _apply(self, image_space: ImageSpace) -> None:
         """Another condition may mean other units: then, and only then, windows set by hand are reset."""
-        before, self._scene = self._scene, scene
-        for k in [k for k, layer in self._layers.items() if layer.ndim != scene.placement.ndim]:
+        before, self._image_space = self._image_space, image_space
+        for k in [k for k, layer in self._layers.items() if layer.ndim != image_space.placement.ndim]:
             self._viewer.layers.remove(self._layers.pop(k))
-        if before is None or before.display != scene.display:
+        if before is None or before.display != image_space.display:
             for layer in self._layers.values():
                 if not layer.rgb:
-                    layer.contrast_limits_range = (scene.display.low, scene.display.high)
-                    layer.contrast_limits = (scene.display.low, scene.display.high)
-        if before is None or not before.placement.same_as(scene.placement):
+                    layer.contrast_limits_range = (image_space.display.low, image_space.display.high)
+                    layer.contrast_limits = (image_space.display.low, image_space.display.high)
+        if before is None or not before.placement.same_as(image_space.placement):
             for layer in self._layers.values():
                 side = max(layer.data.shape)
                 picture = np.asarray(layer.data).reshape((side, side, 3) if layer.rgb else (side, side))
-                layer.data = scene.placement.array(picture)  # to be overwritten soon, but of the right shape now
-                put(layer, world_in(self._viewer, scene.placement, side))
+                layer.data = image_space.placement.array(picture)  # to be overwritten soon, but of the right shape now
+                put(layer, world_in(self._viewer, image_space.placement, side))
             if self._layers and before is not None:
                 self._fitting.fit(list(self._layers.values()))
 
-    def _describe(self, preview: Preview, scene: Scene) -> None:
+    def _describe(self, preview: Preview, image_space: ImageSpace) -> None:
         """Every layer of the picture carries the newest trace."""
-        made = about(preview, scene)
+        made = about(preview, image_space)
         for k, layer in self._layers.items():
             if k < preview.generation.depth:
                 layer.metadata[METADATA] = {**made, "scale": k}
@@ -248,7 +254,7 @@ class ScaleLayers:
         for k in scales:
             layer = self._layers[k]
             if layer.metadata.get(METADATA, {}).get("trace") is not None:
-                low = 0 if layer.rgb or self._scene is None else self._scene.display.low
+                low = 0 if layer.rgb or self._image_space is None else self._image_space.display.low
                 layer.data = np.full_like(layer.data, low)
                 self._draw_thumbnail(k)
                 layer.metadata[METADATA] = {"trace": None, "scale": k, "synthetic": True}
@@ -256,9 +262,9 @@ class ScaleLayers:
     def _draw_thumbnail(self, k: int) -> None:
         """The list's little picture of a hidden layer, which napari leaves as it was when it was last seen."""
         layer = self._layers[k]
-        if self._scene is None or layer.rgb:
+        if self._image_space is None or layer.rgb:
             return
-        picture = self._scene.placement.picture(np.asarray(layer.data))
+        picture = self._image_space.placement.picture(np.asarray(layer.data))
         places = np.arange(_THUMBNAIL) * len(picture) // _THUMBNAIL
         low, high = layer.contrast_limits
         shares = np.clip((picture[np.ix_(places, places)] - low) / (high - low), 0, 1)
@@ -287,9 +293,9 @@ def _left_over(viewer: napari.Viewer) -> dict[int, Image]:
     return {int(match[1]): layer for match, layer in found if match}
 
 
-def shown_values(pixels: FloatArray, scene: Scene) -> FloatArray:
+def shown_values(pixels: FloatArray, image_space: ImageSpace) -> FloatArray:
     """What a layer shows: values in their unit, or colours in [0, 1]."""
-    return (np.clip(pixels, -1, 1) + 1) / np.float32(2) if pixels.ndim == 3 else scene.display.values(pixels)
+    return (np.clip(pixels, -1, 1) + 1) / np.float32(2) if pixels.ndim == 3 else image_space.display.values(pixels)
 
 
 def _unwrapped(layer: Any) -> Any:

@@ -13,8 +13,8 @@ from napari_medvar.layers.image_layers import METADATA, ScaleLayers
 from napari_medvar.layers.map_layers import KINDS, MapLayers, span
 from napari_medvar.layers.units import agree
 from napari_medvar.layers.zoom_to_fit import Fitting
-from napari_medvar.panels.view import View
-from napari_medvar.session.image_space import Scene
+from napari_medvar.panels.view_panel import View
+from napari_medvar.session.image_space import ImageSpace
 from napari_medvar.session.previews import Preview
 from napari_medvar.session.trace_tree import Node
 
@@ -39,12 +39,12 @@ class PictureView:
         for event in (viewer.dims.events.units, viewer.layers.events.inserted, viewer.layers.events.removed):
             event.connect(self._agree_on_units)  # napari holds this weakly
 
-    def show(self, preview: Preview, scene: Scene, *, reveal: bool) -> None:
+    def show(self, preview: Preview, image_space: ImageSpace, *, reveal: bool) -> None:
         """Put one preview into its layer."""
-        self.layers.show(preview, scene, reveal=reveal)
-        self.maps.place(scene)
+        self.layers.show(preview, image_space, reveal=reveal)
+        self.maps.place(image_space)
 
-    def look(self, view: View, node: Node | None, k: int, scene: Scene, computed: Maps) -> str:
+    def look(self, view: View, node: Node | None, k: int, image_space: ImageSpace, computed: Maps) -> str:
         """Scale k in that view; gives a line on what is seen. ``computed`` holds the maps that were asked for."""
         if self.comparison.shown:
             return ""
@@ -62,11 +62,11 @@ class PictureView:
         if view not in KINDS:
             self.maps.hide()
             return ""
-        values, limits, note = self._map(view, node, k, scene, computed)
+        values, limits, note = self._map(view, node, k, image_space, computed)
         if values is None or limits is None:
             self.maps.hide()
         else:
-            self.maps.show(view, f"{view} · scale {k}", values, limits, scene)
+            self.maps.show(view, f"{view} · scale {k}", values, limits, image_space)
         return note
 
     def close(self) -> None:
@@ -77,12 +77,12 @@ class PictureView:
     # -- how ----------------------------------------------------------------------------------------------------
 
     def _map(
-        self, view: View, node: Node, k: int, scene: Scene, computed: Maps
+        self, view: View, node: Node, k: int, image_space: ImageSpace, computed: Maps
     ) -> tuple[np.ndarray | None, tuple[float, float] | None, str]:
         """Values, limits of their colours, and a line on them."""
         match view:
             case "difference":
-                return self._difference(k, scene)
+                return self._difference(k, image_space)
             case "tokens":
                 return node.generation.pyramid.maps[k][0], (0, 1), "One colour a token."
             case "entropy" if k >= len(node.trace.entropy):
@@ -98,19 +98,19 @@ class PictureView:
             return maps[0], limits, f"0 to {limits[1]:.1f} bits a token, over all scales."
         return maps[k], limits, f"0 to {limits[1]:.1f} bits, the same at every scale."
 
-    def _difference(self, k: int, scene: Scene) -> tuple[np.ndarray | None, tuple[float, float] | None, str]:
+    def _difference(self, k: int, image_space: ImageSpace) -> tuple[np.ndarray | None, tuple[float, float] | None, str]:
         now, before = self.layers.values(k), self.layers.values(k - 1) if k else None
         if now is None or before is None:
             return None, None, "There is no scale before the coarsest."
         values = now - before
         most = max(float(np.abs(values).max()), 1e-6)
-        unit = " HU" if scene.display.unit == "HU" else ""
+        unit = " HU" if image_space.display.unit == "HU" else ""
         return values, (-most, most), f"Pink {-most:.3g}{unit} to green {most:.3g}{unit}."
 
     def _agree_on_units(self, event: object = None) -> None:
         """Somebody's layer has come or gone."""
-        if self.layers.scene is not None:
-            agree(self._viewer, self.layers.scene.placement.units, METADATA)
+        if self.layers.image_space is not None:
+            agree(self._viewer, self.layers.image_space.placement.units, METADATA)
 
     def _set_grid(self, on: bool) -> None:
         grid = self._viewer.canvas.grid

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_medvar.layers.image_layers import METADATA, put, selection_kept, top_of_images, world_in
-from napari_medvar.session.image_space import Scene
+from napari_medvar.session.image_space import ImageSpace
 from napari_medvar.session.placement import Placement
 
 if TYPE_CHECKING:
@@ -33,12 +33,14 @@ class MapLayers:
         left = [layer for layer in viewer.layers if "map" in layer.metadata.get(METADATA, {})]
         self._layer: Layer | None = left[0] if left else None
 
-    def show(self, kind: Kind, name: str, values: npt.NDArray[Any], limits: tuple[float, float], scene: Scene) -> None:
+    def show(
+        self, kind: Kind, name: str, values: npt.NDArray[Any], limits: tuple[float, float], image_space: ImageSpace
+    ) -> None:
         """``values`` ``(side, side)`` over the picture, which they cover exactly.
 
         ``limits`` are the values of the ends of the colour map; tokens have none.
         """
-        array, world = scene.placement.array(values), world_in(self._viewer, scene.placement, len(values))
+        array, world = image_space.placement.array(values), world_in(self._viewer, image_space.placement, len(values))
         layer = self._present
         if layer is None or layer.ndim != array.ndim or (kind == "tokens") != (_kind_of(layer) == "tokens"):
             self._remove()
@@ -46,7 +48,7 @@ class MapLayers:
         else:
             layer.data = array
             put(layer, world)
-        self._placement = scene.placement
+        self._placement = image_space.placement
         layer.name, layer.opacity = name, _OPACITY[kind]
         layer.metadata[METADATA] = {"map": kind, "synthetic": True}
         if kind != "tokens":
@@ -56,9 +58,9 @@ class MapLayers:
         if not layer.visible:
             layer.visible = True
 
-    def place(self, scene: Scene) -> None:
-        """The picture lies at ``scene``: a map of another place is taken away."""
-        if self._placement is not None and not self._placement.same_as(scene.placement):
+    def place(self, image_space: ImageSpace) -> None:
+        """The picture lies at ``image_space``: a map of another place is taken away."""
+        if self._placement is not None and not self._placement.same_as(image_space.placement):
             self._placement = None
             self._remove()
 

@@ -15,7 +15,7 @@ from medvar_engine.value_range import Display
 from medvar_engine.write.place import Place
 from napari_medvar.layers.image_layers import METADATA
 from napari_medvar.layers.scan_metadata import ScanOf, scan_of
-from napari_medvar.session.image_space import Scene
+from napari_medvar.session.image_space import ImageSpace
 from napari_medvar.session.placement import Matrix, Placement, matrix_of
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ class RealImage:
 
     name: str  # of its layer
     pixels: FloatArray  # (H, W) in [-1, 1]: the layer's contrast limits are the ends
-    scene: Scene  # it lies exactly over the slice
+    image_space: ImageSpace  # it lies exactly over the slice
 
 
 def real_image(viewer: napari.Viewer, layer: Layer | None, size: int, bundle: str) -> RealImage:
@@ -65,7 +65,7 @@ def real_image(viewer: napari.Viewer, layer: Layer | None, size: int, bundle: st
     scan = scan_of(layer)
     display = Display(low, high, scan.unit if scan else "arbitrary", pixel if lengths or scan else None)
     place = _in_patient(scan, into, (rows, columns)) if scan else None
-    return RealImage(layer.name, fitted, Scene(display, placement, bundle, place))
+    return RealImage(layer.name, fitted, ImageSpace(display, placement, bundle, place))
 
 
 def _in_patient(scan: ScanOf, into: Matrix, axes: tuple[int, int]) -> Place:

@@ -6,7 +6,7 @@ from qtpy.QtCore import QSignalBlocker, Qt, Signal
 from qtpy.QtWidgets import QCheckBox, QHBoxLayout, QWidget
 from superqt import QLabeledDoubleSlider
 
-from napari_medvar.panels.common import calm
+from napari_medvar.panels.form_rows import calm
 
 
 class PositionChooser(QWidget):

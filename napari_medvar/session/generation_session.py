@@ -23,7 +23,7 @@ from medvar_engine.tokens.codebook import codes_of_scale, nearest_codes
 from medvar_engine.types import BoolArray, FloatArray, IntArray
 from medvar_engine.write.provenance import read_trace
 from napari_medvar.session.autosave import Autosave, Recoverable
-from napari_medvar.session.image_space import Scene
+from napari_medvar.session.image_space import ImageSpace
 from napari_medvar.session.opened_model import Model, find_bundle_of, open_bundle
 from napari_medvar.session.previews import Candidates, Preview, Previews, Progress
 from napari_medvar.session.session_file import SUFFIX, SavedSession, read_session, tree_of, write_session
@@ -156,18 +156,18 @@ class GenerationSession:
         return self._edited(self._generator.edit(node.trace, Replace(scale, where, tokens)), node.id, should_stop)
 
     def start_from_image(
-        self, image: FloatArray, condition: Condition, *, name: str = "", scene: Scene | None = None
+        self, image: FloatArray, condition: Condition, *, name: str = "", image_space: ImageSpace | None = None
     ) -> Iterator[Made]:
         """A real image, harmonised to ``(H, W)`` in [-1, 1], as a node: its finest preview is its reconstruction.
 
-        Resampling that node from a scale varies the image from there on, in the same ``scene``.
+        Resampling that node from a scale varies the image from there on, in the same ``image_space``.
         """
         start = self._generator.encode(image[np.newaxis], [Request(condition)])
-        return self._keep([start], name=name, scene=scene)
+        return self._keep([start], name=name, image_space=image_space)
 
-    def scene_of(self, node: Node) -> Scene:
+    def image_space_of(self, node: Node) -> ImageSpace:
         """What a picture's pixels stand for and where they lie."""
-        return node.scene or Scene.of(self._loaded.bundle, node.trace.request.condition)
+        return node.image_space or ImageSpace.of(self._loaded.bundle, node.trace.request.condition)
 
     def candidates(
         self,
@@ -402,7 +402,7 @@ class GenerationSession:
         parent: int | None = None,
         seen: int = 0,
         name: str = "",
-        scene: Scene | None = None,
+        image_space: ImageSpace | None = None,
         before: History | None = None,
     ) -> Iterator[Made]:
         """Puts each generation into the tree: in place of ``nodes``, or as new ones. One step of undo from ``before``.
@@ -418,7 +418,7 @@ class GenerationSession:
                     for node, image in zip(nodes, images, strict=True):
                         tree = tree.grown(node, image)
                 else:
-                    tree = tree.added(images, parent=parent, names=[name] * len(images), scene=scene)
+                    tree = tree.added(images, parent=parent, names=[name] * len(images), image_space=image_space)
                     nodes = [node.id for node in tree.nodes[-len(images) :]]
                 # Nothing is to be undone before the first scale is there.
                 self._history = before.then(tree) if self._history is before else self._history.now(tree)

@@ -1,4 +1,4 @@
-"""`Scene`: what a picture's pixels stand for and where they lie."""
+"""`ImageSpace`: what a picture's pixels stand for and where they lie."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _UNITS = ("pixel", "meter", "centimeter", "millimeter", "micrometer", "nanometer
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class Scene:
+class ImageSpace:
     """All that a layer needs beside the pixels."""
 
     display: Display
@@ -33,7 +33,7 @@ class Scene:
     place: Place | None = None  # in the patient, when the picture came from a scan of which that is known
 
     @classmethod
-    def of(cls, bundle: Bundle, condition: Condition) -> Scene:
+    def of(cls, bundle: Bundle, condition: Condition) -> ImageSpace:
         """A synthetic picture, as the model's training slices were measured."""
         display = bundle.display(condition)
         return cls(display, Placement.flat(bundle.image_size, display.spacing_mm), str(bundle.path))
@@ -54,7 +54,7 @@ class Scene:
         }
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any], bundle: str) -> Scene:
+    def from_dict(cls, values: Mapping[str, Any], bundle: str) -> ImageSpace:
         """The inverse of `to_dict`. Raises `ValueError`, `KeyError` or `TypeError` for what is none."""
         low, high = map(float, values["values"])
         spacing = None if values["spacing_mm"] is None else float(values["spacing_mm"])

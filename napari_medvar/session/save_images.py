@@ -21,7 +21,7 @@ from medvar_engine.write.burn_in import marked
 from medvar_engine.write.dicom import Study
 from medvar_engine.write.formats import ENDINGS, files_of, write_picture
 from medvar_engine.write.marks import UNMARKED, Marks
-from napari_medvar.session.image_space import Scene
+from napari_medvar.session.image_space import ImageSpace
 from napari_medvar.session.opened_model import Model
 from napari_medvar.session.trace_tree import Node
 
@@ -63,15 +63,15 @@ class _Writer:
         self._gate: Gate | None = gate_of(model.bundle, form.memorised)
         self._written = Written(0, total, None)
 
-    def write(self, path: Path, trace: Trace, pixels: FloatArray, scene: Scene | None = None) -> Written:
-        """Write one picture, which lies in ``scene`` if it came from a real image, unless it is withheld."""
+    def write(self, path: Path, trace: Trace, pixels: FloatArray, image_space: ImageSpace | None = None) -> Written:
+        """Write one picture, which lies in ``image_space`` if it came from a real image, unless it is withheld."""
         nearness = self._gate.nearness(pixels) if self._gate else None
         before = self._written
         if nearness is not None and nearness.flagged and self._withholds:
             self._written = replace(before, withheld=(*before.withheld, f"{path.name} {nearness}"))
             return self._written
-        scene = scene or Scene.of(self._bundle, trace.request.condition)
-        picture = replace(scene.picture(trace, pixels), nearness=nearness)
+        image_space = image_space or ImageSpace.of(self._bundle, trace.request.condition)
+        picture = replace(image_space.picture(trace, pixels), nearness=nearness)
         number = before.done + len(before.withheld) + 1
         write_picture(path, self._form.format, marked(picture, self._form.marks), self._study, number)
         self._written = replace(before, done=before.done + 1, path=path)
@@ -95,7 +95,7 @@ def write_pictures(
     paths = _free_paths(folder, names, form.format)
     writer = _Writer(model, form, Study(folder.name or "medvar"), len(paths))
     for node, image, path in zip(nodes, pixels, paths, strict=True):
-        yield writer.write(path, node.trace, image, node.scene)
+        yield writer.write(path, node.trace, image, node.image_space)
 
 
 def write_set(

@@ -18,7 +18,7 @@ from medvar_engine.generate.trace import Trace, traces_from_dict, traces_to_dict
 from medvar_engine.storage import write_files
 from medvar_engine.untrusted import plain_json
 from medvar_engine.write.provenance import SOFTWARE, STATEMENT
-from napari_medvar.session.image_space import Scene
+from napari_medvar.session.image_space import ImageSpace
 from napari_medvar.session.opened_model import Model
 from napari_medvar.session.trace_tree import Node, TraceTree
 
@@ -37,7 +37,7 @@ class SavedNode:
     trace: Trace
     parent: int | None = None
     name: str = ""
-    scene: Scene | None = None
+    image_space: ImageSpace | None = None
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -54,7 +54,7 @@ class SavedSession:
     @classmethod
     def of(cls, tree: TraceTree, model: str, bundle: str, folder: Path, panels: Mapping[str, Any]) -> SavedSession:
         """What there is to write of a tree."""
-        nodes = tuple(SavedNode(node.id, node.trace, node.parent, node.name, node.scene) for node in tree.nodes)
+        nodes = tuple(SavedNode(node.id, node.trace, node.parent, node.name, node.image_space) for node in tree.nodes)
         return cls(model, bundle, str(folder), nodes, tree.current, panels)
 
 
@@ -149,8 +149,8 @@ def tree_of(saved: SavedSession, model: Model) -> TraceTree:
         together = model.generator.restore([saved.nodes[place].trace for place in places])
         for image, place in enumerate(places):
             node = saved.nodes[place]
-            scene = None if node.scene is None else replace(node.scene, bundle=str(model.bundle.path))
-            nodes[place] = Node(node.id, together.select([image]), node.trace, node.parent, node.name, scene)
+            image_space = None if node.image_space is None else replace(node.image_space, bundle=str(model.bundle.path))
+            nodes[place] = Node(node.id, together.select([image]), node.trace, node.parent, node.name, image_space)
     next_id = 1 + max((node.id for node in saved.nodes), default=-1)
     return TraceTree(tuple(nodes[place] for place in sorted(nodes)), saved.current, next_id)
 
@@ -168,8 +168,8 @@ def _session(values: Mapping[str, Any]) -> SavedSession:
         if not trace.pyramid.depth:
             raise ValueError(f"picture {node_id} has no scale")
         known.add(node_id)
-        scene = Scene.from_dict(node["scene"], str(values["folder"])) if "scene" in node else None
-        nodes.append(SavedNode(node_id, trace, parent, str(node["name"])[:_MAX_NAME], scene))
+        image_space = ImageSpace.from_dict(node["scene"], str(values["folder"])) if "scene" in node else None
+        nodes.append(SavedNode(node_id, trace, parent, str(node["name"])[:_MAX_NAME], image_space))
     if values["current"] not in known:
         raise ValueError(f"the current picture is {values['current']!r}, which is not there")
     if not isinstance(values["panels"], dict):
@@ -199,4 +199,4 @@ def _unsavable(values: Callable[[], Any]) -> bool:
 
 def _node_to_dict(node: SavedNode) -> dict[str, Any]:
     values = {"id": node.id, "parent": node.parent, "name": node.name}
-    return values if node.scene is None else {**values, "scene": node.scene.to_dict()}
+    return values if node.image_space is None else {**values, "scene": node.image_space.to_dict()}

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from medvar_engine.errors import MedvarError
 from medvar_engine.generate.generation import Generation
 from medvar_engine.generate.trace import Trace
-from napari_medvar.session.image_space import Scene
+from napari_medvar.session.image_space import ImageSpace
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -20,7 +20,7 @@ class Node:
     trace: Trace  # what made it: made once, for the traces of its children name it as their parent
     parent: int | None = None  # id of the node that it was made from
     name: str = ""  # given by the user
-    scene: Scene | None = None  # where it lies, when that is not where the model's synthetic pictures do
+    image_space: ImageSpace | None = None  # where it lies, when that is not where the model's synthetic pictures do
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -67,14 +67,14 @@ class TraceTree:
         *,
         parent: int | None = None,
         names: Sequence[str] = (),
-        scene: Scene | None = None,
+        image_space: ImageSpace | None = None,
     ) -> TraceTree:
         """The tree with more pictures, the first of which becomes the current one. They lie where their parent does."""
         if parent is not None:
-            scene = self.node(parent).scene
+            image_space = self.node(parent).image_space
         ids = range(self.next_id, self.next_id + len(generations))
         new = tuple(
-            Node(node_id, generation, generation.trace(0), parent, name, scene)
+            Node(node_id, generation, generation.trace(0), parent, name, image_space)
             for node_id, generation, name in zip(ids, generations, names or [""] * len(generations), strict=True)
         )
         return TraceTree((*self.nodes, *new), self.next_id, self.next_id + len(new))

@@ -16,7 +16,7 @@ from medvar_engine.backends.onnx import OnnxBackend
 from medvar_engine.backends.torch import TorchBackend
 from medvar_engine.bundle.read import PREVIEW, read_bundle
 from medvar_engine.cli.main import app
-from medvar_engine.cli.preview import preview as add_preview
+from medvar_engine.cli.preview_command import preview as add_preview
 from medvar_engine.conditions import Condition
 from medvar_engine.errors import MedvarError
 from medvar_engine.generate.generator import Generator

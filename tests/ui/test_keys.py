@@ -12,7 +12,7 @@ from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QTextBrowser, QWidget
 
 from napari_medvar import keys
-from napari_medvar.panels.help import HelpDialog
+from napari_medvar.panels.help_dialog import HelpDialog
 from napari_medvar.widget import MedvarWidget
 
 Settle = Callable[[MedvarWidget], None]

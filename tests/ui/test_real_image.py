@@ -59,8 +59,8 @@ def test_the_slice_lies_exactly_where_it_came_from(viewer: ViewerModel, order: t
     axis = order[0]
     viewer.dims.set_point(axis, layer.data_to_world((7, 7, 7))[axis])
     image = real_image(viewer, layer, SIZE, "bundle")
-    points = image.scene.placement.points()
-    values = image.scene.display.values(image.pixels)
+    points = image.image_space.placement.points()
+    values = image.image_space.display.values(image.pixels)
     for row, column in [(29, 30), (32, 32), (36, 28)]:
         seen = value_at(layer, points[row, column])
         assert abs(values[row, column] - seen) < 0.05 * np.ptp(data[7] if axis == 0 else data) + 1
@@ -73,7 +73,7 @@ def test_flipped_axes_are_shown_as_they_are_seen(viewer: ViewerModel) -> None:
     layer = viewer.add_image(data, scale=(-1, 1), contrast_limits=(0, 1))
     image = real_image(viewer, layer, SIZE, "bundle")
     assert image.pixels[0].mean() > image.pixels[-1].mean()  # row 39 of the data is at the top
-    np.testing.assert_allclose(value_at(layer, image.scene.placement.points()[5, 5]), 1 - 5.5 / SIZE, atol=0.03)
+    np.testing.assert_allclose(value_at(layer, image.image_space.placement.points()[5, 5]), 1 - 5.5 / SIZE, atol=0.03)
 
 
 def test_the_aspect_and_the_window_are_kept(viewer: ViewerModel) -> None:
@@ -85,7 +85,7 @@ def test_the_aspect_and_the_window_are_kept(viewer: ViewerModel) -> None:
     assert abs(filled.any(axis=1).sum() - SIZE / 2) <= 1  # 40 mm of 80 mm
     assert filled.any(axis=0).all()
     np.testing.assert_allclose(image.pixels[SIZE // 2], 0, atol=1e-5)
-    assert image.scene.display.spacing_mm == pytest.approx(80 / SIZE)
+    assert image.image_space.display.spacing_mm == pytest.approx(80 / SIZE)
 
 
 @pytest.mark.parametrize(
@@ -267,11 +267,11 @@ def test_a_slice_of_a_scan_keeps_its_frame_of_reference(viewer: ViewerModel, tmp
     image = real_image(viewer, layer, SIZE, "bundle")
     session = GenerationSession(FakeModels())
     session.load()
-    list(session.start_from_image(image.pixels, Condition("CT", "abdomen", "axial"), scene=image.scene))
+    list(session.start_from_image(image.pixels, Condition("CT", "abdomen", "axial"), image_space=image.image_space))
     node = session.node
     assert node is not None
-    assert node.scene is not None
-    write_dicom(tmp_path / "a.dcm", node.scene.picture(node.trace, image.pixels))
+    assert node.image_space is not None
+    write_dicom(tmp_path / "a.dcm", node.image_space.picture(node.trace, image.pixels))
     written = pydicom.dcmread(tmp_path / "a.dcm")
     assert written.FrameOfReferenceUID == "1.2.3.4"
     assert written.Modality == "CT"

@@ -18,13 +18,13 @@ from medvar_engine.generate.trace import Request
 from medvar_engine.value_range import Display
 from napari_medvar.session import session_file
 from napari_medvar.session.generation_session import GenerationSession, Preview
-from napari_medvar.session.image_space import Scene
+from napari_medvar.session.image_space import ImageSpace
 from napari_medvar.session.placement import Placement
 from napari_medvar.session.session_file import read_session
 
 REQUEST = Request(Condition("CT", "abdomen", "axial"), seed=5)
 # The third slice of a volume in a microscope's units, turned: as real images lie.
-SCENE = Scene(
+IMAGE_SPACE = ImageSpace(
     Display(-100.0, 300.5, "arbitrary", 0.7),
     Placement(
         SIZE,
@@ -85,30 +85,30 @@ def test_a_real_image_comes_back_in_its_place_and_units(tmp_path: Path) -> None:
     """A picture made of a scan yesterday would lie beside it today, in other units and values."""
     session = new_session()
     image = np.zeros((SIZE, SIZE), dtype=np.float32)
-    list(session.start_from_image(image, REQUEST.condition, name="scan", scene=SCENE))
+    list(session.start_from_image(image, REQUEST.condition, name="scan", image_space=IMAGE_SPACE))
     list(session.resample(2, Request(REQUEST.condition, seed=9)))
     list(session.generate(REQUEST))
     again = new_session()
     list(again.open(session.save(tmp_path / "work.medvar")))
     scan, varied, synthetic = again.tree.nodes
-    assert synthetic.scene is None
+    assert synthetic.image_space is None
     for node in (scan, varied):
-        scene = again.scene_of(node)
-        assert scene.display == SCENE.display
-        assert scene.placement.same_as(SCENE.placement)
+        image_space = again.image_space_of(node)
+        assert image_space.display == IMAGE_SPACE.display
+        assert image_space.placement.same_as(IMAGE_SPACE.placement)
     list(again.resample(2, Request(REQUEST.condition, seed=10)))
     assert again.node is not None
-    assert again.node.scene is None  # the synthetic picture was the current one
+    assert again.node.image_space is None  # the synthetic picture was the current one
 
 
 def test_a_unit_that_napari_may_not_know_is_left_out(good: dict[str, Any], tmp_path: Path) -> None:
     """An odd unit would cost the whole session, or end in a traceback when its layer is made."""
-    odd = {**SCENE.to_dict(), "units": ["os.system('x')", "millimeter", 7]}
+    odd = {**IMAGE_SPACE.to_dict(), "units": ["os.system('x')", "millimeter", 7]}
     session = read_session(
         write(tmp_path / "odd.medvar", change(json.loads(json.dumps(good)), "nodes", 0, "scene", to=odd))
     )
-    assert session.nodes[0].scene is not None
-    assert session.nodes[0].scene.placement.units == ("pixel", "millimeter", "pixel")
+    assert session.nodes[0].image_space is not None
+    assert session.nodes[0].image_space.placement.units == ("pixel", "millimeter", "pixel")
 
 
 def test_a_session_of_the_first_format_still_opens(good: dict[str, Any], tmp_path: Path) -> None:
@@ -259,20 +259,20 @@ HOSTILE: dict[str, Callable[[dict[str, Any]], Any]] = {
     "a trace asked for that is not there": lambda v: change(v, "traces", "asked", 0, to=-1),
     "a trace without scales": lambda v: change(v, "traces", "images", 0, "tokens", to=[]),
     "tokens that do not fit": lambda v: change(v, "traces", "images", 0, "tokens", to=[1, 2, 3]),
-    "a scene that is no dictionary": lambda v: change(v, "nodes", 0, "scene", to=[]),
-    "a scene without a place": lambda v: change(v, "nodes", 0, "scene", to={"values": [0, 1]}),
-    "a scene of no size": lambda v: change(v, "nodes", 0, "scene", to={**SCENE.to_dict(), "size": 0}),
-    "a scene of values without order": lambda v: change(
-        v, "nodes", 0, "scene", to={**SCENE.to_dict(), "values": [1, 0]}
+    "an image space that is no dictionary": lambda v: change(v, "nodes", 0, "scene", to=[]),
+    "an image space without a place": lambda v: change(v, "nodes", 0, "scene", to={"values": [0, 1]}),
+    "an image space of no size": lambda v: change(v, "nodes", 0, "scene", to={**IMAGE_SPACE.to_dict(), "size": 0}),
+    "an image space of values without order": lambda v: change(
+        v, "nodes", 0, "scene", to={**IMAGE_SPACE.to_dict(), "values": [1, 0]}
     ),
-    "a scene flattened to a line": lambda v: change(
-        v, "nodes", 0, "scene", to={**SCENE.to_dict(), "matrix": np.diag([1.0, 0, 2, 1]).tolist()}
+    "an image space flattened to a line": lambda v: change(
+        v, "nodes", 0, "scene", to={**IMAGE_SPACE.to_dict(), "matrix": np.diag([1.0, 0, 2, 1]).tolist()}
     ),
-    "a scene beyond all axes": lambda v: change(
-        v, "nodes", 0, "scene", to={**SCENE.to_dict(), "matrix": np.eye(40).tolist(), "units": ["pixel"] * 39}
+    "an image space beyond all axes": lambda v: change(
+        v, "nodes", 0, "scene", to={**IMAGE_SPACE.to_dict(), "matrix": np.eye(40).tolist(), "units": ["pixel"] * 39}
     ),
-    "a scene along an axis that is not there": lambda v: change(
-        v, "nodes", 0, "scene", to={**SCENE.to_dict(), "axes": [1, 3]}
+    "an image space along an axis that is not there": lambda v: change(
+        v, "nodes", 0, "scene", to={**IMAGE_SPACE.to_dict(), "axes": [1, 3]}
     ),
     "a mask of a million rows": lambda v: change(
         v,

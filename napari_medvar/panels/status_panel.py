@@ -5,7 +5,7 @@ from __future__ import annotations
 from qtpy.QtWidgets import QHBoxLayout, QLabel, QProgressBar, QToolButton, QVBoxLayout, QWidget
 
 from medvar_engine.backends.base import BackendInfo
-from napari_medvar.panels.common import quiet
+from napari_medvar.panels.form_rows import quiet
 
 _NOTICE = "Synthetic images, for research. Not for diagnosis."
 

@@ -6,18 +6,18 @@ from collections.abc import Sequence
 
 from medvar_engine.bundle.read import Bundle
 from medvar_engine.errors import MedvarError
-from napari_medvar.controllers.edit import EditPart
-from napari_medvar.controllers.shared_state import Desk, State
-from napari_medvar.panels.candidates import CandidatesPanel
+from napari_medvar.controllers.edit_controller import EditController
+from napari_medvar.controllers.shared_state import State, Workspace
+from napari_medvar.panels.candidates_panel import CandidatesPanel
 from napari_medvar.session.generation_session import Candidates
 from napari_medvar.session.trace_tree import Node, TraceTree
 
 
-class CandidatesPart:
+class CandidatesController:
     """Wires the candidates panel. Masks and locks of the edit panel hold for candidates, too."""
 
-    def __init__(self, desk: Desk, edit: EditPart) -> None:
-        self._desk, self._edit = desk, edit
+    def __init__(self, workspace: Workspace, edit: EditController) -> None:
+        self._workspace, self._edit = workspace, edit
         self._candidates: Candidates | None = None
         self.panel = CandidatesPanel()
         self.panel.draw.connect(self.draw)
@@ -26,17 +26,17 @@ class CandidatesPart:
 
     def draw(self) -> None:
         """Draw them from the scale that edits begin at."""
-        session, k = self._desk.session, self._edit.scale if self._desk.session.current else 0
-        self._desk.sampling.roll()
-        request, count = self._desk.request(), self.panel.count_box.value()
+        session, k = self._workspace.session, self._edit.scale if self._workspace.session.current else 0
+        self._workspace.sampling.roll()
+        request, count = self._workspace.request(), self.panel.count_box.value()
         until = max(k, self.panel.until_box.value())
         try:
             options = self._edit.options() if session.current else {}
         except MedvarError as error:
-            self._desk.tell(str(error))
+            self._workspace.tell(str(error))
             return
         self.clear()
-        self._desk.start(
+        self._workspace.start(
             "make", lambda stop: session.candidates(k, request, count, until=until, should_stop=stop, **options)
         )
 
@@ -56,7 +56,7 @@ class CandidatesPart:
             self._candidates = result
             self.panel.show_candidates(result.pixels, result.k)
             depth, scales = result.k + 1, len(result.generation.pyramid.schedule)
-            self._desk.report_progress(depth, scales, f"candidates · {depth} of {scales} scales")
+            self._workspace.report_progress(depth, scales, f"candidates · {depth} of {scales} scales")
 
     def refresh(self, state: State) -> None:
         """Enable what can be done now."""
@@ -68,22 +68,22 @@ class CandidatesPart:
     @property
     def _outdated(self) -> bool:
         """Whether the current picture is neither the one that the candidates continue, nor one of them."""
-        candidates, node = self._candidates, self._desk.session.node
+        candidates, node = self._candidates, self._workspace.session.node
         if candidates is None or candidates.parent == (None if node is None else node.id):
             return False
         return node is None or node.trace.request not in candidates.generation.requests
 
     def _keep(self, images: Sequence[int]) -> None:
         """Those that are in the history already are not made a second time."""
-        candidates, session = self._candidates, self._desk.session
+        candidates, session = self._candidates, self._workspace.session
         if candidates is None or not images:
             return
         kept = {image: node for image in images if (node := _kept(session.tree, candidates, image)) is not None}
         if new := [image for image in images if image not in kept]:
-            self._desk.start("make", lambda stop: session.pick(candidates, new, should_stop=stop))
+            self._workspace.start("make", lambda stop: session.pick(candidates, new, should_stop=stop))
         else:
             session.select(kept[images[0]].id)
-            self._desk.show_current()
+            self._workspace.show_current()
 
     def _keep_all(self) -> None:
         if self._candidates is not None:

@@ -73,7 +73,7 @@ def test_a_table_is_written_part_by_part(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Of more images than go through the networks at once, some rows would be lost or torn."""
-    monkeypatch.setattr("medvar_engine.cli.features.BATCH", 2)
+    monkeypatch.setattr("medvar_engine.cli.features_command.BATCH", 2)
     np.save(tmp_path / "images.npy", images)
     medvar("features", tmp_path / "images.npy", "--out", tmp_path / "f.npy", "--bundle", tiny_bundle)
     made = np.load(tmp_path / "f.npy")

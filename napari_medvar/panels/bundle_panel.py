@@ -8,7 +8,7 @@ from pathlib import Path
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QComboBox, QFileDialog, QHBoxLayout, QPushButton, QWidget
 
-from napari_medvar.panels.common import add_row, calm, plain_form
+from napari_medvar.panels.form_rows import add_row, calm, plain_form
 from napari_medvar.session.opened_model import Model
 
 _TIP = "The model that makes the pictures. A bundle is the folder that <code>medvar export</code> writes."

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from medvar_engine.bundle.read import Bundle
 from medvar_engine.types import FloatArray
-from napari_medvar.controllers.shared_state import Desk, State
+from napari_medvar.controllers.shared_state import State, Workspace
 from napari_medvar.layers.image_view import COMPUTED, Maps
-from napari_medvar.panels.view import View
+from napari_medvar.panels.view_panel import View
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -22,17 +22,17 @@ class Computed:
     maps: tuple[FloatArray, ...]
 
 
-class MapsPart:
+class MapsController:
     """Knows the maps of the current picture, and asks for those that the view wants."""
 
-    def __init__(self, desk: Desk) -> None:
-        self._desk = desk
+    def __init__(self, workspace: Workspace) -> None:
+        self._workspace = workspace
         self._known: dict[View, Computed] = {}
 
     @property
     def known(self) -> Maps:
         """Those of the current picture as it is now."""
-        node = self._desk.session.node
+        node = self._workspace.session.node
         if node is None:
             return {}
         now = node.id, node.generation.depth
@@ -41,12 +41,12 @@ class MapsPart:
     @property
     def wanted(self) -> bool:
         """Whether the view shows one that is not known."""
-        view = self._desk.views.view
-        return view in COMPUTED and self._desk.session.current is not None and view not in self.known
+        view = self._workspace.views.view
+        return view in COMPUTED and self._workspace.session.current is not None and view not in self.known
 
     def compute(self) -> None:
         """Ask the model."""
-        session, view = self._desk.session, self._desk.views.view
+        session, view = self._workspace.session, self._workspace.views.view
 
         def ask() -> Iterator[Computed]:
             node = session.node
@@ -54,12 +54,12 @@ class MapsPart:
                 maps = session.likelihood_maps() if view == "likelihood" else (session.anomaly_map(),)
                 yield Computed(view, node.id, node.generation.depth, maps)
 
-        self._desk.start("compute", lambda stop: ask(), "Asking the model…")
+        self._workspace.start("compute", lambda stop: ask(), "Asking the model…")
 
     def give_up(self) -> None:
         """It failed: do not ask for the same again."""
         if self.wanted:
-            self._desk.views.show_view("picture")
+            self._workspace.views.show_view("picture")
 
     def offer(self, bundle: Bundle) -> None:
         """Another model."""

@@ -8,7 +8,7 @@ from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QLabel, QWidget
 
 from medvar_engine.types import FloatArray
-from napari_medvar.panels.common import button, plain_column, quiet
+from napari_medvar.panels.form_rows import button, plain_column, quiet
 from napari_medvar.panels.thumbnails import Thumbnails
 
 

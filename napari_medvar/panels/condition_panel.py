@@ -8,7 +8,7 @@ from superqt import QSearchableComboBox
 
 from medvar_engine.bundle.read import Bundle, Cell
 from medvar_engine.conditions import NAMED, Condition
-from napari_medvar.panels.common import add_row, calm, plain_column, plain_form, quiet
+from napari_medvar.panels.form_rows import add_row, calm, plain_column, plain_form, quiet
 from napari_medvar.panels.position import PositionChooser
 
 ANY = "any"

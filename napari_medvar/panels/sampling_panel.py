@@ -9,7 +9,7 @@ from qtpy.QtWidgets import QApplication, QCheckBox, QHBoxLayout, QPushButton, QS
 from superqt import QLabeledDoubleSlider, QLabeledSlider, QLargeIntSpinBox
 
 from medvar_engine.request import MAX_SEED, Sampling
-from napari_medvar.panels.common import add_row, calm, fold, plain_column, plain_form
+from napari_medvar.panels.form_rows import add_row, calm, fold, plain_column, plain_form
 
 MAX_COUNT = 64  # pictures at a time; more are a set
 _ROLLED = 1_000_000  # rolled seeds stay short enough to be read out, typed, and seen whole

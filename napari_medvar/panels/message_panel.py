@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import QFrame, QHBoxLayout, QLabel, QPushButton, QVBoxLayout, QWidget
 
-from napari_medvar.panels.common import button, quiet, selectable
+from napari_medvar.panels.form_rows import button, quiet, selectable
 
 
 @dataclass(frozen=True, eq=False, slots=True)

@@ -13,10 +13,10 @@ from medvar_engine.errors import MedvarError
 from medvar_engine.generate.resample import ResampleOptions
 from medvar_engine.generate.trace import Request
 from medvar_engine.types import FloatArray
-from napari_medvar.controllers.shared_state import Desk, State
+from napari_medvar.controllers.shared_state import State, Workspace
 from napari_medvar.layers import masks
-from napari_medvar.panels.edit import EditPanel
-from napari_medvar.panels.tokens import TokenPanel
+from napari_medvar.panels.edit_panel import EditPanel
+from napari_medvar.panels.token_panel import TokenPanel
 from napari_medvar.session.image_names import label_of
 
 _NEIGHBOURS = 9  # tokens shown: the one that is there, and the nearest others
@@ -33,11 +33,11 @@ class TokenChoice:
     pictures: FloatArray  # (N, H, W)
 
 
-class EditPart:
+class EditController:
     """Wires the edit panel and the token panel."""
 
-    def __init__(self, desk: Desk) -> None:
-        self._desk = desk
+    def __init__(self, workspace: Workspace) -> None:
+        self._workspace = workspace
         self._choice: TokenChoice | None = None
         self._after: int | None = None  # the picture whose parent `flip` shows
         self.panel, self.tokens = EditPanel(), TokenPanel()
@@ -54,46 +54,46 @@ class EditPart:
         self.panel.flip.connect(self.flip)
         self.panel.graft.connect(self.graft)
         self.panel.picking.connect(self.set_picking)
-        self.panel.moved.connect(desk.refresh)
+        self.panel.moved.connect(workspace.refresh)
         self.tokens.chosen.connect(self.replace)
-        desk.viewer.layers.events.inserted.connect(self._layers_changed)  # napari holds these weakly
-        desk.viewer.layers.events.removed.connect(self._layers_changed)
+        workspace.viewer.layers.events.inserted.connect(self._layers_changed)  # napari holds these weakly
+        workspace.viewer.layers.events.removed.connect(self._layers_changed)
 
     @property
     def scale(self) -> int:
         """The scale that edits begin at: the panel's, or the finest of a picture that has not got so far."""
-        current = self._desk.session.current
+        current = self._workspace.session.current
         return self.panel.from_scale if current is None else max(0, min(self.panel.from_scale, current.depth - 1))
 
     # -- verbs --------------------------------------------------------------------------------------------------
 
     def resample(self) -> None:
         """Draw the current picture anew from a scale on, with a new seed."""
-        self._desk.sampling.roll()
-        self._resample(self._desk.request())
+        self._workspace.sampling.roll()
+        self._resample(self._workspace.request())
 
     def recondition(self) -> None:
         """The same with the condition that the panel shows, and the picture's own seed."""
-        current = self._desk.session.current
+        current = self._workspace.session.current
         if current is not None:
-            asked = self._desk.request()
+            asked = self._workspace.request()
             self._resample(Request(asked.condition, current.requests[0].seed, asked.sampling))
 
     def options(self) -> ResampleOptions:
         """What the panel says of masks and locks. Raises `MedvarError` when the mask is empty, or gone."""
         options: ResampleOptions = {"keep": self.panel.locked}
         if (name := self.panel.mask_layer) is not None:
-            if name not in self._desk.viewer.layers:
+            if name not in self._workspace.viewer.layers:
                 raise MedvarError(f"The mask layer “{name}” is not there any more: choose another, or anywhere.")
-            layer, point = self._desk.viewer.layers[name], self._desk.viewer.dims.point
-            options["mask"] = masks.mask_of(layer, self._desk.scene.placement, point)
+            layer, point = self._workspace.viewer.layers[name], self._workspace.viewer.dims.point
+            options["mask"] = masks.mask_of(layer, self._workspace.image_space.placement, point)
             options["exact_outside"] = self.panel.exact_outside
             options["soft_edge"] = self.panel.soft_edge
         return options
 
     def paint(self) -> None:
         """A mask to paint on: the chosen one, if it was made here for a picture in this place, or else a new one."""
-        viewer, placement, mask = self._desk.viewer, self._desk.scene.placement, self._own_mask
+        viewer, placement, mask = self._workspace.viewer, self._workspace.image_space.placement, self._own_mask
         if mask is not None and masks.fits(mask, placement):
             masks.take_brush(viewer, mask)
             return
@@ -105,7 +105,7 @@ class EditPart:
         """How wide the brush is."""
         if (mask := self._own_mask) is not None:
             mask.brush_size = size
-            masks.take_brush(self._desk.viewer, mask)
+            masks.take_brush(self._workspace.viewer, mask)
 
     def invert_mask(self) -> None:
         """Paint what is not painted."""
@@ -119,7 +119,7 @@ class EditPart:
 
     def flip(self) -> None:
         """The picture that the current one was made from; and from there back again."""
-        session, node = self._desk.session, self._desk.session.node
+        session, node = self._workspace.session, self._workspace.session.node
         if node is None:
             return
         after = next((each for each in session.tree.children(node.id) if each.id == self._after), None)
@@ -129,32 +129,34 @@ class EditPart:
         elif node.parent is not None:
             self._after = node.id
             session.select(node.parent)
-        self._desk.show_current()
+        self._workspace.show_current()
 
     def graft(self, coarse: int) -> None:
         """Coarse scales of another picture under the fine ones of this one."""
-        session, k, fine = self._desk.session, self.scale, self._desk.session.tree.current
+        session, k, fine = self._workspace.session, self.scale, self._workspace.session.tree.current
         if fine is not None:
-            self._desk.start("make", lambda stop: session.graft(k, coarse=coarse, fine=fine, should_stop=stop))
+            self._workspace.start("make", lambda stop: session.graft(k, coarse=coarse, fine=fine, should_stop=stop))
 
     def replace(self, token: int) -> None:
         """Put a token in by hand, where one was picked last."""
-        choice, session = self._choice, self._desk.session
+        choice, session = self._choice, self._workspace.session
         if choice is None or session.model is None:
             return
         if token == choice.tokens[0]:
-            self._desk.tell(f"Token {token} is the one that is there: choose another.")
+            self._workspace.tell(f"Token {token} is the one that is there: choose another.")
             return
         side = session.model.bundle.schedule[choice.scale]
         where = np.zeros((side, side), dtype=np.bool_)
         where[choice.row, choice.column] = True
         tokens = np.full((side, side), token, dtype=np.int64)
-        self._desk.start("make", lambda stop: session.replace_tokens(choice.scale, where, tokens, should_stop=stop))
+        self._workspace.start(
+            "make", lambda stop: session.replace_tokens(choice.scale, where, tokens, should_stop=stop)
+        )
         self._ask()
 
     def pick(self, row: int, column: int) -> None:
         """Show what other tokens would look like at a place of the scale that edits begin at."""
-        session, k = self._desk.session, self.scale
+        session, k = self._workspace.session, self.scale
 
         def look() -> Iterator[TokenChoice]:
             if session.current is None:
@@ -164,11 +166,11 @@ class EditPart:
             all_tokens = [token, *others]
             yield TokenChoice(k, row, column, all_tokens, session.token_pictures(k, row, column, all_tokens))
 
-        self._desk.start("compute", lambda stop: look())
+        self._workspace.start("compute", lambda stop: look())
 
     def set_picking(self, on: bool) -> None:
         """Whether a click into the picture picks a token."""
-        callbacks = self._desk.viewer.mouse_drag_callbacks
+        callbacks = self._workspace.viewer.mouse_drag_callbacks
         if on and self._clicked not in callbacks:
             callbacks.append(self._clicked)
         elif not on and self._clicked in callbacks:
@@ -192,7 +194,7 @@ class EditPart:
 
     def refresh(self, state: State) -> None:
         """Enable what can be done now."""
-        session = self._desk.session
+        session = self._workspace.session
         others = [n for n in session.tree.nodes if n.id != session.tree.current and n.generation.complete]
         self.panel.offer_grafts((label_of(node), node.id) for node in others)
         self._warn_of_graft()
@@ -209,7 +211,7 @@ class EditPart:
 
     def leave_viewer(self) -> None:
         """Let go of the viewer; the panels may be gone already."""
-        viewer = self._desk.viewer
+        viewer = self._workspace.viewer
         if self._clicked in viewer.mouse_drag_callbacks:
             viewer.mouse_drag_callbacks.remove(self._clicked)
         viewer.layers.events.inserted.disconnect(self._layers_changed)
@@ -218,13 +220,13 @@ class EditPart:
     # -- how ----------------------------------------------------------------------------------------------------
 
     def _resample(self, request: Request) -> None:
-        session, k = self._desk.session, self.scale
+        session, k = self._workspace.session, self.scale
         try:
             options = self.options()
         except MedvarError as error:
-            self._desk.tell(str(error))
+            self._workspace.tell(str(error))
             return
-        started = self._desk.start("make", lambda stop: session.resample(k, request, should_stop=stop, **options))
+        started = self._workspace.start("make", lambda stop: session.resample(k, request, should_stop=stop, **options))
         if started and (mask := self._own_mask) is not None:
             masks.fade(mask)
 
@@ -234,10 +236,10 @@ class EditPart:
         return _consumed(viewer.layers.selection.active, event)
 
     def _pick_at(self, position: Sequence[float]) -> None:
-        session = self._desk.session
+        session = self._workspace.session
         if session.current is None or self.scale >= session.current.depth:
             return
-        placement = self._desk.scene.placement
+        placement = self._workspace.image_space.placement
         side = session.current.pyramid.schedule[self.scale]
         row, column = (int(np.floor((pixel + 0.5) * side / placement.size)) for pixel in placement.pixel(position))
         if 0 <= row < side and 0 <= column < side:
@@ -245,7 +247,7 @@ class EditPart:
 
     def _warn_of_graft(self) -> None:
         """The layout of another part of the body, or of another modality, seldom fits."""
-        tree, chosen = self._desk.session.tree, self.panel.graft_from
+        tree, chosen = self._workspace.session.tree, self.panel.graft_from
         others = [node.trace.request.condition for node in tree.nodes if node.id == chosen]
         if not others or tree.current_node is None:
             self.panel.warn_of_graft("")
@@ -257,7 +259,7 @@ class EditPart:
     @property
     def _own_mask(self) -> Any:
         """The chosen mask, if Paint has made it."""
-        name, layers = self.panel.mask_layer, self._desk.viewer.layers
+        name, layers = self.panel.mask_layer, self._workspace.viewer.layers
         layer = layers[name] if name is not None and name in layers else None
         return layer if masks.own_mask(layer) else None
 
@@ -274,10 +276,10 @@ class EditPart:
 
     def _offer_masks(self) -> None:
         chosen = self.panel.mask_layer
-        self.panel.offer_masks(masks.mask_layers(self._desk.viewer))
+        self.panel.offer_masks(masks.mask_layers(self._workspace.viewer))
         self._show_brush()
         if chosen is not None and self.panel.mask_layer is None:
-            self._desk.tell(f"The mask “{chosen}” is gone: what is resampled now is the whole picture.")
+            self._workspace.tell(f"The mask “{chosen}” is gone: what is resampled now is the whole picture.")
 
 
 def _consumed(layer: Any, event: Any) -> Iterator[None]:

@@ -17,7 +17,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_medvar.panels.common import add_row, button, calm, fill, plain_column, plain_form, quiet, tab_after
+from napari_medvar.panels.form_rows import add_row, button, calm, fill, plain_column, plain_form, quiet, tab_after
 
 _SCROLL_BAR = 24  # px
 _LOCK = 24  # px wide

@@ -10,19 +10,19 @@ from medvar_engine.memorisation.training_index import GATE
 from medvar_engine.types import FloatArray
 from medvar_engine.write.formats import ENDINGS
 from medvar_engine.write.marks import Marks
-from napari_medvar.controllers.history import HistoryPart
-from napari_medvar.controllers.shared_state import Desk, State
-from napari_medvar.panels.message import Offer
-from napari_medvar.panels.save import SavePanel
+from napari_medvar.controllers.history_controller import HistoryController
+from napari_medvar.controllers.shared_state import State, Workspace
+from napari_medvar.panels.message_panel import Offer
+from napari_medvar.panels.save_panel import SavePanel
 from napari_medvar.session.save_images import Form, Written, write_pictures, write_set
 from napari_medvar.session.trace_tree import Node
 
 
-class SavePart:
+class SaveController:
     """Wires the save panel."""
 
-    def __init__(self, desk: Desk, history: HistoryPart) -> None:
-        self._desk, self._history = desk, history
+    def __init__(self, workspace: Workspace, history: HistoryController) -> None:
+        self._workspace, self._history = workspace, history
         self.panel = SavePanel(ENDINGS)
         self.panel.save.connect(self.save)
         self.panel.generate_set.connect(self.generate_set)
@@ -31,11 +31,11 @@ class SavePart:
 
     def save(self) -> None:
         """Write finished pictures."""
-        session, model, nodes = self._desk.session, self._desk.session.model, self._chosen()
+        session, model, nodes = self._workspace.session, self._workspace.session.model, self._chosen()
         if model is None:
             return
         if not nodes:
-            self._desk.tell("There is no finished picture among those chosen: finish one, or choose others.")
+            self._workspace.tell("There is no finished picture among those chosen: finish one, or choose others.")
             return
         folder, form = self.panel.folder, self._form()
         finest = len(model.bundle.schedule) - 1
@@ -44,32 +44,34 @@ class SavePart:
             for node in nodes:
                 yield next(iter(session.previews([finest], node=node.id))).pixels
 
-        self._desk.start("make", lambda stop: write_pictures(model, nodes, pixels(), folder, form))
+        self._workspace.start("make", lambda stop: write_pictures(model, nodes, pixels(), folder, form))
 
     def generate_set(self) -> None:
         """Generate and write so many of each kind."""
-        model, orders = self._desk.session.model, self.panel.orders
+        model, orders = self._workspace.session.model, self.panel.orders
         if model is None:
             return
         if not orders:
-            self._desk.tell("Say how many pictures of each kind you want.")
+            self._workspace.tell("Say how many pictures of each kind you want.")
             return
-        asked, folder, form = self._desk.request(), self.panel.folder, self._form()
-        self._desk.start("make", lambda stop: write_set(model, orders, asked.sampling, asked.seed, folder, form, stop))
+        asked, folder, form = self._workspace.request(), self.panel.folder, self._form()
+        self._workspace.start(
+            "make", lambda stop: write_set(model, orders, asked.sampling, asked.seed, folder, form, stop)
+        )
 
     def save_session(self, path: Path) -> None:
         """The whole sitting to a file."""
-        session = self._desk.session
-        self._desk.start("compute", lambda stop: [Written(1, 1, session.save(path))])
+        session = self._workspace.session
+        self._workspace.start("compute", lambda stop: [Written(1, 1, session.save(path))])
 
     def open_session(self, path: Path) -> None:
         """A sitting or a picture from a file; asks first when that would put away what no file holds."""
-        session = self._desk.session
+        session = self._workspace.session
         if not session.would_lose(path):
             self._open(path)
             return
         count = len(session.tree.nodes)
-        self._desk.message.ask(
+        self._workspace.message.ask(
             Offer(
                 f"Here {'is 1 image' if count == 1 else f'are {count} images'} that no file holds. Open {path.name} in "
                 "their place?",
@@ -83,7 +85,7 @@ class SavePart:
         )
 
     def _open(self, path: Path) -> None:
-        if not self._desk.start("show", lambda stop: self._desk.session.open(path)):
+        if not self._workspace.start("show", lambda stop: self._workspace.session.open(path)):
             self.open_session(path)  # the worker is at work: ask again
 
     def offer(self, bundle: Bundle) -> None:
@@ -95,19 +97,19 @@ class SavePart:
         """A result of the worker."""
         if isinstance(result, Written):
             seen = result.done + len(result.withheld)
-            left = self._desk.time_left(seen, result.total)
-            self._desk.report_progress(seen, result.total, f"{result.done} of {result.total} written{left}")
+            left = self._workspace.time_left(seen, result.total)
+            self._workspace.report_progress(seen, result.total, f"{result.done} of {result.total} written{left}")
             self.panel.report(str(result))
 
     def refresh(self, state: State) -> None:
         """Enable what can be done now."""
-        self.panel.allow(idle=state.idle, complete=state.complete, some=bool(self._desk.session.tree.nodes))
+        self.panel.allow(idle=state.idle, complete=state.complete, some=bool(self._workspace.session.tree.nodes))
 
     def _form(self) -> Form:
         return Form(self.panel.format, self.panel.memorised, Marks(burned_in=self.panel.burned_in))
 
     def _chosen(self) -> list[Node]:
-        tree = self._desk.session.tree
+        tree = self._workspace.session.tree
         match self.panel.what:
             case "current":
                 wanted = [tree.current]

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from napari_medvar.controllers.shared_state import Desk
-from napari_medvar.panels.message import Offer
+from napari_medvar.controllers.shared_state import Workspace
+from napari_medvar.panels.message_panel import Offer
 from napari_medvar.session.autosave import Recoverable
 
 
-class RecoveryPart:
+class RecoveryController:
     """Asks in the message panel, about one crash at a time."""
 
-    def __init__(self, desk: Desk, crashed: Sequence[Recoverable]) -> None:
-        self._desk, self._crashed = desk, list(crashed)
+    def __init__(self, workspace: Workspace, crashed: Sequence[Recoverable]) -> None:
+        self._workspace, self._crashed = workspace, list(crashed)
         self._asks = False
 
     def begin(self) -> None:
@@ -28,7 +28,7 @@ class RecoveryPart:
             return
         newest = self._crashed[0]
         pictures = f"{newest.pictures} picture{'s' * (newest.pictures != 1)}"
-        self._desk.message.ask(
+        self._workspace.message.ask(
             Offer(
                 f"napari ended without saving {pictures}, last kept on {newest.saved:%d %B, %H:%M} "
                 f"(model {newest.bundle}).",
@@ -43,8 +43,8 @@ class RecoveryPart:
 
     def recover(self) -> None:
         """Its pictures in place of what is there."""
-        crashed, session = self._crashed[0], self._desk.session
-        if self._desk.start("show", lambda stop: session.recover(crashed)):
+        crashed, session = self._crashed[0], self._workspace.session
+        if self._workspace.start("show", lambda stop: session.recover(crashed)):
             self._crashed.clear()  # the others are offered the next time: this session is in use now
         else:
             self._ask()

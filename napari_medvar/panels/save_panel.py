@@ -12,7 +12,7 @@ from superqt import QElidingLabel
 
 from medvar_engine.conditions import Condition
 from medvar_engine.memorisation.copy_risk import Memorised
-from napari_medvar.panels.common import add_row, button, calm, plain_column, plain_form, quiet, selectable, tab_after
+from napari_medvar.panels.form_rows import add_row, button, calm, plain_column, plain_form, quiet, selectable, tab_after
 
 _FORMATS = {
     "png": ("PNG", "8 bits of gray, to look at and to put into slides."),

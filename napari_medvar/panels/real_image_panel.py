@@ -8,7 +8,7 @@ from pathlib import Path
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QComboBox, QFileDialog, QHBoxLayout, QLabel, QWidget
 
-from napari_medvar.panels.common import add_row, button, calm, fill, plain_column, plain_form, quiet
+from napari_medvar.panels.form_rows import add_row, button, calm, fill, plain_column, plain_form, quiet
 
 _ABOUT = (
     "Go to a slice of an image, set its contrast, and say above what it shows. It becomes a picture like any other, "

@@ -7,7 +7,7 @@ from qtpy.QtWidgets import QGridLayout, QHBoxLayout, QLabel, QToolButton, QWidge
 from superqt import QLabeledSlider
 
 from medvar_engine.tokens.schedule import ScaleSchedule
-from napari_medvar.panels.common import button, calm, plain_column
+from napari_medvar.panels.form_rows import button, calm, plain_column
 
 _GENERATE_TIP = "Make a whole picture, scale by scale, from the coarsest to the finest (Ctrl+Enter)."
 _FINISH_TIP = "Make the scales that this picture, and those begun together with it, still lack (Ctrl+Enter)."

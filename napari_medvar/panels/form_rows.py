@@ -1,4 +1,4 @@
-"""What panels share."""
+"""Form rows, buttons and labels that panels share."""
 
 from __future__ import annotations
 

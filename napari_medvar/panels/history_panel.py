@@ -10,7 +10,7 @@ from qtpy.QtGui import QIcon
 from qtpy.QtWidgets import QGridLayout, QTreeWidget, QTreeWidgetItem, QWidget
 
 from medvar_engine.types import FloatArray
-from napari_medvar.panels.common import button, plain_column
+from napari_medvar.panels.form_rows import button, plain_column
 from napari_medvar.panels.height_handle import HeightHandle
 from napari_medvar.panels.thumbnails import icon_of
 

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from medvar_engine.bundle.read import Bundle
-from napari_medvar.controllers.shared_state import Desk, State
+from napari_medvar.controllers.shared_state import State, Workspace
 from napari_medvar.layers.compare_layers import difference
-from napari_medvar.panels.history import Entry, HistoryPanel
+from napari_medvar.panels.history_panel import Entry, HistoryPanel
 from napari_medvar.session.generation_session import Preview
 from napari_medvar.session.image_names import label_of, made_by
 from napari_medvar.session.trace_tree import Node
@@ -22,11 +22,11 @@ class Compared:
     second: Preview
 
 
-class HistoryPart:
+class HistoryController:
     """Wires the history panel."""
 
-    def __init__(self, desk: Desk) -> None:
-        self._desk = desk
+    def __init__(self, workspace: Workspace) -> None:
+        self._workspace = workspace
         self._tried: set[int] = set()  # pictures whose thumbnail was asked for
         self.panel = HistoryPanel()
         self.panel.select.connect(self.select)
@@ -37,44 +37,44 @@ class HistoryPart:
 
     def select(self, node: int) -> None:
         """Make it the current picture."""
-        self._desk.session.select(node)
-        self._desk.show_current()
+        self._workspace.session.select(node)
+        self._workspace.show_current()
 
     def rename(self, node: int, name: str) -> None:
         """Give it a name."""
-        self._desk.session.rename(node, name)
-        self._desk.refresh()
+        self._workspace.session.rename(node, name)
+        self._workspace.refresh()
 
     def delete(self, nodes: Sequence[int]) -> None:
         """Forget pictures."""
-        current = self._desk.session.tree.current
+        current = self._workspace.session.tree.current
         for node in nodes:
-            self._desk.session.delete(node)
-        if self._desk.session.tree.current != current:
-            self._desk.show_current()
-        self._desk.refresh()
+            self._workspace.session.delete(node)
+        if self._workspace.session.tree.current != current:
+            self._workspace.show_current()
+        self._workspace.refresh()
 
     def compare(self, one: int, other: int) -> None:
         """Show two side by side."""
-        session = self._desk.session
-        if not self._desk.start("compute", lambda stop: [Compared(*session.compare(one, other))]):
+        session = self._workspace.session
+        if not self._workspace.start("compute", lambda stop: [Compared(*session.compare(one, other))]):
             self.panel.end_comparing()
 
     def end_compare(self) -> None:
         """Back to the current picture."""
-        if self._desk.picture.comparison.shown:
-            self._desk.picture.comparison.close()
+        if self._workspace.picture.comparison.shown:
+            self._workspace.picture.comparison.close()
             self.panel.end_comparing()
-            self._desk.refresh()
+            self._workspace.refresh()
 
     def missing_thumbnails(self) -> Iterator[Preview]:
         """For the worker: what pictures look like that were never shown."""
         missing = [node for node in self.panel.without_thumbnail() if node not in self._tried]
         self._tried.update(missing)
         for node in missing:
-            depth = self._desk.session.tree.node(node).generation.depth
+            depth = self._workspace.session.tree.node(node).generation.depth
             if depth:
-                yield from self._desk.session.previews([depth - 1], node=node)
+                yield from self._workspace.session.previews([depth - 1], node=node)
 
     @property
     def lacks_thumbnails(self) -> bool:
@@ -93,14 +93,14 @@ class HistoryPart:
         elif isinstance(result, Compared):
             pictures = result.first.pixels, result.second.pixels
             names = label_of(result.first.node), label_of(result.second.node)
-            session = self._desk.session
-            scenes = session.scene_of(result.first.node), session.scene_of(result.second.node)
-            self._desk.picture.comparison.show(pictures, names, scenes)
-            self._desk.report_progress(1, 1, f"differ by {difference(pictures):.1f} % on average")
+            session = self._workspace.session
+            image_spaces = session.image_space_of(result.first.node), session.image_space_of(result.second.node)
+            self._workspace.picture.comparison.show(pictures, names, image_spaces)
+            self._workspace.report_progress(1, 1, f"differ by {difference(pictures):.1f} % on average")
 
     def refresh(self, state: State) -> None:
         """Show the tree, and enable what can be done now."""
-        tree = self._desk.session.tree
+        tree = self._workspace.session.tree
         self.panel.show_entries([_entry(node) for node in tree.nodes], tree.current)
         self.panel.allow(idle=state.idle)
 

@@ -6,7 +6,7 @@ from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QHBoxLayout, QLabel, QSpinBox, QWidget
 
 from medvar_engine.types import FloatArray
-from napari_medvar.panels.common import add_row, button, calm, plain_column, plain_form, quiet
+from napari_medvar.panels.form_rows import add_row, button, calm, plain_column, plain_form, quiet
 from napari_medvar.panels.thumbnails import Thumbnails
 
 

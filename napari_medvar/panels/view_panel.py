@@ -7,7 +7,7 @@ from typing import Literal, get_args
 from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import QComboBox, QLabel, QWidget
 
-from napari_medvar.panels.common import add_row, calm, plain_form, quiet
+from napari_medvar.panels.form_rows import add_row, calm, plain_form, quiet
 
 View = Literal["picture", "scales", "difference", "tokens", "entropy", "likelihood", "anomaly"]
 VIEWS: tuple[View, ...] = get_args(View)

@@ -11,10 +11,10 @@ import numpy as np
 
 from medvar_engine.bundle.read import Bundle
 from medvar_engine.errors import MedvarError
-from napari_medvar.controllers.shared_state import Desk, State
+from napari_medvar.controllers.shared_state import State, Workspace
 from napari_medvar.layers.image_layers import METADATA
 from napari_medvar.layers.real_image import real_image
-from napari_medvar.panels.real import RealImagePanel
+from napari_medvar.panels.real_image_panel import RealImagePanel
 from napari_medvar.scan_reader import Scans, read_scans
 from napari_medvar.session.generation_session import Preview
 
@@ -35,15 +35,15 @@ class Fidelity:
     percent: float
 
 
-class RealImagePart:
+class RealImageController:
     """Wires the real image panel."""
 
-    def __init__(self, desk: Desk) -> None:
-        self._desk = desk
+    def __init__(self, workspace: Workspace) -> None:
+        self._workspace = workspace
         self.panel = RealImagePanel()
         self.panel.encode.connect(self.encode)
         self.panel.open_scan.connect(self.open_scan)
-        layers = desk.viewer.layers
+        layers = workspace.viewer.layers
         self._events = (layers.events.inserted, layers.events.removed, layers.selection.events.active)
         for event in self._events:
             event.connect(self._offer_images)  # napari holds these weakly
@@ -51,7 +51,7 @@ class RealImagePart:
 
     def open_scan(self, path: Path) -> None:
         """A scan of the user's, from a file or a folder, as layers."""
-        self._desk.start("compute", lambda stop: [read_scans(path)], f"Opening {path.name}…")
+        self._workspace.start("compute", lambda stop: [read_scans(path)], f"Opening {path.name}…")
 
     def encode(self) -> None:
         """The slice of the chosen image becomes the current picture."""
@@ -59,22 +59,22 @@ class RealImagePart:
 
     def encode_active(self) -> None:
         """The slice of the layer selected in the layer list becomes the current picture."""
-        self._encode(self._desk.viewer.layers.selection.active)
+        self._encode(self._workspace.viewer.layers.selection.active)
 
     def _encode(self, layer: Layer | None) -> None:
-        session, model = self._desk.session, self._desk.session.model
+        session, model = self._workspace.session, self._workspace.session.model
         if model is None:
             return
-        viewer, bundle = self._desk.viewer, model.bundle
+        viewer, bundle = self._workspace.viewer, model.bundle
         try:
             image = real_image(viewer, layer, bundle.image_size, str(bundle.path))
         except MedvarError as error:
-            self._desk.tell(str(error))
+            self._workspace.tell(str(error))
             return
-        condition = self._desk.request().condition
+        condition = self._workspace.request().condition
 
         def encode() -> Iterator[object]:
-            pictures = session.start_from_image(image.pixels, condition, name=image.name, scene=image.scene)
+            pictures = session.start_from_image(image.pixels, condition, name=image.name, image_space=image.image_space)
             for i, made in enumerate(pictures):
                 if i == 0:
                     yield Laid()
@@ -82,7 +82,7 @@ class RealImagePart:
                 if isinstance(made, Preview) and made.newest:
                     yield Fidelity(float(np.abs(made.pixels - image.pixels).mean() * 50))
 
-        self._desk.start("make", lambda stop: encode())
+        self._workspace.start("make", lambda stop: encode())
 
     def offer(self, bundle: Bundle) -> None:
         """Another model."""
@@ -90,7 +90,7 @@ class RealImagePart:
     def take(self, result: object) -> None:
         """A result of the worker."""
         if isinstance(result, Laid):
-            self._desk.picture.layers.bring_to_front()
+            self._workspace.picture.layers.bring_to_front()
         elif isinstance(result, Scans):
             self._show(result)
         elif isinstance(result, Fidelity):
@@ -112,7 +112,7 @@ class RealImagePart:
 
     def _show(self, scans: Scans) -> None:
         """Scans that were read, the last of them selected and in view, at its middle slice."""
-        viewer = self._desk.viewer
+        viewer = self._workspace.viewer
         for array, attributes, _ in scans.layers:
             layer = viewer.add_image(array, **attributes)
         viewer.layers.selection.active = layer
@@ -121,18 +121,18 @@ class RealImagePart:
         viewer.dims.set_point([ahead + axis for axis in range(layer.ndim)], list(middle))
         viewer.reset_view(layers=[layer] if not ahead else None)
         if scans.refused:
-            self._desk.tell("\n".join(scans.refused[:_TOLD]))
+            self._workspace.tell("\n".join(scans.refused[:_TOLD]))
 
     def _layer(self) -> Layer | None:
         """The chosen one; without an image, what is selected, to say why that cannot be encoded."""
         self._offer_images()
-        layers, name = self._desk.viewer.layers, self.panel.image
+        layers, name = self._workspace.viewer.layers, self.panel.image
         return layers[name] if name is not None and name in layers else layers.selection.active
 
     def _offer_images(self, event: object = None) -> None:
         from napari.layers import Image
 
-        layers = self._desk.viewer.layers
+        layers = self._workspace.viewer.layers
         names = [layer.name for layer in layers if isinstance(layer, Image) and METADATA not in layer.metadata]
         active = layers.selection.active
         self.panel.offer_images(names, None if active is None else active.name)
