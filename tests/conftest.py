@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 hypothesis.settings.register_profile("medvar", deadline=None, derandomize="CI" in os.environ)
 hypothesis.settings.load_profile("medvar")
 
-pytest_plugins = ["invented_people"]  # of tests/fixtures
+pytest_plugins = ["invented_people", "no_skips"]  # of tests/fixtures
 
 Weights = tuple[Path, Path]  # tokenizer, transformer
 
@@ -276,7 +276,6 @@ def served(request: pytest.FixtureRequest) -> Iterator[Callable[..., str]]:
 
     It gives the address.
     """
-    pytest.importorskip("uvicorn")
     from medvar_engine.backends.onnx import OnnxBackend
     from medvar_engine.serve.limits import Limits
     from medvar_engine.serve.run_server import make_server

@@ -188,7 +188,6 @@ def test_the_training_settings_are_as_described() -> None:
 
 def test_the_site_builds_and_loads_nothing_from_elsewhere(tmp_path: Path) -> None:
     """A page would be in no menu, a link or anchor lead nowhere, or reading the pages tell a stranger about it."""
-    pytest.importorskip("material", reason="mkdocs-material is not installed")
     config = ROOT / "docs" / "site" / "mkdocs.yml"
     call = [sys.executable, "-m", "mkdocs", "build", "--strict", "-f", str(config), "-d", str(tmp_path)]
     done = subprocess.run(call, capture_output=True, text=True, timeout=120)

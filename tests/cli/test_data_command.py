@@ -70,7 +70,6 @@ def test_exports(medvar: Medvar, folder: Path, tmp_path: Path) -> None:
     run = medvar("data", "export", "webdataset", folder, tmp_path / "tar")
     assert (run.code, run.lines) == (0, [str(tmp_path / "tar")])
     assert (tmp_path / "tar" / "train-000000.tar").is_file()
-    pytest.importorskip("litdata")
     run = medvar("data", "export", "litdata", folder, tmp_path / "lit")
     assert (run.code, run.lines) == (0, [str(tmp_path / "lit")])
     assert (tmp_path / "lit" / "train" / "index.json").is_file()

@@ -155,7 +155,6 @@ def test_burned_in_and_made_again(medvar: Medvar, knowing: Path, tmp_path: Path)
 
 def test_a_bundle_gets_a_gate(medvar: Medvar, tiny_bundle: Path, prepared: Callable[..., Path], tmp_path: Path) -> None:
     """Breaks for owners of a model: the one command that makes its copies known."""
-    pytest.importorskip("onnxscript")
     data = prepared(tmp_path / "slices", ["ct1", "ct2", "ct3", "mr1", "mr2", "mr3"], size=16)
     bundle = shutil.copytree(tiny_bundle, tmp_path / "bundle")
     before = read_bundle(bundle)

@@ -458,7 +458,7 @@ def test_dicom_that_is_not_one_slice(tmp_path: Path, phantom: Any, series: Any, 
     assert all(any(says in reason for reason in refused.values()) for _, says in rows)
 
 
-@pytest.mark.skipif(not SLICES.is_dir(), reason=f"no slices in {SLICES}")
+@pytest.mark.skipif(not SLICES.is_dir(), reason=f"real data: no slices in {SLICES}")
 def test_real_slices(tmp_path: Path) -> None:
     """Breaks for the shipped model: its data would be others than those that its card names."""
     recipe = load_recipe("slices")

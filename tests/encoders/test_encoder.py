@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 from medvar_engine.encoders.descriptor import DescriptorEncoder
@@ -18,7 +19,6 @@ from medvar_engine.encoders.simclr import SimCLREncoder
 from medvar_engine.errors import MedvarError
 from medvar_engine.types import FloatArray
 
-onnx = pytest.importorskip("onnx")
 Slices = Callable[..., FloatArray]
 
 

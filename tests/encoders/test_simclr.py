@@ -102,7 +102,6 @@ def test_files_that_are_no_simclr_encoder(simclr_file: Path, tmp_path: Path) -> 
 
 def test_as_onnx_it_gives_the_same(simclr_file: Path, held_out: SliceDataset) -> None:
     """Breaks for the gate in bundles, whose distances come from ONNX and whose threshold may come from torch."""
-    pytest.importorskip("onnxscript")
     from medvar_export.encoder_graph import encoder_graph
 
     encoder = open_encoder(str(simclr_file))

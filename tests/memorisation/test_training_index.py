@@ -25,7 +25,6 @@ from medvar_engine.memorisation.gate import Gate
 from medvar_engine.memorisation.training_index import ENCODER, FILES, GATE, INDEX, pack_index, pseudonym, read_index
 from medvar_engine.types import FloatArray
 
-pytest.importorskip("onnxscript")
 KEY = b"kept by the owner"
 Slices = Callable[..., FloatArray]
 Files = dict[str, bytes]

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
+import npe2
 
 import napari_medvar
 
@@ -15,7 +15,6 @@ MANIFEST = Path(napari_medvar.__file__).parent / "napari.yaml"
 
 def test_the_manifest_is_valid_and_names_the_widget() -> None:
     """napari would not list the plugin, or list it without its widget."""
-    npe2 = pytest.importorskip("npe2")
     manifest = npe2.PluginManifest.from_file(MANIFEST)
     manifest.validate_imports()
     assert [widget.display_name for widget in manifest.contributions.widgets] == ["MedVAR Generate"]
@@ -23,7 +22,6 @@ def test_the_manifest_is_valid_and_names_the_widget() -> None:
 
 def test_npe2_calls_the_manifest_valid() -> None:
     """napari's hub would refuse the plugin."""
-    pytest.importorskip("npe2")
     code = "from npe2.cli import main; main()"
     run = subprocess.run([sys.executable, "-c", code, "validate", str(MANIFEST)], capture_output=True, check=False)
     assert run.returncode == 0, run.stdout + run.stderr
@@ -31,8 +29,6 @@ def test_npe2_calls_the_manifest_valid() -> None:
 
 def test_other_peoples_pictures_are_saved_by_napari() -> None:
     """Saving any image as PNG would fail, for everybody who has the plugin installed."""
-    npe2 = pytest.importorskip("npe2")
-    pytest.importorskip("napari")
     manager = npe2.PluginManager()
     manager.discover()
     writer, _ = manager.get_writer("camera.png", ["image"])
@@ -43,7 +39,6 @@ def test_other_peoples_pictures_are_saved_by_napari() -> None:
 
 def test_other_peoples_files_are_opened_as_before() -> None:
     """napari would ask everybody, for every PNG, whether to open it with this plugin."""
-    npe2 = pytest.importorskip("npe2")
     manager = npe2.PluginManager()
     manager.discover()
     readers = {path: [r.plugin_name for r in manager.iter_compatible_readers([path])] for path in ("a.png", "a.medvar")}
@@ -53,16 +48,14 @@ def test_other_peoples_files_are_opened_as_before() -> None:
 
 def test_menus_are_ones_that_napari_lets_plugins_add_to() -> None:
     """A menu entry would silently not appear."""
-    npe2 = pytest.importorskip("npe2")
-    menus = pytest.importorskip("napari._app_model.constants._menus")
+    from napari._app_model.constants import _menus as menus
+
     manifest = npe2.PluginManifest.from_file(MANIFEST)
     assert all(menus.is_menu_contributable(menu) for menu in manifest.contributions.menus)
 
 
 def test_the_plugin_loads_no_torch() -> None:
     """napari would take seconds more to open the widget, and fail where torch is not installed."""
-    pytest.importorskip("napari")
-    pytest.importorskip("qtpy.QtWidgets", reason="needs Qt", exc_type=Exception)
     code = "import sys, napari_medvar.widget; sys.exit('torch' in sys.modules or 'onnxruntime' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 

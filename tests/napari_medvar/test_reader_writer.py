@@ -117,7 +117,8 @@ def test_layers_say_what_they_are(session: GenerationSession, saved: Path) -> No
 
 def test_napari_shows_what_is_wrong_as_it_stands(saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The message would be buried under a traceback and the advice to install another plugin."""
-    notifications = pytest.importorskip("napari.utils.notifications")
+    from napari.utils import notifications
+
     shown: list[str] = []
     monkeypatch.setattr(notifications, "show_error", shown.append)
     bad = tmp_path / "bad.medvar"
@@ -145,7 +146,6 @@ def test_a_long_session_does_not_flood_the_viewer(
 
 def test_a_real_bundle_is_found_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A session of a model of one's own would have to be opened with its bundle found by hand, or look different."""
-    pytest.importorskip("onnxruntime")
     folder = tmp_path / "mine"
     shutil.copytree(find_bundle(), folder)
     monkeypatch.setattr(opened_model, "shipped_bundles", dict)
@@ -180,7 +180,8 @@ def test_one_picture_is_written_with_its_trace(session: GenerationSession, tmp_p
 
 def test_what_is_written_does_not_depend_on_how_it_is_shown(session: GenerationSession, tmp_path: Path) -> None:
     """A layer lying over a scan, as (1, H, W) in other units, would be written as it lies, or not at all."""
-    nibabel = pytest.importorskip("nibabel")
+    import nibabel
+
     _, attributes, kind = scales_of(session, 1)[-1]
     shown = (np.zeros((1, 4, 4)), attributes, kind)
     path, *_ = write_layers(str(tmp_path / "a.nii"), [shown])

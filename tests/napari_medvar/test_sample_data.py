@@ -39,7 +39,6 @@ def test_the_real_slice_is_small() -> None:
 
 def test_the_synthetic_sample_grows_and_carries_its_trace() -> None:
     """The first thing that a new user sees would be missing, or not be marked as synthetic."""
-    pytest.importorskip("onnxruntime")
     layers = growing_chest()
     traces = [trace_of(_layer(attributes)) for _, attributes, _ in layers]
     assert all(trace is not None and trace.pyramid.complete for trace in traces)

@@ -8,6 +8,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import npe2
 import numpy as np
 import pytest
 
@@ -26,7 +27,6 @@ def test_without_napari_the_defaults_hold(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_the_manifest_offers_each_setting_with_the_same_default() -> None:
     """Preferences would show one thing and do another."""
-    npe2 = pytest.importorskip("npe2")
     manifest = npe2.PluginManifest.from_file(MANIFEST)
     offered = {
         name: (value.default, bool(value.title), bool(value.description))
@@ -40,7 +40,6 @@ def test_what_the_user_sets_in_napari_is_read(
     plugin_settings: Any, npe2pm: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A change in Preferences would have no effect."""
-    npe2 = pytest.importorskip("npe2")
     from napari.settings import get_plugin_settings
 
     npe2pm.register(npe2.PluginManifest.from_file(MANIFEST))

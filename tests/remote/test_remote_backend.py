@@ -27,9 +27,9 @@ from medvar_engine.generate.replay import replay
 from medvar_engine.remote.connection import Server, read_token
 from medvar_engine.remote.remote_backend import RemoteBackend
 from medvar_engine.request import Request, Sampling
+from medvar_engine.serve.limits import Limits
 from medvar_engine.types import FloatArray
 
-Limits = pytest.importorskip("medvar_engine.serve.limits").Limits
 Served = Callable[..., str]
 
 CHEST, BRAIN = Condition("CT", "chest"), Condition("MR", "brain", "axial")
@@ -233,7 +233,8 @@ def test_https_is_spoken_and_strangers_are_not_trusted(
     served: Served, tiny_onnx: OnnxBackend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Token and pictures could be read on the way, or by someone who says to be the server."""
-    trustme = pytest.importorskip("trustme")
+    import trustme
+
     authority = trustme.CA()
     certificate, key, trusted = tmp_path / "certificate.pem", tmp_path / "key.pem", tmp_path / "trusted.pem"
     own = authority.issue_cert("127.0.0.1")

@@ -6,10 +6,6 @@ import asyncio
 from contextlib import ExitStack
 from typing import Any
 
-import pytest
-
-pytest.importorskip("fastapi")
-
 from medvar_engine.serve.answer import Answer
 from medvar_engine.serve.memory_budget import Memory
 

@@ -10,8 +10,6 @@ from contextlib import contextmanager
 
 import pytest
 
-pytest.importorskip("fastapi")
-
 from medvar_engine.errors import MedvarError
 from medvar_engine.serve.fair_lock import FairLock
 from medvar_engine.serve.jobs import Job

@@ -20,9 +20,6 @@ from medvar_engine.remote.messages import Message
 from medvar_engine.request import Request, Sampling
 from medvar_engine.types import FloatArray
 
-Limits = pytest.importorskip("medvar_engine.serve.limits").Limits
-pytest.importorskip("fastapi")
-
 Served = Callable[..., str]
 REQUESTS = [
     Request(Condition("CT", "chest"), 3, Sampling(guidance=2.0)),

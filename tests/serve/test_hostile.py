@@ -20,11 +20,10 @@ from medvar_engine.backends.onnx import OnnxBackend
 from medvar_engine.bundle.read import Bundle, read_bundle
 from medvar_engine.errors import MedvarError
 from medvar_engine.remote.messages import pack
+from medvar_engine.serve import run_server as run
 from medvar_engine.serve.guard import Guard
 from medvar_engine.serve.limits import Limits
 from medvar_engine.serve.memory_budget import Memory
-
-run = pytest.importorskip("medvar_engine.serve.run_server")
 
 Served = Callable[..., str]
 Ask = Callable[..., Any]

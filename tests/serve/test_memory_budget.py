@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-pytest.importorskip("fastapi")
-
 from medvar_engine.errors import MedvarError
 from medvar_engine.serve.memory_budget import Memory
 

@@ -10,8 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-pytest.importorskip("fastapi")
-
 from medvar_engine.backends.onnx import OnnxBackend
 from medvar_engine.conditions import Condition
 from medvar_engine.generate.generation import Generation

@@ -19,8 +19,6 @@ from medvar_engine.remote.connection import Server
 from medvar_engine.request import Request
 from medvar_engine.types import FloatArray
 
-pytest.importorskip("uvicorn")
-
 TOKEN = "a-token-of-some-length"
 
 

@@ -399,7 +399,8 @@ def test_a_trained_tokenizer_can_be_gone_on_with(make_config: MakeConfig, tmp_pa
 
 def test_figures_and_pictures_are_there_for_tensorboard(make_config: MakeConfig, console: Console) -> None:
     """Who watches runs of a cluster in a browser would see none."""
-    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    from tensorboard.backend.event_processing import event_accumulator as accumulator
+
     config = make_config(tensorboard=True)
     run(config, console=console)
     found = accumulator.EventAccumulator(str(config.out / "tensorboard"))

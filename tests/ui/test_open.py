@@ -72,7 +72,6 @@ def test_the_shipped_bundle_makes_a_picture(
     from_menu: Callable[[], MedvarWidget], settle: Settle, viewer: Any, qtbot: QtBot
 ) -> None:
     """Everything would work in tests on fakes, and nothing for the user."""
-    pytest.importorskip("onnxruntime")
     widget = from_menu()
     settle(widget)
     assert not widget.message.isVisible()

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from medvar_engine.bundle.read import find_bundle, read_bundle, shipped_bundles
-
-widget_module = pytest.importorskip("napari_medvar.widget")
+from napari_medvar import widget as widget_module
 
 if TYPE_CHECKING:
     from pytestqt.qtbot import QtBot

@@ -10,8 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import litdata
 import numpy as np
 import pytest
+import webdataset
 
 from medvar_engine.data.adapters.litdata import export_litdata
 from medvar_engine.data.adapters.webdataset import export_webdataset
@@ -50,7 +52,6 @@ def check(found: list[tuple[np.ndarray, dict[str, Any]]], dataset: SliceDataset)
 
 def test_webdataset_reads_it(folder: Path, tmp_path: Path) -> None:
     """Breaks for training from a store of tar files: pixels of 16 bits and facts must come through its own decoders."""
-    webdataset = pytest.importorskip("webdataset")
     paths = export_webdataset(folder, tmp_path / "out", tar_slices=5)
     assert [path.name for path in paths] == [
         "test-000000.tar",
@@ -66,7 +67,6 @@ def test_webdataset_reads_it(folder: Path, tmp_path: Path) -> None:
 
 def test_litdata_reads_it(folder: Path, tmp_path: Path) -> None:
     """Breaks for training from a cloud store."""
-    litdata = pytest.importorskip("litdata")
     for path in export_litdata(folder, tmp_path / "out", chunk_bytes=2000):
         stream = litdata.StreamingDataset(str(path), cache_dir=str(tmp_path / "cache" / path.name))
         samples = [stream[i] for i in range(len(stream))]
@@ -93,8 +93,6 @@ def test_an_export_is_whole_or_not_there(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, export: Callable[[Path, Path], list[Path]]
 ) -> None:
     """Breaks for full disks: half an export would be trained on as if it were all."""
-    if export is export_litdata:
-        pytest.importorskip("litdata")
 
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")

@@ -134,7 +134,7 @@ def test_what_cannot_be_judged_has_no_face() -> None:
     assert face_region(replace(volume, array=speckle)) is None
 
 
-@pytest.mark.skipif(not SCANS.is_dir(), reason=f"real scans are not at {SCANS}")
+@pytest.mark.skipif(not SCANS.is_dir(), reason=f"real data: no scans in {SCANS}")
 @pytest.mark.parametrize(
     ("name", "shows_face"),
     [

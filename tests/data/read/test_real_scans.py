@@ -18,7 +18,7 @@ from medvar_engine.data.split import SplitRule
 from medvar_engine.errors import MedvarError
 
 SCANS = Path(__file__).parents[3].parent / "shared/data/scans"
-pytestmark = pytest.mark.skipif(not SCANS.is_dir(), reason=f"real scans are not at {SCANS}")
+pytestmark = pytest.mark.skipif(not SCANS.is_dir(), reason=f"real data: no scans in {SCANS}")
 
 
 @pytest.fixture(scope="module")

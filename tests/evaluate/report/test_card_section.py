@@ -78,7 +78,7 @@ def test_the_second_replaces_the_first(bundle: Bundle, tmp_path: Path) -> None:
 
 def test_a_trace_of_before_is_made_again(bundle: Bundle, tmp_path: Path) -> None:
     """Breaks for reproduction: an evaluated bundle would not be the model that made an image."""
-    onnx = pytest.importorskip("medvar_engine.backends.onnx")
+    from medvar_engine.backends import onnx
 
     def trace(model: Bundle) -> Any:
         generator = Generator(onnx.OnnxBackend(model, device="cpu"))

@@ -219,7 +219,6 @@ def test_the_newest_comes_first(folder: Path) -> None:
 
 def test_the_folder_is_the_users_own() -> None:
     """Sessions would be written into the working folder, or a place shared by all."""
-    pytest.importorskip("platformdirs")
     assert autosave_folder().is_relative_to(Path.home())
     assert autosave_folder().name == "sessions"
 
