@@ -62,6 +62,10 @@ def prepare(
     assume_spacing: Annotated[
         float | None, typer.Option(help="Side of a voxel, mm, in files that do not say it.")
     ] = None,
+    masks: Annotated[
+        str | None,
+        typer.Option(help="Label maps beside the scans: totalsegmentator, msd, nnunet, dicom-seg, or a .yaml file."),
+    ] = None,
     refused: Annotated[Path | None, typer.Option(help="CSV file to write: what was left out, by real name.")] = None,
     append: Annotated[bool, typer.Option("--append", help="Add to slices prepared earlier.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace slices prepared earlier.")] = False,
@@ -74,6 +78,7 @@ def prepare(
     """
     try:
         from medvar_engine.data.harmonise.slice_recipe import Recipe
+        from medvar_engine.data.masks.mask_rule import mask_rule
         from medvar_engine.data.prepare import prepare as run
         from medvar_engine.data.read.assumed_geometry import Assumed
         from medvar_engine.data.recipe.recipe_file import load_recipe
@@ -124,6 +129,7 @@ def prepare(
                 pseudonyms=None if names_are_public else _pseudonyms(key, out),
                 split=SplitRule(test_fraction, seed, tuple(holdout or ())),
                 include_synthetic=include_synthetic,
+                masks=mask_rule(masks) if masks else None,
                 assumed=Assumed(assume_orientation and assume_orientation.upper(), assume_spacing),
                 overwrite=overwrite or append,
                 on_refusal=refusals.append,
@@ -241,6 +247,8 @@ def _report(manifest: Manifest, refusals: Sequence[Refusal]) -> None:
     for cell in manifest.counts:
         kind = " ".join(str(cell[name]) for name in ("modality", "region", "plane") if cell[name])
         tell(f"{cell['split']:>5}  {kind}: {cell['slices']} slices of {cell['patients']} patients")
+    if manifest.structures:
+        tell(f"masks: {', '.join(one['name'] for one in manifest.structures)}")
 
 
 def _tell_some(lines: Sequence[str], where: str) -> None:

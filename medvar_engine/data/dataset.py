@@ -16,6 +16,7 @@ from medvar_engine.data.shards import Rows, ShardFolder
 from medvar_engine.data.shards.slice_table import names, numbers
 from medvar_engine.data.shards.tally import kinds_of
 from medvar_engine.errors import MedvarError
+from medvar_engine.masks.structures import MaskArray, Structures
 from medvar_engine.types import FloatArray
 from medvar_engine.value_range import CodeArray, decode
 
@@ -70,6 +71,7 @@ class SliceDataset:
         self.rows = Rows(self._source.table, self._positions, self.manifest.split)
         # Each open map takes one of the files that a process may have open.
         self._shard = lru_cache(maxsize=OPEN_SHARDS)(self._source.shard)
+        self._mask_shard = lru_cache(maxsize=OPEN_SHARDS)(self._source.masks)
 
     @property
     def size(self) -> int:
@@ -94,6 +96,21 @@ class SliceDataset:
         for i in np.lexsort((places, shards)):  # in the order in which they lie on the disk
             codes[i, 0] = self._shard(int(shards[i]))[places[i]]
         return decode(codes)
+
+    @property
+    def structures(self) -> Structures:
+        """What the values of masks stand for, from 1 up; empty where slices have no masks."""
+        return self.manifest.masks
+
+    def masks(self, indices: Sequence[int] | NDArray[np.integer]) -> MaskArray:
+        """The masks of ``indices`` as (B, H, W). Raises `MedvarError` when there are none, or one is damaged."""
+        chosen = np.asarray(indices, dtype=np.int64)
+        masks = np.empty((len(chosen), self.size, self.size), dtype=np.uint8)
+        for i, (shard, place) in enumerate(zip(self._shards[chosen], self._places[chosen], strict=True)):
+            masks[i] = self._mask_shard(int(shard))[place]
+        if masks.size and masks.max() > len(self.structures):
+            raise MedvarError(f"{self.folder}: a mask has the value {masks.max()}, which stands for no structure.")
+        return masks
 
     def columns(self, *names: str) -> pa.Table:
         """Columns of the table, with the rows of this split."""

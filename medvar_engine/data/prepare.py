@@ -19,6 +19,7 @@ from medvar_engine.data.harmonise.slice_recipe import Recipe
 from medvar_engine.data.identity.pseudonyms import Pseudonyms
 from medvar_engine.data.identity.same_patient import SamePatient, by_marks, remarks_on_same
 from medvar_engine.data.identity.series_identity import Identity, relative
+from medvar_engine.data.masks.mask_rule import MaskRule
 from medvar_engine.data.nobody import names_nobody
 from medvar_engine.data.read.assumed_geometry import NOTHING, Assumed
 from medvar_engine.data.read.scans import Refusal
@@ -51,6 +52,7 @@ def prepare(
     pseudonyms: Pseudonyms | None = None,
     split: SplitRule | None = None,
     include_synthetic: bool = False,
+    masks: MaskRule | None = None,
     assumed: Assumed = NOTHING,
     overwrite: bool = False,
     on_refusal: Callable[[Refusal], None] | None = None,
@@ -67,6 +69,7 @@ def prepare(
     ``region`` and ``dataset``, else from the DICOM header; see `identify`. With ``pseudonyms`` no name of a patient, a
     series or a file is written, but for data sets whose recipe says that their ids are public. ``split`` says who is
     tested; its ``holdout`` may have original ids or pseudonyms. ``assumed`` says how files lie that do not state it.
+    With ``masks`` every slice has a mask, and scans without a label map are refused.
 
     ``workers`` and ``cluster`` are those of `medvar_engine.parallel.run`; the machines of a cluster must see ``source``
     and ``out`` under the same names. The result is the same, to the byte, however many work at it and however often it
@@ -88,11 +91,13 @@ def prepare(
         pseudonyms = None
     elif dataset_recipe is not None and pseudonyms is None:
         raise MedvarError(f"The recipe {dataset_recipe.name} asks for pseudonyms of its patients, so a key is needed.")
+    if masks is not None and is_slice_index(source):
+        raise MedvarError(f"The index of {source} names single slices, whose masks are not read; leave masks out.")
     how: dict[str, Any] = {"dataset_recipe": dataset_recipe, "pseudonyms": pseudonyms}
     how |= {"dataset": dataset, "licence": licence}
     of_scans = {"include_synthetic": include_synthetic, "assumed": assumed, "modality": modality, "region": region}
     found: FoundScans | ListedSlices = (
-        survey_slices(source, **how) if is_slice_index(source) else survey_scans(source, **how, **of_scans)
+        survey_slices(source, **how) if is_slice_index(source) else survey_scans(source, masks=masks, **how, **of_scans)
     )
     refusals = found.refusals
     split = replace(split, holdout=_holdout(split.holdout, found.patients, pseudonyms, source))
@@ -110,7 +115,7 @@ def prepare(
         shown = named if pseudonyms is None else anonymous(refusals, source, pseudonyms, found.series)
         kept = [part for part in parts if part.slices]
         if kept:
-            with ShardWriter(out, recipe.size, overwrite=overwrite) as writer:
+            with ShardWriter(out, recipe.size, structures=found.structures, overwrite=overwrite) as writer:
                 cells, remarks = _gather(writer, folder, kept, split.strata)
                 marks = _marks(found.identities, cells)
                 one_patient = _same(marks, folder, kept).groups()
@@ -187,7 +192,7 @@ def _gather(
     remarks: list[str] = []
     for part in parts:
         found = read_part(folder, part)
-        writer.add(found.codes, found.facts)
+        writer.add(found.codes, found.facts, found.masks)
         for facts in found.facts:
             cells.setdefault(facts.patient, set()).add(tuple(getattr(facts, name) or "" for name in strata))
         remarks += [f"{found.facts[0].series}: {one}" for one in found.remarks]

@@ -14,14 +14,18 @@ from medvar_engine.data.duplicates.fingerprint import fingerprints
 from medvar_engine.data.harmonise.harmonise import check_hu, harmonise, treat_face
 from medvar_engine.data.harmonise.intensity import ValueRange
 from medvar_engine.data.harmonise.matrix import fitting_pixel, resample
+from medvar_engine.data.harmonise.nearest import resample_nearest
 from medvar_engine.data.harmonise.slice_recipe import Recipe
-from medvar_engine.data.harmonise.slicing import Slab, cut
+from medvar_engine.data.harmonise.slicing import Slab, cut, view
 from medvar_engine.data.identity.series_identity import Identity
+from medvar_engine.data.masks.label_files import ScanLabels
+from medvar_engine.data.masks.read_mask import read_mask
 from medvar_engine.data.near_duplicates import distinct
 from medvar_engine.data.read.scans import Series
 from medvar_engine.data.read.volume import Volume
 from medvar_engine.data.shards.slice_facts import SliceFacts
 from medvar_engine.errors import MedvarError
+from medvar_engine.masks.structures import MaskArray
 from medvar_engine.types import FloatArray
 from medvar_engine.value_range import CodeArray, encode
 
@@ -33,24 +37,33 @@ class SeriesSlices:
     """What one series gives: codes ``(N, size, size)``, what each slice is, and remarks for people.
 
     ``left_out`` are files of which nothing could be used, by their names relative to the source, and why.
+    ``masks`` are as ``codes``, None where the scan has no label map.
     """
 
     codes: CodeArray
     facts: tuple[SliceFacts, ...]
     remarks: tuple[str, ...] = ()
     left_out: tuple[tuple[str, str], ...] = ()
+    masks: MaskArray | None = None
 
 
-def slices_of(series: Series, identity: Identity, recipe: Recipe, source: Path) -> SeriesSlices:
+def slices_of(
+    series: Series, identity: Identity, recipe: Recipe, source: Path, labels: ScanLabels | None = None
+) -> SeriesSlices:
     """The slices of one series found in ``source``, each cut, resampled and known by what ``identity`` says.
 
-    Raises `MedvarError` when the series cannot be used, or when none of its slices is worth keeping.
+    With ``labels`` each slice has its mask. Raises `MedvarError` when the series cannot be used, or when none of its
+    slices is worth keeping.
     """
     codes: list[CodeArray] = []
     facts: list[SliceFacts] = []
+    masks: list[MaskArray] = []
     shapes: list[str] = []
     remarks = [*series.remarks(phase_step=recipe.phase_step, diffusion=recipe.diffusion)]
     for volume, contrast in _volumes(series, identity, recipe):
+        if labels is not None and volume.phase is not None and not identity.channels:
+            raise MedvarError(f"{series.path}: it has several time points, and one label map does not fit them all.")
+        label_map = None if labels is None else read_mask(labels, volume, series.assumed)
         if identity.modality == "CT" and not series.synthetic:
             check_hu(volume, window_stated=recipe.window is not None or identity.region in recipe.windows)
         volume, remark = treat_face(volume, identity.region, recipe.faces)
@@ -61,6 +74,8 @@ def slices_of(series: Series, identity: Identity, recipe: Recipe, source: Path) 
             fitted, pixel_mm = to_matrix(slab.images, slab.spacing, recipe)
             codes.append(np.ascontiguousarray(encode(fitted)))
             facts += _facts(shown, scan.values, slab, pixel_mm, fingerprints(fitted))
+            if label_map is not None:
+                masks.append(_masks(label_map, slab, recipe))
         sides = "×".join(str(side) for side in volume.array.shape)
         shapes.append(f"{sides} voxels of {'×'.join(f'{side:.2f}' for side in volume.spacing)} mm")
     rules = recipe.rules
@@ -80,7 +95,12 @@ def slices_of(series: Series, identity: Identity, recipe: Recipe, source: Path) 
     if len(kept) < len(facts):
         remarks.append(f"{len(facts) - len(kept)} of {len(facts)} slices nearly repeat others and are left out")
     chosen = stacked if len(kept) == len(facts) else stacked[kept]
-    return SeriesSlices(chosen, tuple(facts[index] for index in kept), tuple(remarks))
+    return SeriesSlices(
+        chosen,
+        tuple(facts[index] for index in kept),
+        tuple(remarks),
+        masks=np.concatenate(masks)[kept] if masks else None,
+    )
 
 
 def _volumes(series: Series, identity: Identity, recipe: Recipe) -> Iterator[tuple[Volume, str | None]]:
@@ -119,6 +139,16 @@ def to_matrix(images: FloatArray, spacing: tuple[float, float], recipe: Recipe) 
         )
     fitted = resample(images, spacing, recipe.spacing_mm, recipe.size, recipe.padding)
     return fitted, recipe.spacing_mm
+
+
+def _masks(label_map: MaskArray, slab: Slab, recipe: Recipe) -> MaskArray:
+    """The masks of a slab's slices on the matrix of `to_matrix`."""
+    if slab.plane is None:
+        raise MedvarError("the scan does not say how it lies, so that no label map can be laid on it")
+    own = view(label_map, slab.plane)[slab.first : slab.first + len(slab.images)]
+    _, height, width = own.shape
+    pixel_mm = recipe.spacing_mm or fitting_pixel((height, width), slab.spacing, recipe.size)
+    return resample_nearest(own, slab.spacing, pixel_mm, recipe.size)
 
 
 def _facts(

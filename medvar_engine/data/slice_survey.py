@@ -17,6 +17,7 @@ from medvar_engine.data.recipe.dataset_recipe import DatasetRecipe
 from medvar_engine.data.recipe.slice_index_file import IMAGE_SUFFIXES, SliceFile, read_slice_index
 from medvar_engine.data.slice_files import Listed, is_cut_short, is_wanted
 from medvar_engine.data.work_units import SlicesWork
+from medvar_engine.masks.structures import Structures
 
 FILES_OF_A_WORK = 32
 """Few enough to be lost with a worker, enough that parts are not many small files."""
@@ -35,6 +36,11 @@ class ListedSlices:
     def series(self) -> list[tuple[Series, Identity]]:
         """There are no series of several slices."""
         return []
+
+    @property
+    def structures(self) -> Structures:
+        """Single slices have no masks."""
+        return ()
 
     @property
     def identities(self) -> list[Identity]:

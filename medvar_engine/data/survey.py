@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from medvar_engine.data.harmonise.slice_recipe import Recipe
 from medvar_engine.data.identity.pseudonyms import Pseudonyms
 from medvar_engine.data.identity.series_identity import Identity, identify, relative
+from medvar_engine.data.masks.find_masks import FoundMasks, find_masks
+from medvar_engine.data.masks.mask_rule import MaskRule
 from medvar_engine.data.read.assumed_geometry import NOTHING, Assumed
 from medvar_engine.data.read.scans import LOOKED_FOR, Refusal, Series, find_series
 from medvar_engine.data.recipe.dataset_recipe import DatasetRecipe, match
 from medvar_engine.data.recipe.index_file import names_of, read_index
 from medvar_engine.data.work_units import Work
 from medvar_engine.errors import MedvarError
+from medvar_engine.masks.structures import Structures
 
 Known = tuple[Series, Identity]
 
@@ -29,6 +32,12 @@ class FoundScans:
 
     series: list[Known]
     refusals: list[Refusal]
+    masks: FoundMasks | None = None
+
+    @property
+    def structures(self) -> Structures:
+        """What masks of the slices show; empty where they have none."""
+        return self.masks.structures if self.masks else ()
 
     @property
     def identities(self) -> list[Identity]:
@@ -47,7 +56,10 @@ class FoundScans:
 
     def works(self, recipe: Recipe, source: Path, folder: Path, *, synthetic: bool) -> list[Work]:
         """One for each series."""
-        return [Work(series, identity, recipe, source, folder) for series, identity in self.series]
+        labels = self.masks.of_scan if self.masks else {}
+        return [
+            Work(series, identity, recipe, source, folder, labels.get(series.uid)) for series, identity in self.series
+        ]
 
     def remarks(self, recipe: Recipe) -> list[str]:
         """What a reader of the slices should know."""
@@ -60,9 +72,16 @@ class FoundScans:
         return [remark] if guessed else []
 
 
-def survey_scans(source: Path, **how: Any) -> FoundScans:
-    """What `survey` finds."""
-    return FoundScans(*survey(source, **how))
+def survey_scans(source: Path, *, masks: MaskRule | None = None, **how: Any) -> FoundScans:
+    """What `survey` finds; with ``masks`` the scans that have a label map, and those."""
+    known, refusals = survey(source, masks=masks, **how)
+    if masks is None:
+        return FoundScans(known, refusals)
+    found = find_masks(masks, [one for one, _ in known], source)
+    without = {one.path for one in found.refusals}
+    kept = [(one, identity) for one, identity in known if one.uid in found.of_scan]
+    others = [one for one in refusals if Path(one.path) not in found.files and one.path not in without]
+    return FoundScans(kept, [*others, *found.refusals], found)
 
 
 def survey(
@@ -71,13 +90,15 @@ def survey(
     dataset_recipe: DatasetRecipe | None,
     pseudonyms: Pseudonyms | None,
     include_synthetic: bool,
+    masks: MaskRule | None = None,
     assumed: Assumed = NOTHING,
     **arguments: str | None,
 ) -> tuple[list[Known], list[Refusal]]:
     """The series whose identity is known, in a stable order, and what is refused.
 
-    ``arguments`` are those of `identify`. Raises `MedvarError` when there are no images at all, or when ``source`` does
-    not look like the data set of ``dataset_recipe``.
+    ``arguments`` are those of `identify`; ``masks`` tell cases apart where headers do not name patients. Raises
+    `MedvarError` when there are no images at all, or when ``source`` does not look like the data set of
+    ``dataset_recipe``.
     """
     index = read_index(source) if source.is_dir() else {}
     series, refusals = find_series(source, synthetic=include_synthetic, assumed=assumed)
@@ -87,6 +108,9 @@ def survey(
         )
     if dataset_recipe is not None:
         match(dataset_recipe, [path for one in series for path in one.paths], source)
+    if masks is not None:
+        cases = [None if one.patient else masks.case(one.path) for one in series]
+        series = [replace(one, patient=case) if case else one for one, case in zip(series, cases, strict=True)]
     known: list[Known] = []
     for one in series:
         try:

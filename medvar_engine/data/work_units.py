@@ -19,6 +19,7 @@ from typing import Any
 
 from medvar_engine.data.harmonise.slice_recipe import Recipe
 from medvar_engine.data.identity.series_identity import Identity, relative
+from medvar_engine.data.masks.label_files import ScanLabels
 from medvar_engine.data.read.refusal import Refusal, reason_of
 from medvar_engine.data.read.scans import Series
 from medvar_engine.data.series_slices import SeriesSlices, slices_of
@@ -26,8 +27,10 @@ from medvar_engine.data.shards.image_file import ImageFile
 from medvar_engine.data.shards.slice_facts import SliceFacts
 from medvar_engine.data.slice_files import Listed, slices_of_files
 from medvar_engine.errors import MedvarError
+from medvar_engine.masks.structures import MaskArray
 from medvar_engine.storage import alone, replace_file, sha256, writing
 from medvar_engine.untrusted.plain_npy import open_npy
+from medvar_engine.value_range import CodeArray
 
 SCHEMA_VERSION = 5  # raised whenever the same series would give other slices
 _KEPT = "what is finished is kept: free some room, and run the same again to go on"
@@ -42,6 +45,7 @@ class Work:
     recipe: Recipe
     source: Path
     folder: Path
+    labels: ScanLabels | None = None
 
     @property
     def key(self) -> str:
@@ -57,6 +61,10 @@ class Work:
             "assumed": asdict(series.assumed),
             "recipe": self.recipe.digest(),
         }
+        if self.labels is not None:
+            made_of["labels"] = [
+                [relative(one.path, self.source), _state(one.path), repr(one)] for one in self.labels.files
+            ]
         return hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()
 
     @property
@@ -66,7 +74,7 @@ class Work:
 
     def slices(self) -> SeriesSlices:
         """The work. Raises `MedvarError` when the series cannot be used."""
-        return slices_of(self.series, self.identity, self.recipe, self.source)
+        return slices_of(self.series, self.identity, self.recipe, self.source, self.labels)
 
     def refusals(self, part: Part) -> list[Refusal]:
         """What of it was not used."""
@@ -157,23 +165,13 @@ def make_part(work: Work | SlicesWork) -> Part:
         found = work.slices()
     except Exception as error:  # readers raise what they like, and no file ends a run
         return _write(work.folder, key, {"refused": reason_of(error)})
-    with writing(work.folder, _KEPT):
-        temporary = work.folder / f"{key}.{uuid.uuid4().hex}.tmp"
-        try:
-            images = ImageFile(temporary, work.recipe.size)
-            try:
-                images.write(found.codes)
-                digest = images.finish()["sha256"]
-            finally:
-                images.discard()
-            os.replace(temporary, work.folder / f"{key}.npy")
-        finally:
-            temporary.unlink(missing_ok=True)
+    digest = _write_slices(work, f"{key}.npy", found.codes, "<u2")
+    of_masks = {} if found.masks is None else {"masks": _write_slices(work, f"{key}.masks.npy", found.masks, "|u1")}
     names = [one.name for one in fields(SliceFacts)]  # `asdict` would copy every value
     facts = [
         {name: getattr(one, name) for name in names} | {"fingerprint": one.fingerprint.hex()} for one in found.facts
     ]
-    values = {"sha256": digest, "facts": facts, "remarks": found.remarks, "left_out": found.left_out}
+    values = {"sha256": digest, **of_masks, "facts": facts, "remarks": found.remarks, "left_out": found.left_out}
     return _write(work.folder, key, values)
 
 
@@ -182,6 +180,8 @@ def finished(folder: Path, key: str) -> Part | None:
     try:
         values = json.loads((folder / f"{key}.json").read_bytes())
         whole = "refused" in values or sha256(folder / f"{key}.npy") == values["sha256"]
+        if "masks" in values:
+            whole = whole and sha256(folder / f"{key}.masks.npy") == values["masks"]
         return _part(key, values) if whole else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -192,12 +192,30 @@ def read_part(folder: Path, part: Part) -> SeriesSlices:
     try:
         values = json.loads((folder / f"{part.key}.json").read_bytes())
         codes = open_npy(folder / f"{part.key}.npy")
+        masks = open_npy(folder / f"{part.key}.masks.npy") if "masks" in values else None
     except (OSError, ValueError) as error:
         raise MedvarError(
             f"A part in {folder} was changed by someone else ({error}). Run the same again to make it anew."
         ) from error
     facts = (SliceFacts(**one | {"fingerprint": bytes.fromhex(one["fingerprint"])}) for one in values["facts"])
-    return SeriesSlices(codes, tuple(facts), tuple(values["remarks"]))
+    return SeriesSlices(codes, tuple(facts), tuple(values["remarks"]), masks=masks)
+
+
+def _write_slices(work: Work | SlicesWork, name: str, slices: CodeArray | MaskArray, dtype: str) -> str:
+    """Slices (N, size, size) as a file of the part; gives its sha256."""
+    with writing(work.folder, _KEPT):
+        temporary = work.folder / f"{name}.{uuid.uuid4().hex}.tmp"
+        try:
+            file = ImageFile(temporary, work.recipe.size, dtype)
+            try:
+                file.write(slices)
+                digest: str = file.finish()["sha256"]
+            finally:
+                file.discard()
+            os.replace(temporary, work.folder / name)
+        finally:
+            temporary.unlink(missing_ok=True)
+    return digest
 
 
 def _write(folder: Path, key: str, values: dict[str, Any]) -> Part:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,8 @@ from medvar_engine.types import FloatArray
 
 PLANES = ("axial", "coronal", "sagittal")
 """Planes that volumes are cut into."""
+
+_Value = TypeVar("_Value", bound=np.generic)
 
 SINGLE_PLANES = (*PLANES, "short-axis")
 """Planes of single slices; the short axis is that of the heart's left ventricle."""
@@ -81,7 +84,7 @@ class SliceRules:
         within("duplicate_difference, a share of the range,", self.duplicate_difference, 0, 1)
 
 
-def view(array: FloatArray, plane: str) -> FloatArray:
+def view(array: NDArray[_Value], plane: str) -> NDArray[_Value]:
     """All slices of an RAS+ array (X, Y, Z) as images (N, H, W) in radiological convention; nothing is copied."""
     return array.transpose(AXES[plane])[:, ::-1, ::-1]
 

@@ -85,9 +85,11 @@ def _has_orientation(header: Any) -> bool:
     return int(header["sform_code"]) != 0 or int(header["qform_code"]) != 0
 
 
-def read(path: Path, assumed: Assumed = NOTHING) -> tuple[NDArray[np.generic], NDArray[np.float64]]:
-    """Voxels of 3 or more dimensions, and their affine to RAS mm."""
-    image = _open(path)
+def read(
+    path: Path, assumed: Assumed = NOTHING, *, labels: bool = False
+) -> tuple[NDArray[np.generic], NDArray[np.float64]]:
+    """Voxels of 3 or more dimensions, and their affine to RAS mm. ``labels`` lets pass what says it is a label map."""
+    image = _open(path, labels=labels)
     try:
         array = np.asanyarray(image.dataobj)
         if _has_orientation(image.header):
@@ -111,10 +113,10 @@ def read(path: Path, assumed: Assumed = NOTHING) -> tuple[NDArray[np.generic], N
     return array, affine
 
 
-def _open(path: Path) -> Any:
+def _open(path: Path, *, labels: bool = False) -> Any:
     """The image, its header read and found possible, its voxels not yet read."""
     try:
-        _check_possible(path)
+        _check_possible(path, labels=labels)
         image = nib.load(path)
         if not isinstance(image, nib.Nifti1Pair):  # NIfTI-2 too; CIFTI-2 and other relatives are not
             raise MedvarError(f"{path}: it is {type(image).__name__}, not a scan in NIfTI.")
@@ -125,7 +127,7 @@ def _open(path: Path) -> Any:
         raise MedvarError(f"{path}: cannot be read as NIfTI, it may be truncated ({error}).") from error
 
 
-def _check_possible(path: Path) -> None:
+def _check_possible(path: Path, *, labels: bool) -> None:
     """Look at the numbers of the header alone, since nibabel takes what memory they claim."""
     packed = path.name.lower().endswith(".gz")
     try:
@@ -141,7 +143,7 @@ def _check_possible(path: Path) -> None:
     if bytes(header["magic"])[:3] not in _MAGIC:
         raise MedvarError(f"{path}: it is not NIfTI: its header lacks the word n+1, ni1, n+2 or ni2.")
     intent = int(header["intent_code"])
-    if intent in _NO_SCAN:
+    if intent in _NO_SCAN and not (labels and intent == _LABEL_INTENT):
         raise MedvarError(f"{path}: its header says that it is {_NO_SCAN[intent]}, not a scan (intent code {intent}).")
     dimensions = [int(side) for side in header["dim"]]
     shape = dimensions[1 : dimensions[0] + 1]

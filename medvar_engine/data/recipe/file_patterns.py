@@ -44,8 +44,13 @@ class Pattern:
 
     def parts(self, path: Path) -> dict[str, str] | None:
         """Name → text of the parts, or None when the path does not look like this."""
+        found = self.find(path)
+        return None if found is None else found[1]
+
+    def find(self, path: Path) -> tuple[Path, dict[str, str]] | None:
+        """The folder that the pattern begins in, and `parts`; or None when the path does not look like this."""
         found = self._regex.search(path.as_posix())
-        return None if found is None else found.groupdict()
+        return None if found is None else (Path(path.as_posix()[: found.start()] or "/"), found.groupdict())
 
 
 def _regex_of(text: str) -> str:

@@ -1,4 +1,7 @@
-"""Image files of a folder of shards: NumPy arrays (N, size, size) of uint16, written slice by slice, read by map."""
+"""Files of a folder of shards: NumPy arrays (N, size, size), written slice by slice, read by map.
+
+Images are uint16; the masks beside them, where there are any, are uint8.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from medvar_engine.errors import MedvarError
+from medvar_engine.masks.structures import MaskArray
 from medvar_engine.storage import flush_to_disk, sha256
 from medvar_engine.untrusted.plain_npy import open_npy
 from medvar_engine.value_range import CodeArray
@@ -17,15 +22,16 @@ from medvar_engine.value_range import CodeArray
 class ImageFile:
     """One shard as it is written: slices go to the disk as they come, and their number into the header at the end."""
 
-    def __init__(self, path: Path, size: int) -> None:
+    def __init__(self, path: Path, size: int, dtype: str = "<u2") -> None:
         self.slices = 0
+        self._dtype = dtype
         self._path, self._size = path, size
         self._file = path.open("wb")
         self._write_header()
 
-    def write(self, codes: CodeArray) -> None:
+    def write(self, codes: CodeArray | MaskArray) -> None:
         """Append slices (N, size, size)."""
-        self._file.write(np.ascontiguousarray(codes, dtype="<u2").data)
+        self._file.write(np.ascontiguousarray(codes, dtype=self._dtype).data)
         self.slices += len(codes)
 
     def finish(self) -> dict[str, Any]:
@@ -43,7 +49,7 @@ class ImageFile:
 
     def _write_header(self) -> None:
         # NumPy leaves room for a first axis of any length, so the header's own length does not change.
-        about = {"descr": "<u2", "fortran_order": False, "shape": (self.slices, self._size, self._size)}
+        about = {"descr": self._dtype, "fortran_order": False, "shape": (self.slices, self._size, self._size)}
         np.lib.format.write_array_header_1_0(self._file, about)
 
 
@@ -52,16 +58,29 @@ def shard_name(number: int) -> str:
     return f"images-{number:05d}.npy"
 
 
+def mask_name(number: int) -> str:
+    """File name of the masks of a shard."""
+    return f"masks-{number:05d}.npy"
+
+
 def open_shard(folder: Path, number: int, slices: int, size: int) -> CodeArray:
     """One shard as a read-only memory map (N, size, size). Raises `MedvarError` when it is missing or truncated."""
-    path = folder / shard_name(number)
+    return _open(folder / shard_name(number), slices, size, np.dtype(np.uint16))
+
+
+def open_masks(folder: Path, number: int, slices: int, size: int) -> MaskArray:
+    """The masks of one shard as `open_shard` gives its images."""
+    return _open(folder / mask_name(number), slices, size, np.dtype(np.uint8))
+
+
+def _open(path: Path, slices: int, size: int, dtype: np.dtype[Any]) -> NDArray[Any]:
     try:
         array = open_npy(path)
     except (OSError, ValueError, EOFError) as error:
         raise MedvarError(f"{path} is missing or truncated ({error}). Prepare the data again.") from error
-    if array.shape != (slices, size, size) or array.dtype != np.uint16:
+    if array.shape != (slices, size, size) or array.dtype != dtype:
         raise MedvarError(
-            f"{path} holds {array.dtype} {array.shape}, but the manifest says uint16 {(slices, size, size)}. "
+            f"{path} holds {array.dtype} {array.shape}, but the manifest says {dtype} {(slices, size, size)}. "
             "Prepare the data again."
         )
     return np.asarray(array)

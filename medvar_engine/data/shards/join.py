@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from medvar_engine.data.identity.pseudonyms import Pseudonyms
 from medvar_engine.data.identity.same_patient import Names, remarks_on_same
-from medvar_engine.data.shards.image_file import shard_name
+from medvar_engine.data.shards.image_file import mask_name, shard_name
 from medvar_engine.data.shards.patients import check_ids, patient_ids
 from medvar_engine.data.shards.shard_folder import ShardFolder
 from medvar_engine.data.shards.shard_manifest import Manifest
@@ -31,6 +31,11 @@ def check_fit(parts: Sequence[ShardFolder], *, any_recipe: bool, pseudonyms: Pse
             raise MedvarError(
                 f"{first.path} has slices of {first.manifest.size} pixels a side, but {other.path} of "
                 f"{other.manifest.size}. Prepare one of them again with the size of the other."
+            )
+        if other.manifest.structures != first.manifest.structures:
+            raise MedvarError(
+                f"{first.path} has masks of {_named(first.manifest)}, but {other.path} of {_named(other.manifest)}. "
+                "Prepare one of them again with the structures of the other."
             )
         before = [one for part in parts[:number] for one in patient_ids(part.manifest)]
         check_ids(before, patient_ids(other.manifest), f"{first.path} and {other.path}", pseudonyms)
@@ -64,10 +69,15 @@ def join(
     shards: list[dict[str, Any]] = []
     for part in parts:
         for shard in part.manifest.shards:
-            name = shard_name(len(shards))
+            name, number = shard_name(len(shards)), len(shards)
+            entry = {**shard, "file": name}
             if part.path != target:
                 share_file(part.path / shard["file"], target / name)
-            shards.append({**shard, "file": name})
+            if masks := shard.get("masks"):
+                entry["masks"] = {**masks, "file": mask_name(number)}
+                if part.path != target:
+                    share_file(part.path / masks["file"], target / mask_name(number))
+            shards.append(entry)
 
     def batches() -> Iterator[pa.RecordBatch]:
         first_shards = accumulate((len(part.manifest.shards) for part in parts), initial=0)
@@ -102,6 +112,7 @@ def join(
         ),
         shards=shards,
         table=write_table(target / table, batches),
+        structures=list(first.structures),
     )
 
 
@@ -117,3 +128,9 @@ def _differing(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]
     """What differs in how slices are made; how patients are split is no part of that."""
     names = {*first, *second} - set(SplitRule().to_dict())
     return sorted(name for name in names if first.get(name) != second.get(name))
+
+
+def _named(manifest: Manifest) -> str:
+    """The structures of a folder's masks, for people."""
+    names = [one.name for one in manifest.masks]
+    return ", ".join(names[:10]) + (", …" if len(names) > 10 else "") if names else "no structures"

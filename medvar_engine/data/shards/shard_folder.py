@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from medvar_engine.data.shards.image_file import open_shard
+from medvar_engine.data.shards.image_file import open_masks, open_shard
 from medvar_engine.data.shards.shard_manifest import Manifest
 from medvar_engine.data.shards.slice_table import names, numbers, read_table
 from medvar_engine.errors import MedvarError
+from medvar_engine.masks.structures import MaskArray
 from medvar_engine.value_range import CodeArray
 
 
@@ -32,6 +33,8 @@ class ShardFolder:
         lengths = np.array([shard["slices"] for shard in manifest.shards], dtype=np.int64)
         for number in range(len(lengths)):
             folder.shard(number)
+            if manifest.masks:
+                folder.masks(number)
         if len(folder.table) != manifest.slices:
             raise MedvarError(
                 f"{file} has {len(folder.table)} rows, but the manifest says {manifest.slices} slices. "
@@ -49,3 +52,11 @@ class ShardFolder:
     def shard(self, number: int) -> CodeArray:
         """The images of a shard as a read-only memory map (N, size, size)."""
         return open_shard(self.path, number, int(self.manifest.shards[number]["slices"]), self.manifest.size)
+
+    def masks(self, number: int) -> MaskArray:
+        """The masks of a shard, as `shard` gives its images. Raises `MedvarError` when there are none."""
+        if not self.manifest.structures:
+            raise MedvarError(
+                f"The slices in {self.path} have no masks; `medvar prepare --masks` makes some that have."
+            )
+        return open_masks(self.path, number, int(self.manifest.shards[number]["slices"]), self.manifest.size)

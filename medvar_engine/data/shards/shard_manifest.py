@@ -10,8 +10,9 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from medvar_engine.data.shards.image_file import shard_name
+from medvar_engine.data.shards.image_file import mask_name, shard_name
 from medvar_engine.errors import MedvarError
+from medvar_engine.masks.structures import Structures, from_dicts
 from medvar_engine.storage import replace_file
 from medvar_engine.untrusted import plain_json
 
@@ -19,7 +20,7 @@ SCHEMA_VERSION = 2
 MANIFEST = "manifest.json"
 _MOST = 2**28  # bytes: names and marks of all patients
 _SET = "set.json"  # what a set of generated images has in place of this manifest
-_OURS = re.compile(r"images-\d+\.npy|slices(-\d+)?\.arrow")
+_OURS = re.compile(r"(images|masks)-\d+\.npy|slices(-\d+)?\.arrow")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +32,8 @@ class Manifest:
     `medvar_engine.data.identity.same_patient.marks_of`; ``one_patient`` are the names that are one.
     ``table`` and each of ``shards`` say ``file``, ``slices`` and ``sha256``. ``split`` is patient → train or test; a
     slice goes where its patient goes, so no patient can be on both sides. ``given_split`` are the patients whose side
-    was given with the data, which merging and appending keep.
+    was given with the data, which merging and appending keep. ``structures`` are what the values of masks stand for,
+    from 1 up; where there are any, each of ``shards`` names its ``masks``, file and sha256.
     """
 
     size: int
@@ -47,7 +49,13 @@ class Manifest:
     remarks: list[str] = field(default_factory=list)
     shards: list[dict[str, Any]] = field(default_factory=list)
     table: dict[str, Any] = field(default_factory=dict)
+    structures: list[dict[str, str]] = field(default_factory=list)
     schema_version: int = SCHEMA_VERSION
+
+    @property
+    def masks(self) -> Structures:
+        """What the values of masks stand for; empty where slices have no masks."""
+        return from_dicts(self.structures)
 
     @property
     def slices(self) -> int:
@@ -57,7 +65,8 @@ class Manifest:
     @property
     def files(self) -> dict[str, str]:
         """Name and sha256 of every file but the manifest."""
-        return {str(entry["file"]): str(entry["sha256"]) for entry in (self.table, *self.shards)}
+        masks = [shard["masks"] for shard in self.shards if "masks" in shard]
+        return {str(entry["file"]): str(entry["sha256"]) for entry in (self.table, *self.shards, *masks)}
 
     @property
     def digest(self) -> str:
@@ -90,7 +99,10 @@ class Manifest:
         replace_file(folder / MANIFEST, self._content())
 
     def _content(self) -> bytes:
-        return json.dumps(asdict(self), indent=1, ensure_ascii=False).encode("utf-8")
+        values = asdict(self)
+        if not self.structures:  # slices without masks are written as they always were
+            del values["structures"]
+        return json.dumps(values, indent=1, ensure_ascii=False).encode("utf-8")
 
     def _check(self) -> None:
         if not isinstance(self.size, int) or self.size < 1:
@@ -98,6 +110,8 @@ class Manifest:
         for number, shard in enumerate(self.shards):
             if shard["file"] != shard_name(number) or not isinstance(shard["slices"], int) or shard["slices"] < 0:
                 raise ValueError(f"shard {number} is {shard!r}")
+            if shard.get("masks", {"file": None})["file"] != (mask_name(number) if self.masks else None):
+                raise ValueError(f"the masks of shard {number} are {shard.get('masks')!r}")
         if not _OURS.fullmatch(self.table["file"]) or self.table["slices"] != self.slices:
             raise ValueError(f"{self.slices} slices in shards, but the table is {self.table!r}")
         if wrong := set(self.split.values()) - {"train", "test"}:

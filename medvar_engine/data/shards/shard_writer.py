@@ -12,12 +12,13 @@ from typing import Any, Self
 import numpy as np
 import pyarrow as pa
 
-from medvar_engine.data.shards.image_file import ImageFile, shard_name
+from medvar_engine.data.shards.image_file import ImageFile, mask_name, shard_name
 from medvar_engine.data.shards.shard_manifest import MANIFEST, Manifest
 from medvar_engine.data.shards.slice_facts import SliceFacts
 from medvar_engine.data.shards.slice_table import PLAIN, TABLE, read_table, rows_of, write_table
 from medvar_engine.data.shards.tally import counts, sources, tally
 from medvar_engine.errors import MedvarError
+from medvar_engine.masks.structures import MaskArray, Structures, to_dicts
 from medvar_engine.storage import beside, check_output, replace_folder, writing
 from medvar_engine.value_range import CodeArray
 
@@ -29,19 +30,30 @@ class ShardWriter:
     """Writes a folder of shards; use as a context manager, and call `finish` at its end.
 
     Left without `finish`, by an exception or otherwise, it removes what it wrote: ``folder`` is complete or not there.
-    ``cells`` tells of each patient added so far in which (modality, region) there are slices.
+    ``cells`` tells of each patient added so far in which (modality, region) there are slices. With ``structures`` each
+    slice has a mask.
     """
 
-    def __init__(self, folder: Path, size: int, *, overwrite: bool = False, shard_slices: int = SHARD_SLICES) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        size: int,
+        *,
+        structures: Structures = (),
+        overwrite: bool = False,
+        shard_slices: int = SHARD_SLICES,
+    ) -> None:
         folder = Path(folder)
         if not (overwrite and (folder / MANIFEST).is_file()):  # what is not ours may be somebody's data
             check_output(folder)
         self.folder = folder
         self.size = size
         self.shard_slices = shard_slices
+        self.structures = structures
         self.cells: dict[str, set[tuple[str, str]]] = {}
         self._shards: list[dict[str, Any]] = []
         self._image_file: ImageFile | None = None
+        self._mask_file: ImageFile | None = None
         self._held: list[pa.RecordBatch] = []
         self._partial = beside(folder, "partial")
         self._failed = False
@@ -58,21 +70,23 @@ class ShardWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._image_file is not None:
-            self._image_file.discard()
+        for file in (self._image_file, self._mask_file):
+            if file is not None:
+                file.discard()
         self._rows_file.close()
         shutil.rmtree(self._partial, ignore_errors=True)
 
-    def add(self, codes: CodeArray, facts: Sequence[SliceFacts]) -> None:
-        """Append slices (N, size, size), and what each is. Raises `MedvarError` when they do not fit."""
+    def add(self, codes: CodeArray, facts: Sequence[SliceFacts], masks: MaskArray | None = None) -> None:
+        """Append slices (N, size, size), what each is, and their masks. Raises `MedvarError` when they do not fit."""
         if codes.shape != (len(facts), self.size, self.size) or codes.dtype != np.uint16:
             raise MedvarError(
                 f"{len(facts)} slices of {self.size}×{self.size} uint16 codes are expected, but got {codes.dtype} "
                 f"{codes.shape}."
             )
+        self._check_masks(masks, codes)
         rows = rows_of(facts, self._places(len(facts)))
         with self._writing():
-            self._write_images(codes)
+            self._write_images(codes, masks)
             self._held.append(rows)
             if sum(map(len, self._held)) >= _HELD_ROWS:
                 self._write_rows()
@@ -102,6 +116,7 @@ class ShardWriter:
                 table=entry,
                 counts=counts(groups, split),
                 sources=sources(groups),
+                structures=to_dicts(self.structures),
                 **about,
             )
             manifest.write(self._partial)
@@ -112,19 +127,38 @@ class ShardWriter:
         first = len(self._shards) * self.shard_slices + (self._image_file.slices if self._image_file else 0)
         return (divmod(number, self.shard_slices) for number in range(first, first + count))
 
-    def _write_images(self, codes: CodeArray) -> None:
+    def _check_masks(self, masks: MaskArray | None, codes: CodeArray) -> None:
+        if masks is None and not self.structures:
+            return
+        if masks is None or masks.shape != codes.shape or masks.dtype != np.uint8:
+            found = "there are none" if masks is None else f"they are {masks.dtype} {masks.shape}"
+            raise MedvarError(f"Masks of {len(codes)} slices, uint8 {codes.shape}, are expected, but {found}.")
+        if masks.size and masks.max() > len(self.structures):
+            raise MedvarError(f"A mask has the value {masks.max()}, but there are {len(self.structures)} structures.")
+
+    def _write_images(self, codes: CodeArray, masks: MaskArray | None) -> None:
         while len(codes):
             if self._image_file is None:
-                self._image_file = ImageFile(self._partial / shard_name(len(self._shards)), self.size)
+                number = len(self._shards)
+                self._image_file = ImageFile(self._partial / shard_name(number), self.size)
+                if self.structures:
+                    self._mask_file = ImageFile(self._partial / mask_name(number), self.size, "|u1")
             room = self.shard_slices - self._image_file.slices
             self._image_file.write(codes[:room])
+            if self._mask_file is not None and masks is not None:
+                self._mask_file.write(masks[:room])
+                masks = masks[room:]
             codes = codes[room:]
             if self._image_file.slices == self.shard_slices:
                 self._finish_shard(self._image_file)
 
     def _finish_shard(self, image_file: ImageFile) -> None:
-        self._shards.append(image_file.finish())
-        self._image_file = None
+        entry = image_file.finish()
+        if self._mask_file is not None:
+            masks = self._mask_file.finish()
+            entry["masks"] = {"file": masks["file"], "sha256": masks["sha256"]}
+        self._shards.append(entry)
+        self._image_file = self._mask_file = None
 
     def _write_rows(self) -> None:
         for batch in pa.Table.from_batches(self._held, PLAIN).combine_chunks().to_batches():

@@ -1,0 +1,64 @@
+"""Read DICOM segmentations (SEG, PS3.3 A.51) by highdicom: which series one is of, and the voxels of its segments."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+from numpy.typing import NDArray
+
+from medvar_engine.data.masks.label_files import SegmentFile
+from medvar_engine.data.read.header_limits import check_claim
+from medvar_engine.data.read.orientation import lps_to_ras
+from medvar_engine.errors import MedvarError
+
+_SEGMENTATION = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")  # SEG, and label map SEG
+# Decoders of other transfer syntaxes fail on damaged streams in ways that cannot be caught.
+_PLAIN = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.5", "1.2.840.10008.1.2.1.99")
+
+
+def segments_of(path: Path) -> tuple[str, dict[int, str]] | None:
+    """The SeriesInstanceUID that a segmentation is of, and number → name of its segments; None for other files."""
+    try:
+        header = pydicom.dcmread(path, stop_before_pixels=True)
+    except Exception:  # what is no DICOM is no segmentation
+        return None
+    if header.get("SOPClassUID") not in _SEGMENTATION:
+        return None
+    try:
+        series = str(header.ReferencedSeriesSequence[0].SeriesInstanceUID)
+        names = {int(one.SegmentNumber): str(one.SegmentLabel).strip() for one in header.SegmentSequence}
+    except (AttributeError, IndexError, TypeError, ValueError) as error:
+        raise MedvarError(f"{path}: a DICOM SEG that does not say what it is of ({error}).") from error
+    return series, names
+
+
+def read_segments(file: SegmentFile) -> Iterator[tuple[int, NDArray[np.uint8], NDArray[np.float64]]]:
+    """Of each segment that is taken its value in the mask, its voxels (X, Y, Z), and their affine to RAS mm."""
+    import highdicom
+
+    try:
+        dataset = pydicom.dcmread(file.path)
+        _check(file.path, dataset)
+        segmentation: Any = highdicom.seg.Segmentation.from_dataset(dataset)
+        for number, value in file.values.items():
+            if value == 0:
+                continue
+            volume = segmentation.get_volume(segment_numbers=[number], allow_missing_positions=True)
+            # Indices of highdicom go slice, row, column; the last axis is the segment.
+            yield value, np.asarray(volume.array[..., 0] > 0, dtype=np.uint8), lps_to_ras(volume.affine)
+    except MedvarError:
+        raise
+    except Exception as error:  # pydicom and highdicom raise many kinds
+        raise MedvarError(f"{file.path}: cannot be read as a DICOM SEG ({error}).") from error
+
+
+def _check(path: Path, dataset: pydicom.Dataset) -> None:
+    syntax = dataset.file_meta.TransferSyntaxUID
+    if syntax not in _PLAIN:
+        raise MedvarError(f"{path}: segments are read uncompressed or as RLE, but it is stored as {syntax.name}.")
+    voxels = int(dataset.Rows) * int(dataset.Columns) * int(dataset.get("NumberOfFrames", 1))
+    check_claim(path, voxels, 0, None)
