@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from math import prod
 from threading import Lock
-from typing import Any
+from typing import Any, TypeVar
 
 from medvar_engine.backends.release_memory import give_back
-from medvar_engine.bundle.read import Bundle
+from medvar_engine.bundle.read import STEP, Bundle
 from medvar_engine.errors import MedvarError
+from medvar_engine.untrusted.time_limit import within
 
 _INSTALL = (
     "Install it with `pip install 'napari-medvar[cpu]'`, or, for an NVIDIA GPU, `pip install 'napari-medvar[gpu]'` "
@@ -18,6 +20,11 @@ _INSTALL = (
 )
 DEVICES = {"CUDAExecutionProvider": "cuda"}  # execution providers with a memory of their own, and how it is called
 DATA = ".data"  # what the name of a graph's weights ends with, where they are a file of their own
+LEAST_SECONDS = 20.0  # that any call of a graph may take, and that any graph may take to load
+PACE = 1e9  # bytes of weights, each applied at one place of an image, a second: slow for any processor in use
+LOAD_PACE = 1e7  # bytes a second
+
+Result = TypeVar("Result")
 
 
 class Sessions:
@@ -32,6 +39,7 @@ class Sessions:
         self._lock = Lock()
         self._loaded: dict[str, Future[Any]] = {}
         self._added: dict[str, bytes] = {}
+        self._bytes: dict[str, int] = {}  # of the graphs that are loaded, with their weights
         runtime()  # a missing runtime is told now
 
     def add(self, name: str, content: bytes) -> None:
@@ -72,7 +80,7 @@ class Sessions:
         """All outputs of one graph."""
         session = self.load(name)
         with _told(name):
-            return session.run(None, feeds)  # type: ignore[no-any-return]
+            return self._limited(name, feeds, lambda options: session.run(None, feeds, options))
 
     def run_bound(self, name: str, feeds: dict[str, Any], kept: Collection[str] = ()) -> list[Any]:
         """All outputs of one graph, those named in ``kept`` as OrtValues that stay on the device.
@@ -90,10 +98,32 @@ class Sessions:
             for own in names:
                 binding.bind_output(own, device if own in kept else "cpu")
             binding.synchronize_inputs()  # to run it does not wait for the copies
-            session.run_with_iobinding(binding)
+            self._limited(name, feeds, lambda options: session.run_with_iobinding(binding, options))
             binding.synchronize_outputs()
             pairs = zip(names, binding.get_outputs(), strict=True)
             return [value if own in kept else value.numpy() for own, value in pairs]
+
+    def _limited(self, name: str, feeds: Mapping[str, Any], call: Callable[[Any], Result]) -> Result:
+        """What ``call`` gives, given the options of one run, in a time that grows with the work that a graph may do.
+
+        That is the size of its weights times the places that they are applied at: tokens of the transformer, pixels of
+        all others. A graph that loops ends then; one that is in the middle of a huge product is not waited for.
+        """
+        pixels = self._bundle.image_size**2
+        places = (prod(_shape(own)[:2] if name == STEP else (*_shape(own)[:1], pixels)) for own in feeds.values())
+        seconds = LEAST_SECONDS + self._bytes.get(name, 0) * max(places, default=0) / PACE
+        options = runtime().RunOptions()
+
+        def stop() -> None:
+            options.terminate = True
+
+        try:
+            return within(seconds, lambda: call(options), stop)
+        except TimeoutError as error:
+            raise MedvarError(
+                f"{name} of the bundle {self._bundle.path} was stopped: {error}, far longer than a graph of its size "
+                "needs. It may be made to run without end; use only bundles whose source you trust."
+            ) from error
 
     def _open(self, name: str) -> Any:
         content = self._added[name] if name in self._added else self._bundle.read(name)
@@ -109,7 +139,12 @@ class Sessions:
             options.add_external_initializers_from_files_in_memory(
                 list(table), list(table.values()), [len(data) for data in table.values()]
             )
-            session = runtime().InferenceSession(content, options, providers=self._providers)
+            self._bytes[name] = size = len(content) + sum(map(len, table.values()))
+            # Constants are folded here: what a graph can do when it runs, it can do when it is loaded.
+            session = within(
+                LEAST_SECONDS + size / LOAD_PACE,
+                lambda: runtime().InferenceSession(content, options, providers=self._providers),
+            )
             # It would keep the file's bytes to start anew where a provider fails in the middle: weights held twice.
             session.disable_fallback()
             session._model_bytes = None
@@ -139,11 +174,18 @@ class Sessions:
         return options
 
 
+def _shape(value: Any) -> tuple[int, ...]:
+    """Of an array or an OrtValue."""
+    return tuple(value.shape() if callable(value.shape) else value.shape)
+
+
 @contextmanager
 def _told(name: str) -> Iterator[None]:
     """Errors of running a graph, said as what can be done."""
     try:
         yield
+    except MedvarError:
+        raise
     except Exception as error:  # onnxruntime has no exception type of its own
         if "alloc" in str(error).lower() or "memory" in str(error).lower():
             raise MedvarError(f"Not enough memory to run {name}: generate fewer images at a time.") from error

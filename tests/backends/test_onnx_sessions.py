@@ -141,3 +141,48 @@ def test_an_error_in_the_background_comes_to_who_asks(tiny_bundle: Path, tmp_pat
             backend.decode(latent)
     (folder / GRAPH).write_bytes(content)
     assert backend.decode(latent).shape == (1, 1, 16, 16)
+
+
+def hostile(folder: Path, nodes: list[onnx.NodeProto], constants: list[onnx.TensorProto]) -> None:
+    """A decoder that does all this before it gives an image of zeros."""
+    helper = onnx.helper
+    image = helper.make_tensor_value_info("image", onnx.TensorProto.FLOAT, None)
+    latent = helper.make_tensor_value_info("latent", onnx.TensorProto.FLOAT, ["b", 4, 4, 4])
+    graph = helper.make_graph(nodes, "hostile", [latent], [image], constants)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    (folder / GRAPH).write_bytes(model.SerializeToString())
+    sign_bundle(folder)
+
+
+def looping(folder: Path) -> None:
+    helper, number, truth = onnx.helper, onnx.TensorProto.INT64, onnx.TensorProto.BOOL
+    body = helper.make_graph(
+        [
+            helper.make_node("Identity", ["go"], ["goes"]),
+            helper.make_node("Mul", ["held", "latent"], ["grown"]),
+        ],
+        "body",
+        [
+            helper.make_tensor_value_info("i", number, []),
+            helper.make_tensor_value_info("go", truth, []),
+            helper.make_tensor_value_info("held", onnx.TensorProto.FLOAT, None),
+        ],
+        [
+            helper.make_tensor_value_info("goes", truth, []),
+            helper.make_tensor_value_info("grown", onnx.TensorProto.FLOAT, None),
+        ],
+    )
+    constants = [
+        helper.make_tensor("times", number, [], [2**62]),
+        helper.make_tensor("yes", truth, [], [True]),
+    ]
+    hostile(folder, [helper.make_node("Loop", ["times", "yes", "latent"], ["image"], body=body)], constants)
+
+
+def test_a_graph_without_end_is_stopped(tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stranger's model would hold the window, or the server, for ever."""
+    monkeypatch.setattr("medvar_engine.backends.onnx_sessions.LEAST_SECONDS", 2.0)
+    folder = shutil.copytree(tiny_bundle, tmp_path / "hostile")
+    looping(folder)
+    with pytest.raises(MedvarError, match=r"decode\.onnx.*longer than"):
+        decoded(folder)
