@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from medvar_engine.backends.release_memory import give_back
 from medvar_engine.bundle.read import STEP, Bundle
 from medvar_engine.errors import MedvarError
-from medvar_engine.untrusted.time_limit import within
+from medvar_engine.untrusted.time_limit import load_seconds, run_seconds, within
 
 _INSTALL = (
     "Install it with `pip install 'napari-medvar[cpu]'`, or, for an NVIDIA GPU, `pip install 'napari-medvar[gpu]'` "
@@ -20,9 +20,6 @@ _INSTALL = (
 )
 DEVICES = {"CUDAExecutionProvider": "cuda"}  # execution providers with a memory of their own, and how it is called
 DATA = ".data"  # what the name of a graph's weights ends with, where they are a file of their own
-LEAST_SECONDS = 20.0  # that any call of a graph may take, and that any graph may take to load
-PACE = 1e9  # bytes of weights, each applied at one place of an image, a second: slow for any processor in use
-LOAD_PACE = 1e7  # bytes a second
 
 Result = TypeVar("Result")
 
@@ -111,7 +108,7 @@ class Sessions:
         """
         pixels = self._bundle.image_size**2
         places = (prod(_shape(own)[:2] if name == STEP else (*_shape(own)[:1], pixels)) for own in feeds.values())
-        seconds = LEAST_SECONDS + self._bytes.get(name, 0) * max(places, default=0) / PACE
+        seconds = run_seconds(self._bytes.get(name, 0), max(places, default=0))
         options = runtime().RunOptions()
 
         def stop() -> None:
@@ -139,12 +136,8 @@ class Sessions:
             options.add_external_initializers_from_files_in_memory(
                 list(table), list(table.values()), [len(data) for data in table.values()]
             )
-            self._bytes[name] = size = len(content) + sum(map(len, table.values()))
-            # Constants are folded here: what a graph can do when it runs, it can do when it is loaded.
-            session = within(
-                LEAST_SECONDS + size / LOAD_PACE,
-                lambda: runtime().InferenceSession(content, options, providers=self._providers),
-            )
+            self._bytes[name] = len(content) + sum(map(len, table.values()))
+            session = self._session(content, options, load_seconds(self._bytes[name]))
             # It would keep the file's bytes to start anew where a provider fails in the middle: weights held twice.
             session.disable_fallback()
             session._model_bytes = None
@@ -153,6 +146,10 @@ class Sessions:
             return session
         except Exception as error:  # onnxruntime has no exception type of its own
             raise MedvarError(f"ONNX Runtime cannot load {name} of the bundle {self._bundle.path}: {error}") from error
+
+    def _session(self, content: bytes, options: Any, seconds: float) -> Any:
+        """Constants are folded here: what a graph can do when it runs, it can do when it is loaded."""
+        return within(seconds, lambda: runtime().InferenceSession(content, options, providers=self._providers))
 
     @staticmethod
     def _options(threads: int | None) -> Any:

@@ -10,6 +10,7 @@ import numpy as np
 from medvar_engine.encoders.preprocessing import Preprocessing
 from medvar_engine.errors import MedvarError
 from medvar_engine.types import FloatArray
+from medvar_engine.untrusted.time_limit import load_seconds, run_seconds, within
 
 MAX_BYTES = 2**31 - 1  # protobuf's own limit: what is larger has external data, which is never read
 _BLOCK = 16  # slices that go through the network together; always the same, so that a feature is always the same
@@ -40,7 +41,7 @@ class OnnxEncoder:
         self.name = name
         self.sha256 = hashlib.sha256(content).hexdigest()
         self.preprocessing = preprocessing
-        self._origin = origin
+        self._origin, self._bytes = origin, len(content)
         self._session = _open_session(content, origin, threads)
         self._input = self._session.get_inputs()[0].name
         blank = np.zeros((2, preprocessing.size, preprocessing.size), dtype=np.float32)
@@ -62,8 +63,19 @@ class OnnxEncoder:
 
     def _encode(self, images: FloatArray) -> FloatArray:
         prepared = self.preprocessing(images)
+        options = _runtime().RunOptions()
+
+        def stop() -> None:
+            options.terminate = True
+
         try:
-            features = self._session.run(None, {self._input: prepared})[0]
+            seconds = run_seconds(self._bytes, prepared.size)
+            features = within(seconds, lambda: self._session.run(None, {self._input: prepared}, options)[0], stop)
+        except TimeoutError as error:
+            raise MedvarError(
+                f"{self._origin} was stopped: {error}, far longer than a network of its size needs. It may be made to "
+                "run without end; use only encoders whose source you trust."
+            ) from error
         except Exception as error:  # onnxruntime has no exception type of its own
             raise MedvarError(
                 f"{self._origin} does not take images of {prepared.shape[1]} channels and {prepared.shape[2]}×"
@@ -82,20 +94,28 @@ class OnnxEncoder:
         return features
 
 
-def _open_session(content: bytes, origin: str, threads: int | None) -> Any:
+def _runtime() -> Any:
     try:
         import onnxruntime
     except ImportError as error:
         raise MedvarError(
             "ONNX encoders need ONNX Runtime, which is not installed: `pip install 'napari-medvar[cpu]'`."
         ) from error
-    options = onnxruntime.SessionOptions()
+    return onnxruntime
+
+
+def _open_session(content: bytes, origin: str, threads: int | None) -> Any:
+    runtime = _runtime()
+    options = runtime.SessionOptions()
     options.log_severity_level = 3
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if threads:
         options.intra_op_num_threads = threads
     try:
-        session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        session = within(
+            load_seconds(len(content)),
+            lambda: runtime.InferenceSession(content, options, providers=["CPUExecutionProvider"]),
+        )
     except Exception as error:
         raise MedvarError(
             f"{origin} is no ONNX file that can be used: {error}. It must be one self-contained file."

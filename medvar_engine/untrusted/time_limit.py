@@ -8,9 +8,22 @@ from contextlib import suppress
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
+LEAST_SECONDS = 20.0  # that any call of a graph may take, and that any graph may take to load
+_PACE = 1e9  # bytes of weights, each applied at one place of an image, a second: slow for any processor in use
+_LOAD_PACE = 1e7  # bytes a second
 _GRACE = 2.0  # seconds in which a call that was told to stop may end
 
 Result = TypeVar("Result")
+
+
+def run_seconds(weights: int, places: int) -> float:
+    """How long a graph with so many bytes of weights may take for so many tokens, or pixels."""
+    return LEAST_SECONDS + weights * places / _PACE
+
+
+def load_seconds(weights: int) -> float:
+    """How long such a graph may take to load."""
+    return LEAST_SECONDS + weights / _LOAD_PACE
 
 
 class _Worker(threading.Thread):

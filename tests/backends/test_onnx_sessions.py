@@ -181,7 +181,7 @@ def looping(folder: Path) -> None:
 
 def test_a_graph_without_end_is_stopped(tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A stranger's model would hold the window, or the server, for ever."""
-    monkeypatch.setattr("medvar_engine.backends.onnx_sessions.LEAST_SECONDS", 2.0)
+    monkeypatch.setattr("medvar_engine.untrusted.time_limit.LEAST_SECONDS", 2.0)
     folder = shutil.copytree(tiny_bundle, tmp_path / "hostile")
     looping(folder)
     with pytest.raises(MedvarError, match=r"decode\.onnx.*longer than"):
