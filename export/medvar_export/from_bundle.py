@@ -106,6 +106,7 @@ def _resolution_tokenizer(bundle: Bundle, codes: Array) -> ResolutionTokenizer:
             refiner_widths=(len(weights["refiner.conv_in.weight"]), len(weights["refiner.down.weight"])),
             refiner_blocks=_count(weights, "refiner.coarse.{}.conv1.weight"),
             groups=int(weights["groups"]),
+            grain=len(weights["refiner.conv_out.weight"]) > 4 * bundle.image_channels,
         )
     except (KeyError, ValueError) as error:
         raise _refusal(bundle, "its tokenizer's graphs", f"they lack {error}") from error

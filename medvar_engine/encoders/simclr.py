@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from medvar_engine.encoders.preprocessing import Preprocessing
 from medvar_engine.errors import MedvarError
+from medvar_engine.models.halving_stages import from_darkest, halving_stages
 from medvar_engine.models.weight_files import read_tensors, write_tensors
 from medvar_engine.storage import sha256
 from medvar_engine.types import FloatArray
@@ -47,23 +48,12 @@ class SimCLRNetwork(nn.Module):
     def __init__(self, config: SimCLRConfig) -> None:
         super().__init__()
         self.config = config
-        stages: list[nn.Module] = []
-        before = 1
-        for channels in config.channels:
-            stages += [
-                nn.AvgPool2d(2, stride=1),  # halving without smoothing first would make features depend on the place
-                nn.Conv2d(before, channels, 3, stride=2, padding=1, bias=False),
-                nn.GroupNorm(channels // 8, channels),
-                nn.ReLU(inplace=True),
-            ]
-            before = channels
-        self.stages = nn.Sequential(*stages)
-        self.head = nn.Linear(before * 2, config.dimension)
+        self.stages = halving_stages(config.channels)
+        self.head = nn.Linear(config.channels[-1] * 2, config.dimension)
 
     def forward(self, image: Tensor) -> Tensor:
         """``(B, 1, size, size)`` in [-1, 1] → ``(B, D)``, each row of length 1."""
-        # The darkest is 0 in any window, as is what convolutions see beyond the sides.
-        maps = self.stages(image - image.amin((1, 2, 3), keepdim=True))
+        maps = self.stages(from_darkest(image))
         pooled = torch.cat([maps.mean((2, 3)), maps.amax((2, 3))], dim=1)
         return nn.functional.normalize(self.head(pooled), dim=1)
 

@@ -1,12 +1,12 @@
-"""A network whose features tell how alike two images look: a stack of convolutions such as VGG's, from a file.
+"""A network whose features tell how alike two images look, from a file: VGG's convolutions, or a SimCLR encoder's.
 
-The file is safetensors and runs nothing; the weights say what the stack is like.
+The file is safetensors and runs nothing; the weights say what the network is like.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from medvar_engine.errors import MedvarError
+from medvar_engine.models.halving_stages import from_darkest, halving_stages
 from medvar_engine.models.weight_files import read_tensors
 
 _NAME = re.compile(r"features\.(\d+)\.weight")
@@ -21,6 +22,25 @@ _MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet,
 
 
 class FeatureNetwork(nn.Module):
+    """Images → features at several resolutions."""
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        """Images ``(B, 1, H, W)`` in [-1, 1] → features ``(B, C_i, H_i, W_i)`` of each resolution."""
+        raise NotImplementedError
+
+    def distance(self, made: Tensor, real: Tensor) -> Tensor:
+        """How different each of ``(B, 1, H, W)`` looks from its counterpart, ``(B,)``; 0 is the same.
+
+        The mean squared difference of features that are normalised at every position, summed over resolutions: LPIPS
+        (arXiv 1801.03924) without its learned weights.
+        """
+        total = made.new_zeros(len(made))
+        for ours, its in zip(self(made), self(real), strict=True):
+            total = total + (_unit(ours) - _unit(its)).square().sum(1).mean((1, 2))
+        return total
+
+
+class ConvolutionStack(FeatureNetwork):
     """3×3 convolutions and ReLUs in blocks, with 2×2 max-pooling between the blocks (VGG, arXiv 1409.1556)."""
 
     def __init__(self, blocks: tuple[tuple[nn.Conv2d, ...], ...]) -> None:
@@ -43,16 +63,23 @@ class FeatureNetwork(nn.Module):
             features.append(x)
         return features
 
-    def distance(self, made: Tensor, real: Tensor) -> Tensor:
-        """How different each of ``(B, 1, H, W)`` looks from its counterpart, ``(B,)``; 0 is the same.
 
-        The mean squared difference of features that are normalised at every position, summed over blocks: LPIPS (arXiv
-        1801.03924) without its learned weights.
-        """
-        total = made.new_zeros(len(made))
-        for ours, its in zip(self(made), self(real), strict=True):
-            total = total + (_unit(ours) - _unit(its)).square().sum(1).mean((1, 2))
-        return total
+class EncoderStages(FeatureNetwork):
+    """The stages of a SimCLR encoder of slices (`medvar_engine.encoders.simclr`), at the images' own resolution."""
+
+    def __init__(self, channels: Sequence[int]) -> None:
+        super().__init__()
+        self.stages = halving_stages(channels)
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        """Images ``(B, 1, H, W)`` in [-1, 1] → the features of each stage, ``(B, C_i, H/2^(i+1), W/2^(i+1))``."""
+        x = from_darkest(image)
+        features = []
+        for layer in self.stages:
+            x = layer(x)
+            if isinstance(layer, nn.ReLU):
+                features.append(x)
+        return features
 
 
 def _unit(features: Tensor) -> Tensor:
@@ -61,21 +88,36 @@ def _unit(features: Tensor) -> Tensor:
 
 
 def load_feature_network(path: Path) -> FeatureNetwork:
-    """Read ``features.N.weight`` and ``.bias``, as torchvision names those of VGG 11 to 19 (without batch norm).
+    """Read a SimCLR encoder that medvar has trained, or the convolutions of a VGG 11 to 19 (without batch norm).
 
-    Other tensors are left alone. Raises `MedvarError` for a file that holds no such stack.
+    Those are ``features.N.weight`` and ``.bias``, as torchvision names them; other tensors are left alone. Raises
+    `MedvarError` for a file that holds neither.
     """
     tensors, _ = read_tensors(path)
-    places = sorted(int(found[1]) for name in tensors if (found := _NAME.fullmatch(name)))
     try:
-        if not places:
-            raise ValueError("it has no tensors features.N.weight")
-        return FeatureNetwork(_blocks(tensors, places)).eval().requires_grad_(False)
+        network = _encoder_stages(tensors) if "stages.1.weight" in tensors else _convolution_stack(tensors)
+        return network.eval().requires_grad_(False)
     except (ValueError, KeyError, RuntimeError) as error:
         raise MedvarError(
-            f"{path} is no feature network: {error}. Expected are the 3×3 convolutions of a VGG as torchvision names "
-            "them (features.0.weight, features.0.bias, …), saved as safetensors."
+            f"{path} is no feature network: {error}. Expected are a SimCLR encoder that medvar has trained, or the 3×3 "
+            "convolutions of a VGG as torchvision names them (features.0.weight, features.0.bias, …), saved as "
+            "safetensors."
         ) from error
+
+
+def _encoder_stages(tensors: Mapping[str, Tensor]) -> EncoderStages:
+    stages = {name: tensor for name, tensor in tensors.items() if name.startswith("stages.")}
+    convolutions = sorted(int(name.split(".")[1]) for name, tensor in stages.items() if tensor.ndim == 4)
+    network = EncoderStages([len(stages[f"stages.{i}.weight"]) for i in convolutions])
+    network.load_state_dict(stages)
+    return network
+
+
+def _convolution_stack(tensors: Mapping[str, Tensor]) -> ConvolutionStack:
+    places = sorted(int(found[1]) for name in tensors if (found := _NAME.fullmatch(name)))
+    if not places:
+        raise ValueError("it has no tensors features.N.weight")
+    return ConvolutionStack(_blocks(tensors, places))
 
 
 def _blocks(tensors: Mapping[str, Tensor], places: list[int]) -> tuple[tuple[nn.Conv2d, ...], ...]:

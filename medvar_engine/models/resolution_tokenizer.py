@@ -14,16 +14,19 @@ The canvas is kept as a latent: blocks of ``p`` × ``p`` pixels folded into ``p�
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from medvar_engine.models.fine_detail import BANDS, grain
 from medvar_engine.models.interpolate import area_matrix, bicubic_matrix, resize
 from medvar_engine.models.tokenizer import ResidualBlock
 from medvar_engine.tokens.schedule import ScaleSchedule
 from medvar_engine.types import FloatArray
+
+_FAINT = 0.01  # of noise before the refiner has learned of it; from 0 it would not learn, for its sign says nothing
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,7 @@ class ResolutionConfig:
     refiner_widths: tuple[int, int] = (32, 64)  # channels at a half and at a quarter of the image's resolution
     refiner_blocks: int = 2  # residual blocks a resolution
     groups: int = 8  # of group normalisation
+    grain: bool = False  # whether the refiner adds noise, as strong at each place as it finds right
     image_channels: int = 1
 
     def __post_init__(self) -> None:
@@ -141,7 +145,13 @@ class ResolutionQuantizer(nn.Module):
 
 
 class Refiner(nn.Module):
-    """Canvas → image: adds what patches cannot say, and mends the seams between them. Starts as the identity."""
+    """Canvas → image: adds what patches cannot say, and mends the seams between them. Starts as the identity.
+
+    What is random in an image, such as its grain, no network can tell from the canvas. So with ``grain`` the refiner
+    also says how strong noise is at each place: as the noise inputs of StyleGAN (arXiv 1812.04948) and film grain
+    synthesis do. The noise is a constant, so the same canvas gives the same image; it is only moved about in training,
+    lest the network learn its pattern.
+    """
 
     def __init__(self, config: ResolutionConfig) -> None:
         super().__init__()
@@ -150,7 +160,7 @@ class Refiner(nn.Module):
         def level(width: int) -> nn.Sequential:
             return nn.Sequential(*(ResidualBlock(width, width, groups) for _ in range(blocks)))
 
-        self.patch = config.patch
+        self.patch, self.channels = config.patch, config.image_channels
         self.conv_in = nn.Conv2d(4 * config.image_channels, wide, 3, padding=1)
         self.fine_in = level(wide)
         self.down = nn.Conv2d(4 * wide, narrow, 1)
@@ -158,7 +168,9 @@ class Refiner(nn.Module):
         self.up = nn.Conv2d(narrow, 4 * wide, 1)
         self.fine_out = level(wide)
         self.norm_out = nn.GroupNorm(groups, wide, eps=1e-6)
-        self.conv_out = nn.Conv2d(wide, 4 * config.image_channels, 3, padding=1)
+        self.conv_out = nn.Conv2d(wide, 4 * config.image_channels * (1 + BANDS * config.grain), 3, padding=1)
+        self.grain: Tensor | None
+        self.register_buffer("grain", grain(config.image_size) if config.grain else None, persistent=False)
         nn.init.zeros_(self.conv_out.weight)
         nn.init.zeros_(self.conv_out.bias)  # type: ignore[arg-type]
 
@@ -168,7 +180,21 @@ class Refiner(nn.Module):
         fine = self.fine_in(self.conv_in(F.pixel_unshuffle(image, 2)))
         coarse = self.coarse(self.down(F.pixel_unshuffle(fine, 2)))
         fine = self.fine_out(fine + F.pixel_shuffle(self.up(coarse), 2))
-        return image + F.pixel_shuffle(self.conv_out(F.silu(self.norm_out(fine))), 2)
+        added = F.pixel_shuffle(self.conv_out(F.silu(self.norm_out(fine))), 2).unflatten(1, (self.channels, -1))
+        image = image + added[:, :, 0]
+        if self.grain is None:
+            return image
+        noise = _moved(self.grain, len(canvas)) if self.training else self.grain
+        return image + (added[:, :, 1:] * noise).sum(2)
+
+
+def _moved(noise: Tensor, count: int) -> Tensor:
+    """Noise ``(N, H, W)`` shifted at random, once for each of ``count`` images: ``(B, 1, N, H, W)``."""
+    height, width = noise.shape[1:]
+    down, across = torch.randint(height, (2, count, 1), device=noise.device)
+    rows = (torch.arange(height, device=noise.device) + down) % height
+    columns = (torch.arange(width, device=noise.device) + across) % width
+    return noise[:, rows[:, :, None], columns[:, None]].transpose(0, 1).unsqueeze(1)
 
 
 class ResolutionTokenizer(nn.Module):
@@ -200,3 +226,17 @@ class ResolutionTokenizer(nn.Module):
     def decode(self, canvas: Tensor) -> Tensor:
         """Canvas ``(B, p², side, side)`` of all scales → image ``(B, 1, H, W)`` in [-1, 1]."""
         return self.refiner(canvas).clamp(-1, 1)  # type: ignore[no-any-return]
+
+
+def with_grain(model: ResolutionTokenizer) -> ResolutionTokenizer:
+    """A copy whose refiner also adds noise, so far hardly any; the model itself when it does so already."""
+    if model.config.grain:
+        return model
+    config = replace(model.config, grain=True)
+    grainy, state = ResolutionTokenizer(config), model.state_dict()
+    for name in ("refiner.conv_out.weight", "refiner.conv_out.bias"):
+        old = state[name].unflatten(0, (config.image_channels, 1, 4))
+        new = old.new_full((config.image_channels, BANDS, *old.shape[2:]), _FAINT if name.endswith("bias") else 0.0)
+        state[name] = torch.cat([old, new], 1).flatten(0, 2)
+    grainy.load_state_dict(state)
+    return grainy.to(next(model.parameters()).device).train(model.training)

@@ -83,8 +83,11 @@ class TokenizerSettings:
     l2: float = 1.0  # of the squared difference
     gradient: float = 1.0  # of differences between neighbouring pixels; stage preview has it, too
     frequency: float = 0.0  # of Fourier coefficients: fine texture
+    texture: float = 0.0  # of the local strength of fine detail; above 0 tokenizers of resolutions learn to add grain
     perceptual: float = 0.0  # of the difference that a feature network sees; needs feature_network
-    feature_network: Path | None = None  # a VGG's convolutions (.safetensors); also measures the held-out slices
+    feature_network: Path | None = (
+        None  # encoder of medvar gate, or a VGG (.safetensors); also measures held-out slices
+    )
     codebook_learning: Literal["average", "gradient"] = "average"  # codes follow what chose them, or the loss
     codebook: float = 1.0  # of the distance between latents and their codes
     adversarial: float = 0.0  # of the patch discriminator; 0 switches it off

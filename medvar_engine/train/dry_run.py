@@ -94,7 +94,7 @@ def _of_stage(config: TrainConfig, data: SliceDataset, images: int) -> tuple[nn.
         shape = tokenizer_preset(config.preset, config.image_size)
     if config.stage != "transformer":
         if isinstance(shape, ResolutionConfig):
-            return _refiner(shape, images)
+            return _refiner(replace(shape, grain=shape.grain or config.texture > 0), images)
         tokenizer = Tokenizer(shape)
         tokenizer.quantizer.codebook.requires_grad_(True)  # learns by averages, which take as much
         if config.decoder_only:
@@ -110,7 +110,7 @@ def _of_stage(config: TrainConfig, data: SliceDataset, images: int) -> tuple[nn.
 
 
 def _refiner(shape: ResolutionConfig, images: int) -> tuple[nn.Module, Callable[[], Tensor]]:
-    tokenizer = ResolutionTokenizer(shape)
+    tokenizer = ResolutionTokenizer(shape).to("meta")  # its constants as well
     canvas = torch.empty(images, shape.latent_channels, shape.schedule[-1], shape.schedule[-1])
     return tokenizer, lambda: tokenizer(canvas)
 

@@ -37,7 +37,7 @@ def networks() -> Networks:
     torch.manual_seed(0)
     torch.set_num_threads(1)
     config = ResolutionConfig(
-        16, SCHEDULE, 32, feature_channels=12, patch=4, margin=2, refiner_widths=(8, 16), refiner_blocks=1
+        16, SCHEDULE, 32, feature_channels=12, patch=4, margin=2, refiner_widths=(8, 16), refiner_blocks=1, grain=True
     )
     tokenizer = ResolutionTokenizer(config).eval()
     tokenizer.load_state_dict({name: torch.randn_like(t) * 0.2 for name, t in tokenizer.state_dict().items()})

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from medvar_engine.encoders.simclr import SimCLRConfig, SimCLRNetwork, save_simclr
 from medvar_engine.errors import MedvarError
 from medvar_engine.models.feature_network import load_feature_network
 from medvar_engine.models.weight_files import write_tensors
@@ -41,6 +42,20 @@ def test_it_is_the_network_that_the_file_holds(tmp_path: Path, channels: int) ->
     torch.testing.assert_close(second, plain(x), rtol=1e-5, atol=1e-5)
 
 
+def test_a_simclr_encoder_gives_its_stages(tmp_path: Path) -> None:
+    """The encoder that everybody has, trained by `medvar gate`, could not be used."""
+    torch.manual_seed(0)
+    encoder = SimCLRNetwork(SimCLRConfig(16, (8, 16), 4))
+    save_simclr(tmp_path / "simclr.safetensors", encoder, {})
+    network = load_feature_network(tmp_path / "simclr.safetensors")
+    image = torch.rand(2, 1, 32, 32) * 2 - 1
+    first, second = network(image)
+    assert first.shape == (2, 8, 16, 16)
+    torch.testing.assert_close(second, encoder.stages(image - image.amin((1, 2, 3), keepdim=True)))
+    assert network.distance(image, image).tolist() == [0, 0]
+    assert (network.distance(image, image.flip(2)) > 0).all()
+
+
 def test_distance_is_none_from_itself_and_grows(tmp_path: Path) -> None:
     """A loss with its minimum elsewhere pulls pictures away from what they show."""
     network = load_feature_network(write(tmp_path / "vgg.safetensors", vgg(3)))
@@ -61,6 +76,7 @@ def test_distance_is_none_from_itself_and_grows(tmp_path: Path) -> None:
         ({"weight": torch.zeros(3)}, "has no tensors"),
         ({"features.0.weight": torch.zeros(4, 3, 3, 3)}, "features.0.bias"),
         ({"features.0.weight": torch.zeros(4, 2, 3, 3), "features.0.bias": torch.zeros(4)}, "2 channels"),
+        ({"stages.1.weight": torch.zeros(8, 1, 3, 3)}, "stages.2.weight"),
         ({"features.0.weight": torch.zeros(4, 3, 7, 7), "features.0.bias": torch.zeros(4)}, "7, 7"),
     ],
 )

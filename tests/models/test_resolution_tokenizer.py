@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from medvar_engine.errors import MedvarError
-from medvar_engine.models.resolution_tokenizer import ResolutionConfig, ResolutionTokenizer
+from medvar_engine.models.resolution_tokenizer import ResolutionConfig, ResolutionTokenizer, with_grain
 from medvar_engine.models.weight_files import load_tokenizer, load_transformer, save_tokenizer, tokenizer_kind
 
 CONFIG = ResolutionConfig(
@@ -85,6 +85,30 @@ def test_a_new_refiner_changes_nothing() -> None:
     fresh = ResolutionTokenizer(CONFIG)
     canvas = fresh.latent(images())
     assert torch.equal(fresh.decode(canvas), fresh.preview(canvas))
+
+
+def test_grain_begins_faint_and_leaves_the_rest(tokenizer: ResolutionTokenizer) -> None:
+    """A trained refiner would have to learn everything once more."""
+    grainy, image = with_grain(tokenizer), images()
+    canvas = tokenizer.latent(image)
+    assert grainy.config.grain
+    assert with_grain(grainy) is grainy
+    assert all(torch.equal(a, b) for a, b in zip(tokenizer.encode(image), grainy.encode(image), strict=True))
+    added = grainy(canvas) - tokenizer(canvas)
+    assert 0.01 < float(added.detach().std()) < 0.05
+
+
+def test_the_same_canvas_has_the_same_grain(tokenizer: ResolutionTokenizer) -> None:
+    """Same seed, same image, whatever the batch; in training grain moves about, lest its pattern be learned."""
+    grainy, canvas = with_grain(tokenizer), tokenizer.latent(images())
+    whole = grainy.decode(canvas)
+    torch.testing.assert_close(whole[1:2], grainy.decode(canvas[1:2]))
+    assert torch.equal(whole, grainy.decode(canvas))
+    same = canvas[:1].expand(2, -1, -1, -1)
+    first, second = grainy.train()(same)
+    plain = tokenizer(same)[0]
+    assert not torch.allclose(first, second)
+    torch.testing.assert_close((first - plain).sort().values.std(), (second - plain).std())  # the same noise, moved
 
 
 @pytest.mark.parametrize("size", [128, 192, 256])

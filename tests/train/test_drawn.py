@@ -38,11 +38,29 @@ def test_only_the_finest_scales_of_some_images_are_drawn(
     draws = TeacherForcedDraws(model.quantizer, transformer, LABELS, data, scales=2)
     torch.manual_seed(1)
     tokens = model.encode(torch.rand(40, 1, 16, 16) * 2 - 1)
-    drawn = draws(tokens, torch.zeros(40, dtype=torch.int64))
+    drawn, which = draws(tokens, torch.zeros(40, dtype=torch.int64))
     assert all(torch.equal(a, b) for a, b in zip(tokens[:2], drawn[:2], strict=True))
     changed = (tokens[3] != drawn[3]).any(1)
     assert int(changed.sum()) == 20
     assert torch.equal((tokens[2] != drawn[2]).any(1), changed)
+    assert torch.equal(which, changed)
+    with pytest.raises(MedvarError, match=r"drawn_scales .* below 4, not 4"):
+        TeacherForcedDraws(model.quantizer, transformer, LABELS, data, scales=4)
+
+
+def test_drawn_images_are_compared_where_they_are_certain(
+    slices: Path, resolution_file: Path, transformer: Transformer
+) -> None:
+    """Pixel by pixel, an image without any detail is nearer to the slice than one whose detail was drawn."""
+    model = load_tokenizer(resolution_file)
+    assert isinstance(model, ResolutionTokenizer)
+    draws = TeacherForcedDraws(model.quantizer, transformer, LABELS, SliceDataset(slices, "train"), scales=2)
+    images = torch.rand(2, 1, 16, 16)
+    fine = images + torch.tensor([[0.3, -0.3], [-0.3, 0.3]]).repeat(8, 8)  # nothing of it is left at 8 pixels
+    drawn = torch.tensor([True, False])
+    seen, same = draws.certain(fine, drawn), draws.certain(images, drawn)
+    torch.testing.assert_close(seen[0], same[0], atol=1e-5, rtol=0)
+    assert torch.equal(seen[1], fine[1])
 
 
 def test_the_refiner_learns_and_tokens_stay(

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from medvar_engine.models.fine_detail import BANDS, detail_bands
+
 
 def gradient_loss(output: Tensor, target: Tensor, levels: int = 2) -> Tensor:
     """Mean absolute error of the image gradients at ``levels`` resolutions: keeps edges sharp."""
@@ -25,6 +27,25 @@ def frequency_loss(output: Tensor, target: Tensor) -> Tensor:
     """
     difference = torch.fft.rfft2((output - target).float(), norm="ortho")
     return torch.view_as_real(difference).abs().mean()
+
+
+def texture_loss(output: Tensor, target: Tensor) -> Tensor:
+    """Mean absolute error of the local strength of fine detail of ``(B, C, H, W)``: wherever the grains of grain lie.
+
+    Strength is the root mean square of each of `detail_bands` in windows of 8 pixels.
+    """
+    return (local_strength(output) - local_strength(target)).abs().mean()
+
+
+def local_strength(image: Tensor) -> Tensor:
+    """Root mean square of each of `detail_bands` around every fourth pixel: ``(B, C, H, W)`` → ``(B, 4·C, h, w)``."""
+    return (F.avg_pool2d(detail_bands(image).square(), 8, 4) + 1e-6).sqrt()
+
+
+def detail_strength(output: Tensor, target: Tensor) -> Tensor:
+    """Root mean square of the finest detail of each image ``(B, C, H, W)`` over that of its counterpart, ``(B,)``."""
+    made, real = (detail_bands(image)[:, : -image.shape[1]].square().mean((1, 2, 3)) for image in (output, target))
+    return ((made + 1e-6) / (real + 1e-6)).sqrt()
 
 
 def psnr(output: Tensor, target: Tensor) -> Tensor:
@@ -52,12 +73,18 @@ def ssim(output: Tensor, target: Tensor) -> Tensor:
     return alike.flatten(1).mean(1)
 
 
+_SHOWN = 8.0  # how much stronger a critic sees fine detail: about as strong as the image
+
+
 class PatchDiscriminator(nn.Module):
-    """Judges overlapping patches real or made (PatchGAN, arXiv 1611.07004): ``(B, C, H, W)`` → ``(B, 1, h, w)``."""
+    """Judges overlapping patches real or made (PatchGAN, arXiv 1611.07004): ``(B, C, H, W)`` → ``(B, 1, h, w)``.
+
+    It is shown fine detail by itself as well, which is faint in an image, so that it soon learns to look for it.
+    """
 
     def __init__(self, channels: int, width: int = 32, layers: int = 3) -> None:
         super().__init__()
-        blocks: list[nn.Module] = [nn.Conv2d(channels, width, 4, 2, 1), nn.LeakyReLU(0.2)]
+        blocks: list[nn.Module] = [nn.Conv2d(channels * (1 + BANDS), width, 4, 2, 1), nn.LeakyReLU(0.2)]
         for i in range(1, layers):
             inner, outer = width * 2 ** (i - 1), width * 2**i
             blocks += [nn.Conv2d(inner, outer, 4, 2, 1), nn.GroupNorm(8, outer), nn.LeakyReLU(0.2)]
@@ -65,7 +92,7 @@ class PatchDiscriminator(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """Higher is more real."""
-        return self.net(image)  # type: ignore[no-any-return]
+        return self.net(torch.cat([image, _SHOWN * detail_bands(image)], 1))  # type: ignore[no-any-return]
 
 
 def discriminator_loss(real: Tensor, made: Tensor) -> Tensor:

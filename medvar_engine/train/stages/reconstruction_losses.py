@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -16,11 +16,13 @@ from medvar_engine.train.stages.held_out_metrics import Scores
 from medvar_engine.train.stages.losses import (
     PatchDiscriminator,
     adaptive_weight,
+    detail_strength,
     discriminator_loss,
     frequency_loss,
     gradient_loss,
     psnr,
     ssim,
+    texture_loss,
 )
 
 
@@ -38,16 +40,27 @@ class Reconstruction:
         """Called before every step."""
         self._seen = []
 
-    def loss(self, output: Tensor, images: Tensor, step: int, last: Tensor) -> tuple[Tensor, Figures]:
+    def loss(
+        self,
+        output: Tensor,
+        images: Tensor,
+        step: int,
+        last: Tensor,
+        certain: Callable[[Tensor], Tensor] | None = None,
+    ) -> tuple[Tensor, Figures]:
         """Loss of decoded ``(B, C, H, W)`` against real images.
 
-        ``last`` are the weights of the decoder's last layer, which balance the critic.
+        ``last`` are the weights of the decoder's last layer, which balance the critic. ``certain`` takes from both
+        what they must agree in pixel by pixel; None is all.
         """
         config = self.config
-        l1, l2 = F.l1_loss(output, images), F.mse_loss(output, images)
-        total = config.l1 * l1 + config.l2 * l2 + config.gradient * gradient_loss(output, images)
+        made, real = (output, images) if certain is None else (certain(output), certain(images))
+        l1, l2 = F.l1_loss(made, real), F.mse_loss(made, real)
+        total = config.l1 * l1 + config.l2 * l2 + config.gradient * gradient_loss(made, real)
         if config.frequency:
-            total = total + config.frequency * frequency_loss(output, images)
+            total = total + config.frequency * frequency_loss(made, real)
+        if config.texture:
+            total = total + config.texture * texture_loss(output, images)
         if config.perceptual and self.features is not None:
             total = total + config.perceptual * self.features.distance(output, images).mean()
         figures: Figures = {"l1": l1.detach(), "psnr": psnr(output.detach(), images).mean()}
@@ -69,5 +82,6 @@ class Reconstruction:
         """Add how like decoded ``(B, C, H, W)`` are to real images of these conditions."""
         scores.add("psnr", psnr(output, images), conditions)
         scores.add("ssim", ssim(output, images), conditions)
+        scores.add("detail", detail_strength(output, images), conditions)
         if self.features is not None:
             scores.add("feature_distance", self.features.distance(output, images), conditions)

@@ -6,7 +6,8 @@ draws: it learns to mend what drawing tokens independently of each other breaks 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from medvar_engine.data.dataset import SliceDataset
 from medvar_engine.errors import MedvarError
 from medvar_engine.models.presets import tokenizer_preset
-from medvar_engine.models.resolution_tokenizer import ResolutionConfig, ResolutionTokenizer
+from medvar_engine.models.resolution_tokenizer import ResolutionConfig, ResolutionTokenizer, with_grain
 from medvar_engine.models.weight_files import load_tokenizer, load_transformer, save_tokenizer
 from medvar_engine.train.augment import augment
 from medvar_engine.train.batches import BalancedSampler, check_size, draw_of, in_hounsfield, spread
@@ -44,7 +45,8 @@ class RefinerStage:
         torch.manual_seed(config.seed)
         self.batches = ImageBatches(train, draw_of(train.conditions, config, world))
         with world.leader_first():
-            self.model = _start(config, train).to(self.device)
+            model = _start(config, train)
+            self.model = (with_grain(model) if config.texture else model).to(self.device)
         check_size(train, self.model.config.image_size)
         self.network: nn.Module = self.model
         if config.compile:
@@ -68,14 +70,16 @@ class RefinerStage:
         images, hounsfield, kinds = batch
         if self.config.augment:
             images = augment(images, hounsfield)
+        certain: Callable[[Tensor], Tensor] | None = None
         with torch.no_grad():
             tokens = self.model.encode(images)
             if self.draws is not None:
-                tokens = self.draws(tokens, kinds)
+                tokens, drawn = self.draws(tokens, kinds)
+                certain = partial(self.draws.certain, drawn=drawn)
             with torch.autocast(self.device.type, enabled=False):
                 canvas = self.model.quantizer.decode(tokens)
         output = self.network(canvas).float()
-        return self.reconstruction.loss(output, images, step, self.model.refiner.conv_out.weight)
+        return self.reconstruction.loss(output, images, step, self.model.refiner.conv_out.weight, certain)
 
     def critic_losses(self) -> Iterator[Tensor]:
         """See `Reconstruction`."""

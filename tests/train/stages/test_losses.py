@@ -4,7 +4,15 @@ import pytest
 import torch
 from skimage.metrics import structural_similarity
 
-from medvar_engine.train.stages.losses import frequency_loss, gradient_loss, psnr, ssim
+from medvar_engine.train.stages.losses import (
+    PatchDiscriminator,
+    detail_strength,
+    frequency_loss,
+    gradient_loss,
+    psnr,
+    ssim,
+    texture_loss,
+)
 
 
 def test_ssim_is_that_of_an_independent_implementation() -> None:
@@ -24,7 +32,7 @@ def test_ssim_is_that_of_an_independent_implementation() -> None:
     assert ssim(target, target).tolist() == pytest.approx([1.0] * 3)
 
 
-@pytest.mark.parametrize("loss", [frequency_loss, gradient_loss])
+@pytest.mark.parametrize("loss", [frequency_loss, gradient_loss, texture_loss])
 def test_a_loss_is_least_where_nothing_differs(loss: object) -> None:
     """A term of the wrong sign would blur what it is to sharpen."""
     torch.manual_seed(0)
@@ -40,3 +48,24 @@ def test_psnr_is_that_of_its_definition() -> None:
     assert psnr(torch.full((1, 1, 4, 4), 0.2), torch.zeros(1, 1, 4, 4)).item() == pytest.approx(
         20.0
     )  # peak to peak is 2
+
+
+def test_texture_counts_how_strong_grain_is_and_where_not_where_its_grains_lie() -> None:
+    """A smooth image would be nearer to a grainy one than another draw of the same grain."""
+    torch.manual_seed(0)
+    there = torch.ones(64).index_fill(0, torch.arange(32), 0)  # in one half only
+    real, alike, elsewhere = (0.2 * torch.randn(4, 1, 64, 64) * where for where in (there, there, 1 - there))
+    smooth = torch.zeros_like(real)
+    assert texture_loss(alike, real) < 0.3 * texture_loss(smooth, real)
+    assert texture_loss(elsewhere, real) > texture_loss(smooth, real)
+    assert detail_strength(alike, real).tolist() == pytest.approx([1.0] * 4, abs=0.1)
+    assert detail_strength(real / 2, real).tolist() == pytest.approx([0.5] * 4, abs=0.01)
+
+
+def test_a_critic_sees_grain_too_faint_to_be_seen_beside_the_image() -> None:
+    """It would judge outlines alone for most of a short run."""
+    torch.manual_seed(0)
+    critic, image = PatchDiscriminator(1), torch.rand(2, 1, 32, 32)
+    grain = 0.02 * (-1.0) ** torch.arange(32)
+    change = (critic(image + grain) - critic(image)).abs().mean()
+    assert change > (critic(image + 0.02) - critic(image)).abs().mean()
