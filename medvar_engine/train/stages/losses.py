@@ -32,14 +32,17 @@ def frequency_loss(output: Tensor, target: Tensor) -> Tensor:
 def texture_loss(output: Tensor, target: Tensor) -> Tensor:
     """Mean absolute error of the local strength of fine detail of ``(B, C, H, W)``: wherever the grains of grain lie.
 
-    Strength is the root mean square of each of `detail_bands` in windows of 8 pixels.
+    Strength is the root mean square of each of `detail_bands` in windows of 8 pixels, and in the whole image, lest it be
+    too little everywhere: that is what is likeliest where strength cannot be foretold.
     """
-    return (local_strength(output) - local_strength(target)).abs().mean()
+    (made, made_whole), (real, real_whole) = _strength(output), _strength(target)
+    return (made - real).abs().mean() + (made_whole - real_whole).abs().mean()
 
 
-def local_strength(image: Tensor) -> Tensor:
-    """Root mean square of each of `detail_bands` around every fourth pixel: ``(B, C, H, W)`` → ``(B, 4·C, h, w)``."""
-    return (F.avg_pool2d(detail_bands(image).square(), 8, 4) + 1e-6).sqrt()
+def _strength(image: Tensor) -> tuple[Tensor, Tensor]:
+    """Root mean square of each of `detail_bands` around every fourth pixel, and of all of them."""
+    local = F.avg_pool2d(detail_bands(image).square(), 8, 4) + 1e-6
+    return local.sqrt(), local.mean((2, 3)).sqrt()
 
 
 def detail_strength(output: Tensor, target: Tensor) -> Tensor:

@@ -57,7 +57,7 @@ def test_texture_counts_how_strong_grain_is_and_where_not_where_its_grains_lie()
     real, alike, elsewhere = (0.2 * torch.randn(4, 1, 64, 64) * where for where in (there, there, 1 - there))
     smooth = torch.zeros_like(real)
     assert texture_loss(alike, real) < 0.3 * texture_loss(smooth, real)
-    assert texture_loss(elsewhere, real) > texture_loss(smooth, real)
+    assert texture_loss(alike, real) < 0.4 * texture_loss(elsewhere, real)
     assert detail_strength(alike, real).tolist() == pytest.approx([1.0] * 4, abs=0.1)
     assert detail_strength(real / 2, real).tolist() == pytest.approx([0.5] * 4, abs=0.01)
 
