@@ -182,8 +182,8 @@ def _failed(path: Path, error: OSError) -> MedvarError:
 
 
 def slug(word: str) -> str:
-    """A label as a part of a file name: no part of it may name a folder."""
-    return re.sub(r"[^a-z0-9]+", "_", word.lower())
+    """A label as a part of a file name: letters and digits of any script; it can never name a folder."""
+    return re.sub(r"[\W_]+", "_", word.lower())
 
 
 _OLD = 24 * 3600  # seconds after which a file of another computer's process is taken for left

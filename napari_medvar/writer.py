@@ -5,7 +5,6 @@ What is written is what the trace makes, decoded anew, not what the layer shows:
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +12,8 @@ from typing import Any
 
 from medvar_engine.errors import MedvarError
 from medvar_engine.generate.trace import Trace
-from medvar_engine.memorisation.training_index import gate_of
+from medvar_engine.memorisation.screen import CopyScreen, screen
+from medvar_engine.storage import slug
 from medvar_engine.write.dicom import Study
 from medvar_engine.write.formats import ENDINGS, files_of, write_picture
 from medvar_engine.write.picture import Picture
@@ -51,11 +51,11 @@ def write_layers(path: str, layers: Sequence[LayerData]) -> list[str]:
     paths = [target]
     if len(ours) > 1:
         stem = target.name[: -len(ending)]
-        paths = [target.with_name(f"{stem}-{_slug(layer.name)}{ending}") for layer in ours]
+        paths = [target.with_name(f"{stem}-{slug(layer.name).strip('_') or 'layer'}{ending}") for layer in ours]
         _check_free([file for each in paths for file in files_of(each, name)])
     study = Study(target.name)
     pictures = [_picture(model, layer) for layer in ours]
-    pictures = _asked(model, ours, pictures)
+    pictures = _screened(model, ours, pictures)
     written = [
         file
         for number, (each, picture) in enumerate(zip(paths, pictures, strict=True), start=1)
@@ -94,19 +94,15 @@ def _picture(model: Model, ours: _Ours) -> Picture:
     return image_space.picture(ours.trace, model.generator.picture(generation)[0])
 
 
-def _asked(model: Model, ours: Sequence[_Ours], pictures: Sequence[Picture]) -> list[Picture]:
-    """The pictures, if none may be a copy of a training slice. Raises `MedvarError` naming one that may."""
-    gate = gate_of(model.bundle)
-    if gate is None:
-        return [*pictures]
-    asked = [replace(picture, nearness=gate.nearness(picture.pixels)) for picture in pictures]
-    for layer, picture in zip(ours, asked, strict=True):
-        if picture.nearness is not None and picture.nearness.flagged:
-            raise MedvarError(
-                f"Nothing was written, for “{layer.name}” lies {picture.nearness}. To write it all the same, marked, "
-                "save it from the panel of MedVAR with “Copies: are marked”."
-            )
-    return asked
+def _screened(model: Model, ours: Sequence[_Ours], pictures: Sequence[Picture]) -> list[Picture]:
+    """The pictures and their copy risk. Raises `MedvarError` when one may be a copy of a training slice."""
+    found = screen([picture.pixels for picture in pictures], CopyScreen.of(model.bundle))
+    for i in found.withheld:
+        raise MedvarError(
+            f"Nothing was written, for “{ours[i].name}” lies {found.risks[i]}. To write it all the same, flagged, save "
+            "it from the panel of MedVAR with “Copies: are flagged”."
+        )
+    return [replace(picture, copy_risk=risk) for picture, risk in zip(pictures, found.risks, strict=True)]
 
 
 def _write_session(path: Path, ours: Sequence[_Ours], model: Model) -> Path:
@@ -125,10 +121,6 @@ def _format(path: Path) -> tuple[str, str]:
         if path.name.lower().endswith(ending):
             return name, ending
     raise MedvarError(f"{path} must end in .png, .nii, .nii.gz, .dcm or {SUFFIX}.")
-
-
-def _slug(name: str) -> str:
-    return re.sub(r"\W+", "_", name).strip("_") or "layer"
 
 
 def _check_free(paths: Sequence[Path]) -> None:

@@ -100,6 +100,11 @@ class Bundle:
             raise MedvarError(f"{path} is not the file that bundle.json names: its sha256 differs. {_AGAIN}")
         return content
 
+    def verify(self) -> None:
+        """Read every file once. Raises `MedvarError` when one is missing or damaged."""
+        for name in self.sha256:
+            self.read(name)
+
     @property
     def card(self) -> str:
         """The model card, Markdown."""

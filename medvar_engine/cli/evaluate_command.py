@@ -192,7 +192,7 @@ def compare(
 
 def _made(bundle: Bundle, mix: Mix, cache: Path, count: int, device: str) -> Path:
     """A set of the bundle that is made now, or was made before."""
-    from medvar_engine.sets.make_set import make_set
+    from medvar_engine.sets.make_set import Computing, make_set
 
     asked = hashlib.sha256(f"{bundle.digest} {mix.to_dict()} {count}".encode()).hexdigest()
     folder = cache / f"set-{asked[:12]}"
@@ -204,8 +204,8 @@ def _made(bundle: Bundle, mix: Mix, cache: Path, count: int, device: str) -> Pat
             mix,
             count,
             bundle,
-            device=device,
-            memorised="allow",
+            computing=Computing(device),
+            copy_policy="off",
             progress=lambda there, _: bar.update(task, completed=there),
         )
     return folder

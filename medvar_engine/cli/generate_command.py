@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -13,13 +11,9 @@ from medvar_engine.cli.console import progress, say, tell
 
 if TYPE_CHECKING:
     from medvar_engine.bundle.read import Bundle
-    from medvar_engine.generate.generation import Generation
-    from medvar_engine.generate.generator import Generator
-    from medvar_engine.memorisation.copy_risk import Memorised
     from medvar_engine.remote.remote_backend import RemoteBackend
     from medvar_engine.request import Request
-    from medvar_engine.types import FloatArray
-    from medvar_engine.write.marks import Marks
+    from medvar_engine.sets.generate_files import FileOptions
 
 
 def generate(
@@ -69,10 +63,11 @@ def generate(
     token_file: Annotated[Path | None, typer.Option(help="File whose first line is the server's token.")] = None,
     workers: Annotated[int, typer.Option(help="Processes that make a set at the same time.", min=1)] = 1,
     cluster: Annotated[str | None, typer.Option(help="Address of a dask scheduler, tcp://host:8786.")] = None,
-    memorised: Annotated[
-        Literal["withhold", "mark", "allow"] | None,
+    copy_policy: Annotated[
+        Literal["withhold", "flag", "off"] | None,
         typer.Option(
-            help="What becomes of images that may be copies of training slices: withhold, where the bundle knows them."
+            help="What is done with images that may be copies of training slices; withhold by default, if the bundle "
+            "has a training index."
         ),
     ] = None,
     burn_in: Annotated[
@@ -93,6 +88,7 @@ def generate(
     from medvar_engine.conditions import Condition
     from medvar_engine.errors import MedvarError
     from medvar_engine.request import Request, Sampling
+    from medvar_engine.sets.generate_files import FileOptions
     from medvar_engine.sets.mixture import Mix
     from medvar_engine.sets.mixture_file import read_mix
     from medvar_engine.write.marks import Marks
@@ -112,6 +108,8 @@ def generate(
     model.labels.encode(condition)
     if mix or layout or file_format == "shards" or workers > 1 or cluster:
         from medvar_engine.cli.generate_set import generate_set
+        from medvar_engine.sets.layouts import kind_of
+        from medvar_engine.sets.make_set import Computing
 
         if remote:
             raise MedvarError("A set is made where its bundle is: run this on the server's computer, without --server.")
@@ -121,77 +119,48 @@ def generate(
         if show_scales or overwrite:
             raise MedvarError("A set takes neither --show-scales nor --overwrite; choose a new folder for another set.")
         made_of = read_mix(mix, model) if mix else Mix.of(condition, sampling, seed)
-        generate_set(out, model, made_of, count, file_format, layout, device, batch, workers, cluster, memorised, marks)
+        kind, computing = kind_of(layout, file_format), Computing(device, batch, workers, cluster)
+        generate_set(out, model, made_of, count, kind, computing, copy_policy, marks)
     else:
         requests = [Request(condition, seed + i, sampling) for i in range(count or 1)]
-        form = file_format or "png"
-        _generate_files(out, model, requests, form, show_scales, batch, device, memorised, marks, overwrite, remote)
+        options = FileOptions(file_format or "png", copy_policy, marks, show_scales, overwrite)
+        _generate_files(model, requests, out, options, batch, device, remote)
 
 
 def _generate_files(
-    out: Path,
     model: Bundle,
     requests: list[Request],
-    file_format: str,
-    show_scales: bool,
+    out: Path,
+    options: FileOptions,
     batch: int,
     device: str,
-    memorised: Memorised | None,
-    marks: Marks,
-    overwrite: bool,
     remote: RemoteBackend | None,
 ) -> None:
     from medvar_engine.backends.onnx import OnnxBackend
     from medvar_engine.errors import MedvarError
     from medvar_engine.generate.generator import Generator
-    from medvar_engine.memorisation.training_index import gate_of
-    from medvar_engine.write.burn_in import marked
-    from medvar_engine.write.dicom import Study
-    from medvar_engine.write.formats import write_picture
-    from medvar_engine.write.picture import Picture
+    from medvar_engine.sets.generate_files import generate_files
 
-    count, first = len(requests), requests[0]
-    paths = [_path(out, request, file_format) for request in requests]
-    _check_free(paths, file_format, show_scales, overwrite)
-    if model.image_channels != 1:
-        raise MedvarError(
-            f"Only gray images can be written yet, but {model.name} makes {model.image_channels} channels."
-        )
-    for name in () if remote else model.sha256:  # damage shows before anything is made: some graphs are loaded late
-        model.read(name)
-    gate, withheld = gate_of(model, memorised), 0
-    generator = Generator(remote or OnnxBackend(model, device=device))
-    _make_folder(out)
-    info = generator.backend.info
-    tell(f"{model.name} on {info.provider}")
-    study = Study(f"{info.model} {first.condition} {first.seed} {count}")
+    if remote is None:
+        model.verify()
+    generator, written = Generator(remote or OnnxBackend(model, device=device)), 0
+    tell(f"{model.name} on {generator.backend.info.provider}")
     with progress() as bar:
-        task = bar.add_task("generating", total=count * len(model.schedule))
-        for start in range(0, count, batch):
-            generation = generator.start(requests[start : start + batch])
-            for longer in generator.run(generation):
-                generation = longer
-                bar.update(task, advance=len(generation.requests))
-            images = generator.image(generation)
-            kept: dict[int, Path] = {}
-            for i, path in enumerate(paths[start : start + batch]):
-                nearness = gate.nearness(images[i]) if gate else None
-                if nearness and nearness.flagged:
-                    tell(f"{'marked' if memorised == 'mark' else 'withheld'}: {path.name} lies {nearness}")
-                    if memorised != "mark":
-                        withheld += 1
-                        continue
-                kept[i] = path
-                picture = replace(Picture.of(model, generation.trace(i), images[i]), nearness=nearness)
-                for written in write_picture(path, file_format, marked(picture, marks), study, start + i + 1):
-                    say(written)
-            if show_scales:
-                for written in _write_sheets(generator, generation, images, kept):
-                    say(written)
-    if withheld == count:
+        task = bar.add_task("generating", total=len(requests) * len(model.schedule))
+
+        def advance(images: int) -> None:
+            bar.update(task, advance=images)
+
+        for image in generate_files(generator, model, requests, out, options, batch=batch, progress=advance):
+            if image.copy_risk and image.copy_risk.flagged:
+                tell(f"{'flagged' if image.files else 'withheld'}: {image.path.name} lies {image.copy_risk}")
+            written += bool(image.files)
+            for path in image.files:
+                say(path)
+    if not written:
         raise MedvarError(
             "Nothing was written, for every image may be a copy of a training slice. Try other seeds or a higher "
-            "--temperature; --memorised mark writes them all the same, marked."
+            "--temperature; --copy-policy flag writes them all the same, flagged."
         )
 
 
@@ -203,48 +172,3 @@ def _connected(server: str, token_file: Path | None, bundle: str | None) -> Remo
     if bundle:
         raise MedvarError(f"The bundle is the one that {server} serves: leave out --bundle or --server.")
     return RemoteBackend(Server(server, read_token(token_file) if token_file else None))
-
-
-def _write_sheets(
-    generator: Generator, generation: Generation, images: FloatArray, paths: Mapping[int, Path]
-) -> Iterator[Path]:
-    from medvar_engine.write.contact_sheet import scale_labels, write_contact_sheet
-
-    # The preview of the finest scale is the image itself.
-    previews = [*(generator.preview(generation, k) for k in range(generation.depth - 1)), images]
-    labels = scale_labels(generator.backend.info.schedule)
-    for i, path in paths.items():
-        yield write_contact_sheet(_sheet(path), [preview[i] for preview in previews], labels, generation.trace(i))
-
-
-def _path(out: Path, request: Request, file_format: str) -> Path:
-    from medvar_engine.storage import slug
-    from medvar_engine.write.formats import ENDINGS
-
-    name = "-".join(map(slug, [*request.condition.words, f"seed{request.seed}"]))
-    return out / (name + ENDINGS[file_format])
-
-
-def _sheet(path: Path) -> Path:
-    return path.with_name(path.name.split(".")[0] + "-scales.png")
-
-
-def _make_folder(out: Path) -> None:
-    from medvar_engine.errors import MedvarError
-
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise MedvarError(f"Cannot make the folder {out}: {error.strerror or error}. Choose another --out.") from error
-
-
-def _check_free(paths: list[Path], file_format: str, show_scales: bool, overwrite: bool) -> None:
-    from medvar_engine.errors import MedvarError
-    from medvar_engine.write.formats import files_of
-
-    wanted = [file for path in paths for file in files_of(path, file_format)]
-    if show_scales:
-        wanted += map(_sheet, paths)
-    taken = [path for path in wanted if path.exists()]
-    if taken and not overwrite:
-        raise MedvarError(f"{taken[0]} exists already. Choose another --out or --seed, or pass --overwrite.")

@@ -11,8 +11,10 @@ from medvar_engine.cli.console import needs, progress, say, tell
 
 if TYPE_CHECKING:
     from medvar_engine.bundle.read import Bundle
-    from medvar_engine.memorisation.copy_risk import Memorised
+    from medvar_engine.memorisation.copy_risk import CopyPolicy
+    from medvar_engine.sets.make_set import Computing
     from medvar_engine.sets.mixture import Mix
+    from medvar_engine.sets.set_plan import Kind
     from medvar_engine.write.marks import Marks
 
 
@@ -21,22 +23,16 @@ def generate_set(
     bundle: Bundle,
     mix: Mix,
     count: int | None,
-    file_format: str | None,
-    layout: str | None,
-    device: str,
-    batch: int,
-    workers: int,
-    cluster: str | None,
-    memorised: Memorised | None,
+    kind: Kind,
+    computing: Computing,
+    copy_policy: CopyPolicy | None,
     marks: Marks,
 ) -> None:
     """Make a set, or go on with it, and say how far it is."""
-    from medvar_engine.sets.layouts import kind_of
     from medvar_engine.sets.make_set import make_set
     from medvar_engine.sets.set_plan import UNIT_IMAGES
 
     wanted = count or mix.total or 1
-    kind = kind_of(layout, file_format)
     for condition in mix.folders():
         if bundle.cells and bundle.cell(condition) is None:
             tell(f"note: {bundle.name} was not trained on any slice of {condition}")
@@ -58,13 +54,12 @@ def generate_set(
                 wanted,
                 bundle,
                 kind=kind,
-                device=device,
-                batch=batch,
-                workers=workers,
-                cluster=cluster,
-                memorised=memorised,
+                computing=computing,
+                copy_policy=copy_policy,
                 marks=marks,
-                unit_images=max(UNIT_IMAGES, batch),  # a unit is the most that goes through the networks together
+                unit_images=max(
+                    UNIT_IMAGES, computing.batch
+                ),  # a unit is the most that goes through the networks together
                 progress=advance,
             )
         except ImportError as error:
@@ -74,7 +69,7 @@ def generate_set(
             raise
     for condition, images in manifest.plan.counts(manifest.withheld).items():
         tell(f"{images:>8}  {condition}")
-    if manifest.too_near:
-        what = "withheld" if manifest.withheld else "marked"
-        tell(f"{len(manifest.too_near):>8}  {what}: nearer to a training slice than new people are; see set.json")
+    if manifest.flagged:
+        what = "withheld" if manifest.withheld else "flagged"
+        tell(f"{len(manifest.flagged):>8}  {what}: nearer to a training slice than new people are; see set.json")
     say(out)

@@ -32,8 +32,7 @@ def info(
         _image(Path(target))
         return
     bundle = read_bundle(find_bundle(target))
-    for name in bundle.sha256:  # every file is read once, so that damage shows here and not later
-        bundle.read(name)
+    bundle.verify()
     if card:
         say(bundle.card)
         return

@@ -31,11 +31,11 @@ def serve(
     seconds: Annotated[int, typer.Option(help="Seconds that a job may take.", min=1)] = 120,
     cache: Annotated[int, typer.Option(help="MB of keys and values to remember.", min=1)] = 1024,
     memory: Annotated[int, typer.Option(help="MB of requests and answers, of all clients together.", min=1)] = 512,
-    memorised: Annotated[
-        Literal["withhold", "mark", "allow"] | None,
+    copy_policy: Annotated[
+        Literal["withhold", "flag", "off"] | None,
         typer.Option(
-            help="What becomes of whole images that may be copies of training slices: withhold, where the bundle knows "
-            "them."
+            help="What is done with whole images that may be copies of training slices; withhold by default, if the "
+            "bundle has a training index."
         ),
     ] = None,
 ) -> None:
@@ -53,8 +53,7 @@ def serve(
 
     token = read_token(token_file) if token_file else None
     model = read_bundle(find_bundle(bundle))
-    for file in model.sha256:  # damage shows now, and not in front of a client
-        model.read(file)
+    model.verify()  # damage shows now, and not in front of a client
     backend = OnnxBackend(model, device=device)
     sizes = {"body": body * 2**20, "cache": cache * 2**20, "memory": memory * 2**20}
     limits = Limits(rows, waiting=waiting, rate=rate, seconds=seconds, **sizes)
@@ -68,7 +67,7 @@ def serve(
         names=tuple(name or ()),
         certificate=certificate,
         key=key,
-        memorised=memorised,
+        copy_policy=copy_policy,
     )
     scheme = "https" if certificate else "http"
     tell(f"{model.name} on {backend.info.provider} at {scheme}://{f'[{host}]' if ':' in host else host}:{port}")

@@ -14,7 +14,7 @@ import numpy as np
 from medvar_engine.encoders.centring import centred
 from medvar_engine.encoders.encoder import Encoder
 from medvar_engine.errors import MedvarError
-from medvar_engine.memorisation.copy_risk import Nearness
+from medvar_engine.memorisation.copy_risk import CopyRisk
 from medvar_engine.memorisation.neighbours import MIRRORS, Embeddings, nearest
 from medvar_engine.types import BoolArray, FloatArray, IntArray
 
@@ -85,9 +85,9 @@ class Gate:
             distances[i], neighbours[i] = found.min(), numbers[found.argmin()]
         return self._checked(distances, neighbours)
 
-    def nearness(self, image: FloatArray) -> Nearness:
+    def risk(self, image: FloatArray) -> CopyRisk:
         """How near one image ``(H, W)`` is, clipped to [-1, 1] as it is when it is written; without saying to whom."""
-        return Nearness(float(self.check(np.clip(image, -1, 1)[None]).distances[0]), self.threshold)
+        return CopyRisk(float(self.check(np.clip(image, -1, 1)[None]).distances[0]), self.threshold)
 
     def compare(self, mirrored: Sequence[Embeddings]) -> Check:
         """The same of images that are centred and encoded already: ``(M, D)`` for each of `MIRRORS`."""

@@ -23,7 +23,6 @@ from medvar_engine.bundle.read import GATE_ENCODER, Bundle
 from medvar_engine.encoders.onnx_encoder import OnnxEncoder
 from medvar_engine.encoders.preprocessing import Preprocessing
 from medvar_engine.errors import MedvarError
-from medvar_engine.memorisation.copy_risk import Memorised
 from medvar_engine.memorisation.gate import Gate
 from medvar_engine.memorisation.neighbours import unit
 from medvar_engine.untrusted import plain_json
@@ -75,32 +74,6 @@ def pack_index(gate: Gate, encoder: bytes, *, key: bytes | None = None) -> dict[
 def pseudonym(patient: str, key: bytes) -> str:
     """What a patient is called in an index that was made with ``key``."""
     return hmac.new(key, patient.encode(), hashlib.sha256).hexdigest()[:16]
-
-
-def gate_of(bundle: Bundle, memorised: Memorised | None = None) -> Gate | None:
-    """The gate to ask before an image of ``bundle`` is written; None when nobody is to be asked.
-
-    Args:
-        bundle: the one that made the image.
-        memorised: what becomes of images that are too near. By default they are withheld, if the bundle has an index.
-
-    Raises:
-        MedvarError: when images are to be withheld or marked, but the bundle has no index.
-    """
-    # One thread, so that what is withheld does not depend on how many cores there are.
-    return None if policy(bundle, memorised) == "allow" else read_index(bundle.read, threads=1)
-
-
-def policy(bundle: Bundle, memorised: Memorised | None = None) -> Memorised:
-    """What becomes of images that are too near: what is asked for, or the default, see `gate_of`."""
-    if memorised is None:
-        return "withhold" if GATE in bundle.sha256 else "allow"
-    if memorised == "allow" or GATE in bundle.sha256:
-        return memorised
-    raise MedvarError(
-        f"{bundle.name} carries no training index, so nobody knows which of its images are copies. Whoever has the "
-        "slices that it was trained on can add one: `medvar gate BUNDLE --data SLICES`."
-    )
 
 
 def known_slices(bundle: Bundle) -> int | None:

@@ -19,8 +19,8 @@ from medvar_engine.bundle.read import MANIFEST, Bundle
 from medvar_engine.errors import MedvarError
 from medvar_engine.generate.generator import Generator
 from medvar_engine.generate.prefix_cache import PrefixCache
-from medvar_engine.memorisation.copy_risk import Memorised
-from medvar_engine.memorisation.training_index import gate_of, policy
+from medvar_engine.memorisation.copy_risk import CopyPolicy
+from medvar_engine.memorisation.screen import CopyScreen
 from medvar_engine.remote.connection import PROTOCOL
 from medvar_engine.remote.messages import Message, pack, unpack
 from medvar_engine.remote.remote_backend import served_files
@@ -48,17 +48,17 @@ def make_app(
     *,
     token: str | None = None,
     hosts: Collection[str] = (),
-    memorised: Memorised | None = None,
+    copy_policy: CopyPolicy | None = None,
 ) -> FastAPI:
     """The application that serves ``bundle``, run by ``backend``.
 
-    For ``token`` and ``hosts`` see `Guard`, for ``memorised``, which goes for whole images, `gate_of`.
+    For ``token`` and ``hosts`` see `Guard`, for ``copy_policy``, which concerns whole images, `CopyScreen`.
     """
     app = FastAPI(openapi_url=None, exception_handlers=_HANDLERS)  # no pages: those of FastAPI load scripts of others
     app.add_middleware(Guard, token=token, hosts=hosts, rate=limits.rate)
     jobs, memory = Jobs(limits), Memory(limits.memory)
     networks = Networks(backend, PrefixCache(limits.cache))
-    rule, gate = policy(bundle, memorised), gate_of(bundle, memorised)
+    copies = CopyScreen.of(bundle, copy_policy)
     manifest, names = (bundle.path / MANIFEST).read_bytes(), served_files(bundle)
 
     @app.get("/model")
@@ -70,7 +70,7 @@ def make_app(
             "precision": backend.info.precision,
             "rows": limits.rows,
             "body": limits.body,
-            "memorised": rule,
+            "copy_policy": copies.policy,
         }
 
     @app.get("/bundle/{name}")
@@ -108,7 +108,7 @@ def make_app(
                 asked = parsed(body)
                 begun = started(generator, asked, bundle.sampling, limits, job.share)
                 previews = asked.get("previews", True) is True
-                return frames(generator, begun, previews=previews, gate=gate, memorised=rule)
+                return frames(generator, begun, previews=previews, copies=copies)
 
             made = await jobs.run(begin, job)
             return Answer(_streamed(made, jobs, job), held.pop_all(), 2 * limits.seconds)

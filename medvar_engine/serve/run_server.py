@@ -16,7 +16,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from medvar_engine.backends.base import Backend
 from medvar_engine.bundle.read import Bundle
 from medvar_engine.errors import MedvarError
-from medvar_engine.memorisation.copy_risk import Memorised
+from medvar_engine.memorisation.copy_risk import CopyPolicy
 from medvar_engine.serve.app import make_app
 from medvar_engine.serve.limits import Limits
 
@@ -46,12 +46,12 @@ def make_server(
     names: tuple[str, ...] = (),
     certificate: Path | None = None,
     key: Path | None = None,
-    memorised: Memorised | None = None,
+    copy_policy: CopyPolicy | None = None,
 ) -> uvicorn.Server:
     """The server, ready to `run`. Raises `MedvarError` where strangers would reach it without a token.
 
     ``names`` are those that requests may be addressed to, beside ``host`` and this computer's own. A certificate and
-    its key, both PEM, make it speak https. For ``memorised`` see `make_app`.
+    its key, both PEM, make it speak https. For ``copy_policy`` see `make_app`.
     """
     if token is None and not is_loopback(host):
         raise MedvarError(
@@ -64,7 +64,7 @@ def make_server(
     hosts = () if host in _ANY and not names else (*_LOCAL, host.lower(), *(name.lower() for name in names))
     try:
         config = uvicorn.Config(
-            make_app(bundle, backend, limits, token=token, hosts=hosts, memorised=memorised),
+            make_app(bundle, backend, limits, token=token, hosts=hosts, copy_policy=copy_policy),
             host=host,
             port=port,
             http=_protocol(limits),

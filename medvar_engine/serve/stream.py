@@ -14,8 +14,7 @@ from medvar_engine.generate.composite import KEPT_PICTURES
 from medvar_engine.generate.generation import Generation
 from medvar_engine.generate.generator import Generator
 from medvar_engine.generate.trace import lineage, traces_from_dict, traces_to_dict
-from medvar_engine.memorisation.copy_risk import Memorised
-from medvar_engine.memorisation.gate import Gate
+from medvar_engine.memorisation.screen import CopyScreen, screen
 from medvar_engine.remote.messages import pack
 from medvar_engine.request import Request, Sampling
 from medvar_engine.serve.limits import Limits
@@ -71,13 +70,11 @@ def started(
     return generator.start([_request(_object(values), default) for values in requests])
 
 
-def frames(
-    generator: Generator, generation: Generation, *, previews: bool, gate: Gate | None, memorised: Memorised
-) -> Iterator[bytes]:
+def frames(generator: Generator, generation: Generation, *, previews: bool, copies: CopyScreen) -> Iterator[bytes]:
     """A message a scale, as soon as it is drawn: its tokens, their entropy, its preview. Then the images and traces.
 
-    A ``gate`` is asked as soon as the images are finished. What is too near to a training slice is then left out of the
-    finest scale, the images and the traces, unless ``memorised`` says to mark it only.
+    Finished images are screened for ``copies`` of training slices. Those withheld are left out of the finest scale, the
+    images and the traces.
     """
     scales = len(generator.backend.info.schedule)
     while generation.depth < scales - 1:
@@ -85,16 +82,16 @@ def frames(
         yield _scale(generation, generator.preview(generation, generation.depth - 1) if previews else None)
     drawn, generation = not generation.complete, generator.finish(generation)
     images = generator.image(generation)
-    found = [gate.nearness(image) for image in images] if gate else []
-    withheld = [i for i, nearness in enumerate(found) if nearness.flagged and memorised == "withhold"]
-    kept = [i for i in range(len(images)) if i not in withheld]
+    found = screen(images, copies)
+    kept = list(found.kept)
     generation = generation.select(kept)
     if drawn and kept:
         yield _scale(generation, None)
     values: dict[str, Any] = {"traces": traces_to_dict(generation.traces)}
-    if gate:
-        values["nearness"] = [found[i].to_dict() for i in kept]
-        values["withheld"] = [{"image": i, **found[i].to_dict()} for i in withheld]
+    if copies.gate:
+        risks = [risk.to_dict() for risk in found.risks if risk]
+        values["nearness"] = [risks[i] for i in kept]
+        values["withheld"] = [{"image": i, **risks[i]} for i in found.withheld]
     yield pack(values, {"images": images[kept]})
 
 

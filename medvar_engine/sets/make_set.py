@@ -6,20 +6,21 @@ import contextlib
 import os
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
 from medvar_engine import parallel
 from medvar_engine.bundle.read import Bundle
 from medvar_engine.errors import MedvarError
-from medvar_engine.memorisation.copy_risk import Memorised
-from medvar_engine.memorisation.training_index import GATE, policy
+from medvar_engine.memorisation.copy_risk import CopyPolicy
+from medvar_engine.memorisation.screen import copy_policy as policy_of
+from medvar_engine.memorisation.training_index import GATE
 from medvar_engine.sets.layouts import describe
 from medvar_engine.sets.mixture import Mix
 from medvar_engine.sets.set_manifest import SET, UNITS, SetManifest, about_model
 from medvar_engine.sets.set_plan import SHARDS, UNIT_IMAGES, Kind, Plan
-from medvar_engine.sets.set_unit import Work, make_unit, too_near
+from medvar_engine.sets.set_unit import Work, flagged_images, make_unit
 from medvar_engine.storage import alone, write_files
 from medvar_engine.write.marks import UNMARKED, Marks
 
@@ -28,7 +29,21 @@ Progress = Callable[[int, int], None]
 
 _LOCK = ".lock"
 _TEMPORARY = re.compile(r"\..+\.\d+\.tmp")  # of `write_files`, left behind by a process that was killed
+_WORDS = {"memorised": "copy policy"}  # names in set.json that are another word in messages
 _KEPT = "What is finished is kept: put it right, and run the same again to go on."
+
+
+@dataclass(frozen=True, slots=True)
+class Computing:
+    """Where a set is made. Of several GPUs each worker takes its own."""
+
+    device: str = "auto"  # or "cpu" or "cuda"
+    batch: int = 16  # images drawn together
+    workers: int = 1  # processes
+    cluster: str | None = None  # address of a dask scheduler, in place of own processes
+
+
+HERE = Computing()
 
 
 def make_set(
@@ -38,36 +53,32 @@ def make_set(
     bundle: Bundle,
     *,
     kind: Kind = SHARDS,
-    device: str = "auto",
-    batch: int = 16,
-    workers: int = 1,
-    cluster: str | None = None,
+    computing: Computing = HERE,
     unit_images: int = UNIT_IMAGES,
-    memorised: Memorised | None = None,
+    copy_policy: CopyPolicy | None = None,
     marks: Marks = UNMARKED,
     progress: Progress | None = None,
 ) -> SetManifest:
     """Make a set of ``count`` images in ``folder``, or go on with the one that is there, which may become larger.
 
-    ``unit_images`` is how many images a new set's unit has: so much is lost at most when a worker ends. ``memorised``
-    says what becomes of images that are too near to training slices, by default as `policy` has it: one that is
-    withheld leaves its number free. ``marks`` are written into the pixels of a set of files.
-    Device, batch, workers and cluster change nothing in the result, but that another kind of device may round
-    otherwise. Of several GPUs each worker takes its own. Raises `MedvarError` when ``folder`` holds something else,
-    when the disk is full, or when a unit cannot be made; what is finished then stays, and the same call goes on.
+    ``unit_images`` is how many images a unit of a new set has: at most so many are lost when a worker ends.
+    ``copy_policy`` says what is done with possible copies of training slices; an image that is withheld leaves its
+    number free. ``marks`` are written into the pixels of a set of files.
+    ``computing`` changes nothing in the result, but that another kind of device may round otherwise. Raises
+    `MedvarError` when ``folder`` holds something else, when the disk is full, or when a unit cannot be made; what is
+    finished then stays, and the same call continues.
     """
     if bundle.image_channels != 1:
         raise MedvarError(
             f"Only gray images can be written yet, but {bundle.name} has {bundle.image_channels} channels."
         )
-    for name in bundle.sha256:  # found out now, not by a worker
-        bundle.read(name)
+    bundle.verify()
     if marks and kind.layout == "shards":
         raise MedvarError("Shards are to train on, and would teach the mark; mark a set of files (--layout).")
-    memorised = policy(bundle, memorised)
-    gate = "" if memorised == "allow" else bundle.sha256[GATE]
+    policy = policy_of(bundle, copy_policy)
+    gate = "" if policy == "off" else bundle.sha256[GATE]
     begun = datetime.now().astimezone().isoformat(timespec="seconds")
-    asked = Plan(mix, count, bundle.digest, kind, begun, unit_images, memorised, gate, marks)
+    asked = Plan(mix, count, bundle.digest, kind, begun, unit_images, policy, gate, marks)
     folder = folder.absolute()
     manifest = _planned(folder, asked, bundle)
     plan = manifest.plan
@@ -80,10 +91,12 @@ def make_set(
         manifest.write(folder)  # first, for it says whose folder this is
         write_files({folder / name: text.encode() for name, text in described.items()})
         # Workers share the cores, and a cluster's worker has one thread by custom.
-        threads = 1 if cluster else max(1, _cores() // workers) if workers > 1 else None
-        works = [Work(plan, unit, folder, bundle.path.absolute(), device, batch, threads) for unit in range(plan.units)]
-        units = tuple(_make(works, workers, cluster, progress))
-        manifest = replace(manifest, units=units, too_near=too_near(plan, folder))
+        own = computing.workers
+        threads = 1 if computing.cluster else max(1, _cores() // own) if own > 1 else None
+        work = Work(plan, 0, folder, bundle.path.absolute(), computing.device, computing.batch, threads)
+        works = [replace(work, unit=unit) for unit in range(plan.units)]
+        units = tuple(_make(works, own, computing.cluster, progress))
+        manifest = replace(manifest, units=units, flagged=flagged_images(plan, folder))
         if manifest.withheld:
             about = describe(plan, bundle, manifest.withheld)
             write_files({folder / name: text.encode() for name, text in about.items()})
@@ -136,7 +149,8 @@ def _planned(folder: Path, asked: Plan, bundle: Bundle) -> SetManifest:
     if asked.identity != found.identity:
         old, new = found.to_dict(), asked.to_dict()
         names = [*old, *(name for name in new if name not in old)]
-        differing = ", ".join(name for name in names if name != "count" and old.get(name) != new.get(name))
+        changed = (_WORDS.get(name, name) for name in names if name != "count" and old.get(name) != new.get(name))
+        differing = ", ".join(changed)
         raise MedvarError(
             f"{folder} holds a set that was made otherwise ({differing} differ). Choose another folder, or ask for "
             "what its set.json says."

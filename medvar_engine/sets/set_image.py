@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from medvar_engine.generate.trace import Trace
-from medvar_engine.memorisation.copy_risk import Nearness
+from medvar_engine.memorisation.copy_risk import CopyRisk
 from medvar_engine.types import FloatArray
 
 
@@ -16,9 +16,9 @@ class SetImage:
     number: int
     image: FloatArray  # (H, W) in [-1, 1]
     trace: Trace
-    nearness: Nearness | None = None  # to the training slices; None when nobody asked
+    copy_risk: CopyRisk | None = None  # None when copies are not looked for
 
     @property
-    def too_near(self) -> bool:
+    def flagged(self) -> bool:
         """Whether it may be a copy of a training slice."""
-        return self.nearness is not None and self.nearness.flagged
+        return self.copy_risk is not None and self.copy_risk.flagged

@@ -27,7 +27,7 @@ class SetManifest:
     plan: Plan
     model: dict[str, Any]
     units: tuple[str, ...] = ()
-    too_near: frozenset[int] = frozenset()  # numbers of images that may be copies of training slices
+    flagged: frozenset[int] = frozenset()  # numbers of images that may be copies of training slices
 
     @property
     def complete(self) -> bool:
@@ -37,7 +37,7 @@ class SetManifest:
     @property
     def withheld(self) -> frozenset[int]:
         """Numbers of images that are not there, for they may be copies of training slices."""
-        return self.too_near if self.plan.memorised == "withhold" else frozenset()
+        return self.flagged if self.plan.copy_policy == "withhold" else frozenset()
 
     def write(self, folder: Path) -> None:
         """Replace the manifest of a folder in one step."""
@@ -79,7 +79,7 @@ class SetManifest:
             "software": {"napari-medvar": medvar_engine.__version__},
             "plan": plan.to_dict(),
             "units": list(self.units),
-            **({"too_near": sorted(self.too_near)} if plan.gate else {}),
+            **({"too_near": sorted(self.flagged)} if plan.gate else {}),
         }
 
 

@@ -8,16 +8,19 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, cast
+from typing import Any
 
 from medvar_engine.conditions import Condition
 from medvar_engine.errors import MedvarError
-from medvar_engine.memorisation.copy_risk import Memorised
+from medvar_engine.memorisation.copy_risk import CopyPolicy
 from medvar_engine.sets.mixture import Mix
 from medvar_engine.write.marks import UNMARKED, Marks
 
 UNIT_IMAGES = 64
 MOST_IMAGES = 10_000_000
+# The words of `CopyPolicy` in set.json, which a set's identity is taken over.
+_STORED: dict[CopyPolicy, str] = {"withhold": "withhold", "flag": "mark", "off": "allow"}
+_POLICIES = {word: policy for policy, word in _STORED.items()}
 _AT_ONCE = 100_000  # requests that are held while counting
 
 
@@ -47,8 +50,8 @@ class Plan:
         ""  # when the set was begun, ISO 8601; it is in files that hold a time, so that they come out the same
     )
     unit_images: int = UNIT_IMAGES
-    memorised: Memorised = "allow"  # what becomes of images that are too near to training slices
-    gate: str = ""  # sha256 of the gate that says which these are; empty when nobody asks it
+    copy_policy: CopyPolicy = "off"  # what is done with possible copies of training slices
+    gate: str = ""  # sha256 of the gate that finds them; empty when the policy is off
     marks: Marks = UNMARKED  # what is written into the pixels
 
     def __post_init__(self) -> None:
@@ -95,7 +98,7 @@ class Plan:
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
         # Left out where they say nothing, so that a set of an older version has the identity that it had.
-        checked = {"memorised": self.memorised, "gate": self.gate} if self.gate else {}
+        checked = {"memorised": _STORED[self.copy_policy], "gate": self.gate} if self.gate else {}
         return {
             **checked,
             **(self.marks.to_dict() if self.marks else {}),
@@ -119,7 +122,7 @@ class Plan:
             Kind(str(values["layout"]), str(values["format"])),
             str(values["created"]),
             int(values["unit_images"]),
-            cast(Memorised, str(values.get("memorised", "allow"))),
+            _POLICIES[values.get("memorised", "allow")],
             str(values.get("gate", "")),
             Marks.from_dict(values),
         )

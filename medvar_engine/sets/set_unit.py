@@ -17,8 +17,8 @@ from medvar_engine.bundle.read import Bundle, read_bundle
 from medvar_engine.errors import MedvarError
 from medvar_engine.generate.generation import Generation
 from medvar_engine.generate.generator import Generator
-from medvar_engine.memorisation.gate import Gate
-from medvar_engine.memorisation.training_index import GATE, gate_of
+from medvar_engine.memorisation.screen import CopyScreen, Screened, screen
+from medvar_engine.memorisation.training_index import GATE
 from medvar_engine.sets.layouts import write_images
 from medvar_engine.sets.set_image import SetImage
 from medvar_engine.sets.set_manifest import UNITS
@@ -60,10 +60,10 @@ def make_unit(work: Work) -> Done:
     numbers = work.plan.numbers(work.unit)
     if (there := finished(work.plan, work.unit, work.folder)) is not None:
         return Done(there, len(numbers), False)
-    bundle, generator, gate = _engine(work)
-    images = list(_images(work, numbers, generator, gate))
-    too_near = [made.number for made in images if made.too_near]
-    kept = [made for made in images if not (made.too_near and work.plan.memorised == "withhold")]
+    bundle, generator, copies = _engine(work)
+    images = list(_images(work, numbers, generator, copies))
+    found = Screened(copies.policy, tuple(made.copy_risk for made in images))
+    kept = [images[i] for i in found.kept]
     files = write_images(work.plan, work.unit, work.folder, bundle, kept)
     with writing(work.folder, "units that are finished are kept"):
         digests = {path.relative_to(work.folder).as_posix(): sha256(path) for path in files}
@@ -72,7 +72,7 @@ def make_unit(work: Work) -> Done:
         "images": [numbers.start, numbers.stop - 1],
         "plan": work.plan.identity,
         "synthetic": True,
-        "too_near": too_near,
+        "too_near": [images[i].number for i in found.flagged],
         "provider": generator.backend.info.provider,
         "files": digests,
     }
@@ -81,14 +81,13 @@ def make_unit(work: Work) -> Done:
     return Done(hashlib.sha256(content).hexdigest(), len(numbers), True)
 
 
-def _images(work: Work, numbers: range, generator: Generator, gate: Gate | None) -> Iterator[SetImage]:
+def _images(work: Work, numbers: range, generator: Generator, copies: CopyScreen) -> Iterator[SetImage]:
     """The images of a unit. While those of one batch are decoded and looked at, the next is drawn."""
 
     def decoded(some: range, generation: Generation) -> list[SetImage]:
-        pairs = zip(some, generator.image(generation), generation.traces, strict=True)
-        return [
-            SetImage(number, image, trace, gate.nearness(image) if gate else None) for number, image, trace in pairs
-        ]
+        images = generator.image(generation)
+        risks = screen(images, copies).risks
+        return [SetImage(*made) for made in zip(some, images, generation.traces, risks, strict=True)]
 
     with ThreadPoolExecutor(1, "medvar-decode") as beside:
         before: Future[list[SetImage]] | None = None
@@ -103,7 +102,7 @@ def _images(work: Work, numbers: range, generator: Generator, gate: Gate | None)
             yield from before.result()
 
 
-def too_near(plan: Plan, folder: Path) -> frozenset[int]:
+def flagged_images(plan: Plan, folder: Path) -> frozenset[int]:
     """Numbers of the images of a complete set that may be copies of training slices, by the notes of its units."""
     if not plan.gate:
         return frozenset()
@@ -132,11 +131,11 @@ def finished(plan: Plan, unit: int, folder: Path) -> str | None:
 _OWN = threading.local()  # a cluster's worker may have several threads, and a generator serves one
 
 
-def _engine(work: Work) -> tuple[Bundle, Generator, Gate | None]:
-    """The bundle, a generator, and who is asked whether an image is a copy, loaded once in each thread."""
+def _engine(work: Work) -> tuple[Bundle, Generator, CopyScreen]:
+    """The bundle, a generator, and the screen for copies, loaded once in each thread."""
     from medvar_engine.backends.onnx import OnnxBackend
 
-    wanted = (work.bundle, work.plan.model, work.device, work.threads, work.plan.memorised, work.plan.gate)
+    wanted = (work.bundle, work.plan.model, work.device, work.threads, work.plan.copy_policy, work.plan.gate)
     if getattr(_OWN, "wanted", None) != wanted:
         take_gpu(work.device)
         bundle = read_bundle(work.bundle)
@@ -144,9 +143,9 @@ def _engine(work: Work) -> tuple[Bundle, Generator, Gate | None]:
             raise MedvarError(f"{work.bundle} is not the model of this set (sha256 {work.plan.model[:12]}…).")
         if work.plan.gate and bundle.sha256.get(GATE) != work.plan.gate:
             raise MedvarError(f"{work.bundle} carries another training index than that this set is checked by.")
-        gate = gate_of(bundle, work.plan.memorised)
+        copies = CopyScreen.of(bundle, work.plan.copy_policy)
         backend = OnnxBackend(bundle, device=work.device, threads=work.threads)
-        _OWN.engine = (bundle, Generator(backend), gate)
+        _OWN.engine = (bundle, Generator(backend), copies)
         _OWN.wanted = wanted
-    engine: tuple[Bundle, Generator, Gate | None] = _OWN.engine
+    engine: tuple[Bundle, Generator, CopyScreen] = _OWN.engine
     return engine

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from medvar_engine.bundle.read import Bundle
 from medvar_engine.errors import MedvarError
 from medvar_engine.generate.trace import Trace
-from medvar_engine.memorisation.copy_risk import Nearness
+from medvar_engine.memorisation.copy_risk import CopyRisk
 from medvar_engine.types import FloatArray
 from medvar_engine.write.marks import UNMARKED, Marks
 from medvar_engine.write.place import Place
@@ -30,7 +30,7 @@ class Picture:
     low: float  # value of a pixel of -1
     high: float  # value of a pixel of +1
     unit: str  # "HU" or "arbitrary"
-    nearness: Nearness | None = None  # to the training slices; None when nobody asked
+    copy_risk: CopyRisk | None = None  # None when copies were not looked for
     marks: Marks = UNMARKED  # what was written into the pixels
     place: Place | None = None  # in the patient, of a slice that came from a scan; None is nowhere in particular
 

@@ -45,13 +45,13 @@ def provenance(picture: Picture) -> dict[str, Any]:
 
 def about_pixels(picture: Picture) -> dict[str, Any]:
     """Plain values, for JSON: what the trace does not tell of the pixels, for they were looked at or written into."""
-    near = {} if picture.nearness is None else {"nearness": picture.nearness.to_dict()}
+    near = {} if picture.copy_risk is None else {"nearness": picture.copy_risk.to_dict()}
     return {**picture.marks.to_dict(), **near}
 
 
 def statement(picture: Picture) -> str:
     """What a person is to read first: that the picture is synthetic, and whether it may be a copy."""
-    return f"{STATEMENT} {NEAR}" if picture.nearness is not None and picture.nearness.flagged else STATEMENT
+    return f"{STATEMENT} {NEAR}" if picture.copy_risk is not None and picture.copy_risk.flagged else STATEMENT
 
 
 def read_trace(path: Path) -> Trace:

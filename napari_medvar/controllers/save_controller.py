@@ -106,7 +106,7 @@ class SaveController:
         self.panel.allow(idle=state.idle, complete=state.complete, some=bool(self._workspace.session.tree.nodes))
 
     def _form(self) -> Form:
-        return Form(self.panel.format, self.panel.memorised, Marks(burned_in=self.panel.burned_in))
+        return Form(self.panel.format, self.panel.copy_policy, Marks(burned_in=self.panel.burned_in))
 
     def _chosen(self) -> list[Node]:
         tree = self._workspace.session.tree

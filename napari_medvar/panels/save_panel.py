@@ -11,7 +11,7 @@ from qtpy.QtWidgets import QCheckBox, QComboBox, QFileDialog, QFormLayout, QHBox
 from superqt import QElidingLabel
 
 from medvar_engine.conditions import Condition
-from medvar_engine.memorisation.copy_risk import Memorised
+from medvar_engine.memorisation.copy_risk import CopyPolicy
 from napari_medvar.panels.form_rows import add_row, button, calm, plain_column, plain_form, quiet, selectable, tab_after
 
 _FORMATS = {
@@ -20,10 +20,10 @@ _FORMATS = {
     "nifti": ("NIfTI", "Values in HU or arbitrary units, placed in mm; a .json with the provenance beside it."),
     "dicom": ("DICOM", "CT, MR or Secondary Capture, marked as synthetic data."),
 }
-_COPIES: dict[Memorised, tuple[str, str]] = {
+_COPIES: dict[CopyPolicy, tuple[str, str]] = {
     "withhold": ("are withheld", "They are not written."),
-    "mark": ("are marked", "They are written, and the file says that each may be a copy."),
-    "allow": ("are not looked for", "Nobody asks."),
+    "flag": ("are flagged", "They are written, and the file says that each may be a copy."),
+    "off": ("are not looked for", "Images are written without a search for copies."),
 }
 _SESSION = "MedVAR session (*.medvar)"
 _READABLE = "MedVAR session or picture (*.medvar *.png *.nii *.nii.gz)"
@@ -49,8 +49,8 @@ class SavePanel(QWidget):
             self.format_combo.addItem(text, name)
             self.format_combo.setItemData(self.format_combo.count() - 1, tip, Qt.ItemDataRole.ToolTipRole)
         self.copies_combo = QComboBox()
-        for memorised, (text, tip) in _COPIES.items():
-            self.copies_combo.addItem(text, memorised)
+        for policy, (text, tip) in _COPIES.items():
+            self.copies_combo.addItem(text, policy)
             self.copies_combo.setItemData(self.copies_combo.count() - 1, tip, Qt.ItemDataRole.ToolTipRole)
         self.burn_in_box = QCheckBox("Burn in SYNTHETIC")
         self.burn_in_box.setToolTip("<p>Write SYNTHETIC into the pixels, where the picture is emptiest.</p>")
@@ -113,9 +113,9 @@ class SavePanel(QWidget):
         return str(self.format_combo.currentData())
 
     @property
-    def memorised(self) -> Memorised | None:
-        """What becomes of copies of training slices; None when the model does not know them."""
-        return cast(Memorised, self.copies_combo.currentData()) if self._knows_copies else None
+    def copy_policy(self) -> CopyPolicy | None:
+        """What is done with copies of training slices; None when the bundle has no training index."""
+        return cast(CopyPolicy, self.copies_combo.currentData()) if self._knows_copies else None
 
     @property
     def burned_in(self) -> bool:

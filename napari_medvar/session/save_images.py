@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -12,10 +11,10 @@ from time import perf_counter
 from medvar_engine.conditions import Condition
 from medvar_engine.errors import MedvarError
 from medvar_engine.generate.trace import Trace
-from medvar_engine.memorisation.copy_risk import Memorised
-from medvar_engine.memorisation.gate import Gate
-from medvar_engine.memorisation.training_index import gate_of, policy
+from medvar_engine.memorisation.copy_risk import CopyPolicy
+from medvar_engine.memorisation.screen import CopyScreen, screen
 from medvar_engine.request import MAX_SEED, Request, Sampling
+from medvar_engine.storage import slug
 from medvar_engine.types import FloatArray
 from medvar_engine.write.burn_in import marked
 from medvar_engine.write.dicom import Study
@@ -34,7 +33,7 @@ class Form:
     """How pictures are written."""
 
     format: str  # one of `write.formats`
-    memorised: Memorised | None = None  # what becomes of copies of training slices, see `policy`
+    copy_policy: CopyPolicy | None = None  # None: withhold copies if the bundle has a training index
     marks: Marks = UNMARKED  # what is written into the pixels
 
 
@@ -59,19 +58,17 @@ class _Writer:
 
     def __init__(self, model: Model, form: Form, study: Study, total: int) -> None:
         self._bundle, self._form, self._study = model.bundle, form, study
-        self._withholds = policy(model.bundle, form.memorised) == "withhold"
-        self._gate: Gate | None = gate_of(model.bundle, form.memorised)
+        self._copies = CopyScreen.of(model.bundle, form.copy_policy)
         self._written = Written(0, total, None)
 
     def write(self, path: Path, trace: Trace, pixels: FloatArray, image_space: ImageSpace | None = None) -> Written:
         """Write one picture, which lies in ``image_space`` if it came from a real image, unless it is withheld."""
-        nearness = self._gate.nearness(pixels) if self._gate else None
-        before = self._written
-        if nearness is not None and nearness.flagged and self._withholds:
-            self._written = replace(before, withheld=(*before.withheld, f"{path.name} {nearness}"))
+        found, before = screen([pixels], self._copies), self._written
+        if found.withheld:
+            self._written = replace(before, withheld=(*before.withheld, f"{path.name} {found.risks[0]}"))
             return self._written
         image_space = image_space or ImageSpace.of(self._bundle, trace.request.condition)
-        picture = replace(image_space.picture(trace, pixels), nearness=nearness)
+        picture = replace(image_space.picture(trace, pixels), copy_risk=found.risks[0])
         number = before.done + len(before.withheld) + 1
         write_picture(path, self._form.format, marked(picture, self._form.marks), self._study, number)
         self._written = replace(before, done=before.done + 1, path=path)
@@ -81,7 +78,7 @@ class _Writer:
 def file_name(trace: Trace, name: str = "") -> str:
     """Without an ending, e.g. ``ct-chest-axial-seed5``, with what the user calls it in front."""
     words = [name, *trace.request.condition.words, f"seed{trace.request.seed}"]
-    return "-".join(filter(None, (re.sub(r"[^\w]+", "-", word.lower()).strip("-") for word in words)))[:120]
+    return "-".join(filter(None, (slug(word).strip("_") for word in words)))[:120]
 
 
 def write_pictures(

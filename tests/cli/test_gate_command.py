@@ -15,7 +15,8 @@ from medvar_engine.backends.onnx import OnnxBackend
 from medvar_engine.bundle.read import read_bundle
 from medvar_engine.conditions import Condition
 from medvar_engine.generate.generator import Generator
-from medvar_engine.memorisation.training_index import FILES, gate_of
+from medvar_engine.memorisation.screen import CopyScreen
+from medvar_engine.memorisation.training_index import FILES
 from medvar_engine.request import Request
 from medvar_engine.types import FloatArray
 from medvar_engine.write.provenance import read_about_pixels
@@ -75,15 +76,15 @@ def test_marked_copies_say_so(medvar: Medvar, knowing: Path, tmp_path: Path, for
         *CHEST,
         "--count",
         2,
-        "--memorised",
-        "mark",
+        "--copy-policy",
+        "flag",
         "--format",
         form,
         "--out",
         tmp_path,
     )
     assert run.code == 0, run.err
-    assert "marked: ct-chest-seed1" in run.err
+    assert "flagged: ct-chest-seed1" in run.err
     files = [Path(line) for line in run.lines if not line.endswith(".json")]
     flags = [read_about_pixels(file)["nearness"]["flagged"] for file in files]
     assert flags == [False, True]
@@ -101,14 +102,14 @@ def test_nothing_left_to_write(medvar: Medvar, knowing: Path, tmp_path: Path) ->
     assert run.code == 1
     assert "Nothing was written" in run.err
     assert names(tmp_path) == []
-    allowed = medvar("generate", "--bundle", knowing, *CHEST, "--seed", 1, "--out", tmp_path, "--memorised", "allow")
+    allowed = medvar("generate", "--bundle", knowing, *CHEST, "--seed", 1, "--out", tmp_path, "--copy-policy", "off")
     assert allowed.code == 0
     assert "nearness" not in read_about_pixels(tmp_path / "ct-chest-seed1.png")
 
 
 def test_a_bundle_that_knows_no_slices(medvar: Medvar, tiny_bundle: Path, tmp_path: Path) -> None:
     """Breaks for trust: who asks for copies to be withheld must not believe that they were."""
-    run = medvar("generate", "--bundle", tiny_bundle, *CHEST, "--memorised", "withhold", "--out", tmp_path)
+    run = medvar("generate", "--bundle", tiny_bundle, *CHEST, "--copy-policy", "withhold", "--out", tmp_path)
     assert run.code == 1
     assert "medvar gate" in run.err
     assert names(tmp_path) == []
@@ -166,9 +167,9 @@ def test_a_bundle_gets_a_gate(medvar: Medvar, tiny_bundle: Path, prepared: Calla
     after = read_bundle(bundle)
     assert set(after.sha256) == {*before.sha256, *FILES}
     assert after.digest == before.digest
-    gate = gate_of(after)
+    gate = CopyScreen.of(after).gate
     assert gate is not None
-    assert gate.nearness(np.full((16, 16), -1, np.float32)).distance <= 2
+    assert gate.risk(np.full((16, 16), -1, np.float32)).distance <= 2
     assert not any(b"ct1" in (bundle / name).read_bytes() for name in FILES)
     shown = medvar("info", bundle)
     assert "copies" in shown.out

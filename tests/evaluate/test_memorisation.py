@@ -152,10 +152,10 @@ def test_many_images_are_checked_as_few_are(calibration: Calibration, slices_of:
     np.testing.assert_allclose(cached.distances, whole.distances, atol=1e-5)
     np.testing.assert_array_equal(cached.neighbours, whole.neighbours)
     for i, image in enumerate(images):
-        near = calibration.gate.nearness(image)
+        near = calibration.gate.risk(image)
         assert (near.distance, near.flagged) == (float(whole.distances[i]), bool(whole.flagged[i]))
     beyond = np.where(images[0] > 0.5, 1.2, images[0])  # as decoders may give
-    assert calibration.gate.nearness(beyond) == calibration.gate.nearness(np.minimum(beyond, 1))
+    assert calibration.gate.risk(beyond) == calibration.gate.risk(np.minimum(beyond, 1))
 
 
 def test_what_a_window_clipped_is_found_in_that_window(calibration: Calibration, training: SliceDataset) -> None:

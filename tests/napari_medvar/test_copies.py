@@ -9,7 +9,8 @@ from fakes import FakeModels
 
 from medvar_engine.conditions import Condition
 from medvar_engine.errors import MedvarError
-from medvar_engine.memorisation.copy_risk import Nearness
+from medvar_engine.memorisation.copy_risk import CopyRisk
+from medvar_engine.memorisation.screen import CopyScreen
 from medvar_engine.request import Request
 from medvar_engine.write.provenance import read_about_pixels
 from napari_medvar import writer
@@ -24,8 +25,8 @@ class Gate:
     def __init__(self, distance: float) -> None:
         self._distance = distance
 
-    def nearness(self, image: object) -> Nearness:
-        return Nearness(self._distance, 0.2)
+    def risk(self, image: object) -> CopyRisk:
+        return CopyRisk(self._distance, 0.2)
 
 
 @pytest.fixture
@@ -42,7 +43,7 @@ def layer(monkeypatch: pytest.MonkeyPatch) -> LayerData:
 
 def test_a_copy_is_not_saved(layer: LayerData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Breaks for patients: “Save selected layers” would be a way around the gate."""
-    monkeypatch.setattr(writer, "gate_of", lambda _: Gate(0.1))
+    monkeypatch.setattr(CopyScreen, "of", lambda _: CopyScreen("withhold", Gate(0.1)))
     with pytest.raises(MedvarError, match=r"“lungs” lies at a distance of 0\.100"):
         write_layers(str(tmp_path / "lungs.png"), [layer])
     assert list(tmp_path.iterdir()) == []
@@ -52,6 +53,6 @@ def test_others_are_saved_and_say_how_near_they_are(
     layer: LayerData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Breaks for whoever gets the file, who could not see that it was looked at."""
-    monkeypatch.setattr(writer, "gate_of", lambda _: Gate(0.3))
+    monkeypatch.setattr(CopyScreen, "of", lambda _: CopyScreen("withhold", Gate(0.3)))
     (file,) = write_layers(str(tmp_path / "lungs.png"), [layer])
     assert read_about_pixels(Path(file))["nearness"] == {"distance": 0.3, "threshold": 0.2, "flagged": False}

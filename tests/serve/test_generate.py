@@ -136,19 +136,19 @@ def test_copies_of_training_slices_are_withheld(
     assert last.arrays["images"].shape == (0, 16, 16)
     assert traces_from_dict(last.values["traces"]) == []
 
-    *scales, last = streamed(served(bundle=bundle, memorised="mark"), requests=asked)
+    *scales, last = streamed(served(bundle=bundle, copy_policy="flag"), requests=asked)
     np.testing.assert_array_equal(last.arrays["images"], images)
     assert [own["flagged"] for own in last.values["nearness"]] == [True, False]
     assert last.values["withheld"] == []
 
-    *scales, last = streamed(served(bundle=bundle, memorised="allow"), requests=asked)
+    *scales, last = streamed(served(bundle=bundle, copy_policy="off"), requests=asked)
     assert (len(last.arrays["images"]), set(last.values)) == (2, {"traces"})
 
 
 def test_to_withhold_takes_an_index(served: Served) -> None:
     """Whoever asks for a gate would believe that there is one."""
     with pytest.raises(MedvarError, match="carries no training index"):
-        served(memorised="withhold")
+        served(copy_policy="withhold")
 
 
 def test_numbers_that_are_none_are_answered(served: Served, tiny_onnx: OnnxBackend) -> None:

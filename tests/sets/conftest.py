@@ -11,7 +11,7 @@ import pytest
 from medvar_engine.bundle.read import Bundle, read_bundle
 from medvar_engine.conditions import Condition
 from medvar_engine.request import Sampling
-from medvar_engine.sets.make_set import make_set
+from medvar_engine.sets.make_set import Computing, make_set
 from medvar_engine.sets.mixture import Ingredient, Mix
 from medvar_engine.sets.set_manifest import SetManifest
 
@@ -35,6 +35,7 @@ def make(bundle: Bundle, mix: Mix) -> MakeSet:
     """`make_set`, of ten images on the CPU unless said otherwise."""
 
     def run(folder: Path, mix: Mix = mix, count: int = 10, bundle: Bundle = bundle, **how: Any) -> SetManifest:
-        return make_set(folder, mix, count, bundle, **{"device": "cpu", "unit_images": 4} | how)
+        computing = Computing("cpu", **{name: how.pop(name) for name in ("batch", "workers", "cluster") if name in how})
+        return make_set(folder, mix, count, bundle, **{"computing": computing, "unit_images": 4} | how)
 
     return run

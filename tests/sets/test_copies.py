@@ -14,7 +14,7 @@ from medvar_engine.data.shards import ShardFolder
 from medvar_engine.errors import MedvarError
 from medvar_engine.sets.image_set import ImageSet
 from medvar_engine.sets.layouts import kind_of
-from medvar_engine.sets.make_set import make_set
+from medvar_engine.sets.make_set import Computing, make_set
 from medvar_engine.sets.mixture import Mix
 from medvar_engine.sets.set_manifest import SET, SetManifest
 from medvar_engine.sets.to_slices import to_slices
@@ -28,7 +28,7 @@ MakeSet = Callable[..., SetManifest]
 def plain(bundle: Bundle, mix: Mix, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The set of a bundle without a gate."""
     folder = tmp_path_factory.mktemp("plain") / "set"
-    make_set(folder, mix, 10, bundle, device="cpu", unit_images=4)
+    make_set(folder, mix, 10, bundle, computing=Computing("cpu"), unit_images=4)
     return folder
 
 
@@ -65,17 +65,17 @@ def test_it_does_not_depend_on_batches_nor_on_being_stopped(make: MakeSet, knowi
     whole = make(tmp_path / "a", bundle=knowing, batch=1)
     make(tmp_path / "b", count=5, bundle=knowing, batch=3)
     grown = make(tmp_path / "b", bundle=knowing, batch=16)
-    assert grown.too_near == whole.too_near
+    assert grown.flagged == whole.flagged
     for number in (0, 4, 7):
         one, other = (ImageSet.open(tmp_path / name)[number].image for name in "ab")
         np.testing.assert_array_equal(one, other)
-    assert make(tmp_path / "a", bundle=knowing).too_near == whole.too_near
+    assert make(tmp_path / "a", bundle=knowing).flagged == whole.flagged
 
 
 def test_marked_ones_are_there(make: MakeSet, knowing: Bundle, tmp_path: Path) -> None:
     """Breaks for those who study copies: they would be gone, or not to be told from the others."""
-    manifest = make(tmp_path / "set", bundle=knowing, memorised="mark", kind=kind_of("imagefolder", None))
-    assert (manifest.withheld, manifest.too_near) == (frozenset(), {3, 8, 9})
+    manifest = make(tmp_path / "set", bundle=knowing, copy_policy="flag", kind=kind_of("imagefolder", None))
+    assert (manifest.withheld, manifest.flagged) == (frozenset(), {3, 8, 9})
     files = {int(path.stem): path for path in (tmp_path / "set" / "images").rglob("*.png")}
     assert sorted(files) == list(range(10))
     flagged = [number for number in files if read_about_pixels(files[number])["nearness"]["flagged"]]
@@ -101,8 +101,8 @@ def test_they_become_slices_without_those_withheld(make: MakeSet, knowing: Bundl
 def test_a_set_is_not_mixed_of_two_rules(make: MakeSet, knowing: Bundle, bundle: Bundle, tmp_path: Path) -> None:
     """Breaks for patients: half of a set would be checked, and its data card would say all."""
     make(tmp_path / "set", bundle=knowing)
-    with pytest.raises(MedvarError, match=r"memorised.* differ"):
-        make(tmp_path / "set", bundle=knowing, memorised="allow")
+    with pytest.raises(MedvarError, match=r"copy policy.* differ"):
+        make(tmp_path / "set", bundle=knowing, copy_policy="off")
     with pytest.raises(MedvarError, match="medvar gate"):
-        make(tmp_path / "other", bundle=bundle, memorised="withhold")
+        make(tmp_path / "other", bundle=bundle, copy_policy="withhold")
     assert not (tmp_path / "other").exists()

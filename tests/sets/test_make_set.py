@@ -42,7 +42,7 @@ def content(folder: Path) -> dict[str, bytes]:
 def whole(tmp_path_factory: pytest.TempPathFactory, bundle: Bundle, mix: Mix) -> Path:
     """A set of ten images, made in one go."""
     folder = tmp_path_factory.mktemp("sets") / "whole"
-    running.make_set(folder, mix, 10, bundle, device="cpu", unit_images=4)
+    running.make_set(folder, mix, 10, bundle, computing=running.Computing("cpu"), unit_images=4)
     return folder
 
 
@@ -90,9 +90,9 @@ def test_killed_in_the_middle(tmp_path: Path, bundle: Bundle, mix: Mix, make: Ma
     plan.write_text(json.dumps(mix.to_dict()))
     script = (
         "import json, sys\nfrom pathlib import Path\nfrom medvar_engine.bundle.read import read_bundle\n"
-        "from medvar_engine.sets.mixture import Mix\nfrom medvar_engine.sets.make_set import make_set\n"
+        "from medvar_engine.sets.mixture import Mix\nfrom medvar_engine.sets.make_set import Computing, make_set\n"
         "folder, bundle, mix = map(Path, sys.argv[1:])\nmix = Mix.from_dict(json.loads(mix.read_text()))\n"
-        "make_set(folder, mix, 400, read_bundle(bundle), device='cpu', unit_images=4, batch=1)\n"
+        "make_set(folder, mix, 400, read_bundle(bundle), computing=Computing('cpu', 1), unit_images=4)\n"
     )
     folder = tmp_path / "set"
     process = subprocess.Popen([sys.executable, "-c", script, str(folder), str(bundle.path), str(plan)])

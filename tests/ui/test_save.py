@@ -10,10 +10,10 @@ import pytest
 from fakes import FakeModels, Gate
 from pytestqt.qtbot import QtBot
 
-from medvar_engine.memorisation.copy_risk import Nearness
+from medvar_engine.memorisation.copy_risk import CopyRisk
+from medvar_engine.memorisation.screen import CopyScreen
 from medvar_engine.write.formats import ENDINGS
 from medvar_engine.write.provenance import read_about_pixels, read_trace
-from napari_medvar.session import save_images
 from napari_medvar.widget import MedvarWidget
 
 WAIT = 60_000
@@ -155,30 +155,29 @@ def test_a_damaged_file_is_told_of_and_harmless(
     assert len(two.session.tree.nodes) == 2
 
 
-@pytest.mark.parametrize("memorised", ["withhold", "mark"])
+@pytest.mark.parametrize("policy", ["withhold", "flag"])
 def test_copies_of_training_slices(
-    two: MedvarWidget, settle: Settle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, memorised: str
+    two: MedvarWidget, settle: Settle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, policy: str
 ) -> None:
     """A patient's slice would be saved as nobody's, or vanish without a word."""
 
     class Wary:
-        def nearness(self, image: object) -> Nearness:
+        def risk(self, image: object) -> CopyRisk:
             seen.append(image)
-            return Nearness(0.1 if len(seen) == 1 else 0.9, 0.2)
+            return CopyRisk(0.1 if len(seen) == 1 else 0.9, 0.2)
 
     seen: list[object] = []
-    monkeypatch.setattr(save_images, "gate_of", lambda *_: Wary())
-    monkeypatch.setattr(save_images, "policy", lambda _, asked: asked)
+    monkeypatch.setattr(CopyScreen, "of", lambda _, asked: CopyScreen(asked, Wary()))
     panel = two.save.panel
     panel.offer_copies(True)
-    panel.copies_combo.setCurrentIndex(panel.copies_combo.findData(memorised))
+    panel.copies_combo.setCurrentIndex(panel.copies_combo.findData(policy))
     panel.what_combo.setCurrentIndex(panel.what_combo.findData("all"))
     panel.save_button.click()
     settle(two)
     assert not two.message.isVisible(), two.message.text.text()
     files = sorted((tmp_path / "out").glob("*.png"))
     flags = [read_about_pixels(file)["nearness"]["flagged"] for file in files]
-    if memorised == "withhold":
+    if policy == "withhold":
         assert flags == [False]
         assert "1 of 2 written" in panel.report_label.text()
         assert "1 withheld" in panel.report_label.text()

@@ -11,7 +11,7 @@ from medvar_engine.data.identity.same_patient import marks_of
 from medvar_engine.data.read.scans import Series
 from medvar_engine.data.read.volume_files import stem
 from medvar_engine.data.recipe.dataset_recipe import DatasetRecipe
-from medvar_engine.data.recipe.index_file import Index, IndexRow, find_row, normal_modality, slug
+from medvar_engine.data.recipe.index_file import Index, IndexRow, find_row, normal_label, normal_modality
 from medvar_engine.errors import MedvarError
 
 
@@ -63,7 +63,7 @@ def identify(
         found = _by_index(row, one, source)
     elif dataset_recipe is not None:
         found = _by_recipe(dataset_recipe, one, source)
-        found = replace(found, region=slug(region) if region else found.region)
+        found = replace(found, region=normal_label(region) if region else found.region)
     else:
         found = _by_header(one, source, modality, region)
     if one.modality is not None and found.modality != one.modality:
@@ -98,7 +98,7 @@ def name_identity(
         found = replace(found, dataset=found.dataset or dataset_recipe.dataset)
     named = replace(
         found,
-        dataset=slug(dataset) if dataset else found.dataset,
+        dataset=normal_label(dataset) if dataset else found.dataset,
         source=found.source or (dataset_recipe.title if dataset_recipe else dataset) or "",
         licence=found.licence or licence or "",
     )
@@ -164,7 +164,7 @@ def _by_recipe(recipe: DatasetRecipe, one: Series, source: Path) -> Identity:
 
 def _by_header(one: Series, source: Path, modality: str | None, region: str | None) -> Identity:
     known_modality = normal_modality(modality) if modality else one.modality
-    known_region = slug(region) if region else one.region
+    known_region = normal_label(region) if region else one.region
     missing = [name for name, value in (("modality", known_modality), ("region", known_region)) if not value]
     if known_modality is None or known_region is None or missing:
         raise MedvarError(

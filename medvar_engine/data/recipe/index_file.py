@@ -29,11 +29,11 @@ class IndexRow:
     @property
     def dataset(self) -> str | None:
         """A short label of the source: its first word, as a slug."""
-        return slug(re.split(r"[\s/,;(]", self.source.strip(), maxsplit=1)[0]) or None
+        return normal_label(re.split(r"[\s/,;(]", self.source.strip(), maxsplit=1)[0]) or None
 
 
-def slug(text: str) -> str:
-    """Lower case, and hyphens for all but letters and digits."""
+def normal_label(text: str) -> str:
+    """A label of a condition: lower case, and hyphens for all but letters and digits."""
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
 
 
@@ -99,7 +99,7 @@ def _row(path: Path, line: int, cells: dict[str, str | None]) -> IndexRow:
         cell("path"),
         cell("patient"),
         modality,
-        slug(cell("region")),
+        normal_label(cell("region")),
         cell("contrast"),
         cell("source"),
         cell("licence"),

@@ -12,7 +12,7 @@ import yaml
 
 from medvar_engine.data.recipe.dataset_recipe import PATIENT_IDS, DatasetRecipe, Entry, Part, names_in
 from medvar_engine.data.recipe.file_patterns import Pattern
-from medvar_engine.data.recipe.index_file import normal_modality, slug
+from medvar_engine.data.recipe.index_file import normal_label, normal_modality
 from medvar_engine.errors import MedvarError
 from medvar_engine.untrusted import plain_yaml
 
@@ -112,7 +112,7 @@ def _dataset(fields: _Fields) -> DatasetRecipe:
         licence=fields.take("licence", _text),
         citation=fields.take("citation", _text, ""),
         patient_ids=fields.take("patient_ids", _one_of(PATIENT_IDS)),
-        dataset=slug(fields.take("dataset", _text, "")) or None,
+        dataset=normal_label(fields.take("dataset", _text, "")) or None,
         index=fields.take("index", _boolean, False),
         entries=tuple(fields.take("entries", _list_of(_entry), [])),
         ignore=tuple(fields.take("ignore", _ignore, [])),
@@ -138,7 +138,7 @@ def _entry(value: object, where: str) -> Entry:
     fields = _Fields(value, f"{where}.")
     entry = Entry(
         modality=fields.take("modality", _modality),
-        region=slug(fields.take("region", _text)),
+        region=normal_label(fields.take("region", _text)),
         files=tuple(fields.take("files", _list_of(_pattern))),
         patient=fields.take("patient", _text),
         contrast=fields.take("contrast", _text, "") or None,

@@ -12,7 +12,7 @@ from pathlib import Path
 from medvar_engine.data.harmonise.intensity import ValueRange
 from medvar_engine.data.harmonise.slicing import SINGLE_PLANES
 from medvar_engine.data.read.refusal import Refusal
-from medvar_engine.data.recipe.index_file import INDEX, normal_modality, slug
+from medvar_engine.data.recipe.index_file import INDEX, normal_label, normal_modality
 from medvar_engine.errors import MedvarError
 
 COLUMNS = (
@@ -139,12 +139,12 @@ def _slice_file(path: Path, cells: Cells) -> SliceFile:
         raise MedvarError(f"its row in {INDEX} has more cells than there are columns; put texts with commas in quotes")
     if empty := [name for name in _FILLED if not cells[name]]:
         raise MedvarError(f"{empty[0]} is empty in {INDEX}")
-    modality, plane, split = normal_modality(cells["modality"]), slug(cells["plane"]), cells["split"].lower()
+    modality, plane, split = normal_modality(cells["modality"]), normal_label(cells["plane"]), cells["split"].lower()
     if plane not in SINGLE_PLANES:
         raise MedvarError(f"unknown plane {cells['plane']!r}; the planes are {', '.join(SINGLE_PLANES)}")
     if split and split not in _SPLITS:
         raise MedvarError(f"unknown split {cells['split']!r}; it is train, test or empty")
-    if not (region := slug(cells["region"])):
+    if not (region := normal_label(cells["region"])):
         raise MedvarError(f"the region {cells['region']!r} has no letter or digit")
     if not path.is_file():
         raise MedvarError(f"{INDEX} names it, but there is no such file")
@@ -161,7 +161,7 @@ def _slice_file(path: Path, cells: Cells) -> SliceFile:
         spacing_mm=spacing,
         values=_values(cells, modality),
         split=split or None,
-        dataset=slug(cells["set"]) or None,
+        dataset=normal_label(cells["set"]) or None,
         source=cells["source"],
         licence=cells["licence"],
     )

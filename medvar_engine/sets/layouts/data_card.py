@@ -9,9 +9,9 @@ from medvar_engine.bundle.read import Bundle
 from medvar_engine.sets.set_plan import Plan
 from medvar_engine.write.provenance import STATEMENT
 
-_TOO_NEAR = {
+_FLAGGED = {
     "withhold": "was withheld. Numbers count on over those; `set.json` lists them under `too_near`.",
-    "mark": "is marked in what is written with it, and `set.json` lists them under `too_near`.",
+    "flag": "is flagged in what is written with it, and `set.json` lists them under `too_near`.",
 }
 
 
@@ -48,4 +48,4 @@ Licence of the model: {bundle.licence}. Attributions:
 def _copies(plan: Plan) -> str:
     if not plan.gate:
         return "Whether any of them is nearly a copy of a training slice was not asked."
-    return f"What is nearer to a training slice than nearly all slices of other people are {_TOO_NEAR[plan.memorised]}"
+    return f"What is nearer to a training slice than nearly all slices of other people are {_FLAGGED[plan.copy_policy]}"

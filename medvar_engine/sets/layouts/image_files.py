@@ -38,6 +38,6 @@ def write_pictures(
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise MedvarError(f"Cannot make the folder {path.parent}: {error.strerror or error}.") from error
-        picture = replace(Picture.of(bundle, made.trace, made.image), nearness=made.nearness)
+        picture = replace(Picture.of(bundle, made.trace, made.image), copy_risk=made.copy_risk)
         written += write_picture(path, plan.kind.format, marked(picture, plan.marks), study, made.number + 1)
     return written

@@ -60,9 +60,9 @@ def _table(images: Sequence[SetImage]) -> bytes:
     columns["position"] = pa.array([condition.position for condition in conditions], pa.float64())
     columns["seed"] = pa.array([trace.request.seed for trace in traces], pa.uint64())
     columns["trace"] = pa.array([trace.to_json() for trace in traces], pa.utf8())
-    distances = [None if made.nearness is None else made.nearness.distance for made in images]
+    distances = [None if made.copy_risk is None else made.copy_risk.distance for made in images]
     columns["distance"] = pa.array(distances, pa.float32())
-    columns["too_near"] = pa.array([made.too_near for made in images], pa.bool_())
+    columns["too_near"] = pa.array([made.flagged for made in images], pa.bool_())
     table = pa.table(columns).replace_schema_metadata({"synthetic": "true", "statement": STATEMENT})
     sink = pa.BufferOutputStream()
     with pa.ipc.new_file(sink, table.schema) as writer:

@@ -108,7 +108,7 @@ def test_a_set_of_files_is_read_as_it_lies(tmp_path: Path, pictures: Pictures, l
 
 
 def shards(folder: Path, pictures: list[Picture], withheld: frozenset[int] = frozenset()) -> Path:
-    asked = replace(plan(layout="shards", count=len(pictures)), memorised="withhold", gate="g" if withheld else "")
+    asked = replace(plan(layout="shards", count=len(pictures)), copy_policy="withhold", gate="g" if withheld else "")
     for unit in range(asked.units):
         made = [SetImage(i, pictures[i].pixels, pictures[i].trace, None) for i in asked.numbers(unit)]
         write_shard(unit, folder, [one for one in made if one.number not in withheld], SIDE)

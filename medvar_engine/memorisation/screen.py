@@ -1,0 +1,76 @@
+"""`screen`: the one place that decides which images are withheld or flagged as possible copies of training slices."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from medvar_engine.bundle.read import Bundle
+from medvar_engine.errors import MedvarError
+from medvar_engine.memorisation.copy_risk import CopyPolicy, CopyRisk
+from medvar_engine.memorisation.gate import Gate
+from medvar_engine.memorisation.training_index import GATE, read_index
+from medvar_engine.types import FloatArray
+
+
+@dataclass(frozen=True, slots=True)
+class CopyScreen:
+    """A policy, and the gate that it needs: None when copies are not looked for."""
+
+    policy: CopyPolicy
+    gate: Gate | None
+
+    @classmethod
+    def of(cls, bundle: Bundle, policy: CopyPolicy | None = None) -> CopyScreen:
+        """The screen for images of ``bundle``; see `copy_policy` for the default and the error."""
+        known = copy_policy(bundle, policy)
+        # One thread, so that what is withheld does not depend on how many cores there are.
+        return cls(known, None if known == "off" else read_index(bundle.read, threads=1))
+
+
+@dataclass(frozen=True, slots=True)
+class Screened:
+    """What a policy makes of M images. Every tuple holds places in the order of the images."""
+
+    policy: CopyPolicy
+    risks: tuple[CopyRisk | None, ...]  # (M,); None where copies are not looked for
+
+    @property
+    def flagged(self) -> tuple[int, ...]:
+        """Images that may be copies."""
+        return tuple(i for i, risk in enumerate(self.risks) if risk is not None and risk.flagged)
+
+    @property
+    def withheld(self) -> tuple[int, ...]:
+        """Images that must not be written or sent."""
+        return self.flagged if self.policy == "withhold" else ()
+
+    @property
+    def kept(self) -> tuple[int, ...]:
+        """All other images."""
+        return tuple(i for i in range(len(self.risks)) if i not in self.withheld)
+
+
+def screen(images: Iterable[FloatArray], copies: CopyScreen) -> Screened:
+    """Look at images ``(H, W)`` in [-1, 1] for copies of training slices.
+
+    Each is judged on its own: the answer does not depend on the batch.
+    """
+    gate = copies.gate
+    return Screened(copies.policy, tuple(None if gate is None else gate.risk(image) for image in images))
+
+
+def copy_policy(bundle: Bundle, policy: CopyPolicy | None = None) -> CopyPolicy:
+    """The policy that is asked for; by default copies are withheld if the bundle has a training index.
+
+    Raises:
+        MedvarError: when images are to be withheld or flagged, but the bundle has no training index.
+    """
+    if policy is None:
+        return "withhold" if GATE in bundle.sha256 else "off"
+    if policy == "off" or GATE in bundle.sha256:
+        return policy
+    raise MedvarError(
+        f"{bundle.name} carries no training index, so copies of its training slices cannot be found. Whoever has these "
+        "slices can add one: `medvar gate BUNDLE --data SLICES`."
+    )

@@ -1,0 +1,146 @@
+"""`generate_files`: requests to files, one by one, each with its provenance."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from medvar_engine.bundle.read import Bundle
+from medvar_engine.errors import MedvarError
+from medvar_engine.generate.generator import Generator
+from medvar_engine.generate.trace import Trace
+from medvar_engine.memorisation.copy_risk import CopyPolicy, CopyRisk
+from medvar_engine.memorisation.screen import CopyScreen, screen
+from medvar_engine.request import Request
+from medvar_engine.storage import slug
+from medvar_engine.types import FloatArray
+from medvar_engine.write.burn_in import marked
+from medvar_engine.write.contact_sheet import scale_labels, write_contact_sheet
+from medvar_engine.write.dicom import Study
+from medvar_engine.write.formats import ENDINGS, files_of, write_picture
+from medvar_engine.write.marks import UNMARKED, Marks
+from medvar_engine.write.picture import Picture
+
+
+@dataclass(frozen=True, slots=True)
+class FileOptions:
+    """How images are written."""
+
+    format: str = "png"  # a name in `medvar_engine.write.formats.ENDINGS`
+    copy_policy: CopyPolicy | None = None  # None: withhold copies if the bundle has a training index
+    marks: Marks = UNMARKED  # what is written into the pixels
+    contact_sheet: bool = False  # whether the previews of all scales are written too
+    overwrite: bool = False
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class GeneratedImage:
+    """One finished image."""
+
+    path: Path  # its file, or the one that it would have if it were not withheld
+    trace: Trace
+    pixels: FloatArray  # (H, W) in [-1, 1]
+    copy_risk: CopyRisk | None  # None when copies are not looked for
+    files: tuple[Path, ...]  # what was written; empty when it is withheld
+
+
+def generate_files(
+    generator: Generator,
+    bundle: Bundle,
+    requests: Sequence[Request],
+    folder: Path,
+    options: FileOptions | None = None,
+    *,
+    batch: int = 16,
+    progress: Callable[[int], None] | None = None,
+) -> Iterator[GeneratedImage]:
+    """Generate an image for each request, and write it to ``folder`` as soon as its batch is finished.
+
+    Args:
+        generator: runs the networks of ``bundle``.
+        bundle: says what the pixels stand for; its images are grey.
+        requests: one for each image, in the order of writing.
+        folder: made when it is not there.
+        options: format, copy policy and marks.
+        batch: images made together; the result does not depend on it.
+        progress: called with the number of images of which one more scale is drawn.
+
+    Raises:
+        MedvarError: before anything is generated, when a file exists already, ``folder`` cannot be made, or the
+            bundle lacks the training index that the copy policy needs.
+
+    Example:
+        >>> bundle = read_bundle(find_bundle("demo"))  # doctest: +SKIP
+        >>> requests = [Request(Condition("CT", "chest"), seed) for seed in range(4)]
+        >>> for image in generate_files(Generator(OnnxBackend(bundle)), bundle, requests, Path("chests")):
+        ...     print(image.files)
+    """
+    if not requests:
+        return iter(())
+    options = options or FileOptions()
+    paths = [folder / (image_name(request) + ENDINGS[options.format]) for request in requests]
+    _check_free(paths, options)
+    if bundle.image_channels != 1:
+        raise MedvarError(
+            f"Only grey images can be written yet, but {bundle.name} makes {bundle.image_channels} channels."
+        )
+    copies = CopyScreen.of(bundle, options.copy_policy)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise MedvarError(f"Cannot make the folder {folder}: {error.strerror or error}. Choose another.") from error
+    return _generated(generator, bundle, requests, paths, options, copies, batch, progress)
+
+
+def image_name(request: Request) -> str:
+    """The name of an image's file, without ending, e.g. ``ct-chest-axial-seed5``."""
+    return "-".join(map(slug, [*request.condition.words, f"seed{request.seed}"]))
+
+
+def _generated(
+    generator: Generator,
+    bundle: Bundle,
+    requests: Sequence[Request],
+    paths: Sequence[Path],
+    options: FileOptions,
+    copies: CopyScreen,
+    batch: int,
+    progress: Callable[[int], None] | None,
+) -> Iterator[GeneratedImage]:
+    first, scales = requests[0], len(generator.backend.info.schedule)
+    study = Study(f"{generator.backend.info.model} {first.condition} {first.seed} {len(requests)}")
+    for start in range(0, len(requests), batch):
+        generation = generator.start(requests[start : start + batch])
+        for longer in generator.run(generation):
+            generation = longer
+            if progress is not None:
+                progress(len(generation.requests))
+        images = generator.image(generation)
+        found = screen(images, copies)
+        # The preview of the finest scale is the image itself.
+        coarse = [generator.preview(generation, k) for k in range(scales - 1)] if options.contact_sheet else []
+        for i, (trace, image, risk) in enumerate(zip(generation.traces, images, found.risks, strict=True)):
+            path, files = paths[start + i], list[Path]()
+            if i in found.kept:
+                picture = marked(replace(Picture.of(bundle, trace, image), copy_risk=risk), options.marks)
+                files = write_picture(path, options.format, picture, study, start + i + 1)
+                if options.contact_sheet:
+                    previews = [*(preview[i] for preview in coarse), image]
+                    labels = scale_labels(generator.backend.info.schedule)
+                    files.append(write_contact_sheet(_sheet_path(path), previews, labels, trace))
+            yield GeneratedImage(path, trace, image, risk, tuple(files))
+
+
+def _sheet_path(path: Path) -> Path:
+    return path.with_name(path.name.split(".")[0] + "-scales.png")
+
+
+def _check_free(paths: Sequence[Path], options: FileOptions) -> None:
+    wanted = [file for path in paths for file in files_of(path, options.format)]
+    if options.contact_sheet:
+        wanted += map(_sheet_path, paths)
+    if not options.overwrite and (taken := [path for path in wanted if path.exists()]):
+        raise MedvarError(
+            f"{taken[0]} exists already. Choose another folder or seed, or allow overwriting (`--overwrite`)."
+        )
