@@ -186,6 +186,18 @@ def find_bundle(name: str | Path | None = None) -> Path:
     return path
 
 
+def open_bundle(name: str | Path | None = None) -> Bundle:
+    """The bundle in a folder, or the shipped one of that name; None is the first shipped one.
+
+    Raises `MedvarError` when there is none, or when its ``bundle.json`` is damaged. The other files are checked when
+    they are read.
+
+    >>> open_bundle("demo").image_size
+    128
+    """
+    return read_bundle(find_bundle(name))
+
+
 def read_bundle(path: Path) -> Bundle:
     """Read and check ``bundle.json``; files are checked as they are read. Raises `MedvarError` saying what is wrong."""
     manifest = path / MANIFEST

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from medvar_engine.errors import MedvarError
 from medvar_engine.write.dicom import Study, write_dicom
 from medvar_engine.write.nifti import sidecar, write_nifti
 from medvar_engine.write.picture import Picture
@@ -15,6 +16,23 @@ ENDINGS = {"png": ".png", "png16": ".png", "nifti": ".nii.gz", "dicom": ".dcm"}
 def files_of(path: Path, name: str) -> list[Path]:
     """The files that `write_picture` writes for ``path``."""
     return [path, sidecar(path)] if name == "nifti" else [path]
+
+
+def format_of(path: Path) -> str:
+    """The name of the format that the ending of ``path`` asks for. Raises `MedvarError` for an unknown ending."""
+    for name, ending in (*ENDINGS.items(), ("nifti", ".nii")):
+        if path.name.lower().endswith(ending):
+            return name
+    raise MedvarError(f"{path} must end in .png, .nii, .nii.gz or .dcm.")
+
+
+def save_image(image: Picture, path: str | Path) -> list[Path]:
+    """Write an image in the format of the ending of ``path``: .png, .nii, .nii.gz or .dcm. Gives the files.
+
+    A NIfTI file gets a ``.json`` beside it. Files of the same name are replaced. Every file is marked as synthetic.
+    """
+    path = Path(path)
+    return write_picture(path, format_of(path), image, Study(path.name), 1)
 
 
 def write_picture(path: Path, name: str, picture: Picture, study: Study, number: int) -> list[Path]:
