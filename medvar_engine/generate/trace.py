@@ -35,6 +35,16 @@ class Trace:
     parent: Trace | None = None
     version: str = medvar_engine.__version__
 
+    @property
+    def encoded(self) -> bool:
+        """Whether this is a real image as its tokens have it, and nothing was drawn."""
+        return isinstance(self.edit, Encoded)
+
+    @property
+    def of_real_image(self) -> bool:
+        """Whether a real image was encoded on the way to this one."""
+        return any(trace.encoded for trace in lineage([self]))
+
     def to_json(self) -> str:
         """One line of JSON: this trace last, after the traces that it came from."""
         return json.dumps(traces_to_dict([self]), separators=(",", ":"))

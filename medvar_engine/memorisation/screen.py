@@ -34,6 +34,7 @@ class Screened:
 
     policy: CopyPolicy
     risks: tuple[CopyRisk | None, ...]  # (M,); None where copies are not looked for
+    owned: frozenset[int] = frozenset()  # images made from a real one that whoever writes them says is theirs
 
     @property
     def flagged(self) -> tuple[int, ...]:
@@ -43,7 +44,7 @@ class Screened:
     @property
     def withheld(self) -> tuple[int, ...]:
         """Images that must not be written or sent."""
-        return self.flagged if self.policy == "withhold" else ()
+        return tuple(i for i in self.flagged if i not in self.owned) if self.policy == "withhold" else ()
 
     @property
     def kept(self) -> tuple[int, ...]:
@@ -51,13 +52,15 @@ class Screened:
         return tuple(i for i in range(len(self.risks)) if i not in self.withheld)
 
 
-def screen(images: Iterable[FloatArray], copies: CopyScreen) -> Screened:
+def screen(images: Iterable[FloatArray], copies: CopyScreen, owned: Iterable[int] = ()) -> Screened:
     """Look at images ``(H, W)`` in [-1, 1] for copies of training slices.
 
-    Each is judged on its own: the answer does not depend on the batch.
+    Each is judged on its own: the answer does not depend on the batch. ``owned`` are places of images that were made
+    from a real image, of which whoever writes them says that it is theirs: these are never withheld.
     """
     gate = copies.gate
-    return Screened(copies.policy, tuple(None if gate is None else gate.risk(image) for image in images))
+    risks = tuple(None if gate is None else gate.risk(image) for image in images)
+    return Screened(copies.policy, risks, frozenset(owned))
 
 
 def copy_policy(bundle: Bundle, policy: CopyPolicy | None = None) -> CopyPolicy:

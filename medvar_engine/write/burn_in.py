@@ -34,6 +34,11 @@ def burn_in(picture: Picture) -> Picture:
 
     The same pixels are marked in the same place. Raises `MedvarError` when the picture is too small for the letters.
     """
+    if picture.reconstruction:
+        raise MedvarError(
+            f"{TEXT} is not written into a reconstruction of a real image, for it shows a patient. Save it unmarked; "
+            "the file itself says what it is."
+        )
     height, width = picture.pixels.shape
     mark = _mark(max(1, width // _PIXELS_PER_ZOOM))
     if mark.shape[0] * 2 > height or mark.shape[1] > width:

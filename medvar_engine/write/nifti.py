@@ -41,7 +41,8 @@ def write_nifti(path: Path, picture: Picture) -> list[Path]:
     image.set_qform(placed, code=1)
     header.set_xyzt_units("unknown" if picture.spacing_mm is None else "mm")
     header["cal_min"], header["cal_max"] = picture.low, picture.high
-    header["descrip"] = f"SYNTHETIC MedVAR model {picture.trace.model[:12]} seed {picture.trace.request.seed}".encode()
+    what = "RECONSTRUCTION" if picture.reconstruction else "SYNTHETIC"
+    header["descrip"] = f"{what} MedVAR model {picture.trace.model[:12]} seed {picture.trace.request.seed}".encode()
     header.extensions.append(nibabel.nifti1.Nifti1Extension(NIFTI_COMMENT, about.encode("utf-8")))
     content = image.to_bytes()
     # No time of writing in the archive: the same picture is the same file.

@@ -54,6 +54,12 @@ class Picture:
         return cls(pixels, trace, display.spacing_mm, display.low, display.high, display.unit)
 
     @property
+    def reconstruction(self) -> bool:
+        """Whether this shows a patient: an encoded real image, or one that is still like a real one after edits."""
+        copied = self.copy_risk is not None and self.copy_risk.flagged
+        return self.trace.encoded or (copied and self.trace.of_real_image)
+
+    @property
     def plane(self) -> str:
         """``axial``, ``coronal`` or ``sagittal``; axial when the condition leaves it open."""
         return self.trace.request.condition.plane or "axial"

@@ -60,5 +60,6 @@ def save_png(
 
 
 def _save_picture(path: Path, image: Image.Image, picture: Picture, text: Mapping[str, str]) -> Path:
-    about = {"Description": statement(picture), PNG_PIXELS_KEY: json.dumps(about_pixels(picture)), **text}
+    real = {"Synthetic": "no, reconstruction of a real image"} if picture.reconstruction else {}
+    about = {**real, "Description": statement(picture), PNG_PIXELS_KEY: json.dumps(about_pixels(picture)), **text}
     return save_png(path, image, picture.trace, picture.spacing_mm, about)

@@ -15,6 +15,7 @@ from medvar_engine.write.picture import Picture
 
 SOFTWARE = f"napari-medvar {medvar_engine.__version__}"
 STATEMENT = "Synthetic image made by a generative model. It shows no patient and is not for diagnosis."
+RECONSTRUCTION = "Reconstruction of a real image by a generative model. It shows a patient and is not for diagnosis."
 PNG_KEY = "medvar"  # keyword of the PNG text chunk that holds the trace
 NIFTI_COMMENT = 6  # code of a NIfTI header extension in plain text
 PNG_PIXELS_KEY = "medvar-pixels"  # of the one that holds `about_pixels`
@@ -25,10 +26,11 @@ _PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 
 
 def provenance(picture: Picture) -> dict[str, Any]:
-    """Plain values, for JSON: that the picture is synthetic, what its numbers mean, and how to make it again."""
+    """Plain values, for JSON: whether the picture is synthetic, what its numbers mean, and how to make it again."""
     request = picture.trace.request
     return {
-        "synthetic": True,
+        "synthetic": not picture.reconstruction,
+        "reconstruction": picture.reconstruction,
         "statement": statement(picture),
         "software": SOFTWARE,
         "model": picture.trace.model,
@@ -50,8 +52,14 @@ def about_pixels(picture: Picture) -> dict[str, Any]:
 
 
 def statement(picture: Picture) -> str:
-    """What a person is to read first: that the picture is synthetic, and whether it may be a copy."""
-    return f"{STATEMENT} {NEAR}" if picture.copy_risk is not None and picture.copy_risk.flagged else STATEMENT
+    """What a person is to read first: what the picture is, and whether it may be a copy."""
+    near = picture.copy_risk is not None and picture.copy_risk.flagged
+    return f"{origin(picture)} {NEAR}" if near else origin(picture)
+
+
+def origin(picture: Picture) -> str:
+    """What the picture is: synthetic, or a real image again."""
+    return RECONSTRUCTION if picture.reconstruction else STATEMENT
 
 
 def read_trace(path: Path) -> Trace:

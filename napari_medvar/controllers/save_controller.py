@@ -106,7 +106,8 @@ class SaveController:
         self.panel.allow(idle=state.idle, complete=state.complete, some=bool(self._workspace.session.tree.nodes))
 
     def _form(self) -> Form:
-        return Form(self.panel.format, self.panel.copy_policy, Marks(burned_in=self.panel.burned_in))
+        marks = Marks(burned_in=self.panel.burned_in)
+        return Form(self.panel.format, self.panel.copy_policy, marks, self.panel.own_source)
 
     def _chosen(self) -> list[Node]:
         tree = self._workspace.session.tree

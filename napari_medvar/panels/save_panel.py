@@ -52,12 +52,19 @@ class SavePanel(QWidget):
         for policy, (text, tip) in _COPIES.items():
             self.copies_combo.addItem(text, policy)
             self.copies_combo.setItemData(self.copies_combo.count() - 1, tip, Qt.ItemDataRole.ToolTipRole)
+        self.own_source_box = QCheckBox("The real image is mine")
+        self.own_source_box.setToolTip(
+            "<p>An image made from a real one is withheld when it is near a training slice, unless you say that the "
+            "real image is yours. It is then marked as a reconstruction of a real image, not as synthetic.</p>"
+        )
         self.burn_in_box = QCheckBox("Burn in SYNTHETIC")
         self.burn_in_box.setToolTip("<p>Write SYNTHETIC into the pixels, where the picture is emptiest.</p>")
         self.folder_label = QElidingLabel(str(self._folder))
         self.folder_label.setElideMode(Qt.TextElideMode.ElideMiddle)
         self.folder_button = button("Folder…", "Choose where files go.", self._choose_folder)
-        self.save_button = button("Save pictures", "Write finished pictures, each marked as synthetic.", self.save.emit)
+        self.save_button = button(
+            "Save pictures", "Write finished pictures, each with a mark of what it is.", self.save.emit
+        )
         self.save_session_button = button(
             "Save session…",
             "All pictures with their history in one .medvar file, to go on another day.",
@@ -82,6 +89,7 @@ class SavePanel(QWidget):
         add_row(form, "Format", calm(self.format_combo), "The kind of file.")
         add_row(form, "Copies", calm(self.copies_combo), "Pictures that may be copies of training slices.")
         self._form = form
+        form.addRow(self.own_source_box)
         form.addRow(self.burn_in_box)
         where = QWidget()
         row = QHBoxLayout(where)
@@ -116,6 +124,11 @@ class SavePanel(QWidget):
     def copy_policy(self) -> CopyPolicy | None:
         """What is done with copies of training slices; None when the bundle has no training index."""
         return cast(CopyPolicy, self.copies_combo.currentData()) if self._knows_copies else None
+
+    @property
+    def own_source(self) -> bool:
+        """Whether the user says that the real images are theirs."""
+        return self._knows_copies and self.own_source_box.isChecked()
 
     @property
     def burned_in(self) -> bool:
@@ -160,6 +173,7 @@ class SavePanel(QWidget):
         """Whether the model knows copies of its training slices."""
         self._knows_copies = known
         self._form.setRowVisible(self.copies_combo, known)
+        self._form.setRowVisible(self.own_source_box, known)
 
     def report(self, text: str) -> None:
         """What was written."""

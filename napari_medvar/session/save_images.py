@@ -35,6 +35,9 @@ class Form:
     format: str  # one of `write.formats`
     copy_policy: CopyPolicy | None = None  # None: withhold copies if the bundle has a training index
     marks: Marks = UNMARKED  # what is written into the pixels
+    own_source: bool = (
+        False  # whether real images that were encoded are the user's: then nothing made of them is a copy
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +66,8 @@ class _Writer:
 
     def write(self, path: Path, trace: Trace, pixels: FloatArray, image_space: ImageSpace | None = None) -> Written:
         """Write one picture, which lies in ``image_space`` if it came from a real image, unless it is withheld."""
-        found, before = screen([pixels], self._copies), self._written
+        owned = [0] if self._form.own_source and trace.of_real_image else []
+        found, before = screen([pixels], self._copies, owned), self._written
         if found.withheld:
             self._written = replace(before, withheld=(*before.withheld, f"{path.name} {found.risks[0]}"))
             return self._written

@@ -17,7 +17,7 @@ from medvar_engine.errors import MedvarError
 from medvar_engine.generate.trace import Trace, traces_from_dict, traces_to_dict
 from medvar_engine.storage import write_files
 from medvar_engine.untrusted import plain_json
-from medvar_engine.write.provenance import SOFTWARE, STATEMENT
+from medvar_engine.write.provenance import RECONSTRUCTION, SOFTWARE, STATEMENT
 from napari_medvar.session.image_space import ImageSpace
 from napari_medvar.session.opened_model import Model
 from napari_medvar.session.trace_tree import Node, TraceTree
@@ -62,10 +62,12 @@ def write_session(path: Path, session: SavedSession) -> Path:
     """Write ``*.medvar`` and give its path. Raises `MedvarError`, and leaves what was there, when it cannot."""
     if path.suffix.lower() != SUFFIX:
         raise MedvarError(f"{path} must end in {SUFFIX}.")
+    reconstructions = [node.id for node in session.nodes if node.trace.encoded]
     values = {
         "medvar_session": SCHEMA_VERSION,
-        "synthetic": True,
-        "statement": STATEMENT,
+        "synthetic": not reconstructions,
+        "statement": STATEMENT if not reconstructions else f"{STATEMENT} Not so the reconstructions: {RECONSTRUCTION}",
+        "reconstructions": reconstructions,
         "software": SOFTWARE,
         "model": session.model,
         "bundle": session.bundle,

@@ -257,6 +257,6 @@ def test_files_are_valid_json_inside(saved: Path) -> None:
     """Other programs could not read the format that is documented."""
     values = json.loads(gzip.decompress(saved.read_bytes()))
     assert set(values) == {
-        *("medvar_session", "synthetic", "statement", "software", "model", "bundle", "folder"),
+        *("medvar_session", "synthetic", "reconstructions", "statement", "software", "model", "bundle", "folder"),
         *("nodes", "current", "panels", "traces"),
     }

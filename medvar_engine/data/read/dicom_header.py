@@ -119,11 +119,15 @@ def read_headers(path: Path, *, synthetic: bool = False) -> tuple[list[Header], 
 
 
 def _says_synthetic(dataset: Dataset) -> bool:
-    """By Synthetic Data (0008,001C), or Contributing Equipment of purpose (109100, DCM, Synthesizing Equipment)."""
+    """By Synthetic Data (0008,001C), or Contributing Equipment of purpose (109100, DCM, Synthesizing Equipment).
+
+    Or by being a real image that a model of ours has made again.
+    """
     said = str(dataset.get("SyntheticData") or "NO").strip().upper() == "YES"
     for equipment in dataset.get("ContributingEquipmentSequence") or ():
         for purpose in equipment.get("PurposeOfReferenceCodeSequence") or ():
             said |= (purpose.get("CodeValue"), purpose.get("CodingSchemeDesignator")) == ("109100", "DCM")
+        said |= equipment.get("ManufacturerModelName") == "MedVAR"
     return said
 
 

@@ -61,7 +61,7 @@ def check(path: Path, *, synthetic: bool, assumed: Assumed = NOTHING) -> bool:
             "--assume-orientation LPS says it)."
         )
     said = [_said(one) for one in header.extensions if one.get_code() == _COMMENT]
-    made = [one for one in said if one.get("synthetic") is True]
+    made = [one for one in said if one.get("synthetic") is True or one.get("reconstruction") is True]
     if made and not synthetic:
         raise MedvarError(f"{path}: {MADE_BY_A_MODEL}.")
     if any(isinstance(one.get("pixels"), dict) and one["pixels"].get("burned_in") for one in made):
