@@ -27,6 +27,7 @@ SUFFIXES = (".dcm", ".dcm.gz", ".dicom", ".ima", ".nii", ".nii.gz", ".nrrd", ".n
 MOST_SCANS = 12  # of a folder; more would fill the memory
 _LOOKED_INTO = 50  # files of a folder, to see whether it holds DICOM
 _CT_WINDOW = (-160.0, 240.0)  # HU: soft tissue
+_FRAME_OF_REFERENCE = 0x00200052
 _STRAIGHT = 1e-3  # cosine between an axis of a scan and the patient's, up to which it is not oblique
 _LPS_TO_WORLD = np.array([[0, 0, -1, 0], [0, 1, 0, 0], [1, 0, 0, 0], [0, 0, 0, 1]], dtype=np.float64)
 _RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -138,9 +139,9 @@ def _contrast(array: npt.NDArray[np.float32], modality: str | None) -> dict[str,
 def _frame_of_reference(series: Series) -> str | None:
     if not series.is_dicom or series.archive is not None:
         return None
-    from medvar_engine.data.read.dicom_file import open_dicom
+    from medvar_engine.data.read.dicom_file import open_header
 
-    uid = open_dicom(series.path, ["FrameOfReferenceUID"]).get("FrameOfReferenceUID")
+    uid = open_header(series.path, [_FRAME_OF_REFERENCE])[0].get("FrameOfReferenceUID")
     return str(uid) if uid else None
 
 

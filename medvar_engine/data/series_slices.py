@@ -70,8 +70,8 @@ def slices_of(
         remarks += [one for one in (remark, *volume.remarks) if one is not None and one not in remarks]
         scan = harmonise(volume, identity.modality, identity.region, recipe)
         shown = replace(identity, contrast=contrast, series=_name(volume, identity))
-        for slab in cut(volume, scan.image, scan.foreground, recipe.rules):
-            fitted, pixel_mm = to_matrix(slab.images, slab.spacing, recipe)
+        for slab in cut(volume, scan.foreground, recipe.rules):
+            fitted, pixel_mm = to_matrix(scan.values.to_image(slab.images), slab.spacing, recipe)
             codes.append(np.ascontiguousarray(encode(fitted)))
             facts += _facts(shown, scan.values, slab, pixel_mm, fingerprints(fitted))
             if label_map is not None:

@@ -96,7 +96,11 @@ def _of_dicom(file: SliceFile, recipe: Recipe, synthetic: bool) -> tuple[FloatAr
         check_hu(volume, window_stated=stated)
     scan = harmonise(volume, file.modality, file.region, recipe)
     _, rows, columns = AXES[plane]
-    return view(scan.image, plane)[0], scan.values, (volume.spacing[rows], volume.spacing[columns])
+    return (
+        scan.values.to_image(view(volume.array, plane)[0]),
+        scan.values,
+        (volume.spacing[rows], volume.spacing[columns]),
+    )
 
 
 def _facts(file: SliceFile, identity: Identity, values: ValueRange, pixel_mm: float | None, own: bytes) -> SliceFacts:

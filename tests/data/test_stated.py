@@ -235,7 +235,7 @@ def test_packed_dicom(tmp_path: Path, phantom: Any, series: Any) -> None:
 def test_packed_dicom_that_is_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Breaks for cut downloads and for bombs: the file is named, and memory is not taken."""
     (tmp_path / "cut.dcm.gz").write_bytes(gzip.compress(bytes(5000))[:20])
-    monkeypatch.setitem(dicom_file.open_dicom.__kwdefaults__, "largest", 2**20)
+    monkeypatch.setitem(dicom_file.open_header.__kwdefaults__, "largest", 2**20)
     (tmp_path / "bomb.dcm.gz").write_bytes(gzip.compress(bytes(2**22)))
     found, refusals = find_series(tmp_path)
     assert not found

@@ -1,4 +1,4 @@
-"""Make a volume comparable with others: CT and MR in [-1, 1], and the values that -1 and 1 stand for."""
+"""Make a volume comparable with others: the values that -1 and 1 stand for, in CT and in MR."""
 
 from __future__ import annotations
 
@@ -7,40 +7,39 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from medvar_engine.data.harmonise.faces import face_region
-from medvar_engine.data.harmonise.intensity import ValueRange, clip_mr, mr_foreground, window_ct
+from medvar_engine.data.harmonise.intensity import ValueRange, ct_window, mr_foreground, mr_range
 from medvar_engine.data.harmonise.percentiles import Ranked
 from medvar_engine.data.harmonise.slice_recipe import Recipe
 from medvar_engine.data.read.volume import Volume
 from medvar_engine.errors import MedvarError
-from medvar_engine.types import FloatArray
 
 HEAD_REGIONS = ("brain", "head")
 
 _HIGHEST_HU = 32767  # of the extended scale: 16 bits with a sign
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True)
 class Harmonised:
-    """``image`` (X, Y, Z) in [-1, 1], what -1 and 1 stand for, and the value above which a voxel is tissue."""
+    """What -1 and 1 stand for in the images of a volume, and the value above which a voxel is tissue.
 
-    image: FloatArray
+    ``values.to_image`` makes the images; of a few slices at a time it takes less memory than of the volume.
+    """
+
     values: ValueRange
     foreground: float
 
 
 def harmonise(volume: Volume, modality: str, region: str, recipe: Recipe) -> Harmonised:
-    """Cut CT to the window of its region, MR to percentiles of its foreground.
+    """CT is cut to the window of its region, MR to percentiles of its foreground.
 
     Raises `MedvarError` for MR that is blank. Whether CT is in HU, `check_hu` asks.
     """
     if modality == "CT":
         window = recipe.ct_window(region)
-        image, values = window_ct(volume.array, (window.low, window.high))
-        return Harmonised(image, values, recipe.ct_foreground_hu)
+        return Harmonised(ct_window((window.low, window.high)), recipe.ct_foreground_hu)
     ranked = Ranked(volume.array)
     foreground = mr_foreground(ranked)
-    image, values = clip_mr(ranked, foreground, recipe.mr_percentiles)
-    return Harmonised(image, values, foreground)
+    return Harmonised(mr_range(ranked, foreground, recipe.mr_percentiles), foreground)
 
 
 def treat_face(volume: Volume, region: str, faces: str) -> tuple[Volume, str | None]:

@@ -67,7 +67,13 @@ MR_PERCENTILES = (0.5, 99.5)
 
 
 def ct_window(window: Window) -> ValueRange:
-    """The HU range of a window. Raises `MedvarError` when there is no such name, or when low is not below high."""
+    """The HU range of a window, which its `to_image` cuts to: linear inside, a windowing curve.
+
+    Raises `MedvarError` when there is no such name, or when low is not below high.
+
+    >>> ct_window("soft_tissue").to_image(np.float32([-1000, 40, 3000])).tolist()
+    [-1.0, 0.0, 1.0]
+    """
     if isinstance(window, str):
         if window not in CT_WINDOWS:
             raise MedvarError(
@@ -84,26 +90,13 @@ def ct_window(window: Window) -> ValueRange:
     return ValueRange(low, high, "HU")
 
 
-def window_ct(hu: FloatArray, window: Window = OTHER_REGION_WINDOW) -> tuple[FloatArray, ValueRange]:
-    """CT in HU → [-1, 1] by a window, linear inside it (a windowing curve).
-
-    >>> image, values = window_ct(np.float32([-1000, 40, 3000]), "soft_tissue")
-    >>> image.tolist(), values.low, values.high
-    ([-1.0, 0.0, 1.0], -160.0, 240.0)
-    """
-    values = ct_window(window)
-    return values.to_image(hu), values
-
-
 def mr_foreground(ranked: Ranked) -> float:
     """The value above which a voxel is tissue, not noise: 5 % of the way from the minimum to the 99th percentile."""
     return ranked.low + 0.05 * (ranked.percentile(99) - ranked.low)
 
 
-def clip_mr(
-    ranked: Ranked, foreground: float, percentiles: tuple[float, float] = MR_PERCENTILES
-) -> tuple[FloatArray, ValueRange]:
-    """MR → [-1, 1] by the percentiles of what lies above ``foreground`` in the whole volume (a clipped histogram).
+def mr_range(ranked: Ranked, foreground: float, percentiles: tuple[float, float] = MR_PERCENTILES) -> ValueRange:
+    """The percentiles of what lies above ``foreground`` in a whole volume of MR (a clipped histogram).
 
     Raises `MedvarError` for a volume that is blank.
     """
@@ -117,5 +110,4 @@ def clip_mr(
         raise MedvarError(
             f"The scan has no contrast: nearly all voxels above the background have the same value, {ranked.high:g}."
         )
-    values = ValueRange(low, high, "arbitrary")
-    return values.to_image(ranked.values), values
+    return ValueRange(low, high, "arbitrary")

@@ -102,10 +102,10 @@ def usable_planes(volume: Volume, rules: SliceRules) -> list[str]:
     return planes
 
 
-def cut(volume: Volume, image: FloatArray, foreground: float, rules: SliceRules) -> Iterator[Slab]:
-    """The slices of ``image`` (X, Y, Z), the harmonised ``volume``, that show enough tissue, a few at a time.
+def cut(volume: Volume, foreground: float, rules: SliceRules) -> Iterator[Slab]:
+    """The slices of ``volume`` that show enough tissue, a few at a time, with the values that it has.
 
-    A voxel of ``volume`` above ``foreground`` (HU or arbitrary) is tissue.
+    A voxel above ``foreground`` (HU or arbitrary) is tissue.
     """
     tissue = volume.array > foreground
     for plane in usable_planes(volume, rules) if volume.oriented else ["axial"]:
@@ -119,7 +119,7 @@ def cut(volume: Volume, image: FloatArray, foreground: float, rules: SliceRules)
         for run in _runs(kept):
             unknown = np.full(len(run), np.nan)
             yield Slab(
-                view(image, plane)[run[0] : run[-1] + 1],
+                view(volume.array, plane)[run[0] : run[-1] + 1],
                 plane if volume.oriented else None,
                 (volume.spacing[rows], volume.spacing[columns]),
                 start + volume.affine[normal, normal] * run if volume.oriented else unknown,

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from hashlib import sha256
 from pathlib import Path
 
+from medvar_engine.data.read.dicom_decode import PixelFile
 from medvar_engine.data.read.dicom_header import Header
-from medvar_engine.data.read.dicom_pixels import open_image, stored_pixels
 from medvar_engine.data.read.refusal import Refusal, reason_of
 
 
@@ -22,40 +22,54 @@ def without_copies(headers: Iterable[Header]) -> tuple[list[Header], list[Refusa
     for header in sorted(headers, key=lambda one: (one.path, one.index)):
         key = header.patient, header.series_uid, header.instance_uid, header.index, header.position
         images.setdefault(key, []).append(header)
-    contents: dict[Path, str | Exception] = {}
-    for header in (one for same in images.values() if len(same) > 1 for one in same):
-        if header.path not in contents:
-            contents[header.path] = _content(header.path)
+    contents = _Contents()
     kept: list[Header] = []
     refused: dict[Path, Refusal] = {}
     for same in images.values():
-        if len(same) == 1:
-            kept += same
-            continue
-        distinct, damaged = _distinct(same, contents)
+        distinct, damaged = _distinct(same, contents) if len(same) > 1 else (same, [])
         kept += distinct or damaged[:1]
         for header in damaged if distinct else damaged[1:]:
-            reason = str(reason_of(contents[header.path])).removeprefix(f"{header.path}: ")  # type: ignore[arg-type]
+            reason = str(contents.damage(header)).removeprefix(f"{header.path}: ")
             refused[header.path] = Refusal(str(header.path), f"a copy of another file, but {reason}")
     return sorted(kept, key=lambda one: (one.path, one.index)), list(refused.values())
 
 
-def _distinct(same: Sequence[Header], contents: dict[Path, str | Exception]) -> tuple[list[Header], list[Header]]:
+def _distinct(same: Sequence[Header], contents: _Contents) -> tuple[list[Header], list[Header]]:
     """The first of each content, and those whose pixels cannot be read."""
-    damaged = [one for one in same if isinstance(contents[one.path], Exception)]
-    distinct = {contents[one.path]: one for one in reversed(same) if one not in damaged}
-    return list(distinct.values()), damaged
+    if len({contents.as_stored(one) for one in same}) == 1:
+        return [same[0]], []  # whether their pixels can be read is found out when they are
+    damaged = [one for one in same if contents.damage(one) is not None]
+    distinct = {contents.decoded(one): one for one in reversed(same) if one not in damaged}
+    return list(reversed(distinct.values())), damaged
 
 
-def _content(path: Path) -> str | Exception:
-    """A hash of the stored pixels of all frames; the reason where they cannot be read."""
-    try:
-        dataset = open_image(path)
-        digest = sha256()
-        for index in range(int(dataset.get("NumberOfFrames") or 1)):
-            (pixels,) = stored_pixels(path, dataset, [index])
-            digest.update(f"{pixels.shape} {pixels.dtype.str}".encode())
-            digest.update(pixels.tobytes())
-        return digest.hexdigest()
-    except Exception as error:  # readers raise what they like, and no file ends a run
-        return error
+class _Contents:
+    """Hashes of the pixels of files: as they are stored, and decoded, which is done only where the former differ."""
+
+    def __init__(self) -> None:
+        self._stored: dict[Path, object] = {}
+        self._decoded: dict[Path, str | Exception] = {}
+
+    def as_stored(self, header: Header) -> object:
+        if header.path not in self._stored:
+            about = header.stored
+            try:
+                content = sha256(PixelFile(header.path, about).content).hexdigest()
+            except Exception as error:  # readers raise what they like, and no file ends a run
+                content = repr(error)
+            how = about.syntax, about.rows, about.columns, about.frames, about.bits_allocated, about.bits_stored
+            self._stored[header.path] = (content, *how, about.high_bit, about.signed)
+        return self._stored[header.path]
+
+    def decoded(self, header: Header) -> str | Exception:
+        if header.path not in self._decoded:
+            try:
+                self._decoded[header.path] = PixelFile(header.path, header.stored).digest()
+            except Exception as error:
+                self._decoded[header.path] = error
+        return self._decoded[header.path]
+
+    def damage(self, header: Header) -> str | None:
+        """Why the pixels of a file cannot be read; None where they can."""
+        found = self.decoded(header)
+        return reason_of(found) if isinstance(found, Exception) else None

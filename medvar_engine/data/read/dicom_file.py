@@ -5,14 +5,17 @@ from __future__ import annotations
 import gzip
 import warnings
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
+from typing import BinaryIO, TypeVar
 
 import pydicom
 from pydicom.config import disable_value_validation
 from pydicom.dataset import Dataset
-from pydicom.filereader import read_file_meta_info
+from pydicom.filereader import read_file_meta_info, read_partial
+from pydicom.tag import BaseTag
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from medvar_engine.errors import MedvarError
@@ -20,7 +23,12 @@ from medvar_engine.errors import MedvarError
 DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
 PACKED_SUFFIX = ".dcm.gz"
 
+T = TypeVar("T")
+
 _PREAMBLE = 128
+_PIXEL_DATA = 0x7FE00010
+_PIXELS = (0x7FE00008, 0x7FE00009, _PIXEL_DATA)  # of floats, of doubles, and of integers
+_UNDEFINED = 0xFFFFFFFF  # the length of what ends with a delimiter
 LARGEST_INFLATED = 2**30  # pydicom inflates a deflated file as a whole, in memory
 
 
@@ -31,29 +39,77 @@ def looks_like_dicom(path: Path) -> bool:
     """
     if path.name.upper() == "DICOMDIR":
         return False
-    if path.name.lower().endswith(PACKED_SUFFIX) or path.suffix.lower() in DICOM_SUFFIXES:
+    if _is_packed(path) or path.suffix.lower() in DICOM_SUFFIXES:
         return True
     return _beginning(path, _PREAMBLE + 4)[_PREAMBLE:] == b"DICM"
 
 
-def open_dicom(path: Path, tags: Sequence[str | int] | None = None, *, largest: int = LARGEST_INFLATED) -> Dataset:
-    """The data set of a file; with ``tags``, only these and without pixels.
+@dataclass(frozen=True, slots=True)
+class PixelElement:
+    """Where the value of PixelData begins, and how many bytes it has; None where a mark says where it ends."""
+
+    offset: int
+    length: int | None
+
+
+def open_dicom(path: Path, *, largest: int = LARGEST_INFLATED) -> Dataset:
+    """The data set of a file.
 
     Raises `MedvarError`, also where a file that is deflated or packed by gzip has more than ``largest`` bytes unpacked.
     """
-    packed = path.name.lower().endswith(PACKED_SUFFIX)
-    if not packed:
+    if not _is_packed(path):
         _check_inflated(path, largest)
-    source = BytesIO(_unpacked(path, largest)) if packed else path
+    with opened(path, largest=largest) as file:
+        return _read(path, lambda: pydicom.dcmread(file, force=True))
+
+
+def open_header(
+    path: Path, tags: Sequence[int], *, largest: int = LARGEST_INFLATED
+) -> tuple[Dataset, PixelElement | None]:
+    """The ``tags`` of a file, and where its pixels lie in `opened`; None where it is deflated, or has none.
+
+    Raises `MedvarError` as `open_dicom` does.
+    """
+    deflated = not _is_packed(path) and _check_inflated(path, largest)
+    with opened(path, largest=largest) as file:
+        dataset, element = _read(path, lambda: _header(file, tags))
+    return dataset, None if deflated else element
+
+
+def opened(path: Path, *, largest: int = LARGEST_INFLATED) -> BinaryIO:
+    """The bytes of a file as it was before gzip packed it. Raises `MedvarError` where it cannot be opened."""
+    try:
+        return BytesIO(_unpacked(path, largest)) if _is_packed(path) else path.open("rb")
+    except OSError as error:
+        raise MedvarError(f"{path}: cannot be opened ({error.strerror}).") from error
+
+
+def _header(file: BinaryIO, tags: Sequence[int]) -> tuple[Dataset, PixelElement | None]:
+    found: list[PixelElement] = []
+
+    def at_pixels(tag: BaseTag, vr: str | None, length: int) -> bool:
+        if tag == _PIXEL_DATA:
+            found.append(PixelElement(file.tell(), None if length == _UNDEFINED else length))
+        return tag in _PIXELS
+
+    dataset = read_partial(file, at_pixels, force=True, specific_tags=list(tags))
+    return dataset, found[0] if found else None
+
+
+def _read(path: Path, read: Callable[[], T]) -> T:
     try:
         with warnings.catch_warnings(), disable_value_validation():
             # A cut file is only warned of, and comes back without its pixels or the whole of its values.
             warnings.simplefilter("ignore")
-            if tags is None:
-                return pydicom.dcmread(source, force=True)
-            return pydicom.dcmread(source, force=True, stop_before_pixels=True, specific_tags=list(tags))  # type: ignore[arg-type]
+            return read()
+    except MedvarError:
+        raise
     except Exception as error:  # pydicom raises many kinds on damaged files
         raise MedvarError(f"{path}: cannot be read, the file may be truncated ({error}).") from error
+
+
+def _is_packed(path: Path) -> bool:
+    return path.name.lower().endswith(PACKED_SUFFIX)
 
 
 def values_of(value: object) -> list[object]:
@@ -74,11 +130,11 @@ def modality_of(dataset: Dataset) -> str:
     return str(dataset.get("Modality") or "").strip().upper()
 
 
-def _check_inflated(path: Path, largest: int) -> None:
-    """Refuse a file in the deflated transfer syntax that inflates without end."""
-    beginning = _beginning(path, 2048)
+def _check_inflated(path: Path, largest: int) -> bool:
+    """Whether a file is in the deflated transfer syntax. One that inflates without end is refused."""
     if not _is_deflated(path):
-        return
+        return False
+    beginning = _beginning(path, 2048)
     # (0002,0000), UL, 4 bytes: how long the rest of the meta information is. The deflated part follows it.
     if beginning[_PREAMBLE + 4 : _PREAMBLE + 12] != b"\x02\x00\x00\x00UL\x04\x00":
         raise MedvarError(f"{path}: it is deflated, but FileMetaInformationGroupLength is missing.")
@@ -95,6 +151,7 @@ def _check_inflated(path: Path, largest: int) -> None:
                     raise MedvarError(f"{path}: inflated it is larger than {largest} bytes.")
     except (OSError, zlib.error) as error:
         raise MedvarError(f"{path}: cannot be inflated, it may be truncated ({error}).") from error
+    return True
 
 
 def _is_deflated(path: Path) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,12 +64,13 @@ def stack_affine(
     frames: Sequence[FrameGeometry],
     where: Path,
     minimum: int = MINIMUM_SLICES,
-    pixels: Sequence[FloatArray] | None = None,
+    pixels: Callable[[], FloatArray] | None = None,
 ) -> tuple[list[int], NDArray[np.float64]]:
     """Order of the frames along their normal, and the affine of an array (columns, rows, frames) to RAS mm.
 
     One frame alone is as thick as its rows are wide. Raises `MedvarError` when frames are missing, repeated, unevenly
-    spaced, tilted, or fewer than ``minimum``; with ``pixels`` it says whether what is repeated shows the same.
+    spaced, tilted, or fewer than ``minimum``. Only then ``pixels`` (N, rows, columns) are read, to see whether those of
+    one place are alike.
     """
     first = frames[0]
     if len(frames) < minimum:
@@ -78,7 +79,7 @@ def stack_affine(
         raise MedvarError(f"{where}: slices of one series differ in orientation or pixel spacing.")
     step, places = get_volume_positions([frame.position for frame in frames], first.orientation)
     if step is None or places is None:
-        raise MedvarError(f"{where}: {explain(frames, pixels)}")
+        raise MedvarError(f"{where}: {explain(frames, None if pixels is None else pixels())}")
     order = sorted(range(len(frames)), key=lambda index: frames[index].depth)
     row_mm, column_mm = first.spacing[:2]
     start, end = np.asarray(frames[order[0]].position), np.asarray(frames[order[-1]].position)
@@ -90,7 +91,7 @@ def stack_affine(
     return order, lps_to_ras(affine)
 
 
-def explain(frames: Sequence[FrameGeometry], pixels: Sequence[FloatArray] | None = None) -> str:
+def explain(frames: Sequence[FrameGeometry], pixels: FloatArray | None = None) -> str:
     """Why frames do not make a volume, in words."""
     found = np.asarray([frame.depth for frame in frames])
     order = np.argsort(found, kind="stable")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pydicom.config import disable_value_validation
 from pydicom.dataset import Dataset
+from pydicom.tag import Tag
 from pydicom.uid import (
     EnhancedCTImageStorage,
     EnhancedMRImageStorage,
@@ -15,9 +16,11 @@ from pydicom.uid import (
     LegacyConvertedEnhancedMRImageStorage,
 )
 
-from medvar_engine.data.read.dicom_file import floats_of, modality_of, open_dicom, values_of
+from medvar_engine.data.read import dicom_stored
+from medvar_engine.data.read.dicom_file import floats_of, modality_of, open_header, values_of
 from medvar_engine.data.read.dicom_frame import GROUPS, PRIVATE_TAGS, FrameTags
 from medvar_engine.data.read.dicom_kind import not_anatomy
+from medvar_engine.data.read.dicom_stored import Scale, StoredPixels, scale_of, stored_of
 from medvar_engine.data.read.refusal import MADE_BY_A_MODEL
 from medvar_engine.errors import MedvarError
 
@@ -52,26 +55,28 @@ _ENHANCED = (
     LegacyConvertedEnhancedMRImageStorage,
 )
 
-_TAGS: list[str | int] = [
-    *GROUPS, *PRIVATE_TAGS,
+_KEYWORDS = (
+    *GROUPS, *PRIVATE_TAGS, *dicom_stored.TAGS,
     "SOPClassUID", "SOPInstanceUID", "ImageType", "BurnedInAnnotation", "Modality", "BodyPartExamined", "PatientID",
-    "StudyInstanceUID", "SeriesInstanceUID", "ImageOrientationPatient", "ImagePositionPatient", "PixelSpacing", "Rows",
-    "Columns", "NumberOfFrames", "PhotometricInterpretation", "ModalityLUTSequence", "SyntheticData",
-    "ContributingEquipmentSequence", "FrameOfReferenceUID", "AcquisitionNumber", "EchoNumbers", "EchoTime",
-    "TemporalPositionIdentifier", "DiffusionBValue", "DiffusionGradientOrientation", "TriggerTime", "AcquisitionTime",
-    "InstanceNumber", "ComplexImageComponent", "RescaleType", "SliceThickness",
-]  # fmt: skip
+    "StudyInstanceUID", "SeriesInstanceUID", "ImageOrientationPatient", "ImagePositionPatient", "PixelSpacing",
+    "ModalityLUTSequence", "SyntheticData", "ContributingEquipmentSequence", "FrameOfReferenceUID", "AcquisitionNumber",
+    "EchoNumbers", "EchoTime", "TemporalPositionIdentifier", "DiffusionBValue", "DiffusionGradientOrientation",
+    "TriggerTime", "AcquisitionTime", "InstanceNumber", "ComplexImageComponent", "RescaleSlope", "RescaleIntercept",
+    "RescaleType", "SliceThickness",
+)  # fmt: skip
+_TAGS = tuple(Tag(one) for one in _KEYWORDS)
 
 _NO_UNITS = ("1", "[arb'U]", "{counts}")
 
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What grouping needs of one frame, and nothing else of its header.
+    """What grouping and reading the pixels need of one frame, and nothing else of its header.
 
     ``index`` is that of the frame in its file; ``cine`` is a classic multi-frame file, which does not say where its
     frames lie. ``values`` are those that may tell images at one place apart, by the names of
-    `medvar_engine.data.read.dicom_group`. ``synthetic`` is whether it says that a generative model made it.
+    `medvar_engine.data.read.dicom_group`. ``synthetic`` is whether it says that a generative model made it. ``stored``
+    is of the whole file.
     """
 
     path: Path
@@ -90,6 +95,8 @@ class Header:
     thickness: float | None
     values: dict[str, Value]
     synthetic: bool
+    stored: StoredPixels
+    scale: Scale
 
     @property
     def b_value(self) -> float | None:
@@ -104,14 +111,14 @@ def read_headers(path: Path, *, synthetic: bool = False) -> tuple[list[Header], 
     Raises `MedvarError` for files that are no CT or MR image of anatomy, that may name a person, or that say a
     generative model made them, unless ``synthetic`` asks for these.
     """
-    dataset = open_dicom(path, _TAGS)
+    dataset, element = open_header(path, _TAGS)
     try:
         with disable_value_validation():
             made = _says_synthetic(dataset)
             if made and not synthetic:
                 raise MedvarError(MADE_BY_A_MODEL)
             _check(dataset, made)
-            return _frames(path, dataset, made)
+            return _frames(path, dataset, stored_of(dataset, element), made)
     except MedvarError:
         raise
     except Exception as error:  # values are converted only when they are asked for, and fail in many ways
@@ -161,9 +168,9 @@ def _check(dataset: Dataset, synthetic: bool) -> None:
         raise MedvarError("its functional groups are missing, so that its frames cannot be placed")
 
 
-def _frames(path: Path, dataset: Dataset, synthetic: bool) -> tuple[list[Header], list[str]]:
+def _frames(path: Path, dataset: Dataset, stored: StoredPixels, synthetic: bool) -> tuple[list[Header], list[str]]:
     """A header for each frame of anatomy, and why the others are left out. Raises `MedvarError` when none is."""
-    count = int(dataset.get("NumberOfFrames") or 1)
+    count = stored.frames
     cine = count > 1 and GROUPS[1] not in dataset
     headers: list[Header] = []
     refused: Counter[str] = Counter()
@@ -171,7 +178,7 @@ def _frames(path: Path, dataset: Dataset, synthetic: bool) -> tuple[list[Header]
         tags = FrameTags(path, dataset, index)
         reason = _not_anatomy(tags)
         if reason is None:
-            headers.append(_header(path, tags, index, cine=cine, synthetic=synthetic))
+            headers.append(_header(path, tags, index, stored, cine=cine, synthetic=synthetic))
         else:
             refused[reason] += 1
     if not headers:
@@ -193,7 +200,7 @@ def _not_anatomy(tags: FrameTags) -> str | None:
     )
 
 
-def _header(path: Path, tags: FrameTags, index: int, *, cine: bool, synthetic: bool) -> Header:
+def _header(path: Path, tags: FrameTags, index: int, stored: StoredPixels, *, cine: bool, synthetic: bool) -> Header:
     dataset = tags.dataset
     body_part = str(dataset.get("BodyPartExamined") or "").lower()
     patient = str(dataset.get("PatientID") or "").strip()
@@ -207,13 +214,15 @@ def _header(path: Path, tags: FrameTags, index: int, *, cine: bool, synthetic: b
         patient or f"study-{str(dataset.get('StudyInstanceUID', dataset.SeriesInstanceUID))[-16:]}",
         not patient,
         cine,
-        (int(dataset.Rows), int(dataset.get("Columns") or 0)),
+        (stored.rows, stored.columns),
         floats_of(tags.get("ImageOrientationPatient")),
         floats_of(tags.get("ImagePositionPatient")),
         floats_of(tags.get("PixelSpacing")),
         tags.number("SliceThickness"),
         _values(tags, index),
         synthetic,
+        stored,
+        scale_of(tags),
     )
 
 

@@ -15,8 +15,9 @@ _NAME = re.compile(
     re.IGNORECASE,
 )
 _FEW_VALUES = 16  # a scan has more; a mask has two
-_SAMPLE = 100_000
-_VOXELS = 1_000_000  # that are compared with their neighbours, along each axis
+_SAMPLE = 20_000  # voxels whose values are counted
+_COMPARED = 200_000  # voxels that are compared with their neighbours, along each axis
+_ENOUGH = 1000  # neighbours, to judge by
 
 
 def names_labels(stem: str) -> bool:
@@ -42,24 +43,28 @@ def looks_like_labels(array: NDArray[Any]) -> bool:
         if count <= _FEW_VALUES:
             return count > 1  # with one value it is blank
     background = values[counts.argmax()]
+    some = math.ceil(math.sqrt(array.size / _COMPARED))
+    alike, unlike, small = _neighbours(array, background, some)
+    if some > 1 and alike + unlike < _ENOUGH:  # what is thin and rare is looked for everywhere
+        alike, unlike, small = _neighbours(array, background, 1)
+    if alike + unlike == 0:
+        return False
+    return alike > unlike and small < 0.5 * max(1, unlike)
+
+
+def _neighbours(array: NDArray[Any], background: Any, step: int) -> tuple[int, int, int]:
+    """How many neighbours, none of them background, are alike, differ, and differ by 2 at most.
+
+    Of the lines of voxels along each axis every ``step``-th in both directions is looked at.
+    """
     alike = unlike = small = 0
     for axis in range(array.ndim):
-        lines = _lines(array, axis)
+        lines = np.moveaxis(array, axis, 0)[:, ::step, ::step].reshape(array.shape[axis], -1)
+        lines = lines[np.concatenate([[True], (lines[1:] != lines[:-1]).any(axis=1)])]
         first, second = lines[:-1], lines[1:]
         foreground = (first != background) & (second != background)
         steps = np.abs(second[foreground].astype(np.float64) - first[foreground])
         alike += int((steps == 0).sum())
         unlike += int((steps > 0).sum())
         small += int(((steps > 0) & (steps <= 2)).sum())
-    if alike + unlike == 0:
-        return False
-    share, smooth = alike / (alike + unlike), small / max(1, unlike)
-    return share > 0.5 and smooth < 0.5
-
-
-def _lines(array: NDArray[Any], axis: int) -> NDArray[Any]:
-    """Lines of voxels along ``axis``, a share of them in a large array, without planes that repeat the one before."""
-    lines = np.moveaxis(array, axis, 0)
-    step = max(1, math.isqrt(array.size // _VOXELS))
-    lines = lines[:, ::step, ::step].reshape(len(lines), -1)
-    return lines[np.concatenate([[True], (lines[1:] != lines[:-1]).any(axis=1)])]
+    return alike, unlike, small

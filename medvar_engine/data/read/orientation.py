@@ -44,8 +44,9 @@ def to_ras(
     turned_affine = affine @ nib.orientations.inv_ornt_aff(orientation, array.shape)  # type: ignore[no-untyped-call]
     x, y, z = (float(size) for size in np.sqrt((turned_affine[:3, :3] ** 2).sum(axis=0)))
     with np.errstate(over="ignore"):
-        # In the order in which the voxels lie in memory: to turn a scan there takes longer than to read it.
-        values = turned.astype(np.float32, order="K")
+        # In the order in which the voxels lie in memory: to turn a scan there takes longer than to read it. A map of a
+        # file is copied, which may be gone later.
+        values = turned.astype(np.float32, order="K", copy=isinstance(array, np.memmap))
     check_finite(values, where)
     return values, turned_affine, (x, y, z)
 

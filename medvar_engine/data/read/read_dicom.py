@@ -1,4 +1,4 @@
-"""Read one DICOM series as volumes: frames of one file or of many, and cine loops."""
+"""Read one DICOM series as volumes: frames of one file or of many, and cine loops. Headers were read before."""
 
 from __future__ import annotations
 
@@ -8,13 +8,12 @@ from itertools import groupby
 from pathlib import Path
 
 import numpy as np
-from pydicom.config import disable_value_validation
-from pydicom.dataset import Dataset
 
-from medvar_engine.data.read.dicom_file import floats_of, modality_of
-from medvar_engine.data.read.dicom_frame import FrameTags
+from medvar_engine.data.read.dicom_decode import PixelFile
 from medvar_engine.data.read.dicom_geometry import FrameGeometry, stack_affine
-from medvar_engine.data.read.dicom_pixels import measured, open_image, rescale, stored_pixels, without_padding
+from medvar_engine.data.read.dicom_header import Header
+from medvar_engine.data.read.dicom_pixels import fill_padding, measured
+from medvar_engine.data.read.dicom_stored import Scale, StoredPixels
 from medvar_engine.data.read.orientation import check_finite, to_ras
 from medvar_engine.data.read.volume import MINIMUM_SLICES, Volume
 from medvar_engine.errors import MedvarError
@@ -22,140 +21,177 @@ from medvar_engine.types import FloatArray
 
 
 @dataclass(frozen=True, slots=True)
-class FrameStack:
-    """The frames of one volume, each as index of the file in its series and of the frame in the file; its b-value."""
+class PlacedFrame:
+    """One frame: indices of its file in the series and of itself in the file, where it lies, what its values mean.
 
-    frames: tuple[tuple[int, int], ...]
-    b_value: float | None = None
-
-
-def load(
-    paths: Sequence[Path],
-    uid: str,
-    stacks: Sequence[FrameStack],
-    phase_step: int,
-    diffusion: str = "b0",
-    minimum: int = MINIMUM_SLICES,
-) -> Iterator[Volume]:
-    """Read the pixels of a scan as volumes of at least ``minimum`` slices; the checks on geometry are here.
-
-    Without ``stacks`` the one file is a cine loop. Of several volumes every ``phase_step``-th is read; of a diffusion
-    scan those with the lowest b-value, or ``all``.
+    ``position`` and ``orientation`` are in mm LPS, ``spacing`` in mm of rows and columns; None where not said.
     """
-    try:
-        with disable_value_validation():
-            if not stacks:
-                yield _load_cine(paths[0], open_image(paths[0]), uid)
-                return
-            opened = _Opened(paths)
-            for number in chosen(stacks, phase_step, diffusion):
-                yield _load_stack(opened, stacks[number], uid, _name(stacks, number), minimum)
-    except (ArithmeticError, AttributeError, LookupError, NotImplementedError, TypeError, ValueError) as error:
-        # A damaged header shows wherever one of its values is first used.
-        raise MedvarError(f"{paths[0]}: a value in its header is missing or malformed ({error!r}).") from error
+
+    file: int
+    index: int
+    position: tuple[float, ...] | None
+    orientation: tuple[float, ...] | None
+    spacing: tuple[float, ...] | None
+    scale: Scale
 
 
-def is_diffusion(stacks: Sequence[FrameStack]) -> bool:
-    """Whether several volumes differ in diffusion weighting."""
-    return len({stack.b_value for stack in stacks}) > 1
+@dataclass(frozen=True, slots=True)
+class FrameStack:
+    """The frames of one volume, and its b-value; of a cine loop, which has no places, the first stands for all."""
+
+    frames: tuple[PlacedFrame, ...]
+    b_value: float | None = None
+    cine: bool = False
 
 
-def chosen(stacks: Sequence[FrameStack], phase_step: int, diffusion: str) -> list[int]:
-    """Indices of the volumes that are read."""
-    indices = list(range(len(stacks)))
-    if not is_diffusion(stacks):
-        return indices[::phase_step]
-    if diffusion == "all":
-        return indices
-    lowest = min(stack.b_value or 0.0 for stack in stacks)
-    return [index for index in indices if (stacks[index].b_value or 0.0) == lowest][::phase_step]
+@dataclass(frozen=True, slots=True)
+class DicomScan:
+    """What the headers of one scan say: how each file stores its pixels, and which frames make which volume.
+
+    ``patient`` is None where no header names one. All fields are plain values.
+    """
+
+    modality: str
+    patient: str | None
+    files: tuple[StoredPixels, ...]
+    stacks: tuple[FrameStack, ...]
+
+    def load(
+        self, paths: Sequence[Path], uid: str, phase_step: int, diffusion: str = "b0", minimum: int = MINIMUM_SLICES
+    ) -> Iterator[Volume]:
+        """Read the pixels of the files ``paths`` as volumes of at least ``minimum`` slices; geometry is checked here.
+
+        Of several volumes every ``phase_step``-th is read; of a diffusion scan those with the lowest b-value, or
+        ``all``.
+        """
+        opened = _Opened(paths, self.files)
+        for number in self.chosen(phase_step, diffusion):
+            stack = self.stacks[number]
+            try:
+                if stack.cine:
+                    yield _load_cine(self, opened, stack, uid)
+                else:
+                    yield _load_stack(self, opened, stack, uid, self._name(number), minimum)
+            except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+                raise MedvarError(f"{paths[0]}: a value in its header is missing or malformed ({error!r}).") from error
+            except MemoryError as error:
+                raise MedvarError(
+                    f"{paths[0]}: there is not enough memory for its {len(stack.frames)} frames."
+                ) from error
+
+    @property
+    def is_diffusion(self) -> bool:
+        """Whether several volumes differ in diffusion weighting."""
+        return len({stack.b_value for stack in self.stacks}) > 1
+
+    def chosen(self, phase_step: int, diffusion: str) -> list[int]:
+        """Indices of the volumes that are read."""
+        indices = list(range(len(self.stacks)))
+        if not self.is_diffusion:
+            return indices[::phase_step]
+        if diffusion == "all":
+            return indices
+        lowest = min(stack.b_value or 0.0 for stack in self.stacks)
+        return [index for index in indices if (self.stacks[index].b_value or 0.0) == lowest][::phase_step]
+
+    def _name(self, number: int) -> str | None:
+        if len(self.stacks) == 1:
+            return None
+        of = f"{number + 1} of {len(self.stacks)}"
+        return f"b {self.stacks[number].b_value or 0:g}, volume {of}" if self.is_diffusion else f"phase {of}"
 
 
-def _name(stacks: Sequence[FrameStack], number: int) -> str | None:
-    if len(stacks) == 1:
-        return None
-    of = f"{number + 1} of {len(stacks)}"
-    return f"b {stacks[number].b_value or 0:g}, volume {of}" if is_diffusion(stacks) else f"phase {of}"
+def scan_of(volumes: Sequence[Sequence[Header]]) -> tuple[DicomScan, tuple[Path, ...]]:
+    """The scan that the headers of ``volumes`` make, and its files."""
+    members = [header for volume in volumes for header in volume]
+    first = members[0]
+    files = {header.path: header.stored for header in members}
+    numbers = {path: number for number, path in enumerate(files)}
+
+    def placed(one: Header) -> PlacedFrame:
+        return PlacedFrame(numbers[one.path], one.index, one.position, one.orientation, one.spacing, one.scale)
+
+    stacks = tuple(FrameStack(tuple(map(placed, volume)), volume[0].b_value, volume[0].cine) for volume in volumes)
+    patient = None if first.patient_guessed else first.patient
+    return DicomScan(first.modality, patient, tuple(files.values()), stacks), tuple(files)
 
 
 class _Opened:
     """The files of a series; the last one stays open, since the frames of several volumes may lie in it."""
 
-    def __init__(self, paths: Sequence[Path]) -> None:
+    def __init__(self, paths: Sequence[Path], files: Sequence[StoredPixels]) -> None:
         self.paths = paths
-        self._last: tuple[int, Dataset] | None = None
+        self._files = files
+        self._last: tuple[int, PixelFile] | None = None
 
-    def dataset(self, index: int) -> Dataset:
+    def file(self, index: int) -> PixelFile:
         if self._last is None or self._last[0] != index:
-            self._last = index, open_image(self.paths[index])
+            self._last = index, PixelFile(self.paths[index], self._files[index])
         return self._last[1]
 
 
-def _load_stack(opened: _Opened, stack: FrameStack, uid: str, name: str | None, minimum: int) -> Volume:
-    frames: list[FloatArray] = []
-    geometry: list[FrameGeometry] = []
-    scaled: dict[bool, list[Path]] = {}
-    dataset = Dataset()
-    for file, members in groupby(stack.frames, key=lambda one: one[0]):
-        path, dataset = opened.paths[file], opened.dataset(file)
-        indices = [index for _, index in members]
-        for index, pixels in zip(indices, stored_pixels(path, dataset, indices), strict=True):
-            tags = FrameTags(path, dataset, index)
-            geometry.append(_frame_geometry(path, tags))
-            frames.append(measured(pixels, dataset, *rescale(path, dataset, tags)))
-            scaled.setdefault(tags.get("RescaleSlope") is not None, []).append(path)
-    first = opened.paths[stack.frames[0][0]]
-    if len(scaled) > 1:
-        names = dict.fromkeys(path.name for path in scaled[False])
+def _load_stack(
+    scan: DicomScan, opened: _Opened, stack: FrameStack, uid: str, name: str | None, minimum: int
+) -> Volume:
+    first = opened.paths[stack.frames[0].file]
+    _check_scales(first, [(opened.paths[one.file], one.scale) for one in stack.frames])
+    geometry = [_frame_geometry(opened.paths[one.file], one) for one in stack.frames]
+    numbers = range(len(stack.frames))
+    order, affine = stack_affine(geometry, first, minimum, lambda: _values(scan, opened, stack, numbers))
+    places = {number: place for place, number in enumerate(order)}
+    array = _values(scan, opened, stack, [places[number] for number in numbers])
+    turned, affine, spacing = to_ras(array.T, affine, first)
+    return Volume(turned, affine, spacing, scan.modality, scan.patient, uid, first, name)
+
+
+def _check_scales(first: Path, scales: Sequence[tuple[Path, Scale]]) -> None:
+    """Raise `MedvarError` where some slices have a slope and others have none."""
+    without = [path for path, scale in scales if scale.slope is None and scale.fault is None]
+    if 0 < len(without) < len(scales):
+        names = list(dict.fromkeys(path.name for path in without))
         raise MedvarError(
-            f"{first}: {len(scaled[False])} of {len(frames)} slices have no RescaleSlope and the others have: "
-            f"{', '.join(list(names)[:5])}{', …' if len(names) > 5 else ''}. Their values cannot be compared."
+            f"{first}: {len(without)} of {len(scales)} slices have no RescaleSlope and the others have: "
+            f"{', '.join(names[:5])}{', …' if len(names) > 5 else ''}. Their values cannot be compared."
         )
-    return _volume(frames, geometry, dataset, uid, first, name, minimum)
 
 
-def _frame_geometry(path: Path, tags: FrameTags) -> FrameGeometry:
-    position, orientation, spacing = (
-        floats_of(tags.get(name)) for name in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
-    )
-    if position is None or orientation is None or spacing is None:
+def _values(scan: DicomScan, opened: _Opened, stack: FrameStack, places: Sequence[int]) -> FloatArray:
+    """The values of all frames (N, rows, columns), each at its place; padding is filled."""
+    array: FloatArray | None = None
+    padded = False
+    for number, members in groupby(zip(stack.frames, places, strict=True), key=lambda one: one[0].file):
+        file, placed = opened.file(number), list(members)
+        padded |= file.stored.padding is not None
+        pixels = file.frames([frame.index for frame, _ in placed])
+        for (frame, place), one in zip(placed, pixels, strict=True):
+            if array is None:  # memory is taken once a frame has shown its size
+                array = np.empty((len(places), *one.shape), np.float32)
+            array[place] = measured(one, file.stored, *frame.scale.line(file.path, scan.modality))
+    assert array is not None
+    if padded:
+        fill_padding(opened.paths[stack.frames[0].file], array)
+    return array
+
+
+def _frame_geometry(path: Path, frame: PlacedFrame) -> FrameGeometry:
+    if frame.position is None or frame.orientation is None or frame.spacing is None:
         raise MedvarError(
             f"{path}: ImagePositionPatient, ImageOrientationPatient or PixelSpacing is missing: "
             "slices cannot be placed."
         )
-    return FrameGeometry(position, orientation, spacing)
+    return FrameGeometry(frame.position, frame.orientation, frame.spacing)
 
 
-def _load_cine(path: Path, dataset: Dataset, uid: str) -> Volume:
+def _load_cine(scan: DicomScan, opened: _Opened, stack: FrameStack, uid: str) -> Volume:
     """A classic multi-frame file says nothing of where its frames lie: they stay 2-D, in the orientation stored."""
-    slope, intercept = rescale(path, dataset, FrameTags(path, dataset))
-    count = int(dataset.NumberOfFrames)
-    frames = [measured(pixels, dataset, slope, intercept) for pixels in stored_pixels(path, dataset, range(count))]
-    row_mm, column_mm = (floats_of(dataset.get("PixelSpacing")) or (float("nan"),) * 2)[:2]
+    file = opened.file(0)
+    line = stack.frames[0].scale.line(file.path, scan.modality)
+    frames = np.stack([measured(one, file.stored, *line) for one in file.frames(range(file.stored.frames))])
+    fill_padding(file.path, frames)
+    row_mm, column_mm = (stack.frames[0].spacing or (float("nan"),) * 2)[:2]
     # As an axial slice is shown turned by half a circle from RAS, turn the frame so that showing it gives it back.
-    whole = without_padding(path, frames)
-    array = np.ascontiguousarray(np.stack([frame[::-1, ::-1].T for frame in whole], axis=-1))
-    check_finite(array, path)
+    array = np.ascontiguousarray(frames[:, ::-1, ::-1].T)
+    check_finite(array, file.path)
     affine = np.diag([column_mm, row_mm, 1.0, 1.0])
     spacing = (column_mm, row_mm, float("nan"))
-    return Volume(
-        array, affine, spacing, modality_of(dataset), _patient_of(dataset), uid, path, phase=None, oriented=False
-    )
-
-
-def _volume(
-    frames: Sequence[FloatArray],
-    geometry: Sequence[FrameGeometry],
-    dataset: Dataset,
-    series: str,
-    path: Path,
-    phase: str | None,
-    minimum: int,
-) -> Volume:
-    order, affine = stack_affine(geometry, path, minimum, frames)
-    array, affine, spacing = to_ras(without_padding(path, [frames[i] for i in order]).T, affine, path)
-    return Volume(array, affine, spacing, modality_of(dataset), _patient_of(dataset), series, path, phase)
-
-
-def _patient_of(dataset: Dataset) -> str | None:
-    return str(dataset.get("PatientID") or "").strip() or None
+    return Volume(array, affine, spacing, scan.modality, scan.patient, uid, file.path, phase=None, oriented=False)

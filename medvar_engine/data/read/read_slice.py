@@ -11,9 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from medvar_engine.data.read import read_dicom
 from medvar_engine.data.read.dicom_header import read_headers
-from medvar_engine.data.read.read_dicom import FrameStack
+from medvar_engine.data.read.read_dicom import scan_of
 from medvar_engine.data.read.refusal import MADE_BY_A_MODEL
 from medvar_engine.data.read.volume import Volume
 from medvar_engine.errors import MedvarError
@@ -55,8 +54,8 @@ def read_single_dicom(path: Path, modality: str, *, synthetic: bool = False) -> 
         raise MedvarError(f"index.csv says {modality}, but the DICOM header says {header.modality}")
     if header.cine or left_out or len(headers) > 1:
         raise MedvarError("it holds several frames; a file with one slice is expected")
-    slice_alone = FrameStack(((0, header.index),))
-    (volume,) = read_dicom.load([path], header.series_uid, [slice_alone], 1, minimum=1)
+    scan, files = scan_of([[header]])
+    (volume,) = scan.load(files, header.series_uid, 1, minimum=1)
     return volume
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from medvar_engine.data.read import read_dicom, volume_files
+from medvar_engine.data.read import volume_files
 from medvar_engine.data.read.archive import extracted, inside, is_archive
 from medvar_engine.data.read.assumed_geometry import NOTHING, Assumed
 from medvar_engine.data.read.dicom_copies import without_copies
@@ -14,7 +14,7 @@ from medvar_engine.data.read.dicom_file import looks_like_dicom
 from medvar_engine.data.read.dicom_group import Scan, group, localizers, name_scans
 from medvar_engine.data.read.dicom_header import Header, read_headers
 from medvar_engine.data.read.folder import files_below
-from medvar_engine.data.read.read_dicom import FrameStack, chosen, is_diffusion
+from medvar_engine.data.read.read_dicom import DicomScan, scan_of
 from medvar_engine.data.read.refusal import Refusal, reason_of
 from medvar_engine.data.read.volume import MINIMUM_SLICES, Volume
 from medvar_engine.errors import MedvarError
@@ -36,7 +36,7 @@ class Series:
     ``modality``, ``region`` and ``patient`` are None where the headers do not say. ``patient_guessed`` is True when
     only file names or study numbers tell people apart. ``data_files`` hold the voxels where ``path`` is a header alone.
     ``synthetic`` is whether all files say that a generative model made them; such a series may be a single slice.
-    ``stacks`` are the volumes of a DICOM scan, none for a cine loop, and ``told_apart`` is what tells several apart.
+    ``scan`` is what the headers of DICOM say, and ``told_apart`` is what tells several volumes apart.
     ``assumed`` is what is taken for granted where other formats do not say how they lie.
 
     A series in an ``archive`` has paths such as ``study.zip!/folder/file``, which name it but cannot be opened. All
@@ -52,7 +52,7 @@ class Series:
     data_files: tuple[Path, ...] = ()
     archive: Path | None = None
     synthetic: bool = False
-    stacks: tuple[FrameStack, ...] = ()
+    scan: DicomScan | None = None
     told_apart: tuple[str, ...] = ()
     assumed: Assumed = NOTHING
 
@@ -63,20 +63,20 @@ class Series:
 
     @property
     def is_dicom(self) -> bool:
-        """Whether `path` is DICOM; the other formats are known by their suffix."""
-        return not volume_files.is_volume_file(self.path)
+        """Whether the files are DICOM."""
+        return self.scan is not None
 
     def remarks(self, *, phase_step: int = 8, diffusion: str = "b0") -> tuple[str, ...]:
         """What told the images of one series apart, and which of several volumes `load` reads."""
         if not self.told_apart:
             return ()
         said = f"its images are told apart by {', '.join(self.told_apart)}"
-        if len(self.stacks) < 2:
+        if self.scan is None or len(self.scan.stacks) < 2:
             return (f"several scans share its series; {said}",)
-        used = len(chosen(self.stacks, phase_step, diffusion))
-        if not is_diffusion(self.stacks):
-            return (f"{used} of {len(self.stacks)} volumes are used (--phase-step); {said}",)
-        return (f"{used} of {len(self.stacks)} diffusion volumes are used (--diffusion b0 or all); {said}",)
+        used = f"{len(self.scan.chosen(phase_step, diffusion))} of {len(self.scan.stacks)}"
+        if not self.scan.is_diffusion:
+            return (f"{used} volumes are used (--phase-step); {said}",)
+        return (f"{used} diffusion volumes are used (--diffusion b0 or all); {said}",)
 
     def load(self, *, phase_step: int = 8, diffusion: str = "b0", minimum: int | None = None) -> Iterator[Volume]:
         """Read the pixels: one volume, or every ``phase_step``-th phase of a series over time.
@@ -104,8 +104,8 @@ class Series:
     def _load(self, paths: Sequence[Path], phase_step: int, diffusion: str, minimum: int | None) -> Iterator[Volume]:
         if minimum is None:
             minimum = 1 if self.synthetic else MINIMUM_SLICES
-        if self.is_dicom:
-            return read_dicom.load(paths, self.uid, self.stacks, phase_step, diffusion, minimum)
+        if self.scan is not None:
+            return self.scan.load(paths, self.uid, phase_step, diffusion, minimum)
         return volume_files.load(paths[0], self.uid, phase_step, minimum, self.assumed)
 
 
@@ -162,19 +162,10 @@ def _find(paths: Sequence[Path], synthetic: bool, assumed: Assumed) -> tuple[lis
 
 def _series(name: str, scan: Scan) -> Series:
     first = scan.first
-    members = [header for volume in scan.volumes for header in volume]
-    files = {path: number for number, path in enumerate(dict.fromkeys(header.path for header in members))}
-    stacks = (
-        ()
-        if first.cine
-        else tuple(
-            FrameStack(tuple((files[one.path], one.index) for one in volume), volume[0].b_value)
-            for volume in scan.volumes
-        )
-    )
-    made = all(header.synthetic for header in members)
+    dicom, files = scan_of(scan.volumes)
+    made = all(header.synthetic for volume in scan.volumes for header in volume)
     about = first.modality, first.region, first.patient, first.patient_guessed
-    return Series(name, tuple(files), *about, synthetic=made, stacks=stacks, told_apart=scan.told_apart)
+    return Series(name, files, *about, synthetic=made, scan=dicom, told_apart=scan.told_apart)
 
 
 def _find_inside(archive: Path, synthetic: bool, assumed: Assumed) -> tuple[list[Series], list[Refusal]]:

@@ -16,10 +16,9 @@ from medvar_engine.data.harmonise.intensity import (
     CT_WINDOWS,
     REGION_WINDOW,
     ValueRange,
-    clip_mr,
     ct_window,
     mr_foreground,
-    window_ct,
+    mr_range,
 )
 from medvar_engine.data.harmonise.matrix import fit_to_matrix, resample
 from medvar_engine.data.harmonise.percentiles import Ranked
@@ -49,11 +48,11 @@ def test_values_map_back(low: float, width: float, inside: list[float]) -> None:
 
 def test_windows_are_the_usual_ones() -> None:
     """Breaks for radiologists, who know these by heart."""
-    image, values = window_ct(np.float32([-1000, -160, 40, 240, 3000]), "soft_tissue")
-    assert image.tolist() == [-1, -1, 0, 1, 1]
+    values = ct_window("soft_tissue")
+    assert values.to_image(np.float32([-1000, -160, 40, 240, 3000])).tolist() == [-1, -1, 0, 1, 1]
     assert (values.low, values.high, values.unit) == (-160, 240, "HU")
     assert {str(window) for window in REGION_WINDOW.values()} <= set(CT_WINDOWS)
-    assert window_ct(np.float32([0]), (-10, 10))[0].tolist() == [0]
+    assert ct_window((-10, 10)).to_image(np.float32([0])).tolist() == [0]
 
 
 @pytest.mark.parametrize(
@@ -97,7 +96,8 @@ def test_mr_is_clipped_by_the_volume() -> None:
     volume[10:20, 10:20, 10:20] = generator.normal(500, 50, (10, 10, 10))
     volume[0, 0, 0] = 1e5
     ranked = Ranked(volume)
-    image, values = clip_mr(ranked, mr_foreground(ranked))
+    values = mr_range(ranked, mr_foreground(ranked))
+    image = values.to_image(volume)
     assert values.unit == "arbitrary"
     assert 350 < values.low < 400
     assert 600 < values.high < 700
@@ -110,7 +110,7 @@ def test_mr_is_clipped_by_the_volume() -> None:
 def test_blank_mr_is_refused() -> None:
     """Breaks for empty scans: a division by zero would fill shards with NaN."""
     with pytest.raises(MedvarError, match="blank"):
-        clip_mr(Ranked(np.full((4, 4, 4), 7, np.float32)), 7.0)
+        mr_range(Ranked(np.full((4, 4, 4), 7, np.float32)), 7.0)
 
 
 @settings(deadline=None)

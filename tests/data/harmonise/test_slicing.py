@@ -46,16 +46,14 @@ def test_shapes_and_spacing_belong_together() -> None:
         "coronal": ((70, 50), (2.0, 1.0)),
         "sagittal": ((70, 60), (2.0, 1.5)),
     }
-    for one in cut(volume, volume.array, 0.5, SliceRules()):
+    for one in cut(volume, 0.5, SliceRules()):
         assert (one.images.shape[1:], one.spacing) == expected[str(one.plane)]
 
 
 def test_position_is_where_the_slice_lies() -> None:
     """Breaks for whoever puts slices back into the scan."""
     volume = volume_of(np.ones((50, 60, 70)), (1.0, 1.5, 2.0))
-    slabs = [
-        one for one in cut(volume, volume.array, 0.5, SliceRules()) if one.first <= 10 < one.first + len(one.images)
-    ]
+    slabs = [one for one in cut(volume, 0.5, SliceRules()) if one.first <= 10 < one.first + len(one.images)]
     assert {one.plane: one.positions_mm[10 - one.first] for one in slabs} == {
         "axial": -10.0,
         "coronal": -5.0,
@@ -73,7 +71,7 @@ def test_a_place_counts_all_slices_of_the_scan() -> None:
     array = np.zeros((50, 50, 40))
     array[10:40, 10:40, 30:36] = 1
     volume = volume_of(array)
-    (slab,) = cut(volume, volume.array, 0.5, SliceRules(planes=("axial",)))
+    (slab,) = cut(volume, 0.5, SliceRules(planes=("axial",)))
     np.testing.assert_allclose(slab.places, (np.arange(30, 36) + 0.5) / 40)
 
 
@@ -91,12 +89,12 @@ def test_near_empty_slices_are_dropped() -> None:
     array[20, 20, :] = 1
     array[:, :, 17] = 0
     volume = volume_of(array)
-    slabs = list(cut(volume, volume.array, 0.5, SliceRules(planes=("axial",))))
+    slabs = list(cut(volume, 0.5, SliceRules(planes=("axial",))))
     kept = [one.first + number for one in slabs for number in range(len(one.images))]
     assert kept == [*range(10, 17), *range(18, 40)]
     assert all(image.any() for one in slabs for image in one.images)
     empty = volume_of(np.zeros((50, 50, 50)))
-    assert not list(cut(empty, empty.array, 0.5, SliceRules()))
+    assert not list(cut(empty, 0.5, SliceRules()))
 
 
 @pytest.mark.parametrize("planes", [("axial", "slanted"), ()])

@@ -275,7 +275,7 @@ def test_cine_without_geometry_keeps_frames_as_stored(
     multiframe(tmp_path / "cine.dcm", phantom, geometry=False)
     (volume,), _ = read(tmp_path)
     assert not volume.oriented
-    slabs = list(cut(volume, volume.array, 0.0, SliceRules()))
+    slabs = list(cut(volume, 0.0, SliceRules()))
     assert sum(len(one.images) for one in slabs) == phantom.shape[0]
     assert {one.plane for one in slabs} == {None}
     assert np.isnan([one.places for one in slabs]).all()

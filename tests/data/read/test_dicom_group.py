@@ -12,7 +12,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydicom.dataset import Dataset, FileDataset
-from pydicom.uid import EnhancedMRImageStorage, ImplicitVRLittleEndian, LegacyConvertedEnhancedMRImageStorage
+from pydicom.uid import (
+    EnhancedMRImageStorage,
+    ImplicitVRLittleEndian,
+    JPEGLSLossless,
+    LegacyConvertedEnhancedMRImageStorage,
+)
 
 from medvar_engine.data.read.dicom_kind import not_anatomy
 from medvar_engine.data.read.scans import Refusal, find_series
@@ -266,6 +271,58 @@ def test_other_pixels_under_one_uid_are_refused(tmp_path: Path, phantom: Any, se
     volumes, (reason,) = read(tmp_path)
     assert not volumes
     assert "42 of 84 slices lie at a position that another slice has and show something else" in reason
+
+
+@pytest.mark.parametrize("keep", [0.3, 0.7, 0.99])
+@pytest.mark.parametrize("syntax", [None, JPEGLSLossless])
+@pytest.mark.parametrize("first", ["a", "c"])
+def test_a_damaged_copy_is_refused_and_the_other_read(
+    tmp_path: Path, phantom: Any, series: Any, syntax: str | None, keep: float, first: str
+) -> None:
+    """Breaks for exports that hold a study twice, one of them cut short: the whole one is read, whichever is found."""
+    (tmp_path / first).mkdir()
+    cut = 0
+    for number, path in enumerate(series(tmp_path / "b", phantom)):
+        if syntax is not None:
+            one = pydicom.dcmread(path)
+            one.compress(syntax, generate_instance_uid=False)
+            one.save_as(path)
+        content = path.read_bytes()
+        short = number % 4 == 0
+        cut += short
+        (tmp_path / first / path.name).write_bytes(content[: int(len(content) * keep)] if short else content)
+    volumes, reasons = read(tmp_path)
+    assert len(reasons) == cut
+    assert all(f"/{first}/" in one and ("copy" in one or "truncated" in one) for one in reasons)
+    np.testing.assert_array_equal(volumes[0].array, phantom)
+
+
+def test_an_image_that_is_damaged_in_all_copies_refuses_its_series(tmp_path: Path, phantom: Any, series: Any) -> None:
+    """Breaks for damaged disks: a scan must not be read without the slice that nobody has whole."""
+    paths = series(tmp_path / "one", phantom)
+    (tmp_path / "two").mkdir()
+    for path in paths:
+        content = path.read_bytes()
+        if path.name.endswith("-41.dcm"):  # the last slice: without it the others would make a scan
+            content = content[:-100]
+            path.write_bytes(content)
+        (tmp_path / "two" / path.name).write_bytes(content)
+    volumes, reasons = read(tmp_path)
+    assert not volumes
+    assert any("-41.dcm" in one and "truncated" in one for one in reasons)
+
+
+def test_copies_that_are_alike_are_not_decoded_to_find_it_out(
+    tmp_path: Path, phantom: Any, series: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Breaks for large archives: to decode each image once more takes as long as to read it."""
+    for path in series(tmp_path / "one", phantom):
+        (tmp_path / "two").mkdir(exist_ok=True)
+        (tmp_path / "two" / path.name).write_bytes(path.read_bytes())
+    monkeypatch.setattr("medvar_engine.data.read.dicom_decode.PixelFile.frames", None)
+    (found,), refusals = find_series(tmp_path)
+    assert not refusals
+    assert len(found.paths) == 42
 
 
 # What a frame shows

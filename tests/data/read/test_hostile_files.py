@@ -123,7 +123,7 @@ def test_deflated_dicom_bomb(tmp_path: Path, dicom_image: Any, monkeypatch: pyte
     dataset.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
     dataset.ImageComments = " " * 10_000
     dataset.save_as(tmp_path / "scan.dcm", enforce_file_format=True)
-    monkeypatch.setitem(dicom_file.open_dicom.__kwdefaults__, "largest", 5_000)
+    monkeypatch.setitem(dicom_file.open_header.__kwdefaults__, "largest", 5_000)
     assert "larger than" in reasons_of(tmp_path)[0]
     path = tmp_path / "scan.dcm"
     path.write_bytes(path.read_bytes()[:-20] + b"\xff" * 20)

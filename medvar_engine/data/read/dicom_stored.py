@@ -1,0 +1,106 @@
+"""`StoredPixels`: how and where a DICOM file keeps its pixels, as its header says; `Scale`: what their numbers mean."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydicom.dataset import Dataset
+from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+
+from medvar_engine.data.read.dicom_file import PixelElement, modality_of
+from medvar_engine.data.read.dicom_frame import FrameTags
+from medvar_engine.errors import MedvarError
+
+TAGS = (
+    "Rows", "Columns", "NumberOfFrames", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation",
+    "PhotometricInterpretation", "PixelPaddingValue", "PixelPaddingRangeLimit",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class StoredPixels:
+    """What reading the pixels of one file asks of its header (PS3.3 C.7.6.3), so that it need not be read again.
+
+    ``element`` is where PixelData lies in the file; None where that is deflated, or has no pixels. Numbers that the
+    header does not say are 0. ``padding`` are Pixel Padding Value and its Range Limit, as they were written.
+    """
+
+    syntax: str
+    rows: int
+    columns: int
+    frames: int
+    bits_allocated: int
+    bits_stored: int
+    high_bit: int
+    signed: bool
+    inverted: bool
+    padding: tuple[int, int] | None
+    element: PixelElement | None
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """The slope, intercept and unit of a frame's values; None where the file does not say them.
+
+    ``fault`` is what is wrong with them. It is kept, and not raised, so that the whole series is refused for it.
+    """
+
+    slope: float | None = None
+    intercept: float | None = None
+    unit: str | None = None
+    fault: str | None = None
+
+    def line(self, path: Path, modality: str) -> tuple[float, float]:
+        """Slope and intercept. A CT without them, or of another unit, is not in HU and is refused."""
+        if self.fault is not None:
+            raise MedvarError(f"{path}: a value in its header is missing or malformed ({self.fault}).")
+        unit = self.unit or "HU"
+        if modality == "CT" and (self.slope is None or self.intercept is None or unit not in ("HU", "US")):
+            raise MedvarError(f"{path}: CT values are not in HU (RescaleSlope {self.slope}, RescaleType {unit}).")
+        return 1.0 if self.slope is None else self.slope, 0.0 if self.intercept is None else self.intercept
+
+
+def stored_of(dataset: Dataset, element: PixelElement | None) -> StoredPixels:
+    """What the header of a file says of its pixels, which lie at ``element``."""
+
+    def number(keyword: str, otherwise: int = 0) -> int:
+        value = dataset.get(keyword)
+        return otherwise if value is None or value == "" else int(value)
+
+    first, last = dataset.get("PixelPaddingValue"), dataset.get("PixelPaddingRangeLimit")
+    bits_stored = number("BitsStored")
+    inverted = str(dataset.get("PhotometricInterpretation")) == "MONOCHROME1" and modality_of(dataset) != "CT"
+    return StoredPixels(
+        _syntax(dataset),
+        number("Rows"),
+        number("Columns"),
+        number("NumberOfFrames") or 1,
+        number("BitsAllocated"),
+        bits_stored,
+        number("HighBit", bits_stored - 1),
+        number("PixelRepresentation") == 1,
+        inverted,
+        None if first is None else (int(first), int(first if last is None else last)),
+        element,
+    )
+
+
+def scale_of(tags: FrameTags) -> Scale:
+    """What the values of a frame mean."""
+    try:
+        unit = tags.get("RescaleType")
+        return Scale(tags.number("RescaleSlope"), tags.number("RescaleIntercept"), str(unit) if unit else None)
+    except Exception as error:  # values are converted only when they are asked for, and fail in many ways
+        return Scale(fault=repr(error))
+
+
+def _syntax(dataset: Dataset) -> str:
+    """The transfer syntax; where the file has none, that in which its header was found to be."""
+    said = str(dataset.file_meta.get("TransferSyntaxUID", "")) if hasattr(dataset, "file_meta") else ""
+    if said:
+        return said
+    implicit, little = dataset.original_encoding
+    if implicit:
+        return str(ImplicitVRLittleEndian)
+    return str(ExplicitVRLittleEndian if little else ExplicitVRBigEndian)
