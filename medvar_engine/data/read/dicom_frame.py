@@ -44,7 +44,12 @@ _PRIVATE = (
     ("PHILIPS", 0x20010010, 0x20011003, (0x200510B0, 0x200510B1, 0x200510B2)),
     ("IMAGE PRIVATE HEADER", 0x00650010, 0x00651009, (0x00651037,)),  # United Imaging
 )
-PRIVATE_TAGS = sorted({tag for _, creator, value, direction in _PRIVATE for tag in (creator, value, *direction)})
+# GE's ImageType is the same for all parts of the complex signal; this says which it is.
+_GE_CREATOR, _GE_PART = 0x00430010, 0x0043102F
+_GE_PARTS = {1: "PHASE", 2: "REAL", 3: "IMAGINARY"}
+PRIVATE_TAGS = sorted(
+    {tag for _, creator, value, direction in _PRIVATE for tag in (creator, value, *direction)} | {_GE_PART}
+)
 
 
 class FrameTags:
@@ -97,6 +102,17 @@ class FrameTags:
         if direction is not None and (not any(direction) or (b_value is not None and b_value < 1)):
             direction = None
         return b_value, direction and tuple(round(one, 3) for one in direction)
+
+    def component(self) -> str | None:
+        """Which part of the complex signal a frame shows, in the terms of Complex Image Component; None if not said."""
+        said = self.get("ComplexImageComponent")
+        if said is not None:
+            return str(said)
+        if "GEMS" not in str(self._private(_GE_CREATOR) or "").upper():
+            return None
+        part = self._private(_GE_PART)
+        number = int.from_bytes(part[:2], "little") if isinstance(part, bytes) else part
+        return _GE_PARTS.get(number) if isinstance(number, int) else None
 
     def _private(self, tag: int) -> object:
         return self.dataset[tag].value if tag in self.dataset else None

@@ -2,7 +2,7 @@
 
 A series is torn only where several images lie at one place, or where its places make no even stack as a whole but do
 so in parts. AcquisitionNumber, for one, differs between the packages of an interleaved scan and between the rotations
-of a sequential CT (PS3.3 C.7.6.1), which are one volume.
+of a sequential CT (PS3.3 C.7.10.1), which are one volume.
 """
 
 from __future__ import annotations

@@ -191,10 +191,9 @@ def _not_anatomy(tags: FrameTags) -> str | None:
     for code in tags.get("MeasurementUnitsCodeSequence") or ():  # type: ignore[attr-defined]
         units += [str(code.get("CodeValue") or "")]
     types = [str(value) for value in values_of(tags.get("FrameType") or tags.get("ImageType"))]
-    component = tags.get("ComplexImageComponent")
     return not_anatomy(
         types,
-        None if component is None else str(component),
+        tags.component(),
         [unit for unit in units if unit not in _NO_UNITS],
         modality=modality_of(tags.dataset),
     )

@@ -15,8 +15,10 @@ from pydicom.dataset import Dataset, FileDataset
 from pydicom.uid import (
     EnhancedMRImageStorage,
     ImplicitVRLittleEndian,
+    JPEG2000Lossless,
     JPEGLSLossless,
     LegacyConvertedEnhancedMRImageStorage,
+    RLELossless,
 )
 
 from medvar_engine.data.read.dicom_kind import not_anatomy
@@ -47,7 +49,7 @@ def only_volume(folder: Path, **options: Any) -> Volume:
 def item(**values: Any) -> list[Dataset]:
     one = Dataset()
     for name, value in values.items():
-        setattr(one, name, value)
+        setattr(one, name, item(**value) if isinstance(value, dict) else value)
     return [one]
 
 
@@ -480,16 +482,19 @@ def test_enhanced_without_functional_groups_is_no_cine(tmp_path: Path, phantom: 
 # Any series
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     shape=st.tuples(st.integers(4, 9), st.integers(4, 9), st.integers(3, 6)),
     turn=st.tuples(*[st.floats(-0.5, 0.5)] * 3),
     spacing=st.tuples(*[st.floats(0.4, 3.0)] * 3),
-    phases=st.integers(1, 3),
-    counted=st.sampled_from(["TemporalPositionIdentifier", "InstanceNumber", "b-value"]),
+    phases=st.integers(1, 4),
+    counted=st.sampled_from(["temporal position", "number", "time", "trigger", "b-value", "direction", "echo"]),
     packages=st.integers(1, 3),
     padding=st.booleans(),
-    as_enhanced=st.booleans(),
+    scales=st.sampled_from(["none", "one", "each"]),
+    unused=st.booleans(),
+    syntax=st.sampled_from([None, RLELossless, JPEG2000Lossless]),  # JPEG-LS cannot be written of small noise
+    as_enhanced=st.sampled_from(["classic", "one file", "a file a volume", "a file a frame"]),
     seed=st.integers(0, 2**16),
 )
 def test_any_series_is_read_back(
@@ -502,63 +507,105 @@ def test_any_series_is_read_back(
     counted: str,
     packages: int,
     padding: bool,
-    as_enhanced: bool,
+    scales: str,
+    unused: bool,
+    syntax: str | None,
+    as_enhanced: str,
     seed: int,
 ) -> None:
-    """Breaks for whoever's scanner orders, numbers and packs its images in a way that nobody thought of."""
+    """Breaks for whoever's scanner orders, numbers, scales and packs its images in a way that nobody thought of."""
     from scipy.spatial.transform import Rotation
 
     folder = tmp_path_factory.mktemp("any")
     generator = np.random.default_rng(seed)
+    if syntax == JPEG2000Lossless:  # its encoder takes no smaller images
+        shape = (shape[0] + 28, shape[1] + 28, shape[2])
     values = generator.integers(1, 3000, (phases, *shape))
+    values[:, 2, 2, 1] = 3001 + np.arange(phases)  # by which volumes are known
     axes = Rotation.from_euler("xyz", turn).as_matrix()
-    orientation = [*axes[:, 0], *axes[:, 1]]
-    pixels, groups, flat = [], [], []
+    images = []
     for phase in range(phases):
         for number in range(shape[2]):
             frame = values[phase, :, :, number].T.copy()
             if padding:
                 frame[0, 0] = 4000
+            if unused:
+                frame |= generator.integers(0, 16, frame.shape) << 12
             position = [float(one) for one in axes[:, 2] * spacing[2] * number]
-            tags: dict[str, Any] = {"InstanceNumber": 1 + phase * shape[2] + number}
-            if counted == "b-value":
-                tags["DiffusionBValue"] = 500.0 * phase
-            elif counted != "InstanceNumber":
-                tags[counted] = phase + 1
-            tags["AcquisitionNumber"] = 1 + number % packages
-            pixels.append(frame)
-            flat.append(tags | {"ImagePositionPatient": position})
-            group = {"PlanePositionSequence": {"ImagePositionPatient": position}}
-            group["FrameContentSequence"] = {"FrameAcquisitionNumber": tags["AcquisitionNumber"]}
-            if counted == "b-value":
-                group["MRDiffusionSequence"] = {"DiffusionBValue": 500.0 * phase}
-            elif counted != "InstanceNumber":
-                group["FrameContentSequence"]["TemporalPositionIndex"] = phase + 1
-            else:
-                group["FrameContentSequence"]["DimensionIndexValues"] = [phase + 1, number + 1]
-            groups.append(group)
-    order = generator.permutation(len(pixels))
+            classic, groups = _told_apart(counted, phase, number, shape[2])
+            slope = {"none": None, "one": 2, "each": 1 + int(generator.integers(0, 3))}[scales]
+            if slope is not None:
+                classic |= {"RescaleSlope": slope, "RescaleIntercept": number}
+                groups["PixelValueTransformationSequence"] = {"RescaleSlope": slope, "RescaleIntercept": number}
+                values[phase, :, :, number] = values[phase, :, :, number] * slope + number
+            classic |= {"ImagePositionPatient": position, "AcquisitionNumber": 1 + number % packages}
+            groups["PlanePositionSequence"] = {"ImagePositionPatient": position}
+            groups.setdefault("FrameContentSequence", {})["FrameAcquisitionNumber"] = 1 + number % packages
+            images.append((phase, frame, classic, groups))
+    images = [images[i] for i in generator.permutation(len(images))]
     about: dict[str, Any] = {"PixelPaddingValue": 4000} if padding else {}
-    if as_enhanced:
-        one = enhanced(dicom_image, [pixels[i] for i in order], [groups[i] for i in order], **about)
-        one.SharedFunctionalGroupsSequence[0].PlaneOrientationSequence[0].ImageOrientationPatient = orientation
-        one.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0].PixelSpacing = [spacing[1], spacing[0]]
-        one.save_as(folder / "a.dcm")
-    else:
-        for name, i in enumerate(order):
-            one = dicom_image("MR", pixels[i], **flat[i], **about)
-            one.ImageOrientationPatient, one.PixelSpacing = orientation, [spacing[1], spacing[0]]
-            one.save_as(folder / f"{name}.dcm")
+    orientation, sides = [*axes[:, 0], *axes[:, 1]], [spacing[1], spacing[0]]
+    parts: dict[int, list[Any]] = {}
+    for at, image in enumerate(images):
+        parts.setdefault({"one file": 0, "a file a volume": image[0]}.get(as_enhanced, at), []).append(image)
+    for name, part in parts.items():
+        if as_enhanced == "classic":
+            (_, frame, classic, _), *_ = part
+            one = dicom_image("MR", frame, **classic, **about)
+            one.ImageOrientationPatient, one.PixelSpacing = orientation, sides
+        else:
+            one = enhanced(dicom_image, [image[1] for image in part], [image[3] for image in part], **about)
+            one.SharedFunctionalGroupsSequence[0].PlaneOrientationSequence[0].ImageOrientationPatient = orientation
+            one.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0].PixelSpacing = sides
+            one.InstanceNumber = name + 1
+        if syntax is not None:
+            one.BitsStored, one.HighBit = 16, 15  # or the encoder would refuse what lies in unused bits
+            one.compress(syntax, generate_instance_uid=False)
+            one.BitsStored, one.HighBit = 12, 11
+        one.save_as(folder / f"{name}.dcm")
     volumes, reasons = read(folder, phase_step=1, diffusion="all")
     assert not reasons
     assert len(volumes) == phases
-    for volume, expected in zip(volumes, values, strict=True):
-        if padding:
-            expected = expected.copy()
-            expected[0, 0] = np.delete(expected.reshape(-1, shape[2]), 0, axis=0).min()
+    index = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"), -1).reshape(-1, 3)
+    world = (index * spacing) @ axes.T * [-1, -1, 1]
+    found = []
+    for volume in volumes:
         # Every voxel of the volume, at its place in the patient, has the value that was written there.
-        index = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"), -1).reshape(-1, 3)
-        world = (index * spacing) @ axes.T * [-1, -1, 1]
         back = np.linalg.inv(volume.affine)
         at = np.rint(world @ back[:3, :3].T + back[:3, 3]).astype(int)
-        np.testing.assert_array_equal(volume.array[tuple(at.T)], expected[tuple(index.T)])
+        seen = volume.array[tuple(at.T)].reshape(shape)
+        (phase,) = np.flatnonzero(values[:, 2, 2, 1] == seen[2, 2, 1])
+        found.append(int(phase))
+        expected = values[phase].copy()
+        if padding:
+            expected[0, 0] = np.delete(expected.reshape(-1, shape[2]), 0, axis=0).min()
+        np.testing.assert_array_equal(seen, expected)
+    assert sorted(found) == list(range(phases))
+    if counted != "echo":  # echoes are scans of their own, which have no order
+        assert found == list(range(phases))
+
+
+def _told_apart(counted: str, phase: int, number: int, slices: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What tells an image of a volume from those of others: as attributes, and as functional groups."""
+    numbered: dict[str, Any] = {"InstanceNumber": 1 + phase * slices + number}
+    if counted == "number":
+        return numbered, {"FrameContentSequence": {"DimensionIndexValues": [phase + 1, number + 1]}}
+    if counted == "temporal position":
+        content = {"TemporalPositionIndex": phase + 1}
+        return numbered | {"TemporalPositionIdentifier": phase + 1}, {"FrameContentSequence": content}
+    if counted == "time":
+        content = {"FrameAcquisitionDateTime": f"20200101{101500 + phase}.{number:03d}"}
+        return numbered | {"AcquisitionTime": f"{101500 + phase}.{number:03d}"}, {"FrameContentSequence": content}
+    if counted == "trigger":
+        delay = {"NominalCardiacTriggerDelayTime": 40.0 * phase + 0.3 * number}
+        return numbered | {"TriggerTime": 40.0 * phase + 0.3 * number}, {"CardiacSynchronizationSequence": delay}
+    if counted == "echo":
+        echo = {"EffectiveEchoTime": 2.5 + 2.5 * phase}
+        return numbered | {"EchoTime": 2.5 + 2.5 * phase, "EchoNumbers": phase + 1}, {"MREchoSequence": echo}
+    if counted == "b-value":
+        weighting = {"DiffusionBValue": 500.0 * phase}
+        return numbered | weighting, {"MRDiffusionSequence": weighting}
+    direction = {"DiffusionGradientOrientation": [[1.0, 0, 0], [0.8, 0.6, 0], [0.6, 0, 0.8], [0, 0.6, 0.8]][phase]}
+    weighting = {"DiffusionBValue": 1000.0}
+    nested = weighting | {"DiffusionGradientDirectionSequence": direction}
+    return numbered | weighting | direction, {"MRDiffusionSequence": nested}
