@@ -71,10 +71,11 @@ def read_pixels(file: Path, kind: str) -> npt.NDArray[np.generic]:
 
 
 def _dicom_pixels(file: Path) -> npt.NDArray[np.generic]:
-    from medvar_engine.data.read.dicom_pixels import stored_pixels
+    from medvar_engine.data.read.dicom_decode import PixelFile
+    from medvar_engine.data.read.dicom_stored import stored_of
 
     dataset = open_dicom(file)
-    if "PixelData" not in dataset or int(dataset.get("NumberOfFrames") or 1) != 1:
-        raise MedvarError(f"The pixels of {file} cannot be read: one frame is expected.")
-    (pixels,) = stored_pixels(file, dataset, [0])
+    if any(int(dataset.get(name) or 1) != 1 for name in ("NumberOfFrames", "SamplesPerPixel")):
+        raise MedvarError(f"The pixels of {file} cannot be read: one frame of grey values is expected.")
+    (pixels,) = PixelFile(file, stored_of(dataset, None)).frames([0])
     return pixels
