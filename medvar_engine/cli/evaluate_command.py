@@ -61,6 +61,7 @@ def images(
         from medvar_engine.encoders.simclr_training import trained_simclr
         from medvar_engine.evaluate.evaluation import evaluate as judge
         from medvar_engine.evaluate.images.synthetic_images import mix_like, open_synthetic
+        from medvar_engine.evaluate.reconstruction import measure_reconstruction
         from medvar_engine.evaluate.report.card_section import to_card
         from medvar_engine.evaluate.report.evaluation_page import page, to_dict
         from medvar_engine.evaluate.utility import classes_of, measure_utility
@@ -103,6 +104,7 @@ def images(
             seconds_an_image=_seconds(generator, mix),
             parameters=parameters_of(bundle),
             membership=_membership(generator, training, held_out),
+            reconstruction=measure_reconstruction(generator, held_out, bundle.sampling),
         )
     values, report = to_dict(found), out.with_suffix(".json")
     text = to_card(values)

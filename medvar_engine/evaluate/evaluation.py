@@ -23,8 +23,10 @@ from medvar_engine.evaluate.memorisation import calibrate, compare_images, find_
 from medvar_engine.evaluate.metrics.bootstrap import estimate_mean
 from medvar_engine.evaluate.metrics.diversity import pair_similarity
 from medvar_engine.evaluate.metrics.feature_rows import Rows
-from medvar_engine.evaluate.metrics.frechet import SampleSizeBias, sample_size_bias
+from medvar_engine.evaluate.metrics.frechet import SampleSizeBias, frechet_distance_to, moments, sample_size_bias
 from medvar_engine.evaluate.metrics.metric_table import Figure, Reference, row, shown
+from medvar_engine.evaluate.recognition import Recognition, Side, measure_recognition
+from medvar_engine.evaluate.reconstruction import Reconstruction
 from medvar_engine.evaluate.texture import MOST, Texture, compare_texture
 from medvar_engine.evaluate.utility import Utility
 from medvar_engine.train.batches import spread
@@ -47,6 +49,7 @@ class ByEncoder:
     rows: dict[str, Row]  # `JUDGED`, then the floors
     labels: dict[str, Row]  # the synthetic images of one label against the training slices of that label
     bias: SampleSizeBias | None
+    to_held_out: dict[str, float] | None = None  # Fréchet distance: synthetic, and as many training slices
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +75,8 @@ class Evaluation:
     similarity: dict[str, dict[str, Figure]]  # label → MS-SSIM of pairs: "synthetic", "training"
     memorisation: Memorisation | None
     texture: dict[str, Texture] = field(default_factory=dict)  # by label, and of all images
+    recognition: Recognition | None = None
+    reconstruction: Reconstruction | None = None
     membership: MembershipInference | None = None
     utility: Utility | None = None
     seconds_an_image: float | None = None
@@ -109,6 +114,7 @@ def evaluate(
         similarity={name: _similarity(synthetic, ours, training, theirs) for name, (ours, theirs) in labels.items()},
         memorisation=_memorisation(memoriser, synthetic, training, held_out, cache, progress) if memoriser else None,
         texture=_texture(synthetic, labels, training, held_out),
+        recognition=_recognition(encoders, synthetic, training, held_out, cache),
         left_out=left_out,
     )
 
@@ -155,7 +161,18 @@ def _by_encoder(
             [whose[int(i)] for i in theirs],
         )
         by_label[name] = row(Rows(ours, mine), [str(i) for i in mine], part)
-    return ByEncoder(encoder.describe(), rows, by_label, sample_size_bias(ours, reference.training_moments))
+    bias = sample_size_bias(ours, reference.training_moments)
+    return ByEncoder(encoder.describe(), rows, by_label, bias, _to_held_out(ours, reference))
+
+
+def _to_held_out(ours: FloatArray, reference: Reference) -> dict[str, float] | None:
+    """None when a side has too few images for a distance."""
+    some = Rows(reference.training, spread(len(reference.training), len(ours)))
+    try:
+        distance = frechet_distance_to(moments(reference.held_out))
+        return {JUDGED: distance(ours), "training": distance(some)}
+    except MedvarError:
+        return None
 
 
 def _labels(
@@ -212,6 +229,23 @@ def _texture(
     every = spread(len(synthetic), MOST), spread(len(held_out), MOST)
     images, slices = synthetic.images.batch(every[0]), held_out.batch(every[1])[:, 0]
     return {ALL: compare_texture(images, slices, "held out"), **found}
+
+
+def _recognition(
+    encoders: Sequence[Encoder], synthetic: Synthetic, training: SliceDataset, held_out: SliceDataset, cache: Path
+) -> Recognition | None:
+    """By the features of all encoders together, which lie in ``cache``."""
+
+    def side(images: Images, conditions: Sequence[Condition], groups: Sequence[str]) -> Side:
+        features = np.concatenate([cached_features(one, images, cache) for one in encoders], axis=1)
+        names = [f"{one.region} {one.plane}" if one.region and one.plane else None for one in conditions]
+        return Side(features, names, groups)
+
+    real = [
+        side(PreparedImages(data), data.conditions, [one.patient for one in data.rows]) for data in (training, held_out)
+    ]
+    made = side(synthetic.images, synthetic.conditions, [str(i) for i in range(len(synthetic))])
+    return measure_recognition(real[0], real[1], made)
 
 
 def _memorisation(

@@ -128,6 +128,12 @@ def test_good_images_are_told_from_bad_ones(
     assert copies.memorisation.flagged.value == 1 > (good[1].memorisation.flagged.value or 0)
     assert copies.encoders[1].rows[JUDGED]["authentic"].value == 0
     assert any(one.grave and "memorises" in one.title for one in verdict(copies))
+    assert good[1].recognition is not None
+    assert copies.recognition is not None
+    assert (copies.recognition.synthetic.value or 0) > 0.9
+    near = copies.encoders[1].to_held_out
+    assert near is not None
+    assert near["synthetic"] < 0.2 * (noise.encoders[1].to_held_out or near)["synthetic"]
     assert any(one.grave and "worse than blurred" in one.title for one in verdict(noise))
     assert not any("memorises" in one.title for one in verdict(good[1]))
 
@@ -139,6 +145,8 @@ def test_the_page_says_it_all(good: tuple[Synthetic, Evaluation], slices: Path) 
     html = page(found, hostile, SliceDataset(slices, "train"))
     for expected in ("Fréchet", "CT chest axial", "real, other people", "noise", "AuthPct", "MS-SSIM", "<svg", "<img"):
         assert expected in html
+    assert "Main measures" in html
+    assert "brain axial" in html
     assert "<script" not in html
     values = json.loads(json.dumps(to_dict(found), allow_nan=False))
     assert (

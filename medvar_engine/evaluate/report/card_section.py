@@ -15,6 +15,7 @@ from typing import Any
 from medvar_engine.bundle.add_files import add_to_bundle
 from medvar_engine.bundle.read import CARD, Bundle
 from medvar_engine.errors import MedvarError
+from medvar_engine.evaluate.report.measures import figure, measures
 from medvar_engine.untrusted import plain_json
 
 EVALUATION = "evaluation.json"
@@ -81,7 +82,7 @@ def headline(bundle: Bundle) -> str | None:
         values = plain_json.loads(bundle.read(EVALUATION))
         parts = [f"{int(values['counts'][_JUDGED])} images"]
         for one in values["encoders"]:
-            ours, real = (_figure(one["rows"][name]["frechet"]) for name in (_JUDGED, _REAL))
+            ours, real = (figure(one["rows"][name]["frechet"]) for name in (_JUDGED, _REAL))
             parts.append(f"Fréchet distance by {_text(one['encoder']['name'])} {ours}, of other people {real}")
         if values["memorisation"] is not None:
             parts.append(f"{float(values['memorisation']['flagged']['value']):.1%} look like copies")
@@ -96,7 +97,7 @@ def _to_card(values: Mapping[str, Any]) -> str:
     rows = []
     for one in values["encoders"]:
         for name in (_JUDGED, _REAL):
-            figures = [_figure(one["rows"][name][figure]) for figure in _FIGURES]
+            figures = [figure(one["rows"][name][key]) for key in _FIGURES]
             rows.append(f"| {' | '.join((_text(one['encoder']['name']), name, *figures))} |")
     compared = (
         f"By medvar {_text(values['version'])}: {counts[_JUDGED]} synthetic images against {counts['training']} "
@@ -112,6 +113,10 @@ def _to_card(values: Mapping[str, Any]) -> str:
         f"| encoder | images | {' | '.join(_FIGURES.values())} |",
         "|" + "---|" * (2 + len(_FIGURES)),
         *rows,
+        "",
+        "| measure | value | real slices, or what is right |",
+        "|---|---|---|",
+        *(f"| {' | '.join(map(_text, one))} |" for one in measures(values)),
         *_texture(values.get("texture") or {}),
     ]
     return "\n".join(lines) + "\n"
@@ -137,13 +142,6 @@ def _texture(values: Mapping[str, Any]) -> list[str]:
         "|" + "---|" * (2 + len(octaves)),
         *rows,
     ]
-
-
-def _figure(values: Mapping[str, Any]) -> str:
-    value, low, high = (None if values.get(name) is None else float(values[name]) for name in ("value", "low", "high"))
-    if value is None:
-        return "–"
-    return f"{value:.3g}" if low is None or high is None else f"{value:.3g} ({low:.3g} to {high:.3g})"
 
 
 def _text(value: object) -> str:

@@ -15,6 +15,7 @@ from medvar_engine.evaluate.images.synthetic_images import Synthetic
 from medvar_engine.evaluate.metrics.efficiency import efficiencies
 from medvar_engine.evaluate.metrics.metric_table import BETTER, LARGEST, Figure
 from medvar_engine.evaluate.report.findings import verdict
+from medvar_engine.evaluate.report.measures import measures
 from medvar_engine.page.curves import Curve, curves
 from medvar_engine.page.document import Section, document, note
 from medvar_engine.page.elements import Child, Markup, counted, element, join, picture, table
@@ -55,9 +56,11 @@ def page(found: Evaluation, synthetic: Synthetic, data: SliceDataset) -> Markup:
     )
     sections = [
         Section("pictures", "What they look like", _pictures(synthetic, data)),
+        Section("measures", "Main measures", _measures(found)),
         Section("quality", "Quality", join(*map(_quality, found.encoders))),
         Section("labels", "Label by label", join(*map(_labels, found.encoders), _left_out(found))),
         Section("texture", "Texture", _texture(found)),
+        Section("recognition", "What a classifier sees", _recognition(found)),
         Section("diversity", "Diversity", _diversity(found)),
         Section("copies", "Memorisation", _copies(found, synthetic, data)),
         Section("utility", "Usefulness", _utility(found)),
@@ -156,6 +159,26 @@ def _texture(found: Evaluation) -> Markup:
     )
     columns = ("label", "real slices", "gradient", *(f"{2**i} to {2 ** (i + 1)}" for i in range(octaves)))
     return join(element("p", intro, class_="quiet"), table(columns, rows))
+
+
+def _measures(found: Evaluation) -> Markup:
+    rows: list[tuple[Child, ...]] = [*measures(to_dict(found))]
+    return table(("measure", "value", "real slices, or what is right"), rows)
+
+
+def _recognition(found: Evaluation) -> Markup:
+    one = found.recognition
+    if one is None:
+        return element("p", "Not measured: too few kinds of slices have both a region and a plane.")
+    rows: list[tuple[Child, ...]] = [
+        (name, *("–" if share is None else f"{share:.0%}" for share in shares)) for name, shares in one.by_class.items()
+    ]
+    intro = (
+        "A logistic regression on the features of all encoders learned from training slices to tell region and plane "
+        "together. Share of images in which it sees what was asked for, and of held-out slices in which it is right: "
+        "where it errs on these, it says little."
+    )
+    return join(element("p", intro, class_="quiet"), table(("region and plane", "synthetic", "held out"), rows))
 
 
 def _diversity(found: Evaluation) -> Markup:

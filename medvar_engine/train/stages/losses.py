@@ -32,8 +32,8 @@ def frequency_loss(output: Tensor, target: Tensor) -> Tensor:
 def texture_loss(output: Tensor, target: Tensor) -> Tensor:
     """Mean absolute error of the local strength of fine detail of ``(B, C, H, W)``: wherever the grains of grain lie.
 
-    Strength is the root mean square of each of `detail_bands` in windows of 8 pixels and in the whole image. Windows alone
-    would give too little detail everywhere, which is the likeliest value where strength cannot be predicted.
+    Strength is the root mean square of each of `detail_bands` in windows of 8 pixels and in the whole image. Windows
+    alone would give too little detail everywhere: the likeliest value where strength cannot be predicted.
     """
     (made, made_whole), (real, real_whole) = _strength(output), _strength(target)
     return (made - real).abs().mean() + (made_whole - real_whole).abs().mean()

@@ -1,0 +1,65 @@
+"""What a model's tokens can say, and what drawing them costs: real slices encoded and decoded again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from medvar_engine.data.dataset import SliceDataset
+from medvar_engine.evaluate.metrics.bootstrap import estimate_mean
+from medvar_engine.evaluate.metrics.metric_table import Figure, shown
+from medvar_engine.generate.generator import Generator
+from medvar_engine.request import Request, Sampling
+from medvar_engine.train.batches import spread
+from medvar_engine.types import FloatArray
+
+_BATCH = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Reconstruction:
+    """Mean peak signal-to-noise ratios in dB of slices of people held out."""
+
+    slices: int
+    full: Figure  # all scales, decoded
+    by_scale: tuple[float, ...]  # previews after each scale, as they are shown while an image is made
+    finest_drawn: Figure  # what is lost when the finest scale is drawn, and all others are true
+
+
+def measure_reconstruction(
+    generator: Generator, held_out: SliceDataset, sampling: Sampling, count: int = 64
+) -> Reconstruction:
+    """Figures of ``count`` slices, evenly spread over ``held_out``; intervals are over people.
+
+    The finest scale is drawn with ``sampling``, as in images that are made.
+    """
+    known, last = generator.backend.info.labels, len(generator.backend.info.schedule) - 1
+    chosen = spread(len(held_out), count)
+    full, drawn, previews = [], [], []
+    for first in range(0, len(chosen), _BATCH):
+        part = chosen[first : first + _BATCH]
+        images = held_out.batch(part)[:, 0]
+        requests = [Request(known.known(held_out.conditions[int(i)]), int(i), sampling) for i in part]
+        encoded = generator.encode(images, requests)
+        previews.append([_psnr(generator.preview(encoded, k), images) for k in range(last + 1)])
+        full.append(_psnr(generator.image(encoded), images))
+        for trace, image in zip(encoded.traces, images, strict=True):
+            again = generator.finish(generator.resample(trace, last))
+            drawn.append(_psnr(generator.image(again), image[None]))
+    people = [held_out.rows[int(i)].patient for i in chosen]
+    whole, other = np.concatenate(full), np.concatenate(drawn)
+    return Reconstruction(
+        slices=len(chosen),
+        full=shown(estimate_mean(whole, people), "people held out"),
+        by_scale=tuple(map(float, np.concatenate(previews, axis=1).mean(1))),
+        finest_drawn=shown(estimate_mean(whole - other, people), "people held out"),
+    )
+
+
+def _psnr(made: FloatArray, real: FloatArray) -> FloatArray:
+    """Of each image ``(B, H, W)`` in [-1, 1]; three channels count as their mean."""
+    gray = made.mean(-1) if made.ndim == 4 else made
+    error = np.square(gray - real, dtype=np.float64).mean((1, 2))
+    found: FloatArray = 10 * np.log10(4 / np.maximum(error, 1e-10))
+    return found

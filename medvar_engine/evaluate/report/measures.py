@@ -1,0 +1,95 @@
+"""The main measures of an evaluation in one table: what a model is judged by at a glance. Works on its JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+Measure = tuple[str, str, str]
+"""What was measured, its value, and what real slices have or what is right."""
+
+LARGEST = 6  # labels of most images, whose octaves are told of
+_ALL = "all images"
+
+
+def measures(values: Mapping[str, Any]) -> list[Measure]:
+    """Every measure that was taken, of the JSON of an evaluation; those of earlier versions have fewer."""
+    return [
+        *_reconstruction(values.get("reconstruction")),
+        *_texture(values.get("texture") or {}),
+        *_distances(values["encoders"]),
+        *_recognition(values.get("recognition")),
+        *_privacy(values),
+        *_time(values.get("seconds_an_image")),
+    ]
+
+
+def _reconstruction(one: Mapping[str, Any] | None) -> Iterator[Measure]:
+    if one is not None:
+        before = ", ".join(f"{float(value):.1f}" for value in one["by_scale"])
+        yield "reconstruction of held-out slices, dB", figure(one["full"]), ""
+        yield "previews after each scale, dB", before, ""
+        yield "lost when the finest scale is drawn, dB", figure(one["finest_drawn"]), "0"
+
+
+def _texture(values: Mapping[str, Any]) -> Iterator[Measure]:
+    if _ALL not in values:
+        return
+    labels = sorted((name for name in values if name != _ALL), key=lambda name: -int(values[name]["images"]))[:LARGEST]
+    gradients = _range([float(values[name]["gradient"]) for name in labels])
+    yield "mean gradient, synthetic / real", f"{float(values[_ALL]['gradient']):.2f}{gradients}", "1"
+    for i, ratio in enumerate(values[_ALL]["octaves"]):
+        own = _range([float(values[name]["octaves"][i]) for name in labels])
+        yield f"power at {2**i} to {2 ** (i + 1)} periods an image, synthetic / real", f"{float(ratio):.2f}{own}", "1"
+
+
+def _range(values: Sequence[float]) -> str:
+    """Of the largest labels, where there are any."""
+    return f" ({min(values):.2f} to {max(values):.2f} in {len(values)} labels)" if values else ""
+
+
+def _distances(encoders: Sequence[Mapping[str, Any]]) -> Iterator[Measure]:
+    for one in encoders:
+        if (pair := one.get("to_held_out")) is not None:
+            ours, real = float(pair["synthetic"]), float(pair["training"])
+            name = f"Fréchet distance to held-out slices by {one['encoder']['name']}"
+            yield name, f"{ours:.3g}, {ours / max(real, 1e-12):.2f} times that of training slices", f"{real:.3g}"
+
+
+def _recognition(one: Mapping[str, Any] | None) -> Iterator[Measure]:
+    if one is not None:
+        name = f"a classifier of real slices sees the region and plane asked for ({len(one['classes'])} classes)"
+        yield name, _share(one["synthetic"]), f"{_share(one['held_out'])} of held-out slices"
+
+
+def _privacy(values: Mapping[str, Any]) -> Iterator[Measure]:
+    if (one := values.get("memorisation")) is not None:
+        beside = f"{_share(one['false_alarms'])} of held-out slices" if "false_alarms" in one else ""
+        yield "flagged as copies", _share(one["flagged"]), beside
+    if (told := values.get("membership")) is not None:
+        value, low, high = (float(told[name]) for name in ("auc", "low", "high"))
+        yield "AUC of membership by likelihood", f"{value:.2f} ({low:.2f} to {high:.2f})", "0.5"
+
+
+def _time(seconds: float | None) -> Iterator[Measure]:
+    if seconds is not None:
+        yield "one image, s", f"{float(seconds):.2f}", ""
+
+
+def figure(values: Mapping[str, Any]) -> str:
+    """A figure with its interval."""
+    value, low, high = _numbers(values)
+    if value is None:
+        return "–"
+    return f"{value:.3g}" if low is None or high is None else f"{value:.3g} ({low:.3g} to {high:.3g})"
+
+
+def _share(values: Mapping[str, Any]) -> str:
+    value, low, high = _numbers(values)
+    if value is None:
+        return "–"
+    return f"{value:.1%}" if low is None or high is None else f"{value:.1%} ({low:.1%} to {high:.1%})"
+
+
+def _numbers(values: Mapping[str, Any]) -> list[float | None]:
+    return [None if values.get(name) is None else float(values[name]) for name in ("value", "low", "high")]
