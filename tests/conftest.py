@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 hypothesis.settings.register_profile("medvar", deadline=None, derandomize="CI" in os.environ)
 hypothesis.settings.load_profile("medvar")
 
-pytest_plugins = ["invented_people", "no_skips"]  # of tests/fixtures
+pytest_plugins = ["invented_people", "no_skips", "tiny_pairs"]  # of tests/fixtures
 
 Weights = tuple[Path, Path]  # tokenizer, transformer
 

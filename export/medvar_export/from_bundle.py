@@ -96,6 +96,16 @@ def _resolution_tokenizer(bundle: Bundle, codes: Array) -> ResolutionTokenizer:
             kernels, offsets = _convolution(bundle, f"accumulate_{k - 1}.onnx")
             weights |= {f"quantizer.feature_kernels_{k}": kernels, f"quantizer.feature_offsets_{k}": offsets}
         patch = bundle.image_size // bundle.schedule.latent_side
+        masks: dict[str, Any] = {}
+        if bundle.structures:
+            masks = {
+                "structures": tuple(one.name for one in bundle.structures),
+                "colours": tuple(one.colour for one in bundle.structures),
+                "mask_scales": bundle.mask_scales,
+                "mask_channels": bundle.latent_channels // patch**2 - 1,
+            }
+            weights["mask.vectors"] = _vectors(bundle, len(bundle.structures) + 1, masks["mask_channels"])
+        made = bundle.image_channels + (len(bundle.structures) + 1 if bundle.structures else 0)
         config = ResolutionConfig(
             image_size=bundle.image_size,
             schedule=tuple(bundle.schedule),
@@ -106,12 +116,23 @@ def _resolution_tokenizer(bundle: Bundle, codes: Array) -> ResolutionTokenizer:
             refiner_widths=(len(weights["refiner.conv_in.weight"]), len(weights["refiner.down.weight"])),
             refiner_blocks=_count(weights, "refiner.coarse.{}.conv1.weight"),
             groups=int(weights["groups"]),
-            grain=len(weights["refiner.conv_out.weight"]) > 4 * bundle.image_channels,
+            grain=len(weights["refiner.conv_out.weight"]) > 4 * made,
+            **masks,
         )
     except (KeyError, ValueError) as error:
         raise _refusal(bundle, "its tokenizer's graphs", f"they lack {error}") from error
-    weights |= {f"quantizer.patches_{k}": own for k, own in enumerate(codes)}
+    for k, own in enumerate(codes):
+        begin, end = (channel * patch**2 for channel in config.coded(k))
+        weights[f"quantizer.patches_{k}"] = own[:, begin:end]
     return _fill(bundle, "its tokenizer's graphs", lambda: ResolutionTokenizer(config), weights)
+
+
+def _vectors(bundle: Bundle, count: int, channels: int) -> Array:
+    """The directions of structures, by which encoding draws a mask. Raises `KeyError` when there are none."""
+    for value in _constants(_graph(bundle, "encode.onnx")).values():
+        if value.shape == (count, channels) and value.dtype.kind == "f":
+            return value
+    raise KeyError("the directions of structures in encode.onnx")
 
 
 def _convolution(bundle: Bundle, file: str) -> tuple[Array, Array]:

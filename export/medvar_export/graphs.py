@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from medvar_engine.bundle.read import PREVIEW
 from medvar_engine.models.any_tokenizer import AnyTokenizer
 from medvar_engine.models.preview_decoder import PreviewDecoder
-from medvar_engine.models.resolution_tokenizer import ResolutionQuantizer, ResolutionTokenizer
+from medvar_engine.models.resolution_tokenizer import ResolutionConfig, ResolutionQuantizer, ResolutionTokenizer
 from medvar_engine.models.transformer import Transformer
 from medvar_export.accumulate_graph import OPSET, accumulate_graph
 
@@ -103,7 +103,8 @@ class CanvasPreviewGraph(nn.Module):
 def tokenizer_graphs(tokenizer: AnyTokenizer) -> dict[str, onnx.ModelProto]:
     """``encode``, ``decode``, one ``accumulate`` a scale and, where previews need no network, ``preview``."""
     config, side = tokenizer.config, tokenizer.schedule.latent_side
-    image = torch.zeros(2, config.image_channels, config.image_size, config.image_size)
+    channels = config.input_channels if isinstance(config, ResolutionConfig) else config.image_channels
+    image = torch.zeros(2, channels, config.image_size, config.image_size)
     latent = torch.zeros(2, config.latent_channels, side, side)
     batch = {"latent": {0: "batch"}}
     graphs = {

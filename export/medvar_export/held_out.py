@@ -15,8 +15,11 @@ from medvar_export.parity import HeldOut
 SLICES = 32
 
 
-def held_out_slices(folder: Path, labels: LabelSpace, image_size: int) -> HeldOut | None:
-    """Up to 32 slices of people that were not trained on, always the same; None when none is held out."""
+def held_out_slices(folder: Path, labels: LabelSpace, image_size: int, *, masks: bool = False) -> HeldOut | None:
+    """Up to 32 slices of people that were not trained on, always the same; None when none is held out.
+
+    With ``masks`` they are pairs.
+    """
     if "test" not in Manifest.read(folder).split.values():
         return None
     dataset = SliceDataset(folder, split="test")
@@ -28,4 +31,5 @@ def held_out_slices(folder: Path, labels: LabelSpace, image_size: int) -> HeldOu
     chosen = np.random.default_rng(0).permutation(len(dataset))[:SLICES]
     # What the model was trained under; the slices may say more, such as their data set.
     conditions = [labels.known(dataset.conditions[int(i)]) for i in chosen]
-    return HeldOut(dataset.batch(chosen), np.array([labels.encode(own) for own in conditions], dtype=np.int64))
+    images = dataset.pairs(chosen) if masks else dataset.batch(chosen)
+    return HeldOut(images, np.array([labels.encode(own) for own in conditions], dtype=np.int64))

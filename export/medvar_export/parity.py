@@ -36,11 +36,16 @@ def measure_parity(reference: Backend, exported: Backend, held_out: HeldOut | No
 
     ``logits``, ``latent`` and ``image`` are the largest absolute differences. ``tokens_agreeing`` is the share of
     tokens that both encoders give an image of noise; it is below 1 where two codes are equally near.
+    ``masks_agreeing`` is the share of a pair's pixels that both give one structure.
     ``tokens_drawn_alike`` is the share that both draw with the same noise. ``held_out_loss`` and its ``_added`` are
     the loss in nats a token on ``held_out``, and by how much that of ``exported`` is above that of ``reference``.
     """
     info, rng = reference.info, np.random.default_rng(0)
     image = rng.uniform(-1, 1, (IMAGES, info.image_channels, info.image_size, info.image_size)).astype(np.float32)
+    if info.structures:  # squares of structures: of noise every pixel would be a border
+        squares = rng.integers(0, len(info.structures) + 1, (IMAGES, 1, 8, 8)).astype(np.float32)
+        places = np.arange(info.image_size) * 8 // info.image_size
+        image = np.concatenate([image, squares[..., places[:, None], places]], axis=1)
     maps = reference.encode(image)
     agreeing = np.concatenate([(a == b).ravel() for a, b in zip(maps, exported.encode(image), strict=True)])
     labels = np.array([[size // 2 for size in info.labels.sizes], info.labels.unconditional], dtype=np.int64)
@@ -52,12 +57,16 @@ def measure_parity(reference: Backend, exported: Backend, held_out: HeldOut | No
         drawn = [[draw(own, Sampling(), seed, k) for seed, own in enumerate(logits)] for logits in scale.logits]
         alike.append(np.array(drawn[0]) == np.array(drawn[1]))
         latent = scale.latents[0]
-    worst["image"] = float(np.abs(reference.decode(latent) - exported.decode(latent)).max())
+    images = [backend.decode(latent) for backend in (reference, exported)]
+    pixels = [one[:, : info.image_channels] for one in images]
+    worst["image"] = float(np.abs(np.subtract(*pixels)).max())
+    masks = [one[:, info.image_channels :] for one in images]
+    of_masks = {"masks_agreeing": float(np.equal(*masks).mean())} if info.structures else {}
     shares = {
         "tokens_agreeing": float(agreeing.mean()),
         "tokens_drawn_alike": float(np.concatenate(alike, axis=1).mean()),
     }
-    return {**worst, **shares, **(_losses(reference, exported, held_out) if held_out else {})}
+    return {**worst, **shares, **of_masks, **(_losses(reference, exported, held_out) if held_out else {})}
 
 
 def _losses(reference: Backend, exported: Backend, held_out: HeldOut) -> dict[str, float]:

@@ -19,9 +19,12 @@ from medvar_engine.bundle.read import CARD, CODEBOOK, PREVIEW, SCHEMA_VERSION, S
 from medvar_engine.bundle.sign import file_hashes, write_manifest
 from medvar_engine.conditions import LabelSpace
 from medvar_engine.errors import MedvarError
+from medvar_engine.masks.structures import structures_of, to_dicts
 from medvar_engine.models.any_tokenizer import AnyTokenizer
 from medvar_engine.models.grey import as_gray
 from medvar_engine.models.import_var import is_published
+from medvar_engine.models.resolution_tokenizer import ResolutionConfig
+from medvar_engine.models.tokenizer import TokenizerConfig
 from medvar_engine.models.transformer import Transformer
 from medvar_engine.models.weight_files import load_preview_of, load_tokenizer, load_transformer
 from medvar_engine.request import Sampling
@@ -86,7 +89,8 @@ def export_bundle(
         )
     reference = TorchBackend(coder, network, labels)
     light = load_preview_of(preview, coder, str(tokenizer)) if preview else None
-    held_out = held_out_slices(data, labels, coder.config.image_size) if data else None
+    pairs = isinstance(coder.config, ResolutionConfig) and bool(coder.config.structures)
+    held_out = held_out_slices(data, labels, coder.config.image_size, masks=pairs) if data else None
     temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     try:
         temporary.mkdir(parents=True)  # before the long part, which would be for nothing
@@ -165,10 +169,19 @@ def _manifest(
         "licence": description.licence,
         "attributions": list(description.attributions),
         "training_data": description.training_data,
+        **_masks(config),
         "parity": {},
         "weights": weights_digest(tokenizer, transformer),
         "sha256": file_hashes(folder),
     }
+
+
+def _masks(config: TokenizerConfig | ResolutionConfig) -> dict[str, Any]:
+    """What the manifest of a model of pairs says of masks; nothing of other models."""
+    if not isinstance(config, ResolutionConfig) or not config.structures:
+        return {}
+    structures = structures_of(config.structures, dict(zip(config.structures, config.colours, strict=True)))
+    return {"masks": {"structures": to_dicts(structures), "scales": list(config.mask_scales)}}
 
 
 def _parity(reference: TorchBackend, folder: Path, precision: Precision, held_out: HeldOut | None) -> dict[str, float]:

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from medvar_engine.conditions import LabelSpace
+from medvar_engine.masks.structures import Structures
 from medvar_engine.tokens.schedule import ScaleSchedule
 from medvar_engine.types import FloatArray, IntArray
 
@@ -29,6 +30,13 @@ class BackendInfo:
     model: str  # a name for the model, which traces carry: sha256
     weights: str = ""  # sha256 of the weights that it was made from, where known; traces may carry that instead
     light_previews: bool = False  # whether scales on the way are shown by a light decoder
+    structures: Structures = ()  # of the masks that come with images, by their values from 1 up; none without masks
+    mask_scales: tuple[int, ...] = ()  # the scales that code masks; the others code the image
+
+    @property
+    def channels(self) -> int:
+        """Channels of what is encoded and decoded: the image's, and one more for the mask of a pair."""
+        return self.image_channels + (1 if self.structures else 0)
 
     def no_latent(self, rows: int) -> FloatArray:
         """The latent before scale 0, to which nothing has been added: ``(rows, C, H, W)``."""
@@ -84,10 +92,13 @@ class Backend(Protocol):
         """
 
     def encode(self, images: FloatArray) -> tuple[IntArray, ...]:
-        """Images ``(B, image channels, H, W)`` in [-1, 1] → K token maps ``(B, L_k)``."""
+        """Images ``(B, image channels, H, W)`` in [-1, 1] → K token maps ``(B, L_k)``.
+
+        A model of pairs takes one channel more: the number of the structure that each pixel shows, 0 for none.
+        """
 
     def decode(self, latent: FloatArray, *, preview: bool = False) -> FloatArray:
-        """Latent ``(B, C, H, W)`` → images ``(B, image channels, H, W)`` in [-1, 1].
+        """Latent ``(B, C, H, W)`` → images ``(B, image channels, H, W)`` in [-1, 1], and their masks as `encode` has.
 
         ``preview`` may use a lighter decoder when the bundle has one.
         """

@@ -21,4 +21,6 @@ def info_of(bundle: Bundle, provider: str) -> BackendInfo:
         model=bundle.digest,
         weights=bundle.weights,
         light_previews=PREVIEW in bundle.sha256,
+        structures=bundle.structures,
+        mask_scales=bundle.mask_scales,
     )

@@ -9,7 +9,7 @@ import numpy as np
 
 from medvar_engine.backends.base import BackendInfo
 from medvar_engine.errors import MedvarError
-from medvar_engine.types import IntArray
+from medvar_engine.types import FloatArray, IntArray
 
 
 def check_tokens(info: BackendInfo, tokens: IntArray) -> None:
@@ -28,6 +28,15 @@ def check_outputs(graph: str, outputs: Sequence[Any], count: int) -> Sequence[An
         if not isinstance(one, np.ndarray) or one.dtype.kind not in "fiu" or not one.ndim:
             raise odd_output(graph, "text, or something else that is no array of numbers")
     return outputs[:count]
+
+
+def check_masks(graph: str, info: BackendInfo, images: FloatArray) -> None:
+    """Of decoded pairs ``(B, channels, H, W)`` the last channel holds numbers of structures, 0 for none."""
+    if not info.structures:
+        return
+    numbers = images[:, info.image_channels]
+    if numbers.size and (numbers.min() < 0 or numbers.max() > len(info.structures) or (numbers % 1 != 0).any()):
+        raise odd_output(graph, f"masks that are not numbers from 0 to {len(info.structures)}")
 
 
 def odd_output(graph: str, what: str) -> MedvarError:

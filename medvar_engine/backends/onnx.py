@@ -9,7 +9,7 @@ import numpy as np
 
 from medvar_engine.backends.base import PrefixState, average_tokens, gather_rows
 from medvar_engine.backends.bundle_info import info_of
-from medvar_engine.backends.check_outputs import check_outputs, check_tokens, odd_output
+from medvar_engine.backends.check_outputs import check_masks, check_outputs, check_tokens, odd_output
 from medvar_engine.backends.device_key_value_cache import DeviceMemory
 from medvar_engine.backends.key_value_cache import HostMemory, Memory
 from medvar_engine.backends.onnx_sessions import DEVICES, Sessions, providers
@@ -123,8 +123,9 @@ class OnnxBackend:
         graph = PREVIEW if light else "decode.onnx"
         images: FloatArray = self._in_blocks(graph, "latent", latent)
         size = self.info.image_size
-        if images.shape != (len(latent), self.info.image_channels, size, size) or not np.isfinite(images).all():
+        if images.shape != (len(latent), self.info.channels, size, size) or not np.isfinite(images).all():
             raise odd_output(graph, f"images {images.shape} that are not of {size}×{size} finite numbers")
+        check_masks(graph, self.info, images)
         return images
 
     def _in_blocks(self, graph: str, name: str, batch: FloatArray) -> Any:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from medvar_engine.backends.base import BackendInfo, PrefixState, average_tokens, gather_rows
 from medvar_engine.conditions import LabelSpace
+from medvar_engine.masks.structures import structures_of
 from medvar_engine.models.any_tokenizer import AnyTokenizer
 from medvar_engine.models.preview_decoder import PreviewDecoder
 from medvar_engine.models.resolution_tokenizer import ResolutionTokenizer
@@ -47,6 +48,8 @@ class TorchBackend:
         elif preview is not None:
             self._preview = preview.to(self._device).eval().decode
         config = tokenizer.config
+        names: tuple[str, ...] = getattr(config, "structures", ())
+        colours: tuple[str, ...] = getattr(config, "colours", ())
         self.info = BackendInfo(
             provider=f"torch {torch.__version__}, {self._device}",
             precision="float32",
@@ -60,6 +63,8 @@ class TorchBackend:
             model=weights if model is None else model,
             weights=weights,
             light_previews=self._preview is not None,
+            structures=structures_of(names, dict(zip(names, colours, strict=True))),
+            mask_scales=getattr(config, "mask_scales", ()),
         )
 
     @classmethod

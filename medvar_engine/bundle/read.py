@@ -19,6 +19,7 @@ import numpy as np
 
 from medvar_engine.conditions import FACTORS, Condition, LabelSpace
 from medvar_engine.errors import MedvarError
+from medvar_engine.masks.structures import Structures, from_dicts
 from medvar_engine.request import Sampling
 from medvar_engine.tokens.schedule import ScaleSchedule
 from medvar_engine.types import FloatArray
@@ -76,6 +77,8 @@ class Bundle:
     parity: Mapping[str, float]  # largest difference from torch that the export measured
     sha256: Mapping[str, str]  # file name → hash
     weights: str = ""  # sha256 of the weights that the graphs were made from; older bundles do not say
+    structures: Structures = ()  # of the masks that come with images; none in a bundle that makes images alone
+    mask_scales: tuple[int, ...] = ()  # the scales that code masks
 
     @property
     def digest(self) -> str:
@@ -259,7 +262,18 @@ def _bundle(path: Path, values: Mapping[str, Any]) -> Bundle:
         parity={str(name): float(value) for name, value in values["parity"].items()},
         sha256={str(name): str(value) for name, value in values["sha256"].items()},
         weights=str(values.get("weights", "")),
+        **_masks(values),
     )
+
+
+def _masks(values: Mapping[str, Any]) -> dict[str, Any]:
+    """What a bundle of pairs says of masks."""
+    if (masks := values.get("masks")) is None:
+        return {}
+    structures, scales = from_dicts(masks["structures"]), tuple(int(scale) for scale in masks["scales"])
+    if not structures or not scales or not set(scales) < set(range(len(values["schedule"]))):
+        raise ValueError(f"masks of {len(structures)} structures at the scales {scales}")
+    return {"structures": structures, "mask_scales": scales}
 
 
 def _sampling(values: Mapping[str, Any]) -> Sampling:

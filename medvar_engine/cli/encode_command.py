@@ -57,10 +57,12 @@ def encode(
         open_encoder = functools.partial(
             bundle_encoder, bundle.path, digest, device, 1 if workers > 1 or cluster else None
         )
+        masks = bool(bundle.structures)
         tell("note: a bundle rounds otherwise than its tokenizer in torch: now and then it chooses another token.")
     else:
         loaded = load_tokenizer(tokenizer)
         where, size, digest = str(pick_device(device)), loaded.config.image_size, sha256(tokenizer)
+        masks = bool(getattr(loaded.config, "structures", ()))
         codebook = codebook_of(loaded)
         open_encoder = functools.partial(tokenizer_encoder, tokenizer, digest, where)
     with progress() as bar:
@@ -71,7 +73,8 @@ def encode(
             def advance(what: str, done: int, total: int, task: object = task) -> None:
                 bar.update(task, description=what, completed=done, total=total)  # type: ignore[arg-type]
 
-            encoding = Encoding(part, open_encoder, digest, codebook, variants if split == "train" else 1, seed, where)
+            count = variants if split == "train" else 1
+            encoding = Encoding(part, open_encoder, digest, codebook, count, seed, where, masks)
             try:
                 pyramids = write_pyramids(out, encoding, workers=workers, cluster=cluster, progress=advance)
             except KeyboardInterrupt:

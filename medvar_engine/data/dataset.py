@@ -112,6 +112,10 @@ class SliceDataset:
             raise MedvarError(f"{self.folder}: a mask has the value {masks.max()}, which stands for no structure.")
         return masks
 
+    def pairs(self, indices: Sequence[int] | NDArray[np.integer]) -> FloatArray:
+        """Images and masks of ``indices`` as (B, 2, H, W): `batch`, and the number of the structure of each pixel."""
+        return np.concatenate([self.batch(indices), self.masks(indices)[:, np.newaxis].astype(np.float32)], axis=1)
+
     def columns(self, *names: str) -> pa.Table:
         """Columns of the table, with the rows of this split."""
         return self._source.table.select(names).take(self._positions)

@@ -16,6 +16,7 @@ from medvar_engine.errors import MedvarError
 from medvar_engine.generate import likelihood
 from medvar_engine.generate.composite import Pictures, exact_outside, picture_name
 from medvar_engine.generate.edits import Edit, Encoded, Graft, Replace, Resample, grafted, replaced
+from medvar_engine.generate.finished_mask import finished_mask
 from medvar_engine.generate.generation import Generation
 from medvar_engine.generate.inversion import Inversion
 from medvar_engine.generate.prefix_cache import PrefixCache
@@ -23,7 +24,8 @@ from medvar_engine.generate.prefix_runner import Prefixes
 from medvar_engine.generate.resample import Held, ResampleOptions, check_resample, held_tokens, resample_edit
 from medvar_engine.generate.sampling import draw, entropy
 from medvar_engine.generate.trace import Trace
-from medvar_engine.generate.validation import check_drawn, check_images, check_model, check_requests
+from medvar_engine.generate.validation import check_drawn, check_images, check_masks, check_model, check_requests
+from medvar_engine.masks.structures import MaskArray
 from medvar_engine.request import MAX_SEED, Request, Sampling
 from medvar_engine.tokens.pyramid import TokenPyramid, one_token
 from medvar_engine.types import FloatArray, IntArray
@@ -241,16 +243,44 @@ class Generator:
         )
         return self._inverted(trace, request)
 
-    def encode(self, images: FloatArray, requests: Sequence[Request]) -> Generation:
-        """Real images ``(B, H, W)`` or ``(B, H, W, 3)`` in [-1, 1] as a finished generation."""
+    def encode(self, images: FloatArray, requests: Sequence[Request], masks: MaskArray | None = None) -> Generation:
+        """Real images ``(B, H, W)`` or ``(B, H, W, 3)`` in [-1, 1] as a finished generation.
+
+        A model of pairs takes ``masks`` ``(B, H, W)`` with them. To move an organ, encode an image with its new mask,
+        and `resample` it from some scale with the scales of masks kept.
+        """
         info = self.backend.info
         check_requests(info, requests)
         check_images(info, images, len(requests))
+        check_masks(info, masks, len(requests))
         pixels = np.moveaxis(images, -1, 1) if info.image_channels == 3 else images[:, None]
+        if masks is not None:
+            pixels = np.concatenate([pixels, masks[:, None].astype(np.float32)], axis=1)
         maps = self.backend.encode(np.ascontiguousarray(pixels, dtype=np.float32))
         pyramid = TokenPyramid.from_sequence(info.schedule, np.concatenate(maps, axis=1))
-        names = [hashlib.sha256(np.ascontiguousarray(i, dtype=np.float32).tobytes()).hexdigest() for i in images]
+        named = images if masks is None else pixels
+        names = [hashlib.sha256(np.ascontiguousarray(i, dtype=np.float32).tobytes()).hexdigest() for i in named]
         return self._rebuilt(tuple(requests), pyramid, (), edits=tuple(map(Encoded, names)))
+
+    def from_masks(self, masks: MaskArray, requests: Sequence[Request]) -> Generation:
+        """Images to given masks ``(B, H, W)``, without any scale yet: tokens of the masks are held, the others drawn.
+
+        Raises `MedvarError` for a model without masks, and for a mask that shows nothing or what the model does not
+        know.
+        """
+        info = self.backend.info
+        check_masks(info, masks, len(requests))
+        if not masks.any(axis=(1, 2)).all():
+            raise MedvarError("The mask is empty: paint at least one structure.")
+        blank = np.full(masks.shape, -1, dtype=np.float32)
+        parents = self.encode(blank, requests, masks).traces
+        edit = resample_edit(info.schedule, 0, {"keep": info.mask_scales})
+        return changed(
+            self.start(requests),
+            held=tuple(held_tokens(parent.pyramid, edit) for parent in parents),
+            edits=(edit,) * len(requests),
+            parents=parents,
+        )
 
     # -- looking at images --------------------------------------------------------------------------------------
 
@@ -268,8 +298,36 @@ class Generator:
         """The images of all scales made so far by the full decoder, finished or not: what is written to files."""
         return self._shown(generation, generation.depth - 1, light=False)
 
+    def pairs(self, generation: Generation, k: int | None = None) -> tuple[FloatArray, MaskArray]:
+        """Images of scales ``0…k``, by default of all made so far, as `preview` or `picture` gives them, and masks.
+
+        Masks ``(B, H, W)`` hold numbers of structures. Raises `MedvarError` for a model without masks.
+        """
+        info = self.backend.info
+        if not info.structures:
+            raise MedvarError("This model makes images without masks.")
+        light = k is not None and k + 1 < len(info.schedule)
+        k = generation.depth - 1 if k is None else k
+        if not 0 <= k < generation.depth:
+            raise MedvarError(f"There is no preview of scale {k}: {generation.depth} scales are made so far.")
+        decoded = self.backend.decode(generation.latents[k], preview=light)
+
+        def decoded_mask(trace: Trace) -> MaskArray:
+            mask: MaskArray = self._masks(self.backend.decode(self.restore([trace]).latents[-1]))[0]
+            return mask
+
+        own = zip(generation.traces, self._masks(decoded), strict=True)
+        masks = [finished_mask(trace, mask, decoded_mask) for trace, mask in own]
+        return self._composed(generation, k, self._pixels(decoded)), np.stack(masks)
+
+    def _masks(self, decoded: FloatArray) -> MaskArray:
+        masks: MaskArray = decoded[:, self.backend.info.image_channels].astype(np.uint8)
+        return masks
+
     def _shown(self, generation: Generation, k: int, *, light: bool) -> FloatArray:
-        decoded = self._pixels(self.backend.decode(generation.latents[k], preview=light))
+        return self._composed(generation, k, self._pixels(self.backend.decode(generation.latents[k], preview=light)))
+
+    def _composed(self, generation: Generation, k: int, decoded: FloatArray) -> FloatArray:
         traces = generation.traces
         if any(map(exact_outside, traces)):
             pairs = zip(traces, decoded, strict=True)
@@ -355,6 +413,7 @@ class Generator:
         return self.backend.info.schedule.check_scale(k)
 
     def _pixels(self, images: FloatArray) -> FloatArray:
+        images = images[:, : self.backend.info.image_channels]
         return images[:, 0] if images.shape[1] == 1 else np.ascontiguousarray(np.moveaxis(images, 1, -1))
 
 

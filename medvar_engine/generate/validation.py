@@ -10,6 +10,7 @@ from medvar_engine.backends.base import BackendInfo
 from medvar_engine.backends.check_outputs import check_tokens
 from medvar_engine.errors import MedvarError
 from medvar_engine.generate.trace import Trace
+from medvar_engine.masks.structures import MaskArray
 from medvar_engine.request import Request
 from medvar_engine.types import FloatArray
 
@@ -56,6 +57,21 @@ def check_logits(logits: FloatArray) -> FloatArray:
             "for this device. Check the bundle with `medvar info`, or export the model again in float32."
         )
     return logits
+
+
+def check_masks(info: BackendInfo, masks: MaskArray | None, count: int) -> None:
+    """Masks to encode with images: ``(count, H, W)``, each showing some structure; none for a model without masks."""
+    if not info.structures:
+        if masks is not None:
+            raise MedvarError("This model knows no masks: it makes images alone. Leave the mask out, or open another.")
+        return
+    expected = (count, info.image_size, info.image_size)
+    if masks is None or masks.shape != expected:
+        found = "there is none" if masks is None else f"got {masks.shape}"
+        raise MedvarError(f"This model takes masks of shape {expected}, but {found}.")
+    if masks.max(initial=0) > len(info.structures):
+        names = ", ".join(f"{value} {one.name}" for value, one in enumerate(info.structures, 1))
+        raise MedvarError(f"A mask has the value {int(masks.max())}, which the model does not know; it knows {names}.")
 
 
 def check_images(info: BackendInfo, images: FloatArray, count: int) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from medvar_engine.errors import MedvarError
+from medvar_engine.masks.structures import Structures
 from medvar_engine.models.resolution_tokenizer import ResolutionConfig
 from medvar_engine.models.tokenizer import TokenizerConfig
 from medvar_engine.models.transformer import TransformerConfig
@@ -58,6 +59,10 @@ RESOLUTION_TOKENIZERS: dict[int, ResolutionConfig] = {  # by pixels of a side
     256: ResolutionConfig(256, (1, 2, 4, 6, 8, 11, 15, 20, 26, 32), vocabulary=2048),
 }
 
+MASK_SIDES = {128: (3, 5, 11), 192: (3, 7, 16), 256: (3, 9, 21)}  # of scales that code masks, by pixels of a side
+_MASK_CHANNELS = 6
+_MASK_FEATURES = 192  # scale features of pairs, which show more than images do
+
 _DEPTHS = {"d16": 16, "d20": 20, "d24": 24, "d30": 30}
 
 PRESETS = ("resolution", "demo", "small", *_DEPTHS)
@@ -87,6 +92,21 @@ def _resolution(image_size: int) -> ResolutionConfig:
         sizes = ", ".join(map(str, RESOLUTION_TOKENIZERS))
         raise MedvarError(f"The preset resolution is made for images of {sizes} pixels a side, not {image_size}.")
     return RESOLUTION_TOKENIZERS[image_size]
+
+
+def with_masks(config: ResolutionConfig, structures: Structures) -> ResolutionConfig:
+    """The same tokenizer for pairs of image and mask: with scales, among the others, that code the mask."""
+    sides = MASK_SIDES[config.image_size]
+    schedule = tuple(sorted((*config.schedule, *sides)))
+    return replace(
+        config,
+        schedule=schedule,
+        feature_channels=max(config.feature_channels, _MASK_FEATURES),
+        structures=tuple(one.name for one in structures),
+        colours=tuple(one.colour for one in structures),
+        mask_scales=tuple(schedule.index(side) for side in sides),
+        mask_channels=_MASK_CHANNELS,
+    )
 
 
 def transformer_preset(

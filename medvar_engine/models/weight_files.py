@@ -28,6 +28,7 @@ from medvar_engine.tokens.codebook import codebook_digest
 from medvar_engine.types import FloatArray
 from medvar_engine.untrusted import plain_json
 
+_OF_MASKS = ("structures", "colours", "mask_scales", "mask_channels")
 RESOLUTION = "resolution tokenizer"  # the kind that a file of a `ResolutionTokenizer` states
 _Model = TypeVar("_Model", bound=torch.nn.Module)
 
@@ -67,7 +68,10 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 def save_tokenizer(path: Path, model: AnyTokenizer) -> None:
     """Write a tokenizer of either kind and its configuration."""
     kind = RESOLUTION if isinstance(model, ResolutionTokenizer) else "tokenizer"
-    write_tensors(path, model.state_dict(), _metadata(kind, config=dataclasses.asdict(model.config)))
+    config = dataclasses.asdict(model.config)
+    if isinstance(model, ResolutionTokenizer) and not model.config.structures:  # as files were before there were masks
+        config = {name: value for name, value in config.items() if name not in _OF_MASKS}
+    write_tensors(path, model.state_dict(), _metadata(kind, config=config))
 
 
 def load_tokenizer(path: Path) -> AnyTokenizer:

@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from medvar_engine.backends.base import PrefixState
 from medvar_engine.backends.bundle_info import info_of
+from medvar_engine.backends.check_outputs import check_masks
 from medvar_engine.bundle.read import GATE_ENCODER, MANIFEST, Bundle, read_bundle
 from medvar_engine.errors import MedvarError
 from medvar_engine.remote.connection import PROTOCOL, Server
@@ -102,8 +103,12 @@ class RemoteBackend:
 
     def decode(self, latent: FloatArray, *, preview: bool = False) -> FloatArray:
         """See `Backend`."""
-        shape = (self.info.image_channels, self.info.image_size, self.info.image_size)
-        return self._call("decode", {"latent": latent}, {"images": ("float32", shape)}, preview=preview)["images"]
+        shape = (self.info.channels, self.info.image_size, self.info.image_size)
+        images: FloatArray = self._call("decode", {"latent": latent}, {"images": ("float32", shape)}, preview=preview)[
+            "images"
+        ]
+        check_masks("The server's decoder", self.info, images)
+        return images
 
     def _of_prefix(self, name: str, state: PrefixState, expected: Expected) -> dict[str, npt.NDArray[Any]]:
         """`_call` with what a prefix state follows from."""

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from medvar_engine.backends.base import Backend, PrefixState
-from medvar_engine.backends.check_outputs import check_tokens
+from medvar_engine.backends.check_outputs import check_masks, check_tokens
 from medvar_engine.errors import MedvarError
 from medvar_engine.remote.messages import Message
 from medvar_engine.serve.jobs import Job
@@ -53,16 +53,17 @@ class Calls:
     def encode(self, message: Message) -> Arrays:
         """Images ``(B, image channels, H, W)`` → the tokens of all scales ``(B, tokens)``."""
         info = self._backend.info
-        images = message.array("images", "float32", (None, info.image_channels, info.image_size, info.image_size))
+        images = message.array("images", "float32", (None, info.channels, info.image_size, info.image_size))
         self._check_rows(len(images))
-        if np.abs(images).max() > 1 + 1e-3:
+        if np.abs(images[:, : info.image_channels]).max() > 1 + 1e-3:
             raise MedvarError("Images to encode must be within [-1, 1]; harmonise them first.")
+        check_masks("The message", info, images)
         return {"tokens": np.concatenate(self._backend.encode(images), axis=1)}
 
     def decode(self, message: Message) -> Arrays:
         """A latent ``(B, C, H, W)`` and the value ``preview`` → images."""
         info, latent = self._backend.info, self._latent(message, None)
-        self._hold(self._check_rows(len(latent)), info.image_channels * info.image_size**2)
+        self._hold(self._check_rows(len(latent)), info.channels * info.image_size**2)
         return {"images": self._backend.decode(latent, preview=message.values.get("preview") is True)}
 
     # -- how ----------------------------------------------------------------------------------------------------

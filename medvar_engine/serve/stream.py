@@ -110,7 +110,7 @@ def _room(info: BackendInfo, images: int, earlier: int) -> int:
     """Bytes of so many images in the making: latents, features under two labels, pictures; and of earlier pictures."""
     latents = len(info.schedule) * info.schedule.latent_side**2 * info.latent_channels
     features = 2 * info.schedule.tokens * info.feature_channels
-    picture = info.image_size**2 * info.image_channels
+    picture = info.image_size**2 * info.channels
     return 4 * (images * (latents + features + 2 * picture) + min(earlier, KEPT_PICTURES) * picture)
 
 

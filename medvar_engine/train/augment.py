@@ -24,16 +24,24 @@ MAX_BIAS = 0.10
 HOUNSFIELD = 0.15  # share of the change of intensity that is left where values mean something
 
 
-def augment(images: Tensor, hounsfield: Tensor | None = None) -> Tensor:
+def augment(images: Tensor, hounsfield: Tensor | None = None, *, masks: bool = False) -> Tensor:
     """``(B, C, H, W)`` in [-1, 1] → the same, each image warped and its intensities bent a little.
 
     Images for which ``hounsfield`` ``(B,)`` is true are CT: their values mean something, so that they hardly change,
     and they get no bias field, which is of MR coils. Each image's change is the same whatever ``hounsfield`` is of
     the others.
+
+    With ``masks`` the last channel holds numbers of structures, which are warped alike, by nearest neighbour, and no
+    more than that.
     """
     grid = _affine_grid(images) + _elastic_grid(images)
-    warped = F.grid_sample(images + 1, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
-    return (_bend(warped / 2, hounsfield) * 2 - 1).clamp(-1, 1)
+    pixels = images[:, :-1] if masks else images
+    warped = F.grid_sample(pixels + 1, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+    bent = (_bend(warped / 2, hounsfield) * 2 - 1).clamp(-1, 1)
+    if not masks:
+        return bent
+    moved = F.grid_sample(images[:, -1:], grid, mode="nearest", padding_mode="zeros", align_corners=False)
+    return torch.cat((bent, moved), 1)
 
 
 def _uniform(count: int, limit: float, device: torch.device) -> Tensor:

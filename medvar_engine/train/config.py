@@ -42,6 +42,8 @@ class TrainConfig(RunSettings, MachineSettings, KeptSettings, DataSettings, Toke
             raise MedvarError("decoder_only goes on with a trained tokenizer: set stage=tokenizer and tokenizer=PATH.")
         if self.perceptual and self.feature_network is None:
             raise MedvarError("perceptual needs a feature network: set feature_network=PATH of its .safetensors.")
+        if self.masks and (self.stage != "tokenizer" or self.preset != "resolution"):
+            raise MedvarError("masks are learnt by a tokenizer of resolutions: set stage=tokenizer, preset=resolution.")
         if self.lora_rank and self.init is None:
             raise MedvarError("lora_rank changes a trained transformer: set init=PATH of its .safetensors.")
         if not self.factors:

@@ -79,6 +79,8 @@ class TokenizerSettings:
     """Stage ``tokenizer``; its losses are weights."""
 
     image_size: int | None = None  # pixels of a side; None is the preset's
+    masks: bool = False  # preset resolution: learn the masks of the slices together with their images
+    mask_loss: float = 1.0  # of cross-entropy and Dice of masks
     l1: float = 1.0  # of the absolute difference; stage preview has it, too
     l2: float = 1.0  # of the squared difference
     gradient: float = 1.0  # of differences between neighbouring pixels; stage preview has it, too

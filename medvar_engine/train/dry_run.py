@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from medvar_engine.data.dataset import SliceDataset
 from medvar_engine.errors import MedvarError
-from medvar_engine.models.presets import tokenizer_preset
+from medvar_engine.models.presets import tokenizer_preset, with_masks
 from medvar_engine.models.resolution_tokenizer import ResolutionConfig, ResolutionTokenizer
 from medvar_engine.models.tokenizer import Tokenizer, TokenizerConfig
 from medvar_engine.models.transformer import Transformer
@@ -92,6 +92,8 @@ def _of_stage(config: TrainConfig, data: SliceDataset, images: int) -> tuple[nn.
         shape = own if isinstance(own, ResolutionConfig) else replace(own, image_channels=1)
     else:
         shape = tokenizer_preset(config.preset, config.image_size)
+        if config.masks and isinstance(shape, ResolutionConfig):
+            shape = with_masks(shape, data.structures)
     if config.stage != "transformer":
         if isinstance(shape, ResolutionConfig):
             return _refiner(replace(shape, grain=shape.grain or config.texture > 0), images)

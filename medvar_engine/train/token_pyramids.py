@@ -36,6 +36,7 @@ from medvar_engine.storage import replace_file, sha256, whole_file, writing
 from medvar_engine.tokens.codebook import codebook_digest
 from medvar_engine.train.augment import augment
 from medvar_engine.train.batches import in_hounsfield
+from medvar_engine.train.image_batches import inputs_of
 from medvar_engine.types import FloatArray, IntArray
 from medvar_engine.untrusted import plain_json
 from medvar_engine.untrusted.plain_npy import open_npy
@@ -67,6 +68,7 @@ class Encoding:
     variants: int
     seed: int
     device: str = "cpu"
+    masks: bool = False  # encode pairs of image and mask
 
     @property
     def note(self) -> dict[str, Any]:
@@ -197,11 +199,12 @@ def _encode_block(block: _Block) -> int:
 
 
 def _encode_batch(encoding: Encoding, encode: Encode, index: npt.NDArray[np.int64], variant: int) -> Pyramids:
-    images = encoding.data.batch(index)
+    images = inputs_of(encoding.data, index, encoding.masks)
     if variant:
         torch.manual_seed((encoding.seed * 1_000_003 + variant) * 1_000_003 + int(index[0]))
         hounsfield = torch.from_numpy(in_hounsfield(encoding.data, index))
-        images = augment(torch.from_numpy(images).to(encoding.device), hounsfield).cpu().numpy()
+        pixels = torch.from_numpy(images).to(encoding.device)
+        images = augment(pixels, hounsfield, masks=encoding.masks).cpu().numpy()
     tokens = encode(images)
     if tokens.max() > np.iinfo(np.uint16).max:
         raise MedvarError(f"Token {tokens.max()} does not fit 16 bits: a vocabulary of at most 65536 is expected.")

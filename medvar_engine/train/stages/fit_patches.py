@@ -26,16 +26,16 @@ def fit_patches(quantizer: ResolutionQuantizer, canvases: Tensor, tell: Tell = p
     Draws from torch's global generator. Patches of one scale are numbered like the most similar ones of the scale
     before, so that what the transformer learns of a token's number at one scale helps at the next.
     """
-    rest, before = canvases.clone(), None
+    rest, before = canvases.clone(), dict[tuple[int, int], Tensor]()
     for k in range(len(quantizer.schedule)):
         if k > 0:
             _fit_whitening(quantizer, canvases - rest, k)
         vectors = _some(torch.cat([quantizer.residual(part, k).flatten(0, 1) for part in rest.split(256)]))
         patches = _k_means(vectors, quantizer.vocabulary)
-        if before is not None:
-            patches = _numbered_like(patches, before)
+        if (coarser := before.get(quantizer.coded[k])) is not None:
+            patches = _numbered_like(patches, coarser)
         quantizer.patches(k).copy_(patches)
-        before = patches
+        before[quantizer.coded[k]] = patches
         for part in rest.split(256):  # views: `rest` itself changes
             part -= quantizer.lift(quantizer.nearest(quantizer.residual(part, k), k), k)
         tell(f"Scale {k}: {-10 * torch.log10(rest.square().mean((1, 2, 3)).clamp_min(1e-12) / 4).mean():.2f} dB")
@@ -92,6 +92,6 @@ def _fit_whitening(quantizer: ResolutionQuantizer, canvases: Tensor, k: int) -> 
 
 def _windows(quantizer: ResolutionQuantizer, canvases: Tensor, k: int) -> Tensor:
     """Each block of scale k with its margin, black as 0: ``(B · L_k, D)``."""
-    image, side = quantizer.shrink(canvases, k) + 1, quantizer.patch + 2 * quantizer.margin
+    image, side = quantizer.shrink(canvases, k) + quantizer.get_buffer("black"), quantizer.patch + 2 * quantizer.margin
     columns = F.unfold(image, side, stride=quantizer.patch, padding=quantizer.margin)
     return columns.transpose(1, 2).flatten(0, 1)

@@ -16,19 +16,20 @@ from torch import Tensor, nn
 
 from medvar_engine.data.dataset import SliceDataset
 from medvar_engine.errors import MedvarError
-from medvar_engine.models.presets import tokenizer_preset
+from medvar_engine.models.presets import tokenizer_preset, with_masks
 from medvar_engine.models.resolution_tokenizer import ResolutionConfig, ResolutionTokenizer, with_grain
 from medvar_engine.models.weight_files import load_tokenizer, load_transformer, save_tokenizer
 from medvar_engine.train.augment import augment
 from medvar_engine.train.batches import BalancedSampler, check_size, draw_of, in_hounsfield, spread
 from medvar_engine.train.config import TrainConfig
 from medvar_engine.train.distributed.processes import World
-from medvar_engine.train.image_batches import ImageBatches
+from medvar_engine.train.image_batches import ImageBatches, check_structures, inputs_of
 from medvar_engine.train.stage import Batch, Figures
 from medvar_engine.train.stages.fit_patches import fit_patches
 from medvar_engine.train.stages.held_out_metrics import Scores, codes_used
 from medvar_engine.train.stages.image_grids import ladder, write_grid
 from medvar_engine.train.stages.losses import psnr
+from medvar_engine.train.stages.mask_losses import dice_of, mask_loss
 from medvar_engine.train.stages.reconstruction_losses import Reconstruction
 from medvar_engine.train.stages.teacher_forced_draws import TeacherForcedDraws
 
@@ -43,11 +44,13 @@ class RefinerStage:
     def __init__(self, config: TrainConfig, train: SliceDataset, held_out: SliceDataset, world: World) -> None:
         self.config, self.held_out, self.device = config, held_out, world.device
         torch.manual_seed(config.seed)
-        self.batches = ImageBatches(train, draw_of(train.conditions, config, world))
         with world.leader_first():
             model = _start(config, train)
             self.model = (with_grain(model) if config.texture else model).to(self.device)
         check_size(train, self.model.config.image_size)
+        self.masks = bool(self.model.config.structures)
+        check_structures(train, self.model.config.structures)
+        self.batches = ImageBatches(train, draw_of(train.conditions, config, world), self.masks)
         self.network: nn.Module = self.model
         if config.compile:
             self.model.refiner.compile()
@@ -69,8 +72,9 @@ class RefinerStage:
         """Weighted sum of the losses of one part of a batch."""
         images, hounsfield, kinds = batch
         if self.config.augment:
-            images = augment(images, hounsfield)
+            images = augment(images, hounsfield, masks=self.masks)
         certain: Callable[[Tensor], Tensor] | None = None
+        drawn = torch.zeros(len(images), dtype=torch.bool, device=self.device)
         with torch.no_grad():
             tokens = self.model.encode(images)
             if self.draws is not None:
@@ -79,7 +83,12 @@ class RefinerStage:
             with torch.autocast(self.device.type, enabled=False):
                 canvas = self.model.quantizer.decode(tokens)
         output = self.network(canvas).float()
-        return self.reconstruction.loss(output, images, step, self.model.refiner.conv_out.weight, certain)
+        last = self.model.refiner.conv_out.weight
+        if not self.masks:
+            return self.reconstruction.loss(output, images, step, last, certain)
+        total, figures = self.reconstruction.loss(output[:, :1], images[:, :1], step, last, certain)
+        of_masks = mask_loss(output[~drawn, 1:], images[~drawn, 1:])  # a drawn mask is another one
+        return total + self.config.mask_loss * of_masks, figures | {"mask_loss": of_masks.detach()}
 
     def critic_losses(self) -> Iterator[Tensor]:
         """See `Reconstruction`."""
@@ -94,24 +103,29 @@ class RefinerStage:
         index = spread(len(self.held_out), self.config.validate_slices)
         scores, by_scale = Scores(), torch.zeros(len(model.schedule))
         counts = torch.zeros(len(model.schedule), model.config.vocabulary, dtype=torch.int64)
+        dice: list[Tensor] = []
         for part in np.array_split(index, -(-len(index) // self.config.batch_size)):
-            images = torch.from_numpy(self.held_out.batch(part)).to(self.device)
+            images = torch.from_numpy(inputs_of(self.held_out, part, self.masks)).to(self.device)
             tokens = model.encode(images)
             for k, token_map in enumerate(tokens):
                 counts[k] += token_map.flatten().bincount(minlength=model.config.vocabulary).cpu()
                 shown = model.preview(model.quantizer.decode(tokens[: k + 1]))
-                by_scale[k] += psnr(shown, images).sum().cpu()
+                by_scale[k] += psnr(shown[:, :1], images[:, :1]).sum().cpu()
             output = model.decode(model.quantizer.decode(tokens))
             conditions = [self.held_out.conditions[int(i)] for i in part]
-            self.reconstruction.judge(scores, output, images, conditions)
+            self.reconstruction.judge(scores, output[:, :1], images[:, :1], conditions)
+            if self.masks:
+                dice.append(dice_of(output[:, 1:], images[:, 1:], len(model.config.structures)).cpu())
         if folder is not None:
             self._show(model, folder)
         previews = {f"held_out_psnr_scale_{k}": float(total) / len(index) for k, total in enumerate(by_scale)}
-        return scores.means() | previews | codes_used(counts)
+        of_masks = torch.cat(dice) if dice else torch.zeros(0)
+        masks = {"held_out_mask_dice": float(of_masks.mean())} if len(of_masks) else {}
+        return scores.means() | previews | masks | codes_used(counts)
 
     def held_out_loss(self, figures: Mapping[str, float]) -> float:
-        """What is to fall."""
-        return -figures["held_out_psnr"]
+        """What is to fall: 1 of Dice counts as 20 dB."""
+        return -figures["held_out_psnr"] - 20 * figures.get("held_out_mask_dice", 0.0)
 
     def save(self, model: nn.Module, path: Path) -> None:
         """Write the tokenizer as one file."""
@@ -120,7 +134,8 @@ class RefinerStage:
 
     def _show(self, model: ResolutionTokenizer, folder: Path) -> None:
         """Each row: a held-out slice, its previews from the coarsest scale to the finest, and its reconstruction."""
-        images = torch.from_numpy(self.held_out.batch(spread(len(self.held_out), SHOWN))).to(self.device)
+        shown = inputs_of(self.held_out, spread(len(self.held_out), SHOWN), self.masks)
+        images = torch.from_numpy(shown).to(self.device)
         rows = torch.cat([images[:, None], ladder(model, model.encode(images))], 1)
         write_grid(folder / "reconstructions.png", rows.flatten(0, 1), rows.shape[1])
 
@@ -136,18 +151,27 @@ def _start(config: TrainConfig, train: SliceDataset) -> ResolutionTokenizer:
     preset = tokenizer_preset(config.preset, config.image_size)
     assert isinstance(preset, ResolutionConfig)  # see `medvar_engine.train.run_training`
     check_size(train, preset.image_size)
+    if config.masks:
+        if not train.structures:
+            raise MedvarError(f"{train.folder} has no masks to learn: `medvar prepare --masks` makes slices that have.")
+        preset = with_masks(preset, train.structures)
     model = ResolutionTokenizer(preset)
-    fit_patches(model.quantizer, model.latent(_images_to_fit(config, train)))
+    fit_patches(model.quantizer, _canvases_to_fit(config, train, model))
     save_tokenizer(source, model)
     return model
 
 
-def _images_to_fit(config: TrainConfig, train: SliceDataset) -> Tensor:
-    """Slices drawn as for batches ``(N, 1, H, W)``; with ``augment`` two of three are changed a little."""
+def _canvases_to_fit(config: TrainConfig, train: SliceDataset, model: ResolutionTokenizer) -> Tensor:
+    """Slices drawn as for batches, as canvases; with ``augment`` two of three are changed a little.
+
+    Of pairs fewer, for their canvases are larger.
+    """
+    count, masks = max(FITTED_ON // model.config.canvas_channels, 100), bool(model.config.structures)
     sampler = BalancedSampler(train.conditions, config.balance, config.most_repeats)
-    drawn = sampler.draw(FITTED_ON, np.random.default_rng(config.seed))
+    drawn = sampler.draw(count, np.random.default_rng(config.seed))
     parts = []
-    for i, index in enumerate(np.array_split(drawn, FITTED_ON // 100)):
-        images, hounsfield = torch.from_numpy(train.batch(index)), torch.from_numpy(in_hounsfield(train, index))
-        parts.append(augment(images, hounsfield) if config.augment and i % 3 else images)
+    for i, index in enumerate(np.array_split(drawn, count // 100)):
+        images = torch.from_numpy(inputs_of(train, index, masks))
+        hounsfield = torch.from_numpy(in_hounsfield(train, index))
+        parts.append(model.latent(augment(images, hounsfield, masks=masks) if config.augment and i % 3 else images))
     return torch.cat(parts)

@@ -55,7 +55,8 @@ class EncodedNow:
         self, tokenizer: ResolutionTokenizer, data: SliceDataset, labels: Tensor, draw: Draw, config: TrainConfig
     ) -> None:
         """``labels`` ``(kinds, F)`` are those of the kinds of slices in ``data``."""
-        self.batches = ImageBatches(data, draw)
+        self._masks = bool(tokenizer.config.structures)
+        self.batches = ImageBatches(data, draw, self._masks)
         self._tokenizer, self._labels, self._config = tokenizer, labels, config
         self._similar = similar_codes(tokenizer.quantizer) if config.corruption else None
 
@@ -63,7 +64,7 @@ class EncodedNow:
         """See `Source`."""
         images, hounsfield, kinds = batch
         if self._config.augment:
-            images = augment(images, hounsfield)
+            images = augment(images, hounsfield, masks=self._masks)
         latent = self._tokenizer.latent(images)
         return self._labels[kinds], *encoded(self._tokenizer.quantizer, latent, self._config.corruption, self._similar)
 

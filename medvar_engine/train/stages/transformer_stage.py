@@ -29,6 +29,7 @@ from medvar_engine.tokens.schedule import ScaleSchedule
 from medvar_engine.train.batches import check_size, draw_of, spread
 from medvar_engine.train.config import TrainConfig
 from medvar_engine.train.distributed.processes import World
+from medvar_engine.train.image_batches import check_structures
 from medvar_engine.train.stage import Batch, Figures
 from medvar_engine.train.stages.held_out_metrics import Scores
 from medvar_engine.train.stages.image_grids import ladder, write_grid
@@ -53,6 +54,8 @@ class TransformerStage:
         self.state: dict[str, nn.Module] = {}
         self.tokenizer = as_gray(load_tokenizer(config.tokenizer)).to(self.device).requires_grad_(False)
         check_size(train, self.tokenizer.config.image_size)
+        self.structures: tuple[str, ...] = getattr(self.tokenizer.config, "structures", ())
+        check_structures(train, self.structures)
         self.schedule = self.tokenizer.schedule
         torch.manual_seed(config.seed)
         self.label_space, model = self._start(asked_labels(config, train.conditions.kinds))
@@ -182,6 +185,7 @@ class TransformerStage:
             variants,
             config.seed,
             str(self.device),
+            bool(self.structures),
         )
         return write_pyramids(config.out, encoding)
 

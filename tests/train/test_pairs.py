@@ -1,0 +1,115 @@
+"""A model of pairs is learnt from slices with masks, and from no others."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+from tiny_pairs import STRUCTURES, make_pairs
+
+from medvar_engine.backends.torch import TorchBackend
+from medvar_engine.conditions import Condition
+from medvar_engine.data.shards import ShardWriter
+from medvar_engine.data.shards.slice_facts import SliceFacts
+from medvar_engine.errors import MedvarError
+from medvar_engine.generate.generator import Generator
+from medvar_engine.masks.structures import structures_of
+from medvar_engine.models import presets
+from medvar_engine.models.resolution_tokenizer import ResolutionConfig
+from medvar_engine.models.weight_files import load_tokenizer
+from medvar_engine.request import Request
+from medvar_engine.train.config import TrainConfig, load_config
+from medvar_engine.train.dry_run import plan
+from medvar_engine.train.run_training import run
+from medvar_engine.train.stages import refiner_stage
+from medvar_engine.value_range import encode
+
+ALONE = ResolutionConfig(16, (1, 2, 4), 32, feature_channels=12, patch=4, margin=2, refiner_widths=(8, 8))
+
+
+@pytest.fixture(autouse=True)
+def _tiny(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(presets.RESOLUTION_TOKENIZERS, 128, ALONE)
+    monkeypatch.setitem(presets.MASK_SIDES, 16, (3,))
+    monkeypatch.setattr(refiner_stage, "FITTED_ON", 1500)
+
+
+def write_pairs(folder: Path, names: tuple[str, ...] = STRUCTURES) -> Path:
+    """Four people, one of whom is tested."""
+    with ShardWriter(folder, 16, structures=structures_of(names)) as writer:
+        for person in range(4):
+            pairs = make_pairs(12, person)
+            about = {"modality": "CT", "region": "abdomen", "plane": "axial", "dataset": None, "contrast": None}
+            about |= {"spacing_mm": 1.0, "low": -160.0, "high": 240.0, "unit": "HU", "position_mm": None}
+            facts = SliceFacts(
+                patient=f"p{person}", series="", source="invented", licence="MIT", fingerprint=bytes(32), **about
+            )
+            masks = pairs[:, 1].astype(np.uint8) if names else None
+            writer.add(encode(pairs[:, 0]), [facts] * len(pairs), masks)
+        writer.finish({"p0": "train", "p1": "train", "p2": "train", "p3": "test"})
+    return folder
+
+
+def config(slices: Path, out: Path, **changes: object) -> TrainConfig:
+    settings = {
+        "stage": "tokenizer",
+        "preset": "resolution",
+        "masks": True,
+        "data": slices,
+        "out": out,
+        "steps": 20,
+        "batch_size": 8,
+        "validate_every": 10,
+        "ema": 0.5,
+        "warmup": 2,
+        "device": "cpu",
+    }
+    return TrainConfig(**{**settings, **changes})  # type: ignore[arg-type]
+
+
+def figures(out: Path) -> dict[str, float]:
+    rows = [line.split(",") for line in (out / "log.csv").read_text().splitlines()[1:]]
+    return {name: float(value) for _, name, value in rows}
+
+
+def test_pairs_are_learnt_and_drawn(tmp_path: Path, console: Console) -> None:
+    """From slices with masks to an image with its mask, and one to a given mask."""
+    slices = write_pairs(tmp_path / "slices")
+    tokenizer = run(config(slices, tmp_path / "tokenizer"), console=console)
+    learnt = load_tokenizer(tokenizer).config
+    assert learnt.structures == STRUCTURES  # type: ignore[union-attr]
+    found = figures(tmp_path / "tokenizer")
+    assert 0 < found["mask_loss"] < 1
+    small = {"depth": 1, "width": 16, "heads": 1}
+    of_tokens = config(slices, tmp_path / "transformer", stage="transformer", masks=False, tokenizer=tokenizer, **small)
+    transformer = run(of_tokens, console=console)
+    assert "held_out_loss_scale_3" in figures(tmp_path / "transformer")
+    generator = Generator(TorchBackend.load(tokenizer, transformer))
+    masks = make_pairs(2, 9)[:, 1].astype(np.uint8)
+    made = generator.finish(generator.from_masks(masks, [Request(Condition("CT"), seed) for seed in (0, 1)]))
+    assert (generator.pairs(made)[1] == masks).mean() > 0.8
+
+
+def test_a_dry_run_knows_pairs(tmp_path: Path) -> None:
+    """The memory that is told before a run is that of the run."""
+    slices = write_pairs(tmp_path / "slices")
+    more, less = (plan(config(slices, tmp_path / "out", masks=masks)) for masks in (True, False))
+    assert more.activation_bytes > less.activation_bytes
+
+
+def test_what_does_not_fit_is_refused(tmp_path: Path, console: Console) -> None:
+    """Slices without masks, or with others, would teach something else."""
+    slices, plain = write_pairs(tmp_path / "slices"), write_pairs(tmp_path / "plain", ())
+    with pytest.raises(MedvarError, match="has no masks to learn"):
+        run(config(plain, tmp_path / "out"), console=console)
+    tokenizer = run(config(slices, tmp_path / "tokenizer", steps=1), console=console)
+    other = write_pairs(tmp_path / "other", ("disc", "bar"))
+    for data in (plain, other):
+        with pytest.raises(MedvarError, match="learns masks of square, bar, but those of"):
+            run(config(data, tmp_path / "out", tokenizer=tokenizer), console=console)
+        with pytest.raises(MedvarError, match="learns masks of square, bar, but those of"):
+            run(config(data, tmp_path / "out", stage="transformer", masks=False, tokenizer=tokenizer), console=console)
+    with pytest.raises(MedvarError, match="masks are learnt by a tokenizer of resolutions"):
+        load_config(None, ["stage=tokenizer", f"data={slices}", "out=x", "masks=true", "preset=demo"])
