@@ -1,4 +1,4 @@
-"""Writes ``docs/reference/command-line.md``: every verb of ``medvar``, with all that can be said to it.
+"""Writes ``docs/reference/command-line.md``: every verb of ``medvar``, with all its options.
 
 Run ``python docs/cli.py`` after every change of an option.
 """
@@ -18,11 +18,11 @@ from medvar_engine.cli.main import app
 PAGE = Path(__file__).parent / "reference" / "command-line.md"
 _HEAD = """# The command line
 
-*For whoever looks up what an option means. `medvar VERB --help` says the same.*
+*For people who look up an option. `medvar VERB --help` shows the same.*
 
-Exit codes: 0 when all went well, 1 for what you can put right (the message says how), 2 for a wrong call, 75 when
-training was told to stop and can go on, 130 after Ctrl-C, 70 for what medvar does not foresee: one sentence says what,
-and `--debug`, anywhere in the call, prints the traceback to report.
+Exit codes: 0 success; 1 an error that you can correct, as the message explains; 2 a wrong call; 75 training was stopped by a
+signal and can be resumed; 130 Ctrl-C; 70 an unexpected error, described in one sentence. `--debug`, anywhere in the call,
+prints the traceback for a report.
 """
 
 

@@ -21,11 +21,11 @@ from medvar_engine.train.config import TrainConfig
 PAGE = Path(__file__).parent / "reference" / "training-settings.md"
 _HEAD = """# Training settings
 
-*For whoever writes a recipe or looks up what a setting of `medvar train` means.*
+*For people who write a recipe or look up a setting of `medvar train`.*
 
-A recipe is a TOML or YAML file of these names; any of them can be given, or changed, as `name=value` on the command
-line. What is `None` is not set; `name=null` unsets what a recipe sets. How they are used together is told in
-[Train your own](../how-to/train-your-own.md).
+A recipe is a TOML or YAML file with these names. Each of them can also be given, or changed, as `name=value` on the command
+line. `None` means not set; `name=null` removes a value that a recipe sets.
+[Train on your own scans](../how-to/train-your-own.md) explains how they are used together.
 """
 _TYPES = {
     str: "text",

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="data",
-    help="Look after prepared slices: list, report, verify, append, merge, split, export.",
+    help="Manage prepared slices: list, report, verify, append, merge, split, export.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -32,14 +32,16 @@ Folder = Annotated[Path, typer.Argument(help="Folder of prepared slices.")]
 Out = Annotated[Path, typer.Argument(help="Folder to write; it must be new or empty.")]
 Key = Annotated[
     Path | None,
-    typer.Option(help="Key of the pseudonyms, to compare them with public names; yours, in your settings."),
+    typer.Option(
+        help="File with the key of the pseudonyms, to compare them with public names; by default from your settings."
+    ),
 ]
-AnyRecipe = Annotated[bool, typer.Option("--any-recipe", help="Allow slices that were prepared otherwise.")]
+AnyRecipe = Annotated[bool, typer.Option("--any-recipe", help="Allow slices that were prepared with other settings.")]
 
 
 @app.command("list")
 def list_slices(folder: Folder) -> None:
-    """Print how many slices of how many patients there are of what."""
+    """Print the number of slices and patients of each label."""
     with _extra("train"):
         from medvar_engine.data.shards import Manifest
     for line in _table(Manifest.read(folder)):
@@ -50,12 +52,14 @@ def list_slices(folder: Folder) -> None:
 def report(
     folder: Folder,
     out: Annotated[Path, typer.Option("--out", "-o", help="HTML page to write.")],
-    scans: Annotated[Path | None, typer.Option(help="The scans it was made of, for histograms of all values.")] = None,
+    scans: Annotated[
+        Path | None, typer.Option(help="Scans that the slices were made from, for histograms of all values.")
+    ] = None,
     recipe: Annotated[
         str | None, typer.Option(help="Data set recipe of the scans, by name or as a .yaml file.")
     ] = None,
 ) -> None:
-    """Write a page to look at: counts, pictures, histograms, near-duplicates, and leaks between training and test."""
+    """Write a report page: counts, images, histograms, near-duplicates, and leaks between training and test."""
     with _extra("train"):
         from medvar_engine.data.recipe.recipe_file import load_recipe
         from medvar_engine.data.report import write_report
@@ -66,22 +70,22 @@ def report(
 
 @app.command()
 def verify(folder: Folder) -> None:
-    """Check every file against its hash, and table, images and split against each other, and training against test."""
+    """Check hashes, the consistency of table, images and split, and leaks between training and test."""
     with _extra("train"):
         from medvar_engine.data.shards import verify as run
     with _bar() as advance:
         manifest = run(folder, advance)
-    say(f"{folder}: {manifest.slices} slices are as they were written.")
+    say(f"{folder}: {manifest.slices} slices are unchanged.")
 
 
 @app.command()
 def append(
     folder: Folder,
-    more: Annotated[Path, typer.Argument(help="Folder of prepared slices to add; it stays as it is.")],
+    more: Annotated[Path, typer.Argument(help="Folder of prepared slices to add; it is not changed.")],
     any_recipe: AnyRecipe = False,
     key: Key = None,
 ) -> None:
-    """Add slices to FOLDER. Its patients stay in train or test; new ones are split by its rule."""
+    """Add slices to FOLDER. The split of its patients stays; new patients are split by its rule."""
     with _extra("train"):
         from medvar_engine.data.identity.pseudonyms import known_pseudonyms
         from medvar_engine.data.shards import append as run
@@ -96,9 +100,9 @@ def merge(
     any_recipe: AnyRecipe = False,
     key: Key = None,
 ) -> None:
-    """Put several folders together as a new one.
+    """Merge several folders into a new one.
 
-    Who is held out in one of them is held out, unless a split that was given with the data says otherwise.
+    Patients held out in one of them stay held out, unless a split that came with the data says otherwise.
     """
     with _extra("train"):
         from medvar_engine.data.identity.pseudonyms import known_pseudonyms
@@ -110,15 +114,19 @@ def merge(
 @app.command()
 def split(
     folder: Folder,
-    test_fraction: Annotated[float, typer.Option(help="Share of patients kept for testing.", min=0, max=0.9)] = 0.1,
-    holdout: Annotated[list[str] | None, typer.Option(help="Patient to test, and no others; repeat for more.")] = None,
-    seed: Annotated[int, typer.Option(help="Of the draw.", min=0)] = 0,
+    test_fraction: Annotated[
+        float, typer.Option(help="Share of patients to hold out for testing.", min=0, max=0.9)
+    ] = 0.1,
+    holdout: Annotated[
+        list[str] | None, typer.Option(help="Patient for testing, and no others; repeat for more.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Random seed of the split.", min=0)] = 0,
     by: Annotated[
         list[str] | None,
-        typer.Option(help="modality, region or dataset: what each share is drawn of; modality and region by default."),
+        typer.Option(help="Draw the share within each modality, region or dataset; by default modality and region."),
     ] = None,
 ) -> None:
-    """Draw anew which patients are tested. Models that were trained before must not be tested on them."""
+    """Draw a new split of the patients. Models trained with the old split must not be tested with the new one."""
     with _extra("train"):
         from medvar_engine.data.shards import resplit
         from medvar_engine.data.split import SplitRule
@@ -129,7 +137,7 @@ def split(
 
 @export.command()
 def webdataset(folder: Folder, out: Out) -> None:
-    """Write tar files for WebDataset: a NumPy array and a JSON object a slice."""
+    """Write tar files for WebDataset: one NumPy array and one JSON object per slice."""
     with _extra("train"):
         from medvar_engine.data.adapters.webdataset import export_webdataset
     with _bar() as advance:

@@ -18,17 +18,19 @@ if TYPE_CHECKING:
 def encode(
     slices: Annotated[Path, typer.Argument(help="Folder written by `medvar prepare`.")],
     tokenizer: Annotated[Path, typer.Argument(help="A trained tokenizer (.safetensors), or a bundle.")],
-    out: Annotated[Path, typer.Argument(help="Folder to write; what it holds already is not made again.")],
-    variants: Annotated[int, typer.Option(help="The slices as they are, and so many less one augmented.", min=1)] = 4,
-    seed: Annotated[int, typer.Option(help="Of the augmentation.", min=0, max=1_000_000)] = 0,
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 …; auto takes CUDA when there.")] = "auto",
-    workers: Annotated[int, typer.Option(help="Processes that work at the same time.", min=1)] = 1,
+    out: Annotated[Path, typer.Argument(help="Folder to write; finished parts in it are used again.")],
+    variants: Annotated[
+        int, typer.Option(help="Number of variants: the unchanged slices, and augmented copies.", min=1)
+    ] = 4,
+    seed: Annotated[int, typer.Option(help="Random seed of the augmentation.", min=0, max=1_000_000)] = 0,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 …; auto uses CUDA if it is available.")] = "auto",
+    workers: Annotated[int, typer.Option(help="Number of parallel processes.", min=1)] = 1,
     cluster: Annotated[str | None, typer.Option(help="Address of a dask scheduler, tcp://host:8786.")] = None,
 ) -> None:
     """Encode every slice once, for `medvar train stage=transformer pyramids=OUT`.
 
-    They fit every tokenizer with the codebook of this one, such as that which a bundle was exported from.
-    Stopped at any point, the same command goes on where it was.
+    The result fits every tokenizer with the same codebook, for example the one that a bundle was exported from.
+    After an interruption, the same command continues where it stopped.
     """
     try:
         from medvar_engine.data.dataset import SliceDataset
@@ -43,10 +45,10 @@ def encode(
     splits = [split for split in ("train", "test") if split in Manifest.read(slices).split.values()]
     data = {split: SliceDataset(slices, split) for split in splits}
     if tokenizer.suffix != ".safetensors":
-        from medvar_engine.bundle.read import find_bundle, read_bundle
+        from medvar_engine.bundle.read import open_bundle
         from medvar_engine.tokens.codebook import codebook_digest
 
-        bundle = read_bundle(find_bundle(tokenizer))
+        bundle = open_bundle(tokenizer)
         if (codes := bundle.codebook()) is None:
             raise MedvarError(
                 f"{bundle.path} has no codebook, by which `medvar train` would tell what its tokens mean. Export that "
@@ -58,7 +60,7 @@ def encode(
             bundle_encoder, bundle.path, digest, device, 1 if workers > 1 or cluster else None
         )
         masks = bool(bundle.structures)
-        tell("note: a bundle rounds otherwise than its tokenizer in torch: now and then it chooses another token.")
+        tell("note: a bundle rounds differently than its tokenizer in torch, so occasionally a token differs.")
     else:
         loaded = load_tokenizer(tokenizer)
         where, size, digest = str(pick_device(device)), loaded.config.image_size, sha256(tokenizer)
@@ -78,7 +80,7 @@ def encode(
             try:
                 pyramids = write_pyramids(out, encoding, workers=workers, cluster=cluster, progress=advance)
             except KeyboardInterrupt:
-                tell(f"{out} is not complete. Run the same command again to go on from here.")
+                tell(f"{out} is not complete. Run the same command again to continue.")
                 raise
             bar.update(task, completed=len(part))
             tell(f"{split}: {len(part)} slices × {len(pyramids)} variants of {pyramids.shape[2]} tokens")

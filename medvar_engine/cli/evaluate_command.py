@@ -25,34 +25,38 @@ if TYPE_CHECKING:
     from medvar_engine.generate.generator import Generator
     from medvar_engine.sets.mixture import Mix
 
-evaluate = typer.Typer(name="evaluate", help="Say how good, how varied and how private synthetic images are.")
+evaluate = typer.Typer(name="evaluate", help="Measure quality, diversity and privacy of synthetic images.")
 
 Task = Literal["region", "plane", "modality"]
-Slices = Annotated[Path, typer.Option("--data", help="The prepared slices that the model was trained on.")]
+Slices = Annotated[Path, typer.Option("--data", help="Prepared slices that the model was trained on.")]
 
 
 @evaluate.command()
 def images(
     synthetic: Annotated[
-        str, typer.Argument(help="A set, a folder of PNG, NIfTI or DICOM files, or a bundle to make some.")
+        str, typer.Argument(help="A synthetic dataset, a folder of PNG, NIfTI or DICOM files, or a bundle.")
     ],
     data: Slices,
-    out: Annotated[Path, typer.Option(help="The page to write; the figures go beside it as .json and .md.")] = Path(
-        "evaluation.html"
-    ),
+    out: Annotated[
+        Path, typer.Option(help="HTML page to write; metrics and findings are written beside it as .json and .md.")
+    ] = Path("evaluation.html"),
     encoder: Annotated[
         list[str] | None,
-        typer.Option(help="Another encoder: FILE, or NAME=FILE with a known name; repeat. Two are always there."),
+        typer.Option(
+            help="Another encoder: FILE, or NAME=FILE with a known name; repeat for more. Two are always used."
+        ),
     ] = None,
-    cache: Annotated[Path | None, typer.Option(help="Folder for features; a run that was stopped goes on.")] = None,
-    count: Annotated[int, typer.Option(help="Images to make when a bundle is given.", min=24)] = 256,
-    steps: Annotated[int | None, typer.Option(help="Of training the encoder; 600 by default.", min=1)] = None,
+    cache: Annotated[
+        Path | None, typer.Option(help="Folder for cached features, to continue an interrupted run.")
+    ] = None,
+    count: Annotated[int, typer.Option(help="Number of images to make if a bundle is given.", min=24)] = 256,
+    steps: Annotated[int | None, typer.Option(help="Steps of training the encoder; 600 by default.", min=1)] = None,
     utility: Annotated[
-        Task | None, typer.Option(help="Also see whether they teach a classifier to tell these.")
+        Task | None, typer.Option(help="Also measure whether the images help to train a classifier of this label.")
     ] = None,
-    device: Annotated[str, typer.Option(help="Where to make images: auto, cpu or cuda.")] = "auto",
+    device: Annotated[str, typer.Option(help="Device that makes the images: auto, cpu or cuda.")] = "auto",
 ) -> None:
-    """Compare synthetic images with real ones, and write one page about it."""
+    """Compare synthetic images with real ones, and write a report page."""
     try:
         from dataclasses import replace
 
@@ -68,7 +72,7 @@ def images(
     except ImportError as error:
         raise needs("train,cpu", error) from error
     from medvar_engine.backends.onnx import OnnxBackend
-    from medvar_engine.bundle.read import find_bundle, read_bundle
+    from medvar_engine.bundle.read import open_bundle
     from medvar_engine.generate.generator import Generator
     from medvar_engine.storage import write_files
 
@@ -81,7 +85,7 @@ def images(
     kept.mkdir(parents=True, exist_ok=True)
     bundle, folder = None, Path(synthetic)
     if not folder.is_dir() or (folder / "bundle.json").is_file():
-        bundle = read_bundle(find_bundle(synthetic))
+        bundle = open_bundle(synthetic)
         mix = mix_like(training, bundle.sampling, bundle.labels)
         folder = _made(bundle, mix, kept, count, device)
     judged = open_synthetic(folder)
@@ -117,35 +121,37 @@ def images(
     )
     tell(text)
     if bundle is not None:
-        tell(f"into its model card: medvar evaluate card {synthetic} {report}")
+        tell(f"to add it to the model card: medvar evaluate card {synthetic} {report}")
     say(out)
 
 
 @evaluate.command()
 def card(
     bundle: Annotated[str, typer.Argument(help="Folder or name of the bundle that was evaluated.")],
-    report: Annotated[Path, typer.Argument(help="The .json that `medvar evaluate images` wrote.")],
+    report: Annotated[Path, typer.Argument(help="The .json file written by `medvar evaluate images`.")],
 ) -> None:
-    """Put an evaluation into the model card of its bundle, in place of an earlier one.
+    """Add an evaluation to the model card of its bundle; an earlier one is replaced.
 
-    The manifest changes last; the model keeps its sha256, so that earlier images can still be made again.
+    The sha256 of the model does not change, so earlier images can still be made again.
     """
-    from medvar_engine.bundle.read import find_bundle, read_bundle
+    from medvar_engine.bundle.read import open_bundle
     from medvar_engine.evaluate.report.card_section import put_into_card
 
-    say(put_into_card(read_bundle(find_bundle(bundle)), report).path)
+    say(put_into_card(open_bundle(bundle), report).path)
 
 
 @evaluate.command()
 def utility(
-    synthetic: Annotated[Path, typer.Argument(help="A set, or a folder of PNG, NIfTI or DICOM files.")],
+    synthetic: Annotated[Path, typer.Argument(help="A synthetic dataset, or a folder of PNG, NIfTI or DICOM files.")],
     data: Slices,
-    task: Annotated[Task, typer.Option(help="What to tell: region, plane or modality.")] = "region",
-    steps: Annotated[int, typer.Option(help="Of training each classifier.", min=1)] = 300,
-    seeds: Annotated[int, typer.Option(help="How often each is trained.", min=1)] = 3,
-    out: Annotated[Path | None, typer.Option(help="JSON file to write the figures to.")] = None,
+    task: Annotated[Task, typer.Option(help="Label to classify: region, plane or modality.")] = "region",
+    steps: Annotated[int, typer.Option(help="Steps of training each classifier.", min=1)] = 300,
+    seeds: Annotated[
+        int, typer.Option(help="How many times each classifier is trained, with different seeds.", min=1)
+    ] = 3,
+    out: Annotated[Path | None, typer.Option(help="JSON file to write the metrics to.")] = None,
 ) -> None:
-    """Train a small classifier on real, on both, and on synthetic images; test it on people held out."""
+    """Train a small classifier on real images, on synthetic ones, and on both; test it on held-out patients."""
     try:
         from medvar_engine.data.shards import Manifest
         from medvar_engine.evaluate.images.synthetic_images import open_synthetic
@@ -171,10 +177,10 @@ def utility(
 
 @evaluate.command()
 def compare(
-    reports: Annotated[list[Path], typer.Argument(help="The .json of evaluations on the same slices.")],
-    out: Annotated[Path, typer.Option(help="The page to write.")] = Path("compared.html"),
+    reports: Annotated[list[Path], typer.Argument(help="The .json files of evaluations on the same slices.")],
+    out: Annotated[Path, typer.Option(help="HTML page to write.")] = Path("compared.html"),
 ) -> None:
-    """Put evaluations of several models on one page: quality against size and speed."""
+    """Compare evaluations of several models on one page: quality against size and speed."""
     from medvar_engine.errors import MedvarError
     from medvar_engine.evaluate.report.evaluation_page import compare as page
     from medvar_engine.storage import write_files
@@ -185,9 +191,9 @@ def compare(
             found.append(plain_json.read(path))
             written = page(found)
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise MedvarError(f"{path} is no evaluation that `medvar evaluate images` wrote ({error}).") from error
+            raise MedvarError(f"{path} is not an evaluation written by `medvar evaluate images` ({error}).") from error
     if len({one.get("data") for one in found}) > 1:
-        tell("note: these evaluations are not on the same slices, so that their figures cannot be compared")
+        tell("note: these evaluations are on different slices, so their metrics cannot be compared")
     write_files({out: written.encode()})
     say(out)
 
@@ -235,7 +241,7 @@ def _membership(generator: Generator, training: SliceDataset, held_out: SliceDat
     from medvar_engine.evaluate.membership import membership_inference
     from medvar_engine.evaluate.slice_likelihood import surprise
 
-    tell("asking the model how likely training slices and slices of new people are …")
+    tell("computing the likelihood of training slices and of held-out slices …")
     (members, whose), (others, of_others) = (surprise(generator, side, 128) for side in (training, held_out))
     return membership_inference(members, others, member_patients=whose, other_patients=of_others)
 

@@ -15,12 +15,15 @@ def export(
     transformer: Annotated[Path, typer.Argument(help="transformer.safetensors")],
     out: Annotated[Path, typer.Argument(help="Folder to write; it must not exist.")],
     licence: Annotated[str, typer.Option(help="Licence of the weights.")],
-    data: Annotated[Path | None, typer.Option(help="The prepared slices it was trained on.")] = None,
-    log: Annotated[list[Path] | None, typer.Option(help="log.csv of a run, for the model card; repeat.")] = None,
+    data: Annotated[Path | None, typer.Option(help="Prepared slices that it was trained on.")] = None,
+    log: Annotated[
+        list[Path] | None, typer.Option(help="log.csv of a training run, for the model card; repeat for more.")
+    ] = None,
     notes: Annotated[Path | None, typer.Option(help="Markdown to add to the model card.")] = None,
-    name: Annotated[str | None, typer.Option(help="Name of the model; the folder's by default.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the model; by default the name of the folder.")] = None,
     preview: Annotated[
-        Path | None, typer.Option(help="preview.safetensors: a light decoder for previews, of the same tokenizer.")
+        Path | None,
+        typer.Option(help="preview.safetensors: a light decoder for previews, trained for the same tokenizer."),
     ] = None,
     precision: Annotated[
         str, typer.Option(help="float32, float16-weights, float16 (for GPUs), int8-weights (for CPUs).")
@@ -29,10 +32,13 @@ def export(
     top_p: Annotated[float, typer.Option(help="Default top-p of this model.")] = 0.96,
     guidance: Annotated[float, typer.Option(help="Default guidance of this model.")] = 1.5,
     even_guidance: Annotated[
-        bool, typer.Option("--even-guidance", help="Guide every scale alike; else guidance rises from 0, as VAR's.")
+        bool,
+        typer.Option(
+            "--even-guidance", help="Use the same guidance at every scale; otherwise it rises from 0 as in VAR."
+        ),
     ] = False,
 ) -> None:
-    """Export to ONNX graphs with a parity check against torch and a model card."""
+    """Export trained weights as a bundle: ONNX graphs, compared with torch, and a model card."""
     try:
         from medvar_export.describe import describe
         from medvar_export.model_card import model_card

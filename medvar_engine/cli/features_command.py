@@ -25,18 +25,18 @@ COLUMNS = ("patient", "modality", "region", "plane", "dataset")
 
 def features(
     images: Annotated[
-        Path, typer.Argument(help="Folder written by `medvar prepare`, or .npy of (N, H, W) in [-1, 1].")
+        Path, typer.Argument(help="Folder written by `medvar prepare`, or a .npy file (N, H, W) in [-1, 1].")
     ],
-    out: Annotated[Path, typer.Option(help="The .npy to write.")] = Path("features.npy"),
+    out: Annotated[Path, typer.Option(help=".npy file to write.")] = Path("features.npy"),
     bundle: Annotated[str | None, typer.Option(help="Folder or name of a bundle; the shipped one by default.")] = None,
-    split: Annotated[Literal["train", "test", "all"], typer.Option(help="Which of the prepared slices.")] = "all",
-    device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where to run.")] = "auto",
+    split: Annotated[Literal["train", "test", "all"], typer.Option(help="Which prepared slices to use.")] = "all",
+    device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Device that runs the networks.")] = "auto",
     likelihood: Annotated[
-        bool, typer.Option("--likelihood", help="Also how well every kind of training slice explains an image. Slow.")
+        bool, typer.Option("--likelihood", help="Also compute how well every slice type explains an image. Slow.")
     ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files of the same name.")] = False,
 ) -> None:
-    """Write multi-scale features of images, one row an image, ready for scikit-learn.
+    """Write multi-scale features of images, one row per image, for scikit-learn and similar libraries.
 
     Beside OUT stand <name>.columns.csv, which names the columns, and for prepared slices <name>.rows.csv, which says
     whose slice a row is and what it shows.
@@ -44,7 +44,7 @@ def features(
     import numpy as np
 
     from medvar_engine.backends.onnx import OnnxBackend
-    from medvar_engine.bundle.read import find_bundle, read_bundle
+    from medvar_engine.bundle.read import open_bundle
     from medvar_engine.errors import MedvarError
     from medvar_engine.generate.features import (
         feature_names,
@@ -56,18 +56,18 @@ def features(
     from medvar_engine.storage import write_files
 
     if out.suffix != ".npy":
-        raise MedvarError(f"The features are written as .npy, so that {out} cannot be their name: use {out}.npy.")
+        raise MedvarError(f"Features are written as .npy, so {out} cannot be used: choose {out}.npy.")
     beside = {what: out.with_suffix(f".{what}.csv") for what in ("columns", "rows")}
     if there := [path for path in (out, *beside.values()) if path.exists() and not overwrite]:
         raise MedvarError(f"{there[0]} exists already; choose another name, or give --overwrite.")
-    model = read_bundle(find_bundle(bundle))
+    model = open_bundle(bundle)
     count, batch, rows = _prepared(images, split) if images.is_dir() else _array(images)
     if not count:
         raise MedvarError(f"{images} holds no image{'' if split == 'all' else f' of split {split}'}.")
     generator = Generator(OnnxBackend(model, device=device))
     conditions = tuple(cell.condition for cell in model.cells) if likelihood else ()
     if likelihood and not conditions:
-        raise MedvarError(f"The bundle {model.path} does not say what it was trained on: leave out --likelihood.")
+        raise MedvarError(f"The bundle {model.path} does not state what it was trained on: leave out --likelihood.")
 
     def made() -> Iterator[FloatArray]:
         with progress() as bar:

@@ -16,17 +16,23 @@ if TYPE_CHECKING:
 
 def finetune(
     base: Annotated[str, typer.Argument(help="A bundle (its folder, or the name of a shipped one), or weights.")],
-    overrides: Annotated[list[str] | None, typer.Argument(help="name=value, settings of training.")] = None,
-    data: Annotated[Path, typer.Option(help="Prepared slices, some people of which are held out.")] = ...,  # type: ignore[assignment]
+    overrides: Annotated[list[str] | None, typer.Argument(help="Training settings as name=value.")] = None,
+    data: Annotated[Path, typer.Option(help="Prepared slices with held-out patients.")] = ...,  # type: ignore[assignment]
     out: Annotated[Path, typer.Option(help="Folder to write: base/, run/ and bundle/.")] = ...,  # type: ignore[assignment]
-    tokenizer: Annotated[Path | None, typer.Option(help="tokenizer.safetensors, when BASE is weights.")] = None,
-    full: Annotated[bool, typer.Option("--full", help="Let all weights learn.")] = False,
-    rank: Annotated[int, typer.Option(help="Rank of the changes that learn, without --full.", min=1)] = 8,
-    steps: Annotated[int | None, typer.Option(help="At most so many; by default by the slices.", min=1)] = None,
-    name: Annotated[str | None, typer.Option(help="Name of the new model; the folder's by default.")] = None,
-    licence: Annotated[str | None, typer.Option(help="Licence of the new weights; the base's by default.")] = None,
-    precision: Annotated[str, typer.Option(help="Of the new bundle; see `medvar export`.")] = "float16-weights",
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint in OUT/run.")] = False,
+    tokenizer: Annotated[Path | None, typer.Option(help="tokenizer.safetensors, if BASE is a file of weights.")] = None,
+    full: Annotated[bool, typer.Option("--full", help="Train all weights.")] = False,
+    rank: Annotated[int, typer.Option(help="Rank of the low-rank changes, without --full.", min=1)] = 8,
+    steps: Annotated[
+        int | None, typer.Option(help="Largest number of steps; by default it depends on the number of slices.", min=1)
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the new model; by default the name of the folder.")] = None,
+    licence: Annotated[
+        str | None, typer.Option(help="Licence of the new weights; by default the licence of the base.")
+    ] = None,
+    precision: Annotated[
+        str, typer.Option(help="Precision of the new bundle; see `medvar export`.")
+    ] = "float16-weights",
+    resume: Annotated[bool, typer.Option("--resume", help="Continue from the newest checkpoint in OUT/run.")] = False,
 ) -> None:
     """Adapt a trained model to your own slices."""
     try:
@@ -46,7 +52,7 @@ def finetune(
     warnings = Amount.of(data).warnings
     coder, transformer, bundle = _weights(base, tokenizer, out / "base")
     if (terms := licence or (bundle.licence if bundle else None)) is None:
-        raise MedvarError("Of weights the licence is not known: say that of the new model by --licence.")
+        raise MedvarError("The licence of these weights is unknown: give the licence of the new model with --licence.")
     config = settings(
         coder, transformer, data, out / "run", rank=0 if full else rank, steps=steps, overrides=overrides or ()
     )
@@ -84,15 +90,15 @@ def finetune(
 
 def _weights(base: str, tokenizer: Path | None, folder: Path) -> tuple[Path, Path, Bundle | None]:
     """Tokenizer and transformer as files, and the bundle that they come from."""
-    from medvar_engine.bundle.read import find_bundle, read_bundle
+    from medvar_engine.bundle.read import open_bundle
 
     if base.endswith(".safetensors"):
         if tokenizer is None:
-            raise MedvarError(f"{base} is a transformer alone: give its tokenizer by --tokenizer.")
+            raise MedvarError(f"{base} is only a transformer: give its tokenizer with --tokenizer.")
         return tokenizer, Path(base).expanduser(), None
     if tokenizer is not None:
-        raise MedvarError("A bundle brings its own tokenizer: leave out --tokenizer.")
+        raise MedvarError("A bundle contains its tokenizer: leave out --tokenizer.")
     from medvar_export.from_bundle import write_weights
 
-    bundle = read_bundle(find_bundle(base))
+    bundle = open_bundle(base)
     return *write_weights(bundle, folder), bundle

@@ -20,14 +20,14 @@ _ENOUGH = 0.95  # share of planted copies below which passing the gate says litt
 
 
 def gate(
-    bundle: Annotated[str, typer.Argument(help="Folder or name of the bundle that gets the gate.")],
-    data: Annotated[Path, typer.Option(help="The prepared slices that it was trained on, with people held out.")],
+    bundle: Annotated[str, typer.Argument(help="Folder or name of the bundle.")],
+    data: Annotated[Path, typer.Option(help="Prepared slices that it was trained on, with held-out patients.")],
     work: Annotated[
-        Path | None, typer.Option(help="Folder that keeps encoder and features, so that a later run is quick.")
+        Path | None, typer.Option(help="Folder to store encoder and features, which makes a later run faster.")
     ] = None,
-    steps: Annotated[int | None, typer.Option(help="Of the encoder's training; 600 by default.", min=1)] = None,
+    steps: Annotated[int | None, typer.Option(help="Steps of training the encoder; 600 by default.", min=1)] = None,
 ) -> None:
-    """Put a training index into a bundle, so that copies of training slices are withheld or marked.
+    """Add a training index to a bundle, so that copies of training slices can be withheld or flagged.
 
     It holds an encoder, trained here, embeddings of the training slices, and the distance below which an image is taken
     for a copy: no image and no name. The manifest changes last; the model keeps its sha256.
@@ -40,11 +40,11 @@ def gate(
     except ImportError as error:
         raise needs("train,cpu", error) from error
     from medvar_engine.bundle.add_files import add_to_bundle
-    from medvar_engine.bundle.read import find_bundle, read_bundle
+    from medvar_engine.bundle.read import open_bundle
     from medvar_engine.encoders.onnx_encoder import OnnxEncoder
     from medvar_engine.memorisation.training_index import pack_index
 
-    model = read_bundle(find_bundle(bundle))
+    model = open_bundle(bundle)
     training, held_out = SliceDataset(data, split="train"), SliceDataset(data, split="test")
     _check_fit(model, training)
     with contextlib.ExitStack() as left:
@@ -53,16 +53,16 @@ def gate(
         simclr = _encoder(training, folder / "simclr.safetensors", steps)
         graph = encoder_graph(simclr)
         encoder = OnnxEncoder(graph, simclr.preprocessing, name=simclr.name)
-        tell("embedding training slices and those of people held out …")
+        tell("embedding training slices and held-out slices …")
         names = ([row.patient for row in slices.rows] for slices in (training, held_out))
         images, others = PreparedImages(training), PreparedImages(held_out)
         calibration = calibrate(encoder, images, next(names), others, next(names), folder / "features")
         found = find_planted_copies(calibration.gate, images)
     tell("copies found: " + ", ".join(f"{kind} {share.value:.1%}" for kind, share in found.items()))
     shares = list(calibration.false_alarms.values())
-    tell(f"false alarms of a person that the threshold has not seen: {sum(shares) / len(shares):.1%} on average")
+    tell(f"false alarms for a patient who did not influence the threshold: {sum(shares) / len(shares):.1%} on average")
     if poor := [kind for kind in ("same", "mirrored", "shifted", "rewindowed") if found[kind].value < _ENOUGH]:
-        tell(f"note: of copies that are {', '.join(poor)} fewer than {_ENOUGH:.0%} are found; try more --steps")
+        tell(f"note: fewer than {_ENOUGH:.0%} of these copies are found: {', '.join(poor)}; try more --steps")
     files = pack_index(calibration.gate, graph)
     tell(f"{sum(map(len, files.values())) / 2**20:.1f} MB for {len(training)} slices")
     say(add_to_bundle(model.path, files).path)

@@ -20,48 +20,63 @@ def generate(
     out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("synthetic"),
     bundle: Annotated[str | None, typer.Option(help="Folder or name of a bundle; the shipped one by default.")] = None,
     modality: Annotated[
-        str | None, typer.Option(help="e.g. CT or MR; `medvar info` lists what a bundle knows.")
+        str | None, typer.Option(help="Modality, CT or MR; `medvar info` lists the labels of a bundle.")
     ] = None,
-    region: Annotated[str | None, typer.Option(help="e.g. brain.")] = None,
-    plane: Annotated[str | None, typer.Option(help="e.g. axial, coronal or sagittal.")] = None,
-    dataset: Annotated[str | None, typer.Option(help="Data set label, where the model has any.")] = None,
+    region: Annotated[str | None, typer.Option(help="Body region, e.g. brain.")] = None,
+    plane: Annotated[str | None, typer.Option(help="Plane, e.g. axial, coronal or sagittal.")] = None,
+    dataset: Annotated[str | None, typer.Option(help="Dataset label, if the model has any.")] = None,
     contrast: Annotated[
-        str | None, typer.Option(help="e.g. T1 or FLAIR, where the model was trained with contrasts.")
+        str | None, typer.Option(help="Contrast, e.g. T1 or FLAIR, if the model was trained with contrasts.")
     ] = None,
     position: Annotated[
         float | None,
-        typer.Option(help="Place of the slice, 0 to 1: feet to head, back to front, left to right."),
+        typer.Option(help="Position of the slice, 0 to 1: feet to head, back to front, or left to right."),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of the first image; the next one's is one higher.", min=0)] = 0,
+    seed: Annotated[
+        int, typer.Option(help="Random seed of the first image; it increases by one for each further image.", min=0)
+    ] = 0,
     count: Annotated[
-        int | None, typer.Option(help="How many images; 1, or what the counts in --mix are together.", min=1)
+        int | None, typer.Option(help="Number of images; by default 1, or the sum of the counts in --mix.", min=1)
     ] = None,
     mix: Annotated[
-        Path | None, typer.Option(help="YAML file of conditions and their shares: makes a set, which can be stopped.")
+        Path | None, typer.Option(help="YAML file of conditions and their shares, for a synthetic dataset.")
     ] = None,
     file_format: Annotated[
         Literal["png", "png16", "nifti", "dicom", "shards"] | None,
-        typer.Option("--format", help="png (8 bits of gray) by default, png16, nifti, dicom; a set is shards."),
+        typer.Option(
+            "--format",
+            help="File format: png (8-bit grey, the default), png16, nifti or dicom; datasets are shards by default.",
+        ),
     ] = None,
     layout: Annotated[
-        Literal["shards", "imagefolder", "bids", "nnunet"] | None, typer.Option(help="How a set lies on the disk.")
+        Literal["shards", "imagefolder", "bids", "nnunet"] | None,
+        typer.Option(help="Layout of the folder of a synthetic dataset."),
     ] = None,
     show_scales: Annotated[
         bool, typer.Option("--show-scales", help="Also write a contact sheet of all scales.")
     ] = False,
     guidance: Annotated[
-        float | None, typer.Option(help="How strictly to follow the condition; 0 is not at all.")
+        float | None, typer.Option(help="How strictly the condition is followed; 0 switches guidance off.")
     ] = None,
-    temperature: Annotated[float | None, typer.Option(help="Below 1 plainer, above 1 wilder; 0 the likeliest.")] = None,
-    top_k: Annotated[int | None, typer.Option(help="Draw from the k likeliest tokens; 0 from all.")] = None,
-    top_p: Annotated[float | None, typer.Option(help="Draw from the likeliest tokens of this probability.")] = None,
-    batch: Annotated[int, typer.Option(help="Images made at once; the result does not depend on it.", min=1)] = 16,
-    device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where to run.")] = "auto",
+    temperature: Annotated[
+        float | None,
+        typer.Option(help="Below 1 gives more typical images, above 1 more varied ones; 0 takes the likeliest tokens."),
+    ] = None,
+    top_k: Annotated[int | None, typer.Option(help="Draw from the k likeliest tokens; 0 uses all.")] = None,
+    top_p: Annotated[
+        float | None, typer.Option(help="Draw from the likeliest tokens that together have this probability.")
+    ] = None,
+    batch: Annotated[
+        int, typer.Option(help="Number of images made together; the result does not depend on it.", min=1)
+    ] = 16,
+    device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Device that runs the networks.")] = "auto",
     server: Annotated[
-        str | None, typer.Option(help="Address of a `medvar serve` that runs its bundle, https://host:8765.")
+        str | None, typer.Option(help="Address of a `medvar serve`, e.g. https://host:8765; it runs its own bundle.")
     ] = None,
-    token_file: Annotated[Path | None, typer.Option(help="File whose first line is the server's token.")] = None,
-    workers: Annotated[int, typer.Option(help="Processes that make a set at the same time.", min=1)] = 1,
+    token_file: Annotated[
+        Path | None, typer.Option(help="File with the token of the server in its first line.")
+    ] = None,
+    workers: Annotated[int, typer.Option(help="Number of parallel processes for a synthetic dataset.", min=1)] = 1,
     cluster: Annotated[str | None, typer.Option(help="Address of a dask scheduler, tcp://host:8786.")] = None,
     copy_policy: Annotated[
         Literal["withhold", "flag", "off"] | None,
@@ -71,20 +86,22 @@ def generate(
         ),
     ] = None,
     burn_in: Annotated[
-        bool, typer.Option("--burn-in", help="Write SYNTHETIC into the pixels, where the image is emptiest.")
+        bool, typer.Option("--burn-in", help="Write SYNTHETIC into the pixels, where the image is darkest.")
     ] = False,
     invisible_mark: Annotated[
         bool,
-        typer.Option("--invisible-mark", help="Add a pattern of half a gray level; `medvar info --mark` looks for it."),
+        typer.Option(
+            "--invisible-mark", help="Add an invisible pattern of half a grey level; `medvar info --mark` detects it."
+        ),
     ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files of the same name.")] = False,
 ) -> None:
-    """Make synthetic images, each written with all it takes to make it again.
+    """Make synthetic images, each with the information to make it again.
 
-    With --mix, --layout, --format shards, --workers or --cluster they are a set: a folder that is made unit by unit.
-    Stopped at any point, the same command goes on where it was.
+    --mix, --layout, --format shards, --workers or --cluster make a synthetic dataset: a folder written in units.
+    After an interruption, the same command continues where it stopped.
     """
-    from medvar_engine.bundle.read import find_bundle, read_bundle
+    from medvar_engine.bundle.read import open_bundle
     from medvar_engine.conditions import Condition
     from medvar_engine.errors import MedvarError
     from medvar_engine.request import Request, Sampling
@@ -94,7 +111,7 @@ def generate(
     from medvar_engine.write.marks import Marks
 
     remote = _connected(server, token_file, bundle) if server else None
-    model = remote.bundle if remote else read_bundle(find_bundle(bundle))
+    model = remote.bundle if remote else open_bundle(bundle)
     default = model.sampling
     sampling = Sampling(
         default.guidance if guidance is None else guidance,
@@ -112,12 +129,14 @@ def generate(
         from medvar_engine.sets.make_set import Computing
 
         if remote:
-            raise MedvarError("A set is made where its bundle is: run this on the server's computer, without --server.")
+            raise MedvarError(
+                "A synthetic dataset is made where its bundle is: run this on the server itself, without --server."
+            )
         own = {"seed": bool(seed), "a condition": bool(condition.to_dict()), "sampling": sampling != default}
         if mix and (said := [name for name, given in own.items() if given]):
             raise MedvarError(f"With --mix, {' and '.join(said)} are given in {mix}; leave them out here.")
         if show_scales or overwrite:
-            raise MedvarError("A set takes neither --show-scales nor --overwrite; choose a new folder for another set.")
+            raise MedvarError("--show-scales and --overwrite do not apply to a synthetic dataset; choose a new folder.")
         made_of = read_mix(mix, model) if mix else Mix.of(condition, sampling, seed)
         kind, computing = kind_of(layout, file_format), Computing(device, batch, workers, cluster)
         generate_set(out, model, made_of, count, kind, computing, copy_policy, marks)
@@ -159,8 +178,8 @@ def _generate_files(
                 say(path)
     if not written:
         raise MedvarError(
-            "Nothing was written, for every image may be a copy of a training slice. Try other seeds or a higher "
-            "--temperature; --copy-policy flag writes them all the same, flagged."
+            "Nothing was written, because every image may be a copy of a training slice. Try other seeds or a higher "
+            "--temperature; --copy-policy flag writes them nevertheless."
         )
 
 

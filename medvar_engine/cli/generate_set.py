@@ -65,11 +65,11 @@ def generate_set(
         except ImportError as error:
             raise needs("sets", error) from error
         except KeyboardInterrupt:
-            tell(f"{out} is not complete. Run the same command again to go on from here.")
+            tell(f"{out} is not complete. Run the same command again to continue.")
             raise
     for condition, images in manifest.plan.counts(manifest.withheld).items():
         tell(f"{images:>8}  {condition}")
     if manifest.flagged:
         what = "withheld" if manifest.withheld else "flagged"
-        tell(f"{len(manifest.flagged):>8}  {what}: nearer to a training slice than new people are; see set.json")
+        tell(f"{len(manifest.flagged):>8}  {what}: possible copies of training slices; see set.json")
     say(out)

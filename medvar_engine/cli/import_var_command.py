@@ -15,7 +15,7 @@ def import_var(
     out: Annotated[Path, typer.Argument(help="Folder to write.")],
     transformer: Annotated[Path | None, typer.Option(help="var_d16.pth, var_d20.pth, …")] = None,
 ) -> None:
-    """Read the weights published for VAR (FoundationVision/VAR) into our modules."""
+    """Convert the published weights of VAR (FoundationVision/VAR)."""
     try:
         from medvar_engine.models.import_var import import_var as run
     except ImportError as error:

@@ -16,11 +16,11 @@ def info(
     ] = None,
     card: Annotated[bool, typer.Option("--card", help="Print the whole model card.")] = False,
     mark: Annotated[
-        bool, typer.Option("--mark", help="Look for the invisible mark in an image, whoever wrote the file.")
+        bool, typer.Option("--mark", help="Detect the invisible mark in an image, whichever program wrote the file.")
     ] = False,
 ) -> None:
-    """Say what a bundle knows and was trained on, or how an image was made."""
-    from medvar_engine.bundle.read import PREVIEW, find_bundle, read_bundle
+    """Show the labels and training data of a bundle, or how an image was made."""
+    from medvar_engine.bundle.read import PREVIEW, open_bundle
     from medvar_engine.conditions import listed
     from medvar_engine.evaluate.report.card_section import headline
     from medvar_engine.memorisation.training_index import known_slices
@@ -31,7 +31,7 @@ def info(
     if target and Path(target).is_file() and Path(target).name != "bundle.json":
         _image(Path(target))
         return
-    bundle = read_bundle(find_bundle(target))
+    bundle = open_bundle(target)
     bundle.verify()
     if card:
         say(bundle.card)
@@ -69,11 +69,11 @@ def _image(path: Path) -> None:
         steps, parent = steps + 1, parent.parent
     if steps:
         say(f"  edits       {steps}")
-    marks = {"burned_in": "SYNTHETIC is burned in", "invisible_mark": "they bear the invisible mark"}
+    marks = {"burned_in": "SYNTHETIC is burned in", "invisible_mark": "they contain the invisible mark"}
     if said := [text for name, text in marks.items() if pixels.get(name)]:
         say(f"  pixels      {', '.join(said)}")
     if isinstance(near := pixels.get("nearness"), dict):
-        verdict = "MAY BE A COPY of a training slice" if near.get("flagged") else "not taken for a copy"
+        verdict = "MAY BE A COPY of a training slice" if near.get("flagged") else "no copy was found"
         say(f"  copies      {verdict}: distance {near.get('distance')}, threshold {near.get('threshold')}")
 
 
@@ -83,7 +83,7 @@ def _look_for_mark(target: str | None) -> None:
     from medvar_engine.write.invisible import FOUND, mark_score
 
     if not target or not Path(target).is_file():
-        raise MedvarError("--mark looks for the invisible mark in an image: give a PNG, NIfTI or DICOM file.")
+        raise MedvarError("--mark detects the invisible mark in an image: give a PNG, NIfTI or DICOM file.")
     score = mark_score(gray_pixels(Path(target)))
-    found = "bears the invisible mark" if score > FOUND else "shows no invisible mark, which says little"
+    found = "contains the invisible mark" if score > FOUND else "shows no invisible mark, which proves little"
     say(f"{target}: {found} (score {score:.1f}, threshold {FOUND:g})")

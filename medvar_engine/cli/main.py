@@ -65,7 +65,7 @@ _WrongCall: type[typer.BadParameter] = typer.BadParameter.__mro__[1]
 @app.callback(invoke_without_command=True)
 def _version(
     version: bool = typer.Option(False, "--version", help="Print the version and exit."),
-    debug: bool = typer.Option(False, _DEBUG, help="Print the traceback of what goes wrong, to report it."),
+    debug: bool = typer.Option(False, _DEBUG, help="Print the traceback of an error, for a report."),
 ) -> None:
     if version:
         typer.echo(medvar_engine.__version__)

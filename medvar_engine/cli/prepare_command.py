@@ -34,47 +34,58 @@ def prepare(
         ),
     ],
     out: Annotated[Path, typer.Argument(help="Folder to write; it must be new or empty.")],
-    recipe: Annotated[str | None, typer.Option(help="Data set recipe, by name or as a .yaml file.")] = None,
-    size: Annotated[int | None, typer.Option(help="Pixels a side; 128 by default.", min=32, max=1024)] = None,
-    spacing: Annotated[float | None, typer.Option(help="Side of a pixel, mm; by default the slice fills it.")] = None,
-    plane: Annotated[
-        list[str] | None, typer.Option(help="axial, coronal, sagittal, short-axis; by default all.")
+    recipe: Annotated[str | None, typer.Option(help="Recipe of the dataset, by name or as a .yaml file.")] = None,
+    size: Annotated[int | None, typer.Option(help="Pixels per side; 128 by default.", min=32, max=1024)] = None,
+    spacing: Annotated[
+        float | None, typer.Option(help="Pixel size in mm; by default the slice is fitted to the matrix.")
     ] = None,
-    window: Annotated[str | None, typer.Option(help="CT window for regions: a name, or low:high in HU.")] = None,
-    phase_step: Annotated[int | None, typer.Option(help="Of scans over time every how many-th phase.", min=1)] = None,
+    plane: Annotated[
+        list[str] | None, typer.Option(help="axial, coronal, sagittal or short-axis; all by default.")
+    ] = None,
+    window: Annotated[str | None, typer.Option(help="CT window for all regions: a name, or low:high in HU.")] = None,
+    phase_step: Annotated[int | None, typer.Option(help="For scans over time: use every n-th phase.", min=1)] = None,
     diffusion: Annotated[str | None, typer.Option(help="Volumes of diffusion scans: b0 (default) or all.")] = None,
-    faces: Annotated[str | None, typer.Option(help="keep, crop, or skip whole heads with faces.")] = None,
-    modality: Annotated[str | None, typer.Option(help="CT or MR, where the files do not say.")] = None,
-    region: Annotated[str | None, typer.Option(help="e.g. brain, where the files do not say.")] = None,
-    dataset: Annotated[str | None, typer.Option(help="Name of the data set, a label to condition on.")] = None,
-    licence: Annotated[str | None, typer.Option(help="Licence of the scans, where index.csv does not say.")] = None,
+    faces: Annotated[
+        str | None, typer.Option(help="What to do with heads that show a face: keep, crop or skip.")
+    ] = None,
+    modality: Annotated[str | None, typer.Option(help="CT or MR, if the files do not state it.")] = None,
+    region: Annotated[str | None, typer.Option(help="Body region, e.g. brain, if the files do not state it.")] = None,
+    dataset: Annotated[str | None, typer.Option(help="Name of the dataset, a label for the condition.")] = None,
+    licence: Annotated[str | None, typer.Option(help="Licence of the scans, if index.csv does not state it.")] = None,
     patient_ids: Annotated[
-        Literal["pseudonym", "public"], typer.Option(help="Pseudonyms for patients, series and files, or their names.")
+        Literal["pseudonym", "public"], typer.Option(help="Write pseudonyms of patients and series, or their names.")
     ] = "pseudonym",
-    key: Annotated[Path | None, typer.Option(help="Secret key of the pseudonyms; yours, in your settings.")] = None,
-    holdout: Annotated[list[str] | None, typer.Option(help="Patient kept for testing; repeat for more.")] = None,
-    test_fraction: Annotated[float, typer.Option(help="Share of patients kept for testing.", min=0, max=0.9)] = 0.1,
-    seed: Annotated[int, typer.Option(help="Of the split.")] = 0,
-    include_synthetic: Annotated[bool, typer.Option("--include-synthetic", help="Take generated images too.")] = False,
+    key: Annotated[
+        Path | None,
+        typer.Option(help="File with the secret key of the pseudonyms; by default the one in your settings."),
+    ] = None,
+    holdout: Annotated[list[str] | None, typer.Option(help="Patient to hold out for testing; repeat for more.")] = None,
+    test_fraction: Annotated[
+        float, typer.Option(help="Share of patients to hold out for testing.", min=0, max=0.9)
+    ] = 0.1,
+    seed: Annotated[int, typer.Option(help="Random seed of the split.")] = 0,
+    include_synthetic: Annotated[
+        bool, typer.Option("--include-synthetic", help="Accept synthetic images, too.")
+    ] = False,
     assume_orientation: Annotated[
-        str | None, typer.Option(help="Where voxel axes point, e.g. LPS, in files that do not say it.")
+        str | None, typer.Option(help="Directions of the voxel axes, e.g. LPS, for files that do not state them.")
     ] = None,
     assume_spacing: Annotated[
-        float | None, typer.Option(help="Side of a voxel, mm, in files that do not say it.")
+        float | None, typer.Option(help="Voxel size in mm, for files that do not state it.")
     ] = None,
     masks: Annotated[
         str | None,
         typer.Option(help="Label maps beside the scans: totalsegmentator, msd, nnunet, dicom-seg, or a .yaml file."),
     ] = None,
-    refused: Annotated[Path | None, typer.Option(help="CSV file to write: what was left out, by real name.")] = None,
-    append: Annotated[bool, typer.Option("--append", help="Add to slices prepared earlier.")] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace slices prepared earlier.")] = False,
-    workers: Annotated[int, typer.Option(help="Processes that work at the same time.", min=1)] = 1,
+    refused: Annotated[Path | None, typer.Option(help="CSV file to write: refused files by their real names.")] = None,
+    append: Annotated[bool, typer.Option("--append", help="Add to existing slices.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing slices.")] = False,
+    workers: Annotated[int, typer.Option(help="Number of parallel processes.", min=1)] = 1,
     cluster: Annotated[str | None, typer.Option(help="Address of a dask scheduler, tcp://host:8786.")] = None,
 ) -> None:
     """Turn scans into harmonised slices in memory-mapped shards, split by patient.
 
-    Stopped at any point, the same command goes on where it was.
+    After an interruption, the same command continues where it stopped.
     """
     try:
         from medvar_engine.data.harmonise.slice_recipe import Recipe
@@ -87,7 +98,7 @@ def prepare(
     except ImportError as error:
         raise needs("train", error) from error
     if append and overwrite:
-        raise MedvarError("--append adds to the slices that --overwrite would remove; choose one of them.")
+        raise MedvarError("--append and --overwrite exclude each other; choose one of them.")
     dataset_recipe = load_recipe(recipe) if recipe else None
     asked: dict[str, Any] = {
         "size": size,
@@ -138,7 +149,7 @@ def prepare(
                 progress=advance,
             )
         except KeyboardInterrupt:
-            tell(f"{out} is not complete. Run the same command again to go on from here.")
+            tell(f"{out} is not complete. Run the same command again to continue.")
             raise
         except MedvarError:
             if refused is not None and refusals:  # all were
@@ -160,11 +171,11 @@ def _add(out: Path, more: Path, key: Path | None) -> None:
     pseudonyms = known_pseudonyms(key)
     if why := _never(out, more, pseudonyms):
         shutil.rmtree(more)
-        raise MedvarError(f"Nothing was added to {out}, and what was prepared for it is removed. {why}")
+        raise MedvarError(f"Nothing was added to {out}, and the new slices are removed. {why}")
     try:
         append(out, more, pseudonyms=pseudonyms)
     except MedvarError as error:
-        raise MedvarError(f"{error} What was prepared is kept: medvar data append {out} {more} adds it.") from error
+        raise MedvarError(f"{error} The new slices are kept: medvar data append {out} {more} adds it.") from error
     shutil.rmtree(more)
 
 
@@ -219,7 +230,7 @@ def _pseudonyms(key: Path | None, out: Path) -> Pseudonyms:
     is_new = not path.exists()
     pseudonyms = Pseudonyms(load_or_make_key(path, outside=out))
     if is_new:
-        tell(f"A new key for pseudonyms is kept in {path}. Without it nobody can tell whose slices are whose.")
+        tell(f"A new key for pseudonyms is stored in {path}. Without it, pseudonyms cannot be assigned to patients.")
     return pseudonyms
 
 

@@ -12,11 +12,11 @@ from medvar_engine.cli.console import needs, say
 
 def preview(
     bundle: Annotated[str, typer.Argument(help="Folder or name of the bundle.")],
-    decoder: Annotated[Path, typer.Argument(help="preview.safetensors, trained by stage=preview for its tokenizer.")],
+    decoder: Annotated[Path, typer.Argument(help="preview.safetensors, trained with stage=preview for its tokenizer.")],
 ) -> None:
-    """Put a light decoder into a bundle: scales on the way are shown at a small share of the cost.
+    """Add a light decoder for previews to a bundle, which makes previews much cheaper.
 
-    The manifest changes last. Finished images stay what they are.
+    Finished images do not change.
     """
     try:
         from medvar_engine.models.weight_files import load_preview_for
@@ -24,15 +24,15 @@ def preview(
     except ImportError as error:
         raise needs("train,cpu", error) from error
     from medvar_engine.bundle.add_files import add_to_bundle
-    from medvar_engine.bundle.read import PREVIEW, find_bundle, read_bundle
+    from medvar_engine.bundle.read import PREVIEW, open_bundle
     from medvar_engine.errors import MedvarError
 
-    found = read_bundle(find_bundle(bundle))
+    found = open_bundle(bundle)
     model = load_preview_for(decoder, found.codebook(), found.name)
     if model.config.image_channels != found.image_channels:  # the codebook is that of the gray tokenizer, too
         raise MedvarError(
             f"{decoder} makes previews of {model.config.image_channels} channels, but {found.name} images of "
-            f"{found.image_channels}. Export the model as a gray one: `medvar export … --data SLICES`."
+            f"{found.image_channels}. Export the model as a grey one: `medvar export … --data SLICES`."
         )
     graph, difference = export_preview(model, found.schedule.latent_side)
     parity = {**found.parity, "preview": difference}

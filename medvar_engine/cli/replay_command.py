@@ -13,11 +13,11 @@ from medvar_engine.cli.console import say, tell
 def replay(
     file: Annotated[Path, typer.Argument(help="A PNG, NIfTI or DICOM file that medvar wrote.")],
     bundle: Annotated[str | None, typer.Option(help="The bundle that made it; the shipped one by default.")] = None,
-    device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where to run.")] = "auto",
+    device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Device that runs the networks.")] = "auto",
 ) -> None:
-    """Make an image again from what its file says of it, and compare every pixel."""
+    """Make an image again from the information in its file, and compare every pixel."""
     from medvar_engine.backends.onnx import OnnxBackend
-    from medvar_engine.bundle.read import find_bundle, read_bundle
+    from medvar_engine.bundle.read import open_bundle
     from medvar_engine.errors import MedvarError
     from medvar_engine.generate.generator import Generator
     from medvar_engine.generate.replay import replay as again
@@ -28,17 +28,19 @@ def replay(
     from medvar_engine.write.provenance import read_about_pixels, read_trace
 
     trace = read_trace(file)
-    model = read_bundle(find_bundle(bundle))
+    model = open_bundle(bundle)
     generator = Generator(OnnxBackend(model, device=device))
     generation = again(generator, trace)
     if not generation.complete:
-        raise MedvarError(f"{file} tells of an unfinished image: its tokens are as they were, but there is no picture.")
-    tell(f"every token is as it was, on {generator.backend.info.provider}")
+        raise MedvarError(
+            f"{file} describes an unfinished image: its tokens are the same, but there is no image to compare."
+        )
+    tell(f"every token is the same, on {generator.backend.info.provider}")
     picture = Picture.of(model, generation.trace(0), generator.image(generation)[0])
     picture = marked(picture, Marks.from_dict(read_about_pixels(file)))
     if different := differing_pixels(file, picture):
         raise MedvarError(
-            f"{different} pixels of {file} are not those of the image made again: the file was changed, is a contact "
+            f"{different} pixels of {file} differ from the image made again: the file was changed, is a contact "
             "sheet, or was decoded on another backend or device."
         )
     say(f"{file}: the same image, pixel for pixel")

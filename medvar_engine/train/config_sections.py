@@ -1,6 +1,6 @@
-"""The settings of a training run, by what they are about. `TrainConfig` is all of them together.
+"""The settings of a training run, in groups. `TrainConfig` combines all groups.
 
-The comment beside each is its meaning in ``docs/reference/training-settings.md``, which ``docs/settings.py`` writes.
+The comment beside each setting is its meaning in ``docs/reference/training-settings.md``; run ``docs/settings.py``.
 """
 
 from __future__ import annotations
@@ -14,109 +14,113 @@ StageName = Literal["tokenizer", "transformer", "preview"]
 
 @dataclass(frozen=True, kw_only=True)
 class RunSettings:
-    """What is trained, how long and how fast."""
+    """What is trained, and for how long."""
 
     stage: StageName  # what is trained
     data: Path  # folder written by `medvar prepare`
     out: Path  # folder of this run: checkpoints, logs, samples
-    preset: str = "demo"  # kind and size of the model: resolution, demo, small, d16, d20, d24 or d30
+    preset: str = "demo"  # type and size of the model: resolution, demo, small, d16, d20, d24 or d30
     tokenizer: Path | None = (
-        None  # trained tokenizer (.safetensors); stage tokenizer may go on with one, others need it
+        None  # trained tokenizer (.safetensors); optional in stage tokenizer, required in the others
     )
 
-    steps: int = 10_000  # batches to learn from
-    batch_size: int = 32  # slices a step, of all processes together
-    accumulate: int = 1  # parts of a process's share of the batch that go through the network one after the other
-    optimizer: Literal["adamw", "muon"] = "adamw"  # muon: of the blocks' matrices; AdamW of all else
-    learning_rate: float = 5e-4  # the highest, after the warm-up
-    warmup: int = 200  # steps of linear warm-up; a cosine follows
-    final_learning_rate: float = 0.05  # as a share of learning_rate
-    weight_decay: float = 0.05  # of AdamW
-    beta2: float = 0.95  # of AdamW; beta1 is 0.9
-    clip: float = 2.0  # largest norm of the gradient
+    steps: int = 10_000  # number of training steps
+    batch_size: int = 32  # slices per step, of all processes together
+    accumulate: int = 1  # micro-batches into which the share of a process is divided
+    optimizer: Literal["adamw", "muon"] = "adamw"  # muon: Muon for the matrices of the blocks, AdamW for the rest
+    learning_rate: float = 5e-4  # highest learning rate, after the warm-up
+    warmup: int = 200  # steps of linear warm-up, followed by a cosine
+    final_learning_rate: float = 0.05  # learning rate at the end, as a share of learning_rate
+    weight_decay: float = 0.05  # weight decay of AdamW
+    beta2: float = 0.95  # beta2 of AdamW; beta1 is 0.9
+    clip: float = 2.0  # largest norm of the gradient; larger ones are clipped
     ema: float = 0.999  # decay of the averaged weights that are validated, sampled and exported
-    shipped: Literal["best", "last"] = "best"  # which checkpoint becomes the model: lowest held-out loss, or the end
-    patience: int | None = None  # validations without a better held-out figure that end the run; None runs all steps
-    seed: int = 0  # of all random numbers
+    shipped: Literal["best", "last"] = (
+        "best"  # checkpoint that becomes the model: the one with the lowest held-out loss, or the last
+    )
+    patience: int | None = None  # stop after this number of validations without improvement; None runs all steps
+    seed: int = 0  # random seed
 
 
 @dataclass(frozen=True, kw_only=True)
 class MachineSettings:
-    """Where it runs. What is learned does not depend on it, but for rounding."""
+    """Where the run computes. Apart from rounding, the result does not depend on it."""
 
-    device: str = "auto"  # cpu, cuda, cuda:1 …; auto takes CUDA when there
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: bfloat16 where the hardware has it
-    threads: int | None = None  # of the CPU; None leaves torch's choice
-    workers: int = 0  # processes that read the next batches meanwhile; 0 reads them in between
-    shard: bool = False  # several processes: spread weights and optimiser over them (FSDP2) in place of copies (DDP)
-    compile: bool = False  # torch.compile: minutes at the start, faster steps
-    recompute: bool = False  # activations of the transformer's blocks anew in the backward pass: less memory, more time
+    device: str = "auto"  # cpu, cuda, cuda:1 …; auto uses CUDA if it is available
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: bfloat16 if the hardware supports it
+    threads: int | None = None  # CPU threads; None uses the default of torch
+    workers: int = 0  # processes that read batches in advance; 0 reads in the main process
+    shard: bool = False  # distribute weights and optimiser over processes (FSDP2) instead of copying them (DDP)
+    compile: bool = False  # torch.compile: takes minutes at the start, then faster steps
+    recompute: bool = False  # compute activations again in the backward pass: less memory, more time
 
 
 @dataclass(frozen=True, kw_only=True)
 class KeptSettings:
-    """What is shown and kept."""
+    """What is logged and stored."""
 
     log_every: int = 20  # steps between rows of log.csv
-    validate_every: int = 500  # steps between looks at held-out patients
-    validate_slices: int = 256  # held-out slices looked at, spread evenly
-    save_every: int | None = None  # steps between checkpoints; None is validate_every
-    keep: int = 2  # newest checkpoints kept, and beside them the best
-    tensorboard: bool = False  # also write figures and samples for TensorBoard
+    validate_every: int = 500  # steps between validations on held-out patients
+    validate_slices: int = 256  # evenly spaced held-out slices in a validation
+    save_every: int | None = None  # steps between checkpoints; None uses validate_every
+    keep: int = 2  # number of newest checkpoints to keep, in addition to the best
+    tensorboard: bool = False  # also write metrics and samples for TensorBoard
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataSettings:
-    """Which slices a batch holds, and how they are changed."""
+    """Which slices are in a batch, and how they are augmented."""
 
-    augment: bool = True  # change slices a little, at random
-    balance: float = 0.5  # 0: every slice alike; 1: every modality × region × plane alike
-    most_repeats: float = 8.0  # how much more often a slice of a rare kind may be drawn than one of the commonest
+    augment: bool = True  # random augmentation of the slices
+    balance: float = 0.5  # 0: equal probability for every slice; 1: for every slice type
+    most_repeats: float = 8.0  # how much more often a slice of a rare type is drawn than a common one, at most
 
 
 @dataclass(frozen=True, kw_only=True)
 class TokenizerSettings:
-    """Stage ``tokenizer``; its losses are weights."""
+    """Stage ``tokenizer``. Values of losses are their weights."""
 
-    image_size: int | None = None  # pixels of a side; None is the preset's
-    masks: bool = False  # preset resolution: learn the masks of the slices together with their images
-    mask_loss: float = 1.0  # of cross-entropy and Dice of masks
-    l1: float = 1.0  # of the absolute difference; stage preview has it, too
-    l2: float = 1.0  # of the squared difference
-    gradient: float = 1.0  # of differences between neighbouring pixels; stage preview has it, too
-    frequency: float = 0.0  # of Fourier coefficients: fine texture
-    texture: float = 0.0  # of the local strength of fine detail; above 0 tokenizers of resolutions learn to add grain
-    perceptual: float = 0.0  # of the difference that a feature network sees; needs feature_network
+    image_size: int | None = None  # pixels per side; None uses the preset
+    masks: bool = False  # preset resolution: train on the masks of the slices together with their images
+    mask_loss: float = 1.0  # loss: cross-entropy and Dice of masks
+    l1: float = 1.0  # loss: absolute difference; also in stage preview
+    l2: float = 1.0  # loss: squared difference
+    gradient: float = 1.0  # loss: differences between neighbouring pixels; also in stage preview
+    frequency: float = 0.0  # loss: Fourier coefficients, for fine texture
+    texture: float = 0.0  # loss: local strength of fine detail; above 0, preset resolution learns to add grain
+    perceptual: float = 0.0  # loss: difference of features; needs feature_network
     feature_network: Path | None = (
         None  # encoder of medvar gate, or a VGG (.safetensors); also measures held-out slices
     )
-    codebook_learning: Literal["average", "gradient"] = "average"  # codes follow what chose them, or the loss
-    codebook: float = 1.0  # of the distance between latents and their codes
-    adversarial: float = 0.0  # of the patch discriminator; 0 switches it off
-    adversarial_start: float = 0.5  # share of the run after which it joins
+    codebook_learning: Literal["average", "gradient"] = (
+        "average"  # codes are moving averages of their inputs, or are trained by the loss
+    )
+    codebook: float = 1.0  # loss: distance between latents and their codes
+    adversarial: float = 0.0  # loss: patch discriminator; 0 switches it off
+    adversarial_start: float = 0.5  # share of the run after which the discriminator is used
     random_depth: float = 0.1  # share of images decoded from their first few scales only
-    decoder_only: bool = False  # improve the decoder of a trained tokenizer; tokens, and so transformers, stay valid
+    decoder_only: bool = False  # train only the decoder; tokens do not change, so transformers stay valid
     continuous: float = 0.15  # share of the run over which quantisation is faded in
     restart_every: int = 50  # steps between restarts of dead codes
     restart_until: float = 0.7  # share of the run after which no code is restarted
-    critic_learning_rate: float = 2e-4  # of the patch discriminator, constant
-    draw_with: Path | None = None  # preset resolution: trained transformer whose draws the refiner learns to mend
-    drawn_scales: int = 3  # with draw_with: how many of the finest scales it draws
+    critic_learning_rate: float = 2e-4  # learning rate of the patch discriminator, constant
+    draw_with: Path | None = None  # preset resolution: transformer that draws tokens for the training of the refiner
+    drawn_scales: int = 3  # with draw_with: number of finest scales that are drawn
 
 
 @dataclass(frozen=True, kw_only=True)
 class TransformerSettings:
     """Stage ``transformer``."""
 
-    factors: tuple[str, ...] = ("modality", "region", "plane")  # what the transformer is conditioned on
-    scale_balance: float = 0.35  # share of the loss that counts every scale alike; the rest counts every token alike
-    depth: int | None = None  # blocks; None, here and below, is the preset's
+    factors: tuple[str, ...] = ("modality", "region", "plane")  # factors of the condition
+    scale_balance: float = 0.35  # share of the loss with equal weight per scale; the rest has equal weight per token
+    depth: int | None = None  # number of blocks; None, here and below, uses the preset
     width: int | None = None  # channels, a multiple of heads
-    heads: int | None = None  # of the attention
-    dropout: float | None = None  # share of activations left out at random
-    variants: int = 4  # augmented copies of each slice that are encoded once
-    pyramids: Path | None = None  # folder written by `medvar encode`; None encodes at the start, into out
-    corruption: float = 0.0  # largest share of a scale's tokens that are replaced at random, for finer ones to mend
-    z_loss: float = 0.0  # weight of the squared log of the softmax's sum, which keeps logits small
-    init: Path | None = None  # trained transformer (.safetensors) to go on with
-    lora_rank: int = 0  # with init: learn low-rank changes of its weights only; 0 learns all of them
+    heads: int | None = None  # number of attention heads
+    dropout: float | None = None  # dropout rate
+    variants: int = 4  # number of augmented copies of each slice that are encoded once
+    pyramids: Path | None = None  # folder written by `medvar encode`; None encodes at the start of the run
+    corruption: float = 0.0  # largest share of input tokens that are replaced at random, so that errors are corrected
+    z_loss: float = 0.0  # weight of the squared logarithm of the softmax sum, which keeps logits small
+    init: Path | None = None  # trained transformer (.safetensors) to start from
+    lora_rank: int = 0  # with init: rank of trained low-rank changes; 0 trains all weights

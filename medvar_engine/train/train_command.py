@@ -10,14 +10,18 @@ from medvar_engine.errors import MedvarError
 
 
 def train(
-    config: Annotated[str, typer.Argument(help="A .toml or .yaml file with settings, or a first name=value.")],
-    overrides: Annotated[list[str] | None, typer.Argument(help="name=value, in place of the file's.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint in out/.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what the run would cost.")] = False,
-    tflops: Annotated[
-        float | None, typer.Option(help="With --dry-run: what the machine reaches, for the hours.", min=1e-6)
+    config: Annotated[str, typer.Argument(help="A .toml or .yaml file of settings, or the first name=value.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="Settings as name=value; they override the file.")
     ] = None,
-    processes: Annotated[int, typer.Option(help="With --dry-run: how many will train together.", min=1)] = 1,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue from the newest checkpoint in out/.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only estimate the cost of the run.")] = False,
+    tflops: Annotated[
+        float | None, typer.Option(help="With --dry-run: TFLOP/s of the machine, to estimate the time.", min=1e-6)
+    ] = None,
+    processes: Annotated[
+        int, typer.Option(help="With --dry-run: number of processes that will train together.", min=1)
+    ] = 1,
 ) -> None:
     """Train the tokenizer or the transformer from prepared slices."""
     try:
