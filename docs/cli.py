@@ -20,9 +20,9 @@ _HEAD = """# The command line
 
 *For people who look up an option. `medvar VERB --help` shows the same.*
 
-Exit codes: 0 success; 1 an error that you can correct, as the message explains; 2 a wrong call; 75 training was stopped by a
-signal and can be resumed; 130 Ctrl-C; 70 an unexpected error, described in one sentence. `--debug`, anywhere in the call,
-prints the traceback for a report.
+Exit codes: 0 success; 1 an error that you can correct, as the message explains; 2 a wrong call; 75 training was stopped
+by a signal and can be resumed; 130 Ctrl-C; 70 an unexpected error, described in one sentence. `--debug`, anywhere in
+the call, prints the traceback for a report.
 """
 
 

@@ -23,8 +23,8 @@ _HEAD = """# Training settings
 
 *For people who write a recipe or look up a setting of `medvar train`.*
 
-A recipe is a TOML or YAML file with these names. Each of them can also be given, or changed, as `name=value` on the command
-line. `None` means not set; `name=null` removes a value that a recipe sets.
+A recipe is a TOML or YAML file with these names. Each of them can also be given, or changed, as `name=value` on the
+command line. `None` means not set; `name=null` removes a value that a recipe sets.
 [Train on your own scans](../how-to/train-your-own.md) explains how they are used together.
 """
 _TYPES = {

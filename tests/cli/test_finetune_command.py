@@ -126,8 +126,8 @@ def test_what_is_new_is_told(
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (("{tokenizer}", "--data", "slices"), "give its tokenizer by --tokenizer"),
-        (("{tokenizer}", "--data", "slices", "--tokenizer", "{transformer}"), "by --licence"),
+        (("{tokenizer}", "--data", "slices"), "give its tokenizer with --tokenizer"),
+        (("{tokenizer}", "--data", "slices", "--tokenizer", "{transformer}"), "with --licence"),
         (("demo", "--data", "slices", "--tokenizer", "{tokenizer}"), "leave out --tokenizer"),
         (("demo", "--data", "slices"), "holds slices of 16×16 pixels, but the model takes 128×128"),
         (("nowhere", "--data", "slices"), "not a bundle"),
