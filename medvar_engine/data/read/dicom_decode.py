@@ -42,10 +42,16 @@ class PixelFile:
         self.stored = stored
 
     def frames(self, indices: Sequence[int]) -> list[Frame]:
-        """Stored values (rows, columns) of the frames ``indices``; bits that are not stored are 0, or copy the sign.
+        """Stored values (rows, columns) of the frames ``indices``, or of the tiles of a mosaic.
 
-        Raises `MedvarError` when they cannot be decoded.
+        Bits that are not stored are 0, or copy the sign. Raises `MedvarError` when they cannot be decoded.
         """
+        if self.stored.tiles == 1:
+            return self._frames(indices)
+        (mosaic,) = self._frames([0])
+        return [_tile(mosaic, self.stored.tiles, index) for index in indices]
+
+    def _frames(self, indices: Sequence[int]) -> list[Frame]:
         stored = self.stored
         try:
             if stored.bits_allocated not in _WORDS or not 0 < stored.bits_stored <= stored.bits_allocated:
@@ -83,7 +89,7 @@ class PixelFile:
         """A hash of the stored values of all frames."""
         found = sha256()
         for index in range(self.stored.frames):
-            (frame,) = self.frames([index])
+            (frame,) = self._frames([index])
             found.update(f"{frame.shape} {frame.dtype.str}".encode())
             found.update(frame.tobytes())
         return found.hexdigest()
@@ -115,6 +121,13 @@ class PixelFile:
         # A frame that is packed still needs a byte.
         check_claim(self.path, stored.rows * stored.columns * stored.frames, stored.frames, len(self.content))
         return _frames_of(self.content, stored)
+
+
+def _tile(mosaic: Frame, tiles: int, index: int) -> Frame:
+    """One of ``tiles`` × ``tiles`` parts of an image, counted in rows from the upper left."""
+    rows, columns = (side // tiles for side in mosaic.shape)
+    top, left = index // tiles * rows, index % tiles * columns
+    return mosaic[top : top + rows, left : left + columns]
 
 
 def _frames_of(content: bytes, stored: StoredPixels) -> list[bytes]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pydicom.config import disable_value_validation
@@ -16,7 +17,7 @@ from pydicom.uid import (
     LegacyConvertedEnhancedMRImageStorage,
 )
 
-from medvar_engine.data.read import dicom_stored
+from medvar_engine.data.read import dicom_mosaic, dicom_stored
 from medvar_engine.data.read.dicom_file import floats_of, modality_of, open_header, values_of
 from medvar_engine.data.read.dicom_frame import GROUPS, PRIVATE_TAGS, FrameTags
 from medvar_engine.data.read.dicom_kind import not_anatomy
@@ -56,13 +57,13 @@ _ENHANCED = (
 )
 
 _KEYWORDS = (
-    *GROUPS, *PRIVATE_TAGS, *dicom_stored.TAGS,
+    *GROUPS, *PRIVATE_TAGS, *dicom_stored.TAGS, *dicom_mosaic.TAGS,
     "SOPClassUID", "SOPInstanceUID", "ImageType", "BurnedInAnnotation", "Modality", "BodyPartExamined", "PatientID",
     "StudyInstanceUID", "SeriesInstanceUID", "ImageOrientationPatient", "ImagePositionPatient", "PixelSpacing",
     "ModalityLUTSequence", "SyntheticData", "ContributingEquipmentSequence", "FrameOfReferenceUID", "AcquisitionNumber",
     "EchoNumbers", "EchoTime", "TemporalPositionIdentifier", "DiffusionBValue", "DiffusionGradientOrientation",
     "TriggerTime", "AcquisitionTime", "InstanceNumber", "ComplexImageComponent", "RescaleSlope", "RescaleIntercept",
-    "RescaleType", "SliceThickness",
+    "RescaleType", "SliceThickness", "SpacingBetweenSlices",
 )  # fmt: skip
 _TAGS = tuple(Tag(one) for one in _KEYWORDS)
 
@@ -177,22 +178,42 @@ def _frames(path: Path, dataset: Dataset, stored: StoredPixels, synthetic: bool)
     for index in range(1 if cine else count):
         tags = FrameTags(path, dataset, index)
         reason = _not_anatomy(tags)
-        if reason is None:
-            headers.append(_header(path, tags, index, stored, cine=cine, synthetic=synthetic))
-        else:
+        if reason is not None:
             refused[reason] += 1
+            continue
+        header = _header(path, tags, index, stored, cine=cine, synthetic=synthetic)
+        headers += _tiles(header, dataset) if "MOSAIC" in _types(tags) else [header]
     if not headers:
         raise MedvarError("; ".join(refused))
     return headers, [f"{number} of {count} frames are left out: {reason}" for reason, number in refused.items()]
+
+
+def _tiles(whole: Header, dataset: Dataset) -> Iterator[Header]:
+    """A header for each slice of a mosaic."""
+    mosaic = dicom_mosaic.mosaic_of(dataset)
+    rows, columns = (side // mosaic.side for side in whole.matrix)
+    stored = replace(whole.stored, tiles=mosaic.side)
+    for tile in range(mosaic.count):
+        yield replace(
+            whole,
+            index=tile,
+            matrix=(rows, columns),
+            position=mosaic.position(tile, dataset),
+            values=whole.values | {"instance number": (whole.values["instance number"], float(tile))},
+            stored=stored,
+        )
+
+
+def _types(tags: FrameTags) -> list[str]:
+    return [str(value).strip().upper() for value in values_of(tags.get("FrameType") or tags.get("ImageType"))]
 
 
 def _not_anatomy(tags: FrameTags) -> str | None:
     units = [str(tags.get("RescaleType") or "")]
     for code in tags.get("MeasurementUnitsCodeSequence") or ():  # type: ignore[attr-defined]
         units += [str(code.get("CodeValue") or "")]
-    types = [str(value) for value in values_of(tags.get("FrameType") or tags.get("ImageType"))]
     return not_anatomy(
-        types,
+        _types(tags),
         tags.component(),
         [unit for unit in units if unit not in _NO_UNITS],
         modality=modality_of(tags.dataset),
@@ -227,7 +248,6 @@ def _header(path: Path, tags: FrameTags, index: int, stored: StoredPixels, *, ci
 
 def _values(tags: FrameTags, index: int) -> dict[str, Value]:
     b_value, direction = tags.diffusion()
-    types = [str(value).upper() for value in values_of(tags.get("FrameType") or tags.get("ImageType"))]
     time = tags.get("FrameAcquisitionDateTime") or tags.get("AcquisitionTime")
     numbers = floats_of(tags.get("InstanceNumber")) or ()
     return {
@@ -237,7 +257,7 @@ def _values(tags: FrameTags, index: int) -> dict[str, Value]:
         "trigger time": tags.number("TriggerTime", "NominalCardiacTriggerDelayTime"),
         "b-value and direction": None if b_value is None and direction is None else (b_value, direction),
         "echo": (tags.number("EchoNumbers"), tags.number("EchoTime", "EffectiveEchoTime")),
-        "image type": "\\".join(types),
+        "image type": "\\".join(_types(tags)),
         "frame of reference": str(tags.dataset.get("FrameOfReferenceUID")),
         "acquisition number": tags.number("FrameAcquisitionNumber", "AcquisitionNumber"),
         "acquisition time": None if time is None else str(time),

@@ -1,4 +1,4 @@
-"""What a DICOM frame shows: anatomy, or a phase, a map, a statistic, a mosaic, a screen. Only anatomy is used."""
+"""What a DICOM frame shows: anatomy, or a phase, a map, a statistic, a screen. Only anatomy is used."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from collections.abc import Sequence
 # Of ImageType and FrameType, from the third value on (PS3.3 C.8.3.1.1.1, C.8.13.1.1.1, C.8.16.1 and vendors'
 # conformance statements) → what the frame is. A T1 alone says the weighting of anatomy; T1 MAP is the map.
 _KINDS = (
-    (r"MOSAIC", "a mosaic: the slices of a volume side by side in one image; dcm2niix unfolds it"),
     (r"SCREEN.?(SAVE|CAPTURE|SHOT)|PASTED|PROT|CSAPARALLEL|DOSE_INFO|REPORT", "a screen capture, not a scan"),
     (r"LOCALIZER|SCOUT", "LOCALIZER: a planning image, not part of a scan"),
     (r"P|PHASE|PHASE.?MAP|P_.+|PHASE_.+|DELTA_PHASE", "the phase of the signal"),

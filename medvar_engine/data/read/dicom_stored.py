@@ -23,7 +23,8 @@ class StoredPixels:
     """What reading the pixels of one file asks of its header (PS3.3 C.7.6.3), so that it need not be read again.
 
     ``element`` is where PixelData lies in the file; None where that is deflated, or has no pixels. Numbers that the
-    header does not say are 0. ``padding`` are Pixel Padding Value and its Range Limit, as they were written.
+    header does not say are 0. ``padding`` are Pixel Padding Value and its Range Limit, as they were written. ``tiles``
+    is how many slices stand side by side in a mosaic, else 1.
     """
 
     syntax: str
@@ -37,6 +38,7 @@ class StoredPixels:
     inverted: bool
     padding: tuple[int, int] | None
     element: PixelElement | None
+    tiles: int = 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -344,7 +344,6 @@ def test_copies_that_are_alike_are_not_decoded_to_find_it_out(
         (["DERIVED", "SECONDARY", "OTHER", "T2_STAR_MAP"], None, "", "relaxation"),
         (["DERIVED", "PRIMARY", "T_MAP"], None, "", "statistic"),
         (["ORIGINAL", "PRIMARY", "T1", "FIELD_MAP"], None, "", "field map"),
-        (["ORIGINAL", "PRIMARY", "M", "ND", "MOSAIC"], None, "", "mosaic"),
         (["DERIVED", "SECONDARY", "SCREEN SAVE"], None, "", "screen capture"),
         (["ORIGINAL", "PRIMARY", "OTHER"], "PHASE", "", "phase"),
         (["ORIGINAL", "PRIMARY", "OTHER"], None, "Hz", "Hz"),

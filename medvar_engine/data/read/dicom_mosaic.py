@@ -1,0 +1,76 @@
+"""Siemens mosaics: the slices of a volume side by side in one image, and where each of them lies.
+
+The tiles stand in a square, in rows from the upper left, and the last ones may be empty. ImagePositionPatient is that
+of a first slice which is as large as the whole mosaic, about the same middle. In which direction the slices follow each
+other only SliceNormalVector in the CSA header says: it may be against the normal of their rows and columns.
+
+Source: nibabel's documentation, "Siemens mosaic format"; dcm2niix does the same.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+from pydicom.dataset import Dataset
+
+from medvar_engine.data.read.dicom_file import floats_of
+from medvar_engine.errors import MedvarError
+
+CSA_CREATOR, CSA_HEADER = 0x00290010, 0x00291010
+TAGS = (CSA_CREATOR, CSA_HEADER)
+
+_MOST_SLICES = 1024
+_ALONG = 0.99  # cosine between the slice normal and that of rows and columns
+
+
+@dataclass(frozen=True, slots=True)
+class Mosaic:
+    """``count`` slices in a square of ``side`` × ``side`` tiles; the unit vector (3), LPS, along which they follow."""
+
+    count: int
+    side: int
+    normal: tuple[float, ...]
+
+    def position(self, tile: int, dataset: Dataset) -> tuple[float, ...]:
+        """ImagePositionPatient of one slice. Raises `MedvarError` where the header does not say how they lie."""
+        place, orientation, spacing = (
+            floats_of(dataset.get(name)) for name in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
+        )
+        step = floats_of(dataset.get("SpacingBetweenSlices")) or floats_of(dataset.get("SliceThickness"))
+        if place is None or orientation is None or spacing is None or step is None or len(orientation) != 6:
+            raise MedvarError("a mosaic whose header does not say where its slices lie, or how far apart")
+        rows, columns = np.asarray(orientation[:3]), np.asarray(orientation[3:])
+        if abs(float(np.dot(np.cross(rows, columns), self.normal))) < _ALONG:
+            raise MedvarError("a mosaic whose slices do not follow along the normal of their rows and columns")
+        left_out = [int(dataset.get(name)) * (1 - 1 / self.side) / 2 for name in ("Columns", "Rows")]
+        corner = np.asarray(place) + rows * spacing[1] * left_out[0] + columns * spacing[0] * left_out[1]
+        return tuple(float(one) for one in corner + np.asarray(self.normal) * step[0] * tile)
+
+
+def mosaic_of(dataset: Dataset) -> Mosaic:
+    """How the slices of a mosaic lie in it, by the CSA header. Raises `MedvarError` where it does not say it."""
+    if CSA_HEADER not in dataset or "CSA" not in str(dataset[CSA_CREATOR].value if CSA_CREATOR in dataset else ""):
+        raise MedvarError(
+            "a mosaic without the CSA header, which says how many slices it has and in which order; convert it before "
+            "it is made anonymous"
+        )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # nibabel calls its readers of DICOM experimental
+        from nibabel.nicom import csareader
+    try:
+        header = csareader.read(dataset[CSA_HEADER].value)  # type: ignore[no-untyped-call]
+        count = int(csareader.get_n_mosaic(header) or 0)  # type: ignore[no-untyped-call]
+        vector = csareader.get_slice_normal(header)  # type: ignore[no-untyped-call]
+        normal = tuple(float(one) for one in (() if vector is None else vector))
+    except Exception as error:  # a damaged header shows in many kinds of errors
+        raise MedvarError(f"a mosaic whose CSA header is damaged ({error!r})") from error
+    length = math.hypot(*normal)
+    if not 1 < count <= _MOST_SLICES or len(normal) != 3 or not 0.99 < length < 1.01:
+        raise MedvarError(f"a mosaic whose CSA header says {count} slices that follow along {normal}")
+    side = math.ceil(math.sqrt(count))
+    if any(int(dataset.get(name) or 0) % side for name in ("Rows", "Columns")):
+        raise MedvarError(f"a mosaic of {count} slices whose sides are no multiples of {side}")
+    return Mosaic(count, side, tuple(one / length for one in normal))
