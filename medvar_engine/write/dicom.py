@@ -193,7 +193,7 @@ def _place(dataset: Dataset, picture: Picture) -> None:
         return
     spacing = picture.spacing_mm or 1.0
     columns, rows = directions(picture.plane)
-    dataset.ImageOrientationPatient = [int(value) for value in (*columns, *rows)]
+    dataset.ImageOrientationPatient = [_decimal(value) for value in (*columns, *rows)]
     dataset.ImagePositionPatient = [_decimal(value) for value in corner(picture.plane, picture.pixels.shape, spacing)]
     dataset.PixelSpacing = [_decimal(spacing)] * 2
     dataset.SliceThickness = _decimal(spacing)

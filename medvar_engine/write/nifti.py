@@ -66,7 +66,7 @@ def _ending(path: Path) -> str:
 def affine(plane: str, shape: tuple[int, ...], spacing_mm: float) -> npt.NDArray[np.float64]:
     """From ``(column, row, slice)`` of a picture of ``shape`` (H, W) to mm in RAS+, its middle at the origin.
 
-    Raises `MedvarError` for a plane that is not axial, coronal or sagittal.
+    Raises `MedvarError` for a plane whose `directions` are not known.
     """
     columns, rows = (axis * _LPS_TO_RAS for axis in directions(plane))
     matrix = np.eye(4)

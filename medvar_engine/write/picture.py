@@ -21,7 +21,8 @@ class Picture:
     """One slice and where it comes from. Rows and columns run as on a radiologist's screen.
 
     Axial rows run from anterior to posterior, coronal and sagittal ones from head to feet; columns run from the
-    patient's right to left, in sagittal slices from anterior to posterior.
+    patient's right to left, in sagittal slices from anterior to posterior. Short-axis slices are seen from the apex of
+    the heart, the septum on the left and the inferior wall at the bottom.
     """
 
     pixels: FloatArray  # (H, W) in [-1, 1]
@@ -61,7 +62,7 @@ class Picture:
 
     @property
     def plane(self) -> str:
-        """``axial``, ``coronal`` or ``sagittal``; axial when the condition leaves it open."""
+        """``axial``, ``coronal``, ``sagittal`` or ``short-axis``; axial when the condition leaves it open."""
         return self.trace.request.condition.plane or "axial"
 
     def values(self) -> FloatArray:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pydicom
 import pytest
@@ -21,6 +22,7 @@ from medvar_engine.errors import MedvarError
 from medvar_engine.generate.trace import Trace
 from medvar_engine.write.compare import differing_pixels
 from medvar_engine.write.dicom import Study, write_dicom
+from medvar_engine.write.nifti import write_nifti
 from medvar_engine.write.picture import Picture
 from medvar_engine.write.provenance import DICOM_GROUP, about_pixels, read_about_pixels, read_trace
 
@@ -82,6 +84,26 @@ def test_the_slice_lies_as_its_plane_says(
     first = np.array([float(v) for v in dataset.ImagePositionPatient])
     last = first + 0.75 * (3 * along_columns + 5 * along_rows)
     np.testing.assert_allclose(first + last, 0, atol=1e-6)  # the middle of 6 × 4 pixels is the origin
+
+
+def test_a_short_axis_slice_lies_across_the_heart(
+    make_picture: MakePicture, make_trace: MakeTrace, tmp_path: Path
+) -> None:
+    """It would be made and then refused, or lie flat like an axial one."""
+    trace = make_trace(condition=Condition("MR", "heart", "short-axis"))
+    picture = make_picture(trace=trace, low=0.0, high=1.0, unit="arbitrary")
+    dataset = pydicom.dcmread(write_dicom(tmp_path / "a.dcm", picture, STUDY))
+    orientation = np.array([float(v) for v in dataset.ImageOrientationPatient])
+    columns, rows = orientation[:3], orientation[3:]
+    np.testing.assert_allclose([columns @ columns, rows @ rows, columns @ rows], [1, 1, 0], atol=1e-8)
+    left, back, head = np.eye(3)
+    base = np.cross(columns, rows)  # away from whoever looks at it: from the apex to the base
+    np.testing.assert_allclose([-base @ left, base @ back, base @ head], 3**-0.5, atol=1e-8)
+    assert columns @ left > 0  # from the septum to the lateral wall
+    assert rows @ head < 0  # down to the inferior wall
+    path, _ = write_nifti(tmp_path / "a.nii", picture)
+    affine = nibabel.load(path).affine
+    np.testing.assert_allclose(affine[:3, :2] / 0.75, np.array([columns, rows]).T * [[-1], [-1], [1]], atol=1e-6)
 
 
 def test_nobody_takes_it_for_a_patient(pictures: list[Picture], tmp_path: Path) -> None:
