@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_medvar.layers.image_layers import METADATA, put, world_in
-from napari_medvar.layers.zoom_to_fit import Fitting
+from napari_medvar.layers.image_layers import CAPTION, METADATA, put, world_in
+from napari_medvar.layers.zoom_to_fit import Fitting, View
 from napari_medvar.session.image_space import ImageSpace
 
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from medvar_engine.types import FloatArray
 
 _SIDES = ("A", "B")
+_LONGEST = 40  # letters of a caption
 
 
 class CompareLayers:
@@ -27,6 +28,7 @@ class CompareLayers:
         self._layers: dict[str, Image] = {}
         self._hidden: list[str] = []
         self._selected: list[Layer] = []
+        self._before: View | None = None
 
     @property
     def shown(self) -> bool:
@@ -43,6 +45,7 @@ class CompareLayers:
         if not self.shown:
             self._hidden = [layer.name for layer in self._viewer.layers if layer.visible]
             self._selected = list(self._viewer.layers.selection)
+            self._before = self._fitting.view()
             for name in self._hidden:
                 self._viewer.layers[name].visible = False
         for side, pixels, name, image_space in zip(_SIDES, pictures, names, image_spaces, strict=True):
@@ -60,8 +63,10 @@ class CompareLayers:
                     metadata={METADATA: {"trace": None, "compare": side, "synthetic": True}},
                     **world_in(self._viewer, image_space.placement, len(pixels)),
                 )
+                layer.name_overlay.font_size = CAPTION
+                layer.name_overlay.visible = True
                 self._layers[side] = layer
-            layer.name = f"{side} · {name}"
+            layer.name = _short(f"{side} · {name}")
             layer.visible = True
         grid = self._viewer.canvas.grid
         grid.stride, grid.shape, grid.enabled = 1, (1, 2), True  # A, the lower layer, to the left
@@ -81,7 +86,13 @@ class CompareLayers:
             if name in self._viewer.layers:
                 self._viewer.layers[name].visible = True
         self._viewer.layers.selection.update(layer for layer in self._selected if layer in self._viewer.layers)
-        self._viewer.reset_view()
+        if self._before is not None:
+            self._fitting.go_back(self._before)
+
+
+def _short(name: str) -> str:
+    """What goes into half of the canvas."""
+    return name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1].rstrip()}…"
 
 
 def difference(pictures: tuple[FloatArray, FloatArray]) -> float:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 METADATA = "medvar"
 _SHARED = ("contrast_limits", "contrast_limits_range", "gamma", "colormap")  # one window for all scales
+CAPTION = 8  # points of a name in the canvas
 _THUMBNAIL = 32  # pixels a side, as napari has it
 _OURS = re.compile(r"scale (\d+) · (\d+)×\2")
 
@@ -99,6 +100,7 @@ class ScaleLayers:
         self._image_space: ImageSpace | None = None
         self._shown: int | None = None  # the scale that we made visible last
         self._stale: set[int] = set()  # scales that were made, but whose picture was not
+        self._seen: int | None = None  # the image that was brought into sight last
 
     @property
     def image_space(self) -> ImageSpace | None:
@@ -125,6 +127,9 @@ class ScaleLayers:
             if self._shown != k:
                 self._hide(self._shown)
             self._reveal(k)
+            if self._seen != preview.node.id:
+                self._seen = preview.node.id
+                self._bring_into_sight(k)
         if preview.newest:
             self._blank([j for j, finer in self._layers.items() if j > k and finer.visible])  # hidden ones can wait
 
@@ -159,6 +164,14 @@ class ScaleLayers:
         for k, layer in self._layers.items():
             if layer.visible != (k < depth):
                 layer.visible = k < depth
+
+    def caption(self, on: bool) -> None:
+        """Whether the name of every scale stands in the canvas, beside its image."""
+        self._forget_deleted()
+        for layer in self._layers.values():
+            if layer.name_overlay.visible != on:
+                layer.name_overlay.font_size = CAPTION
+                layer.name_overlay.visible = on
 
     def values(self, k: int) -> FloatArray | None:
         """The picture of scale k as its layer shows it."""
@@ -212,6 +225,14 @@ class ScaleLayers:
         self._layers[k] = layer
         if len(self._layers) == 1:
             self._fitting.fit([layer])
+
+    def _bring_into_sight(self, k: int) -> None:
+        """A new image is seen, though somebody has opened another above it, or beside it, since."""
+        layers = self._viewer.layers
+        if not self._viewer.canvas.grid.enabled:
+            if layers.index(self._layers[k]) < top_of_images(self._viewer):
+                self.bring_to_front()
+            self._fitting.fit_unseen(self._layers[k])
 
     def _group(self, k: int) -> None:
         """All scales lie together in the list, coarse to fine, whatever was added or deleted meanwhile."""

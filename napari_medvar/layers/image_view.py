@@ -25,6 +25,21 @@ COMPUTED: tuple[View, ...] = ("likelihood", "anomaly")  # maps that the model mu
 Maps = Mapping[View, tuple[FloatArray, ...]]
 
 
+_CAPTIONS = {
+    "difference": "added by scale {k}, {unit}",
+    "tokens": "tokens · scale {k}",
+    "entropy": "undecided, bits · scale {k}",
+    "likelihood": "unlikely, bits · scale {k}",
+    "anomaly": "anomaly, bits a token · all scales",
+}
+
+
+def caption(view: View, k: int, image_space: ImageSpace) -> str:
+    """What a map is called in the layer list and in the canvas, with the unit of its colour bar."""
+    unit = image_space.display.unit if image_space.display.unit == "HU" else "arbitrary units"
+    return _CAPTIONS[view].format(k=k, unit=unit)
+
+
 class PictureView:
     """Scale layers, maps over them, and the comparison."""
 
@@ -55,6 +70,7 @@ class PictureView:
         if view == "scales":
             self.maps.hide()
             self.layers.show_all(node.generation.depth)
+            self.layers.caption(True)
             if k + 1 == node.generation.depth:
                 self._fitting.fit(self.layers.all())
             return ""
@@ -66,7 +82,7 @@ class PictureView:
         if values is None or limits is None:
             self.maps.hide()
         else:
-            self.maps.show(view, f"{view} · scale {k}", values, limits, image_space)
+            self.maps.show(view, caption(view, k, image_space), values, limits, image_space)
         return note
 
     def close(self) -> None:
@@ -84,19 +100,19 @@ class PictureView:
             case "difference":
                 return self._difference(k, image_space)
             case "tokens":
-                return node.generation.pyramid.maps[k][0], (0, 1), "One colour a token."
+                return node.generation.pyramid.maps[k][0], (0, 1), "One colour for each token."
             case "entropy" if k >= len(node.trace.entropy):
                 return None, None, "Not known: a real image was not drawn token by token."
             case "entropy":
                 limits = span(node.trace.entropy)
-                return node.trace.entropy[k], limits, f"0 to {limits[1]:.1f} bits, the same at every scale."
+                return node.trace.entropy[k], limits, "Yellow: another seed would give something else here."
         if view not in computed:
             return None, None, "Asking the model…"
         maps = computed[view]
         limits = span(maps)
         if view == "anomaly":
-            return maps[0], limits, f"0 to {limits[1]:.1f} bits a token, over all scales."
-        return maps[k], limits, f"0 to {limits[1]:.1f} bits, the same at every scale."
+            return maps[0], limits, "Bright: not what the model expects. It does not mean ill."
+        return maps[k], limits, "Bright: not what the model expected here."
 
     def _difference(self, k: int, image_space: ImageSpace) -> tuple[np.ndarray | None, tuple[float, float] | None, str]:
         now, before = self.layers.values(k), self.layers.values(k - 1) if k else None
@@ -104,8 +120,7 @@ class PictureView:
             return None, None, "There is no scale before the coarsest."
         values = now - before
         most = max(float(np.abs(values).max()), 1e-6)
-        unit = " HU" if image_space.display.unit == "HU" else ""
-        return values, (-most, most), f"Pink {-most:.3g}{unit} to green {most:.3g}{unit}."
+        return values, (-most, most), "Green is brighter than after the scale before, pink darker."
 
     def _agree_on_units(self, event: object = None) -> None:
         """Somebody's layer has come or gone."""
@@ -118,4 +133,5 @@ class PictureView:
             grid.stride, grid.enabled, self._grid = 1, True, True  # coarse to fine: the lowest layer first
         elif not on and self._grid:
             grid.enabled, self._grid = False, False
+            self.layers.caption(False)
             self._fitting.fit(self.layers.all())

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-from napari_medvar.layers.image_layers import METADATA, put, selection_kept, top_of_images, world_in
+from napari_medvar.layers.image_layers import CAPTION, METADATA, put, selection_kept, top_of_images, world_in
 from napari_medvar.session.image_space import ImageSpace
 from napari_medvar.session.placement import Placement
 
@@ -55,6 +55,8 @@ class MapLayers:
             layer.colormap = _COLORMAPS[kind]
             layer.contrast_limits_range = limits
             layer.contrast_limits = limits
+            layer.colorbar.visible = True
+        layer.name_overlay.font_size, layer.name_overlay.visible = CAPTION, True
         if not layer.visible:
             layer.visible = True
 

@@ -42,7 +42,7 @@ def mask_of(layer: Layer, placement: Placement, point: Sequence[float] = ()) -> 
     mask = _of_shapes(layer, placement) if isinstance(layer, Shapes) else _of_labels(layer, placement, point)
     if not mask.any():
         raise MedvarError(
-            f"The layer “{layer.name}” covers nothing of the picture: paint where it may change, then try again."
+            f"The layer “{layer.name}” covers nothing of the image: paint where it may change, then try again."
         )
     return mask
 

@@ -119,7 +119,7 @@ def _slice(layer: Any, index: np.ndarray, seen: tuple[int, int]) -> FloatArray:
     if seen[0] > seen[1]:
         values = values.T
     if min(values.shape) < _LEAST:
-        raise MedvarError(f"The slice has {values.shape[0]}×{values.shape[1]} pixels: too few to make a picture of.")
+        raise MedvarError(f"The slice has {values.shape[0]}×{values.shape[1]} pixels: too few to make an image of.")
     if np.iscomplexobj(values):
         raise MedvarError(f"“{layer.name}” holds complex numbers: show its magnitude first.")
     return np.asarray(values, dtype=np.float32)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,6 +11,19 @@ import numpy as np
 if TYPE_CHECKING:
     import napari
     from napari.layers import Layer
+
+
+_ENOUGH = 0.5  # of a layer, or of the canvas when that shows a detail
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What the canvas shows."""
+
+    center: tuple[float, ...]
+    zoom: float
+    layers: tuple[Layer, ...]  # those zoomed to
+    fitted: tuple[float, ...] | None
 
 
 class Fitting:
@@ -28,9 +42,38 @@ class Fitting:
         self._viewer.reset_view(layers=layers if layers and alike else None)
         self._camera = self._now()
 
+    def fit_unseen(self, layer: Layer) -> None:
+        """Zoom to a layer that lies outside what is seen, such as a new image beside a scan; leave others alone."""
+        axes = [axis - self._viewer.dims.ndim for axis in self._viewer.dims.displayed[-2:]]
+        if min(axes) < -layer.ndim or self._viewer.dims.ndisplay != 2:
+            return
+        seen, extent = self._seen(), np.asarray(layer.extent.world)[:, axes]
+        sides = np.minimum(seen[1], extent[1]) - np.maximum(seen[0], extent[0])
+        shared = np.prod(np.clip(sides, 0, None))
+        if shared < _ENOUGH * min(np.prod(seen[1] - seen[0]), np.prod(extent[1] - extent[0])):
+            self.fit([layer])
+
+    def view(self) -> View:
+        """What is seen now, for `go_back`."""
+        camera = self._viewer.scene.camera
+        return View(tuple(camera.center), float(camera.zoom), tuple(self._layers), self._camera)
+
+    def go_back(self, view: View) -> None:
+        """See again what was seen at a time."""
+        camera = self._viewer.scene.camera
+        camera.center, camera.zoom = view.center, view.zoom
+        self._layers, self._camera = view.layers, view.fitted
+
     def _resized(self, event: object = None) -> None:
         if self._camera is not None and np.allclose(self._now(), self._camera):
             self.fit([layer for layer in self._layers if layer in self._viewer.layers])
+
+    def _seen(self) -> np.ndarray:
+        """Corners ``(2, 2)`` of what the canvas shows: top left, bottom right, in the world."""
+        camera = self._viewer.scene.camera
+        half = np.array(self._viewer.canvas.size) / camera.zoom / 2
+        centre = np.array(camera.center[-2:])
+        return np.array([centre - half, centre + half])
 
     def _now(self) -> tuple[float, ...]:
         camera = self._viewer.scene.camera

@@ -183,3 +183,43 @@ def test_a_click_into_the_slider_s_groove_goes_one_scale_that_way(
     assert groove is not None
     qtbot.mouseClick(groove, Qt.MouseButton.LeftButton, pos=QPoint(groove.width() // 3, groove.height() // 2))
     assert widget.scales.scale == len(SCHEDULE) - 2
+
+
+def test_a_new_image_is_seen_though_a_scan_was_opened_above_or_beside(
+    empty: Any, widget: MedvarWidget, settle: Settle
+) -> None:
+    """The image would grow unseen below the scan, or out of sight."""
+    widget.scales.generate_button.click()
+    settle(widget)
+    scan = empty.add_image(np.zeros((64, 64), np.float32), name="scan", scale=(0.8, 0.8), contrast_limits=(0, 1))
+    mask = empty.add_labels(np.zeros((64, 64), dtype=int), name="my mask")
+    assert brightness(empty) < 5
+    widget.scales.generate_button.click()
+    settle(widget)
+    assert [layer.name for layer in empty.layers] == ["scan", *NAMES, "my mask"]
+    assert empty.layers.selection.active == mask
+    assert brightness(empty) > 20
+    scan.translate = (5000, 5000)
+    empty.reset_view(layers=[scan])
+    assert brightness(empty) < 5
+    widget.scales.generate_button.click()
+    settle(widget)
+    assert brightness(empty) > 20
+
+
+def test_a_detail_stays_in_sight_when_another_image_is_made(empty: Any, widget: MedvarWidget, settle: Settle) -> None:
+    """Whoever looks at one place of many images would have to zoom in again and again."""
+    widget.scales.generate_button.click()
+    settle(widget)
+    camera = empty.scene.camera
+    camera.zoom *= 6
+    camera.center = (0, 12, 15)
+    widget.scales.generate_button.click()
+    settle(widget)
+    before = [*camera.center, camera.zoom]
+    widget.history.compare(*(node.id for node in widget.session.tree.nodes))
+    settle(widget)
+    widget.history.end_compare()
+    settle(widget)
+    assert [*camera.center, camera.zoom] == pytest.approx(before)
+    np.testing.assert_allclose(camera.center[-2:], (12, 15))

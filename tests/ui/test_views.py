@@ -38,11 +38,30 @@ def test_a_map_covers_the_picture_exactly(made: MedvarWidget, settle: Settle, vi
     settle(made)
     picture, over = shown(made)
     assert picture.name == layer_name(SCHEDULE, 3)
-    assert over.name == f"{view} · scale 3"
+    assert over.metadata["medvar"]["map"] == view
     assert over.data.shape == ((SIZE, SIZE) if view in ("difference", "anomaly") else (SCHEDULE[3], SCHEDULE[3]))
     np.testing.assert_allclose(edges(over), edges(picture), atol=1e-6)
     made.views.show_view("picture")
     assert [layer.name for layer in shown(made)] == [layer_name(SCHEDULE, 3)]
+
+
+def test_maps_say_in_the_canvas_what_they_are_and_what_colours_mean(made: MedvarWidget, settle: Settle) -> None:
+    """Nobody could read a value off a map, or tell one map from another in a screenshot."""
+    made.scales.slider.setValue(3)
+    for view, caption in (("entropy", "undecided, bits · scale 3"), ("likelihood", "unlikely, bits · scale 3")):
+        made.views.show_view(view)
+        settle(made)
+        over = shown(made)[1]
+        assert over.name == caption
+        assert over.name_overlay.visible
+        assert over.colorbar.visible
+        assert over.contrast_limits[0] == 0
+    made.views.show_view("tokens")
+    settle(made)
+    assert shown(made)[1].name_overlay.visible
+    made.views.show_view("picture")
+    settle(made)
+    assert not any(layer.name_overlay.visible for layer in shown(made))
 
 
 def test_the_maps_hold_what_the_model_says(made: MedvarWidget, settle: Settle) -> None:
@@ -62,7 +81,7 @@ def test_the_maps_hold_what_the_model_says(made: MedvarWidget, settle: Settle) -
     settle(made)
     fine, coarse = (next(iter(made.session.previews([k]))).pixels for k in (SCALES - 1, SCALES - 2))
     np.testing.assert_allclose(shown(made)[1].data, (fine - coarse) * 200, atol=1e-3)
-    assert "HU" in made.views.note.text()
+    assert shown(made)[1].name == f"added by scale {SCALES - 1}, HU"
 
 
 def test_the_coarsest_scale_has_no_difference(made: MedvarWidget, settle: Settle) -> None:
@@ -83,7 +102,7 @@ def test_a_new_picture_keeps_the_view(made: MedvarWidget, settle: Settle) -> Non
     settle(made)
     assert [layer.name for layer in shown(made)] == [
         layer_name(SCHEDULE, SCALES - 1),
-        f"likelihood · scale {SCALES - 1}",
+        f"unlikely, bits · scale {SCALES - 1}",
     ]
     np.testing.assert_allclose(shown(made)[1].data, made.session.likelihood_maps()[-1], atol=1e-5)
     assert not np.allclose(before, shown(made)[1].data)
@@ -94,6 +113,7 @@ def test_all_scales_side_by_side_and_back(made: MedvarWidget, settle: Settle) ->
     made.views.show_view("scales")
     settle(made)
     assert [layer.name for layer in shown(made)] == [layer_name(SCHEDULE, k) for k in range(SCALES)]
+    assert all(layer.name_overlay.visible for layer in shown(made))  # which of them is scale 4?
     assert made.viewer.canvas.grid.enabled
     made.views.show_view("picture")
     settle(made)
