@@ -85,7 +85,7 @@ def _read(path: Path) -> list[LayerData]:
         tips.append(tree.current_node)  # on top
     if len(tips) > MOST_LAYERS:
         warnings.warn(
-            f"{path.name} holds {len(tips)} pictures; the newest {MOST_LAYERS} became layers. "
+            f"{path.name} holds {len(tips)} images; the newest {MOST_LAYERS} became layers. "
             "Open it in the MedVAR widget to have all.",
             stacklevel=2,
         )

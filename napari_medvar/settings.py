@@ -8,7 +8,7 @@ from pathlib import Path
 
 from medvar_engine.remote.connection import Server, read_token
 from napari_medvar.session.autosave import Autosave
-from napari_medvar.session.generation_session import GenerationSession
+from napari_medvar.session.generation_session import GenerationSession, OpenModel
 from napari_medvar.session.opened_model import Model, open_bundle, open_served
 
 PLUGIN = "napari-medvar"
@@ -59,10 +59,26 @@ def read_settings() -> Settings:
     )
 
 
+def write_settings(settings: Settings) -> None:
+    """Keep where models run for the next start of napari; nothing is kept where there is no napari."""
+    try:
+        from napari.settings import get_plugin_settings
+
+        making = get_plugin_settings(PLUGIN).making
+    except (ImportError, KeyError):
+        return
+    making.device, making.server, making.token_file = settings.device, settings.server, settings.token_file
+
+
+def opener(settings: Settings) -> OpenModel:
+    """How a session opens models as the settings say."""
+    return partial(_open, settings) if settings.server else partial(open_bundle, device=settings.device)
+
+
 def new_session(settings: Settings) -> GenerationSession:
     """A session as the settings say."""
     return GenerationSession(
-        partial(_open, settings) if settings.server else partial(open_bundle, device=settings.device),
+        opener(settings),
         autosave=Autosave(settings.sessions) if settings.autosave else None,
         show_previews=settings.show_previews,
     )

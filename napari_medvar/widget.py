@@ -5,19 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from time import perf_counter
 from typing import TYPE_CHECKING
 
 from qtpy.compat import isalive
 from qtpy.QtCore import Qt, QTimer
 from qtpy.QtGui import QKeySequence
-from qtpy.QtWidgets import QAbstractButton, QApplication, QShortcut, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QAbstractButton, QApplication, QShortcut, QSizePolicy, QVBoxLayout, QWidget
 
 from medvar_engine.bundle.read import shipped_bundles
 from medvar_engine.generate.trace import Request
 from napari_medvar import keys
 from napari_medvar.controllers.candidates_controller import CandidatesController
+from napari_medvar.controllers.device_controller import DeviceController
 from napari_medvar.controllers.edit_controller import EditController
+from napari_medvar.controllers.gallery_controller import GalleryController
 from napari_medvar.controllers.history_controller import HistoryController
 from napari_medvar.controllers.maps_controller import MapsController
 from napari_medvar.controllers.real_image_controller import RealImageController
@@ -28,8 +29,9 @@ from napari_medvar.layers.gl_context import CanvasContextGuard
 from napari_medvar.layers.image_view import PictureView
 from napari_medvar.panels.bundle_panel import BundlePanel
 from napari_medvar.panels.condition_panel import ConditionPanel
-from napari_medvar.panels.form_rows import fold, scroll_area
+from napari_medvar.panels.form_rows import beside_title, fold, question_mark, scroll_area
 from napari_medvar.panels.help_dialog import HelpDialog
+from napari_medvar.panels.icons import Icons
 from napari_medvar.panels.message_panel import MessagePanel
 from napari_medvar.panels.sampling_panel import SamplingPanel
 from napari_medvar.panels.scales_panel import ScalesPanel
@@ -39,13 +41,13 @@ from napari_medvar.session.autosave import recoverable
 from napari_medvar.session.generation_session import GenerationSession, Model, Preview, Progress
 from napari_medvar.session.image_space import ImageSpace
 from napari_medvar.settings import new_session, read_settings
+from napari_medvar.work_report import WorkReport
 from napari_medvar.worker import EngineWorker, Work
 
 if TYPE_CHECKING:
     import napari
 
-_NO_GUESS = 2.0  # seconds before it is said how long the rest will take
-_LONG = 10.0  # seconds after which nobody may be looking any more
+_MARGINS = (6, 4, 6, 4)  # px; the dock may be narrow
 _REST = 250  # ms after which a slider is taken to rest
 _KEYS = {  # in the panel only; see `keys` for those of the whole window
     "Ctrl+Return": "generate",
@@ -68,13 +70,16 @@ class MedvarWidget(QWidget):
         self.viewer = napari_viewer
         self.session = session or new_session(settings)
         self.worker = EngineWorker()
+        self.icons = Icons()
         self.picture = PictureView(napari_viewer)
         self._guard = CanvasContextGuard(napari_viewer, self)
         self._asked: str | Path | None = None  # the bundle that the user wants
         self._loaded: str | Path | None = None  # the one that is there
         self._doing: Doing = "load"  # what the worker does now or did last
         self._following = True  # whether the view goes along with the newest scale
-        self._began = 0.0
+        self._failure = False  # whether the work has failed
+        self._before = 0  # images that were there before the work
+        self._together = self._decoded = 1  # images that are made at a time, and those of them that are finished
         self._when_idle: list[Callable[[], None]] = []  # what waits for the worker
 
         self.bundle = BundlePanel(shipped_bundles())
@@ -83,6 +88,7 @@ class MedvarWidget(QWidget):
         self.scales = ScalesPanel()
         self.views = ViewPanel()
         self.status = StatusPanel()
+        self.work = WorkReport(self, self.status)
         self.message = MessagePanel()
         self.maps = MapsController(self)
         self.edit = EditController(self)
@@ -90,8 +96,13 @@ class MedvarWidget(QWidget):
         self.real = RealImageController(self)
         self.history = HistoryController(self)
         self.save = SaveController(self, self.history)
+        self.gallery = GalleryController(self, self.history, self.save)
+        self.device = DeviceController(self, settings)
         self._recovery = RecoveryController(self, () if session else recoverable(settings.sessions))
-        self._parts = (self.maps, self.edit, self.candidates, self.real, self.history, self.save)
+        self._parts = (
+            *(self.maps, self.edit, self.candidates, self.real),
+            *(self.history, self.save, self.gallery, self.device),
+        )
         self._resting = QTimer(self)
         self._resting.setSingleShot(True)
         self._resting.setInterval(_REST)
@@ -109,6 +120,10 @@ class MedvarWidget(QWidget):
         """Open a bundle; None is the first shipped one."""
         self._asked = bundle
         self.start("load", lambda stop: [self.session.load(bundle)], "Loading the model…")
+
+    def load_again(self) -> None:
+        """Open the chosen bundle once more."""
+        self.load(self._asked)
 
     def generate(self) -> None:
         """Make whole pictures, or what is missing of an unfinished one."""
@@ -138,6 +153,10 @@ class MedvarWidget(QWidget):
         self.refresh()
         if not self.worker.running:
             self._go_on()
+
+    def help(self, page: str = "") -> None:
+        """Show a page of the guide; or the keys, beside which everything else is."""
+        HelpDialog(self.session.model, self, page).open()
 
     def start_from_layer(self) -> None:
         """Make the active layer a picture, once the model is loaded."""
@@ -197,10 +216,10 @@ class MedvarWidget(QWidget):
         if doing == "make" or doing == "show":
             self.history.end_compare()
             self._following = True
-        self._doing, self._began = doing, perf_counter()
+        self._doing, self._together, self._decoded, self._failure = doing, 1, 1, False
+        self._before = len(self.session.tree.nodes)
         self.session.panels = self._settings()
-        if text:
-            self.status.show_busy(text)
+        self.work.begin(text, self.worker.stop)
         self.worker.start(work)
         self.refresh()
         return True
@@ -208,18 +227,6 @@ class MedvarWidget(QWidget):
     def tell(self, text: str) -> None:
         """A plain word on what went wrong."""
         self.message.show_error(text, loading=False)
-
-    def report_progress(self, done: int, total: int, text: str) -> None:
-        """How far the work is."""
-        self.status.show_progress(done, total, f"{text} · {perf_counter() - self._began:.1f} s")
-
-    def time_left(self, done: int, total: int) -> str:
-        """How long the rest will take, e.g. `` · about 40 s left``; nothing in the first seconds."""
-        elapsed = perf_counter() - self._began
-        if not 0 < done < total or elapsed < _NO_GUESS:
-            return ""
-        seconds = elapsed / done * (total - done)
-        return f" · about {seconds:.0f} s left" if seconds < 90 else f" · about {seconds / 60:.0f} min left"
 
     def show_current(self) -> None:
         """The current picture and its settings, after going to it."""
@@ -287,6 +294,9 @@ class MedvarWidget(QWidget):
 
     def _show_made(self, made: Preview | Progress) -> None:
         if made.node.id != self.session.tree.current:
+            if self._doing == "make":  # one of those that were made together with the current one
+                self._decoded += 1
+                self.work.report(self._decoded, self._together, f"image {self._decoded} of {self._together}")
             return
         depth, scales = made.node.generation.depth, len(made.node.generation.pyramid.schedule)
         newest = isinstance(made, Progress) or made.newest
@@ -300,9 +310,12 @@ class MedvarWidget(QWidget):
                 made, self.session.image_space_of(made.node), reveal=drawn and self._plain and made.k == self.scale
             )
         if newest:
-            together = len(self.session.unfinished)
-            images = f" of {together} images" if together > 1 else ""
-            self.report_progress(depth, scales, f"{depth} of {scales} scales{images}")
+            new = len(self.session.tree.nodes) - self._before if self._doing == "make" else 0
+            self._together = max(self._together, new, len(self.session.unfinished))
+            images = f" · {self._together} images" if self._together > 1 else ""
+            counts = made.node.generation.pyramid.schedule.token_counts
+            left = self.work.time_left(sum(counts[:depth]), sum(counts))
+            self.work.report(depth, scales, f"{depth} of {scales} scales{images}{left}")
             if drawn and not self._plain:
                 self._look()
             self.refresh()
@@ -310,14 +323,17 @@ class MedvarWidget(QWidget):
     def _failed(self, message: str) -> None:
         self.message.show_error(message, loading=self._doing == "load")
         self.maps.give_up()
+        self._failure = True
+        if self._doing == "load":
+            self.device.give_up(message)
         if self._doing == "load" and self.session.model is not None:
             self.bundle.select(self._loaded)  # the one before goes on working
             self.bundle.describe(self.session.model)
 
     def _finished(self) -> None:
-        if self._doing == "make" and perf_counter() - self._began > _LONG:
-            QApplication.alert(self)  # whoever has gone to another window learns that it is done
-        self.status.end_busy()
+        self.work.end(awaited=self._doing == "make" and not self._failure)
+        if self._doing == "make" and self._together > 1 and not self._failure:
+            self.folds["gallery"].expand()
         self.status.show_device(self.session.model.generator.backend.info if self.session.model else None)
         self.refresh()
         if problem := self.session.autosave_problem:
@@ -385,9 +401,6 @@ class MedvarWidget(QWidget):
         """A shipped bundle by its name."""
         return next((name for name, folder in shipped_bundles().items() if folder == path), path)
 
-    def _load_again(self) -> None:
-        self.load(self._asked)
-
     def _connect(self) -> None:
         self.bundle.chosen.connect(self.load)
         self.condition.changed.connect(self.refresh)
@@ -401,7 +414,7 @@ class MedvarWidget(QWidget):
         self.scales.chosen.connect(self.edit.panel.follow)
         self.views.chosen.connect(self._view_chosen)
         self.real.panel.anomaly.connect(lambda: self.views.show_view("anomaly"))
-        self.message.retry.connect(self._load_again)
+        self.message.retry.connect(self.load_again)
         self.message.open_bundle.connect(self.bundle.open)
         self.worker.made.connect(self._made)
         self.worker.failed.connect(self._failed)
@@ -412,7 +425,7 @@ class MedvarWidget(QWidget):
         self.buttons["resample"] = self.edit.panel.resample_button
         self.buttons["flip"] = self.edit.panel.flip_button
         self.buttons["help"] = self.status.help_button
-        self.status.help_button.clicked.connect(lambda: HelpDialog(self.session.model, self).exec())
+        self.status.help_button.clicked.connect(lambda: self.help())
         for key_text, name in _KEYS.items():
             shortcut = QShortcut(QKeySequence(key_text), self)
             shortcut.setContext(Qt.ShortcutContext.WidgetWithChildrenShortcut)
@@ -435,18 +448,25 @@ class MedvarWidget(QWidget):
     def _lay_out(self) -> None:
         content = QWidget()
         panels = QVBoxLayout(content)
+        panels.setContentsMargins(*_MARGINS)
         self.folds = {
-            "edit": fold("Edit", self.edit.panel, "Change the picture from a scale on."),
+            "edit": fold("Edit", self.edit.panel, "Change the image from a scale on."),
             "candidates": fold("Candidates", self.candidates.panel, "Several continuations to choose from."),
+            "gallery": fold("Gallery", self.gallery.panel, "All images as a sheet: keep the good ones."),
             "real": fold("Real image", self.real.panel, "Start from an image that is open in napari."),
-            "history": fold("History", self.history.panel, "All images of this session."),
-            "save": fold("Save", self.save.panel, "Images, sessions and sets to files."),
+            "history": fold("History", self.history.panel, "All images of this session, and what each was made from."),
+            "save": fold("Save", self.save.panel, "Images, sessions and synthetic datasets to files."),
+            "device": fold("Device and server", self.device.panel, "Where models run."),
         }
+        for name, section in {"sampling": self.sampling.fold, **self.folds}.items():
+            beside_title(section, question_mark(f"Guide: {section.text()[2:]}", partial(self.help, name)))
         for panel in (self.bundle, self.condition, self.sampling, self.scales, self.views, *self.folds.values()):
+            panel.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Fixed)  # not squeezed, but scrolled
             panels.addWidget(panel)
         panels.addStretch(1)
         self.area = scroll = scroll_area(content)
         layout = QVBoxLayout(self)
+        layout.setContentsMargins(*_MARGINS)
         layout.addWidget(self.message)
         layout.addWidget(scroll, 1)
         layout.addWidget(self.save.panel.report_label)  # in sight, wherever the folds are scrolled to

@@ -68,11 +68,11 @@ def _ours(attributes: Mapping[str, Any]) -> _Ours:
     name, about = attributes.get("name", "A layer"), attributes.get("metadata", {}).get(METADATA, {})
     if "trace" not in about:
         raise MedvarError(
-            f"“{name}” was not made by MedVAR, so it cannot be saved as a synthetic picture. Choose another file type, "
+            f"“{name}” was not made by MedVAR, so it cannot be saved as a synthetic image. Choose another file type, "
             "or select only layers of MedVAR."
         )
     if about["trace"] is None:
-        raise MedvarError(f"“{name}” shows no picture yet: generate that scale first, or do not select it.")
+        raise MedvarError(f"“{name}” shows no image yet: generate that scale first, or do not select it.")
     whole, depth = Trace.from_json(about["trace"]), int(about["scale"]) + 1
     part = replace(whole, pyramid=whole.pyramid.prefix(depth), entropy=whole.entropy[:depth])
     bundle = str(about.get("bundle", ""))

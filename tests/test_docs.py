@@ -180,6 +180,12 @@ def test_the_command_line_is_as_described() -> None:
     assert script["PAGE"].read_text(encoding="utf-8") == script["page"](), "run: python docs/cli.py"
 
 
+def test_the_page_on_the_plugin_is_the_guide_of_the_plugin() -> None:
+    """The widget would say one thing, and the page another."""
+    script = run_path(str(ROOT / "docs" / "guide.py"))
+    assert script["PAGE"].read_text(encoding="utf-8") == script["page"](), "run: python docs/guide.py"
+
+
 def test_the_training_settings_are_as_described() -> None:
     """A setting would be looked for in the source, or the page tell a default that is no longer so."""
     script = run_path(str(ROOT / "docs" / "settings.py"))

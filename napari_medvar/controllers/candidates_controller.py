@@ -56,7 +56,7 @@ class CandidatesController:
             self._candidates = result
             self.panel.show_candidates(result.pixels, result.k)
             depth, scales = result.k + 1, len(result.generation.pyramid.schedule)
-            self._workspace.report_progress(depth, scales, f"candidates · {depth} of {scales} scales")
+            self._workspace.work.report(depth, scales, f"candidates · {depth} of {scales} scales")
 
     def refresh(self, state: State) -> None:
         """Enable what can be done now."""

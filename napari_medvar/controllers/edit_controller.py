@@ -17,6 +17,7 @@ from napari_medvar.controllers.shared_state import State, Workspace
 from napari_medvar.layers import masks
 from napari_medvar.panels.edit_panel import EditPanel
 from napari_medvar.panels.token_panel import TokenPanel
+from napari_medvar.session.differing import closeups, place_of_token
 from napari_medvar.session.image_names import label_of
 
 _NEIGHBOURS = 9  # tokens shown: the one that is there, and the nearest others
@@ -40,7 +41,7 @@ class EditController:
         self._workspace = workspace
         self._choice: TokenChoice | None = None
         self._after: int | None = None  # the picture whose parent `flip` shows
-        self.panel, self.tokens = EditPanel(), TokenPanel()
+        self.panel, self.tokens = EditPanel(workspace.icons), TokenPanel()
         self.tokens.hide()
         self.panel.column.addWidget(self.tokens)
         self.panel.resample.connect(self.resample)
@@ -190,7 +191,11 @@ class EditController:
         if isinstance(result, TokenChoice):
             self._choice = result
             title = f"Scale {result.scale}, row {result.row}, column {result.column}: token {result.tokens[0]}"
-            self.tokens.show_tokens(title, result.tokens, list(result.pictures))
+            model, images = self._workspace.session.model, result.pictures
+            assert model is not None
+            side = model.bundle.schedule[result.scale]
+            near, whole = closeups(images, place_of_token(result.row, result.column, side, images.shape[1]))
+            self.tokens.show_tokens(title, result.tokens, near, whole)
 
     def refresh(self, state: State) -> None:
         """Enable what can be done now."""
@@ -254,7 +259,7 @@ class EditController:
             return
         own, other = tree.current_node.trace.request.condition, others[0]
         differ = (own.modality, own.region) != (other.modality, other.region)
-        self.panel.warn_of_graft(f"⚠ It shows “{other}”, this picture “{own}”: they seldom fit." if differ else "")
+        self.panel.warn_of_graft(f"⚠ It shows “{other}”, this image “{own}”: they seldom fit." if differ else "")
 
     @property
     def _own_mask(self) -> Any:
@@ -279,7 +284,7 @@ class EditController:
         self.panel.offer_masks(masks.mask_layers(self._workspace.viewer))
         self._show_brush()
         if chosen is not None and self.panel.mask_layer is None:
-            self._workspace.tell(f"The mask “{chosen}” is gone: what is resampled now is the whole picture.")
+            self._workspace.tell(f"The mask “{chosen}” is gone: what is resampled now is the whole image.")
 
 
 def _consumed(layer: Any, event: Any) -> Iterator[None]:

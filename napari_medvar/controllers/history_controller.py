@@ -28,7 +28,7 @@ class HistoryController:
     def __init__(self, workspace: Workspace) -> None:
         self._workspace = workspace
         self._tried: set[int] = set()  # pictures whose thumbnail was asked for
-        self.panel = HistoryPanel()
+        self.panel = HistoryPanel(workspace.icons)
         self.panel.select.connect(self.select)
         self.panel.rename.connect(self.rename)
         self.panel.delete.connect(self.delete)
@@ -84,19 +84,20 @@ class HistoryController:
     def offer(self, bundle: Bundle) -> None:
         """Another model, and with it other pictures."""
         self._tried.clear()
-        self.panel.forget_thumbnails()
+        self._workspace.icons.clear()
 
     def take(self, result: object) -> None:
         """A result of the worker."""
         if isinstance(result, Preview) and result.newest:
-            self.panel.show_thumbnail(result.node.id, result.pixels)
+            self._workspace.icons.put(result.node.id, result.pixels)
+            self.panel.show_icon(result.node.id)
         elif isinstance(result, Compared):
             pictures = result.first.pixels, result.second.pixels
             names = label_of(result.first.node), label_of(result.second.node)
             session = self._workspace.session
             image_spaces = session.image_space_of(result.first.node), session.image_space_of(result.second.node)
             self._workspace.picture.comparison.show(pictures, names, image_spaces)
-            self._workspace.report_progress(1, 1, f"differ by {difference(pictures):.1f} % on average")
+            self._workspace.work.report(1, 1, f"differ by {difference(pictures):.1f} % on average")
 
     def refresh(self, state: State) -> None:
         """Show the tree, and enable what can be done now."""
@@ -108,10 +109,11 @@ class HistoryController:
 def _entry(node: Node) -> Entry:
     depth, scales = node.generation.depth, len(node.generation.pyramid.schedule)
     unfinished = "" if node.generation.complete else f" ({depth} of {scales})"
-    return Entry(node.id, node.parent, label_of(node) + unfinished, _about(node))
+    return Entry(node.id, node.parent, label_of(node) + unfinished, about(node), node.starred)
 
 
-def _about(node: Node) -> str:
+def about(node: Node) -> str:
+    """All that was asked for, in a sentence or two."""
     request = node.trace.request
     made = made_by(node) if node.trace.edit else "generated"
     settings = request.sampling

@@ -27,13 +27,13 @@ class RecoveryController:
         if not self._crashed:
             return
         newest = self._crashed[0]
-        pictures = f"{newest.pictures} picture{'s' * (newest.pictures != 1)}"
+        pictures = f"{newest.pictures} image{'s' * (newest.pictures != 1)}"
         self._workspace.message.ask(
             Offer(
                 f"napari ended without saving {pictures}, last kept on {newest.saved:%d %B, %H:%M} "
                 f"(model {newest.bundle}).",
                 "Restore them",
-                "Bring the pictures back, with their history. What is unsaved now is offered the next time.",
+                "Bring the images back, with their history. What is unsaved now is offered the next time.",
                 "No, thanks",
                 "Delete them for good.",
                 self.recover,

@@ -35,7 +35,7 @@ class SaveController:
         if model is None:
             return
         if not nodes:
-            self._workspace.tell("There is no finished picture among those chosen: finish one, or choose others.")
+            self._workspace.tell("There is no finished image among those chosen: finish one, or choose others.")
             return
         folder, form = self.panel.folder, self._form()
         finest = len(model.bundle.schedule) - 1
@@ -52,7 +52,7 @@ class SaveController:
         if model is None:
             return
         if not orders:
-            self._workspace.tell("Say how many pictures of each kind you want.")
+            self._workspace.tell("Say how many images of each kind you want.")
             return
         asked, folder, form = self._workspace.request(), self.panel.folder, self._form()
         self._workspace.start(
@@ -97,8 +97,8 @@ class SaveController:
         """A result of the worker."""
         if isinstance(result, Written):
             seen = result.done + len(result.withheld)
-            left = self._workspace.time_left(seen, result.total)
-            self._workspace.report_progress(seen, result.total, f"{result.done} of {result.total} written{left}")
+            left = self._workspace.work.time_left(seen, result.total)
+            self._workspace.work.report(seen, result.total, f"{result.done} of {result.total} written{left}")
             self.panel.report(str(result))
 
     def refresh(self, state: State) -> None:
@@ -116,6 +116,8 @@ class SaveController:
                 wanted = [tree.current]
             case "selected":
                 wanted = [*self._history.panel.selected]
+            case "starred":
+                wanted = [node.id for node in tree.nodes if node.starred]
             case _:
                 wanted = [node.id for node in tree.nodes]
         return [node for node in tree.nodes if node.id in wanted and node.generation.complete]

@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 from medvar_engine.generate.trace import Request
 from napari_medvar.layers.image_view import PictureView
+from napari_medvar.panels.icons import Icons
 from napari_medvar.panels.message_panel import MessagePanel
 from napari_medvar.panels.sampling_panel import SamplingPanel
 from napari_medvar.panels.view_panel import ViewPanel
 from napari_medvar.session.generation_session import GenerationSession
 from napari_medvar.session.image_space import ImageSpace
+from napari_medvar.work_report import WorkReport
 from napari_medvar.worker import Work
 
 if TYPE_CHECKING:
@@ -38,6 +40,8 @@ class Workspace(Protocol):
     sampling: SamplingPanel
     message: MessagePanel
     views: ViewPanel
+    icons: Icons
+    work: WorkReport
 
     @property
     def scale(self) -> int:
@@ -56,11 +60,12 @@ class Workspace(Protocol):
     def tell(self, text: str) -> None:
         """A plain word on what went wrong."""
 
-    def report_progress(self, done: int, total: int, text: str) -> None:
-        """How far the work is."""
+    def load_again(self) -> None:
+        """Open the chosen model once more."""
 
-    def time_left(self, done: int, total: int) -> str:
-        """How long the rest of the work will take, judged by what is done; empty while that cannot be said."""
+    @property
+    def busy(self) -> bool:
+        """Whether anything goes on."""
 
     def show_current(self) -> None:
         """The current picture has changed: show it and its settings."""

@@ -11,7 +11,7 @@ from qtpy.QtWidgets import QComboBox, QFileDialog, QHBoxLayout, QPushButton, QWi
 from napari_medvar.panels.form_rows import add_row, calm, plain_form
 from napari_medvar.session.opened_model import Model
 
-_TIP = "The model that makes the pictures. A bundle is the folder that <code>medvar export</code> writes."
+_TIP = "The model that makes the images. One of your own is the folder that <code>medvar export</code> writes."
 
 
 class BundlePanel(QWidget):
@@ -28,7 +28,9 @@ class BundlePanel(QWidget):
         self.combo.setCurrentIndex(0 if self.combo.count() else -1)
         self.combo.activated.connect(self._activated)
         self.open_button = QPushButton("Open…")
-        self.open_button.setToolTip("<p>Use a bundle of your own: choose the folder with <code>bundle.json</code>.</p>")
+        self.open_button.setToolTip(
+            "<p>A model of your own: choose its folder, the one with <code>bundle.json</code>.</p>"
+        )
         self.open_button.clicked.connect(self.open)
 
         row = QWidget()
@@ -45,7 +47,7 @@ class BundlePanel(QWidget):
 
     def open(self) -> None:
         """Ask for a folder."""
-        folder = QFileDialog.getExistingDirectory(self, "The folder of a MedVAR bundle")
+        folder = QFileDialog.getExistingDirectory(self, "The folder of a MedVAR model")
         if folder:
             self.choose(Path(folder))
 

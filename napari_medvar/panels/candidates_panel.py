@@ -29,7 +29,7 @@ class CandidatesPanel(QWidget):
         self.sheet.setToolTip("<p>Arrow keys move, Enter goes on with the selected one.</p>")
         self.sheet.picked.connect(self.pick)
         self.pick_button = button(
-            "Go on with it", "Make the selected candidate the current picture, and finish it.", self._pick
+            "Go on with it", "Make the selected candidate the current image, and finish it.", self._pick
         )
         self.all_button = button("Finish all", "Finish all of them; each goes into the history.", self.finish_all.emit)
         self.note = quiet(QLabel())
@@ -62,7 +62,7 @@ class CandidatesPanel(QWidget):
     def show_scale(self, k: int) -> None:
         """They begin at scale k."""
         self.draw_button.setText(f"Draw candidates from scale {k}")
-        kept = f"Scales 0 to {k - 1} stay" if k else "Nothing of the picture stays"
+        kept = f"Scales 0 to {k - 1} stay" if k else "Nothing of the image stays"
         self.draw_button.setToolTip(f"<p>{kept}; the rest is drawn several times. You may stop and choose early.</p>")
 
     def show_candidates(self, pictures: FloatArray, k: int) -> None:

@@ -125,7 +125,7 @@ class ConditionPanel(QWidget):
 def _what_is_known(cell: Cell | None, condition: Condition) -> str:
     """What the training set says of a condition, for a user to judge what to expect."""
     if cell is None:
-        return f"⚠ The model never saw “{condition}” in training: expect a wrong picture."
+        return f"⚠ The model never saw “{condition}” in training: expect a wrong image."
     patients = f"{cell.patients:,} patient{'s' * (cell.patients != 1)}"
     known = f"{cell.slices:,} training slices of {patients}"
     if cell.condition != condition:

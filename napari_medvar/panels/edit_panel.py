@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from qtpy.QtCore import Signal
+from qtpy.QtCore import QSize, Signal
 from qtpy.QtWidgets import (
     QCheckBox,
     QComboBox,
@@ -18,23 +18,29 @@ from qtpy.QtWidgets import (
 )
 
 from napari_medvar.panels.form_rows import add_row, button, calm, fill, plain_column, plain_form, quiet, tab_after
+from napari_medvar.panels.icons import Icons
 
 _SCROLL_BAR = 24  # px
 _LOCK = 24  # px wide
+_GRAFT = 32  # px of a thumbnail in the list of images
 _COLUMNS = 4  # lock buttons side by side in a narrow dock
 _WHERE_TIP = (
-    "Where the picture may change: anywhere, or only what is painted in a Labels layer or drawn in a Shapes layer."
+    "Where the image may change: anywhere, or only what is painted in a Labels layer or drawn in a Shapes layer."
 )
 _OUTSIDE_TIP = (
     "“may change a little”: tokens outside the mask stay, but each token colours its surroundings a little. "
-    "“stays exactly”: pixels outside the mask are taken from the picture before."
+    "“stays exactly”: pixels outside the mask are taken from the image before."
 )
 _FROM_TIP = (
     "Edits keep the coarser scales and draw this one and all finer ones again. It stays where it is put: "
     "press a button again for another try."
 )
 _FOLLOW_TIP = "Whether it goes along when you move the slider above to another scale."
-_EDGE_TIP = "Over how many pixels inside the mask old and new picture are blended, so that no edge shows."
+_MIX_TIP = (
+    "The layout of another image of the history under the details of this one: its scales below “From scale”, this "
+    "image's from there on."
+)
+_EDGE_TIP = "Over how many pixels inside the mask old and new image are blended, so that no edge shows."
 
 
 class EditPanel(QWidget):
@@ -53,8 +59,9 @@ class EditPanel(QWidget):
     clear_mask = Signal()
     flip = Signal()
 
-    def __init__(self) -> None:
+    def __init__(self, icons: Icons) -> None:
         super().__init__()
+        self._icons = icons
         self.from_box = QSpinBox()
         self.from_box.setRange(0, 0)
         self.from_box.valueChanged.connect(self._put)
@@ -66,7 +73,7 @@ class EditPanel(QWidget):
         self.mask_combo.currentIndexChanged.connect(lambda: self.masked.emit())
         self.paint_button = button(
             "Paint (&B)",
-            "Make a Labels layer on the picture and take the brush: paint where it may change.",
+            "Make a Labels layer on the image and take the brush: paint where it may change.",
             self.paint.emit,
         )
         self.brush_box = QSpinBox()
@@ -93,15 +100,17 @@ class EditPanel(QWidget):
         self.recondition_button = button("Change &condition", "", self.recondition.emit)
         self.flip_button = button(
             "Before / after",
-            "Show the picture that this one was made from; press again for this one (Ctrl+B in this panel).",
+            "Show the image that this one was made from; press again for this one (Ctrl+B in this panel).",
             self.flip.emit,
         )
         self.graft_combo = QComboBox()
         self.graft_combo.currentIndexChanged.connect(lambda: self.graft_chosen.emit())
         self.graft_note = quiet(QLabel())
         self.graft_note.hide()
+        self.graft_combo.setIconSize(QSize(_GRAFT, _GRAFT))
+        self.graft_combo.setPlaceholderText("no other image yet")
         self.graft_button = button("Mix (&T)", "", lambda: self.graft.emit(self.graft_combo.currentData()))
-        self.pick_button = button("Pic&k a token in the picture", "", lambda: None)
+        self.pick_button = button("Pic&k a token in the image", "", lambda: None)
         self.pick_button.setCheckable(True)
         self.pick_button.toggled.connect(self.picking)
 
@@ -130,25 +139,22 @@ class EditPanel(QWidget):
         add_row(form, "Outside", calm(self.outside_combo), _OUTSIDE_TIP)
         add_row(form, "Soft edge", calm(self.edge_box), _EDGE_TIP)
         add_row(form, "Locked", self._locks, "Scales whose tokens stay as they are when finer or coarser ones change.")
-        grafts = QWidget()
-        row = QHBoxLayout(grafts)
-        row.setContentsMargins(0, 0, 0, 0)
-        row.addWidget(calm(self.graft_combo), 1)
-        row.addWidget(self.graft_button)
-        add_row(
-            form,
-            "Mix with",
-            grafts,
-            "Mix coarse and fine: the layout of another image of the history under the details of this one.",
-        )
-        self.graft_combo.setToolTip("<p>The picture whose coarse scales are taken.</p>")
-        form.addRow(self.graft_note)
+        mixing = QWidget()
+        column = plain_column(mixing)
+        title = QLabel("Mix coarse and fine, coarse from:")
+        title.setBuddy(self.graft_combo)
+        for part in (title, self.graft_combo):
+            part.setToolTip(f"<p>{_MIX_TIP}</p>")
+        self.graft_combo.setAccessibleName("Mix coarse scales from")
+        for widget in (title, calm(self.graft_combo), self.graft_note, self.graft_button):
+            column.addWidget(widget)
         self.column = layout = plain_column(self)
         layout.addWidget(top)
         layout.addWidget(self.resample_button)
         layout.addWidget(self.recondition_button)
         layout.addWidget(self.flip_button)
         layout.addWidget(fields)
+        layout.addWidget(mixing)
         layout.addWidget(self.pick_button)
         self.offer_masks(())
         self.offer_grafts(())
@@ -217,6 +223,9 @@ class EditPanel(QWidget):
     def offer_grafts(self, pictures: Iterable[tuple[str, int]]) -> None:
         """Names and ids of the other pictures."""
         fill(self.graft_combo, list(pictures))
+        for place in range(self.graft_combo.count()):
+            if self.graft_combo.itemIcon(place).isNull():
+                self.graft_combo.setItemIcon(place, self._icons.get(self.graft_combo.itemData(place)))
         if (names := self.graft_combo.view()) is not None:
             names.setMinimumWidth(names.sizeHintForColumn(0) + _SCROLL_BAR)  # names are not cut when the list opens
 
@@ -247,10 +256,11 @@ class EditPanel(QWidget):
         self.recondition_button.setToolTip(
             f"<p>{kept} {k} and all finer ones are drawn for the condition chosen above, with the same seed.</p>"
         )
-        coarse = f"Scales 0 to {k - 1} come from the chosen picture, the others" if k else "At scale 0 all scales"
-        self.graft_button.setToolTip(f"<p>{coarse} stay this one's. The result is a new picture.</p>")
+        self.graft_button.setText(f"Mix below scale {k} (&T)")
+        coarse = f"Scales 0 to {k - 1} come from the chosen image, the others" if k else "At scale 0 all scales"
+        self.graft_button.setToolTip(f"<p>{coarse} stay this one's. The result is a new image.</p>")
         self.pick_button.setToolTip(
-            f"<p>Click into the picture to choose a token of scale {k}, and see what it would look like with other "
+            f"<p>Click into the image to choose a token of scale {k}, and see what it would look like with other "
             "tokens in its place.</p>"
         )
 

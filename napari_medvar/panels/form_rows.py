@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from qtpy.QtCore import QEvent, QObject, Qt
+from qtpy.QtGui import QIcon
 from qtpy.QtWidgets import (
     QAbstractSlider,
     QComboBox,
     QFormLayout,
     QFrame,
+    QHBoxLayout,
     QLabel,
     QPushButton,
     QScrollArea,
+    QToolButton,
     QVBoxLayout,
     QWidget,
 )
@@ -20,6 +23,8 @@ from superqt import QCollapsible
 
 _SCROLL_BAR = 18  # px that one may take from the width
 _LETTERS = 4  # that a list shows at least
+_OPEN, _SHUT = "▾", "▸"
+_FOLD_MARGIN = 6  # px above and below what a section holds
 
 
 class _OnlyWithFocus(QObject):
@@ -100,14 +105,39 @@ def button(text: str, tip: str, pressed: Callable[[], object]) -> QPushButton:
 
 def fold(title: str, content: QWidget, tip: str) -> QCollapsible:
     """A section that opens on a click on its title."""
-    section = QCollapsible(title, expandedIcon="▾", collapsedIcon="▸")
+    section = QCollapsible(expandedIcon=QIcon(), collapsedIcon=QIcon())  # superqt draws its own small, in one colour
     section.setDuration(0)
+    section.toggled.connect(lambda on: section.setText(f"{_OPEN if on else _SHUT} {title}"))
+    section.setText(f"{_SHUT} {title}")
     section.toggleButton().setToolTip(f"<p>{tip}</p>")
-    for layout in (section.layout(), section.content().layout()):
-        if layout is not None:
-            layout.setContentsMargins(0, 0, 0, 0)
+    section.toggleButton().setAccessibleName(title)
+    outer, inner = section.layout(), section.content().layout()
+    assert outer is not None
+    assert inner is not None
+    outer.setContentsMargins(0, 0, 0, 0)
+    outer.setSpacing(0)
+    inner.setContentsMargins(0, _FOLD_MARGIN, 0, _FOLD_MARGIN)
     section.addWidget(content)
     return section
+
+
+def question_mark(tip: str, pressed: Callable[[], object]) -> QToolButton:
+    """A small ``?`` that explains what it stands beside."""
+    mark = QToolButton()
+    mark.setText("?")
+    mark.setToolTip(f"<p>{tip}</p>")
+    mark.setAccessibleName(tip)
+    mark.setStyleSheet("QToolButton { border: none; background: transparent; font-weight: bold; }")
+    mark.clicked.connect(lambda: pressed())
+    return mark
+
+
+def beside_title(section: QCollapsible, mark: QToolButton) -> None:
+    """Put a question mark at the end of a section's title."""
+    row = QHBoxLayout(section.toggleButton())
+    row.setContentsMargins(0, 0, 4, 0)
+    row.addStretch(1)
+    row.addWidget(mark)
 
 
 def scroll_area(content: QWidget) -> QScrollArea:

@@ -1,15 +1,15 @@
-"""`HelpDialog`: the keys, and what this version and the model are."""
+"""`HelpDialog`: the guide, the keys, and what this version and the model are."""
 
 from __future__ import annotations
 
 from html import escape
 
 from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QDialog, QDialogButtonBox, QLabel, QTabWidget, QTextBrowser, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QComboBox, QDialog, QDialogButtonBox, QLabel, QTabWidget, QTextBrowser, QVBoxLayout, QWidget
 
 import medvar_engine
 from medvar_engine.errors import MedvarError
-from napari_medvar import keys
+from napari_medvar import guide, keys
 from napari_medvar.session.opened_model import Model
 
 _IN_PANEL = {
@@ -19,30 +19,55 @@ _IN_PANEL = {
     "A button": "Alt and its underlined letter",
     "This help": "?",
 }
-_SIZE = 460, 420
+_SIZE = 520, 560
 
 
 class HelpDialog(QDialog):
-    """Tabs: keys, about, and the card of the model in use."""
+    """Tabs: the guide, keys, about, and the card of the model in use. ``page`` of the guide is opened, or the keys."""
 
-    def __init__(self, model: Model | None, parent: QWidget | None = None) -> None:
+    def __init__(self, model: Model | None, parent: QWidget | None = None, page: str = "") -> None:
         super().__init__(parent)
         self.setWindowTitle("MedVAR Generate")
         self.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
         self.resize(*_SIZE)
         self.tabs = QTabWidget()
+        self.guide = GuidePages(page)
+        self.tabs.addTab(self.guide, "Guide")
         self.tabs.addTab(_page(_keys()), "Keys")
         self.tabs.addTab(_page(_about(model)), "About")
         if model is not None:
             card = QTextBrowser()
             card.setMarkdown(_card(model))
             self.tabs.addTab(card, "Model card")
+        self.tabs.setCurrentIndex(0 if page else 1)
         buttons = QDialogButtonBox(QDialogButtonBox.StandardButton.Close)
         buttons.rejected.connect(self.reject)
         layout = QVBoxLayout(self)
         layout.addWidget(self.tabs)
         layout.addWidget(QLabel("Synthetic images, for research. Not for diagnosis."))
         layout.addWidget(buttons)
+
+
+class GuidePages(QWidget):
+    """A page of the guide, and a list of all."""
+
+    def __init__(self, page: str = "") -> None:
+        super().__init__()
+        self.list = QComboBox()
+        for name, title in guide.PAGES.items():
+            self.list.addItem(title, name)
+        self.text = QTextBrowser()
+        self.text.setSearchPaths([str(guide.FOLDER)])
+        self.list.currentIndexChanged.connect(self._show)
+        self.list.setAccessibleName("Page of the guide")
+        layout = QVBoxLayout(self)
+        layout.addWidget(self.list)
+        layout.addWidget(self.text)
+        self.list.setCurrentIndex(max(0, self.list.findData(page)))
+        self._show()
+
+    def _show(self) -> None:
+        self.text.setMarkdown(guide.page(self.list.currentData()))
 
 
 def _page(html: str) -> QTextBrowser:

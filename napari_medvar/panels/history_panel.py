@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from qtpy.QtCore import QSize, Qt, Signal
-from qtpy.QtGui import QIcon
+from qtpy.QtCore import QEvent, QSize, Qt, Signal
+from qtpy.QtGui import QHelpEvent
 from qtpy.QtWidgets import QGridLayout, QTreeWidget, QTreeWidgetItem, QWidget
 
-from medvar_engine.types import FloatArray
 from napari_medvar.panels.form_rows import button, plain_column
 from napari_medvar.panels.height_handle import HeightHandle
-from napari_medvar.panels.thumbnails import icon_of
+from napari_medvar.panels.icons import STAR, Icons, show_large
 
 _SIDE = 40
 _HEIGHT = 220
@@ -26,6 +25,17 @@ class Entry:
     parent: int | None
     name: str
     about: str  # a tooltip
+    starred: bool = False
+
+
+class _Tree(QTreeWidget):
+    """Shows the image that the mouse rests on large."""
+
+    def viewportEvent(self, event: QEvent | None) -> bool:  # Qt's own name
+        if isinstance(event, QHelpEvent) and (item := self.itemAt(event.pos())) is not None:
+            show_large(event, self, item.icon(0), item.toolTip(0))
+            return True
+        return bool(super().viewportEvent(event))
 
 
 class HistoryPanel(QWidget):
@@ -37,35 +47,36 @@ class HistoryPanel(QWidget):
     compare = Signal(int, int)
     end_compare = Signal()
 
-    def __init__(self) -> None:
+    def __init__(self, icons: Icons) -> None:
         super().__init__()
         self._items: dict[int, QTreeWidgetItem] = {}
-        self._icons: dict[int, QIcon] = {}
+        self._icons = icons
         self._entries: tuple[Entry, ...] = ()
         self._idle = False
-        self.tree = QTreeWidget()
+        self.tree = _Tree()
         self.tree.setHeaderHidden(True)
         self.tree.setIconSize(QSize(_SIDE, _SIDE))
         self.tree.setIndentation(14)
+        self.tree.setRootIsDecorated(False)
         self.tree.setSelectionMode(QTreeWidget.SelectionMode.ExtendedSelection)
         self.tree.setEditTriggers(QTreeWidget.EditTrigger.EditKeyPressed)
         self.tree.setAccessibleName("History")
-        self.tree.setToolTip("<p>Enter or a double-click shows a picture, F2 renames it, Delete deletes it.</p>")
+        self.tree.setToolTip("<p>Enter or a double-click shows an image, F2 renames it, Delete deletes it.</p>")
         self.tree.itemActivated.connect(lambda item: self.select.emit(_id(item)))
         self.tree.itemChanged.connect(self._renamed)
         self.tree.itemSelectionChanged.connect(self._allow)
-        self.show_button = button("Show", "Make the selected picture the current one.", lambda: self._select())
-        self.rename_button = button("Rename", "Give the selected picture a name of your own (F2).", self._edit)
+        self.show_button = button("Show", "Make the selected image the current one.", lambda: self._select())
+        self.rename_button = button("Rename", "Give the selected image a name of your own (F2).", self._edit)
         self.delete_button = button(
             "Delete",
-            "Forget the selected pictures; what was made from them stays. Undo brings them back.",
+            "Forget the selected images; what was made from them stays. Undo brings them back.",
             self._delete,
         )
         self.compare_button = button("Co&mpare", "", self._compare)
         self.compare_button.setCheckable(True)
         self.compare_button.setToolTip(
-            "<p>Show two pictures side by side; they move and zoom together. Select two with Ctrl, or one to "
-            "compare it with the current picture. Press again to end.</p>"
+            "<p>Show two images side by side; they move and zoom together. Select two with Ctrl, or one to "
+            "compare it with the current image. Press again to end.</p>"
         )
         layout = plain_column(self)
         layout.addWidget(self.tree)
@@ -84,8 +95,14 @@ class HistoryPanel(QWidget):
     def show_entries(self, entries: Sequence[Entry], current: int | None) -> None:
         """All pictures, parents before children; the current one is bold."""
         entries = tuple(entries)
-        if entries != self._entries:
+        if [(entry.id, entry.parent) for entry in entries] != [(entry.id, entry.parent) for entry in self._entries]:
             self._fill(entries)
+        elif entries != self._entries:  # an image has grown, or has another name
+            self.tree.blockSignals(True)
+            for entry in set(entries) - set(self._entries):
+                _write(self._items[entry.id], entry)
+            self.tree.blockSignals(False)
+            self._entries = entries
         for id_, item in self._items.items():
             font = item.font(0)
             if font.bold() != (id_ == current):
@@ -98,21 +115,16 @@ class HistoryPanel(QWidget):
         self._current = current
         self._allow()
 
-    def show_thumbnail(self, id_: int, pixels: FloatArray) -> None:
-        """What a picture looks like now."""
-        self._icons[id_] = icon_of(pixels)
+    def show_icon(self, id_: int) -> None:
+        """A picture has another icon now."""
         if id_ in self._items:
             self.tree.blockSignals(True)
-            self._items[id_].setIcon(0, self._icons[id_])
+            self._items[id_].setIcon(0, self._icons.get(id_))
             self.tree.blockSignals(False)
 
     def without_thumbnail(self) -> list[int]:
         """Pictures that were never shown, e.g. those of a file."""
-        return [entry.id for entry in self._entries if entry.id not in self._icons]
-
-    def forget_thumbnails(self) -> None:
-        """Another model's pictures come."""
-        self._icons.clear()
+        return self._icons.missing(entry.id for entry in self._entries)
 
     def end_comparing(self) -> None:
         """The button comes up."""
@@ -142,12 +154,11 @@ class HistoryPanel(QWidget):
         self.tree.clear()
         self._items = {}
         for entry in entries:
-            item = QTreeWidgetItem([entry.name])
+            item = QTreeWidgetItem()
             item.setData(0, Qt.ItemDataRole.UserRole, entry.id)
-            item.setToolTip(0, f"<p>{entry.about}</p>")
+            _write(item, entry)
             item.setFlags(item.flags() | Qt.ItemFlag.ItemIsEditable)
-            if entry.id in self._icons:
-                item.setIcon(0, self._icons[entry.id])
+            item.setIcon(0, self._icons.get(entry.id))
             parent = self._items.get(entry.parent) if entry.parent is not None else None
             if parent is None:
                 self.tree.addTopLevelItem(item)
@@ -163,12 +174,14 @@ class HistoryPanel(QWidget):
         self.tree.expandAll()
         self.tree.blockSignals(False)
         self._entries = entries
-        self._icons = {id_: icon for id_, icon in self._icons.items() if id_ in self._items or not self._items}
+        if self._items:  # undo may bring them back
+            self._icons.keep(self._items)
 
     def _renamed(self, item: QTreeWidgetItem) -> None:
         names: Mapping[int, str] = {entry.id: entry.name for entry in self._entries}
-        if item.text(0) != names.get(_id(item)):
-            self.rename.emit(_id(item), item.text(0))
+        name = item.text(0).removeprefix(STAR).strip()
+        if name != names.get(_id(item)):
+            self.rename.emit(_id(item), name)
 
     def _select(self) -> None:
         self.select.emit(self.selected[0])
@@ -201,6 +214,11 @@ class HistoryPanel(QWidget):
         self.rename_button.setEnabled(self._idle and count == 1)
         self.delete_button.setEnabled(self._idle and count > 0)
         self.compare_button.setEnabled(self.compare_button.isChecked() or (self._idle and self._pair() is not None))
+
+
+def _write(item: QTreeWidgetItem, entry: Entry) -> None:
+    item.setText(0, f"{STAR} {entry.name}" if entry.starred else entry.name)
+    item.setToolTip(0, f"<p>{entry.about}</p>")
 
 
 def _id(item: QTreeWidgetItem) -> int:

@@ -11,7 +11,7 @@ from qtpy.QtWidgets import QComboBox, QFileDialog, QHBoxLayout, QLabel, QWidget
 from napari_medvar.panels.form_rows import add_row, button, calm, fill, plain_column, plain_form, quiet
 
 _ABOUT = (
-    "Go to a slice of an image, set its contrast, and say above what it shows. It becomes a picture like any other, "
+    "Go to a slice of an image, set its contrast, and say above what it shows. It becomes an image like any other, "
     "lying over the original: play its scales, resample it, see what surprises the model."
 )
 _IMAGE_TIP = "The image layer that is encoded: the one selected in the layer list, until you choose another here."
@@ -47,7 +47,7 @@ class RealImagePanel(QWidget):
         )
         self.anomaly_button = button(
             "&Anomaly map",
-            "Colour where the current picture differs from what the model expects for its condition. Research only: "
+            "Colour where the current image differs from what the model expects for its condition. Research only: "
             "bright does not mean ill.",
             self.anomaly.emit,
         )

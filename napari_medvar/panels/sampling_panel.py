@@ -15,16 +15,16 @@ MAX_COUNT = 64  # pictures at a time; more are a set
 _ROLLED = 1_000_000  # rolled seeds stay short enough to be read out, typed, and seen whole
 
 _SEED_TIP = (
-    "Names the picture: the same seed with the same settings gives the same picture, on every computer. "
-    "Another seed gives another picture."
+    "Names the image: the same seed with the same settings gives the same image, on every computer. "
+    "Another seed gives another image."
 )
 _FRESH_TIP = (
-    "On: pressing Generate again draws another picture, with a new seed. A seed that you typed is used as it is. "
+    "On: pressing Generate again draws another image, with a new seed. A seed that you typed is used as it is. "
     "Off: the seed changes only when you change it."
 )
-_COUNT_TIP = "How many pictures Generate makes, with seeds one up from each to the next. All go into the history."
+_COUNT_TIP = "How many images Generate makes, with seeds one up from each to the next. All go into the history."
 _TIPS = {
-    "guidance": "How closely the picture keeps to what is asked for. Low: varied, sometimes off. High: typical, alike, "
+    "guidance": "How closely the image keeps to what is asked for. Low: varied, sometimes off. High: typical, alike, "
     "in the end harsh. It grows from 0 at the coarsest scale to this at the finest.",
     "temperature": "How much is left to chance. Low: smooth and average. High: varied, with more mistakes. "
     "At 0 the likeliest is always taken, and the seed changes nothing.",
@@ -44,10 +44,11 @@ class SamplingPanel(QWidget):
         super().__init__()
         self.seed_box = QLargeIntSpinBox()
         self.seed_box.setRange(0, MAX_SEED)
-        self.roll_button = QPushButton("&New seed")
-        self.roll_button.setToolTip("<p>Draw another seed, for another picture.</p>")
+        self.roll_button = QPushButton("&New")
+        self.roll_button.setToolTip("<p>Draw another seed, for another image.</p>")
+        self.roll_button.setAccessibleName("New seed")
         self.roll_button.clicked.connect(self.roll)
-        self.fresh_box = QCheckBox("New seed for every picture")
+        self.fresh_box = QCheckBox("New seed for every image")
         self.fresh_box.setToolTip(f"<p>{_FRESH_TIP}</p>")
         self.fresh_box.setChecked(True)
         self.seed_box.valueChanged.connect(self.changed)
@@ -87,7 +88,7 @@ class SamplingPanel(QWidget):
         add_row(form, "Seed", row, _SEED_TIP)
         self.seed_box.setToolTip(f"<p>{_SEED_TIP}</p>")
         self.seed_box.setAccessibleName("Seed")
-        add_row(form, "Pictures", calm(self.count_box), _COUNT_TIP)
+        add_row(form, "Images", calm(self.count_box), _COUNT_TIP)
         layout = plain_column(self)
         layout.addWidget(fields)
         layout.addWidget(self.fresh_box)

@@ -1,4 +1,4 @@
-"""Pictures and sittings to files, and whole sets of pictures."""
+"""Images and sessions to files, and synthetic datasets."""
 
 from __future__ import annotations
 
@@ -12,7 +12,17 @@ from superqt import QElidingLabel
 
 from medvar_engine.conditions import Condition
 from medvar_engine.memorisation.copy_risk import CopyPolicy
-from napari_medvar.panels.form_rows import add_row, button, calm, plain_column, plain_form, quiet, selectable, tab_after
+from napari_medvar.panels.form_rows import (
+    add_row,
+    button,
+    calm,
+    fold,
+    plain_column,
+    plain_form,
+    quiet,
+    selectable,
+    tab_after,
+)
 
 _FORMATS = {
     "png": ("PNG", "8 bits of gray, to look at and to put into slides."),
@@ -20,17 +30,23 @@ _FORMATS = {
     "nifti": ("NIfTI", "Values in HU or arbitrary units, placed in mm; a .json with the provenance beside it."),
     "dicom": ("DICOM", "CT, MR or Secondary Capture, marked as synthetic data."),
 }
+_WHAT = {
+    "current": "this image",
+    "selected": "selected in the history",
+    "starred": "starred in the gallery",
+    "all": "all",
+}
 _COPIES: dict[CopyPolicy, tuple[str, str]] = {
     "withhold": ("are withheld", "They are not written."),
     "flag": ("are flagged", "They are written, and the file says that each may be a copy."),
     "off": ("are not looked for", "Images are written without a search for copies."),
 }
 _SESSION = "MedVAR session (*.medvar)"
-_READABLE = "MedVAR session or picture (*.medvar *.png *.nii *.nii.gz)"
+_READABLE = "MedVAR session or image (*.medvar *.png *.nii *.nii.gz)"
 
 
 class SavePanel(QWidget):
-    """Save pictures; save and open a sitting; generate a set."""
+    """Save images; save and open a session; generate a synthetic dataset."""
 
     save = Signal()
     save_session = Signal(object)  # Path
@@ -41,7 +57,7 @@ class SavePanel(QWidget):
         super().__init__()
         self._folder = Path.home()
         self.what_combo = QComboBox()
-        for text, data in (("this picture", "current"), ("selected in the history", "selected"), ("all", "all")):
+        for data, text in _WHAT.items():
             self.what_combo.addItem(text, data)
         self.format_combo = QComboBox()
         for name in formats:
@@ -58,16 +74,16 @@ class SavePanel(QWidget):
             "real image is yours. It is then marked as a reconstruction of a real image, not as synthetic.</p>"
         )
         self.burn_in_box = QCheckBox("Burn in SYNTHETIC")
-        self.burn_in_box.setToolTip("<p>Write SYNTHETIC into the pixels, where the picture is emptiest.</p>")
+        self.burn_in_box.setToolTip("<p>Write SYNTHETIC into the pixels, where the image is emptiest.</p>")
         self.folder_label = QElidingLabel(str(self._folder))
         self.folder_label.setElideMode(Qt.TextElideMode.ElideMiddle)
-        self.folder_button = button("Folder…", "Choose where files go.", self._choose_folder)
+        self.folder_button = button("Folder…", "Choose where files go.", self.ask_folder)
         self.save_button = button(
-            "Save pictures", "Write finished pictures, each with a mark of what it is.", self.save.emit
+            "Save images", "Write finished images, each with a mark of what it is.", self.save.emit
         )
         self.save_session_button = button(
             "Save session…",
-            "All pictures with their history in one .medvar file, to go on another day.",
+            "All images with their history in one .medvar file, to go on another day.",
             self._save_session,
         )
         self.open_session_button = button(
@@ -77,17 +93,17 @@ class SavePanel(QWidget):
         self._counts = QWidget()
         self._count_form = plain_form(self._counts)
         self.set_button = button(
-            "Generate the set",
-            "Generate so many pictures of each kind, and write each as soon as it is made.",
+            "Generate the dataset",
+            "Generate so many images of each kind, and write each as soon as it is made.",
             self.generate_set.emit,
         )
         self.report_label = selectable(quiet(QLabel()))  # whoever shows the panel shows it, too
 
         fields = QWidget()
         form = plain_form(fields)
-        add_row(form, "What", calm(self.what_combo), "Which pictures are written.")
+        add_row(form, "What", calm(self.what_combo), "Which images are written.")
         add_row(form, "Format", calm(self.format_combo), "The kind of file.")
-        add_row(form, "Copies", calm(self.copies_combo), "Pictures that may be copies of training slices.")
+        add_row(form, "Copies", calm(self.copies_combo), "Images that may be copies of training slices.")
         self._form = form
         form.addRow(self.own_source_box)
         form.addRow(self.burn_in_box)
@@ -104,15 +120,19 @@ class SavePanel(QWidget):
         layout.addWidget(fields)
         layout.addWidget(self.save_button)
         layout.addLayout(sessions)
-        layout.addWidget(QLabel("Generate a set: how many of each"))
-        layout.addWidget(self._counts)
-        layout.addWidget(self.set_button)
+        dataset = QWidget()
+        column = plain_column(dataset)
+        column.addWidget(quiet(QLabel("How many images of each slice type:")))
+        column.addWidget(self._counts)
+        column.addWidget(self.set_button)
+        self.dataset_fold = fold("Synthetic dataset", dataset, "Many images of several slice types, straight to disk.")
+        layout.addWidget(self.dataset_fold)
         self.report("")
         self.offer_copies(False)
 
     @property
     def what(self) -> str:
-        """``current``, ``selected`` or ``all``."""
+        """``current``, ``selected``, ``starred`` or ``all``."""
         return str(self.what_combo.currentData())
 
     @property
@@ -151,6 +171,10 @@ class SavePanel(QWidget):
         self.folder_label.setText(str(folder))
         self.folder_label.setToolTip(str(folder))
 
+    def choose_what(self, what: str) -> None:
+        """These images are to be written; see `what`."""
+        self.what_combo.setCurrentIndex(self.what_combo.findData(what))
+
     def offer_kinds(self, conditions: Iterable[Condition]) -> None:
         """The kinds of picture that a model knows."""
         while self._count_form.rowCount():
@@ -159,7 +183,7 @@ class SavePanel(QWidget):
         for condition in conditions:
             box = QSpinBox()
             box.setRange(0, 100_000)
-            box.setToolTip(f"<p>How many pictures “{condition}” to make.</p>")
+            box.setToolTip(f"<p>How many images “{condition}” to make.</p>")
             box.setAccessibleName(str(condition))
             label = QLabel(str(condition))
             label.setBuddy(box)
@@ -187,10 +211,12 @@ class SavePanel(QWidget):
         self.open_session_button.setEnabled(idle)
         self.set_button.setEnabled(idle and bool(self.counts))
 
-    def _choose_folder(self) -> None:
+    def ask_folder(self) -> bool:
+        """Let the user choose where files go. Whether a folder was chosen."""
         folder = QFileDialog.getExistingDirectory(self, "Where files go", str(self._folder))
         if folder:
             self.choose_folder(Path(folder))
+        return bool(folder)
 
     def _save_session(self) -> None:
         path, _ = QFileDialog.getSaveFileName(self, "Save this session", str(self._folder), _SESSION)

@@ -9,8 +9,8 @@ from superqt import QLabeledSlider
 from medvar_engine.tokens.schedule import ScaleSchedule
 from napari_medvar.panels.form_rows import button, calm, plain_column
 
-_GENERATE_TIP = "Make a whole picture, scale by scale, from the coarsest to the finest (Ctrl+Enter)."
-_FINISH_TIP = "Make the scales that this picture, and those begun together with it, still lack (Ctrl+Enter)."
+_GENERATE_TIP = "Make a whole image, scale by scale, from the coarsest to the finest (Ctrl+Enter)."
+_FINISH_TIP = "Make the scales that this image, and those begun together with it, still lack (Ctrl+Enter)."
 _BEAT = 450  # ms that playing stays on a scale
 
 
@@ -40,7 +40,7 @@ class ScalesPanel(QWidget):
         self.undo_button = button("&Undo", "Back to what was there before (Ctrl+Z in this panel).", self.undo.emit)
         self.redo_button = button("Re&do", "Take back the last Undo (Ctrl+Shift+Z in this panel).", self.redo.emit)
         self.slider = QLabeledSlider(Qt.Orientation.Horizontal)
-        self.slider.setToolTip("<p>Show the picture as it was after this scale. Arrow keys move it.</p>")
+        self.slider.setToolTip("<p>Show the image as it was after this scale. Arrow keys move it.</p>")
         self.slider.setAccessibleName("Scale")
         self.slider.setPageStep(1)  # a click into the groove goes to the next scale, not to the end
         self.slider.valueChanged.connect(self._moved)
@@ -135,7 +135,7 @@ class ScalesPanel(QWidget):
     def _describe(self) -> None:
         k = self.scale
         if self._schedule is None or not self._made:
-            self.title.setText("No picture yet")
+            self.title.setText("No image yet: press Generate.")
             return
         side = self._schedule[k]
         last = "finished" if k + 1 == len(self._schedule) else "preview"

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from qtpy.QtWidgets import QHBoxLayout, QLabel, QProgressBar, QToolButton, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QHBoxLayout, QLabel, QProgressBar, QVBoxLayout, QWidget
 
 from medvar_engine.backends.base import BackendInfo
-from napari_medvar.panels.form_rows import quiet
+from napari_medvar.panels.form_rows import question_mark, quiet
 
 _NOTICE = "Synthetic images, for research. Not for diagnosis."
 
@@ -18,9 +18,7 @@ class StatusPanel(QWidget):
         self.progress = QProgressBar()
         self.progress.setTextVisible(True)
         self.device = quiet(QLabel())
-        self.help_button = QToolButton()
-        self.help_button.setText("?")
-        self.help_button.setToolTip("<p>Keys, version, licence, and what the model is (? in this panel).</p>")
+        self.help_button = question_mark("Keys, version, licence, and the model's card (?).", lambda: None)
         self.help_button.setAccessibleName("Help")
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
@@ -31,9 +29,11 @@ class StatusPanel(QWidget):
         row.addWidget(self.help_button)
         layout.addLayout(row)
         self.show_progress(0, 0, "")
+        self.progress.hide()  # until there is something to show
 
     def show_busy(self, text: str) -> None:
         """Something whose end is not known, e.g. loading."""
+        self.progress.show()
         self.progress.setRange(0, 0)
         self.device.setText(text)
 
@@ -44,6 +44,7 @@ class StatusPanel(QWidget):
 
     def show_progress(self, made: int, scales: int, text: str) -> None:
         """``made`` of ``scales``."""
+        self.progress.setVisible(bool(text))
         self.progress.setUpdatesEnabled(False)  # Qt would paint the whole window at once, canvas and all
         self.progress.setRange(0, max(1, scales))
         self.progress.setValue(made)

@@ -1,45 +1,35 @@
-"""A contact sheet to choose from, with the mouse or the arrow keys."""
+"""A contact sheet to choose from, with the mouse or the arrow keys. Resting on an image shows it large."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-from qtpy.QtCore import QSize, Qt, Signal
-from qtpy.QtGui import QIcon, QImage, QPixmap
+from qtpy.QtCore import QEvent, QSize, Qt, Signal
+from qtpy.QtGui import QHelpEvent, QIcon, QResizeEvent
 from qtpy.QtWidgets import QListWidget, QListWidgetItem
 
 from medvar_engine.types import FloatArray
+from napari_medvar.panels.icons import icon_of, show_large
 
-_SIDE = 72  # of a thumbnail: three fit into a narrow dock
+_SIDE = 64  # of a thumbnail: three fit into a narrow dock
 _ROWS = 3  # seen without scrolling
-
-
-def icon_of(pixels: FloatArray) -> QIcon:
-    """A picture ``(H, W)`` or ``(H, W, 3)`` in [-1, 1] as an icon, at full resolution: sharp on any screen."""
-    levels = np.ascontiguousarray(np.rint((np.clip(pixels, -1, 1) + 1) * 127.5).astype(np.uint8))
-    height, width = levels.shape[:2]
-    form = QImage.Format.Format_Grayscale8 if levels.ndim == 2 else QImage.Format.Format_RGB888
-    image = QImage(levels.tobytes(), width, height, levels.strides[0], form)
-    pixmap = QPixmap.fromImage(image.copy())  # a copy, for QImage does not keep the bytes alive
-    icon = QIcon(pixmap)
-    icon.addPixmap(pixmap, QIcon.Mode.Selected)  # Qt would tint it
-    return icon
+_BETWEEN = 12  # px from the edge of one to the edge of the next
+_SCROLL_BAR = 18  # px
+_ANY_HEIGHT = 16_777_215  # Qt's own word for no limit
 
 
 class Thumbnails(QListWidget):
-    """Pictures side by side. ``picked`` tells the place of one that was double-clicked, or chosen with Enter."""
+    """Images side by side. ``picked`` tells the place of one that was double-clicked, or chosen with Enter."""
 
     picked = Signal(int)
 
-    def __init__(self) -> None:
+    def __init__(self, side: int = _SIDE) -> None:
+        """``side`` of a thumbnail in px, at least: they fill the width."""
         super().__init__()
+        self._side, self._fits = side, True
         self.setViewMode(QListWidget.ViewMode.IconMode)
         self.setResizeMode(QListWidget.ResizeMode.Adjust)
         self.setMovement(QListWidget.Movement.Static)
-        self.setUniformItemSizes(True)
-        self.setIconSize(QSize(_SIDE, _SIDE))
-        self.setSpacing(2)
         self.setStyleSheet(
             "QListView::item { border: 2px solid transparent; }"
             "QListView::item:selected { border: 2px solid palette(highlight); background: transparent; }"
@@ -49,13 +39,68 @@ class Thumbnails(QListWidget):
 
     def show_pictures(self, pictures: Sequence[FloatArray], captions: Sequence[str]) -> None:
         """These, keeping the selected place when there are as many as before."""
-        row = self.currentRow() if self.count() == len(pictures) else -1
+        tips = [f"{caption}: press Enter or double-click to choose it." for caption in captions]
+        self.show_icons([icon_of(pixels) for pixels in pictures], captions, tips)
+
+    def show_icons(
+        self, icons: Sequence[QIcon], captions: Sequence[str], tips: Sequence[str], large_icons: Sequence[QIcon] = ()
+    ) -> None:
+        """The same of icons; those that are rested on may be others, ``large_icons``."""
+        row = self.currentRow() if self.count() == len(icons) else -1
         self.clear()
-        for pixels, caption in zip(pictures, captions, strict=True):
-            item = QListWidgetItem(icon_of(pixels), caption)
+        for icon, caption, tip, shown in zip(icons, captions, tips, large_icons or icons, strict=True):
+            item = QListWidgetItem(icon, caption)
             item.setTextAlignment(Qt.AlignmentFlag.AlignHCenter | Qt.AlignmentFlag.AlignBottom)
-            item.setToolTip(f"<p>{caption}: press Enter or double-click to choose it.</p>")
+            item.setToolTip(f"<p>{tip}</p>")
+            item.setData(Qt.ItemDataRole.UserRole, shown)
             self.addItem(item)
-        self.setCurrentRow(max(row, 0) if pictures is not None and len(pictures) else -1)
-        lines = min(_ROWS, max(1, -(-self.count() // 3)))
-        self.setFixedHeight(lines * (_SIDE + self.fontMetrics().height() + 12) + 8)
+        self.setCurrentRow(max(row, 0) if icons else -1)
+        self._fit()
+
+    def change_text(self, place: int, caption: str, tip: str) -> None:
+        """Another caption, and another line for whoever rests on it."""
+        if (item := self.item(place)) is not None:
+            item.setText(caption)
+            item.setToolTip(f"<p>{tip}</p>")
+
+    def change_icon(self, place: int, icon: QIcon) -> None:
+        """Another one for one image."""
+        if (item := self.item(place)) is not None:
+            item.setIcon(icon)
+            item.setData(Qt.ItemDataRole.UserRole, icon)
+            self.scheduleDelayedItemsLayout()  # Qt would leave an item where it lay before it had an icon
+
+    def resize_thumbnails(self, side: int, *, fits: bool) -> None:
+        """Make them larger or smaller. Where it ``fits``, the sheet is as high as a few rows; or else as the window."""
+        self._side, self._fits = side, fits
+        if not fits:
+            self.setMinimumHeight(0)
+            self.setMaximumHeight(_ANY_HEIGHT)
+        self._fit()
+
+    def viewportEvent(self, event: QEvent | None) -> bool:  # Qt's own name
+        """Show the image that the mouse rests on large; made only then, for that takes its time."""
+        if isinstance(event, QHelpEvent) and (item := self.itemAt(event.pos())) is not None:
+            show_large(event, self, item.data(Qt.ItemDataRole.UserRole), item.toolTip())
+            return True
+        return bool(super().viewportEvent(event))
+
+    def resizeEvent(self, event: QResizeEvent | None) -> None:
+        """In a wider dock, fewer rows are needed."""
+        super().resizeEvent(event)
+        self._fit()
+
+    def _fit(self) -> None:
+        """As many as go side by side, as large as goes, and as high as a few rows of them."""
+        width = self.width() - 2 * self.frameWidth() - _SCROLL_BAR
+        beside = max(1, width // (self._side + _BETWEEN))
+        side = max(self._side, width // beside - _BETWEEN)
+        row = side + _BETWEEN + self.fontMetrics().height()
+        if self.iconSize().width() != side:
+            self.setIconSize(QSize(side, side))
+            self.setGridSize(QSize(side + _BETWEEN, row))  # of the same size before an image is known
+        if self._fits:
+            lines = min(_ROWS, max(1, -(-self.count() // beside)))
+            height = lines * row + 2 * self.frameWidth() + 2
+            if self.minimumHeight() != height or self.maximumHeight() != height:
+                self.setFixedHeight(height)

@@ -12,16 +12,16 @@ from napari_medvar.panels.form_rows import add_row, calm, plain_form, quiet
 View = Literal["picture", "scales", "difference", "tokens", "entropy", "likelihood", "anomaly"]
 VIEWS: tuple[View, ...] = get_args(View)
 _TEXTS: dict[View, tuple[str, str]] = {
-    "picture": ("Picture", "The picture as it was after the scale of the slider."),
-    "scales": ("All scales side by side", "Every scale in a cell of its own, coarse to fine."),
+    "picture": ("Image", "The image as it was after the scale of the slider."),
+    "scales": ("All scales", "Every scale in a cell of its own, coarse to fine."),
     "difference": (
-        "Difference to the scale before",
-        "What this scale added: green is brighter than after the scale before, pink darker.",
+        "Added by this scale",
+        "The difference to the scale before: green is brighter now, pink darker.",
     ),
     "tokens": ("Token map", "One colour a token. The value under the cursor is the token's number in the codebook."),
     "entropy": (
-        "Entropy of each token",
-        "How undecided the model was, in bits. Bright: another seed would give something else here.",
+        "Undecided places",
+        "The entropy of each token, in bits. Bright: another seed would give something else here.",
     ),
     "likelihood": (
         "Unlikely places",
@@ -49,7 +49,7 @@ class ViewPanel(QWidget):
         self.note = quiet(QLabel())
         form = plain_form(self)
         add_row(
-            form, "V&iew", calm(self.combo), "What is shown of the picture; its layers are made when first asked for."
+            form, "V&iew", calm(self.combo), "What is shown of the image; its layers are made when first asked for."
         )
         form.addRow(self.note)
         self.note.hide()

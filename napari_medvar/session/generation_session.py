@@ -55,7 +55,7 @@ class GenerationSession:
     ) -> None:
         self.panels: Mapping[str, Any] = {}  # plain JSON values that are saved along
         self.show_previews = show_previews
-        self._open_model = open_model or open_bundle
+        self.open_model = open_model or open_bundle
         self._model: Model | None = None
         self._history = History()
         self._previews = Previews()
@@ -112,7 +112,7 @@ class GenerationSession:
         Pictures of the model before are put away, for this one cannot go on with them. They are forgotten, but for
         those that no file holds: these the autosave keeps, and `recoverable` finds.
         """
-        return self._begin(self._open_model(name, None), History())
+        return self._begin(self.open_model(name, None), History())
 
     def generate(
         self, request: Request, *, count: int = 1, until: int | None = None, should_stop: ShouldStop = None
@@ -239,7 +239,7 @@ class GenerationSession:
         codebook = self._generator.backend.codebook
         if codebook is None:
             raise MedvarError(
-                "This bundle holds no codebook, so it is not known which tokens are alike. Export it anew with "
+                "This model holds no codebook, so it is not known which tokens are alike. Export it anew with "
                 "`medvar export`."
             )
         return nearest_codes(codes_of_scale(codebook, scale), token, count)[0]
@@ -254,6 +254,10 @@ class GenerationSession:
     def rename(self, node: int, name: str) -> None:
         """Give a picture a name."""
         self._step(self.tree.renamed(node, name))
+
+    def star(self, nodes: Iterable[int], *, starred: bool) -> None:
+        """Star pictures, or take their stars away."""
+        self._step(self.tree.with_stars(nodes, starred))
 
     def delete(self, node: int) -> None:
         """Take a picture out. What was made from it stays, and hangs on its parent."""
@@ -284,7 +288,7 @@ class GenerationSession:
     def save(self, path: Path) -> Path:
         """Write all pictures and ``panels`` as ``*.medvar``. What undo would bring back is not in it."""
         if not self.tree.nodes:
-            raise MedvarError("There is nothing to save yet: generate a picture first.")
+            raise MedvarError("There is nothing to save yet: generate an image first.")
         write_session(path, self._content())
         self._saved = self.tree
         return path
@@ -338,12 +342,12 @@ class GenerationSession:
     @property
     def _loaded(self) -> Model:
         if self._model is None:
-            raise MedvarError("No model is loaded yet: choose a bundle first.")
+            raise MedvarError("No model is loaded yet: choose one first.")
         return self._model
 
     def _looked_at(self, to: str) -> Node:
         if self.node is None:
-            raise MedvarError(f"There is no picture to {to} yet: generate one first.")
+            raise MedvarError(f"There is no image to {to} yet: generate one first.")
         return self.node
 
     @property
@@ -465,7 +469,7 @@ class GenerationSession:
         """The loaded model if it is that one, or else the one of the bundle where it was."""
         if self._model is not None and self._model.made(model):
             return self._model
-        return self._open_model(find_bundle_of(model, [hint]).path, model)
+        return self.open_model(find_bundle_of(model, [hint]).path, model)
 
     def _content(self) -> SavedSession:
         bundle = self._loaded.bundle

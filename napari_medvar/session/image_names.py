@@ -26,7 +26,7 @@ def made_by(node: Node) -> str:
         case Replace() as edit:
             return f"tokens of scale {edit.scale} put in by hand"
         case Graft() as edit:
-            return f"scales below {edit.scale} taken from another picture"
+            return f"scales below {edit.scale} taken from another image"
         case Encoded():
             return "encoded from a real image"
     return f"{trace.request.condition} · seed {trace.request.seed}"

@@ -76,7 +76,7 @@ def _placement(values: Mapping[str, Any]) -> Placement:
     matrix = np.array(values["matrix"], dtype=np.float64)
     size, (rows, columns), ndim = values["size"], values["axes"], len(matrix) - 1
     if type(size) is not int or not 1 <= size <= _MOST_PIXELS:
-        raise ValueError(f"a picture of {size!r} pixels a side")
+        raise ValueError(f"an image of {size!r} pixels a side")
     if not 2 <= ndim <= _MOST_AXES or matrix.shape != (ndim + 1, ndim + 1) or not np.isfinite(matrix).all():
         raise ValueError(f"a place in the world of {matrix.shape} numbers")
     if not np.array_equal(matrix[-1], np.eye(ndim + 1)[-1]) or np.linalg.matrix_rank(matrix) <= ndim:

@@ -73,8 +73,8 @@ def find_bundle_of(model: str, hints: Iterable[str]) -> Bundle:
         if model in (bundle.digest, bundle.weights or bundle.digest):
             return bundle
     raise MedvarError(
-        f"The model of these pictures is not here (sha256 {model[:12]}…). Looked at: {', '.join(looked) or 'nothing'}. "
-        "Open the bundle that made them first, then this again."
+        f"The model of these images is not here (sha256 {model[:12]}…). Looked at: {', '.join(looked) or 'nothing'}. "
+        "Open the model that made them first, then this again."
     )
 
 

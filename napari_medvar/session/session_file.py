@@ -38,6 +38,7 @@ class SavedNode:
     parent: int | None = None
     name: str = ""
     image_space: ImageSpace | None = None
+    starred: bool = False
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -54,7 +55,10 @@ class SavedSession:
     @classmethod
     def of(cls, tree: TraceTree, model: str, bundle: str, folder: Path, panels: Mapping[str, Any]) -> SavedSession:
         """What there is to write of a tree."""
-        nodes = tuple(SavedNode(node.id, node.trace, node.parent, node.name, node.image_space) for node in tree.nodes)
+        nodes = tuple(
+            SavedNode(each.id, each.trace, each.parent, each.name, each.image_space, each.starred)
+            for each in tree.nodes
+        )
         return cls(model, bundle, str(folder), nodes, tree.current, panels)
 
 
@@ -80,12 +84,10 @@ def write_session(path: Path, session: SavedSession) -> Path:
     try:
         text = json.dumps(values, separators=(",", ":"), allow_nan=False)
     except (TypeError, ValueError) as error:
-        raise MedvarError(f"Panel settings and pictures must be plain JSON values to be saved: {error}.") from error
+        raise MedvarError(f"Panel settings and images must be plain JSON values to be saved: {error}.") from error
     content = text.encode("utf-8")
     if len(content) > MAX_BYTES:
-        raise MedvarError(
-            f"The session is too large for one file ({MAX_BYTES >> 20} MiB): delete some of its pictures."
-        )
+        raise MedvarError(f"The session is too large for one file ({MAX_BYTES >> 20} MiB): delete some of its images.")
     # No time of writing: the same session is the same file.
     write_files({path: gzip.compress(content, compresslevel=5, mtime=0)})
     return path
@@ -105,7 +107,7 @@ def savable(session: SavedSession) -> tuple[SavedSession, tuple[str, ...]]:
         return parent
 
     nodes = tuple(replace(node, parent=above(node.parent)) for node in session.nodes if node.id not in lost)
-    names = [f"picture {number}{f' ({node.name})' if node.name else ''}" for number, node in lost.items()]
+    names = [f"image {number}{f' ({node.name})' if node.name else ''}" for number, node in lost.items()]
     panels = session.panels
     if _unsavable(lambda: panels):
         names, panels = [*names, "the settings of the panels"], {}
@@ -152,7 +154,8 @@ def tree_of(saved: SavedSession, model: Model) -> TraceTree:
         for image, place in enumerate(places):
             node = saved.nodes[place]
             image_space = None if node.image_space is None else replace(node.image_space, bundle=str(model.bundle.path))
-            nodes[place] = Node(node.id, together.select([image]), node.trace, node.parent, node.name, image_space)
+            generation = together.select([image])
+            nodes[place] = Node(node.id, generation, node.trace, node.parent, node.name, image_space, node.starred)
     next_id = 1 + max((node.id for node in saved.nodes), default=-1)
     return TraceTree(tuple(nodes[place] for place in sorted(nodes)), saved.current, next_id)
 
@@ -164,16 +167,17 @@ def _session(values: Mapping[str, Any]) -> SavedSession:
     for node, trace in zip(values["nodes"], traces, strict=True):
         node_id, parent = node["id"], node["parent"]
         if type(node_id) is not int or not 0 <= node_id < 2**53 or node_id in known:
-            raise ValueError(f"a picture has the id {node_id!r}")
+            raise ValueError(f"an image has the id {node_id!r}")
         if parent not in known:  # what something is made from is there before it
-            raise ValueError(f"picture {node_id} comes from {parent!r}, which is not before it")
+            raise ValueError(f"image {node_id} comes from {parent!r}, which is not before it")
         if not trace.pyramid.depth:
-            raise ValueError(f"picture {node_id} has no scale")
+            raise ValueError(f"image {node_id} has no scale")
         known.add(node_id)
         image_space = ImageSpace.from_dict(node["scene"], str(values["folder"])) if "scene" in node else None
-        nodes.append(SavedNode(node_id, trace, parent, str(node["name"])[:_MAX_NAME], image_space))
+        starred = node.get("starred") is True
+        nodes.append(SavedNode(node_id, trace, parent, str(node["name"])[:_MAX_NAME], image_space, starred))
     if values["current"] not in known:
-        raise ValueError(f"the current picture is {values['current']!r}, which is not there")
+        raise ValueError(f"the current image is {values['current']!r}, which is not there")
     if not isinstance(values["panels"], dict):
         raise TypeError("the settings of the panels are not a dictionary")
     return SavedSession(
@@ -200,5 +204,7 @@ def _unsavable(values: Callable[[], Any]) -> bool:
 
 
 def _node_to_dict(node: SavedNode) -> dict[str, Any]:
-    values = {"id": node.id, "parent": node.parent, "name": node.name}
+    values: dict[str, Any] = {"id": node.id, "parent": node.parent, "name": node.name}
+    if node.starred:
+        values["starred"] = True
     return values if node.image_space is None else {**values, "scene": node.image_space.to_dict()}

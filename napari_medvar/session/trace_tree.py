@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from medvar_engine.errors import MedvarError
@@ -21,6 +21,7 @@ class Node:
     parent: int | None = None  # id of the node that it was made from
     name: str = ""  # given by the user
     image_space: ImageSpace | None = None  # where it lies, when that is not where the model's synthetic pictures do
+    starred: bool = False  # by the user, as one of the good ones
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -36,7 +37,7 @@ class TraceTree:
         for node in self.nodes:
             if node.id == node_id:
                 return node
-        raise MedvarError(f"There is no picture {node_id} in this session; it may have been deleted.")
+        raise MedvarError(f"There is no image {node_id} in this session; it may have been deleted.")
 
     @property
     def current_node(self) -> Node | None:
@@ -90,6 +91,12 @@ class TraceTree:
     def renamed(self, node_id: int, name: str) -> TraceTree:
         """The tree in which that picture has another name."""
         return self._changed(replace(self.node(node_id), name=name))
+
+    def with_stars(self, node_ids: Iterable[int], starred: bool) -> TraceTree:
+        """The tree in which those pictures are starred, or are not."""
+        wanted = {self.node(node_id).id for node_id in node_ids}
+        nodes = tuple(replace(node, starred=starred) if node.id in wanted else node for node in self.nodes)
+        return replace(self, nodes=nodes)
 
     def deleted(self, node_id: int) -> TraceTree:
         """The tree without that picture. What was made from it stays, and hangs on its parent.

@@ -138,7 +138,7 @@ def test_a_long_session_does_not_flood_the_viewer(
 ) -> None:
     """A hundred pictures would hold napari up for a minute."""
     monkeypatch.setattr(reader, "MOST_LAYERS", 2)
-    with pytest.warns(UserWarning, match="3 pictures; the newest 2"):
+    with pytest.warns(UserWarning, match="3 images; the newest 2"):
         layers = read(str(saved))
     assert [attributes["name"] for _, attributes, _ in layers][-1] == "MR brain axial · seed 6"
     assert len(layers) == 2
@@ -229,7 +229,7 @@ def test_other_layers_are_refused_in_plain_words(session: GenerationSession, tmp
     with pytest.raises(MedvarError, match=r"“camera” was not made by MedVAR"):
         write_layers(str(tmp_path / name), [*scales_of(session, 1), foreign])
     blank: LayerData = (np.zeros((4, 4)), {"name": "scale 3", "metadata": {"medvar": {"trace": None}}}, "image")
-    with pytest.raises(MedvarError, match="no picture yet"):
+    with pytest.raises(MedvarError, match="no image yet"):
         write_layers(str(tmp_path / name), [blank])
     assert list(tmp_path.iterdir()) == []
 

@@ -14,7 +14,7 @@ import pytest
 
 import napari_medvar
 from napari_medvar import settings as settings_module
-from napari_medvar.settings import Settings, new_session, read_settings
+from napari_medvar.settings import Settings, new_session, read_settings, write_settings
 
 MANIFEST = Path(napari_medvar.__file__).parent / "napari.yaml"
 
@@ -55,6 +55,15 @@ def test_what_the_user_sets_in_napari_is_read(
     settings = read_settings()
     assert settings == Settings("cpu", "/my/bundle", False, False, "~/sessions", "https://gpu.example", "~/token")
     assert settings.sessions == Path.home() / "sessions"
+
+
+def test_what_is_chosen_in_the_panel_is_read_at_the_next_start(plugin_settings: Any, npe2pm: Any) -> None:
+    """One would type the server's address every morning."""
+    npe2 = pytest.importorskip("npe2")
+    npe2pm.register(npe2.PluginManifest.from_file(MANIFEST))
+    chosen = Settings("cpu", server="https://gpu.example", token_file="/token")
+    write_settings(chosen)
+    assert read_settings() == chosen
 
 
 def test_sessions_are_as_the_settings_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

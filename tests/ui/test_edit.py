@@ -13,6 +13,7 @@ from qtpy.QtCore import Qt
 from medvar_engine.conditions import Condition
 from medvar_engine.generate.trace import Graft, Replace, Resample
 from napari_medvar.layers.image_layers import layer_name
+from napari_medvar.session.differing import closeups, differing_window, place_of_token
 from napari_medvar.session.trace_tree import Node
 from napari_medvar.widget import MedvarWidget
 
@@ -112,7 +113,7 @@ def test_a_mask_deleted_meanwhile_is_not_offered_any_more(made: MedvarWidget, se
     made.edit.panel.paint_button.click()
     made.viewer.layers.remove("mask")
     assert made.edit.panel.mask_layer is None
-    assert "whole picture" in made.message.text.text()  # or the next resample would undo more than was meant
+    assert "whole image" in made.message.text.text()  # or the next resample would undo more than was meant
     made.edit.panel.resample_button.click()
     settle(made)
     assert not made.message.isVisible()
@@ -204,6 +205,31 @@ def test_a_click_picks_a_token_and_another_can_be_put_in(made: MedvarWidget, set
     assert made.edit._clicked not in made.viewer.mouse_drag_callbacks
 
 
+def test_alternatives_of_a_token_are_cut_to_where_they_differ(made: MedvarWidget, settle: Settle) -> None:
+    """At 72 pixels a side all of them look the same."""
+    made.edit.panel.from_box.setValue(5)
+    made.edit.panel.pick_button.click()
+    made.edit.pick(2, 5)
+    settle(made)
+    choice = made.edit._choice
+    assert choice is not None
+    near, whole = closeups(choice.pictures, place_of_token(2, 5, SCHEDULE[5], SIZE))
+    assert len(near) == len(whole) == len(choice.tokens)
+    assert {image.shape[2] for image in near} == {3}  # the frame is orange
+    side = near[0].shape[0]
+    assert SIZE / 4 <= side < SIZE
+    rows, columns = differing_window(choice.pictures)
+    token_rows, token_columns = place_of_token(2, 5, SCHEDULE[5], SIZE)
+    assert rows.start <= token_rows.start < token_rows.stop <= rows.stop
+    assert columns.start <= token_columns.start < token_columns.stop <= columns.stop
+    outside = np.ones((SIZE, SIZE), dtype=bool)
+    outside[rows, columns] = False
+    assert np.abs(choice.pictures - choice.pictures[0])[:, outside].max() < 0.05  # nothing that one would see is cut
+    panel = made.edit.tokens
+    assert panel.pictures.item(0).text().startswith("now")
+    assert not panel.pictures.item(1).icon().isNull()
+
+
 def test_a_bundle_without_codebook_says_what_to_do(
     made: MedvarWidget, settle: Settle, models: FakeModels, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -258,6 +284,7 @@ def test_all_candidates_can_be_finished(made: MedvarWidget, settle: Settle) -> N
     settle(made)
     assert len(made.session.tree.nodes) == 4
     assert all(each.generation.complete for each in made.session.tree.nodes)
+    assert made.status.progress.format().startswith("image 3 of 3")
 
 
 def test_a_candidate_that_was_gone_on_with_is_not_made_again(made: MedvarWidget, settle: Settle) -> None:
@@ -414,6 +441,7 @@ def test_a_graft_of_another_body_is_warned_of(made: MedvarWidget, settle: Settle
     settle(made)
     assert "CT abdomen axial" in made.edit.panel.graft_note.text()
     assert not made.edit.panel.graft_note.isHidden()
+    assert not made.edit.panel.graft_combo.itemIcon(0).isNull()  # one chooses by what is seen
 
 
 def test_candidates_go_when_another_picture_comes(made: MedvarWidget, settle: Settle) -> None:

@@ -107,7 +107,7 @@ def test_deleting_the_current_picture_shows_another_or_none(three: MedvarWidget,
     settle(three)
     assert three.session.tree.nodes == ()
     assert np.ptp(three.viewer.layers[FINEST].data) == 0
-    assert three.scales.title.text() == "No picture yet"
+    assert three.scales.title.text() == "No image yet: press Generate."
 
 
 def test_two_pictures_side_by_side_and_back(three: MedvarWidget, settle: Settle) -> None:
@@ -121,6 +121,7 @@ def test_two_pictures_side_by_side_and_back(three: MedvarWidget, settle: Settle)
     settle(three)
     seen = [layer for layer in three.viewer.layers if layer.visible]
     assert [layer.name[:3] for layer in seen] == ["A ·", "B ·"]
+    assert all(layer.name_overlay.visible for layer in seen)
     assert three.viewer.canvas.grid.enabled
     ids = panel.selected
     for layer, id_ in zip(seen, ids, strict=True):
@@ -163,13 +164,13 @@ def test_a_crashed_session_is_offered_and_restored(
     qtbot.addWidget(widget)
     widget.show()
     settle(widget)
-    assert "without saving 1 picture," in widget.message.text.text()
+    assert "without saving 1 image," in widget.message.text.text()
     widget.scales.generate_button.click()  # the question waits for its answer
     settle(widget)
     widget.tell("Something else is wrong.")
     widget.scales.step_button.click()
     settle(widget)
-    assert "without saving 1 picture," in widget.message.text.text()
+    assert "without saving 1 image," in widget.message.text.text()
     widget.message.accept_button.click()
     settle(widget)
     assert [node.trace.request.seed for node in widget.session.tree.nodes] == [11]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -9,9 +10,10 @@ import pytest
 from fakes import SCHEDULE
 from pytestqt.qtbot import QtBot
 from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QTextBrowser, QWidget
+from qtpy.QtGui import QPixmap
+from qtpy.QtWidgets import QTextBrowser, QToolButton, QWidget
 
-from napari_medvar import keys
+from napari_medvar import guide, keys
 from napari_medvar.panels.help_dialog import HelpDialog
 from napari_medvar.widget import MedvarWidget
 
@@ -77,3 +79,36 @@ def test_the_help_lists_keys_as_the_user_has_set_them(changed: None, widget: Med
     assert "Ctrl+Alt+S" in text
     assert "Ctrl+Enter" in text
     assert "Nothing: a fake for tests." in text  # what the model was trained on
+
+
+def test_every_section_has_a_question_mark_that_opens_its_page(
+    quick: MedvarWidget, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever wonders what “Locked” does would have to find the documentation first."""
+    opened: list[HelpDialog] = []
+    monkeypatch.setattr(HelpDialog, "open", lambda dialog: opened.append(dialog))
+    sections = {"sampling": quick.sampling.fold, **quick.folds}
+    for name, section in sections.items():
+        before = section.isExpanded()
+        (mark,) = section.toggleButton().findChildren(QToolButton)
+        mark.click()
+        assert section.isExpanded() == before  # the click was for the mark alone
+        dialog = opened[-1]
+        assert dialog.tabs.currentWidget() is dialog.guide
+        assert dialog.guide.text.toPlainText().startswith(guide.PAGES[name])
+    assert sections.keys() <= guide.PAGES.keys()
+    quick.buttons["help"].click()
+    assert opened[-1].tabs.tabText(opened[-1].tabs.currentIndex()) == "Keys"
+
+
+def test_pictures_of_the_guide_are_there(qtbot: QtBot) -> None:
+    """A page would show a broken file."""
+    for name in guide.PAGES:
+        for picture in re.findall(r"\]\(([^)]+)\)", guide.page(name)):
+            assert not QPixmap(str(guide.FOLDER / picture)).isNull(), picture
+
+
+def test_before_the_first_image_the_panel_says_what_to_do(quick: MedvarWidget) -> None:
+    """A newcomer would look at a dozen controls, and not know which one to press."""
+    assert "press Generate" in quick.scales.title.text()
+    assert not quick.status.progress.isVisible()  # an empty frame says nothing

@@ -120,7 +120,7 @@ def test_without_onnxruntime_the_widget_says_how_to_install_it(
     settle(widget)
     assert "pip install 'napari-medvar[cpu]'" in widget.message.text.text()
 
-    widget.session._open_model = models  # as if it had been installed meanwhile
+    widget.session.open_model = models  # as if it had been installed meanwhile
     qtbot.mouseClick(widget.message.retry_button, Qt.MouseButton.LeftButton)
     settle(widget)
     assert not widget.message.isVisible()

@@ -201,7 +201,7 @@ def test_what_cannot_be_recovered_is_not_deleted(session: GenerationSession, fol
     other.backend.info = replace(other.backend.info, model="other")
     again = GenerationSession(other, autosave=Autosave(folder))
     again.load()
-    with pytest.raises(MedvarError, match="model of these pictures is not here"):
+    with pytest.raises(MedvarError, match="model of these images is not here"):
         list(again.recover(left))
     assert len(recoverable(folder)) == 1
 
@@ -236,7 +236,7 @@ def test_a_picture_that_cannot_be_saved_does_not_stop_the_others(session: Genera
     session._autosave.write(replace(saved, nodes=nodes, current=0, panels={"x": float("nan")}))
     problem = session.autosave_problem
     assert problem is not None
-    assert "picture 0 (odd)" in problem
+    assert "image 0 (odd)" in problem
     assert "settings of the panels" in problem
     crash(session)
     (left,) = recoverable(folder)

@@ -174,7 +174,7 @@ def test_a_bundle_that_cannot_be_opened_leaves_the_model_in_use(session: Generat
 def test_without_a_model_the_message_says_what_to_do() -> None:
     """A script would meet an AttributeError that says nothing."""
     session = GenerationSession(FakeModels())
-    with pytest.raises(MedvarError, match="choose a bundle"):
+    with pytest.raises(MedvarError, match="choose one first"):
         list(session.generate(REQUEST))
     session.load()
     with pytest.raises(MedvarError, match="generate one first"):
@@ -403,7 +403,7 @@ def test_compare_shows_the_finest_scale_that_both_have(session: GenerationSessio
     one, other = session.compare(0, 1)
     assert (one.k, other.k) == (0, 0)
     assert (one.node.id, other.node.id) == (0, 1)
-    with pytest.raises(MedvarError, match="no picture 9"):
+    with pytest.raises(MedvarError, match="no image 9"):
         session.compare(0, 9)
 
 

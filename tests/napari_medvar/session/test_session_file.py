@@ -81,6 +81,22 @@ def test_everything_comes_back_to_the_pixel(session: GenerationSession, tmp_path
             np.testing.assert_array_equal(one, other)
 
 
+def test_stars_come_back_and_can_be_undone(session: GenerationSession, good: dict[str, Any], tmp_path: Path) -> None:
+    """What was chosen among many would have to be chosen again; or a file that says something else be refused."""
+    first, second = session.tree.nodes[:2]
+    session.star([first.id, second.id], starred=True)
+    session.star([second.id], starred=False)
+    again = new_session()
+    list(again.open(session.save(tmp_path / "work.medvar")))
+    assert [node.starred for node in again.tree.nodes[:3]] == [True, False, False]
+    session.undo()
+    assert session.tree.node(second.id).starred
+    with pytest.raises(MedvarError, match="no image 99"):
+        session.star([99], starred=True)
+    odd = change(json.loads(json.dumps(good)), "nodes", 0, "starred", to="yes")
+    assert not read_session(write(tmp_path / "odd.medvar", odd)).nodes[0].starred
+
+
 def test_a_real_image_comes_back_in_its_place_and_units(tmp_path: Path) -> None:
     """A picture made of a scan yesterday would lie beside it today, in other units and values."""
     session = new_session()

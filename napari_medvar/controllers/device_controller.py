@@ -1,0 +1,48 @@
+"""Where models run: what the user chooses there is kept in napari's settings, and the model opened again."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from medvar_engine.bundle.read import Bundle
+from napari_medvar.controllers.shared_state import State, Workspace
+from napari_medvar.panels.device_panel import DevicePanel
+from napari_medvar.session.opened_model import Model
+from napari_medvar.settings import Settings, opener, write_settings
+
+
+class DeviceController:
+    """Wires the panel of device and server."""
+
+    def __init__(self, workspace: Workspace, settings: Settings) -> None:
+        self._workspace, self._settings = workspace, settings
+        self._wanted = False  # whether the model is being opened where the user has said
+        self.panel = DevicePanel()
+        self.panel.show_settings(settings.device, settings.server, settings.token_file)
+        self.panel.connect_to.connect(self.connect)
+
+    def connect(self) -> None:
+        """Open models where the panel says, from now on and after the next start."""
+        panel = self.panel
+        self._settings = replace(self._settings, device=panel.device, server=panel.server, token_file=panel.token_file)
+        write_settings(self._settings)
+        self._workspace.session.open_model = opener(self._settings)
+        panel.show_state(f"Connecting to {panel.server}…" if panel.server else "Opening the model…")
+        self._workspace.load_again()
+
+    def offer(self, bundle: Bundle) -> None:
+        """Another model."""
+
+    def take(self, result: object) -> None:
+        """A result of the worker."""
+        if isinstance(result, Model):
+            info = result.generator.backend.info
+            self.panel.show_state(f"{result.bundle.name} runs on {info.provider}, {info.precision}.")
+
+    def give_up(self, message: str) -> None:
+        """The model could not be opened."""
+        self.panel.show_state(f"Not connected: {message}" if self.panel.server else f"Not opened: {message}")
+
+    def refresh(self, state: State) -> None:
+        """Enable what can be done now."""
+        self.panel.allow(idle=not self._workspace.busy)

@@ -1,0 +1,91 @@
+"""Where models run: on this computer's CPU or GPU, or on a server."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from qtpy.QtCore import Qt, Signal
+from qtpy.QtWidgets import QComboBox, QFileDialog, QHBoxLayout, QLabel, QLineEdit, QWidget
+
+from napari_medvar.panels.form_rows import add_row, button, calm, plain_column, plain_form, quiet, selectable
+
+_DEVICES = {
+    "auto": ("GPU if there is one", "On the GPU if it can be used, or else on the CPU."),
+    "cpu": ("CPU", "Always on the processor."),
+    "cuda": ("GPU", "Always on an NVIDIA GPU; a message says why when that cannot be."),
+}
+_SERVER_TIP = (
+    "The address of a computer that runs <code>medvar serve</code>, such as https://gpu.example:8765. Empty: this "
+    "computer makes the images."
+)
+_FILE_TIP = "The file whose first line is the server's token. Whoever runs the server gives it to you."
+
+
+class DevicePanel(QWidget):
+    """Device, server and token, and what is in use now."""
+
+    connect_to = Signal()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.device_combo = QComboBox()
+        for name, (text, tip) in _DEVICES.items():
+            self.device_combo.addItem(text, name)
+            self.device_combo.setItemData(self.device_combo.count() - 1, tip, Qt.ItemDataRole.ToolTipRole)
+        self.server_edit = QLineEdit()
+        self.server_edit.setPlaceholderText("this computer")
+        self.token_edit = QLineEdit()
+        self.token_edit.setPlaceholderText("none")
+        self.token_button = button("File…", "Choose the token's file.", self._choose_token)
+        self.connect_button = button(
+            "Use these", "Open the model there. The choice is kept for the next start of napari.", self.connect_to.emit
+        )
+        self.server_edit.returnPressed.connect(self.connect_button.click)
+        self.state = selectable(quiet(QLabel()))
+        fields, token = QWidget(), QWidget()
+        row = QHBoxLayout(token)
+        row.setContentsMargins(0, 0, 0, 0)
+        row.addWidget(self.token_edit, 1)
+        row.addWidget(self.token_button)
+        form = plain_form(fields)
+        add_row(form, "Device", calm(self.device_combo), "What models run on, where no server makes the images.")
+        add_row(form, "Server", self.server_edit, _SERVER_TIP)
+        add_row(form, "Token", token, _FILE_TIP)
+        self.token_edit.setAccessibleName("Token")
+        layout = plain_column(self)
+        for widget in (fields, self.connect_button, self.state):
+            layout.addWidget(widget)
+
+    @property
+    def device(self) -> str:
+        """``auto``, ``cpu`` or ``cuda``."""
+        return str(self.device_combo.currentData())
+
+    @property
+    def server(self) -> str:
+        """The address; empty is this computer."""
+        return self.server_edit.text().strip()
+
+    @property
+    def token_file(self) -> str:
+        """Empty when there is none."""
+        return self.token_edit.text().strip()
+
+    def show_settings(self, device: str, server: str, token_file: str) -> None:
+        """What was chosen before."""
+        self.device_combo.setCurrentIndex(max(0, self.device_combo.findData(device)))
+        self.server_edit.setText(server)
+        self.token_edit.setText(token_file)
+
+    def show_state(self, text: str) -> None:
+        """What is in use now."""
+        self.state.setText(text)
+
+    def allow(self, *, idle: bool) -> None:
+        """Enable what can be done now."""
+        self.connect_button.setEnabled(idle)
+
+    def _choose_token(self) -> None:
+        path, _ = QFileDialog.getOpenFileName(self, "The file with the server's token", str(Path.home()))
+        if path:
+            self.token_edit.setText(path)

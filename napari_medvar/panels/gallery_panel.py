@@ -1,0 +1,201 @@
+"""All images of the session as a sheet: star the good ones, throw others away, go on with one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from qtpy.QtCore import QEvent, Qt, Signal
+from qtpy.QtGui import QKeyEvent
+from qtpy.QtWidgets import QComboBox, QDialog, QGridLayout, QLabel, QVBoxLayout, QWidget
+
+from napari_medvar.panels.form_rows import add_row, button, calm, plain_column, plain_form, quiet
+from napari_medvar.panels.icons import STAR, Icons
+from napari_medvar.panels.thumbnails import Thumbnails
+
+_HINT = "Make several images at once: set “Images” above to 16, say, and press Generate. They appear here."
+_SIDE, _LARGE_SIDE = 64, 160  # px of a thumbnail in the dock, and in a window
+_WINDOW = 900, 700
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """One image of the sheet."""
+
+    id: int
+    number: str
+    about: str  # for whoever rests on it
+    starred: bool
+
+
+class GalleryPanel(QWidget):
+    """The sheet and what can be done with the images selected in it. It may stand in a window of its own."""
+
+    go_on = Signal(int)  # with this image
+    star = Signal(object, bool)  # ids, whether they get a star
+    throw_away = Signal(object)  # ids
+    save_starred = Signal()
+    filtered = Signal()
+
+    def __init__(self, icons: Icons) -> None:
+        super().__init__()
+        self._icons = icons
+        self._shown: tuple[Shown, ...] = ()
+        self._idle = False
+        self.window_of_its_own: QDialog | None = None
+        self.filter_combo = QComboBox()
+        self.filter_combo.addItem("all images", False)
+        self.filter_combo.addItem("the starred ones", True)
+        self.filter_combo.currentIndexChanged.connect(lambda: self.filtered.emit())
+        self.sheet = Thumbnails(_SIDE)
+        self.sheet.setSelectionMode(Thumbnails.SelectionMode.ExtendedSelection)
+        self.sheet.setAccessibleName("Gallery")
+        self.sheet.itemSelectionChanged.connect(self._allow)
+        self.sheet.picked.connect(lambda place: self.go_on.emit(self._shown[place].id))
+        self.sheet.installEventFilter(self)
+        self.hint = quiet(QLabel(_HINT))
+        self.star_button = button(
+            f"{STAR} Star", "Mark the selected images as good ones, or unmark them (S).", self._star
+        )
+        self.continue_button = button(
+            "Continue one", "Make the selected image the current one, to look at it or to edit it (Enter).", self._go_on
+        )
+        self.throw_button = button(
+            "Throw away",
+            "Delete the selected images (Delete). Undo brings them back.",
+            self._throw_away,
+        )
+        self.save_button = button(
+            "Save the starred…",
+            "Write the starred images to a folder, in the format that is chosen under Save.",
+            self.save_starred.emit,
+        )
+        self.window_button = button(
+            "Large, in a window", "Look at the sheet in a window of its own, with larger images.", self.show_large
+        )
+        fields = QWidget()
+        add_row(plain_form(fields), "Show", calm(self.filter_combo), "Which images are on the sheet.")
+        self._content = QWidget()
+        self._column = plain_column(self._content)
+        self._column.addWidget(fields)
+        self._column.addWidget(self.hint)
+        self._column.addWidget(self.sheet)
+        grid = QGridLayout()
+        for place, widget in enumerate((self.star_button, self.continue_button, self.throw_button, self.save_button)):
+            grid.addWidget(widget, place // 2, place % 2)
+        self._column.addLayout(grid)
+        self._elsewhere = quiet(QLabel("The gallery is in a window of its own."))
+        layout = plain_column(self)
+        layout.addWidget(self._content)
+        layout.addWidget(self._elsewhere)
+        layout.addWidget(self.window_button)
+        self._elsewhere.hide()
+        self.show_images(())
+
+    @property
+    def only_starred(self) -> bool:
+        """Whether the sheet is to show starred images only."""
+        return bool(self.filter_combo.currentData())
+
+    @property
+    def selected(self) -> list[int]:
+        """The ids of the selected images."""
+        return [self._shown[self.sheet.row(item)].id for item in self.sheet.selectedItems()]
+
+    def show_images(self, images: Sequence[Shown]) -> None:
+        """These, in their order; what was selected stays so."""
+        images = tuple(images)
+        if [image.id for image in images] == [image.id for image in self._shown]:
+            for place, (image, before) in enumerate(zip(images, self._shown, strict=True)):
+                if image != before:
+                    self.sheet.change_text(place, _caption(image), image.about)
+            self._shown = images
+        else:
+            selected, self._shown = set(self.selected), images
+            icons = [self._icons.get(image.id) for image in images]
+            self.sheet.blockSignals(True)
+            self.sheet.show_icons(icons, list(map(_caption, images)), [image.about for image in images])
+            self.sheet.clearSelection()
+            for place, image in enumerate(images):
+                if image.id in selected and (item := self.sheet.item(place)) is not None:
+                    item.setSelected(True)
+            self.sheet.blockSignals(False)
+        self.sheet.setVisible(bool(images))
+        self.hint.setVisible(not images)
+        self._allow()
+
+    def show_icon(self, image: int) -> None:
+        """An image has another icon now."""
+        for place, shown in enumerate(self._shown):
+            if shown.id == image:
+                self.sheet.change_icon(place, self._icons.get(image))
+
+    def allow(self, *, idle: bool) -> None:
+        """Enable what can be done now."""
+        self._idle = idle
+        self._allow()
+
+    def show_large(self) -> None:
+        """Move to a window of its own; closing it brings everything back."""
+        if self.window_of_its_own is not None:
+            self.window_of_its_own.activateWindow()
+            return
+        window = self.window_of_its_own = QDialog(self.window())
+        window.setWindowTitle("MedVAR gallery")
+        window.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
+        window.resize(*_WINDOW)
+        self.sheet.resize_thumbnails(_LARGE_SIDE, fits=False)
+        QVBoxLayout(window).addWidget(self._content)
+        self._elsewhere.show()
+        window.finished.connect(self._come_back)
+        window.show()
+
+    def keyPressEvent(self, event: QKeyEvent | None) -> None:  # Qt's own name
+        """S stars, Delete throws away."""
+        if not self._pressed(event):
+            super().keyPressEvent(event)
+
+    def eventFilter(self, watched: object, event: QEvent | None) -> bool:  # Qt's own name
+        """The same keys where the sheet has the focus: it would search for captions with this letter."""
+        return isinstance(event, QKeyEvent) and event.type() == QEvent.Type.KeyPress and self._pressed(event)
+
+    # -- how ----------------------------------------------------------------------------------------------------
+
+    def _pressed(self, event: QKeyEvent | None) -> bool:
+        buttons = {Qt.Key.Key_S: self.star_button, Qt.Key.Key_Delete: self.throw_button}
+        if event is None or event.modifiers() != Qt.KeyboardModifier.NoModifier:
+            return False
+        pressed = next((each for key, each in buttons.items() if key == event.key()), None)
+        if pressed is not None:
+            pressed.click()
+        return pressed is not None
+
+    def _come_back(self) -> None:
+        self.sheet.resize_thumbnails(_SIDE, fits=True)
+        layout = self.layout()
+        assert isinstance(layout, QVBoxLayout)
+        layout.insertWidget(0, self._content)
+        self._elsewhere.hide()
+        self.window_of_its_own = None
+
+    def _star(self) -> None:
+        chosen = self.selected
+        unstarred = any(not image.starred for image in self._shown if image.id in chosen)
+        self.star.emit(chosen, unstarred)
+
+    def _go_on(self) -> None:
+        self.go_on.emit(self.selected[0])
+
+    def _throw_away(self) -> None:
+        self.throw_away.emit(self.selected)
+
+    def _allow(self) -> None:
+        count = len(self.selected)
+        self.star_button.setEnabled(self._idle and count > 0)
+        self.throw_button.setEnabled(self._idle and count > 0)
+        self.continue_button.setEnabled(self._idle and count == 1)
+        self.save_button.setEnabled(self._idle and any(image.starred for image in self._shown))
+
+
+def _caption(image: Shown) -> str:
+    return f"{STAR} {image.number}" if image.starred else image.number
