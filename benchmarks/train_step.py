@@ -124,16 +124,16 @@ def random_tokens(images: np.ndarray) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 4096, (len(images), sum(side * side for side in VAR_SCHEDULE)))
 
 
-def write_slices(folder: Path) -> None:
+def write_slices(folder: Path, size: int = 256) -> None:
     """Noise of two people, one of them held out."""
     rng = np.random.default_rng(0)
-    with ShardWriter(folder, 256) as writer:
+    with ShardWriter(folder, size) as writer:
         for patient in ("a", "b"):
             about = {"modality": "CT", "region": "chest", "plane": "axial", "dataset": None, "contrast": None}
             about |= {"spacing_mm": 1.0, "low": -1000.0, "high": 1000.0, "unit": "HU", "position_mm": None}
             about |= {"series": "", "source": "noise", "licence": "none", "fingerprint": bytes(32)}
             for _ in range(8):
-                image = rng.uniform(-1, 1, (1, 256, 256)).astype(np.float32)
+                image = rng.uniform(-1, 1, (1, size, size)).astype(np.float32)
                 writer.add(encode(image), [SliceFacts(patient=patient, **about)])  # type: ignore[arg-type]
         writer.finish({"a": "train", "b": "test"})
 

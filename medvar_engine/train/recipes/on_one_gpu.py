@@ -1,0 +1,155 @@
+"""The model that ships with the project on one GPU that is lent for minutes: three calls of nine minutes each.
+
+    python on_one_gpu.py pack SLICES slices.zip            # where the slices are: at most 60 MiB
+    python on_one_gpu.py tokenizer slices.zip OUT          # on the GPU
+    python on_one_gpu.py transformer slices.zip OUT
+    python on_one_gpu.py refiner slices.zip OUT
+
+Each call leaves one file of weights below 16 MiB in OUT, and needs only the files of the calls before it. It takes the
+recipe of its name, first for a few steps, which tell how many fit into its time. Settings can be added as
+``name=value``, such as ``batch_size=256``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import dataclasses
+import io
+import json
+import shutil
+import statistics
+import tempfile
+import time
+import zipfile
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from medvar_engine.data.dataset import SliceDataset
+from medvar_engine.data.shards import Manifest, ShardWriter
+from medvar_engine.data.shards.slice_facts import SliceFacts
+from medvar_engine.errors import MedvarError
+from medvar_engine.train.batches import spread
+from medvar_engine.train.config import load_config
+from medvar_engine.train.run_training import run
+from medvar_engine.train.stages.refiner_stage import FITTED
+
+MINUTES = 9.0
+MOST_PACKED, MOST_WEIGHTS = 60 * 2**20, 16 * 2**20  # bytes
+TRIAL = 30  # steps that tell how long one takes; torch compiles in the first of them
+USED = 0.85  # share of the time left that steps may take; the rest is for looks at held-out slices and the end
+HELD_OUT = 512  # slices packed of patients who are not trained on
+SETTINGS = {  # beside those of the recipe
+    "tokenizer": ("batch_size=64",),
+    "transformer": ("batch_size=128", "compile=true"),
+    "refiner": ("batch_size=64",),
+}
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run one call."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("call", choices=("pack", *SETTINGS))
+    parser.add_argument("slices", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("settings", nargs="*", help="name=value")
+    parser.add_argument("--minutes", type=float, default=MINUTES, help="that the call may take")
+    options = parser.parse_args(arguments)
+    if options.call == "pack":
+        print(f"{pack(options.slices, options.out)} slices in {options.out}")
+        return
+    until = time.monotonic() + 60 * options.minutes
+    print(train(options.call, options.slices, options.out, until, options.settings))
+
+
+def pack(slices: Path, out: Path, most: int = MOST_PACKED) -> int:
+    """Prepared slices as one file of at most ``most`` bytes, in 8 bits, without loss; gives how many they are.
+
+    Where not all fit, those left out are spread evenly over the training slices.
+    """
+    training, held_out = SliceDataset(slices, "train"), SliceDataset(slices, "test")
+    some = spread(len(held_out), HELD_OUT)
+    tested = [_compressed(held_out, int(i)) for i in some]
+    size = statistics.mean(len(_compressed(training, int(i))) + 400 for i in spread(len(training), 200))
+    room = most - sum(len(one) + 400 for one in tested)  # 400 bytes for the names and facts of one slice
+    chosen = spread(len(training), min(len(training), int(0.97 * room / size)))
+    facts = []
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as file:
+        for data, numbers in ((training, chosen), (held_out, some)):
+            for i in numbers:
+                file.writestr(f"{len(facts)}.webp", _compressed(data, int(i)))
+                fact = data.rows[int(i)]
+                values = {field.name: getattr(fact, field.name) for field in dataclasses.fields(SliceFacts)}
+                facts.append(values | {"fingerprint": fact.fingerprint.hex()})
+        about = {"size": training.size, "split": training.manifest.split, "slices": facts}
+        file.writestr("slices.json", json.dumps(about), zipfile.ZIP_DEFLATED)
+    if out.stat().st_size > most:
+        raise MedvarError(
+            f"{out} has {out.stat().st_size / 2**20:.1f} MiB, more than {most / 2**20:g}. Give fewer slices."
+        )
+    return len(facts)
+
+
+def unpack(packed: Path, folder: Path) -> Manifest:
+    """The inverse of `pack`: prepared slices in a new folder."""
+    with zipfile.ZipFile(packed) as file:
+        about = json.loads(file.read("slices.json"))
+        with ShardWriter(folder, about["size"]) as writer:
+            for i, values in enumerate(about["slices"]):
+                gray = np.asarray(Image.open(io.BytesIO(file.read(f"{i}.webp"))).convert("L"))
+                facts = SliceFacts(**values | {"fingerprint": bytes.fromhex(values["fingerprint"])})
+                writer.add(gray.astype(np.uint16)[None] * 257, [facts])
+            return writer.finish(about["split"])
+
+
+def _compressed(data: SliceDataset, number: int) -> bytes:
+    image = np.rint((data.batch([number])[0, 0] + 1) * 127.5).astype(np.uint8)
+    content = io.BytesIO()
+    Image.fromarray(image).save(content, "webp", lossless=True)
+    return content.getvalue()
+
+
+def train(call: str, packed: Path, out: Path, until: float, settings: list[str]) -> Path:
+    """One stage, ended by the time ``until`` of the monotonic clock; gives its weights in ``out``.
+
+    Raises `MedvarError` when a call before it is missing, or time or room are not enough.
+    """
+    given = {"tokenizer": out / "tokenizer.safetensors", "draw_with": out / "transformer.safetensors"}
+    needed = {"tokenizer": (), "transformer": ("tokenizer",), "refiner": ("tokenizer", "draw_with")}[call]
+    for name in needed:
+        if not given[name].is_file():
+            raise MedvarError(f"{given[name]} is not there: run the calls tokenizer, transformer and refiner in turn.")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        unpack(packed, folder / "slices")
+        own = [f"data={folder / 'slices'}", *(f"{name}={given[name]}" for name in needed), *SETTINGS[call], *settings]
+        recipe = Path(__file__).with_name(f"{call}.toml")
+        trial = load_config(recipe, [*own, f"out={folder / 'trial'}", f"steps={TRIAL}", "log_every=1"])
+        run(trial)
+        left = until - time.monotonic()
+        if left <= 0:
+            raise MedvarError(f"The time is over before {call} has begun: give it more with --minutes.")
+        if (fitted := folder / "trial" / FITTED).is_file():  # patches need not be fitted twice
+            (folder / "run").mkdir()
+            shutil.copy(fitted, folder / "run" / FITTED)
+        steps = max(1, int(USED * left / _seconds(folder / "trial", trial.batch_size)))
+        look = max(1, steps // 4)
+        weights = run(load_config(recipe, [*own, f"out={folder / 'run'}", f"steps={steps}", f"validate_every={look}"]))
+        if weights.stat().st_size >= MOST_WEIGHTS:
+            raise MedvarError(f"The weights have {weights.stat().st_size / 2**20:.1f} MiB, and 16 is the most.")
+        out.mkdir(parents=True, exist_ok=True)
+        shutil.copy(folder / "run" / "log.csv", out / f"{call}.csv")
+        return Path(shutil.copy(weights, out / f"{call}.safetensors"))
+
+
+def _seconds(folder: Path, batch_size: int) -> float:
+    """That a step takes once torch has compiled."""
+    with (folder / "log.csv").open(newline="", encoding="utf-8") as file:
+        speeds = [float(row["value"]) for row in csv.DictReader(file) if row["name"] == "images_per_second"]
+    return batch_size / statistics.median(speeds[len(speeds) // 2 :])
+
+
+if __name__ == "__main__":
+    main()
