@@ -23,6 +23,7 @@ import tempfile
 import time
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -75,7 +76,7 @@ def pack(slices: Path, out: Path, most: int = MOST_PACKED) -> int:
     size = statistics.mean(len(_compressed(training, int(i))) + 400 for i in spread(len(training), 200))
     room = most - sum(len(one) + 400 for one in tested)  # 400 bytes for the names and facts of one slice
     chosen = spread(len(training), min(len(training), int(0.97 * room / size)))
-    facts = []
+    facts: list[dict[str, Any]] = []
     with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as file:
         for data, numbers in ((training, chosen), (held_out, some)):
             for i in numbers:
