@@ -1,9 +1,9 @@
-"""What an image is asked to be: a `Condition`, and the `LabelSpace` that numbers it.
+"""`Condition`: what an image should show, and `LabelSpace`: the numbers of conditions in a model.
 
-A condition has six factors: five names, and a position along the scan's axis. A factor left out is `None`: the
-unconditional class of that factor. The networks see one integer a factor: the number of a name, or the number of the
-even step in which the position lies. One number more, ``len(names)`` or the number of steps, stands for `None`, as the
-last row of VAR's class embedding does.
+A condition has six factors: five names, and a position along the axis of the scan. A missing factor is `None`, the
+unconditional class of that factor. The networks receive one integer per factor: the number of a name, or the number of
+the evenly spaced step that contains the position. The next number, ``len(names)`` or the number of steps, stands for
+`None`, like the last row of VAR's class embedding.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ NAMED = ("modality", "region", "plane", "dataset", "contrast")
 FACTORS = (*NAMED, "position")
 """All factors, in the order in which the networks see them."""
 POSITION_STEPS = 8
-"""Even steps into which models that are trained from now on divide the position."""
+"""Number of evenly spaced steps of the position in newly trained models."""
 MAX_POSITION_STEPS = 1024
 
 
@@ -29,8 +29,8 @@ MAX_POSITION_STEPS = 1024
 class Condition:
     """One image's condition, e.g. ``Condition(modality="MR", region="brain", plane="axial", position=0.4)``.
 
-    ``position`` is where along the scan's axis the slice lies, from 0 to 1: from the feet to the head (axial), from
-    back to front (coronal), or from left to right (sagittal), always the patient's. Raises `MedvarError` for any other.
+    ``position`` is the position of the slice along the axis of the scan, from 0 to 1: from feet to head (axial), from
+    back to front (coronal), or from left to right (sagittal) of the patient. Raises `MedvarError` for other values.
     """
 
     modality: str | None = None
@@ -50,7 +50,7 @@ class Condition:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Condition:
-        """The inverse of `to_dict`. Raises `MedvarError` on a factor that does not exist, or a value that none has."""
+        """The inverse of `to_dict`. Raises `MedvarError` for an unknown factor or an impossible value."""
         for name in values:
             if name not in FACTORS:
                 raise MedvarError(f"Unknown condition factor {name!r}; the factors are {', '.join(FACTORS)}.")
@@ -60,7 +60,7 @@ class Condition:
 
     @property
     def words(self) -> tuple[str, ...]:
-        """What is asked for, as words for people and file names."""
+        """The condition as words, for people and file names."""
         names = tuple(name for factor in NAMED if (name := getattr(self, factor)) is not None)
         return names if self.position is None else (*names, f"position {self.position:g}")
 
@@ -70,9 +70,9 @@ class Condition:
 
 @dataclass(frozen=True, slots=True)
 class LabelSpace:
-    """The names that a model knows, per factor, and the steps of the position.
+    """The names that a model knows for each factor, and the number of steps of the position.
 
-    A factor without names, and a position of 0 steps, is not conditioned on.
+    The model is not conditioned on a factor without names, or on a position with 0 steps.
     """
 
     modality: tuple[str, ...] = ()
@@ -89,31 +89,31 @@ class LabelSpace:
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        """Names or steps of every factor in `factors`; the embedding has one row more, for `None`."""
+        """Number of names or steps of every factor in `factors`; the embedding has one more row for `None`."""
         return tuple(self.size(name) for name in self.factors)
 
     def size(self, factor: str) -> int:
-        """Names or steps of one factor; 0 where it is not conditioned on."""
+        """Number of names or steps of one factor; 0 if the model is not conditioned on it."""
         return self.position if factor == "position" else len(getattr(self, factor))
 
     @property
     def unconditional(self) -> tuple[int, ...]:
-        """The label of the condition whose factors are all `None`."""
+        """The label of the condition without any factor."""
         return self.sizes
 
     def encode(self, condition: Condition) -> tuple[int, ...]:
-        """Condition → one integer a factor. Raises `MedvarError` naming what this space has no number for."""
+        """The label of a condition: one integer per factor. Raises `MedvarError` for unknown names."""
         for name, value in condition.to_dict().items():
             if not self._knows(name, value):
                 raise MedvarError(_unknown_label(name, value, getattr(self, name)))
         return tuple(self._number(name, getattr(condition, name)) for name in self.factors)
 
     def known(self, condition: Condition) -> Condition:
-        """What of ``condition`` this space has numbers for; the other factors are left out."""
+        """The part of ``condition`` that this space knows; other factors are removed."""
         return Condition(**{name: value for name, value in condition.to_dict().items() if self._knows(name, value)})
 
     def decode(self, label: Iterable[int]) -> Condition:
-        """One integer a factor → condition. The inverse of `encode`, but that a position is the middle of its step."""
+        """The condition of a label. The inverse of `encode`, except that a position becomes the middle of its step."""
         values: dict[str, Any] = {}
         for name, index in zip(self.factors, label, strict=True):
             size = self.size(name)
@@ -146,7 +146,7 @@ class LabelSpace:
 
     @classmethod
     def of(cls, conditions: Iterable[Condition]) -> LabelSpace:
-        """The sorted names that occur in ``conditions``, and `POSITION_STEPS` if a position does."""
+        """The sorted names that occur in ``conditions``, and `POSITION_STEPS` if a position occurs."""
         seen: dict[str, set[Any]] = {name: set() for name in FACTORS}
         for condition in conditions:
             for name, value in condition.to_dict().items():
@@ -166,7 +166,7 @@ class LabelSpace:
 
 
 def step_of(position: float, steps: int) -> int:
-    """Which of so many even steps from 0 to 1 a position lies in; 1 lies in the last."""
+    """The number of the evenly spaced step from 0 to 1 that contains a position; 1 is in the last step."""
     return min(int(position * steps), steps - 1)
 
 
@@ -188,7 +188,7 @@ def _unknown_label(factor: str, value: Any, names: tuple[str, ...] | int) -> str
 
 
 def listed(names: Sequence[str], most: int = 40) -> str:
-    """Names for a person to read; of very many only the first and the last."""
+    """Names as text; of very many only the first and the last."""
     if len(names) > most:
         return f"{', '.join(names[:3])}, …, {names[-1]} ({len(names)} names)"
     return ", ".join(names)

@@ -1,4 +1,4 @@
-"""`Request`: one image that is asked for, and `Sampling`: how its tokens are drawn."""
+"""`Request`: one image to make, and `Sampling`: how its tokens are drawn."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ MAX_SEED = 2**64 - 1
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How tokens are drawn. The defaults are VAR's, but for ``top_k``, which follows the vocabulary."""
+    """How tokens are drawn. The defaults are those of VAR, except ``top_k``, which depends on the vocabulary."""
 
     guidance: float = 1.5  # classifier-free guidance at the finest scale
     temperature: float = 1.0  # 0 takes the likeliest token
     top_k: int = 0  # keep the k likeliest tokens; 0 keeps all
     top_p: float = 0.96  # keep the likeliest tokens that together have this probability; 1 keeps all
-    even_guidance: bool = False  # the same guidance at every scale; else it rises from 0 at the coarsest, as VAR's
+    even_guidance: bool = False  # the same guidance at every scale; otherwise it rises from 0 as in VAR
 
     def __post_init__(self) -> None:
         checks = (
             ("guidance", 0 <= self.guidance <= 100, "between 0 and 100"),
-            # Below a thousandth, logits divided by it could overflow; 0 says the same.
+            # Below a thousandth, logits divided by it could overflow; 0 has the same effect.
             ("temperature", self.temperature == 0 or 1e-3 <= self.temperature <= 100, "0 or between 0.001 and 100"),
             ("top_k", isinstance(self.top_k, int) and self.top_k >= 0, "a whole number, 0 (all tokens) or more"),
             ("top_p", 0 < self.top_p <= 1, "above 0 and at most 1"),
@@ -39,35 +39,35 @@ class Sampling:
                 raise MedvarError(f"{name} must be {expected}, but is {getattr(self, name)}.")
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON; `even_guidance` only where true, so that names made of these stay what they were."""
+        """Plain values, for JSON; `even_guidance` only if true, so that older hashes stay valid."""
         values = asdict(self)
         return values if self.even_guidance else {k: v for k, v in values.items() if k != "even_guidance"}
 
     def guidance_of(self, k: int, scales: int) -> float:
-        """Guidance of scale k of so many."""
+        """Guidance at scale k of ``scales``."""
         return self.guidance if self.even_guidance else ramp(self.guidance, k, scales)
 
 
 def check_seed(seed: int) -> int:
-    """``seed`` itself, or `MedvarError` when it is not in 0…2⁶⁴-1."""
+    """``seed`` itself. Raises `MedvarError` if it is not in 0…2⁶⁴-1."""
     if not 0 <= seed <= MAX_SEED:
         raise MedvarError(f"A seed is an integer from 0 to {MAX_SEED}, but got {seed}.")
     return seed
 
 
 def ramp(guidance: float, k: int, scales: int) -> float:
-    """Guidance of scale k: linear from 0 at the coarsest to ``guidance`` at the finest, as VAR does."""
+    """Guidance at scale k: linear from 0 at the coarsest to ``guidance`` at the finest, as in VAR."""
     return guidance * k / max(1, scales - 1)
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A condition, how tokens are drawn, and the seed of their noise."""
+    """One image to make: condition, seed of the noise, and sampling."""
 
     condition: Condition = Condition()
     seed: int = 0
     sampling: Sampling = Sampling()
-    skipped: float = 0.0  # of images of earlier versions: the share of fine tokens that was left out
+    skipped: float = 0.0  # in images of earlier versions: the share of fine tokens that was skipped
 
     def __post_init__(self) -> None:
         check_seed(self.seed)

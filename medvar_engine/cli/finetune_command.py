@@ -41,7 +41,7 @@ def finetune(
         from medvar_engine.memorisation.training_index import GATE
         from medvar_engine.train.finetune import Amount, settings, told
         from medvar_engine.train.finetune import finetune as train
-        from medvar_engine.train.stopping import EXIT_STOPPED, StoppedEarly
+        from medvar_engine.train.stop_signal import EXIT_STOPPED, StoppedEarly
         from medvar_export.finetuned import Origin, describe_finetuned
         from medvar_export.write_bundle import export_bundle
     except ImportError as error:

@@ -1,4 +1,4 @@
-"""Pictures whose outside is exactly another picture's: the new one inside a mask, the old one outside."""
+"""Images with an exact outside: the new image inside a mask, the old one outside."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ KEPT_PICTURES = 64  # 256 KiB each at 256×256
 
 
 def exact_outside(trace: Trace) -> tuple[BoolArray, Outside] | None:
-    """The mask, and how its outside is kept, of an image whose outside is exactly its parent's; else None."""
+    """Mask and `Outside` of an image with exactly the outside of its parent; None for other images."""
     edit = trace.edit
     if not isinstance(edit, Resample) or edit.mask is None or edit.outside is None:
         return None
@@ -26,7 +26,7 @@ def exact_outside(trace: Trace) -> tuple[BoolArray, Outside] | None:
 
 
 def weight_inside(mask: BoolArray, soft_edge: float) -> FloatArray:
-    """How much of the new picture shows ``(H, W)``: 0 outside the mask, rising to 1 within ``soft_edge`` pixels.
+    """Weight of the new image ``(H, W)``: 0 outside the mask, increasing to 1 within ``soft_edge`` pixels inside it.
 
     Exactly 0 wherever the mask is false, and for a hard edge (``soft_edge`` 0) exactly 1 wherever it is true.
     """
@@ -38,9 +38,9 @@ def weight_inside(mask: BoolArray, soft_edge: float) -> FloatArray:
 
 
 def composite(inside: FloatArray, outside: FloatArray, weight: FloatArray) -> FloatArray:
-    """Two pictures ``(H, W)`` or ``(H, W, 3)`` blended by ``weight`` ``(H, W)``.
+    """Two images ``(H, W)`` or ``(H, W, 3)``, blended by ``weight`` ``(H, W)``.
 
-    Bit for bit the outer one where that is 0, and the inner one where it is 1.
+    Bit for bit the outer image where the weight is 0, and the inner one where it is 1.
     """
     weight = weight.reshape(weight.shape + (1,) * (inside.ndim - 2))
     blended: FloatArray = outside + weight * (inside - outside)
@@ -48,17 +48,17 @@ def composite(inside: FloatArray, outside: FloatArray, weight: FloatArray) -> Fl
 
 
 def picture_name(trace: Trace) -> str:
-    """A name for the content of an image's picture: its tokens, and what is seen of its parents' pictures.
+    """A name for the pixels of an image: a hash of its tokens and of the visible parts of its parents.
 
-    Of a trace whose pyramid is cut to a prefix it is the name of that preview.
+    For a trace with a prefix of the pyramid it is the name of that preview.
     """
     return _named_layers(trace)[0][1]
 
 
 class Pictures:
-    """The pictures of finished images, each decoded once. ``decode`` gives that of a trace by itself, ``(H, W[, 3])``.
+    """A cache of finished images, each decoded once. ``decode`` gives the pixels of one trace, ``(H, W[, 3])``.
 
-    A cache of the newest `KEPT_PICTURES`; dropping it changes no picture.
+    It holds the newest `KEPT_PICTURES` images; emptying it changes no image.
     """
 
     def __init__(self, decode: Callable[[Trace], FloatArray]) -> None:
@@ -66,7 +66,7 @@ class Pictures:
         self._known: OrderedDict[str, FloatArray] = OrderedDict()
 
     def of(self, trace: Trace) -> FloatArray:
-        """The picture of a finished image."""
+        """The pixels of a finished image."""
         layers = _named_layers(trace)
         lost = next((i for i, (_, name) in enumerate(layers) if name in self._known), len(layers))
         picture = self._known[layers[lost][1]] if lost < len(layers) else None
@@ -77,13 +77,13 @@ class Pictures:
         return picture
 
     def finished(self, trace: Trace, decoded: FloatArray) -> FloatArray:
-        """What is seen of a trace whose tokens, or the first of them, were ``decoded``."""
+        """The visible image of a trace, from the ``decoded`` pixels of all its tokens or of a prefix."""
         if exact_outside(trace) is None:
             return decoded
         return _laid_over(trace, decoded, self.of(_parent(trace)))
 
     def keep(self, name: str, picture: FloatArray) -> None:
-        """Remember a picture by its `picture_name`."""
+        """Store an image under its `picture_name`."""
         self._known[name] = picture
         self._known.move_to_end(name)
         if len(self._known) > KEPT_PICTURES:
@@ -91,7 +91,7 @@ class Pictures:
 
 
 def _laid_over(trace: Trace, decoded: FloatArray, parent: FloatArray | None) -> FloatArray:
-    """The picture of a trace by itself, over its parent's where the edit says so."""
+    """The image of a trace, over the image of its parent if the edit says so."""
     if (kept := exact_outside(trace)) is None:
         return decoded
     assert parent is not None
@@ -102,12 +102,12 @@ def _laid_over(trace: Trace, decoded: FloatArray, parent: FloatArray | None) -> 
 
 
 def _named_layers(trace: Trace) -> list[tuple[Trace, str]]:
-    """The image, its parent if that shows outside a mask, and so on; each with the name of its picture."""
+    """The image, its parent if it is visible outside a mask, and so on; each with the name of its pixels."""
     layers = [trace]
     while exact_outside(layers[-1]):
         layers.append(_parent(layers[-1]))
     names: list[str] = []
-    for layer in reversed(layers):  # not by recursion, for a session is longer than the stack
+    for layer in reversed(layers):  # not by recursion: a session can be longer than the stack
         digest = hashlib.sha256(f"{layer.model} {layer.pyramid.digest(0)}".encode())
         if kept := exact_outside(layer):
             mask, outside = kept

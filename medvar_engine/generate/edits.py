@@ -1,4 +1,4 @@
-"""What can be done to an image, as values: each says how one trace came from another. To and from JSON."""
+"""Edits as values: each describes how one trace was made from another. To and from JSON."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Outside:
-    """Pixels outside the mask are exactly the parent's. The new ones fade in over ``soft_edge`` pixels inside it."""
+    """Pixels outside the mask are exactly those of the parent. New ones fade in over ``soft_edge`` pixels inside it."""
 
     soft_edge: float = 0.0  # pixels; 0 is a hard edge
 
@@ -32,18 +32,18 @@ class Outside:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Resample:
-    """Scales ``from_scale…`` were drawn anew; with a mask ``(H, W)``, only where it is true."""
+    """Scales ``from_scale…`` were drawn again; with a mask ``(H, W)``, only where it is true."""
 
     from_scale: int
     mask: BoolArray | None = None
-    keep: tuple[int, ...] = ()  # locked scales: their token maps stay the parent's
+    keep: tuple[int, ...] = ()  # locked scales: their token maps are those of the parent
     outside: Outside | None = None  # None: the decoder may change pixels outside the mask, too
     inverted: Request | None = None  # drawn with the noise that explains the parent's tokens under this request
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Replace:
-    """Tokens of one scale were put in by hand, and all finer scales drawn again."""
+    """Tokens of one scale were replaced by hand, and all finer scales drawn again."""
 
     scale: int
     where: BoolArray  # (side, side)
@@ -69,7 +69,7 @@ Edit = Resample | Replace | Graft | Encoded
 
 
 def replaced(trace: Trace, edit: Replace) -> tuple[TokenPyramid, tuple[FloatArray, ...]]:
-    """The scales of ``trace`` up to the edited one, with the edit's tokens, and their entropies."""
+    """The scales of ``trace`` up to the edited one, with the tokens of the edit, and their entropies."""
     k = trace.pyramid.schedule.check_scale(edit.scale)
     side = trace.pyramid.schedule[k]
     if edit.where.shape != (side, side) or edit.tokens.shape != (side, side):
@@ -79,16 +79,16 @@ def replaced(trace: Trace, edit: Replace) -> tuple[TokenPyramid, tuple[FloatArra
 
 
 def grafted(trace: Trace, edit: Graft) -> tuple[TokenPyramid, tuple[FloatArray, ...]]:
-    """The coarse scales of the edit's image under the finer ones of ``trace``, and the entropies of both."""
+    """The coarse scales of the image in the edit and the finer ones of ``trace``, and the entropies of both."""
     k = trace.pyramid.schedule.check_scale(edit.scale)
     known = edit.coarse.entropy[:k]
-    # Entropy goes by scale: where that of a coarser scale is not known, that of finer ones is not kept.
+    # Entropy is stored per scale: if that of a coarser scale is unknown, that of finer ones is dropped.
     known = (*known, *trace.entropy[k:]) if len(known) == k else known
     return graft(edit.coarse.pyramid, trace.pyramid, k), known
 
 
 def edit_to_dict(edit: Edit, place: Callable[[Trace], int]) -> dict[str, Any]:
-    """Plain values, for JSON. Other traces are named by their ``place``."""
+    """Plain values, for JSON. Other traces are referred to by their index, given by ``place``."""
     match edit:
         case Resample():
             return {
@@ -109,10 +109,10 @@ def edit_to_dict(edit: Edit, place: Callable[[Trace], int]) -> dict[str, Any]:
 
 
 def edit_from_dict(values: Mapping[str, Any], pick: Callable[[int], Trace]) -> Edit:
-    """The inverse of `edit_to_dict`; ``pick`` gives the trace at a place."""
+    """The inverse of `edit_to_dict`; ``pick`` gives the trace of an index."""
     match values["kind"]:
         case "resample":
-            # Files written before there were locked scales, outsides and inversions lack these three.
+            # Older files lack locked scales, exact outsides and inversions.
             outside, inverted = values.get("outside"), values.get("inverted")
             return Resample(
                 int(values["from_scale"]),

@@ -1,4 +1,4 @@
-"""`Generation`: a batch of images in the making, as an immutable value."""
+"""`Generation`: a batch of unfinished or finished images, as an immutable value."""
 
 from __future__ import annotations
 
@@ -16,35 +16,35 @@ from medvar_engine.types import FloatArray
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Generation:
-    """B images, each with its own request, and the scales made so far.
+    """B images, each with its own request, and their scales so far.
 
     ``latents[k]`` is the latent after scale k, from which the preview of scale k is decoded; ``features`` are the
-    input of the next scale. Both follow from the pyramid, and are kept so that nothing is computed twice.
+    input of the next scale. Both follow from the pyramid, and are stored so that nothing is computed twice.
     """
 
     requests: tuple[Request, ...]
     pyramid: TokenPyramid
-    entropy: tuple[FloatArray, ...]  # bits a token, (B, side, side) a scale
-    latents: tuple[FloatArray, ...]  # (B, C, H, W) a scale
+    entropy: tuple[FloatArray, ...]  # bits per token, (B, side, side) per scale
+    latents: tuple[FloatArray, ...]  # (B, C, H, W) per scale
     features: FloatArray | None  # (B, L_k, C); None before the first scale and after the last
     model: str
-    held: tuple[tuple[Held | None, ...], ...] = ()  # an image's scales; empty when nothing is held
-    inversions: tuple[Inversion | None, ...] = ()  # an image's noise; empty when all is drawn by seed
+    held: tuple[tuple[Held | None, ...], ...] = ()  # per image and scale; empty if no tokens are frozen
+    inversions: tuple[Inversion | None, ...] = ()  # per image; empty if all noise is from seeds
     edits: tuple[Edit | None, ...] = ()
     parents: tuple[Trace | None, ...] = ()
 
     @property
     def depth(self) -> int:
-        """Scales made so far."""
+        """Number of scales so far."""
         return self.pyramid.depth
 
     @property
     def complete(self) -> bool:
-        """Whether every scale is there."""
+        """Whether all scales are drawn."""
         return self.pyramid.complete
 
     def trace(self, image: int) -> Trace:
-        """One image's part that is kept and written to files."""
+        """The trace of one image, as it is written to files."""
         return Trace(
             self.requests[image],
             self.pyramid.select([image]),
@@ -55,7 +55,7 @@ class Generation:
         )
 
     def select(self, images: Sequence[int]) -> Generation:
-        """Some of the images, in the order asked for."""
+        """Some of the images, in the given order."""
         index = np.asarray(images, dtype=np.intp)
         return replace(
             self,
@@ -72,5 +72,5 @@ class Generation:
 
     @property
     def traces(self) -> tuple[Trace, ...]:
-        """All images' traces."""
+        """The traces of all images."""
         return tuple(self.trace(image) for image in range(self.pyramid.batch))

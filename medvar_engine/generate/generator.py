@@ -1,4 +1,4 @@
-"""`Generator`: the coarse-to-fine loop over a `Backend`, and everything that starts from an earlier image."""
+"""`Generator`: the coarse-to-fine loop over a `Backend`, and everything that starts from an existing image."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ from medvar_engine.types import FloatArray, IntArray
 
 
 class Generator:
-    """Makes images scale by scale. Holds a backend and caches, no other state.
+    """Makes images scale by scale. It holds a backend and caches, and no other state.
 
-    >>> generator = Generator(OnnxBackend(read_bundle(find_bundle())))  # doctest: +SKIP
+    >>> generator = Generator(OnnxBackend(open_bundle()))  # doctest: +SKIP
     >>> generation = generator.start([Request(Condition(region="brain"), seed=7)])  # doctest: +SKIP
     >>> for generation in generator.run(generation):  # doctest: +SKIP
     ...     show(generator.preview(generation, generation.depth - 1))
@@ -49,14 +49,14 @@ class Generator:
     # -- making images ------------------------------------------------------------------------------------------
 
     def start(self, requests: Sequence[Request]) -> Generation:
-        """Images without any scale yet. Raises `MedvarError` for a condition that the model does not know."""
+        """Images without any scale. Raises `MedvarError` for a condition that the model does not know."""
         check_requests(self.backend.info, requests)
         return self._prefixes.start(requests)
 
     def step(self, generation: Generation) -> Generation:
-        """One more scale."""
+        """The generation with one more scale."""
         if generation.complete:
-            raise MedvarError("This generation is complete; resample it from a scale to go on.")
+            raise MedvarError("This generation is complete; resample it from a scale to continue.")
         for request in generation.requests:
             check_drawn(request)
         k, batch = generation.depth, len(generation.requests)
@@ -77,7 +77,7 @@ class Generator:
     ) -> Iterator[Generation]:
         """Yields the generation after each scale, up to and including scale ``until`` (the finest by default).
 
-        ``should_stop`` is asked before each scale.
+        ``should_stop`` is called before each scale.
         """
         last = self._scale(len(self.backend.info.schedule) - 1 if until is None else until)
         while generation.depth <= last and not (should_stop and should_stop()):
@@ -93,7 +93,7 @@ class Generator:
     # -- from an earlier image ----------------------------------------------------------------------------------
 
     def restore(self, traces: Sequence[Trace]) -> Generation:
-        """Traces of the same depth as a generation again, e.g. to show one that was read from a file."""
+        """A generation from traces of the same depth, e.g. to show an image that was read from a file."""
         for trace in traces:
             check_model(self.backend.info, trace)
         pyramid = TokenPyramid.stack(trace.pyramid for trace in traces)
@@ -117,8 +117,8 @@ class Generator:
     ) -> Generation:
         """An image that shares scales ``0…from_scale-1`` with ``trace``; the rest is still to be drawn.
 
-        What is not given is that of ``trace``; for the options see `ResampleOptions`. Under another condition the
-        shared scales are read anew, as if the model had drawn them under it: their tokens stay, and the first such
+        Options that are not given are those of ``trace``; see `ResampleOptions`. Under another condition the shared
+        scales are processed again, as if the model had drawn them under it: their tokens stay, and the first such
         resample costs one pass over them.
         """
         return self.resample_many(trace, from_scale, [trace.request.seed if seed is None else seed], **options)
@@ -126,12 +126,12 @@ class Generator:
     def resample_many(
         self, trace: Trace, from_scale: int, seeds: Sequence[int], **options: Unpack[ResampleOptions]
     ) -> Generation:
-        """Candidates: one continuation of ``trace`` a seed, in one batch. Each is what `resample` makes of its seed."""
+        """Candidates: one continuation of ``trace`` per seed, in one batch. Each equals the result of `resample`."""
         check_model(self.backend.info, trace)
         edit, inversion = resample_edit(trace.pyramid.schedule, from_scale, options), options.get("inversion")
         check_resample(trace.pyramid, edit, self.backend.info.image_size)
         if inversion and inversion.trace.pyramid != trace.pyramid:
-            raise MedvarError("This inversion explains another image: invert the one that is resampled.")
+            raise MedvarError("This inversion belongs to another image: invert the one that is resampled.")
         condition = options.get("condition") or trace.request.condition
         sampling = options.get("sampling") or trace.request.sampling
         requests = tuple(Request(condition, seed, sampling) for seed in seeds)
@@ -158,19 +158,19 @@ class Generator:
         seed: int | None = None,
         **options: Unpack[ResampleOptions],
     ) -> Generation:
-        """The best of ``n`` candidates by their coarse scales, with its finer scales still to be drawn.
+        """The best of ``n`` candidates by their coarse scales; its finer scales are still to be drawn.
 
-        Choosing early costs little, for coarse scales are few tokens (the idea of TTS-VAR). The candidates have the
-        seeds ``seed``, ``seed + 1``, …; the one that is kept is what `resample` makes of its seed.
+        Choosing early costs little, because coarse scales have few tokens (the idea of TTS-VAR). The candidates have
+        the seeds ``seed``, ``seed + 1``, …; each equals the result of `resample` with its seed.
 
         Args:
-            start: one image; without any scale yet, the candidates are new images.
+            start: one image; without any scale, the candidates are new images.
             from_scale: the first scale that is drawn.
-            n: how many candidates.
-            score: pictures of scale ``until`` by the full decoder, ``(n, H, W)`` → a number each, ``(n,)``. The
+            n: number of candidates.
+            score: images of scale ``until`` from the full decoder, ``(n, H, W)`` → one number each, ``(n,)``. The
                 highest wins.
             until: the scale at which they are compared; ``from_scale`` by default.
-            seed: of the first candidate; the image's own by default.
+            seed: seed of the first candidate; by default the seed of the image.
             options: see `ResampleOptions`.
         """
         trace = _one(start)
@@ -188,9 +188,9 @@ class Generator:
         return self.restore([drawn.trace(int(scores.argmax()))])
 
     def edit(self, trace: Trace, edit: Edit) -> Generation:
-        """An image with some tokens put in by hand (`Replace`) or its coarse scales from another (`Graft`).
+        """An image with some tokens replaced by hand (`Replace`), or with coarse scales of another image (`Graft`).
 
-        After `Replace` the scales finer than the edited one are still to be drawn; after `Graft` none is.
+        After `Replace`, the scales finer than the edited one are still to be drawn; after `Graft`, none are.
         """
         check_model(self.backend.info, trace)
         match edit:
@@ -217,7 +217,7 @@ class Generator:
         return self._rebuilt((trace.request,), pyramid, entropy_maps, edits=(edit,), parents=(trace,))
 
     def with_token(self, trace: Trace, k: int, row: int, column: int, token: int) -> Generation:
-        """An image with one token of scale k put in by hand; see `edit`."""
+        """An image with one token of scale k replaced by hand; see `edit`."""
         where = one_token(self.backend.info.schedule, k, row, column)
         return self.edit(trace, Replace(k, where, where * np.int64(token)))
 
@@ -229,10 +229,10 @@ class Generator:
         sampling: Sampling | None = None,
         seed: int | None = None,
     ) -> Inversion:
-        """Noise under which one finished image is what the model draws; give it to `resample` with another condition.
+        """Noise from which the model draws a given finished image; pass it to `resample` with another condition.
 
-        Under ``condition`` and ``sampling``, by default the image's own, the same noise gives the same tokens. There
-        is much such noise; ``seed`` chooses. Costs one pass over all scales.
+        Under ``condition`` and ``sampling``, by default those of the image, this noise gives the same tokens. There
+        are many such values; ``seed`` selects one. Costs one pass over all scales.
         """
         trace = _one(start)
         own = trace.request
@@ -287,15 +287,15 @@ class Generator:
     def preview(self, generation: Generation, k: int) -> FloatArray:
         """The images decoded from scales ``0…k`` only: ``(B, H, W)``, or ``(B, H, W, 3)``, in [-1, 1].
 
-        By the light decoder where the bundle has one, but for the finest scale. Where the outside of a mask is kept
-        exactly, it shows the parent's finished picture at every scale.
+        The light decoder is used if the bundle has one, except for the finest scale. An exact outside of a mask shows
+        the finished image of the parent at every scale.
         """
         if not 0 <= k < generation.depth:
             raise MedvarError(f"There is no preview of scale {k}: {generation.depth} scales are made so far.")
         return self._shown(generation, k, light=k + 1 < len(self.backend.info.schedule))
 
     def picture(self, generation: Generation) -> FloatArray:
-        """The images of all scales made so far by the full decoder, finished or not: what is written to files."""
+        """The images of all scales so far from the full decoder, finished or not, as they are written to files."""
         return self._shown(generation, generation.depth - 1, light=False)
 
     def pairs(self, generation: Generation, k: int | None = None) -> tuple[FloatArray, MaskArray]:
@@ -340,11 +340,11 @@ class Generator:
     def image(self, generation: Generation) -> FloatArray:
         """The finished images: ``(B, H, W)``, or ``(B, H, W, 3)``, in [-1, 1]."""
         if not generation.complete:
-            raise MedvarError("The images are not finished: run the generation to its end first.")
+            raise MedvarError("The images are not finished: run the generation to the end first.")
         return self.picture(generation)
 
     def token_pictures(self, trace: Trace, k: int, row: int, column: int, tokens: Sequence[int]) -> FloatArray:
-        """The preview of scale k with each of ``tokens`` in one place: ``(N, H, W)``, or ``(N, H, W, 3)``."""
+        """The preview of scale k with each of ``tokens`` at one position: ``(N, H, W)``, or ``(N, H, W, 3)``."""
         info, pyramid = self.backend.info, trace.pyramid
         check_model(info, trace)
         where, choices = one_token(info.schedule, k, row, column), np.asarray(tokens, dtype=np.int64)
@@ -384,12 +384,12 @@ class Generator:
         edits: tuple[Edit | None, ...] = (),
         parents: tuple[Trace | None, ...] = (),
     ) -> Generation:
-        """A generation whose latents are summed up from its tokens."""
+        """A generation with latents computed from its tokens."""
         *_, generation = self._prefixes.replay(requests, pyramid)
         return changed(generation, entropy=known, held=held, inversions=inversions, edits=edits, parents=parents)
 
     def _still_held(self, trace: Trace) -> tuple[Held | None, ...]:
-        """What an unfinished trace, resampled inside a mask or with locked scales, keeps of its parent."""
+        """Frozen tokens of an unfinished trace that was resampled inside a mask or with locked scales."""
         edit, parent = trace.edit, trace.parent
         if parent and not trace.pyramid.complete and isinstance(edit, Resample):
             check_model(self.backend.info, parent)
@@ -398,7 +398,7 @@ class Generator:
         return (None,) * len(self.backend.info.schedule)
 
     def _still_inverted(self, trace: Trace) -> Inversion | None:
-        """The noise that an unfinished trace is drawn with, where that explains its parent."""
+        """The noise of an unfinished trace that is drawn with an inversion of its parent."""
         edit, parent = trace.edit, trace.parent
         if parent and not trace.pyramid.complete and isinstance(edit, Resample) and edit.inverted:
             return self._inverted(parent, edit.inverted)
@@ -418,7 +418,7 @@ class Generator:
 
 
 def _drawn(generation: Generation, image: int, logits: FloatArray) -> IntArray:
-    """The next scale's tokens ``(L_k,)`` of one image, from its guided logits ``(L_k, V)``."""
+    """Tokens ``(L_k,)`` of the next scale of one image, from its guided logits ``(L_k, V)``."""
     request, k = generation.requests[image], generation.depth
     inversion = generation.inversions[image] if generation.inversions else None
     held = generation.held[image][k] if generation.held else None
@@ -430,9 +430,9 @@ def _drawn(generation: Generation, image: int, logits: FloatArray) -> IntArray:
 
 
 def _one(start: Generation | Trace) -> Trace:
-    """The one image that is meant."""
+    """The trace of one image."""
     if isinstance(start, Trace):
         return start
     if len(start.requests) != 1:
-        raise MedvarError(f"One image is needed, but this generation has {len(start.requests)}: give one's trace.")
+        raise MedvarError(f"One image is needed, but this generation has {len(start.requests)}: give one trace.")
     return start.trace(0)

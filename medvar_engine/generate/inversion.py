@@ -1,8 +1,8 @@
 """Noise that explains given tokens, so that a real image can be drawn again under another condition.
 
-Tokens are drawn by the Gumbel-max trick: noise is added to the logits, and the largest wins. Turned round, tokens and
-logits say what the noise may have been. Drawn again with it, the same logits give the same tokens, and other logits
-change only what they must (the idea of VARIN: inversion of next-scale models).
+Tokens are drawn by the Gumbel-max trick: noise is added to the logits, and the largest sum wins. Conversely, tokens and
+logits determine the distribution of the noise. Drawing again with such noise, the same logits give the same tokens, and
+other logits change only what is necessary (the idea of VARIN: inversion of next-scale models).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from medvar_engine.generate.trace import Trace
 from medvar_engine.request import Request, Sampling
 from medvar_engine.types import FloatArray, IntArray
 
-# How far the winner is ahead at least, in logits: rounding in another batch must not tip it.
+# Smallest lead of the winner, in logits: rounding in another batch must not change the winner.
 _MARGIN = 1e-3
 
 
@@ -24,15 +24,15 @@ _MARGIN = 1e-3
 class Inversion:
     """The noise under which ``request`` gives the tokens of ``trace``.
 
-    It follows from the two, whose ``request.seed`` chooses among all such noise, and so is never written to files.
+    It follows from these two, and ``request.seed`` selects one of all possible values. It is never written to files.
     """
 
     trace: Trace
     request: Request
-    noise: tuple[FloatArray, ...]  # (L_k, V) a scale
+    noise: tuple[FloatArray, ...]  # (L_k, V) per scale
 
     def redraw(self, logits: FloatArray, sampling: Sampling, k: int) -> IntArray:
-        """Scale k drawn with this noise: guided logits ``(L_k, V)`` → ``(L_k,)``."""
+        """Tokens of scale k drawn with this noise: guided logits ``(L_k, V)`` → ``(L_k,)``."""
         if sampling.temperature == 0:
             likeliest: IntArray = logits.argmax(-1)
             return likeliest
@@ -44,8 +44,9 @@ class Inversion:
 def posterior_noise(logits: FloatArray, tokens: IntArray, sampling: Sampling, seed: int, k: int) -> FloatArray:
     """Gumbel noise ``(L, V)`` given that it makes ``logits`` ``(L, V)`` choose ``tokens`` ``(L,)``.
 
-    The largest of all noisy values is Gumbel around the logarithm of their sum, and the others are Gumbels cut off
-    there (Maddison et al., arXiv 1411.0030): ``-log(exp(-largest) + exp(-value))``. ``sampling.temperature`` is not 0.
+    The maximum of the noisy values has a Gumbel distribution, located at the logarithm of the sum of exponentials; the
+    others are Gumbels truncated at the maximum (Maddison et al., arXiv 1411.0030): ``-log(exp(-largest) +
+    exp(-value))``. ``sampling.temperature`` must not be 0.
     """
     values = _eligible(logits, tokens, sampling).astype(np.float64)
     noise = gumbel(seed, k, *logits.shape).astype(np.float64)
@@ -54,7 +55,7 @@ def posterior_noise(logits: FloatArray, tokens: IntArray, sampling: Sampling, se
     below = -np.logaddexp(-ceiling[:, None], -(values + noise))
     able = np.isfinite(values)
     noise[able] = (below - np.where(able, values, 0))[able]
-    # In noise as in logits: at a low temperature a little noise is little in logits.
+    # In units of noise as well as of logits: at a low temperature, little noise is little in logits.
     noise[chosen] = ceiling - values[chosen] + _MARGIN * max(1, 1 / sampling.temperature)
     return noise.astype(np.float32)
 
@@ -62,7 +63,7 @@ def posterior_noise(logits: FloatArray, tokens: IntArray, sampling: Sampling, se
 def _eligible(logits: FloatArray, tokens: IntArray, sampling: Sampling) -> FloatArray:
     """Logits over temperature ``(L, V)``, -inf where top-k and top-p exclude a token.
 
-    The given ``tokens`` are never excluded: a real image holds some that the model would not have drawn.
+    The given ``tokens`` are never excluded: a real image contains tokens that the model would not draw.
     """
     scaled = logits / np.float32(sampling.temperature)
     kept, values = candidates(scaled, sampling.top_k, sampling.top_p)

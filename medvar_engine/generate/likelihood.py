@@ -1,4 +1,4 @@
-"""What a model thinks of images: how likely each token is, where that surprises it, its noise, and features."""
+"""Likelihood of tokens, anomaly maps, inversion to noise, and features of images."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ _TOGETHER = 16  # images whose keys and values are all in memory at once
 
 
 def likelihood(prefixes: Prefixes, generation: Generation) -> tuple[FloatArray, ...]:
-    """Negative log-likelihood in bits of every token under its own condition: ``(B, side, side)`` a scale."""
+    """Negative log-likelihood of every token under its condition, in bits: ``(B, side, side)`` per scale."""
     return tuple(surprise for surprise, _ in _surprises(prefixes, generation))
 
 
 def anomaly_map(prefixes: Prefixes, generation: Generation) -> FloatArray:
-    """How much more surprising than usual an image is to the model, in bits, on the image grid: ``(B, H, W)``.
+    """Negative log-likelihood above its expectation, in bits, on the image grid: ``(B, H, W)``.
 
-    The negative log-likelihood of a token minus the entropy of its distribution, which is the surprise that the model
-    itself expects, added up over all scales under a pixel. About 0 for what the model would draw; high where an image
-    is not as its condition says. Compare it with the maps of normal images, for real ones are never quite the model's.
+    The negative log-likelihood of a token minus the entropy of its distribution, which is its expectation under the
+    model, summed over all scales at a pixel. About 0 for images that the model would draw, and high where an image
+    contradicts its condition. Compare it with maps of normal images: real images never follow the model exactly.
     """
     size = prefixes.backend.info.image_size
     total = np.zeros((len(generation.requests), size, size), dtype=np.float32)
@@ -38,19 +38,18 @@ def anomaly_map(prefixes: Prefixes, generation: Generation) -> FloatArray:
 
 
 def token_map_to_image(values: FloatArray, size: int) -> FloatArray:
-    """A value a token ``(…, side, side)`` → that of the nearest token a pixel, ``(…, size, size)``."""
+    """Values of tokens ``(…, side, side)`` enlarged to pixels by nearest neighbour, ``(…, size, size)``."""
     side = values.shape[-1]
     nearest = (2 * np.arange(size) + 1) * side // (2 * size)
     return values[..., nearest[:, None], nearest[None, :]]
 
 
 def features(prefixes: Prefixes, generation: Generation) -> FloatArray:
-    """Features ``(B, D)`` of finished images, ready for a classifier, a search or a map of the data.
+    """Features ``(B, D)`` of finished images, for classification, search or visualisation.
 
-    What the last quarter of the transformer's blocks keeps of an image (keys and values) under no condition, averaged
-    over the tokens of a scale: the mean over the scales after the first, and the standard deviation among them. With a
-    linear probe they tell the plane of slices of unseen people better than pixels do; benchmarks/linear_probe.py
-    measures it.
+    Keys and values in the last quarter of the blocks of the transformer, without a condition, averaged over the tokens
+    of a scale: the mean over the scales after the first, and the standard deviation over them. With a linear probe they
+    predict the plane of slices of held-out patients better than pixels do (benchmarks/linear_probe.py).
     """
     if not generation.complete:
         raise MedvarError("Only finished images have features: run the generation to its end first.")
@@ -65,7 +64,7 @@ def features(prefixes: Prefixes, generation: Generation) -> FloatArray:
 
 
 def invert(prefixes: Prefixes, trace: Trace, request: Request) -> Inversion:
-    """Noise under which ``request`` gives the tokens of a finished image; ``request.seed`` chooses among all such."""
+    """Noise under which ``request`` gives the tokens of a finished image; ``request.seed`` selects one of many."""
     if not trace.pyramid.complete:
         raise MedvarError("Only a finished image can be inverted: run the generation to its end first.")
     if request.sampling.temperature == 0:
@@ -80,7 +79,7 @@ def invert(prefixes: Prefixes, trace: Trace, request: Request) -> Inversion:
 
 
 def _surprises(prefixes: Prefixes, generation: Generation) -> Iterator[tuple[FloatArray, FloatArray]]:
-    """Bits of every token, and bits that were to be expected: ``(B, side, side)`` each, a scale."""
+    """Negative log-likelihood of every token and its expectation, in bits: ``(B, side, side)`` each, per scale."""
     for past in prefixes.replay(generation.requests, generation.pyramid):
         if past.depth == generation.depth:
             return

@@ -1,4 +1,4 @@
-"""`PrefixCache`: prefix states kept by their content. A mere optimisation: dropping it changes no image."""
+"""`PrefixCache`: prefix states stored under their content. Emptying it changes no image."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from medvar_engine.backends.base import PrefixState
 
 
 class Key(NamedTuple):
-    """All that one row of a prefix state follows from."""
+    """Everything that determines one row of a prefix state."""
 
-    network: str  # the weights, and what runs them: keys and values of one backend mean nothing to another
+    network: str  # weights and backend: keys and values of one backend have no meaning for another
     label: tuple[int, ...]
     depth: int
     tokens: bytes
@@ -21,35 +21,35 @@ Row = tuple[PrefixState, int]
 
 
 class PrefixCache:
-    """Rows of prefix states. Those used longest ago are dropped when all together take more than ``limit`` bytes.
+    """Rows of prefix states. The least recently used are removed when all together take more than ``limit`` bytes.
 
-    The newest state stays whatever its size, for the next scale is about to ask for it: a batch too large for the
-    limit would otherwise compute all its coarser scales again at every scale.
+    The newest state stays whatever its size, because the next scale needs it: otherwise a batch above the limit would
+    compute all its coarser scales again at every scale.
 
-    A kept row keeps the arrays of its whole batch alive, which longer prefixes and other rows may share. So it is
-    arrays that are counted, in full and each once: what `nbytes` says is what is held.
+    A stored row keeps the arrays of its whole batch in memory, which longer prefixes and other rows can share.
+    Therefore arrays are counted, in full and each once: `nbytes` is the memory in use.
     """
 
     def __init__(self, limit: int = 512 * 2**20) -> None:
         self.limit = limit
         self.nbytes = 0
         self._rows: OrderedDict[Key, Row] = OrderedDict()
-        self._states: Counter[int] = Counter()  # id of a state → rows of it that are kept
-        self._chunks: Counter[int] = Counter()  # id of an array → kept states that hold it
+        self._states: Counter[int] = Counter()  # id of a state → number of its stored rows
+        self._chunks: Counter[int] = Counter()  # id of an array → number of stored states that hold it
 
     def __len__(self) -> int:
-        """Rows that are kept."""
+        """Number of stored rows."""
         return len(self._rows)
 
     def get(self, keys: list[Key]) -> list[Row | None]:
-        """The row of each key; None for one that is not there."""
+        """The row of each key; None for a missing one."""
         for key in keys:
             if key in self._rows:
                 self._rows.move_to_end(key)
         return [self._rows.get(key) for key in keys]
 
     def put(self, keys: list[Key], state: PrefixState) -> None:
-        """Keep every row of ``state``; ``keys`` name its rows."""
+        """Store every row of ``state`` under its key."""
         for row, key in enumerate(keys):
             self._forget(key)
             self._rows[key] = (state, row)
@@ -58,7 +58,7 @@ class PrefixCache:
             self._forget(oldest)
 
     def clear(self) -> None:
-        """Drop everything."""
+        """Remove everything."""
         for key in list(self._rows):
             self._forget(key)
 
@@ -80,13 +80,13 @@ class PrefixCache:
 
 
 def _added(chunks: Counter[int], chunk: Any) -> int:
-    """Bytes that one more state with ``chunk`` adds: none when another one holds it already."""
+    """Bytes that one more state with ``chunk`` adds: 0 if another state holds it already."""
     chunks[id(chunk)] += 1
     return int(chunk.nbytes) if chunks[id(chunk)] == 1 else 0
 
 
 def _taken(chunks: Counter[int], chunk: Any) -> int:
-    """Bytes that one state less with ``chunk`` frees: none while another one holds it."""
+    """Bytes that removing one state with ``chunk`` frees: 0 while another state holds it."""
     chunks[id(chunk)] -= 1
     if chunks[id(chunk)]:
         return 0

@@ -1,4 +1,4 @@
-"""`Prefixes`: grows generations by token maps, and says what the networks expect of the next scale."""
+"""`Prefixes`: extends generations by token maps, and computes the logits of the next scale."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from medvar_engine.request import Request
 from medvar_engine.tokens.pyramid import TokenPyramid
 from medvar_engine.types import FloatArray, IntArray
 
-_LOGITS = 2**20  # of the finest scale that are made together; in parts, as many images as give so many
+_LOGITS = 2**20  # logits of the finest scale that are computed together
 
 
 class Prefixes:
-    """Runs a backend on generations, by way of a cache, so that nothing is computed twice.
+    """Runs a backend on generations through a cache, so that nothing is computed twice.
 
-    A *row* is one image under one label. Rows of the same label and tokens are run once: candidates that continue
-    one prefix cost one row until they differ.
+    A *row* is one image under one label. Rows with the same label and tokens are computed once: candidates that
+    continue one prefix cost one row until they differ.
     """
 
     def __init__(self, backend: Backend, cache: PrefixCache) -> None:
@@ -32,15 +32,15 @@ class Prefixes:
         self.cache = cache
 
     def start(self, requests: Sequence[Request]) -> Generation:
-        """Images without any scale yet."""
+        """Images without any scale."""
         info = self.backend.info
         return Generation(tuple(requests), TokenPyramid.empty(info.schedule, len(requests)), (), (), None, info.model)
 
     def grow(self, generation: Generation, tokens: IntArray, bits: FloatArray | None = None) -> Generation:
-        """One scale more: its tokens ``(B, L_k)`` and, where known, their entropy ``(B, side, side)``."""
+        """The generation with one more scale: tokens ``(B, L_k)`` and, if known, their entropy ``(B, side, side)``."""
         before = generation.latents[-1] if generation.latents else None
         latent, features = self.backend.accumulate(before, tokens, generation.depth)
-        # Entropy goes by scale: where that of a coarser scale is not known (encoded images), it is not kept.
+        # Entropy is stored per scale: if that of a coarser scale is unknown (encoded images), it is dropped.
         known = len(generation.entropy) == generation.depth
         return changed(
             generation,
@@ -51,7 +51,7 @@ class Prefixes:
         )
 
     def replay(self, requests: Sequence[Request], pyramid: TokenPyramid) -> Iterator[Generation]:
-        """The images of ``pyramid`` as they were before each of their scales, and as they are."""
+        """The generations of ``pyramid`` before each scale, and after the last one."""
         generation = self.start(requests)
         yield generation
         for k in range(pyramid.depth):
@@ -61,12 +61,12 @@ class Prefixes:
     def guided_logits(self, generation: Generation) -> Iterator[FloatArray]:
         """Logits ``(L_k, V)`` of the next scale of each image, under its own condition and guidance.
 
-        One after the other, as they are asked for: those of all images can take more memory than the network.
+        They are computed one after the other, on demand: all together can take more memory than the network.
         """
         guided = any(request.sampling.guidance > 0 for request in generation.requests)
         parts = self._parts(generation, guided)
         if len(parts) > 1:
-            give_back()  # once: before every part it would make a batch a tenth slower
+            give_back()  # once only: before every part, a batch would take a tenth longer
         for part in parts:
             yield from self._guided(part, guided)
 
@@ -78,10 +78,10 @@ class Prefixes:
             yield check_logits(guide(logits[i], logits[batch + i], strength) if strength > 0 else logits[i])
 
     def _parts(self, generation: Generation, guided: bool) -> list[Generation]:
-        """The images, in parts that go through the network one after the other.
+        """The images in parts, which pass through the network one after the other.
 
-        Only at the finest scale: its logits, keys and values are the largest, and no scale follows that would want
-        those of all images together. Images whose rows are the same, as candidates' are, stay together.
+        Only at the finest scale: its logits, keys and values are the largest, and no later scale needs those of all
+        images together. Images with equal rows, such as candidates, stay together.
         """
         info, images = self.backend.info, len(generation.requests)
         if generation.depth + 1 < len(info.schedule):
@@ -98,15 +98,15 @@ class Prefixes:
         return [check_logits(logits[i]) for i in range(len(generation.requests))]
 
     def summary(self, generation: Generation) -> FloatArray:
-        """Averages of the keys and values of all scales made so far, under no condition; see `Backend.summary`."""
+        """Averages of keys and values of all scales so far, without a condition; see `Backend.summary`."""
         labels = np.array([self.backend.info.labels.unconditional] * len(generation.requests), dtype=np.int64)
         _, state = self._run(generation, labels, range(len(labels)), generation.depth - 1)
         return self.backend.summary(state)
 
     def _logits(self, generation: Generation, guided: bool) -> dict[int, FloatArray]:
-        """Logits ``(L_k, V)`` of the next scale by row: of image i under its condition as i, B + i unconditional.
+        """Logits ``(L_k, V)`` of the next scale by row: row i is image i under its condition, row B + i unconditional.
 
-        Rows that are the same are one array.
+        Equal rows share one array.
         """
         labels = self._labels(generation, guided)
         keys = self._keys(generation, labels, generation.depth + 1)
@@ -121,7 +121,7 @@ class Prefixes:
     def _run(
         self, generation: Generation, labels: IntArray, rows: Sequence[int], k: int
     ) -> tuple[FloatArray, PrefixState]:
-        """Scale k of some rows: its logits, and the prefix with it."""
+        """Scale k of some rows: its logits, and the extended prefix."""
         state, features = self._state(generation, labels, rows, k), self._features(generation, k)
         return self.backend.step(state, None if features is None else features[[row % len(features) for row in rows]])
 
@@ -165,7 +165,7 @@ class Prefixes:
 
 
 def _wanted(generation: Generation, labels: IntArray) -> list[int]:
-    """Rows of ``labels``: of every image under its condition, and unconditional of those alone that are guided."""
+    """Rows of ``labels``: every image under its condition, and guided images also unconditionally."""
     images = len(generation.requests)
     return [
         row for row in range(len(labels)) if row < images or generation.requests[row - images].sampling.guidance > 0
@@ -173,7 +173,7 @@ def _wanted(generation: Generation, labels: IntArray) -> list[int]:
 
 
 def _distinct(keys: Sequence[Key]) -> tuple[list[int], list[int]]:
-    """Where each different key first stands, and for every key its place among those."""
+    """Index of the first occurrence of each distinct key, and for every key its number among these."""
     first: dict[Key, int] = {}
     for i, key in enumerate(keys):
         first.setdefault(key, i)

@@ -1,4 +1,4 @@
-"""Make an image again from its trace, drawing every token anew, and say what differs."""
+"""Make an image again from its trace by drawing every token again, and report differences."""
 
 from __future__ import annotations
 
@@ -15,14 +15,13 @@ from medvar_engine.generate.validation import check_model
 
 
 def replay(generator: Generator, trace: Trace) -> Generation:
-    """The image of ``trace``, drawn again from its seeds through all the edits that it came from.
+    """The image of ``trace``, drawn again from its seeds through all edits in its history.
 
-    Tokens of a real image (`Encoded`) were never drawn and are taken as they are. Raises `MedvarError` when the bundle
-    is not the one that made the image and all that it came from, or naming the first scale that came out otherwise:
-    another backend or version.
+    Tokens of a real image (`Encoded`) were never drawn and are used unchanged. Raises `MedvarError` if the bundle did
+    not make the image and its ancestors, or with the first scale that differs (because of another backend or version).
     """
     images = lineage([trace])
-    for one in images:  # what a trace says of its sources is as much a stranger's word as the rest
+    for one in images:  # the ancestors in a trace are as untrusted as the rest
         check_model(generator.backend.info, one)
     made: dict[int, Generation] = {}
     for one in images:
@@ -32,7 +31,7 @@ def replay(generator: Generator, trace: Trace) -> Generation:
 
 
 def _again(generator: Generator, trace: Trace, made: dict[int, Generation]) -> Generation:
-    """One image, whose sources are ``made``."""
+    """One image, from its ancestors ``made``."""
     edit = trace.edit
     if isinstance(edit, Encoded):
         return generator.restore([trace])

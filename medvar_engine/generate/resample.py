@@ -1,4 +1,4 @@
-"""What can be asked of a resample, and what it then leaves as it is: locked scales, and tokens outside its mask."""
+"""Options of a resample, and the tokens that it leaves unchanged: locked scales, and tokens outside its mask."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from medvar_engine.types import BoolArray, IntArray
 
 
 class ResampleOptions(TypedDict, total=False):
-    """How finer scales are drawn anew. What is left out, or None, is as in the parent."""
+    """How finer scales are drawn again. Missing options, and None, are as in the parent."""
 
-    condition: Condition | None  # of the scales that are drawn
-    sampling: Sampling | None  # how they are drawn
+    condition: Condition | None  # condition of the drawn scales
+    sampling: Sampling | None  # sampling of the drawn scales
     mask: BoolArray | None  # (H, W): tokens that it does not touch stay; the decoder still mixes pixels near it
-    keep: Sequence[int]  # locked scales, whose token maps stay
-    exact_outside: bool  # pixels outside the mask stay, too: the new picture shows inside it only
-    soft_edge: float  # pixels over which the new picture then fades in, inside the mask
-    inversion: Inversion | None  # noise to draw with, of `Generator.invert`, in place of the seed's
+    keep: Sequence[int]  # locked scales: their token maps stay
+    exact_outside: bool  # pixels outside the mask stay, too: the new image is visible only inside it
+    soft_edge: float  # width in pixels over which the new image then fades in, inside the mask
+    inversion: Inversion | None  # noise from `Generator.invert`, instead of the noise of the seed
 
 
 def resample_edit(schedule: ScaleSchedule, from_scale: int, options: ResampleOptions) -> Resample:
-    """The edit that drawing scales ``from_scale…`` with ``options`` is."""
+    """The edit that describes drawing scales ``from_scale…`` with ``options``."""
     mask, inversion = options.get("mask"), options.get("inversion")
     keep = {schedule.check_scale(k) for k in options.get("keep", ())}
     exact, soft_edge = options.get("exact_outside", False), options.get("soft_edge", 0.0)
@@ -48,18 +48,18 @@ def resample_edit(schedule: ScaleSchedule, from_scale: int, options: ResampleOpt
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Held:
-    """Tokens of one scale that are not drawn but taken from ``tokens``, where ``keep`` is true."""
+    """Frozen tokens of one scale: where ``keep`` is true, they are taken from ``tokens`` and not drawn."""
 
     keep: BoolArray  # (L_k,)
     tokens: IntArray  # (L_k,)
 
     def put_back(self, drawn: IntArray) -> IntArray:
-        """The drawn tokens ``(L_k,)`` with the held ones in their places."""
+        """The drawn tokens ``(L_k,)`` with the frozen ones at their positions."""
         return np.where(self.keep, self.tokens, drawn)
 
 
 def held_tokens(parent: TokenPyramid, edit: Resample) -> tuple[Held | None, ...]:
-    """What ``edit`` leaves of ``parent`` (one image), a scale; None where all of a scale is drawn."""
+    """Frozen tokens of ``parent`` (one image) under ``edit``, per scale; None for a scale that is drawn completely."""
     return tuple(_held(parent, edit, k) for k in range(len(parent.schedule)))
 
 
@@ -73,7 +73,7 @@ def _held(parent: TokenPyramid, edit: Resample, k: int) -> Held | None:
 
 
 def check_resample(parent: TokenPyramid, edit: Resample, size: int) -> None:
-    """Raises `MedvarError` when ``edit`` cannot be made of ``parent``, of images of ``size`` × ``size`` pixels."""
+    """Raises `MedvarError` if ``edit`` does not fit ``parent``, an image of ``size`` × ``size`` pixels."""
     k = parent.schedule.check_scale(edit.from_scale)
     if k > parent.depth:
         raise MedvarError(f"Scale {k} cannot be resampled yet: this image has {parent.depth} scales.")

@@ -1,7 +1,7 @@
-"""From logits to tokens: guidance, temperature, top-k, top-p, and noise that is a function of its place.
+"""From logits to tokens: guidance, temperature, top-k, top-p, and noise that depends on its position only.
 
-The noise of a token depends on (seed, scale, position) alone, so an image is the same whatever is drawn beside
-it, in whatever batch, by whichever backend.
+The noise of a token depends only on (seed, scale, position). An image therefore does not depend on its batch or on the
+backend.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from medvar_engine.types import FloatArray, IntArray
 def gumbel(seed: int, k: int, positions: int, vocabulary: int) -> FloatArray:
     """Standard Gumbel noise ``(positions, vocabulary)`` of scale ``k``.
 
-    Counter-based (Philox-4×64, Salmon et al. 2011) with key (seed, k); position ``p`` has counters of its own,
-    so the noise of a position does not depend on how many are asked for.
+    Counter-based (Philox-4×64, Salmon et al. 2011) with key (seed, k); position ``p`` has its own counters,
+    so the noise of a position does not depend on the number of positions.
     """
     return _gumbel_of(_bits(seed, k, positions, vocabulary))
 
@@ -58,9 +58,9 @@ def log_softmax(logits: FloatArray) -> FloatArray:
 
 
 def candidates(logits: FloatArray, top_k: int, top_p: float) -> tuple[IntArray, FloatArray]:
-    """The tokens that top-k and then top-p leave: logits ``(L, V)`` → tokens and their logits, ``(L, N)`` each.
+    """The tokens that remain after top-k and then top-p: logits ``(L, V)`` → tokens and their logits, ``(L, N)`` each.
 
-    Rows are in falling order of logits; what top-p drops is -inf. At least one token of a row stays.
+    Rows are in decreasing order of logits; logits that top-p removes are -inf. At least one token of a row remains.
     """
     vocabulary = logits.shape[-1]
     count = min(top_k, vocabulary) if top_k else vocabulary
@@ -71,14 +71,14 @@ def candidates(logits: FloatArray, top_k: int, top_p: float) -> tuple[IntArray, 
     tokens = order if tokens is None else np.take_along_axis(tokens, order, axis=-1)
     if top_p < 1:
         probability = np.exp(log_softmax(values))
-        before = np.cumsum(probability, axis=-1) - probability  # mass of the likelier ones
-        before[:, 0] = 0  # whatever rounding says
+        before = np.cumsum(probability, axis=-1) - probability  # total probability of the likelier ones
+        before[:, 0] = 0  # regardless of rounding
         values = np.where(before < top_p, values, np.float32(-np.inf))
     return tokens, values
 
 
 def draw(logits: FloatArray, sampling: Sampling, seed: int, k: int) -> IntArray:
-    """One image's tokens of scale k: guided logits ``(L, V)`` → ``(L,)``, by the Gumbel-max trick."""
+    """Tokens of scale k of one image: guided logits ``(L, V)`` → ``(L,)``, by the Gumbel-max trick."""
     if sampling.temperature == 0:
         likeliest: IntArray = logits.argmax(-1)
         return likeliest

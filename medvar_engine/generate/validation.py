@@ -1,4 +1,4 @@
-"""What a model can be asked for. Each check raises `MedvarError` saying what was wrong and what would be right."""
+"""Checks of arguments. Each raises `MedvarError` that says what was wrong and what was expected."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from medvar_engine.types import FloatArray
 
 
 def check_model(info: BackendInfo, trace: Trace) -> None:
-    """Tokens mean something only to the model that made them, whose weights it may name in place of its graphs."""
+    """The trace belongs to this model, by the name of its graphs or weights: other tokens have no meaning here."""
     if trace.pyramid.schedule != info.schedule:
         raise MedvarError(
             f"This image has scales of sides {trace.pyramid.schedule}, but the model has {info.schedule}; "
@@ -31,7 +31,7 @@ def check_model(info: BackendInfo, trace: Trace) -> None:
 
 
 def check_requests(info: BackendInfo, requests: Sequence[Request]) -> None:
-    """There are some, the model knows their conditions, and this version can draw them."""
+    """There is at least one request, the model knows all conditions, and this version can draw them."""
     if not requests:
         raise MedvarError("There is nothing to generate: the list of requests is empty.")
     for request in requests:
@@ -40,7 +40,7 @@ def check_requests(info: BackendInfo, requests: Sequence[Request]) -> None:
 
 
 def check_drawn(request: Request) -> None:
-    """The image is not one for which an earlier version left tokens out."""
+    """The image does not have tokens that an earlier version skipped."""
     if request.skipped:
         raise MedvarError(
             f"This image was drawn with skip_settled {request.skipped:g}, which left out some tokens of the finest "
@@ -50,7 +50,7 @@ def check_drawn(request: Request) -> None:
 
 
 def check_logits(logits: FloatArray) -> FloatArray:
-    """``logits`` themselves, which are finite: of NaN something would be drawn, but nothing that the model says."""
+    """``logits`` themselves, if they are finite. From NaN, tokens would be drawn that mean nothing."""
     if not np.isfinite(logits).all():
         raise MedvarError(
             "The model gave NaN or infinity in place of logits: its weights are damaged, or its precision is too low "

@@ -1,10 +1,9 @@
-"""`Guard`: who may ask at all. It looks at a request's headers only, before anything of its body is read."""
+"""`Guard`: refuses requests by their headers, before anything of their body is read."""
 
 from __future__ import annotations
 
 import hmac
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Collection
 from urllib.parse import urlsplit
 
@@ -13,20 +12,19 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from medvar_engine.serve.limits import HANG_UP, Refused
-
-_MOST_CLIENTS = 10_000  # whose rate is known
+from medvar_engine.serve.rate_limit import RateLimit
 
 
 class Guard:
-    """Refuses what no client of ours sends, too many requests of one client, and requests without the token.
+    """Refuses requests from web pages, for other hosts, without the token, and too many requests of one client.
 
     Args:
-        app: what comes behind.
-        token: None where none is needed.
-        hosts: names of this server that a request may be addressed to; empty for any. A page on the web can make a
-            name of its own lead to 127.0.0.1 (DNS rebinding), but not forge this.
-        rate: requests a minute of one client, by its address.
-        clock: seconds.
+        app: the application behind the guard.
+        token: None if no token is required.
+        hosts: accepted names in the Host header; empty accepts any. A web page can make its own name point to
+            127.0.0.1 (DNS rebinding), but cannot forge this header.
+        rate: requests per minute of one client address.
+        clock: gives seconds.
     """
 
     def __init__(
@@ -40,7 +38,7 @@ class Guard:
     ) -> None:
         self._app, self._hosts = app, hosts
         self._expected = f"Bearer {token}".encode() if token else None
-        self._rates = _Rates(rate, clock)
+        self._rate_limit = RateLimit(rate, clock)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See ASGI."""
@@ -56,7 +54,7 @@ class Guard:
     def _check(self, scope: Scope) -> None:
         headers = Headers(scope=scope)
         client = scope.get("client")
-        self._rates.take(client[0] if client else "")
+        self._rate_limit.take(client[0] if client else "")
         host = _host(headers.get("host", ""))
         if self._hosts and host not in self._hosts:
             raise Refused(421, f"This server is not {host!r}. Start it with `--name {host}` if it is.")
@@ -72,28 +70,6 @@ class Guard:
                     "or the plugin's setting.",
                     {"WWW-Authenticate": "Bearer"},
                 )
-
-
-class _Rates:
-    """A bucket for each client, that holds a minute's requests and fills up steadily."""
-
-    def __init__(self, rate: int, clock: Callable[[], float]) -> None:
-        self._rate, self._clock = rate, clock
-        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()  # client → (requests left, when)
-
-    def take(self, client: str) -> None:
-        now = self._clock()
-        left, then = self._buckets.pop(client, (float(self._rate), now))
-        left = min(self._rate, left + (now - then) * self._rate / 60)
-        self._buckets[client] = (left - 1 if left >= 1 else left, now)
-        if len(self._buckets) > _MOST_CLIENTS:
-            self._buckets.popitem(last=False)
-        if left < 1:
-            wait = max(1, round(60 / self._rate))
-            text = (
-                f"Too many requests: {self._rate} a minute are allowed. Wait, or start the server with a higher --rate."
-            )
-            raise Refused(429, text, {"Retry-After": str(wait)})
 
 
 def _host(header: str) -> str:

@@ -1,1 +1,1 @@
-"""Token maps of one image: their schedule of scales, the pyramid, and codes that are alike."""
+"""Token maps: the schedule of scales, the token pyramid, and similar codes."""

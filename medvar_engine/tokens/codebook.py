@@ -1,4 +1,4 @@
-"""Which codes mean nearly the same: what a token can be exchanged for without changing much."""
+"""Similar codes: the tokens that can replace a token with little change."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from medvar_engine.types import FloatArray, IntArray
 
 
 def codes_of_scale(codebook: FloatArray, k: int) -> FloatArray:
-    """The codes ``(V, C)`` that scale k uses, of a codebook ``(V, C)`` of all scales or ``(K, V, C)`` of each."""
+    """The codes ``(V, C)`` of scale k, from a codebook ``(V, C)`` of all scales or ``(K, V, C)`` per scale."""
     return codebook[k] if codebook.ndim == 3 else codebook
 
 
 def nearest_codes(codebook: FloatArray, token: int, n: int) -> tuple[IntArray, FloatArray]:
-    """The ``n`` codes nearest to ``token``, itself first: tokens ``(n,)`` and Euclidean distances ``(n,)``, rising.
+    """The ``n`` codes nearest to ``token``, itself first: tokens ``(n,)`` and increasing Euclidean distances ``(n,)``.
 
-    ``codebook`` is ``(V, C)``. Of a vocabulary smaller than ``n`` all are given.
+    ``codebook`` is ``(V, C)``. If the vocabulary is smaller than ``n``, all codes are returned.
     """
     if not 0 <= token < len(codebook):
         raise MedvarError(f"Tokens must be within 0…{len(codebook) - 1}, but got {token}.")
@@ -31,5 +31,5 @@ def nearest_codes(codebook: FloatArray, token: int, n: int) -> tuple[IntArray, F
 
 
 def codebook_digest(codebook: FloatArray) -> str:
-    """A name for a codebook ``(V, C)`` or ``(K, V, C)``, the same for one that is stored in half precision."""
+    """sha256 of a codebook ``(V, C)`` or ``(K, V, C)``; storing it in half precision does not change it."""
     return hashlib.sha256(np.ascontiguousarray(codebook, dtype="<f2").tobytes()).hexdigest()

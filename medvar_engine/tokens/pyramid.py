@@ -19,7 +19,7 @@ from medvar_engine.types import BoolArray, IntArray
 class TokenPyramid:
     """The token maps of B images: scales ``0…depth-1`` of the schedule, each ``(B, side, side)`` integers.
 
-    A pyramid with fewer scales than the schedule is a *prefix*. Nothing in it can change: an edit is a new one.
+    A pyramid with fewer scales than the schedule is a *prefix*. Pyramids are immutable: an edit gives a new one.
     """
 
     schedule: ScaleSchedule
@@ -41,12 +41,12 @@ class TokenPyramid:
 
     @classmethod
     def empty(cls, schedule: ScaleSchedule, batch: int) -> TokenPyramid:
-        """B images without any scale yet."""
+        """B images without any scale."""
         return cls(schedule, (), batch)
 
     @classmethod
     def from_sequence(cls, schedule: ScaleSchedule, tokens: npt.NDArray[np.integer[Any]]) -> TokenPyramid:
-        """``(B, L)`` tokens, coarse to fine, where L ends a scale. The inverse of `sequence`."""
+        """A pyramid from tokens ``(B, L)``, coarse to fine, of complete scales. The inverse of `sequence`."""
         if tokens.ndim != 2 or tokens.shape[1] not in schedule.offsets:
             raise MedvarError(
                 f"Tokens must be (images, length) with a length of {list(schedule.offsets)}, not {tokens.shape}."
@@ -58,12 +58,12 @@ class TokenPyramid:
 
     @property
     def depth(self) -> int:
-        """How many scales there are so far."""
+        """Number of scales so far."""
         return len(self.maps)
 
     @property
     def complete(self) -> bool:
-        """Whether every scale of the schedule is there."""
+        """Whether it has every scale of the schedule."""
         return self.depth == len(self.schedule)
 
     @property
@@ -88,7 +88,7 @@ class TokenPyramid:
         return TokenPyramid(self.schedule, self.maps[:depth], self.batch)
 
     def append(self, tokens: npt.NDArray[np.integer[Any]]) -> TokenPyramid:
-        """One scale more, from ``(B, L_k)`` or ``(B, side, side)``."""
+        """The pyramid with one more scale, from tokens ``(B, L_k)`` or ``(B, side, side)``."""
         if self.complete:
             raise MedvarError("This pyramid is complete; there is no finer scale to add.")
         side = self.schedule[self.depth]
@@ -98,13 +98,13 @@ class TokenPyramid:
         return TokenPyramid(self.schedule, (*self.maps, token_map), self.batch)
 
     def select(self, images: Sequence[int]) -> TokenPyramid:
-        """The pyramids of some of the images, in the order asked for."""
+        """The pyramids of some images, in the given order."""
         index = np.asarray(images, dtype=np.intp)
         return TokenPyramid(self.schedule, tuple(m[index] for m in self.maps), len(index))
 
     @classmethod
     def stack(cls, pyramids: Iterable[TokenPyramid]) -> TokenPyramid:
-        """Several pyramids of the same schedule and depth as one batch."""
+        """One batch of several pyramids with the same schedule and depth."""
         parts = list(pyramids)
         if not parts or any((p.schedule, p.depth) != (parts[0].schedule, parts[0].depth) for p in parts):
             raise MedvarError("Only pyramids of the same schedule and the same number of scales make a batch.")
@@ -112,7 +112,7 @@ class TokenPyramid:
         return cls(parts[0].schedule, maps, sum(p.batch for p in parts))
 
     def digest(self, image: int) -> str:
-        """A name for the content of one image: sha256 of its schedule and tokens."""
+        """sha256 of the schedule and the tokens of one image."""
         digest = hashlib.sha256(repr(self.schedule.sides).encode())
         for token_map in self.maps:
             digest.update(np.ascontiguousarray(token_map[image]).tobytes())
@@ -129,14 +129,14 @@ class TokenPyramid:
 
 
 def graft(coarse: TokenPyramid, fine: TokenPyramid, k: int) -> TokenPyramid:
-    """Scales ``0…k-1`` of ``coarse`` under scales ``k…`` of ``fine``."""
+    """Scales ``0…k-1`` of ``coarse`` combined with scales ``k…`` of ``fine``."""
     if (coarse.schedule, coarse.batch) != (fine.schedule, fine.batch):
         raise MedvarError("Only pyramids of the same schedule and the same number of images can be grafted.")
     return TokenPyramid(coarse.schedule, (*coarse.prefix(k).maps, *fine.maps[k:]), coarse.batch)
 
 
 def replace(pyramid: TokenPyramid, k: int, where: BoolArray, tokens: npt.NDArray[np.integer[Any]]) -> TokenPyramid:
-    """Scale k with ``tokens`` put in ``where`` it is true; both broadcast to ``(B, side, side)``."""
+    """Scale k with ``tokens`` at the positions where ``where`` is true; both broadcast to ``(B, side, side)``."""
     old = pyramid.maps[pyramid.schedule.check_scale(k)] if k < pyramid.depth else None
     if old is None:
         raise MedvarError(f"Scale {k} is not there yet: this pyramid has {pyramid.depth} scales.")

@@ -38,12 +38,12 @@ class ScaleSchedule:
 
     @property
     def latent_side(self) -> int:
-        """Side of the latent: that of the finest scale."""
+        """Side length of the latent, which is the side of the finest scale."""
         return self.sides[-1]
 
     @property
     def token_counts(self) -> tuple[int, ...]:
-        """Tokens of each scale, ``side²``."""
+        """Number of tokens of each scale, ``side²``."""
         return tuple(side * side for side in self.sides)
 
     @property
@@ -57,11 +57,11 @@ class ScaleSchedule:
 
     @property
     def tokens(self) -> int:
-        """Tokens of a whole pyramid."""
+        """Number of tokens of a whole pyramid."""
         return sum(self.token_counts)
 
     def check_scale(self, k: int) -> int:
-        """``k`` itself, or `MedvarError` when there is no such scale."""
+        """``k`` itself. Raises `MedvarError` if there is no such scale."""
         if not 0 <= k < len(self):
             raise MedvarError(f"Scale {k} is out of range: this model has scales 0…{len(self) - 1} (sides {self}).")
         return k

@@ -7,7 +7,6 @@ resumed run goes on exactly as if it had never stopped, and several processes le
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -18,27 +17,15 @@ from medvar_engine.train.batches import read_ahead
 from medvar_engine.train.checkpoint import best_checkpoint, newest_checkpoint, remove_unfinished, save_checkpoint
 from medvar_engine.train.config import TrainConfig, about_run, check_resumable
 from medvar_engine.train.distributed.processes import World
+from medvar_engine.train.early_stopping import Patience
 from medvar_engine.train.optimise import learning_rate
 from medvar_engine.train.progress import Watch
 from medvar_engine.train.stage import Stage
-from medvar_engine.train.stopping import StoppedEarly, stop_requests
+from medvar_engine.train.stop_signal import StoppedEarly, stop_requests
 from medvar_engine.train.summary import write_summary
 from medvar_engine.train.trainer import Learner
 
 MAX_BAD_STEPS = 20  # non-finite losses in a row before a run gives up
-
-
-@dataclass(frozen=True)
-class Patience:
-    """How long held-out patients have been looked at without a better figure."""
-
-    best: float | None = None
-    waited: int = 0
-
-    def after(self, loss: float) -> Patience:
-        """Having seen one more held-out loss."""
-        better = self.best is None or loss < self.best
-        return Patience(loss) if better else Patience(self.best, self.waited + 1)
 
 
 def train(config: TrainConfig, stage: Stage, world: World, *, resume: bool, console: Console) -> Path:

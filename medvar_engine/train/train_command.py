@@ -28,7 +28,7 @@ def train(
         from medvar_engine.train.config import config_from_arguments
         from medvar_engine.train.dry_run import plan
         from medvar_engine.train.run_training import run
-        from medvar_engine.train.stopping import EXIT_INTERRUPTED, EXIT_STOPPED, StoppedEarly
+        from medvar_engine.train.stop_signal import EXIT_INTERRUPTED, EXIT_STOPPED, StoppedEarly
     except ImportError as error:
         raise MedvarError(
             f"Training needs {error.name}, which is not installed: `pip install 'napari-medvar[train]'`."

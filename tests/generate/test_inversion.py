@@ -124,7 +124,7 @@ def test_says_what_cannot_be_inverted(generator: Generator, real: Trace) -> None
     with pytest.raises(MedvarError, match="mean 'brain'"):
         generator.invert(real, condition=Condition(region="brian"))
     other = generator.finish(generator.start([Request(CHEST)]))
-    with pytest.raises(MedvarError, match="explains another image"):
+    with pytest.raises(MedvarError, match="belongs to another image"):
         generator.resample(real, 1, inversion=generator.invert(other))
     with pytest.raises(MedvarError, match="One image"):
         generator.invert(generator.restore([real, real]))

@@ -21,9 +21,9 @@ from medvar_engine.bundle.read import Bundle, read_bundle
 from medvar_engine.errors import MedvarError
 from medvar_engine.remote.messages import pack
 from medvar_engine.serve import run_server as run
-from medvar_engine.serve.guard import Guard
 from medvar_engine.serve.limits import Limits
 from medvar_engine.serve.memory_budget import Memory
+from medvar_engine.serve.rate_limit import RateLimit
 
 Served = Callable[..., str]
 Ask = Callable[..., Any]
@@ -209,11 +209,11 @@ def test_one_client_may_not_ask_for_ever(served: Served, ask: Ask) -> None:
 def test_rates_recover() -> None:
     """A client that was too fast once would be shut out for ever."""
     now = [0.0]
-    guard = Guard(None, token=None, hosts=(), rate=2, clock=lambda: now[0])  # type: ignore[arg-type]
+    limit = RateLimit(2, lambda: now[0])
     took = []
     for now[0] in (0, 0, 0, 31, 31, 1000, 1000, 1000):
         try:
-            guard._rates.take("me")
+            limit.take("me")
             took.append(True)
         except MedvarError:
             took.append(False)

@@ -28,7 +28,7 @@ from medvar_engine.train.stage import Batch, Figures
 from medvar_engine.train.stages.refiner_stage import RefinerStage
 from medvar_engine.train.stages.tokenizer_stage import TokenizerStage
 from medvar_engine.train.stages.transformer_stage import TransformerStage
-from medvar_engine.train.stopping import StoppedEarly
+from medvar_engine.train.stop_signal import StoppedEarly
 from medvar_engine.train.training_log import CsvLog
 
 MakeConfig = Callable[..., TrainConfig]

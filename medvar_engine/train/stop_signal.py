@@ -1,4 +1,4 @@
-"""Being asked to stop: a signal ends a run at the next step's end, after a checkpoint, so nothing is lost."""
+"""Stop signals: a run ends after the current step and a checkpoint, so that nothing is lost."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ EXIT_STOPPED = 75
 EXIT_INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it."""
 
-# What schedulers send before they take a machine away: Slurm and Kubernetes SIGTERM, `sbatch --signal` SIGUSR1.
+# Signals that schedulers send before they reclaim a machine: Slurm and Kubernetes SIGTERM, `sbatch --signal` SIGUSR1.
 _SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGUSR1") if hasattr(signal, name))
 
 
-class StoppedEarly(Exception):  # noqa: N818 - no error: the run did as it was told
+class StoppedEarly(Exception):  # noqa: N818 - not an error
     """The run was asked to stop, and saved a checkpoint at ``step``."""
 
     def __init__(self, step: int) -> None:
@@ -26,7 +26,7 @@ class StoppedEarly(Exception):  # noqa: N818 - no error: the run did as it was t
 
 @contextmanager
 def stop_requests() -> Iterator[Callable[[], bool]]:
-    """Whether SIGTERM or SIGUSR1 came meanwhile. Outside the main thread none is heard, as Python has it."""
+    """Gives a function that says whether SIGTERM or SIGUSR1 has arrived; only the main thread receives signals."""
     asked: list[int] = []
 
     def remember(number: int, _: FrameType | None) -> None:
