@@ -125,6 +125,11 @@ class MedvarWidget(QWidget):
         """Open the chosen bundle once more."""
         self.load(self._asked)
 
+    def reopen(self) -> None:
+        """Open it where models run now. Images that it made stay."""
+        asked = self._asked
+        self.start("load", lambda stop: [self.session.reopen(asked)], "Loading the model…")
+
     def generate(self) -> None:
         """Make whole pictures, or what is missing of an unfinished one."""
         request, count = self._next_request(), self.sampling.count

@@ -28,7 +28,7 @@ class DeviceController:
         write_settings(self._settings)
         self._workspace.session.open_model = opener(self._settings)
         panel.show_state(f"Connecting to {panel.server}…" if panel.server else "Opening the model…")
-        self._workspace.load_again()
+        self._workspace.reopen()
 
     def offer(self, bundle: Bundle) -> None:
         """Another model."""

@@ -60,8 +60,8 @@ class Workspace(Protocol):
     def tell(self, text: str) -> None:
         """A plain word on what went wrong."""
 
-    def load_again(self) -> None:
-        """Open the chosen model once more."""
+    def reopen(self) -> None:
+        """Open the chosen model where models run now."""
 
     @property
     def busy(self) -> bool:

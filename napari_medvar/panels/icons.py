@@ -13,7 +13,7 @@ from qtpy.QtWidgets import QToolTip, QWidget
 from medvar_engine.types import FloatArray
 
 STAR = "★"
-_KEPT = 192  # px a side of an icon: enough for a large thumbnail, and hundreds take little memory
+_KEPT = 160  # px a side of an icon: enough for a large thumbnail, and hundreds take little memory
 _LARGE = 320  # px of an image that is rested on
 
 

@@ -114,6 +114,15 @@ class GenerationSession:
         """
         return self._begin(self.open_model(name, None), History())
 
+    def reopen(self, name: str | Path | None = None) -> Model:
+        """`load`, but the pictures stay if it is the model that made them: on another device, or a server."""
+        before, model = self._model, self.open_model(name, None)
+        if before is None or not model.made(before.id):
+            return self._begin(model, History())
+        self._previews.clear()
+        self._model = model
+        return model
+
     def generate(
         self, request: Request, *, count: int = 1, until: int | None = None, should_stop: ShouldStop = None
     ) -> Iterator[Made]:

@@ -10,8 +10,11 @@ from medvar_engine.backends.onnx import OnnxBackend
 from medvar_engine.bundle.read import Bundle, find_bundle, read_bundle, shipped_bundles
 from medvar_engine.errors import MedvarError
 from medvar_engine.generate.generator import Generator
+from medvar_engine.generate.prefix_cache import PrefixCache
 from medvar_engine.remote.connection import Server
 from medvar_engine.remote.remote_backend import RemoteBackend
+
+_CACHE = 128 * 2**20  # bytes of keys and values; the image that is worked on stays whatever its size
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -39,7 +42,7 @@ def open_bundle(name: str | Path | None, model: str | None = None, *, device: st
     bundle = read_bundle(find_bundle(name))
     if model not in (None, bundle.digest, bundle.weights):
         raise MedvarError(f"{bundle.path} is another model than it was. Open it again.")
-    return Model(bundle, Generator(OnnxBackend(bundle, device=device)))
+    return Model(bundle, Generator(OnnxBackend(bundle, device=device), PrefixCache(_CACHE)))
 
 
 def open_served(server: Server) -> Model:

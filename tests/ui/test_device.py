@@ -30,6 +30,9 @@ def test_another_server_is_used_at_once_and_kept(
     monkeypatch.setattr(device_controller, "opener", opener)
     panel = quick.device.panel
     assert "fake runs on" in panel.state.text()
+    quick.scales.generate_button.click()
+    settle(quick)
+    made = quick.session.tree.nodes
     panel.server_edit.setText(" http://127.0.0.1:8765 ")
     panel.token_edit.setText("/home/me/token")
     panel.device_combo.setCurrentIndex(panel.device_combo.findData("cpu"))
@@ -37,6 +40,8 @@ def test_another_server_is_used_at_once_and_kept(
     settle(quick)
     assert (kept[0].server, kept[0].token_file, kept[0].device) == ("http://127.0.0.1:8765", "/home/me/token", "cpu")
     assert opened == kept
+    assert quick.session.tree.nodes == made  # by the same model, elsewhere
+    assert not quick.icons.missing([made[0].id])
     assert "fake runs on" in panel.state.text()
 
 
