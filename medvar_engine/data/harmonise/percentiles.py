@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -28,8 +29,7 @@ class Ranked:
             scale = np.float32(_BINS - 1) / width
         self._bins = np.zeros(self._flat.shape, dtype=np.uint16)
         counts = np.zeros(_BINS, dtype=np.intp)
-        for start in range(0, self._flat.size, _PIECE):
-            piece = slice(start, start + _PIECE)
+        for piece in self._pieces():
             if np.isfinite(width) and np.isfinite(scale):  # or else one bin has all
                 self._bins[piece] = (self._flat[piece] - np.float32(self.low)) * scale
             counts += np.bincount(self._bins[piece], minlength=_BINS)
@@ -37,7 +37,7 @@ class Ranked:
 
     def count_above(self, value: float) -> int:
         """How many values are larger than ``value``."""
-        return int(np.count_nonzero(self._flat > value))
+        return sum(int(np.count_nonzero(self._flat[piece] > value)) for piece in self._pieces())
 
     def percentile(self, percent: float, *, of: int | None = None) -> float:
         """As NumPy's, linear between two values; of the ``of`` largest values, or of all."""
@@ -45,10 +45,22 @@ class Ranked:
         at = self._flat.size - count + percent / 100 * (count - 1)
         ranks = np.asarray([math.floor(at), math.ceil(at)])
         first, last = np.searchsorted(self._ends, ranks, side="right")
-        chosen = self._bins == first
-        if last > first:
-            chosen |= self._bins == last  # those between are empty
-        members = self._flat[chosen]
+        members = self._members(int(first), int(last))
         lower, upper = ranks - (self._ends[first - 1] if first else 0)
         ordered = np.partition(members, (lower, upper))
         return float(ordered[lower]) + (at - ranks[0]) * (float(ordered[upper]) - float(ordered[lower]))
+
+    def _pieces(self) -> Iterator[slice]:
+        """The values in pieces that stay in the cache from one step to the next."""
+        return (slice(start, start + _PIECE) for start in range(0, self._flat.size, _PIECE))
+
+    def _members(self, first: int, last: int) -> FloatArray:
+        """The values in two bins, of which those between are empty, or in one that is both."""
+        found = []
+        for piece in self._pieces():
+            bins = self._bins[piece]
+            chosen = bins == first
+            if last > first:
+                chosen |= bins == last
+            found.append(self._flat[piece][chosen])
+        return np.concatenate(found)
