@@ -53,5 +53,5 @@ def to_ras(
 
 def check_finite(values: FloatArray, where: Path) -> None:
     """Raise `MedvarError` when a voxel is not a number."""
-    if not np.isfinite(values).all():
+    if not np.isfinite([values.min(), values.max()]).all():  # a NaN is its own minimum; this takes no memory
         raise MedvarError(f"{where}: {int((~np.isfinite(values)).sum())} voxels are not finite numbers.")
