@@ -5,8 +5,8 @@
 The earlier revision is read from git; by default it is the last one before the pyramid of resolutions. Each trains by
 its own recipe, on the same slices of noise, with batches of 16; the earlier transformer on all scales in every step, as
 ours does. Both run in turn, several rounds, in one thread each. Times are of the processor, so that they mean something
-on a busy machine, too: medians of steps of all rounds after the first half, in which torch compiles. Wanted: at most 0.4
-for the transformer, 0.6 for the tokenizer.
+on a busy machine, too: medians of steps of all rounds after the first half, in which torch compiles. Wanted: at most
+0.4 for the transformer, 0.6 for the tokenizer.
 """
 
 from __future__ import annotations
