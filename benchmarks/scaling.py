@@ -19,6 +19,7 @@ import numpy as np
 from rich.console import Console
 
 from medvar_engine.data.dataset import SliceDataset
+from medvar_engine.metric_log import Metric, read_log
 from medvar_engine.models.weight_files import load_tokenizer, load_transformer
 from medvar_engine.page.curves import Curve, curves
 from medvar_engine.page.document import Section, document
@@ -26,7 +27,6 @@ from medvar_engine.page.elements import element, join, table
 from medvar_engine.storage import sha256
 from medvar_engine.train.config import TrainConfig
 from medvar_engine.train.run_training import run
-from medvar_engine.train.summary import read_log
 from medvar_engine.train.token_pyramids import Encoding, codebook_of, tokenizer_encoder, write_pyramids
 
 VARIANTS = 2
@@ -104,9 +104,10 @@ def measure(options: argparse.Namespace, width: int) -> tuple[int, dict[str, flo
     )
     path = run(config, resume=True, console=Console(quiet=True))  # of a finished one, only looks whether it fits
     log = read_log(config.out / "log.csv")
-    last = [value for step, value in log["loss"] if step > 0.8 * options.steps]
-    finest = max((name for name in log if name.startswith("held_out_loss_scale_")), key=lambda n: int(n.split("_")[-1]))
-    figures = {"held_out_loss": log["held_out_loss"][-1][1], "finest": log[finest][-1][1], "loss": float(np.mean(last))}
+    last = [value for step, value in log[Metric("loss")] if step > 0.8 * options.steps]
+    finest = max((one for one in log if one.split == "held_out" and one.scale is not None), key=lambda one: one.scale)
+    held_out, finest = Metric("loss", "held_out"), finest._replace(name="loss")
+    figures = {"held_out_loss": log[held_out][-1][1], "finest": log[finest][-1][1], "loss": float(np.mean(last))}
     model, _ = load_transformer(path)
     apart = sum(p.numel() for name, p in model.named_parameters() if name.split(".")[0] in ("labels", "positions"))
     size = sum(p.numel() for p in model.parameters()) - apart

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import re
 from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
@@ -14,14 +12,10 @@ import numpy.typing as npt
 from medvar_engine.bundle.read import Cell
 from medvar_engine.conditions import Condition, listed
 from medvar_engine.data.dataset import SliceDataset
-from medvar_engine.errors import MedvarError
+from medvar_engine.metric_log import Metric, read_log
 from medvar_engine.request import Sampling
 from medvar_export.model_card import model_card
 from medvar_export.write_bundle import Description
-
-# How the names of figures begin that training measures on people held out; see
-# `medvar_engine.train.stages.held_out_metrics`. What is called ``loss_scale_3`` is the training loss of a scale.
-_HELD_OUT = re.compile(r"held_out_|(psnr|ssim|feature_distance|loss)_(?!scale_)|codes_used|code_entropy")
 
 
 def describe(
@@ -42,22 +36,17 @@ def describe(
         f"Held out and never trained on: {listed(held_out) or 'nobody'}."
     )
     attributions = tuple(f"{source['attribution']}: {listed(source['patients'])}" for source in manifest.sources)
-    figures = last_figures(logs)
-    card = model_card(name, licence, statement, attributions, cells, figures, notes)
+    card = model_card(name, licence, statement, attributions, cells, held_out_metrics(logs), notes)
     return Description(name, licence, attributions, statement, card, cells, sampling)
 
 
-def last_figures(logs: Iterable[Path]) -> dict[str, float]:
-    """The last value of every figure measured on held-out patients, from training logs."""
-    figures: dict[str, float] = {}
+def held_out_metrics(logs: Iterable[Path]) -> dict[Metric, float]:
+    """The last value of every metric of held-out patients, from training logs. Raises `MedvarError` for other files."""
+    metrics: dict[Metric, float] = {}
     for path in logs:
-        try:
-            with path.open(newline="", encoding="utf-8") as file:
-                rows = list(csv.DictReader(file))
-            figures |= {r["name"]: float(r["value"]) for r in rows if _HELD_OUT.match(r["name"])}
-        except (OSError, KeyError, ValueError, TypeError) as error:
-            raise MedvarError(f"{path} is not a training log (step, name, value): {error}") from error
-    return figures
+        found = read_log(path)
+        metrics |= {metric: points[-1][1] for metric, points in found.items() if metric.split == "held_out"}
+    return metrics
 
 
 def _cells(dataset: SliceDataset) -> tuple[Cell, ...]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from medvar_engine.bundle.read import Bundle, Cell
 from medvar_engine.request import Sampling
-from medvar_export.describe import describe, last_figures
+from medvar_export.describe import describe, held_out_metrics
 from medvar_export.model_card import model_card
 from medvar_export.write_bundle import Description
 
@@ -43,7 +43,7 @@ def describe_finetuned(name: str, licence: str, data: Path, log: Path, origin: O
     attributions = tuple(dict.fromkeys((*own.attributions, *(base.attributions if base else ()))))
     cells = joined(own.cells, base.cells if base else ())
     notes = f"- {origin.summary[0].upper()}{origin.summary[1:]}\n- Of the base, {origin.how} learnt."
-    card = model_card(name, licence, statement, attributions, cells, last_figures([log]), notes)
+    card = model_card(name, licence, statement, attributions, cells, held_out_metrics([log]), notes)
     return replace(own, training_data=statement, attributions=attributions, cells=cells, card=card)
 
 

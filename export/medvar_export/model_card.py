@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 
 from medvar_engine.bundle.read import Cell
+from medvar_engine.metric_log import Metric
 
 _WHAT = (
     "A MedVAR model: a multi-scale VQ tokenizer and a next-scale transformer (arXiv 2602.14512; arXiv 2404.02905). "
     "It makes **synthetic** CT and MR slices. No image it makes may be passed off as one of a real person."
 )
 _MEANING = (
-    "On slices of people that were not trained on. Of the tokenizer's reconstruction: `psnr` in dB, `ssim` (1 is the "
+    "On slices of held-out patients. Of the tokenizer's reconstruction: `psnr` in dB, `ssim` (1 is the "
     "image itself), `feature_distance` by a feature network (0 is the image itself). Of its codebook: `codes_used`, "
-    "`code_entropy` in bits. Of the transformer: `held_out_loss`, and `loss` of a kind of slice, in "
-    "nats a token."
+    "`code_entropy` in bits. Of the transformer: `loss`, in nats a token."
 )
-_OF_A_SCALE = re.compile(r"(?P<name>.+)_scale_(?P<scale>\d+)")
-_OF_A_KIND = re.compile(r"(?P<name>psnr|ssim|feature_distance|loss)_(?P<kind>.+)")
 FEW_PEOPLE = 1000  # below this a generative model must be expected to repeat its training images
 
 
@@ -28,7 +25,7 @@ def model_card(
     training_data: str,
     attributions: Iterable[str],
     cells: tuple[Cell, ...],
-    figures: Mapping[str, float],
+    metrics: Mapping[Metric, float],
     notes: str,
 ) -> str:
     """What and whom the model saw, what it must not be used for, and its measured quality."""
@@ -48,7 +45,7 @@ def model_card(
         "### Licences and attributions",
         "\n".join(f"- {line}" for line in attributions),
         "## Measured quality",
-        _figures(figures),
+        _quality(metrics),
         "## Licence",
         licence,
     ]
@@ -72,27 +69,27 @@ def _warning(cells: tuple[Cell, ...]) -> str:
     return "\n".join(lines)
 
 
-def _figures(figures: Mapping[str, float]) -> str:
-    """Three tables: of all slices, of each kind of slice, and of each scale."""
-    if not figures:
+def _quality(metrics: Mapping[Metric, float]) -> str:
+    """Three tables: of all slices, of each region, and of each scale."""
+    if not metrics:
         return "Not measured."
-    kinds: dict[str, dict[str, float]] = {}
+    regions: dict[str, dict[str, float]] = {}
     scales: dict[str, dict[str, float]] = {}
-    rest: dict[str, float] = {}
-    for name, value in figures.items():
-        if match := _OF_A_SCALE.fullmatch(name):
-            scales.setdefault(match["scale"], {})[match["name"]] = value
-        elif match := _OF_A_KIND.fullmatch(name):
-            kinds.setdefault(match["kind"].replace("_", " "), {})[match["name"]] = value
+    overall: dict[str, dict[str, float]] = {}
+    for metric, value in metrics.items():
+        if metric.scale is not None:
+            scales.setdefault(str(metric.scale), {})[metric.name] = value
+        elif metric.region:
+            regions.setdefault(metric.region, {})[metric.name] = value
         else:
-            rest[name] = value
-    parts = [_MEANING, _table("figure", {name: {"value": value} for name, value in rest.items()})]
-    parts += [_table(what, rows) for what, rows in (("kind of slice", kinds), ("scale", scales)) if rows]
+            overall[metric.name] = {"value": value}
+    parts = [_MEANING, _table("metric", overall)]
+    parts += [_table(what, rows) for what, rows in (("region", regions), ("scale", scales)) if rows]
     return "\n\n".join(parts)
 
 
 def _table(what: str, rows: Mapping[str, Mapping[str, float]]) -> str:
-    """A row a name, a column a figure."""
+    """A row for each name, a column for each metric."""
     columns = list(dict.fromkeys(column for row in rows.values() for column in row))
     lines = [f"| {what} | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
     for name, row in rows.items():

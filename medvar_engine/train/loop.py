@@ -13,6 +13,7 @@ import torch
 from rich.console import Console
 
 from medvar_engine.errors import MedvarError
+from medvar_engine.metric_log import Metric
 from medvar_engine.train.batches import read_ahead
 from medvar_engine.train.checkpoint import best_checkpoint, newest_checkpoint, remove_unfinished, save_checkpoint
 from medvar_engine.train.config import TrainConfig, about_run, check_resumable
@@ -56,9 +57,9 @@ def train(config: TrainConfig, stage: Stage, world: World, *, resume: bool, cons
     def validate(step: int, watch: Watch) -> float:
         learner.average.eval()
         with torch.no_grad():
-            figures = stage.validate(learner.average, watch.samples(step))
-        watch.validated(step, figures)
-        return stage.held_out_loss(figures)
+            metrics = stage.validate(learner.average, watch.samples(step))
+        watch.validated(step, metrics)
+        return stage.held_out_loss(metrics)
 
     def impatient() -> bool:
         return config.patience is not None and patience.waited >= config.patience
@@ -74,7 +75,7 @@ def train(config: TrainConfig, stage: Stage, world: World, *, resume: bool, cons
             patience = patience.after(loss_before := validate(0, watch))
             save(0, loss_before)
         for step in range(start, start if impatient() else config.steps):
-            loss, norm, figures = learner.gradients(step, [(part, next(batches)) for part in mine])
+            loss, norm, metrics = learner.gradients(step, [(part, next(batches)) for part in mine])
             finite = bool(torch.isfinite(loss) & torch.isfinite(norm))
             bad, stopping = world.any(not finite, asked_to_stop())
             bad_steps = bad_steps + 1 if bad else 0
@@ -84,9 +85,11 @@ def train(config: TrainConfig, stage: Stage, world: World, *, resume: bool, cons
                     "Lower learning_rate or set precision=float32, and resume from the last checkpoint."
                 )
             if not bad:
-                figures |= learner.update(step)
+                metrics |= learner.update(step)
             done = step + 1
-            watch.step(done, figures | {"gradient_norm": norm, "learning_rate": learning_rate(config, step)})
+            watch.step(
+                done, metrics | {Metric("gradient_norm"): norm, Metric("learning_rate"): learning_rate(config, step)}
+            )
             held_out_loss = None
             if done % config.validate_every == 0 or done == config.steps:
                 held_out_loss = validate(done, watch)

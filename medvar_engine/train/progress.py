@@ -12,13 +12,13 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from medvar_engine.metric_log import LOG, Metric, MetricLog
 from medvar_engine.train.config import TrainConfig
 from medvar_engine.train.distributed.processes import World
-from medvar_engine.train.stage import Figures
-from medvar_engine.train.training_log import CsvLog, TensorBoardLog
+from medvar_engine.train.stage import Metrics
+from medvar_engine.train.tensorboard_log import TensorBoardLog
 
-_HEADLINE = ("held_out_", "codes_used", "code_entropy")  # how names of a validation begin that are of all slices
-_RATES = ("images_per_second", "memory_gb")
+SPEED, MEMORY = Metric("images_per_second"), Metric("memory_gb")
 
 
 class Watch:
@@ -26,7 +26,7 @@ class Watch:
 
     def __init__(self, config: TrainConfig, start: int, console: Console, world: World) -> None:
         self._config, self._console, self._world = config, console, world
-        self._logs: list[CsvLog | TensorBoardLog] = [CsvLog(config.out / "log.csv", start)] if world.leads else []
+        self._logs: list[MetricLog | TensorBoardLog] = [MetricLog(config.out / LOG, start)] if world.leads else []
         if config.tensorboard and world.leads:
             self._logs.append(TensorBoardLog(config.out / "tensorboard", start))
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -43,51 +43,51 @@ class Watch:
     ) -> None:
         self._progress.stop()
 
-    def step(self, done: int, figures: Figures) -> None:
+    def step(self, done: int, metrics: Metrics) -> None:
         """After every step, of which each ``log_every``-th is written down."""
         if done % self._config.log_every == 0 or done == self._config.steps:
             now = time.monotonic()
             speed = (done - self._seen) * self._config.batch_size / max(now - self._clock, 1e-9)
             self._clock, self._seen = now, done
-            told = self._world.mean(figures) | {"images_per_second": speed} | _memory(self._world.device)
-            self._write(done, told)
-            self._progress.update(self._task, note=_note(told))
+            means = self._world.mean(metrics) | {SPEED: speed} | _memory(self._world.device)
+            self._write(done, means)
+            self._progress.update(self._task, note=_note(means))
         self._progress.update(self._task, completed=done)
 
     def samples(self, done: int) -> Path | None:
         """Where the sample grids of a validation go."""
         return self._config.out / "samples" / f"step-{done:08d}" if self._world.leads else None
 
-    def validated(self, done: int, figures: Mapping[str, float]) -> None:
+    def validated(self, done: int, metrics: Mapping[Metric, float]) -> None:
         """After every validation."""
-        self._write(done, figures)
+        self._write(done, metrics)
         for log in self._logs:
             if isinstance(log, TensorBoardLog) and (folder := self.samples(done)):
                 log.show(done, folder)
-        self._console.print(f"step {done}: {_note(figures)}")
+        self._console.print(f"step {done}: {_note(metrics)}")
         self._clock, self._seen = time.monotonic(), done
 
-    def _write(self, done: int, figures: Mapping[str, float]) -> None:
+    def _write(self, done: int, metrics: Mapping[Metric, float]) -> None:
         for log in self._logs:
-            log.write(done, figures)
+            log.write(done, metrics)
 
 
-def _memory(device: torch.device) -> dict[str, float]:
+def _memory(device: torch.device) -> dict[Metric, float]:
     """The most that this process has held so far, of the device's memory or else the machine's, where that is told."""
     if device.type == "cuda":
-        return {"memory_gb": torch.cuda.max_memory_allocated(device) / 2**30}
+        return {MEMORY: torch.cuda.max_memory_allocated(device) / 2**30}
     try:
         import resource
     except ImportError:  # Windows
         return {}
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return {"memory_gb": peak / (2**30 if sys.platform == "darwin" else 2**20)}
+    return {MEMORY: peak / (2**30 if sys.platform == "darwin" else 2**20)}
 
 
-def _note(figures: Mapping[str, float]) -> str:
-    """A few figures on one line: what matters most of a validation, and speed and memory of a step, are never cut."""
-    shown = [name for name in figures if "_scale_" not in name]
-    headline = [name for name in shown if name.startswith(_HEADLINE)]
-    others = [name for name in shown if name not in headline and name not in _RATES]
-    rates = [name for name in _RATES if name in figures]
-    return "  ".join(f"{name} {figures[name]:.4g}" for name in [*headline, *others[:3], *rates])
+def _note(metrics: Mapping[Metric, float]) -> str:
+    """Some metrics on one line. Those of all held-out slices, and speed and memory, are never cut."""
+    shown = [metric for metric in metrics if metric.scale is None]
+    headline = [metric for metric in shown if metric.split == "held_out" and not metric.region]
+    others = [metric for metric in shown if metric not in headline and metric not in (SPEED, MEMORY)]
+    rates = [metric for metric in (SPEED, MEMORY) if metric in metrics]
+    return "  ".join(f"{metric} {metrics[metric]:.4g}" for metric in [*headline, *others[:3], *rates])

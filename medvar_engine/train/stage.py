@@ -9,8 +9,10 @@ from typing import Any, Protocol
 import numpy as np
 from torch import Tensor, nn
 
+from medvar_engine.metric_log import Metric
+
 Batch = tuple[Tensor, ...]
-Figures = dict[str, Tensor | float]
+Metrics = dict[Metric, Tensor | float]
 
 
 class Batches(Protocol):
@@ -45,8 +47,8 @@ class Stage(Protocol):
     def before_step(self, step: int) -> None:
         """Called before the parts of a batch."""
 
-    def loss(self, batch: Batch, step: int) -> tuple[Tensor, Figures]:
-        """The loss of one part of a batch, and figures to log."""
+    def loss(self, batch: Batch, step: int) -> tuple[Tensor, Metrics]:
+        """The loss of one part of a batch, and metrics to log."""
 
     def critic_losses(self) -> Iterator[Tensor]:
         """The critic's loss on every part seen in this step; none while it rests."""
@@ -54,11 +56,11 @@ class Stage(Protocol):
     def after_step(self, step: int) -> None:
         """Called when the weights have changed."""
 
-    def validate(self, model: nn.Module, folder: Path | None) -> dict[str, float]:
-        """Figures on patients not trained on; sample grids go to ``folder`` as PNG."""
+    def validate(self, model: nn.Module, folder: Path | None) -> dict[Metric, float]:
+        """Metrics on held-out patients; sample grids go to ``folder`` as PNG."""
 
-    def held_out_loss(self, figures: Mapping[str, float]) -> float:
-        """The one figure of `validate` that is to fall; the best checkpoint has the lowest."""
+    def held_out_loss(self, metrics: Mapping[Metric, float]) -> float:
+        """The one metric of `validate` that is to fall; the best checkpoint has the lowest."""
 
     def save(self, model: nn.Module, path: Path) -> None:
         """Write the finished model as one file."""

@@ -2,38 +2,36 @@
 
 from __future__ import annotations
 
-import csv
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from medvar_engine.metric_log import LOG, Metric, Points, read_log
 from medvar_engine.page.curves import Curve, curves
 from medvar_engine.page.document import Section, document
 from medvar_engine.page.elements import Child, Markup, counted, element, join, number, png, table
 from medvar_engine.storage import replace_file
+from medvar_engine.train.progress import MEMORY, SPEED
 
-Points = tuple[tuple[float, float], ...]
-
-_BY_SCALE = re.compile(r"(?P<name>.+)_scale_(?P<scale>\d+)")
-_BY_REGION = re.compile(r"(?P<name>psnr|ssim|feature_distance|loss)_(?!scale_)(?P<region>.+)")
+_HELD_OUT = ("psnr", "ssim", "feature_distance")
+_WHILE_LEARNING = ("critic", "gradient_norm")
 
 
 def write_summary(out: Path, settings: Mapping[str, Any]) -> Path:
     """Write ``out/summary.html`` from the log and the samples of a run. Raises `OSError` when it cannot."""
-    figures = read_log(out / "log.csv")
-    stage, steps = str(settings["stage"]), int(max((x for points in figures.values() for x, _ in points), default=0))
+    metrics = read_log(out / LOG)
+    stage, steps = str(settings["stage"]), int(max((x for points in metrics.values() for x, _ in points), default=0))
     sections = [
-        Section("learning", "Learning", _learning(figures)),
-        Section("scales", "Scale by scale", _scales(figures)),
+        Section("learning", "Learning", _learning(metrics)),
+        Section("scales", "Scale by scale", _scales(metrics)),
         Section("samples", "Pictures", _samples(out / "samples")),
-        Section("speed", "Speed and memory", _speed(figures)),
+        Section("speed", "Speed and memory", _speed(metrics)),
         Section("settings", "Settings", table(("setting", "value"), [(k, _plain(v)) for k, v in settings.items()])),
     ]
-    if any(map(_BY_REGION.fullmatch, figures)):
-        sections.insert(1, Section("regions", "Region by region", _regions(figures)))
+    if any(metric.region for metric in metrics):
+        sections.insert(1, Section("regions", "Region by region", _regions(metrics)))
     lead = (
-        f"{counted(steps, 'step')} of {number(int(settings['steps']))}. Held-out figures are of patients that were not "
+        f"{counted(steps, 'step')} of {number(int(settings['steps']))}. Held-out metrics are of patients that were not "
         "trained on, by the averaged weights."
     )
     path = out / "summary.html"
@@ -43,46 +41,34 @@ def write_summary(out: Path, settings: Mapping[str, Any]) -> Path:
     return path
 
 
-def read_log(path: Path) -> dict[str, Points]:
-    """The curves of ``log.csv``: the value of every figure at the steps where it was written down."""
-    curves: dict[str, list[tuple[float, float]]] = {}
-    with path.open(newline="", encoding="utf-8") as file:
-        for row in csv.DictReader(file):
-            curves.setdefault(row["name"], []).append((float(row["step"]), float(row["value"])))
-    return {name: tuple(points) for name, points in curves.items()}
-
-
-def _learning(figures: Mapping[str, Points]) -> Markup:
-    drawn = []
-    together = [Curve(label, figures[name], label != "training") for label, name in
-                (("training", "loss"), ("held out", "held_out_loss")) if name in figures]  # fmt: skip
-    drawn.append(curves(together, "Loss", "step"))
-    for name in ("held_out_psnr", "held_out_ssim", "held_out_feature_distance", "critic", "gradient_norm"):
-        if name in figures:
-            drawn.append(curves([Curve(name, figures[name], name.startswith("held"))], name.replace("_", " "), "step"))
+def _learning(metrics: Mapping[Metric, Points]) -> Markup:
+    losses = {"training": Metric("loss"), "held out": Metric("loss", "held_out")}
+    together = [Curve(label, metrics[one], label != "training") for label, one in losses.items() if one in metrics]
+    drawn = [curves(together, "Loss", "step")]
+    for one in (*(Metric(name, "held_out") for name in _HELD_OUT), *map(Metric, _WHILE_LEARNING)):
+        if one in metrics:
+            drawn.append(curves([Curve(str(one), metrics[one], one.split == "held_out")], str(one), "step"))
     return element("div", *drawn, class_="charts")
 
 
-def _scales(figures: Mapping[str, Points]) -> Markup:
-    """The last value of every figure that has one a scale."""
+def _scales(metrics: Mapping[Metric, Points]) -> Markup:
+    """The last value of every metric that has one a scale."""
     found: dict[str, dict[int, float]] = {}
-    for name, points in figures.items():
-        if match := _BY_SCALE.fullmatch(name):
-            found.setdefault(match["name"], {})[int(match["scale"])] = points[-1][1]
+    for metric, points in metrics.items():
+        if metric.scale is not None:
+            found.setdefault(str(metric._replace(scale=None)), {})[metric.scale] = points[-1][1]
     if not found:
-        return element("p", "This stage has no figures of single scales.")
+        return element("p", "This stage has no metrics of single scales.")
     scales = sorted({scale for values in found.values() for scale in values})
-    rows: list[tuple[Child, ...]] = [
-        (name.replace("_", " "), *(values.get(scale) for scale in scales)) for name, values in found.items()
-    ]
+    rows: list[tuple[Child, ...]] = [(name, *(values.get(scale) for scale in scales)) for name, values in found.items()]
     return table(("at the end", *(f"scale {scale}" for scale in scales)), rows)
 
 
-def _regions(figures: Mapping[str, Points]) -> Markup:
+def _regions(metrics: Mapping[Metric, Points]) -> Markup:
     found: dict[str, dict[str, float]] = {}
-    for name, points in figures.items():
-        if match := _BY_REGION.fullmatch(name):
-            found.setdefault(match["region"].replace("_", " "), {})[match["name"]] = points[-1][1]
+    for metric, points in metrics.items():
+        if metric.region:
+            found.setdefault(metric.region, {})[metric.name] = points[-1][1]
     columns = sorted({name for values in found.values() for name in values})
     rows: list[tuple[Child, ...]] = [(region, *map(values.get, columns)) for region, values in sorted(found.items())]
     return table(("held out", *(name.replace("_", " ") for name in columns)), rows)
@@ -100,11 +86,11 @@ def _samples(folder: Path) -> Markup:
     return join(*shown) if shown else element("p", "No pictures were made.")
 
 
-def _speed(figures: Mapping[str, Points]) -> Markup:
+def _speed(metrics: Mapping[Metric, Points]) -> Markup:
     drawn = [
-        curves([Curve(name, figures[name])], title, "step")
-        for name, title in (("images_per_second", "Images a second"), ("memory_gb", "Most memory so far, GiB"))
-        if name in figures
+        curves([Curve(str(metric), metrics[metric])], title, "step")
+        for metric, title in ((SPEED, "Images a second"), (MEMORY, "Most memory so far, GiB"))
+        if metric in metrics
     ]
     return element("div", *drawn, class_="charts")
 

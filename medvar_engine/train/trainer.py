@@ -15,6 +15,7 @@ from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
 from medvar_engine.errors import MedvarError
+from medvar_engine.metric_log import Metric
 from medvar_engine.models.weight_files import read_tensors, write_tensors
 from medvar_engine.train.config import TrainConfig
 from medvar_engine.train.device import autocast
@@ -30,7 +31,7 @@ from medvar_engine.train.optimise import (
     restore_optimizer,
     set_rate,
 )
-from medvar_engine.train.stage import Batch, Figures, Stage
+from medvar_engine.train.stage import Batch, Metrics, Stage
 
 
 class Learner:
@@ -48,8 +49,8 @@ class Learner:
         self.optimizers = optimizers(self.model, config)
         self.critic_optimizer = critic_optimizer(stage.critic, config) if stage.critic else None
 
-    def gradients(self, step: int, parts: Sequence[tuple[int, Batch]]) -> tuple[Tensor, Tensor, Figures]:
-        """Loss and figures, means over ``parts``, and the norm of the gradient before it was clipped.
+    def gradients(self, step: int, parts: Sequence[tuple[int, Batch]]) -> tuple[Tensor, Tensor, Metrics]:
+        """Loss and metrics, means over ``parts``, and the norm of the gradient before it was clipped.
 
         A part is its number in the whole batch, which seeds its noise, and what it holds.
         """
@@ -58,29 +59,29 @@ class Learner:
             optimizer.zero_grad(set_to_none=True)
         self.model.train()
         self.stage.before_step(step)
-        seen: list[Figures] = []
+        seen: list[Metrics] = []
         for i, (number, batch) in enumerate(parts):
             torch.manual_seed((number << 45) + self.config.seed * 1_000_003 + step)
             with self._together(last=i + 1 == len(parts)):
                 with autocast(self.world.device, self.config.precision):
-                    loss, figures = self.stage.loss(batch, step)
+                    loss, metrics = self.stage.loss(batch, step)
                 (loss / len(parts)).backward()
-            seen.append({"loss": loss.detach(), **figures})
+            seen.append({Metric("loss"): loss.detach(), **metrics})
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
-        means = {name: torch.stack([torch.as_tensor(part[name]) for part in seen]).mean() for name in seen[0]}
-        return means["loss"], norm.full_tensor() if isinstance(norm, DTensor) else norm, {**means}
+        means = {one: torch.stack([torch.as_tensor(part[one]) for part in seen]).mean() for one in seen[0]}
+        return means[Metric("loss")], norm.full_tensor() if isinstance(norm, DTensor) else norm, {**means}
 
-    def update(self, step: int) -> Figures:
-        """Change the weights by the gradients; gives the critic's figures."""
+    def update(self, step: int) -> Metrics:
+        """Change the weights by the gradients; gives the critic's metrics."""
         for optimizer in self.optimizers.values():
             optimizer.step()
-        figures = self._update_critic(step)
+        metrics = self._update_critic(step)
         move_average(self.average, self.model, self.config.ema, step)
         torch.manual_seed(self.config.seed * 1_000_003 + step)  # the same in every process, however many parts it had
         self.stage.after_step(step)
-        return figures
+        return metrics
 
-    def _update_critic(self, step: int) -> Figures:
+    def _update_critic(self, step: int) -> Metrics:
         critic, optimizer = self.stage.critic, self.critic_optimizer
         if critic is None or optimizer is None:
             return {}
@@ -96,7 +97,7 @@ class Learner:
         if not torch.isfinite(norm):
             return {}
         optimizer.step()
-        return {"critic": torch.stack(losses).mean()}
+        return {Metric("critic"): torch.stack(losses).mean()}
 
     def _together(self, last: bool) -> AbstractContextManager[None]:
         """Gradients travel between processes with the last part only."""

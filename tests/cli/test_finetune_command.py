@@ -19,7 +19,7 @@ from medvar_engine.conditions import Condition
 from medvar_engine.errors import MedvarError
 from medvar_engine.models.weight_files import load_transformer
 from medvar_engine.train.finetune import Amount, finetune, settings, told
-from medvar_engine.train.stage import Batch, Figures
+from medvar_engine.train.stage import Batch, Metrics
 from medvar_engine.train.stages.transformer_stage import TransformerStage
 from medvar_engine.types import FloatArray
 
@@ -88,7 +88,7 @@ def test_minutes_are_those_of_all_parts_of_a_run(
     now, stop = 0.0, True
     loss = TransformerStage.loss
 
-    def minute(self: TransformerStage, batch: Batch, step: int) -> tuple[torch.Tensor, Figures]:
+    def minute(self: TransformerStage, batch: Batch, step: int) -> tuple[torch.Tensor, Metrics]:
         nonlocal now
         if stop and step == 2:
             raise KeyboardInterrupt

@@ -12,6 +12,7 @@ from medvar_engine.conditions import Condition
 from medvar_engine.data.shards import ShardWriter
 from medvar_engine.data.shards.slice_facts import SliceFacts
 from medvar_engine.errors import MedvarError
+from medvar_engine.metric_log import MetricLog, read_log
 from medvar_engine.value_range import encode
 from medvar_export.describe import describe
 
@@ -67,8 +68,8 @@ def test_a_bundle_knows_its_training_slices(slices: Path, tmp_path: Path) -> Non
     assert about.attributions == ("Some Data (CC BY 4.0): a, b, c, d",)
     for line in (
         "# lungs",
-        "| held_out_psnr | 31.250 |",
-        "| kind of slice | psnr | ssim | feature_distance | loss |",
+        "| psnr | 31.250 |",
+        "| region | psnr | ssim | feature_distance | loss |",
         "| CT chest | 30.000 | 0.900 | 0.250 | 5.250 |",
         "| MR brain | 28.000 | – | – | – |",
         "| 1 | 7.500 | 6.500 |",
@@ -79,12 +80,32 @@ def test_a_bundle_knows_its_training_slices(slices: Path, tmp_path: Path) -> Non
     assert "| 0.5" not in about.card  # which is the loss of training
 
 
+def test_logs_of_earlier_versions_say_the_same(slices: Path, tmp_path: Path) -> None:
+    """A model trained last year could not be exported, or its card would lose what was measured."""
+    (tmp_path / "old.csv").write_text(LOG)
+    curves = read_log(tmp_path / "old.csv")
+    log = MetricLog(tmp_path / "new.csv", 0)
+    for step in (10, 20):
+        log.write(step, {metric: dict(points)[step] for metric, points in curves.items() if step in dict(points)})
+    assert read_log(tmp_path / "new.csv") == curves
+    old, new = (describe("lungs", "MIT", slices, logs=[tmp_path / name]) for name in ("old.csv", "new.csv"))
+    assert old.card == new.card
+
+
 def test_nothing_measured_is_said(slices: Path) -> None:
     """A card without figures would look as if it had some."""
     assert "Not measured." in describe("lungs", "MIT", slices).card
 
 
-@pytest.mark.parametrize("text", ["step,name\n1,held_out_psnr\n", "step,name,value\n1,held_out_psnr,much\n", None])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "step,name\n1,held_out_psnr\n",
+        "step,split,metric,scale,region,value\n1,held_out,psnr,,,much\n",
+        "step,split,metric,scale,region,value\n1,held_out,psnr,one,,3\n",
+        None,
+    ],
+)
 def test_a_damaged_log(slices: Path, tmp_path: Path, text: str | None) -> None:
     """The last step after days of training would be a traceback."""
     if text is not None:

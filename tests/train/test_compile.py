@@ -12,12 +12,14 @@ import torch
 from rich.console import Console
 from torch._dynamo.utils import counters
 
+from medvar_engine.metric_log import Metric, read_log
 from medvar_engine.train.config import TrainConfig
 from medvar_engine.train.run_training import run
-from medvar_engine.train.summary import read_log
 
 TRANSFORMER: dict[str, Any] = {"stage": "transformer", "recompute": True, "depth": 2, "width": 32, "heads": 2}
 KINDS: dict[str, dict[str, Any]] = {"tokenizer": {"random_depth": 0.0, "continuous": 0.0}, "transformer": TRANSFORMER}
+
+SHOWN = (Metric("loss"), Metric("gradient_norm"), Metric("loss", "held_out"))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -39,7 +41,7 @@ def test_what_is_compiled_learns_the_same(
         config = make_config(**settings | KINDS[kind], compile=compiled, out=tmp_path / str(compiled))
         run(config, console=console)
         log = read_log(config.out / "log.csv")
-        figures.append([value for name in ("loss", "gradient_norm", "held_out_loss") for _, value in log.get(name, ())])
+        figures.append([value for one in SHOWN for _, value in log.get(one, ())])
         assert bool(counters["frames"]["ok"]) == compiled
     assert figures[1] == pytest.approx(figures[0], rel=1e-2)
     run(config, resume=True, console=console)  # its checkpoints are those of the plain model

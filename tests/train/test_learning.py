@@ -14,6 +14,7 @@ from medvar_engine.conditions import Condition
 from medvar_engine.data.dataset import SliceDataset
 from medvar_engine.data.shards import ShardWriter
 from medvar_engine.data.shards.slice_facts import SliceFacts
+from medvar_engine.metric_log import Metric, read_log
 from medvar_engine.models.sample import sample
 from medvar_engine.models.tokenizer import TokenizerConfig
 from medvar_engine.models.transformer import TransformerConfig
@@ -21,7 +22,6 @@ from medvar_engine.models.weight_files import load_tokenizer, load_transformer
 from medvar_engine.train.config import TrainConfig
 from medvar_engine.train.run_training import run
 from medvar_engine.train.stages import transformer_stage
-from medvar_engine.train.summary import read_log
 from medvar_engine.types import FloatArray
 from medvar_engine.value_range import encode
 
@@ -78,9 +78,9 @@ def test_eight_slices_are_learnt_by_heart_and_made_again(
     transformer, labels = load_transformer(run(config, console=console))
     figures = read_log(config.out / "log.csv")
     # Of images whose label was dropped, the coarsest token can only be guessed.
-    assert figures["loss"][-1][1] < 0.1
-    assert figures["held_out_loss"][-1][1] < 0.02  # the same image, its label not dropped
-    assert figures["accuracy_scale_3"][-1][1] > 0.95  # while learning, with paths and labels dropped
+    assert figures[Metric("loss")][-1][1] < 0.1
+    assert figures[Metric("loss", "held_out")][-1][1] < 0.02  # the same image, its label not dropped
+    assert figures[Metric("accuracy", scale=3)][-1][1] > 0.95  # while learning, with paths and labels dropped
     assert config.tokenizer is not None
     tokenizer, train = load_tokenizer(config.tokenizer), SliceDataset(data, "train")
     asked = torch.tensor([labels.encode(Condition(dataset=one.dataset)) for one in train.conditions], dtype=torch.int64)
@@ -114,6 +114,6 @@ def test_shuffled_labels_do_not_help(make_config: MakeConfig, tmp_path: Path, co
             validate_every=60,
         )
         run(config, console=console)
-        loss[name] = read_log(config.out / "log.csv")["held_out_loss_scale_0"][-1][1]
+        loss[name] = read_log(config.out / "log.csv")[Metric("loss", "held_out", 0)][-1][1]
     assert loss["true"] < loss["none"] - 0.2, loss
     assert loss["shuffled"] > loss["none"] - 0.1, loss

@@ -13,7 +13,7 @@ from torch import Tensor
 from medvar_engine.errors import MedvarError
 from medvar_engine.train.config import TrainConfig
 from medvar_engine.train.run_training import run
-from medvar_engine.train.stage import Batch, Figures
+from medvar_engine.train.stage import Batch, Metrics
 from medvar_engine.train.stages.transformer_stage import TransformerStage
 
 MakeConfig = Callable[..., TrainConfig]
@@ -38,7 +38,7 @@ def test_what_to_do_is_said(
     """The commonest end of a training run would be a traceback, and cost what was trained until then."""
     loss, problem = TransformerStage.loss, error()
 
-    def large(self: TransformerStage, batch: Batch, step: int) -> tuple[Tensor, Figures]:
+    def large(self: TransformerStage, batch: Batch, step: int) -> tuple[Tensor, Metrics]:
         if step == 4:
             raise problem
         return loss(self, batch, step)

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from medvar_engine.metric_log import Metric, read_log
 from medvar_engine.train.config import TrainConfig
 from medvar_engine.train.run_training import run
-from medvar_engine.train.summary import read_log
 
 STAGES: dict[str, dict[str, Any]] = {
     "tokenizer": {"tokenizer": None, "frequency": 0.5, "adversarial": 0.5, "adversarial_start": 0.3},
@@ -35,5 +35,5 @@ def test_every_stage_trains_in_bfloat16(
     exact, rounded = logs
     assert exact.keys() == rounded.keys()
     assert all(np.isfinite(value) for points in rounded.values() for _, value in points)
-    assert rounded["loss"] != exact["loss"]  # it is another precision indeed
-    assert rounded["loss"][0][1] == pytest.approx(exact["loss"][0][1], rel=0.05)
+    assert rounded[Metric("loss")] != exact[Metric("loss")]  # it is another precision indeed
+    assert rounded[Metric("loss")][0][1] == pytest.approx(exact[Metric("loss")][0][1], rel=0.05)

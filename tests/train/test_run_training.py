@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import csv
 import errno
 import os
 import signal
@@ -19,17 +18,17 @@ from torch import Tensor
 
 from medvar_engine.data.dataset import SliceDataset
 from medvar_engine.errors import MedvarError
+from medvar_engine.metric_log import MetricLog, read_log
 from medvar_engine.models.weight_files import load_tokenizer, load_transformer, read_tensors
 from medvar_engine.train.batches import BalancedSampler, spread
 from medvar_engine.train.config import TrainConfig
 from medvar_engine.train.optimise import learning_rate
 from medvar_engine.train.run_training import run
-from medvar_engine.train.stage import Batch, Figures
+from medvar_engine.train.stage import Batch, Metrics
 from medvar_engine.train.stages.refiner_stage import RefinerStage
 from medvar_engine.train.stages.tokenizer_stage import TokenizerStage
 from medvar_engine.train.stages.transformer_stage import TransformerStage
 from medvar_engine.train.stop_signal import StoppedEarly
-from medvar_engine.train.training_log import CsvLog
 
 MakeConfig = Callable[..., TrainConfig]
 
@@ -47,12 +46,12 @@ KINDS: dict[str, dict[str, object]] = {
 
 def log_of(config: TrainConfig) -> dict[tuple[int, str], float]:
     """(step, name) → value, without speed and memory."""
-    with (config.out / "log.csv").open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
+    curves = read_log(config.out / "log.csv")
     return {
-        (int(r["step"]), r["name"]): float(r["value"])
-        for r in rows
-        if r["name"] not in ("images_per_second", "memory_gb")
+        (step, str(metric)): value
+        for metric, points in curves.items()
+        for step, value in points
+        if metric.name not in ("images_per_second", "memory_gb")
     }
 
 
@@ -192,11 +191,16 @@ def test_held_out_people_are_validated_on_and_not_trained_on(
     assert {patient for split, patient in seen if split == "test"} == {"MR-4"}
     names = {name for _, name in log_of(config)}
     if stage == "tokenizer":
-        assert {"psnr_MR_brain", "ssim_MR_brain", "held_out_ssim", "code_entropy_scale_2"} <= names
-        assert "psnr_CT_chest" not in names
+        assert {
+            "held-out psnr, MR brain",
+            "held-out ssim, MR brain",
+            "held-out ssim",
+            "held-out code entropy, scale 2",
+        } <= names
+        assert "held-out psnr, CT chest" not in names
     else:
-        assert {"held_out_loss", "loss_MR_brain"} <= names
-        assert "loss_CT_chest" not in names
+        assert {"held-out loss", "held-out loss, MR brain"} <= names
+        assert "held-out loss, CT chest" not in names
 
 
 def test_the_transformer_is_measured_by_region(
@@ -207,12 +211,12 @@ def test_the_transformer_is_measured_by_region(
     config = make_config(stage="transformer", data=data, steps=3, validate_slices=8)  # four of each
     run(config, console=console)
     log = log_of(config)
-    losses = [log[3, f"loss_{kind}"] for kind in ("CT_chest", "MR_brain")]
+    losses = [log[3, f"held-out loss, {region}"] for region in ("CT chest", "MR brain")]
     assert losses[0] != losses[1]
-    assert np.mean(losses) == pytest.approx(log[3, "held_out_loss"], rel=1e-6)
+    assert np.mean(losses) == pytest.approx(log[3, "held-out loss"], rel=1e-6)
     tokens = np.array([1, 4, 9, 16])
-    by_scale = [log[3, f"held_out_loss_scale_{k}"] for k in range(4)]
-    assert tokens @ by_scale / tokens.sum() == pytest.approx(log[3, "held_out_loss"], rel=1e-6)
+    by_scale = [log[3, f"held-out loss, scale {k}"] for k in range(4)]
+    assert tokens @ by_scale / tokens.sum() == pytest.approx(log[3, "held-out loss"], rel=1e-6)
     page = (config.out / "summary.html").read_text(encoding="utf-8")
     table = page[page.index("Region by region") :]
     assert f"{losses[0]:.4g}" in table[: table.index("</table>")]
@@ -236,7 +240,7 @@ def test_a_feature_network_teaches_and_measures(
     assert taught[1, "gradient_norm"] != plain[1, "gradient_norm"]
     assert taught[6, "l1"] != plain[6, "l1"]
     for log in logs:
-        assert log[6, "held_out_feature_distance"] == log[6, "feature_distance_MR_brain"] > 0
+        assert log[6, "held-out feature distance"] == log[6, "held-out feature distance, MR brain"] > 0
 
 
 def test_the_critic_joins_when_it_is_told_to(make_config: MakeConfig, console: Console) -> None:
@@ -279,7 +283,7 @@ def test_a_full_disk_stops_the_run_with_a_word(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as patch:
-        patch.setattr(CsvLog, "write", no_log)
+        patch.setattr(MetricLog, "write", no_log)
         with pytest.raises(MedvarError, match=r"No space left.*--resume"):
             run(config, resume=True, console=console)
     assert run(config, resume=True, console=console).is_file()
@@ -292,7 +296,7 @@ def test_a_bad_step_is_skipped_and_many_end_the_run(
     loss = TokenizerStage.loss
     bad: set[int] = {2}
 
-    def sometimes(self: TokenizerStage, batch: Batch, step: int) -> tuple[Tensor, Figures]:
+    def sometimes(self: TokenizerStage, batch: Batch, step: int) -> tuple[Tensor, Metrics]:
         value, figures = loss(self, batch, step)
         return (value * float("nan") if step in bad else value), figures
 

@@ -13,6 +13,7 @@ import torch.distributed as distributed
 from torch import Tensor, nn
 
 from medvar_engine.errors import MedvarError
+from medvar_engine.metric_log import Metric
 from medvar_engine.train.device import pick_device
 
 _PATIENCE = timedelta(hours=12)  # that the others wait while one process encodes all slices, or validates
@@ -48,12 +49,12 @@ class World:
         total = self.add(torch.tensor(flags, dtype=torch.float32, device=self.device))
         return [flag > 0 for flag in total.tolist()]
 
-    def mean(self, figures: Mapping[str, Tensor | float]) -> dict[str, float]:
-        """Mean over all processes, which have figures of the same names."""
-        if not figures:
+    def mean(self, metrics: Mapping[Metric, Tensor | float]) -> dict[Metric, float]:
+        """Mean over all processes, which have the same metrics."""
+        if not metrics:
             return {}
-        values = torch.stack([torch.as_tensor(v, dtype=torch.float64, device=self.device) for v in figures.values()])
-        return dict(zip(figures, (self.add(values) / self.size).tolist(), strict=True))
+        values = torch.stack([torch.as_tensor(v, dtype=torch.float64, device=self.device) for v in metrics.values()])
+        return dict(zip(metrics, (self.add(values) / self.size).tolist(), strict=True))
 
     def average_gradients(self, module: nn.Module) -> None:
         """For a small module that is trained without a wrapper."""

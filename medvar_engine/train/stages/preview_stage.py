@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from medvar_engine.data.dataset import SliceDataset
 from medvar_engine.errors import MedvarError
+from medvar_engine.metric_log import Metric
 from medvar_engine.models.grey import as_gray
 from medvar_engine.models.preview_decoder import PreviewDecoder, preview_config
 from medvar_engine.models.tokenizer import Tokenizer
@@ -21,7 +22,7 @@ from medvar_engine.train.batches import check_size, draw_of, spread
 from medvar_engine.train.config import TrainConfig
 from medvar_engine.train.distributed.processes import World
 from medvar_engine.train.image_batches import ImageBatches
-from medvar_engine.train.stage import Batch, Figures
+from medvar_engine.train.stage import Batch, Metrics
 from medvar_engine.train.stages.image_grids import write_grid
 from medvar_engine.train.stages.losses import gradient_loss, psnr
 from medvar_engine.train.token_pyramids import codebook_of
@@ -51,7 +52,7 @@ class PreviewStage:
     def before_step(self, step: int) -> None:
         """Nothing to do."""
 
-    def loss(self, batch: Batch, step: int) -> tuple[Tensor, Figures]:
+    def loss(self, batch: Batch, step: int) -> tuple[Tensor, Metrics]:
         """L1 and gradients against the full decoder; each image is shown after a number of scales of its own."""
         images, hounsfield, _ = batch
         if self.config.augment:
@@ -63,8 +64,11 @@ class PreviewStage:
             target = self.tokenizer.decode(latent)
         output = self.network(latent).float()
         l1 = F.l1_loss(output, target)
-        figures: Figures = {"l1": l1.detach(), "psnr": psnr(output.detach().clamp(-1, 1), target).mean()}
-        return self.config.l1 * l1 + self.config.gradient * gradient_loss(output, target), figures
+        metrics: Metrics = {
+            Metric("l1"): l1.detach(),
+            Metric("psnr"): psnr(output.detach().clamp(-1, 1), target).mean(),
+        }
+        return self.config.l1 * l1 + self.config.gradient * gradient_loss(output, target), metrics
 
     def critic_losses(self) -> Iterator[Tensor]:
         """There is no critic."""
@@ -73,10 +77,10 @@ class PreviewStage:
     def after_step(self, step: int) -> None:
         """Nothing to do."""
 
-    def validate(self, model: nn.Module, folder: Path | None) -> dict[str, float]:
+    def validate(self, model: nn.Module, folder: Path | None) -> dict[Metric, float]:
         """How near previews are to the full decoder's on held-out patients, in dB, overall and at every scale.
 
-        ``held_out_psnr_image`` is how near those of all scales are to the images themselves.
+        ``psnr_image`` is how near those of all scales are to the images themselves.
         """
         assert isinstance(model, PreviewDecoder)
         index = spread(len(self.held_out), self.config.validate_slices)
@@ -90,12 +94,15 @@ class PreviewStage:
         by_scale = torch.cat(found, dim=1).mean(1)
         if folder is not None:
             self._show(model, folder)
-        figures = {"held_out_psnr": by_scale.mean().item(), "held_out_psnr_image": torch.cat(to_images).mean().item()}
-        return figures | {f"held_out_psnr_scale_{k}": value for k, value in enumerate(by_scale.tolist())}
+        metrics = {
+            Metric("psnr", "held_out"): by_scale.mean().item(),
+            Metric("psnr_image", "held_out"): torch.cat(to_images).mean().item(),
+        }
+        return metrics | {Metric("psnr", "held_out", k): value for k, value in enumerate(by_scale.tolist())}
 
-    def held_out_loss(self, figures: Mapping[str, float]) -> float:
+    def held_out_loss(self, metrics: Mapping[Metric, float]) -> float:
         """What is to fall."""
-        return -figures["held_out_psnr"]
+        return -metrics[Metric("psnr", "held_out")]
 
     def save(self, model: nn.Module, path: Path) -> None:
         """Write the light decoder as one file."""

@@ -9,9 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from medvar_engine.conditions import Condition
+from medvar_engine.metric_log import Metric
 from medvar_engine.models.feature_network import load_feature_network
 from medvar_engine.train.config import TrainConfig
-from medvar_engine.train.stage import Figures
+from medvar_engine.train.stage import Metrics
 from medvar_engine.train.stages.held_out_metrics import Scores
 from medvar_engine.train.stages.losses import (
     PatchDiscriminator,
@@ -47,7 +48,7 @@ class Reconstruction:
         step: int,
         last: Tensor,
         certain: Callable[[Tensor], Tensor] | None = None,
-    ) -> tuple[Tensor, Figures]:
+    ) -> tuple[Tensor, Metrics]:
         """Loss of decoded ``(B, C, H, W)`` against real images.
 
         ``last`` are the weights of the decoder's last layer, which balance the critic. ``certain`` takes from both
@@ -63,13 +64,13 @@ class Reconstruction:
             total = total + config.texture * texture_loss(output, images)
         if config.perceptual and self.features is not None:
             total = total + config.perceptual * self.features.distance(output, images).mean()
-        figures: Figures = {"l1": l1.detach(), "psnr": psnr(output.detach(), images).mean()}
+        metrics: Metrics = {Metric("l1"): l1.detach(), Metric("psnr"): psnr(output.detach(), images).mean()}
         if self.critic and step >= config.adversarial_start * config.steps:
             self.critic.requires_grad_(False)
             adversarial = -self.critic(output).mean()
             total = total + config.adversarial * adaptive_weight(total, adversarial, last) * adversarial
             self._seen.append((images, output.detach()))
-        return total, figures
+        return total, metrics
 
     def critic_losses(self) -> Iterator[Tensor]:
         """The discriminator's loss on every part of the batch just seen, once it has joined."""

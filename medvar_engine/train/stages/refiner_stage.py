@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from medvar_engine.data.dataset import SliceDataset
 from medvar_engine.errors import MedvarError
+from medvar_engine.metric_log import Metric
 from medvar_engine.models.presets import tokenizer_preset, with_masks
 from medvar_engine.models.resolution_tokenizer import ResolutionConfig, ResolutionTokenizer, with_grain
 from medvar_engine.models.weight_files import load_tokenizer, load_transformer, save_tokenizer
@@ -24,7 +25,7 @@ from medvar_engine.train.batches import BalancedSampler, check_size, draw_of, in
 from medvar_engine.train.config import TrainConfig
 from medvar_engine.train.distributed.processes import World
 from medvar_engine.train.image_batches import ImageBatches, check_structures, inputs_of
-from medvar_engine.train.stage import Batch, Figures
+from medvar_engine.train.stage import Batch, Metrics
 from medvar_engine.train.stages.fit_patches import fit_patches
 from medvar_engine.train.stages.held_out_metrics import Scores, codes_used
 from medvar_engine.train.stages.image_grids import ladder, write_grid
@@ -68,7 +69,7 @@ class RefinerStage:
         """Forget the last batch."""
         self.reconstruction.forget()
 
-    def loss(self, batch: Batch, step: int) -> tuple[Tensor, Figures]:
+    def loss(self, batch: Batch, step: int) -> tuple[Tensor, Metrics]:
         """Weighted sum of the losses of one part of a batch."""
         images, hounsfield, kinds = batch
         if self.config.augment:
@@ -97,7 +98,7 @@ class RefinerStage:
     def after_step(self, step: int) -> None:
         """Nothing to do."""
 
-    def validate(self, model: nn.Module, folder: Path | None) -> dict[str, float]:
+    def validate(self, model: nn.Module, folder: Path | None) -> dict[Metric, float]:
         """Likeness on held-out patients, overall, by region and after every scale; how evenly codes are used."""
         assert isinstance(model, ResolutionTokenizer)
         index = spread(len(self.held_out), self.config.validate_slices)
@@ -118,14 +119,14 @@ class RefinerStage:
                 dice.append(dice_of(output[:, 1:], images[:, 1:], len(model.config.structures)).cpu())
         if folder is not None:
             self._show(model, folder)
-        previews = {f"held_out_psnr_scale_{k}": float(total) / len(index) for k, total in enumerate(by_scale)}
+        previews = {Metric("psnr", "held_out", k): float(total) / len(index) for k, total in enumerate(by_scale)}
         of_masks = torch.cat(dice) if dice else torch.zeros(0)
-        masks = {"held_out_mask_dice": float(of_masks.mean())} if len(of_masks) else {}
+        masks = {Metric("mask_dice", "held_out"): float(of_masks.mean())} if len(of_masks) else {}
         return scores.means() | previews | masks | codes_used(counts)
 
-    def held_out_loss(self, figures: Mapping[str, float]) -> float:
+    def held_out_loss(self, metrics: Mapping[Metric, float]) -> float:
         """What is to fall: 1 of Dice counts as 20 dB."""
-        return -figures["held_out_psnr"] - 20 * figures.get("held_out_mask_dice", 0.0)
+        return -metrics[Metric("psnr", "held_out")] - 20 * metrics.get(Metric("mask_dice", "held_out"), 0.0)
 
     def save(self, model: nn.Module, path: Path) -> None:
         """Write the tokenizer as one file."""

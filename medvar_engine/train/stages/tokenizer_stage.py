@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from medvar_engine.data.dataset import SliceDataset
+from medvar_engine.metric_log import Metric
 from medvar_engine.models.grey import as_gray
 from medvar_engine.models.presets import tokenizer_preset
 from medvar_engine.models.quantizer import Quantized
@@ -22,7 +23,7 @@ from medvar_engine.train.batches import check_size, draw_of, spread
 from medvar_engine.train.config import TrainConfig
 from medvar_engine.train.distributed.processes import World
 from medvar_engine.train.image_batches import ImageBatches
-from medvar_engine.train.stage import Batch, Figures
+from medvar_engine.train.stage import Batch, Metrics
 from medvar_engine.train.stages.codebook_learning import CodebookFollower, Use
 from medvar_engine.train.stages.held_out_metrics import Scores, codes_used
 from medvar_engine.train.stages.image_grids import ladder, write_grid
@@ -58,15 +59,15 @@ class TokenizerStage:
         self.reconstruction.forget()
         self._quantized = []
 
-    def loss(self, batch: Batch, step: int) -> tuple[Tensor, Figures]:
+    def loss(self, batch: Batch, step: int) -> tuple[Tensor, Metrics]:
         """Weighted sum of the losses of one part of a batch."""
         config, (images, hounsfield, _) = self.config, batch
         if config.augment:
             images = augment(images, hounsfield)
         output, quantized = self.network(images, self._depths(len(images), step))
-        total, figures = self.reconstruction.loss(output.float(), images, step, self.model.decoder.conv_out.weight)
+        total, metrics = self.reconstruction.loss(output.float(), images, step, self.model.decoder.conv_out.weight)
         self._quantized.append(quantized)
-        return total + config.codebook * quantized.loss, figures | {"codebook": quantized.loss.detach()}
+        return total + config.codebook * quantized.loss, metrics | {Metric("codebook"): quantized.loss.detach()}
 
     def critic_losses(self) -> Iterator[Tensor]:
         """See `Reconstruction`."""
@@ -91,7 +92,7 @@ class TokenizerStage:
             return
         self.codebook.same_everywhere(quantizer, self.world)
 
-    def validate(self, model: nn.Module, folder: Path | None) -> dict[str, float]:
+    def validate(self, model: nn.Module, folder: Path | None) -> dict[Metric, float]:
         """Likeness on held-out patients, overall and by region; how many codes every scale uses, and how evenly."""
         assert isinstance(model, Tokenizer)
         index = spread(len(self.held_out), self.config.validate_slices)
@@ -109,9 +110,9 @@ class TokenizerStage:
             self._show(model, folder)
         return scores.means() | codes_used(counts)
 
-    def held_out_loss(self, figures: Mapping[str, float]) -> float:
+    def held_out_loss(self, metrics: Mapping[Metric, float]) -> float:
         """What is to fall."""
-        return -figures["held_out_psnr"]
+        return -metrics[Metric("psnr", "held_out")]
 
     def save(self, model: nn.Module, path: Path) -> None:
         """Write the tokenizer as one file."""

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from medvar_engine.conditions import Condition, LabelSpace
 from medvar_engine.data.dataset import SliceDataset
 from medvar_engine.errors import MedvarError
+from medvar_engine.metric_log import Metric, Split
 from medvar_engine.models.grey import as_gray
 from medvar_engine.models.lora import merge
 from medvar_engine.models.presets import transformer_preset
@@ -30,7 +31,7 @@ from medvar_engine.train.batches import check_size, draw_of, spread
 from medvar_engine.train.config import TrainConfig
 from medvar_engine.train.distributed.processes import World
 from medvar_engine.train.image_batches import check_structures
-from medvar_engine.train.stage import Batch, Figures
+from medvar_engine.train.stage import Batch, Metrics
 from medvar_engine.train.stages.held_out_metrics import Scores
 from medvar_engine.train.stages.image_grids import ladder, write_grid
 from medvar_engine.train.stages.pretrained import check_tokenizer, join_labels, start_transformer
@@ -86,7 +87,7 @@ class TransformerStage:
     def before_step(self, step: int) -> None:
         """Nothing to do."""
 
-    def loss(self, batch: Batch, step: int) -> tuple[Tensor, Figures]:
+    def loss(self, batch: Batch, step: int) -> tuple[Tensor, Metrics]:
         """Weighted cross-entropy of tokens; that of each scale, and the share of its tokens that are guessed."""
         config = self.config
         with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
@@ -96,7 +97,7 @@ class TransformerStage:
         total = (losses.mean(0) * self.weights).sum()
         if config.z_loss:  # as PaLM (arXiv 2204.02311, section 5)
             total = total + config.z_loss * logits.logsumexp(-1).square().mean()
-        return total, self._by_scale("", losses, logits, targets)
+        return total, self._by_scale("train", losses, logits, targets)
 
     def critic_losses(self) -> Iterator[Tensor]:
         """There is no critic."""
@@ -105,11 +106,11 @@ class TransformerStage:
     def after_step(self, step: int) -> None:
         """Nothing to do."""
 
-    def validate(self, model: nn.Module, folder: Path | None) -> dict[str, float]:
+    def validate(self, model: nn.Module, folder: Path | None) -> dict[Metric, float]:
         """Cross-entropy on held-out patients, overall, by region and a scale; samples of every kind of slice as PNG."""
         assert isinstance(model, Transformer)
         index = spread(len(self.held_out), self.config.validate_slices)
-        scores, by_scale = Scores(), dict[str, float]()
+        scores, by_scale = Scores(), dict[Metric, float]()
         for part in np.array_split(index, -(-len(index) // self.config.batch_size)):
             tokens = torch.from_numpy(self.held_out[part].astype(np.int64)).to(self.device)
             maps = tokens.split(self.schedule.token_counts, dim=1)
@@ -117,14 +118,14 @@ class TransformerStage:
             logits = model(self.held_out_labels[part].to(self.device), features).float()
             losses = _cross_entropy(logits, targets)
             scores.add("loss", losses.mean(1), [self.held_out_conditions[int(i)] for i in part])
-            for name, value in self._by_scale("held_out_", losses, logits, targets).items():
-                by_scale[name] = by_scale.get(name, 0.0) + float(value) * len(part) / len(index)
+            for metric, value in self._by_scale("held_out", losses, logits, targets).items():
+                by_scale[metric] = by_scale.get(metric, 0.0) + float(value) * len(part) / len(index)
         self._show(model, folder)
         return scores.means() | by_scale
 
-    def held_out_loss(self, figures: Mapping[str, float]) -> float:
+    def held_out_loss(self, metrics: Mapping[Metric, float]) -> float:
         """What is to fall."""
-        return figures["held_out_loss"]
+        return metrics[Metric("loss", "held_out")]
 
     def save(self, model: nn.Module, path: Path) -> None:
         """Write the transformer and its label space as one file."""
@@ -155,15 +156,15 @@ class TransformerStage:
             rows = ladder(self.tokenizer, tuple(token_map[firsts] for token_map in tokens))
             write_grid(folder / "ladders.png", rows.flatten(0, 1), rows.shape[1])
 
-    def _by_scale(self, prefix: str, losses: Tensor, logits: Tensor, targets: Tensor) -> Figures:
+    def _by_scale(self, split: Split, losses: Tensor, logits: Tensor, targets: Tensor) -> Metrics:
         """Mean loss and accuracy of each scale that there is, of ``(B, L)`` and ``(B, L, V)``."""
         right = (logits.detach().argmax(-1) == targets).float()
-        figures: Figures = {}
+        metrics: Metrics = {}
         for name, values in (("loss", losses.detach()), ("accuracy", right)):
             for k, (begin, end) in enumerate(pairwise(self.schedule.offsets)):
                 if end <= values.shape[1]:
-                    figures[f"{prefix}{name}_scale_{k}"] = values[:, begin:end].mean()
-        return figures
+                    metrics[Metric(name, split, k)] = values[:, begin:end].mean()
+        return metrics
 
     def _labels(self, conditions: list[Condition] | tuple[Condition, ...]) -> Tensor:
         """``(N, F)``; a held-out label that training never saw is the unconditional one."""

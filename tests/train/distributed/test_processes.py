@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 import shutil
 import signal
@@ -16,6 +15,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from medvar_engine.metric_log import read_log
 from medvar_engine.models.weight_files import load_transformer
 from medvar_engine.train.config import TrainConfig, config_to_dict
 from medvar_engine.train.run_training import run
@@ -26,9 +26,13 @@ WIDE = {"COLUMNS": "500"}  # so that no message is broken
 
 def log_of(config: TrainConfig) -> dict[tuple[int, str], float]:
     """(step, name) → value, without speed and memory."""
-    with (config.out / "log.csv").open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    return {(int(r["step"]), r["name"]): float(r["value"]) for r in rows if r["name"][:6] not in ("images", "memory")}
+    curves = read_log(config.out / "log.csv")
+    return {
+        (step, str(metric)): value
+        for metric, points in curves.items()
+        for step, value in points
+        if metric.name not in ("images_per_second", "memory_gb")
+    }
 
 
 def torchrun(config: TrainConfig, *options: str, processes: int = 2) -> str:

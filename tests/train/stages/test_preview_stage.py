@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,11 +11,12 @@ import torch
 from rich.console import Console
 
 from medvar_engine.errors import MedvarError
+from medvar_engine.metric_log import Metric, read_log
 from medvar_engine.models.weight_files import load_preview, load_tokenizer, read_tensors
 from medvar_engine.tokens.codebook import codebook_digest
 from medvar_engine.train.config import TrainConfig
 from medvar_engine.train.run_training import run
-from medvar_engine.train.stage import Batch, Figures
+from medvar_engine.train.stage import Batch, Metrics
 from medvar_engine.train.stages.preview_stage import PreviewStage
 
 MakeConfig = Callable[..., TrainConfig]
@@ -28,10 +28,9 @@ def make_preview(make_config: MakeConfig, tokenizer_file: Path) -> MakeConfig:
     return lambda **changes: make_config(**({"stage": "preview", "tokenizer": tokenizer_file} | changes))
 
 
-def figures(config: TrainConfig, name: str) -> list[float]:
-    """One figure of a run, over its steps."""
-    with (config.out / "log.csv").open(newline="", encoding="utf-8") as file:
-        return [float(row["value"]) for row in csv.DictReader(file) if row["name"] == name]
+def held_out_psnr(config: TrainConfig, scale: int | None = None) -> list[float]:
+    """Of a run, over its steps."""
+    return [value for _, value in read_log(config.out / "log.csv")[Metric("psnr", "held_out", scale)]]
 
 
 def test_it_learns_what_the_full_decoder_shows(
@@ -40,9 +39,9 @@ def test_it_learns_what_the_full_decoder_shows(
     """Previews would be no likeness of what the full decoder makes of the same scales, on people not trained on."""
     config = make_preview(steps=120, batch_size=8, learning_rate=1e-2, warmup=5, validate_every=60, ema=0.9)
     _, codebook = load_preview(run(config, console=console))
-    first, last = figures(config, "held_out_psnr")
+    first, last = held_out_psnr(config)
     assert last > first > 10
-    assert all(len(figures(config, f"held_out_psnr_scale_{k}")) == 2 for k in range(4))
+    assert all(len(held_out_psnr(config, k)) == 2 for k in range(4))
     tokenizer = load_tokenizer(tokenizer_file)
     assert codebook == codebook_digest(tokenizer.quantizer.codebook.weight.numpy())
     assert len(list((config.out / "samples").rglob("previews.png"))) == 2
@@ -62,7 +61,7 @@ def test_it_sees_every_number_of_scales(
 
     shown: list[torch.Tensor] = []
 
-    def loss(self: PreviewStage, batch: Batch, step: int) -> tuple[torch.Tensor, Figures]:
+    def loss(self: PreviewStage, batch: Batch, step: int) -> tuple[torch.Tensor, Metrics]:
         handle = self.model.register_forward_pre_hook(lambda _, inputs: shown.append(inputs[0]))
         try:
             return before(self, batch, step)
@@ -98,7 +97,7 @@ def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(
     expected = run(whole, console=console)
     original = PreviewStage.loss
 
-    def loss(self: PreviewStage, batch: Batch, step: int) -> tuple[torch.Tensor, Figures]:
+    def loss(self: PreviewStage, batch: Batch, step: int) -> tuple[torch.Tensor, Metrics]:
         if step == 4:
             raise KeyboardInterrupt
         return original(self, batch, step)
