@@ -179,7 +179,7 @@ def _picture() -> Picture:
     entropy = tuple(np.full((side, side), 0.5, dtype=np.float32) for side in schedule)
     request = Request(Condition("CT", "chest", "axial"), 3)
     first = Trace(request, TokenPyramid.from_sequence(schedule, tokens), (), "ab" * 32, Encoded("00ff"))
-    trace = Trace(request, first.pyramid, entropy, first.model, Resample(1, np.eye(5, dtype=bool)), first)
+    trace = Trace(request, first.pyramid, entropy, first.bundle_id, Resample(1, np.eye(5, dtype=bool)), first)
     pixels = np.linspace(-1, 1, 48, dtype=np.float32).reshape(8, 6)
     return Picture(pixels, trace, 0.75, -1000.0, 400.0, "HU")
 

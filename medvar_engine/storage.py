@@ -9,7 +9,7 @@ import re
 import shutil
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
@@ -31,10 +31,6 @@ def whole_folder(folder: Path) -> Iterator[Path]:
         with writing(folder, "nothing was kept"):
             partial.mkdir(parents=True)
             yield partial
-            for path in partial.rglob("*"):
-                if path.is_file():
-                    with path.open("rb+") as file:  # Windows flushes only what may be written to
-                        os.fsync(file.fileno())
             replace_folder(partial, folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
@@ -69,8 +65,12 @@ def check_output(folder: Path) -> None:
 
 
 def replace_folder(partial: Path, folder: Path) -> None:
-    """Give ``partial`` the name ``folder``; an older one is put aside until the new one is there."""
+    """Give ``partial``, once it lies on the disk, the name ``folder``; an older one is put aside until then."""
     aside = beside(folder, "old")
+    for path in partial.rglob("*"):
+        if path.is_file():
+            with path.open("rb+") as file:  # Windows flushes only what may be written to
+                os.fsync(file.fileno())
     flush_folder(partial)
     if folder.exists():
         folder.rename(aside)
@@ -100,10 +100,15 @@ def whole_file(path: Path, temporary: Path) -> Iterator[IO[bytes]]:
         with create(temporary) as file:
             yield file
             flush_to_disk(file)
-        os.replace(temporary, path)
+        take_name(temporary, path)
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
+
+
+def take_name(temporary: Path, path: Path) -> None:
+    """Give a finished file or a new folder the name ``path`` in one step."""
+    os.replace(temporary, path)
     flush_folder(path.parent)
 
 
@@ -140,8 +145,13 @@ def flush_folder(folder: Path) -> None:
             os.close(handle)
 
 
+def sha256_of(content: bytes | str) -> str:
+    """The sha256 of some bytes, or of a text in UTF-8, in hexadecimal."""
+    return hashlib.sha256(content.encode() if isinstance(content, str) else content).hexdigest()
+
+
 def sha256(path: Path) -> str:
-    """Of a file's content, in hexadecimal."""
+    """The sha256 of a file's content, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -226,17 +236,38 @@ def _plain(name: str) -> str:
     return re.sub(r"([*?[])", r"[\1]", name)
 
 
+def hold(lock: Path) -> Callable[[], None]:
+    """Hold the file ``lock`` until the function that is given is called, from any thread, or this process ends.
+
+    Raises `OSError` when the file cannot be made, and `TimeoutError` when another process holds it.
+    """
+    from filelock import FileLock  # not there in a plain installation, which only generates
+
+    own = FileLock(lock, thread_local=False)
+    own.acquire(blocking=False)
+    return own.release
+
+
+def is_held(lock: Path) -> bool:
+    """Whether a process holds the file ``lock``. Raises `OSError` when it cannot be looked at."""
+    try:
+        hold(lock)()
+    except TimeoutError:
+        return True
+    return False
+
+
 @contextmanager
 def alone(lock: Path, refusal: str) -> Iterator[None]:
     """Hold the file ``lock``, which a process lets go of when it ends, however that be.
 
     Raises `MedvarError`, saying ``refusal``, when another one holds it, and `OSError` when the file cannot be made.
     """
-    from filelock import FileLock, Timeout  # not there in a plain installation, which only generates
-
-    with ExitStack() as held:
-        try:
-            held.enter_context(FileLock(lock, timeout=0))
-        except Timeout as error:
-            raise MedvarError(refusal) from error
+    try:
+        release = hold(lock)
+    except TimeoutError as error:
+        raise MedvarError(refusal) from error
+    try:
         yield
+    finally:
+        release()

@@ -1,4 +1,4 @@
-"""What pixels in [-1, 1] stand for: values in a unit (`Display`), and 16-bit integers on the disk."""
+"""Pixels in [-1, 1] and what they stand for: values in a unit, shares, grey levels, and 16-bit integers on the disk."""
 
 from __future__ import annotations
 
@@ -24,6 +24,36 @@ class Display:
         """Pixels in [-1, 1] → values in `unit`; what lies outside is clipped."""
         share = (np.clip(pixels, -1, 1) + 1) / np.float32(2)
         return np.asarray(self.low + share * np.float32(self.high - self.low), dtype=np.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class ValueRange:
+    """The values that -1 and 1 of a harmonised image stand for; ``unit`` is ``"HU"`` or ``"arbitrary"``."""
+
+    low: float
+    high: float
+    unit: str
+
+    def to_image(self, values: FloatArray) -> FloatArray:
+        """Values → [-1, 1]; what lies outside low…high is clipped."""
+        scaled = np.asarray(np.subtract(values, np.float32(self.low), dtype=np.float32))
+        scaled *= np.float32(2.0 / (self.high - self.low))
+        scaled -= np.float32(1.0)
+        return np.clip(scaled, -1.0, 1.0, out=scaled)
+
+    def to_values(self, image: FloatArray) -> FloatArray:
+        """[-1, 1] → values; the inverse of `to_image` inside low…high."""
+        return np.asarray((image + 1.0) * ((self.high - self.low) / 2.0) + self.low, dtype=np.float32)
+
+
+def shares(pixels: FloatArray) -> NDArray[np.float64]:
+    """Pixels in [-1, 1] → shares of the range, from 0 at -1 to 1 at +1; what lies outside is clipped."""
+    return np.asarray((np.clip(pixels, -1, 1).astype(np.float64) + 1) / 2)
+
+
+def grey_levels(pixels: FloatArray) -> NDArray[np.uint8]:
+    """Pixels in [-1, 1] → 8 bits: -1 is black, +1 white; what lies outside is clipped."""
+    return np.asarray(np.rint((np.clip(pixels, -1, 1) + 1) * 127.5), dtype=np.uint8)
 
 
 CodeArray = NDArray[np.uint16]

@@ -78,7 +78,7 @@ def _window() -> napari.Viewer | None:
 def _read(path: Path) -> list[LayerData]:
     saved = read_session(path)
     settings = read_settings()
-    model = open_model_of(saved.model, [saved.folder], settings.device, settings.connection)
+    model = open_model_of(saved.bundle_id, [saved.folder], settings.device, settings.connection)
     tree = tree_of(saved, model)
     tips = [node for node in tree.tips if node.id != tree.current]
     if tree.current_node is not None:

@@ -81,11 +81,11 @@ def _ours(attributes: Mapping[str, Any]) -> _Ours:
 
 
 def _model(ours: Sequence[_Ours]) -> Model:
-    if len({layer.trace.model for layer in ours}) > 1:
+    if len({layer.trace.bundle_id for layer in ours}) > 1:
         raise MedvarError("These layers were made by different models: save those of each model by themselves.")
     settings = read_settings()
     hints = [layer.bundle for layer in ours]
-    return open_model_of(ours[0].trace.model, hints, settings.device, settings.connection)
+    return open_model_of(ours[0].trace.bundle_id, hints, settings.device, settings.connection)
 
 
 def _picture(model: Model, ours: _Ours) -> Picture:

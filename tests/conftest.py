@@ -81,7 +81,7 @@ def tiny_backend(tiny_models: tuple[Tokenizer, Transformer]) -> TorchBackend:
     """The tiny networks in torch."""
     from medvar_engine.backends.torch import TorchBackend
 
-    return TorchBackend(*tiny_models, LABELS, model="ab" * 32)
+    return TorchBackend(*tiny_models, LABELS, bundle_id="ab" * 32)
 
 
 @pytest.fixture

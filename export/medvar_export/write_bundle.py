@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +26,7 @@ from medvar_engine.models.tokenizer import TokenizerConfig
 from medvar_engine.models.transformer import Transformer
 from medvar_engine.models.weight_files import load_preview_of, load_tokenizer, load_transformer
 from medvar_engine.request import Sampling
+from medvar_engine.storage import whole_folder
 from medvar_export.graphs import tokenizer_graphs
 from medvar_export.held_out import held_out_slices
 from medvar_export.parity import DIFFERENCES, FLOAT32_BAR, HeldOut, measure_parity
@@ -91,9 +90,7 @@ def export_bundle(
     light = load_preview_of(preview, coder, str(tokenizer)) if preview else None
     pairs = isinstance(coder.config, ResolutionConfig) and bool(coder.config.structures)
     held_out = held_out_slices(data, labels, coder.config.image_size, masks=pairs) if data else None
-    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
-    try:
-        temporary.mkdir(parents=True)  # before the long part, which would be for nothing
+    with whole_folder(out) as temporary:  # made before the long part, which would be for nothing
         tell("Tracing the tokenizer and the transformer …")
         graphs = _graphs(coder, network, precision)
         for name, graph in graphs.items():
@@ -109,11 +106,6 @@ def export_bundle(
         tell("Comparing with torch …")
         manifest["parity"] = _parity(reference, temporary, precision, held_out) | parity
         write_manifest(temporary, manifest)
-        os.replace(temporary, out)
-    except OSError as error:
-        raise MedvarError(f"Cannot write the bundle {out}: {error.strerror or error}. Nothing was left.") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return out
 
 

@@ -27,7 +27,7 @@ class BackendInfo:
     feature_channels: int  # C of scale features
     image_size: int  # pixels a side
     image_channels: int
-    model: str  # a name for the model, which traces carry: sha256
+    bundle_id: str  # `Bundle.bundle_id`, or the sha256 of the weights of a model that was not exported; in every trace
     weights: str = ""  # sha256 of the weights that it was made from, where known; traces may carry that instead
     light_previews: bool = False  # whether scales on the way are shown by a light decoder
     structures: Structures = ()  # of the masks that come with images, by their values from 1 up; none without masks

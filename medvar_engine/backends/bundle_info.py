@@ -18,7 +18,7 @@ def info_of(bundle: Bundle, provider: str) -> BackendInfo:
         feature_channels=bundle.feature_channels,
         image_size=bundle.image_size,
         image_channels=bundle.image_channels,
-        model=bundle.digest,
+        bundle_id=bundle.bundle_id,
         weights=bundle.weights,
         light_previews=PREVIEW in bundle.sha256,
         structures=bundle.structures,

@@ -30,7 +30,7 @@ class TorchBackend:
         labels: LabelSpace,
         *,
         device: str = "cpu",
-        model: str | None = None,
+        bundle_id: str | None = None,
         preview: PreviewDecoder | None = None,
     ) -> None:
         """``model`` is the name that traces carry; by default `weights_digest`.
@@ -60,7 +60,7 @@ class TorchBackend:
             feature_channels=config.feature_channels,
             image_size=config.image_size,
             image_channels=config.image_channels,
-            model=weights if model is None else model,
+            bundle_id=weights if bundle_id is None else bundle_id,
             weights=weights,
             light_previews=self._preview is not None,
             structures=structures_of(names, dict(zip(names, colours, strict=True))),
@@ -74,14 +74,14 @@ class TorchBackend:
         transformer: Path,
         *,
         device: str = "cpu",
-        model: str | None = None,
+        bundle_id: str | None = None,
         preview: Path | None = None,
     ) -> TorchBackend:
         """Read the files that training writes. Raises `MedvarError` for a ``preview`` of another tokenizer."""
         network, labels = load_transformer(transformer)
         coder = load_tokenizer(tokenizer)
         light = None if preview is None else load_preview_of(preview, coder, str(tokenizer))
-        return cls(coder, network, labels, device=device, model=model, preview=light)
+        return cls(coder, network, labels, device=device, bundle_id=bundle_id, preview=light)
 
     @property
     def codebook(self) -> FloatArray:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from medvar_engine.bundle.read import MANIFEST, Bundle, manifest_digest, read_bundle
-from medvar_engine.storage import write_files
+from medvar_engine.storage import sha256_of, write_files
 
 
 def add_to_bundle(folder: Path, contents: Mapping[str, bytes], **fields: Any) -> Bundle:
@@ -25,7 +24,7 @@ def add_to_bundle(folder: Path, contents: Mapping[str, bytes], **fields: Any) ->
     read_bundle(folder)
     values = json.loads((folder / MANIFEST).read_text(encoding="utf-8")) | fields
     del values["digest"]
-    values["sha256"] |= {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
+    values["sha256"] |= {name: sha256_of(content) for name, content in contents.items()}
     manifest = json.dumps({**values, "digest": manifest_digest(values)}, indent=1, ensure_ascii=False)
     files = {folder / name: content for name, content in contents.items()}
     write_files({**files, folder / MANIFEST: manifest.encode("utf-8")})

@@ -6,7 +6,6 @@ bundle can run code: ONNX graphs and JSON only.
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import re
@@ -21,6 +20,7 @@ from medvar_engine.conditions import FACTORS, Condition, LabelSpace
 from medvar_engine.errors import MedvarError
 from medvar_engine.masks.structures import Structures, from_dicts
 from medvar_engine.request import Sampling
+from medvar_engine.storage import sha256_of
 from medvar_engine.tokens.schedule import ScaleSchedule
 from medvar_engine.types import FloatArray
 from medvar_engine.untrusted import plain_json
@@ -81,14 +81,14 @@ class Bundle:
     mask_scales: tuple[int, ...] = ()  # the scales that code masks
 
     @property
-    def digest(self) -> str:
-        """A name for the model: sha256 over the hashes of its graphs, and of weights beside them."""
+    def bundle_id(self) -> str:
+        """A name for the bundle's networks: sha256 over the hashes of its graphs, and of weights beside them."""
         graphs = sorted(
             (name, digest)
             for name, digest in self.sha256.items()
             if name.endswith((".onnx", ".onnx.data")) and name not in _NO_PART_OF_THE_MODEL
         )
-        return hashlib.sha256(json.dumps(graphs).encode()).hexdigest()
+        return sha256_of(json.dumps(graphs))
 
     def read(self, name: str) -> bytes:
         """The bytes of one file, whose hash agrees with the manifest's. Raises `MedvarError` otherwise."""
@@ -99,7 +99,7 @@ class Bundle:
             content = path.read_bytes()
         except OSError as error:
             raise MedvarError(f"The bundle {self.path} lacks {name}: {error.strerror}. {_AGAIN}") from error
-        if hashlib.sha256(content).hexdigest() != self.sha256.get(name):
+        if sha256_of(content) != self.sha256.get(name):
             raise MedvarError(f"{path} is not the file that bundle.json names: its sha256 differs. {_AGAIN}")
         return content
 
@@ -231,7 +231,7 @@ def read_bundle(path: Path) -> Bundle:
 def manifest_digest(values: Mapping[str, Any]) -> str:
     """The ``digest`` of a manifest: sha256 of all its other fields, as JSON with sorted keys and no spaces."""
     others = {name: value for name, value in values.items() if name != "digest"}
-    return hashlib.sha256(json.dumps(others, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    return sha256_of(json.dumps(others, sort_keys=True, separators=(",", ":")))
 
 
 def _bundle(path: Path, values: Mapping[str, Any]) -> Bundle:

@@ -2,37 +2,27 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from medvar_engine.bundle.read import MANIFEST, manifest_digest
 from medvar_engine.errors import MedvarError
+from medvar_engine.storage import replace_file, sha256
 from medvar_engine.untrusted import plain_json
 
 
 def write_manifest(folder: Path, values: Mapping[str, Any]) -> None:
     """Write ``values`` and their digest to ``bundle.json``, whole or not at all."""
     signed = {**values, "digest": manifest_digest(values)}
-    path = folder / MANIFEST
-    temporary = path.with_name(f".{MANIFEST}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
-            json.dump(signed, file, indent=1, ensure_ascii=False)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    replace_file(folder / MANIFEST, json.dumps(signed, indent=1, ensure_ascii=False).encode())
 
 
 def file_hashes(folder: Path) -> dict[str, str]:
     """sha256 of every file of a bundle but its manifest, by name."""
     files = sorted(path for path in folder.iterdir() if path.is_file() and path.name != MANIFEST)
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    return {path.name: sha256(path) for path in files}
 
 
 def sign_bundle(folder: Path) -> None:

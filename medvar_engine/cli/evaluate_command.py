@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import statistics
 import time
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from medvar_engine.cli.console import needs, progress, say, tell
+from medvar_engine.storage import sha256_of
 from medvar_engine.untrusted import plain_json
 
 if TYPE_CHECKING:
@@ -202,7 +202,7 @@ def _made(bundle: Bundle, mix: Mix, cache: Path, count: int, device: str) -> Pat
     """A set of the bundle that is made now, or was made before."""
     from medvar_engine.sets.make_set import Computing, make_set
 
-    asked = hashlib.sha256(f"{bundle.digest} {mix.to_dict()} {count}".encode()).hexdigest()
+    asked = sha256_of(f"{bundle.bundle_id} {mix.to_dict()} {count}")
     folder = cache / f"set-{asked[:12]}"
     with progress() as bar:
         task = bar.add_task("making images", total=count)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 import zipfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from medvar_engine.cli.console import needs, progress, say, tell
+from medvar_engine.storage import flush_to_disk, take_name, temporary_of
 from medvar_engine.untrusted.plain_npy import open_npy
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def features(
                 yield values.astype("<f4")
                 bar.update(task, completed=min(first + BATCH, count))
 
-    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
+    temporary = temporary_of(out)
     try:
         width = _write_rows(temporary, out, count, made())
         likely = likelihood_names(generator.backend.info, conditions)
@@ -90,7 +90,7 @@ def features(
         if rows is not None:
             contents[beside["rows"]] = _csv(COLUMNS, rows)
         with _writing(out):
-            os.replace(temporary, out)
+            take_name(temporary, out)
         write_files(contents)
     finally:
         with suppress(OSError):
@@ -118,8 +118,7 @@ def _write_rows(path: Path, out: Path, count: int, parts: Iterator[FloatArray]) 
                     np.lib.format.write_array_header_1_0(file, head)
                 file.write(part.tobytes())
         with _writing(out):
-            file.flush()
-            os.fsync(file.fileno())
+            flush_to_disk(file)
     return width
 
 

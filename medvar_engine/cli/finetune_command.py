@@ -65,7 +65,7 @@ def finetune(
         tell(str(stopped))
         raise typer.Exit(EXIT_STOPPED) from stopped
     origin = Origin(
-        told=f"the bundle {bundle.name} (digest {bundle.digest}, {bundle.licence})"
+        told=f"the bundle {bundle.name} (digest {bundle.bundle_id}, {bundle.licence})"
         if bundle
         else f"the weights {base}",
         bundle=bundle,

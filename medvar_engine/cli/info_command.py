@@ -50,7 +50,7 @@ def info(
     say(f"  licence     {bundle.licence}")
     say(f"  trained on  {bundle.training_data}")
     say("  parity      " + ", ".join(f"{name} {value:.2g}" for name, value in bundle.parity.items()))
-    say(f"  sha256      {bundle.digest}")
+    say(f"  sha256      {bundle.bundle_id}")
 
 
 def _image(path: Path) -> None:
@@ -63,7 +63,7 @@ def _image(path: Path) -> None:
     say(f"  seed        {request.seed}")
     say("  sampling    " + ", ".join(f"{name} {value:g}" for name, value in request.to_dict()["sampling"].items()))
     say(f"  scales      {trace.pyramid.depth} of {len(trace.pyramid.schedule)}")
-    say(f"  model       {trace.model}")
+    say(f"  model       {trace.bundle_id}")
     steps, parent = 0, trace.parent
     while parent:
         steps, parent = steps + 1, parent.parent

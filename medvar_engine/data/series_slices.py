@@ -12,7 +12,6 @@ import numpy as np
 
 from medvar_engine.data.duplicates.fingerprint import fingerprints
 from medvar_engine.data.harmonise.harmonise import check_hu, harmonise, treat_face
-from medvar_engine.data.harmonise.intensity import ValueRange
 from medvar_engine.data.harmonise.matrix import fitting_pixel, resample
 from medvar_engine.data.harmonise.nearest import resample_nearest
 from medvar_engine.data.harmonise.slice_recipe import Recipe
@@ -27,7 +26,7 @@ from medvar_engine.data.shards.slice_facts import SliceFacts
 from medvar_engine.errors import MedvarError
 from medvar_engine.masks.structures import MaskArray
 from medvar_engine.types import FloatArray
-from medvar_engine.value_range import CodeArray, encode
+from medvar_engine.value_range import CodeArray, ValueRange, encode
 
 _PHASE = re.compile(r"phase (\d+) of (\d+)")
 

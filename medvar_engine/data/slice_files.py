@@ -10,7 +10,6 @@ import numpy as np
 
 from medvar_engine.data.duplicates.fingerprint import fingerprint
 from medvar_engine.data.harmonise.harmonise import check_hu, harmonise
-from medvar_engine.data.harmonise.intensity import ValueRange
 from medvar_engine.data.harmonise.slice_recipe import Recipe
 from medvar_engine.data.harmonise.slicing import AXES, PLANES, view
 from medvar_engine.data.identity.series_identity import Identity, relative
@@ -22,7 +21,7 @@ from medvar_engine.data.series_slices import SeriesSlices, to_matrix
 from medvar_engine.data.shards.slice_facts import SliceFacts
 from medvar_engine.errors import MedvarError
 from medvar_engine.types import FloatArray
-from medvar_engine.value_range import CodeArray, encode
+from medvar_engine.value_range import CodeArray, ValueRange, encode
 
 Listed = tuple[SliceFile, Identity]
 

@@ -7,7 +7,6 @@ the slices depend on, so a part that is there need not be made again, whoever ma
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import platform
@@ -28,7 +27,7 @@ from medvar_engine.data.shards.slice_facts import SliceFacts
 from medvar_engine.data.slice_files import Listed, slices_of_files
 from medvar_engine.errors import MedvarError
 from medvar_engine.masks.structures import MaskArray
-from medvar_engine.storage import alone, replace_file, sha256, writing
+from medvar_engine.storage import alone, replace_file, sha256, sha256_of, take_name, writing
 from medvar_engine.untrusted.plain_npy import open_npy
 from medvar_engine.value_range import CodeArray
 
@@ -65,7 +64,7 @@ class Work:
             made_of["labels"] = [
                 [relative(one.path, self.source), _state(one.path), repr(one)] for one in self.labels.files
             ]
-        return hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()
+        return sha256_of(json.dumps(made_of, sort_keys=True))
 
     @property
     def path(self) -> Path:
@@ -105,7 +104,7 @@ class SlicesWork:
             "recipe": self.recipe.digest(),
             "synthetic": self.synthetic,
         }
-        return hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()
+        return sha256_of(json.dumps(made_of, sort_keys=True))
 
     @property
     def path(self) -> Path:
@@ -212,7 +211,7 @@ def _write_slices(work: Work | SlicesWork, name: str, slices: CodeArray | MaskAr
                 digest: str = file.finish()["sha256"]
             finally:
                 file.discard()
-            os.replace(temporary, work.folder / name)
+            take_name(temporary, work.folder / name)
         finally:
             temporary.unlink(missing_ok=True)
     return digest

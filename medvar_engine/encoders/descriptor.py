@@ -8,12 +8,12 @@ energies (Portilla & Simoncelli, IJCV 2000).
 
 from __future__ import annotations
 
-import hashlib
 from typing import Any
 
 import numpy as np
 
 from medvar_engine.encoders.preprocessing import Preprocessing
+from medvar_engine.storage import sha256_of
 from medvar_engine.types import FloatArray
 
 SIZE = 128  # pixels a side at which images are described
@@ -39,7 +39,7 @@ class DescriptorEncoder:
     def __init__(self) -> None:
         self.preprocessing = Preprocessing(SIZE, "area", mean=(0.0,), std=(1.0,))
         settings = (_VERSION, SIZE, SCALES, ORIENTATIONS, CELLS, BRIGHTNESS_CELLS, HISTOGRAM_BINS, _FLOOR)
-        self.sha256 = hashlib.sha256(f"{self.name} {settings}".encode()).hexdigest()
+        self.sha256 = sha256_of(f"{self.name} {settings}")
 
     def encode(self, images: FloatArray) -> FloatArray:
         """See `Encoder`."""

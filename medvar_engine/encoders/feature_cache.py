@@ -8,9 +8,7 @@ features are the same whether it was or not.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,7 +17,7 @@ import numpy as np
 from medvar_engine.encoders.encoder import Encoder
 from medvar_engine.encoders.image_source import Images
 from medvar_engine.errors import MedvarError
-from medvar_engine.storage import alone, flush_folder, replace_file, writing
+from medvar_engine.storage import alone, replace_file, sha256_of, take_name, writing
 from medvar_engine.types import FloatArray
 
 CHUNK = 64  # slices encoded between two notes of how far it is
@@ -52,7 +50,7 @@ def cached_features(encoder: Encoder, images: Images, folder: Path, progress: Pr
 
 def cache_key(encoder: Encoder, images: Images) -> str:
     """A name for the features of these images by this encoder with its preprocessing."""
-    described = hashlib.sha256(json.dumps(encoder.describe(), sort_keys=True).encode()).hexdigest()
+    described = sha256_of(json.dumps(encoder.describe(), sort_keys=True))
     return f"{described[:24]}-{images.digest[:24]}"
 
 
@@ -72,8 +70,7 @@ def _compute(encoder: Encoder, images: Images, target: Path, progress: Progress 
             if progress is not None:
                 progress(int(rows[-1]) + 1, len(images))
         del features  # closes the map, which Windows could not rename
-    os.replace(partial, target)
-    flush_folder(target.parent)
+    take_name(partial, target)
     note.unlink(missing_ok=True)
 
 

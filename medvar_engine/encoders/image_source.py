@@ -12,6 +12,7 @@ import numpy.typing as npt
 from medvar_engine.data.dataset import SliceDataset
 from medvar_engine.encoders.centring import centred
 from medvar_engine.encoders.preprocessing import check_slices
+from medvar_engine.storage import sha256_of
 from medvar_engine.types import FloatArray
 
 _CHUNK = 256
@@ -38,7 +39,7 @@ class PreparedImages:
 
     def __init__(self, dataset: SliceDataset) -> None:
         self.dataset = dataset
-        self.digest = hashlib.sha256(f"{dataset.manifest.digest} {dataset.split}".encode()).hexdigest()
+        self.digest = sha256_of(f"{dataset.manifest.digest} {dataset.split}")
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -73,7 +74,7 @@ class CentredImages:
 
     def __init__(self, source: Images) -> None:
         self._source = source
-        self.digest = hashlib.sha256(f"{source.digest} centred".encode()).hexdigest()
+        self.digest = sha256_of(f"{source.digest} centred")
 
     def __len__(self) -> int:
         return len(self._source)
@@ -88,7 +89,7 @@ class MirroredImages:
 
     def __init__(self, source: Images, axes: tuple[int, ...]) -> None:
         self._source, self._axes = source, axes
-        self.digest = hashlib.sha256(f"{source.digest} {axes}".encode()).hexdigest()
+        self.digest = sha256_of(f"{source.digest} {axes}")
 
     def __len__(self) -> int:
         return len(self._source)
@@ -103,7 +104,7 @@ class WindowedImages:
 
     def __init__(self, source: Images, centre: float, width: float) -> None:
         self._source, self._window = source, (centre, width)
-        self.digest = hashlib.sha256(f"{source.digest} window {centre} {width}".encode()).hexdigest()
+        self.digest = sha256_of(f"{source.digest} window {centre} {width}")
 
     def __len__(self) -> int:
         return len(self._source)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import Any
 
 import numpy as np
 
 from medvar_engine.encoders.preprocessing import Preprocessing
 from medvar_engine.errors import MedvarError
+from medvar_engine.storage import sha256_of
 from medvar_engine.types import FloatArray
 from medvar_engine.untrusted.time_limit import load_seconds, run_seconds, within
 
@@ -39,7 +39,7 @@ class OnnxEncoder:
         if len(content) > MAX_BYTES:
             raise MedvarError(f"{origin} is larger than the 2 GB of one ONNX file.")
         self.name = name
-        self.sha256 = hashlib.sha256(content).hexdigest()
+        self.sha256 = sha256_of(content)
         self.preprocessing = preprocessing
         self._origin, self._bytes = origin, len(content)
         self._session = _open_session(content, origin, threads)

@@ -108,7 +108,7 @@ def _named_layers(trace: Trace) -> list[tuple[Trace, str]]:
         layers.append(_parent(layers[-1]))
     names: list[str] = []
     for layer in reversed(layers):  # not by recursion: a session can be longer than the stack
-        digest = hashlib.sha256(f"{layer.model} {layer.pyramid.digest(0)}".encode())
+        digest = hashlib.sha256(f"{layer.bundle_id} {layer.pyramid.digest(0)}".encode())
         if kept := exact_outside(layer):
             mask, outside = kept
             digest.update(f" {names[-1]} {mask.shape} {outside.soft_edge!r} ".encode() + np.packbits(mask).tobytes())

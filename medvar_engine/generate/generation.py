@@ -27,7 +27,7 @@ class Generation:
     entropy: tuple[FloatArray, ...]  # bits per token, (B, side, side) per scale
     latents: tuple[FloatArray, ...]  # (B, C, H, W) per scale
     features: FloatArray | None  # (B, L_k, C); None before the first scale and after the last
-    model: str
+    bundle_id: str
     held: tuple[tuple[Held | None, ...], ...] = ()  # per image and scale; empty if no tokens are frozen
     inversions: tuple[Inversion | None, ...] = ()  # per image; empty if all noise is from seeds
     edits: tuple[Edit | None, ...] = ()
@@ -49,7 +49,7 @@ class Generation:
             self.requests[image],
             self.pyramid.select([image]),
             tuple(np.ascontiguousarray(scale[image]) for scale in self.entropy),
-            self.model,
+            self.bundle_id,
             self.edits[image] if self.edits else None,
             self.parents[image] if self.parents else None,
         )

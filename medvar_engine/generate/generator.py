@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace as changed
 from typing import Unpack
@@ -27,6 +26,7 @@ from medvar_engine.generate.trace import Trace
 from medvar_engine.generate.validation import check_drawn, check_images, check_masks, check_model, check_requests
 from medvar_engine.masks.structures import MaskArray
 from medvar_engine.request import MAX_SEED, Request, Sampling
+from medvar_engine.storage import sha256_of
 from medvar_engine.tokens.pyramid import TokenPyramid, one_token
 from medvar_engine.types import FloatArray, IntArray
 
@@ -259,7 +259,7 @@ class Generator:
         maps = self.backend.encode(np.ascontiguousarray(pixels, dtype=np.float32))
         pyramid = TokenPyramid.from_sequence(info.schedule, np.concatenate(maps, axis=1))
         named = images if masks is None else pixels
-        names = [hashlib.sha256(np.ascontiguousarray(i, dtype=np.float32).tobytes()).hexdigest() for i in named]
+        names = [sha256_of(np.ascontiguousarray(i, dtype=np.float32).tobytes()) for i in named]
         return self._rebuilt(tuple(requests), pyramid, (), edits=tuple(map(Encoded, names)))
 
     def from_masks(self, masks: MaskArray, requests: Sequence[Request]) -> Generation:

@@ -34,7 +34,9 @@ class Prefixes:
     def start(self, requests: Sequence[Request]) -> Generation:
         """Images without any scale."""
         info = self.backend.info
-        return Generation(tuple(requests), TokenPyramid.empty(info.schedule, len(requests)), (), (), None, info.model)
+        return Generation(
+            tuple(requests), TokenPyramid.empty(info.schedule, len(requests)), (), (), None, info.bundle_id
+        )
 
     def grow(self, generation: Generation, tokens: IntArray, bits: FloatArray | None = None) -> Generation:
         """The generation with one more scale: tokens ``(B, L_k)`` and, if known, their entropy ``(B, side, side)``."""
@@ -157,7 +159,7 @@ class Prefixes:
     def _keys(self, generation: Generation, labels: IntArray, depth: int) -> list[Key]:
         """Names of the prefix states of ``depth`` scales. Scale k's keys and values follow from scales 0…k-1."""
         info = self.backend.info
-        network = f"{info.model} {info.precision} {info.provider}"
+        network = f"{info.bundle_id} {info.precision} {info.provider}"
         contents = [row.tobytes() for row in generation.pyramid.prefix(depth - 1).sequence]
         images = [i % len(contents) for i in range(len(labels))]
         pairs = zip(labels.tolist(), images, strict=True)

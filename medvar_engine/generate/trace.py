@@ -30,7 +30,7 @@ class Trace:
     request: Request
     pyramid: TokenPyramid  # of one image
     entropy: tuple[FloatArray, ...]  # bits a token, (side, side) each; empty for an encoded image
-    model: str  # BackendInfo.model
+    bundle_id: str  # of the bundle that made it
     edit: Edit | None = None
     parent: Trace | None = None
     version: str = medvar_engine.__version__
@@ -113,7 +113,7 @@ def _trace_to_dict(trace: Trace, places: Mapping[int, int]) -> dict[str, Any]:
         "schedule": list(trace.pyramid.schedule.sides),
         "tokens": trace.pyramid.sequence[0].tolist(),
         "entropy": [[round(float(value), 4) for value in scale.ravel()] for scale in trace.entropy],
-        "model": trace.model,
+        "model": trace.bundle_id,
         "version": trace.version,
         "edit": edit_to_dict(trace.edit, lambda other: places[id(other)]) if trace.edit else None,
         "parent": places[id(trace.parent)] if trace.parent else None,

@@ -22,9 +22,9 @@ def check_model(info: BackendInfo, trace: Trace) -> None:
             f"This image has scales of sides {trace.pyramid.schedule}, but the model has {info.schedule}; "
             "open the bundle that made it."
         )
-    if trace.model not in (info.model, info.weights or info.model):
+    if trace.bundle_id not in (info.bundle_id, info.weights or info.bundle_id):
         raise MedvarError(
-            f"This image was made by another model (sha256 {trace.model[:12]}…, not {info.model[:12]}…); "
+            f"This image was made by another model (sha256 {trace.bundle_id[:12]}…, not {info.bundle_id[:12]}…); "
             "open the bundle that made it."
         )
     check_tokens(info, trace.pyramid.sequence)

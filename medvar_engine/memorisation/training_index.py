@@ -25,6 +25,7 @@ from medvar_engine.encoders.preprocessing import Preprocessing
 from medvar_engine.errors import MedvarError
 from medvar_engine.memorisation.gate import Gate
 from medvar_engine.memorisation.neighbours import unit
+from medvar_engine.storage import sha256_of
 from medvar_engine.untrusted import plain_json
 
 SCHEMA_VERSION = 1
@@ -45,7 +46,7 @@ def pack_index(gate: Gate, encoder: bytes, *, key: bytes | None = None) -> dict[
         key: makes the pseudonyms. Who keeps it can find out later whose a flagged slice is, see `pseudonym`; by default
             it is drawn at random and forgotten.
     """
-    if not isinstance(gate.encoder, OnnxEncoder) or hashlib.sha256(encoder).hexdigest() != gate.encoder.sha256:
+    if not isinstance(gate.encoder, OnnxEncoder) or sha256_of(encoder) != gate.encoder.sha256:
         raise MedvarError(
             "The training index carries its encoder as ONNX, which must be the one the gate was made with."
         )
@@ -65,7 +66,7 @@ def pack_index(gate: Gate, encoder: bytes, *, key: bytes | None = None) -> dict[
         "schema_version": SCHEMA_VERSION,
         "threshold": gate.threshold,
         "encoder": gate.encoder.describe(),
-        "sha256": {name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
+        "sha256": {name: sha256_of(data) for name, data in files.items()},
         "patients": dict(zip(patients.tolist(), slices.tolist(), strict=True)),
     }
     return {**files, GATE: json.dumps(values, indent=1).encode()}
@@ -130,7 +131,7 @@ def _about(read: Callable[[str], bytes]) -> _About:
 
 def _checked(read: Callable[[str], bytes], name: str, hashes: dict[str, str]) -> bytes:
     content = read(name)
-    if hashlib.sha256(content).hexdigest() != hashes[name]:
+    if sha256_of(content) != hashes[name]:
         raise MedvarError(f"{name} is not the file that {GATE} names: its sha256 differs. {_AGAIN}")
     return content
 

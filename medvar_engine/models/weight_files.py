@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -23,7 +22,7 @@ from medvar_engine.models.preview_decoder import PreviewConfig, PreviewDecoder
 from medvar_engine.models.resolution_tokenizer import ResolutionConfig, ResolutionTokenizer
 from medvar_engine.models.tokenizer import Tokenizer, TokenizerConfig
 from medvar_engine.models.transformer import Transformer, TransformerConfig
-from medvar_engine.storage import create, temporary_of
+from medvar_engine.storage import create, take_name, temporary_of
 from medvar_engine.tokens.codebook import codebook_digest
 from medvar_engine.types import FloatArray
 from medvar_engine.untrusted import plain_json
@@ -42,7 +41,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
         copies = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
         create(temporary).close()  # so that no link which was put there is followed
         save_file(copies, temporary, dict(metadata) if metadata else None)
-        os.replace(temporary, path)
+        take_name(temporary, path)
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or error
         raise MedvarError(f"Cannot write {path}: {reason}. Nothing was left half-written.") from error

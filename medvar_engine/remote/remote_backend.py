@@ -55,7 +55,7 @@ class RemoteBackend:
             self._most_rows, self._most_bytes = int(about["rows"]), int(about["body"])
         except (KeyError, TypeError, ValueError) as error:
             raise MedvarError(f"{server.address} does not say what it is and allows: {error!r}.") from error
-        if model != bundle.digest:
+        if model != bundle.bundle_id:
             raise MedvarError(f"{server.address} says that it draws as {model[:12]}…, which its bundle does not know.")
         self.info = info_of(bundle, f"{provider} at {server.address}")
 
@@ -122,7 +122,7 @@ class RemoteBackend:
             sent = {key: array[rows] for key, array in arrays.items()}
             count = len(next(iter(sent.values())))
             limit = count * sum(8 * int(np.prod(shape, dtype=np.int64)) for _, shape in expected.values())
-            message = self._server.call(name, values, sent, model=self.info.model, limit=limit)
+            message = self._server.call(name, values, sent, model=self.info.bundle_id, limit=limit)
             parts.append({key: message.array(key, kind, (count, *shape)) for key, (kind, shape) in expected.items()})
         if len(parts) == 1:
             return parts[0]

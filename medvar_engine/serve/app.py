@@ -65,7 +65,7 @@ def make_app(
     async def model() -> dict[str, Any]:
         return {
             "medvar_serve": PROTOCOL,
-            "model": backend.info.model,
+            "model": backend.info.bundle_id,
             "provider": backend.info.provider,
             "precision": backend.info.precision,
             "rows": limits.rows,
@@ -80,7 +80,7 @@ def make_app(
         return Response(manifest, media_type=BYTES) if name == MANIFEST else Answer.of_file(bundle.path / name, _FILE)
 
     async def received(request: Request, held: ExitStack, most: int) -> tuple[bytes, Job]:
-        check_model(request, backend.info.model)
+        check_model(request, backend.info.bundle_id)
         share = held.enter_context(memory.share(request.client.host if request.client else ""))
         body = await read_body(request, share, most=most, seconds=limits.slow)
         return body, Job(limits.seconds, share)

@@ -109,7 +109,7 @@ def _generated(
     progress: Callable[[int], None] | None,
 ) -> Iterator[GeneratedImage]:
     first, scales = requests[0], len(generator.backend.info.schedule)
-    study = Study(f"{generator.backend.info.model} {first.condition} {first.seed} {len(requests)}")
+    study = Study(f"{generator.backend.info.bundle_id} {first.condition} {first.seed} {len(requests)}")
     for start in range(0, len(requests), batch):
         generation = generator.start(requests[start : start + batch])
         for longer in generator.run(generation):

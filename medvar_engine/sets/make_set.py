@@ -78,7 +78,7 @@ def make_set(
     policy = policy_of(bundle, copy_policy)
     gate = "" if policy == "off" else bundle.sha256[GATE]
     begun = datetime.now().astimezone().isoformat(timespec="seconds")
-    asked = Plan(mix, count, bundle.digest, kind, begun, unit_images, policy, gate, marks)
+    asked = Plan(mix, count, bundle.bundle_id, kind, begun, unit_images, policy, gate, marks)
     folder = folder.absolute()
     manifest = _planned(folder, asked, bundle)
     plan = manifest.plan

@@ -87,7 +87,7 @@ def about_model(bundle: Bundle) -> dict[str, Any]:
     """What a set says of the bundle that made it."""
     return {
         "name": bundle.name,
-        "sha256": bundle.digest,
+        "sha256": bundle.bundle_id,
         "licence": bundle.licence,
         "attributions": list(bundle.attributions),
         "training_data": bundle.training_data,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
@@ -14,6 +13,7 @@ from medvar_engine.conditions import Condition
 from medvar_engine.errors import MedvarError
 from medvar_engine.memorisation.copy_risk import CopyPolicy
 from medvar_engine.sets.mixture import Mix
+from medvar_engine.storage import sha256_of
 from medvar_engine.write.marks import UNMARKED, Marks
 
 UNIT_IMAGES = 64
@@ -44,7 +44,7 @@ class Plan:
 
     mix: Mix
     count: int
-    model: str
+    bundle_id: str
     kind: Kind = SHARDS
     created: str = (
         ""  # when the set was begun, ISO 8601; it is in files that hold a time, so that they come out the same
@@ -70,7 +70,7 @@ class Plan:
     def identity(self) -> str:
         """sha256 over all that an image of this set follows from; a larger set of the same images has the same."""
         made_of = {name: value for name, value in self.to_dict().items() if name != "count"}
-        return hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()
+        return sha256_of(json.dumps(made_of, sort_keys=True))
 
     @property
     def units(self) -> int:
@@ -102,7 +102,7 @@ class Plan:
         return {
             **checked,
             **(self.marks.to_dict() if self.marks else {}),
-            "model": self.model,
+            "model": self.bundle_id,
             "count": self.count,
             "layout": self.kind.layout,
             "format": self.kind.format,

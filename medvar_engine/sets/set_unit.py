@@ -5,7 +5,6 @@ The note is written last, so that a unit with a note is whole. A unit is made th
 
 from __future__ import annotations
 
-import hashlib
 import json
 import threading
 from collections.abc import Iterator
@@ -24,7 +23,7 @@ from medvar_engine.sets.set_image import SetImage
 from medvar_engine.sets.set_manifest import UNITS
 from medvar_engine.sets.set_plan import Plan
 from medvar_engine.sets.worker_gpu import take_gpu
-from medvar_engine.storage import sha256, write_files, writing
+from medvar_engine.storage import sha256, sha256_of, write_files, writing
 from medvar_engine.untrusted import plain_json
 
 
@@ -78,7 +77,7 @@ def make_unit(work: Work) -> Done:
     }
     content = json.dumps(note, indent=1).encode()
     write_files({note_path(work.folder, work.unit): content})
-    return Done(hashlib.sha256(content).hexdigest(), len(numbers), True)
+    return Done(sha256_of(content), len(numbers), True)
 
 
 def _images(work: Work, numbers: range, generator: Generator, copies: CopyScreen) -> Iterator[SetImage]:
@@ -125,7 +124,7 @@ def finished(plan: Plan, unit: int, folder: Path) -> str | None:
             return None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
-    return hashlib.sha256(content).hexdigest()
+    return sha256_of(content)
 
 
 _OWN = threading.local()  # a cluster's worker may have several threads, and a generator serves one
@@ -135,12 +134,12 @@ def _engine(work: Work) -> tuple[Bundle, Generator, CopyScreen]:
     """The bundle, a generator, and the screen for copies, loaded once in each thread."""
     from medvar_engine.backends.onnx import OnnxBackend
 
-    wanted = (work.bundle, work.plan.model, work.device, work.threads, work.plan.copy_policy, work.plan.gate)
+    wanted = (work.bundle, work.plan.bundle_id, work.device, work.threads, work.plan.copy_policy, work.plan.gate)
     if getattr(_OWN, "wanted", None) != wanted:
         take_gpu(work.device)
         bundle = read_bundle(work.bundle)
-        if work.plan.model != bundle.digest:
-            raise MedvarError(f"{work.bundle} is not the model of this set (sha256 {work.plan.model[:12]}…).")
+        if work.plan.bundle_id != bundle.bundle_id:
+            raise MedvarError(f"{work.bundle} is not the model of this set (sha256 {work.plan.bundle_id[:12]}…).")
         if work.plan.gate and bundle.sha256.get(GATE) != work.plan.gate:
             raise MedvarError(f"{work.bundle} carries another training index than that this set is checked by.")
         copies = CopyScreen.of(bundle, work.plan.copy_policy)

@@ -26,13 +26,13 @@ def to_slices(path: Path, out: Path, bundle: Bundle) -> Manifest:
     """
     images = ImageSet.open(path)
     plan = images.manifest.plan
-    if plan.model != bundle.digest:
+    if plan.bundle_id != bundle.bundle_id:
         raise MedvarError(
-            f"{path} was made by another model (sha256 {plan.model[:12]}…); open the bundle that made it."
+            f"{path} was made by another model (sha256 {plan.bundle_id[:12]}…); open the bundle that made it."
         )
     if unnamed := [own.condition for own in plan.mix.ingredients if own.condition.modality is None]:
         raise MedvarError(f"Prepared slices have a modality, but the condition {str(unnamed[0])!r} of {path} has none.")
-    source = f"{SOURCE}: model {bundle.name}, sha256 {plan.model[:12]}"
+    source = f"{SOURCE}: model {bundle.name}, sha256 {plan.bundle_id[:12]}"
     split: dict[str, str] = {}
     with ShardWriter(out, bundle.image_size) as writer:
         for unit in range(plan.units):
@@ -53,7 +53,7 @@ def to_slices(path: Path, out: Path, bundle: Bundle) -> Manifest:
         return writer.finish(
             split,
             recipe={"size": bundle.image_size, "synthetic": True, **SplitRule(test_fraction=0.0).to_dict()},
-            remarks=[f"every slice is synthetic, made by the model {bundle.name} (sha256 {plan.model})"],
+            remarks=[f"every slice is synthetic, made by the model {bundle.name} (sha256 {plan.bundle_id})"],
         )
 
 

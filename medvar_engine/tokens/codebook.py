@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
-
 import numpy as np
 
 from medvar_engine.errors import MedvarError
+from medvar_engine.storage import sha256_of
 from medvar_engine.types import FloatArray, IntArray
 
 
@@ -32,4 +31,4 @@ def nearest_codes(codebook: FloatArray, token: int, n: int) -> tuple[IntArray, F
 
 def codebook_digest(codebook: FloatArray) -> str:
     """sha256 of a codebook ``(V, C)`` or ``(K, V, C)``; storing it in half precision does not change it."""
-    return hashlib.sha256(np.ascontiguousarray(codebook, dtype="<f2").tobytes()).hexdigest()
+    return sha256_of(np.ascontiguousarray(codebook, dtype="<f2").tobytes())

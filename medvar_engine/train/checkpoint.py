@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from typing import Any
 import torch
 
 from medvar_engine.errors import MedvarError
-from medvar_engine.storage import flush_folder, sha256
+from medvar_engine.storage import replace_folder, sha256
 from medvar_engine.train.distributed.processes import World
 
 _MANIFEST = "manifest.json"
@@ -57,10 +56,7 @@ def save_checkpoint(
             hashes = {path.name: sha256(path) for path in sorted(temporary.iterdir())}
             manifest = {"step": step, "loss": loss, "values": dict(values), "sha256": hashes}
             (temporary / _MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
-            _flush(temporary)
-            shutil.rmtree(target, ignore_errors=True)
-            os.replace(temporary, target)
-            _flush(folder)
+            replace_folder(temporary, target)
     except OSError as error:
         raise MedvarError(
             f"Cannot write the checkpoint {target}: {error.strerror or error}. Earlier checkpoints are untouched; "
@@ -95,7 +91,7 @@ def best_checkpoint(folder: Path, world: World, tell: Callable[[str], None]) -> 
 
 def remove_unfinished(folder: Path) -> None:
     """Remove what runs that were killed while writing have left. Only for the one that holds the run's folder."""
-    for path in folder.glob(".step-*.tmp"):
+    for path in folder.glob(".step-*"):
         shutil.rmtree(path, ignore_errors=True)
 
 
@@ -155,12 +151,3 @@ def _loss(path: Path) -> float:
 def _folders(folder: Path) -> list[Path]:
     """Checkpoints, newest first."""
     return sorted(folder.glob("step-*"), reverse=True)
-
-
-def _flush(folder: Path) -> None:
-    """Force a folder's files and names to disk."""
-    for path in folder.iterdir():
-        if path.is_file():
-            with path.open("rb+") as file:  # Windows flushes only what may be written to
-                os.fsync(file.fileno())
-    flush_folder(folder)

@@ -10,7 +10,6 @@ exported from it, weights read back from that, and a copy whose decoder alone wa
 from __future__ import annotations
 
 import functools
-import hashlib
 import json
 import shutil
 import uuid
@@ -32,7 +31,7 @@ from medvar_engine.models.any_tokenizer import AnyTokenizer
 from medvar_engine.models.grey import as_gray
 from medvar_engine.models.weight_files import load_tokenizer
 from medvar_engine.parallel import run
-from medvar_engine.storage import replace_file, sha256, whole_file, writing
+from medvar_engine.storage import replace_file, sha256, sha256_of, whole_file, writing
 from medvar_engine.tokens.codebook import codebook_digest
 from medvar_engine.train.augment import augment
 from medvar_engine.train.batches import in_hounsfield
@@ -112,7 +111,7 @@ def write_pyramids(
     if path.is_file() and note.is_file() and note.read_text(encoding="utf-8") == made_of:
         return _open(path)
     with parts_folder(path) as parts:
-        blocks_folder = parts / hashlib.sha256(made_of.encode()).hexdigest()
+        blocks_folder = parts / sha256_of(made_of)
         with writing(path, _KEPT):
             folder.mkdir(parents=True, exist_ok=True)
             blocks_folder.mkdir(exist_ok=True)

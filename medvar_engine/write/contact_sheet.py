@@ -6,13 +6,13 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from medvar_engine.errors import MedvarError
 from medvar_engine.generate.trace import Trace
 from medvar_engine.tokens.schedule import ScaleSchedule
 from medvar_engine.types import FloatArray
+from medvar_engine.value_range import grey_levels
 from medvar_engine.write.png import save_png
 
 _GAP = 8  # pixels between tiles
@@ -48,8 +48,7 @@ def contact_sheet(previews: Sequence[FloatArray], labels: Sequence[str]) -> Imag
     for i, (preview, label) in enumerate(zip(previews, labels, strict=True)):
         row, column = divmod(i, columns)
         x, y = _GAP + column * (width + _GAP), _CAPTION + _GAP + row * (height + _CAPTION + _GAP)
-        gray = np.rint((np.clip(preview, -1, 1) + 1) * 127.5).astype(np.uint8)
-        sheet.paste(Image.fromarray(gray).resize((width, height), Image.Resampling.NEAREST), (x, y))
+        sheet.paste(Image.fromarray(grey_levels(preview)).resize((width, height), Image.Resampling.NEAREST), (x, y))
         caption = label.replace("×", "x")  # which Pillow's own font lacks
         pen.text((x, y + height + _CAPTION // 2), caption, fill=200, font=font, anchor="lm")
     return sheet

@@ -8,7 +8,6 @@ be laid over it. The pictures of a set share one study.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import uuid
 from dataclasses import dataclass, field
@@ -21,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from medvar_engine.errors import MedvarError
-from medvar_engine.storage import write_files
+from medvar_engine.storage import sha256_of, write_files
 from medvar_engine.write.geometry import corner, directions
 from medvar_engine.write.picture import Picture
 from medvar_engine.write.provenance import (
@@ -54,7 +53,7 @@ class Study:
     @property
     def identifier(self) -> str:
         """Up to 16 characters, as a Short String (PS3.5 6.2) holds."""
-        return hashlib.sha256(self.name.encode()).hexdigest()[:12].upper()
+        return sha256_of(self.name)[:12].upper()
 
 
 def write_dicom(path: Path, picture: Picture, study: Study | None = None, number: int = 1) -> Path:
@@ -113,12 +112,12 @@ def _general(picture: Picture, study: Study, number: int) -> Dataset:
     dataset.SeriesNumber, dataset.InstanceNumber = number, 1
     dataset.SeriesDescription = f"{what} {condition}"[:64]
     dataset.PatientOrientation = ""
-    dataset.Manufacturer, dataset.ManufacturerModelName = "napari-medvar", f"MedVAR {trace.model[:12]}"
+    dataset.Manufacturer, dataset.ManufacturerModelName = "napari-medvar", f"MedVAR {trace.bundle_id[:12]}"
     dataset.SoftwareVersions = SOFTWARE
     dataset.BurnedInAnnotation = "YES" if picture.marks.burned_in else "NO"
     dataset.ImageComments = f"{what}. {statement(picture)}"
     dataset.DerivationDescription = (
-        f"{origin(picture)} {SOFTWARE}, model sha256 {trace.model}, condition {condition}, seed {trace.request.seed}."
+        f"{origin(picture)} {SOFTWARE}, model sha256 {trace.bundle_id}, condition {condition}, seed {trace.request.seed}."
     )
     if condition.region:
         dataset.BodyPartExamined = condition.region.upper().replace("-", "")[:16]
@@ -143,7 +142,7 @@ def _equipment(picture: Picture) -> Dataset:
     equipment.Manufacturer, equipment.ManufacturerModelName = "napari-medvar", "MedVAR"
     equipment.SoftwareVersions = SOFTWARE
     done = "Reconstructed" if picture.reconstruction else "Generated"
-    equipment.ContributionDescription = f"{done} by the model of sha256 {picture.trace.model}"
+    equipment.ContributionDescription = f"{done} by the model of sha256 {picture.trace.bundle_id}"
     return equipment
 
 
@@ -175,7 +174,7 @@ def _as_capture(dataset: Dataset, picture: Picture) -> None:
     dataset.ImageType = ["DERIVED", "SECONDARY"]
     if picture.spacing_mm is not None:
         dataset.NominalScannedPixelSpacing = [_decimal(picture.spacing_mm)] * 2
-    _pixels(dataset, picture.gray(), bits=8, window=(0, 255))
+    _pixels(dataset, picture.grey(), bits=8, window=(0, 255))
 
 
 def _place(dataset: Dataset, picture: Picture) -> None:

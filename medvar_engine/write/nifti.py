@@ -42,7 +42,8 @@ def write_nifti(path: Path, picture: Picture) -> list[Path]:
     header.set_xyzt_units("unknown" if picture.spacing_mm is None else "mm")
     header["cal_min"], header["cal_max"] = picture.low, picture.high
     what = "RECONSTRUCTION" if picture.reconstruction else "SYNTHETIC"
-    header["descrip"] = f"{what} MedVAR model {picture.trace.model[:12]} seed {picture.trace.request.seed}".encode()
+    trace = picture.trace
+    header["descrip"] = f"{what} MedVAR model {trace.bundle_id[:12]} seed {trace.request.seed}".encode()
     header.extensions.append(nibabel.nifti1.Nifti1Extension(NIFTI_COMMENT, about.encode("utf-8")))
     content = image.to_bytes()
     # No time of writing in the archive: the same picture is the same file.

@@ -12,6 +12,7 @@ from medvar_engine.errors import MedvarError
 from medvar_engine.generate.trace import Trace
 from medvar_engine.memorisation.copy_risk import CopyRisk
 from medvar_engine.types import FloatArray
+from medvar_engine.value_range import grey_levels, shares
 from medvar_engine.write.marks import UNMARKED, Marks
 from medvar_engine.write.place import Place
 
@@ -71,8 +72,8 @@ class Picture:
 
     def share(self) -> npt.NDArray[np.float64]:
         """``(H, W)`` from 0 at `low` to 1 at `high`; what lies outside is clipped."""
-        return np.asarray((np.clip(self.pixels, -1, 1).astype(np.float64) + 1) / 2)
+        return shares(self.pixels)
 
-    def gray(self) -> np.ndarray[tuple[int, int], np.dtype[np.uint8]]:
+    def grey(self) -> npt.NDArray[np.uint8]:
         """``(H, W)`` in 8 bits: -1 is black, +1 white."""
-        return np.asarray(np.rint((np.clip(self.pixels, -1, 1) + 1) * 127.5), dtype=np.uint8)
+        return grey_levels(self.pixels)

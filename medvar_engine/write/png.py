@@ -27,7 +27,7 @@ def write_png(path: Path, picture: Picture) -> Path:
 
     Raises `MedvarError` for another ending or when the file cannot be written; one that was there is then untouched.
     """
-    return _save_picture(path, Image.fromarray(picture.gray()), picture, {})
+    return _save_picture(path, Image.fromarray(picture.grey()), picture, {})
 
 
 def write_png16(path: Path, picture: Picture) -> Path:

@@ -33,7 +33,7 @@ def provenance(picture: Picture) -> dict[str, Any]:
         "reconstruction": picture.reconstruction,
         "statement": statement(picture),
         "software": SOFTWARE,
-        "model": picture.trace.model,
+        "model": picture.trace.bundle_id,
         "condition": request.condition.to_dict(),
         "seed": request.seed,
         "low": picture.low,

@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from medvar_engine.data.harmonise.harmonise import ValueRange
 from medvar_engine.data.harmonise.matrix import fit_to_matrix
 from medvar_engine.errors import MedvarError
 from medvar_engine.types import FloatArray
-from medvar_engine.value_range import Display
+from medvar_engine.value_range import Display, ValueRange
 from medvar_engine.write.place import Place
 from napari_medvar.layers.image_layers import METADATA
 from napari_medvar.layers.scan_metadata import ScanOf, scan_of

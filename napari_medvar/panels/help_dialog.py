@@ -94,7 +94,7 @@ def _about(model: Model | None) -> str:
             "Trained on": bundle.training_data,
             "Licence of the model": bundle.licence,
             "Runs on": f"{info.provider}, {info.precision}",
-            "sha256": info.model,
+            "sha256": info.bundle_id,
         }
     return _table(facts)
 

@@ -11,6 +11,7 @@ from qtpy.QtGui import QHelpEvent, QIcon, QImage, QPixmap
 from qtpy.QtWidgets import QToolTip, QWidget
 
 from medvar_engine.types import FloatArray
+from medvar_engine.value_range import grey_levels
 
 STAR = "★"
 _KEPT = 160  # px a side of an icon: enough for a large thumbnail, and hundreds take little memory
@@ -19,7 +20,7 @@ _LARGE = 320  # px of an image that is rested on
 
 def pixmap_of(pixels: FloatArray) -> QPixmap:
     """An image ``(H, W)`` or ``(H, W, 3)`` in [-1, 1] at full resolution: sharp on any screen."""
-    levels = np.ascontiguousarray(np.rint((np.clip(pixels, -1, 1) + 1) * 127.5).astype(np.uint8))
+    levels = np.ascontiguousarray(grey_levels(pixels))
     height, width = levels.shape[:2]
     form = QImage.Format.Format_Grayscale8 if levels.ndim == 2 else QImage.Format.Format_RGB888
     image = QImage(levels.tobytes(), width, height, levels.strides[0], form)

@@ -57,4 +57,4 @@ class StatusPanel(QWidget):
             self.device.setText("No model is loaded.")
             return
         self.device.setText(f"Runs on {info.provider.replace('ExecutionProvider', '')}, {info.precision}")
-        self.device.setToolTip(f"<p>{info.provider}</p><p>Model {info.model[:12]}</p>")
+        self.device.setToolTip(f"<p>{info.provider}</p><p>Model {info.bundle_id[:12]}</p>")

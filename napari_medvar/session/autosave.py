@@ -15,6 +15,7 @@ from pathlib import Path
 from time import monotonic
 
 from medvar_engine.errors import MedvarError
+from medvar_engine.storage import hold, is_held
 from napari_medvar.session.session_file import SUFFIX, SavedSession, read_session, savable, write_session
 
 SECONDS_BETWEEN = 5.0  # while one picture grows; a finished one is written at once
@@ -99,7 +100,7 @@ def recoverable(folder: Path | None = None) -> tuple[Recoverable, ...]:
         return ()
     for path in paths:
         with suppress(MedvarError, OSError):
-            if not _in_use(path):
+            if not is_held(_lock_path(path)):
                 session = read_session(path)
                 saved = datetime.fromtimestamp(path.stat().st_mtime)
                 found.append(Recoverable(path, saved, len(session.nodes), session.bundle))
@@ -110,30 +111,15 @@ class _LockedFile:
     """A new file's name in ``folder``, locked for as long as this process lives."""
 
     def __init__(self, folder: Path) -> None:
-        from filelock import FileLock
-
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.path = folder / f"{os.getpid()}-{secrets.token_hex(4)}{SUFFIX}"
         # The engine's thread writes, and the one that closes is another.
-        self._lock = FileLock(_lock_path(self.path), thread_local=False)
-        self._lock.acquire(blocking=False)
+        self._release = hold(_lock_path(self.path))
 
     def unlock(self) -> None:
-        self._lock.release()
+        self._release()
         with suppress(OSError):
             _lock_path(self.path).unlink()
-
-
-def _in_use(path: Path) -> bool:
-    from filelock import FileLock, Timeout
-
-    lock = FileLock(_lock_path(path))
-    try:
-        lock.acquire(blocking=False)
-    except Timeout:
-        return True
-    lock.release()
-    return False
 
 
 def _lock_path(path: Path) -> Path:

@@ -309,7 +309,7 @@ class GenerationSession:
         if path.suffix.lower() == SUFFIX:
             return True
         try:
-            return not self._loaded.made(read_trace(path).model)
+            return not self._loaded.made(read_trace(path).bundle_id)
         except MedvarError:
             return False  # `open` says what is wrong with the file
 
@@ -323,7 +323,7 @@ class GenerationSession:
             self._saved = self.tree
         else:
             trace = read_trace(path)
-            model = self._model_of(trace.model, "")
+            model = self._model_of(trace.bundle_id, "")
             if model is not self._model:
                 self._begin(model, History())
             yield model
@@ -469,7 +469,7 @@ class GenerationSession:
         return model
 
     def _restore(self, saved: SavedSession) -> Model:
-        model = self._model_of(saved.model, saved.folder)
+        model = self._model_of(saved.bundle_id, saved.folder)
         tree = tree_of(saved, model)
         self.panels = saved.panels
         return self._begin(model, History.of(tree))

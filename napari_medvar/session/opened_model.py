@@ -27,7 +27,7 @@ class Model:
     @property
     def id(self) -> str:
         """The name for its weights that traces carry."""
-        return self.generator.backend.info.model
+        return self.generator.backend.info.bundle_id
 
     def made(self, name: str) -> bool:
         """Whether a trace's ``model`` names this one, by its graphs or its weights."""
@@ -40,7 +40,7 @@ def open_bundle(name: str | Path | None, model: str | None = None, *, device: st
     ``model`` is what traces name: the bundle's digest or its weights. Raises `MedvarError` for another.
     """
     bundle = read_bundle(find_bundle(name))
-    if model not in (None, bundle.digest, bundle.weights):
+    if model not in (None, bundle.bundle_id, bundle.weights):
         raise MedvarError(f"{bundle.path} is another model than it was. Open it again.")
     return Model(bundle, Generator(OnnxBackend(bundle, device=device), PrefixCache(_CACHE)))
 
@@ -73,7 +73,7 @@ def find_bundle_of(model: str, hints: Iterable[str]) -> Bundle:
             bundle = read_bundle(Path(folder))
         except MedvarError:
             continue
-        if model in (bundle.digest, bundle.weights or bundle.digest):
+        if model in (bundle.bundle_id, bundle.weights or bundle.bundle_id):
             return bundle
     raise MedvarError(
         f"The model of these images is not here (sha256 {model[:12]}…). Looked at: {', '.join(looked) or 'nothing'}. "

@@ -45,7 +45,7 @@ class SavedNode:
 class SavedSession:
     """All that a session file holds."""
 
-    model: str  # the id of the model that made all pictures
+    bundle_id: str  # of the bundle that made all images
     bundle: str  # its name, for people
     folder: str  # where it was: a hint
     nodes: tuple[SavedNode, ...]
@@ -73,7 +73,7 @@ def write_session(path: Path, session: SavedSession) -> Path:
         "statement": STATEMENT if not reconstructions else f"{STATEMENT} Not so the reconstructions: {RECONSTRUCTION}",
         "reconstructions": reconstructions,
         "software": SOFTWARE,
-        "model": session.model,
+        "model": session.bundle_id,
         "bundle": session.bundle,
         "folder": session.folder,
         "nodes": [_node_to_dict(node) for node in session.nodes],
@@ -181,7 +181,7 @@ def _session(values: Mapping[str, Any]) -> SavedSession:
     if not isinstance(values["panels"], dict):
         raise TypeError("the settings of the panels are not a dictionary")
     return SavedSession(
-        model=str(values["model"]),
+        bundle_id=str(values["model"]),
         bundle=str(values["bundle"]),
         folder=str(values["folder"]),
         nodes=tuple(nodes),

@@ -44,7 +44,7 @@ def replaced(bundle: Bundle, folder: Path, name: str, content: bytes) -> Bundle:
 def test_says_what_it_runs_on(tiny_onnx: OnnxBackend, bundle: Bundle) -> None:
     """A user of a GPU could not tell that all runs on the CPU."""
     assert tiny_onnx.info.provider == "ONNX Runtime, CPUExecutionProvider"
-    assert tiny_onnx.info.model == bundle.digest
+    assert tiny_onnx.info.bundle_id == bundle.bundle_id
     assert (tiny_onnx.info.precision, tiny_onnx.info.image_size) == ("float32", 16)
     assert tiny_onnx.info.weights == bundle.weights != ""
 

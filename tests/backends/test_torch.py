@@ -25,7 +25,7 @@ Models = tuple[Tokenizer, Transformer]
 def test_the_digest_is_of_the_weights(tiny_models: Models, tiny_weights: tuple[Path, Path]) -> None:
     """The same weights would be two models after saving, or two trainings one model."""
     digest = weights_digest(*tiny_models)
-    assert TorchBackend.load(*tiny_weights).info.model == digest
+    assert TorchBackend.load(*tiny_weights).info.bundle_id == digest
     for network in range(2):
         other = [copy.deepcopy(model) for model in tiny_models]
         with torch.no_grad():
@@ -44,9 +44,9 @@ def test_traces_go_from_torch_to_the_bundle_and_back(tiny_weights: tuple[Path, P
     theirs = exported.finish(exported.start([Request(Condition("MR"), 5)])).trace(0)
     with pytest.raises(MedvarError, match="another model"):
         ours.restore([theirs])
-    named = Generator(TorchBackend.load(*tiny_weights, model=bundle.digest))
+    named = Generator(TorchBackend.load(*tiny_weights, bundle_id=bundle.bundle_id))
     again = named.finish(named.resample(theirs, 0)).trace(0)
-    assert (again.model, again.pyramid) == (theirs.model, theirs.pyramid)
+    assert (again.bundle_id, again.pyramid) == (theirs.bundle_id, theirs.pyramid)
 
 
 def test_both_backends_have_the_same_codebook(tiny_backend: TorchBackend, tiny_onnx: OnnxBackend) -> None:

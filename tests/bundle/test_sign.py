@@ -28,7 +28,7 @@ def test_a_corrected_bundle_is_signed_again(folder: Path) -> None:
         read_bundle(folder)
     sign_bundle(folder)
     after = read_bundle(folder)
-    assert (after.licence, after.card, after.digest) == ("CC0", "# better\n", before.digest)
+    assert (after.licence, after.card, after.bundle_id) == ("CC0", "# better\n", before.bundle_id)
     assert sorted(path.name for path in folder.iterdir()) == sorted([*after.sha256, MANIFEST])
 
 

@@ -52,7 +52,7 @@ def test_a_bundle_becomes_another(
     assert f"medvar gate {out / 'bundle'} --data {slices}" in run.err
     bundle = read_bundle(out / "bundle")
     assert (bundle.name, bundle.licence, bundle.labels) == ("mine", "MIT", base.labels)
-    for said in (base.digest, base.training_data, "ct1", "Changes of rank 8", "held-out loss", "minutes"):
+    for said in (base.bundle_id, base.training_data, "ct1", "Changes of rank 8", "held-out loss", "minutes"):
         assert said.lower() in bundle.card.lower()
     assert bundle.read(PREVIEW) == b"a light decoder"  # of the same tokenizer, and so as good as before
     chest = bundle.cell(Condition("CT", "chest", "axial"))

@@ -48,7 +48,7 @@ def test_a_png_can_be_made_again(generate: Generate, tiny_onnx: OnnxBackend, tmp
     assert "CPUExecutionProvider" in run.err
     trace = read_trace(Path(run.lines[0]))
     asked = Request(Condition("CT", "chest", "axial"), 7, Sampling(guidance=2, top_k=9))
-    assert (trace.request, trace.model) == (asked, tiny_onnx.info.model)
+    assert (trace.request, trace.bundle_id) == (asked, tiny_onnx.info.bundle_id)
     generator = Generator(tiny_onnx)
     again = generator.finish(generator.start([asked]))
     assert trace.pyramid == again.pyramid
@@ -190,7 +190,15 @@ def test_info_tells_of_a_bundle(medvar: Callable[..., Any], tiny_bundle: Path, t
     """Nobody could find out which labels a bundle takes, or whom it was trained on."""
     run = medvar("info", tiny_bundle)
     assert run.code == 0
-    for word in ("tiny", "16×16", "abdomen, brain, chest", "float32", "MIT", "Random weights", tiny_onnx.info.model):
+    for word in (
+        "tiny",
+        "16×16",
+        "abdomen, brain, chest",
+        "float32",
+        "MIT",
+        "Random weights",
+        tiny_onnx.info.bundle_id,
+    ):
         assert word in run.out
     assert medvar("info", tiny_bundle / "bundle.json").out == run.out
     assert medvar("info", tiny_bundle, "--card").out == "# tiny\n\n"
@@ -224,7 +232,7 @@ def test_info_tells_of_an_image(medvar: Callable[..., Any], generate: Generate, 
     (path,) = generate(*CHEST, "--seed", 5).lines
     run = medvar("info", path)
     assert run.code == 0
-    for word in ("synthetic", "CT chest axial", "seed        5", "guidance 1.5", "4 of 4", tiny_onnx.info.model):
+    for word in ("synthetic", "CT chest axial", "seed        5", "guidance 1.5", "4 of 4", tiny_onnx.info.bundle_id):
         assert word in run.out
     assert "edits" not in run.out
 

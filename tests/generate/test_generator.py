@@ -402,15 +402,15 @@ def test_takes_traces_that_name_the_weights(generator: Generator, tiny_backend: 
 
     exported = Generator(Exported())  # type: ignore[arg-type]
     exported.backend.__dict__ |= {n: getattr(tiny_backend, n) for n in ("accumulate", "decode")}
-    by_weights = changed(trace, model="cd" * 32)
+    by_weights = changed(trace, bundle_id="cd" * 32)
     np.testing.assert_array_equal(
         exported.image(exported.restore([by_weights])), generator.image(generator.restore([trace]))
     )
     for name in ("", "ef" * 32):
         with pytest.raises(MedvarError, match="another model"):
-            exported.restore([changed(trace, model=name)])
+            exported.restore([changed(trace, bundle_id=name)])
     with pytest.raises(MedvarError, match="another model"):
-        generator.restore([changed(trace, model="")])
+        generator.restore([changed(trace, bundle_id="")])
 
 
 def test_colour_models_give_colour(generator: Generator) -> None:

@@ -47,7 +47,7 @@ def test_the_bundle_says_what_its_masks_show(pair_bundle: Bundle, generator: Gen
 
 def test_the_bundle_is_the_model(pair_bundle: Bundle, pair_networks: Networks, generator: Generator) -> None:
     """What is trained would not be what is drawn; and weights read back from a bundle are the same again."""
-    torch = TorchBackend(*pair_networks, LABELS, model=pair_bundle.digest)
+    torch = TorchBackend(*pair_networks, LABELS, bundle_id=pair_bundle.bundle_id)
     again = TorchBackend(*read_weights(pair_bundle), LABELS)
     pairs = make_pairs(3, 5)
     for backend in (generator.backend, again):

@@ -73,7 +73,7 @@ def test_says_what_differs(generator: Generator) -> None:
     with pytest.raises(MedvarError, match=r"Scale 2 .*1 of \d+ tokens differ"):
         replay(generator, forged)
     with pytest.raises(MedvarError, match="another model"):
-        replay(generator, replace(trace, model="0" * 64))
+        replay(generator, replace(trace, bundle_id="0" * 64))
 
 
 def test_an_image_with_tokens_left_out_is_shown_but_not_made_again(generator: Generator) -> None:

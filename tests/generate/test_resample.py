@@ -166,7 +166,7 @@ def test_says_what_is_wrong_with_an_outside(generator: Generator, trace: Trace, 
     small = changed(orphan, edit=Resample(1, mask[:3], outside=Outside()), parent=trace)
     with pytest.raises(MedvarError, match="must cover the image"):
         generator.image(generator.restore([small]))
-    stranger = changed(trace, model="cd" * 32)
+    stranger = changed(trace, bundle_id="cd" * 32)
     with pytest.raises(MedvarError, match="another model"):
         generator.image(generator.restore([changed(orphan, parent=stranger)]))
 

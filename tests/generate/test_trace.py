@@ -20,7 +20,7 @@ def assert_same(one: Trace, other: Trace) -> None:
     assert one.to_json() == other.to_json()
     assert one.request == other.request
     assert one.pyramid == other.pyramid
-    assert (one.model, one.version) == (other.model, other.version)
+    assert (one.bundle_id, one.version) == (other.bundle_id, other.version)
     for mine, its in zip(one.entropy, other.entropy, strict=True):
         np.testing.assert_array_equal(mine, its)
 

@@ -163,7 +163,7 @@ def test_a_real_bundle_is_found_where_it_was(tmp_path: Path, monkeypatch: pytest
             np.testing.assert_array_equal(one.pixels, other.pixels)
     shutil.rmtree(folder)
     with pytest.raises(MedvarError, match=r"not here.*mine"):
-        opened_model.open_model_of(session.tree.nodes[0].trace.model, [str(folder)], "cpu")
+        opened_model.open_model_of(session.tree.nodes[0].trace.bundle_id, [str(folder)], "cpu")
 
 
 # -- writing ------------------------------------------------------------------------------------------------------

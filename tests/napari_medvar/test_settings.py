@@ -122,7 +122,7 @@ def test_a_server_makes_the_pictures(
         np.testing.assert_array_equal(one, two)
     trace = pictures[0][2]
     assert trace is not None
-    found = open_model_of(trace.model, [], "cpu", settings.connection)
+    found = open_model_of(trace.bundle_id, [], "cpu", settings.connection)
     assert found.generator.backend.info.provider.endswith(settings.server)
     wrong = new_session(Settings(autosave=False, server="gpu.example"))
     with pytest.raises(MedvarError, match="The address of a server is like"):

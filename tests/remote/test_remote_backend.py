@@ -94,7 +94,7 @@ def test_bundle_and_codebook_come_along(served: Served, tiny_onnx: OnnxBackend, 
     assert (backend.bundle.name, backend.bundle.cells, backend.bundle.card) == (bundle.name, bundle.cells, bundle.card)
     assert backend.codebook is not None
     np.testing.assert_array_equal(backend.codebook, bundle.codebook())
-    assert (backend.info.model, backend.info.weights) == (tiny_onnx.info.model, tiny_onnx.info.weights)
+    assert (backend.info.bundle_id, backend.info.weights) == (tiny_onnx.info.bundle_id, tiny_onnx.info.weights)
     assert "CPUExecutionProvider at http://127.0.0.1" in backend.info.provider
 
 
@@ -224,7 +224,7 @@ def test_another_model_at_the_address_is_told(served: Served, tiny_onnx: OnnxBac
     generation = there.step(there.start(asked(1)))
     from dataclasses import replace
 
-    monkeypatch.setattr(tiny_onnx, "info", replace(tiny_onnx.info, model="cd" * 32))
+    monkeypatch.setattr(tiny_onnx, "info", replace(tiny_onnx.info, bundle_id="cd" * 32))
     with pytest.raises(MedvarError, match="has another model"):
         there.step(generation)
 

@@ -114,7 +114,7 @@ def test_it_runs_until_it_is_interrupted(tiny_bundle: Path, tmp_path: Path) -> N
                 assert time.monotonic() < until
                 time.sleep(0.05)
             model = Server(f"http://127.0.0.1:{port}").get_json("model")["model"]
-            assert model == read_bundle(tiny_bundle).digest
+            assert model == read_bundle(tiny_bundle).bundle_id
             second = subprocess.run([*command, "--port", port], capture_output=True, timeout=60, check=False)
             assert second.returncode == 1
             assert b"Cannot listen" in second.stderr

@@ -186,7 +186,7 @@ def test_another_model(make: MakeSet, whole: Path, bundle: Bundle) -> None:
     with pytest.raises(MedvarError, match="lacks"):  # its files are looked at first
         make(whole, bundle=other)
     with pytest.raises(MedvarError, match="model differ"):
-        running._planned(whole, replace(SetManifest.read(whole).plan, model=other.digest), other)
+        running._planned(whole, replace(SetManifest.read(whole).plan, bundle_id=other.bundle_id), other)
 
 
 def test_somebody_elses_folder(make: MakeSet, tmp_path: Path) -> None:
@@ -249,7 +249,7 @@ def test_the_manifest_says_what_it_is(whole: Path, bundle: Bundle) -> None:
     said = json.loads((whole / SET).read_text())
     assert said["synthetic"] is True
     assert said["counts"] == {"CT chest axial": 8, "MR brain": 2}
-    assert said["model"]["sha256"] == bundle.digest
+    assert said["model"]["sha256"] == bundle.bundle_id
     card = (whole / "README.md").read_text()
     assert "**SYNTHETIC.**" in card
     assert "| MR brain | 2 |" in card

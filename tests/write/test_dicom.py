@@ -117,7 +117,7 @@ def test_nobody_takes_it_for_a_patient(pictures: list[Picture], tmp_path: Path) 
         assert "DERIVED" in dataset.ImageType
         purpose = dataset.ContributingEquipmentSequence[0].PurposeOfReferenceCodeSequence[0]
         assert (purpose.CodeValue, purpose.CodingSchemeDesignator) == ("109100", "DCM")
-        assert picture.trace.model in dataset.DerivationDescription
+        assert picture.trace.bundle_id in dataset.DerivationDescription
         assert read_trace(path).to_json() == picture.trace.to_json()
 
 

@@ -7,11 +7,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from medvar_engine.data.harmonise.faces import face_region
-from medvar_engine.data.harmonise.intensity import ValueRange, ct_window, mr_foreground, mr_range
+from medvar_engine.data.harmonise.intensity import ct_window, mr_foreground, mr_range
 from medvar_engine.data.harmonise.percentiles import Ranked
 from medvar_engine.data.harmonise.slice_recipe import Recipe
 from medvar_engine.data.read.volume import Volume
 from medvar_engine.errors import MedvarError
+from medvar_engine.value_range import ValueRange
 
 HEAD_REGIONS = ("brain", "head")
 

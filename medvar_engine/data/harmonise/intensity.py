@@ -3,34 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-
-import numpy as np
 
 from medvar_engine.data.harmonise.percentiles import Ranked
 from medvar_engine.errors import MedvarError
 from medvar_engine.types import FloatArray
-
-
-@dataclass(frozen=True, slots=True)
-class ValueRange:
-    """The values that -1 and 1 of a harmonised image stand for; ``unit`` is ``"HU"`` or ``"arbitrary"``."""
-
-    low: float
-    high: float
-    unit: str
-
-    def to_image(self, values: FloatArray) -> FloatArray:
-        """Values → [-1, 1]; what lies outside low…high is clipped."""
-        scaled = np.asarray(np.subtract(values, np.float32(self.low), dtype=np.float32))
-        scaled *= np.float32(2.0 / (self.high - self.low))
-        scaled -= np.float32(1.0)
-        return np.clip(scaled, -1.0, 1.0, out=scaled)
-
-    def to_values(self, image: FloatArray) -> FloatArray:
-        """[-1, 1] → values; the inverse of `to_image` inside low…high."""
-        return np.asarray((image + 1.0) * ((self.high - self.low) / 2.0) + self.low, dtype=np.float32)
-
+from medvar_engine.value_range import ValueRange
 
 Window = str | tuple[float, float]
 """A CT window: a name of `CT_WINDOWS`, or the lowest and the highest value in HU."""

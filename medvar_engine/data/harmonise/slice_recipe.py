@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -13,13 +12,14 @@ from medvar_engine.data.harmonise.intensity import (
     MR_PERCENTILES,
     OTHER_REGION_WINDOW,
     REGION_WINDOW,
-    ValueRange,
     Window,
     ct_window,
 )
 from medvar_engine.data.harmonise.matrix import AIR
 from medvar_engine.data.harmonise.slicing import SliceRules
 from medvar_engine.errors import MedvarError
+from medvar_engine.storage import sha256_of
+from medvar_engine.value_range import ValueRange
 
 FACES = ("keep", "crop", "skip")
 DIFFUSION = ("b0", "all")
@@ -131,7 +131,7 @@ class Recipe:
     def digest(self) -> str:
         """sha256 of `to_dict` as JSON with sorted names: two recipes with the same digest make the same slices."""
         text = json.dumps(_canonical(self.to_dict()), sort_keys=True, separators=(",", ":"), allow_nan=False)
-        return hashlib.sha256(text.encode()).hexdigest()
+        return sha256_of(text)
 
     def ct_window(self, region: str) -> ValueRange:
         """The HU range for CT of a region."""

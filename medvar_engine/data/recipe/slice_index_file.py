@@ -9,11 +9,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from medvar_engine.data.harmonise.intensity import ValueRange
 from medvar_engine.data.harmonise.slicing import SINGLE_PLANES
 from medvar_engine.data.read.refusal import Refusal
 from medvar_engine.data.recipe.index_file import INDEX, normal_label, normal_modality
 from medvar_engine.errors import MedvarError
+from medvar_engine.value_range import ValueRange
 
 COLUMNS = (
     "path", "patient", "modality", "region", "plane", "contrast", "spacing_mm", "low", "high", "unit", "split", "set",

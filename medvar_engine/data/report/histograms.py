@@ -15,6 +15,7 @@ from medvar_engine.data.report.choose_slices import groups, people, spread
 from medvar_engine.data.survey import Known, survey
 from medvar_engine.errors import MedvarError
 from medvar_engine.types import IntArray
+from medvar_engine.value_range import ValueRange, decode
 
 BINS = 96
 PEOPLE = 12
@@ -75,10 +76,10 @@ def _of_cell(dataset: SliceDataset, cell: Cell, positions: IntArray) -> CellHist
     bounds = _bounds(min(low for low, _ in ranges), max(high for _, high in ranges))
 
     def harmonised(image: np.ndarray, low: float, high: float) -> np.ndarray:
-        return image / 32767.5 - 1
+        return decode(image)
 
     def measured(image: np.ndarray, low: float, high: float) -> np.ndarray:
-        return image / _WHITE * (high - low) + low
+        return ValueRange(low, high, unit).to_values(decode(image))
 
     def histogram(bounds: tuple[float, float], unit: str, values_of: Callable[..., np.ndarray]) -> Histogram:
         drawn = [

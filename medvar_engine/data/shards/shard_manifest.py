@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import re
 from dataclasses import asdict, dataclass, field, fields
@@ -13,7 +12,7 @@ from typing import Any
 from medvar_engine.data.shards.image_file import mask_name, shard_name
 from medvar_engine.errors import MedvarError
 from medvar_engine.masks.structures import Structures, from_dicts
-from medvar_engine.storage import replace_file
+from medvar_engine.storage import replace_file, sha256_of
 from medvar_engine.untrusted import plain_json
 
 SCHEMA_VERSION = 2
@@ -71,7 +70,7 @@ class Manifest:
     @property
     def digest(self) -> str:
         """Another one when anything in the folder is another."""
-        return hashlib.sha256(self._content()).hexdigest()
+        return sha256_of(self._content())
 
     @classmethod
     def read(cls, folder: Path) -> Manifest:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
-
 import numpy as np
 from scipy import ndimage
 
 from medvar_engine.encoders.image_source import Images, Indices
+from medvar_engine.storage import sha256_of
 from medvar_engine.types import FloatArray
 
 BLUR = 2.0  # pixels, standard deviation
@@ -74,4 +73,4 @@ def floors(held_out: Images) -> dict[str, Images]:
 
 
 def _name(source: Images, what: str) -> str:
-    return hashlib.sha256(f"{source.digest} {what}".encode()).hexdigest()
+    return sha256_of(f"{source.digest} {what}")

@@ -11,6 +11,7 @@ import numpy as np
 from medvar_engine.encoders.image_source import Indices
 from medvar_engine.errors import MedvarError
 from medvar_engine.types import FloatArray
+from medvar_engine.value_range import ValueRange
 from medvar_engine.write.compare import read_pixels
 from medvar_engine.write.open_slice_file import open_dicom, open_nifti
 from medvar_engine.write.provenance import kind_of
@@ -99,8 +100,7 @@ def read_slice(file: Path) -> FloatArray:
             f"{file} does not say which values are black and white: {low:g} to {high:g}. Only files that medvar wrote "
             "are judged."
         )
-    share = (pixels.astype(np.float64) - low) / (high - low)
-    return np.asarray(np.clip(share * 2 - 1, -1, 1), dtype=np.float32)
+    return ValueRange(low, high, "arbitrary").to_image(pixels.astype(np.float32))
 
 
 def _nifti_range(file: Path) -> tuple[float, float]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -23,6 +22,7 @@ from medvar_engine.request import Sampling
 from medvar_engine.sets.image_set import ImageSet
 from medvar_engine.sets.mixture import Ingredient, Mix
 from medvar_engine.sets.set_manifest import SET, SetManifest
+from medvar_engine.storage import sha256_of
 from medvar_engine.types import FloatArray
 from medvar_engine.untrusted import plain_json
 from medvar_engine.value_range import decode
@@ -78,7 +78,7 @@ def coded(conditions: Iterable[Condition]) -> Conditions:
 def _asked(file: Path, models: set[str]) -> Condition:
     """What was asked for; notes the model that made it."""
     trace = _trace(file)  # one at a time: with all their edits they are large
-    models.add(trace.model)
+    models.add(trace.bundle_id)
     return trace.request.condition
 
 
@@ -100,7 +100,7 @@ def _of_shards(found: ImageSet) -> Synthetic:
     factors = [name for name in FACTORS if name in table.column_names]  # earlier versions wrote fewer
     rows = (row for batch in table.select(factors).to_batches() for row in batch.to_pylist())
     conditions = coded(Condition(**row) for row in rows)
-    return Synthetic(found.path.name, SetImages.of(found), conditions, (plan.model,))
+    return Synthetic(found.path.name, SetImages.of(found), conditions, (plan.bundle_id,))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -119,7 +119,7 @@ class SetImages:
     @property
     def digest(self) -> str:
         """See `Images`."""
-        return hashlib.sha256(repr(self.source.manifest.units).encode()).hexdigest()
+        return sha256_of(repr(self.source.manifest.units))
 
     def __len__(self) -> int:
         return int(self.ends[-1])

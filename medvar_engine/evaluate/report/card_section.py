@@ -52,10 +52,10 @@ def put_into_card(bundle: Bundle, report: Path) -> Bundle:
     except MedvarError as error:
         raise MedvarError(f"{report}: {error}") from error
     models = values.get("models")
-    if models != [bundle.digest]:
+    if models != [bundle.bundle_id]:
         told = ", ".join(str(model)[:12] + "…" for model in models) if isinstance(models, list) else "none"
         raise MedvarError(
-            f"{report} judges images of other models (sha256 {told}) than {bundle.name} ({bundle.digest[:12]}…). "
+            f"{report} judges images of other models (sha256 {told}) than {bundle.name} ({bundle.bundle_id[:12]}…). "
             "Evaluate this one: `medvar evaluate images BUNDLE --data SLICES`."
         )
     card = with_section(bundle.card, section)

@@ -20,6 +20,7 @@ from medvar_engine.page.curves import Curve, curves
 from medvar_engine.page.document import Section, document, note
 from medvar_engine.page.elements import Child, Markup, counted, element, join, picture, table
 from medvar_engine.types import FloatArray
+from medvar_engine.value_range import grey_levels
 
 TILES, SIDE, PAIRS = 8, 96, 12
 
@@ -85,12 +86,7 @@ def _pictures(synthetic: Synthetic, data: SliceDataset) -> Markup:
 
 
 def _tiles(images: FloatArray, title: str) -> Markup:
-    return element("div", *(picture(_gray(image), SIDE, title) for image in images), class_="tiles")
-
-
-def _gray(image: FloatArray) -> np.ndarray:
-    gray: np.ndarray = np.rint((np.clip(image, -1, 1) + 1) * 127.5).astype(np.uint8)
-    return gray
+    return element("div", *(picture(grey_levels(image), SIDE, title) for image in images), class_="tiles")
 
 
 def _spread(numbers: np.ndarray) -> np.ndarray:
@@ -203,8 +199,8 @@ def _copies(found: Evaluation, synthetic: Synthetic, data: SliceDataset) -> Mark
     shown = [
         element(
             "figure",
-            picture(_gray(synthetic.images.batch([image])[0]), 2 * SIDE, "synthetic"),
-            picture(_gray(data.batch([slice_])[0, 0]), 2 * SIDE, "training slice"),
+            picture(grey_levels(synthetic.images.batch([image])[0]), 2 * SIDE, "synthetic"),
+            picture(grey_levels(data.batch([slice_])[0, 0]), 2 * SIDE, "training slice"),
             element("figcaption", f"synthetic image {image}, training slice {slice_}"),
         )
         for image, slice_ in one.pairs[:PAIRS]

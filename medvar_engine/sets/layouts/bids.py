@@ -34,7 +34,7 @@ def describe(plan: Plan, bundle: Bundle, withheld: Collection[int]) -> dict[str,
             {
                 "Name": "napari-medvar",
                 "Version": medvar_engine.__version__,
-                "Description": f"{STATEMENT} Model {bundle.name}, sha256 {plan.model}.",
+                "Description": f"{STATEMENT} Model {bundle.name}, sha256 {plan.bundle_id}.",
             }
         ],
         "SourceDatasets": [],

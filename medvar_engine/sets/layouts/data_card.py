@@ -33,7 +33,7 @@ def card(plan: Plan, bundle: Bundle, about: str, withheld: Collection[int]) -> s
 
 ## Where they come from
 
-Drawn by the model {bundle.name} (sha256 `{plan.model}`) with napari-medvar {medvar_engine.__version__}, begun
+Drawn by the model {bundle.name} (sha256 `{plan.bundle_id}`) with napari-medvar {medvar_engine.__version__}, begun
 {plan.created}. Image number i follows from `set.json` alone: condition, sampling and seed are in it, and every image
 carries its own trace.
 

@@ -32,7 +32,7 @@ def describe(plan: Plan, bundle: Bundle, withheld: Collection[int]) -> dict[str,
         "numTraining": plan.count - len(withheld),
         "file_ending": ".nii.gz",
         "licence": bundle.licence,
-        "reference": f"napari-medvar, model {bundle.name}, sha256 {plan.model}",
+        "reference": f"napari-medvar, model {bundle.name}, sha256 {plan.bundle_id}",
     }
     return {
         "README.md": card(plan, bundle, _ABOUT, withheld),

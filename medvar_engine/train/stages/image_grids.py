@@ -11,6 +11,7 @@ from torch import Tensor
 
 from medvar_engine.models.any_tokenizer import AnyTokenizer
 from medvar_engine.models.resolution_tokenizer import ResolutionTokenizer
+from medvar_engine.value_range import grey_levels
 
 
 def ladder(tokenizer: AnyTokenizer, tokens: tuple[Tensor, ...]) -> Tensor:
@@ -22,7 +23,7 @@ def ladder(tokenizer: AnyTokenizer, tokens: tuple[Tensor, ...]) -> Tensor:
 
 def write_grid(path: Path, images: Tensor, columns: int) -> None:
     """``(N, C, H, W)`` in [-1, 1] → one PNG, row by row; the first channel is shown."""
-    pixels = ((images[:, 0].detach().float().cpu().clamp(-1, 1) + 1) * 127.5).round().byte().numpy()
+    pixels = grey_levels(images[:, 0].detach().float().cpu().numpy())
     rows = -(-len(pixels) // columns)
     height, width = pixels.shape[1:]
     canvas = np.zeros((rows * height, columns * width), dtype=np.uint8)

@@ -33,7 +33,7 @@ def evaluation(bundle: Bundle, distance: float = 12.5) -> dict[str, Any]:
 
     return {
         "version": "1.2",
-        "models": [bundle.digest],
+        "models": [bundle.bundle_id],
         "counts": {"synthetic": 256, "training": 100, "held out": 20},
         "findings": [{"title": "It memorises", "text": "9 % of the images.", "grave": True}],
         "encoders": [
@@ -52,7 +52,7 @@ def test_the_card_tells_it_and_the_model_stays_the_same(bundle: Bundle, tmp_path
     """Breaks for whoever has images of before: their model would no longer be found; and the card would say nothing."""
     report, before = written(tmp_path / "report.json", evaluation(bundle)), bundle.card
     after = put_into_card(bundle, report)
-    assert after.digest == bundle.digest
+    assert after.bundle_id == bundle.bundle_id
     assert after.card.startswith(before.rstrip())
     for expected in ("**It memorises.** 9 % of the images.", "12.5 (11 to 13.4)", "256 synthetic images", EVALUATION):
         assert expected in after.card + repr(sorted(after.sha256))
@@ -87,14 +87,14 @@ def test_a_trace_of_before_is_made_again(bundle: Bundle, tmp_path: Path) -> None
 
     before = trace(bundle)
     after = trace(put_into_card(bundle, written(tmp_path / "report.json", evaluation(bundle))))
-    assert after.model == before.model
+    assert after.bundle_id == before.bundle_id
     assert after.pyramid == before.pyramid
 
 
 def test_an_evaluation_of_another_model_is_refused(bundle: Bundle, tmp_path: Path) -> None:
     """Breaks for trust: a card would praise a model for images of another."""
     before = (bundle.path / "bundle.json").read_bytes()
-    for models in (["f" * 64], [bundle.digest, "f" * 64], [], None):
+    for models in (["f" * 64], [bundle.bundle_id, "f" * 64], [], None):
         report = written(tmp_path / "report.json", {**evaluation(bundle), "models": models})
         with pytest.raises(MedvarError, match="other models"):
             put_into_card(bundle, report)

@@ -198,7 +198,7 @@ def test_what_cannot_be_recovered_is_not_deleted(session: GenerationSession, fol
     crash(session)
     (left,) = recoverable(folder)
     other = FakeModels()
-    other.backend.info = replace(other.backend.info, model="other")
+    other.backend.info = replace(other.backend.info, bundle_id="other")
     again = GenerationSession(other, autosave=Autosave(folder))
     again.load()
     with pytest.raises(MedvarError, match="model of these images is not here"):
