@@ -165,7 +165,7 @@ def test_what_a_run_leaves_can_be_used(make_config: MakeConfig, tmp_path: Path, 
     assert labels.to_dict() == {"modality": ["CT"]}
     assert (tmp_path / "run" / "samples" / "step-00000006" / "reconstructions.png").is_file()
     assert (config.out / "samples" / "step-00000003" / "samples.png").is_file()
-    for folder, expected in ((tmp_path / "run", "MR brain"), (config.out, "held out accuracy")):
+    for folder, expected in ((tmp_path / "run", "MR brain"), (config.out, "held-out accuracy")):
         page = (folder / "summary.html").read_text(encoding="utf-8")
         assert expected in page
         assert page.count("<img") >= 2
@@ -237,7 +237,7 @@ def test_a_feature_network_teaches_and_measures(
     plain, taught = logs
     assert taught[1, "loss"] > plain[1, "loss"]
     assert taught[1, "l1"] == plain[1, "l1"]  # before anything is learned
-    assert taught[1, "gradient_norm"] != plain[1, "gradient_norm"]
+    assert taught[1, "gradient norm"] != plain[1, "gradient norm"]
     assert taught[6, "l1"] != plain[6, "l1"]
     for log in logs:
         assert log[6, "held-out feature distance"] == log[6, "held-out feature distance, MR brain"] > 0
