@@ -116,9 +116,8 @@ def _general(picture: Picture, study: Study, number: int) -> Dataset:
     dataset.SoftwareVersions = SOFTWARE
     dataset.BurnedInAnnotation = "YES" if picture.marks.burned_in else "NO"
     dataset.ImageComments = f"{what}. {statement(picture)}"
-    dataset.DerivationDescription = (
-        f"{origin(picture)} {SOFTWARE}, model sha256 {trace.bundle_id}, condition {condition}, seed {trace.request.seed}."
-    )
+    made = f"model sha256 {trace.bundle_id}, condition {condition}, seed {trace.request.seed}"
+    dataset.DerivationDescription = f"{origin(picture)} {SOFTWARE}, {made}."
     if condition.region:
         dataset.BodyPartExamined = condition.region.upper().replace("-", "")[:16]
     dataset.ContributingEquipmentSequence = [_equipment(picture)]

@@ -16,6 +16,7 @@ from medvar_engine.data.shards.slice_facts import SliceFacts
 from medvar_engine.errors import MedvarError
 from medvar_engine.generate.generator import Generator
 from medvar_engine.masks.structures import structures_of
+from medvar_engine.metric_log import read_log
 from medvar_engine.models import presets
 from medvar_engine.models.resolution_tokenizer import ResolutionConfig
 from medvar_engine.models.weight_files import load_tokenizer
@@ -69,9 +70,9 @@ def config(slices: Path, out: Path, **changes: object) -> TrainConfig:
     return TrainConfig(**{**settings, **changes})  # type: ignore[arg-type]
 
 
-def figures(out: Path) -> dict[str, float]:
-    rows = [line.split(",") for line in (out / "log.csv").read_text().splitlines()[1:]]
-    return {name: float(value) for _, name, value in rows}
+def metrics(out: Path) -> dict[str, float]:
+    """The last value of each metric of a run, by its name."""
+    return {str(metric): points[-1][1] for metric, points in read_log(out / "log.csv").items()}
 
 
 def test_pairs_are_learnt_and_drawn(tmp_path: Path, console: Console) -> None:
@@ -80,12 +81,12 @@ def test_pairs_are_learnt_and_drawn(tmp_path: Path, console: Console) -> None:
     tokenizer = run(config(slices, tmp_path / "tokenizer"), console=console)
     learnt = load_tokenizer(tokenizer).config
     assert learnt.structures == STRUCTURES  # type: ignore[union-attr]
-    found = figures(tmp_path / "tokenizer")
-    assert 0 < found["mask_loss"] < 1
+    found = metrics(tmp_path / "tokenizer")
+    assert 0 < found["mask loss"] < 1
     small = {"depth": 1, "width": 16, "heads": 1}
     of_tokens = config(slices, tmp_path / "transformer", stage="transformer", masks=False, tokenizer=tokenizer, **small)
     transformer = run(of_tokens, console=console)
-    assert "held_out_loss_scale_3" in figures(tmp_path / "transformer")
+    assert "held-out loss, scale 3" in metrics(tmp_path / "transformer")
     generator = Generator(TorchBackend.load(tokenizer, transformer))
     masks = make_pairs(2, 9)[:, 1].astype(np.uint8)
     made = generator.finish(generator.from_masks(masks, [Request(Condition("CT"), seed) for seed in (0, 1)]))

@@ -6,7 +6,6 @@ import math
 
 from medvar_engine.data.harmonise.percentiles import Ranked
 from medvar_engine.errors import MedvarError
-from medvar_engine.types import FloatArray
 from medvar_engine.value_range import ValueRange
 
 Window = str | tuple[float, float]

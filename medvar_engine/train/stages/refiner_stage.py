@@ -87,9 +87,9 @@ class RefinerStage:
         last = self.model.refiner.conv_out.weight
         if not self.masks:
             return self.reconstruction.loss(output, images, step, last, certain)
-        total, figures = self.reconstruction.loss(output[:, :1], images[:, :1], step, last, certain)
+        total, metrics = self.reconstruction.loss(output[:, :1], images[:, :1], step, last, certain)
         of_masks = mask_loss(output[~drawn, 1:], images[~drawn, 1:])  # a drawn mask is another one
-        return total + self.config.mask_loss * of_masks, figures | {"mask_loss": of_masks.detach()}
+        return total + self.config.mask_loss * of_masks, metrics | {Metric("mask_loss"): of_masks.detach()}
 
     def critic_losses(self) -> Iterator[Tensor]:
         """See `Reconstruction`."""
