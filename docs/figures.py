@@ -20,7 +20,7 @@ from medvar_engine.generate.generation import Generation
 from medvar_engine.generate.generator import Generator
 from medvar_engine.generate.likelihood import token_map_to_image
 from medvar_engine.generate.trace import Request
-from medvar_engine.memorisation.training_index import gate_of
+from medvar_engine.memorisation.screen import CopyScreen
 from medvar_engine.request import Sampling
 from medvar_engine.types import FloatArray
 
@@ -91,7 +91,7 @@ SHEET = (  # rows of the contact sheet
 
 def contact_sheet(generator: Generator, bundle: Bundle, columns: int = 8) -> Image.Image:
     """The first images of each kind of slice that the training index lets pass; none is chosen."""
-    gate, rows = gate_of(bundle), dict[str, Sequence[FloatArray]]()
+    gate, rows = CopyScreen.of(bundle).gate, dict[str, Sequence[FloatArray]]()
     for condition in SHEET:
         shown: list[FloatArray] = []
         for seed in itertools.count(1):
