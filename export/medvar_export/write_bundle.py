@@ -15,7 +15,7 @@ from medvar_engine.backends.onnx_sessions import DATA
 from medvar_engine.backends.torch import TorchBackend, weights_digest
 from medvar_engine.bundle.read import CARD, CODEBOOK, PREVIEW, SCHEMA_VERSION, STEP, Cell, cell_to_dict, read_bundle
 from medvar_engine.bundle.sign import file_hashes, write_manifest
-from medvar_engine.conditions import LabelSpace
+from medvar_engine.conditions import Condition, LabelSpace
 from medvar_engine.errors import MedvarError
 from medvar_engine.masks.structures import structures_of, to_dicts
 from medvar_engine.models.any_tokenizer import AnyTokenizer
@@ -48,6 +48,7 @@ class Description:
     card: str  # Markdown
     cells: tuple[Cell, ...] = ()
     sampling: Sampling = Sampling()
+    default_condition: Condition | None = None
 
 
 def export_bundle(
@@ -158,6 +159,7 @@ def _manifest(
         "precision": precision,
         "sampling": description.sampling.to_dict(),
         "cells": [cell_to_dict(cell) for cell in description.cells],
+        **_default_condition(labels, description.default_condition),
         "licence": description.licence,
         "attributions": list(description.attributions),
         "training_data": description.training_data,
@@ -174,6 +176,14 @@ def _masks(config: TokenizerConfig | ResolutionConfig) -> dict[str, Any]:
         return {}
     structures = structures_of(config.structures, dict(zip(config.structures, config.colours, strict=True)))
     return {"masks": {"structures": to_dicts(structures), "scales": list(config.mask_scales)}}
+
+
+def _default_condition(labels: LabelSpace, condition: Condition | None) -> dict[str, Any]:
+    """The field of the manifest, if there is a default. Raises `MedvarError` for a label that the model lacks."""
+    if condition is None:
+        return {}
+    labels.encode(condition)
+    return {"default_condition": condition.to_dict()}
 
 
 def _parity(reference: TorchBackend, folder: Path, precision: Precision, held_out: HeldOut | None) -> dict[str, float]:

@@ -79,6 +79,7 @@ class Bundle:
     weights: str = ""  # sha256 of the weights that the graphs were made from; older bundles do not say
     structures: Structures = ()  # of the masks that come with images; none in a bundle that makes images alone
     mask_scales: tuple[int, ...] = ()  # the scales that code masks
+    default_condition: Condition | None = None  # what is made if nothing is asked for; None leaves it open
 
     @property
     def bundle_id(self) -> str:
@@ -262,8 +263,17 @@ def _bundle(path: Path, values: Mapping[str, Any]) -> Bundle:
         parity={str(name): float(value) for name, value in values["parity"].items()},
         sha256={str(name): str(value) for name, value in values["sha256"].items()},
         weights=str(values.get("weights", "")),
+        default_condition=_default_condition(values),
         **_masks(values),
     )
+
+
+def _default_condition(values: Mapping[str, Any]) -> Condition | None:
+    if (given := values.get("default_condition")) is None:
+        return None
+    condition = Condition.from_dict({name: value for name, value in given.items() if name in FACTORS})
+    LabelSpace.from_dict(values["labels"]).encode(condition)
+    return condition
 
 
 def _masks(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from medvar_engine.cli.console import needs, say, tell
+
+if TYPE_CHECKING:
+    from medvar_engine.conditions import Condition
 
 
 def export(
@@ -37,6 +41,10 @@ def export(
             "--even-guidance", help="Use the same guidance at every scale; otherwise it rises from 0 as in VAR."
         ),
     ] = False,
+    default: Annotated[
+        list[str] | None,
+        typer.Option(help="Label that images get if nothing is asked for, e.g. region=brain; repeat for more factors."),
+    ] = None,
 ) -> None:
     """Export trained weights as a bundle: ONNX graphs, compared with torch, and a model card."""
     try:
@@ -66,10 +74,23 @@ def export(
         tokenizer,
         transformer,
         out,
-        description,
+        replace(description, default_condition=_condition(default)),
         precision=precision,  # type: ignore[arg-type]
         data=data,
         preview=preview,
         tell=tell,
     )
     say(folder)
+
+
+def _condition(given: list[str] | None) -> Condition | None:
+    """``FACTOR=NAME`` each; None when nothing is given. Raises `MedvarError` for anything else."""
+    from medvar_engine.conditions import NAMED, Condition
+    from medvar_engine.errors import MedvarError
+
+    if not given:
+        return None
+    pairs = [text.partition("=") for text in given]
+    if wrong := [factor for factor, equals, _ in pairs if not equals or factor not in NAMED]:
+        raise MedvarError(f"--default is FACTOR=NAME with one of {', '.join(NAMED)}, but got {wrong[0]!r}.")
+    return Condition.from_dict({factor: name for factor, _, name in pairs})

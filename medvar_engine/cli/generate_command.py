@@ -98,6 +98,8 @@ def generate(
 ) -> None:
     """Make synthetic images, each with the information to make it again.
 
+    Without any label, they are of the default slice type of the bundle, if it has one.
+
     --mix, --layout, --format shards, --workers or --cluster make a synthetic dataset: a folder written in units.
     After an interruption, the same command continues where it stopped.
     """
@@ -122,6 +124,8 @@ def generate(
     )
     marks = Marks(burn_in, invisible_mark)
     condition = Condition(modality, region, plane, dataset, contrast, position)
+    if not condition.to_dict() and not mix:
+        condition = model.default_condition or condition
     model.labels.encode(condition)
     if mix or layout or file_format == "shards" or workers > 1 or cluster:
         from medvar_engine.cli.generate_set import generate_set

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from medvar_engine.cli.console import say
+
+if TYPE_CHECKING:
+    from medvar_engine.bundle.read import Bundle
 
 
 def info(
@@ -20,7 +23,7 @@ def info(
     ] = False,
 ) -> None:
     """Show the labels and training data of a bundle, or how an image was made."""
-    from medvar_engine.bundle.read import PREVIEW, open_bundle
+    from medvar_engine.bundle.read import open_bundle
     from medvar_engine.conditions import listed
     from medvar_engine.evaluate.report.card_section import headline
     from medvar_engine.memorisation.training_index import known_slices
@@ -42,7 +45,9 @@ def info(
     for factor, known in bundle.labels.to_dict().items():
         say(f"  {factor:<11} {f'0 to 1, in {known} steps' if factor == 'position' else listed(known)}")
     say(f"  precision   {bundle.precision}")
-    say(f"  previews    by {'a light' if PREVIEW in bundle.sha256 else 'the full'} decoder")
+    say(f"  previews    {_previews(bundle)}")
+    if bundle.default_condition:
+        say(f"  default     {bundle.default_condition}")
     slices = known_slices(bundle)
     copies = f"of {slices} training slices are known" if slices else "are not known: no training index"
     say(f"  copies      {copies}")
@@ -51,6 +56,16 @@ def info(
     say(f"  trained on  {bundle.training_data}")
     say("  parity      " + ", ".join(f"{name} {value:.2g}" for name, value in bundle.parity.items()))
     say(f"  sha256      {bundle.bundle_id}")
+
+
+def _previews(bundle: Bundle) -> str:
+    """How scales on the way are shown. Where every scale has its own codes, they are codes of the image itself."""
+    from medvar_engine.bundle.read import PREVIEW
+
+    codes = bundle.codebook()
+    if codes is not None and codes.ndim == 3:
+        return "the scales themselves, which are images"
+    return f"by {'a light' if PREVIEW in bundle.sha256 else 'the full'} decoder"
 
 
 def _image(path: Path) -> None:

@@ -63,11 +63,12 @@ class ConditionPanel(QWidget):
         return Condition.from_dict({**names, "position": self.position.value})
 
     def offer(self, bundle: Bundle) -> None:
-        """Offer a bundle's labels, and begin with the kind of slice that it knows best."""
+        """Offer a bundle's labels, and begin with its default slice type, or the one with the most training slices."""
         self._bundle = bundle
         self._show_factors(bundle.labels.factors)
         best = max(bundle.cells, key=lambda cell: cell.slices, default=None)
-        self.show_condition(best.condition if best else Condition())
+        known = best.condition if best else Condition()
+        self.show_condition(bundle.default_condition or known)
 
     def show_condition(self, condition: Condition) -> None:
         """Ask for ``condition``, though the model may never have seen it; a name that it lacks becomes “any”."""

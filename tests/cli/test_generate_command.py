@@ -15,8 +15,10 @@ import pytest
 from PIL import Image
 
 from medvar_engine.backends.onnx import OnnxBackend
-from medvar_engine.bundle.read import manifest_digest
+from medvar_engine.bundle.read import manifest_digest, read_bundle
+from medvar_engine.bundle.sign import sign_bundle
 from medvar_engine.conditions import Condition
+from medvar_engine.errors import MedvarError
 from medvar_engine.generate.generator import Generator
 from medvar_engine.generate.trace import Request
 from medvar_engine.request import Sampling
@@ -55,6 +57,30 @@ def test_a_png_can_be_made_again(generate: Generate, tiny_onnx: OnnxBackend, tmp
     pixels = np.rint((generator.image(again)[0] + 1) * 127.5)
     np.testing.assert_allclose(np.asarray(Image.open(run.lines[0])), pixels, atol=1)
     assert generator.restore([trace]).pyramid == again.pyramid
+
+
+def test_without_a_label_it_is_the_default_of_the_bundle(
+    generate: Generate, medvar: Callable[..., Any], tiny_bundle: Path, tmp_path: Path
+) -> None:
+    """The first image that somebody makes would be of what the model is worst at, or of nothing in particular."""
+    folder = Path(shutil.copytree(tiny_bundle, tmp_path / "bundle"))
+    manifest = json.loads((folder / "bundle.json").read_text(encoding="utf-8"))
+    manifest["default_condition"] = {"modality": "CT", "region": "chest"}
+    (folder / "bundle.json").write_text(json.dumps(manifest), encoding="utf-8")
+    sign_bundle(folder)
+    for arguments, condition in (
+        ((), Condition("CT", "chest")),
+        (("--modality", "CT"), Condition("CT")),
+    ):
+        run = generate(*arguments, bundle=folder, out=tmp_path / f"out{len(arguments)}")
+        assert run.code == 0, run.err
+        assert read_trace(Path(run.lines[0])).request.condition == condition
+    assert "  default     CT chest" in medvar("info", folder).lines
+    manifest["default_condition"] = {"region": "moon"}
+    (folder / "bundle.json").write_text(json.dumps(manifest), encoding="utf-8")
+    sign_bundle(folder)
+    with pytest.raises(MedvarError, match="moon"):
+        read_bundle(folder)
 
 
 def test_a_nifti_has_units_and_a_sidecar(generate: Generate, tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ def bundle(networks: Networks, tmp_path_factory: pytest.TempPathFactory) -> Bund
     files = folder / "tokenizer.safetensors", folder / "transformer.safetensors"
     save_tokenizer(files[0], networks[0])
     save_transformer(files[1], networks[1], LABELS)
-    about = Description("tiny", "MIT", (), "nobody", "# tiny\n")
+    about = Description("tiny", "MIT", (), "nobody", "# tiny\n", default_condition=Condition("MR", "brain"))
     return read_bundle(export_bundle(*files, folder / "bundle", about, tell=lambda _: None))
 
 
@@ -70,6 +70,7 @@ def test_it_computes_what_torch_does(bundle: Bundle) -> None:
     assert bundle.parity["tokens_agreeing"] == 1
     assert max(bundle.parity[name] for name in ("logits", "latent", "image")) < 1e-4
     assert bundle.feature_channels == 12
+    assert bundle.default_condition == Condition("MR", "brain")
     assert bundle.latent_channels == 16
 
 
