@@ -338,7 +338,7 @@ class MedvarWidget(QWidget):
     def _finished(self) -> None:
         self.work.end(awaited=self._doing == "make" and not self._failure)
         if self._doing == "make" and self._together > 1 and not self._failure:
-            self.folds["gallery"].expand()
+            self._open_gallery()
         self.status.show_device(self.session.model.generator.backend.info if self.session.model else None)
         self.refresh()
         if problem := self.session.autosave_problem:
@@ -401,6 +401,15 @@ class MedvarWidget(QWidget):
     def _settings(self) -> dict[str, object]:
         """What the panels say, for the session's file."""
         return {"view": self.views.view, "pictures": self.sampling.count}
+
+    def _open_gallery(self) -> None:
+        """Where several images are to be looked at; in sight when it was shut."""
+        if not self.folds["gallery"].isExpanded():
+            self.folds["gallery"].expand()
+            QTimer.singleShot(0, self._scroll_to_gallery)  # once it has its height
+
+    def _scroll_to_gallery(self) -> None:
+        self.area.ensureWidgetVisible(self.folds["gallery"], 0, 0)
 
     def _known(self, path: Path) -> str | Path:
         """A shipped bundle by its name."""

@@ -140,7 +140,7 @@ class GalleryPanel(QWidget):
         if self.window_of_its_own is not None:
             self.window_of_its_own.activateWindow()
             return
-        window = self.window_of_its_own = QDialog(self.window())
+        window = self.window_of_its_own = QDialog(self)  # which takes it along when it goes
         window.setWindowTitle("MedVAR gallery")
         window.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
         window.resize(*_WINDOW)
