@@ -1,84 +1,115 @@
-"""Are copies of training slices found, and are new people left alone?
+"""Are copies of training slices found, by kind and strength of change, and are new patients left alone?
 
-    python benchmarks/memorisation.py SLICES [--out FOLDER] [--steps N] [--held-out PEOPLE]
+    python benchmarks/memorisation.py SLICES [--copies 200] [--held-out PATIENTS]
 
-SLICES is a folder that `medvar prepare` wrote, with people held out; `--held-out ann,bob` holds out these instead, so
-that by several runs everybody is new once. Trains the SimCLR encoder (kept in FOLDER, like the features), sets the
-threshold by planted copies and by the held-out people, and plants other copies. Prints seconds, false alarms of each
-held-out person with the threshold set without that person, the share of copies found, and what asking costs. To compare
-with, the same of the descriptor, which is not made for it. Of few people these are rough figures.
+SLICES is a folder that `medvar prepare` wrote, with patients held out; `--held-out ann,bob` holds out these instead, so
+that by several runs everybody is new once. Makes a gate as `medvar gate` does, and plants other copies than those that
+set its threshold. Printed are the false alarms on slices of held-out patients, each judged by the threshold that is set
+without that patient; the share of copies found by each kind of change, and by each strength of it, with 95 % intervals
+from resampled patients; and what asking costs. `redrawn` replaces a part of the slice by a held-out patient's slice.
 """
 
 from __future__ import annotations
 
 import argparse
+import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from medvar_engine.data.dataset import SliceDataset
 from medvar_engine.data.shards import Manifest
-from medvar_engine.encoders.descriptor import DescriptorEncoder
-from medvar_engine.encoders.encoder import Encoder
 from medvar_engine.encoders.image_source import PreparedImages
-from medvar_engine.encoders.simclr_training import SimCLRTraining, trained_simclr
+from medvar_engine.evaluate.images.planted_copies import all_of_it, bend, blur, cover, zoom
 from medvar_engine.evaluate.memorisation import calibrate, find_planted_copies
+from medvar_engine.evaluate.metrics.bootstrap import Estimate, estimate_mean
+from medvar_engine.memorisation.gate import Gate
+from medvar_engine.types import FloatArray
 
 ASKED = 50  # images whose check is timed
+Change = Callable[[FloatArray, FloatArray, np.random.Generator], FloatArray]
+"""Of a slice, a slice of a held-out patient, and a source of chance."""
 
 
 def main() -> None:
-    """Print the figures of both encoders."""
+    """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="prepared slices")
-    parser.add_argument("--out", type=Path, default=Path("memorisation"), help="for the encoder and the features")
-    parser.add_argument("--steps", type=int, default=SimCLRTraining().steps, help="of SimCLR's training")
-    parser.add_argument("--held-out", type=lambda text: text.split(","), help="people, in place of those held out")
+    parser.add_argument("--copies", type=int, default=200, help="of each kind and strength (default 200)")
+    parser.add_argument("--held-out", type=lambda text: text.split(","), help="patients, in place of those held out")
     options = parser.parse_args()
-    options.out.mkdir(parents=True, exist_ok=True)
-    folder = split_anew(options.folder, options.held_out, options.out) if options.held_out else options.folder
-    training, held_out = (SliceDataset(folder, split=split) for split in ("train", "test"))
-    print(f"{len(training)} slices to train on, {len(held_out)} held out")
-    start = time.perf_counter()
-    file = options.out / "simclr.safetensors"
-    simclr = trained_simclr(training, file, SimCLRTraining(steps=options.steps))
-    print(f"SimCLR trained in {time.perf_counter() - start:.0f} s")
-    for encoder in (simclr, DescriptorEncoder()):
-        measure(encoder, training, held_out, options.out / "features")
+    with tempfile.TemporaryDirectory() as name:
+        folder = split_anew(options.folder, options.held_out, Path(name)) if options.held_out else options.folder
+        measure(*(SliceDataset(folder, split=split) for split in ("train", "test")), options.copies)
 
 
 def split_anew(folder: Path, held_out: list[str], out: Path) -> Path:
-    """The same slices with other people held out: a folder of links, and a manifest of its own."""
+    """The same slices with other patients held out: a folder of links, and a manifest of its own."""
     manifest = Manifest.read(folder)
     if unknown := set(held_out) - set(manifest.split):
         raise SystemExit(f"{folder} has nobody called {', '.join(sorted(unknown))}.")
-    again = out / "slices"
-    again.mkdir(exist_ok=True)
     for name in manifest.files:
-        (again / name).unlink(missing_ok=True)
-        (again / name).symlink_to((folder / name).absolute())
-    replace(manifest, split={one: "test" if one in held_out else "train" for one in manifest.split}).write(again)
-    return again
+        (out / name).symlink_to((folder / name).absolute())
+    replace(manifest, split={one: "test" if one in held_out else "train" for one in manifest.split}).write(out)
+    return out
 
 
-def measure(encoder: Encoder, training: SliceDataset, held_out: SliceDataset, cache: Path) -> None:
-    """Print false alarms and copies found by one encoder."""
-    names = ([row.patient for row in data.rows] for data in (training, held_out))
+def strengths() -> dict[str, Change]:
+    """Every kind of change at fixed strengths."""
+    changes: dict[str, Change] = {}
+    for factor in (0.75, 0.87, 1.15, 4 / 3):
+        changes[f"zoom {factor:.2f}"] = lambda image, other, rng, factor=factor: zoom(image, factor)
+    for gamma in (0.5, 0.7, 1.4, 2.0):
+        changes[f"gamma {gamma:g}"] = lambda image, other, rng, gamma=gamma: bend(image, gamma)
+    for pixels in (0.5, 1.0, 2.0):
+        changes[f"blur {pixels:g}/128"] = lambda image, other, rng, by=pixels: blur(image, by * len(image) / 128)
+    for share in (0.125, 0.25, 0.375, 0.5):
+        changes[f"mask {share:.1%}"] = lambda image, other, rng, share=share: cover(image, share, -1.0, rng)
+        changes[f"redrawn {share:.1%}"] = lambda image, other, rng, share=share: cover(image, share, other, rng)
+    changes["all, and mask 25.0%"] = lambda image, other, rng: cover(all_of_it(image, rng), 0.25, -1.0, rng)
+    return changes
+
+
+def measure(training: SliceDataset, held_out: SliceDataset, copies: int) -> None:
+    """Print false alarms and copies found."""
+    names = [[row.patient for row in data.rows] for data in (training, held_out)]
+    patients = [len(set(own)) for own in names]
+    print(f"{len(training)} slices of {patients[0]} patients, {len(held_out)} of {patients[1]} held out", flush=True)
     train, test = PreparedImages(training), PreparedImages(held_out)
-    calibration = calibrate(encoder, train, next(names), test, next(names), cache)
-    print(f"\n{encoder.name}: threshold {calibration.gate.threshold:.3f}, by copies alone {calibration.copies:.3f}")
-    print(f"  held-out slices flagged {calibration.held_out.share:.1%}")
-    shares = calibration.false_alarms
-    print(f"  of a person that the threshold has not seen, on average {sum(shares.values()) / len(shares):.1%}:")
-    print("   ", ", ".join(f"{name} {share:.1%}" for name, share in shares.items()))
-    found = find_planted_copies(calibration.gate, train)
-    print("  copies found:", ", ".join(f"{kind} {share.value:.1%}" for kind, share in found.items()))
+    start = time.process_time()
+    calibration = calibrate(train, names[0], test, names[1])
+    gate, shares = calibration.gate, calibration.false_alarms
+    print(f"threshold {gate.threshold:.3f}, by copies alone {calibration.copies:.3f}; {gate.levels}")
+    print(f"made in {time.process_time() - start:.0f} s; the index is {gate.index.nbytes / 2**20:.1f} MB")
+    alarms = estimate_mean(np.array(list(shares.values())), list(shares))
+    print(f"false alarms, of a patient that the threshold has not seen: {told(alarms)}", flush=True)
+    for kind, found in find_planted_copies(gate, train, count=copies).items():
+        print(f"{kind:<22}{told(found)}", flush=True)
+    for kind, change in strengths().items():
+        print(f"{kind:<22}{told(found_by(gate, train, test, change, copies))}", flush=True)
     asked = test.batch(range(min(ASKED, len(test))))
-    start = time.perf_counter()
-    calibration.gate.check(asked)
-    seconds = (time.perf_counter() - start) / len(asked)
-    rows, features = calibration.gate.embeddings.shape
-    print(f"  {1000 * seconds:.0f} ms an image; the index is {rows * features * 2 / 2**20:.1f} MB")
+    start = time.process_time()
+    gate.check(asked)
+    print(f"{1000 * (time.process_time() - start) / len(asked):.0f} ms of a processor an image")
+
+
+def found_by(gate: Gate, train: PreparedImages, test: PreparedImages, change: Change, copies: int) -> Estimate:
+    """Share of copies, changed by ``change``, that are flagged."""
+    rng = np.random.default_rng(2)
+    chosen = np.sort(rng.choice(len(train), min(copies, len(train)), replace=False))
+    flagged = []
+    for number in chosen:
+        image, other = train.batch([number])[0], test.batch([int(rng.integers(len(test)))])[0]
+        flagged.append(gate.check(np.clip(change(image, other, rng), -1, 1)[None]).flagged[0])
+    return estimate_mean(np.array(flagged), [gate.patients[number] for number in chosen])
+
+
+def told(estimate: Estimate) -> str:
+    """In per cent, with its interval."""
+    return f"{estimate.value:7.1%}  ({estimate.low:.1%} to {estimate.high:.1%})"
 
 
 if __name__ == "__main__":

@@ -123,30 +123,23 @@ def tiny_bundle(tiny_weights: Weights, tmp_path_factory: pytest.TempPathFactory)
 def gated(tiny_bundle: Path) -> Callable[[Path, FloatArray], Path]:
     """`gated(folder, images)`: the tiny bundle with a gate that takes images ``(N, 16, 16)`` for training slices.
 
-    Its embedding is the pixels, so that only what is hardly changed is flagged.
+    There are no other patients, and the threshold is low, so that only what is hardly changed is flagged.
     """
-    from onnx import TensorProto, helper
-
     from medvar_engine.bundle.add_files import add_to_bundle
-    from medvar_engine.encoders.centring import centred
-    from medvar_engine.encoders.onnx_encoder import OnnxEncoder
-    from medvar_engine.encoders.preprocessing import Preprocessing
+    from medvar_engine.memorisation.edge_maps import edge_map
     from medvar_engine.memorisation.gate import Gate
+    from medvar_engine.memorisation.projection import Projection
     from medvar_engine.memorisation.training_index import pack_index
 
-    image = helper.make_tensor_value_info("image", TensorProto.FLOAT, ["batch", 1, 16, 16])
-    features = helper.make_tensor_value_info("features", TensorProto.FLOAT, ["batch", 256])
-    flatten = helper.make_node("Flatten", ["image"], ["features"])
-    opset = [helper.make_opsetid("", 20)]
-    model = helper.make_model(helper.make_graph([flatten], "pixels", [image], [features]), opset_imports=opset)
-    content = model.SerializeToString()
+    noise = np.random.default_rng(0).uniform(-1, 1, (200, 16, 16)).astype(np.float32)
+    maps = np.array([edge_map(image) for image in noise])
+    projection = Projection.fit(maps, maps, maps[::-1], maps[::-1])
 
     def make(folder: Path, images: FloatArray) -> Path:
-        preprocessing = Preprocessing(16, "area", -1.0, 1.0, mean=(0.0,), std=(1.0,))
-        encoder = OnnxEncoder(content, preprocessing, name="pixels", threads=1)
-        gate = Gate(encoder, encoder.encode(centred(images)), ["ann"] * len(images), 0.01)
+        index = projection.index(np.array([edge_map(image) for image in images]))
+        gate = Gate(projection, index, ["ann"] * len(images), (0.95, 9, 9), 0.99)
         shutil.copytree(tiny_bundle, folder)
-        return add_to_bundle(folder, pack_index(gate, content, key=b"key")).path
+        return add_to_bundle(folder, pack_index(gate, key=b"key")).path
 
     return make
 

@@ -97,7 +97,7 @@ def images(
             progress=lambda done, total, _: told("training the encoder", done, total),
         )
         encoders: list[Encoder] = [open_encoder("descriptor"), simclr, *others]
-        found = judge(judged, data, encoders, kept / "features", memoriser=simclr, progress=told)
+        found = judge(judged, data, encoders, kept / "features", copies=True, progress=told)
         if utility is not None:
             found = replace(found, utility=measure_utility(judged, data, utility, progress=told))
     if bundle is not None:

@@ -10,7 +10,6 @@ import numpy as np
 import numpy.typing as npt
 
 from medvar_engine.data.dataset import SliceDataset
-from medvar_engine.encoders.centring import centred
 from medvar_engine.encoders.preprocessing import check_slices
 from medvar_engine.storage import sha256_of
 from medvar_engine.types import FloatArray
@@ -67,53 +66,3 @@ class ArrayImages:
     def batch(self, indices: Indices) -> FloatArray:
         """See `Images`."""
         return np.asarray(self._array[np.asarray(indices, dtype=np.int64)], dtype=np.float32)
-
-
-class CentredImages:
-    """The slices of ``source``, `centred`."""
-
-    def __init__(self, source: Images) -> None:
-        self._source = source
-        self.digest = sha256_of(f"{source.digest} centred")
-
-    def __len__(self) -> int:
-        return len(self._source)
-
-    def batch(self, indices: Indices) -> FloatArray:
-        """See `Images`."""
-        return centred(self._source.batch(indices))
-
-
-class MirroredImages:
-    """The slices of ``source`` with the image axes in ``axes`` turned round: 1 is up and down, 2 is left and right."""
-
-    def __init__(self, source: Images, axes: tuple[int, ...]) -> None:
-        self._source, self._axes = source, axes
-        self.digest = sha256_of(f"{source.digest} {axes}")
-
-    def __len__(self) -> int:
-        return len(self._source)
-
-    def batch(self, indices: Indices) -> FloatArray:
-        """See `Images`."""
-        return np.flip(self._source.batch(indices), self._axes)
-
-
-class WindowedImages:
-    """The slices of ``source`` in another window, see `windowed`."""
-
-    def __init__(self, source: Images, centre: float, width: float) -> None:
-        self._source, self._window = source, (centre, width)
-        self.digest = sha256_of(f"{source.digest} window {centre} {width}")
-
-    def __len__(self) -> int:
-        return len(self._source)
-
-    def batch(self, indices: Indices) -> FloatArray:
-        """See `Images`."""
-        return windowed(self._source.batch(indices), *self._window)
-
-
-def windowed(images: FloatArray, centre: float, width: float) -> FloatArray:
-    """Images in [-1, 1] as a window of ``centre`` and 2·``width`` in [-1, 1] shows them; what is outside is clipped."""
-    return np.clip((images - np.float32(centre)) / np.float32(width), -1, 1)

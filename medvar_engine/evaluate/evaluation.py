@@ -19,7 +19,7 @@ from medvar_engine.errors import MedvarError
 from medvar_engine.evaluate.images.baseline_images import CollapsedImages, floors
 from medvar_engine.evaluate.images.synthetic_images import Synthetic
 from medvar_engine.evaluate.membership import MembershipInference
-from medvar_engine.evaluate.memorisation import calibrate, compare_images, find_planted_copies
+from medvar_engine.evaluate.memorisation import calibrate, check_images, find_planted_copies
 from medvar_engine.evaluate.metrics.bootstrap import estimate_mean
 from medvar_engine.evaluate.metrics.diversity import pair_similarity
 from medvar_engine.evaluate.metrics.feature_rows import Rows
@@ -91,13 +91,14 @@ def evaluate(
     encoders: Sequence[Encoder],
     cache: Path,
     *,
-    memoriser: Encoder | None = None,
+    copies: bool = False,
     progress: Progress | None = None,
 ) -> Evaluation:
     """All figures of ``synthetic`` against the prepared slices in ``data``.
 
-    Features are kept in ``cache``, so that a run that was stopped goes on. ``memoriser`` is the encoder by which copies
-    are looked for. Raises `MedvarError` when nobody is held out, or fewer than two encoders are given: one misleads.
+    Features are kept in ``cache``, so that a run that was stopped goes on. ``copies`` says whether copies of training
+    slices are looked for. Raises `MedvarError` when nobody is held out, or fewer than two encoders are given: one
+    misleads.
     """
     if len(encoders) < 2:
         raise MedvarError("At least two encoders judge a set of images, for each is blind to something.")
@@ -112,7 +113,7 @@ def evaluate(
         counts={JUDGED: len(synthetic), "training": len(training), "held out": len(held_out)},
         encoders=judged,
         similarity={name: _similarity(synthetic, ours, training, theirs) for name, (ours, theirs) in labels.items()},
-        memorisation=_memorisation(memoriser, synthetic, training, held_out, cache, progress) if memoriser else None,
+        memorisation=_memorisation(synthetic, training, held_out, progress) if copies else None,
         texture=_texture(synthetic, labels, training, held_out),
         recognition=_recognition(encoders, synthetic, training, held_out, cache),
         left_out=left_out,
@@ -249,18 +250,16 @@ def _recognition(
 
 
 def _memorisation(
-    encoder: Encoder,
     synthetic: Synthetic,
     training: SliceDataset,
     held_out: SliceDataset,
-    cache: Path,
     progress: Progress | None,
 ) -> Memorisation:
     told = None if progress is None else lambda done, total: progress("looking for copies", done, total)
     names = [[one.patient for one in data.rows] for data in (training, held_out)]
     images = PreparedImages(training)
-    calibration = calibrate(encoder, images, names[0], PreparedImages(held_out), names[1], cache, told)
-    check = compare_images(calibration.gate, synthetic.images, cache, told)
+    calibration = calibrate(images, names[0], PreparedImages(held_out), names[1], told)
+    check = check_images(calibration.gate, synthetic.images, progress=told)
     alarms = np.array(list(calibration.false_alarms.values()))
     people = list(calibration.false_alarms)
     return Memorisation(

@@ -1,22 +1,33 @@
-"""`Gate`: is an image a copy of a training slice? Numpy and an encoder only, so that whoever generates can ask it.
+"""`Gate`: may an image be a copy of a training slice? Numpy and scipy only, so that whoever generates can ask it.
 
-An image is flagged when the nearest training slice is nearer than nearly all slices of people who were not trained on
-(Dar et al., arXiv 2307.01148). That finds copies; that an image passes is no guarantee of privacy.
+An image is looked at turned, mirrored, zoomed and shifted, and compared with every training slice in three ways: as a
+whole, by its inner part, and window by window, so that a part of it that is a copy suffices. Each way measures how much
+nearer the image is to one slice than to slices of other patients: 0 is no nearer, 1 is the same. An image is flagged
+when one of the measures is higher than those of nearly all slices of held-out patients. That finds copies; that an
+image passes is no guarantee of privacy.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from medvar_engine.encoders.centring import centred
-from medvar_engine.encoders.encoder import Encoder
+from medvar_engine.encoders.preprocessing import check_slices
 from medvar_engine.errors import MedvarError
 from medvar_engine.memorisation.copy_risk import CopyRisk
-from medvar_engine.memorisation.neighbours import MIRRORS, Embeddings, nearest
+from medvar_engine.memorisation.edge_maps import ZOOMS, Maps, as_it_is, views
+from medvar_engine.memorisation.projection import NUMBERS, REGIONS, WINDOWS, Packed, Projection, split_index
 from medvar_engine.types import BoolArray, FloatArray, IntArray
+
+MEASURES = ("whole", "inner part", "windows")
+_OTHERS = 20  # nearest slices of other patients that an image is compared with
+_SKIPPED = 4  # nearest ones that are not counted in a window, for they may be copies
+_CEILING = 0.85  # similarity to others that is counted at most, so that slices that are there twice are found
+_FEWEST = 4  # windows that are counted at least, where a slice has fewer
+_BLOCK = 4096  # rows of the index that are compared at a time
+_FARTHEST = 2.0  # distance of what is like no slice
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +41,7 @@ class Check:
 
     @property
     def flagged(self) -> BoolArray:
-        """``(M,)``: nearer than the threshold, so to be withheld or marked."""
+        """``(M,)``: nearer than the threshold, so to be withheld or flagged."""
         return self.distances < self.threshold
 
     @property
@@ -45,58 +56,108 @@ class Check:
         return np.stack([order, self.neighbours[order]], axis=1)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Gate:
-    """Embeddings of all training slices, and the distance below which an image is too near to one of them.
+    """An index of all training slices, and the distance below which an image is too near to one of them.
 
-    ``embeddings`` ``(V·N, D)`` are those that ``encoder`` makes of the N slices when they are `centred`: all of them,
-    then perhaps all of them in other windows, so that a copy which was clipped is near to one; ``patients`` ``(N,)``
-    says of each slice whose it is, perhaps under a pseudonym.
+    Args:
+        projection: by which the index was made.
+        index: ``(N, NUMBERS)``, a row for each training slice.
+        patients: ``(N,)``, whose each slice is, perhaps under a pseudonym.
+        levels: for each of `MEASURES` the value that few slices of held-out patients exceed.
+        threshold: the distance: 1 where a measure is at its level, ½ where it is twice as high.
 
-    >>> Gate(encoder, embeddings, patients, 0.2).check(images).flagged  # doctest: +SKIP
+    >>> Gate(projection, index, patients, (0.4, 0.4, 0.6), 0.8).check(images).flagged  # doctest: +SKIP
     """
 
-    encoder: Encoder
-    embeddings: Embeddings
+    projection: Projection
+    index: Packed
     patients: Sequence[str]
-    threshold: float
+    levels: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    threshold: float = 0.0
+    _regions: Sequence[FloatArray] = field(init=False, repr=False, compare=False)
+    _codes: IntArray = field(init=False, repr=False, compare=False)  # patients as numbers
 
     def __post_init__(self) -> None:
-        slices, shape = len(self.patients), self.embeddings.shape
-        if not slices or len(shape) != 2 or not shape[0] or shape[0] % slices or shape[1] != self.encoder.dimension:
+        if not len(self.patients) or self.index.shape != (len(self.patients), NUMBERS):
             raise MedvarError(
-                f"The embeddings are {shape}, but there are {slices} training slices, and "
-                f"the encoder gives {self.encoder.dimension} features."
+                f"The index has the shape {self.index.shape}, but there are {len(self.patients)} training slices, and "
+                f"each has {NUMBERS} numbers."
             )
-        if not 0 <= self.threshold <= 2:
+        if not 0 <= self.threshold <= _FARTHEST:
             raise MedvarError(f"The threshold is a distance of 0…2, but got {self.threshold}.")
+        if len(self.levels) != len(MEASURES) or not all(0 < level < np.inf for level in self.levels):
+            raise MedvarError(f"There are {len(MEASURES)} levels above 0, but got {self.levels}.")
+        object.__setattr__(self, "_regions", split_index(self.index))
+        object.__setattr__(self, "_codes", np.unique(list(self.patients), return_inverse=True)[1])
 
     def check(self, images: FloatArray) -> Check:
-        """Images ``(M, H, W)`` in [-1, 1], each centred and in all `MIRRORS`, so that no such change hides a copy.
+        """What is to be said of images ``(M, H, W)`` in [-1, 1].
 
         One by one, for a sum is rounded otherwise among others: what is flagged does not depend on who is asked with.
         """
-        distances = np.empty(len(images), dtype=np.float32)
-        neighbours = np.empty(len(images), dtype=np.int64)
-        for i in range(len(images)):
-            image = centred(images[i : i + 1])
-            mirrored = np.concatenate([np.flip(image, axes) for axes in MIRRORS])
-            found, numbers = nearest(self.encoder.encode(mirrored), self.embeddings)
-            distances[i], neighbours[i] = found.min(), numbers[found.argmin()]
-        return self._checked(distances, neighbours)
+        measured = [self.measure(image) for image in images]
+        values = np.array([one for one, _ in measured], dtype=np.float32).reshape(-1, len(MEASURES))
+        rows = np.array([one for _, one in measured], dtype=np.int64).reshape(-1, len(MEASURES))
+        shares = values / np.array(self.levels, dtype=np.float32)
+        best = shares.argmax(axis=1)
+        each = np.arange(len(values))
+        distances = 1 / np.maximum(shares[each, best], np.float32(1 / _FARTHEST))
+        neighbours = rows[each, best]
+        return Check(distances, neighbours, tuple(self.patients[row] for row in neighbours), self.threshold)
 
     def risk(self, image: FloatArray) -> CopyRisk:
         """How near one image ``(H, W)`` is, clipped to [-1, 1] as it is when it is written; without saying to whom."""
         return CopyRisk(float(self.check(np.clip(image, -1, 1)[None]).distances[0]), self.threshold)
 
-    def compare(self, mirrored: Sequence[Embeddings]) -> Check:
-        """The same of images that are centred and encoded already: ``(M, D)`` for each of `MIRRORS`."""
-        found = [nearest(embeddings, self.embeddings) for embeddings in mirrored]
-        distances = np.stack([distance for distance, _ in found])
-        neighbours = np.stack([number for _, number in found])
-        chosen = distances.argmin(axis=0)[None]
-        return self._checked(np.take_along_axis(distances, chosen, 0)[0], np.take_along_axis(neighbours, chosen, 0)[0])
+    def measure(self, image: FloatArray) -> tuple[list[float], list[int]]:
+        """The `MEASURES` of one image ``(H, W)``, each with the training slice that it is highest of."""
+        check_slices(image[None])
+        maps, zooms = views(image)
+        full = len(ZOOMS) // 2  # the first zoom that leaves most of a training slice in the image, less one
+        found = [
+            self._excess(self._nearest(0, maps[zooms >= full - 1])),
+            self._excess(self._nearest(1, maps[zooms < full])),
+            self._windows(as_it_is(maps)),
+        ]
+        return [value for value, _ in found], [row for _, row in found]
 
-    def _checked(self, distances: FloatArray, neighbours: IntArray) -> Check:
-        slices = neighbours % len(self.patients)  # in whatever window
-        return Check(distances, slices, tuple(self.patients[number] for number in slices), self.threshold)
+    def _nearest(self, region: int, maps: Maps) -> FloatArray:
+        """Of each training slice ``(N,)``, the similarity to the view that is nearest to it."""
+        asked, rows = self.projection.unit(region, maps, emptier=0.5), self._regions[region]
+        blocks = (rows[first : first + _BLOCK] for first in range(0, len(rows), _BLOCK))
+        return np.concatenate([(asked @ block.T).max(axis=0) for block in blocks])
+
+    def _excess(self, similarities: FloatArray) -> tuple[float, int]:
+        """How much nearer the nearest slice is than those of other patients, and which it is."""
+        row = int(similarities.argmax())
+        others = min(self._others(similarities, row), _CEILING)
+        return float((similarities[row] - others) / (1 - others)), row
+
+    def _windows(self, maps: Maps) -> tuple[float, int]:
+        """The same of windows that lie where they lie, added up: a copied part is enough."""
+        total = np.zeros((len(maps), len(self.patients)), dtype=np.float32)
+        there = np.zeros(len(self.patients), dtype=np.float32)
+        for number in range(len(REGIONS) - len(WINDOWS), len(REGIONS)):
+            rows = self._regions[number]
+            similar = self.projection.unit(number, maps, emptier=0.5) @ rows.T
+            usual = np.clip(_mean_of_highest(similar), 0, 0.98)[:, None]
+            total += np.maximum((similar - usual) / (1 - usual), 0)
+            there += rows.any(axis=1)
+        scores = total.max(axis=0) / np.sqrt(np.maximum(there, _FEWEST))
+        row = int(scores.argmax())
+        return float(scores[row] - np.float32(0.7) * self._others(scores, row)), row
+
+    def _others(self, values: FloatArray, row: int) -> float:
+        """Mean of the highest values of slices of other patients than that of ``row``; 0 when there are none."""
+        others = values[self._codes != self._codes[row]]
+        return float(np.sort(others)[-_OTHERS:].mean()) if len(others) else 0.0
+
+
+def _mean_of_highest(values: FloatArray) -> FloatArray:
+    """Of each row the mean of the highest values but the very highest ones; 0 where there are no more."""
+    last = min(_SKIPPED + _OTHERS, values.shape[1])
+    if last <= _SKIPPED:
+        return np.zeros(len(values), dtype=np.float32)
+    highest = -np.sort(np.partition(-values, last - 1, axis=1)[:, :last], axis=1)
+    return np.asarray(highest[:, _SKIPPED:].mean(axis=1), dtype=np.float32)

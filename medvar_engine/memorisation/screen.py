@@ -24,8 +24,7 @@ class CopyScreen:
     def of(cls, bundle: Bundle, policy: CopyPolicy | None = None) -> CopyScreen:
         """The screen for images of ``bundle``; see `copy_policy` for the default and the error."""
         known = copy_policy(bundle, policy)
-        # One thread, so that what is withheld does not depend on how many cores there are.
-        return cls(known, None if known == "off" else read_index(bundle.read, threads=1))
+        return cls(known, None if known == "off" else read_index(bundle.read))
 
 
 @dataclass(frozen=True, slots=True)

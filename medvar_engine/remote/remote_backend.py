@@ -21,7 +21,7 @@ import numpy.typing as npt
 from medvar_engine.backends.base import PrefixState
 from medvar_engine.backends.bundle_info import info_of
 from medvar_engine.backends.check_outputs import check_masks
-from medvar_engine.bundle.read import GATE_ENCODER, MANIFEST, Bundle, read_bundle
+from medvar_engine.bundle.read import MANIFEST, Bundle, read_bundle
 from medvar_engine.errors import MedvarError
 from medvar_engine.remote.connection import PROTOCOL, Server
 from medvar_engine.remote.scale_input import extended, gather_inputs
@@ -151,4 +151,4 @@ def _leave(server: Server, folder: Path) -> None:
 
 def served_files(bundle: Bundle) -> list[str]:
     """The bundle's files that a client has, too: the card, the codebook, the gate. Not what makes images."""
-    return [name for name in bundle.sha256 if not name.endswith((".onnx", ".onnx.data")) or name == GATE_ENCODER]
+    return [name for name in bundle.sha256 if not name.endswith((".onnx", ".onnx.data"))]

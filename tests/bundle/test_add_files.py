@@ -21,9 +21,9 @@ def bundle(tiny_bundle: Path, tmp_path: Path) -> Path:
 def test_files_are_added_and_the_model_stays_the_same(bundle: Path) -> None:
     """Breaks for sittings and files made before: their model would no longer be found."""
     before = read_bundle(bundle)
-    after = add_to_bundle(bundle, {"gate.json": b"{}", "gate_encoder.onnx": b"graph"})
+    after = add_to_bundle(bundle, {"gate.json": b"{}", "gate_index.npy": b"rows"})
     assert after.bundle_id == before.bundle_id
-    assert after.read("gate_encoder.onnx") == b"graph"
+    assert after.read("gate_index.npy") == b"rows"
     assert {**after.sha256, **before.sha256} == after.sha256
     again = add_to_bundle(bundle, {"gate.json": b"[]"})
     assert again.read("gate.json") == b"[]"

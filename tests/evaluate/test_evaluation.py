@@ -82,7 +82,7 @@ def judge(slices: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[S
     cache = tmp_path_factory.mktemp("cache")
 
     def judge(synthetic: Synthetic) -> Evaluation:
-        return evaluate(synthetic, slices, [DescriptorEncoder(), Patches()], cache, memoriser=Patches())
+        return evaluate(synthetic, slices, [DescriptorEncoder(), Patches()], cache, copies=True)
 
     return judge
 

@@ -1,4 +1,4 @@
-"""Copies that are planted to see whether they are found: training slices, changed as a model may change them."""
+"""Copies that are planted to see whether they are found: training slices, changed as a model or a person may do it."""
 
 from __future__ import annotations
 
@@ -9,13 +9,54 @@ from scipy import ndimage
 
 from medvar_engine.types import FloatArray
 
+MAX_ZOOM = 4 / 3  # and its inverse
 MAX_SHIFT = 0.06  # share of the side
+MAX_GAMMA = 2.0  # and its inverse
 MAX_CENTRE = 0.2  # of the window, in halves of the range of values
 MAX_WIDTH = 0.3  # ± exponent: windows of 0.74…1.35 times the width
+MAX_BLUR = 2 / 128  # standard deviation as a share of the side: two pixels in 128
+MAX_MASK = 0.5  # share of the image
 NOISE = 0.04  # standard deviation, in [-1, 1]
-BLUR = 1 / 128  # standard deviation as a share of the side: one pixel in 128
+MAX_WARP = 1.2 / 128  # standard deviation of the moves of a few points, as a share of the side
+_POINTS = 5  # a side, that a warp moves
 
 Change = Callable[[FloatArray, np.random.Generator], FloatArray]
+
+
+def zoom(image: FloatArray, factor: float, shift: tuple[float, float] = (0, 0)) -> FloatArray:
+    """Larger by ``factor`` about the middle, and moved by ``shift`` pixels; air comes in at the sides."""
+    middle = (np.array(image.shape) - 1) / 2
+    inverse = np.eye(2) / factor
+    if factor < 1:
+        image = ndimage.gaussian_filter(image, 0.5 * (1 / factor - 1))
+    moved = ndimage.affine_transform(image, inverse, middle - inverse @ (middle + shift), order=1, cval=-1.0)
+    return np.asarray(moved, dtype=np.float32)
+
+
+def bend(image: FloatArray, gamma: float) -> FloatArray:
+    """Values from 0 to 1 to the power of ``gamma``."""
+    return np.asarray(2 * ((np.clip(image, -1, 1) + 1) / 2) ** gamma - 1, dtype=np.float32)
+
+
+def blur(image: FloatArray, pixels: float) -> FloatArray:
+    """By a Gaussian of that standard deviation."""
+    return np.asarray(ndimage.gaussian_filter(image, pixels), dtype=np.float32)
+
+
+def cover(image: FloatArray, share: float, other: FloatArray | float, rng: np.random.Generator) -> FloatArray:
+    """With ``share`` of its area, at a side or a rectangle anywhere, taken from ``other``."""
+    height, width = image.shape
+    region = np.zeros(image.shape, dtype=bool)
+    if rng.integers(3) == 0:
+        at_a_side = np.zeros((max(image.shape),) * 2, dtype=bool)
+        at_a_side[: round(share * len(at_a_side))] = True
+        region = np.rot90(at_a_side, int(rng.integers(4)))[:height, :width]
+    else:
+        rows = min(height, max(1, round(height * np.sqrt(share * np.exp(rng.uniform(-0.7, 0.7))))))
+        columns = min(width, round(share * height * width / rows))
+        top, left = rng.integers(0, height - rows + 1), rng.integers(0, width - columns + 1)
+        region[top : top + rows, left : left + columns] = True
+    return np.asarray(np.where(region, other, image), dtype=np.float32)
 
 
 def same(image: FloatArray, rng: np.random.Generator) -> FloatArray:
@@ -23,15 +64,31 @@ def same(image: FloatArray, rng: np.random.Generator) -> FloatArray:
     return image
 
 
-def mirrored(image: FloatArray, rng: np.random.Generator) -> FloatArray:
-    """Left and right, up and down, or both exchanged."""
-    return np.flip(image, ((0,), (1,), (0, 1))[rng.integers(3)])
+def turned(image: FloatArray, rng: np.random.Generator) -> FloatArray:
+    """By a right angle or two or three, mirrored, or both."""
+    form = int(rng.integers(1, 8))
+    return np.rot90(image[:, ::-1] if form >= 4 else image, form % 4)
+
+
+def inverted(image: FloatArray, rng: np.random.Generator) -> FloatArray:
+    """Black for white."""
+    return -image
+
+
+def zoomed(image: FloatArray, rng: np.random.Generator) -> FloatArray:
+    """Up to `MAX_ZOOM` times larger or smaller."""
+    return zoom(image, _around(rng, MAX_ZOOM))
 
 
 def shifted(image: FloatArray, rng: np.random.Generator) -> FloatArray:
     """By up to `MAX_SHIFT` each way, by parts of pixels too; air comes in at the sides."""
     shift = rng.uniform(-MAX_SHIFT, MAX_SHIFT, 2) * image.shape
     return np.asarray(ndimage.shift(image, shift, order=1, cval=-1.0), dtype=np.float32)
+
+
+def gamma(image: FloatArray, rng: np.random.Generator) -> FloatArray:
+    """Brighter or darker in the middle of the range, by a gamma of 1/`MAX_GAMMA` to `MAX_GAMMA`."""
+    return bend(image, _around(rng, MAX_GAMMA))
 
 
 def rewindowed(image: FloatArray, rng: np.random.Generator) -> FloatArray:
@@ -46,24 +103,33 @@ def noisy(image: FloatArray, rng: np.random.Generator) -> FloatArray:
 
 
 def blurred(image: FloatArray, rng: np.random.Generator) -> FloatArray:
-    """As a decoder blurs."""
-    return np.asarray(ndimage.gaussian_filter(image, BLUR * len(image)), dtype=np.float32)
+    """By a quarter of `MAX_BLUR` to the whole of it."""
+    return blur(image, rng.uniform(MAX_BLUR / 4, MAX_BLUR) * len(image))
+
+
+def masked(image: FloatArray, rng: np.random.Generator) -> FloatArray:
+    """With up to `MAX_MASK` of it black, or of one grey."""
+    return cover(image, rng.uniform(0, MAX_MASK), rng.choice([-1.0, rng.uniform(-1, 1)]), rng)
 
 
 def all_of_it(image: FloatArray, rng: np.random.Generator) -> FloatArray:
-    """Every change at once."""
-    for change in (mirrored, shifted, rewindowed, noisy, blurred):
+    """Every change at once, but the mask."""
+    for change in (zoomed, shifted, gamma, rewindowed, blurred, noisy, turned):
         image = change(image, rng)
-    return image
+    return -image if rng.random() < 0.5 else image
 
 
 COPIES: dict[str, Change] = {
     "same": same,
-    "mirrored": mirrored,
+    "turned": turned,
+    "inverted": inverted,
+    "zoomed": zoomed,
     "shifted": shifted,
+    "gamma": gamma,
     "rewindowed": rewindowed,
     "noisy": noisy,
     "blurred": blurred,
+    "masked": masked,
     "all of it": all_of_it,
 }
 """Kinds of copy by name."""
@@ -74,3 +140,35 @@ def plant(images: FloatArray, kind: str, seed: int) -> FloatArray:
     change = COPIES[kind]
     changed = [change(image, np.random.default_rng((seed, number))) for number, image in enumerate(images)]
     return np.array(changed, dtype=np.float32).reshape(images.shape)
+
+
+def disturb(image: FloatArray, rng: np.random.Generator, *, zoom_by: float, shift_by: float) -> FloatArray:
+    """The slice as one has it who redraws it: slightly warped, in another window, blurred, noisy, by chance each.
+
+    It is zoomed by up to ``zoom_by`` (an exponent) and shifted by up to ``shift_by`` (a share of the side).
+    """
+    side = len(image)
+    down, right = rng.uniform(-shift_by, shift_by, 2) * side
+    image = zoom(image, float(np.exp(rng.uniform(-zoom_by, zoom_by))), (down, right))
+    if rng.random() < 0.5:
+        image = _warped(image, rng)
+    for change in (gamma, rewindowed, blurred, noisy):
+        if rng.random() < 0.6:
+            image = change(image, rng)
+    return image
+
+
+def _warped(image: FloatArray, rng: np.random.Generator) -> FloatArray:
+    """Moved by a smooth field through a few points."""
+    height, width = image.shape
+    points = rng.normal(0, MAX_WARP * height, (2, _POINTS, _POINTS))
+    places = np.mgrid[:height, :width].astype(np.float64)
+    grid = [places[0] * (_POINTS - 1) / max(1, height - 1), places[1] * (_POINTS - 1) / max(1, width - 1)]
+    moves = [ndimage.map_coordinates(moved, grid, order=3, mode="nearest") for moved in points]
+    moved = ndimage.map_coordinates(image, [places[0] + moves[0], places[1] + moves[1]], order=1, mode="nearest")
+    return np.asarray(moved, dtype=np.float32)
+
+
+def _around(rng: np.random.Generator, most: float) -> float:
+    """From 1/``most`` to ``most``, as often above 1 as below."""
+    return float(np.exp(rng.uniform(-np.log(most), np.log(most))))
