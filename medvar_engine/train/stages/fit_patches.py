@@ -47,7 +47,10 @@ def _some(vectors: Tensor) -> Tensor:
 
 
 def _k_means(vectors: Tensor, count: int) -> Tensor:
-    """``count`` centres of ``(N, D)``; a centre that nothing chose starts again from a vector far from its own."""
+    """``count`` centres of ``(N, D)``; a centre that nothing chose starts again from a vector far from its own.
+
+    With fewer vectors than centres, some centres stay unused.
+    """
     centres = vectors[torch.randint(len(vectors), (count,))].clone()
     for iteration in range(ITERATIONS):
         chosen, distance = _nearest(vectors, centres)
@@ -56,8 +59,8 @@ def _k_means(vectors: Tensor, count: int) -> Tensor:
         centres = torch.where(uses[:, None] > 0, sums / uses[:, None].clamp_min(1), centres)
         dead = (uses == 0).nonzero().flatten()
         if len(dead) and iteration + 1 < ITERATIONS:
-            far = torch.multinomial(distance.clamp_min(1e-12), len(dead))
-            centres[dead] = vectors[far]
+            far = torch.multinomial(distance.clamp_min(1e-12), min(len(dead), len(vectors)))
+            centres[dead[: len(far)]] = vectors[far]
     return centres
 
 

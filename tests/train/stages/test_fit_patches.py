@@ -41,6 +41,15 @@ def test_every_scale_makes_new_images_sharper(fitted: ResolutionTokenizer) -> No
     assert errors[2] < 0.35 * errors[0]
 
 
+def test_fewer_slices_than_codes_are_enough() -> None:
+    """A first try on a few slices would end in a traceback."""
+    torch.manual_seed(0)
+    model, images = ResolutionTokenizer(CONFIG), discs(9)  # nine blocks of the coarsest scale for 48 codes
+    fit_patches(model.quantizer, model.latent(images), tell=lambda _: None)
+    restored = model.preview(model.quantizer.decode(model.encode(images)))
+    assert float((restored - images).square().mean()) < 0.05
+
+
 def test_features_are_decorrelated(fitted: ResolutionTokenizer) -> None:
     """Faint detail would be drowned by brightness in what the transformer is shown."""
     features = fitted.quantizer.features(fitted.encode(discs(300)))[:, 4:].flatten(0, 1)  # of the finest scale
