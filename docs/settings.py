@@ -1,15 +1,12 @@
-"""Writes ``docs/reference/training-settings.md``: every setting of ``medvar train``, with the comment beside it.
+"""Writes ``docs/reference/training-settings.md``: every setting of ``medvar train``, with its description.
 
 Run ``python docs/settings.py`` after every change of a setting.
 """
 
 from __future__ import annotations
 
-import ast
 import dataclasses
 import inspect
-import io
-import tokenize
 import typing
 from collections.abc import Iterator
 from pathlib import Path
@@ -43,31 +40,14 @@ def page() -> str:
 
 
 def _section(settings: type[Any]) -> Iterator[str]:
-    meanings, types = _meanings(settings), typing.get_type_hints(settings)
+    types = typing.get_type_hints(settings)
     about = inspect.cleandoc(settings.__doc__ or "").replace("``", "`")
     yield f"## {settings.__name__.removesuffix('Settings')}\n\n{about}\n"
     yield "| name | value | default | meaning |\n|---|---|---|---|"
     for field in dataclasses.fields(settings):
-        yield f"| `{field.name}` | {_type(types[field.name])} | {_default(field.default)} | {meanings[field.name]} |"
+        meaning = settings.__pydantic_fields__[field.name].description.replace("|", "\\|")  # a bar would end the cell
+        yield f"| `{field.name}` | {_type(types[field.name])} | {_default(field.default)} | {meaning} |"
     yield ""
-
-
-def _meanings(settings: type[Any]) -> dict[str, str]:
-    """The comments on the lines of each field. Raises `KeyError` for a field without."""
-    source = inspect.getsource(settings)
-    tokens = tokenize.generate_tokens(io.StringIO(source).readline)
-    comments = {token.start[0]: token.string.lstrip("# ") for token in tokens if token.type == tokenize.COMMENT}
-    (body,) = ast.parse(source).body
-    assert isinstance(body, ast.ClassDef)
-    found = {}
-    for node in body.body:
-        if isinstance(node, ast.AnnAssign):
-            lines = range(node.lineno, (node.end_lineno or node.lineno) + 1)
-            meaning = " ".join(comments[line] for line in lines if line in comments)
-            found[ast.unparse(node.target)] = meaning.replace("|", "\\|")  # no bar may end a table's cell
-    if missing := [name for name, meaning in found.items() if not meaning]:
-        raise KeyError(f"{settings.__name__}.{missing[0]} has no comment beside it that says what it means.")
-    return found
 
 
 def _type(hint: Any) -> str:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 import json
 import tomllib
-import typing
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Self
+
+from pydantic import ConfigDict, ModelWrapValidatorHandler, ValidationError, model_validator
+from pydantic.dataclasses import dataclass
 
 from medvar_engine.conditions import FACTORS
 from medvar_engine.errors import MedvarError
@@ -19,23 +20,18 @@ from medvar_engine.train.config_sections import (
     KeptSettings,
     MachineSettings,
     RunSettings,
-    StageName,
     TokenizerSettings,
     TransformerSettings,
 )
 from medvar_engine.untrusted import plain_yaml
+from medvar_engine.untrusted.check_fields import sentence
 
-MAX_SEED = 1_000_000  # so that seeds derived from it fit 64 bits
 
-
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
 class TrainConfig(RunSettings, MachineSettings, KeptSettings, DataSettings, TokenizerSettings, TransformerSettings):
     """What a run is. Every setting can be given in the file or by ``name=value`` on the command line."""
 
     def __post_init__(self) -> None:
-        stages = typing.get_args(StageName)
-        if self.stage not in stages:
-            raise MedvarError(f"stage is one of {', '.join(stages)}, not {self.stage!r}.")
         if self.stage != "tokenizer" and self.tokenizer is None:
             raise MedvarError(f"Stage {self.stage} needs a trained tokenizer: set tokenizer=PATH of its .safetensors.")
         if self.decoder_only and (self.stage != "tokenizer" or self.tokenizer is None):
@@ -50,34 +46,14 @@ class TrainConfig(RunSettings, MachineSettings, KeptSettings, DataSettings, Toke
             raise MedvarError(f"factors names at least one of {', '.join(FACTORS)}.")
         if unknown := sorted(set(self.factors) - set(FACTORS)):
             raise MedvarError(f"factors are of {', '.join(FACTORS)}, not {unknown[0]!r}.")
-        for names, fits, expected in _LIMITS:
-            for name in names:
-                if (value := getattr(self, name)) is not None and not fits(value):
-                    raise MedvarError(f"{name} must be {expected}, but is {value}.")
 
-
-_AT_LEAST_1 = [
-    *("steps", "batch_size", "accumulate", "log_every", "validate_every", "validate_slices", "save_every", "keep"),
-    *("patience", "restart_every", "variants", "threads", "depth", "width", "heads", "drawn_scales", "most_repeats"),
-]
-_SHARES = [
-    "ema",
-    "balance",
-    "random_depth",
-    "scale_balance",
-    "continuous",
-    "restart_until",
-    "adversarial_start",
-    "corruption",
-]
-_LIMITS: tuple[tuple[Sequence[str], Callable[[float], bool], str], ...] = (
-    (_AT_LEAST_1, lambda value: value >= 1, "at least 1"),
-    (_SHARES, lambda value: 0 <= value <= 1, "a share from 0 to 1"),
-    (("workers", "z_loss", "lora_rank", "weight_decay", "warmup"), lambda value: value >= 0, "0 or more"),
-    (("beta2", "dropout"), lambda value: 0 <= value < 1, "from 0 to below 1"),
-    (("learning_rate", "critic_learning_rate", "clip"), lambda value: value > 0, "above 0"),
-    (("seed",), lambda value: 0 <= value <= MAX_SEED, f"between 0 and {MAX_SEED}"),
-)
+    @model_validator(mode="wrap")
+    @classmethod
+    def _in_a_sentence(cls, values: Any, build: ModelWrapValidatorHandler[Self]) -> Self:
+        try:
+            return build(values)
+        except ValidationError as error:
+            raise MedvarError(sentence(error, [one.name for one in dataclasses.fields(cls)])) from error
 
 
 def load_config(path: Path | None, overrides: Iterable[str] = ()) -> TrainConfig:
@@ -94,16 +70,7 @@ def load_config(path: Path | None, overrides: Iterable[str] = ()) -> TrainConfig
             values[name] = plain_yaml.loads(text)
         except ValueError as error:
             raise MedvarError(f"The value of {override!r} cannot be read: {error}") from error
-    types = typing.get_type_hints(TrainConfig)
-    unknown = sorted(set(values) - set(types))
-    if unknown:
-        raise MedvarError(f"Unknown setting {unknown[0]!r}; the settings are {', '.join(types)}.")
-    missing = [
-        f.name for f in dataclasses.fields(TrainConfig) if f.default is dataclasses.MISSING and f.name not in values
-    ]
-    if missing:
-        raise MedvarError(f"Missing setting {missing[0]!r}: give it in the config file or as {missing[0]}=VALUE.")
-    return TrainConfig(**{name: _convert(name, value, types[name]) for name, value in values.items()})
+    return TrainConfig(**{str(name): value for name, value in values.items()})
 
 
 def config_from_arguments(arguments: Sequence[str]) -> TrainConfig:
@@ -152,28 +119,3 @@ def _read(path: Path) -> Mapping[str, Any]:
     if not isinstance(content, dict):
         raise MedvarError(f"{path} must hold settings as name = value.")
     return content
-
-
-def _convert(name: str, value: Any, kind: Any) -> Any:
-    """A value as the field's type; ints pass for floats, strings for paths."""
-    options = typing.get_args(kind) if typing.get_origin(kind) is not None else (kind,)
-    if typing.get_origin(kind) is Literal:
-        if value in options:
-            return value
-        raise MedvarError(f"{name} is one of {', '.join(map(str, options))}, not {value!r}.")
-    if typing.get_origin(kind) is tuple:
-        if isinstance(value, list) and all(isinstance(item, str) for item in value):
-            return tuple(value)
-        raise MedvarError(f"{name} must be a list of names, but is {value!r}.")
-    for option in options:
-        if option is Path and isinstance(value, str):
-            return Path(value).expanduser()
-        if option is float and isinstance(value, int | float | str) and not isinstance(value, bool):
-            try:
-                return float(value)  # YAML reads 1e-4 as text
-            except ValueError:
-                continue
-        if isinstance(value, option) and not (option is int and isinstance(value, bool)):
-            return value
-    names = " or ".join(getattr(option, "__name__", str(option)) for option in options)
-    raise MedvarError(f"{name} must be {names}, but is {value!r}.")

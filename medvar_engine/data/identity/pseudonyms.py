@@ -6,10 +6,11 @@ import hmac
 import os
 import secrets
 import stat
-import sys
 import unicodedata
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from platformdirs import user_config_path
 
 from medvar_engine.errors import MedvarError
 
@@ -60,13 +61,7 @@ class Pseudonyms:
 
 def default_key_path() -> Path:
     """Where the key lies unless another place is named: the user's folder for settings, by platform."""
-    if sys.platform == "win32":
-        base = Path(os.environ.get("APPDATA") or Path.home() / "AppData/Roaming")
-    elif sys.platform == "darwin":
-        base = Path.home() / "Library/Application Support"
-    else:
-        base = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
-    return base / "medvar" / "patient.key"
+    return user_config_path("medvar", appauthor=False, roaming=True) / "patient.key"
 
 
 def known_pseudonyms(path: Path | None) -> Pseudonyms | None:

@@ -11,6 +11,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from platformdirs.api import PlatformDirsABC
+from platformdirs.macos import MacOS
+from platformdirs.windows import Windows
 
 from medvar_engine.data.identity.pseudonyms import Pseudonyms, default_key_path, load_or_make_key
 from medvar_engine.data.prepare import prepare
@@ -104,15 +107,25 @@ def test_place_that_cannot_be_written(tmp_path: Path) -> None:
         load_or_make_key(tmp_path, outside=tmp_path / "out")
 
 
+@pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="the place of these systems is not a variable's")
 def test_usual_place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Breaks for finding the key again on each platform."""
+    """Breaks for finding the key again: it lies where earlier versions put it."""
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
-    monkeypatch.setenv("APPDATA", str(tmp_path))
-    for platform in ("linux", "win32"):
-        monkeypatch.setattr(sys, "platform", platform)
-        assert default_key_path() == tmp_path / "medvar" / "patient.key"
-    monkeypatch.setattr(sys, "platform", "darwin")
-    assert default_key_path() == Path.home() / "Library/Application Support/medvar/patient.key"
+    assert default_key_path() == tmp_path / "medvar" / "patient.key"
+    monkeypatch.delenv("XDG_CONFIG_HOME")
+    assert default_key_path() == Path.home() / ".config/medvar/patient.key"
+
+
+@pytest.mark.parametrize(
+    ("system", "place"),
+    [(Windows, "AppData/Roaming/medvar"), (MacOS, "Library/Application Support/medvar")],
+)
+def test_usual_place_elsewhere(monkeypatch: pytest.MonkeyPatch, system: type[PlatformDirsABC], place: str) -> None:
+    """Breaks for finding the key again on these systems."""
+    monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
+    monkeypatch.setattr("platformdirs.windows.get_win_folder", lambda _: str(Path.home() / "AppData/Roaming"))
+    monkeypatch.setattr("platformdirs.PlatformDirs", system)
+    assert default_key_path() == Path.home() / place / "patient.key"
 
 
 def _anonymous_reason(source: Path, path: str, reason: str) -> str:
