@@ -124,9 +124,9 @@ def test_nothing_passes_through_the_host(device: OnnxBackend, monkeypatch: pytes
         down.append(self.shape())
         return numpy(self)
 
-    def running(self: Any, names: Any, feeds: dict[str, Any]) -> Any:
+    def running(self: Any, names: Any, feeds: dict[str, Any], options: Any) -> Any:
         assert "past" not in feeds
-        return run(self, names, feeds)
+        return run(self, names, feeds, options)
 
     monkeypatch.setattr(onnxruntime.IOBinding, "bind_cpu_input", binding)
     monkeypatch.setattr(onnxruntime.OrtValue, "numpy", reading)
