@@ -97,7 +97,7 @@ def test_two_processes_learn_what_one_learns(
     torchrun(two)
     # Sums of the same numbers in another order: found are 4e-7 at most, of a log with eight digits.
     assert log_of(two) == pytest.approx(log_of(one), rel=1e-5, abs=1e-7)
-    assert {name for step, name in log_of(two) if step == 6} >= {"loss", "gradient_norm"}
+    assert {name for step, name in log_of(two) if step == 6} >= {"loss", "gradient norm"}
     if kind != "sharded":
         return
     whole = (two.out / "transformer.safetensors").read_bytes()
