@@ -136,7 +136,7 @@ def _frames_of(content: bytes, stored: StoredPixels) -> list[bytes]:
     A table of offsets is asked only where the number of fragments does not say it, and where it is wrong, code streams
     are found by how they begin.
     """
-    table, *fragments = _items(content, marked=stored.element is None or stored.element.length is None)
+    table, *fragments = _items(content, marked=stored.element is not None and stored.element.length is None)
     if len(fragments) == stored.frames:
         return fragments
     if stored.frames == 1:

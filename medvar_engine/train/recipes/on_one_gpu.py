@@ -13,7 +13,6 @@ recipe of its name, first for a few steps, which tell how many fit into its time
 from __future__ import annotations
 
 import argparse
-import csv
 import dataclasses
 import io
 import json
@@ -32,6 +31,7 @@ from medvar_engine.data.dataset import SliceDataset
 from medvar_engine.data.shards import Manifest, ShardWriter
 from medvar_engine.data.shards.slice_facts import SliceFacts
 from medvar_engine.errors import MedvarError
+from medvar_engine.metric_log import Metric, read_log
 from medvar_engine.train.batches import spread
 from medvar_engine.train.config import load_config
 from medvar_engine.train.run_training import run
@@ -147,8 +147,7 @@ def train(call: str, packed: Path, out: Path, until: float, settings: list[str])
 
 def _seconds(folder: Path, batch_size: int) -> float:
     """That a step takes once torch has compiled."""
-    with (folder / "log.csv").open(newline="", encoding="utf-8") as file:
-        speeds = [float(row["value"]) for row in csv.DictReader(file) if row["name"] == "images_per_second"]
+    speeds = [value for _, value in read_log(folder / "log.csv")[Metric("images_per_second")]]
     return batch_size / statistics.median(speeds[len(speeds) // 2 :])
 
 
