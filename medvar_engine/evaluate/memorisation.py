@@ -26,7 +26,7 @@ FALSE_ALARMS = 0.05  # share of slices of new patients that may be flagged
 FOUND = 0.95  # share of planted copies of every kind that is to be flagged
 PLANTED = 200  # training slices of which copies are planted
 _FOR_THRESHOLD = 1  # seed of the copies that set it; those that are reported are of another
-_TO_SET_IT = 100  # copies of each kind that set it
+TO_SET_IT = 100  # copies of each kind that set it
 _FITTED = 1500  # slices of which copies are made to find the projection
 _TOLD_APART = 6000  # slices that it must tell apart, at most
 _OF_A_PATIENT = 10  # held-out slices that are looked at, at most: every patient counts alike
@@ -70,8 +70,6 @@ def calibrate(
     held_out: Images,
     held_out_patients: Sequence[str],
     progress: Progress | None = None,
-    *,
-    planted: int = _TO_SET_IT,
 ) -> Calibration:
     """The gate of a training set, its threshold set by planted copies, and by patients who are not in it.
 
@@ -83,7 +81,6 @@ def calibrate(
         held_out: slices of other patients, of each of whom at most ten are looked at.
         held_out_patients: whose each of these is.
         progress: told of every image that is looked at.
-        planted: how many copies of each kind are planted to set the threshold.
 
     Raises:
         MedvarError: when a patient is on both sides, or nobody is held out.
@@ -109,7 +106,7 @@ def calibrate(
     # A measure is high where a distance is small: the level is the alarm threshold of its negative.
     whole, inner, windows = (max(-alarm_threshold(-measured[:, i], whose), 1e-3) for i in range(len(MEASURES)))
     gate = replace(gate, levels=(whole, inner, windows))
-    copies = copy_threshold([found.distances for _, found in _planted(gate, training, planted, _FOR_THRESHOLD)])
+    copies = copy_threshold([found.distances for _, found in _planted(gate, training, TO_SET_IT, _FOR_THRESHOLD)])
     found = check_images(gate, held_out, chosen)
     threshold = min(copies, alarm_threshold(found.distances, whose))
     return Calibration(replace(gate, threshold=threshold), copies, replace(found, threshold=threshold), tuple(whose))
@@ -153,15 +150,15 @@ def check_images(gate: Gate, images: Images, chosen: IntArray | None = None, pro
     return Check(distances, neighbours, tuple(part.patients[0] for part in parts), gate.threshold)
 
 
-def find_planted_copies(gate: Gate, training: Images, *, count: int = PLANTED, seed: int = 0) -> dict[str, Estimate]:
+def find_planted_copies(gate: Gate, training: Images, *, count: int = 0, seed: int = 0) -> dict[str, Estimate]:
     """Share of planted copies that ``gate`` flags, for each kind of `COPIES`, with an interval over patients.
 
-    ``count`` training slices, drawn by ``seed``, are changed and asked about; others than those that set the
-    threshold. Where less than 95 % is found, passing the gate says little.
+    ``count`` training slices, or `PLANTED` ones, drawn by ``seed``, are changed and asked about; others than those that
+    set the threshold. Where less than 95 % is found, passing the gate says little.
     """
     return {
         kind: estimate_mean(found.flagged, [gate.patients[i] for i in chosen])
-        for kind, (chosen, found) in zip(COPIES, _planted(gate, training, count, seed), strict=True)
+        for kind, (chosen, found) in zip(COPIES, _planted(gate, training, count or PLANTED, seed), strict=True)
     }
 
 

@@ -32,7 +32,9 @@ def patients(dataset: SliceDataset) -> list[str]:
 @pytest.fixture(scope="module")
 def calibration(training: SliceDataset, held_out: SliceDataset) -> Calibration:
     train, test = PreparedImages(training), PreparedImages(held_out)
-    return calibrate(train, patients(training), test, patients(held_out), planted=12)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("medvar_engine.evaluate.memorisation.TO_SET_IT", 12)
+        return calibrate(train, patients(training), test, patients(held_out))
 
 
 def test_one_person_of_many_slices_does_not_set_the_threshold() -> None:
