@@ -131,7 +131,7 @@ def test_prepare_tells_of_refused_files(medvar: Medvar, scans: Path, tmp_path: P
         (("stage=tokenizer", "data=slices"), "Missing setting 'out'"),
         (("stage=both", "data=slices", "out=run"), "'both'"),
         (("stage=transformer", "data=slices", "out=run"), "needs a trained tokenizer"),
-        (("stage=tokenizer", "data=slices", "out=run", "steps=many"), "steps must be int"),
+        (("stage=tokenizer", "data=slices", "out=run", "steps=many"), "steps must be a whole number"),
         (("nowhere.toml",), "no config file"),
         (("stage=tokenizer", "data=slices", "out=run", "device=cpu"), "medvar prepare"),
         (("stage=tokenizer", "data=slices", "out=run", "steps"), "name=value"),

@@ -176,5 +176,10 @@ def test_planted_copies_are_what_they_are_called(slices_of: Slices) -> None:
         assert (copies.shape, copies.dtype) == (images.shape, np.float32)
         assert np.abs(copies).max() <= 1
         changed = np.abs(copies - images).mean(axis=(1, 2))
-        assert (changed == 0).all() if kind == "same" else (changed > 0.0001).all(), kind
+        if kind == "same":
+            assert (changed == 0).all()
+        elif kind == "masked":  # a mask may be empty, or lie where the slice is dark
+            assert (changed > 0.0001).any()
+        else:
+            assert (changed > 0.0001).all(), kind
         np.testing.assert_array_equal(copies, plant(images, kind, 3))

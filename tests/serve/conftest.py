@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -43,7 +44,8 @@ def ask() -> Ask:
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         content = json.dumps(body).encode() if isinstance(body, dict | list) else body
         try:
-            connection.request(method or ("GET" if body is None else "POST"), path, content, named)
+            with suppress(BrokenPipeError):  # a body that is too large is refused before all of it was sent
+                connection.request(method or ("GET" if body is None else "POST"), path, content, named)
             response = connection.getresponse()
             return Answer(response.status, response.read(), dict(response.headers))
         finally:

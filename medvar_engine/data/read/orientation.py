@@ -28,7 +28,8 @@ def to_ras(
     Nothing is resampled: an oblique scan stays oblique, and its affine says so.
     Raises `MedvarError` when the affine describes no volume or a sheared one, or values are not finite numbers.
     """
-    sides = np.sqrt((affine[:3, :3] ** 2).sum(axis=0)) if np.isfinite(affine).all() else np.zeros(3)
+    with np.errstate(over="ignore"):  # of damaged headers; then it is too large for a volume
+        sides = np.sqrt((affine[:3, :3] ** 2).sum(axis=0)) if np.isfinite(affine).all() else np.zeros(3)
     if (sides < SMALLEST_MM).any() or (sides > LARGEST_MM).any():
         raise MedvarError(f"{where}: the affine does not describe a volume: {affine.round(3).tolist()}.")
     if abs(np.linalg.det(affine[:3, :3] / sides)) < 1e-3:
