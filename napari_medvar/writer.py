@@ -15,7 +15,7 @@ from medvar_engine.generate.trace import Trace
 from medvar_engine.memorisation.screen import CopyScreen, screen
 from medvar_engine.storage import slug
 from medvar_engine.write.dicom import Study
-from medvar_engine.write.formats import ENDINGS, files_of, write_picture
+from medvar_engine.write.formats import files_of, format_of, write_picture
 from medvar_engine.write.picture import Picture
 from napari_medvar.layers.image_layers import METADATA
 from napari_medvar.layers.layer_data import LayerData
@@ -47,7 +47,9 @@ def write_layers(path: str, layers: Sequence[LayerData]) -> list[str]:
     model = _model(ours)
     if target.name.lower().endswith(SUFFIX):
         return [str(_write_session(target, ours, model))]
-    name, ending = _format(target)
+    if (found := format_of(target)) is None:
+        raise MedvarError(f"{target} must end in .png, .nii, .nii.gz, .dcm or {SUFFIX}.")
+    name, ending = found
     paths = [target]
     if len(ours) > 1:
         stem = target.name[: -len(ending)]
@@ -113,14 +115,6 @@ def _write_session(path: Path, ours: Sequence[_Ours], model: Model) -> Path:
     )
     bundle = model.bundle
     return write_session(path, SavedSession(model.id, bundle.name, str(bundle.path.absolute()), nodes, nodes[-1].id))
-
-
-def _format(path: Path) -> tuple[str, str]:
-    """The name of the format, and how the file's name ends."""
-    for name, ending in (*ENDINGS.items(), ("nifti", ".nii")):
-        if path.name.lower().endswith(ending):
-            return name, ending
-    raise MedvarError(f"{path} must end in .png, .nii, .nii.gz, .dcm or {SUFFIX}.")
 
 
 def _check_free(paths: Sequence[Path]) -> None:

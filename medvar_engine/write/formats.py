@@ -18,21 +18,24 @@ def files_of(path: Path, name: str) -> list[Path]:
     return [path, sidecar(path)] if name == "nifti" else [path]
 
 
-def format_of(path: Path) -> str:
-    """The name of the format that the ending of ``path`` asks for. Raises `MedvarError` for an unknown ending."""
+def format_of(path: Path) -> tuple[str, str] | None:
+    """The name of the format that the ending of ``path`` asks for, and that ending; None for an unknown ending."""
     for name, ending in (*ENDINGS.items(), ("nifti", ".nii")):
         if path.name.lower().endswith(ending):
-            return name
-    raise MedvarError(f"{path} must end in .png, .nii, .nii.gz or .dcm.")
+            return name, ending
+    return None
 
 
 def save_image(image: Picture, path: str | Path) -> list[Path]:
     """Write an image in the format of the ending of ``path``: .png, .nii, .nii.gz or .dcm. Gives the files.
 
     A NIfTI file gets a ``.json`` beside it. Files of the same name are replaced. Every file is marked as synthetic.
+    Raises `MedvarError` for an unknown ending.
     """
     path = Path(path)
-    return write_picture(path, format_of(path), image, Study(path.name), 1)
+    if (found := format_of(path)) is None:
+        raise MedvarError(f"{path} must end in .png, .nii, .nii.gz or .dcm.")
+    return write_picture(path, found[0], image, Study(path.name), 1)
 
 
 def write_picture(path: Path, name: str, picture: Picture, study: Study, number: int) -> list[Path]:
