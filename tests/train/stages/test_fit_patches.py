@@ -68,3 +68,14 @@ def test_the_same_seed_gives_the_same_patches() -> None:
         fit_patches(model.quantizer, model.latent(discs(100)), tell=lambda _: None)
         made.append(model.quantizer.codes)
     assert (made[0] == made[1]).all()
+
+
+def test_fewer_slices_than_patches() -> None:
+    """The coarsest scale has one block a slice: a small data set has fewer than there are patches."""
+    torch.manual_seed(0)
+    model = ResolutionTokenizer(CONFIG)
+    few = discs(20)
+    fit_patches(model.quantizer, model.latent(few), tell=lambda _: None)
+    assert torch.isfinite(torch.from_numpy(model.quantizer.codes)).all()
+    shown = model.preview(model.quantizer.decode(model.encode(few)))
+    assert float((shown - few).abs().mean()) < 0.1

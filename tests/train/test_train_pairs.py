@@ -1,4 +1,4 @@
-"""A model of pairs is learnt from slices with masks, and from no others."""
+"""A model of pairs is learnt from slices with masks, and from no others; the recipe of one works."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ import pytest
 from rich.console import Console
 from tiny_pairs import STRUCTURES, make_pairs
 
+import medvar_engine.train
 from medvar_engine.backends.torch import TorchBackend
 from medvar_engine.conditions import Condition
+from medvar_engine.data.masks.mask_rule import mask_rule
 from medvar_engine.data.shards import ShardWriter
 from medvar_engine.data.shards.slice_facts import SliceFacts
 from medvar_engine.errors import MedvarError
@@ -19,7 +21,7 @@ from medvar_engine.masks.structures import structures_of
 from medvar_engine.metric_log import read_log
 from medvar_engine.models import presets
 from medvar_engine.models.resolution_tokenizer import ResolutionConfig
-from medvar_engine.models.weight_files import load_tokenizer
+from medvar_engine.models.weight_files import load_tokenizer, load_transformer
 from medvar_engine.request import Request
 from medvar_engine.train.config import TrainConfig, load_config
 from medvar_engine.train.dry_run import plan
@@ -27,6 +29,8 @@ from medvar_engine.train.run_training import run
 from medvar_engine.train.stages import refiner_stage
 from medvar_engine.value_range import encode
 
+RECIPES = Path(medvar_engine.train.__file__).parent / "recipes"
+SHORT = ("steps=2", "batch_size=4", "validate_every=2", "device=cpu")
 ALONE = ResolutionConfig(16, (1, 2, 4), 32, feature_channels=12, patch=4, margin=2, refiner_widths=(8, 8))
 
 
@@ -114,3 +118,31 @@ def test_what_does_not_fit_is_refused(tmp_path: Path, console: Console) -> None:
             run(config(data, tmp_path / "out", stage="transformer", masks=False, tokenizer=tokenizer), console=console)
     with pytest.raises(MedvarError, match="masks are learnt by a tokenizer of resolutions"):
         load_config(None, ["stage=tokenizer", f"data={slices}", "out=x", "masks=true", "preset=demo"])
+
+
+def test_the_recipe_trains(tmp_path: Path, console: Console) -> None:
+    slices = write_pairs(tmp_path / "slices")
+    first = load_config(RECIPES / "pairs-tokenizer.toml", [*SHORT, f"data={slices}", f"out={tmp_path / 'tokenizer'}"])
+    tokenizer = run(first, console=console)
+    assert load_tokenizer(tokenizer).config.structures  # type: ignore[union-attr]
+    of_tokens = [f"data={slices}", f"out={tmp_path / 'transformer'}", f"tokenizer={tokenizer}"]
+    small = ("depth=1", "width=16", "heads=1")
+    second = load_config(RECIPES / "pairs-transformer.toml", [*SHORT, *small, *of_tokens])
+    assert load_transformer(run(second, console=console))[1].region == ("abdomen",)
+
+
+def test_the_recipe_says_what_it_is() -> None:
+    """Nobody may take a model of two patients for more than it is; and its file of label maps must be one."""
+    text = (RECIPES / "pairs.md").read_text()
+    assert "A model that saw two patients makes copies of them." in text
+
+
+def test_its_label_maps_are_named(tmp_path: Path) -> None:
+    text = (RECIPES / "pairs.md").read_text()
+    (tmp_path / "masks.yaml").write_text(text.partition("```yaml\n")[2].partition("```")[0])
+    assert mask_rule(str(tmp_path / "masks.yaml")).values[3] == "kidney"
+
+
+@pytest.mark.parametrize("name", ["pairs-tokenizer.toml", "pairs-transformer.toml"])
+def test_its_settings_are_known(name: str, tmp_path: Path) -> None:
+    load_config(RECIPES / name, [f"data={tmp_path}", f"out={tmp_path}", f"tokenizer={tmp_path / 't.safetensors'}"])
