@@ -13,6 +13,8 @@ _SKIPPED = "skip_settled"
 
 
 MAX_SEED = 2**64 - 1
+MOST_SLICES = 1024
+"""Slices of a stack."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +63,23 @@ def ramp(guidance: float, k: int, scales: int) -> float:
 
 
 @dataclass(frozen=True, slots=True)
+class StackPlace:
+    """Which slice of a stack an image is. Neighbouring slices are drawn with similar noise, so they show one body."""
+
+    slice: int  # from 0 up
+    step: float  # distance between neighbouring slices, as a share of the image's side
+
+    def __post_init__(self) -> None:
+        if type(self.slice) is not int or not 0 <= self.slice < MOST_SLICES:
+            raise MedvarError(f"A stack has slices 0 to {MOST_SLICES - 1}, but got {self.slice!r}.")
+        if not 1e-3 <= self.step <= 1:
+            raise MedvarError(
+                f"Slices of a stack are 0.001 to 1 of the image's side apart, but got {self.step:g}; check the "
+                "distance in mm."
+            )
+
+
+@dataclass(frozen=True, slots=True)
 class Request:
     """One image to make: condition, seed of the noise, and sampling."""
 
@@ -68,6 +87,7 @@ class Request:
     seed: int = 0
     sampling: Sampling = Sampling()
     skipped: float = 0.0  # in images of earlier versions: the share of fine tokens that was skipped
+    stack: StackPlace | None = None  # of a slice of a stack; None of an image by itself
 
     def __post_init__(self) -> None:
         check_seed(self.seed)
@@ -79,6 +99,7 @@ class Request:
             "condition": self.condition.to_dict(),
             "seed": self.seed,
             "sampling": {**self.sampling.to_dict(), **skipped},
+            **({"stack": asdict(self.stack)} if self.stack else {}),
         }
 
     @classmethod
@@ -86,4 +107,11 @@ class Request:
         """The inverse of `to_dict`; other entries are ignored."""
         sampling = dict(values["sampling"])
         skipped = float(sampling.pop(_SKIPPED, 0.0))
-        return cls(Condition.from_dict(values["condition"]), int(values["seed"]), Sampling(**sampling), skipped)
+        stack = values.get("stack")
+        return cls(
+            Condition.from_dict(values["condition"]),
+            int(values["seed"]),
+            Sampling(**sampling),
+            skipped,
+            None if stack is None else StackPlace(stack["slice"], float(stack["step"])),
+        )

@@ -11,9 +11,11 @@ from medvar_engine.cli.console import progress, say, tell
 
 if TYPE_CHECKING:
     from medvar_engine.bundle.read import Bundle
+    from medvar_engine.masks.structures import MaskArray
     from medvar_engine.remote.remote_backend import RemoteBackend
     from medvar_engine.request import Request
     from medvar_engine.sets.generate_files import FileOptions
+    from medvar_engine.sets.stack import Stack
 
 
 def generate(
@@ -49,8 +51,20 @@ def generate(
         ),
     ] = None,
     layout: Annotated[
-        Literal["shards", "imagefolder", "bids", "nnunet"] | None,
+        Literal["shards", "imagefolder", "bids", "nnunet", "decathlon"] | None,
         typer.Option(help="Layout of the folder of a synthetic dataset."),
+    ] = None,
+    mask: Annotated[
+        Path | None,
+        typer.Option(help="Mask to draw the images to (PNG, or NIfTI with one slice), for bundles that make masks."),
+    ] = None,
+    stack: Annotated[
+        int | None,
+        typer.Option(help="Number of slices of one body, drawn to belong together: a NIfTI volume or a DICOM series."),
+    ] = None,
+    slice_mm: Annotated[float, typer.Option(help="Distance between the slices of --stack, mm.")] = 3.0,
+    to_position: Annotated[
+        float | None, typer.Option(help="Position of the last slice of --stack; --position is that of the first.")
     ] = None,
     show_scales: Annotated[
         bool, typer.Option("--show-scales", help="Also write a contact sheet of all scales.")
@@ -110,6 +124,7 @@ def generate(
     from medvar_engine.sets.generate_files import FileOptions
     from medvar_engine.sets.mixture import Mix
     from medvar_engine.sets.mixture_file import read_mix
+    from medvar_engine.sets.stack import Stack, stack_requests
     from medvar_engine.write.marks import Marks
 
     remote = _connected(server, token_file, bundle) if server else None
@@ -127,6 +142,17 @@ def generate(
     if not condition.to_dict() and not mix:
         condition = model.default_condition or condition
     model.labels.encode(condition)
+    if stack is not None:
+        if mix or layout or mask or count or show_scales or file_format not in (None, "nifti", "dicom"):
+            raise MedvarError("A stack is one NIfTI volume or DICOM series: leave out what is for images or datasets.")
+        slices = Stack(stack, slice_mm, to_position)
+        requests = stack_requests(model, condition, seed, sampling, slices)
+        options = FileOptions(file_format or "nifti", copy_policy, marks, overwrite=overwrite)
+        _generate_stack(model, requests, slices, out, options, batch, device, remote)
+        return
+    given = _given_mask(mask, model) if mask else None
+    if given is not None and (mix or layout or file_format == "shards" or workers > 1 or cluster):
+        raise MedvarError("A set is drawn with masks of its own: leave --mask out, or --mix, --layout and --workers.")
     if mix or layout or file_format == "shards" or workers > 1 or cluster:
         from medvar_engine.cli.generate_set import generate_set
         from medvar_engine.sets.layouts import kind_of
@@ -147,7 +173,7 @@ def generate(
     else:
         requests = [Request(condition, seed + i, sampling) for i in range(count or 1)]
         options = FileOptions(file_format or "png", copy_policy, marks, show_scales, overwrite)
-        _generate_files(model, requests, out, options, batch, device, remote)
+        _generate_files(model, requests, out, options, given, batch, device, remote)
 
 
 def _generate_files(
@@ -155,6 +181,7 @@ def _generate_files(
     requests: list[Request],
     out: Path,
     options: FileOptions,
+    mask: MaskArray | None,
     batch: int,
     device: str,
     remote: RemoteBackend | None,
@@ -174,7 +201,8 @@ def _generate_files(
         def advance(images: int) -> None:
             bar.update(task, advance=images)
 
-        for image in generate_files(generator, model, requests, out, options, batch=batch, progress=advance):
+        made = generate_files(generator, model, requests, out, options, mask=mask, batch=batch, progress=advance)
+        for image in made:
             if image.copy_risk and image.copy_risk.flagged:
                 tell(f"{'flagged' if image.files else 'withheld'}: {image.path.name} lies {image.copy_risk}")
             written += bool(image.files)
@@ -185,6 +213,46 @@ def _generate_files(
             "Nothing was written, because every image may be a copy of a training slice. Try other seeds or a higher "
             "--temperature; --copy-policy flag writes them nevertheless."
         )
+
+
+def _generate_stack(
+    model: Bundle,
+    requests: list[Request],
+    stack: Stack,
+    out: Path,
+    options: FileOptions,
+    batch: int,
+    device: str,
+    remote: RemoteBackend | None,
+) -> None:
+    from medvar_engine.backends.onnx import OnnxBackend
+    from medvar_engine.generate.generator import Generator
+    from medvar_engine.sets.generate_files import image_name
+    from medvar_engine.sets.generate_stack import generate_stack
+
+    if remote is None:
+        model.verify()
+    generator = Generator(remote or OnnxBackend(model, device=device))
+    tell(f"{model.name} on {generator.backend.info.provider}")
+    path = out / f"{image_name(requests[0])}-stack{'.nii.gz' if options.format == 'nifti' else ''}"
+    with progress() as bar:
+        task = bar.add_task("generating", total=len(requests) * len(model.schedule))
+
+        def advance(images: int) -> None:
+            bar.update(task, advance=images)
+
+        files = generate_stack(generator, model, requests, stack, path, options, batch=batch, progress=advance)
+    for written in files:
+        say(written)
+
+
+def _given_mask(path: Path, model: Bundle) -> MaskArray:
+    from medvar_engine.errors import MedvarError
+    from medvar_engine.write.mask_file import read_mask
+
+    if not model.structures:
+        raise MedvarError(f"{model.name} makes images without masks, so none can be given; leave --mask out.")
+    return read_mask(path, model.structures, model.image_size)
 
 
 def _connected(server: str, token_file: Path | None, bundle: str | None) -> RemoteBackend:

@@ -22,6 +22,7 @@ from medvar_engine.generate.prefix_cache import PrefixCache
 from medvar_engine.generate.prefix_runner import Prefixes
 from medvar_engine.generate.resample import Held, ResampleOptions, check_resample, held_tokens, resample_edit
 from medvar_engine.generate.sampling import draw, entropy
+from medvar_engine.generate.stack_noise import stack_noise
 from medvar_engine.generate.trace import Trace
 from medvar_engine.generate.validation import check_drawn, check_images, check_masks, check_model, check_requests
 from medvar_engine.masks.structures import MaskArray
@@ -424,6 +425,10 @@ def _drawn(generation: Generation, image: int, logits: FloatArray) -> IntArray:
     held = generation.held[image][k] if generation.held else None
     if inversion:
         tokens = inversion.redraw(logits, request.sampling, k)
+    elif request.stack is not None and request.sampling.temperature > 0:
+        side = generation.pyramid.schedule[k]
+        noise = stack_noise(request.seed, request.stack, k, side, logits.shape[-1])
+        tokens = draw(logits, request.sampling, request.seed, k, noise)
     else:
         tokens = draw(logits, request.sampling, request.seed, k)
     return held.put_back(tokens) if held else tokens

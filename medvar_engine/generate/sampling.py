@@ -22,6 +22,11 @@ def gumbel(seed: int, k: int, positions: int, vocabulary: int) -> FloatArray:
     return _gumbel_of(_bits(seed, k, positions, vocabulary))
 
 
+def uniform_of_slice(seed: int, k: int, number: int, positions: int, vocabulary: int) -> FloatArray:
+    """Noise of its own for each slice ``number`` of a stack: uniform in (0, 1), never 0 or 1, keyed as `gumbel` is."""
+    return _uniform(_bits(seed, k + ((number + 1) << 16), positions, vocabulary))
+
+
 def _bits(seed: int, k: int, positions: int, vocabulary: int) -> npt.NDArray[np.uint32]:
     """Random words ``(positions, vocabulary)`` of 32 bits."""
     blocks = -(-vocabulary // 8)  # a counter gives 4 × 64 bits: 8 words
@@ -31,10 +36,14 @@ def _bits(seed: int, k: int, positions: int, vocabulary: int) -> npt.NDArray[np.
 
 
 def _gumbel_of(words: npt.NDArray[np.uint32]) -> FloatArray:
-    # 23 bits at half steps: float32 holds them exactly, and they are never 0 or 1.
-    uniform = ((words >> np.uint32(9)).astype(np.float32) + np.float32(0.5)) * np.float32(2**-23)
-    noise: FloatArray = -np.log(-np.log(uniform))
+    noise: FloatArray = -np.log(-np.log(_uniform(words)))
     return noise
+
+
+def _uniform(words: npt.NDArray[np.uint32]) -> FloatArray:
+    # 23 bits at half steps: float32 holds them exactly, and they are never 0 or 1.
+    uniform: FloatArray = ((words >> np.uint32(9)).astype(np.float32) + np.float32(0.5)) * np.float32(2**-23)
+    return uniform
 
 
 def guide(conditional: FloatArray, unconditional: FloatArray, strength: float) -> FloatArray:
@@ -77,12 +86,18 @@ def candidates(logits: FloatArray, top_k: int, top_p: float) -> tuple[IntArray, 
     return tokens, values
 
 
-def draw(logits: FloatArray, sampling: Sampling, seed: int, k: int) -> IntArray:
-    """Tokens of scale k of one image: guided logits ``(L, V)`` → ``(L,)``, by the Gumbel-max trick."""
+def draw(logits: FloatArray, sampling: Sampling, seed: int, k: int, noise: FloatArray | None = None) -> IntArray:
+    """Tokens of scale k of one image: guided logits ``(L, V)`` → ``(L,)``, by the Gumbel-max trick.
+
+    ``noise`` ``(L, V)`` is taken in place of the seed's.
+    """
     if sampling.temperature == 0:
         likeliest: IntArray = logits.argmax(-1)
         return likeliest
     tokens, values = candidates(logits / np.float32(sampling.temperature), sampling.top_k, sampling.top_p)
-    words = np.take_along_axis(_bits(seed, k, *logits.shape), tokens, axis=-1)
-    best = (values + _gumbel_of(words)).argmax(-1)
+    if noise is None:
+        chosen = _gumbel_of(np.take_along_axis(_bits(seed, k, *logits.shape), tokens, axis=-1))
+    else:
+        chosen = np.take_along_axis(noise, tokens, axis=-1)
+    best = (values + chosen).argmax(-1)
     return np.take_along_axis(tokens, best[:, None], axis=-1)[:, 0]

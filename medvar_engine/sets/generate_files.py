@@ -6,13 +6,17 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 from medvar_engine.bundle.read import Bundle
 from medvar_engine.errors import MedvarError
 from medvar_engine.generate.generator import Generator
 from medvar_engine.generate.trace import Trace
+from medvar_engine.masks.structures import MaskArray
 from medvar_engine.memorisation.copy_risk import CopyPolicy, CopyRisk
 from medvar_engine.memorisation.screen import CopyScreen, screen
 from medvar_engine.request import Request
+from medvar_engine.sets.finished_pairs import finished_pairs
 from medvar_engine.storage import slug
 from medvar_engine.types import FloatArray
 from medvar_engine.write.burn_in import marked
@@ -52,6 +56,7 @@ def generate_files(
     folder: Path,
     options: FileOptions | None = None,
     *,
+    mask: MaskArray | None = None,
     batch: int = 16,
     progress: Callable[[int], None] | None = None,
 ) -> Iterator[GeneratedImage]:
@@ -63,6 +68,7 @@ def generate_files(
         requests: one for each image, in the order of writing.
         folder: made when it is not there.
         options: format, copy policy and marks.
+        mask: ``(H, W)``, to which the images are drawn, for bundles that make masks; None draws masks as well.
         batch: images made together; the result does not depend on it.
         progress: called with the number of images of which one more scale is drawn.
 
@@ -80,7 +86,7 @@ def generate_files(
         return iter(())
     options = options or FileOptions()
     paths = [folder / (image_name(request) + ENDINGS[options.format]) for request in requests]
-    _check_free(paths, options)
+    _check_free(paths, options, bool(bundle.structures))
     if bundle.image_channels != 1:
         raise MedvarError(
             f"Only grey images can be written yet, but {bundle.name} makes {bundle.image_channels} channels."
@@ -90,7 +96,7 @@ def generate_files(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise MedvarError(f"Cannot make the folder {folder}: {error.strerror or error}. Choose another.") from error
-    return _generated(generator, bundle, requests, paths, options, copies, batch, progress)
+    return _generated(generator, bundle, requests, paths, options, copies, mask, batch, progress)
 
 
 def image_name(request: Request) -> str:
@@ -105,25 +111,29 @@ def _generated(
     paths: Sequence[Path],
     options: FileOptions,
     copies: CopyScreen,
+    mask: MaskArray | None,
     batch: int,
     progress: Callable[[int], None] | None,
 ) -> Iterator[GeneratedImage]:
     first, scales = requests[0], len(generator.backend.info.schedule)
     study = Study(f"{generator.backend.info.bundle_id} {first.condition} {first.seed} {len(requests)}")
     for start in range(0, len(requests), batch):
-        generation = generator.start(requests[start : start + batch])
+        some = requests[start : start + batch]
+        given = None if mask is None else np.stack([mask] * len(some))
+        generation = generator.start(some) if given is None else generator.from_masks(given, some)
         for longer in generator.run(generation):
             generation = longer
             if progress is not None:
                 progress(len(generation.requests))
-        images = generator.image(generation)
+        images, masks = finished_pairs(generator, generation)
         found = screen(images, copies)
         # The preview of the finest scale is the image itself.
         coarse = [generator.preview(generation, k) for k in range(scales - 1)] if options.contact_sheet else []
         for i, (trace, image, risk) in enumerate(zip(generation.traces, images, found.risks, strict=True)):
             path, files = paths[start + i], list[Path]()
             if i in found.kept:
-                picture = marked(replace(Picture.of(bundle, trace, image), copy_risk=risk), options.marks)
+                picture = replace(Picture.of(bundle, trace, image, masks[i]), copy_risk=risk)
+                picture = marked(picture, options.marks)
                 files = write_picture(path, options.format, picture, study, start + i + 1)
                 if options.contact_sheet:
                     previews = [*(preview[i] for preview in coarse), image]
@@ -136,8 +146,8 @@ def _sheet_path(path: Path) -> Path:
     return path.with_name(path.name.split(".")[0] + "-scales.png")
 
 
-def _check_free(paths: Sequence[Path], options: FileOptions) -> None:
-    wanted = [file for path in paths for file in files_of(path, options.format)]
+def _check_free(paths: Sequence[Path], options: FileOptions, masks: bool) -> None:
+    wanted = [file for path in paths for file in files_of(path, options.format, masks=masks)]
     if options.contact_sheet:
         wanted += map(_sheet_path, paths)
     if not options.overwrite and (taken := [path for path in wanted if path.exists()]):

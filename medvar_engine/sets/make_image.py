@@ -11,6 +11,7 @@ from medvar_engine.errors import MedvarError
 from medvar_engine.generate.generator import Generator
 from medvar_engine.memorisation.screen import CopyScreen, screen
 from medvar_engine.request import Request, Sampling
+from medvar_engine.sets.finished_pairs import finished_pairs
 from medvar_engine.write.picture import Picture
 
 
@@ -35,8 +36,8 @@ def make_image(
         device: ``"auto"``, ``"cpu"`` or ``"cuda"``.
 
     Returns:
-        The image: ``pixels`` ``(H, W)`` float32 in [-1, 1], ``values()`` in HU where the condition says that it is CT,
-        and the ``trace`` that it can be made from again.
+        The image: ``pixels`` ``(H, W)`` float32 in [-1, 1], ``mask`` where the bundle makes masks, ``values()`` in HU
+        where the condition says that it is CT, and the ``trace`` that it can be made from again.
 
     Raises:
         MedvarError: when the bundle does not know the condition, or when the image may be a copy of a training slice.
@@ -50,9 +51,9 @@ def make_image(
     copies = CopyScreen.of(bundle)
     generator = Generator(OnnxBackend(bundle, device=device))
     generation = generator.finish(generator.start([Request(condition, seed, sampling or bundle.sampling)]))
-    images = generator.image(generation)
+    images, masks = finished_pairs(generator, generation)
     found = screen(images, copies)
     (risk,) = found.risks
     if found.withheld:
         raise MedvarError(f"The image of seed {seed} is withheld: it lies {risk}. Choose another seed.")
-    return replace(Picture.of(bundle, generation.trace(0), images[0]), copy_risk=risk)
+    return replace(Picture.of(bundle, generation.trace(0), images[0], masks[0]), copy_risk=risk)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from medvar_engine.generate.trace import Trace
+from medvar_engine.masks.structures import MaskArray
 from medvar_engine.memorisation.copy_risk import CopyRisk
 from medvar_engine.types import FloatArray
 
@@ -17,6 +18,7 @@ class SetImage:
     image: FloatArray  # (H, W) in [-1, 1]
     trace: Trace
     copy_risk: CopyRisk | None = None  # None when copies are not looked for
+    mask: MaskArray | None = None  # (H, W), of a model that makes masks
 
     @property
     def flagged(self) -> bool:

@@ -18,6 +18,7 @@ from medvar_engine.generate.generation import Generation
 from medvar_engine.generate.generator import Generator
 from medvar_engine.memorisation.screen import CopyScreen, Screened, screen
 from medvar_engine.memorisation.training_index import GATE
+from medvar_engine.sets.finished_pairs import finished_pairs
 from medvar_engine.sets.layouts import write_images
 from medvar_engine.sets.set_image import SetImage
 from medvar_engine.sets.set_manifest import UNITS
@@ -84,9 +85,9 @@ def _images(work: Work, numbers: range, generator: Generator, copies: CopyScreen
     """The images of a unit. While those of one batch are decoded and looked at, the next is drawn."""
 
     def decoded(some: range, generation: Generation) -> list[SetImage]:
-        images = generator.image(generation)
+        images, masks = finished_pairs(generator, generation)
         risks = screen(images, copies).risks
-        return [SetImage(*made) for made in zip(some, images, generation.traces, risks, strict=True)]
+        return [SetImage(*made) for made in zip(some, images, generation.traces, risks, masks, strict=True)]
 
     with ThreadPoolExecutor(1, "medvar-decode") as beside:
         before: Future[list[SetImage]] | None = None

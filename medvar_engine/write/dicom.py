@@ -70,22 +70,30 @@ def write_dicom(path: Path, picture: Picture, study: Study | None = None, number
         raise MedvarError(f"{path} must end in .dcm.")
     study = study or Study(path.name)
     dataset = _general(picture, study, number)
-    modality = picture.trace.request.condition.modality
-    if modality == "CT" and picture.unit == "HU" and picture.spacing_mm is not None:
-        _as_ct(dataset, picture)
-    elif modality == "MR" and picture.spacing_mm is not None:
-        _as_mr(dataset, picture)
-    else:
-        _as_capture(dataset, picture)
+    match modality_of(picture):
+        case "CT":
+            _as_ct(dataset, picture)
+        case "MR":
+            _as_mr(dataset, picture)
+        case _:
+            _as_capture(dataset, picture)
     marks = [name for name, there in picture.marks.to_dict().items() if there]
     which = ("image", study.name, study.when.isoformat(), str(number), picture.trace.to_json(), *marks)
-    dataset.SOPInstanceUID = _uid(*which)
+    dataset.SOPInstanceUID = uid(*which)
     dataset.file_meta = FileMetaDataset()
     dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     buffer = BytesIO()
     dataset.save_as(buffer, enforce_file_format=True)
     write_files({path: buffer.getvalue()})
     return path
+
+
+def modality_of(picture: Picture) -> str | None:
+    """``CT`` or ``MR``; None of a picture of neither, or of unknown spacing, which becomes a Secondary Capture."""
+    modality = picture.trace.request.condition.modality
+    if picture.spacing_mm is None or (modality == "CT" and picture.unit != "HU"):
+        return None
+    return modality if modality in ("CT", "MR") else None
 
 
 def _general(picture: Picture, study: Study, number: int) -> Dataset:
@@ -102,14 +110,17 @@ def _general(picture: Picture, study: Study, number: int) -> Dataset:
     dataset.PatientID = f"{what}-{study.identifier}"
     dataset.PatientBirthDate = dataset.PatientSex = ""
     dataset.PatientComments = origin(picture)
-    dataset.StudyInstanceUID = _uid("study", study.name, study.when.isoformat())
+    dataset.StudyInstanceUID = uid("study", study.name, study.when.isoformat())
     dataset.StudyID = study.identifier
     dataset.StudyDate = dataset.ContentDate = study.when.strftime("%Y%m%d")
     dataset.StudyTime = dataset.ContentTime = study.when.strftime("%H%M%S")
     dataset.StudyDescription = f"{what} images, MedVAR"
     dataset.AccessionNumber = dataset.ReferringPhysicianName = ""
-    dataset.SeriesInstanceUID = _uid("series", study.name, study.when.isoformat(), str(number))
+    dataset.SeriesInstanceUID = uid("series", study.name, study.when.isoformat(), str(number))
     dataset.SeriesNumber, dataset.InstanceNumber = number, 1
+    if trace.request.stack is not None:  # slices of one body are one series
+        dataset.SeriesInstanceUID = uid("series of a stack", study.name, study.when.isoformat())
+        dataset.SeriesNumber, dataset.InstanceNumber = 1, trace.request.stack.slice + 1
     dataset.SeriesDescription = f"{what} {condition}"[:64]
     dataset.PatientOrientation = ""
     dataset.Manufacturer, dataset.ManufacturerModelName = "napari-medvar", f"MedVAR {trace.bundle_id[:12]}"
@@ -178,7 +189,7 @@ def _as_capture(dataset: Dataset, picture: Picture) -> None:
 
 def _place(dataset: Dataset, picture: Picture) -> None:
     """Image Plane (PS3.3 C.7.6.2): in its scan, or else the middle at the origin, as thick as its pixels are wide."""
-    dataset.FrameOfReferenceUID = _uid("place", dataset.SeriesInstanceUID)
+    dataset.FrameOfReferenceUID = uid("place", dataset.SeriesInstanceUID)
     dataset.PositionReferenceIndicator = dataset.PatientPosition = ""
     if (place := picture.place) is not None:
         columns, rows = place.directions
@@ -220,6 +231,6 @@ def _decimal(value: float) -> str:
     return f"{float(value):.10g}"
 
 
-def _uid(*what: str) -> str:
+def uid(*what: str) -> str:
     """A UID made of a UUID (PS3.5 B.2) of what it names: the same picture in the same study is the same file."""
     return f"2.25.{uuid.uuid5(_NAMESPACE, json.dumps(what)).int}"

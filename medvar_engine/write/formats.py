@@ -6,6 +6,8 @@ from pathlib import Path
 
 from medvar_engine.errors import MedvarError
 from medvar_engine.write.dicom import Study, write_dicom
+from medvar_engine.write.dicom_seg import check_place
+from medvar_engine.write.mask_file import mask_path, write_mask
 from medvar_engine.write.nifti import sidecar, write_nifti
 from medvar_engine.write.picture import Picture
 from medvar_engine.write.png import write_png, write_png16
@@ -13,9 +15,10 @@ from medvar_engine.write.png import write_png, write_png16
 ENDINGS = {"png": ".png", "png16": ".png", "nifti": ".nii.gz", "dicom": ".dcm"}
 
 
-def files_of(path: Path, name: str) -> list[Path]:
-    """The files that `write_picture` writes for ``path``."""
-    return [path, sidecar(path)] if name == "nifti" else [path]
+def files_of(path: Path, name: str, *, masks: bool = False) -> list[Path]:
+    """The files that `write_picture` writes for ``path``; with ``masks`` of a picture that has one."""
+    files = [path, sidecar(path)] if name == "nifti" else [path]
+    return [*files, mask_path(path, name)] if masks else files
 
 
 def format_of(path: Path) -> tuple[str, str] | None:
@@ -29,8 +32,8 @@ def format_of(path: Path) -> tuple[str, str] | None:
 def save_image(image: Picture, path: str | Path) -> list[Path]:
     """Write an image in the format of the ending of ``path``: .png, .nii, .nii.gz or .dcm. Gives the files.
 
-    A NIfTI file gets a ``.json`` beside it. Files of the same name are replaced. Every file is marked as synthetic.
-    Raises `MedvarError` for an unknown ending.
+    A NIfTI file gets a ``.json`` beside it, and an image with a mask the file of that. Files of the same name are
+    replaced. Every file is marked as synthetic. Raises `MedvarError` for an unknown ending.
     """
     path = Path(path)
     if (found := format_of(path)) is None:
@@ -38,14 +41,22 @@ def save_image(image: Picture, path: str | Path) -> list[Path]:
     return write_picture(path, found[0], image, Study(path.name), 1)
 
 
-def write_picture(path: Path, name: str, picture: Picture, study: Study, number: int) -> list[Path]:
-    """Write a picture, the ``number``-th of ``study``, in the format ``name`` of `ENDINGS`; gives the files."""
+def write_picture(
+    path: Path, name: str, picture: Picture, study: Study, number: int, *, mask: Path | None = None
+) -> list[Path]:
+    """Write a picture, the ``number``-th of ``study``, in the format ``name`` of `ENDINGS`; gives the files.
+
+    The mask of a picture that has one goes to ``mask``, by default beside the picture.
+    """
+    if name == "dicom":
+        check_place(picture)
     match name:
         case "png":
-            return [write_png(path, picture)]
+            files = [write_png(path, picture)]
         case "png16":
-            return [write_png16(path, picture)]
+            files = [write_png16(path, picture)]
         case "nifti":
-            return write_nifti(path, picture)
+            files = write_nifti(path, picture)
         case _:
-            return [write_dicom(path, picture, study, number)]
+            files = [write_dicom(path, picture, study, number)]
+    return files + write_mask(mask or mask_path(path, name), name, picture, path, study, number)

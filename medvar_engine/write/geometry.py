@@ -28,6 +28,15 @@ def directions(plane: str) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.floa
     return columns / np.linalg.norm(columns), rows / np.linalg.norm(rows)
 
 
+def through(plane: str) -> npt.NDArray[np.float64]:
+    """The unit vector (LPS) along which positions rise: to the head, to the front, or to the patient's right.
+
+    Raises `MedvarError` as `directions` does.
+    """
+    directions(plane)
+    return np.array({"axial": (0, 0, 1), "coronal": (0, -1, 0), "sagittal": (-1, 0, 0)}[plane], dtype=np.float64)
+
+
 def corner(plane: str, shape: tuple[int, ...], spacing_mm: float) -> npt.NDArray[np.float64]:
     """Where the centre of the first pixel of a slice of ``shape`` (H, W) lies, in LPS mm, its middle at the origin."""
     columns, rows = directions(plane)

@@ -33,10 +33,7 @@ def write_nifti(path: Path, picture: Picture) -> list[Path]:
     about = json.dumps(provenance(picture))
     image = nibabel.Nifti1Image(_volume(picture), None)
     header = image.header
-    if picture.place is None:
-        placed = affine(picture.plane, picture.pixels.shape, picture.spacing_mm or 1.0)
-    else:
-        placed = np.diag([*_LPS_TO_RAS, 1.0]) @ picture.place.matrix + 0.0  # -0 becomes 0
+    placed = placement(picture)
     image.set_sform(placed, code=1)
     image.set_qform(placed, code=1)
     header.set_xyzt_units("unknown" if picture.spacing_mm is None else "mm")
@@ -62,6 +59,13 @@ def _ending(path: Path) -> str:
         if path.name.lower().endswith(ending):
             return ending
     raise MedvarError(f"{path} must end in .nii or .nii.gz.")
+
+
+def placement(picture: Picture) -> npt.NDArray[np.float64]:
+    """From ``(column, row, slice)`` of a picture to mm in RAS+: in its scan, or else its middle at the origin."""
+    if picture.place is None:
+        return affine(picture.plane, picture.pixels.shape, picture.spacing_mm or 1.0)
+    return np.asarray(np.diag([*_LPS_TO_RAS, 1.0]) @ picture.place.matrix + 0.0)  # -0 becomes 0
 
 
 def affine(plane: str, shape: tuple[int, ...], spacing_mm: float) -> npt.NDArray[np.float64]:

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from medvar_engine.bundle.read import Bundle
 from medvar_engine.errors import MedvarError
 from medvar_engine.generate.trace import Trace
+from medvar_engine.masks.structures import MaskArray, Structures
 from medvar_engine.memorisation.copy_risk import CopyRisk
 from medvar_engine.types import FloatArray
 from medvar_engine.value_range import grey_levels, shares
@@ -35,25 +36,32 @@ class Picture:
     copy_risk: CopyRisk | None = None  # None when copies were not looked for
     marks: Marks = UNMARKED  # what was written into the pixels
     place: Place | None = None  # in the patient, of a slice that came from a scan; None is nowhere in particular
+    mask: MaskArray | None = None  # (H, W), the number of the structure of each pixel; None of a model without masks
+    structures: Structures = ()  # that values of the mask stand for, from 1 up
 
     def __post_init__(self) -> None:
         if self.pixels.ndim != 2 or not self.pixels.size:
             raise MedvarError(f"A picture to write is one gray slice (H, W), but got the shape {self.pixels.shape}.")
         if not np.isfinite(self.pixels).all():
             raise MedvarError("A picture to write must be finite, but holds NaN or infinity.")
+        if self.mask is not None and (
+            self.mask.shape != self.pixels.shape or self.mask.max(initial=0) > len(self.structures)
+        ):
+            raise MedvarError(f"A mask of {self.pixels.shape} is expected, its values at most {len(self.structures)}.")
         if not self.low < self.high:
             raise MedvarError(f"The values of a picture rise from low to high, but got {self.low} and {self.high}.")
         if self.spacing_mm is not None and not 0 < self.spacing_mm < np.inf:
             raise MedvarError(f"The spacing of a picture is a length above 0 mm, but is {self.spacing_mm}.")
 
     @classmethod
-    def of(cls, bundle: Bundle, trace: Trace, pixels: FloatArray) -> Picture:
-        """A finished image ``(H, W)``, its pixels' size and values as the bundle knows them for its condition.
+    def of(cls, bundle: Bundle, trace: Trace, pixels: FloatArray, mask: MaskArray | None = None) -> Picture:
+        """A finished image ``(H, W)`` and its mask, with the size and the values of pixels as the bundle knows them.
 
         A condition that leaves it open whether the image is CT or MR gives no HU.
         """
         display = bundle.display(trace.request.condition)
-        return cls(pixels, trace, display.spacing_mm, display.low, display.high, display.unit)
+        values = display.spacing_mm, display.low, display.high, display.unit
+        return cls(pixels, trace, *values, mask=mask, structures=() if mask is None else bundle.structures)
 
     @property
     def reconstruction(self) -> bool:

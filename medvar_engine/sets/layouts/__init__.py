@@ -7,7 +7,7 @@ from pathlib import Path
 
 from medvar_engine.bundle.read import Bundle
 from medvar_engine.errors import MedvarError
-from medvar_engine.sets.layouts import bids, imagefolder, nnunet, shards
+from medvar_engine.sets.layouts import bids, decathlon, imagefolder, nnunet, shards
 from medvar_engine.sets.layouts.image_files import write_pictures
 from medvar_engine.sets.set_image import SetImage
 from medvar_engine.sets.set_plan import Kind, Plan
@@ -17,8 +17,9 @@ _FORMATS = {
     "imagefolder": ("png", "png16", "nifti", "dicom"),
     "bids": ("nifti",),
     "nnunet": ("nifti",),
+    "decathlon": ("nifti",),
 }
-_FILES = {"imagefolder": imagefolder, "bids": bids, "nnunet": nnunet}
+_FILES = {"imagefolder": imagefolder, "bids": bids, "nnunet": nnunet, "decathlon": decathlon}
 
 
 def kind_of(layout: str | None, file_format: str | None) -> Kind:
@@ -50,4 +51,5 @@ def write_images(plan: Plan, unit: int, folder: Path, bundle: Bundle, images: Se
     """Write images of a unit; gives the files."""
     if plan.kind.layout == "shards":
         return shards.write_shard(unit, folder, images, bundle.image_size)
-    return write_pictures(plan, unit, folder, bundle, images, _FILES[plan.kind.layout].place)
+    layout = _FILES[plan.kind.layout]
+    return write_pictures(plan, unit, folder, bundle, images, layout.place, layout.mask_place)

@@ -43,7 +43,12 @@ def describe(plan: Plan, bundle: Bundle, withheld: Collection[int]) -> dict[str,
         "\t".join((_subject(number), *_cells(condition), str(seed)))
         for number, condition, seed in plan.conditions(withheld)
     ]
-    return {
+    names = [
+        ("index", "name", "color"),
+        *((str(i), one.name, one.colour) for i, one in enumerate(bundle.structures, 1)),
+    ]
+    masks = {"desc-synthetic_dseg.tsv": "".join("\t".join(row) + "\n" for row in names)} if bundle.structures else {}
+    return masks | {
         "README.md": card(plan, bundle, _ABOUT, withheld),
         "dataset_description.json": json.dumps(about, indent=2, ensure_ascii=False) + "\n",
         "participants.tsv": "\n".join(("\t".join(("participant_id", *FACTORS, "seed")), *rows, "")),
@@ -56,6 +61,13 @@ def place(plan: Plan, number: int, condition: Condition) -> str:
     subject = _subject(number)
     folder, suffix = _SUFFIXES.get(condition.modality or "", ("anat", "image"))
     return f"{subject}/{folder}/{subject}_desc-synthetic_{suffix}.nii.gz"
+
+
+def mask_place(plan: Plan, number: int, condition: Condition) -> str:
+    """Where the mask of an image goes: a discrete segmentation beside it (BIDS 1.10, derivatives of images)."""
+    subject = _subject(number)
+    folder, _ = _SUFFIXES.get(condition.modality or "", ("anat", "image"))
+    return f"{subject}/{folder}/{subject}_desc-synthetic_dseg.nii.gz"
 
 
 def _cells(condition: Condition) -> list[str]:

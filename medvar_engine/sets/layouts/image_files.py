@@ -28,16 +28,19 @@ def write_pictures(
     bundle: Bundle,
     images: Sequence[SetImage],
     place: Place,
+    mask_place: Place,
 ) -> list[Path]:
-    """Write images of a unit, one study of DICOM; gives the files. Those that were there are replaced."""
+    """Write images of a unit and their masks, one study of DICOM; gives the files. Those there before are replaced."""
     study = Study(f"{plan.identity} {unit}", datetime.fromisoformat(plan.created))
     written: list[Path] = []
     for made in images:
-        path = folder / place(plan, made.number, made.trace.request.condition)
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise MedvarError(f"Cannot make the folder {path.parent}: {error.strerror or error}.") from error
-        picture = replace(Picture.of(bundle, made.trace, made.image), copy_risk=made.copy_risk)
-        written += write_picture(path, plan.kind.format, marked(picture, plan.marks), study, made.number + 1)
+        path, mask = (folder / of(plan, made.number, made.trace.request.condition) for of in (place, mask_place))
+        for parent in {path.parent, mask.parent} if made.mask is not None else {path.parent}:
+            try:
+                parent.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise MedvarError(f"Cannot make the folder {parent}: {error.strerror or error}.") from error
+        picture = replace(Picture.of(bundle, made.trace, made.image, made.mask), copy_risk=made.copy_risk)
+        picture = marked(picture, plan.marks)
+        written += write_picture(path, plan.kind.format, picture, study, made.number + 1, mask=mask)
     return written

@@ -22,3 +22,9 @@ def describe(plan: Plan, bundle: Bundle, withheld: Collection[int]) -> dict[str,
 def place(plan: Plan, number: int, condition: Condition) -> str:
     """Where an image goes."""
     return f"images/{plan.mix.folders()[condition]}/{number:08d}{ENDINGS[plan.kind.format]}"
+
+
+def mask_place(plan: Plan, number: int, condition: Condition) -> str:
+    """Where the mask of an image goes: not among the images, which a loader takes all of."""
+    ending = ".png" if plan.kind.format == "png16" else ENDINGS[plan.kind.format]
+    return f"masks/{plan.mix.folders()[condition]}/{number:08d}{ending}"

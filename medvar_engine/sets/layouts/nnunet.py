@@ -1,4 +1,4 @@
-"""A set as an nnU-Net raw data set (version 2): images to pre-train or predict on; labels there are none."""
+"""A set as an nnU-Net raw data set (version 2): images and masks, or images alone to pre-train or predict on."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from medvar_engine.sets.layouts.data_card import card
 from medvar_engine.sets.set_plan import Plan
 from medvar_engine.write.provenance import STATEMENT
 
+_PAIRS = """nnU-Net raw data: `imagesTr` holds one slice a case, channel 0000, and `labelsTr` its mask. Both are made by
+the model; no person has labelled anything."""
 _ABOUT = """nnU-Net raw data: `imagesTr` holds one slice a case, channel 0000. **There are no labels**: the folder
 `labelsTr` is absent, for the model makes images only. Predict them with a model of your own, or pre-train without."""
 
@@ -26,16 +28,16 @@ def describe(plan: Plan, bundle: Bundle, withheld: Collection[int]) -> dict[str,
         )
     about = {
         "name": "Synthetic",
-        "description": f"SYNTHETIC. {STATEMENT} Labels are absent.",
+        "description": f"SYNTHETIC. {STATEMENT} Labels are {'synthetic, too' if bundle.structures else 'absent'}.",
         "channel_names": {"0": modalities.pop() or "image"},
-        "labels": {"background": 0},
+        "labels": {"background": 0} | {one.name: value for value, one in enumerate(bundle.structures, 1)},
         "numTraining": plan.count - len(withheld),
         "file_ending": ".nii.gz",
         "licence": bundle.licence,
         "reference": f"napari-medvar, model {bundle.name}, sha256 {plan.bundle_id}",
     }
     return {
-        "README.md": card(plan, bundle, _ABOUT, withheld),
+        "README.md": card(plan, bundle, _PAIRS if bundle.structures else _ABOUT, withheld),
         "dataset.json": json.dumps(about, indent=2, ensure_ascii=False) + "\n",
     }
 
@@ -43,3 +45,8 @@ def describe(plan: Plan, bundle: Bundle, withheld: Collection[int]) -> dict[str,
 def place(plan: Plan, number: int, condition: Condition) -> str:
     """Where an image goes."""
     return f"imagesTr/synthetic_{number:08d}_0000.nii.gz"
+
+
+def mask_place(plan: Plan, number: int, condition: Condition) -> str:
+    """Where the mask of an image goes."""
+    return f"labelsTr/synthetic_{number:08d}.nii.gz"

@@ -30,7 +30,9 @@ _ABOUT = """Shards: `units/*.npy` are uint16 arrays (images, rows, columns) in w
 
 def describe(plan: Plan, bundle: Bundle, withheld: Collection[int]) -> dict[str, str]:
     """The data card."""
-    return {"README.md": card(plan, bundle, _ABOUT, withheld)}
+    values = ", ".join(f"{value} {one.name}" for value, one in enumerate(bundle.structures, 1))
+    masks = f"\n\n`units/*-masks.npy` are the masks of the images, uint8: 0 nothing, {values}." if values else ""
+    return {"README.md": card(plan, bundle, _ABOUT + masks, withheld)}
 
 
 def write_shard(unit: int, folder: Path, images: Sequence[SetImage], side: int) -> list[Path]:
@@ -39,8 +41,13 @@ def write_shard(unit: int, folder: Path, images: Sequence[SetImage], side: int) 
     codes = io.BytesIO()
     stack = np.array([made.image for made in images], dtype=np.float32).reshape(-1, side, side)
     np.lib.format.write_array(codes, encode(stack).astype("<u2"), allow_pickle=False)
-    write_files({pixels: codes.getvalue(), table: _table(images)})
-    return [pixels, table]
+    files = {pixels: codes.getvalue(), table: _table(images)}
+    if masks := [made.mask for made in images if made.mask is not None]:
+        stacked = io.BytesIO()
+        np.lib.format.write_array(stacked, np.stack(masks), allow_pickle=False)
+        files[pixels.with_name(f"{unit:05d}-masks.npy")] = stacked.getvalue()
+    write_files(files)
+    return list(files)
 
 
 def shard_paths(folder: Path, unit: int) -> tuple[Path, Path]:

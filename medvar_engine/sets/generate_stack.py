@@ -1,0 +1,74 @@
+"""`generate_stack`: the slices of one body to files: one NIfTI volume, or one DICOM series."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from medvar_engine.bundle.read import Bundle
+from medvar_engine.errors import MedvarError
+from medvar_engine.generate.generator import Generator
+from medvar_engine.memorisation.screen import CopyScreen, screen
+from medvar_engine.request import Request
+from medvar_engine.sets.finished_pairs import finished_pairs
+from medvar_engine.sets.generate_files import FileOptions
+from medvar_engine.sets.stack import Stack, placed
+from medvar_engine.write.burn_in import marked
+from medvar_engine.write.dicom import Study
+from medvar_engine.write.dicom_seg import check_place
+from medvar_engine.write.formats import write_picture
+from medvar_engine.write.picture import Picture
+from medvar_engine.write.volume_file import write_volume
+
+
+def generate_stack(
+    generator: Generator,
+    bundle: Bundle,
+    requests: Sequence[Request],
+    stack: Stack,
+    path: Path,
+    options: FileOptions,
+    *,
+    batch: int = 16,
+    progress: Callable[[int], None] | None = None,
+) -> list[Path]:
+    """Draw the slices of `stack_requests` and write them; gives the files.
+
+    With the format ``nifti`` ``path`` is a volume, ``.nii.gz``, else the folder of a DICOM series. A stack with a slice
+    that may be a copy of a training slice is withheld as a whole, where the policy says so: a body with a gap is none.
+    Raises `MedvarError` then, and when there is something at ``path`` already.
+    """
+    volume = options.format == "nifti"
+    if path.exists() and not options.overwrite:
+        raise MedvarError(f"{path} exists already. Choose another folder or seed, or allow overwriting (--overwrite).")
+    copies, pictures = CopyScreen.of(bundle, options.copy_policy), list[Picture]()
+    for start in range(0, len(requests), batch):
+        generation = generator.start(requests[start : start + batch])
+        for longer in generator.run(generation):
+            generation = longer
+            if progress is not None:
+                progress(len(generation.requests))
+        images, masks = finished_pairs(generator, generation)
+        found = screen(images, copies)
+        if found.withheld:
+            first = found.withheld[0]
+            raise MedvarError(
+                f"The stack of seed {requests[0].seed} is withheld: slice {start + first} lies {found.risks[first]}. "
+                "Choose another seed, or --copy-policy flag."
+            )
+        for trace, image, mask, risk in zip(generation.traces, images, masks, found.risks, strict=True):
+            picture = replace(Picture.of(bundle, trace, image, mask), copy_risk=risk)
+            pictures.append(marked(placed(picture, stack), options.marks))
+    try:
+        (path.parent if volume else path).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise MedvarError(f"Cannot make the folder {path}: {error.strerror or error}. Choose another.") from error
+    if volume:
+        return write_volume(path, pictures)
+    for picture in pictures:
+        check_place(picture)
+    study, files = Study(f"{requests[0].condition} {requests[0].seed} {stack}"), list[Path]()
+    for number, picture in enumerate(pictures, 1):
+        files += write_picture(path / f"{number:04d}.dcm", "dicom", picture, study, number)
+    return files

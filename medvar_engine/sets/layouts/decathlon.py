@@ -1,0 +1,56 @@
+"""A set as the Medical Segmentation Decathlon's: ``dataset.json`` lists pairs, as MONAI's loaders take them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection
+
+from medvar_engine.bundle.read import Bundle
+from medvar_engine.conditions import Condition
+from medvar_engine.errors import MedvarError
+from medvar_engine.sets.layouts.data_card import card
+from medvar_engine.sets.set_plan import Plan
+from medvar_engine.write.provenance import STATEMENT
+
+_ABOUT = """Laid out as the Medical Segmentation Decathlon: `imagesTr` holds one slice a case, `labelsTr` its mask, and
+`dataset.json` lists both, e.g. for `monai.data.load_decathlon_datalist`. No person has labelled anything."""
+
+
+def describe(plan: Plan, bundle: Bundle, withheld: Collection[int]) -> dict[str, str]:
+    """Data card and ``dataset.json``. Raises `MedvarError` for a model that makes no masks."""
+    if not bundle.structures:
+        raise MedvarError(f"The layout decathlon lists images with masks, but {bundle.name} makes images alone.")
+    modalities = {own.condition.modality or "image" for own in plan.mix.ingredients}
+    numbers = [number for number, _, _ in plan.conditions(withheld)]
+    about = {
+        "name": "Synthetic",
+        "description": f"SYNTHETIC. {STATEMENT} Labels are synthetic, too.",
+        "reference": f"napari-medvar, model {bundle.name}, sha256 {plan.model}",
+        "licence": bundle.licence,
+        "release": "1.0",
+        "tensorImageSize": "3D",
+        "modality": {"0": " or ".join(sorted(modalities))},
+        "labels": {"0": "background"} | {str(value): one.name for value, one in enumerate(bundle.structures, 1)},
+        "numTraining": len(numbers),
+        "numTest": 0,
+        "training": [{"image": f"./imagesTr/{_name(one)}", "label": f"./labelsTr/{_name(one)}"} for one in numbers],
+        "test": [],
+    }
+    return {
+        "README.md": card(plan, bundle, _ABOUT, withheld),
+        "dataset.json": json.dumps(about, indent=1, ensure_ascii=False) + "\n",
+    }
+
+
+def place(plan: Plan, number: int, condition: Condition) -> str:
+    """Where an image goes."""
+    return f"imagesTr/{_name(number)}"
+
+
+def mask_place(plan: Plan, number: int, condition: Condition) -> str:
+    """Where its mask goes."""
+    return f"labelsTr/{_name(number)}"
+
+
+def _name(number: int) -> str:
+    return f"synthetic_{number:08d}.nii.gz"

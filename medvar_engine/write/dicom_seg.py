@@ -1,0 +1,93 @@
+"""Masks of pictures as DICOM segmentations (SEG, PS3.3 A.51), by highdicom, referring to the picture's own image."""
+
+from __future__ import annotations
+
+import warnings
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from medvar_engine.errors import MedvarError
+from medvar_engine.storage import write_files
+from medvar_engine.write.dicom import Study, modality_of, uid
+from medvar_engine.write.picture import Picture
+from medvar_engine.write.provenance import SOFTWARE
+
+_SERIES = 5000  # numbers of series of masks are those of their images and this
+
+
+def check_place(picture: Picture) -> None:
+    """Raise `MedvarError` for a picture with a mask that becomes a Secondary Capture: it has no place to refer to."""
+    if picture.mask is not None and modality_of(picture) is None:
+        raise MedvarError(
+            "A mask in DICOM needs a CT or MR image of known pixel size, and this image is neither or its size is not "
+            "known: name --modality, or write PNG or NIfTI."
+        )
+
+
+def write_seg(path: Path, picture: Picture, image: Path, study: Study, number: int) -> Path:
+    """Write the mask of a picture as ``.dcm``; ``image`` is the picture's DICOM file. Equal studies give equal files.
+
+    Raises `MedvarError` as `check_place` does.
+    """
+    import highdicom
+    import pydicom
+    from pydicom.sr.codedict import codes
+
+    check_place(picture)
+    if picture.mask is None:
+        raise MedvarError(f"{path}: the picture has no mask.")
+    source = pydicom.dcmread(image)
+    made_by = highdicom.AlgorithmIdentificationSequence(
+        f"MedVAR {picture.trace.model[:12]}", codes.cid7162.ArtificialIntelligence, SOFTWARE
+    )
+    described = [
+        highdicom.seg.SegmentDescription(
+            value,
+            structure.name,
+            codes.SCT.AnatomicalStructure,
+            codes.SCT.AnatomicalStructure,
+            highdicom.seg.SegmentAlgorithmTypeValues.AUTOMATIC,
+            made_by,
+            tracking_uid=None,
+            display_color=highdicom.color.CIELabColor.from_rgb(*structure.rgb),
+        )
+        for value, structure in enumerate(picture.structures, 1)
+    ]
+    which = ("mask", study.name, study.when.isoformat(), str(number), picture.trace.to_json())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of an empty mask, and of names of people, of whom there are none
+        segmentation: Any = highdicom.seg.Segmentation(
+            source_images=[source],
+            pixel_array=np.ascontiguousarray(picture.mask[np.newaxis]),
+            segmentation_type="BINARY",
+            segment_descriptions=described,
+            series_instance_uid=uid("series", *which),
+            series_number=_SERIES + number,
+            sop_instance_uid=uid(*which),
+            instance_number=1,
+            manufacturer="napari-medvar",
+            manufacturer_model_name=f"MedVAR {picture.trace.model[:12]}",
+            software_versions=SOFTWARE,
+            device_serial_number="none",
+            content_label="SYNTHETIC",
+            content_description="SYNTHETIC mask of a synthetic image",
+        )
+    segmentation.SyntheticData = source.SyntheticData
+    segmentation.SeriesDescription = f"SYNTHETIC mask of {source.SeriesDescription}"[:64]
+    segmentation.ContributingEquipmentSequence = source.ContributingEquipmentSequence
+    for name in ("ContentDate", "SeriesDate", "InstanceCreationDate"):
+        if name in segmentation:
+            setattr(segmentation, name, source.ContentDate)
+    for name in ("ContentTime", "SeriesTime", "InstanceCreationTime"):
+        if name in segmentation:
+            setattr(segmentation, name, source.ContentTime)
+    for element in segmentation.iterall():
+        if element.keyword == "DimensionOrganizationUID":  # highdicom draws one at random
+            element.value = uid("dimensions", *which)
+    buffer = BytesIO()
+    segmentation.save_as(buffer, enforce_file_format=True)
+    write_files({path: buffer.getvalue()})
+    return path

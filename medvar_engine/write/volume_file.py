@@ -1,0 +1,63 @@
+"""The slices of a stack as one NIfTI volume, and their masks as another on the same voxels."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from medvar_engine.errors import MedvarError
+from medvar_engine.generate.trace import traces_to_dict
+from medvar_engine.masks.structures import to_dicts
+from medvar_engine.storage import write_files
+from medvar_engine.write.mask_file import LABELS, mask_path
+from medvar_engine.write.nifti import placement, sidecar
+from medvar_engine.write.picture import Picture
+from medvar_engine.write.provenance import NIFTI_COMMENT, provenance
+
+
+def write_volume(path: Path, pictures: Sequence[Picture]) -> list[Path]:
+    """Write ``.nii.gz``, its ``.json``, and a label map if the slices have masks; gives the files.
+
+    The slices are those of one stack, in their order, each at its place. Values are as in a NIfTI file of one slice.
+    The traces of all slices are in the ``.json`` and in the volume.
+    """
+    first = pictures[0]
+    if any(one.place is None for one in pictures):
+        raise MedvarError("A volume needs slices that have a place: those of a stack.")
+    volume = np.stack([one.values().T for one in pictures], axis=-1)
+    if first.unit == "HU":
+        limits = np.iinfo(np.int16)
+        volume = np.rint(volume).clip(limits.min, limits.max).astype(np.int16)
+    about = {name: value for name, value in provenance(first).items() if name != "trace"}  # that of one slice alone
+    about |= {"slices": len(pictures), "traces": traces_to_dict([one.trace for one in pictures])}
+    files = {path: _packed(volume, first, about), sidecar(path): json.dumps(about, indent=1).encode()}
+    if first.mask is not None:
+        masks = np.stack([one.mask.T for one in pictures if one.mask is not None], axis=-1)
+        named = about | {"structures": to_dicts(first.structures)}
+        files[mask_path(path, "nifti")] = _packed(masks, first, named, labels=True)
+    write_files(files)
+    return list(files)
+
+
+def _packed(volume: npt.NDArray[Any], first: Picture, about: dict[str, Any], *, labels: bool = False) -> bytes:
+    import nibabel
+
+    image = nibabel.Nifti1Image(np.ascontiguousarray(volume), None)
+    placed = placement(first)
+    image.set_sform(placed, code=1)
+    image.set_qform(placed, code=1)
+    header: Any = image.header
+    header.set_xyzt_units("mm")
+    if labels:
+        header.set_intent(LABELS)
+    else:
+        header["cal_min"], header["cal_max"] = first.low, first.high
+    header["descrip"] = f"SYNTHETIC stack, MedVAR model {first.trace.model[:12]}".encode()
+    header.extensions.append(nibabel.nifti1.Nifti1Extension(NIFTI_COMMENT, json.dumps(about).encode()))
+    return gzip.compress(image.to_bytes(), mtime=0)

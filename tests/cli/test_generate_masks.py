@@ -1,0 +1,82 @@
+"""`medvar generate` with a bundle that makes masks."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+from PIL import Image
+from tiny_pairs import make_pairs
+
+from medvar_engine.bundle.read import Bundle
+
+Medvar = Callable[..., Any]
+NAMED = ("--modality", "CT", "--region", "abdomen", "--plane", "axial")
+
+
+def mask_file(folder: Path) -> Path:
+    folder.mkdir(exist_ok=True)
+    Image.fromarray(make_pairs(1, 4)[0, 1].astype(np.uint8)).save(folder / "painted.png")
+    return folder / "painted.png"
+
+
+def test_images_come_with_masks(medvar: Medvar, pair_bundle: Bundle, tmp_path: Path) -> None:
+    run = medvar("generate", "--bundle", pair_bundle.path, "--out", tmp_path / "out", *NAMED, "--count", 2)
+    assert run.code == 0, run.err
+    assert [Path(line).name for line in run.lines] == [
+        f"ct-abdomen-axial-seed{seed}{end}" for seed in (0, 1) for end in (".png", "-mask.png")
+    ]
+
+
+def test_images_to_a_given_mask(medvar: Medvar, pair_bundle: Bundle, tmp_path: Path) -> None:
+    """The same mask with other images; made again by `medvar replay`."""
+    painted, out = mask_file(tmp_path / "in"), tmp_path / "out"
+    run = medvar("generate", "--bundle", pair_bundle.path, "--out", out, *NAMED, "--count", 2, "--mask", painted)
+    assert run.code == 0, run.err
+    first, second = (np.asarray(Image.open(line)) for line in run.lines[1::2])
+    np.testing.assert_array_equal(first, second)
+    assert (first == np.asarray(Image.open(painted))).mean() > 0.95
+    assert Path(run.lines[0]).read_bytes() != Path(run.lines[2]).read_bytes()
+    again = medvar("replay", run.lines[0], "--bundle", pair_bundle.path)
+    assert again.code == 0, again.err
+
+
+def test_a_mask_that_cannot_be_used(medvar: Medvar, pair_bundle: Bundle, tmp_path: Path) -> None:
+    """One sentence, and nothing is left behind."""
+    painted, out = mask_file(tmp_path / "in"), tmp_path / "out"
+    run = medvar("generate", "--bundle", "demo", "--out", out, "--mask", painted)
+    assert run.code == 1
+    assert "makes images without masks" in run.err
+    run = medvar("generate", "--bundle", pair_bundle.path, "--out", out, "--mask", painted, "--layout", "nnunet")
+    assert run.code == 1
+    assert "leave --mask out" in run.err
+    assert not out.exists()
+
+
+def test_sets_of_pairs(medvar: Medvar, pair_bundle: Bundle, tmp_path: Path) -> None:
+    """nnU-Net, the Decathlon, BIDS and an ImageFolder find every image with its mask."""
+    for layout in ("nnunet", "decathlon", "bids", "imagefolder", "shards"):
+        out = tmp_path / layout
+        run = medvar("generate", "--bundle", pair_bundle.path, "--out", out, *NAMED, "--count", 3, "--layout", layout)
+        assert run.code == 0, run.err
+    nnunet, decathlon = (json.loads((tmp_path / one / "dataset.json").read_text()) for one in ("nnunet", "decathlon"))
+    assert nnunet["labels"] == {"background": 0, "square": 1, "bar": 2}
+    for image in sorted((tmp_path / "nnunet" / "imagesTr").glob("*.nii.gz")):
+        label = tmp_path / "nnunet" / "labelsTr" / image.name.replace("_0000.nii", ".nii")
+        one, other = nibabel.load(image), nibabel.load(label)
+        np.testing.assert_array_equal(one.affine, other.affine)
+        assert one.shape == other.shape
+        assert set(np.unique(np.asarray(other.dataobj))) <= {0, 1, 2}
+    assert decathlon["labels"] == {"0": "background", "1": "square", "2": "bar"}
+    assert len(decathlon["training"]) == 3
+    for pair in decathlon["training"]:
+        assert all((tmp_path / "decathlon" / path).is_file() for path in pair.values())
+    bids = sorted(path.name for path in (tmp_path / "bids" / "sub-00000001").rglob("*.nii.gz"))
+    assert bids == ["sub-00000001_desc-synthetic_ct.nii.gz", "sub-00000001_desc-synthetic_dseg.nii.gz"]
+    assert len(list((tmp_path / "imagefolder" / "masks").rglob("*.png"))) == 3
+    assert not list((tmp_path / "imagefolder" / "images").rglob("*mask*"))
+    assert np.load(tmp_path / "shards" / "units" / "00000-masks.npy").shape == (3, 16, 16)

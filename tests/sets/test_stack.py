@@ -1,0 +1,153 @@
+"""Stacks: slices of one body, each drawn from the model's own distribution, alike where they are near."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pydicom
+import pytest
+from highdicom import get_volume_from_series
+from scipy.stats import kstest
+
+from medvar_engine.backends.onnx import OnnxBackend
+from medvar_engine.bundle.read import Bundle
+from medvar_engine.conditions import Condition
+from medvar_engine.errors import MedvarError
+from medvar_engine.generate.generator import Generator
+from medvar_engine.generate.replay import replay
+from medvar_engine.generate.stack_noise import stack_noise
+from medvar_engine.request import Request, Sampling, StackPlace
+from medvar_engine.sets.generate_files import FileOptions
+from medvar_engine.sets.generate_stack import generate_stack
+from medvar_engine.sets.stack import Stack, placed, stack_requests
+from medvar_engine.write.provenance import read_trace
+
+CT = Condition("CT", "abdomen", "axial")
+STACK = Stack(6, 3.0)
+
+
+def noise(number: int, k: int = 2, side: int = 4, step: float = 0.05) -> np.ndarray:
+    return stack_noise(5, StackPlace(number, step), k, side, 200)
+
+
+def test_noise_of_every_slice_is_gumbel() -> None:
+    """Slices would be drawn from another distribution than the model's."""
+    for number in (0, 7):
+        assert kstest(noise(number).ravel(), lambda x: np.exp(-np.exp(-x))).pvalue > 1e-3
+
+
+def test_noise_is_alike_where_slices_are_near() -> None:
+    """And the less so, the finer the scale and the farther the slice."""
+    first = noise(3).ravel()
+    alike = [float(np.corrcoef(first, noise(3 + far).ravel())[0, 1]) for far in (1, 3, 40)]
+    assert alike[0] > 0.7 > alike[1] > 0.1
+    assert abs(alike[2]) < 0.1
+    fine = [stack_noise(5, StackPlace(i, 0.05), 2, 16, 200).ravel() for i in (3, 4)]
+    assert float(np.corrcoef(*fine)[0, 1]) < alike[0] - 0.2
+
+
+def test_noise_is_keyed(pair_bundle: Bundle) -> None:
+    """The same slice of the same stack is the same image, in any batch; seeds and scales differ."""
+    np.testing.assert_array_equal(noise(3), noise(3))
+    assert not np.array_equal(noise(3), noise(3, k=1))
+    generator = Generator(OnnxBackend(pair_bundle, device="cpu"))
+    requests = stack_requests(pair_bundle, CT, 3, Sampling(), STACK)
+    together = generator.finish(generator.start(requests))
+    alone = generator.finish(generator.start(requests[4:5]))
+    np.testing.assert_array_equal(alone.pyramid.sequence[0], together.pyramid.sequence[4])
+    trace = together.trace(4)
+    again = type(trace).from_json(trace.to_json())
+    assert again.request.stack == requests[4].stack
+    np.testing.assert_array_equal(replay(generator, again).pyramid.sequence, trace.pyramid.sequence)
+
+
+def test_neighbours_are_more_alike_than_strangers(pair_bundle: Bundle) -> None:
+    """Otherwise there would be no body."""
+    generator = Generator(OnnxBackend(pair_bundle, device="cpu"))
+    requests = stack_requests(pair_bundle, CT, 3, Sampling(), Stack(24, 0.4))
+    tokens = generator.finish(generator.start(requests)).pyramid.sequence
+    near = np.mean([(tokens[i] == tokens[i + 1]).mean() for i in range(23)])
+    far = np.mean([(tokens[i] == tokens[i + 12]).mean() for i in range(12)])
+    assert near > 1.5 * far
+
+
+@pytest.mark.parametrize("plane", ["axial", "coronal", "sagittal"])
+def test_a_volume(plane: str, pair_bundle: Bundle, tmp_path: Path) -> None:
+    """Slices and masks lie on the same voxels, as far apart as was asked, whatever the plane."""
+    from dataclasses import replace
+
+    from medvar_engine.write.picture import Picture
+    from medvar_engine.write.volume_file import write_volume
+
+    generator = Generator(OnnxBackend(pair_bundle, device="cpu"))
+    requests = stack_requests(pair_bundle, CT, 1, Sampling(), STACK)
+    made = generator.finish(generator.start(requests))
+    images, masks = generator.pairs(made)
+    pictures = []
+    for trace, image, mask in zip(made.traces, images, masks, strict=True):
+        turned = replace(trace, request=replace(trace.request, condition=Condition("CT", "abdomen", plane)))
+        picture = Picture.of(pair_bundle, trace, image, mask)
+        pictures.append(placed(replace(picture, trace=turned), STACK))
+    volume, beside, label_map = write_volume(tmp_path / "a.nii.gz", pictures)
+    one, other = nibabel.load(volume), nibabel.load(label_map)
+    assert one.shape == other.shape == (16, 16, 6)
+    np.testing.assert_array_equal(one.affine, other.affine)
+    np.testing.assert_allclose(nibabel.affines.voxel_sizes(one.affine), (1.5, 1.5, 3.0))
+    rising = {"axial": (0, 0, 1), "coronal": (0, 1, 0), "sagittal": (1, 0, 0)}[plane]
+    np.testing.assert_allclose(one.affine[:3, 2], np.array(rising) * 3.0, atol=1e-6)
+    np.testing.assert_array_equal(np.asarray(other.dataobj)[..., 2].T, masks[2])
+    about = json.loads(beside.read_text())
+    assert about["synthetic"] is True
+    assert len(about["traces"]["asked"]) == 6
+
+
+def test_a_series(pair_bundle: Bundle, tmp_path: Path) -> None:
+    """highdicom takes the slices for one volume of even spacing; every file is marked, and says how it was made."""
+    generator = Generator(OnnxBackend(pair_bundle, device="cpu"))
+    requests = stack_requests(pair_bundle, CT, 1, Sampling(), STACK)
+    files = generate_stack(generator, pair_bundle, requests, STACK, tmp_path / "series", FileOptions("dicom"))
+    images = [path for path in files if "mask" not in path.name]
+    datasets = [pydicom.dcmread(path) for path in images]
+    volume = get_volume_from_series(datasets)
+    assert volume.array.shape == (6, 16, 16)
+    np.testing.assert_allclose(volume.spacing, (3.0, 1.5, 1.5))
+    assert {one.SyntheticData for one in datasets} == {"YES"}
+    assert [one.InstanceNumber for one in datasets] == list(range(1, 7))
+    assert len({one.SOPInstanceUID for one in datasets}) == 6
+    assert read_trace(images[3]).request.stack == requests[3].stack
+    with pytest.raises(MedvarError, match="exists already"):
+        generate_stack(generator, pair_bundle, requests, STACK, tmp_path / "series", FileOptions("dicom"))
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: Stack(1, 3.0), "2 slices or more"),
+        (lambda: Stack(4, 0.0), "0.01 to 100 mm apart"),
+        (lambda: Stack(4, 3.0, 1.2), "leaves the positions that a model knows"),
+        (lambda: StackPlace(0, 2.0), "0.001 to 1 of the image's side"),
+        (lambda: StackPlace(-1, 0.1), "slices 0 to 1023"),
+    ],
+)
+def test_stacks_that_cannot_be(make: object, said: str) -> None:
+    with pytest.raises(MedvarError, match=said):
+        make()  # type: ignore[operator]
+
+
+def test_stacks_that_a_model_cannot_draw(pair_bundle: Bundle) -> None:
+    """In one sentence each: no pixel size, no first position, and a factor that the model does not have."""
+    with pytest.raises(MedvarError, match="how large a pixel"):
+        stack_requests(pair_bundle, Condition("CT", "abdomen", "coronal"), 0, Sampling(), STACK)
+    with pytest.raises(MedvarError, match="needs the first"):
+        stack_requests(pair_bundle, CT, 0, Sampling(), Stack(3, 3.0, 0.5))
+    with pytest.raises(MedvarError, match="position"):
+        stack_requests(pair_bundle, Condition("CT", position=0.2), 0, Sampling(), Stack(3, 3.0, 0.5))
+
+
+def test_requests_of_images_are_as_before() -> None:
+    """Names made of requests, and files of earlier versions, stay what they are."""
+    assert "stack" not in Request(CT).to_dict()
+    assert Request.from_dict(Request(CT).to_dict()) == Request(CT)
