@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import napari
 
+    from napari_medvar.controllers.structures_controller import StructuresController
     from napari_medvar.widget import MedvarWidget
 
 
@@ -17,6 +19,30 @@ def start_from_layer() -> None:
     viewer = napari.current_viewer()
     if viewer is not None:
         widget_of(viewer).start_from_layer()
+
+
+def paint_structures() -> None:
+    """For the menu of new layers: a layer to paint the structures on that the model knows."""
+    _with_structures(lambda structures: structures.paint())
+
+
+def draw_to_labels() -> None:
+    """For the layer list's menu: new pictures to the structures of the active Labels layer."""
+    _with_structures(lambda structures: structures.draw())
+
+
+def redraw_to_labels() -> None:
+    """For the layer list's menu: the current picture again, with the structures of the active Labels layer."""
+    _with_structures(lambda structures: structures.redraw())
+
+
+def _with_structures(action: Callable[[StructuresController], None]) -> None:
+    import napari
+
+    viewer = napari.current_viewer()
+    if viewer is not None:
+        widget = widget_of(viewer)
+        widget.when_idle(lambda: action(widget.structures))
 
 
 def widget_of(viewer: napari.Viewer) -> MedvarWidget:

@@ -25,6 +25,7 @@ from napari_medvar.controllers.real_image_controller import RealImageController
 from napari_medvar.controllers.recovery_controller import RecoveryController
 from napari_medvar.controllers.save_controller import SaveController
 from napari_medvar.controllers.shared_state import Doing, State
+from napari_medvar.controllers.structures_controller import StructuresController
 from napari_medvar.layers.gl_context import CanvasContextGuard
 from napari_medvar.layers.image_view import PictureView
 from napari_medvar.panels.bundle_panel import BundlePanel
@@ -94,13 +95,14 @@ class MedvarWidget(QWidget):
         self.edit = EditController(self)
         self.candidates = CandidatesController(self, self.edit)
         self.real = RealImageController(self)
+        self.structures = StructuresController(self)
         self.history = HistoryController(self)
         self.save = SaveController(self, self.history)
         self.gallery = GalleryController(self, self.history, self.save)
         self.device = DeviceController(self, settings)
         self._recovery = RecoveryController(self, () if session else recoverable(settings.sessions))
         self._parts = (
-            *(self.maps, self.edit, self.candidates, self.real),
+            *(self.maps, self.edit, self.candidates, self.real, self.structures),
             *(self.history, self.save, self.gallery, self.device),
         )
         self._resting = QTimer(self)
@@ -169,6 +171,13 @@ class MedvarWidget(QWidget):
             self._when_idle.append(self.start_from_layer)
         else:
             self.real.encode_active()
+
+    def when_idle(self, action: Callable[[], None]) -> None:
+        """Do something, once the worker is free: the model may still be loading."""
+        if self.worker.running:
+            self._when_idle.append(partial(self.when_idle, action))
+        else:
+            action()
 
     def open_session(self, path: Path) -> None:
         """Open a session or a picture that MedVAR wrote, once the worker is free; see `SaveController.open_session`."""

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from medvar_engine.errors import MedvarError
-from medvar_engine.types import BoolArray
+from medvar_engine.masks.structures import MOST, MaskArray
+from medvar_engine.types import BoolArray, IntArray
 from napari_medvar.layers.image_layers import METADATA, world_in
 from napari_medvar.session.placement import Placement, matrix_of
 
@@ -39,12 +40,30 @@ def mask_of(layer: Layer, placement: Placement, point: Sequence[float] = ()) -> 
     """
     from napari.layers import Shapes
 
-    mask = _of_shapes(layer, placement) if isinstance(layer, Shapes) else _of_labels(layer, placement, point)
+    shapes = isinstance(layer, Shapes)
+    mask = _of_shapes(layer, placement) if shapes else _of_labels(layer, placement, point) != 0
     if not mask.any():
         raise MedvarError(
             f"The layer “{layer.name}” covers nothing of the image: paint where it may change, then try again."
         )
     return mask
+
+
+def structures_of(layer: Layer | None, placement: Placement, point: Sequence[float] = ()) -> MaskArray:
+    """The numbers ``(H, W)`` that a Labels layer has at the pixels of a picture.
+
+    Raises `MedvarError` for another layer, for numbers above 255, and when nothing lies on the picture.
+    """
+    from napari.layers import Labels
+
+    if not isinstance(layer, Labels):
+        raise MedvarError("Select a Labels layer in the layer list: its numbers are the structures to draw to.")
+    values = _of_labels(layer, placement, point)
+    if values.max(initial=0) > MOST or values.min(initial=0) < 0:
+        raise MedvarError(f"The layer “{layer.name}” has labels beyond 0 to {MOST}, which stand for no structure.")
+    if not values.any():
+        raise MedvarError(f"The layer “{layer.name}” covers nothing of the picture: paint a structure, then try again.")
+    return values.astype(np.uint8)
 
 
 def add_mask(viewer: napari.Viewer, placement: Placement) -> Layer:
@@ -103,14 +122,15 @@ def _set(layer: Layer, places: tuple[np.ndarray, ...], value: int) -> None:
         layer.data_setitem(places, value)
 
 
-def _of_labels(layer: Layer, placement: Placement, point: Sequence[float]) -> BoolArray:
+def _of_labels(layer: Layer, placement: Placement, point: Sequence[float]) -> IntArray:
+    """The layer's numbers ``(H, W)`` at the pixels of a picture; 0 where it does not reach."""
     data = layer.data[0] if getattr(layer, "multiscale", False) else layer.data
     index = _indices(placement.points(), layer, point)
     whole = np.rint(index).astype(int)
     inside = ((whole >= 0) & (whole < np.array(data.shape))).all(axis=-1)
-    mask = np.zeros(inside.shape, dtype=np.bool_)
-    mask[inside] = np.asarray(data)[tuple(whole[inside].T)] != 0
-    return mask
+    values = np.zeros(inside.shape, dtype=np.int64)
+    values[inside] = np.asarray(data)[tuple(whole[inside].T)]
+    return values
 
 
 def _of_shapes(layer: Layer, placement: Placement) -> BoolArray:

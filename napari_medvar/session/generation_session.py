@@ -18,6 +18,7 @@ from medvar_engine.generate.generation import Generation
 from medvar_engine.generate.generator import Generator
 from medvar_engine.generate.resample import ResampleOptions
 from medvar_engine.generate.trace import Graft, Replace, Trace
+from medvar_engine.masks.structures import MaskArray
 from medvar_engine.request import MAX_SEED, Request
 from medvar_engine.tokens.codebook import codes_of_scale, nearest_codes
 from medvar_engine.types import BoolArray, FloatArray, IntArray
@@ -173,6 +174,27 @@ class GenerationSession:
         """
         start = self._generator.encode(image[np.newaxis], [Request(condition)])
         return self._keep([start], name=name, image_space=image_space)
+
+    def draw_to_mask(
+        self, request: Request, mask: MaskArray, *, count: int = 1, should_stop: ShouldStop = None
+    ) -> Iterator[Made]:
+        """``count`` new pictures to a given mask ``(H, W)``, as `generate` makes new ones."""
+        start = self._generator.from_masks(np.stack([mask] * count), _numbered(request, count))
+        return self._keep(self._run(start, None, should_stop))
+
+    def redraw_to_mask(
+        self, from_scale: int, request: Request, mask: MaskArray, *, should_stop: ShouldStop = None
+    ) -> Iterator[Made]:
+        """The current picture with another mask ``(H, W)``, its image drawn again from a scale on: a child of it."""
+        node, generator = self._looked_at("draw again"), self._generator
+        if not node.generation.complete:
+            raise MedvarError("Another mask needs a finished picture: make its other scales first.")
+        source = generator.encode(generator.image(node.generation), [request], mask[np.newaxis]).trace(0)
+        kept = generator.backend.info.mask_scales
+        start = generator.resample(
+            source, from_scale, seed=request.seed, condition=request.condition, sampling=request.sampling, keep=kept
+        )
+        return self._keep(self._run(start, None, should_stop), parent=node.id, seen=from_scale)
 
     def image_space_of(self, node: Node) -> ImageSpace:
         """What a picture's pixels stand for and where they lie."""

@@ -9,6 +9,7 @@ from medvar_engine.generate.composite import picture_name
 from medvar_engine.generate.generation import Generation
 from medvar_engine.generate.generator import Generator
 from medvar_engine.generate.trace import Trace
+from medvar_engine.masks.structures import MaskArray
 from medvar_engine.types import FloatArray
 from napari_medvar.session.trace_tree import Node
 
@@ -22,6 +23,7 @@ class Preview:
     node: Node
     k: int
     pixels: FloatArray  # (H, W), or (H, W, 3), in [-1, 1]
+    mask: MaskArray | None = None  # (H, W), the structure of each pixel; None of a model without masks
 
     @property
     def generation(self) -> Generation:
@@ -64,20 +66,28 @@ class Previews:
     """Decodes the pictures of nodes. Those used longest ago are forgotten."""
 
     def __init__(self) -> None:
-        self._pixels: OrderedDict[str, FloatArray] = OrderedDict()
+        self._decoded: OrderedDict[str, tuple[FloatArray, MaskArray | None]] = OrderedDict()
 
     def of(self, generator: Generator, node: Node, k: int) -> Preview:
         """Decoded, or taken from the pictures decoded before: those of shared coarse scales are the same."""
         # Tokens alone do not name it: the outside of a mask may be another picture's.
         key = picture_name(replace(node.trace, pyramid=node.trace.pyramid.prefix(k + 1)))
-        pixels = self._pixels.get(key)
-        if pixels is None:
-            pixels = self._pixels[key] = generator.preview(node.generation, k)[0]
-            if len(self._pixels) > KEPT_PREVIEWS:
-                self._pixels.popitem(last=False)
-        self._pixels.move_to_end(key)
-        return Preview(node, k, pixels)
+        decoded = self._decoded.get(key)
+        if decoded is None:
+            decoded = self._decoded[key] = _decoded(generator, node, k)
+            if len(self._decoded) > KEPT_PREVIEWS:
+                self._decoded.popitem(last=False)
+        self._decoded.move_to_end(key)
+        return Preview(node, k, *decoded)
 
     def clear(self) -> None:
         """Forget all of them."""
-        self._pixels.clear()
+        self._decoded.clear()
+
+
+def _decoded(generator: Generator, node: Node, k: int) -> tuple[FloatArray, MaskArray | None]:
+    """The preview of scale k, and its mask where the model makes any."""
+    if not generator.backend.info.structures:
+        return generator.preview(node.generation, k)[0], None
+    images, masks = generator.pairs(node.generation, k)
+    return images[0], masks[0]
