@@ -188,7 +188,7 @@ class GenerationSession:
         """The current picture with another mask ``(H, W)``, its image drawn again from a scale on: a child of it."""
         node, generator = self._looked_at("draw again"), self._generator
         if not node.generation.complete:
-            raise MedvarError("Another mask needs a finished picture: make its other scales first.")
+            raise MedvarError("Another mask needs a finished image: make its other scales first.")
         source = generator.encode(generator.image(node.generation), [request], mask[np.newaxis]).trace(0)
         kept = generator.backend.info.mask_scales
         start = generator.resample(

@@ -62,7 +62,7 @@ def test_the_current_picture_to_another_mask(session: GenerationSession) -> None
 
 
 def test_what_cannot_be_drawn(session: GenerationSession) -> None:
-    with pytest.raises(MedvarError, match="no picture to draw again"):
+    with pytest.raises(MedvarError, match="no image to draw again"):
         list(session.redraw_to_mask(1, REQUEST, painted()))
     with pytest.raises(MedvarError, match="The mask is empty"):
         list(session.draw_to_mask(REQUEST, painted() * 0))
