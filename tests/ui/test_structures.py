@@ -22,7 +22,7 @@ Settle = Callable[[MedvarWidget], None]
 def paired(quick: MedvarWidget, settle: Settle, pair_bundle: Bundle) -> MedvarWidget:
     """The widget with a model that makes masks."""
     model = Model(pair_bundle, Generator(OnnxBackend(pair_bundle, device="cpu")))
-    quick.session._open_model = lambda name, asked: model
+    quick.session.open_model = lambda name, asked: model
     quick.load(pair_bundle.path)
     settle(quick)
     return quick
