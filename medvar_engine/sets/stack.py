@@ -71,5 +71,5 @@ def placed(picture: Picture, stack: Stack) -> Picture:
     matrix[:3, 2] = normal * stack.spacing_mm
     start = corner(picture.plane, picture.pixels.shape, picture.spacing_mm)
     matrix[:3, 3] = start + normal * stack.spacing_mm * (own.slice - (stack.slices - 1) / 2)
-    frame = uid("stack", picture.trace.model, str(picture.trace.request.seed), str(stack))
+    frame = uid("stack", picture.trace.bundle_id, str(picture.trace.request.seed), str(stack))
     return replace(picture, place=Place(matrix + 0.0, frame))

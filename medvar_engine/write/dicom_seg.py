@@ -41,7 +41,7 @@ def write_seg(path: Path, picture: Picture, image: Path, study: Study, number: i
         raise MedvarError(f"{path}: the picture has no mask.")
     source = pydicom.dcmread(image)
     made_by = highdicom.AlgorithmIdentificationSequence(
-        f"MedVAR {picture.trace.model[:12]}", codes.cid7162.ArtificialIntelligence, SOFTWARE
+        f"MedVAR {picture.trace.bundle_id[:12]}", codes.cid7162.ArtificialIntelligence, SOFTWARE
     )
     described = [
         highdicom.seg.SegmentDescription(
@@ -69,7 +69,7 @@ def write_seg(path: Path, picture: Picture, image: Path, study: Study, number: i
             sop_instance_uid=uid(*which),
             instance_number=1,
             manufacturer="napari-medvar",
-            manufacturer_model_name=f"MedVAR {picture.trace.model[:12]}",
+            manufacturer_model_name=f"MedVAR {picture.trace.bundle_id[:12]}",
             software_versions=SOFTWARE,
             device_serial_number="none",
             content_label="SYNTHETIC",

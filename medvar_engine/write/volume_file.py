@@ -58,6 +58,6 @@ def _packed(volume: npt.NDArray[Any], first: Picture, about: dict[str, Any], *, 
         header.set_intent(LABELS)
     else:
         header["cal_min"], header["cal_max"] = first.low, first.high
-    header["descrip"] = f"SYNTHETIC stack, MedVAR model {first.trace.model[:12]}".encode()
+    header["descrip"] = f"SYNTHETIC stack, MedVAR model {first.trace.bundle_id[:12]}".encode()
     header.extensions.append(nibabel.nifti1.Nifti1Extension(NIFTI_COMMENT, json.dumps(about).encode()))
     return gzip.compress(image.to_bytes(), mtime=0)

@@ -25,7 +25,7 @@ def describe(plan: Plan, bundle: Bundle, withheld: Collection[int]) -> dict[str,
     about = {
         "name": "Synthetic",
         "description": f"SYNTHETIC. {STATEMENT} Labels are synthetic, too.",
-        "reference": f"napari-medvar, model {bundle.name}, sha256 {plan.model}",
+        "reference": f"napari-medvar, model {bundle.name}, sha256 {plan.bundle_id}",
         "licence": bundle.licence,
         "release": "1.0",
         "tensorImageSize": "3D",
