@@ -95,6 +95,7 @@ def prepare(
         from medvar_engine.data.recipe.recipe_file import load_recipe
         from medvar_engine.data.shards import Manifest
         from medvar_engine.data.split import SplitRule
+        from medvar_engine.data.survey import ScanRules
     except ImportError as error:
         raise needs("train", error) from error
     if append and overwrite:
@@ -132,16 +133,18 @@ def prepare(
                 source,
                 target,
                 how,
-                dataset_recipe=dataset_recipe,
-                modality=modality,
-                region=region,
-                dataset=dataset,
-                licence=licence,
-                pseudonyms=None if names_are_public else _pseudonyms(key, out),
+                ScanRules(
+                    dataset_recipe=dataset_recipe,
+                    modality=modality,
+                    region=region,
+                    dataset=dataset,
+                    licence=licence,
+                    pseudonyms=None if names_are_public else _pseudonyms(key, out),
+                    include_synthetic=include_synthetic,
+                    assumed=Assumed(assume_orientation and assume_orientation.upper(), assume_spacing),
+                    masks=mask_rule(masks) if masks else None,
+                ),
                 split=SplitRule(test_fraction, seed, tuple(holdout or ())),
-                include_synthetic=include_synthetic,
-                masks=mask_rule(masks) if masks else None,
-                assumed=Assumed(assume_orientation and assume_orientation.upper(), assume_spacing),
                 overwrite=overwrite or append,
                 on_refusal=refusals.append,
                 workers=workers,

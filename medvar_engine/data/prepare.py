@@ -9,7 +9,6 @@ from contextlib import closing
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -19,17 +18,14 @@ from medvar_engine.data.harmonise.slice_recipe import Recipe
 from medvar_engine.data.identity.pseudonyms import Pseudonyms
 from medvar_engine.data.identity.same_patient import SamePatient, by_marks, remarks_on_same
 from medvar_engine.data.identity.series_identity import Identity, relative
-from medvar_engine.data.masks.mask_rule import MaskRule
 from medvar_engine.data.nobody import names_nobody
-from medvar_engine.data.read.assumed_geometry import NOTHING, Assumed
 from medvar_engine.data.read.scans import Refusal
-from medvar_engine.data.recipe.dataset_recipe import DatasetRecipe
 from medvar_engine.data.recipe.slice_index_file import is_slice_index
 from medvar_engine.data.shards import Manifest, ShardWriter
 from medvar_engine.data.shards.patients import PUBLIC
-from medvar_engine.data.slice_survey import ListedSlices, survey_slices
+from medvar_engine.data.slice_survey import survey_slices
 from medvar_engine.data.split import Cell, SplitRule, split_patients
-from medvar_engine.data.survey import FoundScans, Known, anonymous, plain, survey_scans
+from medvar_engine.data.survey import Known, ScanRules, anonymous, plain, survey_scans
 from medvar_engine.data.work_units import Part, SlicesWork, Work, make_part, parts_folder, read_part
 from medvar_engine.errors import MedvarError
 from medvar_engine.parallel import UnitLost, run
@@ -43,17 +39,9 @@ def prepare(
     source: Path,
     out: Path,
     recipe: Recipe | None = None,
+    rules: ScanRules | None = None,
     *,
-    dataset_recipe: DatasetRecipe | None = None,
-    modality: str | None = None,
-    region: str | None = None,
-    dataset: str | None = None,
-    licence: str | None = None,
-    pseudonyms: Pseudonyms | None = None,
     split: SplitRule | None = None,
-    include_synthetic: bool = False,
-    masks: MaskRule | None = None,
-    assumed: Assumed = NOTHING,
     overwrite: bool = False,
     on_refusal: Callable[[Refusal], None] | None = None,
     workers: int = 1,
@@ -65,11 +53,9 @@ def prepare(
     A folder whose ``index.csv`` is one of single slices (see `medvar_engine.data.recipe.slice_index_file`) gives those
     that it names and no others. The split that it gives is kept; ``split`` is for patients of whom it says nothing.
 
-    What a scan is comes from ``index.csv`` in ``source``, else from ``dataset_recipe``, else from ``modality``,
-    ``region`` and ``dataset``, else from the DICOM header; see `identify`. With ``pseudonyms`` no name of a patient, a
-    series or a file is written, but for data sets whose recipe says that their ids are public. ``split`` says who is
-    tested; its ``holdout`` may have original ids or pseudonyms. ``assumed`` says how files lie that do not state it.
-    With ``masks`` every slice has a mask, and scans without a label map are refused.
+    What a scan is comes from ``index.csv`` in ``source``, else from ``rules``, else from the DICOM header; see
+    `identify`. With pseudonyms no name of a patient, a series or a file is written, except in datasets whose recipe
+    says that their ids are public. ``split`` says who is tested; its ``holdout`` may have original ids or pseudonyms.
 
     ``workers`` and ``cluster`` are those of `medvar_engine.parallel.run`; the machines of a cluster must see ``source``
     and ``out`` under the same names. The result is the same, to the byte, however many work at it and however often it
@@ -77,35 +63,33 @@ def prepare(
     the same call goes on after an interrupt, a kill or a full disk. ``out`` may lie in ``source``; it is not read.
 
     What cannot be used is refused, with the reason in `Manifest.refused`, and the rest goes on; ``on_refusal`` is
-    called with each refusal by its real name, which the manifest does not have with ``pseudonyms``. Raises
+    called with each refusal by its real name, which the manifest does not have with pseudonyms. Raises
     `MedvarError` when nothing is left, and then ``out`` is as it was.
     """
-    source, out, recipe, split = Path(source).absolute(), Path(out), recipe or Recipe(), split or SplitRule()
+    source, out = Path(source).absolute(), Path(out)
+    recipe, rules, split = recipe or Recipe(), rules or ScanRules(), split or SplitRule()
     if source.resolve().is_relative_to(out.resolve()):
         raise MedvarError(
             f"The scans in {source} lie inside {out.resolve()}, which is to be written; choose another folder."
         )
     with ShardWriter(out, recipe.size, overwrite=overwrite):
         pass  # a folder that may not be written says so now, not after hours
-    if dataset_recipe is not None and dataset_recipe.patient_ids == "public":
-        pseudonyms = None
-    elif dataset_recipe is not None and pseudonyms is None:
-        raise MedvarError(f"The recipe {dataset_recipe.name} asks for pseudonyms of its patients, so a key is needed.")
-    if masks is not None and is_slice_index(source):
+    if rules.dataset_recipe is not None and rules.dataset_recipe.patient_ids == "public":
+        rules = replace(rules, pseudonyms=None)
+    elif rules.dataset_recipe is not None and rules.pseudonyms is None:
+        name = rules.dataset_recipe.name
+        raise MedvarError(f"The recipe {name} asks for pseudonyms of its patients, so a key is needed.")
+    if rules.masks is not None and is_slice_index(source):
         raise MedvarError(f"The index of {source} names single slices, whose masks are not read; leave masks out.")
-    how: dict[str, Any] = {"dataset_recipe": dataset_recipe, "pseudonyms": pseudonyms}
-    how |= {"dataset": dataset, "licence": licence}
-    of_scans = {"include_synthetic": include_synthetic, "assumed": assumed, "modality": modality, "region": region}
-    found: FoundScans | ListedSlices = (
-        survey_slices(source, **how) if is_slice_index(source) else survey_scans(source, masks=masks, **how, **of_scans)
-    )
+    pseudonyms = rules.pseudonyms
+    found = survey_slices(source, rules) if is_slice_index(source) else survey_scans(source, rules)
     refusals = found.refusals
     split = replace(split, holdout=_holdout(split.holdout, found.patients, pseudonyms, source))
     _check_holdout(split.holdout, found.split)
     with parts_folder(out) as folder:
         for partial in folder.parent.glob(f".{out.name}-partial-*"):  # of a process that was killed
             shutil.rmtree(partial, ignore_errors=True)
-        works: Sequence[Work | SlicesWork] = found.works(recipe, source, folder, synthetic=include_synthetic)
+        works: Sequence[Work | SlicesWork] = found.works(recipe, source, folder, synthetic=rules.include_synthetic)
         parts = _make_parts(works, workers, cluster, progress)
         refusals += [one for work, part in zip(works, parts, strict=True) for one in work.refusals(part)]
         named = [plain(one, source) for one in refusals]

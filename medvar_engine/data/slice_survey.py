@@ -8,12 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from medvar_engine.data.harmonise.slice_recipe import Recipe
-from medvar_engine.data.identity.pseudonyms import Pseudonyms
-from medvar_engine.data.identity.series_identity import Identity, name_identity, relative
+from medvar_engine.data.identity.series_identity import Identity, IdentityRules, name_identity, relative
 from medvar_engine.data.read.folder import files_below
 from medvar_engine.data.read.refusal import Refusal
 from medvar_engine.data.read.scans import Series
-from medvar_engine.data.recipe.dataset_recipe import DatasetRecipe
 from medvar_engine.data.recipe.slice_index_file import IMAGE_SUFFIXES, SliceFile, read_slice_index
 from medvar_engine.data.slice_files import Listed, is_cut_short, is_wanted
 from medvar_engine.data.work_units import SlicesWork
@@ -77,23 +75,16 @@ class ListedSlices:
         return remarks
 
 
-def survey_slices(
-    source: Path,
-    *,
-    dataset_recipe: DatasetRecipe | None,
-    pseudonyms: Pseudonyms | None,
-    dataset: str | None = None,
-    licence: str | None = None,
-) -> ListedSlices:
+def survey_slices(source: Path, rules: IdentityRules) -> ListedSlices:
     """The slices that ``index.csv`` in ``source`` names, each with its identity, and what is refused.
 
-    The arguments are those of `identify`. Raises `MedvarError` when the index cannot be read or lacks a column.
+    Raises `MedvarError` when the index cannot be read or lacks a column.
     """
     files, refusals = read_slice_index(source)
     listed = []
     for file in files:
         found = _identity(file, source)
-        listed.append((file, name_identity(found, source, dataset_recipe, pseudonyms, dataset, licence)))
+        listed.append((file, name_identity(found, source, rules)))
     split = {identity.patient: file.split for file, identity in listed if file.split is not None}
     named = {file.path for file in files} | {Path(one.path) for one in refusals}
     unnamed = sum(path.suffix.lower() in IMAGE_SUFFIXES and path not in named for path in files_below(source)[0])

@@ -6,22 +6,35 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from medvar_engine.data.harmonise.slice_recipe import Recipe
 from medvar_engine.data.identity.pseudonyms import Pseudonyms
-from medvar_engine.data.identity.series_identity import Identity, identify, relative
+from medvar_engine.data.identity.series_identity import Identity, IdentityRules, identify, relative
 from medvar_engine.data.masks.find_masks import FoundMasks, find_masks
 from medvar_engine.data.masks.mask_rule import MaskRule
 from medvar_engine.data.read.assumed_geometry import NOTHING, Assumed
 from medvar_engine.data.read.scans import LOOKED_FOR, Refusal, Series, find_series
-from medvar_engine.data.recipe.dataset_recipe import DatasetRecipe, match
+from medvar_engine.data.recipe.dataset_recipe import match
 from medvar_engine.data.recipe.index_file import names_of, read_index
 from medvar_engine.data.work_units import Work
 from medvar_engine.errors import MedvarError
 from medvar_engine.masks.structures import Structures
 
 Known = tuple[Series, Identity]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScanRules(IdentityRules):
+    """How the scans of a folder are read and identified.
+
+    ``include_synthetic`` accepts what a generative model made. ``assumed`` says how files lie that do not state it.
+    With ``masks`` every slice has a mask, and scans without a label map are refused.
+    """
+
+    include_synthetic: bool = False
+    assumed: Assumed = NOTHING
+    masks: MaskRule | None = None
+
 
 _QUOTED = re.compile(r"(?<!\w)(?:'[^']*'|\"[^\"]*\")")  # what a message quotes comes from a file, and may be a name
 
@@ -72,50 +85,39 @@ class FoundScans:
         return [remark] if guessed else []
 
 
-def survey_scans(source: Path, *, masks: MaskRule | None = None, **how: Any) -> FoundScans:
-    """What `survey` finds; with ``masks`` the scans that have a label map, and those."""
-    known, refusals = survey(source, masks=masks, **how)
-    if masks is None:
+def survey_scans(source: Path, rules: ScanRules) -> FoundScans:
+    """What `survey` finds; with masks asked for, the scans that have a label map, and those."""
+    known, refusals = survey(source, rules)
+    if rules.masks is None:
         return FoundScans(known, refusals)
-    found = find_masks(masks, [one for one, _ in known], source)
+    found = find_masks(rules.masks, [one for one, _ in known], source)
     without = {one.path for one in found.refusals}
     kept = [(one, identity) for one, identity in known if one.uid in found.of_scan]
     others = [one for one in refusals if Path(one.path) not in found.files and one.path not in without]
     return FoundScans(kept, [*others, *found.refusals], found)
 
 
-def survey(
-    source: Path,
-    *,
-    dataset_recipe: DatasetRecipe | None,
-    pseudonyms: Pseudonyms | None,
-    include_synthetic: bool,
-    masks: MaskRule | None = None,
-    assumed: Assumed = NOTHING,
-    **arguments: str | None,
-) -> tuple[list[Known], list[Refusal]]:
+def survey(source: Path, rules: ScanRules) -> tuple[list[Known], list[Refusal]]:
     """The series whose identity is known, in a stable order, and what is refused.
 
-    ``arguments`` are those of `identify`; ``masks`` tell cases apart where headers do not name patients. Raises
-    `MedvarError` when there are no images at all, or when ``source`` does not look like the data set of
-    ``dataset_recipe``.
+    Masks tell cases apart where headers do not name patients. Raises `MedvarError` when there are no images at all, or
+    when ``source`` does not look like the dataset of the recipe.
     """
     index = read_index(source) if source.is_dir() else {}
-    series, refusals = find_series(source, synthetic=include_synthetic, assumed=assumed)
+    series, refusals = find_series(source, synthetic=rules.include_synthetic, assumed=rules.assumed)
     if not series and not refusals:
         raise MedvarError(
             f"No images found below {source}; looked for {LOOKED_FOR}. 2-D images need an index.csv that names them."
         )
-    if dataset_recipe is not None:
-        match(dataset_recipe, [path for one in series for path in one.paths], source)
-    if masks is not None:
-        cases = [None if one.patient else masks.case(one.path) for one in series]
+    if rules.dataset_recipe is not None:
+        match(rules.dataset_recipe, [path for one in series for path in one.paths], source)
+    if rules.masks is not None:
+        cases = [None if one.patient else rules.masks.case(one.path) for one in series]
         series = [replace(one, patient=case) if case else one for one, case in zip(series, cases, strict=True)]
     known: list[Known] = []
     for one in series:
         try:
-            identity = identify(one, index, source, dataset_recipe=dataset_recipe, pseudonyms=pseudonyms, **arguments)
-            known.append((one, identity))
+            known.append((one, identify(one, index, source, rules)))
         except MedvarError as error:
             refusals.append(Refusal(str(one.path), str(error)))
     found = {one.path for one in series}

@@ -12,6 +12,7 @@ from medvar_engine.data.dataset import SliceDataset
 from medvar_engine.data.harmonise.slice_recipe import Recipe
 from medvar_engine.data.prepare import prepare
 from medvar_engine.data.split import SplitRule
+from medvar_engine.data.survey import ScanRules
 from medvar_engine.errors import MedvarError
 
 SMALL = Recipe.of(size=32, planes=["axial"])
@@ -60,7 +61,7 @@ def test_same_slice_from_every_format(tmp_path: Path, phantom: Any, nifti: Any, 
     series(tmp_path / "b", phantom, "sagittal")
     batches = []
     for source in ("a", "b"):
-        prepare(tmp_path / source, tmp_path / f"{source}-out", Recipe(40), modality="MR", region="brain")
+        prepare(tmp_path / source, tmp_path / f"{source}-out", Recipe(40), ScanRules(modality="MR", region="brain"))
         dataset = SliceDataset(tmp_path / f"{source}-out")
         batches.append(dataset.batch(range(len(dataset))))
     np.testing.assert_allclose(*batches, atol=1e-4)
@@ -89,7 +90,9 @@ def test_headers_and_arguments_without_an_index(tmp_path: Path, phantom: Any, se
     assert (row.patient, row.modality, row.region, row.dataset) == ("someone", "CT", "chest", None)
     other = np.random.default_rng(0).uniform(-900, 900, phantom.shape).astype(np.float32)  # of another patient
     nifti(tmp_path / "in" / "sub-07" / "anat" / "T1w.nii.gz", other)
-    manifest = prepare(tmp_path / "in", tmp_path / "out2", SMALL, region="Heart", dataset="My Set", modality="CT")
+    manifest = prepare(
+        tmp_path / "in", tmp_path / "out2", SMALL, ScanRules(region="Heart", dataset="My Set", modality="CT")
+    )
     dataset = SliceDataset(tmp_path / "out2")
     assert {(row.region, row.dataset) for row in dataset.rows} == {("heart", "my-set")}
     assert set(manifest.split) == {"someone", "sub-07"}
@@ -101,7 +104,7 @@ def test_nifti_needs_names(tmp_path: Path, phantom: Any, nifti: Any) -> None:
     nifti(tmp_path / "in" / "sub-07" / "T1w.nii.gz", phantom)
     with pytest.raises(MedvarError, match=r"modality and region is not known.*index\.csv"):
         prepare(tmp_path / "in", tmp_path / "out", SMALL)
-    manifest = prepare(tmp_path / "in", tmp_path / "out", SMALL, modality="mri", region="brain")
+    manifest = prepare(tmp_path / "in", tmp_path / "out", SMALL, ScanRules(modality="mri", region="brain"))
     assert set(manifest.split) == {"sub-07"}
     assert any("guessed" in remark for remark in manifest.remarks)
 
@@ -185,7 +188,7 @@ def test_values_that_are_no_hounsfield_units(tmp_path: Path, nifti: Any) -> None
     array[10:40, 10:40, 10:40] = np.random.default_rng(0).normal(1060, 40, (30, 30, 30))
     nifti(tmp_path / "in" / "scan.nii.gz", array)
     with pytest.raises(MedvarError, match="subtract 1024"):
-        prepare(tmp_path / "in", tmp_path / "out", modality="CT", region="abdomen")
+        prepare(tmp_path / "in", tmp_path / "out", rules=ScanRules(modality="CT", region="abdomen"))
 
 
 def test_output_inside_the_input_is_not_read(scans: Path, tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from medvar_engine.data.recipe.recipe_file import load_recipe
 from medvar_engine.data.recipe.slice_index_file import COLUMNS, is_slice_index
 from medvar_engine.data.shards import Manifest, append, merge, resplit, verify
 from medvar_engine.data.split import SplitRule
+from medvar_engine.data.survey import ScanRules
 from medvar_engine.errors import MedvarError
 from medvar_engine.write.marks import Marks
 from medvar_engine.write.picture import Picture
@@ -46,10 +47,12 @@ def write_index(folder: Path, *rows: dict[str, Any], columns: tuple[str, ...] = 
     return folder
 
 
-def read(folder: Path, out: Path, recipe: Recipe = RECIPE, **how: Any) -> tuple[SliceDataset, dict[str, str]]:
+def read(
+    folder: Path, out: Path, recipe: Recipe = RECIPE, rules: ScanRules | None = None, **how: Any
+) -> tuple[SliceDataset, dict[str, str]]:
     """The slices, and the refusals by name."""
     refusals: list[Refusal] = []
-    prepare(folder, out, recipe, on_refusal=refusals.append, **how)
+    prepare(folder, out, recipe, rules, on_refusal=refusals.append, **how)
     return SliceDataset(out), {one.path: one.reason for one in refusals}
 
 
@@ -279,7 +282,7 @@ def test_names_stay_here_with_pseudonyms(tmp_path: Path) -> None:
     folder = write_index(tmp_path / "a", *rows, {"path": "bert.npy", "patient": "Bert"}, {"path": "../carl.npy"})
     np.save(folder / "bert.npy", GRAY)
     key = Pseudonyms(bytes(32))
-    prepare(folder, tmp_path / "out", RECIPE, pseudonyms=key)
+    prepare(folder, tmp_path / "out", RECIPE, ScanRules(pseudonyms=key))
     text = (tmp_path / "out" / "manifest.json").read_text().lower()
     assert not any(name in text for name in ("anna", "bert", "carl"))
     (row,) = SliceDataset(tmp_path / "out").rows
@@ -311,7 +314,7 @@ def test_images_that_a_model_made(tmp_path: Path, make_trace: Callable[..., Any]
     dataset, refused = read(folder, tmp_path / "out")
     assert len(dataset) == 1
     assert all("made by a generative model" in refused[name] for name in ("a.png", "b.png"))
-    dataset, refused = read(folder, tmp_path / "all", include_synthetic=True)
+    dataset, refused = read(folder, tmp_path / "all", rules=ScanRules(include_synthetic=True))
     assert len(dataset) == 2
     assert "--burn-in" in refused["b.png"]
 
@@ -421,7 +424,7 @@ def test_single_dicom_slices(plane: str, tmp_path: Path, phantom: Any, series: C
         (folder / "index.csv").unlink()
         rules = {"size": 48, "planes": [plane], "window": (-1000, 1000), "duplicate_bits": 0}
         rules |= {"min_foreground": 0.0, "min_relative": 0.0}
-        prepare(folder, tmp_path / f"{modality}-scan", Recipe.of(**rules), region="abdomen")
+        prepare(folder, tmp_path / f"{modality}-scan", Recipe.of(**rules), ScanRules(region="abdomen"))
         volume = SliceDataset(tmp_path / f"{modality}-scan")
         if modality == "CT":
             differences = [np.abs(image - dataset[0][0]).max() for image, _ in volume]
@@ -464,7 +467,7 @@ def test_real_slices(tmp_path: Path) -> None:
     recipe = load_recipe("slices")
     refusals: list[Refusal] = []
     manifest = prepare(
-        SLICES, tmp_path / "out", recipe.recipe(size=16), dataset_recipe=recipe, on_refusal=refusals.append
+        SLICES, tmp_path / "out", recipe.recipe(size=16), ScanRules(dataset_recipe=recipe), on_refusal=refusals.append
     )
     with (SLICES / "index.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))

@@ -20,6 +20,7 @@ from medvar_engine.data.read.assumed_geometry import NOTHING, Assumed
 from medvar_engine.data.read.label_maps import looks_like_labels
 from medvar_engine.data.read.scans import find_series
 from medvar_engine.data.read.volume import Volume
+from medvar_engine.data.survey import ScanRules
 from medvar_engine.errors import MedvarError
 
 SPACE = "space: {}\nspace directions: (1.5,0,0) (0,1.25,0) (0,0,2)\nspace origin: (0,0,0)\n"
@@ -119,7 +120,9 @@ def test_what_is_assumed_is_taken_with_a_remark(tmp_path: Path, phantom: Any) ->
     nib.save(nib.Nifti1Image(phantom, None), tmp_path / "c" / "a.nii")
     np.testing.assert_array_equal(only_volume(tmp_path / "c", Assumed("RAS")).array, phantom)
     out = tmp_path / "out"
-    manifest = prepare(tmp_path / "c", out, Recipe.of(size=32), modality="MR", region="brain", assumed=Assumed("RAS"))
+    manifest = prepare(
+        tmp_path / "c", out, Recipe.of(size=32), ScanRules(modality="MR", region="brain", assumed=Assumed("RAS"))
+    )
     assert any("RAS is assumed" in one for one in manifest.remarks)
 
 
@@ -288,7 +291,7 @@ def test_no_file_ends_a_run(
         return usual(*arguments, **options)
 
     monkeypatch.setattr(module, name, broken)
-    manifest = prepare(scans, tmp_path / "out", Recipe.of(size=32), modality="MR", region="brain")
+    manifest = prepare(scans, tmp_path / "out", Recipe.of(size=32), ScanRules(modality="MR", region="brain"))
     assert manifest.slices
     assert [one["path"] for one in manifest.refused] == [bad]
 
@@ -309,6 +312,8 @@ def test_no_series_ends_a_run(
         return usual(*arguments, **options)
 
     monkeypatch.setattr(series_slices, name, broken)
-    manifest = prepare(tmp_path / "scans", tmp_path / "out", Recipe.of(size=32), modality="MR", region="brain")
+    manifest = prepare(
+        tmp_path / "scans", tmp_path / "out", Recipe.of(size=32), ScanRules(modality="MR", region="brain")
+    )
     assert manifest.slices
     assert [(one["path"], "ZeroDivisionError" in one["reason"]) for one in manifest.refused] == [("bad.nii", True)]

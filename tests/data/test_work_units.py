@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from logging import CRITICAL
 from pathlib import Path
 from typing import Any
@@ -24,12 +25,13 @@ from medvar_engine.data.read.refusal import Refusal
 from medvar_engine.data.series_slices import slices_of
 from medvar_engine.data.shards import verify
 from medvar_engine.data.split import SplitRule
+from medvar_engine.data.survey import ScanRules
 from medvar_engine.data.work_units import parts_folder
 from medvar_engine.errors import MedvarError
 from medvar_engine.parallel import UnitLost
 
 RECIPE = Recipe.of(size=32, planes=["axial"])
-NAMES = {"modality": "MR", "region": "brain"}
+NAMES = ScanRules(modality="MR", region="brain")
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +53,7 @@ def scans(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def expected(scans: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     """The result of one process that was never stopped."""
     out = tmp_path_factory.mktemp("expected") / "out"
-    prepare(scans, out, RECIPE, **NAMES)
+    prepare(scans, out, RECIPE, NAMES)
     verify(out)
     assert [path.name for path in out.parent.iterdir()] == ["out"]
     return contents(out)
@@ -87,7 +89,7 @@ def test_two_processes_make_the_same_bytes(scans: Path, expected: dict[str, byte
     """A data set could not be made again on another machine, and its hashes would mean nothing."""
     seen: list[tuple[int, int]] = []
     prepare(
-        scans, tmp_path / "out", RECIPE, **NAMES, workers=2, progress=lambda what, done, of, _: seen.append((done, of))
+        scans, tmp_path / "out", RECIPE, NAMES, workers=2, progress=lambda what, done, of, _: seen.append((done, of))
     )
     assert contents(tmp_path / "out") == expected
     assert seen == [(number, 5) for number in range(1, 6)]
@@ -95,7 +97,7 @@ def test_two_processes_make_the_same_bytes(scans: Path, expected: dict[str, byte
 
 def test_a_cluster_makes_the_same_bytes(scans: Path, expected: dict[str, bytes], tmp_path: Path, cluster: str) -> None:
     """The same for a hundred machines."""
-    prepare(scans, tmp_path / "out", RECIPE, **NAMES, cluster=cluster)
+    prepare(scans, tmp_path / "out", RECIPE, NAMES, cluster=cluster)
     assert contents(tmp_path / "out") == expected
 
 
@@ -113,7 +115,7 @@ def test_a_worker_of_a_cluster_that_is_killed(scans: Path, expected: dict[str, b
                 for pid in killed:
                     os.kill(pid, signal.SIGKILL)
 
-        prepare(scans, tmp_path / "out", RECIPE, **NAMES, cluster=local.scheduler_address, progress=kill)
+        prepare(scans, tmp_path / "out", RECIPE, NAMES, cluster=local.scheduler_address, progress=kill)
     assert len(killed) == 2
     assert contents(tmp_path / "out") == expected
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
@@ -126,14 +128,16 @@ def test_killed_and_gone_on_with(scans: Path, expected: dict[str, bytes], tmp_pa
     script = (
         "import os, sys, signal\nfrom pathlib import Path\n"
         "from medvar_engine.data.prepare import prepare\nfrom medvar_engine.data.harmonise.slice_recipe import Recipe\n"
+        "from medvar_engine.data.survey import ScanRules\n"
         "def progress(what, done, of, slices):\n    if done == 3:\n        os.kill(os.getpid(), signal.SIGKILL)\n"
-        "prepare(Path(sys.argv[1]), Path(sys.argv[2]), Recipe.of(size=32, planes=['axial']), modality='MR',\n"
-        "    region='brain', progress=progress, workers=2)\n"
+        "rules = ScanRules(modality='MR', region='brain')\n"
+        "recipe = Recipe.of(size=32, planes=['axial'])\n"
+        "prepare(Path(sys.argv[1]), Path(sys.argv[2]), recipe, rules, progress=progress, workers=2)\n"
     )
     killed = subprocess.run([sys.executable, "-c", script, scans, out], timeout=120, check=False)
     assert killed.returncode == -9
     assert [path.name for path in tmp_path.iterdir()] == [".out.parts"]
-    prepare(scans, out, RECIPE, **NAMES)
+    prepare(scans, out, RECIPE, NAMES)
     assert contents(out) == expected
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
     assert len(made) <= 2  # of five, whichever; the refused one is not tried again either
@@ -147,7 +151,7 @@ def stopped(scans: Path, out: Path, after: int, **more: Any) -> None:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        prepare(scans, out, RECIPE, **NAMES, progress=progress, **more)
+        prepare(scans, out, RECIPE, NAMES, progress=progress, **more)
 
 
 def test_what_changed_is_made_anew(scans: Path, tmp_path: Path, made: list[str]) -> None:
@@ -161,7 +165,7 @@ def test_what_changed_is_made_anew(scans: Path, tmp_path: Path, made: list[str])
     stopped(scans, out, 5)
     assert made == ["anna.nii.gz", "bert.nii.gz"]
     made.clear()
-    prepare(scans, out, Recipe.of(size=40, planes=["axial"]), **NAMES)
+    prepare(scans, out, Recipe.of(size=40, planes=["axial"]), NAMES)
     assert len(made) == 5
 
 
@@ -185,16 +189,16 @@ def test_a_full_disk_keeps_what_is_finished(
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", full_after(4))  # a part takes three: codes, note, folder
         with pytest.raises(MedvarError, match=r"No space left.*run the same again"):
-            prepare(scans, out, RECIPE, **NAMES)
+            prepare(scans, out, RECIPE, NAMES)
     assert not out.exists()
     made.clear()
     with monkeypatch.context() as patch:
         patch.setattr(os, "replace", lambda *_: full_after(0)(0))
         with pytest.raises(MedvarError, match="No space left"):
-            prepare(scans, out, RECIPE, **NAMES)
+            prepare(scans, out, RECIPE, NAMES)
     assert not out.exists()
     made.clear()
-    prepare(scans, out, RECIPE, **NAMES)
+    prepare(scans, out, RECIPE, NAMES)
     assert "anna.nii.gz" not in made
     assert contents(out) == expected
 
@@ -205,8 +209,8 @@ def test_two_at_once_are_told(scans: Path, tmp_path: Path) -> None:
         parts_folder(tmp_path / "out"),
         pytest.raises(MedvarError, match=rf"is being written by process {os.getpid()} on .*wait"),
     ):
-        prepare(scans, tmp_path / "out", RECIPE, **NAMES)
-    prepare(scans, tmp_path / "out", RECIPE, **NAMES)
+        prepare(scans, tmp_path / "out", RECIPE, NAMES)
+    prepare(scans, tmp_path / "out", RECIPE, NAMES)
 
 
 def test_a_series_that_ends_its_worker_is_refused(scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -218,7 +222,7 @@ def test_a_series_that_ends_its_worker_is_refused(scans: Path, tmp_path: Path, m
             yield index, UnitLost("it ended its worker process") if index == 0 else outcome
 
     monkeypatch.setattr(prepare_module, "run", losing)
-    manifest = prepare(scans, tmp_path / "out", RECIPE, **NAMES)
+    manifest = prepare(scans, tmp_path / "out", RECIPE, NAMES)
     assert {"path": "anna.nii.gz", "reason": "it ended its worker process"} in manifest.refused
     assert set(manifest.split) == {"bert", "carl", "dora"}
 
@@ -231,8 +235,7 @@ def test_no_name_gets_out(scans: Path, tmp_path: Path) -> None:
         scans,
         tmp_path / "out",
         RECIPE,
-        **NAMES,
-        pseudonyms=pseudonyms,
+        replace(NAMES, pseudonyms=pseudonyms),
         split=SplitRule(holdout=("bert", pseudonyms.patient("dora"))),
         on_refusal=refused.append,
     )
@@ -245,4 +248,6 @@ def test_no_name_gets_out(scans: Path, tmp_path: Path) -> None:
             assert person not in content, name
     assert [one.path for one in refused] == ["carl-again.nii.gz"]
     with pytest.raises(MedvarError, match=r"\['emil'\] are not in"):
-        prepare(scans, tmp_path / "b", RECIPE, **NAMES, pseudonyms=pseudonyms, split=SplitRule(holdout=("emil",)))
+        prepare(
+            scans, tmp_path / "b", RECIPE, replace(NAMES, pseudonyms=pseudonyms), split=SplitRule(holdout=("emil",))
+        )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel
@@ -18,6 +19,7 @@ from medvar_engine.data.harmonise.slice_recipe import Recipe
 from medvar_engine.data.harmonise.slicing import SliceRules
 from medvar_engine.data.prepare import prepare
 from medvar_engine.data.read.scans import find_series
+from medvar_engine.data.survey import ScanRules
 from medvar_engine.errors import MedvarError
 from medvar_engine.sets.image_set import ImageSet
 from medvar_engine.sets.layouts import kind_of
@@ -124,10 +126,10 @@ def test_prepare_takes_it_when_asked(make: MakeSet, mix: Mix, tmp_path: Path, ki
     make(tmp_path / "set", Mix(mix.ingredients[:1]), count=3, kind=kind)
     make(tmp_path / "shards", Mix(mix.ingredients[:1]), count=3)
     recipe = Recipe(size=16, rules=SliceRules(min_side=8, min_foreground=0.0))
-    region = {"modality": "CT", "region": "chest"}
+    region = ScanRules(modality="CT", region="chest")
     with pytest.raises(MedvarError, match="medvar prepare --include-synthetic"):
-        prepare(tmp_path / "set", tmp_path / "slices", recipe, **region)
-    prepare(tmp_path / "set", tmp_path / "slices", recipe, include_synthetic=True, **region)
+        prepare(tmp_path / "set", tmp_path / "slices", recipe, region)
+    prepare(tmp_path / "set", tmp_path / "slices", recipe, replace(region, include_synthetic=True))
     slices = SliceDataset(tmp_path / "slices")
     images = ImageSet.open(tmp_path / "shards")
     assert {(row.plane, row.spacing_mm, row.unit) for row in slices.rows} == {("axial", 0.75, "HU")}

@@ -37,35 +37,42 @@ class Identity:
     marks: tuple[str, ...] = ()
 
 
-def identify(
-    one: Series,
-    index: Index,
-    source: Path,
-    *,
-    dataset_recipe: DatasetRecipe | None = None,
-    pseudonyms: Pseudonyms | None = None,
-    modality: str | None = None,
-    region: str | None = None,
-    dataset: str | None = None,
-    licence: str | None = None,
-) -> Identity:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IdentityRules:
+    """What is known of all scans of a folder, besides their files and ``index.csv``, and how patients are named.
+
+    ``modality`` and ``region`` are for scans that state none, but ``region`` also replaces that of ``dataset_recipe``,
+    and ``dataset`` any other. ``licence`` is for scans of which nothing else states it. With ``pseudonyms`` patients
+    and series have pseudonyms, except in datasets whose recipe says that their patient ids are public.
+    """
+
+    dataset_recipe: DatasetRecipe | None = None
+    modality: str | None = None
+    region: str | None = None
+    dataset: str | None = None
+    licence: str | None = None
+    pseudonyms: Pseudonyms | None = None
+
+
+NO_RULES = IdentityRules()
+
+
+def identify(one: Series, index: Index, source: Path, rules: IdentityRules = NO_RULES) -> Identity:
     """Who and what ``one``, found in ``source``, is.
 
-    A row of ``index`` goes before ``dataset_recipe``, and that before ``modality``, ``region`` and the headers; but a
-    ``region`` is also taken in place of the recipe's, and ``dataset`` in place of any other. ``licence`` is for scans
-    of which nothing else says it. With ``pseudonyms`` the patient and the series have pseudonyms, but for data sets
-    whose recipe says that their patient ids are public.
+    A row of ``index`` goes before the dataset's recipe in ``rules``, and that before the headers.
 
     Raises `MedvarError` saying what is not known, or what contradicts what.
     """
     row = _row_of(one, index, source)
+    dataset_recipe = rules.dataset_recipe
     if row is not None:
         found = _by_index(row, one, source)
     elif dataset_recipe is not None:
         found = _by_recipe(dataset_recipe, one, source)
-        found = replace(found, region=normal_label(region) if region else found.region)
+        found = replace(found, region=normal_label(rules.region) if rules.region else found.region)
     else:
-        found = _by_header(one, source, modality, region)
+        found = _by_header(one, source, rules.modality, rules.region)
     if one.modality is not None and found.modality != one.modality:
         who = (
             "index.csv"
@@ -76,31 +83,24 @@ def identify(
         )
         raise MedvarError(f"{who} says {found.modality}, but the DICOM header says {one.modality}")
     uids = [one.uid] if one.is_dicom else []
-    return name_identity(found, source, dataset_recipe, pseudonyms, dataset, licence, uids)
+    return name_identity(found, source, rules, uids)
 
 
-def name_identity(
-    found: Identity,
-    source: Path,
-    dataset_recipe: DatasetRecipe | None,
-    pseudonyms: Pseudonyms | None,
-    dataset: str | None,
-    licence: str | None,
-    uids: Sequence[str] = (),
-) -> Identity:
+def name_identity(found: Identity, source: Path, rules: IdentityRules, uids: Sequence[str] = ()) -> Identity:
     """What was ``found``, with data set, source and licence where it lacks them, and under pseudonyms; see `identify`.
 
     ``uids`` are the SeriesInstanceUIDs, which say of what names are one patient.
 
     Raises `MedvarError` when the recipe asks for pseudonyms and there are none.
     """
+    dataset_recipe, pseudonyms = rules.dataset_recipe, rules.pseudonyms
     if dataset_recipe is not None:
         found = replace(found, dataset=found.dataset or dataset_recipe.dataset)
     named = replace(
         found,
-        dataset=normal_label(dataset) if dataset else found.dataset,
-        source=found.source or (dataset_recipe.title if dataset_recipe else dataset) or "",
-        licence=found.licence or licence or "",
+        dataset=normal_label(rules.dataset) if rules.dataset else found.dataset,
+        source=found.source or (dataset_recipe.title if dataset_recipe else rules.dataset) or "",
+        licence=found.licence or rules.licence or "",
     )
     if dataset_recipe is not None and dataset_recipe.patient_ids == "pseudonym" and pseudonyms is None:
         raise MedvarError(f"the recipe {dataset_recipe.name} asks for pseudonyms of its patients, so a key is needed")

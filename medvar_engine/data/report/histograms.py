@@ -12,7 +12,7 @@ from medvar_engine.data.dataset import SliceDataset
 from medvar_engine.data.recipe.dataset_recipe import DatasetRecipe
 from medvar_engine.data.report.charts import Line
 from medvar_engine.data.report.choose_slices import groups, people, spread
-from medvar_engine.data.survey import Known, survey
+from medvar_engine.data.survey import Known, ScanRules, survey
 from medvar_engine.errors import MedvarError
 from medvar_engine.types import IntArray
 from medvar_engine.value_range import ValueRange, decode
@@ -115,7 +115,7 @@ def scan_histograms(scans: Path, recipe: DatasetRecipe | None = None) -> ScanHis
 
     What the scans show is found out as `prepare` does. Raises `MedvarError` when there are none, or none is known.
     """
-    known, _ = survey(scans, dataset_recipe=recipe, pseudonyms=None, include_synthetic=False)
+    known, _ = survey(scans, ScanRules(dataset_recipe=recipe))
     if not known:
         raise MedvarError(
             f"Of no scan in {scans} region and modality are known; name the folder that was prepared, and its recipe."

@@ -7,7 +7,6 @@ import stat
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +17,7 @@ from platformdirs.windows import Windows
 from medvar_engine.data.identity.pseudonyms import Pseudonyms, default_key_path, load_or_make_key
 from medvar_engine.data.prepare import prepare
 from medvar_engine.data.read.refusal import Refusal
-from medvar_engine.data.survey import anonymous
+from medvar_engine.data.survey import ScanRules, anonymous
 from medvar_engine.errors import MedvarError
 
 posix = pytest.mark.skipif(os.name != "posix", reason="file modes are those of POSIX")
@@ -155,8 +154,8 @@ def test_source_named_by_a_dot(
     nifti(tmp_path / "jane.nii.gz", phantom)
     (tmp_path / "doe.nrrd").write_bytes(b"NRRD0004\ntype: short\n")
     monkeypatch.chdir(tmp_path)
-    options: dict[str, Any] = {"modality": "MR", "region": "brain", "pseudonyms": Pseudonyms(bytes(32))}
-    by_dot = prepare(Path("."), tmp_path.parent / f"{tmp_path.name}-dot", **options)
-    by_name = prepare(tmp_path, tmp_path.parent / f"{tmp_path.name}-name", **options)
+    rules = ScanRules(modality="MR", region="brain", pseudonyms=Pseudonyms(bytes(32)))
+    by_dot = prepare(Path("."), tmp_path.parent / f"{tmp_path.name}-dot", rules=rules)
+    by_name = prepare(tmp_path, tmp_path.parent / f"{tmp_path.name}-name", rules=rules)
     assert by_dot.refused == by_name.refused
     assert "the source" not in by_dot.refused[0]["reason"]

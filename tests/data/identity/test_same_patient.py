@@ -18,6 +18,7 @@ from medvar_engine.data.prepare import prepare
 from medvar_engine.data.shards import MANIFEST, Manifest, ShardWriter, append, merge, resplit, verify
 from medvar_engine.data.shards.slice_facts import SliceFacts
 from medvar_engine.data.split import SplitRule, split_patients
+from medvar_engine.data.survey import ScanRules
 from medvar_engine.errors import MedvarError
 from medvar_engine.storage import replace_file
 from medvar_engine.value_range import encode
@@ -34,7 +35,7 @@ def scan(folder: Path, name: str, seed: int, nifti: Any, **how: Any) -> None:
 
 
 def prepared(source: Path, out: Path, *, pseudonyms: Pseudonyms | None = None, **how: Any) -> Manifest:
-    return prepare(source, out, RECIPE, modality="MR", region="brain", pseudonyms=pseudonyms, **how)
+    return prepare(source, out, RECIPE, ScanRules(modality="MR", region="brain", pseudonyms=pseudonyms), **how)
 
 
 @pytest.mark.parametrize(
@@ -121,7 +122,7 @@ def test_one_series_or_one_scan_under_two_ids(tmp_path: Path, series: Any, phant
         uid = "1.2.3.4" if what == "series" else f"1.2.3.{number + 4}"
         tags = {"PatientID": patient, "SeriesInstanceUID": uid}
         series(tmp_path / "in" / patient, array, BodyPartExamined="BRAIN", **tags)
-    manifest = prepare(tmp_path / "in", tmp_path / "out", RECIPE, pseudonyms=ONE, split=SplitRule(0.5))
+    manifest = prepare(tmp_path / "in", tmp_path / "out", RECIPE, ScanRules(pseudonyms=ONE), split=SplitRule(0.5))
     assert manifest.one_patient == [sorted(ONE.patient(name) for name in "ab")]
     assert set(manifest.split.values()) == {"train"}
 

@@ -11,7 +11,7 @@ import pytest
 
 from medvar_engine.data.harmonise.slice_recipe import Recipe
 from medvar_engine.data.identity.pseudonyms import Pseudonyms
-from medvar_engine.data.identity.series_identity import identify
+from medvar_engine.data.identity.series_identity import IdentityRules, identify
 from medvar_engine.data.read.scans import Series, find_series
 from medvar_engine.data.recipe.dataset_recipe import DatasetRecipe, Entry
 from medvar_engine.data.recipe.file_patterns import Pattern
@@ -33,14 +33,19 @@ def test_index_before_recipe_before_header(tmp_path: Path) -> None:
     path.touch()
     (tmp_path / "index.csv").write_text("path,patient,modality,region,contrast\ndoe,p1,MR,knee,T2\n")
     one = replace(FILE, paths=(path,))
-    by_recipe = identify(one, {}, tmp_path, dataset_recipe=RECIPE, pseudonyms=KEY)
+    by_recipe = identify(one, {}, tmp_path, IdentityRules(dataset_recipe=RECIPE, pseudonyms=KEY))
     assert (by_recipe.region, by_recipe.contrast, by_recipe.dataset) == ("heart", None, "mine")
     assert by_recipe.patient == KEY.patient("person-doe")
-    by_index = identify(one, read_index(tmp_path), tmp_path, dataset_recipe=RECIPE, pseudonyms=KEY)
+    by_index = identify(one, read_index(tmp_path), tmp_path, IdentityRules(dataset_recipe=RECIPE, pseudonyms=KEY))
     assert (by_index.region, by_index.contrast, by_index.dataset) == ("knee", "T2", "mine")
     assert by_index.patient == KEY.patient("p1")
-    assert identify(one, {}, tmp_path, dataset_recipe=RECIPE, pseudonyms=KEY, region="Left Knee").region == "left-knee"
-    assert identify(one, {}, tmp_path, dataset_recipe=RECIPE, pseudonyms=KEY, licence="x").licence == "MIT"
+    assert (
+        identify(one, {}, tmp_path, IdentityRules(dataset_recipe=RECIPE, pseudonyms=KEY, region="Left Knee")).region
+        == "left-knee"
+    )
+    assert (
+        identify(one, {}, tmp_path, IdentityRules(dataset_recipe=RECIPE, pseudonyms=KEY, licence="x")).licence == "MIT"
+    )
 
 
 @pytest.mark.parametrize(
@@ -58,7 +63,7 @@ def test_index_before_recipe_before_header(tmp_path: Path) -> None:
 def test_contradictions(options: dict[str, Any], said: str) -> None:
     """Breaks for slips in recipes and options: MR windows on CT, silently."""
     with pytest.raises(MedvarError, match=said):
-        identify(DICOM, {}, Path("/data"), pseudonyms=KEY, **options)
+        identify(DICOM, {}, Path("/data"), IdentityRules(pseudonyms=KEY, **options))
 
 
 def test_files_of_one_series_that_are_two_things() -> None:
@@ -66,15 +71,18 @@ def test_files_of_one_series_that_are_two_things() -> None:
     recipe = replace(RECIPE, entries=(replace(ENTRY, modality="CT", files=(Pattern("{who}/*"),)),))
     two = replace(DICOM, paths=(Path("/data/a/1.dcm"), Path("/data/b/1.dcm")))
     with pytest.raises(MedvarError, match="different things"):
-        identify(two, {}, Path("/data"), dataset_recipe=recipe, pseudonyms=KEY)
+        identify(two, {}, Path("/data"), IdentityRules(dataset_recipe=recipe, pseudonyms=KEY))
 
 
 def test_recipe_with_private_patients_needs_a_key() -> None:
     """Breaks for privacy: a recipe that asks for pseudonyms must never write names for want of a key."""
     with pytest.raises(MedvarError, match="a key is needed"):
-        identify(FILE, {}, Path("/data"), dataset_recipe=RECIPE)
+        identify(FILE, {}, Path("/data"), IdentityRules(dataset_recipe=RECIPE))
     public = replace(RECIPE, patient_ids="public")
-    assert identify(FILE, {}, Path("/data"), dataset_recipe=public, pseudonyms=KEY).patient == "person-doe_jane"
+    assert (
+        identify(FILE, {}, Path("/data"), IdentityRules(dataset_recipe=public, pseudonyms=KEY)).patient
+        == "person-doe_jane"
+    )
 
 
 def test_no_name_in_the_facts(tmp_path: Path, series: Any, nifti: Any) -> None:
@@ -86,7 +94,7 @@ def test_no_name_in_the_facts(tmp_path: Path, series: Any, nifti: Any) -> None:
     found = find_series(source)[0]
     assert len(found) == 2
     for one in found:
-        identity = identify(one, {}, source, modality="MR", region="knee", pseudonyms=KEY)
+        identity = identify(one, {}, source, IdentityRules(modality="MR", region="knee", pseudonyms=KEY))
         facts = slices_of(one, identity, Recipe.of(size=32, min_side=4, max_anisotropy=10.0), source).facts
         for fact in facts:
             text = str(fact).lower()
@@ -95,7 +103,7 @@ def test_no_name_in_the_facts(tmp_path: Path, series: Any, nifti: Any) -> None:
             assert fact.patient.startswith("p-")
             assert fact.series.startswith("s-")
             assert fact.source == "not stated"
-    named = identify(found[0], {}, source, modality="MR", region="knee")
+    named = identify(found[0], {}, source, IdentityRules(modality="MR", region="knee"))
     assert named.source == "doe_jane"
 
 

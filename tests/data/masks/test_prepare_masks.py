@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,10 @@ from medvar_engine.data.harmonise.slice_recipe import Recipe
 from medvar_engine.data.masks.mask_rule import mask_rule
 from medvar_engine.data.prepare import prepare
 from medvar_engine.data.shards import append, merge, verify
+from medvar_engine.data.survey import ScanRules
 from medvar_engine.errors import MedvarError
 
-NAMES = {"modality": "CT", "region": "abdomen"}
+NAMES = ScanRules(modality="CT", region="abdomen")
 RECIPE = Recipe.of(size=64, planes=["axial"], window=(-160, 240), min_side=20)
 SHAPE = (48, 40, 12)
 AFFINE = np.array([[1.5, 0, 0, -30], [0, 1.5, 0, 12], [0, 0, 3, 100], [0, 0, 0, 1.0]])
@@ -91,7 +93,7 @@ def check_pairs(folder: Path, bright: str, dark: str) -> None:
 
 def test_totalsegmentator(totalsegmentator: Path, tmp_path: Path) -> None:
     """One file of each organ, in whatever order its axes are stored; cases are patients."""
-    manifest = prepare(totalsegmentator, tmp_path / "out", RECIPE, masks=mask_rule("totalsegmentator"), **NAMES)
+    manifest = prepare(totalsegmentator, tmp_path / "out", RECIPE, replace(NAMES, masks=mask_rule("totalsegmentator")))
     check_pairs(tmp_path / "out", "spleen", "liver")
     assert [one["name"] for one in manifest.structures] == ["heart", "liver", "spleen"]
     assert len({one["colour"] for one in manifest.structures}) == 3
@@ -101,12 +103,12 @@ def test_totalsegmentator(totalsegmentator: Path, tmp_path: Path) -> None:
 
 def test_decathlon_and_nnunet(msd: Path, tmp_path: Path) -> None:
     """One label map of each case, named by dataset.json as either version of it is written."""
-    prepare(msd, tmp_path / "out", RECIPE, masks=mask_rule("msd"), **NAMES)
+    prepare(msd, tmp_path / "out", RECIPE, replace(NAMES, masks=mask_rule("msd")))
     check_pairs(tmp_path / "out", "spleen", "liver")
     for path in (msd / "imagesTr").iterdir():
         path.rename(path.with_name(path.name.replace(".nii", "_0000.nii")))
     (msd / "dataset.json").write_text(json.dumps({"labels": {"background": 0, "spleen": 1, "liver": 2}}))
-    prepare(msd, tmp_path / "nnunet", RECIPE, masks=mask_rule("nnunet"), **NAMES)
+    prepare(msd, tmp_path / "nnunet", RECIPE, replace(NAMES, masks=mask_rule("nnunet")))
     check_pairs(tmp_path / "nnunet", "spleen", "liver")
     assert set(SliceDataset(tmp_path / "nnunet").manifest.split) == {"spleen_0", "spleen_1"}
 
@@ -118,16 +120,16 @@ def test_own_layout_and_table(msd: Path, tmp_path: Path) -> None:
         'scans: "imagesTr/{case}.nii.gz"\nlabels: "labelsTr/{case}.nii.gz"\n'
         'structures: {1: milt, 2: lever}\ncolours: {milt: "#AA3333"}\n'
     )
-    manifest = prepare(msd, tmp_path / "own", RECIPE, masks=mask_rule(str(rule)), **NAMES)
+    manifest = prepare(msd, tmp_path / "own", RECIPE, replace(NAMES, masks=mask_rule(str(rule))))
     check_pairs(tmp_path / "own", "milt", "lever")
     assert manifest.structures[0] == {"name": "milt", "colour": "#aa3333"}
     rule.write_text('scans: "imagesTr/{case}.nii.gz"\nlabels: "labelsTr/{case}.nii.gz"\nstructures: [liver]\n')
-    manifest = prepare(msd, tmp_path / "liver", RECIPE, masks=mask_rule(str(rule)), **NAMES)
+    manifest = prepare(msd, tmp_path / "liver", RECIPE, replace(NAMES, masks=mask_rule(str(rule))))
     assert [one["name"] for one in manifest.structures] == ["liver"]
     assert pairs(tmp_path / "liver")[1].max() == 1
     rule.write_text("table: pairs.csv\nstructures: {1: spleen, 2: liver}\n")
     (msd / "pairs.csv").write_text("scan,labels\nimagesTr/spleen_0.nii.gz,labelsTr/spleen_0.nii.gz\n")
-    manifest = prepare(msd, tmp_path / "table", RECIPE, masks=mask_rule(str(rule)), **NAMES)
+    manifest = prepare(msd, tmp_path / "table", RECIPE, replace(NAMES, masks=mask_rule(str(rule))))
     check_pairs(tmp_path / "table", "spleen", "liver")
     assert "it has no label map" in {one["path"]: one["reason"] for one in manifest.refused}["imagesTr/spleen_1.nii.gz"]
 
@@ -172,7 +174,7 @@ def test_dicom_segmentation(tmp_path: Path, series: Callable[..., Any]) -> None:
     tags = {"RescaleSlope": 1, "RescaleIntercept": -1024, "BodyPartExamined": "ABDOMEN"}
     series(folder / "ct", scan + 1024, modality="CT", **tags)
     write_seg(folder / "ct", labels, folder / "seg.dcm", ("spleen", "liver"))
-    manifest = prepare(folder, tmp_path / "out", RECIPE, masks=mask_rule("dicom-seg"))
+    manifest = prepare(folder, tmp_path / "out", RECIPE, ScanRules(masks=mask_rule("dicom-seg")))
     check_pairs(tmp_path / "out", "spleen", "liver")
     assert not manifest.refused
 
@@ -222,7 +224,7 @@ def damaged(path: Path, labels: np.ndarray) -> None:
 def test_bad_label_maps(spoil: Callable[[Path, np.ndarray], None], said: str, msd: Path, tmp_path: Path) -> None:
     """A scan with a bad label map is refused in one sentence that names the file, and the others go on."""
     spoil(msd / "labelsTr" / "spleen_1.nii.gz", body(1)[1])
-    manifest = prepare(msd, tmp_path / "out", RECIPE, masks=mask_rule("msd"), **NAMES)
+    manifest = prepare(msd, tmp_path / "out", RECIPE, replace(NAMES, masks=mask_rule("msd")))
     assert [one["path"] for one in manifest.refused] == ["imagesTr/spleen_1.nii.gz"]
     assert said in manifest.refused[0]["reason"]
     assert "spleen_1" in manifest.refused[0]["reason"]
@@ -234,7 +236,7 @@ def test_overlapping_files(totalsegmentator: Path, tmp_path: Path) -> None:
     case = totalsegmentator / "s0001" / "segmentations"
     labels = body(1)[1]
     save(case / "heart.nii.gz", (labels == 2).astype(np.uint8))
-    manifest = prepare(totalsegmentator, tmp_path / "out", RECIPE, masks=mask_rule("totalsegmentator"), **NAMES)
+    manifest = prepare(totalsegmentator, tmp_path / "out", RECIPE, replace(NAMES, masks=mask_rule("totalsegmentator")))
     assert len(manifest.refused) == 1
     assert "both claim 288 voxels" in manifest.refused[0]["reason"]
 
@@ -245,17 +247,17 @@ def test_larger_label_map_of_the_same_voxels(msd: Path, tmp_path: Path) -> None:
     affine = AFFINE.copy()
     affine[:3, 3] = (AFFINE @ [2, 0, 1, 1])[:3]
     save(msd / "imagesTr" / "spleen_1.nii.gz", scan[2:, :, 1:-1], affine)
-    prepare(msd, tmp_path / "out", RECIPE, masks=mask_rule("msd"), **NAMES)
+    prepare(msd, tmp_path / "out", RECIPE, replace(NAMES, masks=mask_rule("msd")))
     check_pairs(tmp_path / "out", "spleen", "liver")
 
 
 def test_nothing_fits(msd: Path, tmp_path: Path) -> None:
     """Whoever names the wrong layout is told what was looked for."""
     with pytest.raises(MedvarError, match=r"looked for \{case\}/segmentations/\{structure\}.nii.gz"):
-        prepare(msd, tmp_path / "out", RECIPE, masks=mask_rule("totalsegmentator"), **NAMES)
+        prepare(msd, tmp_path / "out", RECIPE, replace(NAMES, masks=mask_rule("totalsegmentator")))
     (msd / "dataset.json").unlink()
     with pytest.raises(MedvarError, match=r"dataset.json is missing"):
-        prepare(msd, tmp_path / "out", RECIPE, masks=mask_rule("msd"), **NAMES)
+        prepare(msd, tmp_path / "out", RECIPE, replace(NAMES, masks=mask_rule("msd")))
     assert not (tmp_path / "out").exists()
 
 
@@ -282,19 +284,19 @@ def test_bad_rules(text: str, said: str, tmp_path: Path) -> None:
 def test_append_and_merge_keep_masks(msd: Path, totalsegmentator: Path, tmp_path: Path) -> None:
     """Masks stay with their slices; folders of other structures do not mix."""
     one, two, rule = tmp_path / "one", tmp_path / "two", mask_rule("msd")
-    prepare(msd, one, RECIPE, masks=rule, **NAMES)
+    prepare(msd, one, RECIPE, replace(NAMES, masks=rule))
     for folder in ("imagesTr", "labelsTr"):
         (msd / folder / "spleen_1.nii.gz").rename(msd / folder / "spleen_9.nii.gz")
         (msd / folder / "spleen_0.nii.gz").unlink()
     scan, _ = body(1)
     save(msd / "imagesTr" / "spleen_9.nii.gz", scan[:, ::-1])
     save(msd / "labelsTr" / "spleen_9.nii.gz", body(1)[1][:, ::-1])
-    prepare(msd, two, RECIPE, masks=rule, **NAMES)
+    prepare(msd, two, RECIPE, replace(NAMES, masks=rule))
     merge([one, two], tmp_path / "merged")
     check_pairs(tmp_path / "merged", "spleen", "liver")
     append(one, two)
     check_pairs(one, "spleen", "liver")
-    prepare(msd, tmp_path / "plain", RECIPE, **NAMES)
+    prepare(msd, tmp_path / "plain", RECIPE, NAMES)
     assert "structures" not in json.loads((tmp_path / "plain" / "manifest.json").read_text())
     with pytest.raises(MedvarError, match=r"masks of spleen, liver, but .* of no structures"):
         merge([one, tmp_path / "plain"], tmp_path / "other")
@@ -304,7 +306,7 @@ def test_append_and_merge_keep_masks(msd: Path, totalsegmentator: Path, tmp_path
 
 def test_masks_are_checked_as_images_are(msd: Path, tmp_path: Path) -> None:
     """A mask file that was changed, or names no structure, is found."""
-    prepare(msd, tmp_path / "out", RECIPE, masks=mask_rule("msd"), **NAMES)
+    prepare(msd, tmp_path / "out", RECIPE, replace(NAMES, masks=mask_rule("msd")))
     path = tmp_path / "out" / "masks-00000.npy"
     masks = np.load(path)
     masks[0] = 9

@@ -24,6 +24,7 @@ from pydicom.uid import (
 from medvar_engine.data.read.dicom_kind import not_anatomy
 from medvar_engine.data.read.scans import Refusal, find_series
 from medvar_engine.data.read.volume import Volume
+from medvar_engine.data.survey import ScanRules
 from medvar_engine.errors import MedvarError
 
 
@@ -423,7 +424,7 @@ def test_an_id_of_nobody_is_remarked_on(
     from medvar_engine.data.prepare import prepare
 
     series(tmp_path / "scans", phantom, PatientID=patient)
-    manifest = prepare(tmp_path / "scans", tmp_path / "out", Recipe.of(size=32), region="brain")
+    manifest = prepare(tmp_path / "scans", tmp_path / "out", Recipe.of(size=32), ScanRules(region="brain"))
     assert any("may stand for several people" in one for one in manifest.remarks) == remarked
 
 

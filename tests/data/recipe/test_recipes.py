@@ -15,7 +15,7 @@ import SimpleITK as sitk
 import yaml
 
 from medvar_engine.data.identity.pseudonyms import Pseudonyms
-from medvar_engine.data.identity.series_identity import Identity, identify
+from medvar_engine.data.identity.series_identity import Identity, IdentityRules, identify
 from medvar_engine.data.read.scans import find_series
 from medvar_engine.data.recipe.dataset_recipe import DatasetRecipe, match
 from medvar_engine.data.recipe.file_patterns import Pattern
@@ -320,7 +320,7 @@ def identities(source: Path, recipe: DatasetRecipe) -> dict[str, Identity]:
     found = {}
     for one in find_series(source)[0]:
         try:
-            identity = identify(one, {}, source, dataset_recipe=recipe, pseudonyms=KEY)
+            identity = identify(one, {}, source, IdentityRules(dataset_recipe=recipe, pseudonyms=KEY))
         except MedvarError:
             continue
         path = one.path.parent if one.is_dicom else one.path
@@ -360,10 +360,10 @@ def test_scans_recipe(tmp_path: Path, nifti: Any) -> None:
     (tmp_path / "index.csv").write_text("path,patient,modality,region,source\na.nii.gz,p1,MR,spine,Some Data\n")
     match(recipe, [tmp_path / "a.nii.gz"], tmp_path)
     known, unknown = find_series(tmp_path)[0]
-    identity = identify(known, read_index(tmp_path), tmp_path, dataset_recipe=recipe, pseudonyms=KEY)
+    identity = identify(known, read_index(tmp_path), tmp_path, IdentityRules(dataset_recipe=recipe, pseudonyms=KEY))
     assert (identity.patient, identity.region, identity.series) == ("p1", "spine", "a.nii.gz")
     with pytest.raises(MedvarError, match=r"index\.csv does not name it"):
-        identify(unknown, read_index(tmp_path), tmp_path, dataset_recipe=recipe, pseudonyms=KEY)
+        identify(unknown, read_index(tmp_path), tmp_path, IdentityRules(dataset_recipe=recipe, pseudonyms=KEY))
     assert recipe.recipe().rules.duplicate_bits == 0
     assert recipe.recipe(duplicate_bits=4, size=None).rules.duplicate_bits == 4
 
@@ -421,7 +421,7 @@ def test_channels_of_a_4d_file(tmp_path: Path, plant: Any) -> None:
     recipe = load_recipe("msd-prostate")
     plant(tmp_path, TREES["msd-prostate"].images[0])
     (one,) = find_series(tmp_path)[0]
-    identity = identify(one, {}, tmp_path, dataset_recipe=recipe)
+    identity = identify(one, {}, tmp_path, IdentityRules(dataset_recipe=recipe))
     settings = recipe.recipe(size=32, min_side=4, max_anisotropy=10.0)
     facts = slices_of(one, identity, settings, tmp_path).facts
     assert {fact.contrast for fact in facts} == {"T2"}
