@@ -7,22 +7,47 @@ from torch import Tensor
 
 from medvar_engine.models.any_tokenizer import Quantizer
 from medvar_engine.models.transformer import Transformer
+from medvar_engine.request import Sampling
 
 
 @torch.no_grad()
 def sample(
-    transformer: Transformer, quantizer: Quantizer, labels: Tensor, *, top_k: int, seed: int
+    transformer: Transformer,
+    quantizer: Quantizer,
+    labels: Tensor,
+    sampling: Sampling,
+    *,
+    known: tuple[Tensor, ...] = (),
+    generator: torch.Generator | None = None,
 ) -> tuple[Tensor, ...]:
-    """Labels ``(B, F)`` → K token maps ``(B, L_k)``, without guidance, the best ``top_k`` tokens kept."""
-    generator = torch.Generator(labels.device).manual_seed(seed)
+    """Labels ``(B, F)`` → K token maps ``(B, L_k)``. The coarsest are those of ``known``; the others are drawn."""
+    strengths = [sampling.guidance_of(k, len(transformer.schedule)) for k in range(len(transformer.schedule))]
+    nothing = torch.tensor(transformer.config.labels, device=labels.device).expand_as(labels)
+    asked = torch.cat((labels, nothing)) if any(strengths) else labels
     past, features, latent = None, None, torch.zeros((), device=labels.device)
     maps: list[Tensor] = []
-    for k in range(len(transformer.schedule)):
-        logits, present = transformer.step(labels, features, past, k)
+    for k, strength in enumerate(strengths):
+        logits, present = transformer.step(asked, features, past, k)
         past = present if past is None else torch.cat((past, present), dim=4)
-        values, index = logits.float().topk(min(top_k, logits.shape[-1]), dim=-1)
-        choice = torch.multinomial(values.softmax(-1).flatten(0, 1), 1, generator=generator)
-        maps.append(index.flatten(0, 1).gather(1, choice).view(logits.shape[:2]))
-        latent = latent + quantizer.lift(maps[-1], k)
-        features = quantizer.pool(latent, k + 1) if k + 1 < len(transformer.schedule) else None
+        guided = _guided(logits.float(), len(labels), strength)
+        maps.append(known[k] if k < len(known) else _draw(guided, sampling, generator))
+        with torch.autocast(labels.device.type, enabled=False):  # what one scale adds is fainter than bfloat16 tells
+            latent = latent + quantizer.lift(maps[-1], k)
+            if k + 1 < len(transformer.schedule):
+                features = quantizer.pool(latent, k + 1).repeat(len(asked) // len(labels), 1, 1)
     return tuple(maps)
+
+
+def _guided(logits: Tensor, count: int, strength: float) -> Tensor:
+    """Classifier-free guidance: logits with the condition ``(count, L, V)``, and perhaps as many without it."""
+    return logits if len(logits) == count else (1 + strength) * logits[:count] - strength * logits[count:]
+
+
+def _draw(logits: Tensor, sampling: Sampling, generator: torch.Generator | None) -> Tensor:
+    """One token of each ``(B, L, V)`` → ``(B, L)``, by top-k and top-p."""
+    values, index = logits.topk(min(sampling.top_k or logits.shape[-1], logits.shape[-1]), dim=-1)
+    probability = values.softmax(-1)
+    likelier = probability.cumsum(-1) - probability
+    kept = probability.masked_fill(likelier >= sampling.top_p, 0.0)
+    choice = torch.multinomial(kept.flatten(0, 1), 1, generator=generator)
+    return index.flatten(0, 1).gather(1, choice).view(logits.shape[:2])

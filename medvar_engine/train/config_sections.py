@@ -173,6 +173,15 @@ class TokenizerSettings:
     drawn_scales: Annotated[
         Whole, Field(ge=1, description="with draw_with: number of finest scales that are drawn")
     ] = 3
+    draw_guidance: Annotated[
+        Number, Field(description="with draw_with: classifier-free guidance of the draws, the same at every scale")
+    ] = 0.0
+    draw_top_k: Annotated[
+        Whole, Field(description="with draw_with: number of likeliest tokens that are drawn from; 0 is all")
+    ] = 200
+    draw_top_p: Annotated[
+        Number, Field(gt=0, le=1, description="with draw_with: probability of the likeliest tokens that are drawn from")
+    ] = 0.95
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,6 +11,7 @@ from torch import Tensor
 from medvar_engine.models.quantizer import MultiScaleQuantizer
 from medvar_engine.models.sample import sample
 from medvar_engine.models.transformer import Transformer
+from medvar_engine.request import Sampling
 
 LABELS = torch.tensor([[0, 4], [2, 5], [3, 5]])  # the last is the unconditional class of both factors
 MakeTransformer = Callable[..., Transformer]
@@ -136,10 +137,12 @@ def test_a_fresh_model_predicts_about_evenly(make_transformer: MakeTransformer) 
 
 def test_sampling_gives_whole_pyramids(transformer: Transformer, quantizer: MultiScaleQuantizer) -> None:
     """The pictures in a training log come from here; the same seed has to give the same ones at every step."""
-    maps = sample(transformer, quantizer, LABELS, top_k=8, seed=1)
+    sampling = Sampling(guidance=0.0, top_k=8)
+    maps, again, other = (
+        sample(transformer, quantizer, LABELS, sampling, generator=torch.Generator().manual_seed(seed))
+        for seed in (1, 1, 2)
+    )
     assert [tuple(token_map.shape) for token_map in maps] == [(3, n) for n in transformer.schedule.token_counts]
-    again = sample(transformer, quantizer, LABELS, top_k=8, seed=1)
-    other = sample(transformer, quantizer, LABELS, top_k=8, seed=2)
     assert all(torch.equal(a, b) for a, b in zip(maps, again, strict=True))
     assert any(not torch.equal(a, b) for a, b in zip(maps, other, strict=True))
 
@@ -147,6 +150,20 @@ def test_sampling_gives_whole_pyramids(transformer: Transformer, quantizer: Mult
 @torch.no_grad()
 def test_greedy_sampling_takes_the_likeliest_tokens(transformer: Transformer, quantizer: MultiScaleQuantizer) -> None:
     """Sampled tokens have to come from the distribution that teacher forcing gives them, position for position."""
-    maps = sample(transformer, quantizer, LABELS, top_k=1, seed=0)
+    maps = sample(transformer, quantizer, LABELS, Sampling(guidance=0.0, top_k=1))
     logits = transformer(LABELS, quantizer.features(maps))
     assert torch.equal(torch.cat(maps, dim=1), logits.argmax(-1))
+
+
+@torch.no_grad()
+def test_sampling_is_guided_and_goes_on_from_known_scales(
+    transformer: Transformer, quantizer: MultiScaleQuantizer
+) -> None:
+    """A refiner would learn on other images than those that people generate."""
+    known = sample(transformer, quantizer, LABELS, Sampling(guidance=0.0, top_k=8))[:2]
+    maps = sample(transformer, quantizer, LABELS, Sampling(2.0, top_k=1, even_guidance=True), known=known)
+    assert all(torch.equal(a, b) for a, b in zip(known, maps[:2], strict=True))
+    features, nothing = quantizer.features(maps), torch.tensor(transformer.config.labels).expand_as(LABELS)
+    logits = 3.0 * transformer(LABELS, features) - 2.0 * transformer(nothing, features)
+    begin = transformer.schedule.offsets[2]
+    assert torch.equal(torch.cat(maps[2:], dim=1), logits[:, begin:].argmax(-1))

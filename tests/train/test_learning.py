@@ -19,6 +19,7 @@ from medvar_engine.models.sample import sample
 from medvar_engine.models.tokenizer import TokenizerConfig
 from medvar_engine.models.transformer import TransformerConfig
 from medvar_engine.models.weight_files import load_tokenizer, load_transformer
+from medvar_engine.request import Sampling
 from medvar_engine.train.config import TrainConfig
 from medvar_engine.train.run_training import run
 from medvar_engine.train.stages import transformer_stage
@@ -86,7 +87,13 @@ def test_eight_slices_are_learnt_by_heart_and_made_again(
     asked = torch.tensor([labels.encode(Condition(dataset=one.dataset)) for one in train.conditions], dtype=torch.int64)
     with torch.no_grad():
         expected = tokenizer.encode(torch.from_numpy(train.batch(range(8))))
-        made = sample(transformer, tokenizer.quantizer, asked, top_k=1, seed=0)
+        made = sample(
+            transformer,
+            tokenizer.quantizer,
+            asked,
+            Sampling(guidance=0.0, top_k=1),
+            generator=torch.Generator().manual_seed(0),
+        )
     assert all(torch.equal(ours, its) for ours, its in zip(made, expected, strict=True))
 
 

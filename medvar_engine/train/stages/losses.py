@@ -30,13 +30,20 @@ def frequency_loss(output: Tensor, target: Tensor) -> Tensor:
 
 
 def texture_loss(output: Tensor, target: Tensor) -> Tensor:
-    """Mean absolute error of the local strength of fine detail of ``(B, C, H, W)``: wherever the grains of grain lie.
+    """Mean absolute error of the local strength of fine detail of each image ``(B, C, H, W)`` → ``(B,)``.
 
-    Strength is the root mean square of each of `detail_bands` in windows of 8 pixels and in the whole image. Windows
-    alone would give too little detail everywhere: the likeliest value where strength cannot be predicted.
+    Where exactly the grains of grain lie does not matter. Strength is the root mean square of each of `detail_bands` in
+    windows of 8 pixels and in the whole image. Windows alone would give too little detail everywhere: the likeliest
+    value where strength cannot be predicted.
     """
-    (made, made_whole), (real, real_whole) = _strength(output), _strength(target)
-    return (made - real).abs().mean() + (made_whole - real_whole).abs().mean()
+    (made, _), (real, _) = _strength(output), _strength(target)
+    return (made - real).abs().mean((1, 2, 3)) + whole_texture_loss(output, target)
+
+
+def whole_texture_loss(output: Tensor, target: Tensor) -> Tensor:
+    """`texture_loss` of whole images only, for detail that lies elsewhere than in the target: ``(B,)``."""
+    (_, made), (_, real) = _strength(output), _strength(target)
+    return (made - real).abs().mean(1)
 
 
 def _strength(image: Tensor) -> tuple[Tensor, Tensor]:

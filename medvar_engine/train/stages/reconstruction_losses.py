@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -24,7 +25,18 @@ from medvar_engine.train.stages.losses import (
     psnr,
     ssim,
     texture_loss,
+    whole_texture_loss,
 )
+
+DRAWN = 4.0  # how much more the strength of drawn detail counts than that of detail which pixels are compared with, too
+
+
+@dataclass(frozen=True, eq=False)
+class Certain:
+    """What decoded images must agree in with the real ones, where some of their tokens were drawn."""
+
+    wholly: Tensor  # (B,) bool: images of true tokens
+    part: Callable[[Tensor], Tensor]  # images (B, C, H, W) → the same without the detail that was drawn
 
 
 class Reconstruction:
@@ -47,23 +59,24 @@ class Reconstruction:
         images: Tensor,
         step: int,
         last: Tensor,
-        certain: Callable[[Tensor], Tensor] | None = None,
+        certain: Certain | None = None,
     ) -> tuple[Tensor, Metrics]:
         """Loss of decoded ``(B, C, H, W)`` against real images.
 
-        ``last`` are the weights of the decoder's last layer, which balance the critic. ``certain`` takes from both
-        what they must agree in pixel by pixel; None is all.
+        ``last`` are the weights of the decoder's last layer, which balance the critic. Without ``certain`` all images
+        must agree wholly. The critic judges all images, for it does not ask where detail lies.
         """
         config = self.config
-        made, real = (output, images) if certain is None else (certain(output), certain(images))
+        made, real = (output, images) if certain is None else (certain.part(output), certain.part(images))
         l1, l2 = F.l1_loss(made, real), F.mse_loss(made, real)
         total = config.l1 * l1 + config.l2 * l2 + config.gradient * gradient_loss(made, real)
         if config.frequency:
             total = total + config.frequency * frequency_loss(made, real)
         if config.texture:
-            total = total + config.texture * texture_loss(output, images)
+            total = total + config.texture * self._texture(output, images, certain)
         if config.perceptual and self.features is not None:
-            total = total + config.perceptual * self.features.distance(output, images).mean()
+            distance = self.features.distance(output, images)
+            total = total + config.perceptual * (distance if certain is None else distance * certain.wholly).mean()
         metrics: Metrics = {Metric("l1"): l1.detach(), Metric("psnr"): psnr(output.detach(), images).mean()}
         if self.critic and step >= config.adversarial_start * config.steps:
             self.critic.requires_grad_(False)
@@ -71,6 +84,13 @@ class Reconstruction:
             total = total + config.adversarial * adaptive_weight(total, adversarial, last) * adversarial
             self._seen.append((images, output.detach()))
         return total, metrics
+
+    def _texture(self, output: Tensor, images: Tensor, certain: Certain | None) -> Tensor:
+        """Of drawn images the strength of detail as a whole must be right; of the others also where it lies."""
+        wholly = texture_loss(output, images)
+        if certain is None:
+            return wholly.mean()
+        return torch.where(certain.wholly, wholly, DRAWN * whole_texture_loss(output, images)).mean()
 
     def critic_losses(self) -> Iterator[Tensor]:
         """The discriminator's loss on every part of the batch just seen, once it has joined."""

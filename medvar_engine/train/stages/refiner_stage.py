@@ -6,7 +6,7 @@ draws: it learns to mend what drawing tokens independently of each other breaks 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -20,19 +20,20 @@ from medvar_engine.metric_log import Metric
 from medvar_engine.models.presets import tokenizer_preset, with_masks
 from medvar_engine.models.resolution_tokenizer import ResolutionConfig, ResolutionTokenizer, with_grain
 from medvar_engine.models.weight_files import load_tokenizer, load_transformer, save_tokenizer
+from medvar_engine.request import Sampling
 from medvar_engine.train.augment import augment
 from medvar_engine.train.batches import BalancedSampler, check_size, draw_of, in_hounsfield, spread
 from medvar_engine.train.config import TrainConfig
 from medvar_engine.train.distributed.processes import World
 from medvar_engine.train.image_batches import ImageBatches, check_structures, inputs_of
 from medvar_engine.train.stage import Batch, Metrics
+from medvar_engine.train.stages.drawn_tokens import DrawnTokens
 from medvar_engine.train.stages.fit_patches import fit_patches
 from medvar_engine.train.stages.held_out_metrics import Scores, codes_used
 from medvar_engine.train.stages.image_grids import ladder, write_grid
 from medvar_engine.train.stages.losses import psnr
 from medvar_engine.train.stages.mask_losses import dice_of, mask_loss
-from medvar_engine.train.stages.reconstruction_losses import Reconstruction
-from medvar_engine.train.stages.teacher_forced_draws import TeacherForcedDraws
+from medvar_engine.train.stages.reconstruction_losses import Certain, Reconstruction
 
 SHOWN = 8  # held-out slices in a sample grid
 FITTED_ON = 6000  # slices, most of them augmented, that patches are fitted to
@@ -61,8 +62,9 @@ class RefinerStage:
         self.draws = None
         if config.draw_with is not None:
             network, labels = load_transformer(config.draw_with)
-            self.draws = TeacherForcedDraws(
-                self.model.quantizer, network.to(self.device), labels, train, config.drawn_scales
+            sampling = Sampling(config.draw_guidance, 1.0, config.draw_top_k, config.draw_top_p, even_guidance=True)
+            self.draws = DrawnTokens(
+                self.model.quantizer, network.to(self.device), labels, train, config.drawn_scales, sampling
             )
 
     def before_step(self, step: int) -> None:
@@ -74,13 +76,12 @@ class RefinerStage:
         images, hounsfield, kinds = batch
         if self.config.augment:
             images = augment(images, hounsfield, masks=self.masks)
-        certain: Callable[[Tensor], Tensor] | None = None
-        drawn = torch.zeros(len(images), dtype=torch.bool, device=self.device)
+        drawn, certain = torch.zeros(len(images), dtype=torch.bool, device=self.device), None
         with torch.no_grad():
             tokens = self.model.encode(images)
             if self.draws is not None:
                 tokens, drawn = self.draws(tokens, kinds)
-                certain = partial(self.draws.certain, drawn=drawn)
+                certain = Certain(~drawn, partial(self.draws.certain, drawn=drawn))
             with torch.autocast(self.device.type, enabled=False):
                 canvas = self.model.quantizer.decode(tokens)
         output = self.network(canvas).float()

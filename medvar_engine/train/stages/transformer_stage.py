@@ -25,6 +25,7 @@ from medvar_engine.models.sample import sample
 from medvar_engine.models.tokenizer import TokenizerConfig
 from medvar_engine.models.transformer import Transformer, TransformerConfig
 from medvar_engine.models.weight_files import load_tokenizer, load_transformer, save_transformer
+from medvar_engine.request import Sampling
 from medvar_engine.storage import sha256
 from medvar_engine.tokens.schedule import ScaleSchedule
 from medvar_engine.train.batches import check_size, draw_of, spread
@@ -41,6 +42,7 @@ from medvar_engine.train.token_pyramids import Encoding, codebook_of, encoder_of
 
 SHOWN = 6  # samples a cell in a sample grid
 CELLS = 12  # cells in a sample grid
+SAMPLING = Sampling(guidance=0.0, top_k=100, top_p=1.0)  # of samples in a sample grid
 LADDERS = 4  # samples, each of another cell, that are also shown scale by scale
 
 
@@ -149,7 +151,8 @@ class TransformerStage:
         """
         cells = [self.cells[i] for i in spread(len(self.cells), CELLS)]
         labels = self._labels([Condition(m, r, p) for m, r, p in cells for _ in range(SHOWN)]).to(self.device)
-        tokens = sample(model, self.tokenizer.quantizer, labels, top_k=100, seed=self.config.seed)
+        seeded = torch.Generator(self.device).manual_seed(self.config.seed)
+        tokens = sample(model, self.tokenizer.quantizer, labels, SAMPLING, generator=seeded)
         if folder is not None:
             write_grid(folder / "samples.png", self.tokenizer.decode(self.tokenizer.quantizer.decode(tokens)), SHOWN)
             firsts = spread(len(cells), LADDERS) * SHOWN

@@ -12,6 +12,7 @@ from medvar_engine.train.stages.losses import (
     psnr,
     ssim,
     texture_loss,
+    whole_texture_loss,
 )
 
 
@@ -38,7 +39,7 @@ def test_a_loss_is_least_where_nothing_differs(loss: object) -> None:
     torch.manual_seed(0)
     target = torch.rand(2, 1, 16, 16)
     noise = torch.randn_like(target)
-    values = [float(loss(target + s * noise, target)) for s in (0.0, 0.1, 0.3)]  # type: ignore[operator]
+    values = [float(loss(target + s * noise, target).mean()) for s in (0.0, 0.1, 0.3)]  # type: ignore[operator]
     assert values[0] == 0
     assert values[1] < values[2]
 
@@ -56,8 +57,10 @@ def test_texture_counts_how_strong_grain_is_and_where_not_where_its_grains_lie()
     there = torch.ones(64).index_fill(0, torch.arange(32), 0)  # in one half only
     real, alike, elsewhere = (0.2 * torch.randn(4, 1, 64, 64) * where for where in (there, there, 1 - there))
     smooth = torch.zeros_like(real)
-    assert texture_loss(alike, real) < 0.3 * texture_loss(smooth, real)
-    assert texture_loss(alike, real) < 0.4 * texture_loss(elsewhere, real)
+    assert (texture_loss(alike, real) < 0.3 * texture_loss(smooth, real)).all()
+    assert (texture_loss(alike, real) < 0.4 * texture_loss(elsewhere, real)).all()
+    assert (whole_texture_loss(alike, real) < 0.3 * whole_texture_loss(smooth, real)).all()
+    torch.testing.assert_close(whole_texture_loss(elsewhere.flip(3), real), whole_texture_loss(elsewhere, real))
     assert detail_strength(alike, real).tolist() == pytest.approx([1.0] * 4, abs=0.1)
     assert detail_strength(real / 2, real).tolist() == pytest.approx([0.5] * 4, abs=0.01)
 

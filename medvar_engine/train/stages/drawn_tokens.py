@@ -1,4 +1,4 @@
-"""Tokens as a transformer draws them when the coarser scales are true: what a refiner must learn to mend."""
+"""Tokens as a transformer draws them after true coarse scales: what a refiner must learn to repair."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from medvar_engine.data.dataset import SliceDataset
 from medvar_engine.errors import MedvarError
 from medvar_engine.models.interpolate import resize
 from medvar_engine.models.resolution_tokenizer import ResolutionQuantizer
+from medvar_engine.models.sample import sample
 from medvar_engine.models.transformer import Transformer
+from medvar_engine.request import Sampling
 
 SHARE = 0.5  # of images that are drawn; the others keep their true tokens
-TOP_K, TOP_P = 200, 0.95
 
 
-class TeacherForcedDraws:
-    """Draws the finest scales of some images of a batch, each scale from the true coarser ones."""
+class DrawnTokens:
+    """Draws the finest scales of some images of a batch, one after the other as in generation."""
 
     def __init__(
         self,
@@ -26,14 +27,15 @@ class TeacherForcedDraws:
         labels: LabelSpace,
         data: SliceDataset,
         scales: int,
+        sampling: Sampling,
     ) -> None:
-        """The finest ``scales`` are drawn. ``labels`` are the names that ``transformer`` knows."""
+        """The finest ``scales`` are drawn by ``sampling``. ``labels`` are the names that ``transformer`` knows."""
         if scales >= len(quantizer.schedule):
             raise MedvarError(
                 f"drawn_scales leaves at least one scale true: set it below {len(quantizer.schedule)}, not {scales}."
             )
         self._quantizer, self._transformer = quantizer, transformer.eval().requires_grad_(False)
-        self._first = len(quantizer.schedule) - scales
+        self._first, self._sampling = len(quantizer.schedule) - scales, sampling
         kinds = [labels.encode(labels.known(kind)) for kind in data.conditions.kinds]
         self._labels = torch.tensor(kinds, dtype=torch.int64, device=next(transformer.parameters()).device)
 
@@ -41,13 +43,9 @@ class TeacherForcedDraws:
     def __call__(self, tokens: tuple[Tensor, ...], kinds: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
         """True token maps ``(B, L_k)`` of slices of these ``kinds`` ``(B,)`` → the same with some drawn, and which."""
         some = torch.randperm(len(kinds), device=kinds.device)[: round(len(kinds) * SHARE)]
-        with torch.autocast(tokens[0].device.type, enabled=False):
-            features = self._quantizer.features(tuple(own[some] for own in tokens))
-        logits = self._transformer(self._labels[kinds[some]], features).float()
-        by_scale = logits.split(self._quantizer.schedule.token_counts, dim=1)
-        maps = tuple(
-            own if k < self._first else own.index_copy(0, some, _draw(by_scale[k])) for k, own in enumerate(tokens)
-        )
+        known = tuple(own[some] for own in tokens[: self._first])
+        drawn = sample(self._transformer, self._quantizer, self._labels[kinds[some]], self._sampling, known=known)
+        maps = tuple(own.index_copy(0, some, new) for own, new in zip(tokens, drawn, strict=True))
         return maps, torch.zeros_like(kinds, dtype=torch.bool).index_fill(0, some, True)
 
     def certain(self, images: Tensor, drawn: Tensor) -> Tensor:
@@ -59,13 +57,3 @@ class TeacherForcedDraws:
         with torch.autocast(images.device.type, enabled=False):
             coarse = resize(resize(images, down), up)
         return torch.where(drawn[:, None, None, None], coarse, images)
-
-
-def _draw(logits: Tensor) -> Tensor:
-    """One token of each ``(B, L, V)`` → ``(B, L)``, by top-k and top-p."""
-    values, index = logits.topk(min(TOP_K, logits.shape[-1]), dim=-1)
-    probability = values.softmax(-1)
-    likelier = probability.cumsum(-1) - probability
-    kept = probability.masked_fill(likelier >= TOP_P, 0.0)
-    choice = torch.multinomial(kept.flatten(0, 1), 1)
-    return index.flatten(0, 1).gather(1, choice).view(logits.shape[:2])

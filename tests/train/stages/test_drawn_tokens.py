@@ -15,11 +15,13 @@ from medvar_engine.errors import MedvarError
 from medvar_engine.models.resolution_tokenizer import ResolutionTokenizer
 from medvar_engine.models.transformer import Transformer, TransformerConfig
 from medvar_engine.models.weight_files import load_tokenizer, read_tensors, save_transformer
+from medvar_engine.request import Sampling
 from medvar_engine.train.config import TrainConfig
 from medvar_engine.train.run_training import run
-from medvar_engine.train.stages.teacher_forced_draws import TeacherForcedDraws
+from medvar_engine.train.stages.drawn_tokens import DrawnTokens
 
 LABELS = LabelSpace(modality=("CT", "MR"), region=("chest",))
+SAMPLING = Sampling(guidance=1.0)
 
 
 @pytest.fixture
@@ -35,7 +37,7 @@ def test_only_the_finest_scales_of_some_images_are_drawn(
     """The refiner would be shown another image than the one that it is to give, or none that is drawn."""
     model, data = load_tokenizer(resolution_file), SliceDataset(slices, "train")
     assert isinstance(model, ResolutionTokenizer)
-    draws = TeacherForcedDraws(model.quantizer, transformer, LABELS, data, scales=2)
+    draws = DrawnTokens(model.quantizer, transformer, LABELS, data, scales=2, sampling=SAMPLING)
     torch.manual_seed(1)
     tokens = model.encode(torch.rand(40, 1, 16, 16) * 2 - 1)
     drawn, which = draws(tokens, torch.zeros(40, dtype=torch.int64))
@@ -45,7 +47,7 @@ def test_only_the_finest_scales_of_some_images_are_drawn(
     assert torch.equal((tokens[2] != drawn[2]).any(1), changed)
     assert torch.equal(which, changed)
     with pytest.raises(MedvarError, match=r"drawn_scales .* below 4, not 4"):
-        TeacherForcedDraws(model.quantizer, transformer, LABELS, data, scales=4)
+        DrawnTokens(model.quantizer, transformer, LABELS, data, scales=4, sampling=SAMPLING)
 
 
 def test_drawn_images_are_compared_where_they_are_certain(
@@ -54,7 +56,9 @@ def test_drawn_images_are_compared_where_they_are_certain(
     """Pixel by pixel, an image without any detail is nearer to the slice than one whose detail was drawn."""
     model = load_tokenizer(resolution_file)
     assert isinstance(model, ResolutionTokenizer)
-    draws = TeacherForcedDraws(model.quantizer, transformer, LABELS, SliceDataset(slices, "train"), scales=2)
+    draws = DrawnTokens(
+        model.quantizer, transformer, LABELS, SliceDataset(slices, "train"), scales=2, sampling=SAMPLING
+    )
     images = torch.rand(2, 1, 16, 16)
     fine = images + torch.tensor([[0.3, -0.3], [-0.3, 0.3]]).repeat(8, 8)  # nothing of it is left at 8 pixels
     drawn = torch.tensor([True, False])
