@@ -55,12 +55,12 @@ class Condition:
             if name not in FACTORS:
                 raise MedvarError(f"Unknown condition factor {name!r}; the factors are {', '.join(FACTORS)}.")
             if name in NAMED and not isinstance(values[name], str | None):
-                raise MedvarError(f"The condition factor {name} is a name, but got {values[name]!r}.")
+                raise MedvarError(f"The condition factor {name} must be a name, but is {values[name]!r}.")
         return cls(**values)
 
     @property
     def words(self) -> tuple[str, ...]:
-        """The condition as words, for people and file names."""
+        """The condition as words, for users and file names."""
         names = tuple(name for factor in NAMED if (name := getattr(self, factor)) is not None)
         return names if self.position is None else (*names, f"position {self.position:g}")
 
@@ -135,13 +135,13 @@ class LabelSpace:
         steps = spaces.pop("position", 0)
         if type(steps) is not int or not 0 <= steps <= MAX_POSITION_STEPS:
             raise MedvarError(
-                f"The labels of position are a number of steps up to {MAX_POSITION_STEPS}, but got {steps!r}."
+                f"The labels of position must be a number of steps up to {MAX_POSITION_STEPS}, but are {steps!r}."
             )
         for name, names in spaces.items():
             if name not in NAMED:
                 raise MedvarError(f"Unknown condition factor {name!r}; the factors are {', '.join(FACTORS)}.")
             if not isinstance(names, list | tuple) or not all(isinstance(one, str) for one in names):
-                raise MedvarError(f"The labels of {name} are a list of names, but got {names!r}.")
+                raise MedvarError(f"The labels of {name} must be a list of names, but are {names!r}.")
         return cls(**{name: tuple(names) for name, names in spaces.items()}, position=steps)
 
     @classmethod
@@ -172,23 +172,23 @@ def step_of(position: float, steps: int) -> int:
 
 def _checked_position(value: Any) -> float:
     number = isinstance(value, Real) and not isinstance(value, bool)
-    if not (number and 0 <= value <= 1):  # NaN lies nowhere
+    if not (number and 0 <= value <= 1):  # false for NaN
         raise MedvarError(
-            f"position is where the slice lies along the scan's axis, a number from 0 to 1, but got {value!r}."
+            f"position is the position of the slice along the scan, a number from 0 to 1, but is {value!r}."
         )
     return abs(float(value))  # of -0.0, 0.0
 
 
 def _unknown_label(factor: str, value: Any, names: tuple[str, ...] | int) -> str:
     if isinstance(names, int) or not names:
-        return f"This model is not conditioned on {factor}, so {factor}={value!r} cannot be asked for; leave it out."
+        return f"This model is not conditioned on {factor}, so {factor}={value!r} cannot be requested. Leave it out."
     close = get_close_matches(value, names, n=1)
     hint = f" Did you mean {close[0]!r}?" if close else ""
     return f"Unknown {factor} {value!r}.{hint} This model knows: {listed(names)}."
 
 
 def listed(names: Sequence[str], most: int = 40) -> str:
-    """Names as text; of very many only the first and the last."""
+    """Names as text; for more than ``most`` names, only the first three and the last."""
     if len(names) > most:
         return f"{', '.join(names[:3])}, …, {names[-1]} ({len(names)} names)"
     return ", ".join(names)

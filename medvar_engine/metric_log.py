@@ -1,4 +1,4 @@
-"""`Metric`: a measured number of quality; and the log of a training run, one long CSV table of them."""
+"""`Metric`: a measured number of quality; and `MetricLog`, the log of a training run as a CSV file in long form."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ LOG = "log.csv"
 COLUMNS = ("step", "split", "metric", "scale", "region", "value")
 
 Split = Literal["train", "held_out"]
-"""Measured on slices that are trained on, or on those of held-out patients."""
+"""The slices that are measured: those used for training, or those of held-out patients."""
 
 
 class Metric(NamedTuple):
-    """What is measured: of all slices or those of one region, of the whole image or one scale."""
+    """What is measured: on all slices or one region, for the whole image or one scale."""
 
     name: str  # e.g. "psnr"
     split: Split = "train"
@@ -29,28 +29,28 @@ class Metric(NamedTuple):
     region: str = ""  # modality and region, e.g. "CT chest"; empty for all
 
     def __str__(self) -> str:
-        """For people, e.g. ``held-out psnr, scale 3``."""
+        """The metric as text, e.g. ``held-out psnr, scale 3``."""
         name = self.name.replace("_", " ")
         words = [f"held-out {name}" if self.split == "held_out" else name, self.region]
         return ", ".join(filter(None, (*words, "" if self.scale is None else f"scale {self.scale}")))
 
 
 Points = tuple[tuple[int, float], ...]
-"""Steps, and the value at each."""
+"""Training steps, and the value at each."""
 
 
 class MetricLog:
-    """Appends rows to ``log.csv``; a resumed run first drops what an earlier one wrote beyond its checkpoint."""
+    """Appends rows to ``log.csv``. A resumed run first removes rows that were written after its checkpoint."""
 
     def __init__(self, path: Path, start: int) -> None:
-        """``start`` is the step that the run begins at."""
+        """``start`` is the step at which the run begins."""
         self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
         kept: list[tuple[int, Metric, float]] = []
         if start and path.is_file():
             with path.open(newline="", encoding="utf-8") as file, suppress(csv.Error):
                 for row in csv.DictReader(file):
-                    with suppress(KeyError, ValueError, TypeError):  # a run that is killed cuts its last row
+                    with suppress(KeyError, ValueError, TypeError):  # the last row of a killed run may be incomplete
                         if (found := _parsed(row))[0] <= start:
                             kept.append(found)
         replace_file(path, (_lines([COLUMNS]) + _lines(_row(*row) for row in kept)).encode())
@@ -62,9 +62,9 @@ class MetricLog:
 
 
 def read_log(path: Path) -> dict[Metric, Points]:
-    """Each metric of a ``log.csv``, at the steps where it was written. Logs of earlier versions are read, too.
+    """Read a ``log.csv``, also of an earlier version: the steps and values of each metric.
 
-    Raises `MedvarError` when the file cannot be read or is no such log.
+    Raises `MedvarError` when the file cannot be read or is not such a log.
     """
     curves: dict[Metric, list[tuple[int, float]]] = {}
     for step, metric, value in _read(path):
@@ -85,7 +85,7 @@ def _parsed(row: Mapping[str, str]) -> tuple[int, Metric, float]:
 
 
 def _metric(row: Mapping[str, str]) -> Metric:
-    if "name" in row:  # of earlier versions
+    if "name" in row:  # logs of earlier versions
         return _of_name(row["name"])
     split: Split = "held_out" if row["split"] == "held_out" else "train"
     return Metric(row["metric"], split, int(row["scale"]) if row["scale"] else None, row["region"])
@@ -103,14 +103,14 @@ def _lines(rows: Iterable[tuple[object, ...]]) -> str:
 
 _NAME = re.compile(r"(?P<held_out>held_out_)?(?P<name>.+?)(_scale_(?P<scale>\d+))?")
 _OF_REGION = re.compile(r"(?P<name>psnr|ssim|feature_distance|detail|loss)_(?P<region>.+)")
-_HELD_OUT = ("codes_used", "code_entropy")  # were measured on held-out patients only
+_HELD_OUT = ("codes_used", "code_entropy")  # measured on held-out patients only
 
 
 def _of_name(text: str) -> Metric:
-    """The metric that earlier versions wrote as one name: ``held_out_loss_scale_1``, ``psnr_CT_chest``."""
+    """Parse a metric that earlier versions wrote as one name: ``held_out_loss_scale_1``, ``psnr_CT_chest``."""
     found = _NAME.fullmatch(text)
     if found is None:
-        raise ValueError(f"the metric {text!r}")
+        raise ValueError(f"unknown metric {text!r}")
     name, scale = found["name"], None if found["scale"] is None else int(found["scale"])
     if not found["held_out"] and scale is None and (region := _OF_REGION.fullmatch(name)):
         return Metric(region["name"], "held_out", None, region["region"].replace("_", " "))

@@ -1,6 +1,6 @@
-"""One unit of work, many times: in this process, in several (loky), or on a cluster (dask.distributed).
+"""Runs many units of work: in this process, in several processes (loky), or on a cluster (dask.distributed).
 
-A unit that is run again must do no harm: one whose worker died is tried a second time.
+It must be safe to run a unit twice, because a unit is repeated when its worker process ends unexpectedly.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ if TYPE_CHECKING:
 Unit = TypeVar("Unit")
 Result = TypeVar("Result")
 Outcome = tuple[int, Result | MedvarError]
-"""The number of a unit, and its result or what went wrong with it."""
+"""The number of a unit, and its result or its error."""
 
-_AHEAD = 2  # units in flight for each worker: one that runs, one that waits for it
+_AHEAD = 2  # units submitted for each worker: one that runs and one that waits
 _CONNECT_SECONDS = 20
-_NOBODY_SECONDS = 60.0  # that a cluster may be without a worker; one that is started again takes a few
+_NOBODY_SECONDS = 60.0  # time that a cluster may have no worker; restarting one takes a few seconds
 _POLL_SECONDS = 0.02
 _DIED = (
-    "it ended its worker process twice, perhaps because the memory is too small for it; leave it out, or work on a "
-    "larger machine"
+    "it ended its worker process twice, perhaps because there was not enough memory; leave it out, or use a machine "
+    "with more memory"
 )
-# Workers share the cores already; libraries that would start as many threads as there are cores would fight for them.
+# The workers use all cores already. Libraries in them must not start one thread per core in addition.
 _ONE_THREAD = dict.fromkeys(
     (
         "OMP_NUM_THREADS",
@@ -48,28 +48,28 @@ _ONE_THREAD = dict.fromkeys(
 
 
 class UnitLost(MedvarError):  # noqa: N818
-    """A unit that ended its worker, or for which there was not enough memory; others went on."""
+    """The error of a unit that ended its worker or needed too much memory. Other units continue."""
 
 
 def run(
     function: Callable[[Unit], Result], units: Sequence[Unit], *, workers: int = 1, cluster: str | None = None
 ) -> Generator[Outcome[Result], None, None]:
-    """Call ``function`` on every unit; gives the number of each and its result, as they are completed.
+    """Call ``function`` on every unit; yields the number of each unit and its result, in the order of completion.
 
-    ``workers`` processes do it, one being this process itself; or the cluster whose scheduler is at the address
-    ``cluster`` (``tcp://host:8786``), with as many as it has. Only a few units for each worker are in flight, so memory
-    does not grow with their number: the next ones wait until results have been taken. Closing the iterator cancels the
-    rest.
+    The work is done by ``workers`` processes (with 1, by this process itself), or by the workers of the cluster whose
+    scheduler has the address ``cluster`` (``tcp://host:8786``). Only a few units per worker are submitted at a time, so
+    memory does not grow with the number of units: further units wait until results have been consumed. Closing the
+    iterator cancels the remaining units.
 
-    A `MedvarError` of a unit is given in place of its result, as `UnitLost` when the unit ended its worker twice (a
-    cluster has its own count, and tries once more what is lost). Any other exception is a bug, and ends the run.
-    ``function``, units and results must be picklable when other processes are asked for.
+    A `MedvarError` of a unit is yielded instead of its result; it is a `UnitLost` when the unit ended its worker twice
+    (a cluster has its own limit, and lost units are tried once more). Any other exception is a bug and ends the run.
+    With other processes, ``function``, units and results must be picklable.
 
     >>> dict(run(abs, [-3, 4]))
     {0: 3, 1: 4}
     """
     if workers < 1:
-        raise MedvarError(f"workers is the number of processes, at least 1, but got {workers}.")
+        raise MedvarError(f"workers, the number of processes, must be 1 or more, but is {workers}.")
     if cluster is not None:
         return _on_cluster(function, units, cluster)
     if workers == 1:
@@ -91,7 +91,7 @@ def _in_processes(
 ) -> Generator[Outcome[Result], None, None]:
     order = iter(range(len(units)))
     while suspects := (yield from _in_one_pool(function, units, order, workers, _AHEAD * workers)):
-        # A worker died, and nobody knows of which unit. Alone, the culprit shows itself; it may have been bad luck.
+        # A worker ended, and the unit that caused it is unknown. Units are repeated one at a time to find it.
         again = iter(suspects)
         while culprit := (yield from _in_one_pool(function, units, again, 1, 1)):
             if (yield from _in_one_pool(function, units, iter(culprit), 1, 1)):
@@ -101,7 +101,7 @@ def _in_processes(
 def _in_one_pool(
     function: Callable[[Unit], Result], units: Sequence[Unit], order: Iterator[int], workers: int, ahead: int
 ) -> Generator[Outcome[Result], None, list[int]]:
-    """As `_drain`; the processes live as long as this does."""
+    """Like `_drain`, with a pool of processes that ends with this iterator."""
     try:
         from loky import ProcessPoolExecutor  # type: ignore[import-untyped]
     except ImportError as error:
@@ -136,19 +136,22 @@ def _on_cluster(
                     suspects.append(index)
                 else:
                     yield index, outcome
-            # The scheduler blames all that were given to a worker that ended. Alone, the innocent show themselves.
+            # The scheduler reports all units of a worker that ended. They are repeated one at a time.
             yield from _drain_cluster(client, function, units, iter(suspects), 1)
         except CancelledError as error:
-            raise MedvarError(f"The cluster at {address} was lost while it worked.") from error
+            raise MedvarError(f"The connection to the cluster at {address} was lost during the work.") from error
 
 
 def _drain_cluster(
     client: Client, function: Callable[[Unit], Result], units: Sequence[Unit], order: Iterator[int], ahead: int
 ) -> Iterator[Outcome[Result]]:
-    """As `_drain`. The client's own executor fails when a worker ends while its result is fetched; futures do not."""
+    """Like `_drain`.
+
+    It uses futures, because the client's executor fails when a worker ends while a result is fetched.
+    """
     from distributed import KilledWorker, as_completed
 
-    running: dict[Any, int] = {}  # by the key that dask gives a unit
+    running: dict[Any, int] = {}  # by dask's key of the unit
     completed = as_completed(loop=client.loop)
     while True:
         for index in islice(order, ahead - len(running)):
@@ -162,12 +165,12 @@ def _drain_cluster(
         try:
             outcome = future.result()
         except KilledWorker:
-            outcome = UnitLost("the cluster's workers that took it ended, again and again; leave it out")
+            outcome = UnitLost("it ended workers of the cluster repeatedly; leave it out")
         yield running.pop(future.key), outcome
 
 
 def _wait_for_one(completed: Any, client: Client) -> None:
-    """Until a unit is done. Raises `MedvarError` when the cluster has had no worker for a while: it might never be."""
+    """Wait until a unit is completed. Raises `MedvarError` when the cluster has had no worker for some time."""
     last_seen = time.monotonic()
     while not completed.has_ready():
         time.sleep(_POLL_SECONDS)
@@ -175,12 +178,13 @@ def _wait_for_one(completed: Any, client: Client) -> None:
             last_seen = time.monotonic()
         elif time.monotonic() - last_seen > _NOBODY_SECONDS:
             raise MedvarError(
-                "The cluster has no workers any more. What is finished is kept: start some, and run the same again."
+                "The cluster has no workers any more. Finished units are kept. Start workers, and run the same "
+                "command again."
             )
 
 
 def _threads(client: Client, address: str) -> int:
-    """How many units the cluster runs at a time."""
+    """The number of units that the cluster runs at a time."""
     try:
         client.wait_for_workers(1, timeout=_CONNECT_SECONDS)
     except TimeoutError as error:
@@ -195,9 +199,9 @@ def _drain(
     order: Iterator[int],
     ahead: int,
 ) -> Generator[Outcome[Result], None, list[int]]:
-    """Run the units that ``order`` names, ``ahead`` at a time.
+    """Run the units with the numbers of ``order``, ``ahead`` at a time.
 
-    Returns those that were in flight when the executor broke, and none when all are done.
+    Returns the numbers of units that were running when the executor broke; an empty list when all are completed.
     """
     running: dict[Future[Result | MedvarError], int] = {}
     while True:
@@ -217,11 +221,11 @@ def _drain(
 
 
 def _follow(parent: int) -> None:
-    """In a worker: Ctrl-C reaches the whole group, and one message is enough; a parent killed takes it along."""
+    """Set up a worker: ignore Ctrl-C, which the main process handles, and end when the main process has ended."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def end_with_it() -> None:
-        while os.getppid() == parent:  # an orphan is given another parent
+        while os.getppid() == parent:  # the parent of an orphaned process changes
             time.sleep(1)
         os._exit(1)
 

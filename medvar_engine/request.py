@@ -22,9 +22,9 @@ class Sampling:
     """How tokens are drawn. The defaults are those of VAR, except ``top_k``, which depends on the vocabulary."""
 
     guidance: float = 1.5  # classifier-free guidance at the finest scale
-    temperature: float = 1.0  # 0 takes the likeliest token
-    top_k: int = 0  # keep the k likeliest tokens; 0 keeps all
-    top_p: float = 0.96  # keep the likeliest tokens that together have this probability; 1 keeps all
+    temperature: float = 1.0  # 0 takes the most likely token
+    top_k: int = 0  # keep the k most likely tokens; 0 keeps all
+    top_p: float = 0.96  # keep the most likely tokens that together have this probability; 1 keeps all
     even_guidance: bool = False  # the same guidance at every scale; otherwise it rises from 0 as in VAR
 
     def __post_init__(self) -> None:
@@ -53,7 +53,7 @@ class Sampling:
 def check_seed(seed: int) -> int:
     """``seed`` itself. Raises `MedvarError` if it is not in 0…2⁶⁴-1."""
     if not 0 <= seed <= MAX_SEED:
-        raise MedvarError(f"A seed is an integer from 0 to {MAX_SEED}, but got {seed}.")
+        raise MedvarError(f"A seed must be an integer from 0 to {MAX_SEED}, but is {seed}.")
     return seed
 
 

@@ -1,4 +1,4 @@
-"""Files and folders that are whole or not there, their hashes and names, and locks on them."""
+"""Atomic writing of files and folders, their hashes and names, and locks on them."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ LOCK = ".lock"
 
 @contextlib.contextmanager
 def whole_folder(folder: Path) -> Iterator[Path]:
-    """A hidden folder beside ``folder``, which must be new or empty; it takes that name when the block ends well.
+    """A hidden folder to write into, which is renamed to ``folder`` when the block ends without an error.
 
-    Otherwise it is removed. Raises `MedvarError` when ``folder`` is not empty or the disk is full.
+    Otherwise it is removed. Raises `MedvarError` when ``folder`` exists and is not empty, or when the disk is full.
     """
     check_output(folder)
     partial = beside(folder, "partial")
@@ -38,38 +38,38 @@ def whole_folder(folder: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def changing(folder: Path) -> Iterator[None]:
-    """Nobody else changes ``folder`` meanwhile."""
-    refusal = f"{folder} is being changed by another process; wait until that has ended."
-    with writing(folder, "it is as it was"), alone(folder / LOCK, refusal):
+    """Lock ``folder`` against changes by other processes. Raises `MedvarError` when another process holds the lock."""
+    refusal = f"{folder} is being changed by another process. Wait until that process has ended."
+    with writing(folder, "it was not changed"), alone(folder / LOCK, refusal):
         yield
 
 
 @contextlib.contextmanager
 def writing(folder: Path, outcome: str) -> Iterator[None]:
-    """Say where it was when the disk is full or may not be written to."""
+    """Turn an `OSError` in the block into a `MedvarError` that names ``folder`` and the ``outcome``."""
     try:
         yield
     except OSError as error:
-        reason = error.strerror or f"the disk may be full: {error}"  # which is all that NumPy says
+        reason = error.strerror or f"the disk may be full: {error}"  # NumPy gives no reason
         raise MedvarError(f"{folder} cannot be written ({reason}); {outcome}.") from error
 
 
 def check_output(folder: Path) -> None:
-    """Raises `MedvarError` when ``folder`` is something else than a new or empty folder."""
+    """Raises `MedvarError` unless ``folder`` does not exist or is an empty folder."""
     if folder.exists() and not folder.is_dir():
-        raise MedvarError(f"{folder} is a file; a folder is expected.")
+        raise MedvarError(f"{folder} is a file, but must be a folder.")
     if folder.exists() and any(folder.iterdir()):
         raise MedvarError(
-            f"{folder} is not empty. Choose another folder; only prepared slices are overwritten, and when asked for."
+            f"{folder} is not empty. Choose another folder. Only prepared slices can be overwritten, on request."
         )
 
 
 def replace_folder(partial: Path, folder: Path) -> None:
-    """Give ``partial``, once it lies on the disk, the name ``folder``; an older one is put aside until then."""
+    """Rename ``partial`` to ``folder`` once it is on the disk. An older folder is kept until then."""
     aside = beside(folder, "old")
     for path in partial.rglob("*"):
         if path.is_file():
-            with path.open("rb+") as file:  # Windows flushes only what may be written to
+            with path.open("rb+") as file:  # Windows flushes only files that are open for writing
                 os.fsync(file.fileno())
     flush_folder(partial)
     if folder.exists():
@@ -85,16 +85,16 @@ def replace_folder(partial: Path, folder: Path) -> None:
 
 
 def beside(folder: Path, what: str) -> Path:
-    """A hidden name in the same parent, so that renaming to ``folder`` moves no bytes."""
+    """A hidden name in the same parent folder, so that renaming it to ``folder`` does not copy any data."""
     return folder.absolute().parent / f".{folder.name}-{what}-{uuid.uuid4().hex[:8]}"
 
 
 @contextlib.contextmanager
 def whole_file(path: Path, temporary: Path) -> Iterator[IO[bytes]]:
-    """The file ``temporary`` to write to, which takes the name ``path`` when the block ends well, else is removed.
+    """The file ``temporary`` to write to; it is renamed to ``path`` if the block ends without an error, else removed.
 
-    A process that is killed leaves ``temporary``: a name that is always the same is used again, but by one process at a
-    time. Raises `OSError` when the disk is full; ``path`` is then as it was.
+    A killed process leaves ``temporary``. If its name is fixed, a later process uses it again, and only one process at
+    a time may do so. Raises `OSError` when the disk is full; ``path`` is then unchanged.
     """
     try:
         with create(temporary) as file:
@@ -107,19 +107,19 @@ def whole_file(path: Path, temporary: Path) -> Iterator[IO[bytes]]:
 
 
 def take_name(temporary: Path, path: Path) -> None:
-    """Give a finished file or a new folder the name ``path`` in one step."""
+    """Rename a finished file or a new folder to ``path`` in one step."""
     os.replace(temporary, path)
     flush_folder(path.parent)
 
 
 def replace_file(path: Path, content: bytes) -> None:
-    """Write a file whole, or leave it as it was."""
+    """Write a file in one step; if that fails, ``path`` is unchanged."""
     with whole_file(path, path.with_name(f".{path.name}.tmp")) as file:
         file.write(content)
 
 
 def share_file(source: Path, target: Path) -> None:
-    """Give a file, which nobody ever changes, a second name; or copy it where the file system cannot do that."""
+    """Hard-link a file that never changes to ``target``, or copy it if the file system has no hard links."""
     target.unlink(missing_ok=True)
     try:
         os.link(source, target)
@@ -130,13 +130,13 @@ def share_file(source: Path, target: Path) -> None:
 
 
 def flush_to_disk(file: IO[Any]) -> None:
-    """Return when what was written lies on the disk."""
+    """Wait until the written data are on the disk."""
     file.flush()
     os.fsync(file.fileno())
 
 
 def flush_folder(folder: Path) -> None:
-    """Return when the names in a folder lie on the disk."""
+    """Wait until the names in a folder are on the disk."""
     with contextlib.suppress(OSError):  # a folder cannot be opened on Windows
         handle = os.open(folder, os.O_RDONLY)
         try:
@@ -146,7 +146,7 @@ def flush_folder(folder: Path) -> None:
 
 
 def sha256_of(content: bytes | str) -> str:
-    """The sha256 of some bytes, or of a text in UTF-8, in hexadecimal."""
+    """The sha256 of bytes, or of text in UTF-8, in hexadecimal."""
     return hashlib.sha256(content.encode() if isinstance(content, str) else content).hexdigest()
 
 
@@ -157,10 +157,10 @@ def sha256(path: Path) -> str:
 
 
 def write_files(contents: Mapping[Path, bytes]) -> None:
-    """Write every file through a temporary name beside it; they get their names only when all are on disk.
+    """Write several files under temporary names, and rename them when all are on the disk.
 
-    Raises `MedvarError` when one cannot be written; then none of them has changed. They get their names one after the
-    other, in the order given: a process that is killed in that moment may have changed some.
+    Raises `MedvarError` when one cannot be written; then no file has changed. The files are renamed one after the other
+    in the given order, so a process that is killed at that moment may have changed some of them.
     """
     with ExitStack() as leftovers:
         temporaries = {path: temporary_of(path) for path in contents}
@@ -188,20 +188,20 @@ def _remove(path: Path) -> None:
 
 
 def _failed(path: Path, error: OSError) -> MedvarError:
-    return MedvarError(f"Cannot write {path}: {error.strerror or error}. Nothing was left half-written.")
+    return MedvarError(f"Cannot write {path}: {error.strerror or error}. No incomplete file was left.")
 
 
 def slug(word: str) -> str:
-    """A label as a part of a file name: letters and digits of any script; it can never name a folder."""
+    """A text as part of a file name: letters and digits of any script. It never contains a path."""
     return re.sub(r"[\W_]+", "_", word.lower())
 
 
-_OLD = 24 * 3600  # seconds after which a file of another computer's process is taken for left
+_OLD = 24 * 3600  # seconds after which a temporary file of another computer's process counts as abandoned
 _FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
 
 
 def temporary_of(path: Path) -> Path:
-    """The name of this process's temporary file for ``path``; what killed ones have left for it is removed."""
+    """The name of this process's temporary file for ``path``; removes those that killed processes left."""
     for left in path.parent.glob(f".{_plain(path.name)}.*.tmp") if path.parent.is_dir() else ():
         number = re.fullmatch(rf"\.{re.escape(path.name)}\.(\d+)\.tmp", left.name)
         if number and int(number[1]) != os.getpid() and _is_left(left, int(number[1])):
@@ -211,7 +211,7 @@ def temporary_of(path: Path) -> Path:
 
 
 def create(path: Path) -> IO[bytes]:
-    """A new, empty file to write to. What has that name is removed first: a link that was put there is not followed."""
+    """A new, empty file to write to. An existing file or link of that name is removed first, not followed."""
     with suppress(FileNotFoundError):
         path.unlink()
     return open(os.open(path, _FLAGS, 0o666), "wb")
@@ -232,16 +232,16 @@ def _is_left(path: Path, process: int) -> bool:
 
 
 def _plain(name: str) -> str:
-    """``name`` for a glob that takes no letter for a wildcard."""
+    """``name`` with wildcards escaped, for a glob."""
     return re.sub(r"([*?[])", r"[\1]", name)
 
 
 def hold(lock: Path) -> Callable[[], None]:
-    """Hold the file ``lock`` until the function that is given is called, from any thread, or this process ends.
+    """Hold the lock file ``lock`` until the returned function is called, from any thread, or the process ends.
 
-    Raises `OSError` when the file cannot be made, and `TimeoutError` when another process holds it.
+    Raises `OSError` when the file cannot be created, and `TimeoutError` when another process holds the lock.
     """
-    from filelock import FileLock  # not there in a plain installation, which only generates
+    from filelock import FileLock  # not part of a plain installation, which only generates
 
     own = FileLock(lock, thread_local=False)
     own.acquire(blocking=False)
@@ -249,7 +249,7 @@ def hold(lock: Path) -> Callable[[], None]:
 
 
 def is_held(lock: Path) -> bool:
-    """Whether a process holds the file ``lock``. Raises `OSError` when it cannot be looked at."""
+    """Whether a process holds the lock file ``lock``. Raises `OSError` when it cannot be opened."""
     try:
         hold(lock)()
     except TimeoutError:
@@ -259,9 +259,10 @@ def is_held(lock: Path) -> bool:
 
 @contextmanager
 def alone(lock: Path, refusal: str) -> Iterator[None]:
-    """Hold the file ``lock``, which a process lets go of when it ends, however that be.
+    """Hold the lock file ``lock`` in this block. The operating system releases it when the process ends for any reason.
 
-    Raises `MedvarError`, saying ``refusal``, when another one holds it, and `OSError` when the file cannot be made.
+    Raises `MedvarError` with the text ``refusal`` when another process holds it, and `OSError` when the file cannot be
+    created.
     """
     try:
         release = hold(lock)

@@ -1,4 +1,4 @@
-"""Names for the arrays that cross the doors."""
+"""Type names of arrays used by the public interfaces."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`Activity`: work that takes a while, in napari's own activity dock, with a button that cancels it."""
+"""`Activity`: shows long work in napari's activity dock, with a button that cancels it."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from qtpy.QtCore import QObject, QTimer
 if TYPE_CHECKING:
     from napari.utils import cancelable_progress
 
-_PATIENCE = 1.0  # seconds that work may take without a word: a bar that only flashes disturbs
-_BETWEEN = 200  # ms from one look at the work to the next
+_PATIENCE = 1.0  # seconds of work before a progress bar appears: a bar that only flashes disturbs
+_BETWEEN = 200  # ms between two updates of the bar
 
 
 class Activity(QObject):
-    """One piece of work at a time. GUI thread only.
+    """The progress bar of one piece of work at a time. GUI thread only.
 
-    napari draws, and answers the mouse, whenever a bar moves: so it is moved from a timer, never in the middle of what
-    shows an image.
+    napari processes events, such as drawing and mouse clicks, whenever a progress bar moves. A timer therefore moves
+    the bar, so that this never happens while an image is being shown.
     """
 
     def __init__(self, parent: QObject) -> None:
@@ -33,18 +33,18 @@ class Activity(QObject):
         self._timer.timeout.connect(self._look)
 
     def begin(self, text: str, cancel: Callable[[], object]) -> None:
-        """Work has begun; ``cancel`` asks it to stop."""
+        """Start to show work described by ``text``; the button calls ``cancel``."""
         self.end()
         self._began, self._cancel = perf_counter(), cancel
         self._done, self._total, self._text = 0, 0, text
         self._timer.start()
 
     def report(self, done: int, total: int, text: str) -> None:
-        """How far it is."""
+        """Show that ``done`` of ``total`` steps are finished, with ``text`` beside the bar."""
         self._done, self._total, self._text = done, total, text
 
     def end(self) -> None:
-        """It has ended."""
+        """Remove the bar, because the work has ended."""
         self._timer.stop()
         if self._bar is not None:
             self._bar.close()

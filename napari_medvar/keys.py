@@ -1,7 +1,7 @@
-"""Keys that work wherever the mouse is in napari's window.
+"""Keyboard shortcuts that work in the whole napari window.
 
-They are napari's own shortcuts: Preferences › Shortcuts lists them, and there they can be changed. Keys that napari
-uses itself are left alone, which is why Undo and Stop have theirs in the panel only.
+They are registered with napari: the user sees and changes them under Preferences › Shortcuts. Keys that napari uses
+itself are not taken, so the keys of Undo and Stop work in the panel only.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _PREFIX = "napari-medvar:"
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """An action of the widget, and its key unless the user has chosen another."""
+    """An action of the widget and its default key."""
 
     action: str  # the name of a button, see `MedvarWidget.press`
     text: str
@@ -26,16 +26,16 @@ KEYS = (
     Key("generate", "Generate, or finish unfinished images", "Ctrl+Enter"),
     Key("step", "Make one scale more", "Ctrl+."),
     Key("resample", "Resample from the chosen scale", "Ctrl+Shift+R"),
-    Key("flip", "Before and after the last edit", "Ctrl+B"),
-    Key("coarser", "Look at the scale before", "Shift+Left"),
-    Key("finer", "Look at the next scale", "Shift+Right"),
+    Key("flip", "Show the image before or after the last edit", "Ctrl+B"),
+    Key("coarser", "Show the previous scale", "Shift+Left"),
+    Key("finer", "Show the next scale", "Shift+Right"),
 )
 
 
 def register(opened_in: Callable[[Any], Any]) -> None:
-    """Tell napari of the actions, and bind the keys that the user has chosen, or else the first ones.
+    """Register the actions with napari, and bind the keys that the user has chosen or else the default keys.
 
-    ``opened_in`` gives the widget in a viewer's window, or None.
+    ``opened_in`` returns the widget in a viewer's window, or None.
     """
     from napari.components import ViewerModel
     from napari.utils.action_manager import action_manager
@@ -48,7 +48,7 @@ def register(opened_in: Callable[[Any], Any]) -> None:
 
 
 def texts() -> dict[str, str]:
-    """The keys of all actions as a person reads them, as they are now; empty for one without a key."""
+    """The current keys of all actions, as text to show to users; an empty text for an action without a key."""
     return {key.action: " or ".join(map(str, _chosen(key))) for key in KEYS}
 
 

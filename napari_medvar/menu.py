@@ -1,4 +1,4 @@
-"""What napari's menus and readers do with the widget."""
+"""Functions by which napari's menus and readers open and use the widget."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def start_from_layer() -> None:
-    """For the layer list's menu: open the widget, and make the active layer a picture."""
+    """Open the widget and encode the active layer as an image. The layer list's menu calls this."""
     import napari
 
     viewer = napari.current_viewer()
@@ -46,7 +46,7 @@ def _with_structures(action: Callable[[StructuresController], None]) -> None:
 
 
 def widget_of(viewer: napari.Viewer) -> MedvarWidget:
-    """The widget in a viewer's window, opened when there is none yet."""
+    """The widget in a viewer's window; opens it if it is not open yet."""
     from napari_medvar.widget import opened_in
 
     if (widget := opened_in(viewer)) is not None:

@@ -1,9 +1,10 @@
-"""napari's reader of session files: in a window, the widget goes on with the session.
+"""napari's reader of session files.
 
-Elsewhere, in a script without a window, the pictures that nothing else was made from become layers.
+In a napari window, the widget opens the whole session. In a script without a window, the images from which no other
+image was made become layers.
 
-PNG and NIfTI that medvar wrote are not taken here: napari would ask everybody, for every PNG, whom to open it with. The
-widget opens them with `GenerationSession.open`.
+PNG and NIfTI files written by medvar are not read here: napari would then ask every user, for every PNG, which reader
+to use. The widget opens such files with `GenerationSession.open`.
 """
 
 from __future__ import annotations
@@ -32,28 +33,28 @@ MOST_LAYERS = 20  # more would take napari many seconds
 
 
 def get_reader(path: str | Sequence[str]) -> Callable[[str | Sequence[str]], list[Any]] | None:
-    """What napari calls with the files to open: a function for session files, None for others."""
+    """The reader function for session files; None for other files. napari calls this with the paths to open."""
     return _read_in_napari if all(one.lower().endswith(SUFFIX) for one in _listed(path)) else None
 
 
 def read(path: str | Sequence[str]) -> list[LayerData]:
-    """The layers of session files. The picture that was looked at last is visible, the others are hidden.
+    """The layers of session files. The current image of each session is visible; the others are hidden.
 
-    Raises `MedvarError` for a damaged file or when the model is not here.
+    Raises `MedvarError` for a damaged file, or when the model that made the images cannot be found.
     """
     return [layer for one in _listed(path) for layer in _read(Path(one).absolute())]
 
 
 def session_of(layer: Layer) -> Path | None:
-    """The session file that ``layer`` was read from, so that a widget can open all of it; None for other layers."""
+    """The session file that ``layer`` was read from, so that a widget can open it; None for other layers."""
     text = layer.metadata.get(METADATA, {}).get("session")
     return None if text is None else Path(text)
 
 
 def _read_in_napari(path: str | Sequence[str]) -> list[Any]:
-    """`read`, but what is wrong is shown as it stands: napari would bury it under advice to try other plugins.
+    """`read`, but errors are shown in their own words: napari would hide them under advice to try other plugins.
 
-    One file in a window is opened by the widget, which restores the whole session, history and all.
+    A single file opened in a window is passed to the widget, which restores the whole session with its history.
     """
     from napari.utils.notifications import show_error
 
@@ -61,7 +62,7 @@ def _read_in_napari(path: str | Sequence[str]) -> list[Any]:
         viewer = _window()
         if viewer is not None and len(_listed(path)) == 1:
             widget_of(viewer).open_session(Path(_listed(path)[0]).absolute())
-            return [(None,)]  # npe2's word for: dealt with, no layers
+            return [(None,)]  # npe2's value for "handled, no layers"
         return read(path)
     except MedvarError as error:
         show_error(str(error))
@@ -69,7 +70,7 @@ def _read_in_napari(path: str | Sequence[str]) -> list[Any]:
 
 
 def _window() -> napari.Viewer | None:
-    """The viewer in front, if there is one."""
+    """The active viewer; None when there is none."""
     import napari
 
     return napari.current_viewer()

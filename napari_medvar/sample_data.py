@@ -1,4 +1,4 @@
-"""napari's sample data: a synthetic picture scale by scale, and a real slice to start from. Both need no network."""
+"""napari's sample data: a synthetic image scale by scale, and a real slice to encode. Neither needs a network."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from napari_medvar.session.generation_session import GenerationSession
 SAMPLES = Path(__file__).parent / "samples"
 ATTRIBUTION = "One slice of example4d of nibabel (https://nipy.org/nibabel), MIT licence; see samples/ATTRIBUTION.md."
 _CHEST = Condition("CT", "chest", "axial")
-_SEED = 21  # one of the better pictures of the model that ships
+_SEED = 21  # one of the better images of the shipped model
 
 
 def growing_chest() -> list[LayerData]:
-    """The previews of all scales of one picture, the finest visible. The model that ships makes them now."""
+    """The previews of all scales of one image as layers, the finest visible. The shipped model generates them."""
     session = GenerationSession()
     bundle = session.load().bundle
     list(session.generate(Request(_CHEST, _SEED, bundle.sampling)))
-    previews = sorted(session.previews(), key=lambda preview: preview.k)  # all with the trace of the finished picture
+    previews = sorted(session.previews(), key=lambda preview: preview.k)  # all with the trace of the finished image
     return [
         layer_data(preview, bundle, f"chest CT, {label}", visible=preview.k == len(bundle.schedule) - 1)
         for preview, label in zip(previews, scale_labels(bundle.schedule), strict=True)
@@ -32,7 +32,7 @@ def growing_chest() -> list[LayerData]:
 
 
 def real_brain() -> list[LayerData]:
-    """An axial brain MR slice as on a radiologist's screen: anterior up, the patient's right on the left."""
+    """An axial brain MR slice in radiological orientation: anterior up, the patient's right on the left."""
     import nibabel
 
     path = SAMPLES / "brain_mr.nii.gz"
@@ -40,7 +40,7 @@ def real_brain() -> list[LayerData]:
         image = nibabel.Nifti1Image.from_filename(path)
         volume = np.asanyarray(image.dataobj)  # (right, anterior, 1)
     except (OSError, EOFError, nibabel.filebasedimages.ImageFileError) as error:
-        raise MedvarError(f"Cannot read {path}, which ships with napari-medvar: {error}. Install it again.") from error
+        raise MedvarError(f"Cannot read {path}, a file of napari-medvar: {error}. Install it again.") from error
     pixels = volume[::-1, ::-1, 0].T
     column, row = (float(side) for side in image.header.get_zooms()[:2])
     limits = [0.0, float(np.percentile(pixels, 99.5))]

@@ -1,7 +1,9 @@
-"""The user's own scans as layers: DICOM, NIfTI, NRRD and MetaImage, by the engine's reader. Nothing is ever written.
+"""napari's reader of the user's own scans: DICOM, NIfTI, NRRD and MetaImage.
 
-Layers show a scan as on a radiologist's screen: anterior up in axial slices, the head up in the others, and the
-patient's right on the left. The world's axes run to the feet, to the back and to the patient's left, in mm.
+It uses the engine's reader and writes nothing.
+
+Layers show a scan in radiological orientation: anterior up in axial slices, the head up in the others, and the
+patient's right on the left. The axes of the world run to the feet, to the back and to the patient's left, in mm.
 """
 
 from __future__ import annotations
@@ -24,32 +26,33 @@ if TYPE_CHECKING:
     from medvar_engine.data.read.volume import Volume
 
 SUFFIXES = (".dcm", ".dcm.gz", ".dicom", ".ima", ".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd")
-MOST_SCANS = 12  # of a folder; more would fill the memory
-_LOOKED_INTO = 50  # files of a folder, to see whether it holds DICOM
+MOST_SCANS = 12  # opened from one folder; more would fill the memory
+_LOOKED_INTO = 50  # files of a folder that are checked for DICOM
 _CT_WINDOW = (-160.0, 240.0)  # HU: soft tissue
 _FRAME_OF_REFERENCE = 0x00200052
-_STRAIGHT = 1e-3  # cosine between an axis of a scan and the patient's, up to which it is not oblique
+_STRAIGHT = 1e-3  # tolerance of direction cosines below which a scan counts as not oblique
 _LPS_TO_WORLD = np.array([[0, 0, -1, 0], [0, 1, 0, 0], [1, 0, 0, 0], [0, 0, 0, 1]], dtype=np.float64)
 _RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
 @dataclass(frozen=True, slots=True)
 class Scans:
-    """Layers, and why others of the files were not opened."""
+    """The layers that were opened, and the reasons why other files were refused."""
 
     layers: list[LayerData] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)
 
 
 def get_reader(path: str | Sequence[str]) -> Callable[[str | Sequence[str]], list[Any]] | None:
-    """What napari calls with the files or folders to open: a function for scans, None for others."""
+    """The reader function for scans; None for other paths. napari calls this with the files or folders to open."""
     return _read_in_napari if all(map(_may_be_scan, _listed(path))) else None
 
 
 def read_scans(source: Path) -> Scans:
-    """The scans of a file or below a folder, each as a layer in its values and mm.
+    """The scans in a file or below a folder, each as a layer with its original values and positions in mm.
 
-    Of a series over time the first point comes. Raises `MedvarError` when nothing can be opened, saying why.
+    Only the first time point of a time series is read. Raises `MedvarError`, with the reasons, when nothing can be
+    opened.
     """
     try:
         from medvar_engine.data.read.refusal import reason_of
@@ -63,17 +66,17 @@ def read_scans(source: Path) -> Scans:
     for series in found[:MOST_SCANS]:
         try:
             scans.layers.append(_layer(series))
-        except Exception as error:  # readers raise what they like, and one file does not keep the others shut
+        except Exception as error:  # libraries raise exceptions of any type, and one bad file must not block the others
             scans.refused.append(reason_of(error))
     if len(found) > MOST_SCANS:
         scans.refused.append(f"{source} holds {len(found)} scans, of which the first {MOST_SCANS} were opened.")
     if not scans.layers:
-        raise MedvarError("\n".join(scans.refused) or f"{source}: there is no scan in it.")
+        raise MedvarError("\n".join(scans.refused) or f"{source} contains no scan that can be opened.")
     return scans
 
 
 def _read_in_napari(path: str | Sequence[str]) -> list[Any]:
-    """`read_scans`, with what is wrong shown as it stands."""
+    """`read_scans`, but errors are shown in their own words."""
     from napari.utils.notifications import show_error, show_warning
 
     layers: list[Any] = []
@@ -86,12 +89,12 @@ def _read_in_napari(path: str | Sequence[str]) -> list[Any]:
         layers += scans.layers
         for text in scans.refused:
             show_warning(text)
-    return layers or [(None,)]  # npe2's word for: dealt with, no layers
+    return layers or [(None,)]  # npe2's value for "handled, no layers"
 
 
 def _layer(series: Series) -> LayerData:
     volume = next(series.load(phase_step=2**31, minimum=1))
-    array = volume.array[::-1, ::-1, ::-1].transpose(2, 1, 0)  # to the feet, to the back, to the left
+    array = volume.array[::-1, ::-1, ::-1].transpose(2, 1, 0)  # axes to the feet, to the back, to the left
     name = f"{_name(series)}{f', {volume.phase}' if volume.phase else ''}{' (synthetic)' if series.synthetic else ''}"
     modality = volume.modality or series.modality
     attributes: dict[str, Any] = {"name": name, "colormap": "gray", **_contrast(array, modality)}
@@ -104,19 +107,19 @@ def _layer(series: Series) -> LayerData:
 
 
 def _to_lps(volume: Volume) -> npt.NDArray[np.float64]:
-    """From the layer's indices to mm in LPS."""
+    """The affine ``(4, 4)`` from the layer's indices to LPS coordinates in mm."""
     last = np.array(volume.array.shape) - 1
-    to_voxel = np.zeros((4, 4))  # the layer's axes are the volume's in the other order, each run through backwards
+    to_voxel = np.zeros((4, 4))  # the layer's axes are the volume's in reverse order, and each is flipped
     to_voxel[[0, 1, 2], [2, 1, 0]] = -1
     to_voxel[:3, 3], to_voxel[3, 3] = last, 1
     return np.asarray(_RAS_TO_LPS @ volume.affine @ to_voxel)
 
 
 def _world(to_lps: npt.NDArray[np.float64], shape: tuple[int, ...]) -> dict[str, Any]:
-    """Scale and translation of the layer.
+    """Scale and translation of the layer, as napari's layer attributes, in mm.
 
-    napari cuts along the world's axes: an oblique scan is laid straight, its middle where it is, so that its own slices
-    are seen.
+    napari slices along the axes of the world. An oblique scan is therefore shown without its rotation, with its centre
+    in place, so that the acquired slices are seen.
     """
     to_world = _LPS_TO_WORLD @ to_lps
     scale = np.linalg.norm(to_world[:3, :3], axis=0)
@@ -128,7 +131,7 @@ def _world(to_lps: npt.NDArray[np.float64], shape: tuple[int, ...]) -> dict[str,
 
 
 def _contrast(array: npt.NDArray[np.float32], modality: str | None) -> dict[str, Any]:
-    """Soft tissue for CT; for others all but the darkest and brightest 0.5 %."""
+    """Contrast limits: soft tissue for CT; otherwise the range without the darkest and brightest 0.5 %."""
     if modality == "CT":
         return {"contrast_limits": _CT_WINDOW}
     few = array[tuple(slice(None, None, max(1, side // 64)) for side in array.shape)]
@@ -146,7 +149,7 @@ def _frame_of_reference(series: Series) -> str | None:
 
 
 def _name(series: Series) -> str:
-    """The folder's name for DICOM, whose files have numbers; the file's for others."""
+    """The layer's name: the folder's for DICOM, because its files are often numbered; the file's otherwise."""
     return series.path.parent.name if series.is_dicom and len(series.paths) > 1 else series.path.name
 
 

@@ -1,4 +1,4 @@
-"""The plugin's settings, which napari keeps and shows under Preferences; the defaults where there is no napari."""
+"""The plugin's settings. napari stores them and shows them under Preferences; without napari the defaults hold."""
 
 from __future__ import annotations
 
@@ -16,31 +16,31 @@ PLUGIN = "napari-medvar"
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What `napari.yaml` offers as configurations; the defaults are the same."""
+    """The settings that `napari.yaml` declares as configurations, with the same defaults."""
 
-    device: str = "auto"  # or cpu, cuda
-    bundle: str = ""  # name or folder of the bundle to begin with; "" is the first shipped one
-    show_previews: bool = True  # while a picture is made
+    device: str = "auto"  # auto, cpu or cuda
+    bundle: str = ""  # name or folder of the bundle opened first; "" is the first shipped one
+    show_previews: bool = True  # while an image is made
     autosave: bool = True
     autosave_folder: str = ""  # "" is the user's state folder
-    server: str = ""  # address of a `medvar serve` that makes the pictures; "" is this computer
-    token_file: str = ""  # whose first line is the server's token
+    server: str = ""  # address of a `medvar serve` that generates the images; "" is this computer
+    token_file: str = ""  # a file whose first line is the server's token
 
     @property
     def sessions(self) -> Path | None:
-        """Where the autosave writes and finds; None is its own choice."""
+        """The folder in which the autosave writes and looks for sessions; None for its default."""
         return Path(self.autosave_folder).expanduser() if self.autosave_folder else None
 
     @property
     def connection(self) -> Server | None:
-        """To the server. Raises `MedvarError` for an address or a file that cannot be."""
+        """The connection to the server; None without one. Raises `MedvarError` for an invalid address or token file."""
         if not self.server:
             return None
         return Server(self.server, read_token(Path(self.token_file).expanduser()) if self.token_file else None)
 
 
 def read_settings() -> Settings:
-    """As they are now."""
+    """The current settings."""
     try:
         from napari.settings import get_plugin_settings
 
@@ -60,7 +60,7 @@ def read_settings() -> Settings:
 
 
 def write_settings(settings: Settings) -> None:
-    """Keep where models run for the next start of napari; nothing is kept where there is no napari."""
+    """Store where models run, for the next start of napari. Without napari nothing is stored."""
     try:
         from napari.settings import get_plugin_settings
 
@@ -71,12 +71,12 @@ def write_settings(settings: Settings) -> None:
 
 
 def opener(settings: Settings) -> OpenModel:
-    """How a session opens models as the settings say."""
+    """The function by which a session opens models according to ``settings``."""
     return partial(_open, settings) if settings.server else partial(open_bundle, device=settings.device)
 
 
 def new_session(settings: Settings) -> GenerationSession:
-    """A session as the settings say."""
+    """A new session according to ``settings``."""
     return GenerationSession(
         opener(settings),
         autosave=Autosave(settings.sessions) if settings.autosave else None,
@@ -85,6 +85,6 @@ def new_session(settings: Settings) -> GenerationSession:
 
 
 def _open(settings: Settings, name: str | Path | None, model: str | None = None) -> Model:
-    """The server's model, in place of those that ship; but a folder, or what is known by its model, is here."""
+    """The server's model instead of a shipped one. Folders and models named by a trace are opened on this computer."""
     server = None if isinstance(name, Path) or model else settings.connection
     return open_bundle(name, model, device=settings.device) if server is None else open_served(server)

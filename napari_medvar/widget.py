@@ -1,4 +1,4 @@
-"""`MedvarWidget`: the dock widget. It wires panels, session, layers and the worker together, and does nothing else."""
+"""`MedvarWidget`: the dock widget, which connects panels, session, layers and the worker."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ if TYPE_CHECKING:
     import napari
 
 _MARGINS = (6, 4, 6, 4)  # px; the dock may be narrow
-_REST = 250  # ms after which a slider is taken to rest
-_KEYS = {  # in the panel only; see `keys` for those of the whole window
+_REST = 250  # ms without movement after which a slider counts as at rest
+_KEYS = {  # these work in the panel only; see `keys` for those of the whole window
     "Ctrl+Return": "generate",
     "Ctrl+.": "step",
     "Ctrl+R": "resample",
@@ -74,14 +74,14 @@ class MedvarWidget(QWidget):
         self.icons = Icons()
         self.picture = PictureView(napari_viewer)
         self._guard = CanvasContextGuard(napari_viewer, self)
-        self._asked: str | Path | None = None  # the bundle that the user wants
-        self._loaded: str | Path | None = None  # the one that is there
-        self._doing: Doing = "load"  # what the worker does now or did last
-        self._following = True  # whether the view goes along with the newest scale
-        self._failure = False  # whether the work has failed
-        self._before = 0  # images that were there before the work
-        self._together = self._decoded = 1  # images that are made at a time, and those of them that are finished
-        self._when_idle: list[Callable[[], None]] = []  # what waits for the worker
+        self._asked: str | Path | None = None  # the bundle that the user asked for
+        self._loaded: str | Path | None = None  # the bundle that is open
+        self._doing: Doing = "load"  # the current or last work
+        self._following = True  # whether the view follows the newest scale
+        self._failure = False  # whether the last work failed
+        self._before = 0  # number of images before the work began
+        self._together = self._decoded = 1  # images made at a time, and how many of them are finished
+        self._when_idle: list[Callable[[], None]] = []  # calls that wait until the worker is idle
 
         self.bundle = BundlePanel(shipped_bundles())
         self.condition = ConditionPanel()
@@ -116,44 +116,44 @@ class MedvarWidget(QWidget):
         else:
             self.load(self.bundle.current)
 
-    # -- what the user asks for ---------------------------------------------------------------------------------
+    # -- actions of the user ------------------------------------------------------------------------------------------
 
     def load(self, bundle: str | Path | None) -> None:
-        """Open a bundle; None is the first shipped one."""
+        """Open a bundle by name or folder; None is the first shipped one."""
         self._asked = bundle
         self.start("load", lambda stop: [self.session.load(bundle)], "Loading the model…")
 
     def load_again(self) -> None:
-        """Open the chosen bundle once more."""
+        """Open the chosen bundle again."""
         self.load(self._asked)
 
     def reopen(self) -> None:
-        """Open it where models run now. Images that it made stay."""
+        """Open the chosen bundle on the device or server of the settings. Images that it made stay."""
         asked = self._asked
         self.start("load", lambda stop: [self.session.reopen(asked)], "Loading the model…")
 
     def generate(self) -> None:
-        """Make whole pictures, or what is missing of an unfinished one."""
+        """Generate whole images, or the missing scales of unfinished ones."""
         request, count = self._next_request(), self.sampling.count
         self.start("make", lambda stop: self.session.generate(request, count=count, should_stop=stop))
 
     def step(self) -> None:
-        """Make one scale."""
+        """Generate one scale."""
         request = self._next_request()
         self.start("make", lambda stop: self.session.step(request))
 
     def undo(self) -> None:
-        """Back to what was there before."""
+        """Undo the last change."""
         self.session.undo()
         self.show_current()
 
     def redo(self) -> None:
-        """Forward again."""
+        """Redo the change that was undone last."""
         self.session.redo()
         self.show_current()
 
     def look_at(self, k: int) -> None:
-        """Show the picture as it was after scale k."""
+        """Show the preview of scale k."""
         depth = self.session.current.depth if self.session.current else 0
         self._following = k + 1 >= depth
         self._look()
@@ -162,11 +162,11 @@ class MedvarWidget(QWidget):
             self._go_on()
 
     def help(self, page: str = "") -> None:
-        """Show a page of the guide; or the keys, beside which everything else is."""
+        """Open the help at a page of the guide, or at the keys without one."""
         HelpDialog(self.session.model, self, page).open()
 
     def start_from_layer(self) -> None:
-        """Make the active layer a picture, once the model is loaded."""
+        """Encode the active layer as an image, once the model is loaded."""
         if self.worker.running:
             self._when_idle.append(self.start_from_layer)
         else:
@@ -180,14 +180,14 @@ class MedvarWidget(QWidget):
             action()
 
     def open_session(self, path: Path) -> None:
-        """Open a session or a picture that MedVAR wrote, once the worker is free; see `SaveController.open_session`."""
+        """Open a session or an image that MedVAR wrote, once the worker is free; see `SaveController.open_session`."""
         if self.worker.running:
             self._when_idle.append(partial(self.open_session, path))
         else:
             self.save.open_session(path)
 
     def press(self, action: str) -> None:
-        """Do what a key of `keys` stands for, if it can be done now."""
+        """Run the action of a key of `keys`, if its button is enabled."""
         if action in ("coarser", "finer"):
             self.scales.slider.setValue(self.scale + (1 if action == "finer" else -1))
         else:
@@ -195,19 +195,19 @@ class MedvarWidget(QWidget):
 
     @property
     def busy(self) -> bool:
-        """Whether anything goes on, be it only a slider that has not come to rest."""
+        """Whether any work is in progress. A slider that is not yet at rest counts as work."""
         return self.worker.running or self._resting.isActive()
 
-    # -- the workspace of the parts ----------------------------------------------------------------------------------
+    # -- the workspace of the controllers -----------------------------------------------------------------------------
 
     @property
     def scale(self) -> int:
-        """The scale looked at."""
+        """The scale that is shown."""
         return self.scales.scale
 
     @property
     def image_space(self) -> ImageSpace:
-        """Where the current picture lies, or a new one would."""
+        """The image space of the current image, or of a new one."""
         assert self.session.model is not None
         node = self.session.node
         return (
@@ -217,11 +217,11 @@ class MedvarWidget(QWidget):
         )
 
     def request(self) -> Request:
-        """What the panels ask for."""
+        """The request that the panels describe."""
         return Request(self.condition.condition, self.sampling.seed, self.sampling.sampling)
 
     def start(self, doing: Doing, work: Work, text: str = "") -> bool:
-        """Hand work to the worker. Whether it was free."""
+        """Start work in the worker's thread. Returns False, and does nothing, when the worker is busy."""
         if self.worker.running:
             return False
         if doing != "restore":
@@ -239,11 +239,11 @@ class MedvarWidget(QWidget):
         return True
 
     def tell(self, text: str) -> None:
-        """A plain word on what went wrong."""
+        """Show an error message."""
         self.message.show_error(text, loading=False)
 
     def show_current(self) -> None:
-        """The current picture and its settings, after going to it."""
+        """Show the current image and its settings."""
         self.history.end_compare()
         current = self.session.current
         if current is None:
@@ -256,7 +256,7 @@ class MedvarWidget(QWidget):
         self.start("show", lambda stop: self.session.previews())
 
     def refresh(self) -> None:
-        """Enable what can be done now."""
+        """Update which controls are enabled."""
         running, ready, current = self.worker.running, self.session.model is not None, self.session.current
         idle = ready and not running
         self.bundle.setEnabled(not running)
@@ -275,10 +275,10 @@ class MedvarWidget(QWidget):
         for part in self._parts:
             part.refresh(state)
 
-    # -- what the engine answers --------------------------------------------------------------------------------
+    # -- results of the worker ----------------------------------------------------------------------------------------
 
     def _made(self, result: object) -> None:
-        """In the GUI thread, one result at a time."""
+        """Handle one result of the worker, in the GUI thread."""
         try:
             if isinstance(result, Model):
                 self._show_model(result)
@@ -308,13 +308,13 @@ class MedvarWidget(QWidget):
 
     def _show_made(self, made: Preview | Progress) -> None:
         if made.node.id != self.session.tree.current:
-            if self._doing == "make":  # one of those that were made together with the current one
+            if self._doing == "make":  # one of the images made together with the current one
                 self._decoded += 1
                 self.work.report(self._decoded, self._together, f"image {self._decoded} of {self._together}")
             return
         depth, scales = made.node.generation.depth, len(made.node.generation.pyramid.schedule)
         newest = isinstance(made, Progress) or made.newest
-        drawn = not self.worker.ahead  # where drawing is slower than making, only what is not outdated already
+        drawn = not self.worker.ahead  # where drawing is slower than generating, outdated previews are not drawn
         if newest:
             self.scales.show_made(depth, follow=self._following)
         if isinstance(made, Progress):
@@ -341,7 +341,7 @@ class MedvarWidget(QWidget):
         if self._doing == "load":
             self.device.give_up(message)
         if self._doing == "load" and self.session.model is not None:
-            self.bundle.select(self._loaded)  # the one before goes on working
+            self.bundle.select(self._loaded)  # the previous bundle stays in use
             self.bundle.describe(self.session.model)
 
     def _finished(self) -> None:
@@ -357,11 +357,11 @@ class MedvarWidget(QWidget):
         self._look()
         if self._doing == "load" and not self.message.isVisibleTo(self):
             self._recovery.begin()
-        if self._doing != "restore":  # what could not be restored now will not be a moment later
+        if self._doing != "restore":  # a session that could not be restored now cannot be restored a moment later
             self._go_on()
 
     def _go_on(self) -> None:
-        """What is to be done when nobody asks for anything: one thing at a time."""
+        """Start the next waiting work while the worker is idle."""
         if self._when_idle:
             self._when_idle.pop(0)()
             return
@@ -375,15 +375,15 @@ class MedvarWidget(QWidget):
         elif self.history.lacks_thumbnails:
             self.start("restore", lambda stop: self.history.missing_thumbnails())
 
-    # -- how ----------------------------------------------------------------------------------------------------
+    # -- internals ----------------------------------------------------------------------------------------------------
 
     @property
     def _plain(self) -> bool:
-        """Whether the picture itself is looked at."""
+        """Whether the image itself is shown, not a map."""
         return self.views.view == "picture"
 
     def _look(self) -> None:
-        """The chosen view of the scale of the slider."""
+        """Show the scale of the slider in the chosen view."""
         node = self.session.node
         image_space = self.image_space if self.session.model is not None else None
         if image_space is not None:
@@ -396,7 +396,7 @@ class MedvarWidget(QWidget):
             self._go_on()
 
     def _next_request(self) -> Request:
-        """What the panels ask for; once that picture is finished, the same with a new seed."""
+        """The request that the panels describe; with a new seed once the current image is finished."""
         current = self.session.current
         if self.sampling.fresh and current and current.complete and current.requests[0] == self.request():
             self.sampling.roll()
@@ -408,11 +408,11 @@ class MedvarWidget(QWidget):
         self.sampling.show_sampling(request.sampling)
 
     def _settings(self) -> dict[str, object]:
-        """What the panels say, for the session's file."""
+        """The settings of the panels, for the session file."""
         return {"view": self.views.view, "pictures": self.sampling.count}
 
     def _open_gallery(self) -> None:
-        """Where several images are to be looked at; in sight when it was shut."""
+        """Unfold the gallery, and scroll to it if it was folded."""
         if not self.folds["gallery"].isExpanded():
             self.folds["gallery"].expand()
             QTimer.singleShot(0, self._scroll_to_gallery)  # once it has its height
@@ -421,7 +421,7 @@ class MedvarWidget(QWidget):
         self.area.ensureWidgetVisible(self.folds["gallery"], 0, 0)
 
     def _known(self, path: Path) -> str | Path:
-        """A shipped bundle by its name."""
+        """The name of a shipped bundle, or the folder of another one."""
         return next((name for name, folder in shipped_bundles().items() if folder == path), path)
 
     def _connect(self) -> None:
@@ -454,11 +454,11 @@ class MedvarWidget(QWidget):
             shortcut.setContext(Qt.ShortcutContext.WidgetWithChildrenShortcut)
             shortcut.activated.connect(self.buttons[name].click)
         keys.register(opened_in)
-        # What is left to do must not need the widget, which is gone by then.
+        # The clean-up must not use the widget, which no longer exists by then.
         worker, session, edit, real = self.worker, self.session, self.edit, self.real
 
         def close() -> None:
-            if isalive(worker):  # not when Python ends, and takes everything down in no order
+            if isalive(worker):  # not at the end of Python, when objects disappear in any order
                 worker.close()
             edit.leave_viewer()
             real.leave_viewer()
@@ -473,18 +473,18 @@ class MedvarWidget(QWidget):
         panels = QVBoxLayout(content)
         panels.setContentsMargins(*_MARGINS)
         self.folds = {
-            "edit": fold("Edit", self.edit.panel, "Change the image from a scale on."),
+            "edit": fold("Edit", self.edit.panel, "Change the current image from one scale on."),
             "candidates": fold("Candidates", self.candidates.panel, "Several continuations to choose from."),
-            "gallery": fold("Gallery", self.gallery.panel, "All images as a sheet: keep the good ones."),
-            "real": fold("Real image", self.real.panel, "Start from an image that is open in napari."),
-            "history": fold("History", self.history.panel, "All images of this session, and what each was made from."),
-            "save": fold("Save", self.save.panel, "Images, sessions and synthetic datasets to files."),
-            "device": fold("Device and server", self.device.panel, "Where models run."),
+            "gallery": fold("Gallery", self.gallery.panel, "All images as thumbnails: star the good ones."),
+            "real": fold("Real image", self.real.panel, "Encode a real image that is open in napari."),
+            "history": fold("History", self.history.panel, "All images of the session and how each was made."),
+            "save": fold("Save", self.save.panel, "Save images, sessions and synthetic datasets."),
+            "device": fold("Device and server", self.device.panel, "Where the model runs."),
         }
         for name, section in {"sampling": self.sampling.fold, **self.folds}.items():
             beside_title(section, question_mark(f"Guide: {section.text()[2:]}", partial(self.help, name)))
         for panel in (self.bundle, self.condition, self.sampling, self.scales, self.views, *self.folds.values()):
-            panel.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Fixed)  # not squeezed, but scrolled
+            panel.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Fixed)  # scrolled, not squeezed
             panels.addWidget(panel)
         panels.addStretch(1)
         self.area = scroll = scroll_area(content)
@@ -492,12 +492,12 @@ class MedvarWidget(QWidget):
         layout.setContentsMargins(*_MARGINS)
         layout.addWidget(self.message)
         layout.addWidget(scroll, 1)
-        layout.addWidget(self.save.panel.report_label)  # in sight, wherever the folds are scrolled to
+        layout.addWidget(self.save.panel.report_label)  # always visible, below the scrolled sections
         layout.addWidget(self.status)
 
 
 def opened_in(viewer: napari.Viewer) -> MedvarWidget | None:
-    """The widget in a viewer's window, if it is open."""
+    """The widget in a viewer's window; None when it is not open."""
     for docked in viewer.window.dock_widgets.values():
         widget = getattr(docked, "__wrapped__", docked)
         if isinstance(widget, MedvarWidget):

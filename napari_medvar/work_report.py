@@ -1,4 +1,4 @@
-"""`WorkReport`: how far the work is, in the panel and in napari's activity dock; and a word when it is done."""
+"""`WorkReport`: shows the progress of work in the panel and in napari's activity dock, and a notice when it is done."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from qtpy.QtWidgets import QApplication, QWidget
 from napari_medvar.activity import Activity
 from napari_medvar.panels.status_panel import StatusPanel
 
-_NO_GUESS = 2.0  # seconds before it is said how long the rest will take
-_LONG = 10.0  # seconds after which nobody may be looking any more
+_NO_GUESS = 2.0  # seconds before the remaining time is estimated
+_LONG = 10.0  # seconds after which the user may have gone to another window
 
 
 class WorkReport:
-    """One piece of work at a time. GUI thread only."""
+    """Reports one piece of work at a time. GUI thread only."""
 
     def __init__(self, owner: QWidget, status: StatusPanel) -> None:
         self._owner, self._status = owner, status
@@ -24,20 +24,20 @@ class WorkReport:
         self._last = ""
 
     def begin(self, text: str, cancel: Callable[[], object]) -> None:
-        """Work has begun: what it is, if that is not to be seen otherwise; ``cancel`` asks it to stop."""
+        """Start to report work. ``text`` describes it, and may be empty; ``cancel`` asks it to stop."""
         self._began, self._last = perf_counter(), ""
         self._activity.begin(text, cancel)
         if text:
             self._status.show_busy(text)
 
     def report(self, done: int, total: int, text: str) -> None:
-        """How far it is."""
+        """Show that ``done`` of ``total`` steps are finished, with ``text`` beside the bar."""
         self._last = text
         self._status.show_progress(done, total, f"{text} · {perf_counter() - self._began:.1f} s")
         self._activity.report(done, total, text)
 
     def time_left(self, done: float, total: float) -> str:
-        """How long the rest will take, e.g. `` · about 40 s left``; nothing in the first seconds."""
+        """The estimated remaining time, e.g. `` · about 40 s left``; empty in the first seconds."""
         elapsed = perf_counter() - self._began
         if not 0 < done < total or elapsed < _NO_GUESS:
             return ""
@@ -45,7 +45,7 @@ class WorkReport:
         return f" · about {seconds:.0f} s left" if seconds < 90 else f" · about {seconds / 60:.0f} min left"
 
     def end(self, *, awaited: bool) -> None:
-        """It has ended. Of long work that is ``awaited``, whoever has gone to another window learns it."""
+        """End the report. Long work that is ``awaited`` ends with a notification, for users in another window."""
         self._activity.end()
         self._status.end_busy()
         if awaited and perf_counter() - self._began > _LONG:

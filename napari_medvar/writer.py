@@ -1,6 +1,6 @@
-"""napari's writer of synthetic pictures: PNG, NIfTI, DICOM and session files, each with the trace that makes it again.
+"""napari's writer of synthetic images: PNG, NIfTI, DICOM and session files, each with the trace that reproduces it.
 
-What is written is what the trace makes, decoded anew, not what the layer shows: in another unit or place, say.
+The image is decoded again from the layer's trace. The data of the layer, which may have been changed, are not written.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ from napari_medvar.settings import read_settings
 
 @dataclass(frozen=True, eq=False, slots=True)
 class _Ours:
-    """What the layers of ours say of themselves."""
+    """The metadata of one layer made by MedVAR."""
 
     name: str
     trace: Trace
     bundle: str
-    whole: Trace  # what ``trace`` is the beginning of, where the layer shows a coarser scale
-    image_space: ImageSpace | None = None  # where it lies, when it came from a real image
+    whole: Trace  # the trace of the whole image; ``trace`` is its beginning when the layer shows a coarser scale
+    image_space: ImageSpace | None = None  # given when the image came from a real image
 
 
 def write_layers(path: str, layers: Sequence[LayerData]) -> list[str]:
-    """Write layers to ``path`` in the format of its ending, and give the files.
+    """Write layers to ``path`` in the format of its ending. Returns the paths of the files.
 
-    Several pictures get the layers' names behind that of the file; none that is there is replaced then. Raises
-    `MedvarError`, which napari shows, when a layer holds no picture of ours; nothing is written then.
+    For several images, the layers' names are appended to the file name, and existing files are not replaced. Raises
+    `MedvarError`, which napari shows, when a layer was not made by MedVAR; then nothing is written.
     """
     target = Path(path)
     ours = [_ours(attributes) for _, attributes, _ in layers]
@@ -71,10 +71,10 @@ def _ours(attributes: Mapping[str, Any]) -> _Ours:
     if "trace" not in about:
         raise MedvarError(
             f"“{name}” was not made by MedVAR, so it cannot be saved as a synthetic image. Choose another file type, "
-            "or select only layers of MedVAR."
+            "or select only layers that MedVAR made."
         )
     if about["trace"] is None:
-        raise MedvarError(f"“{name}” shows no image yet: generate that scale first, or do not select it.")
+        raise MedvarError(f"“{name}” shows no image yet. Generate that scale first, or do not select the layer.")
     whole, depth = Trace.from_json(about["trace"]), int(about["scale"]) + 1
     part = replace(whole, pyramid=whole.pyramid.prefix(depth), entropy=whole.entropy[:depth])
     bundle = str(about.get("bundle", ""))
@@ -84,7 +84,7 @@ def _ours(attributes: Mapping[str, Any]) -> _Ours:
 
 def _model(ours: Sequence[_Ours]) -> Model:
     if len({layer.trace.bundle_id for layer in ours}) > 1:
-        raise MedvarError("These layers were made by different models: save those of each model by themselves.")
+        raise MedvarError("These layers were made by different models. Save the layers of each model separately.")
     settings = read_settings()
     hints = [layer.bundle for layer in ours]
     return open_model_of(ours[0].trace.bundle_id, hints, settings.device, settings.connection)
@@ -97,18 +97,18 @@ def _picture(model: Model, ours: _Ours) -> Picture:
 
 
 def _screened(model: Model, ours: Sequence[_Ours], pictures: Sequence[Picture]) -> list[Picture]:
-    """The pictures and their copy risk. Raises `MedvarError` when one may be a copy of a training slice."""
+    """The images with their copy risk. Raises `MedvarError` when one of them may be a copy of a training slice."""
     found = screen([picture.pixels for picture in pictures], CopyScreen.of(model.bundle))
     for i in found.withheld:
         raise MedvarError(
-            f"Nothing was written, for “{ours[i].name}” lies {found.risks[i]}. To write it all the same, flagged, save "
-            "it from the panel of MedVAR with “Copies: are flagged”."
+            f"Nothing was written, because “{ours[i].name}” lies {found.risks[i]}. To write it with a flag, save it "
+            "in the MedVAR panel with “Copies” set to “Flag”."
         )
     return [replace(picture, copy_risk=risk) for picture, risk in zip(pictures, found.risks, strict=True)]
 
 
 def _write_session(path: Path, ours: Sequence[_Ours], model: Model) -> Path:
-    """The layers' pictures, each once, whichever of its scales are among the layers."""
+    """Write the images of the layers to a session file, each once, however many of its scales are among the layers."""
     wholes = {layer.whole.to_json(): layer for layer in ours}.values()
     nodes = tuple(
         SavedNode(i, layer.whole, name=layer.name, image_space=layer.image_space) for i, layer in enumerate(wholes)
@@ -120,6 +120,6 @@ def _write_session(path: Path, ours: Sequence[_Ours], model: Model) -> Path:
 def _check_free(paths: Sequence[Path]) -> None:
     for path in paths:
         if paths.count(path) > 1:
-            raise MedvarError(f"Two of the layers would become {path.name}: give them different names.")
+            raise MedvarError(f"Two layers would both be written to {path.name}. Give them different names.")
         if path.exists():
             raise MedvarError(f"{path} exists already. Choose another name or folder.")

@@ -114,7 +114,7 @@ def test_a_model_without_the_factors_says_so() -> None:
 @pytest.mark.parametrize("labels", [{"position": 1.5}, {"position": ["a"]}, {"position": -1}, {"position": 10**9}])
 def test_labels_of_a_position_that_are_none(labels: dict[str, object]) -> None:
     """A damaged bundle would fail at its first image, with a traceback."""
-    with pytest.raises(MedvarError, match="labels of position are a number of steps"):
+    with pytest.raises(MedvarError, match="labels of position must be a number of steps"):
         LabelSpace.from_dict(labels)
-    with pytest.raises(MedvarError, match="labels of region are a list of names"):
+    with pytest.raises(MedvarError, match="labels of region must be a list of names"):
         LabelSpace.from_dict({"region": "brain"})

@@ -1,4 +1,4 @@
-"""The `Backend` protocol: the networks of one bundle, numpy in and numpy out."""
+"""The `Backend` protocol: runs the networks of one bundle, with numpy arrays as input and output."""
 
 from __future__ import annotations
 
@@ -16,48 +16,50 @@ from medvar_engine.types import FloatArray, IntArray
 
 @dataclass(frozen=True, slots=True)
 class BackendInfo:
-    """What a backend runs, and on what it really runs."""
+    """The model that a backend runs, and the device that it really uses."""
 
     provider: str  # e.g. "ONNX Runtime, CPUExecutionProvider" or "torch, cuda"
-    precision: str  # of the arithmetic and the weights, e.g. "float32"
+    precision: str  # type of the arithmetic and the weights, e.g. "float32"
     schedule: ScaleSchedule
     labels: LabelSpace
     vocabulary: int  # V
-    latent_channels: int  # of a latent
+    latent_channels: int  # channels of a latent
     feature_channels: int  # C of scale features
-    image_size: int  # pixels a side
+    image_size: int  # pixels per side
     image_channels: int
-    bundle_id: str  # `Bundle.bundle_id`, or the sha256 of the weights of a model that was not exported; in every trace
-    weights: str = ""  # sha256 of the weights that it was made from, where known; traces may carry that instead
-    light_previews: bool = False  # whether scales on the way are shown by a light decoder
-    structures: Structures = ()  # of the masks that come with images, by their values from 1 up; none without masks
-    mask_scales: tuple[int, ...] = ()  # the scales that code masks; the others code the image
+    bundle_id: (
+        str  # `Bundle.bundle_id`, or the sha256 of the weights of a model that was not exported; stored in traces
+    )
+    weights: str = ""  # sha256 of the exported weights, if known; traces may store it instead
+    light_previews: bool = False  # whether previews come from a light decoder
+    structures: Structures = ()  # structures of masks in the order of their values from 1 up; empty without masks
+    mask_scales: tuple[int, ...] = ()  # the scales that encode masks; the others encode the image
 
     @property
     def channels(self) -> int:
-        """Channels of what is encoded and decoded: the image's, and one more for the mask of a pair."""
+        """Channels that are encoded and decoded: those of the image, and one more for a mask."""
         return self.image_channels + (1 if self.structures else 0)
 
     def no_latent(self, rows: int) -> FloatArray:
-        """The latent before scale 0, to which nothing has been added: ``(rows, C, H, W)``."""
+        """The latent before scale 0: zeros ``(rows, C, H, W)``."""
         side = self.schedule.latent_side
         return np.zeros((rows, self.latent_channels, side, side), dtype=np.float32)
 
 
 @dataclass(frozen=True, slots=True)
 class PrefixState:
-    """Keys and values of the scales run so far. Opaque outside its backend, and never changed by it."""
+    """Keys and values of the scales run so far. It is opaque outside its backend, and never modified."""
 
     labels: IntArray  # (B, F)
-    chunks: tuple[Any, ...] = ()  # arrays, one a scale, so that longer prefixes share the shorter ones
+    chunks: tuple[Any, ...] = ()  # one array per scale, so that longer prefixes share those of shorter ones
 
     @property
     def depth(self) -> int:
-        """Scales run so far."""
+        """Number of scales run so far."""
         return len(self.chunks)
 
     def longer(self, chunk: Any) -> PrefixState:
-        """This prefix and one scale more, whose keys and values are ``chunk``."""
+        """This prefix extended by one scale with the keys and values ``chunk``."""
         return PrefixState(self.labels, (*self.chunks, chunk))
 
 
@@ -68,44 +70,46 @@ class Backend(Protocol):
 
     @property
     def codebook(self) -> FloatArray | None:
-        """The code of every token, ``(V, C)``, or ``(K, V, C)`` where every scale has its own; None if not known."""
+        """The code of every token, ``(V, C)``, or ``(K, V, C)`` with one codebook per scale; None if unknown."""
 
     def start(self, labels: IntArray) -> PrefixState:
-        """The empty prefix of labels ``(B, F)``, already doubled by the caller when guidance is on."""
+        """The empty prefix of labels ``(B, F)``. For guidance, the caller passes unconditional rows, too."""
 
     def step(self, state: PrefixState, maps: FloatArray | None) -> tuple[FloatArray, PrefixState]:
-        """One scale: input features ``maps`` ``(B, L_k, C)``, None at k = 0 → logits ``(B, L_k, V)``, longer prefix.
+        """Run one scale; returns the logits ``(B, L_k, V)`` and the extended prefix.
 
-        Never changes ``state``: an old prefix can be continued twice, which is what resampling and candidates are.
+        ``maps`` are the scale features ``(B, L_k, C)``, or None for scale 0. ``state`` is not modified, so a prefix can
+        be continued several times, as resampling and candidates require.
         """
 
     def gather(self, rows: Sequence[tuple[PrefixState, int]]) -> PrefixState:
-        """A prefix whose rows are rows of other prefixes of the same depth."""
+        """A prefix made of rows of other prefixes of the same depth, given as (prefix, row)."""
 
     def summary(self, state: PrefixState) -> FloatArray:
         """Keys and values of a prefix, averaged over the tokens of each scale: ``(B, scales, depth, 2·width)``."""
 
     def accumulate(self, latent: FloatArray | None, tokens: IntArray, k: int) -> tuple[FloatArray, FloatArray | None]:
-        """Adds token map k ``(B, L_k)`` to the latent ``(B, C, H, W)``; gives it and the next scale's features.
+        """Add token map k ``(B, L_k)`` to the latent ``(B, C, H, W)``; returns the sum and the next scale features.
 
-        The features ``(B, L_{k+1}, C)`` are None after the finest scale.
+        The scale features ``(B, L_{k+1}, C)`` are None after the finest scale.
         """
 
     def encode(self, images: FloatArray) -> tuple[IntArray, ...]:
-        """Images ``(B, image channels, H, W)`` in [-1, 1] → K token maps ``(B, L_k)``.
+        """Encode images ``(B, image channels, H, W)`` in [-1, 1] as K token maps ``(B, L_k)``.
 
-        A model of pairs takes one channel more: the number of the structure that each pixel shows, 0 for none.
+        A model with masks takes one more channel: the number of the structure at each pixel, 0 for none.
         """
 
     def decode(self, latent: FloatArray, *, preview: bool = False) -> FloatArray:
-        """Latent ``(B, C, H, W)`` → images ``(B, image channels, H, W)`` in [-1, 1], and their masks as `encode` has.
+        """Decode a latent ``(B, C, H, W)`` to images ``(B, image channels, H, W)`` in [-1, 1].
 
-        ``preview`` may use a lighter decoder when the bundle has one.
+        A model with masks returns one more channel, as in `encode`. With ``preview``, a lighter decoder is used if the
+        bundle has one.
         """
 
 
 def gather_rows(rows: Sequence[tuple[PrefixState, int]], gather: Callable[[list[tuple[Any, int]]], Any]) -> PrefixState:
-    """`Backend.gather`; ``gather`` makes one chunk of rows of others, all of one scale."""
+    """Implements `Backend.gather`; ``gather`` makes one chunk from rows of chunks of the same scale."""
     if whole := one_state(rows):
         return whole
     chunks = tuple(gather([(state.chunks[k], row) for state, row in rows]) for k in range(rows[0][0].depth))
@@ -114,13 +118,16 @@ def gather_rows(rows: Sequence[tuple[PrefixState, int]], gather: Callable[[list[
 
 
 def average_tokens(state: PrefixState, average: Callable[[Any], FloatArray]) -> FloatArray:
-    """`Backend.summary`; ``average`` gives a chunk's mean over tokens, ``(depth, 2, B, heads, d)``."""
+    """Implements `Backend.summary`.
+
+    ``average`` returns the mean of a chunk over tokens, ``(depth, 2, B, heads, d)``.
+    """
     scales = [np.moveaxis(average(chunk), 2, 0) for chunk in state.chunks]
     return np.stack([scale.reshape(*scale.shape[:2], -1) for scale in scales], axis=1)
 
 
 def one_state(rows: Sequence[tuple[PrefixState, int]]) -> PrefixState | None:
-    """The state whose rows, all of them and in order, are asked for: then nothing needs copying."""
+    """The state that ``rows`` consist of completely and in order, so that no copy is needed; None otherwise."""
     state = rows[0][0]
     same = len(rows) == len(state.labels) and all(s is state and row == i for i, (s, row) in enumerate(rows))
     return state if same else None

@@ -1,4 +1,4 @@
-"""What a backend says of the bundle that it runs."""
+"""The `BackendInfo` of a bundle."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from medvar_engine.bundle.read import PREVIEW, Bundle
 
 
 def info_of(bundle: Bundle, provider: str) -> BackendInfo:
-    """The same for every backend of a bundle, but for the provider that really runs it."""
+    """The info of ``bundle`` on a backend; only ``provider``, which really runs it, differs between backends."""
     return BackendInfo(
         provider=provider,
         precision=bundle.precision,

@@ -1,4 +1,4 @@
-"""What graphs of strangers give, and tokens, checked before anybody relies on them."""
+"""Checks of tokens and of the outputs of graphs, which may come from untrusted bundles."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from medvar_engine.types import FloatArray, IntArray
 
 
 def check_tokens(info: BackendInfo, tokens: IntArray) -> None:
-    """Tokens of any shape are within the vocabulary."""
+    """Check that tokens of any shape are within the vocabulary. Raises `MedvarError` otherwise."""
     if tokens.size and not 0 <= tokens.min() <= tokens.max() < info.vocabulary:
         raise MedvarError(
-            f"Tokens must be within 0…{info.vocabulary - 1}, but range over {tokens.min()}…{tokens.max()}."
+            f"Tokens must be within 0…{info.vocabulary - 1}, but their range is {tokens.min()}…{tokens.max()}."
         )
 
 
 def check_outputs(graph: str, outputs: Sequence[Any], count: int) -> Sequence[Any]:
-    """The ``count`` outputs of a graph, which are arrays of numbers of at least one axis. Raises `MedvarError`."""
+    """The ``count`` outputs of a graph. Raises `MedvarError` unless all are numeric arrays with at least one axis."""
     if len(outputs) < count:
-        raise odd_output(graph, f"{len(outputs)} outputs in place of {count}")
+        raise odd_output(graph, f"{len(outputs)} outputs instead of {count}")
     for one in outputs[:count]:
         if not isinstance(one, np.ndarray) or one.dtype.kind not in "fiu" or not one.ndim:
-            raise odd_output(graph, "text, or something else that is no array of numbers")
+            raise odd_output(graph, "text, or something else that is not an array of numbers")
     return outputs[:count]
 
 
 def check_masks(graph: str, info: BackendInfo, images: FloatArray) -> None:
-    """Of decoded pairs ``(B, channels, H, W)`` the last channel holds numbers of structures, 0 for none."""
+    """Check that the last channel of decoded pairs ``(B, channels, H, W)`` holds numbers of structures, 0 for none."""
     if not info.structures:
         return
     numbers = images[:, info.image_channels]
@@ -40,5 +40,5 @@ def check_masks(graph: str, info: BackendInfo, images: FloatArray) -> None:
 
 
 def odd_output(graph: str, what: str) -> MedvarError:
-    """What to say of a graph whose outputs are not those of its bundle's manifest."""
-    return MedvarError(f"{graph} of the bundle gives {what}: it is not the graph that its bundle.json describes.")
+    """The error for a graph with other outputs than the manifest of its bundle describes."""
+    return MedvarError(f"{graph} of the bundle returns {what}: it is not the graph that bundle.json describes.")

@@ -1,4 +1,4 @@
-"""Keys and values that stay on the device that computed them: nothing of a prefix is copied to the host and back."""
+"""Keys and values in the memory of the device that computed them, so that prefixes are never copied to the host."""
 
 from __future__ import annotations
 
@@ -18,30 +18,30 @@ from medvar_engine.types import FloatArray
 
 @dataclass(frozen=True, eq=False, slots=True)
 class DeviceKeysValues:
-    """``(depth, 2, B, heads, L, d)`` in the device's memory. Never changed, so that prefixes can share it."""
+    """Keys and values ``(depth, 2, B, heads, L, d)`` in the device's memory. Immutable, so that prefixes share them."""
 
     value: Any  # OrtValue, float32
 
     @property
     def nbytes(self) -> int:
-        """Bytes on the device."""
+        """Size in bytes on the device."""
         return 4 * prod(self.value.shape())
 
 
 class DeviceMemory:
-    """`Memory` of a device: chunks are `DeviceKeysValues`, and what numpy does on the CPU small graphs do there.
+    """`Memory` of a device: chunks are `DeviceKeysValues`, and small graphs do what numpy does on the CPU.
 
-    All rows of a batch go through the networks at once, so that a chunk has one part.
+    All rows of a batch pass through the networks together, so a chunk has one part.
     """
 
     def __init__(self, sessions: Sessions) -> None:
         self._sessions = sessions
 
     def run(self, graph: str, feeds: dict[str, Any]) -> tuple[FloatArray, Any]:
-        """See `Memory`. Logits come to the host, where tokens are drawn."""
+        """See `Memory`. Logits are copied to the host, where tokens are drawn."""
         outputs = self._sessions.run_bound(graph, feeds, kept={"present"})
         if len(outputs) != 2:
-            raise odd_output(graph, f"{len(outputs)} outputs in place of 2")
+            raise odd_output(graph, f"{len(outputs)} outputs instead of 2")
         return outputs[0], outputs[1]
 
     def chunk(self, parts: Sequence[Any]) -> DeviceKeysValues:
@@ -50,25 +50,25 @@ class DeviceMemory:
         return DeviceKeysValues(value)
 
     def join(self, chunks: Sequence[DeviceKeysValues], rows: slice) -> Any:
-        """See `Memory`; ``rows`` are all."""
+        """See `Memory`; ``rows`` must be all rows."""
         if len(chunks) == 1:
             return chunks[0].value
         feeds = {f"scale_{i}": chunk.value for i, chunk in enumerate(chunks)}
         return self._moved(f"join of {len(chunks)}", join_graph(len(chunks)), feeds, kept={"joined"})
 
     def gather(self, rows: Sequence[tuple[DeviceKeysValues, int]]) -> DeviceKeysValues:
-        """See `Memory`. Rows of one chunk that follow each other are picked together."""
+        """See `Memory`. Consecutive rows of one chunk are gathered together."""
         runs = [list(run) for _, run in groupby(rows, key=lambda own: id(own[0]))]
         feeds = {f"source_{i}": run[0][0].value for i, run in enumerate(runs)}
         feeds |= {f"rows_{i}": np.array([row for _, row in run], dtype=np.int64) for i, run in enumerate(runs)}
         return DeviceKeysValues(self._moved(f"gather of {len(runs)}", gather_graph(len(runs)), feeds, {"gathered"}))
 
     def average(self, chunk: DeviceKeysValues) -> FloatArray:
-        """See `Memory`. The device may add in another order than numpy, so that last digits differ."""
+        """See `Memory`. The device may add in another order than numpy, so the last digits may differ."""
         average: FloatArray = self._moved("average", average_graph(), {"scale": chunk.value})
         return average
 
     def _moved(self, name: str, graph: bytes, feeds: dict[str, Any], kept: Collection[str] = ()) -> Any:
-        """The one output of a small graph."""
+        """Run a small graph and return its only output."""
         self._sessions.add(name, graph)
         return self._sessions.run_bound(name, feeds, kept)[0]

@@ -1,4 +1,4 @@
-"""Keys and values of one scale, as the CPU's networks gave them, and what is done with them there."""
+"""Keys and values of one scale in the host's memory, and the operations on them."""
 
 from __future__ import annotations
 
@@ -14,41 +14,41 @@ from medvar_engine.types import FloatArray
 
 
 class Memory(Protocol):
-    """Where keys and values lie. A *chunk* is those of one scale; what it is, only its memory knows."""
+    """A memory for keys and values. A *chunk* holds those of one scale; its type depends on the memory."""
 
     def run(self, graph: str, feeds: dict[str, Any]) -> tuple[FloatArray, Any]:
-        """A transformer's graph, for some rows of a batch: logits, and their part of a chunk."""
+        """Run a graph of the transformer for some rows of a batch; returns logits and their part of a chunk."""
 
     def chunk(self, parts: Sequence[Any]) -> Any:
-        """The chunk whose parts `run` gave, one below the other."""
+        """Combine the parts that `run` returned, in the order of rows, to a chunk."""
 
     def join(self, chunks: Sequence[Any], rows: slice) -> Any:
-        """Some rows of all scales so far, one or more: what `run` takes for ``past``."""
+        """Some rows of all scales so far (one or more), as `run` takes them for ``past``."""
 
     def gather(self, rows: Sequence[tuple[Any, int]]) -> Any:
-        """A chunk of one row of each of these."""
+        """A chunk of rows of other chunks, given as (chunk, row)."""
 
     def average(self, chunk: Any) -> FloatArray:
-        """The mean over tokens: ``(depth, 2, B, heads, d)``."""
+        """The mean of a chunk over tokens: ``(depth, 2, B, heads, d)``."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class KeysValues:
-    """``(depth, 2, B, heads, L, d)``, its rows in parts. Never changed, so that prefixes can share it.
+    """Keys and values ``(depth, 2, B, heads, L, d)`` in several parts of rows. Immutable, so that prefixes share them.
 
-    A batch goes through the networks in blocks of rows. To join them would copy every scale once more, which of 16
-    images took an eighth of the time; and of the finest scale, the largest, nobody asks.
+    A batch passes through the networks in blocks of rows. Joining the blocks would copy every scale once more, which
+    took an eighth of the time for 16 images, and those of the finest, largest scale are never needed.
     """
 
     parts: tuple[FloatArray, ...]  # (depth, 2, rows, heads, L, d) each
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all parts."""
+        """Size of all parts in bytes."""
         return sum(part.nbytes for part in self.parts)
 
     def rows(self, first: int, end: int) -> FloatArray:
-        """Rows ``first…end-1``; a view where they lie in one part."""
+        """Rows ``first…end-1``; a view if they lie in one part."""
         found, begin = [], 0
         for part in self.parts:
             if first < begin + part.shape[2] and begin < end:
@@ -68,7 +68,7 @@ class HostMemory:
         logits, present = check_outputs(graph, self._sessions.run(graph, feeds), 2)
         wanted = (*feeds["past"].shape[:4], feeds["features"].shape[1], *feeds["past"].shape[5:])
         if present.shape != wanted:
-            raise odd_output(graph, f"keys and values {present.shape} in place of {wanted}")
+            raise odd_output(graph, f"keys and values {present.shape} instead of {wanted}")
         return logits, present
 
     def chunk(self, parts: Sequence[FloatArray]) -> KeysValues:

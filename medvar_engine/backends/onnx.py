@@ -1,4 +1,4 @@
-"""The ONNX Runtime backend: runs a bundle on CUDA when it is there, on the CPU otherwise, and says which."""
+"""The ONNX Runtime backend: runs a bundle on CUDA if available, otherwise on the CPU, and reports which it uses."""
 
 from __future__ import annotations
 
@@ -17,24 +17,27 @@ from medvar_engine.bundle.read import PREVIEW, STEP, Bundle
 from medvar_engine.errors import MedvarError
 from medvar_engine.types import FloatArray, IntArray
 
-# Tokens of all rows that go through a network together on a CPU: with more, activations fall out of its caches. The
-# rate rises little up to here and falls beyond; benchmarks/generate.py measures it. Rows do not depend on each other.
-# Twice as many would take no less time, and a tenth more memory of 8 images.
+# Tokens of all rows that pass through a network together on a CPU. With more tokens, activations no longer fit into its
+# caches: throughput rises little up to this value and falls beyond it (measured by benchmarks/generate.py). Twice as
+# many tokens take no less time, and a tenth more memory for 8 images. Rows do not depend on each other.
 BLOCK = 512
 
 
 class OnnxBackend:
-    """The graphs of a bundle. The transformer is loaded at once, what else generating needs in the background."""
+    """Runs the graphs of a bundle. The transformer is loaded at once, and the other graphs in the background."""
 
     def __init__(self, bundle: Bundle, *, device: str = "auto", threads: int | None = None) -> None:
         self._bundle = bundle
         self._codebook = bundle.codebook()
         self._sessions = Sessions(bundle, providers(device), threads)
         step = self._sessions.load(STEP)
-        if device == "cuda" and step.get_providers()[0] != "CUDAExecutionProvider":  # the runtime itself says nothing
+        if (
+            device == "cuda" and step.get_providers()[0] != "CUDAExecutionProvider"
+        ):  # ONNX Runtime itself does not report this
             raise MedvarError(
-                "CUDA was asked for, but ONNX Runtime could not start it here. Check that the driver and CUDA are of "
-                "the version that `onnxruntime-gpu` was built for, or use device cpu."
+                "CUDA was requested, but ONNX Runtime could not start it. Check that the driver and CUDA have "
+                "the version "
+                "that `onnxruntime-gpu` was built for, or use device cpu."
             )
         self._takes_positions = any(one.name == "positions" for one in step.get_inputs())
         self.info = info_of(bundle, f"ONNX Runtime, {step.get_providers()[0]}")
@@ -69,7 +72,7 @@ class OnnxBackend:
         return logits, state.longer(self._memory.chunk(parts))
 
     def _step(self, state: PrefixState, maps: FloatArray, rows: slice) -> tuple[FloatArray, Any]:
-        """Logits, keys and values of some rows."""
+        """Logits, and keys and values, of some rows."""
         shape, labels = self._bundle.transformer, state.labels[rows]
         if state.chunks:
             past = self._memory.join(state.chunks, rows)
@@ -78,13 +81,13 @@ class OnnxBackend:
         begin, end = self.info.schedule.offsets[state.depth : state.depth + 2]
         if self._takes_positions:
             place = {"positions": np.tile(np.arange(begin, end, dtype=np.int64), (len(labels), 1))}
-        else:  # graphs of older exports only ask where the scale begins
+        else:  # graphs of older exports need the position of the scale only
             place = {"offset": np.array(begin, dtype=np.int64)}
         outputs = self._memory.run(STEP, {"labels": labels, "features": maps[rows], "past": past, **place})
         check_outputs(STEP, outputs[:1], 1)
         wanted = (len(labels), end - begin, self.info.vocabulary)
         if outputs[0].shape != wanted:
-            raise odd_output(STEP, f"logits {outputs[0].shape} in place of {wanted}")
+            raise odd_output(STEP, f"logits {outputs[0].shape} instead of {wanted}")
         return outputs
 
     def gather(self, rows: Sequence[tuple[PrefixState, int]]) -> PrefixState:
@@ -102,11 +105,11 @@ class OnnxBackend:
         graph = f"accumulate_{k}.onnx"
         total, features = check_outputs(graph, self._sessions.run(graph, {"latent": latent, "tokens": tokens}), 2)
         if total.shape != latent.shape:
-            raise odd_output(graph, f"a latent {total.shape} in place of {latent.shape}")
+            raise odd_output(graph, f"a latent {total.shape} instead of {latent.shape}")
         if k + 1 < len(self.info.schedule):
             wanted = (len(tokens), self.info.schedule.token_counts[k + 1], self.info.feature_channels)
             if features.shape != wanted:
-                raise odd_output(graph, f"features {features.shape} in place of {wanted}")
+                raise odd_output(graph, f"features {features.shape} instead of {wanted}")
         return total, features if k + 1 < len(self.info.schedule) else None
 
     def encode(self, images: FloatArray) -> tuple[IntArray, ...]:
@@ -118,7 +121,7 @@ class OnnxBackend:
         return tuple(np.split(tokens, self.info.schedule.offsets[1:-1], axis=1))
 
     def decode(self, latent: FloatArray, *, preview: bool = False) -> FloatArray:
-        """See `Backend`. Previews use the light decoder, in a bundle that has one."""
+        """See `Backend`. Previews use the light decoder if the bundle has one."""
         light = preview and self.info.light_previews
         graph = PREVIEW if light else "decode.onnx"
         images: FloatArray = self._in_blocks(graph, "latent", latent)
@@ -129,25 +132,26 @@ class OnnxBackend:
         return images
 
     def _in_blocks(self, graph: str, name: str, batch: FloatArray) -> Any:
-        """The one output of a graph with one input."""
+        """The output of a graph with one input and one output."""
         blocks = self._blocks(len(batch), self.info.schedule.token_counts[-1])
         outputs = (check_outputs(graph, self._sessions.run(graph, {name: batch[rows]}), 1)[0] for rows in blocks)
         try:
             return _joined(outputs, len(batch))
-        except (ValueError, IndexError) as error:  # parts of several shapes
+        except (ValueError, IndexError) as error:  # parts with different shapes
             raise odd_output(graph, str(error)) from error
 
     def _blocks(self, rows: int, tokens: int) -> Iterator[slice]:
-        """All rows, each of so many tokens, in parts that the processor's caches hold.
+        """All rows, of ``tokens`` tokens each, in blocks that fit into the processor's caches.
 
-        Of a power of two, so that no part of a fine scale needs rows of two parts of a coarser one.
+        The number of rows of a block is a power of two, so that no block of a fine scale needs rows of two blocks of a
+        coarser scale.
         """
         size = rows if self._block is None else 1 << (max(1, self._block // tokens).bit_length() - 1)
         return (slice(first, first + size) for first in range(0, rows, size))
 
 
 def _joined(parts: Iterator[Any], rows: int) -> Any:
-    """Parts of so many rows one below the other; each is let go before the next is made: none is there twice."""
+    """Parts joined to an array of ``rows`` rows. Each part is freed before the next is computed, to limit memory."""
     whole, first = None, 0
     for part in parts:
         if len(part) == rows:

@@ -1,4 +1,4 @@
-"""Graphs of a bundle as sessions of ONNX Runtime: loaded in the background, and from memory only."""
+"""`Sessions`: the graphs of a bundle as ONNX Runtime sessions, loaded in the background and from memory only."""
 
 from __future__ import annotations
 
@@ -16,19 +16,20 @@ from medvar_engine.untrusted.time_limit import load_seconds, run_seconds, within
 
 _INSTALL = (
     "Install it with `pip install 'napari-medvar[cpu]'`, or, for an NVIDIA GPU, `pip install 'napari-medvar[gpu]'` "
-    "(one of the two, never both)."
+    "(one of the two, not both)."
 )
-DEVICES = {"CUDAExecutionProvider": "cuda"}  # execution providers with a memory of their own, and how it is called
-DATA = ".data"  # what the name of a graph's weights ends with, where they are a file of their own
+DEVICES = {"CUDAExecutionProvider": "cuda"}  # execution providers with their own memory, and the name of that device
+DATA = ".data"  # suffix of a separate file of weights
 
 Result = TypeVar("Result")
 
 
 class Sessions:
-    """The bundle's graphs, each checked by hash and loaded once: when it is first asked for, or before by `warm`.
+    """The graphs of a bundle. Each is checked by its hash and loaded once, when first needed or in advance by `warm`.
 
-    A graph above the 2 GB of one ONNX file keeps its weights in ``<graph>.data`` beside it. That is read and checked
-    like every file and handed over in memory; the runtime itself opens no file, whatever place a graph names.
+    A graph larger than 2 GB, the limit of an ONNX file, has its weights in ``<graph>.data`` beside it. That file is
+    read and checked like all others, and passed in memory. The runtime itself opens no file, whatever path a graph
+    names.
     """
 
     def __init__(self, bundle: Bundle, providers: list[str], threads: int | None) -> None:
@@ -36,15 +37,21 @@ class Sessions:
         self._lock = Lock()
         self._loaded: dict[str, Future[Any]] = {}
         self._added: dict[str, bytes] = {}
-        self._bytes: dict[str, int] = {}  # of the graphs that are loaded, with their weights
-        runtime()  # a missing runtime is told now
+        self._bytes: dict[str, int] = {}  # size of each loaded graph with its weights
+        runtime()  # reports a missing runtime now
 
     def add(self, name: str, content: bytes) -> None:
-        """A graph beside the bundle's, for `run_bound`: too small for threads. A name with a space is no file's."""
+        """Add a small graph, not from the bundle, for `run_bound`.
+
+        Its name has a space, so it cannot be a file's name.
+        """
         self._added[name] = content
 
     def warm(self, names: Iterable[str]) -> None:
-        """Load these in the background, in this order. Whoever asks for one meanwhile waits; its errors come then."""
+        """Load graphs in the background, in this order.
+
+        `load` waits for a graph that is being loaded, and raises its errors.
+        """
         pool = ThreadPoolExecutor(1, "medvar-load")
         with self._lock:
             for name in names:
@@ -52,7 +59,7 @@ class Sessions:
         pool.shutdown(wait=False)  # the thread ends with the last graph
 
     def load(self, name: str) -> Any:
-        """The session of one graph."""
+        """The session of one graph. Raises `MedvarError` if it cannot be loaded."""
         with self._lock:
             future = self._loaded.get(name)
             mine = future is None
@@ -61,14 +68,14 @@ class Sessions:
         if mine:
             try:
                 future.set_result(session := self._open(name))
-                # What one cannot run on, the others need not try, with a warning each.
+                # Other graphs need not try a provider that failed, with a warning each time.
                 self._providers = [own for own in self._providers if own in session.get_providers()]
             except BaseException as error:
                 future.set_exception(error)
         try:
             return future.result()
         except BaseException:
-            with self._lock:  # the next call tries again: memory, say, may be free by then
+            with self._lock:  # the next call tries again, because memory, for example, may be free by then
                 if self._loaded.get(name) is future:
                     del self._loaded[name]
             raise
@@ -80,9 +87,9 @@ class Sessions:
             return self._limited(name, feeds, lambda options: session.run(None, feeds, options))
 
     def run_bound(self, name: str, feeds: dict[str, Any], kept: Collection[str] = ()) -> list[Any]:
-        """All outputs of one graph, those named in ``kept`` as OrtValues that stay on the device.
+        """All outputs of one graph; those named in ``kept`` are OrtValues that stay on the device.
 
-        ``feeds`` are arrays, which are copied to the device, or OrtValues, which are there.
+        ``feeds`` are arrays, which are copied to the device, or OrtValues on the device.
         """
         session = self.load(name)
         device = DEVICES[session.get_providers()[0]]
@@ -94,17 +101,18 @@ class Sessions:
                 bind(own, value)
             for own in names:
                 binding.bind_output(own, device if own in kept else "cpu")
-            binding.synchronize_inputs()  # to run it does not wait for the copies
+            binding.synchronize_inputs()  # running does not wait for the copies
             self._limited(name, feeds, lambda options: session.run_with_iobinding(binding, options))
             binding.synchronize_outputs()
             pairs = zip(names, binding.get_outputs(), strict=True)
             return [value if own in kept else value.numpy() for own, value in pairs]
 
     def _limited(self, name: str, feeds: Mapping[str, Any], call: Callable[[Any], Result]) -> Result:
-        """What ``call`` gives, given the options of one run, in a time that grows with the work that a graph may do.
+        """The result of ``call``, which gets the options of one run, within a time limit.
 
-        That is the size of its weights times the places that they are applied at: tokens of the transformer, pixels of
-        all others. A graph that loops ends then; one that is in the middle of a huge product is not waited for.
+        The limit is proportional to the largest plausible work of a graph: the size of its weights times the number of
+        positions (tokens for the transformer, pixels for others). A graph in a loop is ended then; a graph in the
+        middle of a very large matrix product is abandoned.
         """
         pixels = self._bundle.image_size**2
         places = (prod(_shape(own)[:2] if name == STEP else (*_shape(own)[:1], pixels)) for own in feeds.values())
@@ -118,18 +126,18 @@ class Sessions:
             return within(seconds, lambda: call(options), stop)
         except TimeoutError as error:
             raise MedvarError(
-                f"{name} of the bundle {self._bundle.path} was stopped: {error}, far longer than a graph of its size "
-                "needs. It may be made to run without end; use only bundles whose source you trust."
+                f"{name} of the bundle {self._bundle.path} was stopped: {error}, much longer than a graph of its size "
+                "needs. It may be built to run forever. Use only bundles from sources that you trust."
             ) from error
 
     def _open(self, name: str) -> Any:
         content = self._added[name] if name in self._added else self._bundle.read(name)
-        # Where a table of files is given, even one that no graph names, the runtime looks for weights nowhere else.
-        # Without one, it opens what a graph names in the current folder, whose hash nobody knows.
+        # If a table of files is given, even an unused one, the runtime looks for weights only there. Without it, the
+        # runtime opens files that the graph names in the current folder, whose hashes are not known.
         table = {"": b"\0"}
         if name + DATA in self._bundle.sha256:
             if (self._bundle.path / (name + DATA)).is_symlink():
-                raise MedvarError(f"{self._bundle.path / (name + DATA)} is a link. Put the file itself in its place.")
+                raise MedvarError(f"{self._bundle.path / (name + DATA)} is a link. Replace it by the file itself.")
             table[name + DATA] = self._bundle.read(name + DATA)
         try:
             options = self._options(1 if name in self._added else self._threads)
@@ -138,33 +146,33 @@ class Sessions:
             )
             self._bytes[name] = len(content) + sum(map(len, table.values()))
             session = self._session(content, options, load_seconds(self._bytes[name]))
-            # It would keep the file's bytes to start anew where a provider fails in the middle: weights held twice.
+            # Otherwise it keeps the file's bytes, to start again if a provider fails later: weights in memory twice.
             session.disable_fallback()
             session._model_bytes = None
             del content, table
-            give_back()  # to read a graph takes its weights three times over
+            give_back()  # reading a graph needs three times the memory of its weights
             return session
         except Exception as error:  # onnxruntime has no exception type of its own
             raise MedvarError(f"ONNX Runtime cannot load {name} of the bundle {self._bundle.path}: {error}") from error
 
     def _session(self, content: bytes, options: Any, seconds: float) -> Any:
-        """Constants are folded here: what a graph can do when it runs, it can do when it is loaded."""
+        """Create a session within a time limit, because constant folding can run any part of the graph."""
         return within(seconds, lambda: runtime().InferenceSession(content, options, providers=self._providers))
 
     @staticmethod
     def _options(threads: int | None) -> Any:
-        """Settings of one session.
+        """Options of one session.
 
-        Threads: by default the runtime's own choice, one a physical core. Matrix products fill a core's vector units,
-        so that a second thread on it only disturbs.
+        The default number of threads is the runtime's own, one per physical core. Matrix products use a core's vector
+        units fully, so a second thread on it is slower.
         """
         options = runtime().SessionOptions()
         options.log_severity_level = 3
-        # An arena keeps the most that any call took, rounded up to a power of two, a graph each; without one an image
-        # takes no longer.
+        # The arena of each graph would keep the largest amount that any call needed, rounded up to a power of two.
+        # Without it, an image takes no longer.
         options.enable_cpu_mem_arena = False
-        # Every graph has threads of its own. Idle ones that spin take the cores from the graph that runs: on two
-        # cores an image takes 1.8 times as long.
+        # Every graph has its own threads. Idle threads that spin take cores from the graph that runs: on two cores, an
+        # image then takes 1.8 times as long.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         if threads:
             options.intra_op_num_threads = threads
@@ -172,38 +180,39 @@ class Sessions:
 
 
 def _shape(value: Any) -> tuple[int, ...]:
-    """Of an array or an OrtValue."""
+    """The shape of an array or an OrtValue."""
     return tuple(value.shape() if callable(value.shape) else value.shape)
 
 
 @contextmanager
 def _told(name: str) -> Iterator[None]:
-    """Errors of running a graph, said as what can be done."""
+    """Turn errors of running a graph into a `MedvarError` with advice."""
     try:
         yield
     except MedvarError:
         raise
     except Exception as error:  # onnxruntime has no exception type of its own
         if "alloc" in str(error).lower() or "memory" in str(error).lower():
-            raise MedvarError(f"Not enough memory to run {name}: generate fewer images at a time.") from error
+            raise MedvarError(f"There is not enough memory to run {name}. Generate fewer images at a time.") from error
         raise MedvarError(f"ONNX Runtime failed to run {name}: {error}") from error
 
 
 def runtime() -> Any:
-    """The package onnxruntime. Raises `MedvarError` with the command that mends a missing, broken or old one."""
+    """The package onnxruntime. If it is missing, broken or too old, raises `MedvarError` with the command to fix it."""
     try:
         import onnxruntime
     except ImportError as error:
         raise MedvarError(f"Generating images needs ONNX Runtime, which is not installed. {_INSTALL}") from error
     if not hasattr(onnxruntime, "InferenceSession"):
         raise MedvarError(
-            "ONNX Runtime is broken here: `onnxruntime` and `onnxruntime-gpu` are probably both installed. "
-            f"Uninstall both. {_INSTALL}"
+            "The installation of ONNX Runtime is broken, probably because both `onnxruntime` and `onnxruntime-gpu` are "
+            f"installed. Uninstall both. {_INSTALL}"
         )
     if not hasattr(onnxruntime.SessionOptions, "add_external_initializers_from_files_in_memory"):
         raise MedvarError(
-            f"ONNX Runtime {onnxruntime.__version__} is too old: before 1.24 it could open files that a model of a "
-            f"stranger names. {_INSTALL.replace('pip install', 'pip install --upgrade')}"
+            f"ONNX Runtime {onnxruntime.__version__} is too old: before 1.24, an untrusted model could make it "
+            "open other "
+            f"files. {_INSTALL.replace('pip install', 'pip install --upgrade')}"
         )
     return onnxruntime
 
@@ -215,14 +224,14 @@ def providers(device: str) -> list[str]:
     if device == "cpu":
         return ["CPUExecutionProvider"]
     if device not in ("auto", "cuda"):
-        raise MedvarError(f"A device is auto, cpu or cuda, not {device!r}.")
+        raise MedvarError(f"The device must be auto, cpu or cuda, but is {device!r}.")
     if "CUDAExecutionProvider" in available:
         if hasattr(package, "preload_dlls"):
             package.preload_dlls()
         return ["CUDAExecutionProvider", "CPUExecutionProvider"]
     if device == "cuda":
         raise MedvarError(
-            f"CUDA was asked for, but ONNX Runtime offers only {', '.join(available)}. "
-            "Install `napari-medvar[gpu]` in place of `[cpu]`, or use device cpu."
+            f"CUDA was requested, but ONNX Runtime offers only {', '.join(available)}. "
+            "Install `napari-medvar[gpu]` instead of `[cpu]`, or use device cpu."
         )
     return ["CPUExecutionProvider"]

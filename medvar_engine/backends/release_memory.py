@@ -1,4 +1,4 @@
-"""Freed memory given back to the system, where the C library keeps it."""
+"""Returns freed memory to the operating system, where the C library keeps it."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any
 
 
 def give_back() -> None:
-    """Let the system have what was freed. Takes about a millisecond; does nothing but on Linux with glibc.
+    """Return freed memory to the operating system. Takes about a millisecond; has an effect on Linux with glibc only.
 
-    glibc keeps freed blocks for later ones. Between keys and values, which stay, such gaps are seldom as large as the
-    next scale asks for: of 8 images they came to as much as the keys and values themselves.
+    glibc keeps freed blocks to use them again. The gaps between keys and values, which stay in memory, are seldom large
+    enough for the next scale: for 8 images, the gaps were as large as the keys and values themselves.
     """
     if trim := _trim():
         trim(0)
@@ -20,5 +20,5 @@ def give_back() -> None:
 
 @cache
 def _trim() -> Any:
-    """The C library's ``malloc_trim``; None where there is none."""
+    """The C library's ``malloc_trim``; None where it does not exist."""
     return getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None

@@ -1,4 +1,4 @@
-"""The torch backend: runs checkpoints as they come from training."""
+"""The torch backend: runs checkpoints of training without export."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from medvar_engine.types import FloatArray, IntArray
 
 
 class TorchBackend:
-    """Tokenizer and transformer in torch, in float32, on one device."""
+    """Runs tokenizer and transformer in torch, in float32, on one device."""
 
     def __init__(
         self,
@@ -33,10 +33,10 @@ class TorchBackend:
         bundle_id: str | None = None,
         preview: PreviewDecoder | None = None,
     ) -> None:
-        """``model`` is the name that traces carry; by default `weights_digest`.
+        """``bundle_id`` is the id that traces store, by default `weights_digest`.
 
-        Give a bundle's `digest` to go on with traces of that bundle. A bundle knows the weights that it was made from,
-        and takes traces that carry their digest. ``preview`` shows scales on the way in place of the full decoder.
+        Pass the id of a bundle to continue traces of that bundle. A bundle also accepts traces with the digest of the
+        weights that it was exported from. ``preview`` decodes previews instead of the full decoder.
         """
         weights = weights_digest(tokenizer, transformer)
         self._device = torch.device(device)
@@ -77,7 +77,7 @@ class TorchBackend:
         bundle_id: str | None = None,
         preview: Path | None = None,
     ) -> TorchBackend:
-        """Read the files that training writes. Raises `MedvarError` for a ``preview`` of another tokenizer."""
+        """Read the files that training writes. Raises `MedvarError` if ``preview`` belongs to another tokenizer."""
         network, labels = load_transformer(transformer)
         coder = load_tokenizer(tokenizer)
         light = None if preview is None else load_preview_of(preview, coder, str(tokenizer))
@@ -85,7 +85,7 @@ class TorchBackend:
 
     @property
     def codebook(self) -> FloatArray:
-        """The code of every token, ``(V, C)``, or ``(K, V, C)`` where every scale has its own."""
+        """The code of every token, ``(V, C)``, or ``(K, V, C)`` with one codebook per scale."""
         return self._tokenizer.quantizer.codes
 
     def start(self, labels: IntArray) -> PrefixState:
@@ -127,17 +127,17 @@ class TorchBackend:
 
     @torch.inference_mode()
     def decode(self, latent: FloatArray, *, preview: bool = False) -> FloatArray:
-        """See `Backend`. Previews use the light decoder, where there is one, or are the canvas itself."""
+        """See `Backend`. Previews use the light decoder if there is one, or the canvas of a resolution pyramid."""
         show = self._preview if preview and self._preview else self._tokenizer.decode
         return _array(show(self._tensor(latent)))
 
     def _tensor(self, array: FloatArray | IntArray) -> Tensor:
-        # A copy: torch warns of read-only arrays, and would let a caller's later write through.
+        # A copy: torch warns of read-only arrays, and shares memory with an array that the caller may change later.
         return torch.tensor(array, device=self._device)
 
 
 def weights_digest(tokenizer: AnyTokenizer, transformer: Transformer) -> str:
-    """A name for the weights of both networks: sha256 over their names, types, shapes and values."""
+    """The digest of the weights of both networks: sha256 over their names, types, shapes and values."""
     digest = hashlib.sha256()
     for network in (tokenizer, transformer):
         for name, tensor in sorted(network.state_dict().items()):

@@ -1,1 +1,1 @@
-"""Bundles: the folders that exported models live in. Read, found, extended and signed here."""
+"""Bundles: folders of exported models. This package finds, reads, extends and signs them."""

@@ -1,4 +1,4 @@
-"""Put files into a bundle that is there."""
+"""Add files to an existing bundle, such as a training index."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from medvar_engine.storage import sha256_of, write_files
 
 
 def add_to_bundle(folder: Path, contents: Mapping[str, bytes], **fields: Any) -> Bundle:
-    """Write files by name into the bundle ``folder``, and name them in ``bundle.json``; gives the bundle as it is now.
+    """Write files by name into the bundle ``folder``, list them in ``bundle.json``, and return the changed bundle.
 
-    A training index of an earlier version, whose encoder `GATE_ENCODER` was, loses that. Files of these names are
-    replaced, and so are ``fields`` of the manifest. Hashes of the others stay as the manifest has them, so that this
-    signs nothing that was damaged. The manifest changes last: until then it names none of the new files, and nobody
-    uses them. Only where files of these names are replaced can a process that is killed in that moment leave a bundle
-    that does not agree with its manifest; the same call again puts it right.
+    Existing files of these names are replaced, and so are ``fields`` of the manifest. `GATE_ENCODER`, which belonged to
+    training indexes of an earlier version, is removed. Hashes of other files stay as they are in the manifest, so that
+    a damaged file is never signed. The manifest is written last: until then it does not list the new files, and they
+    are not used. If files are replaced and the process is killed at that moment, the bundle may disagree with its
+    manifest; calling this function again repairs it.
 
-    Raises `MedvarError` when ``folder`` holds no bundle that can be used, or when a file cannot be written.
+    Raises `MedvarError` when ``folder`` is not a valid bundle, or when a file cannot be written.
     """
     read_bundle(folder)
     values = json.loads((folder / MANIFEST).read_text(encoding="utf-8")) | fields

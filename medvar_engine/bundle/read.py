@@ -1,7 +1,7 @@
-"""A bundle: the folder an exported model lives in. Read and checked here; written by `medvar_export`.
+"""Reads and checks a bundle, the folder of an exported model, which `medvar_export` writes.
 
-``bundle.json`` names every file with its sha256. Nothing is loaded before its hash agrees, and nothing in a
-bundle can run code: ONNX graphs and JSON only.
+``bundle.json`` lists every file with its sha256. A file is loaded only if its hash agrees. Nothing in a bundle can run
+code: it contains only ONNX graphs, arrays, text and JSON.
 """
 
 from __future__ import annotations
@@ -30,33 +30,33 @@ SCHEMA_VERSION = 1
 MANIFEST = "bundle.json"
 CARD = "MODEL_CARD.md"
 CODEBOOK = "codebook.npy"
-GATE_ENCODER = "gate_encoder.onnx"  # of training indexes of an earlier version, and not used
-PREVIEW = "preview.onnx"  # shows scales on the way; what is written comes from the full decoder
+GATE_ENCODER = "gate_encoder.onnx"  # belongs to training indexes of an earlier version; not used
+PREVIEW = "preview.onnx"  # light decoder for previews; finished images come from the full decoder
 STEP = "step.onnx"
 MAX_MANIFEST_BYTES = 16 * 2**20
-_FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")  # of no other folder on any system
+_FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")  # never a path to another folder, on any system
 _SHAPE = ("depth", "heads", "head_dim")
 _COUNTS = ("vocabulary", "latent_channels", "image_size", "image_channels", *_SHAPE)
-_NO_PART_OF_THE_MODEL = (GATE_ENCODER, PREVIEW, "fine.onnx")  # the last one is of older bundles, and not used
+_NO_PART_OF_THE_MODEL = (GATE_ENCODER, PREVIEW, "fine.onnx")  # the last one belongs to older bundles; not used
 _SHIPPED = Path(__file__).parent / "shipped"
 
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """What is known of one kind of slice that the model was trained on."""
+    """Statistics of one slice type in the training data."""
 
     condition: Condition
     slices: int  # training slices
     patients: int
-    spacing_mm: float | None  # median in-plane spacing, mm a pixel; None when not known
-    low: float  # value of a pixel of -1
-    high: float  # value of a pixel of +1
+    spacing_mm: float | None  # median in-plane spacing in mm per pixel; None if unknown
+    low: float  # value of a pixel of -1, in `unit`
+    high: float  # value of a pixel of +1, in `unit`
     unit: str  # "HU" or "arbitrary"
 
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """The content of ``bundle.json``, checked."""
+    """The checked content of ``bundle.json``."""
 
     path: Path
     name: str
@@ -64,26 +64,26 @@ class Bundle:
     schedule: ScaleSchedule
     vocabulary: int
     latent_channels: int
-    feature_channels: int  # of scale features; those of a latent in older bundles
+    feature_channels: int  # channels of scale features; in older bundles those of a latent
     image_size: int
     image_channels: int
     transformer: Mapping[str, int]  # depth, heads, head_dim: the shape of keys and values
     precision: str
-    sampling: Sampling  # defaults that suit the model
+    sampling: Sampling  # recommended defaults
     cells: tuple[Cell, ...]
     licence: str
     attributions: tuple[str, ...]
-    training_data: str  # statement: what and whom the model saw
-    parity: Mapping[str, float]  # largest difference from torch that the export measured
+    training_data: str  # statement about the training data and its patients
+    parity: Mapping[str, float]  # largest differences from torch, measured by the export
     sha256: Mapping[str, str]  # file name → hash
-    weights: str = ""  # sha256 of the weights that the graphs were made from; older bundles do not say
-    structures: Structures = ()  # of the masks that come with images; none in a bundle that makes images alone
-    mask_scales: tuple[int, ...] = ()  # the scales that code masks
-    default_condition: Condition | None = None  # what is made if nothing is asked for; None leaves it open
+    weights: str = ""  # sha256 of the weights that were exported; empty in older bundles
+    structures: Structures = ()  # structures of the generated masks; empty in a bundle without masks
+    mask_scales: tuple[int, ...] = ()  # the scales that encode masks
+    default_condition: Condition | None = None  # the condition used if none is requested; None for no condition
 
     @property
     def bundle_id(self) -> str:
-        """A name for the bundle's networks: sha256 over the hashes of its graphs, and of weights beside them."""
+        """The digest of the bundle's networks: sha256 over the hashes of its graphs and of separate weight files."""
         graphs = sorted(
             (name, digest)
             for name, digest in self.sha256.items()
@@ -92,32 +92,34 @@ class Bundle:
         return sha256_of(json.dumps(graphs))
 
     def read(self, name: str) -> bytes:
-        """The bytes of one file, whose hash agrees with the manifest's. Raises `MedvarError` otherwise."""
+        """The bytes of one file. Raises `MedvarError` if it is missing or its hash is not that of the manifest."""
         path = self.path / name
         try:
-            if path.exists() and not path.is_file():  # a device or a pipe would be read without end
-                raise MedvarError(f"{path} is not a plain file. {_AGAIN}")
+            if path.exists() and not path.is_file():  # reading a device or a pipe might never end
+                raise MedvarError(f"{path} is not a regular file. {_AGAIN}")
             content = path.read_bytes()
         except OSError as error:
             raise MedvarError(f"The bundle {self.path} lacks {name}: {error.strerror}. {_AGAIN}") from error
         if sha256_of(content) != self.sha256.get(name):
-            raise MedvarError(f"{path} is not the file that bundle.json names: its sha256 differs. {_AGAIN}")
+            raise MedvarError(
+                f"{path} is damaged or was changed: its sha256 differs from the one in bundle.json. {_AGAIN}"
+            )
         return content
 
     def verify(self) -> None:
-        """Read every file once. Raises `MedvarError` when one is missing or damaged."""
+        """Read and check every file. Raises `MedvarError` when one is missing or damaged."""
         for name in self.sha256:
             self.read(name)
 
     @property
     def card(self) -> str:
-        """The model card, Markdown."""
+        """The model card, in Markdown."""
         return self.read(CARD).decode("utf-8")
 
     def codebook(self) -> FloatArray | None:
-        """The code of every token, read now; None for an older bundle without it.
+        """Read the code of every token: ``(V, C)``, or ``(K, V, C)`` if every scale has its own codebook.
 
-        ``(V, C)``, or ``(K, V, C)`` where every scale has a codebook of its own.
+        None for an older bundle without a codebook. Raises `MedvarError` if the file is damaged.
         """
         if CODEBOOK not in self.sha256:
             return None
@@ -125,8 +127,8 @@ class Bundle:
         own = (len(self.schedule), *one)
         try:
             codes = np.lib.format.read_array(io.BytesIO(content), allow_pickle=False)
-        except Exception as error:  # the header is parsed as a Python literal, which fails in many ways
-            raise MedvarError(f"{path} is not an array of numpy, or cut short: {error}. {_AGAIN}") from error
+        except Exception as error:  # parsing the header as a Python literal can fail with many exceptions
+            raise MedvarError(f"{path} is not a numpy array, or is incomplete: {error}. {_AGAIN}") from error
         if codes.shape not in (one, own) or codes.dtype not in (np.float32, np.float16) or not np.isfinite(codes).all():
             raise MedvarError(
                 f"{path} must hold finite float32 or float16 numbers {one} or {own}, not {codes.dtype} {codes.shape}."
@@ -134,7 +136,7 @@ class Bundle:
         return codes.astype(np.float32)
 
     def fitting(self, condition: Condition) -> tuple[Cell, ...]:
-        """The kinds of training slice that ``condition`` may mean, the one of most slices first."""
+        """The slice types of the training data that match ``condition``, the most frequent first."""
         asked = condition.to_dict()
         fits = [
             c for c in self.cells if all(asked.get(name, own) == own for name, own in c.condition.to_dict().items())
@@ -142,13 +144,13 @@ class Bundle:
         return tuple(sorted(fits, key=lambda cell: -cell.slices))
 
     def cell(self, condition: Condition) -> Cell | None:
-        """The first of `fitting`; None when the model saw no such slice."""
+        """The first of `fitting`; None when the training data have no such slice."""
         return next(iter(self.fitting(condition)), None)
 
     def display(self, condition: Condition) -> Display:
-        """What pixels of ``condition`` stand for; arbitrary units where the fitting kinds of slice disagree.
+        """The meaning of pixels under ``condition``; arbitrary units if the matching slice types have different units.
 
-        Without a modality, say, an image may be CT or MR: to call its values HU would be made up.
+        Without a modality, for example, an image may be CT or MR, so its values cannot be given in HU.
         """
         cells = self.fitting(condition)
         spacing = cells[0].spacing_mm if cells else None
@@ -156,21 +158,24 @@ class Bundle:
         return Display(*ranges.pop(), spacing) if len(ranges) == 1 else Display(spacing_mm=spacing)
 
 
-_AGAIN = "Take the bundle from its source again, or export it anew with `medvar export`."
+_AGAIN = "Get the bundle from its source again, or export it again with `medvar export`."
 
 
 def shipped_bundles() -> dict[str, Path]:
-    """The bundles that come with the package, by name."""
+    """The folders of the bundles that ship with the package, by name."""
     return {path.parent.name: path.parent for path in sorted(_SHIPPED.glob(f"*/{MANIFEST}"))}
 
 
 def find_bundle(name: str | Path | None = None) -> Path:
-    """A bundle's folder from a path or the name of a shipped one; None is the first shipped one."""
+    """The folder of a bundle, from a path or a shipped name; None is the first shipped one.
+
+    Raises `MedvarError` if there is no such bundle.
+    """
     shipped = shipped_bundles()
     if name is None:
         if not shipped:
             raise MedvarError(
-                "No bundle ships with this installation; give the folder of one that `medvar export` wrote."
+                "This installation contains no bundle. Give the folder of a bundle that `medvar export` wrote."
             )
         return next(iter(shipped.values()))
     if str(name) in shipped:
@@ -180,20 +185,20 @@ def find_bundle(name: str | Path | None = None) -> Path:
         if path.name == MANIFEST:
             path = path.parent
         there = (path / MANIFEST).is_file()
-    except (OSError, RuntimeError) as error:  # no such home, no permission, a name too long
+    except (OSError, RuntimeError) as error:  # unknown home folder, no permission, or a name that is too long
         raise MedvarError(f"Cannot look for a bundle at {name}: {error}.") from error
     if not there:
         raise MedvarError(
-            f"{path} is not a bundle: it has no {MANIFEST}. A bundle is a folder that `medvar export` wrote; "
-            f"shipped ones are {', '.join(shipped) or 'none'}."
+            f"{path} is not a bundle: it has no {MANIFEST}. A bundle is a folder that `medvar export` wrote. "
+            f"Shipped bundles: {', '.join(shipped) or 'none'}."
         )
     return path
 
 
 def open_bundle(name: str | Path | None = None) -> Bundle:
-    """The bundle in a folder, or the shipped one of that name; None is the first shipped one.
+    """Open the bundle in a folder, or a shipped bundle by name; None is the first shipped one.
 
-    Raises `MedvarError` when there is none, or when its ``bundle.json`` is damaged. The other files are checked when
+    Raises `MedvarError` when there is no bundle, or when its ``bundle.json`` is damaged. Other files are checked when
     they are read.
 
     >>> open_bundle("demo").image_size
@@ -203,16 +208,19 @@ def open_bundle(name: str | Path | None = None) -> Bundle:
 
 
 def read_bundle(path: Path) -> Bundle:
-    """Read and check ``bundle.json``; files are checked as they are read. Raises `MedvarError` saying what is wrong."""
+    """Read and check ``bundle.json``; other files are checked when they are read.
+
+    Raises `MedvarError` if it is invalid.
+    """
     manifest = path / MANIFEST
     try:
         if manifest.stat().st_size > MAX_MANIFEST_BYTES:
-            raise MedvarError(f"{manifest} is larger than any real manifest. {_AGAIN}")
+            raise MedvarError(f"{manifest} is too large for a manifest. {_AGAIN}")
         values = plain_json.read(manifest)
     except OSError as error:
         raise MedvarError(f"Cannot read {manifest}: {error.strerror}. {_AGAIN}") from error
     except (ValueError, RecursionError) as error:
-        raise MedvarError(f"{manifest} is not JSON, or cut short: {error}. {_AGAIN}") from error
+        raise MedvarError(f"{manifest} is not JSON, or is incomplete: {error}. {_AGAIN}") from error
     try:
         version = values["schema_version"]
         if version != SCHEMA_VERSION:
@@ -226,11 +234,11 @@ def read_bundle(path: Path) -> Bundle:
     except KeyError as error:
         raise MedvarError(f"{manifest} lacks the field {error}. {_AGAIN}") from error
     except (TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
-        raise MedvarError(f"{manifest} garbles a field: {error}. {_AGAIN}") from error
+        raise MedvarError(f"{manifest} has an invalid field: {error}. {_AGAIN}") from error
 
 
 def manifest_digest(values: Mapping[str, Any]) -> str:
-    """The ``digest`` of a manifest: sha256 of all its other fields, as JSON with sorted keys and no spaces."""
+    """The ``digest`` of a manifest: sha256 of all other fields as JSON with sorted keys and without spaces."""
     others = {name: value for name, value in values.items() if name != "digest"}
     return sha256_of(json.dumps(others, sort_keys=True, separators=(",", ":")))
 
@@ -238,7 +246,7 @@ def manifest_digest(values: Mapping[str, Any]) -> str:
 def _bundle(path: Path, values: Mapping[str, Any]) -> Bundle:
     for name in values["sha256"]:
         if not _FILE_NAME.fullmatch(name):
-            raise MedvarError(f"it names the file {name!r}, which could lie outside the bundle; do not use it.")
+            raise MedvarError(f"it lists the file {name!r}, which could be outside the bundle; do not use it.")
     model = values["model"]
     for name in (*_COUNTS, *(name for name in ("feature_channels",) if name in model)):
         if int(model[name]) < 1:
@@ -277,7 +285,7 @@ def _default_condition(values: Mapping[str, Any]) -> Condition | None:
 
 
 def _masks(values: Mapping[str, Any]) -> dict[str, Any]:
-    """What a bundle of pairs says of masks."""
+    """The fields about masks in the manifest of a bundle with masks."""
     if (masks := values.get("masks")) is None:
         return {}
     structures, scales = from_dicts(masks["structures"]), tuple(int(scale) for scale in masks["scales"])
@@ -287,12 +295,12 @@ def _masks(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _sampling(values: Mapping[str, Any]) -> Sampling:
-    """The defaults, without what earlier versions knew."""
+    """The sampling defaults, without fields of earlier versions."""
     return Sampling(**{name: value for name, value in values.items() if name != "skip_settled"})
 
 
 def cell_to_dict(cell: Cell) -> dict[str, Any]:
-    """Plain values, for JSON."""
+    """Plain values for JSON."""
     return {
         "condition": cell.condition.to_dict(),
         "slices": cell.slices,

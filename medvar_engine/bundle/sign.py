@@ -1,4 +1,4 @@
-"""Write ``bundle.json``, with the digest that shows whether it was changed afterwards."""
+"""Writes ``bundle.json`` with the digest by which later changes are detected."""
 
 from __future__ import annotations
 
@@ -14,21 +14,22 @@ from medvar_engine.untrusted import plain_json
 
 
 def write_manifest(folder: Path, values: Mapping[str, Any]) -> None:
-    """Write ``values`` and their digest to ``bundle.json``, whole or not at all."""
+    """Write ``values`` and their digest to ``bundle.json`` in one step; on failure an older file stays unchanged."""
     signed = {**values, "digest": manifest_digest(values)}
     replace_file(folder / MANIFEST, json.dumps(signed, indent=1, ensure_ascii=False).encode())
 
 
 def file_hashes(folder: Path) -> dict[str, str]:
-    """sha256 of every file of a bundle but its manifest, by name."""
+    """The sha256 of every file of a bundle except its manifest, by file name."""
     files = sorted(path for path in folder.iterdir() if path.is_file() and path.name != MANIFEST)
     return {path.name: sha256(path) for path in files}
 
 
 def sign_bundle(folder: Path) -> None:
-    """Make the manifest of a bundle, or any of its files, right again after its author changed it by hand.
+    """Update the hashes and the digest of a bundle after its author has changed files or the manifest by hand.
 
-    Takes the hash of every file as it lies there. Of somebody else's bundle that says nothing about where it is from.
+    The hashes are those of the present files. They do not prove the origin of a bundle. Raises `MedvarError` if the
+    manifest cannot be read.
     """
     path = folder / MANIFEST
     try:

@@ -48,17 +48,17 @@ def composite(inside: FloatArray, outside: FloatArray, weight: FloatArray) -> Fl
 
 
 def picture_name(trace: Trace) -> str:
-    """A name for the pixels of an image: a hash of its tokens and of the visible parts of its parents.
+    """A content key for the pixels of an image: a hash of its tokens and of the visible parts of its parents.
 
-    For a trace with a prefix of the pyramid it is the name of that preview.
+    For a trace with a prefix of the pyramid it is the key of that preview.
     """
     return _named_layers(trace)[0][1]
 
 
 class Pictures:
-    """A cache of finished images, each decoded once. ``decode`` gives the pixels of one trace, ``(H, W[, 3])``.
+    """A cache of finished images, each decoded once. ``decode`` returns the pixels of one trace, ``(H, W[, 3])``.
 
-    It holds the newest `KEPT_PICTURES` images; emptying it changes no image.
+    It holds the newest `KEPT_PICTURES` images. Emptying it changes no image.
     """
 
     def __init__(self, decode: Callable[[Trace], FloatArray]) -> None:
@@ -66,7 +66,7 @@ class Pictures:
         self._known: OrderedDict[str, FloatArray] = OrderedDict()
 
     def of(self, trace: Trace) -> FloatArray:
-        """The pixels of a finished image."""
+        """The pixels ``(H, W[, 3])`` of a finished image, in [-1, 1]."""
         layers = _named_layers(trace)
         lost = next((i for i, (_, name) in enumerate(layers) if name in self._known), len(layers))
         picture = self._known[layers[lost][1]] if lost < len(layers) else None
@@ -107,7 +107,7 @@ def _named_layers(trace: Trace) -> list[tuple[Trace, str]]:
     while exact_outside(layers[-1]):
         layers.append(_parent(layers[-1]))
     names: list[str] = []
-    for layer in reversed(layers):  # not by recursion: a session can be longer than the stack
+    for layer in reversed(layers):  # not by recursion, because a session can be longer than the stack
         digest = hashlib.sha256(f"{layer.bundle_id} {layer.pyramid.digest(0)}".encode())
         if kept := exact_outside(layer):
             mask, outside = kept

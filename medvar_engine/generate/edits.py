@@ -1,4 +1,4 @@
-"""Edits as values: each describes how one trace was made from another. To and from JSON."""
+"""Edits: immutable descriptions of how one trace was made from another, and their JSON form."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Outside:
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.soft_edge) and self.soft_edge >= 0):
-            raise MedvarError(f"A soft edge is 0 or more pixels wide, but got {self.soft_edge}.")
+            raise MedvarError(f"The width of a soft edge must be 0 or more pixels, but is {self.soft_edge}.")
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -73,7 +73,7 @@ def replaced(trace: Trace, edit: Replace) -> tuple[TokenPyramid, tuple[FloatArra
     k = trace.pyramid.schedule.check_scale(edit.scale)
     side = trace.pyramid.schedule[k]
     if edit.where.shape != (side, side) or edit.tokens.shape != (side, side):
-        raise MedvarError(f"Scale {k} takes a mask and tokens of {side}×{side}.")
+        raise MedvarError(f"Scale {k} needs a mask and tokens of shape {side}×{side}.")
     known = trace.pyramid.prefix(min(k + 1, trace.pyramid.depth))
     return replace(known, k, edit.where, edit.tokens), trace.entropy[: k + 1]
 
@@ -129,7 +129,7 @@ def edit_from_dict(values: Mapping[str, Any], pick: Callable[[int], Trace]) -> E
         case "encoded":
             return Encoded(str(values["image"]))
         case kind:
-            raise MedvarError(f"This trace holds the unknown edit {kind!r}.")
+            raise MedvarError(f"This trace has an unknown edit {kind!r}.")
 
 
 def _mask_to_dict(mask: BoolArray) -> dict[str, Any]:
@@ -139,6 +139,6 @@ def _mask_to_dict(mask: BoolArray) -> dict[str, Any]:
 def _mask_from_dict(values: Mapping[str, Any]) -> BoolArray:
     height, width = (int(n) for n in values["shape"])
     bits = np.frombuffer(base64.b64decode(values["bits"], validate=True), dtype=np.uint8)
-    if min(height, width) < 0 or len(bits) != -(-height * width // 8):  # unpackbits would fill up with zeros
+    if min(height, width) < 0 or len(bits) != -(-height * width // 8):  # unpackbits would pad with zeros
         raise ValueError(f"a mask of {height}×{width} pixels in {len(bits)} bytes")
     return np.unpackbits(bits, count=height * width).reshape(height, width).astype(np.bool_)

@@ -1,4 +1,4 @@
-"""The mask of an image whose outside is exactly another image's: the new one inside the region, the old one outside."""
+"""The mask of structures of an image that was edited inside a region and keeps the exact outside of its parent."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from medvar_engine.masks.structures import MaskArray
 
 
 def finished_mask(trace: Trace, own: MaskArray, decode: Callable[[Trace], MaskArray]) -> MaskArray:
-    """The mask ``(H, W)`` of ``trace``, of which ``own`` is decoded from its tokens; ``decode`` gives that of another.
+    """The mask ``(H, W)`` of ``trace``: ``own``, decoded from its tokens, inside the region, and its parent's outside.
 
-    As with pictures, but never blended: numbers of structures have no middle. A soft edge belongs to the new image
-    where it shows more of that.
+    ``decode`` returns the mask of another trace. Unlike pixels, numbers of structures cannot be blended: along a soft
+    edge the mask is that of the image with the larger weight.
     """
     layers, current = [], trace
     while (found := exact_outside(current)) is not None and current.parent is not None:

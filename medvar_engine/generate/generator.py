@@ -47,7 +47,7 @@ class Generator:
         self._prefixes = Prefixes(backend, self.cache)
         self._pictures = Pictures(lambda trace: self._pixels(self.backend.decode(self.restore([trace]).latents[-1]))[0])
 
-    # -- making images ------------------------------------------------------------------------------------------
+    # -- making images ----------------------------------------------------------------------------------------------
 
     def start(self, requests: Sequence[Request]) -> Generation:
         """Images without any scale. Raises `MedvarError` for a condition that the model does not know."""
@@ -91,7 +91,7 @@ class Generator:
             generation = self.step(generation)
         return generation
 
-    # -- from an earlier image ----------------------------------------------------------------------------------
+    # -- from an earlier image --------------------------------------------------------------------------------------
 
     def restore(self, traces: Sequence[Trace]) -> Generation:
         """A generation from traces of the same depth, e.g. to show an image that was read from a file."""
@@ -180,12 +180,12 @@ class Generator:
             raise MedvarError(f"{n} candidates drawn from scale {from_scale} on cannot be compared at scale {until}.")
         first = trace.request.seed if seed is None else seed
         drawn = self.resample_many(trace, from_scale, [(first + i) % (MAX_SEED + 1) for i in range(n)], **options)
-        if not trace.pyramid.depth and trace.edit is None:  # new images, before which there was nothing
+        if not trace.pyramid.depth and trace.edit is None:  # new images, without a parent
             drawn = changed(drawn, edits=(), parents=())
         *_, drawn = self.run(drawn, until=until)
         scores = np.asarray(score(self.picture(drawn)), dtype=np.float64)
         if scores.shape != (n,) or np.isnan(scores).any():
-            raise MedvarError(f"score must give {n} numbers, one a picture, but gave {scores}.")
+            raise MedvarError(f"score must return {n} numbers, one for each image, but returned {scores}.")
         return self.restore([drawn.trace(int(scores.argmax()))])
 
     def edit(self, trace: Trace, edit: Edit) -> Generation:
@@ -264,9 +264,9 @@ class Generator:
         return self._rebuilt(tuple(requests), pyramid, (), edits=tuple(map(Encoded, names)))
 
     def from_masks(self, masks: MaskArray, requests: Sequence[Request]) -> Generation:
-        """Images to given masks ``(B, H, W)``, without any scale yet: tokens of the masks are held, the others drawn.
+        """Images for given masks ``(B, H, W)``, without any scale yet: tokens of masks are frozen, others are drawn.
 
-        Raises `MedvarError` for a model without masks, and for a mask that shows nothing or what the model does not
+        Raises `MedvarError` for a model without masks, for an empty mask, and for structures that the model does not
         know.
         """
         info = self.backend.info
@@ -283,7 +283,7 @@ class Generator:
             parents=parents,
         )
 
-    # -- looking at images --------------------------------------------------------------------------------------
+    # -- looking at images ------------------------------------------------------------------------------------------
 
     def preview(self, generation: Generation, k: int) -> FloatArray:
         """The images decoded from scales ``0…k`` only: ``(B, H, W)``, or ``(B, H, W, 3)``, in [-1, 1].
@@ -358,7 +358,7 @@ class Generator:
         latents, _ = self.backend.accumulate(latent, maps, k)
         return self._pixels(self.backend.decode(latents, preview=k + 1 < len(info.schedule)))
 
-    # -- reading the model --------------------------------------------------------------------------------------
+    # -- reading the model ------------------------------------------------------------------------------------------
 
     def likelihood(self, generation: Generation) -> tuple[FloatArray, ...]:
         """See `likelihood.likelihood`."""
@@ -372,7 +372,7 @@ class Generator:
         """See `likelihood.features`."""
         return likelihood.features(self._prefixes, generation)
 
-    # -- how ----------------------------------------------------------------------------------------------------
+    # -- internals --------------------------------------------------------------------------------------------------
 
     def _rebuilt(
         self,
@@ -439,5 +439,7 @@ def _one(start: Generation | Trace) -> Trace:
     if isinstance(start, Trace):
         return start
     if len(start.requests) != 1:
-        raise MedvarError(f"One image is needed, but this generation has {len(start.requests)}: give one trace.")
+        raise MedvarError(
+            f"One image is needed, but this generation has {len(start.requests)}. Pass the trace of one image."
+        )
     return start.trace(0)

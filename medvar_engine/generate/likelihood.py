@@ -68,7 +68,9 @@ def invert(prefixes: Prefixes, trace: Trace, request: Request) -> Inversion:
     if not trace.pyramid.complete:
         raise MedvarError("Only a finished image can be inverted: run the generation to its end first.")
     if request.sampling.temperature == 0:
-        raise MedvarError("At temperature 0 no noise is drawn, so that none explains an image: invert at another one.")
+        raise MedvarError(
+            "At temperature 0 no noise is drawn, so no noise can explain an image. Use a higher temperature to invert."
+        )
     noise = []
     for past in prefixes.replay([request], trace.pyramid):
         if not past.complete:

@@ -1,4 +1,4 @@
-"""Make an image again from its trace by drawing every token again, and report differences."""
+"""Replay of a trace: draws every token of an image again, and reports differences."""
 
 from __future__ import annotations
 
@@ -38,7 +38,9 @@ def _again(generator: Generator, trace: Trace, made: dict[int, Generation]) -> G
     if edit is None:
         start = generator.start([trace.request])
     elif trace.parent is None:
-        raise MedvarError("This image cannot be made again: its trace does not hold the image that it came from.")
+        raise MedvarError(
+            "This image cannot be made again: its trace does not contain the image that it was made from."
+        )
     else:
         if isinstance(edit, Graft):
             edit = replace(edit, coarse=made[id(edit.coarse)].trace(0))
@@ -52,13 +54,15 @@ def _again(generator: Generator, trace: Trace, made: dict[int, Generation]) -> G
 def _compare(expected: Trace, found: Generation) -> None:
     if found.depth != expected.pyramid.depth:
         raise MedvarError(
-            f"This trace contradicts itself: its image has {expected.pyramid.depth} scales, but what it tells of its "
-            f"making gives {found.depth}. It was changed after it was written."
+            f"This trace contradicts itself: its image has {expected.pyramid.depth} scales, but its edits and "
+            "request give "
+            f"{found.depth}. It was changed after it was written."
         )
     for k, (wanted, drawn) in enumerate(zip(expected.pyramid.maps, found.pyramid.maps, strict=True)):
         if different := int((wanted != drawn).sum()):
             raise MedvarError(
-                f"Scale {k} of {expected.request.condition}, seed {expected.request.seed}, came out otherwise: "
-                f"{different} of {np.size(wanted)} tokens differ. It was made by medvar {expected.version}, perhaps on "
-                "another backend or device; its tokens are in the file, so it can still be shown as it was."
+                f"Scale {k} of {expected.request.condition}, seed {expected.request.seed}, was not reproduced: "
+                f"{different} of {np.size(wanted)} tokens differ. The image was made by medvar "
+                f"{expected.version}, perhaps "
+                "on another backend or device. Its tokens are in the file, so it can still be shown unchanged."
             )

@@ -23,9 +23,9 @@ class ResampleOptions(TypedDict, total=False):
 
     condition: Condition | None  # condition of the drawn scales
     sampling: Sampling | None  # sampling of the drawn scales
-    mask: BoolArray | None  # (H, W): tokens that it does not touch stay; the decoder still mixes pixels near it
+    mask: BoolArray | None  # (H, W): tokens outside it stay; the decoder may still change pixels near it
     keep: Sequence[int]  # locked scales: their token maps stay
-    exact_outside: bool  # pixels outside the mask stay, too: the new image is visible only inside it
+    exact_outside: bool  # pixels outside the mask stay too: the new image is visible only inside it
     soft_edge: float  # width in pixels over which the new image then fades in, inside the mask
     inversion: Inversion | None  # noise from `Generator.invert`, instead of the noise of the seed
 
@@ -36,7 +36,9 @@ def resample_edit(schedule: ScaleSchedule, from_scale: int, options: ResampleOpt
     keep = {schedule.check_scale(k) for k in options.get("keep", ())}
     exact, soft_edge = options.get("exact_outside", False), options.get("soft_edge", 0.0)
     if soft_edge and not exact:
-        raise MedvarError("A soft edge fades the new picture in over the old one: ask for exact_outside, too.")
+        raise MedvarError(
+            "A soft edge blends the new image with the old one, which needs exact_outside. Set exact_outside too."
+        )
     return Resample(
         schedule.check_scale(from_scale),
         None if mask is None else np.array(mask, dtype=np.bool_),
@@ -80,12 +82,12 @@ def check_resample(parent: TokenPyramid, edit: Resample, size: int) -> None:
     _check_locked(parent, edit.keep, k)
     if edit.mask is None:
         if edit.outside is not None:
-            raise MedvarError("There is no outside to keep exactly without a mask: paint where the image may change.")
+            raise MedvarError("exact_outside needs a mask. Paint where the image may change.")
         return
     if edit.mask.shape != (size, size):
         raise MedvarError(f"The mask must cover the image, {size}×{size} pixels, but is {edit.mask.shape}.")
     if not parent.complete:
-        raise MedvarError("Resampling inside a mask needs a finished image, whose outside can be kept.")
+        raise MedvarError("Resampling inside a mask needs a finished image, because the rest of the image is kept.")
     if not edit.mask.any():
         raise MedvarError("The mask is empty: paint where the image may change.")
 
@@ -96,6 +98,7 @@ def _check_locked(parent: TokenPyramid, keep: Sequence[int], from_scale: int) ->
             raise MedvarError(f"Scale {k} cannot be kept: this image has {parent.depth} scales so far. Unlock it.")
     if all(k in keep for k in range(from_scale, len(parent.schedule))):
         raise MedvarError(
-            f"Every scale from {from_scale} on is kept, so that nothing is left to be drawn. Unlock one, or start at "
-            "a coarser scale."
+            f"All scales from {from_scale} on are locked, so there is nothing to draw. Unlock one, or start at a "
+            "coarser "
+            "scale."
         )

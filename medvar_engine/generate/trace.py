@@ -1,4 +1,4 @@
-"""`Trace`: what made an image, and enough to make it again. To and from JSON."""
+"""`Trace`: how an image was made, complete enough to make it again, and its JSON form."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Trace:
 
     request: Request
     pyramid: TokenPyramid  # of one image
-    entropy: tuple[FloatArray, ...]  # bits a token, (side, side) each; empty for an encoded image
+    entropy: tuple[FloatArray, ...]  # bits per token, (side, side) per scale; empty for an encoded image
     bundle_id: str  # of the bundle that made it
     edit: Edit | None = None
     parent: Trace | None = None
@@ -37,16 +37,16 @@ class Trace:
 
     @property
     def encoded(self) -> bool:
-        """Whether this is a real image as its tokens have it, and nothing was drawn."""
+        """Whether this is an encoded real image, of which no token was drawn."""
         return isinstance(self.edit, Encoded)
 
     @property
     def of_real_image(self) -> bool:
-        """Whether a real image was encoded on the way to this one."""
+        """Whether this image or one of its ancestors was encoded from a real image."""
         return any(trace.encoded for trace in lineage([self]))
 
     def to_json(self) -> str:
-        """One line of JSON: this trace last, after the traces that it came from."""
+        """One line of JSON: the ancestors of this trace, then the trace itself."""
         return json.dumps(traces_to_dict([self]), separators=(",", ":"))
 
     @classmethod
@@ -60,7 +60,7 @@ class Trace:
 
 
 def traces_to_dict(traces: Sequence[Trace]) -> dict[str, Any]:
-    """Plain values, for JSON: the traces and all that they came from, each once, for they may share most of it."""
+    """Plain values for JSON: the traces and all their ancestors, each once, because traces may share ancestors."""
     images = lineage(traces)
     places = {id(trace): place for place, trace in enumerate(images)}
     return {
@@ -79,17 +79,17 @@ def traces_from_dict(values: Mapping[str, Any]) -> list[Trace]:
         earlier: list[Trace] = []
         for image in values["images"]:
             earlier.append(_trace_from_dict(image, earlier))
-        # A file of one image may not say which is asked for: the last.
+        # A file of one image may lack this key; then the last trace is meant.
         return [_pick(earlier, place) for place in values.get("asked", [len(earlier) - 1])]
     except (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError) as error:
         raise MedvarError(f"This is not a MedVAR trace, or it is damaged: {error!r}.") from error
 
 
 def lineage(traces: Sequence[Trace]) -> list[Trace]:
-    """The traces and all that they came from, sources first, each once.
+    """The traces and all their ancestors, ancestors first, each once.
 
-    A list, for lineages are as long as a session, and grafts let two images share most of theirs: nested they would
-    outgrow the stack, and double with every graft.
+    The result is a flat list, because a lineage is as long as a session and grafted images share ancestors: a nested
+    form would exceed the stack and double with every graft.
     """
     found: dict[int, Trace] = {}
     waiting = list(reversed(traces))
@@ -127,7 +127,7 @@ def _trace_from_dict(values: Mapping[str, Any], earlier: Sequence[Trace]) -> Tra
         for scale, side in zip(values["entropy"], schedule, strict=False)
     )
     if not all(np.isfinite(scale).all() for scale in entropy):
-        raise ValueError("the entropy of a token is no finite number")
+        raise ValueError("the entropy of a token is not a finite number")
     return Trace(
         Request.from_dict(values),
         TokenPyramid.from_sequence(schedule, np.array([values["tokens"]], dtype=np.int64)),
@@ -141,5 +141,5 @@ def _trace_from_dict(values: Mapping[str, Any], earlier: Sequence[Trace]) -> Tra
 
 def _pick(earlier: Sequence[Trace], place: int) -> Trace:
     if not 0 <= place < len(earlier):
-        raise IndexError(f"image {place} is not one of the {len(earlier)} before it")
+        raise IndexError(f"image {place} is not one of the {len(earlier)} images before it")
     return earlier[place]

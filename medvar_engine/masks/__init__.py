@@ -1,1 +1,1 @@
-"""Masks: label maps of slices. A mask holds, of each pixel, the number of the structure that it shows; 0 is none."""
+"""Masks: label maps of slices. A mask holds the number of the structure at each pixel; 0 means none."""

@@ -1,1 +1,1 @@
-"""Reports as single HTML files: nothing is loaded, nothing runs, and text is text."""
+"""HTML reports as single files, without scripts or external resources, and with all text escaped."""

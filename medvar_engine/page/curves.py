@@ -1,4 +1,4 @@
-"""Curves over an axis, as inline SVG that takes its colours from the page."""
+"""Curves as inline SVG, with the colours of the page's style sheet."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ _COLOURS = 6  # classes curve-0 … in style.css
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """Points from left to right; those that are not finite are left out."""
+    """A curve with points from left to right; points that are not finite are left out."""
 
     label: str
     points: tuple[tuple[float, float], ...]
-    marked: bool = False  # whether every point has a dot
+    marked: bool = False  # whether to draw a dot at every point
 
 
 def curves(drawn: Sequence[Curve], description: str, across: str, *, log_across: bool = False) -> Markup:
-    """Curves with their labels below, over an axis named ``across``; empty where there is nothing to draw."""
+    """Curves with a legend below, over an axis labelled ``across``; a note if there is nothing to draw."""
     kept = [Curve(one.label, tuple(p for p in one.points if all(map(math.isfinite, p))), one.marked) for one in drawn]
     points = [point for one in kept for point in one.points]
     if not points:
-        return element("p", f"{description}: no figures.", class_="quiet")
+        return element("p", f"{description}: no values.", class_="quiet")
     place = math.log10 if log_across else float
     lows, highs = zip(*((min(v), max(v)) for v in zip(*((place(x), y) for x, y in points), strict=True)), strict=True)
 

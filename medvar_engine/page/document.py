@@ -1,4 +1,4 @@
-"""A whole page: title, contents, notes and sections."""
+"""A whole HTML page with title, table of contents, notes and sections."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from importlib.resources import files
 
 from medvar_engine.page.elements import Markup, element, join
 
-# Nothing is loaded, nothing runs, whatever a name might hold.
+# No external resources and no scripts, whatever a name may contain.
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """One part of the page, and its name in the table of contents."""
+    """One section of the page, with its title in the table of contents."""
 
     anchor: str
     title: str
@@ -22,13 +22,13 @@ class Section:
 
 
 def note(title: str, text: str, *, grave: bool) -> Markup:
-    """Something to know before reading on; a grave one is a warning."""
+    """A note at the top of the page; a ``grave`` one is shown as a warning."""
     told = join(element("p", element("strong", title)), element("p", text))
     return element("div", told, class_="warning" if grave else "fine", role="note")
 
 
 def document(title: str, lead: Markup, sections: Sequence[Section], notes: Sequence[Markup] = ()) -> Markup:
-    """The page as one HTML file, which shows the same everywhere and for ever."""
+    """The page as one HTML file without external resources."""
     body = join(
         element("h1", title),
         lead,

@@ -1,4 +1,4 @@
-"""HTML and SVG as values that cannot be anything else: text is escaped unless it was made here."""
+"""HTML and SVG elements as a type of its own: text is escaped unless it was made by these functions."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 _VOID = frozenset({"br", "img", "line", "meta", "rect"})
-# Control characters, and those that turn the direction of writing: a name must not reorder what stands beside it.
+# Control characters, and those that change the direction of writing: a name must not reorder the text beside it.
 _UNSEEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 class Markup(str):
-    """Text that is HTML already. Only `element`, `join` and constants of this room make it."""
+    """Text that is HTML. It is created only by `element`, `join` and constants of this package."""
 
     __slots__ = ()
 
@@ -26,22 +26,22 @@ Child = Markup | str | float | None
 
 
 def escape(value: str | float) -> str:
-    """A value as text that is nothing but text, in an element or in a quoted attribute."""
+    """A value as escaped text, for an element or a quoted attribute."""
     return html.escape(visible(str(value)))
 
 
 def visible(text: str) -> str:
-    """With a mark in place of every character that would change how the others are shown."""
+    """The text with every control or direction character replaced by a visible mark."""
     return _UNSEEN.sub("\ufffd", text)
 
 
 def join(*children: Child) -> Markup:
-    """Children one after the other: markup as it is, all else escaped, None left out."""
+    """The children one after the other: markup unchanged, other values escaped, None left out."""
     return Markup("".join(one if isinstance(one, Markup) else escape(one) for one in children if one is not None))
 
 
 def element(tag: str, /, *children: Child, **attributes: str | float | None) -> Markup:
-    """``<tag attributes>children</tag>``; an attribute that is None is left out, ``class_`` is ``class``.
+    """``<tag attributes>children</tag>``. An attribute that is None is left out; ``class_`` stands for ``class``.
 
     >>> element("p", "1 < 2", class_="note")
     '<p class="note">1 &lt; 2</p>'
@@ -55,7 +55,7 @@ def element(tag: str, /, *children: Child, **attributes: str | float | None) -> 
 
 
 def table(columns: tuple[str, ...], rows: list[tuple[Child, ...]]) -> Markup:
-    """A table; numbers are set to the right, with a gap between thousands."""
+    """A table; numbers are right-aligned, with thin gaps between thousands."""
     head = element("tr", *(element("th", name, scope="col") for name in columns))
     body = (element("tr", *map(_cell, row)) for row in rows)
     return element("div", element("table", element("thead", head), element("tbody", *body)), class_="wide")
@@ -80,7 +80,7 @@ def counted(count: int, what: str) -> str:
 
 
 def picture(gray: NDArray[np.uint8], side: int, title: str) -> Markup:
-    """A slice ``(H, W)`` as a JPEG in the page, at most ``side`` pixels wide; ``title`` shows when pointed at."""
+    """A slice ``(H, W)`` as an embedded JPEG, at most ``side`` pixels wide; ``title`` is its tooltip."""
     image = Image.fromarray(gray)
     if image.width > side:
         image = image.resize((side, side), Image.Resampling.BOX)
@@ -90,7 +90,7 @@ def picture(gray: NDArray[np.uint8], side: int, title: str) -> Markup:
 
 
 def png(content: bytes, title: str) -> Markup:
-    """A PNG in the page itself, as wide as there is room."""
+    """An embedded PNG, at most as wide as the page; ``title`` is its tooltip."""
     return _image(content, "png", alt=title, title=title, class_="sheet")
 
 

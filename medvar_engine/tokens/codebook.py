@@ -22,10 +22,12 @@ def nearest_codes(codebook: FloatArray, token: int, n: int) -> tuple[IntArray, F
     if not 0 <= token < len(codebook):
         raise MedvarError(f"Tokens must be within 0…{len(codebook) - 1}, but got {token}.")
     if n < 1:
-        raise MedvarError(f"At least 1 code must be asked for, but got {n}.")
+        raise MedvarError(f"The number of codes must be 1 or more, but is {n}.")
     distances = np.linalg.norm(codebook - codebook[token], axis=1).astype(np.float32)
     order = np.argsort(distances, kind="stable")
-    tokens = np.concatenate([[token], order[order != token]])[:n].astype(np.int64)  # itself, also before its equals
+    tokens = np.concatenate([[token], order[order != token]])[:n].astype(
+        np.int64
+    )  # itself first, also before identical codes
     return tokens, distances[tokens]
 
 

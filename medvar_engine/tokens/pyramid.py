@@ -93,7 +93,9 @@ class TokenPyramid:
             raise MedvarError("This pyramid is complete; there is no finer scale to add.")
         side = self.schedule[self.depth]
         if tokens.size != self.batch * side * side:
-            raise MedvarError(f"Scale {self.depth} takes {side}×{side} tokens an image, not shape {tokens.shape}.")
+            raise MedvarError(
+                f"Scale {self.depth} needs {side}×{side} tokens per image, but the shape is {tokens.shape}."
+            )
         token_map = _frozen_map(tokens.reshape(self.batch, side, side))
         return TokenPyramid(self.schedule, (*self.maps, token_map), self.batch)
 
@@ -107,7 +109,7 @@ class TokenPyramid:
         """One batch of several pyramids with the same schedule and depth."""
         parts = list(pyramids)
         if not parts or any((p.schedule, p.depth) != (parts[0].schedule, parts[0].depth) for p in parts):
-            raise MedvarError("Only pyramids of the same schedule and the same number of scales make a batch.")
+            raise MedvarError("Only pyramids with the same schedule and the same number of scales can form a batch.")
         maps = tuple(np.concatenate(maps) for maps in zip(*(p.maps for p in parts), strict=True))
         return cls(parts[0].schedule, maps, sum(p.batch for p in parts))
 
@@ -139,7 +141,7 @@ def replace(pyramid: TokenPyramid, k: int, where: BoolArray, tokens: npt.NDArray
     """Scale k with ``tokens`` at the positions where ``where`` is true; both broadcast to ``(B, side, side)``."""
     old = pyramid.maps[pyramid.schedule.check_scale(k)] if k < pyramid.depth else None
     if old is None:
-        raise MedvarError(f"Scale {k} is not there yet: this pyramid has {pyramid.depth} scales.")
+        raise MedvarError(f"Scale {k} does not exist yet: this pyramid has {pyramid.depth} scales.")
     try:
         new = np.where(np.broadcast_to(where, old.shape), np.broadcast_to(tokens, old.shape), old)
     except ValueError as error:
@@ -153,7 +155,7 @@ def one_token(schedule: ScaleSchedule, k: int, row: int, column: int) -> BoolArr
     """A mask ``(side, side)`` of one token of scale k."""
     side = schedule[schedule.check_scale(k)]
     if not (0 <= row < side and 0 <= column < side):
-        raise MedvarError(f"Scale {k} has {side}×{side} tokens, so that there is none at ({row}, {column}).")
+        raise MedvarError(f"Scale {k} has {side}×{side} tokens, so there is no token at ({row}, {column}).")
     where = np.zeros((side, side), dtype=np.bool_)
     where[row, column] = True
     return where

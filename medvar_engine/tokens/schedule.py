@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from medvar_engine.errors import MedvarError
 
 MAX_SIDE = 256
-"""Tokens a side of the finest scale; VAR's has 16 for images of 256 pixels."""
+"""Largest number of tokens per side of the finest scale; VAR has 16 for images of 256 pixels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,9 +23,13 @@ class ScaleSchedule:
     def __post_init__(self) -> None:
         object.__setattr__(self, "sides", tuple(int(side) for side in self.sides[: MAX_SIDE + 1]))
         if not self.sides or self.sides[0] < 1 or any(b <= a for a, b in zip(self.sides, self.sides[1:], strict=False)):
-            raise MedvarError(f"A scale schedule is a rising list of sides from 1 up, but got {list(self.sides)}.")
+            raise MedvarError(
+                f"A scale schedule must be an increasing list of sides of 1 or more, but is {list(self.sides)}."
+            )
         if self.sides[-1] > MAX_SIDE:
-            raise MedvarError(f"The finest scale has at most {MAX_SIDE} tokens a side, but {self.sides[-1]} are asked.")
+            raise MedvarError(
+                f"The finest scale may have at most {MAX_SIDE} tokens per side, but has {self.sides[-1]}."
+            )
 
     def __len__(self) -> int:
         return len(self.sides)

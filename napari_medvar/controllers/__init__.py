@@ -1,1 +1,1 @@
-"""One file a fold of the widget: it wires a panel to the session, through the `Workspace` that all of them share."""
+"""The controllers, one per section of the widget. Each connects a panel to the session by a shared `Workspace`."""

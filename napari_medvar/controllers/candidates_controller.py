@@ -1,4 +1,4 @@
-"""Candidates: several continuations of the current picture, of which one or all are kept."""
+"""`CandidatesController`: draws several continuations of the current image and keeps one or all."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from napari_medvar.session.trace_tree import Node, TraceTree
 
 
 class CandidatesController:
-    """Wires the candidates panel. Masks and locks of the edit panel hold for candidates, too."""
+    """Connects the candidates panel to the session. The mask and locked scales of the edit panel apply here, too."""
 
     def __init__(self, workspace: Workspace, edit: EditController) -> None:
         self._workspace, self._edit = workspace, edit
@@ -25,7 +25,7 @@ class CandidatesController:
         self.panel.finish_all.connect(self._keep_all)
 
     def draw(self) -> None:
-        """Draw them from the scale that edits begin at."""
+        """Draw candidates from the scale at which edits begin."""
         session, k = self._workspace.session, self._edit.scale if self._workspace.session.current else 0
         self._workspace.sampling.roll()
         request, count = self._workspace.request(), self.panel.count_box.value()
@@ -41,17 +41,17 @@ class CandidatesController:
         )
 
     def clear(self) -> None:
-        """There are none any more."""
+        """Remove the candidates."""
         self._candidates = None
         self.panel.clear()
 
     def offer(self, bundle: Bundle) -> None:
-        """Another model."""
+        """Adapt the panel to another model."""
         self.panel.offer_scales(len(bundle.schedule))
         self.clear()
 
     def take(self, result: object) -> None:
-        """A result of the worker."""
+        """Handle a result of the worker."""
         if isinstance(result, Candidates):
             self._candidates = result
             self.panel.show_candidates(result.pixels, result.k)
@@ -59,7 +59,7 @@ class CandidatesController:
             self._workspace.work.report(depth, scales, f"candidates · {depth} of {scales} scales")
 
     def refresh(self, state: State) -> None:
-        """Enable what can be done now."""
+        """Update which controls are enabled."""
         if state.idle and self._outdated:
             self.clear()
         self.panel.show_scale(self._edit.scale)
@@ -67,14 +67,14 @@ class CandidatesController:
 
     @property
     def _outdated(self) -> bool:
-        """Whether the current picture is neither the one that the candidates continue, nor one of them."""
+        """Whether the current image is neither the one that the candidates continue nor one of the candidates."""
         candidates, node = self._candidates, self._workspace.session.node
         if candidates is None or candidates.parent == (None if node is None else node.id):
             return False
         return node is None or node.trace.request not in candidates.generation.requests
 
     def _keep(self, images: Sequence[int]) -> None:
-        """Those that are in the history already are not made a second time."""
+        """Finish the chosen candidates, except those that are in the history already."""
         candidates, session = self._candidates, self._workspace.session
         if candidates is None or not images:
             return
@@ -91,6 +91,6 @@ class CandidatesController:
 
 
 def _kept(tree: TraceTree, candidates: Candidates, image: int) -> Node | None:
-    """The picture that was made of a candidate before. Its seed tells: each candidate has one of its own."""
+    """The node that was made from a candidate before; found by its seed, which differs for each candidate."""
     request = candidates.generation.requests[image]
     return next((node for node in tree.children(candidates.parent) if node.trace.request == request), None)

@@ -1,4 +1,4 @@
-"""Where models run: what the user chooses there is kept in napari's settings, and the model opened again."""
+"""`DeviceController`: stores where models run in napari's settings, and opens the model there."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from napari_medvar.settings import Settings, opener, write_settings
 
 
 class DeviceController:
-    """Wires the panel of device and server."""
+    """Connects the panel of device and server to the session."""
 
     def __init__(self, workspace: Workspace, settings: Settings) -> None:
         self._workspace, self._settings = workspace, settings
-        self._wanted = False  # whether the model is being opened where the user has said
+        self._wanted = False  # whether the model is being opened at the user's request
         self.panel = DevicePanel()
         self.panel.show_settings(settings.device, settings.server, settings.token_file)
         self.panel.connect_to.connect(self.connect)
 
     def connect(self) -> None:
-        """Open models where the panel says, from now on and after the next start."""
+        """Open the model with the panel's settings, and store them for the next start of napari."""
         panel = self.panel
         self._settings = replace(self._settings, device=panel.device, server=panel.server, token_file=panel.token_file)
         write_settings(self._settings)
@@ -31,18 +31,18 @@ class DeviceController:
         self._workspace.reopen()
 
     def offer(self, bundle: Bundle) -> None:
-        """Another model."""
+        """Adapt the panel to another model."""
 
     def take(self, result: object) -> None:
-        """A result of the worker."""
+        """Handle a result of the worker."""
         if isinstance(result, Model):
             info = result.generator.backend.info
             self.panel.show_state(f"{result.bundle.name} runs on {info.provider}, {info.precision}.")
 
     def give_up(self, message: str) -> None:
-        """The model could not be opened."""
+        """Show that the model could not be opened."""
         self.panel.show_state(f"Not connected: {message}" if self.panel.server else f"Not opened: {message}")
 
     def refresh(self, state: State) -> None:
-        """Enable what can be done now."""
+        """Update which controls are enabled."""
         self.panel.allow(idle=not self._workspace.busy)

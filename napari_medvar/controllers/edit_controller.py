@@ -1,4 +1,4 @@
-"""Edits of the current picture: resample, change the condition, graft, and tokens by hand."""
+"""`EditController`: edits of the current image: resample, change the condition, mix, and replace tokens."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ from napari_medvar.panels.token_panel import TokenPanel
 from napari_medvar.session.differing import closeups, place_of_token
 from napari_medvar.session.image_names import label_of
 
-_NEIGHBOURS = 9  # tokens shown: the one that is there, and the nearest others
+_NEIGHBOURS = 9  # tokens shown: the present one and the most similar others
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class TokenChoice:
-    """One place of a token map, and what tokens would look like there."""
+    """One place of a token map, and previews with other tokens there."""
 
     scale: int
     row: int
     column: int
-    tokens: Sequence[int]  # the one that is there first
+    tokens: Sequence[int]  # the present token first
     pictures: FloatArray  # (N, H, W)
 
 
 class EditController:
-    """Wires the edit panel and the token panel."""
+    """Connects the edit panel and the token panel to the session."""
 
     def __init__(self, workspace: Workspace) -> None:
         self._workspace = workspace
         self._choice: TokenChoice | None = None
-        self._after: int | None = None  # the picture whose parent `flip` shows
+        self._after: int | None = None  # the image whose parent `flip` shows
         self.panel, self.tokens = EditPanel(workspace.icons), TokenPanel()
         self.tokens.hide()
         self.panel.column.addWidget(self.tokens)
@@ -57,35 +57,35 @@ class EditController:
         self.panel.picking.connect(self.set_picking)
         self.panel.moved.connect(workspace.refresh)
         self.tokens.chosen.connect(self.replace)
-        workspace.viewer.layers.events.inserted.connect(self._layers_changed)  # napari holds these weakly
+        workspace.viewer.layers.events.inserted.connect(self._layers_changed)  # napari keeps only weak references
         workspace.viewer.layers.events.removed.connect(self._layers_changed)
 
     @property
     def scale(self) -> int:
-        """The scale that edits begin at: the panel's, or the finest of a picture that has not got so far."""
+        """The scale at which edits begin: that of the panel, but at most the finest scale that the image has."""
         current = self._workspace.session.current
         return self.panel.from_scale if current is None else max(0, min(self.panel.from_scale, current.depth - 1))
 
-    # -- verbs --------------------------------------------------------------------------------------------------
+    # -- edits ------------------------------------------------------------------------------------------------------
 
     def resample(self) -> None:
-        """Draw the current picture anew from a scale on, with a new seed."""
+        """Draw the current image again from a scale on, with a new seed."""
         self._workspace.sampling.roll()
         self._resample(self._workspace.request())
 
     def recondition(self) -> None:
-        """The same with the condition that the panel shows, and the picture's own seed."""
+        """Draw the current image again from a scale on, with the panel's condition and the same seed."""
         current = self._workspace.session.current
         if current is not None:
             asked = self._workspace.request()
             self._resample(Request(asked.condition, current.requests[0].seed, asked.sampling))
 
     def options(self) -> ResampleOptions:
-        """What the panel says of masks and locks. Raises `MedvarError` when the mask is empty, or gone."""
+        """The panel's mask and locked scales. Raises `MedvarError` when the mask is empty or its layer is missing."""
         options: ResampleOptions = {"keep": self.panel.locked}
         if (name := self.panel.mask_layer) is not None:
             if name not in self._workspace.viewer.layers:
-                raise MedvarError(f"The mask layer “{name}” is not there any more: choose another, or anywhere.")
+                raise MedvarError(f"The mask layer “{name}” was removed. Choose another layer, or “anywhere”.")
             layer, point = self._workspace.viewer.layers[name], self._workspace.viewer.dims.point
             options["mask"] = masks.mask_of(layer, self._workspace.image_space.placement, point)
             options["exact_outside"] = self.panel.exact_outside
@@ -93,7 +93,7 @@ class EditController:
         return options
 
     def paint(self) -> None:
-        """A mask to paint on: the chosen one, if it was made here for a picture in this place, or else a new one."""
+        """Select the brush on the chosen mask if `paint` made it for this placement, or else on a new mask."""
         viewer, placement, mask = self._workspace.viewer, self._workspace.image_space.placement, self._own_mask
         if mask is not None and masks.fits(mask, placement):
             masks.take_brush(viewer, mask)
@@ -103,23 +103,23 @@ class EditController:
         self.panel.choose_mask(layer.name)
 
     def set_brush(self, size: int) -> None:
-        """How wide the brush is."""
+        """Set the diameter of the brush in pixels."""
         if (mask := self._own_mask) is not None:
             mask.brush_size = size
             masks.take_brush(self._workspace.viewer, mask)
 
     def invert_mask(self) -> None:
-        """Paint what is not painted."""
+        """Swap painted and unpainted areas of the mask."""
         if (mask := self._own_mask) is not None:
             masks.invert(mask)
 
     def clear_mask(self) -> None:
-        """Nothing is painted any more."""
+        """Erase the mask."""
         if (mask := self._own_mask) is not None:
             masks.clear(mask)
 
     def flip(self) -> None:
-        """The picture that the current one was made from; and from there back again."""
+        """Show the image that the current one was made from, or return from it."""
         session, node = self._workspace.session, self._workspace.session.node
         if node is None:
             return
@@ -133,18 +133,18 @@ class EditController:
         self._workspace.show_current()
 
     def graft(self, coarse: int) -> None:
-        """Coarse scales of another picture under the fine ones of this one."""
+        """Combine the coarse scales of the image with id ``coarse`` with the fine scales of the current image."""
         session, k, fine = self._workspace.session, self.scale, self._workspace.session.tree.current
         if fine is not None:
             self._workspace.start("make", lambda stop: session.graft(k, coarse=coarse, fine=fine, should_stop=stop))
 
     def replace(self, token: int) -> None:
-        """Put a token in by hand, where one was picked last."""
+        """Use another token at the place that was picked last."""
         choice, session = self._choice, self._workspace.session
         if choice is None or session.model is None:
             return
         if token == choice.tokens[0]:
-            self._workspace.tell(f"Token {token} is the one that is there: choose another.")
+            self._workspace.tell(f"Token {token} is already at this place. Choose another token.")
             return
         side = session.model.bundle.schedule[choice.scale]
         where = np.zeros((side, side), dtype=np.bool_)
@@ -156,7 +156,7 @@ class EditController:
         self._ask()
 
     def pick(self, row: int, column: int) -> None:
-        """Show what other tokens would look like at a place of the scale that edits begin at."""
+        """Show previews with other tokens at one place of the scale at which edits begin."""
         session, k = self._workspace.session, self.scale
 
         def look() -> Iterator[TokenChoice]:
@@ -170,7 +170,7 @@ class EditController:
         self._workspace.start("compute", lambda stop: look())
 
     def set_picking(self, on: bool) -> None:
-        """Whether a click into the picture picks a token."""
+        """Set whether a click into the image picks a token."""
         callbacks = self._workspace.viewer.mouse_drag_callbacks
         if on and self._clicked not in callbacks:
             callbacks.append(self._clicked)
@@ -179,15 +179,15 @@ class EditController:
         self.tokens.setVisible(on)
         self._ask()
 
-    # -- as the widget asks -------------------------------------------------------------------------------------
+    # -- called by the widget ---------------------------------------------------------------------------------------
 
     def offer(self, bundle: Bundle) -> None:
-        """Another model."""
+        """Adapt the panels to another model."""
         self.panel.offer_scales(len(bundle.schedule))
         self._ask()
 
     def take(self, result: object) -> None:
-        """A result of the worker."""
+        """Handle a result of the worker."""
         if isinstance(result, TokenChoice):
             self._choice = result
             title = f"Scale {result.scale}, row {result.row}, column {result.column}: token {result.tokens[0]}"
@@ -198,7 +198,7 @@ class EditController:
             self.tokens.show_tokens(title, result.tokens, near, whole)
 
     def refresh(self, state: State) -> None:
-        """Enable what can be done now."""
+        """Update which controls are enabled."""
         session = self._workspace.session
         others = [n for n in session.tree.nodes if n.id != session.tree.current and n.generation.complete]
         self.panel.offer_grafts((label_of(node), node.id) for node in others)
@@ -215,14 +215,14 @@ class EditController:
         self.tokens.setEnabled(state.idle)
 
     def leave_viewer(self) -> None:
-        """Let go of the viewer; the panels may be gone already."""
+        """Disconnect from the viewer; the panels may be deleted already."""
         viewer = self._workspace.viewer
         if self._clicked in viewer.mouse_drag_callbacks:
             viewer.mouse_drag_callbacks.remove(self._clicked)
         viewer.layers.events.inserted.disconnect(self._layers_changed)
         viewer.layers.events.removed.disconnect(self._layers_changed)
 
-    # -- how ----------------------------------------------------------------------------------------------------
+    # -- internals --------------------------------------------------------------------------------------------------
 
     def _resample(self, request: Request) -> None:
         session, k = self._workspace.session, self.scale
@@ -236,7 +236,7 @@ class EditController:
             masks.fade(mask)
 
     def _clicked(self, viewer: Any, event: Any) -> Iterator[None]:
-        """A click of the mouse in the canvas."""
+        """Handle a mouse click in the canvas."""
         self._pick_at(event.position)
         return _consumed(viewer.layers.selection.active, event)
 
@@ -251,7 +251,7 @@ class EditController:
             self.pick(row, column)
 
     def _warn_of_graft(self) -> None:
-        """The layout of another part of the body, or of another modality, seldom fits."""
+        """Warn if the two images show different regions or modalities, because their layouts seldom fit."""
         tree, chosen = self._workspace.session.tree, self.panel.graft_from
         others = [node.trace.request.condition for node in tree.nodes if node.id == chosen]
         if not others or tree.current_node is None:
@@ -259,11 +259,13 @@ class EditController:
             return
         own, other = tree.current_node.trace.request.condition, others[0]
         differ = (own.modality, own.region) != (other.modality, other.region)
-        self.panel.warn_of_graft(f"⚠ It shows “{other}”, this image “{own}”: they seldom fit." if differ else "")
+        self.panel.warn_of_graft(
+            f"⚠ The other image shows “{other}”, this one “{own}”: they seldom fit together." if differ else ""
+        )
 
     @property
     def _own_mask(self) -> Any:
-        """The chosen mask, if Paint has made it."""
+        """The chosen mask if Paint made it."""
         name, layers = self.panel.mask_layer, self._workspace.viewer.layers
         layer = layers[name] if name is not None and name in layers else None
         return layer if masks.own_mask(layer) else None
@@ -284,7 +286,7 @@ class EditController:
         self.panel.offer_masks(masks.mask_layers(self._workspace.viewer))
         self._show_brush()
         if chosen is not None and self.panel.mask_layer is None:
-            self._workspace.tell(f"The mask “{chosen}” is gone: what is resampled now is the whole image.")
+            self._workspace.tell(f"The mask “{chosen}” was removed. Edits now change the whole image.")
 
 
 def _consumed(layer: Any, event: Any) -> Iterator[None]:

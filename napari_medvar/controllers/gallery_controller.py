@@ -1,4 +1,4 @@
-"""The gallery: the session's images as a sheet, of which the good ones are starred and saved."""
+"""`GalleryController`: shows the session's images as thumbnails, and stars, deletes and saves them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from napari_medvar.session.image_names import label_of
 
 
 class GalleryController:
-    """Wires the gallery. Its images are those of the history."""
+    """Connects the gallery to the session. Its images are those of the history."""
 
     def __init__(self, workspace: Workspace, history: HistoryController, save: SaveController) -> None:
         self._workspace, self._save = workspace, save
@@ -26,26 +26,26 @@ class GalleryController:
         self.panel.filtered.connect(workspace.refresh)
 
     def star(self, images: Sequence[int], starred: bool) -> None:
-        """Star images, or take their stars away."""
+        """Star images, or remove their stars."""
         self._workspace.session.star(images, starred=starred)
         self._workspace.refresh()
 
     def save_starred(self) -> None:
-        """Ask for a folder, and write them."""
+        """Ask for a folder, and write the starred images to it."""
         if self._save.panel.ask_folder():
             self._save.panel.choose_what("starred")
             self._save.save()
 
     def offer(self, bundle: Bundle) -> None:
-        """Another model."""
+        """Adapt the panel to another model."""
 
     def take(self, result: object) -> None:
-        """A result of the worker."""
+        """Handle a result of the worker."""
         if isinstance(result, Preview) and result.newest:
             self.panel.show_icon(result.node.id)
 
     def refresh(self, state: State) -> None:
-        """Show the images that there are, and enable what can be done now."""
+        """Show the images of the session, and update which controls are enabled."""
         nodes = self._workspace.session.tree.nodes
         shown = [node for node in nodes if node.starred or not self.panel.only_starred]
         self.panel.show_images(

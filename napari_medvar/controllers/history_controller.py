@@ -1,4 +1,4 @@
-"""The history: another picture becomes the current one, two are compared, names are given."""
+"""`HistoryController`: selects, renames, deletes and compares images of the history."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from napari_medvar.session.trace_tree import Node
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Compared:
-    """Two pictures decoded."""
+    """Two decoded images to compare."""
 
     first: Preview
     second: Preview
 
 
 class HistoryController:
-    """Wires the history panel."""
+    """Connects the history panel to the session."""
 
     def __init__(self, workspace: Workspace) -> None:
         self._workspace = workspace
-        self._tried: set[int] = set()  # pictures whose thumbnail was asked for
+        self._tried: set[int] = set()  # images whose thumbnail was requested
         self.panel = HistoryPanel(workspace.icons)
         self.panel.select.connect(self.select)
         self.panel.rename.connect(self.rename)
@@ -36,17 +36,17 @@ class HistoryController:
         self.panel.end_compare.connect(self.end_compare)
 
     def select(self, node: int) -> None:
-        """Make it the current picture."""
+        """Make an image the current one."""
         self._workspace.session.select(node)
         self._workspace.show_current()
 
     def rename(self, node: int, name: str) -> None:
-        """Give it a name."""
+        """Rename an image."""
         self._workspace.session.rename(node, name)
         self._workspace.refresh()
 
     def delete(self, nodes: Sequence[int]) -> None:
-        """Forget pictures."""
+        """Delete images."""
         current = self._workspace.session.tree.current
         for node in nodes:
             self._workspace.session.delete(node)
@@ -55,20 +55,20 @@ class HistoryController:
         self._workspace.refresh()
 
     def compare(self, one: int, other: int) -> None:
-        """Show two side by side."""
+        """Show two images side by side."""
         session = self._workspace.session
         if not self._workspace.start("compute", lambda stop: [Compared(*session.compare(one, other))]):
             self.panel.end_comparing()
 
     def end_compare(self) -> None:
-        """Back to the current picture."""
+        """End the comparison and show the current image."""
         if self._workspace.picture.comparison.shown:
             self._workspace.picture.comparison.close()
             self.panel.end_comparing()
             self._workspace.refresh()
 
     def missing_thumbnails(self) -> Iterator[Preview]:
-        """For the worker: what pictures look like that were never shown."""
+        """The previews of images without a thumbnail. The worker iterates them."""
         missing = [node for node in self.panel.without_thumbnail() if node not in self._tried]
         self._tried.update(missing)
         for node in missing:
@@ -78,16 +78,16 @@ class HistoryController:
 
     @property
     def lacks_thumbnails(self) -> bool:
-        """Whether there are any."""
+        """Whether any image has no thumbnail."""
         return bool(set(self.panel.without_thumbnail()) - self._tried)
 
     def offer(self, bundle: Bundle) -> None:
-        """Another model, and with it other pictures."""
+        """Adapt the panel to another model, which has other images."""
         self._tried.clear()
         self._workspace.icons.clear()
 
     def take(self, result: object) -> None:
-        """A result of the worker."""
+        """Handle a result of the worker."""
         if isinstance(result, Preview) and result.newest:
             self._workspace.icons.put(result.node.id, result.pixels)
             self.panel.show_icon(result.node.id)
@@ -100,7 +100,7 @@ class HistoryController:
             self._workspace.work.report(1, 1, f"differ by {difference(pictures):.1f} % on average")
 
     def refresh(self, state: State) -> None:
-        """Show the tree, and enable what can be done now."""
+        """Show the tree, and update which controls are enabled."""
         tree = self._workspace.session.tree
         self.panel.show_entries([_entry(node) for node in tree.nodes], tree.current)
         self.panel.allow(idle=state.idle)
@@ -113,7 +113,7 @@ def _entry(node: Node) -> Entry:
 
 
 def about(node: Node) -> str:
-    """All that was asked for, in a sentence or two."""
+    """The request of an image in one or two sentences."""
     request = node.trace.request
     made = made_by(node) if node.trace.edit else "generated"
     settings = request.sampling

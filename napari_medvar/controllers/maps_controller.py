@@ -1,4 +1,4 @@
-"""Maps that the model must be asked for: how unexpected each token is, and the anomaly map."""
+"""`MapsController`: requests maps that the model computes: the likelihood maps and the anomaly map."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from napari_medvar.panels.view_panel import View
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Computed:
-    """The maps of one view of one picture."""
+    """The maps of one view of one image."""
 
     view: View
     node: int
@@ -23,7 +23,7 @@ class Computed:
 
 
 class MapsController:
-    """Knows the maps of the current picture, and asks for those that the view wants."""
+    """Keeps the maps of the current image, and requests those that the view needs."""
 
     def __init__(self, workspace: Workspace) -> None:
         self._workspace = workspace
@@ -31,7 +31,7 @@ class MapsController:
 
     @property
     def known(self) -> Maps:
-        """Those of the current picture as it is now."""
+        """The maps of the current image."""
         node = self._workspace.session.node
         if node is None:
             return {}
@@ -40,12 +40,12 @@ class MapsController:
 
     @property
     def wanted(self) -> bool:
-        """Whether the view shows one that is not known."""
+        """Whether the view needs a map that has not been computed."""
         view = self._workspace.views.view
         return view in COMPUTED and self._workspace.session.current is not None and view not in self.known
 
     def compute(self) -> None:
-        """Ask the model."""
+        """Compute the maps of the view in the worker."""
         session, view = self._workspace.session, self._workspace.views.view
 
         def ask() -> Iterator[Computed]:
@@ -54,21 +54,21 @@ class MapsController:
                 maps = session.likelihood_maps() if view == "likelihood" else (session.anomaly_map(),)
                 yield Computed(view, node.id, node.generation.depth, maps)
 
-        self._workspace.start("compute", lambda stop: ask(), "Asking the model…")
+        self._workspace.start("compute", lambda stop: ask(), "Computing the map…")
 
     def give_up(self) -> None:
-        """It failed: do not ask for the same again."""
+        """Do not request the same map again, because it failed."""
         if self.wanted:
             self._workspace.views.show_view("picture")
 
     def offer(self, bundle: Bundle) -> None:
-        """Another model."""
+        """Adapt to another model."""
         self._known.clear()
 
     def take(self, result: object) -> None:
-        """A result of the worker."""
+        """Handle a result of the worker."""
         if isinstance(result, Computed):
             self._known[result.view] = result
 
     def refresh(self, state: State) -> None:
-        """It has no controls."""
+        """Do nothing, because there are no controls."""

@@ -1,4 +1,4 @@
-"""A real image as a picture: encoded, shown over the original, varied, and looked through for what is unexpected."""
+"""`RealImageController`: opens scans, encodes real images, and shows them over the original."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ from napari_medvar.session.generation_session import Preview
 if TYPE_CHECKING:
     from napari.layers import Layer
 
-_TOLD = 5  # refusals; the others are alike
+_TOLD = 5  # refusals to show; others are usually similar
 
 
 class Laid:
-    """A real image has become a picture of the history, which is to be seen above the image."""
+    """A real image was encoded and added to the history; it is shown above the original."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fidelity:
-    """How far the reconstruction is from the image, in per cent of its contrast range on average."""
+    """The mean absolute difference between reconstruction and image, in per cent of its contrast range."""
 
     percent: float
 
 
 class RealImageController:
-    """Wires the real image panel."""
+    """Connects the real-image panel to the session."""
 
     def __init__(self, workspace: Workspace) -> None:
         self._workspace = workspace
@@ -46,19 +46,19 @@ class RealImageController:
         layers = workspace.viewer.layers
         self._events = (layers.events.inserted, layers.events.removed, layers.selection.events.active)
         for event in self._events:
-            event.connect(self._offer_images)  # napari holds these weakly
+            event.connect(self._offer_images)  # napari keeps only weak references
         self._offer_images()
 
     def open_scan(self, path: Path) -> None:
-        """A scan of the user's, from a file or a folder, as layers."""
+        """Open a scan of the user's, a file or a folder, as layers."""
         self._workspace.start("compute", lambda stop: [read_scans(path)], f"Opening {path.name}…")
 
     def encode(self) -> None:
-        """The slice of the chosen image becomes the current picture."""
+        """Encode the visible slice of the chosen layer as the current image."""
         self._encode(self._layer())
 
     def encode_active(self) -> None:
-        """The slice of the layer selected in the layer list becomes the current picture."""
+        """Encode the visible slice of the layer selected in the layer list as the current image."""
         self._encode(self._workspace.viewer.layers.selection.active)
 
     def _encode(self, layer: Layer | None) -> None:
@@ -85,33 +85,31 @@ class RealImageController:
         self._workspace.start("make", lambda stop: encode())
 
     def offer(self, bundle: Bundle) -> None:
-        """Another model."""
+        """Adapt the panel to another model."""
 
     def take(self, result: object) -> None:
-        """A result of the worker."""
+        """Handle a result of the worker."""
         if isinstance(result, Laid):
             self._workspace.picture.layers.bring_to_front()
         elif isinstance(result, Scans):
             self._show(result)
         elif isinstance(result, Fidelity):
-            self.panel.report(
-                f"Reconstructed: {result.percent:.1f} % of the contrast range from the original on average."
-            )
+            self.panel.report(f"Reconstructed, with a mean error of {result.percent:.1f} % of the contrast range.")
 
     def refresh(self, state: State) -> None:
-        """Enable what can be done now."""
+        """Update which controls are enabled."""
         self._offer_images()
         self.panel.allow(idle=state.idle, complete=state.complete)
 
     def leave_viewer(self) -> None:
-        """Let go of the viewer; the panel may be gone already."""
+        """Disconnect from the viewer; the panel may be deleted already."""
         for event in self._events:
             event.disconnect(self._offer_images)
 
-    # -- how ----------------------------------------------------------------------------------------------------
+    # -- internals --------------------------------------------------------------------------------------------------
 
     def _show(self, scans: Scans) -> None:
-        """Scans that were read, the last of them selected and in view, at its middle slice."""
+        """Add the scans as layers, and select and show the last one at its middle slice."""
         viewer = self._workspace.viewer
         for array, attributes, _ in scans.layers:
             layer = viewer.add_image(array, **attributes)
@@ -124,7 +122,7 @@ class RealImageController:
             self._workspace.tell("\n".join(scans.refused[:_TOLD]))
 
     def _layer(self) -> Layer | None:
-        """The chosen one; without an image, what is selected, to say why that cannot be encoded."""
+        """The chosen layer; without an image layer, the selected layer, to say why it cannot be encoded."""
         self._offer_images()
         layers, name = self._workspace.viewer.layers, self.panel.image
         return layers[name] if name is not None and name in layers else layers.selection.active

@@ -1,4 +1,4 @@
-"""What a crash has left: offered when the widget opens, restored or forgotten."""
+"""`RecoveryController`: offers to restore sessions left by a crash when the widget opens."""
 
 from __future__ import annotations
 
@@ -10,46 +10,46 @@ from napari_medvar.session.autosave import Recoverable
 
 
 class RecoveryController:
-    """Asks in the message panel, about one crash at a time."""
+    """Asks in the message panel about one session at a time."""
 
     def __init__(self, workspace: Workspace, crashed: Sequence[Recoverable]) -> None:
         self._workspace, self._crashed = workspace, list(crashed)
         self._asks = False
 
     def begin(self) -> None:
-        """Ask, unless that has begun."""
+        """Begin to ask, unless that has been done."""
         if not self._asks:
             self._asks = True
             self._ask()
 
     def _ask(self) -> None:
-        """Offer the newest, if there is any."""
+        """Offer the newest session, if there is one."""
         if not self._crashed:
             return
         newest = self._crashed[0]
         pictures = f"{newest.pictures} image{'s' * (newest.pictures != 1)}"
         self._workspace.message.ask(
             Offer(
-                f"napari ended without saving {pictures}, last kept on {newest.saved:%d %B, %H:%M} "
+                f"napari ended without saving {pictures}, last saved automatically on {newest.saved:%d %B, %H:%M} "
                 f"(model {newest.bundle}).",
                 "Restore them",
-                "Bring the images back, with their history. What is unsaved now is offered the next time.",
+                "Restore the images with their history. Present unsaved images are offered at the next start.",
                 "No, thanks",
-                "Delete them for good.",
+                "Delete these images permanently.",
                 self.recover,
                 self.forget,
             )
         )
 
     def recover(self) -> None:
-        """Its pictures in place of what is there."""
+        """Replace the present images by those of the session."""
         crashed, session = self._crashed[0], self._workspace.session
         if self._workspace.start("show", lambda stop: session.recover(crashed)):
-            self._crashed.clear()  # the others are offered the next time: this session is in use now
+            self._crashed.clear()  # others are offered at the next start, because this session is now in use
         else:
             self._ask()
 
     def forget(self) -> None:
-        """Never ask again for it."""
+        """Delete the session, and do not ask for it again."""
         self._crashed.pop(0).discard()
         self._ask()

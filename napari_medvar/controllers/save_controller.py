@@ -1,4 +1,4 @@
-"""Files: pictures, sets of pictures, and the whole sitting."""
+"""`SaveController`: writes images, synthetic datasets and sessions to files, and opens sessions."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from napari_medvar.session.trace_tree import Node
 
 
 class SaveController:
-    """Wires the save panel."""
+    """Connects the save panel to the session."""
 
     def __init__(self, workspace: Workspace, history: HistoryController) -> None:
         self._workspace, self._history = workspace, history
@@ -30,12 +30,12 @@ class SaveController:
         self.panel.open_session.connect(self.open_session)
 
     def save(self) -> None:
-        """Write finished pictures."""
+        """Write the chosen finished images."""
         session, model, nodes = self._workspace.session, self._workspace.session.model, self._chosen()
         if model is None:
             return
         if not nodes:
-            self._workspace.tell("There is no finished image among those chosen: finish one, or choose others.")
+            self._workspace.tell("None of the chosen images is finished. Finish one, or choose others.")
             return
         folder, form = self.panel.folder, self._form()
         finest = len(model.bundle.schedule) - 1
@@ -47,12 +47,12 @@ class SaveController:
         self._workspace.start("make", lambda stop: write_pictures(model, nodes, pixels(), folder, form))
 
     def generate_set(self) -> None:
-        """Generate and write so many of each kind."""
+        """Generate and write a synthetic dataset."""
         model, orders = self._workspace.session.model, self.panel.orders
         if model is None:
             return
         if not orders:
-            self._workspace.tell("Say how many images of each kind you want.")
+            self._workspace.tell("Set the number of images for at least one slice type.")
             return
         asked, folder, form = self._workspace.request(), self.panel.folder, self._form()
         self._workspace.start(
@@ -60,12 +60,12 @@ class SaveController:
         )
 
     def save_session(self, path: Path) -> None:
-        """The whole sitting to a file."""
+        """Save the whole session to a file."""
         session = self._workspace.session
         self._workspace.start("compute", lambda stop: [Written(1, 1, session.save(path))])
 
     def open_session(self, path: Path) -> None:
-        """A sitting or a picture from a file; asks first when that would put away what no file holds."""
+        """Open a session or an image from a file; asks first if that would remove unsaved images."""
         session = self._workspace.session
         if not session.would_lose(path):
             self._open(path)
@@ -73,12 +73,12 @@ class SaveController:
         count = len(session.tree.nodes)
         self._workspace.message.ask(
             Offer(
-                f"Here {'is 1 image' if count == 1 else f'are {count} images'} that no file holds. Open {path.name} in "
+                f"There {'is 1 unsaved image' if count == 1 else f'are {count} unsaved images'}. Open {path.name} in "
                 "their place?",
                 "Open it",
-                "Put these images away: napari offers to restore them the next time.",
+                "Close these images. napari offers to restore them at the next start.",
                 "Keep these",
-                "Go on with the images that are here. You can save them first, and open the file then.",
+                "Keep these images. You can save them first and open the file afterwards.",
                 lambda: self._open(path),
                 lambda: None,
             )
@@ -86,15 +86,15 @@ class SaveController:
 
     def _open(self, path: Path) -> None:
         if not self._workspace.start("show", lambda stop: self._workspace.session.open(path)):
-            self.open_session(path)  # the worker is at work: ask again
+            self.open_session(path)  # the worker is busy: ask again
 
     def offer(self, bundle: Bundle) -> None:
-        """Another model."""
+        """Adapt the panel to another model."""
         self.panel.offer_kinds(cell.condition for cell in bundle.cells)
         self.panel.offer_copies(GATE in bundle.sha256)
 
     def take(self, result: object) -> None:
-        """A result of the worker."""
+        """Handle a result of the worker."""
         if isinstance(result, Written):
             seen = result.done + len(result.withheld)
             left = self._workspace.work.time_left(seen, result.total)
@@ -102,7 +102,7 @@ class SaveController:
             self.panel.report(str(result))
 
     def refresh(self, state: State) -> None:
-        """Enable what can be done now."""
+        """Update which controls are enabled."""
         self.panel.allow(idle=state.idle, complete=state.complete, some=bool(self._workspace.session.tree.nodes))
 
     def _form(self) -> Form:

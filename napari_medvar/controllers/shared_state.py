@@ -1,4 +1,4 @@
-"""What the controllers share: the `Workspace` they act on, and the `State` that says what is enabled."""
+"""What the controllers share: the `Workspace` that they act on, and the `State` that decides what is enabled."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from napari_medvar.worker import Work
 if TYPE_CHECKING:
     import napari
 
-Doing = Literal["load", "make", "show", "restore", "compute"]  # what the worker does; Stop is for "make"
+Doing = Literal["load", "make", "show", "restore", "compute"]  # kinds of work; Stop applies to "make"
 
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What there is now."""
+    """The present state of the widget."""
 
-    idle: bool  # a model is loaded, and the worker has nothing to do
+    idle: bool  # a model is loaded and the worker is idle
     picture: bool
     complete: bool
 
@@ -45,30 +45,30 @@ class Workspace(Protocol):
 
     @property
     def scale(self) -> int:
-        """The scale looked at."""
+        """The scale that is shown."""
 
     @property
     def image_space(self) -> ImageSpace:
-        """Where the current picture lies."""
+        """The image space of the current image."""
 
     def request(self) -> Request:
-        """What the panels ask for."""
+        """The request that the panels describe."""
 
     def start(self, doing: Doing, work: Work, text: str = "") -> bool:
-        """Hand work to the worker, which makes `take` calls of its results. Whether the worker was free."""
+        """Start work in the worker; its results are passed to `take`. Returns False when the worker is busy."""
 
     def tell(self, text: str) -> None:
-        """A plain word on what went wrong."""
+        """Show an error message."""
 
     def reopen(self) -> None:
-        """Open the chosen model where models run now."""
+        """Open the chosen model on the device or server of the settings."""
 
     @property
     def busy(self) -> bool:
-        """Whether anything goes on."""
+        """Whether work is in progress."""
 
     def show_current(self) -> None:
-        """The current picture has changed: show it and its settings."""
+        """Show the current image and its settings after a change."""
 
     def refresh(self) -> None:
-        """Enable what can be done now."""
+        """Update which controls are enabled."""

@@ -1,4 +1,4 @@
-"""The guide to the widget, a page for each of its sections. The documentation is made of the same pages."""
+"""The guide to the widget, with one page for each section. The documentation uses the same pages."""
 
 from __future__ import annotations
 
@@ -20,5 +20,5 @@ PAGES = {
 
 
 def page(name: str) -> str:
-    """Markdown; pictures lie in `FOLDER`."""
+    """The Markdown text of a page. Its figures are in `FOLDER`."""
     return (FOLDER / f"{name}.md").read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Two pictures side by side, in two cells of napari's grid: it moves and zooms them together."""
+"""`CompareLayers`: shows two images side by side in napari's grid, with linked pan and zoom."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _LONGEST = 40  # letters of a caption
 
 
 class CompareLayers:
-    """The two layers, made when first needed. GUI thread only."""
+    """The two layers of a comparison, created when first needed. GUI thread only."""
 
     def __init__(self, viewer: napari.Viewer, fitting: Fitting) -> None:
         self._viewer, self._fitting = viewer, fitting
@@ -32,7 +32,7 @@ class CompareLayers:
 
     @property
     def shown(self) -> bool:
-        """Whether pictures are being compared."""
+        """Whether a comparison is shown."""
         return bool(self._layers)
 
     def show(
@@ -41,7 +41,7 @@ class CompareLayers:
         names: tuple[str, str],
         image_spaces: tuple[ImageSpace, ImageSpace],
     ) -> None:
-        """Both pictures alone; whatever else was visible is hidden until `close`."""
+        """Show only these two images ``(H, W)`` or ``(H, W, 3)`` in [-1, 1]; other layers are hidden until `close`."""
         if not self.shown:
             self._hidden = [layer.name for layer in self._viewer.layers if layer.visible]
             self._selected = list(self._viewer.layers.selection)
@@ -69,11 +69,11 @@ class CompareLayers:
             layer.name = _short(f"{side} · {name}")
             layer.visible = True
         grid = self._viewer.canvas.grid
-        grid.stride, grid.shape, grid.enabled = 1, (1, 2), True  # A, the lower layer, to the left
+        grid.stride, grid.shape, grid.enabled = 1, (1, 2), True  # the lower layer, A, on the left
         self._fitting.fit(list(self._layers.values()))
 
     def close(self) -> None:
-        """Back to what was seen and selected before."""
+        """End the comparison, and restore the visible and selected layers."""
         if not self.shown:
             return
         grid = self._viewer.canvas.grid
@@ -91,10 +91,10 @@ class CompareLayers:
 
 
 def _short(name: str) -> str:
-    """What goes into half of the canvas."""
+    """The caption, shortened to half of the canvas."""
     return name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1].rstrip()}…"
 
 
 def difference(pictures: tuple[FloatArray, FloatArray]) -> float:
-    """Mean absolute difference in per cent of the whole range."""
+    """The mean absolute difference of two images, in per cent of the range [-1, 1]."""
     return float(np.abs(pictures[0] - pictures[1]).mean() * 50)

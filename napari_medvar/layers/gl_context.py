@@ -1,9 +1,9 @@
-"""A guard against a crash of napari when a layer is deleted.
+"""`CanvasContextGuard`: prevents a crash of napari when a layer is deleted.
 
-napari (0.9.2, `VispyCanvas._clean_and_update_scenegraph`) frees a removed layer's OpenGL objects in whatever
-context happens to be current, which is often not the canvas's. With Mesa, drawing another layer that had been
-hidden then crashes the process; and hidden layers are what this plugin keeps. Making the canvas's context
-current just before the removal is all it takes.
+napari (0.9.2, `VispyCanvas._clean_and_update_scenegraph`) frees the OpenGL objects of a removed layer in the current
+context, which is often not that of the canvas. With Mesa, drawing another layer that had been hidden then crashes the
+process, and this plugin keeps hidden layers. The guard makes the canvas's context current just before a layer is
+removed.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class CanvasContextGuard:
 
     def __init__(self, viewer: napari.Viewer, widget: QWidget) -> None:
         self._widget = widget
-        viewer.layers.events.removing.connect(self._removing)  # napari holds this weakly
+        viewer.layers.events.removing.connect(self._removing)  # napari keeps only a weak reference
 
     def _removing(self, event: object = None) -> None:
         window = self._widget.window()

@@ -1,8 +1,8 @@
-"""Pictures as napari layers and back: one Image layer a scale, made with its first picture and then updated in place.
+"""`ScaleLayers`: shows images in napari with one Image layer per scale, which is created once and updated in place.
 
-Ten layers cost seconds to make and little to update, which is why none is made twice. But a picture of more axes or
-fewer, such as a slice of a volume, gets new layers: napari would show an old one at its old slice until the viewer's
-sliders move.
+Creating ten layers takes seconds and updating them little time, so layers are reused. An image with another number of
+axes, such as a slice of a volume, gets new layers: napari would show a reused layer at its old slice until the
+viewer's sliders move.
 """
 
 from __future__ import annotations
@@ -28,25 +28,25 @@ if TYPE_CHECKING:
     from napari.layers import Image, Layer
 
 METADATA = "medvar"
-_SHARED = ("contrast_limits", "contrast_limits_range", "gamma", "colormap")  # one window for all scales
-CAPTION = 8  # points of a name in the canvas
-_THUMBNAIL = 32  # pixels a side, as napari has it
+_SHARED = ("contrast_limits", "contrast_limits_range", "gamma", "colormap")  # the same for all scales
+CAPTION = 8  # font size of a name in the canvas, in points
+_THUMBNAIL = 32  # pixels per side, as in napari
 _OURS = re.compile(r"scale (\d+) · (\d+)×\2")
 
 
 def layer_name(schedule: ScaleSchedule, k: int) -> str:
-    """E.g. ``scale 4 · 5×5``."""
+    """The name of the layer of scale k, e.g. ``scale 4 · 5×5``."""
     return f"scale {k} · {schedule[k]}×{schedule[k]}"
 
 
 def trace_of(layer: Layer) -> Trace | None:
-    """What made the picture in ``layer``; None for a layer that holds none of ours."""
+    """The trace of the image in ``layer``; None for a layer that MedVAR did not make."""
     text = layer.metadata.get(METADATA, {}).get("trace")
     return None if text is None else Trace.from_json(text)
 
 
 def about(preview: Preview, image_space: ImageSpace) -> dict[str, Any]:
-    """What a layer of ours says of itself in its metadata."""
+    """The metadata of a layer that shows ``preview``."""
     own = {} if preview.node.image_space is None else {"scene": image_space.to_dict()}
     return {
         "trace": preview.trace.to_json(),
@@ -58,21 +58,22 @@ def about(preview: Preview, image_space: ImageSpace) -> dict[str, Any]:
 
 
 def put(layer: Layer, world: dict[str, Any]) -> None:
-    """Place a layer."""
+    """Set the position of a layer in the world."""
     for name, value in world.items():
         setattr(layer, name, value)
 
 
 def world_in(viewer: napari.Viewer, placement: Placement, side: int) -> dict[str, Any]:
-    """The attributes of a layer of ``side`` tokens or pixels a side that covers the picture, in that viewer.
+    """The attributes of a layer with ``side`` tokens or pixels per side that covers the image in ``viewer``.
 
-    Beside layers of other units it has theirs: napari would warn at every layer, and draw without units.
+    Units are those of the other layers in the viewer: with mixed units napari warns at every layer and ignores all
+    units.
     """
     return {**placement.world(side), "units": agreed_units(viewer, placement.units, METADATA)}
 
 
 def top_of_images(viewer: napari.Viewer) -> int:
-    """Where in the layer list a picture belongs: above everybody's images, below the masks that lie on them."""
+    """The index in the layer list for a new image: above all images, below the masks over them."""
     from napari.layers import Image
 
     others = [place for place, layer in enumerate(viewer.layers) if METADATA not in layer.metadata]
@@ -81,7 +82,7 @@ def top_of_images(viewer: napari.Viewer) -> int:
 
 @contextmanager
 def selection_kept(viewer: napari.Viewer) -> Iterator[None]:
-    """Layers added inside do not take the selection from somebody else's layers."""
+    """Keep the selection of other layers while layers are added in this context."""
     selection = viewer.layers.selection
     before, active = list(selection), selection.active
     yield
@@ -92,23 +93,23 @@ def selection_kept(viewer: napari.Viewer) -> Iterator[None]:
 
 
 class ScaleLayers:
-    """The layers of the current picture in one viewer. Call it from the GUI thread only."""
+    """The layers of the current image in one viewer. GUI thread only."""
 
     def __init__(self, viewer: napari.Viewer, fitting: Fitting) -> None:
         self._viewer, self._fitting = viewer, fitting
         self._layers: dict[int, Image] = _left_over(viewer)
         self._image_space: ImageSpace | None = None
-        self._shown: int | None = None  # the scale that we made visible last
-        self._stale: set[int] = set()  # scales that were made, but whose picture was not
-        self._seen: int | None = None  # the image that was brought into sight last
+        self._shown: int | None = None  # the scale made visible last
+        self._stale: set[int] = set()  # scales that were made but not decoded
+        self._seen: int | None = None  # the image that the view was moved to last
 
     @property
     def image_space(self) -> ImageSpace | None:
-        """Where the picture lies that the layers show."""
+        """The image space of the image that the layers show."""
         return self._image_space
 
     def show(self, preview: Preview, image_space: ImageSpace, *, reveal: bool) -> None:
-        """Put one preview into its layer, and with ``reveal`` make that visible in place of the one before."""
+        """Put a preview into its layer; with ``reveal``, make that layer visible instead of the one before."""
         schedule, k = preview.generation.pyramid.schedule, preview.k
         self._forget_deleted(len(schedule))
         self._apply(image_space)
@@ -131,10 +132,10 @@ class ScaleLayers:
                 self._seen = preview.node.id
                 self._bring_into_sight(k)
         if preview.newest:
-            self._blank([j for j, finer in self._layers.items() if j > k and finer.visible])  # hidden ones can wait
+            self._blank([j for j, finer in self._layers.items() if j > k and finer.visible])  # hidden layers can wait
 
     def show_only(self, k: int | None) -> None:
-        """Scale k alone, or none of them."""
+        """Show scale k only, or no scale."""
         self._forget_deleted()
         for other in self._layers:
             if other != k:
@@ -143,9 +144,9 @@ class ScaleLayers:
             self._reveal(k)
 
     def select_shown(self) -> None:
-        """The layer controls belong to what is seen, unless they belong to a layer of somebody else's.
+        """Select the visible scale, so that napari shows its layer controls, unless another layer is selected.
 
-        Changing them takes napari longer than all else, so it is done when the slider rests.
+        This is the slowest part of a change of scale in napari, so it is done when the slider is at rest.
         """
         self._forget_deleted()
         selection, layer = self._viewer.layers.selection, self._layers.get(-1 if self._shown is None else self._shown)
@@ -154,19 +155,19 @@ class ScaleLayers:
             selection.active = layer
 
     def blank_from(self, depth: int) -> None:
-        """Scales not made yet must not show those of the picture before."""
+        """Empty the layers of scales that are not made yet, which still show the image before."""
         self._forget_deleted()
         self._blank([k for k in self._layers if k >= depth])
 
     def show_all(self, depth: int) -> None:
-        """All scales made so far."""
+        """Show all ``depth`` scales made so far."""
         self._forget_deleted()
         for k, layer in self._layers.items():
             if layer.visible != (k < depth):
                 layer.visible = k < depth
 
     def caption(self, on: bool) -> None:
-        """Whether the name of every scale stands in the canvas, beside its image."""
+        """Show or hide the name of every scale in the canvas."""
         self._forget_deleted()
         for layer in self._layers.values():
             if layer.name_overlay.visible != on:
@@ -174,40 +175,40 @@ class ScaleLayers:
                 layer.name_overlay.visible = on
 
     def values(self, k: int) -> FloatArray | None:
-        """The picture of scale k as its layer shows it."""
+        """The values of scale k as its layer shows them; None when there are none."""
         self._forget_deleted()
         if self._image_space is None or k not in self._layers:
             return None
         return np.asarray(self._image_space.placement.picture(np.asarray(self._layers[k].data)))
 
     def all(self) -> list[Image]:
-        """Coarse to fine."""
+        """All layers, from coarse to fine."""
         self._forget_deleted()
         return [self._layers[k] for k in sorted(self._layers)]
 
     def bring_to_front(self) -> None:
-        """Above all other images, coarse to fine: a picture that is laid over one of them is to be seen."""
+        """Move the layers above all other images, so that an image that lies over another one is visible."""
         layers = self._viewer.layers
         for layer in reversed(self.all()):
             layers.move(layers.index(layer), top_of_images(self._viewer))
 
     def clear(self) -> None:
-        """No picture: what the layers held is undone."""
+        """Show no image, after undo has removed it."""
         self.blank_from(0)
 
     def forget(self, k: int) -> None:
-        """What the layer of scale k holds is of another picture."""
+        """Mark the content of the layer of scale k as outdated."""
         self._stale.add(k)
 
     def missing(self, depth: int) -> list[int]:
-        """Scales below ``depth`` whose picture is to be had anew: the layer was deleted, or the picture not made."""
+        """Scales below ``depth`` that must be decoded again: the layer was deleted, or the scale was not decoded."""
         self._forget_deleted()
         return [k for k in range(depth) if k not in self._layers or k in self._stale]
 
-    # -- how ----------------------------------------------------------------------------------------------------
+    # -- internals --------------------------------------------------------------------------------------------------
 
     def _make(self, k: int, name: str, values: FloatArray, image_space: ImageSpace, *, visible: bool) -> None:
-        if old := self._layers.pop(k, None):  # grey and colour cannot share a layer
+        if old := self._layers.pop(k, None):  # greyscale and colour images need different layers
             self._viewer.layers.remove(old)
         limits = (image_space.display.low, image_space.display.high)
         options: dict[str, Any] = {"rgb": True}
@@ -227,7 +228,7 @@ class ScaleLayers:
             self._fitting.fit([layer])
 
     def _bring_into_sight(self, k: int) -> None:
-        """A new image is seen, though somebody has opened another above it, or beside it, since."""
+        """Make a new image visible, even if another was opened over it or beside it in the meantime."""
         layers = self._viewer.layers
         if not self._viewer.canvas.grid.enabled:
             if layers.index(self._layers[k]) < top_of_images(self._viewer):
@@ -235,7 +236,7 @@ class ScaleLayers:
             self._fitting.fit_unseen(self._layers[k])
 
     def _group(self, k: int) -> None:
-        """All scales lie together in the list, coarse to fine, whatever was added or deleted meanwhile."""
+        """Keep all scales together in the list, coarse to fine, even if other layers were added or deleted."""
         layers = self._viewer.layers
         if finer := [other for j, other in self._layers.items() if j > k]:
             place = min(map(layers.index, finer))
@@ -246,7 +247,7 @@ class ScaleLayers:
         layers.move(len(layers) - 1, place)
 
     def _apply(self, image_space: ImageSpace) -> None:
-        """Another condition may mean other units: then, and only then, windows set by hand are reset."""
+        """Apply an image space. Contrast limits set by the user are reset only when the units change."""
         before, self._image_space = self._image_space, image_space
         for k in [k for k, layer in self._layers.items() if layer.ndim != image_space.placement.ndim]:
             self._viewer.layers.remove(self._layers.pop(k))
@@ -259,13 +260,15 @@ class ScaleLayers:
             for layer in self._layers.values():
                 side = max(layer.data.shape)
                 picture = np.asarray(layer.data).reshape((side, side, 3) if layer.rgb else (side, side))
-                layer.data = image_space.placement.array(picture)  # to be overwritten soon, but of the right shape now
+                layer.data = image_space.placement.array(
+                    picture
+                )  # overwritten soon, but it must have the right shape now
                 put(layer, world_in(self._viewer, image_space.placement, side))
             if self._layers and before is not None:
                 self._fitting.fit(list(self._layers.values()))
 
     def _describe(self, preview: Preview, image_space: ImageSpace) -> None:
-        """Every layer of the picture carries the newest trace."""
+        """Store the newest trace in every layer of the image."""
         made = about(preview, image_space)
         for k, layer in self._layers.items():
             if k < preview.generation.depth:
@@ -281,7 +284,7 @@ class ScaleLayers:
                 layer.metadata[METADATA] = {"trace": None, "scale": k, "synthetic": True}
 
     def _draw_thumbnail(self, k: int) -> None:
-        """The list's little picture of a hidden layer, which napari leaves as it was when it was last seen."""
+        """Update the thumbnail of a hidden layer, because napari does so for visible layers only."""
         layer = self._layers[k]
         if self._image_space is None or layer.rgb:
             return
@@ -301,7 +304,7 @@ class ScaleLayers:
         self._shown = k
 
     def _forget_deleted(self, scales: int | None = None) -> None:
-        """Layers that the user deleted; and, for a model of fewer ``scales``, remove those of the one before."""
+        """Forget layers that the user deleted; for a model with fewer ``scales``, remove the superfluous layers."""
         here = set(map(id, map(_unwrapped, self._viewer.layers)))
         self._layers = {k: layer for k, layer in self._layers.items() if id(_unwrapped(layer)) in here}
         for k in [k for k in self._layers if scales is not None and k >= scales]:
@@ -309,16 +312,16 @@ class ScaleLayers:
 
 
 def _left_over(viewer: napari.Viewer) -> dict[int, Image]:
-    """Layers that a widget closed since has left: it would be odd if a new one made them a second time."""
+    """Layers left by a widget that was closed, by scale, so that a new widget uses them again."""
     found = ((_OURS.fullmatch(layer.name), layer) for layer in viewer.layers if METADATA in layer.metadata)
     return {int(match[1]): layer for match, layer in found if match}
 
 
 def shown_values(pixels: FloatArray, image_space: ImageSpace) -> FloatArray:
-    """What a layer shows: values in their unit, or colours in [0, 1]."""
+    """The values that a layer shows: greyscale values in their unit, or colours in [0, 1]."""
     return (np.clip(pixels, -1, 1) + 1) / np.float32(2) if pixels.ndim == 3 else image_space.display.values(pixels)
 
 
 def _unwrapped(layer: Any) -> Any:
-    """The layer itself: napari hands plugins proxies, a new one each time."""
+    """The layer itself, because napari passes plugins a new proxy each time."""
     return getattr(layer, "__wrapped__", layer)

@@ -1,4 +1,4 @@
-"""`PictureView`: what of the current picture the viewer shows, in whichever view. GUI thread only."""
+"""`PictureView`: shows the current image in the viewer, in the chosen view. GUI thread only."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from napari_medvar.session.trace_tree import Node
 if TYPE_CHECKING:
     import napari
 
-COMPUTED: tuple[View, ...] = ("likelihood", "anomaly")  # maps that the model must be asked for
+COMPUTED: tuple[View, ...] = ("likelihood", "anomaly")  # maps that the model must compute
 Maps = Mapping[View, tuple[FloatArray, ...]]
 
 
@@ -35,13 +35,13 @@ _CAPTIONS = {
 
 
 def caption(view: View, k: int, image_space: ImageSpace) -> str:
-    """What a map is called in the layer list and in the canvas, with the unit of its colour bar."""
+    """The name of a map in the layer list and in the canvas, with the unit of its colour bar."""
     unit = image_space.display.unit if image_space.display.unit == "HU" else "arbitrary units"
     return _CAPTIONS[view].format(k=k, unit=unit)
 
 
 class PictureView:
-    """Scale layers, maps over them, and the comparison."""
+    """The layers of the scales, the maps over them, and the comparison."""
 
     def __init__(self, viewer: napari.Viewer) -> None:
         self._viewer = viewer
@@ -49,18 +49,18 @@ class PictureView:
         self.layers = ScaleLayers(viewer, self._fitting)
         self.maps = MapLayers(viewer)
         self.comparison = CompareLayers(viewer, self._fitting)
-        self._grid = False  # whether we have switched napari's grid on
-        # When a layer comes, napari draws before it tells others of it, but first it notes the units of the axes.
+        self._grid = False  # whether this view has switched napari's grid on
+        # When a layer is added, napari stores the units of its axes, then draws, and only then emits ``inserted``.
         for event in (viewer.dims.events.units, viewer.layers.events.inserted, viewer.layers.events.removed):
-            event.connect(self._agree_on_units)  # napari holds this weakly
+            event.connect(self._agree_on_units)  # napari keeps only a weak reference
 
     def show(self, preview: Preview, image_space: ImageSpace, *, reveal: bool) -> None:
-        """Put one preview into its layer."""
+        """Put a preview into its layer; with ``reveal``, make it visible."""
         self.layers.show(preview, image_space, reveal=reveal)
         self.maps.place(image_space)
 
     def look(self, view: View, node: Node | None, k: int, image_space: ImageSpace, computed: Maps) -> str:
-        """Scale k in that view; gives a line on what is seen. ``computed`` holds the maps that were asked for."""
+        """Show scale k in a view; returns a line that explains it. ``computed`` holds the maps from the model."""
         if self.comparison.shown:
             return ""
         self._set_grid(view == "scales")
@@ -86,51 +86,55 @@ class PictureView:
         return note
 
     def close(self) -> None:
-        """Leave the viewer as one would want to find it."""
+        """Restore the state of the viewer."""
         self.comparison.close()
         self._set_grid(False)
 
-    # -- how ----------------------------------------------------------------------------------------------------
+    # -- internals --------------------------------------------------------------------------------------------------
 
     def _map(
         self, view: View, node: Node, k: int, image_space: ImageSpace, computed: Maps
     ) -> tuple[np.ndarray | None, tuple[float, float] | None, str]:
-        """Values, limits of their colours, and a line on them."""
+        """The values of a map, the limits of its colours, and a line that explains it."""
         match view:
             case "difference":
                 return self._difference(k, image_space)
             case "tokens":
                 return node.generation.pyramid.maps[k][0], (0, 1), "One colour for each token."
             case "entropy" if k >= len(node.trace.entropy):
-                return None, None, "Not known: a real image was not drawn token by token."
+                return None, None, "Not available for a real image, because its tokens were not drawn by the model."
             case "entropy":
                 limits = span(node.trace.entropy)
-                return node.trace.entropy[k], limits, "Yellow: another seed would give something else here."
+                return (
+                    node.trace.entropy[k],
+                    limits,
+                    "Yellow: the model was undecided; another seed would give something else here.",
+                )
         if view not in computed:
-            return None, None, "Asking the model…"
+            return None, None, "The model computes this map…"
         maps = computed[view]
         limits = span(maps)
         if view == "anomaly":
-            return maps[0], limits, "Bright: not what the model expects. It does not mean ill."
+            return maps[0], limits, "Bright: not what the model expects. It does not mean pathology."
         return maps[k], limits, "Bright: not what the model expected here."
 
     def _difference(self, k: int, image_space: ImageSpace) -> tuple[np.ndarray | None, tuple[float, float] | None, str]:
         now, before = self.layers.values(k), self.layers.values(k - 1) if k else None
         if now is None or before is None:
-            return None, None, "There is no scale before the coarsest."
+            return None, None, "The coarsest scale has no scale before it."
         values = now - before
         most = max(float(np.abs(values).max()), 1e-6)
-        return values, (-most, most), "Green is brighter than after the scale before, pink darker."
+        return values, (-most, most), "Green: brighter than after the scale before. Pink: darker."
 
     def _agree_on_units(self, event: object = None) -> None:
-        """Somebody's layer has come or gone."""
+        """Adapt the units after a layer was added or removed."""
         if self.layers.image_space is not None:
             agree(self._viewer, self.layers.image_space.placement.units, METADATA)
 
     def _set_grid(self, on: bool) -> None:
         grid = self._viewer.canvas.grid
         if on and not grid.enabled:
-            grid.stride, grid.enabled, self._grid = 1, True, True  # coarse to fine: the lowest layer first
+            grid.stride, grid.enabled, self._grid = 1, True, True  # from coarse to fine, the lowest layer first
         elif not on and self._grid:
             grid.enabled, self._grid = False, False
             self.layers.caption(False)

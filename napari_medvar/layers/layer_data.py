@@ -1,4 +1,4 @@
-"""Pictures as the tuples in which napari takes layers from readers and sample data."""
+"""Images as the layer tuples that napari takes from readers and sample data."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ LayerData = tuple[Any, dict[str, Any], str]
 
 
 def layer_data(preview: Preview, bundle: Bundle, name: str, *, visible: bool = True, **more: str) -> LayerData:
-    """One picture in its units and mm, with its trace; ``more`` goes into the layer's metadata."""
+    """The layer tuple of one image, in its units and mm, with its trace; ``more`` is added to the layer's metadata."""
     image_space = preview.node.image_space or ImageSpace.of(bundle, preview.trace.request.condition)
     attributes: dict[str, Any] = {"name": name, "visible": visible, **image_space.placement.world(len(preview.pixels))}
     attributes["metadata"] = {METADATA: {**about(preview, image_space), **more}}

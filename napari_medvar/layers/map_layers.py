@@ -1,4 +1,4 @@
-"""What is shown over a picture, one map at a time: differences, tokens, entropies and likelihoods."""
+"""`MapLayers`: shows one map over an image: differences, tokens, entropies or likelihoods."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ _OPACITY = {"difference": 1.0, "tokens": 1.0, "entropy": 0.75, "likelihood": 0.7
 
 
 class MapLayers:
-    """The layer that all maps share, made when one is first looked at and then updated in place. GUI thread only.
+    """The layer that all maps share. It is created with the first map and then updated in place. GUI thread only.
 
-    Only the map of tokens, which are labels, needs a layer of another type, and takes its place.
+    Only the token map needs a layer of another type (Labels), which replaces it.
     """
 
     def __init__(self, viewer: napari.Viewer) -> None:
@@ -36,9 +36,9 @@ class MapLayers:
     def show(
         self, kind: Kind, name: str, values: npt.NDArray[Any], limits: tuple[float, float], image_space: ImageSpace
     ) -> None:
-        """``values`` ``(side, side)`` over the picture, which they cover exactly.
+        """Show ``values`` ``(side, side)`` over the image, which they cover exactly.
 
-        ``limits`` are the values of the ends of the colour map; tokens have none.
+        ``limits`` are the values at both ends of the colour map; token maps do not use them.
         """
         array, world = image_space.placement.array(values), world_in(self._viewer, image_space.placement, len(values))
         layer = self._present
@@ -61,21 +61,21 @@ class MapLayers:
             layer.visible = True
 
     def place(self, image_space: ImageSpace) -> None:
-        """The picture lies at ``image_space``: a map of another place is taken away."""
+        """Move to the image space of a new image; a map with another placement is removed."""
         if self._placement is not None and not self._placement.same_as(image_space.placement):
             self._placement = None
             self._remove()
 
     def hide(self) -> None:
-        """No map."""
+        """Show no map."""
         if (layer := self._present) is not None and layer.visible:
             layer.visible = False
 
-    # -- how ----------------------------------------------------------------------------------------------------
+    # -- internals --------------------------------------------------------------------------------------------------
 
     @property
     def _present(self) -> Layer | None:
-        """The layer, unless the user has deleted it."""
+        """The layer; None if the user has deleted it."""
         return self._layer if self._layer is not None and self._layer in self._viewer.layers else None
 
     def _remove(self) -> None:
@@ -89,7 +89,7 @@ class MapLayers:
             if kind == "tokens":
                 from napari.utils.colormaps import label_colormap
 
-                # Token 0 is a token like any other, not background.
+                # Token 0 is an ordinary token, not background.
                 layer = self._viewer.add_labels(array, colormap=label_colormap(49, 0.5, background_value=-1), **options)
             else:
                 layer = self._viewer.add_image(array, interpolation2d="nearest", blending="translucent", **options)
@@ -104,6 +104,6 @@ def _kind_of(layer: Layer) -> str:
 
 
 def span(maps: tuple[npt.NDArray[np.float32], ...]) -> tuple[float, float]:
-    """From 0 to what nearly all values of all scales stay below: one colour means the same at every scale."""
+    """Limits from 0 to a high percentile of all scales, so that a colour means the same at every scale."""
     values = np.concatenate([scale.ravel() for scale in maps])
     return 0.0, max(float(np.percentile(values, 99.5)), 1e-3)

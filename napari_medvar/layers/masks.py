@@ -1,4 +1,4 @@
-"""Masks: where in a picture somebody painted, in a Labels or Shapes layer of any size and place."""
+"""Masks from Labels or Shapes layers of any size and position: the part of an image that may change."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from napari.layers import Layer
 
 _OPACITY, _FADED = 0.45, 0.12
-_BRUSH = 10  # of so many pixels of the picture, one is the brush's radius
+_BRUSH = 10  # the radius of the brush is the image's size divided by this
 
 
 def mask_layers(viewer: napari.Viewer) -> list[str]:
-    """The names of layers that can serve as a mask."""
+    """The names of layers that can be used as a mask."""
     from napari.layers import Labels, Shapes
 
     return [
@@ -33,10 +33,10 @@ def mask_layers(viewer: napari.Viewer) -> list[str]:
 
 
 def mask_of(layer: Layer, placement: Placement, point: Sequence[float] = ()) -> BoolArray:
-    """The pixels ``(H, W)`` of a picture that lie under what was painted.
+    """The pixels ``(H, W)`` of an image that are painted in ``layer``.
 
-    ``point`` is where the viewer stands, for a layer of more axes than the picture. Raises `MedvarError` when nothing
-    was painted on the picture.
+    ``point`` is the viewer's current position, for a layer with more axes than the image. Raises `MedvarError` when
+    nothing is painted over the image.
     """
     from napari.layers import Shapes
 
@@ -44,7 +44,8 @@ def mask_of(layer: Layer, placement: Placement, point: Sequence[float] = ()) -> 
     mask = _of_shapes(layer, placement) if shapes else _of_labels(layer, placement, point) != 0
     if not mask.any():
         raise MedvarError(
-            f"The layer “{layer.name}” covers nothing of the image: paint where it may change, then try again."
+            f"Nothing of the image is painted in the layer “{layer.name}”. Paint where the image may change, then "
+            "try again."
         )
     return mask
 
@@ -67,7 +68,7 @@ def structures_of(layer: Layer | None, placement: Placement, point: Sequence[flo
 
 
 def add_mask(viewer: napari.Viewer, placement: Placement) -> Layer:
-    """An empty Labels layer on the picture's grid, with the brush in hand."""
+    """Add an empty Labels layer on the image's pixel grid, and select the brush."""
     size = placement.size
     layer = viewer.add_labels(
         placement.array(np.zeros((size, size), dtype=np.uint8)),
@@ -83,35 +84,35 @@ def add_mask(viewer: napari.Viewer, placement: Placement) -> Layer:
 
 
 def own_mask(layer: Layer | None) -> bool:
-    """Whether `add_mask` made this layer, so that it is no segmentation of somebody's."""
+    """Whether `add_mask` made this layer, so that it is not a segmentation of the user's."""
     return layer is not None and "mask" in layer.metadata.get(METADATA, {})
 
 
 def fits(layer: Layer, placement: Placement) -> bool:
-    """Whether a mask of ours lies on the picture's grid."""
+    """Whether a mask made by `add_mask` lies on the image's pixel grid."""
     grid = placement.array(np.empty((placement.size, placement.size), dtype=np.uint8)).shape
     return tuple(layer.data.shape) == grid and np.allclose(matrix_of(layer), placement.matrix)
 
 
 def take_brush(viewer: napari.Viewer, layer: Layer) -> None:
-    """Go on painting on a mask."""
+    """Select a mask and its brush, to continue painting."""
     layer.visible, layer.opacity = True, _OPACITY
     viewer.layers.selection.active = layer
     layer.mode = "paint"
 
 
 def fade(layer: Layer) -> None:
-    """Let what was changed inside a mask be seen."""
+    """Make a mask translucent, so that the change below it is visible."""
     layer.opacity = min(layer.opacity, _FADED)
 
 
 def clear(layer: Layer) -> None:
-    """Nothing is painted. Undo of the layer brings it back."""
+    """Erase a mask. Undo of the layer restores it."""
     _set(layer, np.nonzero(np.asarray(layer.data)), 0)
 
 
 def invert(layer: Layer) -> None:
-    """What was painted is not, and the other way round."""
+    """Swap painted and unpainted areas."""
     painted, empty = np.nonzero(np.asarray(layer.data)), np.nonzero(np.asarray(layer.data) == 0)
     _set(layer, painted, 0)
     _set(layer, empty, 1)
@@ -134,7 +135,7 @@ def _of_labels(layer: Layer, placement: Placement, point: Sequence[float]) -> In
 
 
 def _of_shapes(layer: Layer, placement: Placement) -> BoolArray:
-    """Drawn anew on the picture's own grid, so that the layer's pixel size does not matter."""
+    """Draw shapes on the image's pixel grid, so that the layer's pixel size does not matter."""
     from napari.layers import Shapes
 
     to_world, ndim = matrix_of(layer), min(layer.ndim, placement.ndim)
@@ -150,7 +151,7 @@ def _of_shapes(layer: Layer, placement: Placement) -> BoolArray:
 
 
 def _indices(places: np.ndarray, layer: Layer, point: Sequence[float]) -> np.ndarray:
-    """Places in the world ``(…, n)`` as indices of a layer of any number of axes."""
+    """Points in the world ``(…, n)`` as indices of a layer with any number of axes."""
     ndim = layer.ndim
     if places.shape[-1] < ndim:
         before = np.broadcast_to(

@@ -1,4 +1,4 @@
-"""A layer that is open in the viewer as an image that the model can encode: the slice that is seen, as it is seen."""
+"""`real_image`: the visible slice of a layer, as an image that the model can encode."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ if TYPE_CHECKING:
     import napari
     from napari.layers import Layer
 
-_LEAST = 8  # pixels a side of which a slice can be made anything
+_LEAST = 8  # least pixels per side of a slice
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class RealImage:
-    """One slice, harmonised."""
+    """One harmonised slice."""
 
-    name: str  # of its layer
-    pixels: FloatArray  # (H, W) in [-1, 1]: the layer's contrast limits are the ends
-    image_space: ImageSpace  # it lies exactly over the slice
+    name: str  # of the layer
+    pixels: FloatArray  # (H, W); the layer's contrast limits become -1 and 1
+    image_space: ImageSpace  # the image lies exactly over the slice
 
 
 def real_image(viewer: napari.Viewer, layer: Layer | None, size: int, bundle: str) -> RealImage:
-    """The slice of ``layer`` that is seen now, as ``size`` × ``size`` square pixels.
+    """The visible slice of ``layer``, resampled to ``size`` × ``size`` square pixels.
 
-    Aspect, orientation on the screen, scale, affine, units and contrast limits are the layer's. Raises `MedvarError`
-    in plain words when no such slice can be had.
+    Aspect ratio, orientation on the screen, scale, affine, units and contrast limits are those of the layer. Raises
+    `MedvarError` when the layer has no suitable slice, and says why.
     """
     layer = _checked(viewer, layer)
     to_world, (rows, columns) = matrix_of(layer), _seen_axes(viewer, layer)
@@ -53,7 +53,7 @@ def real_image(viewer: napari.Viewer, layer: Layer | None, size: int, bundle: st
     image = ValueRange(low, high, "arbitrary").to_image(np.nan_to_num(seen, nan=low, posinf=high, neginf=low))
     fitted, pixel = fit_to_matrix(image, (spacing[0], spacing[1]), size)
 
-    into = np.eye(layer.ndim + 1)  # from the picture's indices to the layer's
+    into = np.eye(layer.ndim + 1)  # from indices of the image to indices of the layer
     into[:-1, -1] = index
     for axis, length, step, flip in zip((rows, columns), values.shape, spacing, flips, strict=True):
         into[axis, axis] = flip * pixel / step
@@ -68,7 +68,7 @@ def real_image(viewer: napari.Viewer, layer: Layer | None, size: int, bundle: st
 
 
 def _in_patient(scan: ScanOf, into: Matrix, axes: tuple[int, int]) -> Place:
-    """Where the picture lies; ``into`` leads from its indices, as an array of three axes, to the layer's."""
+    """The position in the patient; ``into`` maps the image's indices, as an array of three axes, to the layer's."""
     rows, columns = axes
     (through,) = {0, 1, 2} - {rows, columns}
     return Place((scan.to_lps @ into)[:, [columns, rows, through, 3]], scan.frame_of_reference)
@@ -80,52 +80,54 @@ def _checked(viewer: napari.Viewer, layer: Layer | None) -> Layer:
     if layer is None:
         raise MedvarError("Select one image layer in the layer list first.")
     if not isinstance(layer, Image):
-        raise MedvarError(f"“{layer.name}” is no image layer: select the layer of a CT or MR image.")
+        raise MedvarError(f"“{layer.name}” is not an image layer. Select the layer of a CT or MR image.")
     if METADATA in layer.metadata:
-        raise MedvarError(f"“{layer.name}” was made by MedVAR already: select the layer of a real image.")
+        raise MedvarError(f"“{layer.name}” was made by MedVAR. Select the layer of a real image.")
     if layer.rgb:
-        raise MedvarError(f"“{layer.name}” is in colour; the model knows gray slices only.")
+        raise MedvarError(f"“{layer.name}” is a colour image. The model can encode greyscale images only.")
     if viewer.dims.ndisplay != 2:
-        raise MedvarError(
-            "The viewer shows a volume in 3-D: switch to 2-D (the cube button), and to the slice you want."
-        )
+        raise MedvarError("The viewer is in 3D mode. Switch to 2D (cube button), and go to the slice that you want.")
     return layer
 
 
 def _seen_axes(viewer: napari.Viewer, layer: Layer) -> tuple[int, int]:
-    """The layer's axes that run down and across the screen."""
-    ahead = viewer.dims.ndim - layer.ndim  # the layer's axes are the viewer's last
+    """The layer's axes that are vertical and horizontal on the screen."""
+    ahead = viewer.dims.ndim - layer.ndim  # the layer's axes are the last ones of the viewer
     rows, columns = (axis - ahead for axis in viewer.dims.displayed)
     if min(rows, columns) < 0:
-        raise MedvarError(f"“{layer.name}” lacks an axis that is shown: roll the viewer's axes until it is seen.")
+        raise MedvarError(
+            f"“{layer.name}” lacks one of the axes on the screen. Roll the viewer's axes until the image is visible."
+        )
     return rows, columns
 
 
 def _place(viewer: napari.Viewer, layer: Layer, seen: tuple[int, int]) -> np.ndarray:
-    """Index of the slice on every axis; 0 on those that are seen."""
+    """The index of the slice on every axis; 0 on the two axes of the screen."""
     index = np.rint(np.asarray(layer.world_to_data(viewer.dims.point[-layer.ndim :]), dtype=float))
     index[list(seen)] = 0
     shape = np.array((layer.data[0] if layer.multiscale else layer.data).shape)
     if (index < 0).any() or (index >= shape).any():
-        raise MedvarError(f"“{layer.name}” has no slice where the viewer stands: move the slider to a slice of it.")
+        raise MedvarError(
+            f"“{layer.name}” has no slice at the viewer's position. Move the slider to one of its slices."
+        )
     return index
 
 
 def _slice(layer: Any, index: np.ndarray, seen: tuple[int, int]) -> FloatArray:
-    """Only the slice is read, whatever the layer's size."""
+    """The values of the slice. Only the slice is read, whatever the size of the layer."""
     data = layer.data[0] if layer.multiscale else layer.data
     values = np.asarray(data[tuple(slice(None) if axis in seen else int(i) for axis, i in enumerate(index))])
     if seen[0] > seen[1]:
         values = values.T
     if min(values.shape) < _LEAST:
-        raise MedvarError(f"The slice has {values.shape[0]}×{values.shape[1]} pixels: too few to make an image of.")
+        raise MedvarError(f"The slice has {values.shape[0]}×{values.shape[1]} pixels, which is too small to encode.")
     if np.iscomplexobj(values):
-        raise MedvarError(f"“{layer.name}” holds complex numbers: show its magnitude first.")
+        raise MedvarError(f"“{layer.name}” holds complex numbers. Compute its magnitude first, and select that layer.")
     return np.asarray(values, dtype=np.float32)
 
 
 def _along(to_world: Matrix, axis: int) -> float:
-    """How far one step along an axis goes in the direction that it mostly runs in; never 0."""
+    """The step of one index along an axis, in the world direction closest to the axis; never 0."""
     column = to_world[:-1, axis]
     return float(column[np.argmax(np.abs(column))]) or 1.0
 

@@ -1,4 +1,4 @@
-"""What the metadata of a layer say of a scan that was opened by the engine's reader."""
+"""`ScanOf`: what a layer's metadata record about a scan that the engine's reader opened."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ SCAN = "medvar_scan"
 
 @dataclass(frozen=True, eq=False, slots=True)
 class ScanOf:
-    """Where the voxels of a layer lie in the patient, and what their values are."""
+    """The position of a layer's voxels in the patient, and the unit of their values."""
 
-    to_lps: npt.NDArray[np.float64]  # (4, 4), from the layer's indices to mm in LPS
+    to_lps: npt.NDArray[np.float64]  # (4, 4), from the layer's indices to LPS coordinates in mm
     unit: str  # "HU" or "arbitrary"
     frame_of_reference: str | None  # UID
 
     def to_dict(self, shape: tuple[int, ...]) -> dict[str, Any]:
-        """Plain values for a layer's metadata; they hold for data of this ``shape`` only."""
+        """Plain values for a layer's metadata; they are valid for data of this ``shape`` only."""
         return {
             "to_lps": self.to_lps.tolist(),
             "unit": self.unit,
@@ -33,7 +33,7 @@ class ScanOf:
 
 
 def scan_of(layer: Layer) -> ScanOf | None:
-    """What is known of a layer's scan; None for other layers, and for a part that was cut out of a scan."""
+    """The `ScanOf` of a layer; None for other layers, and for a layer that was cropped from a scan."""
     about = layer.metadata.get(SCAN)
     if about is None or list(layer.data.shape) != about["shape"]:
         return None

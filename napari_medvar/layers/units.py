@@ -1,4 +1,4 @@
-"""Units of our layers, which follow those of the other layers in the viewer.
+"""Units of MedVAR's layers, which follow those of the other layers in the viewer.
 
 napari draws without units, and warns, when the same axis of two layers has units of different kinds, such as pixels
 and millimetres.
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def agreed_units(viewer: napari.Viewer, own: Sequence[str], ours: str) -> tuple[str, ...]:
     """The units ``own`` of a layer's axes, each replaced where the other layers have a unit of another kind.
 
-    Layers whose metadata have the key ``ours`` are not asked. Axes are matched from the last one, as napari does.
+    Layers whose metadata have the key ``ours`` are ignored. Axes are matched from the last one, as in napari.
     """
     others = [layer.units for layer in viewer.layers if ours not in layer.metadata]
     result = []

@@ -1,4 +1,4 @@
-"""`Fitting`: zooms to layers, and again when the canvas changes its size, until the user zooms or moves."""
+"""`Fitting`: zooms to layers, and again when the canvas changes size, until the user zooms or pans."""
 
 from __future__ import annotations
 
@@ -13,37 +13,37 @@ if TYPE_CHECKING:
     from napari.layers import Layer
 
 
-_ENOUGH = 0.5  # of a layer, or of the canvas when that shows a detail
+_ENOUGH = 0.5  # visible fraction of a layer, or of the canvas when it shows a detail
 
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What the canvas shows."""
+    """A state of the camera and the layers in view."""
 
     center: tuple[float, ...]
     zoom: float
-    layers: tuple[Layer, ...]  # those zoomed to
+    layers: tuple[Layer, ...]  # the layers that were zoomed to
     fitted: tuple[float, ...] | None
 
 
 class Fitting:
-    """The view of one viewer. Call it from the GUI thread only."""
+    """Controls the camera of one viewer. GUI thread only."""
 
     def __init__(self, viewer: napari.Viewer) -> None:
         self._viewer = viewer
         self._layers: Sequence[Layer] = ()
-        self._camera: tuple[float, ...] | None = None  # as `fit` left it
-        viewer.canvas.events.size.connect(self._resized)  # napari holds this weakly
+        self._camera: tuple[float, ...] | None = None  # as set by `fit`
+        viewer.canvas.events.size.connect(self._resized)  # napari keeps only a weak reference
 
     def fit(self, layers: Sequence[Layer]) -> None:
-        """Zoom to these layers; to all, when the viewer has more axes than they (which napari cannot do)."""
+        """Zoom to these layers; to all layers if the viewer has more axes than these (napari cannot do it then)."""
         self._layers = layers
         alike = all(layer.ndim == self._viewer.dims.ndim for layer in layers)
         self._viewer.reset_view(layers=layers if layers and alike else None)
         self._camera = self._now()
 
     def fit_unseen(self, layer: Layer) -> None:
-        """Zoom to a layer that lies outside what is seen, such as a new image beside a scan; leave others alone."""
+        """Zoom to a layer that is out of view, such as a new image beside a scan; otherwise change nothing."""
         axes = [axis - self._viewer.dims.ndim for axis in self._viewer.dims.displayed[-2:]]
         if min(axes) < -layer.ndim or self._viewer.dims.ndisplay != 2:
             return
@@ -54,12 +54,12 @@ class Fitting:
             self.fit([layer])
 
     def view(self) -> View:
-        """What is seen now, for `go_back`."""
+        """The present view, for `go_back`."""
         camera = self._viewer.scene.camera
         return View(tuple(camera.center), float(camera.zoom), tuple(self._layers), self._camera)
 
     def go_back(self, view: View) -> None:
-        """See again what was seen at a time."""
+        """Restore an earlier view."""
         camera = self._viewer.scene.camera
         camera.center, camera.zoom = view.center, view.zoom
         self._layers, self._camera = view.layers, view.fitted
@@ -69,7 +69,7 @@ class Fitting:
             self.fit([layer for layer in self._layers if layer in self._viewer.layers])
 
     def _seen(self) -> np.ndarray:
-        """Corners ``(2, 2)`` of what the canvas shows: top left, bottom right, in the world."""
+        """World coordinates ``(2, 2)`` of the canvas's corners: top left, bottom right."""
         camera = self._viewer.scene.camera
         half = np.array(self._viewer.canvas.size) / camera.zoom / 2
         centre = np.array(camera.center[-2:])

@@ -1,1 +1,4 @@
-"""One file a panel. Panels show values and tell of changes; they hold no model state and start no work."""
+"""The panels of the widget, one per file.
+
+A panel shows values and emits signals; it holds no state and starts no work.
+"""

@@ -1,4 +1,4 @@
-"""Which model: the bundles that ship with the package, and one's own."""
+"""`BundlePanel`: a list of the shipped bundles and the user's own."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from qtpy.QtWidgets import QComboBox, QFileDialog, QHBoxLayout, QPushButton, QWi
 from napari_medvar.panels.form_rows import add_row, calm, plain_form
 from napari_medvar.session.opened_model import Model
 
-_TIP = "The model that makes the images. One of your own is the folder that <code>medvar export</code> writes."
+_TIP = "The model that generates the images. To use your own, choose the folder that <code>medvar export</code> wrote."
 
 
 class BundlePanel(QWidget):
-    """A chooser of bundles. ``chosen`` tells the name of a shipped one, or the folder of another."""
+    """A list of bundles. ``chosen`` emits the name of a shipped bundle, or the folder of another one."""
 
     chosen = Signal(object)  # str | Path
 
@@ -29,7 +29,7 @@ class BundlePanel(QWidget):
         self.combo.activated.connect(self._activated)
         self.open_button = QPushButton("Open…")
         self.open_button.setToolTip(
-            "<p>A model of your own: choose its folder, the one with <code>bundle.json</code>.</p>"
+            "<p>Open your own model: choose its folder, which contains <code>bundle.json</code>.</p>"
         )
         self.open_button.clicked.connect(self.open)
 
@@ -42,17 +42,17 @@ class BundlePanel(QWidget):
 
     @property
     def current(self) -> str | Path | None:
-        """The chosen one."""
+        """The name or folder of the chosen bundle."""
         return self.combo.currentData()  # type: ignore[no-any-return]
 
     def open(self) -> None:
-        """Ask for a folder."""
-        folder = QFileDialog.getExistingDirectory(self, "The folder of a MedVAR model")
+        """Ask the user for the folder of a bundle."""
+        folder = QFileDialog.getExistingDirectory(self, "Choose the folder of a MedVAR model")
         if folder:
             self.choose(Path(folder))
 
     def choose(self, bundle: str | Path) -> None:
-        """As if the user had chosen it: the name of a shipped bundle, or a folder."""
+        """Choose a shipped bundle by name, or another by folder, as if the user had chosen it."""
         index = self._index(bundle)
         if index < 0:
             self.combo.addItem(Path(bundle).name, bundle)
@@ -61,18 +61,18 @@ class BundlePanel(QWidget):
         self.chosen.emit(bundle)
 
     def select(self, bundle: str | Path | None) -> None:
-        """Show which one is in use, without choosing it anew."""
+        """Show which bundle is in use, without emitting ``chosen``."""
         self.combo.setCurrentIndex(self._index(bundle))
 
     def describe(self, model: Model) -> None:
-        """Say what the loaded bundle is: what it was trained on, and under which licence it comes."""
+        """Describe the loaded bundle: its training data and its licence."""
         bundle = model.bundle
         self.combo.setItemText(self.combo.currentIndex(), bundle.name)
         credit = "".join(f"<p>{line}</p>" for line in bundle.attributions)
         self.combo.setToolTip(f"<p>{_TIP}</p><p>{bundle.training_data}</p><p>Licence: {bundle.licence}</p>{credit}")
 
     def _index(self, bundle: str | Path | None) -> int:
-        """Where it is in the list; -1 when it is not. Qt's own `findData` does not compare paths."""
+        """The index of a bundle in the list; -1 if it is not listed. Qt's own `findData` does not compare paths."""
         return next((i for i in range(self.combo.count()) if self.combo.itemData(i) == bundle), -1)
 
     def _activated(self, index: int) -> None:

@@ -1,4 +1,4 @@
-"""Several continuations of the picture to choose from."""
+"""`CandidatesPanel`: several continuations of the current image to choose from."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from napari_medvar.panels.thumbnails import Thumbnails
 
 
 class CandidatesPanel(QWidget):
-    """How many, up to which scale, and the contact sheet."""
+    """The number of candidates, their last scale, and their thumbnails."""
 
     draw = Signal()
     pick = Signal(int)
@@ -26,21 +26,24 @@ class CandidatesPanel(QWidget):
         self.draw_button = button("Draw candidates", "", self.draw.emit)
         self.sheet = Thumbnails()
         self.sheet.setAccessibleName("Candidates")
-        self.sheet.setToolTip("<p>Arrow keys move, Enter goes on with the selected one.</p>")
+        self.sheet.setToolTip("<p>Move with the arrow keys; press Enter to continue with the selected candidate.</p>")
         self.sheet.picked.connect(self.pick)
         self.pick_button = button(
-            "Go on with it", "Make the selected candidate the current image, and finish it.", self._pick
+            "Continue with it", "Make the selected candidate the current image, and finish it.", self._pick
         )
-        self.all_button = button("Finish all", "Finish all of them; each goes into the history.", self.finish_all.emit)
+        self.all_button = button(
+            "Finish all", "Finish all candidates and add them to the history.", self.finish_all.emit
+        )
         self.note = quiet(QLabel())
         fields = QWidget()
         form = plain_form(fields)
-        add_row(form, "How many", calm(self.count_box), "Continuations to draw, each with a seed of its own.")
+        add_row(form, "How many", calm(self.count_box), "Number of candidates to draw, each with its own seed.")
         add_row(
             form,
             "Up to scale",
             calm(self.until_box),
-            "How far they are made before you choose. Coarse is quick and shows the layout; the finest shows all.",
+            "The scale at which you choose. A coarse scale is fast and shows the layout; the finest shows every "
+            "detail.",
         )
         row = QHBoxLayout()
         row.addWidget(self.pick_button)
@@ -55,31 +58,33 @@ class CandidatesPanel(QWidget):
         self.clear()
 
     def offer_scales(self, count: int) -> None:
-        """The scales of a model; candidates are finished unless asked otherwise."""
+        """Offer the scales of a model; by default candidates are drawn up to the finest."""
         self.until_box.setRange(0, count - 1)
         self.until_box.setValue(count - 1)
 
     def show_scale(self, k: int) -> None:
-        """They begin at scale k."""
+        """Show that candidates are drawn from scale k."""
         self.draw_button.setText(f"Draw candidates from scale {k}")
-        kept = f"Scales 0 to {k - 1} stay" if k else "Nothing of the image stays"
-        self.draw_button.setToolTip(f"<p>{kept}; the rest is drawn several times. You may stop and choose early.</p>")
+        kept = f"Scales 0 to {k - 1} are kept" if k else "No scale of the image is kept"
+        self.draw_button.setToolTip(
+            f"<p>{kept}; all others are drawn several times. You may stop and choose early.</p>"
+        )
 
     def show_candidates(self, pictures: FloatArray, k: int) -> None:
-        """As they are after scale k."""
+        """Show the previews of scale k of all candidates, ``(N, H, W)`` or ``(N, H, W, 3)``."""
         self.sheet.show_pictures(list(pictures), [str(i + 1) for i in range(len(pictures))])
         self.sheet.show()
-        self.note.setText(f"As they are after scale {k}.")
+        self.note.setText(f"Previews of scale {k}.")
         self.note.show()
 
     def clear(self) -> None:
-        """There are none."""
+        """Show no candidates."""
         self.sheet.show_pictures([], [])
         self.sheet.hide()
         self.note.hide()
 
     def allow(self, *, picture: bool, idle: bool) -> None:
-        """Enable what can be done now."""
+        """Update which controls are enabled."""
         self.draw_button.setEnabled(picture)
         some = idle and self.sheet.count() > 0
         self.sheet.setEnabled(some or not idle)

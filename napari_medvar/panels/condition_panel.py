@@ -1,4 +1,7 @@
-"""What is asked for: modality, region, plane, …, position. Only what the model was trained on is offered."""
+"""`ConditionPanel`: modality, region, plane and other factors of the image.
+
+It offers only what the model was trained on.
+"""
 
 from __future__ import annotations
 
@@ -13,20 +16,21 @@ from napari_medvar.panels.position import PositionChooser
 
 ANY = "any"
 _TIPS = {
-    "modality": "How the slice looks acquired: CT, or a kind of MR. “any” leaves it to the model.",
-    "region": "The part of the body. Type to search. Only what the model knows in this modality is offered.",
-    "plane": "The direction of the cut. “any” leaves it to the model.",
-    "contrast": "How the slice was acquired, such as T1 or FLAIR. “any” leaves it to the model.",
-    "dataset": "In the style of one training data set. “any” leaves it to the model.",
+    "modality": "The modality: CT, or a kind of MR. “any” leaves it to the model.",
+    "region": "The part of the body. Type to search. The list holds only what the model was trained on in this "
+    "modality.",
+    "plane": "The orientation of the slice. “any” leaves it to the model.",
+    "contrast": "The contrast of the acquisition, such as T1 or FLAIR. “any” leaves it to the model.",
+    "dataset": "Imitate the style of one training data set. “any” leaves it to the model.",
 }
 _POSITION_TIP = (
-    "Where along the scan's axis the slice lies, from 0 to 1: from the feet to the head (axial), from back to front "
+    "The position of the slice along the scan, from 0 to 1: from the feet to the head (axial), from back to front "
     "(coronal), from the patient's left to the right (sagittal). “any” leaves it to the model."
 )
 
 
 class ConditionPanel(QWidget):
-    """One searchable list per factor that the model is conditioned on; each offers what fits those above it."""
+    """One searchable list for each factor of the condition. Each list offers what goes with the factors above it."""
 
     changed = Signal()
 
@@ -40,7 +44,7 @@ class ConditionPanel(QWidget):
             combo = QSearchableComboBox()
             combo.currentIndexChanged.connect(lambda _, factor=factor: self._chosen(factor))
             if (editor := combo.lineEdit()) is not None:
-                # Text that names nothing must not stay there and look as if it were asked for.
+                # Text that names no entry must not stay and look like part of the request.
                 editor.editingFinished.connect(
                     lambda combo=combo: combo.setEditText(combo.itemText(combo.currentIndex()))
                 )
@@ -58,12 +62,12 @@ class ConditionPanel(QWidget):
 
     @property
     def condition(self) -> Condition:
-        """What is asked for."""
+        """The chosen condition."""
         names = {factor: combo.currentData() for factor, combo in self.combos.items()}
         return Condition.from_dict({**names, "position": self.position.value})
 
     def offer(self, bundle: Bundle) -> None:
-        """Offer a bundle's labels, and begin with its default slice type, or the one with the most training slices."""
+        """Offer a bundle's labels. The first choice is its default slice type, or that with most training slices."""
         self._bundle = bundle
         self._show_factors(bundle.labels.factors)
         best = max(bundle.cells, key=lambda cell: cell.slices, default=None)
@@ -71,7 +75,7 @@ class ConditionPanel(QWidget):
         self.show_condition(bundle.default_condition or known)
 
     def show_condition(self, condition: Condition) -> None:
-        """Ask for ``condition``, though the model may never have seen it; a name that it lacks becomes “any”."""
+        """Show ``condition``, even one without training slices; a name that the model lacks becomes “any”."""
         for i, factor in enumerate(NAMED):
             self._fill(factor, Condition(**{name: getattr(condition, name) for name in NAMED[: i + 1]}))
         known = self._bundle is not None and self._bundle.labels.position
@@ -79,7 +83,7 @@ class ConditionPanel(QWidget):
         self._changed()
 
     def _fill(self, factor: str, wanted: Condition) -> None:
-        """Offer what goes with the factors of ``wanted`` before this one, and choose its own."""
+        """Offer what goes with the earlier factors of ``wanted``, and choose the value that ``wanted`` has here."""
         if self._bundle is None:
             return
         known, name = getattr(self._bundle.labels, factor), getattr(wanted, factor)
@@ -96,7 +100,7 @@ class ConditionPanel(QWidget):
         combo.blockSignals(False)
 
     def _chosen(self, factor: str) -> None:
-        """Lists below follow; what no longer fits there becomes what the model knows best."""
+        """Update the lists below. A choice that no longer fits is replaced by the one with most training slices."""
         asked = self.condition
         place = NAMED.index(factor)
         for i in range(place + 1, len(NAMED)):
@@ -124,11 +128,11 @@ class ConditionPanel(QWidget):
 
 
 def _what_is_known(cell: Cell | None, condition: Condition) -> str:
-    """What the training set says of a condition, for a user to judge what to expect."""
+    """How much training data a condition has, for users to judge the image by."""
     if cell is None:
-        return f"⚠ The model never saw “{condition}” in training: expect a wrong image."
+        return f"⚠ The training data contain no “{condition}”: the image will probably be wrong."
     patients = f"{cell.patients:,} patient{'s' * (cell.patients != 1)}"
     known = f"{cell.slices:,} training slices of {patients}"
     if cell.condition != condition:
-        known = f"Most of it “{cell.condition}”: {known}"
-    return f"{known}, {cell.spacing_mm:.2g} mm a pixel." if cell.spacing_mm else f"{known}, pixel size not known."
+        known = f"Mostly “{cell.condition}”: {known}"
+    return f"{known}, {cell.spacing_mm:.2g} mm per pixel." if cell.spacing_mm else f"{known}, pixel size unknown."

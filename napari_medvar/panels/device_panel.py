@@ -1,4 +1,4 @@
-"""Where models run: on this computer's CPU or GPU, or on a server."""
+"""`DevicePanel`: where models run, on this computer's CPU or GPU or on a server."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from qtpy.QtWidgets import QComboBox, QFileDialog, QHBoxLayout, QLabel, QLineEdi
 from napari_medvar.panels.form_rows import add_row, button, calm, plain_column, plain_form, quiet, selectable
 
 _DEVICES = {
-    "auto": ("GPU if there is one", "On the GPU if it can be used, or else on the CPU."),
-    "cpu": ("CPU", "Always on the processor."),
-    "cuda": ("GPU", "Always on an NVIDIA GPU; a message says why when that cannot be."),
+    "auto": ("GPU if there is one", "Use the GPU if possible, otherwise the CPU."),
+    "cpu": ("CPU", "Always use the processor (CPU)."),
+    "cuda": ("GPU", "Always use an NVIDIA GPU. If that is not possible, a message gives the reason."),
 }
 _SERVER_TIP = (
-    "The address of a computer that runs <code>medvar serve</code>, such as https://gpu.example:8765. Empty: this "
-    "computer makes the images."
+    "The address of a computer that runs <code>medvar serve</code>, such as https://gpu.example:8765. If empty, this "
+    "computer generates the images."
 )
-_FILE_TIP = "The file whose first line is the server's token. Whoever runs the server gives it to you."
+_FILE_TIP = "A file whose first line is the server's access token. You get it from the person who runs the server."
 
 
 class DevicePanel(QWidget):
-    """Device, server and token, and what is in use now."""
+    """Fields for device, server and token, and a line that shows what is in use."""
 
     connect_to = Signal()
 
@@ -36,9 +36,11 @@ class DevicePanel(QWidget):
         self.server_edit.setPlaceholderText("this computer")
         self.token_edit = QLineEdit()
         self.token_edit.setPlaceholderText("none")
-        self.token_button = button("File…", "Choose the token's file.", self._choose_token)
+        self.token_button = button("File…", "Choose the token file.", self._choose_token)
         self.connect_button = button(
-            "Use these", "Open the model there. The choice is kept for the next start of napari.", self.connect_to.emit
+            "Use these",
+            "Open the model with these settings. They are stored for the next start of napari.",
+            self.connect_to.emit,
         )
         self.server_edit.returnPressed.connect(self.connect_button.click)
         self.state = selectable(quiet(QLabel()))
@@ -48,7 +50,7 @@ class DevicePanel(QWidget):
         row.addWidget(self.token_edit, 1)
         row.addWidget(self.token_button)
         form = plain_form(fields)
-        add_row(form, "Device", calm(self.device_combo), "What models run on, where no server makes the images.")
+        add_row(form, "Device", calm(self.device_combo), "The device on which models run when there is no server.")
         add_row(form, "Server", self.server_edit, _SERVER_TIP)
         add_row(form, "Token", token, _FILE_TIP)
         self.token_edit.setAccessibleName("Token")
@@ -58,34 +60,34 @@ class DevicePanel(QWidget):
 
     @property
     def device(self) -> str:
-        """``auto``, ``cpu`` or ``cuda``."""
+        """The device: ``auto``, ``cpu`` or ``cuda``."""
         return str(self.device_combo.currentData())
 
     @property
     def server(self) -> str:
-        """The address; empty is this computer."""
+        """The server's address; empty for this computer."""
         return self.server_edit.text().strip()
 
     @property
     def token_file(self) -> str:
-        """Empty when there is none."""
+        """The path of the token file; empty when there is none."""
         return self.token_edit.text().strip()
 
     def show_settings(self, device: str, server: str, token_file: str) -> None:
-        """What was chosen before."""
+        """Show the stored settings."""
         self.device_combo.setCurrentIndex(max(0, self.device_combo.findData(device)))
         self.server_edit.setText(server)
         self.token_edit.setText(token_file)
 
     def show_state(self, text: str) -> None:
-        """What is in use now."""
+        """Show what is in use."""
         self.state.setText(text)
 
     def allow(self, *, idle: bool) -> None:
-        """Enable what can be done now."""
+        """Update which controls are enabled."""
         self.connect_button.setEnabled(idle)
 
     def _choose_token(self) -> None:
-        path, _ = QFileDialog.getOpenFileName(self, "The file with the server's token", str(Path.home()))
+        path, _ = QFileDialog.getOpenFileName(self, "Choose the file with the server's token", str(Path.home()))
         if path:
             self.token_edit.setText(path)

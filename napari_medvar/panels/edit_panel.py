@@ -1,4 +1,4 @@
-"""How the current picture is changed, from a scale on."""
+"""`EditPanel`: changes to the current image from one scale on."""
 
 from __future__ import annotations
 
@@ -25,36 +25,39 @@ _LOCK = 24  # px wide
 _GRAFT = 32  # px of a thumbnail in the list of images
 _COLUMNS = 4  # lock buttons side by side in a narrow dock
 _WHERE_TIP = (
-    "Where the image may change: anywhere, or only what is painted in a Labels layer or drawn in a Shapes layer."
+    "Where the image may change: anywhere, or only inside what is painted in a Labels layer or drawn in a Shapes layer."
 )
 _OUTSIDE_TIP = (
-    "“may change a little”: tokens outside the mask stay, but each token colours its surroundings a little. "
-    "“stays exactly”: pixels outside the mask are taken from the image before."
+    "“may change a little”: tokens outside the mask are kept, but pixels near the mask may change slightly, "
+    "because each "
+    "token affects its surroundings. “stays exactly”: pixels outside the mask are copied from the image before."
 )
 _FROM_TIP = (
-    "Edits keep the coarser scales and draw this one and all finer ones again. It stays where it is put: "
-    "press a button again for another try."
+    "Edits keep the coarser scales, and draw this scale and all finer ones again. The value stays: press a button "
+    "again for another result."
 )
-_FOLLOW_TIP = "Whether it goes along when you move the slider above to another scale."
+_FOLLOW_TIP = "Set “From scale” to the scale of the slider above whenever you move the slider."
 _MIX_TIP = (
-    "The layout of another image of the history under the details of this one: its scales below “From scale”, this "
-    "image's from there on."
+    "Combine the layout of another image with the details of this one: scales below “From scale” come from the other "
+    "image, the others from this one."
 )
-_EDGE_TIP = "Over how many pixels inside the mask old and new image are blended, so that no edge shows."
+_EDGE_TIP = (
+    "The width in pixels, inside the mask, over which the old and the new image are blended, to avoid a visible edge."
+)
 
 
 class EditPanel(QWidget):
-    """Mask, locks, and the verbs: resample, change the condition, graft, pick a token."""
+    """Mask, locked scales, and the buttons: resample, change the condition, mix two images, pick a token."""
 
     resample = Signal()
     recondition = Signal()
-    graft_chosen = Signal()  # another picture to graft from
+    graft_chosen = Signal()  # another image to take coarse scales from was chosen
     masked = Signal()  # another mask was chosen
     paint = Signal()
-    graft = Signal(int)  # id of the picture whose coarse scales are taken
+    graft = Signal(int)  # id of the image whose coarse scales are taken
     picking = Signal(bool)
-    moved = Signal()  # edits begin at another scale
-    brush = Signal(int)  # pixels across
+    moved = Signal()  # another scale was chosen for edits to begin at
+    brush = Signal(int)  # diameter in pixels
     invert = Signal()
     clear_mask = Signal()
     flip = Signal()
@@ -73,15 +76,15 @@ class EditPanel(QWidget):
         self.mask_combo.currentIndexChanged.connect(lambda: self.masked.emit())
         self.paint_button = button(
             "Paint (&B)",
-            "Make a Labels layer on the image and take the brush: paint where it may change.",
+            "Add a Labels layer over the image and select the brush. Paint where the image may change.",
             self.paint.emit,
         )
         self.brush_box = QSpinBox()
         self.brush_box.setRange(1, 500)
         self.brush_box.setSuffix(" px")
         self.brush_box.valueChanged.connect(self.brush)
-        self.invert_button = button("Invert", "Paint what is not painted, and the other way round.", self.invert.emit)
-        self.clear_button = button("Clear", "Nothing is painted.", self.clear_mask.emit)
+        self.invert_button = button("Invert", "Swap painted and unpainted areas.", self.invert.emit)
+        self.clear_button = button("Clear", "Erase everything that is painted.", self.clear_mask.emit)
         self.outside_combo = QComboBox()
         self.outside_combo.addItem("may change a little", False)
         self.outside_combo.addItem("stays exactly", True)
@@ -100,7 +103,7 @@ class EditPanel(QWidget):
         self.recondition_button = button("Change &condition", "", self.recondition.emit)
         self.flip_button = button(
             "Before / after",
-            "Show the image that this one was made from; press again for this one (Ctrl+B in this panel).",
+            "Show the image that this one was made from. Press again to return to this one (Ctrl+B).",
             self.flip.emit,
         )
         self.graft_combo = QComboBox()
@@ -133,15 +136,15 @@ class EditPanel(QWidget):
         grid.addWidget(calm(self.brush_box), 0, 0, 1, 2)
         grid.addWidget(self.invert_button, 1, 0)
         grid.addWidget(self.clear_button, 1, 1)
-        add_row(form, "Brush", tools, "The size of the brush, for a mask made by Paint.")
-        self.brush_box.setToolTip("<p>How many pixels the brush is wide.</p>")
+        add_row(form, "Brush", tools, "The size of the brush, for a mask made with Paint.")
+        self.brush_box.setToolTip("<p>The width of the brush in pixels.</p>")
         self.brush_box.setAccessibleName("Brush")
         add_row(form, "Outside", calm(self.outside_combo), _OUTSIDE_TIP)
         add_row(form, "Soft edge", calm(self.edge_box), _EDGE_TIP)
-        add_row(form, "Locked", self._locks, "Scales whose tokens stay as they are when finer or coarser ones change.")
+        add_row(form, "Locked", self._locks, "Scales whose tokens are kept when other scales are drawn again.")
         mixing = QWidget()
         column = plain_column(mixing)
-        title = QLabel("Mix coarse and fine, coarse from:")
+        title = QLabel("Mix coarse and fine, coarse scales from:")
         title.setBuddy(self.graft_combo)
         for part in (title, self.graft_combo):
             part.setToolTip(f"<p>{_MIX_TIP}</p>")
@@ -162,31 +165,31 @@ class EditPanel(QWidget):
 
     @property
     def from_scale(self) -> int:
-        """The scale that edits begin at."""
+        """The scale at which edits begin."""
         return self.from_box.value()
 
     @property
     def mask_layer(self) -> str | None:
-        """The name of the layer inside which the picture may change; None is anywhere."""
+        """The name of the mask layer inside which the image may change; None for anywhere."""
         return self.mask_combo.currentData()  # type: ignore[no-any-return]
 
     @property
     def exact_outside(self) -> bool:
-        """Whether pixels outside the mask stay exactly."""
+        """Whether pixels outside the mask stay exactly the same."""
         return bool(self.mask_layer and self.outside_combo.currentData())
 
     @property
     def soft_edge(self) -> float:
-        """Pixels."""
+        """Width of the soft edge in pixels."""
         return float(self.edge_box.value()) if self.exact_outside else 0.0
 
     @property
     def locked(self) -> tuple[int, ...]:
-        """The scales that stay."""
+        """The locked scales."""
         return tuple(k for k, lock in enumerate(self.lock_buttons) if lock.isChecked())
 
     def offer_scales(self, count: int) -> None:
-        """A model's scales: edits begin in the middle, and no lock is shut."""
+        """Offer the scales of a model. Edits begin at the middle scale, and no scale is locked."""
         self.from_box.setRange(0, count - 1)
         self._put_quietly(count // 2)
         for lock in self.lock_buttons:
@@ -196,19 +199,19 @@ class EditPanel(QWidget):
             lock = QPushButton(str(k))
             lock.setMinimumWidth(_LOCK)
             lock.setCheckable(True)
-            lock.setToolTip(f"<p>Keep the tokens of scale {k}, whatever else is drawn anew.</p>")
+            lock.setToolTip(f"<p>Keep the tokens of scale {k} when other scales are drawn again.</p>")
             lock.setAccessibleName(f"Lock scale {k}")
             self._lock_grid.addWidget(lock, k // _COLUMNS, k % _COLUMNS)
             self.lock_buttons.append(lock)
         tab_after(self.edge_box, self.lock_buttons)
 
     def offer_masks(self, names: Iterable[str]) -> None:
-        """The layers that can serve as a mask."""
+        """Offer the layers that can be used as a mask."""
         fill(self.mask_combo, [("anywhere", None), *((name, name) for name in names)])
         self._allow_mask()
 
     def show_brush(self, size: int | None) -> None:
-        """The size of the brush of the chosen mask; None when Paint has not made it."""
+        """Show the brush size of the chosen mask in pixels; None for a mask that Paint did not make."""
         for widget in (self.brush_box, self.invert_button, self.clear_button):
             widget.setEnabled(size is not None)
         if size is not None:
@@ -217,55 +220,57 @@ class EditPanel(QWidget):
             self.brush_box.blockSignals(False)
 
     def choose_mask(self, name: str) -> None:
-        """Only inside this layer."""
+        """Choose this layer as the mask."""
         self.mask_combo.setCurrentIndex(max(0, self.mask_combo.findData(name)))
 
     def offer_grafts(self, pictures: Iterable[tuple[str, int]]) -> None:
-        """Names and ids of the other pictures."""
+        """Offer other images to mix with, as names and ids."""
         fill(self.graft_combo, list(pictures))
         for place in range(self.graft_combo.count()):
             if self.graft_combo.itemIcon(place).isNull():
                 self.graft_combo.setItemIcon(place, self._icons.get(self.graft_combo.itemData(place)))
         if (names := self.graft_combo.view()) is not None:
-            names.setMinimumWidth(names.sizeHintForColumn(0) + _SCROLL_BAR)  # names are not cut when the list opens
+            names.setMinimumWidth(
+                names.sizeHintForColumn(0) + _SCROLL_BAR
+            )  # so that names are not cut when the list opens
 
     @property
     def graft_from(self) -> int | None:
-        """The id of the picture to graft from."""
+        """The id of the image whose coarse scales are taken."""
         return self.graft_combo.currentData()  # type: ignore[no-any-return]
 
     def warn_of_graft(self, text: str) -> None:
-        """Say why the two pictures may not go together; nothing when they do."""
+        """Show why the two images may not fit together; an empty text hides the warning."""
         self.graft_note.setText(text)
         self.graft_note.setVisible(bool(text))
 
     def follow(self, k: int) -> None:
-        """The user has moved the slider to scale k."""
+        """Follow the slider to scale k, if the user wants that."""
         if self.follow_box.isChecked():
             self._put_quietly(k)
             self.moved.emit()
 
     def show_scale(self, k: int) -> None:
-        """Edits begin at the scale looked at."""
-        kept = f"Scales 0 to {k - 1}, and with them the layout so far, stay as they are; scale" if k else "Scale"
+        """Show that edits begin at scale k."""
+        kept = f"Scales 0 to {k - 1}, and so the layout up to there, are kept; scale" if k else "Scale"
         self.resample_button.setText(f"&Resample from scale {k}")
         self.resample_button.setToolTip(
-            f"<p>{kept} {k} and all finer ones are drawn anew, with a new seed and the settings above (Ctrl+R).</p>"
+            f"<p>{kept} {k} and all finer ones are drawn again, with a new seed and the settings above (Ctrl+R).</p>"
         )
         self.recondition_button.setText(f"Change &condition from scale {k} on")
         self.recondition_button.setToolTip(
-            f"<p>{kept} {k} and all finer ones are drawn for the condition chosen above, with the same seed.</p>"
+            f"<p>{kept} {k} and all finer ones are drawn again for the condition chosen above, with the same seed.</p>"
         )
         self.graft_button.setText(f"Mix below scale {k} (&T)")
-        coarse = f"Scales 0 to {k - 1} come from the chosen image, the others" if k else "At scale 0 all scales"
-        self.graft_button.setToolTip(f"<p>{coarse} stay this one's. The result is a new image.</p>")
+        coarse = f"Scales 0 to {k - 1} come from the chosen image, the others" if k else "At scale 0, all scales"
+        self.graft_button.setToolTip(f"<p>{coarse} come from this one. The result is a new image.</p>")
         self.pick_button.setToolTip(
-            f"<p>Click into the image to choose a token of scale {k}, and see what it would look like with other "
-            "tokens in its place.</p>"
+            f"<p>Click into the image to choose a token of scale {k}, and see previews of the image with other tokens "
+            "in its place.</p>"
         )
 
     def allow(self, *, picture: bool, complete: bool, scale: int, made_from: bool) -> None:
-        """Enable what can be done to the current picture, if there is one and nothing is going on."""
+        """Enable the edits that are possible for the current image while no work is in progress."""
         self.flip_button.setEnabled(picture and made_from)
         self.resample_button.setEnabled(picture)
         self.recondition_button.setEnabled(picture)
@@ -274,7 +279,7 @@ class EditPanel(QWidget):
         self.pick_button.setEnabled(picture)
 
     def _put(self) -> None:
-        """The user has chosen a scale here, which is to stay."""
+        """Keep the scale that the user has chosen here."""
         self.follow_box.setChecked(False)
         self.moved.emit()
 

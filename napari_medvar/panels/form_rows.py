@@ -21,14 +21,14 @@ from qtpy.QtWidgets import (
 )
 from superqt import QCollapsible
 
-_SCROLL_BAR = 18  # px that one may take from the width
-_LETTERS = 4  # that a list shows at least
+_SCROLL_BAR = 18  # px of width that a scroll bar may take
+_LETTERS = 4  # letters that a list shows at least
 _OPEN, _SHUT = "▾", "▸"
-_FOLD_MARGIN = 6  # px above and below what a section holds
+_FOLD_MARGIN = 6  # px above and below the content of a section
 
 
 class _OnlyWithFocus(QObject):
-    """Keeps the mouse wheel from changing a value that the user merely scrolls past."""
+    """Keeps the mouse wheel from changing values while the user scrolls past them."""
 
     def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:  # Qt's own name
         if event is None or event.type() != QEvent.Type.Wheel or not isinstance(watched, QWidget) or watched.hasFocus():
@@ -38,25 +38,27 @@ class _OnlyWithFocus(QObject):
 
 
 def calm(widget: QWidget) -> QWidget:
-    """``widget``, which now ignores the mouse wheel until it is clicked, and takes the keyboard."""
-    # Of a slider with a label. A list has scroll bars inside, which are sliders to Qt.
+    """Make ``widget`` ignore the mouse wheel until it has the keyboard focus, and return it."""
+    # The slider of a labelled slider. A list contains scroll bars, which Qt counts as sliders.
     inside = [] if isinstance(widget, QComboBox) else widget.findChildren(QAbstractSlider)
     for part in (widget, *inside):
         part.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
         part.installEventFilter(_OnlyWithFocus(part))
     if inside:
         widget.setFocusProxy(inside[0])
-    if isinstance(widget, QComboBox):  # as narrow as the dock, whatever its texts
+    if isinstance(widget, QComboBox):  # as narrow as the dock, however long its texts
         widget.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
         widget.setMinimumContentsLength(_LETTERS)
     return widget
 
 
 def add_row(form: QFormLayout, text: str, widget: QWidget, tip: str) -> None:
-    """A labelled row. The tooltip belongs to both, for people point at either."""
+    """Add a labelled row. The label and the widget have the same tooltip."""
     label = QLabel(text)
     label.setBuddy(widget)
-    label.setMinimumWidth(label.fontMetrics().horizontalAdvance("Temperature  "))  # the widest: forms line up
+    label.setMinimumWidth(
+        label.fontMetrics().horizontalAdvance("Temperature  ")
+    )  # the widest label, so that all forms are aligned
     for part in (label, widget):
         part.setToolTip(f"<p>{tip}</p>")  # as rich text, it wraps
     for part in {widget, widget.focusProxy() or widget}:
@@ -65,14 +67,14 @@ def add_row(form: QFormLayout, text: str, widget: QWidget, tip: str) -> None:
 
 
 def tab_after(before: QWidget, widgets: Iterable[QWidget]) -> None:
-    """The Tab key goes from ``before`` through ``widgets``, which were made later than those that follow it."""
+    """Let the Tab key go from ``before`` through ``widgets``, although they were created later."""
     for widget in widgets:
         QWidget.setTabOrder(before, widget)
         before = widget
 
 
 def plain_form(owner: QWidget) -> QFormLayout:
-    """A form without margins, whose fields take the width there is."""
+    """A form without margins, with fields that fill the width."""
     form = QFormLayout(owner)
     form.setContentsMargins(0, 0, 0, 0)
     form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
@@ -80,23 +82,24 @@ def plain_form(owner: QWidget) -> QFormLayout:
 
 
 def quiet(label: QLabel) -> QLabel:
-    """``label`` as small, wrapping text."""
+    """Show the text of ``label`` small and wrapped; returns ``label``."""
     label.setWordWrap(True)
     label.setStyleSheet("font-size: 11px;")
     return label
 
 
 def selectable(label: QLabel) -> QLabel:
-    """``label``, whose text can be copied.
+    """Make the text of ``label`` selectable for copying; returns ``label``.
 
-    Only for those that one wants to copy: Qt paints them anew, and so the whole window, at every change of the layout.
+    Use it only for texts that users copy: Qt repaints such labels, and with them the whole window, at every change of
+    the layout.
     """
     label.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
     return label
 
 
 def button(text: str, tip: str, pressed: Callable[[], object]) -> QPushButton:
-    """A button. An ampersand in ``text`` makes the letter after it its key, together with Alt."""
+    """A button that calls ``pressed``. An ampersand in ``text`` makes the next letter its key, together with Alt."""
     widget = QPushButton(text)
     widget.setToolTip(f"<p>{tip}</p>")
     widget.clicked.connect(lambda: pressed())
@@ -104,8 +107,10 @@ def button(text: str, tip: str, pressed: Callable[[], object]) -> QPushButton:
 
 
 def fold(title: str, content: QWidget, tip: str) -> QCollapsible:
-    """A section that opens on a click on its title."""
-    section = QCollapsible(expandedIcon=QIcon(), collapsedIcon=QIcon())  # superqt draws its own small, in one colour
+    """A collapsible section that a click on its title opens and closes."""
+    section = QCollapsible(
+        expandedIcon=QIcon(), collapsedIcon=QIcon()
+    )  # superqt's own icons are small and have a fixed colour
     section.setDuration(0)
     section.toggled.connect(lambda on: section.setText(f"{_OPEN if on else _SHUT} {title}"))
     section.setText(f"{_SHUT} {title}")
@@ -122,7 +127,7 @@ def fold(title: str, content: QWidget, tip: str) -> QCollapsible:
 
 
 def question_mark(tip: str, pressed: Callable[[], object]) -> QToolButton:
-    """A small ``?`` that explains what it stands beside."""
+    """A small ``?`` button beside a title that opens an explanation."""
     mark = QToolButton()
     mark.setText("?")
     mark.setToolTip(f"<p>{tip}</p>")
@@ -141,7 +146,7 @@ def beside_title(section: QCollapsible, mark: QToolButton) -> None:
 
 
 def scroll_area(content: QWidget) -> QScrollArea:
-    """``content``, which scrolls up and down, never sideways."""
+    """``content`` in an area that scrolls vertically only."""
     area = QScrollArea()
     area.setWidget(content)
     area.setWidgetResizable(True)
@@ -159,7 +164,7 @@ def plain_column(owner: QWidget) -> QVBoxLayout:
 
 
 def fill(combo: QComboBox, items: list[tuple[str, object]]) -> None:
-    """New items, with the same one chosen when it is still there."""
+    """Replace the items of a list, and keep the chosen one if it is still among them."""
     if [(combo.itemText(i), combo.itemData(i)) for i in range(combo.count())] == items:
         return
     chosen = combo.currentData()

@@ -1,4 +1,4 @@
-"""All images of the session as a sheet: star the good ones, throw others away, go on with one."""
+"""`GalleryPanel`: thumbnails of all images of the session, to star, delete or continue them."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from napari_medvar.panels.form_rows import add_row, button, calm, plain_column, 
 from napari_medvar.panels.icons import STAR, Icons
 from napari_medvar.panels.thumbnails import Thumbnails
 
-_HINT = "Make several images at once: set “Images” above to 16, say, and press Generate. They appear here."
+_HINT = "To make several images at once, set “Images” above to 16, for example, and press Generate. They appear here."
 _SIDE, _LARGE_SIDE = 64, 160  # px of a thumbnail in the dock, and in a window
 _WINDOW = 900, 700
 
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """One image of the sheet."""
+    """One thumbnail of the gallery."""
 
     id: int
     number: str
-    about: str  # for whoever rests on it
+    about: str  # text of its tooltip
     starred: bool
 
 
 class GalleryPanel(QWidget):
-    """The sheet and what can be done with the images selected in it. It may stand in a window of its own."""
+    """The thumbnails and buttons for the selected ones. The panel can move to a separate window."""
 
-    go_on = Signal(int)  # with this image
-    star = Signal(object, bool)  # ids, whether they get a star
+    go_on = Signal(int)  # id of the image to continue
+    star = Signal(object, bool)  # ids, and whether to star or unstar them
     throw_away = Signal(object)  # ids
     save_starred = Signal()
     filtered = Signal()
@@ -45,7 +45,7 @@ class GalleryPanel(QWidget):
         self.window_of_its_own: QDialog | None = None
         self.filter_combo = QComboBox()
         self.filter_combo.addItem("all images", False)
-        self.filter_combo.addItem("the starred ones", True)
+        self.filter_combo.addItem("starred images", True)
         self.filter_combo.currentIndexChanged.connect(lambda: self.filtered.emit())
         self.sheet = Thumbnails(_SIDE)
         self.sheet.setSelectionMode(Thumbnails.SelectionMode.ExtendedSelection)
@@ -54,27 +54,25 @@ class GalleryPanel(QWidget):
         self.sheet.picked.connect(lambda place: self.go_on.emit(self._shown[place].id))
         self.sheet.installEventFilter(self)
         self.hint = quiet(QLabel(_HINT))
-        self.star_button = button(
-            f"{STAR} Star", "Mark the selected images as good ones, or unmark them (S).", self._star
-        )
+        self.star_button = button(f"{STAR} Star", "Star the selected images, or remove their stars (S).", self._star)
         self.continue_button = button(
-            "Continue one", "Make the selected image the current one, to look at it or to edit it (Enter).", self._go_on
+            "Continue one", "Make the selected image the current one, to view or edit it (Enter).", self._go_on
         )
         self.throw_button = button(
             "Throw away",
-            "Delete the selected images (Delete). Undo brings them back.",
+            "Delete the selected images (Delete key). Undo restores them.",
             self._throw_away,
         )
         self.save_button = button(
             "Save the starred…",
-            "Write the starred images to a folder, in the format that is chosen under Save.",
+            "Write the starred images to a folder, in the format chosen under Save.",
             self.save_starred.emit,
         )
         self.window_button = button(
-            "Large, in a window", "Look at the sheet in a window of its own, with larger images.", self.show_large
+            "Large, in a window", "Show the gallery in a separate window, with larger thumbnails.", self.show_large
         )
         fields = QWidget()
-        add_row(plain_form(fields), "Show", calm(self.filter_combo), "Which images are on the sheet.")
+        add_row(plain_form(fields), "Show", calm(self.filter_combo), "Which images the gallery shows.")
         self._content = QWidget()
         self._column = plain_column(self._content)
         self._column.addWidget(fields)
@@ -84,7 +82,7 @@ class GalleryPanel(QWidget):
         for place, widget in enumerate((self.star_button, self.continue_button, self.throw_button, self.save_button)):
             grid.addWidget(widget, place // 2, place % 2)
         self._column.addLayout(grid)
-        self._elsewhere = quiet(QLabel("The gallery is in a window of its own."))
+        self._elsewhere = quiet(QLabel("The gallery is in a separate window."))
         layout = plain_column(self)
         layout.addWidget(self._content)
         layout.addWidget(self._elsewhere)
@@ -94,7 +92,7 @@ class GalleryPanel(QWidget):
 
     @property
     def only_starred(self) -> bool:
-        """Whether the sheet is to show starred images only."""
+        """Whether only starred images are shown."""
         return bool(self.filter_combo.currentData())
 
     @property
@@ -103,7 +101,7 @@ class GalleryPanel(QWidget):
         return [self._shown[self.sheet.row(item)].id for item in self.sheet.selectedItems()]
 
     def show_images(self, images: Sequence[Shown]) -> None:
-        """These, in their order; what was selected stays so."""
+        """Show these images in this order, and keep the selection."""
         images = tuple(images)
         if [image.id for image in images] == [image.id for image in self._shown]:
             for place, (image, before) in enumerate(zip(images, self._shown, strict=True)):
@@ -125,22 +123,22 @@ class GalleryPanel(QWidget):
         self._allow()
 
     def show_icon(self, image: int) -> None:
-        """An image has another icon now."""
+        """Show the new icon of an image."""
         for place, shown in enumerate(self._shown):
             if shown.id == image:
                 self.sheet.change_icon(place, self._icons.get(image))
 
     def allow(self, *, idle: bool) -> None:
-        """Enable what can be done now."""
+        """Update which controls are enabled."""
         self._idle = idle
         self._allow()
 
     def show_large(self) -> None:
-        """Move to a window of its own; closing it brings everything back."""
+        """Move the gallery to a separate window; closing the window moves it back."""
         if self.window_of_its_own is not None:
             self.window_of_its_own.activateWindow()
             return
-        window = self.window_of_its_own = QDialog(self)  # which takes it along when it goes
+        window = self.window_of_its_own = QDialog(self)  # a child of the panel, so that both close together
         window.setWindowTitle("MedVAR gallery")
         window.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
         window.resize(*_WINDOW)
@@ -151,15 +149,15 @@ class GalleryPanel(QWidget):
         window.show()
 
     def keyPressEvent(self, event: QKeyEvent | None) -> None:  # Qt's own name
-        """S stars, Delete throws away."""
+        """Handle the keys: S stars, Delete deletes."""
         if not self._pressed(event):
             super().keyPressEvent(event)
 
     def eventFilter(self, watched: object, event: QEvent | None) -> bool:  # Qt's own name
-        """The same keys where the sheet has the focus: it would search for captions with this letter."""
+        """Handle the same keys while the list has the focus; otherwise it would search captions for the letter."""
         return isinstance(event, QKeyEvent) and event.type() == QEvent.Type.KeyPress and self._pressed(event)
 
-    # -- how ----------------------------------------------------------------------------------------------------
+    # -- internals --------------------------------------------------------------------------------------------------
 
     def _pressed(self, event: QKeyEvent | None) -> bool:
         buttons = {Qt.Key.Key_S: self.star_button, Qt.Key.Key_Delete: self.throw_button}

@@ -1,20 +1,20 @@
-"""`HeightHandle`: a line below a widget by which it is made higher or lower."""
+"""`HeightHandle`: a line below a widget that the user drags to change the widget's height."""
 
 from __future__ import annotations
 
 from qtpy.QtCore import QEvent, Qt
 from qtpy.QtWidgets import QFrame, QWidget
 
-_LEAST = 80  # px
+_LEAST = 80  # px of height
 
 
 class HeightHandle(QFrame):
-    """Drag it with the mouse; a double-click gives the first height back."""
+    """A handle to drag with the mouse; a double-click restores the first height."""
 
     def __init__(self, widget: QWidget, height: int) -> None:
         super().__init__()
         self._widget, self._first = widget, height
-        self._grabbed: tuple[float, int] | None = None  # where the mouse was, and the height then
+        self._grabbed: tuple[float, int] | None = None  # mouse position and height when dragging began
         widget.setFixedHeight(height)
         self.setFrameShape(QFrame.Shape.HLine)
         self.setFixedHeight(8)
@@ -41,4 +41,4 @@ class HeightHandle(QFrame):
 
 
 def _height_of(event: QEvent) -> float:
-    return float(event.globalPosition().y())  # type: ignore[attr-defined]  # a mouse event, as its type has said
+    return float(event.globalPosition().y())  # type: ignore[attr-defined]  # its type says that it is a mouse event

@@ -1,4 +1,4 @@
-"""`HelpDialog`: the guide, the keys, and what this version and the model are."""
+"""`HelpDialog`: the guide, the keys, the version, and the card of the model."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from napari_medvar.session.opened_model import Model
 
 _IN_PANEL = {
     "Undo, redo": "Ctrl+Z, Ctrl+Shift+Z",
-    "Stop after the scale that is being made": "Esc",
+    "Stop after the current scale": "Esc",
     "Resample": "Ctrl+R",
     "A button": "Alt and its underlined letter",
     "This help": "?",
@@ -23,7 +23,10 @@ _SIZE = 520, 560
 
 
 class HelpDialog(QDialog):
-    """Tabs: the guide, keys, about, and the card of the model in use. ``page`` of the guide is opened, or the keys."""
+    """Tabs for the guide, the keys, the version and the model card.
+
+    Opens ``page`` of the guide, or the keys without one.
+    """
 
     def __init__(self, model: Model | None, parent: QWidget | None = None, page: str = "") -> None:
         super().__init__(parent)
@@ -49,7 +52,7 @@ class HelpDialog(QDialog):
 
 
 class GuidePages(QWidget):
-    """A page of the guide, and a list of all."""
+    """One page of the guide and a list of all pages."""
 
     def __init__(self, page: str = "") -> None:
         super().__init__()

@@ -1,4 +1,7 @@
-"""Every picture of the sitting: chains made from each other stand one below the other, branches are indented."""
+"""`HistoryPanel`: all images of the session.
+
+An image is listed below the one it was made from; branches are indented.
+"""
 
 from __future__ import annotations
 
@@ -19,17 +22,17 @@ _HEIGHT = 220
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One picture."""
+    """One image of the history."""
 
     id: int
     parent: int | None
     name: str
-    about: str  # a tooltip
+    about: str  # text of its tooltip
     starred: bool = False
 
 
 class _Tree(QTreeWidget):
-    """Shows the image that the mouse rests on large."""
+    """A list that shows the image under the mouse enlarged."""
 
     def viewportEvent(self, event: QEvent | None) -> bool:  # Qt's own name
         if isinstance(event, QHelpEvent) and (item := self.itemAt(event.pos())) is not None:
@@ -39,7 +42,7 @@ class _Tree(QTreeWidget):
 
 
 class HistoryPanel(QWidget):
-    """Select, rename, delete, compare."""
+    """The list, and buttons to show, rename, delete and compare images."""
 
     select = Signal(int)
     rename = Signal(int, str)
@@ -61,22 +64,24 @@ class HistoryPanel(QWidget):
         self.tree.setSelectionMode(QTreeWidget.SelectionMode.ExtendedSelection)
         self.tree.setEditTriggers(QTreeWidget.EditTrigger.EditKeyPressed)
         self.tree.setAccessibleName("History")
-        self.tree.setToolTip("<p>Enter or a double-click shows an image, F2 renames it, Delete deletes it.</p>")
+        self.tree.setToolTip(
+            "<p>Press Enter or double-click to show an image, F2 to rename it, Delete to delete it.</p>"
+        )
         self.tree.itemActivated.connect(lambda item: self.select.emit(_id(item)))
         self.tree.itemChanged.connect(self._renamed)
         self.tree.itemSelectionChanged.connect(self._allow)
         self.show_button = button("Show", "Make the selected image the current one.", lambda: self._select())
-        self.rename_button = button("Rename", "Give the selected image a name of your own (F2).", self._edit)
+        self.rename_button = button("Rename", "Rename the selected image (F2).", self._edit)
         self.delete_button = button(
             "Delete",
-            "Forget the selected images; what was made from them stays. Undo brings them back.",
+            "Delete the selected images; images made from them stay. Undo restores them.",
             self._delete,
         )
         self.compare_button = button("Co&mpare", "", self._compare)
         self.compare_button.setCheckable(True)
         self.compare_button.setToolTip(
-            "<p>Show two images side by side; they move and zoom together. Select two with Ctrl, or one to "
-            "compare it with the current image. Press again to end.</p>"
+            "<p>Show two images side by side, with linked pan and zoom. Select two with Ctrl, or one to compare it "
+            "with the current image. Press again to end the comparison.</p>"
         )
         layout = plain_column(self)
         layout.addWidget(self.tree)
@@ -89,15 +94,15 @@ class HistoryPanel(QWidget):
 
     @property
     def selected(self) -> list[int]:
-        """Ids of the selected pictures."""
+        """The ids of the selected images."""
         return [_id(item) for item in self.tree.selectedItems()]
 
     def show_entries(self, entries: Sequence[Entry], current: int | None) -> None:
-        """All pictures, parents before children; the current one is bold."""
+        """Show all images, parents before children; the current one is bold."""
         entries = tuple(entries)
         if [(entry.id, entry.parent) for entry in entries] != [(entry.id, entry.parent) for entry in self._entries]:
             self._fill(entries)
-        elif entries != self._entries:  # an image has grown, or has another name
+        elif entries != self._entries:  # an image has more scales, or another name
             self.tree.blockSignals(True)
             for entry in set(entries) - set(self._entries):
                 _write(self._items[entry.id], entry)
@@ -116,35 +121,35 @@ class HistoryPanel(QWidget):
         self._allow()
 
     def show_icon(self, id_: int) -> None:
-        """A picture has another icon now."""
+        """Show the new icon of an image."""
         if id_ in self._items:
             self.tree.blockSignals(True)
             self._items[id_].setIcon(0, self._icons.get(id_))
             self.tree.blockSignals(False)
 
     def without_thumbnail(self) -> list[int]:
-        """Pictures that were never shown, e.g. those of a file."""
+        """The ids of images without a thumbnail, such as those just read from a file."""
         return self._icons.missing(entry.id for entry in self._entries)
 
     def end_comparing(self) -> None:
-        """The button comes up."""
+        """Release the button “Compare”."""
         self.compare_button.blockSignals(True)
         self.compare_button.setChecked(False)
         self.compare_button.blockSignals(False)
 
     def allow(self, *, idle: bool) -> None:
-        """Enable what can be done now."""
+        """Update which controls are enabled."""
         self._idle = idle
         self._allow()
 
     def keyPressEvent(self, event: object) -> None:
-        """Delete deletes."""
+        """Handle the Delete key."""
         if event is not None and event.key() == Qt.Key.Key_Delete and self.delete_button.isEnabled():  # type: ignore[attr-defined]
             self._delete()
         else:
             super().keyPressEvent(event)  # type: ignore[arg-type]
 
-    # -- how ----------------------------------------------------------------------------------------------------
+    # -- internals --------------------------------------------------------------------------------------------------
 
     _current: int | None = None
 
@@ -174,7 +179,7 @@ class HistoryPanel(QWidget):
         self.tree.expandAll()
         self.tree.blockSignals(False)
         self._entries = entries
-        if self._items:  # undo may bring them back
+        if self._items:  # undo may restore them
             self._icons.keep(self._items)
 
     def _renamed(self, item: QTreeWidgetItem) -> None:
@@ -193,7 +198,7 @@ class HistoryPanel(QWidget):
         self.delete.emit(self.selected)
 
     def _pair(self) -> tuple[int, int] | None:
-        """The two pictures to compare."""
+        """The ids of the two images to compare; None unless two are chosen."""
         chosen = self.selected
         if len(chosen) == 1 and self._current is not None and chosen[0] != self._current:
             return self._current, chosen[0]

@@ -1,4 +1,4 @@
-"""What went wrong, and what to do about it; and questions that wait for an answer."""
+"""`MessagePanel`: error messages, and questions that wait for an answer."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from napari_medvar.panels.form_rows import button, quiet, selectable
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Offer:
-    """A question, and what its two answers do."""
+    """A question with two answers and their actions."""
 
     text: str
-    accept: str  # the texts of the buttons
+    accept: str  # texts of the two buttons
     accept_tip: str
     decline: str
     decline_tip: str
@@ -25,9 +25,9 @@ class Offer:
 
 
 class MessagePanel(QFrame):
-    """A coloured box, seen only while it has something to say.
+    """A coloured box that is visible only while it has a message.
 
-    A question stays until it is answered: an error may cover it for a while, and the newest is asked first.
+    A question stays until it is answered. An error may replace it for a while. The newest question comes first.
     """
 
     retry = Signal()
@@ -41,10 +41,14 @@ class MessagePanel(QFrame):
         self.text = selectable(quiet(QLabel()))
         self.text.setTextFormat(Qt.TextFormat.PlainText)  # paths and file contents are not markup
         self.retry_button = QPushButton("Try again")
-        self.retry_button.setToolTip("<p>Load the same model again, once you have done what is said here.</p>")
+        self.retry_button.setToolTip(
+            "<p>Load the same model again, after you have followed the advice in this message.</p>"
+        )
         self.retry_button.clicked.connect(lambda: self.retry.emit())
         self.open_button = QPushButton("Open a model…")
-        self.open_button.setToolTip("<p>Another model: choose its folder, the one with <code>bundle.json</code>.</p>")
+        self.open_button.setToolTip(
+            "<p>Open another model: choose its folder, which contains <code>bundle.json</code>.</p>"
+        )
         self.open_button.clicked.connect(lambda: self.open_bundle.emit())
         self.accept_button = button("", "", lambda: self._answer(True))
         self.decline_button = button("", "", lambda: self._answer(False))
@@ -64,19 +68,19 @@ class MessagePanel(QFrame):
         self.clear()
 
     def show_error(self, text: str, *, loading: bool) -> None:
-        """Say what is wrong; when ``loading`` a model failed, offer the two ways on."""
+        """Show an error. When ``loading`` a model failed, also offer to try again or to open another model."""
         self.text.setText(text)
         self.buttons.setVisible(loading)
         self.answers.hide()
         self.show()
 
     def ask(self, offer: Offer) -> None:
-        """Ask something that can wait."""
+        """Ask a question that need not be answered at once."""
         self._offers.append(offer)
         self._show_offer(offer)
 
     def clear(self) -> None:
-        """Nothing is wrong; what was asked is still to be answered."""
+        """Remove the error. Questions stay."""
         if self._offers:
             self._show_offer(self._offers[-1])
         else:

@@ -1,4 +1,4 @@
-"""Where along the scan's axis the slice lies: a slider, and a box that leaves it to the model."""
+"""`PositionChooser`: a slider for the slice's position along the scan, and a box that leaves it to the model."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class PositionChooser(QWidget):
         self.any_box.setChecked(True)
         self.slider = QLabeledDoubleSlider(Qt.Orientation.Horizontal)
         self.slider.setRange(0, 1)
-        self.slider.setSingleStep(0.05)  # type: ignore[arg-type]  # superqt's annotation is that of the slider of integers
+        self.slider.setSingleStep(0.05)  # type: ignore[arg-type]  # superqt's annotation is for integers
         self.slider.setDecimals(2)
         self.slider.setValue(0.5)  # type: ignore[arg-type]
         calm(self.slider)
@@ -36,11 +36,11 @@ class PositionChooser(QWidget):
 
     @property
     def value(self) -> float | None:
-        """What is asked for."""
+        """The chosen position, or None."""
         return None if self.any_box.isChecked() else round(float(self.slider.value()), 2)
 
     def show_value(self, position: float | None) -> None:
-        """Show a position without telling anybody."""
+        """Show a position without emitting a signal."""
         with QSignalBlocker(self.any_box), QSignalBlocker(self.slider):
             self.any_box.setChecked(position is None)
             if position is not None:

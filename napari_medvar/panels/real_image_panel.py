@@ -1,4 +1,4 @@
-"""A real image, as the model sees it."""
+"""`RealImagePanel`: opens a real scan and encodes one of its slices with the model."""
 
 from __future__ import annotations
 
@@ -11,18 +11,19 @@ from qtpy.QtWidgets import QComboBox, QFileDialog, QHBoxLayout, QLabel, QWidget
 from napari_medvar.panels.form_rows import add_row, button, calm, fill, plain_column, plain_form, quiet
 
 _ABOUT = (
-    "Go to a slice of an image, set its contrast, and say above what it shows. It becomes an image like any other, "
-    "lying over the original: play its scales, resample it, see what surprises the model."
+    "Go to a slice of an image, set its contrast, and choose above what it shows. The encoded slice becomes an "
+    "image of "
+    "the session and lies over the original: play its scales, resample it, or see what the model finds unlikely."
 )
-_IMAGE_TIP = "The image layer that is encoded: the one selected in the layer list, until you choose another here."
+_IMAGE_TIP = "The image layer to encode: the one selected in the layer list, unless you choose another one here."
 _FILES = (
     "Scans (*.dcm *.dicom *.ima *.nii *.nii.gz *.nrrd *.nhdr *.mha *.mhd *.zip *.tar *.tar.gz *.tgz);;"
-    "All files, such as DICOM without an ending (*)"
+    "All files, such as DICOM files without a suffix (*)"
 )
 
 
 class RealImagePanel(QWidget):
-    """Open a scan, choose the image, encode its slice; look for what the model did not expect."""
+    """Buttons to open a scan, to encode the slice of a chosen image, and to show the anomaly map."""
 
     open_scan = Signal(object)  # Path
     encode = Signal()
@@ -30,25 +31,26 @@ class RealImagePanel(QWidget):
 
     def __init__(self) -> None:
         super().__init__()
-        self._by_hand = False  # whether the image was chosen here
+        self._by_hand = False  # whether the user chose the image here
         self.image_combo = QComboBox()
-        self.image_combo.setPlaceholderText("none is open")
+        self.image_combo.setPlaceholderText("no image is open")
         self.image_combo.activated.connect(self._chosen)
         self.open_button = button(
             "Open a scan…",
-            "A CT or MR scan of your own: a DICOM file, NIfTI, NRRD or MetaImage. Nothing is written beside it.",
+            "Open your own CT or MR scan: a DICOM, NIfTI, NRRD or MetaImage file. The scan's folder is not changed.",
             self._open_file,
         )
-        self.folder_button = button("Folder…", "The DICOM scans in a folder, each as a layer.", self._open_folder)
+        self.folder_button = button("Folder…", "Open the DICOM scans in a folder, each as a layer.", self._open_folder)
         self.encode_button = button(
             "&Encode the slice",
-            "Turn the slice that is seen into tokens and back. What lies outside the contrast limits is clipped.",
+            "Encode the visible slice as tokens and decode it. Values outside the contrast limits are clipped.",
             self.encode.emit,
         )
         self.anomaly_button = button(
             "&Anomaly map",
-            "Colour where the current image differs from what the model expects for its condition. Research only: "
-            "bright does not mean ill.",
+            "Show in colour where the current image differs from what the model expects for its condition. For "
+            "research only: "
+            "bright does not mean pathology.",
             self.anomaly.emit,
         )
         self.result = quiet(QLabel())
@@ -66,11 +68,11 @@ class RealImagePanel(QWidget):
 
     @property
     def image(self) -> str | None:
-        """The name of the chosen layer."""
+        """The name of the chosen layer; None when there is none."""
         return self.image_combo.currentData()  # type: ignore[no-any-return]
 
     def offer_images(self, names: Sequence[str], active: str | None) -> None:
-        """The image layers there are; the one chosen by hand stays chosen, or else it is the ``active`` one."""
+        """Offer the image layers. A layer that the user chose stays chosen; otherwise the ``active`` one is."""
         chosen = self.image
         fill(self.image_combo, [(name, name) for name in names])
         self._by_hand = self._by_hand and chosen in names
@@ -78,12 +80,12 @@ class RealImagePanel(QWidget):
         self.image_combo.setCurrentIndex(self.image_combo.findData(wanted) if wanted in names else len(names) - 1)
 
     def report(self, text: str) -> None:
-        """What came of it."""
+        """Show the result."""
         self.result.setText(text)
         self.result.show()
 
     def allow(self, *, idle: bool, complete: bool) -> None:
-        """Enable what can be done now."""
+        """Update which controls are enabled."""
         self.open_button.setEnabled(idle)
         self.folder_button.setEnabled(idle)
         self.encode_button.setEnabled(idle)
@@ -98,6 +100,6 @@ class RealImagePanel(QWidget):
             self.open_scan.emit(Path(path))
 
     def _open_folder(self) -> None:
-        folder = QFileDialog.getExistingDirectory(self, "The folder of DICOM scans")
+        folder = QFileDialog.getExistingDirectory(self, "Choose a folder of DICOM scans")
         if folder:
             self.open_scan.emit(Path(folder))

@@ -1,4 +1,4 @@
-"""How tokens are drawn: the seed, and the settings that most people leave alone."""
+"""`SamplingPanel`: number of images, seed, and the settings by which tokens are drawn."""
 
 from __future__ import annotations
 
@@ -11,32 +11,37 @@ from superqt import QLabeledDoubleSlider, QLabeledSlider, QLargeIntSpinBox
 from medvar_engine.request import MAX_SEED, Sampling
 from napari_medvar.panels.form_rows import add_row, calm, fold, plain_column, plain_form
 
-MAX_COUNT = 64  # pictures at a time; more are a set
-_ROLLED = 1_000_000  # rolled seeds stay short enough to be read out, typed, and seen whole
+MAX_COUNT = 64  # images at a time; more are a synthetic dataset
+_ROLLED = 1_000_000  # random seeds are short enough to be read aloud, typed and shown in full
 
 _SEED_TIP = (
-    "Names the image: the same seed with the same settings gives the same image, on every computer. "
-    "Another seed gives another image."
+    "The random seed. The same seed with the same settings gives the same image on every computer; another seed gives "
+    "another image."
 )
 _FRESH_TIP = (
-    "On: pressing Generate again draws another image, with a new seed. A seed that you typed is used as it is. "
-    "Off: the seed changes only when you change it."
+    "On: Generate uses a new seed for each new image. A seed that you type is used unchanged. Off: the seed "
+    "changes only "
+    "when you change it."
 )
-_COUNT_TIP = "How many images Generate makes, with seeds one up from each to the next. All go into the history."
+_COUNT_TIP = "How many images Generate makes. Their seeds count up by one. All are added to the history."
 _TIPS = {
-    "guidance": "How closely the image keeps to what is asked for. Low: varied, sometimes off. High: typical, alike, "
-    "in the end harsh. It grows from 0 at the coarsest scale to this at the finest.",
-    "temperature": "How much is left to chance. Low: smooth and average. High: varied, with more mistakes. "
-    "At 0 the likeliest is always taken, and the seed changes nothing.",
-    "top_k": "Only the so many likeliest patterns can be drawn at each place. Fewer: cleaner and less varied. "
-    "0: all of them.",
-    "top_p": "Leaves out the least likely patterns: only the likeliest that together have this probability are drawn. "
-    "Lower: cleaner and less varied. 1: all of them.",
+    "guidance": "How closely the image follows the condition. Low: varied images, some of them wrong. High: "
+    "typical, similar images; "
+    "very high values give harsh contrast. It grows from 0 at the coarsest scale to this value at the finest.",
+    "temperature": "How random the image is. Low: smooth, average images. High: varied images with more errors. "
+    "At 0 the most likely "
+    "token is always taken, and the seed has no effect.",
+    "top_k": "Only this number of the most likely tokens can be drawn at each place. Fewer: cleaner, less varied "
+    "images. "
+    "0: all tokens.",
+    "top_p": "Only the most likely tokens that together have this probability can be drawn at each place. Lower: "
+    "cleaner, less "
+    "varied images. 1: all tokens.",
 }
 
 
 class SamplingPanel(QWidget):
-    """Seed, and in a fold guidance, temperature, top-k and top-p."""
+    """The number of images and the seed; in a collapsible section guidance, temperature, top-k and top-p."""
 
     changed = Signal()
 
@@ -45,7 +50,7 @@ class SamplingPanel(QWidget):
         self.seed_box = QLargeIntSpinBox()
         self.seed_box.setRange(0, MAX_SEED)
         self.roll_button = QPushButton("&New")
-        self.roll_button.setToolTip("<p>Draw another seed, for another image.</p>")
+        self.roll_button.setToolTip("<p>Choose a new random seed, for another image.</p>")
         self.roll_button.setAccessibleName("New seed")
         self.roll_button.clicked.connect(self.roll)
         self.fresh_box = QCheckBox("New seed for every image")
@@ -71,7 +76,7 @@ class SamplingPanel(QWidget):
             slider.valueChanged.connect(self.changed)
             add_row(form, text, calm(slider), _TIPS[name])
         self.reset_button = QPushButton("Reset to the model's settings")
-        self.reset_button.setToolTip("<p>The settings that whoever exported the model recommends.</p>")
+        self.reset_button.setToolTip("<p>Use the settings that the authors of the model recommend.</p>")
         self.reset_button.clicked.connect(lambda: self.show_sampling(self._own))
         form.addRow(self.reset_button)
         self.fold = fold("Sampling", content, "How tokens are drawn: guidance, temperature, top-k, top-p.")
@@ -98,22 +103,22 @@ class SamplingPanel(QWidget):
 
     @property
     def count(self) -> int:
-        """How many pictures to make."""
+        """The number of images to make."""
         return self.count_box.value()
 
     @property
     def seed(self) -> int:
-        """The seed."""
+        """The seed of the first image."""
         return int(self.seed_box.value())
 
     @property
     def fresh(self) -> bool:
-        """Whether every new picture gets a new seed."""
+        """Whether every new image gets a new seed."""
         return self.fresh_box.isChecked()
 
     @property
     def sampling(self) -> Sampling:
-        """The settings. Rounded: sliders hold 1.4999999 where a person reads 1.5."""
+        """The sampling settings, rounded because a slider that shows 1.5 may hold 1.4999999."""
         return Sampling(
             guidance=round(self.guidance.value(), 2),
             temperature=round(self.temperature.value(), 2),
@@ -123,25 +128,25 @@ class SamplingPanel(QWidget):
         )
 
     def roll(self) -> int:
-        """Draw a new seed and show it."""
+        """Choose a new random seed, show it and return it."""
         self.show_seed(secrets.randbelow(_ROLLED))
         return self.seed
 
     def offer(self, sampling: Sampling, *, vocabulary: int) -> None:
-        """Begin with a model's own settings."""
+        """Show the recommended settings of a model with ``vocabulary`` tokens."""
         self._own = sampling
         self.top_k.setRange(0, vocabulary)
         self.show_sampling(sampling)
 
     def show_seed(self, seed: int) -> None:
-        """Set the seed."""
+        """Show a seed."""
         focused = QApplication.focusWidget()
         self.seed_box.setValue(seed)
-        if focused is not None:  # superqt's box takes the focus with every new value
+        if focused is not None:  # superqt's box takes the focus whenever its value is set
             focused.setFocus()
 
     def show_sampling(self, sampling: Sampling) -> None:
-        """Set everything else."""
+        """Show sampling settings."""
         self._even_guidance = sampling.even_guidance
         for name in ("guidance", "temperature", "top_k", "top_p"):
             getattr(self, name).setValue(getattr(sampling, name))
@@ -150,6 +155,6 @@ class SamplingPanel(QWidget):
 def _slider(low: float, high: float, step: float) -> QLabeledDoubleSlider:
     slider = QLabeledDoubleSlider(Qt.Orientation.Horizontal)
     slider.setRange(low, high)
-    slider.setSingleStep(step)  # type: ignore[arg-type]  # superqt's annotation is that of the slider of integers
+    slider.setSingleStep(step)  # type: ignore[arg-type]  # superqt's annotation is for integers
     slider.setDecimals(2)
     return slider

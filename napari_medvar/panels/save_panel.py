@@ -1,4 +1,4 @@
-"""Images and sessions to files, and synthetic datasets."""
+"""`SavePanel`: writes images, sessions and synthetic datasets, and opens sessions."""
 
 from __future__ import annotations
 
@@ -25,28 +25,28 @@ from napari_medvar.panels.form_rows import (
 )
 
 _FORMATS = {
-    "png": ("PNG", "8 bits of gray, to look at and to put into slides."),
-    "png16": ("PNG, 16 bits", "16 bits of gray."),
-    "nifti": ("NIfTI", "Values in HU or arbitrary units, placed in mm; a .json with the provenance beside it."),
-    "dicom": ("DICOM", "CT, MR or Secondary Capture, marked as synthetic data."),
+    "png": ("PNG", "8-bit greyscale, for viewing and presentations."),
+    "png16": ("PNG, 16 bits", "16-bit greyscale."),
+    "nifti": ("NIfTI", "Values in HU or arbitrary units and positions in mm, with a .json file of the provenance."),
+    "dicom": ("DICOM", "A CT, MR or Secondary Capture object, marked as synthetic data."),
 }
 _WHAT = {
     "current": "this image",
-    "selected": "selected in the history",
-    "starred": "starred in the gallery",
+    "selected": "images selected in the history",
+    "starred": "images starred in the gallery",
     "all": "all",
 }
 _COPIES: dict[CopyPolicy, tuple[str, str]] = {
-    "withhold": ("are withheld", "They are not written."),
-    "flag": ("are flagged", "They are written, and the file says that each may be a copy."),
-    "off": ("are not looked for", "Images are written without a search for copies."),
+    "withhold": ("Withhold", "Images that may be copies are not written."),
+    "flag": ("Flag", "Images that may be copies are written, and each file says so."),
+    "off": ("Do not check", "Images are written without a check for copies."),
 }
 _SESSION = "MedVAR session (*.medvar)"
 _READABLE = "MedVAR session or image (*.medvar *.png *.nii *.nii.gz)"
 
 
 class SavePanel(QWidget):
-    """Save images; save and open a session; generate a synthetic dataset."""
+    """Controls to save images, to save and open sessions, and to generate a synthetic dataset."""
 
     save = Signal()
     save_session = Signal(object)  # Path
@@ -70,40 +70,47 @@ class SavePanel(QWidget):
             self.copies_combo.setItemData(self.copies_combo.count() - 1, tip, Qt.ItemDataRole.ToolTipRole)
         self.own_source_box = QCheckBox("The real image is mine")
         self.own_source_box.setToolTip(
-            "<p>An image made from a real one is withheld when it is near a training slice, unless you say that the "
-            "real image is yours. It is then marked as a reconstruction of a real image, not as synthetic.</p>"
+            "<p>An image made from a real one is withheld when it is close to a training slice, unless you "
+            "confirm that "
+            "the real image is yours. It is then marked as a reconstruction of a real image, not as synthetic.</p>"
         )
         self.burn_in_box = QCheckBox("Burn in SYNTHETIC")
-        self.burn_in_box.setToolTip("<p>Write SYNTHETIC into the pixels, where the image is emptiest.</p>")
+        self.burn_in_box.setToolTip(
+            "<p>Write the word SYNTHETIC into the pixels, in the emptiest part of the image.</p>"
+        )
         self.folder_label = QElidingLabel(str(self._folder))
         self.folder_label.setElideMode(Qt.TextElideMode.ElideMiddle)
-        self.folder_button = button("Folder…", "Choose where files go.", self.ask_folder)
+        self.folder_button = button("Folder…", "Choose the folder that files are written to.", self.ask_folder)
         self.save_button = button(
-            "Save images", "Write finished images, each with a mark of what it is.", self.save.emit
+            "Save images", "Write finished images. Each file is marked as synthetic.", self.save.emit
         )
         self.save_session_button = button(
             "Save session…",
-            "All images with their history in one .medvar file, to go on another day.",
+            "Save all images and their history in one .medvar file, to continue another day.",
             self._save_session,
         )
         self.open_session_button = button(
-            "Open…", "A .medvar file, or a PNG or NIfTI that MedVAR wrote: everything comes back.", self._open_session
+            "Open…",
+            "Open a .medvar file, or a PNG or NIfTI file that MedVAR wrote, with its settings.",
+            self._open_session,
         )
         self.counts: dict[Condition, QSpinBox] = {}
         self._counts = QWidget()
         self._count_form = plain_form(self._counts)
         self.set_button = button(
             "Generate the dataset",
-            "Generate so many images of each kind, and write each as soon as it is made.",
+            "Generate the number of images set for each slice type, and write each image as soon as it is made.",
             self.generate_set.emit,
         )
-        self.report_label = selectable(quiet(QLabel()))  # whoever shows the panel shows it, too
+        self.report_label = selectable(quiet(QLabel()))  # placed by the widget that shows the panel
 
         fields = QWidget()
         form = plain_form(fields)
-        add_row(form, "What", calm(self.what_combo), "Which images are written.")
-        add_row(form, "Format", calm(self.format_combo), "The kind of file.")
-        add_row(form, "Copies", calm(self.copies_combo), "Images that may be copies of training slices.")
+        add_row(form, "What", calm(self.what_combo), "Which images to write.")
+        add_row(form, "Format", calm(self.format_combo), "The file format.")
+        add_row(
+            form, "Copies", calm(self.copies_combo), "What to do with images that may be copies of training slices."
+        )
         self._form = form
         form.addRow(self.own_source_box)
         form.addRow(self.burn_in_box)
@@ -112,7 +119,7 @@ class SavePanel(QWidget):
         row.setContentsMargins(0, 0, 0, 0)
         row.addWidget(self.folder_label, 1)
         row.addWidget(self.folder_button)
-        add_row(form, "Into", where, "The folder that files go into.")
+        add_row(form, "Into", where, "The folder that files are written to.")
         sessions = QHBoxLayout()
         sessions.addWidget(self.save_session_button)
         sessions.addWidget(self.open_session_button)
@@ -122,32 +129,34 @@ class SavePanel(QWidget):
         layout.addLayout(sessions)
         dataset = QWidget()
         column = plain_column(dataset)
-        column.addWidget(quiet(QLabel("How many images of each slice type:")))
+        column.addWidget(quiet(QLabel("Number of images of each slice type:")))
         column.addWidget(self._counts)
         column.addWidget(self.set_button)
-        self.dataset_fold = fold("Synthetic dataset", dataset, "Many images of several slice types, straight to disk.")
+        self.dataset_fold = fold(
+            "Synthetic dataset", dataset, "Generate many images of several slice types and write them to files."
+        )
         layout.addWidget(self.dataset_fold)
         self.report("")
         self.offer_copies(False)
 
     @property
     def what(self) -> str:
-        """``current``, ``selected``, ``starred`` or ``all``."""
+        """Which images to write: ``current``, ``selected``, ``starred`` or ``all``."""
         return str(self.what_combo.currentData())
 
     @property
     def format(self) -> str:
-        """The name of the format."""
+        """The name of the file format."""
         return str(self.format_combo.currentData())
 
     @property
     def copy_policy(self) -> CopyPolicy | None:
-        """What is done with copies of training slices; None when the bundle has no training index."""
+        """The copy policy; None when the bundle has no training index."""
         return cast(CopyPolicy, self.copies_combo.currentData()) if self._knows_copies else None
 
     @property
     def own_source(self) -> bool:
-        """Whether the user says that the real images are theirs."""
+        """Whether the user has confirmed that the real images are their own."""
         return self._knows_copies and self.own_source_box.isChecked()
 
     @property
@@ -157,33 +166,33 @@ class SavePanel(QWidget):
 
     @property
     def folder(self) -> Path:
-        """Where files go."""
+        """The folder that files are written to."""
         return self._folder
 
     @property
     def orders(self) -> list[tuple[Condition, int]]:
-        """How many of each kind are wanted."""
+        """The conditions of the synthetic dataset and the number of images of each."""
         return [(condition, box.value()) for condition, box in self.counts.items() if box.value()]
 
     def choose_folder(self, folder: Path) -> None:
-        """Files go here."""
+        """Set the folder that files are written to."""
         self._folder = folder
         self.folder_label.setText(str(folder))
         self.folder_label.setToolTip(str(folder))
 
     def choose_what(self, what: str) -> None:
-        """These images are to be written; see `what`."""
+        """Set which images to write; see `what`."""
         self.what_combo.setCurrentIndex(self.what_combo.findData(what))
 
     def offer_kinds(self, conditions: Iterable[Condition]) -> None:
-        """The kinds of picture that a model knows."""
+        """Offer the slice types of a model for a synthetic dataset."""
         while self._count_form.rowCount():
             self._count_form.removeRow(0)
         self.counts = {}
         for condition in conditions:
             box = QSpinBox()
             box.setRange(0, 100_000)
-            box.setToolTip(f"<p>How many images “{condition}” to make.</p>")
+            box.setToolTip(f"<p>Number of “{condition}” images.</p>")
             box.setAccessibleName(str(condition))
             label = QLabel(str(condition))
             label.setBuddy(box)
@@ -194,26 +203,26 @@ class SavePanel(QWidget):
         tab_after(self.open_session_button, self.counts.values())
 
     def offer_copies(self, known: bool) -> None:
-        """Whether the model knows copies of its training slices."""
+        """Enable the copy policy if the model has a training index."""
         self._knows_copies = known
         self._form.setRowVisible(self.copies_combo, known)
         self._form.setRowVisible(self.own_source_box, known)
 
     def report(self, text: str) -> None:
-        """What was written."""
+        """Show what was written."""
         self.report_label.setText(text)
         self.report_label.setVisible(bool(text))
 
     def allow(self, *, idle: bool, complete: bool, some: bool) -> None:
-        """Enable what can be done now."""
+        """Update which controls are enabled."""
         self.save_button.setEnabled(idle and (complete or some))
         self.save_session_button.setEnabled(idle and some)
         self.open_session_button.setEnabled(idle)
         self.set_button.setEnabled(idle and bool(self.counts))
 
     def ask_folder(self) -> bool:
-        """Let the user choose where files go. Whether a folder was chosen."""
-        folder = QFileDialog.getExistingDirectory(self, "Where files go", str(self._folder))
+        """Let the user choose the folder for files. Returns whether one was chosen."""
+        folder = QFileDialog.getExistingDirectory(self, "Choose the folder for files", str(self._folder))
         if folder:
             self.choose_folder(Path(folder))
         return bool(folder)

@@ -1,4 +1,4 @@
-"""From coarse to fine: make scales, and play them back."""
+"""`ScalesPanel`: generates the scales from coarse to fine, and plays them."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from superqt import QLabeledSlider
 from medvar_engine.tokens.schedule import ScaleSchedule
 from napari_medvar.panels.form_rows import button, calm, plain_column
 
-_GENERATE_TIP = "Make a whole image, scale by scale, from the coarsest to the finest (Ctrl+Enter)."
-_FINISH_TIP = "Make the scales that this image, and those begun together with it, still lack (Ctrl+Enter)."
-_BEAT = 450  # ms that playing stays on a scale
+_GENERATE_TIP = "Generate a whole image, scale by scale from the coarsest to the finest (Ctrl+Enter)."
+_FINISH_TIP = "Generate the missing scales of this image, and of those begun together with it (Ctrl+Enter)."
+_BEAT = 450  # ms that each scale is shown when playing
 
 
 class ScalesPanel(QWidget):
-    """Generate, Step, Stop, Undo, Redo; a slider over the scales, which can be played."""
+    """Buttons Generate, Step, Stop, Undo and Redo, and a slider over the scales with a play button."""
 
     generate = Signal()
     step = Signal()
     stop = Signal()
     undo = Signal()
     redo = Signal()
-    looked_at = Signal(int)  # the user wants to see this scale
-    chosen = Signal(int)  # the user has moved the slider to this scale, rather than play it
+    looked_at = Signal(int)  # the user moves to this scale, by hand or by playing
+    chosen = Signal(int)  # the user has moved the slider to this scale by hand
 
     def __init__(self) -> None:
         super().__init__()
@@ -31,23 +31,23 @@ class ScalesPanel(QWidget):
         self._made = 0
         self.generate_button = button("&Generate", _GENERATE_TIP, self.generate.emit)
         self.generate_button.setStyleSheet("font-weight: bold;")
-        self.step_button = button(
-            "&Step", "Make one more scale, and look at it before you go on (Ctrl+.).", self.step.emit
-        )
+        self.step_button = button("&Step", "Generate one more scale, then pause (Ctrl+.).", self.step.emit)
         self.stop_button = button(
-            "St&op", "Stop after the scale that is being made. What is there stays (Esc).", self.stop.emit
+            "St&op", "Stop after the current scale. Finished scales are kept (Esc).", self.stop.emit
         )
-        self.undo_button = button("&Undo", "Back to what was there before (Ctrl+Z in this panel).", self.undo.emit)
-        self.redo_button = button("Re&do", "Take back the last Undo (Ctrl+Shift+Z in this panel).", self.redo.emit)
+        self.undo_button = button("&Undo", "Undo the last change (Ctrl+Z in this panel).", self.undo.emit)
+        self.redo_button = button(
+            "Re&do", "Redo the change that was undone last (Ctrl+Shift+Z in this panel).", self.redo.emit
+        )
         self.slider = QLabeledSlider(Qt.Orientation.Horizontal)
-        self.slider.setToolTip("<p>Show the image as it was after this scale. Arrow keys move it.</p>")
+        self.slider.setToolTip("<p>Show the image after this scale. The arrow keys move the slider.</p>")
         self.slider.setAccessibleName("Scale")
-        self.slider.setPageStep(1)  # a click into the groove goes to the next scale, not to the end
+        self.slider.setPageStep(1)  # a click into the groove moves by one scale
         self.slider.valueChanged.connect(self._moved)
         self.title = QLabel()
         self.play_button = QToolButton()
         self.play_button.setCheckable(True)
-        self.play_button.setToolTip("<p>Play the scales, coarse to fine, over and over. Press again to pause.</p>")
+        self.play_button.setToolTip("<p>Play the scales from coarse to fine in a loop. Press again to pause.</p>")
         self.play_button.setAccessibleName("Play the scales")
         self.play_button.toggled.connect(self._play)
         self._timer = QTimer(self)
@@ -70,22 +70,22 @@ class ScalesPanel(QWidget):
 
     @property
     def scale(self) -> int:
-        """The scale looked at."""
+        """The scale that is shown."""
         return int(self.slider.value())
 
     @property
     def made(self) -> int:
-        """Scales of the picture so far."""
+        """The number of scales that the current image has."""
         return self._made
 
     def offer(self, schedule: ScaleSchedule) -> None:
-        """The scales of a model; none is made yet."""
+        """Offer the scales of a model; none is made yet."""
         self._schedule = schedule
         self.slider.setRange(0, len(schedule) - 1)
         self.show_made(0)
 
     def show_made(self, depth: int, *, follow: bool = True) -> None:
-        """``depth`` scales are made; with ``follow``, look at the newest. ``looked_at`` tells of users only."""
+        """Show that ``depth`` scales are made; with ``follow``, move to the newest, without emitting ``looked_at``."""
         self._made = depth
         if follow:
             self._set_quietly(max(0, depth - 1))
@@ -94,7 +94,7 @@ class ScalesPanel(QWidget):
         self._describe()
 
     def allow(self, *, ready: bool, running: bool, stoppable: bool, unfinished: int, undo: bool, redo: bool) -> None:
-        """Enable what can be done now; ``unfinished`` pictures would be finished by Generate."""
+        """Update which controls are enabled. ``unfinished`` is the number of images that Generate would finish."""
         idle = ready and not running
         self.generate_button.setEnabled(idle)
         self.generate_button.setText(

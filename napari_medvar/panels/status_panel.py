@@ -1,4 +1,4 @@
-"""What is going on, and what it runs on."""
+"""`StatusPanel`: the progress of the work and the device in use."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ _NOTICE = "Synthetic images, for research. Not for diagnosis."
 
 
 class StatusPanel(QWidget):
-    """A progress bar, and a line on the device in use."""
+    """A progress bar, and a line that names the device in use."""
 
     def __init__(self) -> None:
         super().__init__()
         self.progress = QProgressBar()
         self.progress.setTextVisible(True)
         self.device = quiet(QLabel())
-        self.help_button = question_mark("Keys, version, licence, and the model's card (?).", lambda: None)
+        self.help_button = question_mark("Guide, keys, version, licence and model card (?).", lambda: None)
         self.help_button.setAccessibleName("Help")
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
@@ -32,27 +32,27 @@ class StatusPanel(QWidget):
         self.progress.hide()  # until there is something to show
 
     def show_busy(self, text: str) -> None:
-        """Something whose end is not known, e.g. loading."""
+        """Show work of unknown length, such as loading."""
         self.progress.show()
         self.progress.setRange(0, 0)
         self.device.setText(text)
 
     def end_busy(self) -> None:
-        """It has ended."""
+        """Hide the progress of work that has ended."""
         if self.progress.maximum() == 0:
             self.show_progress(0, 0, "")
 
     def show_progress(self, made: int, scales: int, text: str) -> None:
-        """``made`` of ``scales``."""
+        """Show that ``made`` of ``scales`` are finished."""
         self.progress.setVisible(bool(text))
-        self.progress.setUpdatesEnabled(False)  # Qt would paint the whole window at once, canvas and all
+        self.progress.setUpdatesEnabled(False)  # otherwise Qt repaints the whole window, canvas included
         self.progress.setRange(0, max(1, scales))
         self.progress.setValue(made)
         self.progress.setFormat(text)
         self.progress.setUpdatesEnabled(True)
 
     def show_device(self, info: BackendInfo | None) -> None:
-        """What the model truly runs on."""
+        """Show the device that the model really uses; None when no model is loaded."""
         if info is None:
             self.device.setText("No model is loaded.")
             return

@@ -1,4 +1,4 @@
-"""A contact sheet to choose from, with the mouse or the arrow keys. Resting on an image shows it large."""
+"""`Thumbnails`: a grid of images to choose from. Resting the mouse on one shows it enlarged."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from qtpy.QtWidgets import QListWidget, QListWidgetItem
 from medvar_engine.types import FloatArray
 from napari_medvar.panels.icons import icon_of, show_large
 
-_SIDE = 64  # of a thumbnail: three fit into a narrow dock
-_ROWS = 3  # seen without scrolling
-_BETWEEN = 12  # px from the edge of one to the edge of the next
+_SIDE = 64  # px per side of a thumbnail: three fit into a narrow dock
+_ROWS = 3  # rows seen without scrolling
+_BETWEEN = 12  # px between two thumbnails
 _SCROLL_BAR = 18  # px
-_ANY_HEIGHT = 16_777_215  # Qt's own word for no limit
+_ANY_HEIGHT = 16_777_215  # Qt's value for no limit
 
 
 class Thumbnails(QListWidget):
-    """Images side by side. ``picked`` tells the place of one that was double-clicked, or chosen with Enter."""
+    """A grid of thumbnails. ``picked`` emits the index of the image that was double-clicked or chosen with Enter."""
 
     picked = Signal(int)
 
     def __init__(self, side: int = _SIDE) -> None:
-        """``side`` of a thumbnail in px, at least: they fill the width."""
+        """``side`` is the least side of a thumbnail in px; thumbnails grow to fill the width."""
         super().__init__()
         self._side, self._fits = side, True
         self.setViewMode(QListWidget.ViewMode.IconMode)
@@ -38,14 +38,14 @@ class Thumbnails(QListWidget):
         self.itemActivated.connect(lambda item: self.picked.emit(self.row(item)))
 
     def show_pictures(self, pictures: Sequence[FloatArray], captions: Sequence[str]) -> None:
-        """These, keeping the selected place when there are as many as before."""
+        """Show images in [-1, 1]. The selected index is kept if the number of images is the same as before."""
         tips = [f"{caption}: press Enter or double-click to choose it." for caption in captions]
         self.show_icons([icon_of(pixels) for pixels in pictures], captions, tips)
 
     def show_icons(
         self, icons: Sequence[QIcon], captions: Sequence[str], tips: Sequence[str], large_icons: Sequence[QIcon] = ()
     ) -> None:
-        """The same of icons; those that are rested on may be others, ``large_icons``."""
+        """Show icons; ``large_icons`` are shown instead when the mouse rests on one."""
         row = self.currentRow() if self.count() == len(icons) else -1
         self.clear()
         for icon, caption, tip, shown in zip(icons, captions, tips, large_icons or icons, strict=True):
@@ -58,20 +58,20 @@ class Thumbnails(QListWidget):
         self._fit()
 
     def change_text(self, place: int, caption: str, tip: str) -> None:
-        """Another caption, and another line for whoever rests on it."""
+        """Change the caption and the tooltip of one image."""
         if (item := self.item(place)) is not None:
             item.setText(caption)
             item.setToolTip(f"<p>{tip}</p>")
 
     def change_icon(self, place: int, icon: QIcon) -> None:
-        """Another one for one image."""
+        """Change the icon of one image."""
         if (item := self.item(place)) is not None:
             item.setIcon(icon)
             item.setData(Qt.ItemDataRole.UserRole, icon)
-            self.scheduleDelayedItemsLayout()  # Qt would leave an item where it lay before it had an icon
+            self.scheduleDelayedItemsLayout()  # otherwise Qt does not move an item that gets its first icon
 
     def resize_thumbnails(self, side: int, *, fits: bool) -> None:
-        """Make them larger or smaller. Where it ``fits``, the sheet is as high as a few rows; or else as the window."""
+        """Set the least side in px. With ``fits`` the grid is a few rows high; otherwise it fills the window."""
         self._side, self._fits = side, fits
         if not fits:
             self.setMinimumHeight(0)
@@ -79,26 +79,26 @@ class Thumbnails(QListWidget):
         self._fit()
 
     def viewportEvent(self, event: QEvent | None) -> bool:  # Qt's own name
-        """Show the image that the mouse rests on large; made only then, for that takes its time."""
+        """Show the image under the mouse enlarged. The enlarged image is made only then, because that takes time."""
         if isinstance(event, QHelpEvent) and (item := self.itemAt(event.pos())) is not None:
             show_large(event, self, item.data(Qt.ItemDataRole.UserRole), item.toolTip())
             return True
         return bool(super().viewportEvent(event))
 
     def resizeEvent(self, event: QResizeEvent | None) -> None:
-        """In a wider dock, fewer rows are needed."""
+        """Adapt the number of rows to the new width."""
         super().resizeEvent(event)
         self._fit()
 
     def _fit(self) -> None:
-        """As many as go side by side, as large as goes, and as high as a few rows of them."""
+        """Fit as many thumbnails as possible into a row, enlarge them to fill it, and set the height to a few rows."""
         width = self.width() - 2 * self.frameWidth() - _SCROLL_BAR
         beside = max(1, width // (self._side + _BETWEEN))
         side = max(self._side, width // beside - _BETWEEN)
         row = side + _BETWEEN + self.fontMetrics().height()
         if self.iconSize().width() != side:
             self.setIconSize(QSize(side, side))
-            self.setGridSize(QSize(side + _BETWEEN, row))  # of the same size before an image is known
+            self.setGridSize(QSize(side + _BETWEEN, row))  # the same size for images without an icon
         if self._fits:
             lines = min(_ROWS, max(1, -(-self.count() // beside)))
             height = lines * row + 2 * self.frameWidth() + 2

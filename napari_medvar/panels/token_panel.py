@@ -1,4 +1,4 @@
-"""One token of the picture, and what others would look like in its place."""
+"""`TokenPanel`: one token of the image, and previews with other tokens in its place."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from napari_medvar.panels.thumbnails import Thumbnails
 
 
 class TokenPanel(QWidget):
-    """Seen only while a token is being picked."""
+    """Previews of the image with other tokens. Visible only while a token is being picked."""
 
-    chosen = Signal(int)  # the token
+    chosen = Signal(int)  # the chosen token
 
     def __init__(self) -> None:
         super().__init__()
@@ -24,13 +24,11 @@ class TokenPanel(QWidget):
         self.title = quiet(QLabel())
         self.pictures = Thumbnails()
         self.pictures.setAccessibleName("Other tokens")
-        self.pictures.setToolTip(
-            "<p>The image with another token in this place; the first is the one that is there.</p>"
-        )
+        self.pictures.setToolTip("<p>The image with other tokens in this place. The first has the present token.</p>")
         self.pictures.picked.connect(lambda row: self.chosen.emit(self._tokens[row]))
         self.use_button = button(
             "Use the selected token",
-            "Put it in, and draw the finer scales again: a new image.",
+            "Insert the token and draw the finer scales again, as a new image.",
             lambda: self.chosen.emit(self._tokens[self.pictures.currentRow()]),
         )
         layout = plain_column(self)
@@ -40,11 +38,11 @@ class TokenPanel(QWidget):
 
     @property
     def tokens(self) -> tuple[int, ...]:
-        """Those offered."""
+        """The tokens that are offered."""
         return self._tokens
 
     def ask(self) -> None:
-        """Nothing is picked yet."""
+        """Ask the user to pick a place in the image."""
         self._tokens = ()
         self.title.setText("Click on a place in the image.")
         self.pictures.hide()
@@ -53,11 +51,16 @@ class TokenPanel(QWidget):
     def show_tokens(
         self, title: str, tokens: Sequence[int], near: Sequence[FloatArray], whole: Sequence[FloatArray]
     ) -> None:
-        """The token that is there first, then others by falling likeness; resting on one shows it ``whole``."""
+        """Show the present token first, then others in order of similarity.
+
+        Thumbnails are the close-ups ``near``; the mouse resting on one shows the image ``whole``.
+        """
         self._tokens = tuple(map(int, tokens))
-        self.title.setText(f"{title}. Cut to where they differ; rest on one to see all of it.")
+        self.title.setText(
+            f"{title}. The previews show where they differ; rest the mouse on one to see the whole image."
+        )
         captions = [f"now · {tokens[0]}", *map(str, tokens[1:])]
-        tips = [f"Token {token}: press Enter or double-click to put it in." for token in self._tokens]
+        tips = [f"Token {token}: press Enter or double-click to use it." for token in self._tokens]
         self.pictures.show_icons([*map(icon_of, near)], captions, tips, [*map(icon_of, whole)])
         self.pictures.show()
         self.use_button.show()

@@ -1,4 +1,4 @@
-"""What of the picture is shown: the picture, all its scales, or a map over it."""
+"""`ViewPanel`: shows the image, all its scales, or a map over it."""
 
 from __future__ import annotations
 
@@ -12,27 +12,33 @@ from napari_medvar.panels.form_rows import add_row, calm, plain_form, quiet
 View = Literal["picture", "scales", "difference", "tokens", "entropy", "likelihood", "anomaly"]
 VIEWS: tuple[View, ...] = get_args(View)
 _TEXTS: dict[View, tuple[str, str]] = {
-    "picture": ("Image", "The image as it was after the scale of the slider."),
-    "scales": ("All scales", "Every scale in a cell of its own, coarse to fine."),
+    "picture": ("Image", "The image after the scale of the slider."),
+    "scales": ("All scales", "All scales side by side, from coarse to fine."),
     "difference": (
         "Added by this scale",
-        "The difference to the scale before: green is brighter now, pink darker.",
+        "The difference from the scale before. Green: brighter. Pink: darker.",
     ),
-    "tokens": ("Token map", "One colour a token. The value under the cursor is the token's number in the codebook."),
+    "tokens": (
+        "Token map",
+        "One colour for each token. The value under the cursor is the index of the token in the codebook.",
+    ),
     "entropy": (
         "Undecided places",
-        "The entropy of each token, in bits. Bright: another seed would give something else here.",
+        "The entropy of each token in bits. Bright: another seed would probably give something else here.",
     ),
     "likelihood": (
         "Unlikely places",
-        "How little the model expected what is there: its negative log-likelihood in bits. Bright: unexpected.",
+        "Surprise: the negative log-likelihood of each token in bits. Bright: the model did not expect this token.",
     ),
-    "anomaly": ("Anomaly map", "Where a real image differs from what the model expects. Bright: unexpected."),
+    "anomaly": (
+        "Anomaly map",
+        "Where an image differs from what the model expects. Bright: unexpected. For research only.",
+    ),
 }
 
 
 class ViewPanel(QWidget):
-    """A chooser of views, and a line on what colours mean."""
+    """A list of views, and a line that explains the colours."""
 
     known = VIEWS
 
@@ -49,22 +55,25 @@ class ViewPanel(QWidget):
         self.note = quiet(QLabel())
         form = plain_form(self)
         add_row(
-            form, "V&iew", calm(self.combo), "What is shown of the image; its layers are made when first asked for."
+            form,
+            "V&iew",
+            calm(self.combo),
+            "What to show of the image. Layers of a view are created when it is first chosen.",
         )
         form.addRow(self.note)
         self.note.hide()
 
     @property
     def view(self) -> View:
-        """The chosen one."""
+        """The chosen view."""
         return self.combo.currentData()  # type: ignore[no-any-return]
 
     def show_view(self, view: View) -> None:
-        """Choose one."""
+        """Show another view as chosen."""
         self.combo.setCurrentIndex(VIEWS.index(view))
 
     def explain(self, text: str = "") -> None:
-        """Say what the colours mean, or why there is nothing to see."""
+        """Explain the colours, or why nothing is shown."""
         self.note.setText(text)
         self.note.setVisible(bool(text))
 

@@ -1,1 +1,1 @@
-"""One sitting of the plugin: its images, their history and its file. No Qt and no napari."""
+"""A session of the plugin: its images, their history and its file. It uses neither Qt nor napari."""

@@ -1,7 +1,7 @@
-"""`Autosave`: keeps the session on disk while it goes on, so that a crash loses nothing.
+"""`Autosave`: writes the session to disk during the work, so that a crash loses nothing.
 
-Every session has one file in the user's state folder, and beside it a lock that the system takes back when the process
-dies, however it does. A file whose lock is free was left by a crash.
+Every session has one file in the user's state folder and a lock file beside it. The operating system releases the lock
+when the process ends for any reason. A file with a free lock was therefore left by a crash.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from medvar_engine.errors import MedvarError
 from medvar_engine.storage import hold, is_held
 from napari_medvar.session.session_file import SUFFIX, SavedSession, read_session, savable, write_session
 
-SECONDS_BETWEEN = 5.0  # while one picture grows; a finished one is written at once
+SECONDS_BETWEEN = 5.0  # while an image is being made; a finished image is written at once
 
 
 def autosave_folder() -> Path:
-    """Where sessions are kept unless the user wants another place, e.g. ``~/.local/state/medvar/sessions``."""
+    """The default folder for sessions, e.g. ``~/.local/state/medvar/sessions``."""
     from platformdirs import user_state_path
 
     return user_state_path("medvar", appauthor=False) / "sessions"
 
 
 class Autosave:
-    """The file of one session. Nothing here raises: what goes wrong stands in `problem`, and the work goes on."""
+    """The file of one session. No method raises: an error is stored in `problem`, and the work continues."""
 
     def __init__(self, folder: Path | None = None) -> None:
         self.problem: str | None = None
@@ -39,13 +39,13 @@ class Autosave:
 
     @property
     def due(self) -> bool:
-        """Whether the last writing is some while ago."""
+        """Whether `SECONDS_BETWEEN` have passed since the last writing."""
         return monotonic() - self._written >= SECONDS_BETWEEN
 
     def write(self, session: SavedSession) -> None:
-        """Write the session in place of what was written before; that stays when it fails, e.g. on a full disk.
+        """Replace the file by ``session``. If that fails, e.g. on a full disk, the earlier file stays.
 
-        A picture that cannot be written is left out, and the others are kept safe.
+        An image that cannot be written is left out; all others are written.
         """
         self._written = monotonic()
         try:
@@ -59,18 +59,18 @@ class Autosave:
                 if not lost:
                     raise
                 write_session(self._file.path, rest)
-                self.problem = f"Not kept safe from a crash: {', '.join(lost)}. {error} The rest of the session is."
-        except Exception as error:  # the work goes on, whatever has failed
-            self.problem = f"The session cannot be kept safe from a crash: {error} Save it yourself."
+                self.problem = f"Not saved automatically: {', '.join(lost)}. {error} The rest of the session was saved."
+        except Exception as error:  # the work continues after any failure
+            self.problem = f"The session cannot be saved automatically: {error} Save it yourself."
 
     def leave(self) -> None:
-        """Go on with another file. The one written so far stays, as if after a crash: `recoverable` finds it."""
+        """Continue with a new file. The present file stays, as after a crash, and `recoverable` finds it."""
         if self._file is not None:
             self._file.unlock()
             self._file = None
 
     def close(self) -> None:
-        """A clean end: nothing needs to be recovered."""
+        """End the session and delete its file, because nothing needs to be recovered."""
         if self._file is not None:
             self._file.unlock()
             _remove(self._file.path)
@@ -79,7 +79,7 @@ class Autosave:
 
 @dataclass(frozen=True, slots=True)
 class Recoverable:
-    """A session that a crash has left."""
+    """A session that was left by a crash."""
 
     path: Path
     saved: datetime  # local time
@@ -87,12 +87,12 @@ class Recoverable:
     bundle: str
 
     def discard(self) -> None:
-        """Delete it for good."""
+        """Delete it permanently."""
         _remove(self.path)
 
 
 def recoverable(folder: Path | None = None) -> tuple[Recoverable, ...]:
-    """The sessions of processes that have died, the newest first. Files that cannot be read are left alone."""
+    """Sessions of processes that ended without closing them, the newest first. Unreadable files are ignored."""
     found = []
     try:
         paths = sorted((folder or autosave_folder()).glob(f"*{SUFFIX}"))
@@ -108,12 +108,12 @@ def recoverable(folder: Path | None = None) -> tuple[Recoverable, ...]:
 
 
 class _LockedFile:
-    """A new file's name in ``folder``, locked for as long as this process lives."""
+    """The name of a new file in ``folder``, locked until the process ends."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.path = folder / f"{os.getpid()}-{secrets.token_hex(4)}{SUFFIX}"
-        # The engine's thread writes, and the one that closes is another.
+        # The engine's thread writes the file, and another thread closes it.
         self._release = hold(_lock_path(self.path))
 
     def unlock(self) -> None:

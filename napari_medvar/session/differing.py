@@ -1,4 +1,4 @@
-"""Where images differ: what to show of alternatives that are alike but in one place."""
+"""Close-ups of images that differ in one place only, such as images with alternative tokens."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ import numpy.typing as npt
 
 from medvar_engine.types import FloatArray
 
-_VISIBLE = 0.04  # of the range from black to white, 2
-_LEAST = 0.25  # of a side that is shown at least: less has nothing that one would recognise
-_AROUND = 1.5  # times the part that differs
-_LEAST_CONTRAST = 0.1  # half of it
+_VISIBLE = 0.04  # least visible difference, as a fraction of the range [-1, 1]
+_LEAST = 0.25  # least fraction of a side to show: a smaller part cannot be recognised
+_AROUND = 1.5  # size of the window relative to the part that differs
+_LEAST_CONTRAST = 0.1  # least half-width of the contrast range
 _ORANGE = np.array([1.0, 0.25, -0.6], dtype=np.float32)
 
 Window = tuple[slice, slice]
 
 
 def differing_window(images: FloatArray) -> Window:
-    """Rows and columns of the square part in which images ``(N, H, W)``, perhaps with colours, differ from the first.
+    """Rows and columns of a square in which images differ from the first one, with some margin.
 
-    Some of what lies around it is in it, too.
+    ``images`` are ``(N, H, W)`` or ``(N, H, W, 3)``.
     """
     size = images.shape[1]
     differs = (np.abs(images[1:] - images[:1]) > _VISIBLE).reshape(len(images) - 1, size, size, -1).any(axis=(0, 3))
@@ -35,7 +35,7 @@ def differing_window(images: FloatArray) -> Window:
 
 
 def framed(image: FloatArray, window: Window) -> FloatArray:
-    """``(H, W, 3)``: the image with an orange frame around a part of it."""
+    """The image as RGB ``(H, W, 3)``, with an orange frame around ``window``."""
     result = np.array(image if image.ndim == 3 else np.repeat(image[..., np.newaxis], 3, axis=-1), dtype=np.float32)
     rows, columns = window
     if rows.stop - rows.start == len(image):
@@ -48,23 +48,23 @@ def framed(image: FloatArray, window: Window) -> FloatArray:
 
 
 def place_of_token(row: int, column: int, side: int, size: int) -> Window:
-    """The pixels, of ``size`` a side, that one token of ``side`` a side lies on."""
+    """The pixels of one token: ``size`` is the number of pixels per side of the image, ``side`` that of tokens."""
     edges: npt.NDArray[np.int64] = np.rint(np.arange(side + 1) * size / side).astype(np.int64)
     return slice(int(edges[row]), int(edges[row + 1])), slice(int(edges[column]), int(edges[column + 1]))
 
 
 def shift(window: Window, by: Window) -> Window:
-    """The same part, counted from the corner of another one that holds it; what lies outside is cut off."""
-    return tuple(  # type: ignore[return-value]  # two of them
+    """``window`` relative to the corner of ``by``; parts outside ``by`` are cut off."""
+    return tuple(  # type: ignore[return-value]  # a tuple of two
         slice(max(0, part.start - other.start), min(part.stop, other.stop) - other.start)
         for part, other in zip(window, by, strict=True)
     )
 
 
 def closeups(images: FloatArray, token: Window) -> tuple[Sequence[FloatArray], Sequence[FloatArray]]:
-    """Alternatives of one token: cut to where they differ, with the token framed; and whole, with that part framed.
+    """Close-ups of images with alternative tokens, the token framed; and the whole images, the close-up framed.
 
-    What is cut out has the contrast of the token's place, for tokens that are alike differ little.
+    The contrast of a close-up is that of the token's place, because similar tokens differ little.
     """
     window, (low, high) = differing_window(images), _contrast(images[:, *token])
     near = [
@@ -74,7 +74,7 @@ def closeups(images: FloatArray, token: Window) -> tuple[Sequence[FloatArray], S
 
 
 def _contrast(values: FloatArray) -> tuple[float, float]:
-    """From the darkest to the brightest, but never so near to each other that noise would be seen."""
+    """The darkest and the brightest value, widened if they are so close that noise would become visible."""
     middle, half = (float(values.max()) + float(values.min())) / 2, float(np.ptp(values)) / 2
     half = max(half, _LEAST_CONTRAST)
     return middle - half, middle + half

@@ -1,6 +1,6 @@
-"""`GenerationSession`: a model and the pictures made with it in one sitting. No Qt and no napari.
+"""`GenerationSession`: a model and the images made with it. It uses neither Qt nor napari.
 
-A session is driven from one thread at a time. Its properties are immutable values, safe to read from another.
+One thread at a time calls its methods. Its properties are immutable values that other threads may read.
 """
 
 from __future__ import annotations
@@ -35,16 +35,16 @@ __all__ = ["Candidates", "GenerationSession", "Made", "Model", "Preview", "Progr
 
 Made = Preview | Progress
 OpenModel = Callable[[str | Path | None, str | None], Model]
-"""A bundle's name or folder, and the one of its models that traces name so, by default its own → that model."""
+"""A function that opens a bundle by its name or folder. The optional second argument is the id that traces name."""
 ShouldStop = Callable[[], bool] | None
 
 
 class GenerationSession:
-    """Makes pictures scale by scale, keeps every one of them in a tree, undoes, saves, and survives crashes.
+    """Generates images scale by scale, and keeps them in a tree with undo, session files and recovery after crashes.
 
-    What makes pictures is an iterator, and goes on while it is iterated; ``should_stop`` is asked before each scale.
-    Each call is one step of undo. ``open_model`` is how bundles are opened; tests give their own.
-    Without ``show_previews`` only finished pictures are decoded; of the scales before, a `Progress` tells.
+    Methods that generate images return iterators, which work while they are iterated; ``should_stop`` is called before
+    each scale. Each call is one step of undo. ``open_model`` opens bundles; tests pass their own function.
+    Without ``show_previews`` only finished images are decoded; a `Progress` is yielded for each earlier scale.
     """
 
     def __init__(
@@ -54,17 +54,17 @@ class GenerationSession:
         autosave: Autosave | None = None,
         show_previews: bool = True,
     ) -> None:
-        self.panels: Mapping[str, Any] = {}  # plain JSON values that are saved along
+        self.panels: Mapping[str, Any] = {}  # settings of the panels as plain JSON values, saved with the session
         self.show_previews = show_previews
         self.open_model = open_model or open_bundle
         self._model: Model | None = None
         self._history = History()
         self._previews = Previews()
         self._autosave = autosave
-        self._safe: tuple[TraceTree, Mapping[str, Any]] | None = None  # what the autosave holds
-        self._saved = TraceTree()  # what the user's file holds
+        self._safe: tuple[TraceTree, Mapping[str, Any]] | None = None  # what the autosave file contains
+        self._saved = TraceTree()  # what the user's file contains
 
-    # -- what is there ------------------------------------------------------------------------------------------
+    # -- state ------------------------------------------------------------------------------------------------------
 
     @property
     def model(self) -> Model | None:
@@ -73,50 +73,51 @@ class GenerationSession:
 
     @property
     def tree(self) -> TraceTree:
-        """Every picture made with this model."""
+        """All images made with this model."""
         return self._history.present
 
     @property
     def node(self) -> Node | None:
-        """The node being looked at."""
+        """The current node."""
         return self.tree.current_node
 
     @property
     def current(self) -> Generation | None:
-        """The picture being looked at."""
+        """The current image, finished or not."""
         return self.tree.generation
 
     @property
     def trace(self) -> Trace | None:
-        """What made the current picture."""
+        """The trace of the current image."""
         return None if self.node is None else self.node.trace
 
     @property
     def modified(self) -> bool:
-        """Whether there is something that no file of the user's holds."""
+        """Whether there are images that are in no file of the user's."""
         return bool(self.tree.nodes) and self.tree.nodes is not self._saved.nodes
 
     @property
     def autosave_problem(self) -> str | None:
-        """Why the session is not safe from a crash, for the user to read; None when it is."""
+        """Why the autosave failed, as a message for users; None if it did not."""
         return None if self._autosave is None else self._autosave.problem
 
     def continues(self, request: Request) -> bool:
-        """Whether ``request`` asks for the rest of the current, unfinished picture."""
+        """Whether ``request`` asks for the rest of the current, unfinished image."""
         return self.current is not None and not self.current.complete and self.current.requests[0] == request
 
-    # -- making pictures ----------------------------------------------------------------------------------------
+    # -- making images ----------------------------------------------------------------------------------------------
 
     def load(self, name: str | Path | None = None) -> Model:
-        """Open a bundle.
+        """Open a bundle and begin with no images.
 
-        Pictures of the model before are put away, for this one cannot go on with them. They are forgotten, but for
-        those that no file holds: these the autosave keeps, and `recoverable` finds.
+        Images of the previous model leave the session, because another model cannot continue them. Those in no file of
+        the user's stay in the autosave file, which `recoverable` finds. Raises `MedvarError` if the bundle cannot be
+        opened.
         """
         return self._begin(self.open_model(name, None), History())
 
     def reopen(self, name: str | Path | None = None) -> Model:
-        """`load`, but the pictures stay if it is the model that made them: on another device, or a server."""
+        """`load`, but the images stay if the model is the same, e.g. on another device or on a server."""
         before, model = self._model, self.open_model(name, None)
         if before is None or not model.made(before.id):
             return self._begin(model, History())
@@ -127,50 +128,54 @@ class GenerationSession:
     def generate(
         self, request: Request, *, count: int = 1, until: int | None = None, should_stop: ShouldStop = None
     ) -> Iterator[Made]:
-        """The preview of each scale as it is made, up to scale ``until`` (the finest by default).
+        """Generate images up to scale ``until`` (the finest by default), and yield the preview of each scale.
 
-        Goes on with the current picture when that is unfinished and was asked for by the same request, and with those
-        that were begun together with it. Otherwise makes ``count`` new ones, with seeds one up from each to the next;
-        the first becomes the current one, whose previews come scale by scale. Those of the others come at the end.
+        If the current image is unfinished and belongs to the same request, it is continued, together with those that
+        were begun with it. Otherwise ``count`` new images are made, with seeds that count up by one. The first becomes
+        the current image; its previews are yielded scale by scale, and those of the others at the end.
         """
         if self.continues(request):
             return self._go_on(until, should_stop)
         return self._keep(self._run(self._generator.start(_numbered(request, count)), until, should_stop))
 
     def step(self, request: Request) -> Iterator[Made]:
-        """One scale: the next of the current picture, or the first of a new one; see `generate`."""
+        """Generate one scale: the next of the current image, or the first of a new one; see `generate`."""
         depth = self.current.depth if self.current is not None and self.continues(request) else 0
         return self.generate(request, until=depth)
 
     def resample(
         self, from_scale: int, request: Request, *, should_stop: ShouldStop = None, **options: Unpack[ResampleOptions]
     ) -> Iterator[Made]:
-        """A new picture that shares scales ``0…from_scale-1`` with the current one; finer ones follow ``request``.
+        """Make a new image that shares scales ``0…from_scale-1`` with the current one; finer scales follow ``request``.
 
-        ``options`` are those of `ResampleOptions`: a mask, locked scales, an outside that is kept exactly.
+        ``options`` are those of `ResampleOptions`: a mask, locked scales, and whether pixels outside the mask stay
+        exact.
         """
         node = self._looked_at("resample")
         start = self._continued(node, from_scale, [request], options)
         return self._keep(self._run(start, None, should_stop), parent=node.id, seen=from_scale)
 
     def graft(self, scale: int, *, coarse: int, fine: int, should_stop: ShouldStop = None) -> Iterator[Made]:
-        """Scales ``0…scale-1`` of node ``coarse`` under the others of node ``fine``: a child of that one."""
+        """Combine scales ``0…scale-1`` of node ``coarse`` with the others of node ``fine``, as a child of ``fine``."""
         edit = Graft(scale, self.tree.node(coarse).trace)
         return self._edited(self._generator.edit(self.tree.node(fine).trace, edit), fine, should_stop)
 
     def replace_tokens(
         self, scale: int, where: BoolArray, tokens: IntArray, *, should_stop: ShouldStop = None
     ) -> Iterator[Made]:
-        """The current picture with ``tokens`` put in ``where``, both ``(side, side)``; finer scales are drawn again."""
+        """Replace tokens of the current image ``where`` that is true, and draw finer scales again.
+
+        ``where`` and ``tokens`` are ``(side, side)``, as the token map of ``scale``.
+        """
         node = self._looked_at("edit")
         return self._edited(self._generator.edit(node.trace, Replace(scale, where, tokens)), node.id, should_stop)
 
     def start_from_image(
         self, image: FloatArray, condition: Condition, *, name: str = "", image_space: ImageSpace | None = None
     ) -> Iterator[Made]:
-        """A real image, harmonised to ``(H, W)`` in [-1, 1], as a node: its finest preview is its reconstruction.
+        """Encode a real image ``(H, W)``, harmonised to [-1, 1], as a node. Its finest preview is its reconstruction.
 
-        Resampling that node from a scale varies the image from there on, in the same ``image_space``.
+        Resampling that node from a scale varies the image from that scale on, in the same ``image_space``.
         """
         start = self._generator.encode(image[np.newaxis], [Request(condition)])
         return self._keep([start], name=name, image_space=image_space)
@@ -197,7 +202,7 @@ class GenerationSession:
         return self._keep(self._run(start, None, should_stop), parent=node.id, seen=from_scale)
 
     def image_space_of(self, node: Node) -> ImageSpace:
-        """What a picture's pixels stand for and where they lie."""
+        """The image space of a node: the meaning of its pixels and their position."""
         return node.image_space or ImageSpace.of(self._loaded.bundle, node.trace.request.condition)
 
     def candidates(
@@ -210,10 +215,10 @@ class GenerationSession:
         should_stop: ShouldStop = None,
         **options: Unpack[ResampleOptions],
     ) -> Iterator[Candidates]:
-        """``count`` continuations of the current picture from a scale on, to choose from: up to ``until``, or just it.
+        """Draw ``count`` continuations of the current image from ``from_scale`` to ``until`` (the finest by default).
 
-        Seeds go one up from ``request.seed``; ``options`` as in `resample`. Without a current picture, new ones.
-        Nothing is kept before `pick`.
+        Seeds count up by one from ``request.seed``; ``options`` are as in `resample`. Without a current image, the
+        candidates are new images. Nothing is added to the session before `pick`.
         """
         node, requests = self.node, _numbered(request, count)
         if node is None and from_scale == 0:
@@ -225,15 +230,15 @@ class GenerationSession:
             yield Candidates(generation, parent, self._generator.preview(generation, generation.depth - 1))
 
     def pick(self, candidates: Candidates, images: Sequence[int], *, should_stop: ShouldStop = None) -> Iterator[Made]:
-        """Keep and finish one candidate or several, by their places; the first becomes the current picture."""
+        """Finish the candidates with the indices ``images`` and add them; the first becomes the current image."""
         return self._edited(candidates.generation.select(images), candidates.parent, should_stop)
 
-    # -- looking at pictures ------------------------------------------------------------------------------------
+    # -- previews and maps ------------------------------------------------------------------------------------------
 
     def previews(self, scales: Iterable[int] | None = None, *, node: int | None = None) -> Iterator[Preview]:
-        """Previews of ``scales`` already made, by default all, the finest, which is looked at, first.
+        """Previews of the finished scales among ``scales`` (all by default), the finest first.
 
-        Of the current picture, or another ``node``.
+        They show the current image, or that of another ``node``.
         """
         shown = self.node if node is None else self.tree.node(node)
         if shown is not None:
@@ -241,57 +246,56 @@ class GenerationSession:
                 yield self._previews.of(self._generator, shown, k)
 
     def compare(self, one: int, other: int, k: int | None = None) -> tuple[Preview, Preview]:
-        """Two nodes' previews of scale ``k``, by default the finest that both have."""
+        """The previews of scale ``k`` of two nodes; by default of the finest scale that both have."""
         first, second = self.tree.node(one), self.tree.node(other)
         shared = min(first.generation.depth, second.generation.depth) - 1 if k is None else k
         return self._previews.of(self._generator, first, shared), self._previews.of(self._generator, second, shared)
 
     def entropy_maps(self) -> tuple[FloatArray, ...]:
-        """How unsure the model was of each token, in bits: ``(side, side)`` a scale. Empty for a real image."""
+        """The entropy of each token in bits, ``(side, side)`` for each scale. Empty for a real image."""
         return self._looked_at("map").trace.entropy
 
     def likelihood_maps(self) -> tuple[FloatArray, ...]:
-        """How unlikely each token of the current picture is to the model, in bits: ``(side, side)`` a scale."""
+        """The negative log-likelihood of each token of the current image in bits, ``(side, side)`` for each scale."""
         return tuple(scale[0] for scale in self._generator.likelihood(self._looked_at("map").generation))
 
     def anomaly_map(self) -> FloatArray:
-        """Where the current picture is unlikely, over its pixels: ``(H, W)``."""
+        """The anomaly map of the current image ``(H, W)``: the negative log-likelihood over its pixels, in bits."""
         return self._generator.anomaly_map(self._looked_at("map").generation)[0]
 
     def token_pictures(self, scale: int, row: int, column: int, tokens: Sequence[int]) -> FloatArray:
-        """The preview of a scale of the current picture with each of ``tokens`` in one place: ``(N, H, W)``."""
+        """Previews ``(N, H, W)`` of a scale of the current image, with each of N ``tokens`` at one row and column."""
         return self._generator.token_pictures(self._looked_at("edit").trace, scale, row, column, tokens)
 
     def nearby_tokens(self, scale: int, token: int, count: int) -> IntArray:
-        """The ``count`` tokens of a scale most alike ``token``, itself first.
+        """The ``count`` tokens of a scale that are most similar to ``token``, with ``token`` itself first.
 
-        Raises `MedvarError` when the model does not know its codes.
+        Raises `MedvarError` when the bundle has no codebook.
         """
         codebook = self._generator.backend.codebook
         if codebook is None:
             raise MedvarError(
-                "This model holds no codebook, so it is not known which tokens are alike. Export it anew with "
-                "`medvar export`."
+                "This model has no codebook, so similar tokens cannot be found. Export it again with `medvar export`."
             )
         return nearest_codes(codes_of_scale(codebook, scale), token, count)[0]
 
-    # -- the tree -----------------------------------------------------------------------------------------------
+    # -- the tree ---------------------------------------------------------------------------------------------------
 
     def select(self, node: int) -> None:
-        """Look at another picture, to branch from it, say. No step of undo."""
+        """Make another image the current one. This is no step of undo."""
         self._history = self._history.now(self.tree.selected(node))
         self._make_safe()
 
     def rename(self, node: int, name: str) -> None:
-        """Give a picture a name."""
+        """Name an image."""
         self._step(self.tree.renamed(node, name))
 
     def star(self, nodes: Iterable[int], *, starred: bool) -> None:
-        """Star pictures, or take their stars away."""
+        """Star images, or remove their stars."""
         self._step(self.tree.with_stars(nodes, starred))
 
     def delete(self, node: int) -> None:
-        """Take a picture out. What was made from it stays, and hangs on its parent."""
+        """Delete an image. Images made from it stay, and become children of its parent."""
         self._step(self.tree.deleted(node))
 
     @property
@@ -305,19 +309,22 @@ class GenerationSession:
         return bool(self._history.future)
 
     def undo(self) -> None:
-        """Back to what was there before the newest change."""
+        """Undo the newest change."""
         self._history = self._history.undone()
         self._make_safe()
 
     def redo(self) -> None:
-        """Takes back the newest undo."""
+        """Redo the change that was undone last."""
         self._history = self._history.redone()
         self._make_safe()
 
-    # -- files --------------------------------------------------------------------------------------------------
+    # -- files ------------------------------------------------------------------------------------------------------
 
     def save(self, path: Path) -> Path:
-        """Write all pictures and ``panels`` as ``*.medvar``. What undo would bring back is not in it."""
+        """Write all images and ``panels`` as ``*.medvar``, without undone or deleted images. Returns the path.
+
+        Raises `MedvarError` when there is nothing to save or the file cannot be written.
+        """
         if not self.tree.nodes:
             raise MedvarError("There is nothing to save yet: generate an image first.")
         write_session(path, self._content())
@@ -325,7 +332,7 @@ class GenerationSession:
         return path
 
     def would_lose(self, path: Path) -> bool:
-        """Whether `open` of this file would put away pictures that no file of the user's holds."""
+        """Whether `open` of this file would remove images that are in no file of the user's."""
         if not self.modified:
             return False
         if path.suffix.lower() == SUFFIX:
@@ -333,12 +340,13 @@ class GenerationSession:
         try:
             return not self._loaded.made(read_trace(path).bundle_id)
         except MedvarError:
-            return False  # `open` says what is wrong with the file
+            return False  # `open` reports what is wrong with the file
 
     def open(self, path: Path) -> Iterator[Model | Preview]:
-        """A saved session in place of this one; or a picture that medvar wrote, as a node more.
+        """Replace this session by a saved one, or add an image that medvar wrote as a new node.
 
-        Opens the bundle that made it. The model comes first, then the current picture's previews, the finest first.
+        Opens the bundle that made it. Yields the model, then the previews of the current image, the finest first.
+        Raises `MedvarError` for a damaged file or when the model cannot be found.
         """
         if path.suffix.lower() == SUFFIX:
             yield self._restore(read_session(path))
@@ -353,18 +361,18 @@ class GenerationSession:
         yield from self.previews()
 
     def recover(self, crashed: Recoverable) -> Iterator[Model | Preview]:
-        """A session that a crash has left in place of this one; its file is deleted once this one is safe itself."""
+        """Replace this session by one left by a crash. Its file is deleted once this session has been autosaved."""
         yield self._restore(read_session(crashed.path))
         if self._autosave is not None and self._autosave.problem is None:
             crashed.discard()
         yield from self.previews()
 
     def close(self) -> None:
-        """The user has ended the session: nothing needs to be recovered."""
+        """End the session; nothing needs to be recovered afterwards."""
         if self._autosave is not None:
             self._autosave.close()
 
-    # -- how ----------------------------------------------------------------------------------------------------
+    # -- internals --------------------------------------------------------------------------------------------------
 
     @property
     def _generator(self) -> Generator:
@@ -383,11 +391,11 @@ class GenerationSession:
 
     @property
     def unfinished(self) -> tuple[Node, ...]:
-        """The current picture, if it is unfinished, and those begun together with it: they differ in their seeds only.
+        """The current image, if it is unfinished, and those begun together with it, which differ only in their seeds.
 
-        They stand side by side in the history, for they were put there at once.
+        They are neighbours in the history, because they were added together.
         """
-        tree = self.tree  # once: another thread may be at work on the session
+        tree = self.tree  # read once: another thread may change the session
         node, nodes = tree.current_node, tree.nodes
         if node is None or node.generation.complete:
             return ()
@@ -401,7 +409,7 @@ class GenerationSession:
         return (node, *(other for other in nodes[first : last + 1] if other is not node))
 
     def _go_on(self, until: int | None, should_stop: ShouldStop) -> Iterator[Made]:
-        """The next scales of `unfinished`, those of equal depth together; the current picture's come first."""
+        """The next scales of `unfinished` images; those with equally many scales together, the current image first."""
         before = self._history
         groups: dict[int, list[Node]] = {}
         for node in self.unfinished:
@@ -417,7 +425,7 @@ class GenerationSession:
     def _continued(
         self, node: Node, from_scale: int, requests: Sequence[Request], options: ResampleOptions
     ) -> Generation:
-        """A picture's scales before ``from_scale``, to be gone on with by each of the requests, alike but for seeds."""
+        """The scales of an image before ``from_scale``, to be continued by each request; they differ only in seeds."""
         asked: ResampleOptions = {
             **options,
             "condition": requests[0].condition,
@@ -426,7 +434,7 @@ class GenerationSession:
         return self._generator.resample_many(node.trace, from_scale, [each.seed for each in requests], **asked)
 
     def _edited(self, start: Generation, parent: int | None, should_stop: ShouldStop) -> Iterator[Made]:
-        """Pictures that are something new before any scale is drawn."""
+        """Add images that are new before any scale is drawn, such as mixed ones, and finish them."""
         return self._keep(chain([start], self._run(start, None, should_stop)), parent=parent)
 
     def _keep(
@@ -440,9 +448,9 @@ class GenerationSession:
         image_space: ImageSpace | None = None,
         before: History | None = None,
     ) -> Iterator[Made]:
-        """Puts each generation into the tree: in place of ``nodes``, or as new ones. One step of undo from ``before``.
+        """Put each generation into the tree, in place of ``nodes`` or as a new node: one step of undo from ``before``.
 
-        Yields the previews of scales ``seen…`` of the first image as they appear, and last those of the other images.
+        Yields the previews of scales ``seen…`` of the first image as they are made, and at the end those of the others.
         """
         before = self._history if before is None else before
         try:
@@ -455,7 +463,7 @@ class GenerationSession:
                 else:
                     tree = tree.added(images, parent=parent, names=[name] * len(images), image_space=image_space)
                     nodes = [node.id for node in tree.nodes[-len(images) :]]
-                # Nothing is to be undone before the first scale is there.
+                # There is nothing to undo before the first scale is made.
                 self._history = before.then(tree) if self._history is before else self._history.now(tree)
                 if self._autosave is not None and self._autosave.due:
                     self._make_safe()
@@ -470,7 +478,7 @@ class GenerationSession:
             for node in nodes[1:]:
                 other = self.tree.node(node)
                 yield self._previews.of(self._generator, other, other.generation.depth - 1)
-        finally:  # also when it is stopped, or fails
+        finally:  # also when it is stopped or fails
             self._make_safe()
 
     def _step(self, tree: TraceTree) -> None:
@@ -478,7 +486,7 @@ class GenerationSession:
         self._make_safe()
 
     def _begin(self, model: Model, history: History) -> Model:
-        """Another session's pictures in place of these."""
+        """Replace the images by those of another session."""
         if self._autosave is not None:
             if self.modified:
                 self._autosave.leave()
@@ -497,7 +505,7 @@ class GenerationSession:
         return self._begin(model, History.of(tree))
 
     def _model_of(self, model: str, hint: str) -> Model:
-        """The loaded model if it is that one, or else the one of the bundle where it was."""
+        """The loaded model if it has the id ``model``; otherwise that of the bundle at ``hint``."""
         if self._model is not None and self._model.made(model):
             return self._model
         return self.open_model(find_bundle_of(model, [hint]).path, model)
@@ -507,7 +515,7 @@ class GenerationSession:
         return SavedSession.of(self.tree, self._loaded.id, bundle.name, bundle.path.absolute(), self.panels)
 
     def _make_safe(self) -> None:
-        """Autosave, unless that has been done or there is nothing yet."""
+        """Autosave, unless nothing has changed or there are no images yet."""
         state = (self.tree, self.panels)
         if self._autosave is not None and self.tree.nodes and state != self._safe:
             self._autosave.write(self._content())
@@ -516,7 +524,7 @@ class GenerationSession:
 
 
 def _begun_together(one: Node, other: Node, distance: int) -> bool:
-    """Whether two unfinished pictures, ``distance`` apart in the history, were asked for at once."""
+    """Whether two unfinished images, ``distance`` apart in the history, were requested together."""
     asked, also = one.trace.request, other.trace.request
     alike = (one.parent, asked.condition, asked.sampling) == (other.parent, also.condition, also.sampling)
     counted_up = also.seed == (asked.seed + distance) % (MAX_SEED + 1)
@@ -524,8 +532,8 @@ def _begun_together(one: Node, other: Node, distance: int) -> bool:
 
 
 def _numbered(request: Request, count: int) -> list[Request]:
-    """The same request with ``count`` seeds, each one up."""
+    """``count`` copies of the request, with seeds that count up by one."""
     if count < 1:
-        raise MedvarError(f"The number of images is 1 or more, but got {count}.")
+        raise MedvarError(f"The number of images must be 1 or more, but is {count}.")
     seeds = [(request.seed + i) % (MAX_SEED + 1) for i in range(count)]
     return [Request(request.condition, seed, request.sampling) for seed in seeds]

@@ -1,4 +1,4 @@
-"""How pictures are called in lists: by what was done to make them."""
+"""Names of images in lists, which say how each was made."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from napari_medvar.session.trace_tree import Node
 
 
 def label_of(node: Node) -> str:
-    """The name that the user gave, or a number and what was done, e.g. ``3 · resampled from scale 4, mask``."""
+    """The user's name of an image, or its number and how it was made, e.g. ``3 · resampled from scale 4, mask``."""
     return node.name or f"{node.id + 1} · {made_by(node)}"
 
 
 def made_by(node: Node) -> str:
-    """What was done to make a picture, e.g. ``resampled from scale 4, mask`` or ``CT chest axial · seed 5``."""
+    """How an image was made, e.g. ``resampled from scale 4, mask`` or ``CT chest axial · seed 5``."""
     trace = node.trace
     match trace.edit:
         case Resample() as edit:

@@ -1,4 +1,4 @@
-"""`ImageSpace`: what a picture's pixels stand for and where they lie."""
+"""`ImageSpace`: the unit of an image's pixels and their position in the world."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ from medvar_engine.write.place import Place
 from napari_medvar.session.placement import Placement
 
 _MOST_AXES = 10
-_MOST_PIXELS = 2**14  # a side
+_MOST_PIXELS = 2**14  # per side
 _UNITS = ("pixel", "meter", "centimeter", "millimeter", "micrometer", "nanometer", "second", "millisecond")
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class ImageSpace:
-    """All that a layer needs beside the pixels."""
+    """Everything that a layer needs besides the pixels."""
 
     display: Display
     placement: Placement
-    bundle: str  # the folder of the model that made the picture: writers look up units there
-    place: Place | None = None  # in the patient, when the picture came from a scan of which that is known
+    bundle: str  # folder of the model that made the image; writers read the units from it
+    place: Place | None = None  # position in the patient, if the image came from a scan with a known position
 
     @classmethod
     def of(cls, bundle: Bundle, condition: Condition) -> ImageSpace:
-        """A synthetic picture, as the model's training slices were measured."""
+        """The image space of a synthetic image, from the pixel spacing of the training slices."""
         display = bundle.display(condition)
         return cls(display, Placement.flat(bundle.image_size, display.spacing_mm), str(bundle.path))
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values, all but the bundle."""
+        """Plain JSON values of all fields except the bundle."""
         display, placement = self.display, self.placement
         known = {} if self.place is None else {"place": self.place.to_dict()}
         return {
@@ -55,7 +55,7 @@ class ImageSpace:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], bundle: str) -> ImageSpace:
-        """The inverse of `to_dict`. Raises `ValueError`, `KeyError` or `TypeError` for what is none."""
+        """The inverse of `to_dict`. Raises `ValueError`, `KeyError` or `TypeError` for invalid values."""
         low, high = map(float, values["values"])
         spacing = None if values["spacing_mm"] is None else float(values["spacing_mm"])
         if not (math.isfinite(low) and math.isfinite(high) and low < high):
@@ -67,7 +67,7 @@ class ImageSpace:
         return cls(display, _placement(values), bundle, place)
 
     def picture(self, trace: Trace, pixels: FloatArray) -> Picture:
-        """What is written to a file of a picture ``(H, W)`` in [-1, 1] that lies here."""
+        """The content of a file for an image ``(H, W)`` in [-1, 1] in this space."""
         display = self.display
         return Picture(pixels, trace, display.spacing_mm, display.low, display.high, display.unit, place=self.place)
 
@@ -76,15 +76,15 @@ def _placement(values: Mapping[str, Any]) -> Placement:
     matrix = np.array(values["matrix"], dtype=np.float64)
     size, (rows, columns), ndim = values["size"], values["axes"], len(matrix) - 1
     if type(size) is not int or not 1 <= size <= _MOST_PIXELS:
-        raise ValueError(f"an image of {size!r} pixels a side")
+        raise ValueError(f"an image of {size!r} pixels per side")
     if not 2 <= ndim <= _MOST_AXES or matrix.shape != (ndim + 1, ndim + 1) or not np.isfinite(matrix).all():
         raise ValueError(f"a place in the world of {matrix.shape} numbers")
     if not np.array_equal(matrix[-1], np.eye(ndim + 1)[-1]) or np.linalg.matrix_rank(matrix) <= ndim:
-        raise ValueError("a place in the world that cannot be reached")
+        raise ValueError("a matrix to the world that cannot be inverted")
     if type(rows) is not int or type(columns) is not int or rows == columns or not {rows, columns} <= set(range(ndim)):
         raise ValueError(f"rows and columns along axes {rows!r} and {columns!r}")
     if len(values["units"]) != ndim:
         raise ValueError(f"{len(values['units'])} units for {ndim} axes")
-    # Units of a microscope's maker, say, are not worth losing the session for.
+    # Unknown units, such as those of a microscope's manufacturer, must not make a session unreadable.
     units = tuple(unit if unit in _UNITS else "pixel" for unit in values["units"])
     return Placement(size, matrix, units, (rows, columns))

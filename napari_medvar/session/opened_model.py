@@ -1,4 +1,4 @@
-"""`Model`: an opened bundle, and the bundle that made a picture found again."""
+"""`Model`: an opened bundle; and functions that find the bundle that made an image."""
 
 from __future__ import annotations
 
@@ -14,55 +14,56 @@ from medvar_engine.generate.prefix_cache import PrefixCache
 from medvar_engine.remote.connection import Server
 from medvar_engine.remote.remote_backend import RemoteBackend
 
-_CACHE = 128 * 2**20  # bytes of keys and values; the image that is worked on stays whatever its size
+_CACHE = 128 * 2**20  # bytes of keys and values; the current image stays in the cache whatever its size
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Model:
-    """An opened bundle."""
+    """An opened bundle with its generator."""
 
     bundle: Bundle
     generator: Generator
 
     @property
     def id(self) -> str:
-        """The name for its weights that traces carry."""
+        """The id of its weights, which traces record."""
         return self.generator.backend.info.bundle_id
 
     def made(self, name: str) -> bool:
-        """Whether a trace's ``model`` names this one, by its graphs or its weights."""
+        """Whether ``name``, the ``model`` of a trace, is the digest of this bundle's graphs or weights."""
         return name in (self.id, self.generator.backend.info.weights or self.id)
 
 
 def open_bundle(name: str | Path | None, model: str | None = None, *, device: str = "auto") -> Model:
-    """The model of a shipped bundle's name or a bundle's folder; None is the first shipped one.
+    """Open a shipped bundle by name or any bundle by folder; None is the first shipped one.
 
-    ``model`` is what traces name: the bundle's digest or its weights. Raises `MedvarError` for another.
+    ``model`` is the digest that traces record for the bundle or its weights. Raises `MedvarError` if the bundle has
+    another digest.
     """
     bundle = read_bundle(find_bundle(name))
     if model not in (None, bundle.bundle_id, bundle.weights):
-        raise MedvarError(f"{bundle.path} is another model than it was. Open it again.")
+        raise MedvarError(f"The model in {bundle.path} has changed. Open it again.")
     return Model(bundle, Generator(OnnxBackend(bundle, device=device), PrefixCache(_CACHE)))
 
 
 def open_served(server: Server) -> Model:
-    """The model that a server runs."""
+    """Open the model that a server runs."""
     remote = RemoteBackend(server)
     return Model(remote.bundle, Generator(remote))
 
 
 def open_model_of(model: str, hints: Iterable[str], device: str, server: Server | None = None) -> Model:
-    """The model that made a picture, opened: that of the user's server, if it is the one, or see `find_bundle_of`."""
+    """Open the model that made an image: that of the user's server if it matches, or else see `find_bundle_of`."""
     if server is not None and (served := open_served(server)).made(model):
         return served
     return open_bundle(find_bundle_of(model, hints).path, model, device=device)
 
 
 def find_bundle_of(model: str, hints: Iterable[str]) -> Bundle:
-    """The bundle of that model, in one of the folders ``hints`` or among those that ship.
+    """The bundle with the id ``model``, in one of the folders ``hints`` or among the shipped bundles.
 
-    Raises `MedvarError` saying what was looked at. A hint may be a stranger's: it is only read, never on the network,
-    and what it holds must be that very model.
+    Raises `MedvarError`, which lists the places searched, when it is not found. Hints may come from an untrusted file:
+    they are only read, never from the network, and the digest of the bundle must match.
     """
     looked: list[str] = []
     for folder in (*filter(_is_local, hints), *map(str, shipped_bundles().values())):
@@ -76,10 +77,10 @@ def find_bundle_of(model: str, hints: Iterable[str]) -> Bundle:
         if model in (bundle.bundle_id, bundle.weights or bundle.bundle_id):
             return bundle
     raise MedvarError(
-        f"The model of these images is not here (sha256 {model[:12]}…). Looked at: {', '.join(looked) or 'nothing'}. "
-        "Open the model that made them first, then this again."
+        f"The model that made these images was not found (sha256 {model[:12]}…). Searched: "
+        f"{', '.join(looked) or 'nothing'}. Open that model first, then open this again."
     )
 
 
 def _is_local(folder: str) -> bool:
-    return bool(folder) and not folder.startswith(("\\\\", "//"))  # Windows would send a password there
+    return bool(folder) and not folder.startswith(("\\\\", "//"))  # a network path: Windows would send a password there

@@ -1,4 +1,4 @@
-"""`Placement`: where a square picture lies in the world, and how layers are put there."""
+"""`Placement`: the position of a square image in the world, and the matching attributes of layers."""
 
 from __future__ import annotations
 
@@ -17,30 +17,30 @@ Matrix = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Placement:
-    """A picture of ``size`` pixels a side as an array of ``ndim`` axes, all but two of them of length 1.
+    """An image of ``size`` pixels per side as an array of ``ndim`` axes, all but two of which have length 1.
 
-    ``matrix`` is homogeneous, ``(ndim + 1, ndim + 1)``: from indices of that array to the world. Pixel centres are
-    whole numbers, as in napari.
+    ``matrix`` is homogeneous, ``(ndim + 1, ndim + 1)``, and maps indices of that array to the world. Pixel centres are
+    at integer indices, as in napari.
     """
 
     size: int
     matrix: Matrix
     units: tuple[str, ...]
-    axes: tuple[int, int]  # those of rows and columns
+    axes: tuple[int, int]  # the axes of rows and columns
 
     @classmethod
     def flat(cls, size: int, spacing_mm: float | None) -> Placement:
-        """A picture of its own, its first pixel at the origin."""
+        """The placement of an image that belongs to no other: its first pixel is at the origin."""
         spacing, unit = (spacing_mm, "mm") if spacing_mm else (1.0, "pixel")
         return cls(size, np.diag([spacing, spacing, 1.0]), (unit, unit), (0, 1))
 
     @property
     def ndim(self) -> int:
-        """Axes of the array."""
+        """The number of axes of the array."""
         return len(self.matrix) - 1
 
     def array(self, picture: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """Rows and columns ``(side, side)``, perhaps with colours, as the array that belongs into a layer."""
+        """An image ``(side, side)`` or ``(side, side, 3)`` as the array of a layer, with ``ndim`` spatial axes."""
         rows, columns = self.axes
         turned = picture if rows < columns else picture.swapaxes(0, 1)
         return np.expand_dims(turned, tuple(axis for axis in range(self.ndim) if axis not in self.axes))
@@ -51,7 +51,7 @@ class Placement:
         return flat if self.axes[0] < self.axes[1] else flat.swapaxes(0, 1)
 
     def world(self, side: int) -> dict[str, Any]:
-        """The attributes of a layer of ``side`` tokens or pixels a side that covers the picture exactly."""
+        """The attributes of a layer with ``side`` tokens or pixels per side that covers the image exactly."""
         step = self.size / side
         fit = np.eye(self.ndim + 1)
         for axis in self.axes:
@@ -65,7 +65,7 @@ class Placement:
         return {"scale": scale, "translate": translate, "affine": affine, "units": self.units}
 
     def points(self) -> npt.NDArray[np.float64]:
-        """Where the pixels' centres are in the world: ``(size, size, ndim)``."""
+        """The pixel centres in world coordinates: ``(size, size, ndim)``."""
         index = np.zeros((self.size, self.size, self.ndim + 1))
         index[..., -1] = 1
         index[..., self.axes[0]], index[..., self.axes[1]] = np.indices((self.size, self.size))
@@ -73,20 +73,20 @@ class Placement:
         return places
 
     def pixel(self, world: Sequence[float]) -> tuple[float, float]:
-        """Row and column at a place in the world, whose last axes are the picture's."""
+        """Row and column of a point in the world. The image's axes are the last ones of ``world``."""
         place = np.append(np.asarray(world, dtype=float)[-self.ndim :], 1.0)
         index = np.linalg.solve(self.matrix, place)
         return float(index[self.axes[0]]), float(index[self.axes[1]])
 
     def same_as(self, other: Placement) -> bool:
-        """Whether both lie in the same place."""
+        """Whether both placements are the same."""
         return (self.size, self.units, self.axes) == (other.size, other.units, other.axes) and np.array_equal(
             self.matrix, other.matrix
         )
 
 
 def matrix_of(layer: Layer) -> Matrix:
-    """From a layer's indices to the world, homogeneous; translation, rotation, shear and affine together."""
+    """The homogeneous matrix from a layer's indices to the world: translation, rotation, shear and affine combined."""
     return _matrix(layer.data_to_world, layer.ndim)
 
 

@@ -1,4 +1,4 @@
-"""What a session shows of pictures in the making, and the cache of what it has decoded."""
+"""Results that a session yields while it generates images, and the cache of decoded previews."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from medvar_engine.masks.structures import MaskArray
 from medvar_engine.types import FloatArray
 from napari_medvar.session.trace_tree import Node
 
-KEPT_PREVIEWS = 200  # decoded pictures; 256 KiB each at 256×256
+KEPT_PREVIEWS = 200  # decoded images; 256 KiB each at 256×256
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Preview:
-    """The picture decoded from scales ``0…k`` of a node."""
+    """The image decoded from scales ``0…k`` of a node."""
 
     node: Node
     k: int
@@ -27,33 +27,33 @@ class Preview:
 
     @property
     def generation(self) -> Generation:
-        """The picture in the making, of one image."""
+        """The generation of this image, finished or not."""
         return self.node.generation
 
     @property
     def newest(self) -> bool:
-        """Whether no finer scale has been made yet."""
+        """Whether this is the finest scale made so far."""
         return self.k + 1 == self.generation.depth
 
     @property
     def trace(self) -> Trace:
-        """What made the picture."""
+        """The trace of the image."""
         return self.node.trace
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Progress:
-    """A scale was made, and its picture not decoded."""
+    """Reports that a scale was made but not decoded."""
 
     node: Node
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Candidates:
-    """N continuations of one picture to choose from, made up to scale k. No nodes yet."""
+    """N continuations of one image to choose from, made up to scale k. They are not nodes yet."""
 
     generation: Generation  # of N images
-    parent: int | None  # id of the node that they continue
+    parent: int | None  # id of the node that they continue; None for new images
     pixels: FloatArray  # (N, H, W), or (N, H, W, 3): the preview of scale k of each
 
     @property
@@ -63,14 +63,14 @@ class Candidates:
 
 
 class Previews:
-    """Decodes the pictures of nodes. Those used longest ago are forgotten."""
+    """Decodes the images of nodes, with a cache of the most recently used."""
 
     def __init__(self) -> None:
         self._decoded: OrderedDict[str, tuple[FloatArray, MaskArray | None]] = OrderedDict()
 
     def of(self, generator: Generator, node: Node, k: int) -> Preview:
-        """Decoded, or taken from the pictures decoded before: those of shared coarse scales are the same."""
-        # Tokens alone do not name it: the outside of a mask may be another picture's.
+        """The preview of scale ``k`` of ``node``, from the cache if its tokens were decoded before."""
+        # Tokens alone do not identify it: pixels outside a mask may come from another image.
         key = picture_name(replace(node.trace, pyramid=node.trace.pyramid.prefix(k + 1)))
         decoded = self._decoded.get(key)
         if decoded is None:
@@ -81,12 +81,12 @@ class Previews:
         return Preview(node, k, *decoded)
 
     def clear(self) -> None:
-        """Forget all of them."""
+        """Empty the cache."""
         self._decoded.clear()
 
 
 def _decoded(generator: Generator, node: Node, k: int) -> tuple[FloatArray, MaskArray | None]:
-    """The preview of scale k, and its mask where the model makes any."""
+    """The preview of scale k, and its mask if the model makes masks."""
     if not generator.backend.info.structures:
         return generator.preview(node.generation, k)[0], None
     images, masks = generator.pairs(node.generation, k)

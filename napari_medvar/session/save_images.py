@@ -1,4 +1,4 @@
-"""Pictures to files: those of the history, and whole sets. No Qt and no napari."""
+"""Writes images of the history and synthetic datasets to files. It uses neither Qt nor napari."""
 
 from __future__ import annotations
 
@@ -24,40 +24,40 @@ from napari_medvar.session.image_space import ImageSpace
 from napari_medvar.session.opened_model import Model
 from napari_medvar.session.trace_tree import Node
 
-_MOST = 32  # pictures in the making at a time
-_PATIENCE = 1.0  # seconds that they may take: Stop waits for a part of it
+_MOST = 32  # images generated together
+_PATIENCE = 1.0  # seconds that they may take together, because Stop waits for a part of that time
 
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """How pictures are written."""
+    """How images are written."""
 
     format: str  # one of `write.formats`
     copy_policy: CopyPolicy | None = None  # None: withhold copies if the bundle has a training index
-    marks: Marks = UNMARKED  # what is written into the pixels
+    marks: Marks = UNMARKED  # the marks written into the pixels
     own_source: bool = (
-        False  # whether real images that were encoded are the user's: then nothing made of them is a copy
+        False  # whether encoded real images belong to the user; images made from them then never count as copies
     )
 
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """One picture more is on disk, or withheld."""
+    """Reports one more image that was written or withheld."""
 
     done: int
     total: int
-    path: Path | None  # the last on disk
-    withheld: tuple[str, ...] = ()  # what is said of each that may be a copy of a training slice
+    path: Path | None  # of the image written last
+    withheld: tuple[str, ...] = ()  # a sentence for each image that may be a copy of a training slice
 
     def __str__(self) -> str:
-        """For the user."""
+        """The report for users."""
         last = f", the last: {self.path}" if self.path else ""
         copies = f"; {len(self.withheld)} withheld, {self.withheld[-1]}" if self.withheld else ""
         return f"{self.done} of {self.total} written{last}{copies}"
 
 
 class _Writer:
-    """Writes pictures into one study, and counts."""
+    """Writes images into one study and counts them."""
 
     def __init__(self, model: Model, form: Form, study: Study, total: int) -> None:
         self._bundle, self._form, self._study = model.bundle, form, study
@@ -65,7 +65,7 @@ class _Writer:
         self._written = Written(0, total, None)
 
     def write(self, path: Path, trace: Trace, pixels: FloatArray, image_space: ImageSpace | None = None) -> Written:
-        """Write one picture, which lies in ``image_space`` if it came from a real image, unless it is withheld."""
+        """Write one image unless it is withheld. ``image_space`` is given if it came from a real image."""
         owned = [0] if self._form.own_source and trace.of_real_image else []
         found, before = screen([pixels], self._copies, owned), self._written
         if found.withheld:
@@ -80,7 +80,7 @@ class _Writer:
 
 
 def file_name(trace: Trace, name: str = "") -> str:
-    """Without an ending, e.g. ``ct-chest-axial-seed5``, with what the user calls it in front."""
+    """A file name without suffix, e.g. ``ct-chest-axial-seed5``, that begins with the user's name of the image."""
     words = [name, *trace.request.condition.words, f"seed{trace.request.seed}"]
     return "-".join(filter(None, (slug(word).strip("_") for word in words)))[:120]
 
@@ -88,9 +88,9 @@ def file_name(trace: Trace, name: str = "") -> str:
 def write_pictures(
     model: Model, nodes: Sequence[Node], pixels: Iterable[FloatArray], folder: Path, form: Form
 ) -> Iterator[Written]:
-    """Write finished pictures under their names; ``pixels`` are theirs, ``(H, W)`` in [-1, 1].
+    """Write the finished images of ``nodes``; ``pixels`` yields each ``(H, W)`` in [-1, 1].
 
-    A number tells pictures of the same name apart. Raises `MedvarError` rather than overwrite a file.
+    Images of the same name get a number. Raises `MedvarError` rather than overwrite a file.
     """
     names = _distinct([file_name(node.trace, node.name) for node in nodes])
     paths = _free_paths(folder, names, form.format)
@@ -108,14 +108,14 @@ def write_set(
     form: Form,
     should_stop: Callable[[], bool],
 ) -> Iterator[Written]:
-    """Generate so many pictures of each condition, seeds counting up from ``seed``, and write each at once.
+    """Generate a number of images of each condition, with seeds that count up from ``seed``, and write each at once.
 
-    What is written when it is stopped is whole. As many are made together as the machine makes in about a second.
+    If it is stopped, all files written are complete. As many images are generated together as take about a second.
     Raises `MedvarError` rather than overwrite a file.
     """
     asked = [condition for condition, count in orders for _ in range(count)]
     if seed + len(asked) - 1 > MAX_SEED:
-        raise MedvarError(f"Seeds would count up beyond {MAX_SEED}: begin with a smaller one.")
+        raise MedvarError(f"Seeds would exceed {MAX_SEED}. Begin with a smaller seed.")
     requests = [Request(condition, seed + i, sampling) for i, condition in enumerate(asked)]
     _make_folder(folder)
     waiting, together = iter(requests), 1
@@ -135,12 +135,12 @@ def write_set(
 
 def _free_paths(folder: Path, names: Sequence[str], form: str) -> list[Path]:
     _make_folder(folder)
-    depth = "-16bit" if form == "png16" else ""  # beside those of 8 bits, which end alike
+    depth = "-16bit" if form == "png16" else ""  # tells them from 8-bit files, which have the same suffix
     paths = [folder / f"{name}{depth}{ENDINGS[form]}" for name in names]
     for path in paths:
         for file in files_of(path, form):
             if file.exists():
-                raise MedvarError(f"{file} is there already. Choose another folder, or move it away.")
+                raise MedvarError(f"{file} exists already. Choose another folder, or move the file.")
     return paths
 
 
@@ -148,11 +148,13 @@ def _make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise MedvarError(f"Cannot make the folder {folder}: {error.strerror or error}. Choose another.") from error
+        raise MedvarError(
+            f"Cannot create the folder {folder}: {error.strerror or error}. Choose another folder."
+        ) from error
 
 
 def _distinct(names: Sequence[str]) -> list[str]:
-    """A number behind every name that has come before."""
+    """Distinct names: a number is appended to every repeated name."""
     seen: dict[str, int] = {}
     result = []
     for name in names:

@@ -1,6 +1,6 @@
-"""The session file ``*.medvar``: the pictures of one sitting as tokens, how they came from each other, and panels.
+"""The session file ``*.medvar``: the images of a session as tokens, their history, and the settings of the panels.
 
-Gzip-compressed JSON, see ``docs/reference/session-file.md``. Pixels are not in it: the model makes them again.
+It is gzip-compressed JSON; see ``docs/reference/session-file.md``. It holds no pixels: the model decodes them again.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from napari_medvar.session.trace_tree import Node, TraceTree
 
 SUFFIX = ".medvar"
 SCHEMA_VERSION = 2
-_READABLE = (1, 2)  # 1 did not say where real images lie
-MAX_BYTES = 64 * 2**20  # of the JSON; about 5,000 pictures
+_READABLE = (1, 2)  # version 1 did not store the position of real images
+MAX_BYTES = 64 * 2**20  # of the JSON text; about 5,000 images
 _MAX_NAME = 200  # characters
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class SavedNode:
-    """A picture of a session; see `Node`."""
+    """An image of a session; see `Node`."""
 
     id: int
     trace: Trace
@@ -43,18 +43,18 @@ class SavedNode:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class SavedSession:
-    """All that a session file holds."""
+    """The content of a session file."""
 
-    bundle_id: str  # of the bundle that made all images
-    bundle: str  # its name, for people
-    folder: str  # where it was: a hint
+    bundle_id: str  # the bundle that made all images
+    bundle: str  # name of the bundle, to show to users
+    folder: str  # folder of the bundle when it was saved; only a hint
     nodes: tuple[SavedNode, ...]
     current: int | None
-    panels: Mapping[str, Any] = field(default_factory=dict)  # a stranger's, unchecked
+    panels: Mapping[str, Any] = field(default_factory=dict)  # untrusted and not checked
 
     @classmethod
     def of(cls, tree: TraceTree, model: str, bundle: str, folder: Path, panels: Mapping[str, Any]) -> SavedSession:
-        """What there is to write of a tree."""
+        """The content to write for a tree."""
         nodes = tuple(
             SavedNode(each.id, each.trace, each.parent, each.name, each.image_space, each.starred)
             for each in tree.nodes
@@ -63,7 +63,7 @@ class SavedSession:
 
 
 def write_session(path: Path, session: SavedSession) -> Path:
-    """Write ``*.medvar`` and give its path. Raises `MedvarError`, and leaves what was there, when it cannot."""
+    """Write ``*.medvar`` and return its path. Raises `MedvarError` if that fails; an existing file then stays."""
     if path.suffix.lower() != SUFFIX:
         raise MedvarError(f"{path} must end in {SUFFIX}.")
     reconstructions = [node.id for node in session.nodes if node.trace.encoded]
@@ -88,15 +88,15 @@ def write_session(path: Path, session: SavedSession) -> Path:
     content = text.encode("utf-8")
     if len(content) > MAX_BYTES:
         raise MedvarError(f"The session is too large for one file ({MAX_BYTES >> 20} MiB): delete some of its images.")
-    # No time of writing: the same session is the same file.
+    # Without a time stamp, so that the same session gives the same file.
     write_files({path: gzip.compress(content, compresslevel=5, mtime=0)})
     return path
 
 
 def savable(session: SavedSession) -> tuple[SavedSession, tuple[str, ...]]:
-    """The session without what cannot be written, and what that is, by name: pictures, the settings of the panels.
+    """The session without what cannot be written, and the names of what was left out: images, panel settings.
 
-    What was made from a picture that is left out stays, and hangs on the picture before that one.
+    Images made from one that is left out stay, and become children of its parent.
     """
     lost = {node.id: node for node in session.nodes if _unsavable(_picture_to_dict(node))}
     parents = {node.id: node.parent for node in session.nodes}
@@ -116,16 +116,16 @@ def savable(session: SavedSession) -> tuple[SavedSession, tuple[str, ...]]:
 
 
 def read_session(path: Path) -> SavedSession:
-    """Read ``*.medvar``. Raises `MedvarError` saying what is wrong with the file; a stranger's can do no harm."""
+    """Read ``*.medvar``, which may be untrusted. Raises `MedvarError` that says what is wrong with the file."""
     try:
         with gzip.open(path) as file:
             content = file.read(MAX_BYTES + 1)
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise MedvarError(f"{path} is not a MedVAR session, or was cut short: {error}.") from error
+        raise MedvarError(f"{path} is not a MedVAR session, or is incomplete: {error}.") from error
     except OSError as error:
         raise MedvarError(f"Cannot read {path}: {error.strerror or error}.") from error
     if len(content) > MAX_BYTES:
-        raise MedvarError(f"{path} is larger than any real session ({MAX_BYTES >> 20} MiB); it was not opened.")
+        raise MedvarError(f"{path} was not opened: it is larger than the limit for sessions ({MAX_BYTES >> 20} MiB).")
     try:
         values = plain_json.loads(content)
         version = values["medvar_session"]
@@ -141,11 +141,11 @@ def read_session(path: Path) -> SavedSession:
 
 
 def tree_of(saved: SavedSession, model: Model) -> TraceTree:
-    """The pictures of a file as nodes again; their latents are summed up anew, many at a time.
+    """The images of a session file as a tree of nodes; their latents are computed again, many at a time.
 
-    Raises `MedvarError` when ``model`` has not made them.
+    Raises `MedvarError` when ``model`` did not make them.
     """
-    groups: dict[tuple[int, int], list[int]] = {}  # of the same scales, and the same scales whose entropy is known
+    groups: dict[tuple[int, int], list[int]] = {}  # nodes with the same scales and the same scales of known entropy
     for place, node in enumerate(saved.nodes):
         groups.setdefault((node.trace.pyramid.depth, len(node.trace.entropy)), []).append(place)
     nodes: dict[int, Node] = {}
@@ -168,16 +168,16 @@ def _session(values: Mapping[str, Any]) -> SavedSession:
         node_id, parent = node["id"], node["parent"]
         if type(node_id) is not int or not 0 <= node_id < 2**53 or node_id in known:
             raise ValueError(f"an image has the id {node_id!r}")
-        if parent not in known:  # what something is made from is there before it
-            raise ValueError(f"image {node_id} comes from {parent!r}, which is not before it")
+        if parent not in known:  # a parent comes before its children
+            raise ValueError(f"the parent {parent!r} of image {node_id} is not listed before it")
         if not trace.pyramid.depth:
-            raise ValueError(f"image {node_id} has no scale")
+            raise ValueError(f"image {node_id} has no scales")
         known.add(node_id)
         image_space = ImageSpace.from_dict(node["scene"], str(values["folder"])) if "scene" in node else None
         starred = node.get("starred") is True
         nodes.append(SavedNode(node_id, trace, parent, str(node["name"])[:_MAX_NAME], image_space, starred))
     if values["current"] not in known:
-        raise ValueError(f"the current image is {values['current']!r}, which is not there")
+        raise ValueError(f"the current image {values['current']!r} is not in the file")
     if not isinstance(values["panels"], dict):
         raise TypeError("the settings of the panels are not a dictionary")
     return SavedSession(
@@ -195,7 +195,7 @@ def _picture_to_dict(node: SavedNode) -> Callable[[], Any]:
 
 
 def _unsavable(values: Callable[[], Any]) -> bool:
-    """Whether something cannot be written, whatever the reason."""
+    """Whether a value cannot be written, for any reason."""
     try:
         json.dumps(values(), allow_nan=False)
     except Exception:

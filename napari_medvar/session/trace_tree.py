@@ -1,4 +1,4 @@
-"""`TraceTree`: the pictures of one sitting, and which came from which. An immutable value, so undo is free."""
+"""`TraceTree`: the images of a session and which was made from which. It is immutable, so undo is simple."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from napari_medvar.session.image_space import ImageSpace
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Node:
-    """One picture, finished or not."""
+    """One image, finished or not."""
 
-    id: int  # never given twice in a tree and those that came from it
+    id: int  # unique in a tree and in all trees derived from it
     generation: Generation  # of one image
-    trace: Trace  # what made it: made once, for the traces of its children name it as their parent
+    trace: Trace  # created once, because the traces of its children name it as their parent
     parent: int | None = None  # id of the node that it was made from
     name: str = ""  # given by the user
-    image_space: ImageSpace | None = None  # where it lies, when that is not where the model's synthetic pictures do
-    starred: bool = False  # by the user, as one of the good ones
+    image_space: ImageSpace | None = None  # None for the image space of the model's synthetic images
+    starred: bool = False  # marked by the user as a good image
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class TraceTree:
-    """All nodes in the order they were made, and the id of the one being looked at."""
+    """All nodes in the order in which they were made, and the id of the current one."""
 
     nodes: tuple[Node, ...] = ()
     current: int | None = None
     next_id: int = 0
 
     def node(self, node_id: int | None) -> Node:
-        """The node of that id. Raises `MedvarError` when it is not there, or deleted."""
+        """The node with that id. Raises `MedvarError` when there is none or it was deleted."""
         for node in self.nodes:
             if node.id == node_id:
                 return node
@@ -41,17 +41,17 @@ class TraceTree:
 
     @property
     def current_node(self) -> Node | None:
-        """The node being looked at."""
+        """The current node."""
         return None if self.current is None else self.node(self.current)
 
     @property
     def generation(self) -> Generation | None:
-        """The current picture."""
+        """The current image."""
         node = self.current_node
         return None if node is None else node.generation
 
     def children(self, node_id: int | None) -> tuple[Node, ...]:
-        """The nodes made from this one; of None, those that were made from no other."""
+        """The nodes made from this one; for None, the nodes made from no other."""
         return tuple(node for node in self.nodes if node.parent == node_id)
 
     @property
@@ -60,7 +60,7 @@ class TraceTree:
         parents = {node.parent for node in self.nodes}
         return tuple(node for node in self.nodes if node.id not in parents)
 
-    # -- changed trees ------------------------------------------------------------------------------------------
+    # -- changed trees ----------------------------------------------------------------------------------------------
 
     def added(
         self,
@@ -70,7 +70,10 @@ class TraceTree:
         names: Sequence[str] = (),
         image_space: ImageSpace | None = None,
     ) -> TraceTree:
-        """The tree with more pictures, the first of which becomes the current one. They lie where their parent does."""
+        """The tree with new images; the first becomes the current one.
+
+        They have their parent's image space by default.
+        """
         if parent is not None:
             image_space = self.node(parent).image_space
         ids = range(self.next_id, self.next_id + len(generations))
@@ -81,27 +84,27 @@ class TraceTree:
         return TraceTree((*self.nodes, *new), self.next_id, self.next_id + len(new))
 
     def grown(self, node_id: int, generation: Generation) -> TraceTree:
-        """The tree in which that picture has more scales."""
+        """The tree in which an image has more scales."""
         return self._changed(replace(self.node(node_id), generation=generation, trace=generation.trace(0)))
 
     def selected(self, node_id: int) -> TraceTree:
-        """The tree with another current picture."""
+        """The tree with another current image."""
         return replace(self, current=self.node(node_id).id)
 
     def renamed(self, node_id: int, name: str) -> TraceTree:
-        """The tree in which that picture has another name."""
+        """The tree in which an image has another name."""
         return self._changed(replace(self.node(node_id), name=name))
 
     def with_stars(self, node_ids: Iterable[int], starred: bool) -> TraceTree:
-        """The tree in which those pictures are starred, or are not."""
+        """The tree in which images are starred or not starred."""
         wanted = {self.node(node_id).id for node_id in node_ids}
         nodes = tuple(replace(node, starred=starred) if node.id in wanted else node for node in self.nodes)
         return replace(self, nodes=nodes)
 
     def deleted(self, node_id: int) -> TraceTree:
-        """The tree without that picture. What was made from it stays, and hangs on its parent.
+        """The tree without an image. Images made from it stay, and become children of its parent.
 
-        When it was the current one, its parent becomes it, or else the newest picture left.
+        If it was the current image, its parent becomes the current one, or else the newest remaining image.
         """
         gone = self.node(node_id)
         left = tuple(

@@ -46,4 +46,4 @@ def test_another_bundle_is_told(medvar: Callable[..., Any], tiny_bundle: Path, t
     assert medvar("generate", "--bundle", tiny_bundle, "--out", tmp_path).code == 0
     run = medvar("replay", tmp_path / "seed0.png")
     assert run.code == 1
-    assert "open the bundle that made it" in run.err
+    assert "Open the bundle that made it" in run.err

@@ -149,7 +149,7 @@ def test_models_without_masks(tiny_backend: TorchBackend, generator: Generator) 
         plain.from_masks(given(1), [Request()])
     with pytest.raises(MedvarError, match="without masks"):
         plain.pairs(plain.finish(plain.start([Request()])))
-    with pytest.raises(MedvarError, match="takes masks of shape"):
+    with pytest.raises(MedvarError, match="needs masks of shape"):
         generator.encode(np.zeros((1, 16, 16), np.float32), requests(1))
 
 

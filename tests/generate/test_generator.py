@@ -386,9 +386,9 @@ def test_refuses_images_it_cannot_encode(generator: Generator) -> None:
 
 def test_refuses_traces_of_another_model(generator: Generator, make_trace: Callable[..., Trace]) -> None:
     """A sample of another bundle would be decoded into noise."""
-    with pytest.raises(MedvarError, match="open the bundle that made it"):
+    with pytest.raises(MedvarError, match="Open the bundle that made it"):
         generator.restore([make_trace((1, 2, 3))])
-    with pytest.raises(MedvarError, match="open the bundle that made it"):
+    with pytest.raises(MedvarError, match="Open the bundle that made it"):
         generator.resample(make_trace((1, 2, 3)), 1)
     with pytest.raises(MedvarError, match="within 0…23"):
         generator.restore([make_trace((1, 2, 3, 4))])  # tokens of a larger vocabulary

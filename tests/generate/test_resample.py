@@ -68,7 +68,7 @@ def test_locked_scales_and_a_mask(generator: Generator, trace: Trace, mask: Bool
 
 def test_says_why_scales_cannot_be_kept(generator: Generator, trace: Trace) -> None:
     """Somebody who locks everything would wait for the same image; an unfinished image would be an index error."""
-    with pytest.raises(MedvarError, match="nothing is left to be drawn"):
+    with pytest.raises(MedvarError, match="there is nothing to draw"):
         generator.resample(trace, 2, keep=(2, 3))
     with pytest.raises(MedvarError, match="out of range"):
         generator.resample(trace, 2, keep=(4,))

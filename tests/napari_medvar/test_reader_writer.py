@@ -127,8 +127,8 @@ def test_napari_shows_what_is_wrong_as_it_stands(saved: Path, tmp_path: Path, mo
     assert in_napari is not None
     assert in_napari(str(bad)) == [(None,)]
     assert len(shown) == 1
-    assert "cut short" in shown[0]
-    with pytest.raises(MedvarError, match="cut short"):
+    assert "is incomplete" in shown[0]
+    with pytest.raises(MedvarError, match="is incomplete"):
         read(str(bad))
     assert len(in_napari(str(saved))) == 3
 
@@ -162,7 +162,7 @@ def test_a_real_bundle_is_found_where_it_was(tmp_path: Path, monkeypatch: pytest
         for one, other in zip(session.previews(node=node.id), again.previews(node=node.id), strict=True):
             np.testing.assert_array_equal(one.pixels, other.pixels)
     shutil.rmtree(folder)
-    with pytest.raises(MedvarError, match=r"not here.*mine"):
+    with pytest.raises(MedvarError, match=r"not found.*mine"):
         opened_model.open_model_of(session.tree.nodes[0].trace.bundle_id, [str(folder)], "cpu")
 
 

@@ -66,7 +66,7 @@ def test_a_resample_is_gone_on_with(served: Served, tiny_onnx: OnnxBackend) -> N
 def test_traces_of_another_model_are_told(served: Served, make_trace: Callable[..., Trace]) -> None:
     """Tokens of one model would be shown as an image of another."""
     for sides in ((1, 2, 3), (1, 2, 3, 4)):
-        with pytest.raises(MedvarError, match="open the bundle that made it"):
+        with pytest.raises(MedvarError, match="Open the bundle that made it"):
             streamed(served(), traces=traces_to_dict([make_trace(sides)]))
 
 

@@ -57,9 +57,9 @@ def test_a_mix_is_what_its_file_says(tmp_path: Path, bundle: Bundle) -> None:
     [
         (GOOD.replace("brain", "brian"), "line 5, condition 2: Unknown region 'brian'. Did you mean 'brain'?"),
         (GOOD.replace("region: brain", "region: [brain]"), "a single value is expected in line 6"),
-        (GOOD.replace("region: brain", "region: 3"), "condition 2: The condition factor region is a name"),
-        (GOOD.replace("region: brain", "position: .nan"), "condition 2: position is where the slice lies"),
-        (GOOD.replace("region: brain", "position: high"), "condition 2: position is where the slice lies"),
+        (GOOD.replace("region: brain", "region: 3"), "condition 2: The condition factor region must be a name"),
+        (GOOD.replace("region: brain", "position: .nan"), "condition 2: position is the position of the slice"),
+        (GOOD.replace("region: brain", "position: high"), "condition 2: position is the position of the slice"),
         (GOOD.replace("region: brain", "position: 0.5"), "condition 2: This model is not conditioned on position"),
         (GOOD.replace("region: brain", "contrast: T1"), "condition 2: This model is not conditioned on contrast"),
         (GOOD.replace("region: brain", "regoin: brain"), "unknown field 'regoin' in line 6"),

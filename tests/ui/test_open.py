@@ -92,7 +92,7 @@ def test_without_a_bundle_the_widget_says_what_is_missing(
     monkeypatch.setattr(widget_module, "shipped_bundles", dict)
 
     def none(name: object, model: object, device: str) -> Any:
-        raise MedvarError("No bundle ships with this installation; give the folder of one.")
+        raise MedvarError("This installation contains no bundle. Give the folder of a bundle.")
 
     monkeypatch.setattr(settings, "open_bundle", none)
     widget = from_menu()

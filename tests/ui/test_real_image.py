@@ -91,10 +91,10 @@ def test_the_aspect_and_the_window_are_kept(viewer: ViewerModel) -> None:
 @pytest.mark.parametrize(
     ("add", "words"),
     [
-        (lambda viewer: viewer.add_labels(np.zeros((20, 20), dtype=int)), "no image layer"),
+        (lambda viewer: viewer.add_labels(np.zeros((20, 20), dtype=int)), "not an image layer"),
         (lambda viewer: viewer.add_image(np.zeros((20, 20, 3)), rgb=True), "colour"),
-        (lambda viewer: viewer.add_image(np.zeros((3, 3))), "too few"),
-        (lambda viewer: viewer.add_image(np.zeros((20, 20)), metadata={"medvar": {"trace": None}}), "MedVAR already"),
+        (lambda viewer: viewer.add_image(np.zeros((3, 3))), "too small"),
+        (lambda viewer: viewer.add_image(np.zeros((20, 20)), metadata={"medvar": {"trace": None}}), "made by MedVAR"),
         (lambda viewer: None, "Select one image layer"),
     ],
 )

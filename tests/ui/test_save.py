@@ -85,7 +85,7 @@ def test_a_folder_that_cannot_be_made_is_told_of(two: MedvarWidget, settle: Sett
     two.save.panel.choose_folder(tmp_path / "file" / "inside")
     two.save.panel.save_button.click()
     settle(two)
-    assert "Cannot make the folder" in two.message.text.text()
+    assert "Cannot create the folder" in two.message.text.text()
 
 
 def test_a_set_is_generated_and_written(quick: MedvarWidget, settle: Settle, tmp_path: Path) -> None:

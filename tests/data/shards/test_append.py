@@ -185,7 +185,7 @@ def test_a_full_disk_changes_nothing(
         if not links:
             patch.setattr("os.link", full)
         patch.setattr(at, full)
-        with pytest.raises(MedvarError, match=r"a cannot be written \(No space left on device\); it is as it was"):
+        with pytest.raises(MedvarError, match=r"a cannot be written \(No space left on device\); it was not changed"):
             append(folder, more)
         with pytest.raises(MedvarError, match=r"c cannot be written \(No space left on device\); nothing was kept"):
             merge([folder, more], tmp_path / "c")

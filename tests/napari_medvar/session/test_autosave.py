@@ -201,7 +201,7 @@ def test_what_cannot_be_recovered_is_not_deleted(session: GenerationSession, fol
     other.backend.info = replace(other.backend.info, bundle_id="other")
     again = GenerationSession(other, autosave=Autosave(folder))
     again.load()
-    with pytest.raises(MedvarError, match="model of these images is not here"):
+    with pytest.raises(MedvarError, match="model that made these images was not found"):
         list(again.recover(left))
     assert len(recoverable(folder)) == 1
 
