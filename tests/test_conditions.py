@@ -98,7 +98,7 @@ def test_the_same_position_is_the_same_condition() -> None:
 @pytest.mark.parametrize("value", [-0.01, 1.01, float("nan"), float("inf"), True, "0.4", b"0.4", [0.4], 10**400])
 def test_positions_that_are_none(value: object) -> None:
     """A mistyped position would give some other slice."""
-    with pytest.raises(MedvarError, match=r"position is where .* a number from 0 to 1"):
+    with pytest.raises(MedvarError, match=r"position is the position .* a number from 0 to 1"):
         Condition.from_dict({"position": value})
 
 

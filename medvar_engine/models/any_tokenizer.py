@@ -1,4 +1,4 @@
-"""The two kinds of tokenizer: a pyramid of latents, as VAR's, or of the image's own resolutions."""
+"""The two kinds of tokenizer: with a pyramid of latents, as in VAR, or a pyramid of image resolutions."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""A network whose features tell how alike two images look, from a file: VGG's convolutions, or a SimCLR encoder's.
+"""Networks whose features measure the perceptual distance of images: the convolutions of a VGG or a SimCLR encoder.
 
-The file is safetensors and runs nothing; the weights say what the network is like.
+They are read from safetensors files, which contain no code. The architecture follows from the names and shapes.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from medvar_engine.models.halving_stages import from_darkest, halving_stages
 from medvar_engine.models.weight_files import read_tensors
 
 _NAME = re.compile(r"features\.(\d+)\.weight")
-_MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, in [0, 1]
+_MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's statistics, for values in [0, 1]
 
 
 class FeatureNetwork(nn.Module):
-    """Images → features at several resolutions."""
+    """A network that maps images to features at several resolutions."""
 
     def forward(self, image: Tensor) -> list[Tensor]:
         """Images ``(B, 1, H, W)`` in [-1, 1] → features ``(B, C_i, H_i, W_i)`` of each resolution."""
         raise NotImplementedError
 
     def distance(self, made: Tensor, real: Tensor) -> Tensor:
-        """How different each of ``(B, 1, H, W)`` looks from its counterpart, ``(B,)``; 0 is the same.
+        """The perceptual distance ``(B,)`` of image pairs, each ``(B, 1, H, W)``; 0 for equal images.
 
-        The mean squared difference of features that are normalised at every position, summed over resolutions: LPIPS
-        (arXiv 1801.03924) without its learned weights.
+        It is the mean squared difference of features that are normalised at every position, summed over resolutions:
+        LPIPS (arXiv 1801.03924) without its learned weights.
         """
         total = made.new_zeros(len(made))
         for ours, its in zip(self(made), self(real), strict=True):
@@ -58,7 +58,7 @@ class ConvolutionStack(FeatureNetwork):
         for i, block in enumerate(self.blocks):
             if i:
                 x = F.max_pool2d(x, 2)
-            for convolution in block:  # type: ignore[attr-defined]  # mypy takes it for a plain module
+            for convolution in block:  # type: ignore[attr-defined]  # mypy sees a plain module
                 x = F.relu(convolution(x))
             features.append(x)
         return features
@@ -83,15 +83,15 @@ class EncoderStages(FeatureNetwork):
 
 
 def _unit(features: Tensor) -> Tensor:
-    """Length 1 at every position of ``(B, C, H, W)``."""
+    """``(B, C, H, W)`` normalised to length 1 at every position."""
     return features / (features.square().sum(1, keepdim=True) + 1e-10).sqrt()
 
 
 def load_feature_network(path: Path) -> FeatureNetwork:
     """Read a SimCLR encoder that medvar has trained, or the convolutions of a VGG 11 to 19 (without batch norm).
 
-    Those are ``features.N.weight`` and ``.bias``, as torchvision names them; other tensors are left alone. Raises
-    `MedvarError` for a file that holds neither.
+    The tensors of a VGG are ``features.N.weight`` and ``.bias``, as in torchvision; others are ignored. Raises
+    `MedvarError` for a file that contains neither.
     """
     tensors, _ = read_tensors(path)
     try:
@@ -99,8 +99,8 @@ def load_feature_network(path: Path) -> FeatureNetwork:
         return network.eval().requires_grad_(False)
     except (ValueError, KeyError, RuntimeError) as error:
         raise MedvarError(
-            f"{path} is no feature network: {error}. Expected are a SimCLR encoder that medvar has trained, or the 3×3 "
-            "convolutions of a VGG as torchvision names them (features.0.weight, features.0.bias, …), saved as "
+            f"{path} is not a feature network: {error}. Expected: a SimCLR encoder trained by medvar, or the 3×3 "
+            "convolutions of a VGG with the names of torchvision (features.0.weight, features.0.bias, …), saved as "
             "safetensors."
         ) from error
 
@@ -121,7 +121,7 @@ def _convolution_stack(tensors: Mapping[str, Tensor]) -> ConvolutionStack:
 
 
 def _blocks(tensors: Mapping[str, Tensor], places: list[int]) -> tuple[tuple[nn.Conv2d, ...], ...]:
-    """A convolution and its ReLU take two places in a row; where three are taken, there is a pooling between."""
+    """Blocks of convolutions, from the layer indices: a gap of two is convolution and ReLU, of three also a pooling."""
     blocks: list[list[nn.Conv2d]] = [[]]
     channels = tensors[f"features.{places[0]}.weight"].shape[1]
     if channels not in (1, 3):

@@ -1,4 +1,4 @@
-"""The finest detail of images: four bands of it, and noise of those bands, of which grain is made."""
+"""The finest detail of images: a filter bank of four bands, and noise in these bands to synthesise film grain."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ _EDGE = torch.tensor([-1.0, 2, -1]) / 4
 
 
 def detail_bands(image: Tensor) -> Tensor:
-    """``(B, C, H, W)`` → ``(B, 4·C, H, W)``: what changes across, down and diagonally from pixel to pixel, and slower.
+    """Filter ``(B, C, H, W)`` into four bands of detail, ``(B, 4·C, H, W)``.
 
-    The first three lie in the finest octave of spatial frequencies, the last in the one before it. Mirrored beyond the
-    sides.
+    The first three hold horizontal, vertical and diagonal changes in the finest octave of spatial frequencies, the last
+    holds the next coarser octave. The image is mirrored at its borders.
     """
-    with torch.autocast(image.device.type, enabled=False):  # fine detail is less than bfloat16 tells apart
+    with torch.autocast(image.device.type, enabled=False):  # fine detail is below the resolution of bfloat16
         return torch.cat(_bands(image.float(), "reflect"), 1)
 
 
 def grain(size: int) -> Tensor:
-    """Noise ``(4, size, size)`` of the bands of `detail_bands`, each of mean square 1: always the same.
+    """Constant noise ``(4, size, size)`` in the bands of `detail_bands`, each with mean square 1, on the CPU.
 
-    It goes on beyond a side as it begins at the opposite one. The numbers are those of a counter-based generator
-    (Philox-4×64), whose bits are the same everywhere, and lie on the CPU.
+    It is periodic. The numbers come from a counter-based generator (Philox-4×64), which gives the same bits on every
+    machine.
     """
     bits = np.random.Philox(key=np.array([0, 0], dtype=np.uint64)).random_raw(BANDS * size * size)
     uniform = (bits >> np.uint64(11)).astype(np.float64) * 2.0**-52 - 1
@@ -46,7 +46,7 @@ def _bands(image: Tensor, beyond: str) -> tuple[Tensor, ...]:
 
 
 def _filtered(image: Tensor, down: Tensor, across: Tensor, beyond: str) -> Tensor:
-    """Convolved with the outer product of two filters, each channel by itself."""
+    """Each channel convolved with the outer product of two filters; ``beyond`` is the padding mode."""
     kernel = torch.outer(down, across).to(image.device, image.dtype)
     margin = len(down) // 2
     padded = F.pad(image, (margin,) * 4, mode=beyond)

@@ -1,4 +1,4 @@
-"""A tokenizer of colour images for gray ones, such as the one published for VAR for CT and MR."""
+"""Converts a tokenizer of colour images, such as the published one of VAR, to one of grey images such as CT and MR."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from medvar_engine.models.tokenizer import Tokenizer
 
 
 def as_gray(tokenizer: AnyTokenizer) -> AnyTokenizer:
-    """The same tokenizer with one image channel.
+    """The same tokenizer with one image channel; ``tokenizer`` itself if it has one channel already.
 
-    It gives a gray image the tokens that ``tokenizer`` gives the same image in all channels, and decodes to the mean of
-    the channels. ``tokenizer`` itself when it has one channel already.
+    A grey image gets the tokens that ``tokenizer`` gives to the image copied to all channels; decoding gives the mean
+    of the channels.
     """
     if isinstance(tokenizer, ResolutionTokenizer) or tokenizer.config.image_channels == 1:
         return tokenizer
@@ -27,7 +27,7 @@ def as_gray(tokenizer: AnyTokenizer) -> AnyTokenizer:
     tensors = dict(tokenizer.state_dict())
 
     def apart(tensor: Tensor, dim: int) -> Tensor:
-        """Channels and the pixels of a patch as two dimensions."""
+        """Split a dimension into channels and the pixels of a patch."""
         return tensor.unflatten(dim, (channels, patch**2))
 
     tensors["encoder.conv_in.weight"] = apart(tensors["encoder.conv_in.weight"], 1).sum(1)

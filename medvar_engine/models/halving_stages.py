@@ -1,4 +1,4 @@
-"""The convolutions of the small SimCLR encoder: features of slices at ever lower resolutions."""
+"""The convolutional stages of the small SimCLR encoder: features of slices at decreasing resolutions."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from torch import Tensor, nn
 
 
 def halving_stages(channels: Sequence[int]) -> nn.Sequential:
-    """Stages of a convolution each, of so many channels, multiples of 8; every one halves the side.
+    """Stages of one convolution each, with the given numbers of channels (multiples of 8). Each halves the side length.
 
-    Group normalisation sees one image at a time, so features do not depend on what else is in the batch.
+    Group normalisation treats each image separately, so features do not depend on the other images of a batch.
     """
     stages: list[nn.Module] = []
     for before, after in zip([1, *channels], channels, strict=False):
         stages += [
-            nn.AvgPool2d(2, stride=1),  # halving without smoothing first would make features depend on the place
+            nn.AvgPool2d(2, stride=1),  # smoothing before halving, so that features are invariant to small shifts
             nn.Conv2d(before, after, 3, stride=2, padding=1, bias=False),
             nn.GroupNorm(after // 8, after),
             nn.ReLU(inplace=True),
@@ -24,5 +24,5 @@ def halving_stages(channels: Sequence[int]) -> nn.Sequential:
 
 
 def from_darkest(image: Tensor) -> Tensor:
-    """``(B, 1, H, W)`` with the darkest pixel as 0, in any window, as is what convolutions see beyond the sides."""
+    """``(B, 1, H, W)`` shifted so that the darkest pixel of each image is 0, like the zero padding of convolutions."""
     return image - image.amin((1, 2, 3), keepdim=True)

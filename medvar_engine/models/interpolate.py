@@ -1,9 +1,9 @@
 """Area pooling and bicubic upsampling of token maps, as constant matrices.
 
-Both are linear and separable, so each is ``M @ x @ M.T`` with one small matrix. That makes the numbers the
-same in torch and in ONNX Runtime on every device, which resize operators do not promise. The matrices equal
-`torch.nn.functional.interpolate` in modes ``area`` and ``bicubic`` (``align_corners=False``), which VAR uses.
-They are made on the CPU whatever torch's default device is, so that a model built on "meta" has them.
+Both are linear and separable, so each is ``M @ x @ M.T`` with one small matrix. This gives the same numbers in torch
+and ONNX Runtime on every device, which resize operators do not guarantee. The matrices equal
+`torch.nn.functional.interpolate` in modes ``area`` and ``bicubic`` (``align_corners=False``), which VAR uses. They are
+always computed on the CPU, so that a model built on the device "meta" has them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _CUBIC_A = -0.75  # Keys' parameter in torch's bicubic
 
 
 def area_matrix(source: int, target: int) -> Tensor:
-    """``(target, source)``: row ``i`` averages the source pixels that target pixel ``i`` touches."""
+    """Matrix ``(target, source)`` of area pooling: row ``i`` averages the source pixels under target pixel ``i``."""
     matrix = torch.zeros(target, source, device="cpu")
     for i in range(target):
         start, stop = (i * source) // target, math.ceil((i + 1) * source / target)
@@ -26,7 +26,7 @@ def area_matrix(source: int, target: int) -> Tensor:
 
 
 def bicubic_matrix(source: int, target: int) -> Tensor:
-    """``(target, source)``: cubic convolution at half-pixel centres, borders clamped."""
+    """Matrix ``(target, source)`` of bicubic interpolation at half-pixel centres, with clamped borders."""
     matrix = torch.zeros(target, source, dtype=torch.float64, device="cpu")
     for i in range(target):
         position = (i + 0.5) * source / target - 0.5
@@ -46,5 +46,5 @@ def _cubic_weight(x: float) -> float:
 
 
 def resize(image: Tensor, matrix: Tensor) -> Tensor:
-    """``(B, C, H, H)`` → ``(B, C, N, N)`` by a matrix ``(N, H)``."""
+    """Resize ``(B, C, H, H)`` to ``(B, C, N, N)`` with a matrix ``(N, H)``."""
     return matrix @ image @ matrix.mT

@@ -1,8 +1,8 @@
-"""Low-rank adaptation (LoRA, arXiv 2106.09685): a trained transformer learns by small changes of its weights.
+"""Low-rank adaptation (LoRA, arXiv 2106.09685) of a trained transformer.
 
-A linear map ``W`` becomes ``W + s · B A`` with ``A`` ``(rank, in)`` and ``B`` ``(out, rank)``, and only these learn;
-of the embeddings only the rows of new names do. What comes out is merged into a plain `Transformer`, so that nothing
-beyond training knows of adapters.
+A linear map ``W`` becomes ``W + s · B A`` with ``A`` ``(rank, in)`` and ``B`` ``(out, rank)``. Only these matrices are
+trained, and in embeddings only the rows of new names. After training, the result is merged into a plain `Transformer`,
+so that only training code handles adapters.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from torch.nn.utils import parametrize
 
 from medvar_engine.models.transformer import Transformer
 
-ALPHA = 16.0  # s = ALPHA / rank, so that the learning rate need not change with the rank (section 4.1)
+ALPHA = 16.0  # s = ALPHA / rank, so that the learning rate does not depend on the rank (section 4.1)
 
 
 class LowRank(nn.Module):
-    """A weight ``(out, in)`` and its change of a given rank, which starts at zero."""
+    """A frozen weight ``(out, in)`` plus a trainable change of given rank, which starts at zero."""
 
     def __init__(self, weight: Tensor, rank: int) -> None:
         super().__init__()
@@ -30,12 +30,12 @@ class LowRank(nn.Module):
         self.up = nn.Parameter(torch.zeros(rows, rank, device=weight.device))
 
     def forward(self, weight: Tensor) -> Tensor:
-        """``(out, in)`` → ``(out, in)``."""
+        """Weight ``(out, in)`` → adapted weight ``(out, in)``."""
         return weight + (self.up @ self.down) * self.scale
 
 
 class NewRows(nn.Module):
-    """An embedding ``(N, D)`` of which some rows learn, in full, and the others stay as they are."""
+    """An embedding ``(N, D)`` with some trainable rows; the others are frozen."""
 
     def __init__(self, weight: Tensor, rows: Sequence[int]) -> None:
         super().__init__()
@@ -43,17 +43,17 @@ class NewRows(nn.Module):
         self.change = nn.Parameter(torch.zeros(len(rows), weight.shape[1], device=weight.device))
 
     def forward(self, weight: Tensor) -> Tensor:
-        """``(N, D)`` → ``(N, D)``."""
+        """Embedding ``(N, D)`` → adapted embedding ``(N, D)``."""
         return weight.index_add(0, self.get_buffer("rows"), self.change)
 
 
 def adapt(model: Transformer, rank: int, new_rows: Sequence[Sequence[int]] = ()) -> Transformer:
-    """A copy of ``model`` that computes the same, and of which only adapters of ``rank`` and new labels learn.
+    """A copy of ``model`` with the same output, in which only adapters of ``rank`` and new labels are trainable.
 
-    ``new_rows`` are the rows of each factor's embedding that learn. Raises `ValueError` when ``rank`` is below 1.
+    ``new_rows`` are the trainable rows of each factor's embedding. Raises `ValueError` when ``rank`` is below 1.
     """
     if rank < 1:
-        raise ValueError(f"The rank of an adapter is at least 1, not {rank}.")
+        raise ValueError(f"The rank of an adapter must be 1 or more, but is {rank}.")
     model = copy.deepcopy(model).requires_grad_(False)
     for linear in [module for module in model.modules() if isinstance(module, nn.Linear)]:
         parametrize.register_parametrization(linear, "weight", LowRank(linear.weight, rank))
@@ -65,16 +65,16 @@ def adapt(model: Transformer, rank: int, new_rows: Sequence[Sequence[int]] = ())
 
 
 def merge(model: Transformer) -> Transformer:
-    """A plain copy of a transformer, in which adapters have become part of the weights; all of it can learn again."""
+    """A plain copy of a transformer with its adapters merged into the weights; all weights are trainable again."""
     with torch.device("meta"):
         plain = Transformer(model.config)
-    # Not by taking the adapters out of a copy: a copy shares its classes, so that would break the original.
+    # Removing the adapters from a copy would break the original, because both share the modified classes.
     plain.load_state_dict({name: _effective(model, name) for name in plain.state_dict()}, assign=True)
     return plain.requires_grad_(True).train(model.training)
 
 
 def _effective(model: Transformer, name: str) -> Tensor:
-    """A copy of a weight as the model computes with it."""
+    """A copy of a weight with its adapter applied."""
     path, _, leaf = name.rpartition(".")
     tensor: Tensor = getattr(model.get_submodule(path), leaf)
     return tensor.detach().clone()

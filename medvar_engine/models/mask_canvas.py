@@ -1,8 +1,8 @@
-"""Masks as a few channels of an image: each structure, and the background, is a direction in a small space.
+"""Masks as D image channels: each structure, and the background, is a direction in a D-dimensional space.
 
-A mask of M structures would be M + 1 channels of zeros and ones; here it is D channels, of which D may be far smaller.
-At a pixel they hold the unit vector of its structure, half as long beside the border to another structure. Half-way
-between two structures the vectors pass through about zero, so that enlarging or rounding a mask invents no third one.
+A one-hot mask of M structures has M + 1 channels; D may be much smaller. A pixel holds the unit vector of its
+structure, or half of it beside the border to another structure. Half-way between two structures, the vectors are close
+to zero, so that resampling or rounding a mask does not create a third structure.
 """
 
 from __future__ import annotations
@@ -11,22 +11,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-_STEPS = 400  # of pushing the directions apart
-_SHARP = 20.0  # how much more the nearest two directions count than the others
-_GAIN = 8.0  # of scores: a clear structure gets nearly all of the probability
+_STEPS = 400  # steps of gradient descent that separate the directions
+_SHARP = 20.0  # weight of the most similar pair of directions relative to others
+_GAIN = 8.0  # factor of the scores, so that a clear structure gets nearly all of the probability
 
 
 class MaskCanvas(nn.Module):
-    """Masks ``(B, 1, H, W)``, whose values are numbers of structures and 0 → ``(B, D, H, W)``, and back."""
+    """Maps masks ``(B, 1, H, W)`` of numbers of structures (0 is background) to channels ``(B, D, H, W)`` and back."""
 
     def __init__(self, structures: int, channels: int) -> None:
         super().__init__()
-        # Kept with the weights, so that no other machine rounds them in another way.
+        # Stored with the weights, because another machine may round them differently.
         vectors = torch.empty(structures + 1, channels)
         self.register_buffer("vectors", vectors if vectors.is_meta else directions(structures + 1, channels))
 
     def draw(self, masks: Tensor) -> Tensor:
-        """Numbers of structures ``(B, 1, H, W)``, of any type → ``(B, D, H, W)``."""
+        """Numbers of structures ``(B, 1, H, W)``, of any type → channels ``(B, D, H, W)``."""
         labels = masks.float()
         around = F.pad(labels, (1, 1, 1, 1), mode="replicate")
         highest, lowest = F.max_pool2d(around, 3, 1), -F.max_pool2d(-around, 3, 1)
@@ -34,12 +34,12 @@ class MaskCanvas(nn.Module):
         return self.get_buffer("vectors")[masks[:, 0].long()].permute(0, 3, 1, 2) * length
 
     def scores(self, channels: Tensor) -> Tensor:
-        """``(B, D, H, W)`` → how much each pixel is of the background and of each structure, ``(B, M + 1, H, W)``."""
+        """Channels ``(B, D, H, W)`` → scores of the background and of each structure, ``(B, M + 1, H, W)``."""
         return torch.einsum("bdhw,md->bmhw", channels, self.get_buffer("vectors")) * _GAIN
 
 
 def directions(count: int, channels: int) -> Tensor:
-    """``count`` unit vectors ``(count, channels)`` that point as far apart as a few steps of descent bring them."""
+    """``count`` unit vectors ``(count, channels)`` with large mutual angles, found by gradient descent."""
     with torch.device("cpu"), torch.enable_grad():
         generator = torch.Generator("cpu").manual_seed(0)
         vectors = torch.randn(count, channels, generator=generator).requires_grad_(True)

@@ -1,6 +1,7 @@
-"""Named model sizes: ``resolution`` and ``demo`` train on two CPU cores; ``d16``…``d30`` are VAR's, and MedVAR's.
+"""Named model sizes.
 
-``resolution`` is a pyramid of the image's own resolutions; the others are pyramids of latents.
+``resolution`` and ``demo`` can be trained on two CPU cores; ``d16``…``d30`` are the sizes of VAR and MedVAR.
+``resolution`` has a pyramid of image resolutions; the others have pyramids of latents.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from medvar_engine.models.tokenizer import TokenizerConfig
 from medvar_engine.models.transformer import TransformerConfig
 
 VAR_SCHEDULE = (1, 2, 3, 4, 5, 6, 8, 10, 13, 16)  # 680 tokens
-_SCHEDULES = {  # by the side of the latent; those of 16 and 32 are VAR's for 256 and 512 pixels
+_SCHEDULES = {  # by the side of the latent; 16 and 32 are those of VAR for 256 and 512 pixels
     8: (1, 2, 3, 4, 5, 6, 8),
     14: (1, 2, 3, 4, 5, 6, 8, 10, 12, 14),
     16: VAR_SCHEDULE,
@@ -53,15 +54,19 @@ TOKENIZERS: dict[str, TokenizerConfig] = {
     ),
 }
 
-RESOLUTION_TOKENIZERS: dict[int, ResolutionConfig] = {  # by pixels of a side
+RESOLUTION_TOKENIZERS: dict[int, ResolutionConfig] = {  # by pixels per side
     128: ResolutionConfig(128, _DEMO_SCHEDULE, vocabulary=2048),
     192: ResolutionConfig(192, (1, 2, 4, 6, 8, 11, 14, 18, 24), vocabulary=2048),
     256: ResolutionConfig(256, (1, 2, 4, 6, 8, 11, 15, 20, 26, 32), vocabulary=2048),
 }
 
-MASK_SIDES = {128: (3, 5, 11), 192: (3, 7, 16), 256: (3, 9, 21)}  # of scales that code masks, by pixels of a side
+MASK_SIDES = {
+    128: (3, 5, 11),
+    192: (3, 7, 16),
+    256: (3, 9, 21),
+}  # sides of the scales that encode masks, by pixels per side
 _MASK_CHANNELS = 6
-_MASK_FEATURES = 192  # scale features of pairs, which show more than images do
+_MASK_FEATURES = 192  # channels of scale features of pairs, which hold more information than images
 
 _DEPTHS = {"d16": 16, "d20": 20, "d24": 24, "d30": 30}
 
@@ -69,10 +74,10 @@ PRESETS = ("resolution", "demo", "small", *_DEPTHS)
 
 
 def tokenizer_preset(name: str, image_size: int | None = None) -> TokenizerConfig | ResolutionConfig:
-    """The tokenizer of a preset; ``d16``…``d30`` share VAR's.
+    """The tokenizer configuration of a preset; ``d16``…``d30`` share that of VAR.
 
-    ``image_size`` in pixels, when it is not the preset's own, brings a schedule that suits the latent's side. Raises
-    `MedvarError` for an unknown preset, or a size that it cannot have.
+    ``image_size`` in pixels changes the image size of the preset and chooses a schedule for the side of the latent.
+    Raises `MedvarError` for an unknown preset or an unsupported size.
     """
     _check(name)
     if name == "resolution":
@@ -83,19 +88,19 @@ def tokenizer_preset(name: str, image_size: int | None = None) -> TokenizerConfi
     factor = preset.image_size // preset.schedule[-1]
     if image_size % factor or image_size // factor not in _SCHEDULES:
         sizes = ", ".join(str(side * factor) for side in _SCHEDULES)
-        raise MedvarError(f"The preset {name} is made for images of {sizes} pixels a side, not {image_size}.")
+        raise MedvarError(f"The preset {name} supports images of {sizes} pixels per side, not {image_size}.")
     return replace(preset, image_size=image_size, schedule=_SCHEDULES[image_size // factor])
 
 
 def _resolution(image_size: int) -> ResolutionConfig:
     if image_size not in RESOLUTION_TOKENIZERS:
         sizes = ", ".join(map(str, RESOLUTION_TOKENIZERS))
-        raise MedvarError(f"The preset resolution is made for images of {sizes} pixels a side, not {image_size}.")
+        raise MedvarError(f"The preset resolution supports images of {sizes} pixels per side, not {image_size}.")
     return RESOLUTION_TOKENIZERS[image_size]
 
 
 def with_masks(config: ResolutionConfig, structures: Structures) -> ResolutionConfig:
-    """The same tokenizer for pairs of image and mask: with scales, among the others, that code the mask."""
+    """The same tokenizer for pairs of image and mask, with additional scales that encode the mask."""
     sides = MASK_SIDES[config.image_size]
     schedule = tuple(sorted((*config.schedule, *sides)))
     return replace(
@@ -112,7 +117,7 @@ def with_masks(config: ResolutionConfig, structures: Structures) -> ResolutionCo
 def transformer_preset(
     name: str, tokenizer: TokenizerConfig | ResolutionConfig, labels: tuple[int, ...]
 ) -> TransformerConfig:
-    """The transformer of a preset, fitted to a tokenizer and a label space (names a factor)."""
+    """The transformer configuration of a preset for a tokenizer; ``labels`` are the numbers of names per factor."""
     _check(name)
     shape = (tokenizer.schedule, tokenizer.vocabulary, tokenizer.feature_channels, labels)
     if name == "resolution":

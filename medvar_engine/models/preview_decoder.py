@@ -1,8 +1,8 @@
-"""A light decoder: shows what coarse scales hold, at a small share of what the full decoder costs.
+"""`PreviewDecoder`: a light decoder for previews of coarse scales, at a small share of the cost of the full decoder.
 
-Distilled from the full decoder by `medvar_engine.train.stages.preview_stage`. A few convolutions at the latent's
-resolution, whose channels unfold into pixels (arXiv 1609.05158), and one thin convolution over half-size pixels, which
-mends the seams.
+It is distilled from the full decoder by `medvar_engine.train.stages.preview_stage`. It consists of a few convolutions
+at the latent's resolution, whose channels are rearranged to pixels (arXiv 1609.05158), and one narrow convolution at
+half the image's resolution, which removes seams between blocks.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from medvar_engine.models.tokenizer import ResidualBlock, Tokenizer, TokenizerConfig
 
-MAX_COST = 0.05  # of the full decoder
+MAX_COST = 0.05  # largest cost as a share of the full decoder
 
 
 @dataclass(frozen=True)
 class PreviewConfig:
-    """Everything that fixes the shape of a light decoder."""
+    """The architecture of a light decoder."""
 
-    latent_channels: int  # C of a latent
-    block: int  # pixels of a side under one position of the latent
+    latent_channels: int  # channels of a latent
+    block: int  # pixels per side of the block under one position of the latent
     image_channels: int
     width: int
     blocks: int  # residual blocks at the latent's resolution
     seam_width: int = 4  # channels at half the image's resolution
-    groups: int = 8  # of group normalisation
+    groups: int = 8  # groups of group normalisation
 
 
 class PreviewDecoder(nn.Module):
-    """Latent → preview."""
+    """Decodes latents to previews."""
 
     def __init__(self, config: PreviewConfig) -> None:
         super().__init__()
@@ -47,18 +47,18 @@ class PreviewDecoder(nn.Module):
         self.seams = nn.Conv2d(config.seam_width, config.image_channels * 4, 3, padding=1)
 
     def forward(self, latent: Tensor) -> Tensor:
-        """``(B, C, side, side)`` → ``(B, image channels, H, W)``, not clamped."""
+        """Latent ``(B, C, side, side)`` → preview ``(B, image channels, H, W)``, not clamped."""
         h = self.unfold(F.silu(self.blocks(self.conv_in(latent))))
         h = F.pixel_shuffle(h, self.config.block // 2)
         return F.pixel_shuffle(self.seams(F.silu(h)), 2)
 
     def decode(self, latent: Tensor) -> Tensor:
-        """The same in [-1, 1]."""
+        """Like `forward`, but clamped to [-1, 1]."""
         return self(latent).clamp(-1, 1)  # type: ignore[no-any-return]
 
 
 def preview_config(tokenizer: TokenizerConfig) -> PreviewConfig:
-    """The widest light decoder that costs no more than `MAX_COST` of this tokenizer's full one."""
+    """The widest light decoder that costs at most `MAX_COST` of the full decoder of a tokenizer."""
     block = tokenizer.image_size // tokenizer.schedule[-1]
     shapes = [
         PreviewConfig(tokenizer.latent_channels, block, tokenizer.image_channels, width, 2, seam_width)
@@ -68,7 +68,7 @@ def preview_config(tokenizer: TokenizerConfig) -> PreviewConfig:
 
 
 def cost(preview: PreviewConfig, tokenizer: TokenizerConfig) -> float:
-    """Operations of the light decoder as a share of the full one's; counted, on tensors without contents."""
+    """Operations of the light decoder as a share of those of the full one, counted on tensors without data."""
     with torch.device("meta"):
         return _operations(PreviewDecoder(preview).decode, tokenizer) / _operations_of_full(tokenizer)
 

@@ -15,12 +15,12 @@ from medvar_engine.types import FloatArray
 
 
 class Phi(nn.Conv2d):
-    """Residual 3×3 convolution that repairs what upsampling a coarse map loses: ``(1-r)·h + r·conv(h)``."""
+    """Residual 3×3 convolution that reduces the error of upsampling a coarse map: ``(1-r)·h + r·conv(h)``."""
 
     def __init__(self, channels: int, ratio: float) -> None:
         super().__init__(channels, channels, kernel_size=3, padding=1)
         self.ratio = ratio
-        # Starts as the identity: then the code nearest to a residual is the best one from the first step on.
+        # Starts as the identity, so that the code nearest to a residual is the best one from the first step.
         nn.init.dirac_(self.weight)
         nn.init.zeros_(self.bias)  # type: ignore[arg-type]
 
@@ -31,18 +31,18 @@ class Phi(nn.Conv2d):
 
 @dataclass(frozen=True)
 class Quantized:
-    """What quantising a latent gives: tensors of the training step."""
+    """The result of quantising a latent in a training step."""
 
-    latent: Tensor  # (B, C, H, W), quantised, with the encoder's gradient passed straight through
+    latent: Tensor  # (B, C, H, W), quantised, with a straight-through gradient to the encoder
     tokens: tuple[Tensor, ...]  # K × (B, L_k)
-    residuals: tuple[Tensor, ...]  # K × (B·L_k, C): the vectors that were looked up, for restarting dead codes
+    residuals: tuple[Tensor, ...]  # K × (B·L_k, C): the quantised vectors, used to restart unused codes
     loss: Tensor  # codebook loss + β · commitment loss, averaged over scales
 
 
 class MultiScaleQuantizer(nn.Module):
-    """One codebook for all scales; scale ``k`` codes what the coarser scales left over.
+    """Quantises with one codebook for all scales; scale ``k`` encodes the residual of the coarser scales.
 
-    ``phis`` convolutions are shared among the K scales, each scale taking the one nearest to it.
+    The K scales share ``phis`` convolutions; each scale uses the nearest one.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class MultiScaleQuantizer(nn.Module):
         self.codebook = nn.Embedding(vocabulary, channels).requires_grad_(False)  # see `forward`
         nn.init.normal_(self.codebook.weight, std=channels**-0.5)
         self.phis = nn.ModuleList(Phi(channels, phi_ratio) for _ in range(phis))
-        # Moving average of how often each scale uses each code, per image.
+        # Moving average of the number of uses of each code by each scale, per image.
         self.register_buffer("usage", torch.zeros(len(schedule), vocabulary))
         side = schedule.latent_side
         for k, n in enumerate(schedule):
@@ -69,7 +69,7 @@ class MultiScaleQuantizer(nn.Module):
 
     @property
     def codes(self) -> FloatArray:
-        """The code of every token, ``(V, C)``, wherever the weights are and whatever their precision."""
+        """The code of every token as a float32 array ``(V, C)``, whatever the device and precision of the weights."""
         array: FloatArray = self.codebook.weight.detach().float().cpu().numpy()
         return array
 
@@ -77,24 +77,24 @@ class MultiScaleQuantizer(nn.Module):
         """The shared convolution of scale ``k``."""
         count = len(self.phis)
         position = k / max(1, len(self.schedule) - 1)
-        edge = (1 / 3 if count == 4 else 1 / 2) / count  # VAR's ticks
-        # Scales can lie midway between two ticks (k = 2 of 10, with 4 phis), so that the last bit decides: as in
-        # VAR it is numpy's, which torch.linspace does not share, and which no default device can change.
+        edge = (1 / 3 if count == 4 else 1 / 2) / count  # ticks as in VAR
+        # A scale can lie midway between two ticks (k = 2 of 10 with 4 phis), so the last bit decides. As in VAR, it
+        # is computed with numpy: torch.linspace rounds differently and depends on the default device.
         ticks = np.linspace(edge, 1 - edge, count)
         return self.phis[int(np.abs(ticks - position).argmin())]  # type: ignore[return-value]
 
     def pool(self, latent: Tensor, k: int) -> Tensor:
-        """Latent ``(B, C, H, W)`` averaged to scale ``k``, as a sequence ``(B, L_k, C)``."""
+        """Latent ``(B, C, H, W)`` averaged to the resolution of scale ``k``, as a sequence ``(B, L_k, C)``."""
         if self.schedule[k] != self.schedule.latent_side:
             latent = resize(latent, self.get_buffer(f"down_{k}"))
         return latent.flatten(2).transpose(1, 2)
 
     def residual(self, latent: Tensor, k: int) -> Tensor:
-        """What is left of a latent as vectors of scale k, ``(B, L_k, C)``: what codes stand for."""
+        """The residual of a latent at scale k as vectors ``(B, L_k, C)``, which codes approximate."""
         return self.pool(latent, k)
 
     def lift(self, tokens: Tensor, k: int) -> Tensor:
-        """Tokens ``(B, L_k)`` → what they add to the latent, ``(B, C, H, W)``."""
+        """Tokens ``(B, L_k)`` → their contribution to the latent, ``(B, C, H, W)``."""
         side = self.schedule[k]
         h = self.codebook(tokens).transpose(1, 2).unflatten(2, (side, side))
         if side != self.schedule.latent_side:
@@ -122,7 +122,7 @@ class MultiScaleQuantizer(nn.Module):
         return torch.stack([self.lift(t, k) for k, t in enumerate(tokens)]).sum(0)
 
     def features(self, tokens: tuple[Tensor, ...]) -> Tensor:
-        """Teacher-forcing input of scales 1…K-1: ``(B, L - L_0, C)``."""
+        """Scale features of scales 1…K-1 for teacher forcing: ``(B, L - L_0, C)``."""
         latent, parts = torch.zeros(()), []
         for k, token_map in enumerate(tokens[:-1]):
             latent = latent.to(token_map.device) + self.lift(token_map, k)
@@ -130,12 +130,11 @@ class MultiScaleQuantizer(nn.Module):
         return torch.cat(parts, dim=1)
 
     def forward(self, latent: Tensor, depths: Tensor | None = None) -> Quantized:
-        """One training step's quantisation of ``(B, C, H, W)``, in float32.
+        """Quantise a latent ``(B, C, H, W)`` in a training step, in float32.
 
-        ``depths`` ``(B,)``, when given, says how many scales of each image the decoder gets to see, so that
-        previews of coarse scales become pictures; beyond K it sees the latent as it was before quantisation.
-        The loss covers all scales all the same. Gradients do not move the codebook; training makes it follow the
-        residuals.
+        ``depths`` ``(B,)``, if given, is the number of scales of each image that are passed to the decoder, so that it
+        learns to decode previews of coarse scales; beyond K, the latent before quantisation is passed. The loss always
+        covers all scales. The codebook gets no gradient; training updates it as a moving average of the residuals.
         """
         target, scales = latent.detach(), len(self.schedule)
         total = torch.zeros_like(latent)

@@ -1,20 +1,21 @@
-"""A tokenizer whose scales are resolutions of the image itself: thumbnails, each sharper than the one before.
+"""A tokenizer whose scales are resolutions of the image itself, from a thumbnail to the full resolution.
 
-Scale ``k`` of side ``n`` sees the image at ``n·p`` × ``n·p`` pixels. What the coarser scales leave of it is cut into
-blocks of ``p`` × ``p`` pixels, and each block becomes one token: the nearest of the scale's own V patches (k-means).
-The sum of the patches, enlarged to full size, is the *canvas*, a plain image. After the finest scale a small network,
-the refiner, turns the canvas into the image.
+Scale ``k`` of side ``n`` works at ``n·p`` × ``n·p`` pixels. The residual of the coarser scales is cut into blocks of
+``p`` × ``p`` pixels, and each block becomes one token: the nearest of the scale's own V patches (k-means). The sum of
+the patches, enlarged to full size, is the *canvas*, a plain image. After the finest scale, a small network, the
+refiner, maps the canvas to the image.
 
-A pyramid of latents (`medvar_engine.models.tokenizer`) leaves nearly all detail to its finest scale, whose tokens are
+In a pyramid of latents (`medvar_engine.models.tokenizer`), nearly all detail is in the finest scale, whose tokens are
 drawn independently of each other. Here each scale adds one band of spatial frequencies, as in a Laplacian pyramid, and
-what is left to the finest depends little on neighbouring tokens.
+the residual of the finest scale depends little on neighbouring tokens.
 
-A tokenizer of pairs codes masks as well (`medvar_engine.models.mask_canvas`): its canvas has channels of the mask
-beside the image's, and scales of its own code them, among those of the image. Pairs enter and leave it as
-``(B, 2, H, W)``, the second channel the number of the structure that a pixel shows. A mask's tokens depend on the mask
-alone, so that a given mask can be held while an image is drawn to it.
+A tokenizer of pairs also encodes masks (`medvar_engine.models.mask_canvas`): its canvas has additional channels for the
+mask, which are encoded by additional scales among those of the image. Pairs are ``(B, 2, H, W)``; the second channel is
+the number of the structure at each pixel. The tokens of a mask depend on the mask alone, so they can be frozen while an
+image is drawn for it.
 
-The canvas is kept as a latent: blocks of ``p`` × ``p`` pixels folded into ``p²`` channels, ``(B, p², side, side)``.
+The canvas is stored as a latent: blocks of ``p`` × ``p`` pixels are folded into ``p²`` channels, ``(B, p², side,
+side)``.
 """
 
 from __future__ import annotations
@@ -32,44 +33,48 @@ from medvar_engine.models.tokenizer import ResidualBlock
 from medvar_engine.tokens.schedule import ScaleSchedule
 from medvar_engine.types import FloatArray
 
-_FAINT = 0.01  # of noise before the refiner has learned of it; from 0 it would not learn, for its sign says nothing
+_FAINT = 0.01  # initial strength of the noise; from 0 it would get no gradient, because the sign of the noise is random
 
 
 @dataclass(frozen=True)
 class ResolutionConfig:
-    """Everything that fixes the shape of a tokenizer of resolutions."""
+    """The architecture of a tokenizer of resolutions."""
 
-    image_size: int  # pixels of a side
+    image_size: int  # pixels per side
     schedule: tuple[int, ...]
-    vocabulary: int  # V, patches of each scale
-    feature_channels: int = 128  # of a token's scale features
-    patch: int = 8  # p, pixels of a side of one token at its scale's resolution
-    margin: int = 4  # pixels around a token's block that its scale features show as well
-    refiner_widths: tuple[int, int] = (32, 64)  # channels at a half and at a quarter of the image's resolution
-    refiner_blocks: int = 2  # residual blocks a resolution
-    groups: int = 8  # of group normalisation
-    grain: bool = False  # whether the refiner adds noise, as strong at each place as it finds right
+    vocabulary: int  # V, number of patches of each scale
+    feature_channels: int = 128  # channels of scale features
+    patch: int = 8  # p, pixels per side of one token at the resolution of its scale
+    margin: int = 4  # pixels around the block of a token that its scale features include
+    refiner_widths: tuple[int, int] = (32, 64)  # channels at one half and one quarter of the image's resolution
+    refiner_blocks: int = 2  # residual blocks per resolution
+    groups: int = 8  # groups of group normalisation
+    grain: bool = False  # whether the refiner adds noise with a predicted local strength
     image_channels: int = 1
-    structures: tuple[str, ...] = ()  # what the values of masks stand for, from 1 up; none without masks
-    colours: tuple[str, ...] = ()  # of the structures, as #rrggbb
-    mask_scales: tuple[int, ...] = ()  # the scales that code masks; the others code the image
-    mask_channels: int = 0  # D, of the mask in the canvas
+    structures: tuple[
+        str, ...
+    ] = ()  # names of the structures of masks, in the order of their values from 1 up; empty without masks
+    colours: tuple[str, ...] = ()  # colours of the structures, as #rrggbb
+    mask_scales: tuple[int, ...] = ()  # the scales that encode masks; the others encode the image
+    mask_channels: int = 0  # D, channels of the mask in the canvas
 
     def __post_init__(self) -> None:
         if self.image_size != self.schedule[-1] * self.patch:
             raise ValueError(
-                f"image_size {self.image_size} and patch {self.patch} give {self.image_size / self.patch:g} tokens a "
-                f"side at the finest scale, but the schedule ends at {self.schedule[-1]}; make them agree."
+                f"image_size {self.image_size} and patch {self.patch} give {self.image_size / self.patch:g} tokens per "
+                f"side at the finest scale, but the schedule ends at {self.schedule[-1]}. The two must be equal."
             )
         if bool(self.structures) != bool(self.mask_scales) or bool(self.structures) != bool(self.mask_channels):
-            raise ValueError("structures, mask_scales and mask_channels go together: give all of them, or none.")
+            raise ValueError("structures, mask_scales and mask_channels belong together: give all of them, or none.")
         scales = set(range(len(self.schedule)))
         if not set(self.mask_scales) <= scales - {len(scales) - 1} or len(self.colours) != len(self.structures):
-            raise ValueError("mask_scales are scales but the finest, and every structure has a colour.")
+            raise ValueError(
+                "mask_scales must be scales other than the finest, and every structure must have a colour."
+            )
 
     @property
     def canvas_channels(self) -> int:
-        """Channels of the canvas: the image's, and those of the mask."""
+        """Channels of the canvas: those of the image and of the mask."""
         return 1 + self.mask_channels
 
     @property
@@ -79,16 +84,16 @@ class ResolutionConfig:
 
     @property
     def input_channels(self) -> int:
-        """Channels of what is encoded and decoded: the image, and the mask as numbers of structures."""
+        """Channels that are encoded and decoded: the image, and the mask as numbers of structures."""
         return 2 if self.structures else 1
 
     def coded(self, k: int) -> tuple[int, int]:
-        """Which channels ``begin:end`` of the canvas scale k codes."""
+        """The channels ``begin:end`` of the canvas that scale k encodes."""
         return (1, self.canvas_channels) if k in self.mask_scales else (0, 1)
 
 
 class ResolutionQuantizer(nn.Module):
-    """Patches of each scale, and the fixed maps between canvas, scales and scale features."""
+    """The patches of each scale, and the fixed linear maps between canvas, scales and scale features."""
 
     def __init__(self, config: ResolutionConfig) -> None:
         super().__init__()
@@ -101,7 +106,7 @@ class ResolutionQuantizer(nn.Module):
         self.coded = tuple(config.coded(k) for k in range(len(config.schedule)))
         channels, window = config.feature_channels, config.patch + 2 * config.margin
         for k, side in enumerate(self.schedule):
-            # Fitted to slices by `medvar_engine.train.stages.fit_patches`, not learned by gradients.
+            # Fitted to slices by `medvar_engine.train.stages.fit_patches`, not trained by gradients.
             begin, end = self.coded[k]
             self.register_buffer(f"patches_{k}", torch.zeros(config.vocabulary, (end - begin) * self.patch**2))
             if k > 0:  # nothing precedes the coarsest scale
@@ -112,53 +117,53 @@ class ResolutionQuantizer(nn.Module):
             self.register_buffer(f"down_{k}", area_matrix(config.image_size, side * self.patch), persistent=False)
             self.register_buffer(f"up_{k}", bicubic_matrix(side * self.patch, config.image_size), persistent=False)
         lift = torch.zeros(1, config.canvas_channels, 1, 1, device="cpu")
-        lift[:, 0] = 1.0  # black is -1, and no structure 0
+        lift[:, 0] = 1.0  # black is -1, and the background is structure 0
         self.register_buffer("black", lift, persistent=False)
 
     @property
     def codes(self) -> FloatArray:
-        """What every token of every scale adds to its block of the canvas's channels, ``(K, V, p²)`` of an image."""
+        """The contribution of every token of every scale to its block of the canvas; ``(K, V, p²)`` for an image."""
         patches = torch.stack([self._placed(self.patches(k), k) for k in range(len(self.schedule))])
         array: FloatArray = patches.detach().float().cpu().numpy()
         return array
 
     def patches(self, k: int) -> Tensor:
-        """The patches of scale k, ``(V, p²)``, or ``(V, D·p²)`` of a scale of masks."""
+        """The patches of scale k: ``(V, p²)``, or ``(V, D·p²)`` for a scale of masks."""
         return self.get_buffer(f"patches_{k}")
 
     def _placed(self, folded: Tensor, k: int) -> Tensor:
-        """Channels that scale k codes ``(B, …)``, in their place among those of the folded canvas, others zero."""
+        """The channels ``(B, …)`` of scale k at their position in the folded canvas; other channels are zero."""
         begin, end = (channel * self.patch**2 for channel in self.coded[k])
         if end - begin == self.channels:
             return folded
         return F.pad(folded, (0, 0) * (folded.dim() - 2) + (begin, self.channels - end))
 
     def shrink(self, canvas: Tensor, k: int) -> Tensor:
-        """Canvas ``(B, p², side, side)`` averaged to the resolution of scale k: ``(B, 1, n·p, n·p)``.
+        """Canvas ``(B, p², side, side)`` averaged to the resolution of scale k, ``(B, 1, n·p, n·p)``.
 
-        Of a canvas of more channels, or of some of them, as many as these.
+        A canvas with C·p² channels gives C channels.
         """
         image = F.pixel_shuffle(canvas, self.patch)
         return image if k + 1 == len(self.schedule) else resize(image, self.get_buffer(f"down_{k}"))
 
     def residual(self, canvas: Tensor, k: int) -> Tensor:
-        """What is left of a canvas as blocks at the resolution of scale k, ``(B, L_k, p²)``: what patches stand for."""
+        """The residual of a canvas at scale k as blocks ``(B, L_k, p²)``, which patches approximate."""
         begin, end = (channel * self.patch**2 for channel in self.coded[k])
         canvas = canvas[:, begin:end]
         return F.pixel_unshuffle(self.shrink(canvas, k), self.patch).flatten(2).transpose(1, 2)
 
     def pool(self, canvas: Tensor, k: int) -> Tensor:
-        """Canvas → scale features of scale k ``(B, L_k, C)``: what the transformer is shown.
+        """Canvas → scale features of scale k ``(B, L_k, C)``, the input of the transformer.
 
-        Principal components of each block with a margin around it, all of about unit variance. Beyond the edge of the
-        image is black.
+        They are principal components of each block with a margin around it, scaled to about unit variance. The image is
+        padded with black.
         """
         kernels, offsets = self.get_buffer(f"feature_kernels_{k}"), self.get_buffer(f"feature_offsets_{k}")
-        image = self.shrink(canvas, k) + self.get_buffer("black")  # black is 0, as padding is
+        image = self.shrink(canvas, k) + self.get_buffer("black")  # shifts black to 0, the value of padding
         return F.conv2d(image, kernels, offsets, stride=self.patch, padding=self.margin).flatten(2).transpose(1, 2)
 
     def lift(self, tokens: Tensor, k: int) -> Tensor:
-        """Tokens ``(B, L_k)`` → what they add to the canvas, ``(B, p², side, side)``."""
+        """Tokens ``(B, L_k)`` → their contribution to the canvas, ``(B, p², side, side)``."""
         side = self.schedule[k]
         blocks = self.patches(k)[tokens].transpose(1, 2).unflatten(2, (side, side))
         if k + 1 < len(self.schedule):
@@ -172,7 +177,7 @@ class ResolutionQuantizer(nn.Module):
         return (patches.square().sum(1) - 2 * vectors @ patches.T).argmin(-1)
 
     def encode(self, canvas: Tensor) -> tuple[Tensor, ...]:
-        """An image folded as a canvas is → K token maps ``(B, L_k)``."""
+        """An image folded like a canvas, ``(B, p², side, side)`` → K token maps ``(B, L_k)``."""
         rest, tokens = canvas, []
         for k in range(len(self.schedule)):
             tokens.append(self.nearest(self.residual(rest, k), k))
@@ -184,7 +189,7 @@ class ResolutionQuantizer(nn.Module):
         return torch.stack([self.lift(t, k) for k, t in enumerate(tokens)]).sum(0)
 
     def features(self, tokens: tuple[Tensor, ...]) -> Tensor:
-        """Teacher-forcing input of scales 1…K-1: ``(B, L - L_0, C)``."""
+        """Scale features of scales 1…K-1 for teacher forcing: ``(B, L - L_0, C)``."""
         canvas, parts = self.lift(tokens[0], 0), []
         for k, token_map in enumerate(tokens[1:], 1):
             parts.append(self.pool(canvas, k))
@@ -193,14 +198,14 @@ class ResolutionQuantizer(nn.Module):
 
 
 class Refiner(nn.Module):
-    """Canvas → image: adds what patches cannot say, and mends the seams between them. Starts as the identity.
+    """Maps the canvas to the image: adds detail that patches cannot encode, and removes seams. Starts as the identity.
 
-    What is random in an image, such as its grain, no network can tell from the canvas. So with ``grain`` the refiner
-    also says how strong noise is at each place: as the noise inputs of StyleGAN (arXiv 1812.04948) and film grain
-    synthesis do. The noise is a constant, so the same canvas gives the same image; it is only moved about in training,
-    lest the network learn its pattern.
+    The random part of an image, such as its noise, cannot be predicted from the canvas. With ``grain``, the refiner
+    therefore also predicts the local strength of added noise, like the noise inputs of StyleGAN (arXiv 1812.04948) and
+    film grain synthesis. The noise is constant, so that the same canvas gives the same image. In training it is shifted
+    at random, so that the network cannot learn its pattern.
 
-    Of a pair it does so with the scores of the structures as well, of which it sees the image, and of that the mask.
+    For a pair, the refiner also refines the scores of the structures. Image and mask are refined jointly.
     """
 
     def __init__(self, config: ResolutionConfig) -> None:
@@ -227,7 +232,10 @@ class Refiner(nn.Module):
         nn.init.zeros_(self.conv_out.bias)  # type: ignore[arg-type]
 
     def forward(self, canvas: Tensor, plain: Tensor) -> Tensor:
-        """``(B, p², side, side)``, and what it shows as it is → ``(B, 1, H, W)`` or with scores, not clamped."""
+        """Canvas ``(B, p², side, side)`` and its plain image → refined image ``(B, 1, H, W)``, with scores for a pair.
+
+        The result is not clamped.
+        """
         fine = self.fine_in(self.conv_in(F.pixel_unshuffle(F.pixel_shuffle(canvas, self.patch), 2)))
         coarse = self.coarse(self.down(F.pixel_unshuffle(fine, 2)))
         fine = self.fine_out(fine + F.pixel_shuffle(self.up(coarse), 2))
@@ -243,7 +251,7 @@ class Refiner(nn.Module):
 
 
 def _moved(noise: Tensor, count: int) -> Tensor:
-    """Noise ``(N, H, W)`` shifted at random, once for each of ``count`` images: ``(B, 1, N, H, W)``."""
+    """Noise ``(N, H, W)`` with a different random shift for each of ``count`` images: ``(B, 1, N, H, W)``."""
     height, width = noise.shape[1:]
     down, across = torch.randint(height, (2, count, 1), device=noise.device)
     rows = (torch.arange(height, device=noise.device) + down) % height
@@ -252,7 +260,7 @@ def _moved(noise: Tensor, count: int) -> Tensor:
 
 
 class ResolutionTokenizer(nn.Module):
-    """Image ↔ pyramid of resolutions."""
+    """Encodes images as a pyramid of resolutions, and decodes them."""
 
     def __init__(self, config: ResolutionConfig) -> None:
         super().__init__()
@@ -263,14 +271,15 @@ class ResolutionTokenizer(nn.Module):
         self.mask = MaskCanvas(len(config.structures), config.mask_channels) if config.structures else None
 
     def forward(self, canvas: Tensor) -> Tensor:
-        """One training step of the refiner: `decode`, not clamped so that gradients pass, and with scores of pixels.
+        """The refiner's output for training, like `decode` but not clamped, so that gradients pass.
 
-        ``(B, 1, H, W)``; of a pair ``(B, 1 + M + 1, H, W)``, the image and the scores of background and structures.
+        Returns ``(B, 1, H, W)``; for a pair ``(B, 1 + M + 1, H, W)``, the image and the scores of background and
+        structures.
         """
         return self.refiner(canvas, self._plain(canvas))  # type: ignore[no-any-return]
 
     def latent(self, image: Tensor) -> Tensor:
-        """Image ``(B, 1, H, W)`` in [-1, 1], or pair ``(B, 2, H, W)`` → the canvas that would be the image itself."""
+        """Image ``(B, 1, H, W)`` in [-1, 1], or pair ``(B, 2, H, W)`` → a canvas that equals the image."""
         if self.mask is not None:
             image = torch.cat((image[:, :1], self.mask.draw(image[:, 1:])), 1)
         return F.pixel_unshuffle(image, self.config.patch)
@@ -280,27 +289,27 @@ class ResolutionTokenizer(nn.Module):
         return self.quantizer.encode(self.latent(image))
 
     def preview(self, canvas: Tensor) -> Tensor:
-        """Canvas ``(B, p², side, side)`` → itself as an image ``(B, 1, H, W)`` in [-1, 1], or as a pair."""
+        """Canvas ``(B, p², side, side)`` → plain image ``(B, 1, H, W)`` in [-1, 1], or pair, without the refiner."""
         return self._shown(self._plain(canvas))
 
     def decode(self, canvas: Tensor) -> Tensor:
-        """Canvas ``(B, p², side, side)`` of all scales → image ``(B, 1, H, W)`` in [-1, 1], or pair."""
+        """Canvas ``(B, p², side, side)`` of all scales → refined image ``(B, 1, H, W)`` in [-1, 1], or pair."""
         return self._shown(self.forward(canvas))
 
     def _plain(self, canvas: Tensor) -> Tensor:
-        """The canvas's image ``(B, 1, H, W)``, and of a pair the scores ``(B, M + 1, H, W)``."""
+        """The canvas as an image ``(B, 1, H, W)``, for a pair with the scores ``(B, M + 1, H, W)``."""
         image = F.pixel_shuffle(canvas, self.config.patch)
         return image if self.mask is None else torch.cat((image[:, :1], self.mask.scores(image[:, 1:])), 1)
 
     def _shown(self, output: Tensor) -> Tensor:
-        """Of scores, the number of the highest."""
+        """The output as image or pair: scores are replaced by the number of the highest one."""
         if self.mask is None:
             return output.clamp(-1, 1)
         return torch.cat((output[:, :1].clamp(-1, 1), output[:, 1:].argmax(1, keepdim=True).to(output.dtype)), 1)
 
 
 def with_grain(model: ResolutionTokenizer) -> ResolutionTokenizer:
-    """A copy whose refiner also adds noise, so far hardly any; the model itself when it does so already."""
+    """A copy whose refiner also adds noise, at first very little; the model itself if it adds noise already."""
     if model.config.grain:
         return model
     config = replace(model.config, grain=True)

@@ -1,4 +1,4 @@
-"""Plain sampling in torch, for looking at a model while it trains. `medvar_engine.generate` is the real thing."""
+"""Simple sampling in torch, to view images during training. Generation proper is in `medvar_engine.generate`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def sample(
     known: tuple[Tensor, ...] = (),
     generator: torch.Generator | None = None,
 ) -> tuple[Tensor, ...]:
-    """Labels ``(B, F)`` → K token maps ``(B, L_k)``. The coarsest are those of ``known``; the others are drawn."""
+    """Draw K token maps ``(B, L_k)`` for labels ``(B, F)``. The coarsest scales are those of ``known``."""
     strengths = [sampling.guidance_of(k, len(transformer.schedule)) for k in range(len(transformer.schedule))]
     nothing = torch.tensor(transformer.config.labels, device=labels.device).expand_as(labels)
     asked = torch.cat((labels, nothing)) if any(strengths) else labels
@@ -31,7 +31,7 @@ def sample(
         past = present if past is None else torch.cat((past, present), dim=4)
         guided = _guided(logits.float(), len(labels), strength)
         maps.append(known[k] if k < len(known) else _draw(guided, sampling, generator))
-        with torch.autocast(labels.device.type, enabled=False):  # what one scale adds is fainter than bfloat16 tells
+        with torch.autocast(labels.device.type, enabled=False):  # the sum over scales needs float32
             latent = latent + quantizer.lift(maps[-1], k)
             if k + 1 < len(transformer.schedule):
                 features = quantizer.pool(latent, k + 1).repeat(len(asked) // len(labels), 1, 1)

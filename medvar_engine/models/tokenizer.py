@@ -1,7 +1,7 @@
 """The multi-scale VQ tokenizer: a convolutional autoencoder around `MultiScaleQuantizer`.
 
-The layers are those of VQGAN as VAR uses them (arXiv 2404.02905, section 3.3), so published weights fit. A
-``patch`` above 1 folds blocks of pixels into channels at the door, which makes small models cheap on a CPU.
+The layers are those of VQGAN as used by VAR (arXiv 2404.02905, section 3.3), so that published weights can be loaded. A
+``patch`` above 1 folds blocks of pixels into channels at the input, which makes small models fast on a CPU.
 """
 
 from __future__ import annotations
@@ -19,26 +19,28 @@ from medvar_engine.tokens.schedule import ScaleSchedule
 
 @dataclass(frozen=True)
 class TokenizerConfig:
-    """Everything that fixes the shape of a tokenizer."""
+    """The architecture of a tokenizer."""
 
-    image_size: int  # pixels of a side
+    image_size: int  # pixels per side
     schedule: tuple[int, ...]
     vocabulary: int  # V, size of the codebook
-    latent_channels: int  # C of a latent
-    channels: tuple[int, ...]  # width of each resolution, fine to coarse
-    res_blocks: int  # a resolution in the encoder; the decoder has one more
-    groups: int = 32  # of group normalisation
+    latent_channels: int  # channels of a latent
+    channels: tuple[int, ...]  # channels at each resolution, fine to coarse
+    res_blocks: int  # residual blocks per resolution in the encoder; the decoder has one more
+    groups: int = 32  # groups of group normalisation
     attention: bool = True  # self-attention at the coarsest resolution
-    patch: int = 1  # pixels folded into one position at the door
+    patch: int = 1  # pixels per side that are folded into one position at the input
     image_channels: int = 1
-    linear_path: bool = False  # a patch-wise linear autoencoder beside the convolutions; small models learn faster
+    linear_path: bool = (
+        False  # a patch-wise linear autoencoder in parallel to the convolutions; small models learn faster with it
+    )
     phis: int = 4
     phi_ratio: float = 0.5
     beta: float = 0.25  # weight of the commitment loss
 
     @property
     def feature_channels(self) -> int:
-        """Channels of the scale features: those of a latent."""
+        """Channels of the scale features, equal to those of a latent."""
         return self.latent_channels
 
     def __post_init__(self) -> None:
@@ -46,13 +48,13 @@ class TokenizerConfig:
         if self.image_size != self.schedule[-1] * factor:
             raise ValueError(
                 f"image_size {self.image_size}, patch {self.patch} and {len(self.channels)} resolutions give a "
-                f"latent of side {self.image_size / factor:g}, but the schedule ends at {self.schedule[-1]}; "
-                "make them agree."
+                f"latent of side {self.image_size / factor:g}, but the schedule ends at {self.schedule[-1]}. "
+                "The two must be equal."
             )
 
 
 class ResidualBlock(nn.Module):
-    """``x + conv(silu(norm(conv(silu(norm(x))))))``."""
+    """Residual block: ``x + conv(silu(norm(conv(silu(norm(x))))))``."""
 
     def __init__(self, inner: int, outer: int, groups: int) -> None:
         super().__init__()
@@ -70,7 +72,7 @@ class ResidualBlock(nn.Module):
 
 
 class SpatialAttention(nn.Module):
-    """One head of self-attention over all positions."""
+    """Self-attention with one head over all positions."""
 
     def __init__(self, channels: int, groups: int) -> None:
         super().__init__()
@@ -86,7 +88,7 @@ class SpatialAttention(nn.Module):
 
 
 class Downsample(nn.Module):
-    """Half the side, by a strided convolution padded at the right and bottom only, as in VQGAN."""
+    """Halves the side length by a strided convolution with padding at the right and bottom only, as in VQGAN."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -98,7 +100,7 @@ class Downsample(nn.Module):
 
 
 class Upsample(nn.Module):
-    """Twice the side, by repeating pixels and a convolution."""
+    """Doubles the side length by repeating pixels, followed by a convolution."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -110,7 +112,7 @@ class Upsample(nn.Module):
 
 
 class Stage(nn.Module):
-    """The blocks of one resolution, and the step to the next."""
+    """The blocks of one resolution, and the change to the next resolution."""
 
     def __init__(self, inner: int, outer: int, blocks: int, groups: int, attention: bool, resample: nn.Module) -> None:
         super().__init__()
@@ -136,7 +138,7 @@ def _middle(channels: int, groups: int, attention: bool) -> nn.Sequential:
 
 
 class Encoder(nn.Module):
-    """Image → features of the latent's size."""
+    """Maps images to features of the latent's size."""
 
     def __init__(self, config: TokenizerConfig) -> None:
         super().__init__()
@@ -167,7 +169,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Features of the latent's size → image."""
+    """Maps features of the latent's size to images."""
 
     def __init__(self, config: TokenizerConfig) -> None:
         super().__init__()
@@ -198,7 +200,7 @@ class Decoder(nn.Module):
 
 
 class Tokenizer(nn.Module):
-    """Image ↔ token pyramid."""
+    """Encodes images as token maps, and decodes latents to images."""
 
     def __init__(self, config: TokenizerConfig) -> None:
         super().__init__()
@@ -216,7 +218,7 @@ class Tokenizer(nn.Module):
         )
         self.post_quant_conv = nn.Conv2d(config.latent_channels, config.latent_channels, 3, padding=1)
         self.decoder = Decoder(config)
-        block = config.image_size // config.schedule[-1]  # pixels under one position of the latent
+        block = config.image_size // config.schedule[-1]  # pixels per side under one position of the latent
         self.linear_in = self.linear_out = None
         if config.linear_path:
             self.linear_in = nn.Conv2d(config.image_channels, config.latent_channels, block, stride=block)
@@ -240,7 +242,7 @@ class Tokenizer(nn.Module):
         return self._reconstruct(latent).clamp(-1, 1)
 
     def forward(self, image: Tensor, depths: Tensor | None = None) -> tuple[Tensor, Quantized]:
-        """One training step: reconstruction, not clamped so that gradients pass, and what was quantised.
+        """Reconstruction for training, not clamped so that gradients pass, and the result of quantisation.
 
         ``depths``: see `MultiScaleQuantizer.forward`.
         """

@@ -1,7 +1,7 @@
 """The next-scale transformer (VAR, arXiv 2404.02905, section 3.2; MedVAR, arXiv 2602.14512).
 
-It predicts each whole token map from all coarser ones. Training sees the whole sequence, block-wise
-causal; inference sees one scale at a time with the keys and values of the coarser ones at hand.
+It predicts each whole token map from all coarser ones. In training it processes the whole sequence with block-wise
+causal attention; in inference it processes one scale at a time, with cached keys and values of the coarser scales.
 """
 
 from __future__ import annotations
@@ -19,48 +19,48 @@ from torch.utils.checkpoint import checkpoint
 from medvar_engine.models.attention import attend, attend_by_scale
 from medvar_engine.tokens.schedule import ScaleSchedule
 
-_MAX_LOG_SCALE = 4.605170185988092  # log 100: bounds how sharp l2-normalised attention gets
+_MAX_LOG_SCALE = 4.605170185988092  # log 100, the upper bound of the learned sharpness of l2-normalised attention
 
 
 @dataclass(frozen=True)
 class TransformerConfig:
-    """Everything that fixes the shape of a transformer."""
+    """The architecture of a transformer, and its regularisation in training."""
 
     schedule: tuple[int, ...]
     vocabulary: int  # V
-    latent_channels: int  # C of the scale features
+    latent_channels: int  # C, channels of the scale features
     labels: tuple[int, ...]  # number of names of each condition factor
     depth: int
     width: int
     heads: int
     mlp_ratio: float = 4.0
-    condition_dropout: float = 0.1  # share of training images that see the unconditional class
-    factor_dropout: float = 0.1  # share of training images that do not see a factor, for each factor by itself
+    condition_dropout: float = 0.1  # share of training images with the unconditional label
+    factor_dropout: float = 0.1  # share of training images without a factor, for each factor independently
     dropout: float = 0.0
-    drop_path: float = 0.0  # of the last block; earlier ones rise linearly to it
-    shared_modulation: bool = False  # one AdaLN projection for all blocks (VAR's d36), each with its own offset
+    drop_path: float = 0.0  # stochastic depth of the last block; it rises linearly over the blocks
+    shared_modulation: bool = False  # one AdaLN projection for all blocks, each with its own offset (as in VAR's d36)
 
 
 KeysValues = tuple[Tensor, Tensor]
 
 
 class Attention(nn.Module):
-    """Self-attention with l2-normalised queries and keys and a learned sharpness a head."""
+    """Self-attention with l2-normalised queries and keys, and a learned sharpness for each head."""
 
     def __init__(self, width: int, heads: int, dropout: float) -> None:
         super().__init__()
         self.heads, self.dropout = heads, dropout
         self.qkv = nn.Linear(width, 3 * width, bias=False)
         self.q_bias = nn.Parameter(torch.zeros(width))
-        self.v_bias = nn.Parameter(torch.zeros(width))  # a bias of the keys would cancel in the softmax
+        self.v_bias = nn.Parameter(torch.zeros(width))  # a bias of the keys would cancel out in the softmax
         self.log_scale = nn.Parameter(torch.full((heads, 1, 1), 4.0).log())
         self.proj = nn.Linear(width, width)
 
     def forward(self, x: Tensor, ends: tuple[int, ...] | None, past: Tensor | None) -> tuple[Tensor, KeysValues]:
         """``(B, L, D)`` → ``(B, L, D)``, and the keys and values of these L tokens, ``(B, heads, L, d)`` each.
 
-        ``ends``: where the scales end, when ``x`` holds several (training); None when it holds one (inference).
-        ``past``: keys and values of coarser scales, ``(2, B, heads, P, d)``.
+        ``ends`` are the offsets at which scales end if ``x`` holds several scales (training), or None for a single
+        scale (inference). ``past`` holds keys and values of coarser scales, ``(2, B, heads, P, d)``.
         """
         bias = torch.cat((self.q_bias, torch.zeros_like(self.q_bias), self.v_bias))
         q, k, v = rearrange(F.linear(x, self.qkv.weight, bias), "b l (n h d) -> n b h l d", n=3, h=self.heads)
@@ -77,7 +77,7 @@ class Attention(nn.Module):
 
 
 class BlockModulation(nn.Module):
-    """A block's own AdaLN: condition ``(B, D)`` → gates, scales and shifts ``(B, 6·D)``."""
+    """AdaLN of one block: condition ``(B, D)`` → gates, scales and shifts ``(B, 6·D)``."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -89,7 +89,7 @@ class BlockModulation(nn.Module):
 
 
 class SharedModulation(nn.Module):
-    """A block's learned offset from the AdaLN that all blocks share: ``(B, 6·D)`` → ``(B, 6·D)``."""
+    """Learned offset of one block from the shared AdaLN of all blocks: ``(B, 6·D)`` → ``(B, 6·D)``."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -101,7 +101,7 @@ class SharedModulation(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention and MLP, each modulated by the condition (AdaLN)."""
+    """Transformer block: attention and MLP, each modulated by the condition (AdaLN)."""
 
     def __init__(self, config: TransformerConfig, drop_path: float) -> None:
         super().__init__()
@@ -143,7 +143,7 @@ class Transformer(nn.Module):
         super().__init__()
         self.config = config
         self.schedule = ScaleSchedule(config.schedule)
-        self.recompute = False  # activations anew in the backward pass: less memory, more time
+        self.recompute = False  # recompute activations in the backward pass: less memory, more time
         width = config.width
         self.labels = nn.ModuleList(nn.Embedding(size + 1, width) for size in config.labels)
         self.start = nn.Parameter(torch.empty(self.schedule.token_counts[0], width))
@@ -156,14 +156,14 @@ class Transformer(nn.Module):
         self.norm = nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
         self.modulation = nn.Linear(width, 2 * width)
         self.head = nn.Linear(width, config.vocabulary)
-        # On the CPU whatever the default device: a model built on "meta" has its constants, and lacks only weights.
+        # Always on the CPU, so that a model built on the device "meta" lacks only its weights.
         counts = torch.tensor(self.schedule.token_counts, device="cpu")
         scale_of = torch.arange(len(self.schedule), device="cpu").repeat_interleave(counts)
         self.register_buffer("scale_of", scale_of, persistent=False)  # (L,)
         self._initialise()
 
     def _initialise(self) -> None:
-        """VAR's initialisation: small gates, so that a fresh model is close to the identity."""
+        """Initialise as in VAR, with small gates, so that an untrained model is close to the identity."""
         width, depth = self.config.width, self.config.depth
         std = (1 / width / 3) ** 0.5
         for module in self.modules():
@@ -186,32 +186,32 @@ class Transformer(nn.Module):
                 gates[2 * width :].mul_(0.5)
 
     def condition(self, labels: Tensor) -> Tensor:
-        """Labels ``(B, F)``, one integer a factor → the sum of their embeddings, ``(B, D)``."""
+        """Labels ``(B, F)``, one integer per factor → the sum of their embeddings, ``(B, D)``."""
         return torch.stack([embed(labels[:, i]) for i, embed in enumerate(self.labels)]).sum(0)
 
     def embed(self, condition: Tensor, features: Tensor | None, k: int) -> Tensor:
-        """Input of scale ``k``: the condition at k = 0, else features ``(B, L_k, C)`` → ``(B, L_k, D)``."""
+        """Input ``(B, L_k, D)`` of scale ``k``, from the condition (k = 0) or the scale features ``(B, L_k, C)``."""
         begin, end = self.schedule.offsets[k : k + 2]
         x = condition[:, None] + self.start if features is None else self.features(features)
         return x + self.scales.weight[k] + self.positions[begin:end]
 
     def logits(self, x: Tensor, condition: Tensor) -> Tensor:
-        """``(B, L, D)`` → ``(B, L, V)``."""
+        """Output of the blocks ``(B, L, D)`` → logits ``(B, L, V)``."""
         scale, shift = self.modulation(F.silu(condition))[:, None].chunk(2, dim=-1)
         return self.head(self.norm(x) * (1 + scale) + shift)  # type: ignore[no-any-return]
 
     def step(self, labels: Tensor, features: Tensor | None, past: Tensor | None, k: int) -> tuple[Tensor, Tensor]:
-        """One scale of inference.
+        """Run one scale in inference.
 
-        ``past`` ``(depth, 2, B, heads, P, d)`` holds the keys and values of scales 0…k-1, None at k = 0.
-        Gives logits ``(B, L_k, V)`` and scale k's own keys and values ``(depth, 2, B, heads, L_k, d)``; the
-        caller keeps those of all scales, so that prefixes share them.
+        ``past`` ``(depth, 2, B, heads, P, d)`` holds the keys and values of scales 0…k-1; None at k = 0. Returns logits
+        ``(B, L_k, V)`` and the keys and values of scale k ``(depth, 2, B, heads, L_k, d)``. The caller keeps those of
+        all scales, so that prefixes can share them.
         """
         condition = self.condition(labels)
         return self.continue_prefix(self.embed(condition, features, k), condition, past)
 
     def continue_prefix(self, x: Tensor, condition: Tensor, past: Tensor | None) -> tuple[Tensor, Tensor]:
-        """`step` once its input ``x`` ``(B, L_k, D)`` is embedded."""
+        """Like `step`, with the embedded input ``x`` ``(B, L_k, D)``."""
         shared, presents = self.shared_modulation(condition), []
         for i, block in enumerate(self.blocks):
             x, present = block(x, shared, None, None if past is None else past[i])
@@ -219,9 +219,9 @@ class Transformer(nn.Module):
         return self.logits(x, condition), torch.stack(presents)
 
     def drop_condition(self, labels: Tensor) -> Tensor:
-        """Labels ``(B, F)`` with a random share of images made unconditional, and of single factors left out.
+        """Labels ``(B, F)`` in which random images become unconditional, and random factors are left out.
 
-        The first is for classifier-free guidance; the second for conditions that name some factors only.
+        The first is needed for classifier-free guidance, the second for conditions with some factors only.
         """
         unconditional = torch.tensor(self.config.labels, device=labels.device)
         dropped = torch.rand(len(labels), 1, device=labels.device) < self.config.condition_dropout
@@ -229,9 +229,9 @@ class Transformer(nn.Module):
         return torch.where(dropped, unconditional, labels)
 
     def forward(self, labels: Tensor, features: Tensor) -> Tensor:
-        """Teacher forcing: labels ``(B, F)``, features of scales 1…k ``(B, L - L_0, C)`` → logits ``(B, L, V)``.
+        """Teacher forcing: labels ``(B, F)``, scale features of scales 1…k ``(B, L - L_0, C)`` → logits ``(B, L, V)``.
 
-        L ends at any scale k; the finer ones can be left out.
+        The sequence may end at any scale k; finer scales can be left out.
         """
         condition = self.condition(labels)
         first = condition[:, None] + self.start
@@ -249,9 +249,10 @@ class Transformer(nn.Module):
 
 
 def _waves_of_places(schedule: ScaleSchedule, width: int) -> Tensor:
-    """Sines and cosines of where each token lies in the image, ``(L, D)`` of about unit variance.
+    """Sines and cosines of the position of each token in the image, ``(L, D)`` of about unit variance.
 
-    Tokens of different scales at one place start out alike, so that a fine token finds the coarse ones above it.
+    Tokens of different scales at one position start with similar embeddings, so that a fine token attends to the coarse
+    tokens at its position.
     """
     count = -(-width // 4)
     frequencies = math.pi / 2 * torch.logspace(0, math.log2(2 * schedule.latent_side), count, base=2.0)

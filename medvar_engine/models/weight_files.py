@@ -1,4 +1,4 @@
-"""Models as single safetensors files that say themselves what they are; written whole or not at all."""
+"""Saves and loads models as safetensors files with kind and configuration in their metadata, written atomically."""
 
 from __future__ import annotations
 
@@ -28,39 +28,39 @@ from medvar_engine.types import FloatArray
 from medvar_engine.untrusted import plain_json
 
 _OF_MASKS = ("structures", "colours", "mask_scales", "mask_channels")
-RESOLUTION = "resolution tokenizer"  # the kind that a file of a `ResolutionTokenizer` states
+RESOLUTION = "resolution tokenizer"  # the kind in the metadata of a `ResolutionTokenizer`
 _Model = TypeVar("_Model", bound=torch.nn.Module)
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
-    """Write ``path`` through a temporary name beside it, so that it is whole or absent."""
+    """Write a safetensors file in one step. Raises `MedvarError` if that fails; an existing file then stays."""
     temporary = temporary_of(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # Shared or strided tensors are not storable; contiguous copies are.
+        # Shared or strided tensors cannot be stored; contiguous copies can.
         copies = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-        create(temporary).close()  # so that no link which was put there is followed
+        create(temporary).close()  # so that an existing link is not followed
         save_file(copies, temporary, dict(metadata) if metadata else None)
         take_name(temporary, path)
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise MedvarError(f"Cannot write {path}: {reason}. Nothing was left half-written.") from error
+        raise MedvarError(f"Cannot write {path}: {reason}. No incomplete file was left.") from error
     finally:
-        with suppress(OSError):  # also when a folder in the path is a file
+        with suppress(OSError):  # raised also if a folder in the path is a file
             temporary.unlink()
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors and metadata of a safetensors file. Raises `MedvarError` when it is none, or cut short."""
+    """Read tensors and metadata of a safetensors file. Raises `MedvarError` if it is damaged or no such file."""
     try:
         with safe_open(path, framework="pt") as file:
-            # Cloned, for safetensors gives views of the mapped file, which Windows could then not replace or delete.
+            # Cloned, because safetensors returns views of the mapped file, which Windows then cannot replace or delete.
             tensors = {name: file.get_tensor(name).clone() for name in list(file.keys())}
             return tensors, dict(file.metadata() or {})
     except FileNotFoundError as error:
         raise MedvarError(f"There is no file {path}.") from error
-    except Exception as error:  # of a dtype that torch lacks, a shape that cannot be, …
-        reason = f"{path} is not a whole safetensors file ({error}). Take it from its source again."
+    except Exception as error:  # e.g. an unknown dtype or an impossible shape
+        reason = f"{path} is not a complete safetensors file ({error}). Get it from its source again."
         raise MedvarError(reason) from error
 
 
@@ -68,13 +68,15 @@ def save_tokenizer(path: Path, model: AnyTokenizer) -> None:
     """Write a tokenizer of either kind and its configuration."""
     kind = RESOLUTION if isinstance(model, ResolutionTokenizer) else "tokenizer"
     config = dataclasses.asdict(model.config)
-    if isinstance(model, ResolutionTokenizer) and not model.config.structures:  # as files were before there were masks
+    if (
+        isinstance(model, ResolutionTokenizer) and not model.config.structures
+    ):  # the format of files before masks were supported
         config = {name: value for name, value in config.items() if name not in _OF_MASKS}
     write_tensors(path, model.state_dict(), _metadata(kind, config=config))
 
 
 def load_tokenizer(path: Path) -> AnyTokenizer:
-    """Read what `save_tokenizer` wrote, in eval mode."""
+    """Read a file of `save_tokenizer`; the model is in eval mode. Raises `MedvarError` for other files."""
     tensors, values = _read(path, "tokenizer", RESOLUTION)
 
     def build() -> AnyTokenizer:
@@ -87,12 +89,12 @@ def load_tokenizer(path: Path) -> AnyTokenizer:
 
 
 def tokenizer_kind(path: Path) -> str:
-    """What kind of tokenizer a file holds: ``"tokenizer"`` or `RESOLUTION`."""
+    """The kind of tokenizer in a file: ``"tokenizer"`` or `RESOLUTION`."""
     return str(_read(path, "tokenizer", RESOLUTION)[1]["kind"])
 
 
 def tokenizer_digest(model: AnyTokenizer) -> str:
-    """A name for all weights of a tokenizer: sha256."""
+    """The sha256 of all weights of a tokenizer."""
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(name.encode())
@@ -101,7 +103,7 @@ def tokenizer_digest(model: AnyTokenizer) -> str:
 
 
 def save_preview(path: Path, model: PreviewDecoder, codebook: str, tokenizer: str | None = None) -> None:
-    """Write a light decoder, and the digests of the codebook whose latents it shows and of its whole tokenizer."""
+    """Write a light decoder, with the digests of the codebook and the tokenizer that it was trained for."""
     metadata = _metadata(
         "preview decoder", config=dataclasses.asdict(model.config), codebook=codebook, tokenizer=tokenizer
     )
@@ -109,39 +111,41 @@ def save_preview(path: Path, model: PreviewDecoder, codebook: str, tokenizer: st
 
 
 def load_preview(path: Path) -> tuple[PreviewDecoder, str]:
-    """Read what `save_preview` wrote: the light decoder in eval mode, and the digest of its codebook."""
+    """Read a file of `save_preview`: the light decoder in eval mode, and the digest of its codebook."""
     tensors, values = _read(path, "preview decoder")
     model = _fill(path, tensors, lambda: PreviewDecoder(PreviewConfig(**values["config"])))
     return model, str(values.get("codebook"))
 
 
 def load_preview_of(path: Path, tokenizer: AnyTokenizer, owner: str) -> PreviewDecoder:
-    """The light decoder for this very tokenizer, read from ``owner``.
+    """Read the light decoder for exactly this tokenizer, which was read from ``owner``.
 
-    Raises `MedvarError` when it was trained for another one, also for one that shares its codebook: decoders that were
-    trained on with the codes held still show the same latents otherwise.
+    Raises `MedvarError` when it was trained for another tokenizer, even for one with the same codebook: a decoder that
+    was trained further with a frozen codebook decodes the same latents differently.
     """
     model = load_preview_for(path, tokenizer.quantizer.codes, owner)
     trained_for = _read(path, "preview decoder")[1].get("tokenizer")
     if trained_for is not None and trained_for != tokenizer_digest(tokenizer):
         raise MedvarError(
-            f"{path} was not trained for the tokenizer of {owner}: their codebooks agree, but not their other weights. "
+            f"{path} was not trained for the tokenizer of {owner}: the codebooks are equal, but not the other weights. "
             "Train a light decoder with stage=preview and that tokenizer."
         )
     return model
 
 
 def load_preview_for(path: Path, codebook: FloatArray | None, owner: str) -> PreviewDecoder:
-    """The light decoder for the tokenizer of ``owner``, whose codes are ``codebook`` ``(V, C)``.
+    """Read the light decoder for the tokenizer of ``owner``, with ``codebook`` ``(V, C)``.
 
-    Raises `MedvarError` when it was trained for another tokenizer, or when nobody knows.
+    Raises `MedvarError` when it was trained for another tokenizer, or when that cannot be checked.
     """
     model, trained_for = load_preview(path)
     if codebook is None:
-        raise MedvarError(f"{owner} has no codebook, which would tell whether {path} fits. Export that model again.")
+        raise MedvarError(
+            f"{owner} has no codebook, so whether {path} fits cannot be checked. Export that model again."
+        )
     if trained_for != codebook_digest(codebook):
         raise MedvarError(
-            f"{path} was not trained for the tokenizer of {owner}: their codebooks differ. Train a light decoder with "
+            f"{path} was not trained for the tokenizer of {owner}: the codebooks differ. Train a light decoder with "
             "stage=preview and that tokenizer."
         )
     return model
@@ -154,13 +158,13 @@ def save_transformer(path: Path, model: Transformer, labels: LabelSpace) -> None
 
 
 def load_transformer(path: Path) -> tuple[Transformer, LabelSpace]:
-    """Read what `save_transformer` wrote, in eval mode."""
+    """Read a file of `save_transformer`; the model is in eval mode. Raises `MedvarError` for other files."""
     tensors, values = _read(path, "transformer")
     model = _fill(path, tensors, lambda: Transformer(TransformerConfig(**_tuples(values["config"]))))
     try:
         return model, LabelSpace.from_dict(values["labels"])
     except (KeyError, TypeError, AttributeError) as error:
-        raise MedvarError(f"{path} does not say for which conditions its transformer is ({error!r}).") from error
+        raise MedvarError(f"{path} does not contain the conditions of its transformer ({error!r}).") from error
 
 
 def _metadata(kind: str, **values: Any) -> dict[str, str]:
@@ -176,11 +180,11 @@ def _read(path: Path, *kinds: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
         reason = f"{path} was not written by medvar: it lacks the 'medvar' metadata. Import it first."
         raise MedvarError(reason) from error
     if found not in kinds:
-        raise MedvarError(f"{path} holds a {str(found)[:40]}, but a {kinds[0]} is needed here.")
+        raise MedvarError(f"{path} contains a {str(found)[:40]}, but a {kinds[0]} is needed.")
     try:
         _check_config(values["config"], tensors)
     except (KeyError, TypeError, ValueError, MedvarError) as error:
-        raise MedvarError(f"The weights in {path} do not fit its own configuration: {error}") from error
+        raise MedvarError(f"The weights in {path} do not fit its configuration: {error}") from error
     return tensors, values
 
 
@@ -189,9 +193,9 @@ def _tuples(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _fill(path: Path, tensors: Mapping[str, Tensor], build: Callable[[], _Model]) -> _Model:
-    """The model that ``build`` makes, with ``tensors`` as its weights, in eval mode."""
+    """The model of ``build`` with ``tensors`` as its weights, in eval mode."""
     try:
-        with torch.device("meta"):  # the weights are read already: initialising others first would only take time
+        with torch.device("meta"):  # no initialisation, because the weights are loaded already
             model = build()
         expected = {name: tensor.dtype for name, tensor in model.state_dict().items()}
         for name, tensor in tensors.items():
@@ -203,19 +207,19 @@ def _fill(path: Path, tensors: Mapping[str, Tensor], build: Callable[[], _Model]
         model.load_state_dict(fitting, assign=True)
     except MedvarError:
         raise
-    except Exception as error:  # a configuration can be wrong in many ways
-        raise MedvarError(f"The weights in {path} do not fit its own configuration: {error}") from error
+    except Exception as error:  # a wrong configuration can raise any exception
+        raise MedvarError(f"The weights in {path} do not fit its configuration: {error}") from error
     return model.eval()
 
 
 def _check_config(config: Any, tensors: Mapping[str, Tensor]) -> None:
-    """Raises `MedvarError` for a configuration of more than its weights can be, before a network of it is made."""
+    """Raises `MedvarError` if a configuration needs more weights than the file has, before a network is created."""
     most = max(2**16, sum(tensor.numel() for tensor in tensors.values()))
     for name, value in config.items() if isinstance(config, Mapping) else ():
         numbers = value if isinstance(value, list) else [value]
         if len(numbers) > 1000 or any(isinstance(one, int | float) and abs(one) > most for one in numbers):
-            raise MedvarError(f"{name} is {str(value)[:60]}, which is more than the weights that are there")
-    # Each block and each residual block has tensors of its own.
+            raise MedvarError(f"{name} is {str(value)[:60]}, which needs more weights than the file has")
+    # Each block and each residual block has its own tensors.
     counts = ("depth", "res_blocks", "refiner_blocks")
     if not isinstance(config, Mapping) or max(config.get(name, 1) for name in counts) > len(tensors):
-        raise MedvarError(f"it says {str(config)[:60]}, which is more than the weights that are there")
+        raise MedvarError(f"the configuration {str(config)[:60]} needs more weights than the file has")

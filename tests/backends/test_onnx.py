@@ -80,7 +80,7 @@ def test_cuda_there_but_not_working(bundle: Bundle, monkeypatch: pytest.MonkeyPa
     with pytest.warns(UserWarning, match="CUDAExecutionProvider"):  # the runtime's own
         backend = OnnxBackend(bundle, device="auto")
     assert "CPUExecutionProvider" in backend.info.provider
-    with pytest.raises(MedvarError, match="CUDA was asked for"), pytest.warns(UserWarning, match="CUDA"):
+    with pytest.raises(MedvarError, match="CUDA was requested"), pytest.warns(UserWarning, match="CUDA"):
         OnnxBackend(bundle, device="cuda")
 
 

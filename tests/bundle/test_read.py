@@ -139,7 +139,7 @@ def test_a_pipe_is_no_file(bundle: Bundle) -> None:
     """Opening a stranger's bundle would never end."""
     (bundle.path / "step.onnx").unlink()
     os.mkfifo(bundle.path / "step.onnx")
-    with pytest.raises(MedvarError, match="plain file"):
+    with pytest.raises(MedvarError, match="regular file"):
         bundle.read("step.onnx")
 
 

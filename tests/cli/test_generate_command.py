@@ -209,7 +209,7 @@ def test_without_cuda(generate: Generate, tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr("onnxruntime.get_available_providers", lambda: ["CPUExecutionProvider"])
     run = generate("--device", "cuda")
     assert run.code == 1
-    assert "CUDA was asked for" in run.err
+    assert "CUDA was requested" in run.err
 
 
 def test_info_tells_of_a_bundle(medvar: Callable[..., Any], tiny_bundle: Path, tiny_onnx: OnnxBackend) -> None:

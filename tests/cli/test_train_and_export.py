@@ -172,7 +172,7 @@ def test_export_from_weights_alone(medvar: Medvar, tiny_weights: Weights, tmp_pa
     [
         (("nowhere.safetensors", "{1}"), "There is no file nowhere.safetensors"),
         (("{1}", "{0}"), "a tokenizer is needed"),
-        (("text.txt", "{1}"), "not a whole safetensors file"),
+        (("text.txt", "{1}"), "not a complete safetensors file"),
         (("{0}", "{1}", "--precision", "int4"), "int4"),
         (("{0}", "{1}", "--top-p", "2"), "top_p"),
         (("{0}", "{1}", "--notes", "nowhere.md"), "nowhere.md"),

@@ -152,7 +152,7 @@ def test_one_of_another_decoder_with_the_same_codes_is_refused(tiny_models: Mode
     assert load_preview_of(path, tokenizer, "mine").config == model.config
     with torch.no_grad():
         next(tokenizer.decoder.parameters()).add_(0.1)
-    with pytest.raises(MedvarError, match="not trained for the tokenizer of mine: their codebooks agree"):
+    with pytest.raises(MedvarError, match="not trained for the tokenizer of mine: the codebooks are equal"):
         load_preview_of(path, tokenizer, "mine")
 
 
@@ -184,5 +184,5 @@ def test_at_the_command_line(copied: Path, light: Path, tmp_path: Path) -> None:
     assert (result.exit_code, result.stdout.strip()) == (0, str(copied))
     assert "previews    by a light decoder" in runner.invoke(app, ["info", str(copied)]).stdout
     (tmp_path / "none.safetensors").write_bytes(b"none")
-    with pytest.raises(MedvarError, match="not a whole safetensors file"):
+    with pytest.raises(MedvarError, match="not a complete safetensors file"):
         add_preview(str(copied), tmp_path / "none.safetensors")

@@ -155,7 +155,7 @@ def test_says_what_is_wrong_with_an_outside(generator: Generator, trace: Trace, 
     """A forged or damaged file, or a slip in a script, would be a traceback."""
     with pytest.raises(MedvarError, match="exact_outside"):
         generator.resample(trace, 1, mask=mask, soft_edge=2)
-    with pytest.raises(MedvarError, match="without a mask"):
+    with pytest.raises(MedvarError, match="needs a mask"):
         generator.resample(trace, 1, exact_outside=True)
     for edge in (-1, np.nan, np.inf):
         with pytest.raises(MedvarError, match="soft edge"):
@@ -232,7 +232,7 @@ def test_the_best_of_new_images(generator: Generator) -> None:
 )
 def test_a_score_that_is_none(generator: Generator, trace: Trace, score: Callable[[FloatArray], FloatArray]) -> None:
     """A slip in somebody's score would choose a candidate at random."""
-    with pytest.raises(MedvarError, match="score must give 3 numbers"):
+    with pytest.raises(MedvarError, match="score must return 3 numbers"):
         generator.best_of(trace, 1, 3, score)
 
 

@@ -175,7 +175,7 @@ def test_a_tokenizer_alone(make_tokenizer: MakeTokenizer, vae: Tokenizer, tmp_pa
     assert [path.name for path in paths] == ["tokenizer.safetensors"]
     assert load_tokenizer(paths[0]).config == original.config
     torch.save(var_tokenizer(vae), tmp_path / "vae.pth")
-    with pytest.raises(MedvarError, match="4 scales, and a tokenizer alone does not tell their sides"):
+    with pytest.raises(MedvarError, match="4 scales, whose sides are not stored in a tokenizer"):
         import_var(tmp_path / "vae.pth", None, tmp_path / "other")
 
 
@@ -240,15 +240,15 @@ REFUSED_TOKENIZERS = {
         having("encoder.down.1.block.0.conv2.weight", lambda t: t[:, :, :2]),
         r"shape \(32, 32, 2, 3\) instead of \(32, 32, 3, 3\)",
     ),
-    "groups": (having("encoder.down.2.block.0.conv1.weight", lambda t: t[:63]), "its shapes give no model"),
-    "flat-codebook": (having("quantize.embedding.weight", lambda t: t.flatten()), "2 dimensions, none empty"),
+    "groups": (having("encoder.down.2.block.0.conv1.weight", lambda t: t[:63]), "no model has these shapes"),
+    "flat-codebook": (having("quantize.embedding.weight", lambda t: t.flatten()), "2 dimensions, none of them empty"),
     "usage": (having("quantize.ema_vocab_hit_SV", lambda t: t[:, :9]), "counts 9 codes, but the codebook has 64"),
     "twice": (lambda state: state | {"quantizer.codebook.weight": torch.zeros(64, 8)}, "two of its tensors"),
     "not-a-tensor": (lambda state: state | {"epoch": 3}, "'epoch' is int, not a dense tensor"),
     "sparse": (having("quant_conv.bias", lambda t: t.to_sparse()), "sparse_coo, not a dense tensor"),
     "list": (lambda state: list(state.values()), "holds a list, but a state dict"),
     "empty": (lambda state: {}, "holds a dict, but a state dict"),
-    "expanded": (having("quant_conv.bias", lambda t: t[:1].expand(10**7)), "claims more data than it holds"),
+    "expanded": (having("quant_conv.bias", lambda t: t[:1].expand(10**7)), "declares more data than it contains"),
 }
 REFUSED_TRANSFORMERS = {
     "missing": (without("blocks.2.ffn.fc1.bias"), r"blocks\.2\.mlp\.0\.bias is missing"),
@@ -258,13 +258,13 @@ REFUSED_TRANSFORMERS = {
     "one-block-without-l2-norm": (without("blocks.1.attn.scale_mul_1H11"), r"log_scale is missing"),
     "shape": (having("pos_start", lambda t: t[:, :, :16]), r"start has shape \(1, 16\) instead of \(1, 32\)"),
     "other-tokenizer": (having("head.weight", lambda t: t[:60]), "has 60 tokens and 8 latent channels, but the token"),
-    "no-classes": (having("class_emb.weight", lambda t: t[:1]), "no class beside the unconditional"),
+    "no-classes": (having("class_emb.weight", lambda t: t[:1]), "no class besides the unconditional"),
     "heads": (having("blocks.0.attn.scale_mul_1H11", lambda t: t[:, :3]), "width 32 is not a multiple of its 3 heads"),
-    "key-bias": (having("blocks.0.attn.zero_k_bias", lambda t: t + 1), "zero_k_bias is not the constant"),
-    "other-mask": (having("attn_bias_for_masking", torch.zeros_like), "attn_bias_for_masking is not the constant"),
-    "no-squares": (having("lvl_1L", lambda t: t.clamp(min=1) - 1), "are not squares of rising sides"),
-    "fine-to-coarse": (having("lvl_1L", lambda t: t.flip(1)), "do not run from coarse to fine"),
-    "scales-of-other-length": (having("lvl_1L", lambda t: t[:, 1:]), "does not name the scale of each of the 30"),
+    "key-bias": (having("blocks.0.attn.zero_k_bias", lambda t: t + 1), "zero_k_bias is not VAR.s constant"),
+    "other-mask": (having("attn_bias_for_masking", torch.zeros_like), "attn_bias_for_masking is not VAR.s constant"),
+    "no-squares": (having("lvl_1L", lambda t: t.clamp(min=1) - 1), "are not squares of increasing sides"),
+    "fine-to-coarse": (having("lvl_1L", lambda t: t.flip(1)), "are not in order from coarse to fine"),
+    "scales-of-other-length": (having("lvl_1L", lambda t: t[:, 1:]), "does not hold the scale of each of the 30"),
     "a-tokenizer": (lambda state: {"quantize.embedding.weight": torch.zeros(64, 8)}, "lacks the tensor pos_1LC"),
 }
 
@@ -304,7 +304,7 @@ def test_code_in_a_file_does_not_run(published: tuple[Path, Path], tmp_path: Pat
     """Weights come from strangers: a file with code in it must be refused before it has done anything."""
     state = torch.load(published[1], weights_only=True) | {"extra": Code(tmp_path / "canary")}
     torch.save(state, published[1], _use_new_zipfile_serialization=zipped)
-    with pytest.raises(MedvarError, match="nothing in it was run"):
+    with pytest.raises(MedvarError, match="no code in it was run"):
         import_var(*published, tmp_path / "out")
     assert not (tmp_path / "canary").exists()
     assert not (tmp_path / "out").exists()

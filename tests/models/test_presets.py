@@ -65,5 +65,5 @@ def test_presets_come_in_other_sizes(name: str, size: int, side: int) -> None:
     assert (config.image_size, config.schedule[-1]) == (size, side)
     assert tokenizer_preset(name).channels == config.channels
     assert all(a < b for a, b in pairwise(config.schedule))
-    with pytest.raises(MedvarError, match=r"pixels a side, not 300"):
+    with pytest.raises(MedvarError, match=r"pixels per side, not 300"):
         tokenizer_preset(name, 300)

@@ -127,9 +127,9 @@ def test_another_size_is_refused() -> None:
     """Nobody could tell which sizes there are."""
     from medvar_engine.models.presets import tokenizer_preset
 
-    with pytest.raises(MedvarError, match="128, 192, 256 pixels a side, not 100"):
+    with pytest.raises(MedvarError, match="128, 192, 256 pixels per side, not 100"):
         tokenizer_preset("resolution", 100)
-    with pytest.raises(ValueError, match="make them agree"):
+    with pytest.raises(ValueError, match="must be equal"):
         ResolutionConfig(100, (1, 2, 4), 32)
 
 

@@ -78,7 +78,7 @@ def test_a_file_cut_short_is_refused(tmp_path: Path, tokenizer: Tokenizer) -> No
     whole = path.read_bytes()
     for length in (0, 4, 100, len(whole) - 1):
         path.write_bytes(whole[:length])
-        with pytest.raises(MedvarError, match="not a whole safetensors file"):
+        with pytest.raises(MedvarError, match="not a complete safetensors file"):
             load_tokenizer(path)
 
 
@@ -130,7 +130,7 @@ def test_weights_that_do_not_fit_their_configuration(
     values = json.loads(metadata["medvar"])
     change(values)
     write_tensors(path, tensors, {"medvar": json.dumps(values)})
-    with pytest.raises(MedvarError, match="do not fit its own configuration"):
+    with pytest.raises(MedvarError, match="do not fit its configuration"):
         load_tokenizer(path)
 
 

@@ -140,13 +140,13 @@ def test_says_what_does_not_fit() -> None:
         full().prefix(2).tokens(2)
     with pytest.raises(MedvarError, match="out of range"):
         full().prefix(4)
-    with pytest.raises(MedvarError, match="make a batch"):
+    with pytest.raises(MedvarError, match="can form a batch"):
         TokenPyramid.stack([full(), full().prefix(1)])
-    with pytest.raises(MedvarError, match="make a batch"):
+    with pytest.raises(MedvarError, match="can form a batch"):
         TokenPyramid.stack([])
     with pytest.raises(MedvarError, match="grafted"):
         graft(full(batch=2), full(), 1)
-    with pytest.raises(MedvarError, match="not there yet"):
+    with pytest.raises(MedvarError, match="not exist yet"):
         replace(full().prefix(1), 1, np.ones((2, 2), dtype=bool), np.zeros((2, 2), dtype=np.int64))
     with pytest.raises(MedvarError, match="do not fit"):
         replace(full(), 1, np.ones((3, 3), dtype=bool), np.zeros((2, 2), dtype=np.int64))

@@ -102,7 +102,7 @@ def test_an_empty_mask_is_told_of_and_changes_nothing(made: MedvarWidget) -> Non
     """A traceback, or a picture changed everywhere."""
     made.edit.panel.paint_button.click()
     made.edit.panel.resample_button.click()
-    assert "covers nothing" in made.message.text.text()
+    assert "Nothing of the image is painted" in made.message.text.text()
     assert made.message.isVisible()
     assert not made.worker.running
     assert len(made.session.tree.nodes) == 1
@@ -192,7 +192,7 @@ def test_a_click_picks_a_token_and_another_can_be_put_in(made: MedvarWidget, set
     assert len(set(tokens)) == len(tokens) == made.edit.tokens.pictures.count() > 2
     made.edit.tokens.use_button.click()  # the one that is there already
     settle(made)
-    assert "is the one that is there" in made.message.text.text()
+    assert "is already at this place" in made.message.text.text()
     assert len(made.session.tree.nodes) == 1
     made.edit.tokens.pictures.setCurrentRow(2)
     made.edit.tokens.use_button.click()

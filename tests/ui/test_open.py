@@ -92,12 +92,12 @@ def test_without_a_bundle_the_widget_says_what_is_missing(
     monkeypatch.setattr(widget_module, "shipped_bundles", dict)
 
     def none(name: object, model: object, device: str) -> Any:
-        raise MedvarError("This installation contains no bundle. Give the folder of a bundle.")
+        raise MedvarError("This installation contains no bundle.")
 
     monkeypatch.setattr(settings, "open_bundle", none)
     widget = from_menu()
     settle(widget)
-    assert "No bundle ships" in widget.message.text.text()
+    assert "contains no bundle" in widget.message.text.text()
     assert widget.message.isVisible()
     assert not widget.scales.generate_button.isEnabled()
     assert widget.bundle.open_button.isEnabled()
@@ -172,7 +172,7 @@ def test_text_that_names_nothing_does_not_stay(widget: MedvarWidget) -> None:
 def test_a_condition_never_seen_is_warned_of(widget: MedvarWidget) -> None:
     """A user would take nonsense for what the model can do."""
     widget.condition.show_condition(Condition("CT", "brain", "coronal"))
-    assert "never saw" in widget.condition.note.text()
+    assert "contain no" in widget.condition.note.text()
     widget.condition.show_condition(Condition("CT", "abdomen", "axial"))
     assert "900 training slices of 30 patients" in widget.condition.note.text()
 
@@ -307,7 +307,7 @@ def test_opening_a_session_asks_before_unsaved_images_go(
     settle(widget)
     _drop(viewer, session_file)
     settle(widget)
-    assert "1 image that no file holds" in widget.message.text.text()
+    assert "1 unsaved image" in widget.message.text.text()
     widget.scales.step_button.click()  # the question stays
     settle(widget)
     assert widget.message.answers.isVisible()
