@@ -13,10 +13,10 @@ from medvar_engine.train.train_command import train
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Train one stage, and end the process.
+    """Train one stage, then exit.
 
-    The exit code is 0 when the run has finished, 1 for a user's error, 2 for a wrong call, 75 when it was stopped by a
-    signal and saved, 130 when it was interrupted.
+    The exit code is 0 for a finished run, 1 for an error of the user, 2 for wrong arguments, 75 if a signal stopped the
+    run after it had saved a checkpoint, and 130 after Ctrl-C.
     """
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
     app.command()(train)
@@ -27,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         typer.echo(str(error), err=True)
         sys.exit(1)
     except Exception as error:
-        traceback.print_exc()  # for the log of a cluster, where nobody can ask for --debug
+        traceback.print_exc()  # for the log of a cluster job, which cannot be repeated with --debug
         typer.echo(unforeseen(error), err=True)
         sys.exit(70)
 

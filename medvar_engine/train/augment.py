@@ -1,8 +1,8 @@
-"""Plausible change of a batch of slices: small affine, elastic and intensity changes.
+"""Augmentation of a batch of slices: small affine, elastic and intensity changes.
 
-All parameters are drawn from torch's global generator, which the loop seeds at every step, so that a resumed
-run sees what an uninterrupted one would have seen. It is not a library's, for of the three at hand kornia took five
-times as long a batch (benchmarks/augment.py) and has no bias field, and TorchIO and MONAI change one volume at a time.
+All parameters are drawn from torch's global generator, which the loop seeds at every step, so that a resumed run gets
+the same batches as an uninterrupted one. No library is used: kornia took five times as long per batch
+(benchmarks/augment.py) and has no bias field, and TorchIO and MONAI process one volume at a time.
 """
 
 from __future__ import annotations
@@ -14,25 +14,27 @@ import torch.nn.functional as F
 from torch import Tensor
 
 MAX_ROTATION = math.radians(7)
-MAX_SCALE = 0.12  # ± share of the size
-MAX_SHIFT = 0.06  # ± share of the image's half side
-ELASTIC_NODES = 5  # control points a side
-MAX_ELASTIC = 0.035  # standard deviation of a control point's move, in half sides
+MAX_SCALE = 0.12  # ± fraction of the size
+MAX_SHIFT = 0.06  # ± fraction of half the side length
+ELASTIC_NODES = 5  # control points per side
+MAX_ELASTIC = 0.035  # standard deviation of the displacement of a control point, as a fraction of half the side length
 MAX_GAMMA = 0.25  # ± exponent in log space
 MAX_GAIN = 0.08
 MAX_BIAS = 0.10
-HOUNSFIELD = 0.15  # share of the change of intensity that is left where values mean something
+HOUNSFIELD = (
+    0.15  # for CT, the intensity change is reduced to this fraction, because Hounsfield units have a fixed meaning
+)
 
 
 def augment(images: Tensor, hounsfield: Tensor | None = None, *, masks: bool = False) -> Tensor:
-    """``(B, C, H, W)`` in [-1, 1] → the same, each image warped and its intensities bent a little.
+    """Warp images ``(B, C, H, W)`` in [-1, 1] and change their intensities a little; returns images of the same shape.
 
-    Images for which ``hounsfield`` ``(B,)`` is true are CT: their values mean something, so that they hardly change,
-    and they get no bias field, which is of MR coils. Each image's change is the same whatever ``hounsfield`` is of
-    the others.
+    ``hounsfield`` ``(B,)`` is true for CT images: their values have a fixed meaning, so their intensities change very
+    little, and they get no bias field, which occurs in MR only. The change of an image does not depend on
+    ``hounsfield`` of other images.
 
-    With ``masks`` the last channel holds numbers of structures, which are warped alike, by nearest neighbour, and no
-    more than that.
+    With ``masks``, the last channel holds numbers of structures. It is warped in the same way, with nearest-neighbour
+    interpolation, and not changed otherwise.
     """
     grid = _affine_grid(images) + _elastic_grid(images)
     pixels = images[:, :-1] if masks else images
@@ -68,7 +70,7 @@ def _elastic_grid(images: Tensor) -> Tensor:
 
 
 def _bend(images: Tensor, hounsfield: Tensor | None) -> Tensor:
-    """Gamma, gain and a smooth bias field on images in [0, 1]; air (0) stays air."""
+    """Change images in [0, 1] by gamma, gain and a smooth bias field; air (0) stays 0."""
     count, device = len(images), images.device
     share, field = torch.ones(count, device=device), torch.ones(count, device=device)
     if hounsfield is not None:

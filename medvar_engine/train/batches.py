@@ -1,4 +1,4 @@
-"""Which slices a batch holds: rare kinds of slice are drawn more often than their number would have it."""
+"""Selection of the slices of a batch, in which rare slice types are drawn more often than their frequency."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from medvar_engine.train.stage import Batch, Batches
 
 
 class BalancedSampler:
-    """Draws indices with replacement; a cell is one modality × region × plane.
+    """Draws indices of slices with replacement. A slice type is a combination of modality, region and plane.
 
-    ``balance`` 0 draws every slice alike, 1 every cell alike; but no slice more than ``most_repeats`` times as often as
-    one of the largest cell.
+    With ``balance`` 0 every slice has the same probability, with 1 every slice type has. No slice is drawn more than
+    ``most_repeats`` times as often as one of the most frequent slice type.
     """
 
     def __init__(self, conditions: Conditions, balance: float, most_repeats: float = np.inf) -> None:
@@ -38,16 +38,16 @@ class BalancedSampler:
         self._cumulative = np.cumsum(weights / weights.sum())
 
     def draw(self, count: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
-        """``count`` indices."""
+        """``count`` random indices."""
         index = np.searchsorted(self._cumulative, rng.random(count), side="right")
         return np.minimum(index, len(self._cumulative) - 1)
 
 
 @dataclass(frozen=True)
 class Draw:
-    """Which slices each step learns from: a function of the seed, the step and the part, so that any process can tell.
+    """The slices of each step, as a function of seed, step and micro-batch, which every process can compute.
 
-    The parts of a step share its slices out; what else is drawn for a step is the same in all its parts.
+    The micro-batches of a step divide its slices; other random choices of a step are the same in all its micro-batches.
     """
 
     sampler: BalancedSampler
@@ -56,24 +56,24 @@ class Draw:
     seed: int
 
     def __call__(self, step: int, part: int) -> tuple[npt.NDArray[np.int64], np.random.Generator]:
-        """Indices of the slices of ``part``, and the generator of the step's other choices."""
+        """The indices of the slices of micro-batch ``part``, and the random generator for other choices of the step."""
         rng = np.random.default_rng((self.seed, step))
         index = self.sampler.draw(self.batch_size, rng)
         return index[self.share(part)], rng
 
     def share(self, part: int) -> slice:
-        """Which of a step's slices are of ``part``."""
+        """The slice of a step's indices that belongs to micro-batch ``part``."""
         size = self.batch_size // self.parts
         return slice(part * size, (part + 1) * size)
 
 
 def draw_of(conditions: Conditions, config: TrainConfig, world: World) -> Draw:
-    """Raises `MedvarError` when a batch cannot be shared out evenly."""
+    """The `Draw` of a run. Raises `MedvarError` when a batch cannot be divided evenly."""
     parts = world.size * config.accumulate
     if config.batch_size % parts:
         raise MedvarError(
-            f"batch_size {config.batch_size} cannot be shared out evenly among {world.size} processes × "
-            f"{config.accumulate} parts (accumulate); make it a multiple of {parts}."
+            f"batch_size {config.batch_size} cannot be divided evenly among {world.size} processes × "
+            f"{config.accumulate} micro-batches (accumulate). Make it a multiple of {parts}."
         )
     return Draw(BalancedSampler(conditions, config.balance, config.most_repeats), config.batch_size, parts, config.seed)
 
@@ -82,15 +82,15 @@ def draw_of(conditions: Conditions, config: TrainConfig, world: World) -> Draw:
 def read_ahead(
     batches: Batches, steps: range, parts: Sequence[int], workers: int, device: torch.device
 ) -> Iterator[Iterator[Batch]]:
-    """What this process learns from, part by part, on ``device``; read by ``workers`` other processes meanwhile."""
+    """The micro-batches ``parts`` of each step on ``device``, read in advance by ``workers`` other processes."""
     loader: DataLoader[Any] = DataLoader(
-        batches,  # type: ignore[arg-type]  # torch asks for its own base class
+        batches,  # type: ignore[arg-type]  # torch expects its own base class
         sampler=((step, part) for step in steps for part in parts),  # type: ignore[arg-type]
         batch_size=None,
         num_workers=workers,
         worker_init_fn=_leave_signals_to_the_run,
         pin_memory=device.type == "cuda",
-        # A forked copy of a process that has threads can hang; a new one opens the files itself.
+        # A forked copy of a process with threads can hang; a new process opens the files itself.
         multiprocessing_context="spawn" if workers else None,
     )
     iterator = iter(loader)
@@ -98,11 +98,11 @@ def read_ahead(
         yield (tuple(tensor.to(device, non_blocking=True) for tensor in batch) for batch in _told(iterator))
     finally:
         if workers:
-            iterator._shutdown_workers()  # type: ignore[attr-defined]  # else they live until the process ends
+            iterator._shutdown_workers()  # type: ignore[attr-defined]  # otherwise they run until the main process ends
 
 
 def _told(batches: Iterator[Any]) -> Iterator[Any]:
-    """The batches; the end of a process that reads them is said as what can be done."""
+    """The batches; raises `MedvarError` with advice when a process that reads them has ended."""
     while True:
         try:
             batch = next(batches)
@@ -112,35 +112,35 @@ def _told(batches: Iterator[Any]) -> Iterator[Any]:
             if "DataLoader worker" not in str(error):
                 raise
             raise MedvarError(
-                "A process that reads slices for the training was killed, perhaps by the system for want of memory. "
-                "Free some memory, or set fewer workers, and go on from the last checkpoint with --resume."
+                "A process that reads slices for the training was killed, perhaps by the system for lack of memory. "
+                "Free some memory, or set fewer workers, and continue from the last checkpoint with --resume."
             ) from error
         yield batch
 
 
 def _leave_signals_to_the_run(_: int) -> None:
-    """A scheduler tells all processes to stop; only the one that trains knows when."""
+    """Ignore stop signals, which a scheduler sends to all processes; only the training process handles them."""
     for name in ("SIGINT", "SIGTERM", "SIGUSR1"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
 
 
 def in_hounsfield(data: SliceDataset, index: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-    """Which of the slices ``index`` are CT, whose values mean something, ``(B,)``."""
+    """Whether each of the slices ``index`` is CT, with values in Hounsfield units: ``(B,)``."""
     kinds = np.array([kind.modality == "CT" for kind in data.conditions.kinds])
     chosen: npt.NDArray[np.bool_] = kinds[data.conditions.codes[index]]
     return chosen
 
 
 def check_size(data: SliceDataset, image_size: int) -> None:
-    """Raises `MedvarError` when slices are not of the size that the model takes."""
+    """Raises `MedvarError` when slices do not have the image size of the model."""
     if data.size != image_size:
         raise MedvarError(
-            f"{data.folder} holds slices of {data.size}×{data.size} pixels, but the model takes "
+            f"{data.folder} holds slices of {data.size}×{data.size} pixels, but the model needs "
             f"{image_size}×{image_size}. Prepare the data again with that size, or choose another preset."
         )
 
 
 def spread(total: int, count: int) -> npt.NDArray[np.int64]:
-    """At most ``count`` of ``total`` indices, evenly spread and always the same."""
+    """At most ``count`` evenly spaced indices below ``total``."""
     return np.unique(np.linspace(0, total - 1, min(count, total)).round().astype(np.int64))

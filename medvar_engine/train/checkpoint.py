@@ -1,4 +1,4 @@
-"""Checkpoints: a folder a step, written whole or not at all; the newest sound one is resumed from."""
+"""Checkpoints: one folder per step, written atomically. A run resumes from the newest undamaged one."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _MANIFEST = "manifest.json"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What the manifest of a checkpoint says."""
+    """The manifest of a checkpoint."""
 
     path: Path
     step: int
     values: Mapping[str, Any]
-    loss: float | None  # on held-out patients; None when they were not looked at in this step
+    loss: float | None  # on held-out patients; None without a validation in this step
 
 
 def save_checkpoint(
@@ -39,9 +39,10 @@ def save_checkpoint(
     keep: int,
     world: World,
 ) -> Path:
-    """Write ``folder/step-XXXXXXXX`` and drop all but the newest ``keep`` and the one of the lowest loss.
+    """Write ``folder/step-XXXXXXXX``; only the newest ``keep`` checkpoints and the one with the lowest loss stay.
 
-    ``write`` puts a process's tensors into the folder that it is given; every process calls this.
+    ``write`` writes the tensors of a process into the folder that is passed to it. Every process calls this function.
+    Raises `MedvarError` when the checkpoint cannot be written.
     """
     target = folder / f"step-{step:08d}"
     temporary = folder / f".{target.name}.tmp"
@@ -60,19 +61,19 @@ def save_checkpoint(
     except OSError as error:
         raise MedvarError(
             f"Cannot write the checkpoint {target}: {error.strerror or error}. Earlier checkpoints are untouched; "
-            "free some room and resume with --resume."
+            "free some disk space and resume with --resume."
         ) from error
     finally:
         if world.leads:
             shutil.rmtree(temporary, ignore_errors=True)
     if world.leads:
         _drop_old(folder, target, keep)
-    world.wait()  # nobody goes on, or ends, before it is there
+    world.wait()  # no process continues or ends before the checkpoint exists
     return target
 
 
 def _drop_old(folder: Path, newest: Path, keep: int) -> None:
-    # Newer ones are damaged: otherwise the run would have gone on from them. They do not count.
+    # Newer checkpoints are damaged, or the run would have resumed from them. They are ignored.
     there = [path for path in _folders(folder) if path.name <= newest.name]
     best = _best(there)
     for old in there[keep:]:
@@ -81,22 +82,22 @@ def _drop_old(folder: Path, newest: Path, keep: int) -> None:
 
 
 def best_checkpoint(folder: Path, world: World, tell: Callable[[str], None]) -> Checkpoint | None:
-    """The sound checkpoint of the lowest loss on held-out patients; None when none knows its loss.
+    """The undamaged checkpoint with the lowest loss on held-out patients; None when none has a loss.
 
-    Damaged ones are skipped and told of. All processes get the same.
+    Damaged checkpoints are skipped with a message to ``tell``. All processes get the same result.
     """
     known = [path for path in _folders(folder) if _loss(path) < math.inf] if world.leads else []
     return _first_sound(folder, sorted(known, key=_loss), world, tell)
 
 
 def remove_unfinished(folder: Path) -> None:
-    """Remove what runs that were killed while writing have left. Only for the one that holds the run's folder."""
+    """Remove incomplete checkpoints of killed runs. Only the process that holds the lock of the run may call this."""
     for path in folder.glob(".step-*"):
         shutil.rmtree(path, ignore_errors=True)
 
 
 def newest_checkpoint(folder: Path, world: World, tell: Callable[[str], None]) -> Checkpoint | None:
-    """The newest checkpoint whose hashes agree; damaged ones are skipped and told of. All processes get the same."""
+    """The newest checkpoint with correct hashes; damaged ones are reported to ``tell``. All processes get the same."""
     return _first_sound(folder, _folders(folder), world, tell)
 
 
@@ -106,28 +107,28 @@ def _first_sound(folder: Path, order: Sequence[Path], world: World, tell: Callab
         try:
             step = _checked(path).step
             break
-        except Exception as error:  # a damaged file fails in many ways, and an earlier one may be sound
+        except Exception as error:  # a damaged file can raise any exception, and an earlier checkpoint may be intact
             tell(f"Skipped the damaged checkpoint {path}: {error}")
     step = int(world.take_from_leader(torch.tensor(step, device=world.device)))
     return None if step < 0 else read_checkpoint(folder / f"step-{step:08d}")
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
-    """What the manifest says, which is not compared with the files."""
+    """Read the manifest of a checkpoint, without a check of its files. Raises `MedvarError` if it is invalid."""
     manifest = json.loads((path / _MANIFEST).read_text(encoding="utf-8"))
     return Checkpoint(path, manifest["step"], manifest["values"], manifest["loss"])
 
 
 def _checked(path: Path) -> Checkpoint:
-    """`read_checkpoint`; raises `MedvarError` when a file is not what it was."""
+    """`read_checkpoint`, with a check of all hashes. Raises `MedvarError` when a file has changed."""
     manifest = json.loads((path / _MANIFEST).read_text(encoding="utf-8"))
     step, values, loss = manifest["step"], manifest["values"], manifest["loss"]
     if type(step) is not int or path.name != f"step-{step:08d}" or not isinstance(values, dict):
-        raise MedvarError(f"its {_MANIFEST} says that it is step {step!r}, or does not say of which run")
+        raise MedvarError(f"its {_MANIFEST} has an invalid step {step!r}, or no settings of the run")
     if loss is not None and type(loss) not in (int, float):
-        raise MedvarError(f"its {_MANIFEST} says that its loss is {loss!r}")
+        raise MedvarError(f"its {_MANIFEST} has an invalid loss {loss!r}")
     if not manifest["sha256"]:
-        raise MedvarError(f"its {_MANIFEST} names no files")
+        raise MedvarError(f"its {_MANIFEST} lists no files")
     for name, expected in manifest["sha256"].items():
         if sha256(path / name) != expected:
             raise MedvarError(f"{name} has changed since it was written")
@@ -140,14 +141,14 @@ def _best(paths: list[Path]) -> Path | None:
 
 
 def _loss(path: Path) -> float:
-    """A checkpoint's loss on held-out patients; infinite when it is not known or not to be read."""
+    """A checkpoint's loss on held-out patients; infinite if it is unknown or unreadable."""
     try:
         loss = json.loads((path / _MANIFEST).read_text(encoding="utf-8"))["loss"]
         return math.inf if loss is None or math.isnan(loss) else float(loss)
-    except Exception:  # a damaged file fails in many ways
+    except Exception:  # a damaged file can raise any exception
         return math.inf
 
 
 def _folders(folder: Path) -> list[Path]:
-    """Checkpoints, newest first."""
+    """The folders of checkpoints, newest first."""
     return sorted(folder.glob("step-*"), reverse=True)

@@ -1,4 +1,4 @@
-"""The one configuration of a training run: a TOML or YAML file, and overrides ``name=value``."""
+"""The configuration of a training run, from a TOML or YAML file and overrides ``name=value``."""
 
 from __future__ import annotations
 
@@ -29,23 +29,23 @@ from medvar_engine.untrusted.check_fields import sentence
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
 class TrainConfig(RunSettings, MachineSettings, KeptSettings, DataSettings, TokenizerSettings, TransformerSettings):
-    """What a run is. Every setting can be given in the file or by ``name=value`` on the command line."""
+    """All settings of a run. Each can be given in the file or as ``name=value`` on the command line."""
 
     def __post_init__(self) -> None:
         if self.stage != "tokenizer" and self.tokenizer is None:
             raise MedvarError(f"Stage {self.stage} needs a trained tokenizer: set tokenizer=PATH of its .safetensors.")
         if self.decoder_only and (self.stage != "tokenizer" or self.tokenizer is None):
-            raise MedvarError("decoder_only goes on with a trained tokenizer: set stage=tokenizer and tokenizer=PATH.")
+            raise MedvarError("decoder_only continues a trained tokenizer: set stage=tokenizer and tokenizer=PATH.")
         if self.perceptual and self.feature_network is None:
             raise MedvarError("perceptual needs a feature network: set feature_network=PATH of its .safetensors.")
         if self.masks and (self.stage != "tokenizer" or self.preset != "resolution"):
-            raise MedvarError("masks are learnt by a tokenizer of resolutions: set stage=tokenizer, preset=resolution.")
+            raise MedvarError("masks needs a tokenizer of resolutions: set stage=tokenizer and preset=resolution.")
         if self.lora_rank and self.init is None:
             raise MedvarError("lora_rank changes a trained transformer: set init=PATH of its .safetensors.")
         if not self.factors:
-            raise MedvarError(f"factors names at least one of {', '.join(FACTORS)}.")
+            raise MedvarError(f"factors must contain at least one of {', '.join(FACTORS)}.")
         if unknown := sorted(set(self.factors) - set(FACTORS)):
-            raise MedvarError(f"factors are of {', '.join(FACTORS)}, not {unknown[0]!r}.")
+            raise MedvarError(f"factors must be among {', '.join(FACTORS)}, not {unknown[0]!r}.")
 
     @model_validator(mode="wrap")
     @classmethod
@@ -65,7 +65,7 @@ def load_config(path: Path | None, overrides: Iterable[str] = ()) -> TrainConfig
     for override in overrides:
         name, equals, text = override.partition("=")
         if not equals:
-            raise MedvarError(f"An override is name=value, but got {override!r}.")
+            raise MedvarError(f"An override must have the form name=value, but is {override!r}.")
         try:
             values[name] = plain_yaml.loads(text)
         except ValueError as error:
@@ -74,19 +74,19 @@ def load_config(path: Path | None, overrides: Iterable[str] = ()) -> TrainConfig
 
 
 def config_from_arguments(arguments: Sequence[str]) -> TrainConfig:
-    """`load_config` from ``[FILE] [name=value …]``, as both command lines take it."""
+    """`load_config` from the arguments ``[FILE] [name=value …]``."""
     if arguments and "=" not in arguments[0]:
         return load_config(Path(arguments[0]), arguments[1:])
     return load_config(None, arguments)
 
 
-# What may change when a run is resumed: none of it changes what is learned, but for rounding.
+# Settings that may change when a run is resumed: apart from rounding, they do not affect the result.
 _FREE = {field.name for part in (MachineSettings, KeptSettings) for field in dataclasses.fields(part)} - {"precision"}
 _FREE |= {"out", "data", "accumulate"}
 
 
 def check_resumable(about: Mapping[str, Any], values: Mapping[str, Any]) -> None:
-    """Raise `MedvarError` naming what differs between this run, ``about``, and that of the checkpoint, ``values``."""
+    """Raise `MedvarError` if this run (``about``) and the checkpoint (``values``) differ; the message lists how."""
     now = json.loads(json.dumps(about))
     changed = [name for name in now if name not in _FREE and name in values and now[name] != values[name]]
     if changed:
@@ -97,14 +97,14 @@ def check_resumable(about: Mapping[str, Any], values: Mapping[str, Any]) -> None
 
 
 def about_run(config: TrainConfig, parts: int) -> dict[str, Any]:
-    """What a checkpoint says of its run: the settings, which slices it learns from, and in how many parts a batch."""
+    """The record of a run in a checkpoint: settings, training slices, and the number of micro-batches per batch."""
     learnt_from = {"slices": config.data / "manifest.json", "tokenizer": config.tokenizer, "init": config.init}
     hashes = {f"{name}_sha256": sha256(path) for name, path in learnt_from.items() if path is not None}
     return config_to_dict(config) | hashes | {"parts_of_a_batch": parts}
 
 
 def config_to_dict(config: TrainConfig) -> dict[str, Any]:
-    """Plain values, for JSON."""
+    """Plain values for JSON."""
     return {k: str(v) if isinstance(v, Path) else v for k, v in dataclasses.asdict(config).items()}
 
 
@@ -117,5 +117,5 @@ def _read(path: Path) -> Mapping[str, Any]:
     except (ValueError, RecursionError, OSError) as error:
         raise MedvarError(f"{path} cannot be read: {error}") from error
     if not isinstance(content, dict):
-        raise MedvarError(f"{path} must hold settings as name = value.")
+        raise MedvarError(f"{path} must contain settings as name = value.")
     return content

@@ -1,4 +1,4 @@
-"""Where a run computes, and in which precision."""
+"""The device and the precision of a run."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from medvar_engine.errors import MedvarError
 
 
 def pick_device(name: str) -> torch.device:
-    """``auto`` is CUDA when there; raises `MedvarError` for a device that is not."""
+    """The torch device ``name``; ``auto`` is CUDA if available. Raises `MedvarError` for an unavailable device."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -22,7 +22,7 @@ def pick_device(name: str) -> torch.device:
 
 
 def autocast(device: torch.device, precision: Literal["auto", "float32", "bfloat16"]) -> torch.autocast:
-    """The context in which losses are computed; ``auto`` is bfloat16 where the hardware has it."""
+    """The autocast context in which losses are computed; ``auto`` is bfloat16 if the hardware supports it."""
     if precision == "auto":
         fast = torch.cuda.is_bf16_supported() if device.type == "cuda" else _cpu_has_bfloat16()
     else:
@@ -31,6 +31,6 @@ def autocast(device: torch.device, precision: Literal["auto", "float32", "bfloat
 
 
 def _cpu_has_bfloat16() -> bool:
-    """Whether products in bfloat16 run in hardware; emulated they are slower than float32."""
+    """Whether the CPU multiplies bfloat16 in hardware; emulation is slower than float32."""
     capabilities = torch.backends.cpu.get_cpu_capability()
     return bool(torch.cpu._is_avx512_bf16_supported()) if "AVX512" in capabilities else False

@@ -1,4 +1,4 @@
-"""What a run will cost, before it starts: counted on tensors without contents, so in seconds for any size."""
+"""Estimates the cost of a run before it starts, from tensors without data, so in seconds for any size."""
 
 from __future__ import annotations
 
@@ -21,36 +21,36 @@ from medvar_engine.train.stages.pretrained import start_transformer
 from medvar_engine.train.stages.tokenizer_stage import keep_tokens
 from medvar_engine.train.stages.transformer_stage import asked_labels, fresh_shape
 
-_BYTES_KEPT = 8  # of every weight, in float32: itself and its moving average
-_BYTES_LEARNT = 12  # more of one that learns: its gradient and AdamW's two moments
+_BYTES_KEPT = 8  # per weight, in float32: the weight and its moving average
+_BYTES_LEARNT = 12  # additional bytes per trainable weight: its gradient and AdamW's two moments
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The cost of a run. A critic and a feature network are not counted."""
+    """The cost of a run, without a discriminator and a feature network."""
 
     slices: int
     parameters: int
-    learning: int  # of the parameters; the others stay as they are
-    flops: float  # a step, forward and backward, of the whole batch
+    learning: int  # trainable parameters; the others are frozen
+    flops: float  # floating-point operations per step, forward and backward, for the whole batch
     weight_bytes: int  # weights, gradients, optimiser and average
-    activation_bytes: int  # kept from the forward pass of one part of a batch, in float32; fused attention keeps less
+    activation_bytes: int  # activations of one micro-batch in float32; fused attention needs less
     steps: int
     batch_size: int
 
     def hours(self, tflops: float) -> float:
-        """How long all steps take at ``tflops`` · 10¹² operations a second, what the machine really reaches."""
+        """The duration of all steps at ``tflops`` · 10¹² operations per second, the real speed of the machine."""
         return self.flops * self.steps / (tflops * 1e12) / 3600
 
     def told(self, tflops: float | None = None) -> str:
-        """For a person; with `hours` when the speed is given."""
+        """The cost as text, with the duration if the speed is given."""
         seen = self.steps * self.batch_size
-        hours = "" if tflops is None else f"\n{self.hours(tflops):.3g} hours at {tflops:g} TFLOP a second"
-        learning = f", of which {self.learning / 1e6:.2f} M learn" if self.learning < self.parameters else ""
+        hours = "" if tflops is None else f"\n{self.hours(tflops):.3g} hours at {tflops:g} TFLOP/s"
+        learning = f", of which {self.learning / 1e6:.2f} M are trained" if self.learning < self.parameters else ""
         return (
             f"{self.parameters / 1e6:.1f} M parameters{learning}, {self.slices} training slices, each seen "
             f"{seen / self.slices:.1f} times in {self.steps} steps of {self.batch_size}\n"
-            f"{self.flops / 1e12:.3g} TFLOP a step\n"
+            f"{self.flops / 1e12:.3g} TFLOP per step\n"
             f"about {(self.weight_bytes + self.activation_bytes) / 2**30:.2f} GiB: {self.weight_bytes / 2**30:.2f} for "
             f"weights, gradients, optimiser and average, "
             f"at most {self.activation_bytes / 2**30:.2f} for activations in float32{hours}"
@@ -58,13 +58,15 @@ class Plan:
 
 
 def plan(config: TrainConfig, processes: int = 1) -> Plan:
-    """Count the cost of a run on so many processes. Raises `MedvarError` for data or a tokenizer that do not fit."""
+    """Estimate the cost of a run on ``processes``. Raises `MedvarError` for data or a tokenizer that do not fit."""
     if config.stage == "preview":
-        raise MedvarError("A light decoder takes minutes; what it costs is not counted.")
+        raise MedvarError("The cost of stage preview is not estimated: training a light decoder takes minutes.")
     data = SliceDataset(config.data, split="train")
     images = config.batch_size // (processes * config.accumulate)
     if images < 1:
-        raise MedvarError(f"batch_size {config.batch_size} is less than {processes} processes × {config.accumulate}.")
+        raise MedvarError(
+            f"batch_size {config.batch_size} is less than {processes} processes × {config.accumulate} (accumulate)."
+        )
     with torch.device("meta"):
         model, forward = _of_stage(config, data, images)
         with FlopCounterMode(display=False) as counter:
@@ -85,7 +87,7 @@ def plan(config: TrainConfig, processes: int = 1) -> Plan:
 
 
 def _of_stage(config: TrainConfig, data: SliceDataset, images: int) -> tuple[nn.Module, Callable[[], Tensor]]:
-    """The model, of which learns what would learn, and its forward pass on so many images."""
+    """The model of a stage, with the same trainable weights as in the run, and its forward pass on ``images``."""
     shape: TokenizerConfig | ResolutionConfig
     if config.tokenizer is not None:
         own = load_tokenizer(config.tokenizer).config
@@ -98,7 +100,9 @@ def _of_stage(config: TrainConfig, data: SliceDataset, images: int) -> tuple[nn.
         if isinstance(shape, ResolutionConfig):
             return _refiner(replace(shape, grain=shape.grain or config.texture > 0), images)
         tokenizer = Tokenizer(shape)
-        tokenizer.quantizer.codebook.requires_grad_(True)  # learns by averages, which take as much
+        tokenizer.quantizer.codebook.requires_grad_(
+            True
+        )  # updated by moving averages, which need as much memory as gradients
         if config.decoder_only:
             keep_tokens(tokenizer)
         image = torch.empty(images, 1, shape.image_size, shape.image_size)
@@ -112,13 +116,13 @@ def _of_stage(config: TrainConfig, data: SliceDataset, images: int) -> tuple[nn.
 
 
 def _refiner(shape: ResolutionConfig, images: int) -> tuple[nn.Module, Callable[[], Tensor]]:
-    tokenizer = ResolutionTokenizer(shape).to("meta")  # its constants as well
+    tokenizer = ResolutionTokenizer(shape).to("meta")  # constants too
     canvas = torch.empty(images, shape.latent_channels, shape.schedule[-1], shape.schedule[-1])
     return tokenizer, lambda: tokenizer(canvas)
 
 
 def _transformer(config: TrainConfig, tokenizer: TokenizerConfig | ResolutionConfig, data: SliceDataset) -> Transformer:
-    """As `TransformerStage` starts it, but for the contents of its weights."""
+    """The transformer as `TransformerStage` creates it, without data in its weights."""
     labels = asked_labels(config, data.conditions.kinds)
     if config.init is None:
         return Transformer(fresh_shape(config, tokenizer, labels.sizes))
@@ -128,9 +132,9 @@ def _transformer(config: TrainConfig, tokenizer: TokenizerConfig | ResolutionCon
 
 
 def _kept_for_backward(model: nn.Module, forward: Callable[[], Tensor]) -> tuple[int, Tensor]:
-    """Bytes of what a forward pass keeps for the backward pass beside the weights, and what it gives.
+    """Bytes that a forward pass stores for the backward pass, without the weights, and its result.
 
-    Each storage counts once.
+    Each storage is counted once.
     """
     weights = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
     kept: dict[int, tuple[int, Tensor]] = {}
@@ -138,7 +142,7 @@ def _kept_for_backward(model: nn.Module, forward: Callable[[], Tensor]) -> tuple
     def keep(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
         if storage._cdata not in weights:
-            kept[storage._cdata] = storage.nbytes(), tensor  # held on to, so that no later one can be taken for it
+            kept[storage._cdata] = storage.nbytes(), tensor  # the reference keeps the id of the storage unique
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):

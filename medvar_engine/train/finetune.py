@@ -1,4 +1,4 @@
-"""Fine-tuning: a trained transformer learns from a user's own slices, with settings that suit their number."""
+"""Fine-tuning of a trained transformer on a user's own slices, with settings that suit their number."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from medvar_engine.train.run_training import run
 from medvar_engine.train.stages.transformer_stage import TransformerStage
 
 RANK = 8
-FEW_SLICES = 50  # below this a model learns single images
-FEW_PEOPLE = 2  # held out; below this the figure that decides when to stop is one person's
+FEW_SLICES = 50  # with fewer slices, a model memorises single images
+FEW_PEOPLE = 2  # held-out patients; with fewer, early stopping depends on a single patient
 
 
 @dataclass(frozen=True, slots=True)
 class Amount:
-    """How much there is to learn from, and to judge by."""
+    """The numbers of slices and patients for training and for validation."""
 
     slices: int
     people: int
@@ -39,25 +39,29 @@ class Amount:
 
     @classmethod
     def of(cls, data: Path) -> Amount:
-        """Of prepared slices. Raises `MedvarError` when nobody is held out."""
+        """Count prepared slices. Raises `MedvarError` when there are no held-out patients."""
         train = SliceDataset(data, "train")
         people = list(train.manifest.split.values())
         if "test" not in people:
             raise MedvarError(
-                f"{data} holds out nobody, so that there is no telling when to stop. Prepare the scans again with "
-                "`medvar prepare … --holdout PERSON`."
+                f"{data} has no held-out patients, which are needed to decide when to stop. Prepare the scans "
+                "again with "
+                "`medvar prepare … --holdout PATIENT`."
             )
         return cls(len(train), people.count("train"), len(SliceDataset(data, "test")), people.count("test"))
 
     @property
     def warnings(self) -> list[str]:
-        """What a person should know before trusting the outcome."""
+        """Warnings about the reliability of the result."""
         told = []
         if self.slices < FEW_SLICES:
-            told.append(f"{self.slices} slices are few: expect a model that repeats them. {FEW_SLICES} are the least.")
+            told.append(
+                f"{self.slices} slices are few: the model will probably repeat them. Use at least {FEW_SLICES}."
+            )
         if self.held_out_people < FEW_PEOPLE:
             told.append(
-                "Only one person is held out: when to stop, and how good it is, is decided by that person alone."
+                "Only one patient is held out, so the stopping time and the measured quality depend on that "
+                "patient alone."
             )
         return told
 
@@ -74,7 +78,7 @@ def settings(
 ) -> TrainConfig:
     """The configuration of a fine-tuning run; ``rank`` 0 trains all weights. ``overrides`` are ``name=value``.
 
-    Raises `MedvarError` when the slices do not fit the models, or hold out nobody.
+    Raises `MedvarError` when the slices do not fit the models, or when there are no held-out patients.
     """
     amount = Amount.of(data)
     train = SliceDataset(data, "train")
@@ -107,9 +111,9 @@ def settings(
 
 
 def told(config: TrainConfig) -> str:
-    """The plan, for a person."""
+    """A description of the run."""
     amount = Amount.of(config.data)
-    what = f"changes of rank {config.lora_rank}" if config.lora_rank else "all weights"
+    what = f"low-rank changes (rank {config.lora_rank})" if config.lora_rank else "all weights"
     known = load_transformer(_init(config))[1]
     kinds = SliceDataset(config.data, "train").conditions.kinds
     new = [
@@ -120,27 +124,27 @@ def told(config: TrainConfig) -> str:
         if label not in getattr(known, name)
     ]
     return (
-        f"{amount.slices} slices of {amount.people} people to learn from, {amount.held_out_slices} of "
-        f"{amount.held_out_people} others to judge by.\n"
-        f"At most {config.steps} steps of {config.batch_size}: every slice is seen about "
+        f"{amount.slices} training slices of {amount.people} patients, {amount.held_out_slices} slices of "
+        f"{amount.held_out_people} held-out patients.\n"
+        f"At most {config.steps} steps with batches of {config.batch_size}: every slice is used about "
         f"{config.steps * config.batch_size / amount.slices:.0f} times, in {config.variants} variants. "
-        f"{what.capitalize()} learn.\n"
-        f"Names that are new to the model: {', '.join(new) or 'none'}."
+        f"Trained: {what}.\n"
+        f"New condition names: {', '.join(new) or 'none'}."
     )
 
 
 @dataclass(frozen=True, slots=True)
 class Finetuned:
-    """What came out."""
+    """The result of fine-tuning."""
 
     transformer: Path
-    before: float  # nats a token on people held out, of the model as it was
+    before: float  # loss of the original model on held-out patients, in nats per token
     after: float
-    minutes: float  # of training, in all the parts that a run had when it was stopped and resumed
+    minutes: float  # training time, summed over all parts of a run that was stopped and resumed
 
 
 def finetune(config: TrainConfig, *, resume: bool = False, console: Console | None = None) -> Finetuned:
-    """Run it. ``out/samples/before`` are samples of the model as it was, beside those on the way."""
+    """Run the fine-tuning. ``out/samples/before`` gets samples of the original model."""
     before = _held_out_loss(config, config.out / "samples" / "before")
     path = run(config, resume=resume, console=console)
     after = _held_out_loss(replace(config, init=path, lora_rank=0))
@@ -151,7 +155,7 @@ def finetune(config: TrainConfig, *, resume: bool = False, console: Console | No
 
 @torch.no_grad()
 def _held_out_loss(config: TrainConfig, samples: Path | None = None) -> float:
-    """That of the transformer that the run would start from; its samples go to ``samples``."""
+    """The held-out loss of the transformer that the run starts from; samples are written to ``samples``."""
     train, held_out = SliceDataset(config.data, "train"), SliceDataset(config.data, "test")
     device = pick_device(config.device)
     with memory_enough(config, device):
@@ -161,7 +165,7 @@ def _held_out_loss(config: TrainConfig, samples: Path | None = None) -> float:
 
 def _init(config: TrainConfig) -> Path:
     if config.init is None:
-        raise MedvarError("init=PATH is the transformer to fine-tune; it cannot be left out.")
+        raise MedvarError("Set init=PATH to the transformer to fine-tune.")
     return config.init
 
 
@@ -169,6 +173,6 @@ def _check_modalities(train: SliceDataset, known: LabelSpace, transformer: Path,
     new = sorted({str(kind.modality) for kind in train.conditions.kinds} - set(known.modality))
     if rank and known.modality and new:
         raise MedvarError(
-            f"{transformer} knows {', '.join(known.modality)}, but the slices in {train.folder} are {', '.join(new)}. "
-            "Low-rank changes do not teach another modality; give --full, and some thousand slices."
+            f"{transformer} was trained on {', '.join(known.modality)}, but the slices in {train.folder} are "
+            f"{', '.join(new)}. Low-rank changes cannot learn a new modality. Use --full, with some thousand slices."
         )

@@ -1,4 +1,4 @@
-"""The slices of each part of each step, as images: what is encoded while training."""
+"""`ImageBatches`: the slices of each micro-batch as images, for stages that encode them during training."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ from medvar_engine.types import FloatArray
 
 @dataclass(frozen=True)
 class ImageBatches:
-    """Images, or pairs of image and mask, whether they are CT, and which condition each has."""
+    """Batches of images, or of pairs of image and mask, with their modality and slice type."""
 
     data: SliceDataset
     draw: Draw
     masks: bool = False
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[FloatArray, npt.NDArray[np.bool_], npt.NDArray[np.int64]]:
-        """Images ``(B, 1, H, W)`` or pairs ``(B, 2, H, W)``, which are CT ``(B,)``, and the kind of each ``(B,)``."""
+        """Images ``(B, 1, H, W)`` or pairs ``(B, 2, H, W)``, whether each is CT ``(B,)``, and slice types ``(B,)``."""
         index, _ = self.draw(*key)
         kinds = self.data.conditions.codes[index].astype(np.int64)
         return inputs_of(self.data, index, self.masks), in_hounsfield(self.data, index), kinds
 
 
 def inputs_of(data: SliceDataset, index: npt.NDArray[np.int64], masks: bool) -> FloatArray:
-    """What a tokenizer encodes of the slices ``index``: images ``(B, 1, H, W)``, or pairs ``(B, 2, H, W)``."""
+    """The input of a tokenizer for the slices ``index``: images ``(B, 1, H, W)``, or pairs ``(B, 2, H, W)``."""
     return data.pairs(index) if masks else data.batch(index)
 
 
 def check_structures(data: SliceDataset, structures: tuple[str, ...]) -> None:
-    """Raises `MedvarError` when the masks of slices do not show the structures that a model knows."""
+    """Raises `MedvarError` when the masks of slices do not have exactly the structures of a model."""
     found = tuple(one.name for one in data.structures)
     if structures and found != structures:
         raise MedvarError(
-            f"The model learns masks of {', '.join(structures)}, but those of {data.folder} show "
-            f"{', '.join(found) or 'nothing, for there are none'}. Prepare the slices with the same --masks."
+            f"The model has masks of {', '.join(structures)}, but those of {data.folder} show "
+            f"{', '.join(found) or 'no structures'}. Prepare the slices with the same --masks."
         )

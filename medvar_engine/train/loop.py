@@ -1,7 +1,7 @@
 """The training loop, one for all stages.
 
-Every random number of step ``s`` comes from generators seeded with the seed, ``s`` and the part of the batch, so a
-resumed run goes on exactly as if it had never stopped, and several processes learn what one would.
+Every random number of step ``s`` comes from generators seeded with the seed, ``s`` and the micro-batch. A resumed run
+therefore continues exactly as if it had not stopped, and several processes give the same result as one.
 """
 
 from __future__ import annotations
@@ -26,15 +26,16 @@ from medvar_engine.train.stop_signal import StoppedEarly, stop_requests
 from medvar_engine.train.summary import write_summary
 from medvar_engine.train.trainer import Learner
 
-MAX_BAD_STEPS = 20  # non-finite losses in a row before a run gives up
+MAX_BAD_STEPS = 20  # successive non-finite losses before a run ends
 
 
 def train(config: TrainConfig, stage: Stage, world: World, *, resume: bool, console: Console) -> Path:
-    """Run ``config.steps`` steps and give the path of the finished model, ``out/<stage>.safetensors``.
+    """Run ``config.steps`` steps and return the path of the finished model, ``out/<stage>.safetensors``.
 
     The model is the one with the lowest held-out loss, unless ``config.shipped`` says otherwise. With
-    ``config.patience``, the run ends when held-out patients have not been better for so many validations. Asked to stop
-    by a signal, it ends the step, saves a checkpoint and raises `StoppedEarly`.
+    ``config.patience``, the run ends after that number of validations without a better held-out loss. After a stop
+    signal, it ends the step, saves a checkpoint and raises `StoppedEarly`. Raises `MedvarError` when the loss stays
+    non-finite.
     """
     parts = world.size * config.accumulate
     learner, checkpoints, about = Learner(config, stage, world), config.out / "checkpoints", about_run(config, parts)
@@ -48,7 +49,7 @@ def train(config: TrainConfig, stage: Stage, world: World, *, resume: bool, cons
         began -= found.values.get("seconds_so_far", 0.0)
         console.print(f"Resumed at step {start} of {config.steps}.")
     elif resume:
-        console.print(f"There is no sound checkpoint in {checkpoints} yet, so the run starts at step 0.")
+        console.print(f"There is no intact checkpoint in {checkpoints}, so the run starts at step 0.")
 
     def save(step: int, held_out_loss: float | None) -> None:
         so_far = {"patience_so_far": [patience.best, patience.waited], "seconds_so_far": time.monotonic() - began}
@@ -71,7 +72,7 @@ def train(config: TrainConfig, stage: Stage, world: World, *, resume: bool, cons
         Watch(config, start, console, world) as watch,
         read_ahead(stage.batches, range(start, config.steps), mine, config.workers, world.device) as batches,
     ):
-        if config.init is not None and not resumed:  # what it goes on from may be better than all that follows
+        if config.init is not None and not resumed:  # the initial model may be better than all later ones
             patience = patience.after(loss_before := validate(0, watch))
             save(0, loss_before)
         for step in range(start, start if impatient() else config.steps):
@@ -104,10 +105,10 @@ def train(config: TrainConfig, stage: Stage, world: World, *, resume: bool, cons
     if (config.shipped == "best" or config.patience is not None) and (
         best := best_checkpoint(checkpoints, world, console.print)
     ):
-        console.print(f"The model is that of step {best.step}, the best on held-out patients.")
+        console.print(f"The model is taken from step {best.step}, the best on held-out patients.")
         learner.restore(best.path)
     path = config.out / f"{config.stage}.safetensors"
     if (model := learner.averaged()) is not None:
         stage.save(model, path)
-        console.print(f"The run on one page: {write_summary(config.out, about)}")
+        console.print(f"Summary of the run: {write_summary(config.out, about)}")
     return path

@@ -1,4 +1,4 @@
-"""AdamW, its learning rate, and the moving average of the weights."""
+"""Optimisers, the learning-rate schedule, and the moving average of the weights."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _WITH_DECAY = (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)
 
 
 def optimizers(model: nn.Module, config: TrainConfig) -> dict[str, torch.optim.Optimizer]:
-    """Those of a model by name: AdamW of all weights, or Muon of the blocks' matrices and AdamW of the rest.
+    """The optimisers of a model by name: AdamW, or Muon for the matrices of blocks and AdamW for the rest.
 
-    Weight decay is for the weights of linear maps and convolutions; not for biases, norms, embeddings of positions,
-    scales and names, and how sharp attention is.
+    Weight decay applies to the weights of linear maps and convolutions. It does not apply to biases, norms, embeddings
+    of positions, scales and names, and the sharpness of attention.
     """
     owned = [(module, dict(module.named_parameters(recurse=False))) for module in model.modules()]
     weights = [own["weight"] for module, own in owned if isinstance(module, _WITH_DECAY) and "weight" in own]
-    # Low-rank changes of linear maps are such weights, too.
+    # Low-rank changes of linear maps have weight decay, too.
     weights += [part for module, own in owned if isinstance(module, LowRank) for part in own.values()]
     decayed = {id(weight): weight for weight in weights if weight.requires_grad}
     matrices = _block_matrices(model) if config.optimizer == "muon" else {}
@@ -36,7 +36,7 @@ def optimizers(model: nn.Module, config: TrainConfig) -> dict[str, torch.optim.O
     adamw = torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, config.beta2), fused=True)
     if not matrices:
         return {"optimizer": adamw}
-    # Its steps are as large as AdamW's (arXiv 2502.16982, section 2.2), so that both take the same rate.
+    # Its updates are as large as those of AdamW (arXiv 2502.16982, section 2.2), so both use the same learning rate.
     muon = torch.optim.Muon(
         matrices.values(), lr=config.learning_rate, weight_decay=config.weight_decay, adjust_lr_fn="match_rms_adamw"
     )
@@ -47,17 +47,17 @@ def _block_matrices(model: nn.Module) -> dict[int, nn.Parameter]:
     """The two-dimensional weights of a transformer's blocks, by identity."""
     blocks = getattr(model, "blocks", None)
     if blocks is None:
-        raise MedvarError("optimizer=muon is for transformers, whose blocks are of matrices; use optimizer=adamw.")
+        raise MedvarError("optimizer=muon is for transformers only. Use optimizer=adamw.")
     return {id(p): p for p in blocks.parameters() if p.requires_grad and p.ndim == 2}
 
 
 def critic_optimizer(critic: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
-    """Adam for a discriminator: little memory of earlier gradients, for what it judges changes (arXiv 1511.06434)."""
+    """Adam for a discriminator, with a low beta1, because the images that it judges change (arXiv 1511.06434)."""
     return torch.optim.Adam(critic.parameters(), lr=config.critic_learning_rate, betas=(0.5, 0.9))
 
 
 def learning_rate(config: TrainConfig, step: int) -> float:
-    """Linear warm-up, then a cosine down to ``final_learning_rate`` of the peak."""
+    """The learning rate of a step: linear warm-up, then a cosine down to ``final_learning_rate`` of the peak."""
     if step < config.warmup:
         return config.learning_rate * (step + 1) / config.warmup
     done = (step - config.warmup) / max(1, config.steps - config.warmup)
@@ -66,19 +66,22 @@ def learning_rate(config: TrainConfig, step: int) -> float:
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """The same rate for all weights."""
+    """Set the learning rate of all weights."""
     for group in optimizer.param_groups:
         group["lr"] = rate
 
 
 def copied(model: nn.Module) -> nn.Module:
-    """A copy that does not learn."""
+    """A frozen copy of a model."""
     return copy.deepcopy(model).eval().requires_grad_(False)
 
 
 @torch.no_grad()
 def move_average(average: nn.Module, model: nn.Module, decay: float, step: int) -> None:
-    """``average`` a little towards ``model``; early steps count less, so that the start is soon forgotten."""
+    """Move ``average`` towards ``model``.
+
+    The decay is lower in early steps, so that the initial weights soon vanish.
+    """
     decay = min(decay, (1 + step) / (10 + step))
     torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), 1 - decay)
     for mine, its in zip(average.buffers(), model.buffers(), strict=True):

@@ -1,4 +1,4 @@
-"""What to do when memory runs out, said where it happens."""
+"""Turns out-of-memory errors of a run into a message with advice."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from medvar_engine.train.config import TrainConfig
 
 @contextmanager
 def memory_enough(config: TrainConfig, device: torch.device) -> Iterator[None]:
-    """Raises `MedvarError` in place of what torch or NumPy raise when ``device``, or the machine, has no room left."""
+    """Raises `MedvarError` instead of the errors of torch or NumPy when ``device`` or the machine is out of memory."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:
@@ -21,13 +21,13 @@ def memory_enough(config: TrainConfig, device: torch.device) -> Iterator[None]:
             raise
         less = f"accumulate={2 * config.accumulate}, or a batch_size below {config.batch_size}, in a new out folder"
         if config.stage == "transformer" and not config.recompute:
-            less = f"recompute=true, which goes with --resume; {less}"
+            less = f"recompute=true, which can be combined with --resume; {less}"
         raise MedvarError(
-            f"Memory ran out on {device} ({(str(error) or 'MemoryError').splitlines()[0]}). What needs less: {less}. "
-            "Checkpoints are as they were; --dry-run says what a run needs."
+            f"Out of memory on {device} ({(str(error) or 'MemoryError').splitlines()[0]}). To reduce memory: {less}. "
+            "Checkpoints are unchanged; --dry-run estimates the memory of a run."
         ) from error
 
 
 def _ran_out(error: Exception) -> bool:
-    """CUDA has a class for it; the CPU's allocator says it in words."""
+    """Whether an error means out of memory: CUDA has an exception class, the CPU's allocator only a message."""
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or "DefaultCPUAllocator" in str(error)

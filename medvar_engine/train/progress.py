@@ -1,4 +1,4 @@
-"""What a person sees of a run: a progress bar, remarks, and the logs in its folder."""
+"""Progress of a run for the user: a progress bar, messages, and the logs in its folder."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SPEED, MEMORY = Metric("images_per_second"), Metric("memory_gb")
 
 
 class Watch:
-    """Only the process that leads shows and writes; the others help to take means."""
+    """Shows progress and writes logs in the main process; the other processes contribute to mean values."""
 
     def __init__(self, config: TrainConfig, start: int, console: Console, world: World) -> None:
         self._config, self._console, self._world = config, console, world
@@ -44,7 +44,7 @@ class Watch:
         self._progress.stop()
 
     def step(self, done: int, metrics: Metrics) -> None:
-        """After every step, of which each ``log_every``-th is written down."""
+        """Report a step; every ``log_every``-th step is logged."""
         if done % self._config.log_every == 0 or done == self._config.steps:
             now = time.monotonic()
             speed = (done - self._seen) * self._config.batch_size / max(now - self._clock, 1e-9)
@@ -55,11 +55,11 @@ class Watch:
         self._progress.update(self._task, completed=done)
 
     def samples(self, done: int) -> Path | None:
-        """Where the sample grids of a validation go."""
+        """The folder for the sample grids of a validation; None in other processes."""
         return self._config.out / "samples" / f"step-{done:08d}" if self._world.leads else None
 
     def validated(self, done: int, metrics: Mapping[Metric, float]) -> None:
-        """After every validation."""
+        """Report the metrics of a validation."""
         self._write(done, metrics)
         for log in self._logs:
             if isinstance(log, TensorBoardLog) and (folder := self.samples(done)):
@@ -73,7 +73,7 @@ class Watch:
 
 
 def _memory(device: torch.device) -> dict[Metric, float]:
-    """The most that this process has held so far, of the device's memory or else the machine's, where that is told."""
+    """Peak memory of this process so far, on the device or else the machine, if the system reports it."""
     if device.type == "cuda":
         return {MEMORY: torch.cuda.max_memory_allocated(device) / 2**30}
     try:
@@ -85,7 +85,7 @@ def _memory(device: torch.device) -> dict[Metric, float]:
 
 
 def _note(metrics: Mapping[Metric, float]) -> str:
-    """Some metrics on one line. Those of all held-out slices, and speed and memory, are never cut."""
+    """Metrics as one line. Overall held-out metrics, speed and memory are never cut."""
     shown = [metric for metric in metrics if metric.scale is None]
     headline = [metric for metric in shown if metric.split == "held_out" and not metric.region]
     others = [metric for metric in shown if metric not in headline and metric not in (SPEED, MEMORY)]

@@ -1,4 +1,4 @@
-"""From a configuration to a finished model: picks the data, the device and the stage, and runs the loop."""
+"""Runs a training from its configuration: opens data, device and stage, and calls the training loop."""
 
 from __future__ import annotations
 
@@ -25,7 +25,10 @@ from medvar_engine.train.stages.transformer_stage import TransformerStage
 
 
 def run(config: TrainConfig, *, resume: bool = False, console: Console | None = None) -> Path:
-    """Train on prepared slices; gives the path of the finished model. Started by ``torchrun``, one of its processes."""
+    """Train on prepared slices and return the path of the finished model. Can be started by ``torchrun``.
+
+    Raises `MedvarError` for wrong settings or data, and `StoppedEarly` after a stop signal.
+    """
     console = console or Console(stderr=True)
     if config.threads:
         torch.set_num_threads(config.threads)
@@ -38,13 +41,16 @@ def run(config: TrainConfig, *, resume: bool = False, console: Console | None = 
         if not world.leads:
             console = Console(quiet=True)
         if config.shard and (config.stage != "transformer" or world.size == 1):
-            raise MedvarError("shard=true is for a transformer trained by several processes, started by torchrun.")
+            raise MedvarError("shard=true needs stage=transformer and several processes, started by torchrun.")
         if config.shard and config.lora_rank:
             raise MedvarError(
-                "shard=true trains all weights; low-rank changes are small enough for copies: shard=false."
+                "shard=true is not supported with lora_rank: low-rank changes are small enough for copies. Set "
+                "shard=false."
             )
         if config.shard and config.optimizer == "muon":
-            raise MedvarError("shard=true spreads matrices over processes, which Muon needs whole: optimizer=adamw.")
+            raise MedvarError(
+                "shard=true distributes matrices over processes, but Muon needs them whole. Set optimizer=adamw."
+            )
         stage: Stage = _STAGES[config.stage](config, train_set, held_out, world)
         parameters = sum(p.numel() for p in stage.model.parameters())
         processes = f" in {world.size} processes" if world.size > 1 else ""
@@ -56,12 +62,12 @@ def run(config: TrainConfig, *, resume: bool = False, console: Console | None = 
 
 
 def _tokenizer_stage(config: TrainConfig, train_set: SliceDataset, held_out: SliceDataset, world: World) -> Stage:
-    """That of the kind of tokenizer that the run goes on with, or that the preset names."""
+    """The stage for the kind of tokenizer that the run continues, or that the preset names."""
     trained = config.tokenizer is not None and tokenizer_kind(config.tokenizer) == RESOLUTION
     if trained or (config.tokenizer is None and config.preset == "resolution"):
         return RefinerStage(config, train_set, held_out, world)
     if config.draw_with is not None:
-        raise MedvarError("draw_with is for tokenizers of resolutions: set preset=resolution, or leave it out.")
+        raise MedvarError("draw_with needs a tokenizer of resolutions. Set preset=resolution, or leave it out.")
     return TokenizerStage(config, train_set, held_out, world)
 
 
@@ -74,13 +80,15 @@ _STAGES: Mapping[str, Callable[[TrainConfig, SliceDataset, SliceDataset, World],
 
 @contextmanager
 def _alone(out: Path, world: World) -> Iterator[None]:
-    """Keep other runs out of the folder, and say how to go on when it cannot be written to."""
+    """Lock the folder of the run, and turn write errors into a `MedvarError` with advice."""
     if not world.leads:
         yield
         return
     try:
         out.mkdir(parents=True, exist_ok=True)
-        with alone(out / ".lock", f"Another run is writing to {out}. Wait for its end, or choose another out."):
+        with alone(
+            out / ".lock", f"Another run is writing to {out}. Wait until it has ended, or choose another out folder."
+        ):
             yield
     except OSError as error:
-        raise MedvarError(f"The run stopped: {error}. Put that right and go on with --resume.") from error
+        raise MedvarError(f"The run stopped: {error}. Correct this and continue with --resume.") from error

@@ -1,4 +1,4 @@
-"""What differs between what is trained: the tokenizer, the transformer, the preview decoder."""
+"""The `Stage` protocol: what differs between the training of tokenizer, transformer and light decoder."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ Metrics = dict[Metric, Tensor | float]
 
 
 class Batches(Protocol):
-    """What each part of each step's batch holds; read in worker processes when there are any."""
+    """The micro-batches of a run. They are read in worker processes, if there are any."""
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[np.ndarray[Any, Any], ...]:
-        """The arrays of ``(step, part)``: always the same ones."""
+        """The arrays of micro-batch ``(step, part)``, a deterministic function of both."""
 
 
 class Stage(Protocol):
@@ -27,40 +27,40 @@ class Stage(Protocol):
 
     @property
     def model(self) -> nn.Module:
-        """What is trained."""
+        """The model that is trained."""
 
     network: nn.Module
-    """What `loss` calls: the model, or a wrapper of it that keeps several processes together."""
+    """The module that `loss` calls: the model, or a wrapper that synchronises several processes."""
 
     @property
     def critic(self) -> nn.Module | None:
-        """A discriminator with an optimiser of its own, trained beside the model."""
+        """A discriminator that is trained together with the model, with its own optimiser; None without one."""
 
     @property
     def state(self) -> Mapping[str, nn.Module]:
-        """What else a checkpoint must hold, by name."""
+        """Further modules for a checkpoint, by name."""
 
     @property
     def batches(self) -> Batches:
-        """What it learns from."""
+        """The micro-batches of the run."""
 
     def before_step(self, step: int) -> None:
-        """Called before the parts of a batch."""
+        """Called before the micro-batches of a step."""
 
     def loss(self, batch: Batch, step: int) -> tuple[Tensor, Metrics]:
-        """The loss of one part of a batch, and metrics to log."""
+        """The loss of one micro-batch, and metrics to log."""
 
     def critic_losses(self) -> Iterator[Tensor]:
-        """The critic's loss on every part seen in this step; none while it rests."""
+        """The discriminator's loss on every micro-batch of this step; nothing while it is switched off."""
 
     def after_step(self, step: int) -> None:
-        """Called when the weights have changed."""
+        """Called after the weights were updated."""
 
     def validate(self, model: nn.Module, folder: Path | None) -> dict[Metric, float]:
-        """Metrics on held-out patients; sample grids go to ``folder`` as PNG."""
+        """Metrics on held-out patients; sample grids are written to ``folder`` as PNG."""
 
     def held_out_loss(self, metrics: Mapping[Metric, float]) -> float:
-        """The one metric of `validate` that is to fall; the best checkpoint has the lowest."""
+        """The metric of `validate` to minimise; the best checkpoint has the lowest value."""
 
     def save(self, model: nn.Module, path: Path) -> None:
         """Write the finished model as one file."""

@@ -10,7 +10,7 @@ from types import FrameType
 EXIT_STOPPED = 75
 """Exit code of a run that was stopped and saved (EX_TEMPFAIL of sysexits.h: try again, with ``--resume``)."""
 EXIT_INTERRUPTED = 130
-"""Exit code after Ctrl-C, as shells have it."""
+"""Exit code after Ctrl-C, as in shells."""
 
 # Signals that schedulers send before they reclaim a machine: Slurm and Kubernetes SIGTERM, `sbatch --signal` SIGUSR1.
 _SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGUSR1") if hasattr(signal, name))
@@ -20,13 +20,13 @@ class StoppedEarly(Exception):  # noqa: N818 - not an error
     """The run was asked to stop, and saved a checkpoint at ``step``."""
 
     def __init__(self, step: int) -> None:
-        super().__init__(f"Stopped at step {step} and saved it. Go on with --resume.")
+        super().__init__(f"Stopped at step {step} and saved a checkpoint. Continue with --resume.")
         self.step = step
 
 
 @contextmanager
 def stop_requests() -> Iterator[Callable[[], bool]]:
-    """Gives a function that says whether SIGTERM or SIGUSR1 has arrived; only the main thread receives signals."""
+    """Yields a function that returns whether SIGTERM or SIGUSR1 has arrived; only the main thread receives signals."""
     asked: list[int] = []
 
     def remember(number: int, _: FrameType | None) -> None:

@@ -1,4 +1,4 @@
-"""A run on one page: what was learned, how fast, and what it looks like."""
+"""A summary of a run as one HTML page: metrics, speed and sample images."""
 
 from __future__ import annotations
 
@@ -31,8 +31,9 @@ def write_summary(out: Path, settings: Mapping[str, Any]) -> Path:
     if any(metric.region for metric in metrics):
         sections.insert(1, Section("regions", "Region by region", _regions(metrics)))
     lead = (
-        f"{counted(steps, 'step')} of {number(int(settings['steps']))}. Held-out metrics are of patients that were not "
-        "trained on, by the averaged weights."
+        f"{counted(steps, 'step')} of {number(int(settings['steps']))}. Held-out metrics are measured with the "
+        "averaged "
+        "weights on patients that were not used for training."
     )
     path = out / "summary.html"
     replace_file(
@@ -52,13 +53,13 @@ def _learning(metrics: Mapping[Metric, Points]) -> Markup:
 
 
 def _scales(metrics: Mapping[Metric, Points]) -> Markup:
-    """The last value of every metric that has one a scale."""
+    """A table of the last value of every metric that is measured per scale."""
     found: dict[str, dict[int, float]] = {}
     for metric, points in metrics.items():
         if metric.scale is not None:
             found.setdefault(str(metric._replace(scale=None)), {})[metric.scale] = points[-1][1]
     if not found:
-        return element("p", "This stage has no metrics of single scales.")
+        return element("p", "This stage has no metrics per scale.")
     scales = sorted({scale for values in found.values() for scale in values})
     rows: list[tuple[Child, ...]] = [(name, *(values.get(scale) for scale in scales)) for name, values in found.items()]
     return table(("at the end", *(f"scale {scale}" for scale in scales)), rows)
@@ -75,7 +76,7 @@ def _regions(metrics: Mapping[Metric, Points]) -> Markup:
 
 
 def _samples(folder: Path) -> Markup:
-    """The first grid and the last."""
+    """The first and the last sample grid."""
     steps = sorted(path for path in folder.glob("step-*") if path.is_dir())
     shown: list[Markup] = []
     for step in dict.fromkeys([*steps[:1], *steps[-1:]]):
@@ -83,13 +84,13 @@ def _samples(folder: Path) -> Markup:
             join(element("h3", f"{path.stem}, {step.name.replace('-', ' ')}"), png(path.read_bytes(), path.stem))
             for path in sorted(step.glob("*.png"))
         ]
-    return join(*shown) if shown else element("p", "No pictures were made.")
+    return join(*shown) if shown else element("p", "There are no sample images.")
 
 
 def _speed(metrics: Mapping[Metric, Points]) -> Markup:
     drawn = [
         curves([Curve(str(metric), metrics[metric])], title, "step")
-        for metric, title in ((SPEED, "Images a second"), (MEMORY, "Most memory so far, GiB"))
+        for metric, title in ((SPEED, "Images per second"), (MEMORY, "Peak memory, GiB"))
         if metric in metrics
     ]
     return element("div", *drawn, class_="charts")

@@ -14,7 +14,7 @@ from medvar_engine.metric_log import Metric
 
 
 class TensorBoardLog:
-    """The metrics, and the sample grids, as TensorBoard reads them: ``tensorboard --logdir FOLDER``."""
+    """Writes metrics and sample grids for TensorBoard (``tensorboard --logdir FOLDER``)."""
 
     def __init__(self, folder: Path, start: int) -> None:
         try:
@@ -26,13 +26,13 @@ class TensorBoardLog:
         self._writer: Any = SummaryWriter(str(folder), purge_step=start + 1)
 
     def write(self, step: int, metrics: Mapping[Metric, float]) -> None:
-        """One curve for each metric."""
+        """Add the value of each metric to its curve."""
         for metric, value in metrics.items():
             self._writer.add_scalar(str(metric), value, step)
         self._writer.flush()
 
     def show(self, step: int, samples: Path) -> None:
-        """The PNGs of a folder."""
+        """Add the PNG files of a folder."""
         for path in sorted(samples.glob("*.png")):
             with Image.open(path) as picture:
                 self._writer.add_image(path.stem, np.asarray(picture)[None], step)

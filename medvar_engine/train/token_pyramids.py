@@ -1,10 +1,11 @@
-"""Token pyramids of prepared slices, encoded once and read by memory map: what stage ``transformer`` learns from.
+"""Token pyramids of prepared slices for stage ``transformer``, encoded once and read as a memory map.
 
-A folder holds ``pyramids-train.npy`` and ``pyramids-held-out.npy``, uint16 arrays (variants, N, L), and beside each a
-JSON note of what it was made from. The first variant are the slices as they are, the others are augmented.
+A folder holds ``pyramids-train.npy`` and ``pyramids-held-out.npy``, uint16 arrays (variants, N, L), and for each a JSON
+file that records its origin. The first variant contains the unchanged slices, the others are augmented.
 
-Tokens name codes. So pyramids are good for every tokenizer of the same codebook: the file that encoded them, a bundle
-exported from it, weights read back from that, and a copy whose decoder alone was trained further.
+Tokens are indices of codes. Pyramids are therefore valid for every tokenizer with the same codebook: the file that
+encoded them, a bundle exported from it, weights read back from that bundle, and a copy of which only the decoder was
+trained further.
 """
 
 from __future__ import annotations
@@ -42,22 +43,22 @@ from medvar_engine.untrusted.plain_npy import open_npy
 
 Pyramids = npt.NDArray[np.uint16]
 Encode = Callable[[FloatArray], IntArray]
-"""Images (B, 1, H, W) in [-1, 1] → tokens (B, L)."""
+"""A function that encodes images (B, 1, H, W) in [-1, 1] as tokens (B, L)."""
 Progress = Callable[[str, int, int], None]
-"""Called with the part of the data, how many of its slices are encoded, and how many there are."""
+"""Called with the name of the split, the number of encoded slices, and the number of all slices."""
 
 NAMES = {"train": "train", "test": "held-out"}
-_BATCH = 64  # slices that share a stream of noise: another number would give other augmentations
-_BLOCK = 16 * _BATCH  # slices of one unit of work
-_KEPT = "what is finished is kept: free some room, and start again to go on"
+_BATCH = 64  # slices that share a random generator: another value would change the augmentations
+_BLOCK = 16 * _BATCH  # slices of one work unit
+_KEPT = "finished parts are kept; free some disk space, and start again to continue"
 
 
 @dataclass(frozen=True, slots=True)
 class Encoding:
-    """How slices become pyramids. ``open_encoder`` loads the networks where the work is done, ``tokenizer`` names them.
+    """How slices are encoded. ``open_encoder`` loads the tokenizer in the process that does the work.
 
-    ``codebook`` is the digest of what its tokens mean. Augmentation runs on ``device``. All must be picklable when
-    other processes do the work.
+    ``tokenizer`` is the digest of the tokenizer, ``codebook`` that of its codebook. Augmentation runs on ``device``.
+    All fields must be picklable when other processes do the work.
     """
 
     data: SliceDataset
@@ -71,7 +72,7 @@ class Encoding:
 
     @property
     def note(self) -> dict[str, Any]:
-        """What the pyramids depend on; the same note, the same pyramids."""
+        """Everything that the pyramids depend on, for the JSON file: equal notes mean equal pyramids."""
         return {
             "tokenizer": self.tokenizer,
             "codebook": self.codebook,
@@ -101,10 +102,10 @@ def write_pyramids(
     cluster: str | None = None,
     progress: Progress | None = None,
 ) -> Pyramids:
-    """The pyramids (variants, N, L) of one split as a memory map; encoded now unless ``folder`` holds them already.
+    """The pyramids (variants, N, L) of one split as a memory map; they are encoded unless ``folder`` contains them.
 
-    ``workers`` and ``cluster`` are those of `medvar_engine.parallel.run`. Stopped at any point, the same call goes on
-    from there. Raises `MedvarError` when they cannot be written.
+    ``workers`` and ``cluster`` are those of `medvar_engine.parallel.run`. After an interruption, the same call
+    continues the work. Raises `MedvarError` when they cannot be written.
     """
     path = _path(folder, encoding.data)
     note, made_of = path.with_suffix(".json"), json.dumps(encoding.note)
@@ -134,9 +135,9 @@ def write_pyramids(
 
 
 def read_pyramids(folder: Path, data: SliceDataset, tokenizer: Path, variants: int) -> Pyramids:
-    """The first ``variants`` pyramids of the slices of ``data``, which `write_pyramids` wrote to ``folder``.
+    """Read the first ``variants`` pyramids of the slices of ``data``, which `write_pyramids` wrote to ``folder``.
 
-    Raises `MedvarError` when they are of other slices, of a tokenizer with another codebook, or fewer variants.
+    Raises `MedvarError` when they belong to other slices or another codebook, or when there are fewer variants.
     """
     path = _path(folder, data)
     again = "Encode the slices with this tokenizer: `medvar encode SLICES TOKENIZER OUT`."
@@ -145,31 +146,33 @@ def read_pyramids(folder: Path, data: SliceDataset, tokenizer: Path, variants: i
         found = {name: note[name] for name in ("tokenizer", "slices", "variants", "count")}
         pyramids = _open(path)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise MedvarError(f"{folder} does not hold whole pyramids of {data.folder} ({error}). {again}") from error
+        raise MedvarError(f"{folder} does not contain complete pyramids of {data.folder} ({error}). {again}") from error
     if found["slices"] != sha256(data.folder / MANIFEST):
-        raise MedvarError(f"{path} was not made from {data.folder}, or that has changed since (sha256). {again}")
+        raise MedvarError(f"{path} was not made from {data.folder}, or the slices have changed since (sha256). {again}")
     if found["tokenizer"] != sha256(tokenizer) and note.get("codebook") != codebook_of(load_tokenizer(tokenizer)):
-        raise MedvarError(f"{path} holds tokens of another tokenizer than {tokenizer}: their codebooks differ. {again}")
+        raise MedvarError(
+            f"{path} contains tokens of another tokenizer than {tokenizer}: the codebooks differ. {again}"
+        )
     if pyramids.ndim != 3 or pyramids.shape[:2] != (found["variants"], found["count"]) or len(data) != found["count"]:
-        raise MedvarError(f"{path} holds an array {pyramids.shape}, which is not what its note says. {again}")
+        raise MedvarError(f"{path} contains an array {pyramids.shape}, which contradicts its JSON file. {again}")
     if variants > len(pyramids):
-        raise MedvarError(f"{path} holds {len(pyramids)} variants, but variants={variants} are asked for. {again}")
+        raise MedvarError(f"{path} contains {len(pyramids)} variants, but variants={variants} are needed. {again}")
     return pyramids[:variants]
 
 
 @functools.lru_cache(maxsize=1)
 def tokenizer_encoder(path: Path, digest: str, device: str) -> Encode:
-    """A trained tokenizer (.safetensors) of that sha256, kept for the next unit of work in this process."""
+    """The encoder of a trained tokenizer (.safetensors) with that sha256, cached for the next work unit."""
     return encoder_of(as_gray(load_tokenizer(path)).to(device))
 
 
 def codebook_of(tokenizer: AnyTokenizer) -> str:
-    """`codebook_digest` of a tokenizer's codes."""
+    """The `codebook_digest` of a tokenizer."""
     return codebook_digest(tokenizer.quantizer.codes)
 
 
 def encoder_of(tokenizer: AnyTokenizer) -> Encode:
-    """The encoder of a tokenizer that is loaded already."""
+    """The encoder of a loaded tokenizer."""
     device = next(tokenizer.parameters()).device
 
     @torch.no_grad()
@@ -181,7 +184,7 @@ def encoder_of(tokenizer: AnyTokenizer) -> Encode:
 
 
 def _encode_block(block: _Block) -> int:
-    """Encode a block of slices in all variants, unless it is there; gives how many slices it has."""
+    """Encode a block of slices in all variants, unless its file exists; returns the number of its slices."""
     encoding = block.encoding
     index = np.arange(block.start, min(block.start + _BLOCK, len(encoding.data)))
     if block.path.is_file():
@@ -191,7 +194,9 @@ def _encode_block(block: _Block) -> int:
         np.concatenate([_encode_batch(encoding, encode, batch, variant) for batch in _batches(index)])
         for variant in range(encoding.variants)
     ]
-    temporary = block.path.with_suffix(f".{uuid.uuid4().hex}.tmp")  # a cluster may have two processes at one block
+    temporary = block.path.with_suffix(
+        f".{uuid.uuid4().hex}.tmp"
+    )  # on a cluster, two processes may encode the same block
     with writing(block.folder, _KEPT), whole_file(block.path, temporary) as file:
         np.save(file, np.stack(variants), allow_pickle=False)
     return len(index)
@@ -206,7 +211,7 @@ def _encode_batch(encoding: Encoding, encode: Encode, index: npt.NDArray[np.int6
         images = augment(pixels, hounsfield, masks=encoding.masks).cpu().numpy()
     tokens = encode(images)
     if tokens.max() > np.iinfo(np.uint16).max:
-        raise MedvarError(f"Token {tokens.max()} does not fit 16 bits: a vocabulary of at most 65536 is expected.")
+        raise MedvarError(f"Token {tokens.max()} does not fit into 16 bits: the vocabulary must be at most 65536.")
     return tokens.astype(np.uint16)
 
 
@@ -215,7 +220,7 @@ def _batches(index: npt.NDArray[np.int64]) -> list[npt.NDArray[np.int64]]:
 
 
 def _gather(path: Path, blocks: list[_Block]) -> None:
-    """All blocks in one file, written from its begin to its end: a memory map would crash on a full disk."""
+    """Write all blocks to one file sequentially, because writing to a memory map crashes on a full disk."""
     parts = [open_npy(block.path) for block in blocks]
     variants, _, tokens = parts[0].shape
     about = {"descr": "<u2", "fortran_order": False, "shape": (variants, sum(part.shape[1] for part in parts), tokens)}

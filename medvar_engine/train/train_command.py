@@ -43,5 +43,5 @@ def train(
         typer.echo(str(stopped), err=True)
         raise typer.Exit(EXIT_STOPPED) from stopped
     except KeyboardInterrupt as interrupted:
-        typer.echo("Go on from the last checkpoint with --resume.", err=True)
+        typer.echo("Continue from the last checkpoint with --resume.", err=True)
         raise typer.Exit(EXIT_INTERRUPTED) from interrupted

@@ -1,6 +1,6 @@
-"""Everything that a run changes: weights, their average, optimisers.
+"""`Learner`: the weights, their moving average and the optimisers of a run.
 
-In one process; or in several, as copies (DDP) or shared out among them (FSDP2).
+It works in one process, or in several with copies (DDP) or shares (FSDP2) of the weights.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from medvar_engine.train.stage import Batch, Metrics, Stage
 
 
 class Learner:
-    """Takes a step at a time. Raises `MedvarError` for a checkpoint that does not fit."""
+    """Performs training steps. Raises `MedvarError` for a checkpoint that does not fit."""
 
     def __init__(self, config: TrainConfig, stage: Stage, world: World) -> None:
         self.config, self.stage, self.world = config, stage, world
@@ -44,15 +44,15 @@ class Learner:
             for model in (self.model, self.average):
                 fully_sharded.shard(model, world)
         elif world.size > 1:
-            # Buffers are kept alike by the stage, which adds up over all processes what they follow.
+            # The stage keeps buffers equal in all processes by summing their inputs over processes.
             stage.network = DistributedDataParallel(self.model, broadcast_buffers=False, gradient_as_bucket_view=True)
         self.optimizers = optimizers(self.model, config)
         self.critic_optimizer = critic_optimizer(stage.critic, config) if stage.critic else None
 
     def gradients(self, step: int, parts: Sequence[tuple[int, Batch]]) -> tuple[Tensor, Tensor, Metrics]:
-        """Loss and metrics, means over ``parts``, and the norm of the gradient before it was clipped.
+        """Compute gradients; returns mean loss and metrics over ``parts``, and the gradient norm before clipping.
 
-        A part is its number in the whole batch, which seeds its noise, and what it holds.
+        ``parts`` are micro-batches with their numbers in the whole batch, which seed their random numbers.
         """
         for optimizer in self.optimizers.values():
             set_rate(optimizer, learning_rate(self.config, step))
@@ -72,12 +72,14 @@ class Learner:
         return means[Metric("loss")], norm.full_tensor() if isinstance(norm, DTensor) else norm, {**means}
 
     def update(self, step: int) -> Metrics:
-        """Change the weights by the gradients; gives the critic's metrics."""
+        """Update the weights; returns the metrics of the discriminator."""
         for optimizer in self.optimizers.values():
             optimizer.step()
         metrics = self._update_critic(step)
         move_average(self.average, self.model, self.config.ema, step)
-        torch.manual_seed(self.config.seed * 1_000_003 + step)  # the same in every process, however many parts it had
+        torch.manual_seed(
+            self.config.seed * 1_000_003 + step
+        )  # the same in every process, whatever the number of micro-batches
         self.stage.after_step(step)
         return metrics
 
@@ -100,7 +102,7 @@ class Learner:
         return {Metric("critic"): torch.stack(losses).mean()}
 
     def _together(self, last: bool) -> AbstractContextManager[None]:
-        """Gradients travel between processes with the last part only."""
+        """Synchronise gradients between processes only with the last micro-batch."""
         if self.config.shard:
             fully_sharded.synchronise(self.model, last)
             return nullcontext()
@@ -108,7 +110,7 @@ class Learner:
         return network.no_sync() if isinstance(network, DistributedDataParallel) and not last else nullcontext()
 
     def write(self, folder: Path) -> None:
-        """All of it into the folder of a checkpoint, each process what it holds; every process calls this."""
+        """Write the state into the folder of a checkpoint. Every process calls this and writes its share."""
         if self.config.shard:
             fully_sharded.write(folder, self.model, self.average, self.optimizers["optimizer"])
         if not self.world.leads:
@@ -134,7 +136,7 @@ class Learner:
             ) from error
 
     def averaged(self) -> nn.Module | None:
-        """The finished model, whole, on the process that leads; None on the others. Every process calls this."""
+        """The averaged model in the main process; None in the others. Every process calls this."""
         average = fully_sharded.gathered(self.average) if self.config.shard else self.average
         return average if self.world.leads else None
 

@@ -155,7 +155,7 @@ def test_what_does_not_fit_is_told(medvar: Medvar, slices: Path, tokenizer: Path
     save_tokenizer(tmp_path / "other.safetensors", other)
     note = tokens / "pyramids-train.json"
     cases: list[tuple[Path, str, tuple[str, ...]]] = [
-        (tmp_path / "other.safetensors", "their codebooks differ", ()),
+        (tmp_path / "other.safetensors", "the codebooks differ", ()),
         (tokenizer, "variants=5 are asked for", ("variants=5",)),
     ]
     for path, said, more in cases:
@@ -163,7 +163,7 @@ def test_what_does_not_fit_is_told(medvar: Medvar, slices: Path, tokenizer: Path
         assert run.code == 1
         assert said in run.err
     values = json.loads(note.read_text())
-    for text, said in ((json.dumps({**values, "count": 7}), "not what its note says"), ("{", "does not hold whole")):
+    for text, said in ((json.dumps({**values, "count": 7}), "contradicts its JSON file"), ("{", "does not contain complete")):
         note.write_text(text)
         run = train(medvar, slices, tokenizer, tmp_path / "run", f"pyramids={tokens}")
         assert run.code == 1

@@ -110,7 +110,7 @@ def test_minutes_are_those_of_all_parts_of_a_run(
 def test_nobody_held_out(prepared: Callable[..., Path], tmp_path: Path) -> None:
     """Early stopping would have nothing to go by, hours later."""
     folder = prepared(tmp_path / "slices", ["mr1"], size=16, test_fraction=0.0)
-    with pytest.raises(MedvarError, match=r"holds out nobody.*--holdout"):
+    with pytest.raises(MedvarError, match=r"has no held-out patients.*--holdout"):
         Amount.of(folder)
 
 
@@ -118,9 +118,9 @@ def test_what_is_new_is_told(
     prepared: Callable[..., Path], tiny_weights: Weights, slices: Path, tmp_path: Path
 ) -> None:
     """A misspelt region would silently become one that the model has to learn from nothing."""
-    assert "new to the model: none" in told(settings(*tiny_weights, slices, tmp_path / "run"))
+    assert "New condition names: none" in told(settings(*tiny_weights, slices, tmp_path / "run"))
     config = settings(*tiny_weights, slices, tmp_path / "run", overrides=["factors=[modality, dataset]"])
-    assert "new to the model: dataset some" in told(config)
+    assert "New condition names: dataset some" in told(config)
 
 
 @pytest.mark.parametrize(
@@ -129,7 +129,7 @@ def test_what_is_new_is_told(
         (("{tokenizer}", "--data", "slices"), "give its tokenizer with --tokenizer"),
         (("{tokenizer}", "--data", "slices", "--tokenizer", "{transformer}"), "with --licence"),
         (("demo", "--data", "slices", "--tokenizer", "{tokenizer}"), "leave out --tokenizer"),
-        (("demo", "--data", "slices"), "holds slices of 16×16 pixels, but the model takes 128×128"),
+        (("demo", "--data", "slices"), "holds slices of 16×16 pixels, but the model needs 128×128"),
         (("nowhere", "--data", "slices"), "not a bundle"),
         (("{transformer}", "--data", "slices", "--tokenizer", "{tokenizer}", "--licence", "MIT", "epochs=3"), "epochs"),
         (("demo", "--data", "nowhere"), "medvar prepare"),

@@ -96,6 +96,6 @@ def test_it_is_said_without_starting_anything(make_config: MakeConfig, capsys: p
         main([*arguments, "--dry-run", "--tflops", "0.05"])
     assert ended.value.code == 0
     told = capsys.readouterr().out
-    for expected in ("M parameters, 16 training slices", "TFLOP a step", "GiB", "hours at 0.05"):
+    for expected in ("M parameters, 16 training slices", "TFLOP per step", "GiB", "hours at 0.05"):
         assert expected in told
     assert not config.out.exists()

@@ -46,7 +46,7 @@ def test_what_to_do_is_said(
     config = make_config(stage="transformer")
     with monkeypatch.context() as patch:
         patch.setattr(TransformerStage, "loss", large)
-        with pytest.raises(MedvarError, match="Memory ran out on cpu") as told:
+        with pytest.raises(MedvarError, match="Out of memory on cpu") as told:
             run(config, console=console)
         for advice in ("recompute=true", "--resume", "accumulate=2", "batch_size below 2", "--dry-run"):
             assert advice in str(told.value)

@@ -321,7 +321,7 @@ def test_says_what_does_not_fit(
         run(make_config(stage="transformer", steps=2), resume=True, console=console)
     large = other_slices(tmp_path / "large", size=32)
     for stage in ("tokenizer", "transformer"):
-        with pytest.raises(MedvarError, match="32×32 pixels, but the model takes 16×16"):
+        with pytest.raises(MedvarError, match="32×32 pixels, but the model needs 16×16"):
             run(make_config(stage=stage, data=large, out=tmp_path / "new"), console=console)
     nobody = other_slices(tmp_path / "nobody", held_out="nobody")
     with pytest.raises(MedvarError, match="no slices in split 'test'"):
@@ -463,5 +463,5 @@ def test_a_transformer_has_the_shape_that_is_asked_for(make_config: MakeConfig, 
     config = make_config(stage="transformer", depth=2, width=64, heads=4, steps=1)
     shape = load_transformer(run(config, console=console))[0].config
     assert (shape.depth, shape.width, shape.heads) == (2, 64, 4)
-    with pytest.raises(MedvarError, match="no multiple of 3 heads"):
+    with pytest.raises(MedvarError, match="not a multiple of 3 heads"):
         run(replace(config, heads=3, out=config.out / "odd"), console=console)

@@ -107,16 +107,16 @@ def test_a_dry_run_knows_pairs(tmp_path: Path) -> None:
 def test_what_does_not_fit_is_refused(tmp_path: Path, console: Console) -> None:
     """Slices without masks, or with others, would teach something else."""
     slices, plain = write_pairs(tmp_path / "slices"), write_pairs(tmp_path / "plain", ())
-    with pytest.raises(MedvarError, match="has no masks to learn"):
+    with pytest.raises(MedvarError, match="has no masks to train on"):
         run(config(plain, tmp_path / "out"), console=console)
     tokenizer = run(config(slices, tmp_path / "tokenizer", steps=1), console=console)
     other = write_pairs(tmp_path / "other", ("disc", "bar"))
     for data in (plain, other):
-        with pytest.raises(MedvarError, match="learns masks of square, bar, but those of"):
+        with pytest.raises(MedvarError, match="has masks of square, bar, but those of"):
             run(config(data, tmp_path / "out", tokenizer=tokenizer), console=console)
-        with pytest.raises(MedvarError, match="learns masks of square, bar, but those of"):
+        with pytest.raises(MedvarError, match="has masks of square, bar, but those of"):
             run(config(data, tmp_path / "out", stage="transformer", masks=False, tokenizer=tokenizer), console=console)
-    with pytest.raises(MedvarError, match="masks are learnt by a tokenizer of resolutions"):
+    with pytest.raises(MedvarError, match="masks needs a tokenizer of resolutions"):
         load_config(None, ["stage=tokenizer", f"data={slices}", "out=x", "masks=true", "preset=demo"])
 
 

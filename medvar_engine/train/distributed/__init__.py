@@ -1,1 +1,1 @@
-"""Training on several processes: copies or shares of the weights."""
+"""Training with several processes, with copies or shares of the weights."""

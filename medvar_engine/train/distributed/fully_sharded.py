@@ -1,7 +1,7 @@
-"""A transformer too large for copies: weights and optimiser shared out among processes (FSDP2, arXiv 2304.11277).
+"""Fully sharded training: weights and optimiser state are distributed over processes (FSDP2, arXiv 2304.11277).
 
-Checkpoints are torch's distributed ones with safetensors as their files, so that loading them runs no code, and any
-number of processes can go on from them.
+Checkpoints use torch's distributed format with safetensors files, so that loading them runs no code, and a run can be
+resumed with any number of processes.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _FLAT = StateDictOptions(flatten_optimizer_state_dict=True)
 
 
 def shard(model: nn.Module, world: World) -> None:
-    """Leave each process its share of every block's weights; they come together when the block runs."""
+    """Distribute the weights of every block over the processes; they are gathered while the block runs."""
     assert isinstance(model, Transformer)
     mesh = init_device_mesh(world.device.type, (world.size,))
     for block in model.blocks:
@@ -39,13 +39,13 @@ def shard(model: nn.Module, world: World) -> None:
 
 
 def synchronise(model: nn.Module, on: bool) -> None:
-    """Whether the next backward pass sends gradients to the processes that own the weights."""
+    """Set whether the next backward pass sends gradients to the processes that own the weights."""
     assert isinstance(model, FSDPModule)
     model.set_requires_gradient_sync(on)
 
 
 def write(folder: Path, model: nn.Module, average: nn.Module, optimizer: Optimizer) -> None:
-    """Each process writes its share. Raises `OSError` when one of them cannot."""
+    """Write a checkpoint, to which each process contributes its share. Raises `OSError` when one of them fails."""
     try:
         checkpoint.save(
             _state(model, average, optimizer),
@@ -56,7 +56,7 @@ def write(folder: Path, model: nn.Module, average: nn.Module, optimizer: Optimiz
 
 
 def restore(folder: Path, model: nn.Module, average: nn.Module, optimizer: Optimizer) -> None:
-    """The inverse of `write`; the number of processes may be another. Raises `ValueError` when it does not fit."""
+    """The inverse of `write`, with any number of processes. Raises `ValueError` when the checkpoint does not fit."""
     state = _state(model, average, optimizer)
     try:
         checkpoint.load(state, storage_reader=checkpoint.HuggingFaceStorageReader(str(folder)))
@@ -68,12 +68,14 @@ def restore(folder: Path, model: nn.Module, average: nn.Module, optimizer: Optim
         parts[part][key] = tensor
     set_model_state_dict(model, parts["model"])
     set_model_state_dict(average, parts["average"])
-    groups = get_optimizer_state_dict(model, optimizer, options=_FLAT)  # rates and the like come with the settings
+    groups = get_optimizer_state_dict(
+        model, optimizer, options=_FLAT
+    )  # learning rates and similar values come from the settings
     set_optimizer_state_dict(model, optimizer, groups | parts["optimizer"], options=_FLAT)
 
 
 def gathered(model: nn.Module) -> Transformer | None:
-    """The whole model, on the CPU of the first process; None on the others."""
+    """The whole model on the CPU in the first process; None in the others."""
     assert isinstance(model, Transformer)
     state = get_model_state_dict(model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
     if not state:
@@ -84,7 +86,7 @@ def gathered(model: nn.Module) -> Transformer | None:
 
 
 def _state(model: nn.Module, average: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:
-    """Tensors by name, as ``model/…``, ``average/…`` and ``optimizer/…``."""
+    """All tensors by name, as ``model/…``, ``average/…`` and ``optimizer/…``."""
     parts: dict[str, dict[str, Any]] = {
         "model": get_model_state_dict(model),
         "average": get_model_state_dict(average),

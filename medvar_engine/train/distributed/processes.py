@@ -1,4 +1,4 @@
-"""The processes that train together: this one alone, or as many as ``torchrun`` started, on one machine or many."""
+"""`World`: the processes of a run, one or as many as ``torchrun`` started on one or more machines."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from medvar_engine.errors import MedvarError
 from medvar_engine.metric_log import Metric
 from medvar_engine.train.device import pick_device
 
-_PATIENCE = timedelta(hours=12)  # that the others wait while one process encodes all slices, or validates
+_PATIENCE = timedelta(hours=12)  # longest wait of other processes while one encodes all slices or validates
 
 
 @dataclass(frozen=True)
 class World:
-    """This process among the others; every process calls the same methods in the same order."""
+    """This process among all processes of the run. Every process must call the same methods in the same order."""
 
     device: torch.device
     rank: int = 0
@@ -29,47 +29,47 @@ class World:
 
     @property
     def leads(self) -> bool:
-        """Whether this process writes files and speaks."""
+        """Whether this is the main process, which writes files and messages."""
         return self.rank == 0
 
     def add(self, tensor: Tensor) -> Tensor:
-        """Sum over all processes, in place."""
+        """Sum a tensor over all processes, in place."""
         if self.size > 1:
             distributed.all_reduce(tensor)
         return tensor
 
     def take_from_leader(self, tensor: Tensor) -> Tensor:
-        """What the leader's tensor holds, in place."""
+        """Copy the main process's tensor to all processes, in place."""
         if self.size > 1:
             distributed.broadcast(tensor, src=0)
         return tensor
 
     def any(self, *flags: bool) -> list[bool]:
-        """Which flags are set in any process."""
+        """For each flag, whether it is set in any process."""
         total = self.add(torch.tensor(flags, dtype=torch.float32, device=self.device))
         return [flag > 0 for flag in total.tolist()]
 
     def mean(self, metrics: Mapping[Metric, Tensor | float]) -> dict[Metric, float]:
-        """Mean over all processes, which have the same metrics."""
+        """The mean of each metric over all processes, which must have the same metrics."""
         if not metrics:
             return {}
         values = torch.stack([torch.as_tensor(v, dtype=torch.float64, device=self.device) for v in metrics.values()])
         return dict(zip(metrics, (self.add(values) / self.size).tolist(), strict=True))
 
     def average_gradients(self, module: nn.Module) -> None:
-        """For a small module that is trained without a wrapper."""
+        """Average the gradients of a small module that is trained without a wrapper."""
         for parameter in module.parameters() if self.size > 1 else ():
             if parameter.grad is not None:
                 self.add(parameter.grad).div_(self.size)
 
     def wait(self) -> None:
-        """Until every process is here."""
+        """Wait until every process has called this."""
         if self.size > 1:
             distributed.barrier()
 
     @contextmanager
     def leader_first(self) -> Iterator[None]:
-        """The leader goes through the block before the others: what it writes there, they find."""
+        """Run the block in the main process first, so that the other processes find the files that it writes."""
         if not self.leads:
             self.wait()
         yield
@@ -79,9 +79,9 @@ class World:
 
 @contextmanager
 def join(device: str) -> Iterator[World]:
-    """The processes that ``torchrun`` started, by the variables that it sets; without them this process alone.
+    """Join the processes that ``torchrun`` started, found by its environment variables; otherwise only this one.
 
-    Raises `MedvarError` when there is no such device.
+    Raises `MedvarError` when the device is not available or the processes cannot connect.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
@@ -95,7 +95,7 @@ def join(device: str) -> Iterator[World]:
     try:
         distributed.init_process_group("nccl" if here.type == "cuda" else "gloo", timeout=_PATIENCE)
     except (RuntimeError, ValueError) as error:
-        raise MedvarError(f"The {size} processes of this run cannot reach each other: {error}") from error
+        raise MedvarError(f"The {size} processes of this run cannot connect to each other: {error}") from error
     try:
         yield World(here, distributed.get_rank(), size)
     finally:

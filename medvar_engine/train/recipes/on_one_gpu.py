@@ -1,12 +1,12 @@
-"""The model that ships with the project on one GPU that is lent for minutes: three calls of nine minutes each.
+"""Trains a model like the shipped one on a GPU that is available for minutes only, in three calls of nine minutes.
 
-    python on_one_gpu.py pack SLICES slices.zip            # where the slices are: at most 60 MiB
+    python on_one_gpu.py pack SLICES slices.zip            # on the machine with the slices; at most 60 MiB
     python on_one_gpu.py tokenizer slices.zip OUT          # on the GPU
     python on_one_gpu.py transformer slices.zip OUT
     python on_one_gpu.py refiner slices.zip OUT
 
-Each call leaves one file of weights below 16 MiB in OUT, and needs only the files of the calls before it. It takes the
-recipe of its name, first for a few steps, which tell how many fit into its time. Settings can be added as
+Each call writes one file of weights below 16 MiB to OUT, and needs only the files of earlier calls. It uses the recipe
+of the same name, and first runs a few steps to measure how many fit into its time. Settings can be added as
 ``name=value``, such as ``batch_size=256``.
 """
 
@@ -39,10 +39,10 @@ from medvar_engine.train.stages.refiner_stage import FITTED
 
 MINUTES = 9.0
 MOST_PACKED, MOST_WEIGHTS = 60 * 2**20, 16 * 2**20  # bytes
-TRIAL = 30  # steps that tell how long one takes; torch compiles in the first of them
-USED = 0.85  # share of the time left that steps may take; the rest is for looks at held-out slices and the end
-HELD_OUT = 512  # slices packed of patients who are not trained on
-SETTINGS = {  # beside those of the recipe
+TRIAL = 30  # steps to measure the time of one; torch compiles in the first of them
+USED = 0.85  # share of the remaining time for steps; the rest is for validations and saving
+HELD_OUT = 512  # number of slices of held-out patients that are packed
+SETTINGS = {  # in addition to those of the recipe
     "tokenizer": ("batch_size=64",),
     "transformer": ("batch_size=128", "compile=true"),
     "refiner": ("batch_size=64",),
@@ -56,7 +56,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("slices", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("settings", nargs="*", help="name=value")
-    parser.add_argument("--minutes", type=float, default=MINUTES, help="that the call may take")
+    parser.add_argument("--minutes", type=float, default=MINUTES, help="time limit of the call in minutes")
     options = parser.parse_args(arguments)
     if options.call == "pack":
         print(f"{pack(options.slices, options.out)} slices in {options.out}")
@@ -66,15 +66,15 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def pack(slices: Path, out: Path, most: int = MOST_PACKED) -> int:
-    """Prepared slices as one file of at most ``most`` bytes, in 8 bits, without loss; gives how many they are.
+    """Pack prepared slices into one file of at most ``most`` bytes, in 8 bits; returns the number of slices.
 
-    Where not all fit, those left out are spread evenly over the training slices.
+    If not all slices fit, evenly spaced training slices are left out.
     """
     training, held_out = SliceDataset(slices, "train"), SliceDataset(slices, "test")
     some = spread(len(held_out), HELD_OUT)
     tested = [_compressed(held_out, int(i)) for i in some]
     size = statistics.mean(len(_compressed(training, int(i))) + 400 for i in spread(len(training), 200))
-    room = most - sum(len(one) + 400 for one in tested)  # 400 bytes for the names and facts of one slice
+    room = most - sum(len(one) + 400 for one in tested)  # 400 bytes for the metadata of one slice
     chosen = spread(len(training), min(len(training), int(0.97 * room / size)))
     facts: list[dict[str, Any]] = []
     with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as file:
@@ -88,13 +88,13 @@ def pack(slices: Path, out: Path, most: int = MOST_PACKED) -> int:
         file.writestr("slices.json", json.dumps(about), zipfile.ZIP_DEFLATED)
     if out.stat().st_size > most:
         raise MedvarError(
-            f"{out} has {out.stat().st_size / 2**20:.1f} MiB, more than {most / 2**20:g}. Give fewer slices."
+            f"{out} has {out.stat().st_size / 2**20:.1f} MiB, more than {most / 2**20:g}. Use fewer slices."
         )
     return len(facts)
 
 
 def unpack(packed: Path, folder: Path) -> Manifest:
-    """The inverse of `pack`: prepared slices in a new folder."""
+    """The inverse of `pack`: write prepared slices to a new folder."""
     with zipfile.ZipFile(packed) as file:
         about = json.loads(file.read("slices.json"))
         with ShardWriter(folder, about["size"]) as writer:
@@ -113,15 +113,18 @@ def _compressed(data: SliceDataset, number: int) -> bytes:
 
 
 def train(call: str, packed: Path, out: Path, until: float, settings: list[str]) -> Path:
-    """One stage, ended by the time ``until`` of the monotonic clock; gives its weights in ``out``.
+    """Train one stage until the time ``until`` of the monotonic clock; returns the path of its weights in ``out``.
 
-    Raises `MedvarError` when a call before it is missing, or time or room are not enough.
+    Raises `MedvarError` when an earlier call is missing, when there is not enough time, or when the weights are too
+    large.
     """
     given = {"tokenizer": out / "tokenizer.safetensors", "draw_with": out / "transformer.safetensors"}
     needed = {"tokenizer": (), "transformer": ("tokenizer",), "refiner": ("tokenizer", "draw_with")}[call]
     for name in needed:
         if not given[name].is_file():
-            raise MedvarError(f"{given[name]} is not there: run the calls tokenizer, transformer and refiner in turn.")
+            raise MedvarError(
+                f"{given[name]} is missing. Run the calls tokenizer, transformer and refiner in this order."
+            )
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         unpack(packed, folder / "slices")
@@ -131,7 +134,7 @@ def train(call: str, packed: Path, out: Path, until: float, settings: list[str])
         run(trial)
         left = until - time.monotonic()
         if left <= 0:
-            raise MedvarError(f"The time is over before {call} has begun: give it more with --minutes.")
+            raise MedvarError(f"The time was over before {call} could begin. Give it more time with --minutes.")
         if (fitted := folder / "trial" / FITTED).is_file():  # patches need not be fitted twice
             (folder / "run").mkdir()
             shutil.copy(fitted, folder / "run" / FITTED)
@@ -139,14 +142,14 @@ def train(call: str, packed: Path, out: Path, until: float, settings: list[str])
         look = max(1, steps // 4)
         weights = run(load_config(recipe, [*own, f"out={folder / 'run'}", f"steps={steps}", f"validate_every={look}"]))
         if weights.stat().st_size >= MOST_WEIGHTS:
-            raise MedvarError(f"The weights have {weights.stat().st_size / 2**20:.1f} MiB, and 16 is the most.")
+            raise MedvarError(f"The weights have {weights.stat().st_size / 2**20:.1f} MiB, but the limit is 16 MiB.")
         out.mkdir(parents=True, exist_ok=True)
         shutil.copy(folder / "run" / "log.csv", out / f"{call}.csv")
         return Path(shutil.copy(weights, out / f"{call}.safetensors"))
 
 
 def _seconds(folder: Path, batch_size: int) -> float:
-    """That a step takes once torch has compiled."""
+    """Seconds per step after torch has compiled."""
     speeds = [value for _, value in read_log(folder / "log.csv")[Metric("images_per_second")]]
     return batch_size / statistics.median(speeds[len(speeds) // 2 :])
 

@@ -1,1 +1,1 @@
-"""What is trained: the tokenizer, the transformer, the preview decoder; each one's losses."""
+"""The stages of training: tokenizer, transformer and light decoder, with their losses."""

@@ -1,4 +1,4 @@
-"""Tokens as a transformer draws them after true coarse scales: what a refiner must learn to repair."""
+"""Tokens drawn by a transformer from true coarser scales, on which a refiner is trained."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from medvar_engine.models.sample import sample
 from medvar_engine.models.transformer import Transformer
 from medvar_engine.request import Sampling
 
-SHARE = 0.5  # of images that are drawn; the others keep their true tokens
+SHARE = 0.5  # share of images with drawn tokens; the others keep their true tokens
 
 
 class DrawnTokens:
@@ -29,10 +29,11 @@ class DrawnTokens:
         scales: int,
         sampling: Sampling,
     ) -> None:
-        """The finest ``scales`` are drawn by ``sampling``. ``labels`` are the names that ``transformer`` knows."""
+        """``scales`` is the number of finest scales to draw; ``labels`` are the labels of ``transformer``."""
         if scales >= len(quantizer.schedule):
             raise MedvarError(
-                f"drawn_scales leaves at least one scale true: set it below {len(quantizer.schedule)}, not {scales}."
+                f"drawn_scales must leave at least one scale true: set it below {len(quantizer.schedule)}, not "
+                f"{scales}."
             )
         self._quantizer, self._transformer = quantizer, transformer.eval().requires_grad_(False)
         self._first, self._sampling = len(quantizer.schedule) - scales, sampling
@@ -41,7 +42,10 @@ class DrawnTokens:
 
     @torch.no_grad()
     def __call__(self, tokens: tuple[Tensor, ...], kinds: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
-        """True token maps ``(B, L_k)`` of slices of these ``kinds`` ``(B,)`` → the same with some drawn, and which."""
+        """Replace tokens of some images by drawn ones; returns the token maps, and which images were drawn ``(B,)``.
+
+        ``tokens`` are true token maps ``(B, L_k)``, ``kinds`` ``(B,)`` the slice types.
+        """
         some = torch.randperm(len(kinds), device=kinds.device)[: round(len(kinds) * SHARE)]
         known = tuple(own[some] for own in tokens[: self._first])
         drawn = sample(self._transformer, self._quantizer, self._labels[kinds[some]], self._sampling, known=known)
@@ -49,9 +53,9 @@ class DrawnTokens:
         return maps, torch.zeros_like(kinds, dtype=torch.bool).index_fill(0, some, True)
 
     def certain(self, images: Tensor, drawn: Tensor) -> Tensor:
-        """Images ``(B, 1, H, W)``, those which are ``drawn`` with no more detail than their true scales have.
+        """Images ``(B, 1, H, W)``; those that are ``drawn`` are reduced to the resolution of their true scales.
 
-        Drawn detail lies elsewhere than in the slice. Compared pixel by pixel, none at all would be best.
+        Drawn detail is at other positions than in the slice. A pixel-wise loss would therefore favour no detail at all.
         """
         down, up = (self._quantizer.get_buffer(f"{way}_{self._first - 1}") for way in ("down", "up"))
         with torch.autocast(images.device.type, enabled=False):

@@ -1,4 +1,4 @@
-"""Fits the patches of a tokenizer of resolutions to slices, scale by scale: k-means, no gradients."""
+"""Fits the patches of a tokenizer of resolutions to slices, scale by scale, by k-means."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from torch import Tensor
 
 from medvar_engine.models.resolution_tokenizer import ResolutionQuantizer
 
-MOST_VECTORS = 200_000  # of one scale that k-means sees
+MOST_VECTORS = 200_000  # largest number of vectors of one scale for k-means
 ITERATIONS = 16
-CHUNK = 16_384  # vectors whose distances are in memory together
-NOISE_FLOOR = 0.02  # standard deviation below which scale features are not amplified, as a share of half the range
+CHUNK = 16_384  # vectors whose distances are in memory at once
+NOISE_FLOOR = 0.02  # standard deviation below which scale features are not amplified, as a fraction of half the range
 
 Tell = Callable[[str], None]
 
 
 @torch.no_grad()
 def fit_patches(quantizer: ResolutionQuantizer, canvases: Tensor, tell: Tell = print) -> None:
-    """Fill in patches and whitening, coarse to fine, from images folded as canvases ``(N, p², side, side)``.
+    """Fit patches and whitening, from coarse to fine, to images folded as canvases ``(N, p², side, side)``.
 
-    Draws from torch's global generator. Patches of one scale are numbered like the most similar ones of the scale
-    before, so that what the transformer learns of a token's number at one scale helps at the next.
+    Uses torch's global random generator. Patches of one scale get the numbers of the most similar patches of the scale
+    before, so that the transformer can share embeddings of tokens between scales.
     """
     rest, before = canvases.clone(), dict[tuple[int, int], Tensor]()
     for k in range(len(quantizer.schedule)):
@@ -36,18 +36,18 @@ def fit_patches(quantizer: ResolutionQuantizer, canvases: Tensor, tell: Tell = p
             patches = _numbered_like(patches, coarser)
         quantizer.patches(k).copy_(patches)
         before[quantizer.coded[k]] = patches
-        for part in rest.split(256):  # views: `rest` itself changes
+        for part in rest.split(256):  # views, so `rest` itself is changed
             part -= quantizer.lift(quantizer.nearest(quantizer.residual(part, k), k), k)
         tell(f"Scale {k}: {-10 * torch.log10(rest.square().mean((1, 2, 3)).clamp_min(1e-12) / 4).mean():.2f} dB")
 
 
 def _some(vectors: Tensor) -> Tensor:
-    """At most `MOST_VECTORS` of ``(N, D)``."""
+    """At most `MOST_VECTORS` random vectors of ``(N, D)``."""
     return vectors[torch.randperm(len(vectors))[:MOST_VECTORS]]
 
 
 def _k_means(vectors: Tensor, count: int) -> Tensor:
-    """``count`` centres of ``(N, D)``; a centre that nothing chose starts again from a vector far from its own.
+    """``count`` centres of vectors ``(N, D)``; an unused centre is restarted at a vector far from its centre.
 
     With fewer vectors than centres, some centres stay unused.
     """
@@ -65,7 +65,7 @@ def _k_means(vectors: Tensor, count: int) -> Tensor:
 
 
 def _nearest(vectors: Tensor, centres: Tensor) -> tuple[Tensor, Tensor]:
-    """Index of the nearest centre and squared distance to it, ``(N,)`` each."""
+    """The index of the nearest centre and the squared distance to it, ``(N,)`` each."""
     squares = centres.square().sum(1)
     parts = [(squares - 2 * part @ centres.T).min(1) for part in vectors.split(CHUNK)]
     index = torch.cat([part.indices for part in parts])
@@ -73,7 +73,7 @@ def _nearest(vectors: Tensor, centres: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _numbered_like(patches: Tensor, before: Tensor) -> Tensor:
-    """The same patches in the order in which they match ``before``, both ``(V, D)`` and scaled to one variance."""
+    """Patches reordered to match ``before``; both are ``(V, D)`` and scaled to the same variance."""
     cost = torch.cdist(patches / patches.std(), before / before.std())
     rows, columns = linear_sum_assignment(cost.numpy())
     ordered = torch.empty_like(patches)
@@ -82,7 +82,7 @@ def _numbered_like(patches: Tensor, before: Tensor) -> Tensor:
 
 
 def _fit_whitening(quantizer: ResolutionQuantizer, canvases: Tensor, k: int) -> None:
-    """Principal axes of the windows of scale k, each scaled to unit variance, and their offsets."""
+    """Fit the principal axes of the windows of scale k, scaled to unit variance, and their offsets."""
     windows = _some(torch.cat([_windows(quantizer, part, k) for part in canvases.split(256)]))
     mean = windows.mean(0)
     variance, axes = torch.linalg.eigh((windows - mean).T @ (windows - mean) / len(windows))
@@ -94,7 +94,7 @@ def _fit_whitening(quantizer: ResolutionQuantizer, canvases: Tensor, k: int) -> 
 
 
 def _windows(quantizer: ResolutionQuantizer, canvases: Tensor, k: int) -> Tensor:
-    """Each block of scale k with its margin, black as 0: ``(B · L_k, D)``."""
+    """All blocks of scale k with their margins, with black as 0: ``(B · L_k, D)``."""
     image, side = quantizer.shrink(canvases, k) + quantizer.get_buffer("black"), quantizer.patch + 2 * quantizer.margin
     columns = F.unfold(image, side, stride=quantizer.patch, padding=quantizer.margin)
     return columns.transpose(1, 2).flatten(0, 1)

@@ -1,4 +1,4 @@
-"""Pictures of a run: grids of slices as PNG."""
+"""Writes grids of images as PNG."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from medvar_engine.value_range import grey_levels
 
 
 def ladder(tokenizer: AnyTokenizer, tokens: tuple[Tensor, ...]) -> Tensor:
-    """The previews of all K scales, coarse to fine, of K token maps: ``(B, K, C, H, W)``."""
+    """The previews of all K scales, from coarse to fine: ``(B, K, C, H, W)``."""
     latents = [tokenizer.quantizer.decode(tokens[: k + 1]) for k in range(len(tokens))]
     preview = tokenizer.preview if isinstance(tokenizer, ResolutionTokenizer) else tokenizer.decode
     return torch.stack([*(preview(latent) for latent in latents[:-1]), tokenizer.decode(latents[-1])], 1)
 
 
 def write_grid(path: Path, images: Tensor, columns: int) -> None:
-    """``(N, C, H, W)`` in [-1, 1] → one PNG, row by row; the first channel is shown."""
+    """Write images ``(N, C, H, W)`` in [-1, 1] as one PNG, row by row; only the first channel is shown."""
     pixels = grey_levels(images[:, 0].detach().float().cpu().numpy())
     rows = -(-len(pixels) // columns)
     height, width = pixels.shape[1:]

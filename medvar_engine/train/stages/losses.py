@@ -1,4 +1,4 @@
-"""Losses of the tokenizer beside L1 and L2, its optional patch discriminator, and how like two images are."""
+"""Further losses of the tokenizer, its optional patch discriminator, and measures of image similarity."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from medvar_engine.models.fine_detail import BANDS, detail_bands
 
 
 def gradient_loss(output: Tensor, target: Tensor, levels: int = 2) -> Tensor:
-    """Mean absolute error of the image gradients at ``levels`` resolutions: keeps edges sharp."""
+    """Mean absolute error of the image gradients at ``levels`` resolutions, which preserves edges."""
     total = output.new_zeros(())
     for level in range(levels):
         for dim in (2, 3):
@@ -21,20 +21,20 @@ def gradient_loss(output: Tensor, target: Tensor, levels: int = 2) -> Tensor:
 
 
 def frequency_loss(output: Tensor, target: Tensor) -> Tensor:
-    """Mean absolute error of the Fourier coefficients of ``(B, C, H, W)``: fine texture counts as much as broad shapes.
+    """Mean absolute error of the Fourier coefficients of ``(B, C, H, W)``, in which all frequencies count equally.
 
-    Focal frequency loss (arXiv 2012.12821) without its weights.
+    It is the focal frequency loss (arXiv 2012.12821) without its weights.
     """
     difference = torch.fft.rfft2((output - target).float(), norm="ortho")
     return torch.view_as_real(difference).abs().mean()
 
 
 def texture_loss(output: Tensor, target: Tensor) -> Tensor:
-    """Mean absolute error of the local strength of fine detail of each image ``(B, C, H, W)`` → ``(B,)``.
+    """Mean absolute error of the local strength of fine detail of each image ``(B, C, H, W)``: ``(B,)``.
 
-    Where exactly the grains of grain lie does not matter. Strength is the root mean square of each of `detail_bands` in
-    windows of 8 pixels and in the whole image. Windows alone would give too little detail everywhere: the likeliest
-    value where strength cannot be predicted.
+    It does not depend on the exact pattern of the detail. The strength is the root mean square of each of
+    `detail_bands` in windows of 8 pixels and in the whole image. Windows alone would give too little detail everywhere,
+    because the loss is then lowest for a low prediction.
     """
     (made, _), (real, _) = _strength(output), _strength(target)
     return (made - real).abs().mean((1, 2, 3)) + whole_texture_loss(output, target)
@@ -47,27 +47,27 @@ def whole_texture_loss(output: Tensor, target: Tensor) -> Tensor:
 
 
 def _strength(image: Tensor) -> tuple[Tensor, Tensor]:
-    """Root mean square of each of `detail_bands` around every fourth pixel, and of all of them."""
+    """Root mean square of each of `detail_bands` around every fourth pixel, and over the whole image."""
     local = F.avg_pool2d(detail_bands(image).square(), 8, 4) + 1e-6
     return local.sqrt(), local.mean((2, 3)).sqrt()
 
 
 def detail_strength(output: Tensor, target: Tensor) -> Tensor:
-    """Root mean square of the finest detail of each image ``(B, C, H, W)`` over that of its counterpart, ``(B,)``."""
+    """Root mean square of the finest detail of each image ``(B, C, H, W)``, divided by that of its target: ``(B,)``."""
     made, real = (detail_bands(image)[:, : -image.shape[1]].square().mean((1, 2, 3)) for image in (output, target))
     return ((made + 1e-6) / (real + 1e-6)).sqrt()
 
 
 def psnr(output: Tensor, target: Tensor) -> Tensor:
-    """Peak signal-to-noise ratio in dB of each image ``(B, C, H, W)`` in [-1, 1] → ``(B,)``."""
+    """Peak signal-to-noise ratio of each image ``(B, C, H, W)`` in [-1, 1], in dB: ``(B,)``."""
     error = (output - target).square().flatten(1).mean(1).clamp(min=1e-10)
     return 10 * torch.log10(4 / error)
 
 
 def ssim(output: Tensor, target: Tensor) -> Tensor:
-    """Structural similarity (Wang 2004) of each image ``(B, 1, H, W)`` in [-1, 1] → ``(B,)``.
+    """Structural similarity (Wang 2004) of each image ``(B, 1, H, W)`` in [-1, 1]: ``(B,)``.
 
-    With its Gaussian window of 11 pixels and σ 1.5, where that lies within the image.
+    The Gaussian window has 11 pixels and σ 1.5; only positions at which it lies within the image are used.
     """
     at = torch.arange(-5.0, 6.0, device=output.device)
     line = (-at.square() / (2 * 1.5**2)).exp()
@@ -83,13 +83,13 @@ def ssim(output: Tensor, target: Tensor) -> Tensor:
     return alike.flatten(1).mean(1)
 
 
-_SHOWN = 8.0  # how much stronger a critic sees fine detail: about as strong as the image
+_SHOWN = 8.0  # amplification of fine detail for the discriminator, to about the strength of the image
 
 
 class PatchDiscriminator(nn.Module):
-    """Judges overlapping patches real or made (PatchGAN, arXiv 1611.07004): ``(B, C, H, W)`` → ``(B, 1, h, w)``.
+    """Classifies overlapping patches as real or generated (PatchGAN, arXiv 1611.07004).
 
-    It is shown fine detail by itself as well, which is faint in an image, so that it soon learns to look for it.
+    Fine detail, which is faint in an image, is an additional input, so that the discriminator uses it early.
     """
 
     def __init__(self, channels: int, width: int = 32, layers: int = 3) -> None:
@@ -101,7 +101,7 @@ class PatchDiscriminator(nn.Module):
         self.net = nn.Sequential(*blocks, nn.Conv2d(width * 2 ** (layers - 1), 1, 4, 1, 1))
 
     def forward(self, image: Tensor) -> Tensor:
-        """Higher is more real."""
+        """Images ``(B, C, H, W)`` → scores ``(B, 1, h, w)``; higher means more real."""
         return self.net(torch.cat([image, _SHOWN * detail_bands(image)], 1))  # type: ignore[no-any-return]
 
 
@@ -111,7 +111,7 @@ def discriminator_loss(real: Tensor, made: Tensor) -> Tensor:
 
 
 def adaptive_weight(reconstruction: Tensor, adversarial: Tensor, last: Tensor) -> Tensor:
-    """VQGAN's balance (arXiv 2012.09841, eq. 7): ratio of the gradients that reach the decoder's last layer."""
+    """VQGAN's adaptive weight (arXiv 2012.09841, eq. 7): the ratio of the gradients at the decoder's last layer."""
     wanted = torch.autograd.grad(reconstruction, last, retain_graph=True)[0].norm()
     given = torch.autograd.grad(adversarial, last, retain_graph=True)[0].norm()
     return (wanted / (given + 1e-4)).clamp(0, 1e4).detach()

@@ -1,4 +1,4 @@
-"""How far decoded masks are from the real ones: cross-entropy and Dice to learn from, and Dice to judge by."""
+"""Losses of masks (cross-entropy and soft Dice), and the Dice coefficient for validation."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-SMALLEST = 100  # pixels of a structure in a slice that Dice is judged of
+SMALLEST = 100  # least pixels of a structure in a slice for a Dice coefficient
 
 
 def mask_loss(scores: Tensor, masks: Tensor) -> Tensor:
     """Cross-entropy and soft Dice of scores ``(B, M + 1, H, W)`` against numbers of structures ``(B, 1, H, W)``.
 
-    Dice is the mean over the structures that the batch shows, so that a small one counts as much as a large one.
+    Dice is averaged over the structures in the batch, so that small structures count as much as large ones.
     """
     target = masks[:, 0].long()
     share = scores.softmax(1)[:, 1:]
@@ -25,7 +25,7 @@ def mask_loss(scores: Tensor, masks: Tensor) -> Tensor:
 
 
 def dice_of(found: Tensor, real: Tensor, structures: int, smallest: int = SMALLEST) -> Tensor:
-    """Dice of each structure with more than ``smallest`` pixels in each mask, ``(N,)``; masks are ``(B, 1, H, W)``."""
+    """Dice coefficients ``(N,)`` of the structures with more than ``smallest`` pixels in each mask ``(B, 1, H, W)``."""
     numbers = torch.arange(1, structures + 1, device=real.device)[None, :, None, None]
     own, other = real.round() == numbers, found.round() == numbers
     size = own.sum((2, 3))

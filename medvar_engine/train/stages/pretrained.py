@@ -1,4 +1,4 @@
-"""Where training starts when there is a trained transformer: what it knows is kept, and new names get room."""
+"""Starts training from a trained transformer: known conditions keep their embeddings, and new names are added."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ from medvar_engine.models.transformer import Transformer
 
 
 def join_labels(base: LabelSpace, new: LabelSpace) -> LabelSpace:
-    """All names of both: those of ``base`` first and in their order, so that their numbers stay, and its steps."""
+    """All names of both label spaces: those of ``base`` first and in order, so that their numbers stay the same.
+
+    The number of position steps is that of ``base``.
+    """
     names = {name: tuple(dict.fromkeys(getattr(base, name) + getattr(new, name))) for name in NAMED}
     return LabelSpace(**names, position=base.position or new.position)
 
@@ -24,16 +27,17 @@ def join_labels(base: LabelSpace, new: LabelSpace) -> LabelSpace:
 def start_transformer(
     base: Transformer, base_labels: LabelSpace, labels: LabelSpace, rank: int, *, dropout: float | None = None
 ) -> Transformer:
-    """A transformer over `join_labels` that computes what ``base`` does; see `medvar_engine.models.lora` for ``rank``.
+    """A transformer over `join_labels` that computes the same as ``base``.
 
-    Names that ``base`` knows, and the unconditional row, keep their embedding; new names start from the mean of the
-    known ones. A factor that ``base`` does not know starts at zero. With ``rank`` 0 all weights learn. ``dropout``
-    None is that of ``base``. Raises `MedvarError` when ``base_labels`` are not those of ``base``.
+    ``rank`` is that of low-rank changes; see `medvar_engine.models.lora`.
+    Names of ``base`` and the unconditional row keep their embeddings; new names start from the mean of the known ones.
+    A factor that ``base`` does not have starts at zero. With ``rank`` 0 all weights are trained. ``dropout`` None keeps
+    that of ``base``. Raises `MedvarError` when ``base_labels`` do not belong to ``base``.
     """
     if base_labels.sizes != base.config.labels:
         raise MedvarError(
             f"The transformer to start from has conditions of {base.config.labels} names, but its label space has "
-            f"{base_labels.sizes}. Take the file from its source again."
+            f"{base_labels.sizes}. Get the file from its source again."
         )
     joined = join_labels(base_labels, labels)
     known = {name: base.get_parameter(f"labels.{i}.weight") for i, name in enumerate(base_labels.factors)}
@@ -44,7 +48,7 @@ def start_transformer(
     state = {name: tensor for name, tensor in base.state_dict().items() if not name.startswith("labels.")}
     for i, (name, size) in enumerate(zip(joined.factors, joined.sizes, strict=True)):
         state[f"labels.{i}.weight"] = _embedding(known.get(name), size, width)
-    with torch.device("meta"):  # all weights are known already
+    with torch.device("meta"):  # no initialisation, because all weights are set below
         model = Transformer(config)
     model.load_state_dict({name: tensor.detach().clone() for name, tensor in state.items()}, assign=True)
     model.requires_grad_(True)
@@ -52,7 +56,7 @@ def start_transformer(
 
 
 def check_tokenizer(base: Transformer, tokenizer: TokenizerConfig | ResolutionConfig, names: tuple[str, str]) -> None:
-    """Raise `MedvarError` unless ``base`` was trained on tokens of such a tokenizer; ``names`` are those of both."""
+    """Raise `MedvarError` unless ``base`` fits the tokenizer. ``names`` are the names of both for the message."""
     for part, own, what in (
         ("schedule", "schedule", "sides of the token maps"),
         ("vocabulary", "vocabulary", "number of codes"),
@@ -62,7 +66,8 @@ def check_tokenizer(base: Transformer, tokenizer: TokenizerConfig | ResolutionCo
         if needed != found:
             raise MedvarError(
                 f"{names[0]} was not trained on tokens of {names[1]}: its {what} is {needed}, the tokenizer's {found}. "
-                f"It needs the tokenizer that it was trained with, or a copy whose decoder alone was trained further."
+                "It needs the tokenizer that it was trained with, or a copy of which only the decoder was "
+                "trained further."
             )
 
 
@@ -76,7 +81,7 @@ def _embedding(known: Tensor | None, size: int, width: int) -> Tensor:
 
 
 def _new_rows(base: LabelSpace, joined: LabelSpace) -> list[list[int]]:
-    """Of each factor's embedding, the rows that ``base`` has nothing for."""
+    """For each factor, the rows of its embedding that are not in ``base``."""
     rows = []
     for name, size in zip(joined.factors, joined.sizes, strict=True):
         begin = base.size(name)

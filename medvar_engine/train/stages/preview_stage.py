@@ -1,4 +1,4 @@
-"""Stage ``preview``: a light decoder learns to show what the full one shows of the first few scales."""
+"""Stage ``preview``: trains a light decoder to reproduce the full decoder's previews of the first scales."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SHOWN = 6  # held-out slices in a sample grid
 
 
 class PreviewStage:
-    """Distillation: the full decoder's picture of a partial latent is the target."""
+    """Distillation with the full decoder's image of a partial latent as target."""
 
     critic = None
 
@@ -41,7 +41,7 @@ class PreviewStage:
         self.state: dict[str, nn.Module] = {}
         tokenizer = as_gray(load_tokenizer(config.tokenizer))
         if not isinstance(tokenizer, Tokenizer):
-            raise MedvarError("A pyramid of resolutions needs no light decoder: its scales are images already.")
+            raise MedvarError("A tokenizer of resolutions needs no light decoder, because its scales are images.")
         self.tokenizer = tokenizer.to(world.device).requires_grad_(False)
         check_size(train, self.tokenizer.config.image_size)
         torch.manual_seed(config.seed)
@@ -53,7 +53,7 @@ class PreviewStage:
         """Nothing to do."""
 
     def loss(self, batch: Batch, step: int) -> tuple[Tensor, Metrics]:
-        """L1 and gradients against the full decoder; each image is shown after a number of scales of its own."""
+        """L1 and gradient losses against the full decoder; each image has a random number of scales."""
         images, hounsfield, _ = batch
         if self.config.augment:
             images = augment(images, hounsfield)
@@ -71,16 +71,16 @@ class PreviewStage:
         return self.config.l1 * l1 + self.config.gradient * gradient_loss(output, target), metrics
 
     def critic_losses(self) -> Iterator[Tensor]:
-        """There is no critic."""
+        """Nothing, because there is no discriminator."""
         return iter(())
 
     def after_step(self, step: int) -> None:
         """Nothing to do."""
 
     def validate(self, model: nn.Module, folder: Path | None) -> dict[Metric, float]:
-        """How near previews are to the full decoder's on held-out patients, in dB, overall and at every scale.
+        """PSNR of previews against those of the full decoder on held-out patients, in dB, overall and per scale.
 
-        ``psnr_image`` is how near those of all scales are to the images themselves.
+        ``psnr_image`` is the PSNR of previews of all scales against the images.
         """
         assert isinstance(model, PreviewDecoder)
         index = spread(len(self.held_out), self.config.validate_slices)
@@ -101,7 +101,7 @@ class PreviewStage:
         return metrics | {Metric("psnr", "held_out", k): value for k, value in enumerate(by_scale.tolist())}
 
     def held_out_loss(self, metrics: Mapping[Metric, float]) -> float:
-        """What is to fall."""
+        """The metric to minimise."""
         return -metrics[Metric("psnr", "held_out")]
 
     def save(self, model: nn.Module, path: Path) -> None:
@@ -117,7 +117,7 @@ class PreviewStage:
         return torch.stack(lifted).cumsum(0)
 
     def _show(self, model: PreviewDecoder, folder: Path) -> None:
-        """Two rows a slice: previews of all scales by the light decoder, and by the full one."""
+        """Write a grid with two rows per slice: previews of all scales by the light decoder and by the full one."""
         latents = self._latents(
             torch.from_numpy(self.held_out.batch(spread(len(self.held_out), SHOWN))).to(self.world.device)
         )

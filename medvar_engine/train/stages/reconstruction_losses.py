@@ -1,4 +1,4 @@
-"""How far decoded images are from the real ones: the losses of everything that decodes, and their critic."""
+"""`Reconstruction`: the losses of decoded images against real ones, and the discriminator, for all decoders."""
 
 from __future__ import annotations
 
@@ -40,17 +40,17 @@ class Certain:
 
 
 class Reconstruction:
-    """Weighted sum of the losses that the settings name; optionally a patch discriminator that joins late."""
+    """Weighted sum of the losses in the settings, optionally with a patch discriminator late in the run."""
 
     def __init__(self, config: TrainConfig, channels: int, device: torch.device) -> None:
         self.config = config
         self.critic = PatchDiscriminator(channels).to(device) if config.adversarial > 0 else None
         network = config.feature_network
         self.features = None if network is None else load_feature_network(network).to(device)
-        self._seen: list[tuple[Tensor, Tensor]] = []  # real and decoded images of this step, for the critic
+        self._seen: list[tuple[Tensor, Tensor]] = []  # real and decoded images of this step, for the discriminator
 
     def forget(self) -> None:
-        """Called before every step."""
+        """Clear the images of the last step. Called before every step."""
         self._seen = []
 
     def loss(
@@ -61,10 +61,10 @@ class Reconstruction:
         last: Tensor,
         certain: Certain | None = None,
     ) -> tuple[Tensor, Metrics]:
-        """Loss of decoded ``(B, C, H, W)`` against real images.
+        """Loss of decoded images ``(B, C, H, W)`` against real images.
 
-        ``last`` are the weights of the decoder's last layer, which balance the critic. Without ``certain`` all images
-        must agree wholly. The critic judges all images, for it does not ask where detail lies.
+        ``last`` are the weights of the decoder's last layer, which balance the adversarial loss. Without ``certain`` all
+        images must agree completely. The discriminator judges all images.
         """
         config = self.config
         made, real = (output, images) if certain is None else (certain.part(output), certain.part(images))
@@ -93,14 +93,14 @@ class Reconstruction:
         return torch.where(certain.wholly, wholly, DRAWN * whole_texture_loss(output, images)).mean()
 
     def critic_losses(self) -> Iterator[Tensor]:
-        """The discriminator's loss on every part of the batch just seen, once it has joined."""
+        """The discriminator's loss on every micro-batch of this step, once it is used."""
         if self.critic is not None:
             self.critic.requires_grad_(True)
             for real, made in self._seen:
                 yield discriminator_loss(self.critic(real), self.critic(made))
 
     def judge(self, scores: Scores, output: Tensor, images: Tensor, conditions: Sequence[Condition]) -> None:
-        """Add how like decoded ``(B, C, H, W)`` are to real images of these conditions."""
+        """Add the similarity of decoded images ``(B, C, H, W)`` to real images with these conditions to ``scores``."""
         scores.add("psnr", psnr(output, images), conditions)
         scores.add("ssim", ssim(output, images), conditions)
         scores.add("detail", detail_strength(output, images), conditions)

@@ -1,7 +1,7 @@
-"""Stage ``tokenizer`` of a pyramid of resolutions: patches are fitted once, then the refiner learns from gradients.
+"""Stage ``tokenizer`` for a pyramid of resolutions: patches are fitted once, then the refiner is trained.
 
-The refiner sees canvases of true tokens or, given a transformer, also canvases whose fine scales that transformer
-draws: it learns to mend what drawing tokens independently of each other breaks (compare arXiv 2509.12474).
+The refiner is trained on canvases of true tokens and, if a transformer is given, also on canvases whose fine scales the
+transformer has drawn. It thus learns to correct the errors of drawing tokens independently (compare arXiv 2509.12474).
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ from medvar_engine.train.stages.mask_losses import dice_of, mask_loss
 from medvar_engine.train.stages.reconstruction_losses import Certain, Reconstruction
 
 SHOWN = 8  # held-out slices in a sample grid
-FITTED_ON = 6000  # slices, most of them augmented, that patches are fitted to
-FITTED = "patches.safetensors"  # the fitted tokenizer before its refiner learns, in the run's folder
+FITTED_ON = 6000  # number of slices, most of them augmented, that patches are fitted to
+FITTED = "patches.safetensors"  # file in the run's folder: the fitted tokenizer with an untrained refiner
 
 
 class RefinerStage:
-    """Reconstruction losses, and optionally a critic, on canvases of fixed patches."""
+    """Trains the refiner with reconstruction losses, and optionally a discriminator, on canvases of fixed patches."""
 
     def __init__(self, config: TrainConfig, train: SliceDataset, held_out: SliceDataset, world: World) -> None:
         self.config, self.held_out, self.device = config, held_out, world.device
@@ -68,11 +68,11 @@ class RefinerStage:
             )
 
     def before_step(self, step: int) -> None:
-        """Forget the last batch."""
+        """Clear the images of the last step."""
         self.reconstruction.forget()
 
     def loss(self, batch: Batch, step: int) -> tuple[Tensor, Metrics]:
-        """Weighted sum of the losses of one part of a batch."""
+        """Weighted sum of the losses of one micro-batch."""
         images, hounsfield, kinds = batch
         if self.config.augment:
             images = augment(images, hounsfield, masks=self.masks)
@@ -89,7 +89,7 @@ class RefinerStage:
         if not self.masks:
             return self.reconstruction.loss(output, images, step, last, certain)
         total, metrics = self.reconstruction.loss(output[:, :1], images[:, :1], step, last, certain)
-        of_masks = mask_loss(output[~drawn, 1:], images[~drawn, 1:])  # a drawn mask is another one
+        of_masks = mask_loss(output[~drawn, 1:], images[~drawn, 1:])  # a drawn mask differs from the true one
         return total + self.config.mask_loss * of_masks, metrics | {Metric("mask_loss"): of_masks.detach()}
 
     def critic_losses(self) -> Iterator[Tensor]:
@@ -100,7 +100,7 @@ class RefinerStage:
         """Nothing to do."""
 
     def validate(self, model: nn.Module, folder: Path | None) -> dict[Metric, float]:
-        """Likeness on held-out patients, overall, by region and after every scale; how evenly codes are used."""
+        """Similarity on held-out patients, overall, by region and after every scale; and the use of codes."""
         assert isinstance(model, ResolutionTokenizer)
         index = spread(len(self.held_out), self.config.validate_slices)
         scores, by_scale = Scores(), torch.zeros(len(model.schedule))
@@ -126,7 +126,7 @@ class RefinerStage:
         return scores.means() | previews | masks | codes_used(counts)
 
     def held_out_loss(self, metrics: Mapping[Metric, float]) -> float:
-        """What is to fall: 1 of Dice counts as 20 dB."""
+        """The metric to minimise; a Dice coefficient of 1 counts as 20 dB."""
         return -metrics[Metric("psnr", "held_out")] - 20 * metrics.get(Metric("mask_dice", "held_out"), 0.0)
 
     def save(self, model: nn.Module, path: Path) -> None:
@@ -135,7 +135,7 @@ class RefinerStage:
         save_tokenizer(path, model)
 
     def _show(self, model: ResolutionTokenizer, folder: Path) -> None:
-        """Each row: a held-out slice, its previews from the coarsest scale to the finest, and its reconstruction."""
+        """Write a grid; each row shows a held-out slice, its previews from coarse to fine, and its reconstruction."""
         shown = inputs_of(self.held_out, spread(len(self.held_out), SHOWN), self.masks)
         images = torch.from_numpy(shown).to(self.device)
         rows = torch.cat([images[:, None], ladder(model, model.encode(images))], 1)
@@ -143,19 +143,19 @@ class RefinerStage:
 
 
 def _start(config: TrainConfig, train: SliceDataset) -> ResolutionTokenizer:
-    """A trained tokenizer to go on with, or a new one whose patches are fitted now unless this run has done so."""
+    """A trained tokenizer to continue, or a new one; its patches are fitted now unless this run has fitted them."""
     source = config.tokenizer or config.out / FITTED
     if config.tokenizer is not None or source.is_file():
         model = load_tokenizer(source)
         if not isinstance(model, ResolutionTokenizer):
-            raise MedvarError(f"{source} is no tokenizer of resolutions. Choose another out folder.")
+            raise MedvarError(f"{source} is not a tokenizer of resolutions. Choose another out folder.")
         return model.requires_grad_(True)
     preset = tokenizer_preset(config.preset, config.image_size)
-    assert isinstance(preset, ResolutionConfig)  # see `medvar_engine.train.run_training`
+    assert isinstance(preset, ResolutionConfig)  # checked in `medvar_engine.train.run_training`
     check_size(train, preset.image_size)
     if config.masks:
         if not train.structures:
-            raise MedvarError(f"{train.folder} has no masks to learn: `medvar prepare --masks` makes slices that have.")
+            raise MedvarError(f"{train.folder} has no masks to train on. Prepare slices with `medvar prepare --masks`.")
         preset = with_masks(preset, train.structures)
     model = ResolutionTokenizer(preset)
     fit_patches(model.quantizer, _canvases_to_fit(config, train, model))
@@ -164,9 +164,9 @@ def _start(config: TrainConfig, train: SliceDataset) -> ResolutionTokenizer:
 
 
 def _canvases_to_fit(config: TrainConfig, train: SliceDataset, model: ResolutionTokenizer) -> Tensor:
-    """Slices drawn as for batches, as canvases; with ``augment`` two of three are changed a little.
+    """Slices drawn as for batches, as canvases; with ``augment``, two of three are augmented.
 
-    Of pairs fewer, for their canvases are larger.
+    For pairs fewer slices are used, because their canvases are larger.
     """
     count, masks = max(FITTED_ON // model.config.canvas_channels, 100), bool(model.config.structures)
     sampler = BalancedSampler(train.conditions, config.balance, config.most_repeats)

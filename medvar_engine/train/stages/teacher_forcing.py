@@ -1,4 +1,4 @@
-"""Teacher forcing: what the transformer sees of each scale, and what it is to say."""
+"""Teacher forcing: the input features and the target tokens of the transformer for each scale."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from medvar_engine.models.quantizer import MultiScaleQuantizer
 from medvar_engine.models.resolution_tokenizer import ResolutionQuantizer
 
 Maps = tuple[Tensor, ...]
-SIMILAR = 16  # codes among which a replaced token is chosen
+SIMILAR = 16  # number of similar codes from which a replacement is chosen
 
 
 def plain(quantizer: Quantizer, tokens: Maps) -> tuple[Tensor, Tensor]:
-    """K maps ``(B, L_k)`` → features of scales 1…K-1 ``(B, L - L_0, C)``, targets ``(B, L)``."""
+    """K token maps ``(B, L_k)`` → scale features of scales 1…K-1 ``(B, L - L_0, C)`` and targets ``(B, L)``."""
     return quantizer.features(tokens), torch.cat(tokens, 1)
 
 
 def corrupted(quantizer: MultiScaleQuantizer, tokens: Maps, share: float) -> tuple[Tensor, Tensor]:
-    """`plain`, with tokens replaced at random that finer scales are to mend (Infinity, arXiv 2412.04431, section 3.3).
+    """`plain` with random wrong tokens, which finer scales learn to correct (Infinity, arXiv 2412.04431, section 3.3).
 
-    Of each image up to ``share`` of the tokens that the transformer sees are others. From the first such one on, an
-    image's targets are coded anew: each scale's is what then remains of the whole latent, for which the sum of all
-    tokens stands.
+    In each image, a random share of the input tokens, at most ``share``, is replaced. From the first replaced scale on,
+    the targets are computed again: each scale encodes the residual that then remains of the whole latent, the sum of
+    all tokens.
     """
     latent = quantizer.decode(tokens)
     count, device = len(latent), latent.device
@@ -46,11 +46,11 @@ def corrupted(quantizer: MultiScaleQuantizer, tokens: Maps, share: float) -> tup
 def encoded(
     quantizer: ResolutionQuantizer, canvas: Tensor, share: float, similar: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    """`plain` of images folded as canvases ``(B, p², side, side)``, encoded now.
+    """`plain` for images folded as canvases ``(B, p², side, side)``, which are encoded here.
 
-    Of each image up to ``share`` of the tokens that the transformer sees are replaced by similar ones, of which
-    ``similar`` ``(K, V, SIMILAR)`` is the table. Each scale's targets code what the scales before, replaced tokens
-    included, have left of the image: so the transformer learns to mend its own mistakes.
+    In each image, a random share of the input tokens, at most ``share``, is replaced by similar ones from the table
+    ``similar`` ``(K, V, SIMILAR)``. The targets of each scale encode the residual of the earlier scales with the
+    replaced tokens, so that the transformer learns to correct its errors.
     """
     rest, seen, features, targets = canvas, torch.zeros_like(canvas), [], []
     rates = torch.rand(len(canvas), 1, device=canvas.device) * share
@@ -68,6 +68,6 @@ def encoded(
 
 
 def similar_codes(quantizer: ResolutionQuantizer) -> Tensor:
-    """Of every scale and code the most similar other codes, ``(K, V, SIMILAR)``."""
+    """The most similar other codes of every code of every scale, ``(K, V, SIMILAR)``."""
     each = [quantizer.patches(k) for k in range(len(quantizer.schedule))]
     return torch.stack([torch.cdist(p, p).topk(SIMILAR + 1, largest=False).indices[:, 1:] for p in each])

@@ -1,4 +1,4 @@
-"""Where the transformer's training takes tokens from: slices encoded as they come, or pyramids encoded before."""
+"""Sources of tokens for training the transformer: slices encoded during training, or pyramids encoded in advance."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from medvar_engine.untrusted.plain_npy import open_npy
 
 
 class Source(Protocol):
-    """Where a batch's tokens come from."""
+    """A source of tokens."""
 
     @property
     def batches(self) -> Batches:
-        """What is read."""
+        """The micro-batches to read."""
 
     def __call__(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-        """A batch → labels ``(B, F)``, features of scales 1…K-1 ``(B, L - L_0, C)`` and targets ``(B, L)``."""
+        """A batch → labels ``(B, F)``, scale features of scales 1…K-1 ``(B, L - L_0, C)`` and targets ``(B, L)``."""
 
 
 class EncodedBefore:
-    """Tokens of pyramids that were encoded once: for tokenizers whose encoder is a large network."""
+    """Tokens of pyramids that were encoded in advance, for tokenizers with a large encoder."""
 
     def __init__(self, quantizer: MultiScaleQuantizer, batches: PyramidBatches, corruption: float) -> None:
         self.batches, self._quantizer, self._corruption = batches, quantizer, corruption
@@ -49,12 +49,12 @@ class EncodedBefore:
 
 
 class EncodedNow:
-    """Tokens of slices that are augmented and encoded as they come, no two times alike."""
+    """Tokens of slices that are augmented and encoded during training, so that every augmentation is new."""
 
     def __init__(
         self, tokenizer: ResolutionTokenizer, data: SliceDataset, labels: Tensor, draw: Draw, config: TrainConfig
     ) -> None:
-        """``labels`` ``(kinds, F)`` are those of the kinds of slices in ``data``."""
+        """``labels`` ``(slice types, F)`` are the labels of the slice types in ``data``."""
         self._masks = bool(tokenizer.config.structures)
         self.batches = ImageBatches(data, draw, self._masks)
         self._tokenizer, self._labels, self._config = tokenizer, labels, config
@@ -71,20 +71,20 @@ class EncodedNow:
 
 @dataclass(frozen=True)
 class PyramidBatches:
-    """Tokens and labels of each part of each step: one of the variants of every slice that is drawn."""
+    """Tokens and labels of each micro-batch; one of the variants of every slice is drawn."""
 
     pyramids: npt.NDArray[np.uint16]  # (variants, N, L)
     labels: npt.NDArray[np.int64]  # (N, F)
     draw: Draw
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """``(B, L)`` and ``(B, F)``."""
+        """Tokens ``(B, L)`` and labels ``(B, F)``."""
         index, rng = self.draw(*key)
         variant = rng.integers(len(self.pyramids), size=self.draw.batch_size)[self.draw.share(key[1])]
         return self.pyramids[variant, index].astype(np.int64), self.labels[index]
 
     def __getstate__(self) -> dict[str, Any]:
-        # A memory map would be pickled with its contents; a worker process opens the file again.
+        # Pickling a memory map copies its content; a worker process opens the file instead.
         name = getattr(self.pyramids, "filename", None)
         kept = self.pyramids if name is None else (name, len(self.pyramids))
         return {"pyramids": kept, "labels": self.labels, "draw": self.draw}

@@ -1,4 +1,4 @@
-"""Stage ``tokenizer``: image → token pyramid → image."""
+"""Stage ``tokenizer``: trains an autoencoder with a token pyramid as its code."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ SHOWN = 8  # held-out slices in a sample grid
 
 
 class TokenizerStage:
-    """Reconstruction, gradient and codebook losses, restarts of dead codes, and optionally a critic."""
+    """Trains with reconstruction, gradient and codebook losses, and optionally a discriminator; restarts dead codes."""
 
     def __init__(self, config: TrainConfig, train: SliceDataset, held_out: SliceDataset, world: World) -> None:
         self.config, self.held_out, self.world, device = config, held_out, world, world.device
@@ -52,15 +52,15 @@ class TokenizerStage:
         if config.tokenizer is not None:
             self.codebook.adopt(self.model.quantizer, config.batch_size)
         self.state = {"codebook": self.codebook}
-        self._quantized: list[Quantized] = []  # the parts of this step's batch, for the codebook
+        self._quantized: list[Quantized] = []  # micro-batches of this step, for the codebook
 
     def before_step(self, step: int) -> None:
-        """Forget the last batch."""
+        """Clear the last batch."""
         self.reconstruction.forget()
         self._quantized = []
 
     def loss(self, batch: Batch, step: int) -> tuple[Tensor, Metrics]:
-        """Weighted sum of the losses of one part of a batch."""
+        """Weighted sum of the losses of one micro-batch."""
         config, (images, hounsfield, _) = self.config, batch
         if config.augment:
             images = augment(images, hounsfield)
@@ -74,7 +74,7 @@ class TokenizerStage:
         return self.reconstruction.critic_losses()
 
     def after_step(self, step: int) -> None:
-        """Move the codebook after the batch just seen, and restart codes that no scale has used for a while."""
+        """Update the codebook from the batch, and restart codes that no scale has used for some time."""
         config, quantizer = self.config, self.model.quantizer
         if config.decoder_only:
             return
@@ -93,7 +93,7 @@ class TokenizerStage:
         self.codebook.same_everywhere(quantizer, self.world)
 
     def validate(self, model: nn.Module, folder: Path | None) -> dict[Metric, float]:
-        """Likeness on held-out patients, overall and by region; how many codes every scale uses, and how evenly."""
+        """Similarity on held-out patients, overall and by region; number and entropy of the codes used per scale."""
         assert isinstance(model, Tokenizer)
         index = spread(len(self.held_out), self.config.validate_slices)
         scores = Scores()
@@ -111,7 +111,7 @@ class TokenizerStage:
         return scores.means() | codes_used(counts)
 
     def held_out_loss(self, metrics: Mapping[Metric, float]) -> float:
-        """What is to fall."""
+        """The metric to minimise."""
         return -metrics[Metric("psnr", "held_out")]
 
     def save(self, model: nn.Module, path: Path) -> None:
@@ -120,27 +120,27 @@ class TokenizerStage:
         save_tokenizer(path, model)
 
     def _show(self, model: Tokenizer, folder: Path) -> None:
-        """Each row: a held-out slice, then its previews from the coarsest scale to the finest."""
+        """Write a grid; each row shows a held-out slice and its previews from coarse to fine."""
         images = torch.from_numpy(self.held_out.batch(spread(len(self.held_out), SHOWN))).to(self.world.device)
         rows = torch.cat([images[:, None], ladder(model, model.encode(images))], 1)
         write_grid(folder / "reconstructions.png", rows.flatten(0, 1), rows.shape[1])
 
     def _depths(self, count: int, step: int) -> Tensor:
-        """How many scales of each image the decoder sees; K + 1 is the latent before quantisation."""
+        """The number of scales of each image that the decoder gets; K + 1 is the latent before quantisation."""
         scales, config = len(self.model.schedule), self.config
         shallow = torch.rand(count, device=self.world.device) < config.random_depth
         depths = torch.where(shallow, torch.randint(1, scales + 1, (count,), device=self.world.device), scales)
-        if config.tokenizer is not None:  # what is trained already has no need of fading in
+        if config.tokenizer is not None:  # a trained tokenizer needs no fading in of quantisation
             return depths
         fading = 1 - step / max(1, config.continuous * config.steps)
         return torch.where(torch.rand(count, device=self.world.device) < fading, scales + 1, depths)
 
 
 def _start(config: TrainConfig) -> Tokenizer:
-    """A new tokenizer, or a trained one to go on with."""
+    """A new tokenizer, or a trained one to continue."""
     if config.tokenizer is None:
         preset = tokenizer_preset(config.preset, config.image_size)
-        assert isinstance(preset, TokenizerConfig)  # see `medvar_engine.train.run_training`
+        assert isinstance(preset, TokenizerConfig)  # checked in `medvar_engine.train.run_training`
         return Tokenizer(preset)
     model = as_gray(load_tokenizer(config.tokenizer))
     assert isinstance(model, Tokenizer)
@@ -150,7 +150,7 @@ def _start(config: TrainConfig) -> Tokenizer:
 
 
 def keep_tokens(model: Tokenizer) -> None:
-    """Hold still what the tokens of an image depend on; the decoder learns."""
+    """Freeze everything that determines the tokens of an image, so that only the decoder is trained."""
     for part in (model.encoder, model.quant_conv, model.quantizer, model.linear_in):
         if part is not None:
             part.requires_grad_(False)

@@ -1,4 +1,4 @@
-"""Stage ``transformer``: learns to predict each token map from the coarser ones."""
+"""Stage ``transformer``: trains the prediction of each token map from the coarser ones."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ from medvar_engine.train.stages.teacher_forcing import plain
 from medvar_engine.train.stages.token_sources import EncodedBefore, EncodedNow, PyramidBatches, Source
 from medvar_engine.train.token_pyramids import Encoding, codebook_of, encoder_of, read_pyramids, write_pyramids
 
-SHOWN = 6  # samples a cell in a sample grid
-CELLS = 12  # cells in a sample grid
+SHOWN = 6  # samples per slice type in a sample grid
+CELLS = 12  # slice types in a sample grid
 SAMPLING = Sampling(guidance=0.0, top_k=100, top_p=1.0)  # of samples in a sample grid
-LADDERS = 4  # samples, each of another cell, that are also shown scale by scale
+LADDERS = 4  # samples, each of another slice type, that are also shown scale by scale
 
 
 class TransformerStage:
-    """Cross-entropy of every token, under teacher forcing."""
+    """Trains with the cross-entropy of every token, by teacher forcing."""
 
     critic = None
 
@@ -65,7 +65,7 @@ class TransformerStage:
         self.model: Transformer = model.to(self.device)
         self.model.recompute = config.recompute
         if config.compile:
-            for block in self.model.blocks:  # all alike, so that they are compiled once
+            for block in self.model.blocks:  # identical blocks are compiled once
                 block.compile()
         self.network: nn.Module = self.model
         labels, draw = self._labels(train.conditions.kinds), draw_of(train.conditions, config, world)
@@ -73,7 +73,9 @@ class TransformerStage:
         with world.leader_first():
             if isinstance(self.tokenizer, ResolutionTokenizer):
                 if config.pyramids is not None:
-                    raise MedvarError("A pyramid of resolutions is encoded while training: leave pyramids out.")
+                    raise MedvarError(
+                        "With a tokenizer of resolutions, slices are encoded during training. Leave pyramids out."
+                    )
                 self.source = EncodedNow(self.tokenizer, train, labels.to(self.device), draw, config)
             else:
                 pyramids = self._pyramids(train, config.variants if config.augment else 1)  # (variants, N, L)
@@ -90,26 +92,26 @@ class TransformerStage:
         """Nothing to do."""
 
     def loss(self, batch: Batch, step: int) -> tuple[Tensor, Metrics]:
-        """Weighted cross-entropy of tokens; that of each scale, and the share of its tokens that are guessed."""
+        """Weighted cross-entropy of tokens; as metrics the cross-entropy and accuracy of each scale."""
         config = self.config
         with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
             labels, features, targets = self.source(batch)
         logits = self.network(self.model.drop_condition(labels), features).float()
         losses = _cross_entropy(logits, targets)
         total = (losses.mean(0) * self.weights).sum()
-        if config.z_loss:  # as PaLM (arXiv 2204.02311, section 5)
+        if config.z_loss:  # as in PaLM (arXiv 2204.02311, section 5)
             total = total + config.z_loss * logits.logsumexp(-1).square().mean()
         return total, self._by_scale("train", losses, logits, targets)
 
     def critic_losses(self) -> Iterator[Tensor]:
-        """There is no critic."""
+        """Nothing, because there is no discriminator."""
         return iter(())
 
     def after_step(self, step: int) -> None:
         """Nothing to do."""
 
     def validate(self, model: nn.Module, folder: Path | None) -> dict[Metric, float]:
-        """Cross-entropy on held-out patients, overall, by region and a scale; samples of every kind of slice as PNG."""
+        """Cross-entropy on held-out patients, overall, by region and by scale; writes samples of slice types as PNG."""
         assert isinstance(model, Transformer)
         index = spread(len(self.held_out), self.config.validate_slices)
         scores, by_scale = Scores(), dict[Metric, float]()
@@ -126,7 +128,7 @@ class TransformerStage:
         return scores.means() | by_scale
 
     def held_out_loss(self, metrics: Mapping[Metric, float]) -> float:
-        """What is to fall."""
+        """The metric to minimise."""
         return metrics[Metric("loss", "held_out")]
 
     def save(self, model: nn.Module, path: Path) -> None:
@@ -135,7 +137,7 @@ class TransformerStage:
         save_transformer(path, merge(model) if self.config.lora_rank else model, self.label_space)
 
     def _start(self, labels: LabelSpace) -> tuple[LabelSpace, Transformer]:
-        """A fresh transformer for these names, or the one that the run goes on with and the names of both."""
+        """A new transformer for these labels; or the one that the run continues, with the labels of both."""
         config = self.config
         if config.init is not None:
             base, known = load_transformer(config.init)
@@ -145,9 +147,9 @@ class TransformerStage:
         return labels, Transformer(fresh_shape(config, self.tokenizer.config, labels.sizes))
 
     def _show(self, model: Transformer, folder: Path | None) -> None:
-        """A row a cell: samples of one modality, region and plane; of a few cells, the first sample scale by scale.
+        """Write a grid with a row of samples per slice type; for a few types, also the first sample scale by scale.
 
-        All processes sample, for they share the weights.
+        All processes take part in sampling, because the weights may be distributed over them.
         """
         cells = [self.cells[i] for i in spread(len(self.cells), CELLS)]
         labels = self._labels([Condition(m, r, p) for m, r, p in cells for _ in range(SHOWN)]).to(self.device)
@@ -160,7 +162,7 @@ class TransformerStage:
             write_grid(folder / "ladders.png", rows.flatten(0, 1), rows.shape[1])
 
     def _by_scale(self, split: Split, losses: Tensor, logits: Tensor, targets: Tensor) -> Metrics:
-        """Mean loss and accuracy of each scale that there is, of ``(B, L)`` and ``(B, L, V)``."""
+        """Mean loss and accuracy of each scale, from losses ``(B, L)``, logits ``(B, L, V)`` and targets ``(B, L)``."""
         right = (logits.detach().argmax(-1) == targets).float()
         metrics: Metrics = {}
         for name, values in (("loss", losses.detach()), ("accuracy", right)):
@@ -170,13 +172,13 @@ class TransformerStage:
         return metrics
 
     def _labels(self, conditions: list[Condition] | tuple[Condition, ...]) -> Tensor:
-        """``(N, F)``; a held-out label that training never saw is the unconditional one."""
+        """Labels ``(N, F)``; a held-out name that is not in the training data becomes unconditional."""
         known = self.label_space
         rows = [known.encode(known.known(_asked(self.config, condition))) for condition in conditions]
         return torch.tensor(rows, dtype=torch.int64)
 
     def _pyramids(self, data: SliceDataset, variants: int) -> npt.NDArray[np.uint16]:
-        """Those encoded beforehand, or else encoded now and kept for the next start."""
+        """Pyramids that were encoded in advance; otherwise they are encoded now and kept for the next start."""
         config = self.config
         assert config.tokenizer is not None
         if config.pyramids is not None:
@@ -195,34 +197,37 @@ class TransformerStage:
 
 
 def asked_labels(config: TrainConfig, kinds: Iterable[Condition]) -> LabelSpace:
-    """The names that a model is conditioned on, when it learns from slices of these kinds."""
+    """The label space of a model that is trained on these slice types."""
     return LabelSpace.of(_asked(config, kind) for kind in kinds)
 
 
 def _asked(config: TrainConfig, condition: Condition) -> Condition:
-    """Only the factors that the model is conditioned on."""
+    """The condition reduced to the factors of the model."""
     return Condition(**{name: value for name, value in condition.to_dict().items() if name in config.factors})
 
 
 def fresh_shape(
     config: TrainConfig, tokenizer: TokenizerConfig | ResolutionConfig, labels: tuple[int, ...]
 ) -> TransformerConfig:
-    """The preset's, with what the settings change of it. Raises `MedvarError` for a width that heads do not divide."""
+    """The configuration of the preset with changes from the settings.
+
+    Raises `MedvarError` if the width is not a multiple of the number of heads.
+    """
     changes = {name: getattr(config, name) for name in ("depth", "width", "heads", "dropout")}
     shape = transformer_preset(config.preset, tokenizer, labels)
     shape = replace(shape, **{name: value for name, value in changes.items() if value is not None})
     if shape.width % shape.heads:
-        raise MedvarError(f"width {shape.width} is no multiple of {shape.heads} heads; change width or heads.")
+        raise MedvarError(f"width {shape.width} is not a multiple of {shape.heads} heads. Change width or heads.")
     return shape
 
 
 def _cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
-    """``(B, L, V)`` and ``(B, L)`` → ``(B, L)``."""
+    """Cross-entropy ``(B, L)`` of logits ``(B, L, V)`` and targets ``(B, L)``, in nats."""
     return F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none").view(targets.shape)
 
 
 def scale_weights(schedule: ScaleSchedule, balance: float) -> Tensor:
-    """Weights of all tokens ``(L,)``, of sum 1: a share ``balance`` is spread over scales, the rest over tokens."""
+    """Weights ``(L,)`` of all tokens, of sum 1: ``balance`` is divided among scales, the rest among tokens."""
     counts = torch.tensor(schedule.token_counts)
     of_scale = balance / (len(schedule) * counts) + (1 - balance) / schedule.tokens
     return of_scale.repeat_interleave(counts)

@@ -87,5 +87,5 @@ def test_the_refiner_learns_and_tokens_stay(
 
 def test_pyramids_of_latents_have_no_refiner(make_config: Callable[..., TrainConfig], console: Console) -> None:
     """The setting would be ignored, and nobody would know."""
-    with pytest.raises(MedvarError, match="draw_with is for tokenizers of resolutions"):
+    with pytest.raises(MedvarError, match="draw_with needs a tokenizer of resolutions"):
         run(make_config(draw_with=Path("transformer.safetensors")), console=console)
