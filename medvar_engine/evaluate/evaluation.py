@@ -1,4 +1,4 @@
-"""One evaluation: every figure of a set of synthetic images, with what it takes to understand them. Plain values."""
+"""`evaluate`: all metrics of a set of synthetic images, as plain values with intervals and baselines."""
 
 from __future__ import annotations
 
@@ -32,49 +32,51 @@ from medvar_engine.evaluate.utility import Utility
 from medvar_engine.train.batches import spread
 from medvar_engine.types import FloatArray
 
-FEWEST = 12  # images of a label, on both sides, below which figures of it mean nothing
+FEWEST = 12  # least images of a label, on both sides, for metrics of that label
 JUDGED = "synthetic"
 ALL = "all images"
 
 Row = dict[str, Figure]
 Progress = Callable[[str, int, int], None]
-"""Called with what is being encoded, how many are done, and how many there are."""
+"""Called with a description of the work, the number of finished images, and the number of all images."""
 
 
 @dataclass(frozen=True, slots=True)
 class ByEncoder:
-    """What one encoder sees."""
+    """The metrics by one encoder."""
 
-    encoder: dict[str, Any]  # name, sha256, preprocessing
-    rows: dict[str, Row]  # `JUDGED`, then the floors
-    labels: dict[str, Row]  # the synthetic images of one label against the training slices of that label
+    encoder: dict[str, Any]  # name, sha256 and preprocessing
+    rows: dict[str, Row]  # `JUDGED`, then the baselines
+    labels: dict[str, Row]  # by label: synthetic images against training slices of the same label
     bias: SampleSizeBias | None
-    to_held_out: dict[str, float] | None = None  # Fréchet distance: synthetic, and as many training slices
+    to_held_out: dict[str, float] | None = (
+        None  # Fréchet distance to held-out slices: of synthetic images, and of as many training slices
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class Memorisation:
-    """Whether images are copies, as the encoder that was trained on the training slices sees it."""
+    """Results of the search for copies of training slices."""
 
     threshold: float
-    flagged: Figure  # share of the synthetic images
-    false_alarms: Figure  # share of slices of new people, each with a threshold that was set without them
-    copies_found: dict[str, Figure]  # share of planted copies that are flagged, by what was done to them
-    pairs: list[tuple[int, int]]  # flagged images and the training slices they are near to, the nearest first
+    flagged: Figure  # share of the synthetic images that are flagged
+    false_alarms: Figure  # share of slices of new patients that are flagged, with a threshold set without that patient
+    copies_found: dict[str, Figure]  # share of planted copies that are flagged, by kind of change
+    pairs: list[tuple[int, int]]  # flagged images and their nearest training slices, the nearest pair first
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """Everything that the report says."""
+    """The content of an evaluation report."""
 
     name: str
     models: tuple[str, ...]
     data: str  # sha256 of the manifest of the prepared slices
-    counts: dict[str, int]  # images of each side
+    counts: dict[str, int]  # number of images of each side
     encoders: list[ByEncoder]
-    similarity: dict[str, dict[str, Figure]]  # label → MS-SSIM of pairs: "synthetic", "training"
+    similarity: dict[str, dict[str, Figure]]  # label → MS-SSIM of pairs of "synthetic" and "training" images
     memorisation: Memorisation | None
-    texture: dict[str, Texture] = field(default_factory=dict)  # by label, and of all images
+    texture: dict[str, Texture] = field(default_factory=dict)  # by label, and for all images
     recognition: Recognition | None = None
     reconstruction: Reconstruction | None = None
     membership: MembershipInference | None = None
@@ -82,7 +84,7 @@ class Evaluation:
     seconds_an_image: float | None = None
     parameters: int | None = None
     version: str = __version__
-    left_out: list[str] = field(default_factory=list)  # labels too small to be judged by themselves
+    left_out: list[str] = field(default_factory=list)  # labels with too few images
 
 
 def evaluate(
@@ -94,14 +96,14 @@ def evaluate(
     copies: bool = False,
     progress: Progress | None = None,
 ) -> Evaluation:
-    """All figures of ``synthetic`` against the prepared slices in ``data``.
+    """Compute all metrics of ``synthetic`` against the prepared slices in ``data``.
 
-    Features are kept in ``cache``, so that a run that was stopped goes on. ``copies`` says whether copies of training
-    slices are looked for. Raises `MedvarError` when nobody is held out, or fewer than two encoders are given: one
-    misleads.
+    Features are cached in ``cache``, so that an interrupted run can be continued. ``copies`` switches the search for
+    copies of training slices on. Raises `MedvarError` when there are no held-out patients, or fewer than two encoders,
+    because a single encoder can mislead.
     """
     if len(encoders) < 2:
-        raise MedvarError("At least two encoders judge a set of images, for each is blind to something.")
+        raise MedvarError("An evaluation needs at least two encoders, because each misses some differences.")
     training, held_out = SliceDataset(data, "train"), SliceDataset(data, "test")
     sides = {"training": PreparedImages(training), "held out": PreparedImages(held_out)}
     judged = [_by_encoder(one, synthetic, training, held_out, sides, cache, progress) for one in encoders]
@@ -121,7 +123,7 @@ def evaluate(
 
 
 def label_of(condition: Condition) -> str:
-    """Modality, region and plane in words."""
+    """The label of a condition: modality, region and plane."""
     return " ".join(filter(None, (condition.modality, condition.region, condition.plane))) or "unconditional"
 
 
@@ -143,14 +145,14 @@ def _by_encoder(
     ours = features(JUDGED, synthetic.images)
     own_groups = [str(i) for i in range(len(synthetic))]
     rows = {JUDGED: row(ours, own_groups, reference)}
-    # As many as there are synthetic images, spread evenly, for most figures depend on the number.
+    # As many evenly spaced slices as synthetic images, because most metrics depend on the number of images.
     some = spread(len(held_out), len(synthetic))
     people = [held_out.rows[int(i)].patient for i in some]
     for name, images in floors(sides["held out"]).items():
-        # Repeated images are of no more people than there are different ones.
+        # Repeated images come from no more patients than there are different images.
         few = isinstance(images, CollapsedImages)
         groups = [str(i % images.kept) for i in some] if isinstance(images, CollapsedImages) else people
-        over = "different images" if few else "people held out"
+        over = "different images" if few else "held-out patients"
         rows[name] = row(Rows(features(name, images), some), groups, reference, over=over)
     labels, _ = _labels(synthetic.conditions, training)
     by_label = {}
@@ -167,7 +169,7 @@ def _by_encoder(
 
 
 def _to_held_out(ours: FloatArray, reference: Reference) -> dict[str, float] | None:
-    """None when a side has too few images for a distance."""
+    """Fréchet distances to held-out slices; None when a side has too few images."""
     some = Rows(reference.training, spread(len(reference.training), len(ours)))
     try:
         distance = frechet_distance_to(moments(reference.held_out))
@@ -179,7 +181,7 @@ def _to_held_out(ours: FloatArray, reference: Reference) -> dict[str, float] | N
 def _labels(
     conditions: Sequence[Condition], training: SliceDataset
 ) -> tuple[dict[str, tuple[np.ndarray, np.ndarray]], list[str]]:
-    """Numbers of the synthetic images and the training slices of each label; and the labels that have too few."""
+    """Indices of the synthetic images and the training slices of each label, and the labels with too few images."""
     asked = np.array([label_of(condition) for condition in conditions])
     kinds = _names(training)
     found, few = {}, []
@@ -193,7 +195,7 @@ def _labels(
 
 
 def _names(data: SliceDataset) -> np.ndarray:
-    """The label of every slice, in words."""
+    """The label of every slice."""
     names: np.ndarray = np.array([label_of(kind) for kind in data.conditions.kinds])[data.conditions.codes]
     return names
 
@@ -201,15 +203,15 @@ def _names(data: SliceDataset) -> np.ndarray:
 def _similarity(
     synthetic: Synthetic, ours: np.ndarray, training: SliceDataset, theirs: np.ndarray, pairs: int = 60
 ) -> dict[str, Figure]:
-    """MS-SSIM of pairs of one label, synthetic and real; of few images only, for it reads them all."""
+    """MS-SSIM of pairs of synthetic and of real images of one label, from a sample of images."""
     some = [numbers[:: max(1, len(numbers) // 64)] for numbers in (ours, theirs)]
     people = [training.rows[int(i)].patient for i in some[1]]
-    several = people if len(set(people)) > 1 else None  # slices of one person are alike, but there are no others
+    several = people if len(set(people)) > 1 else None  # slices of one patient are similar, but there are no others
     return {
         JUDGED: shown(pair_similarity(synthetic.images.batch(some[0]), pairs=pairs), "images"),
         "training": shown(
             pair_similarity(training.batch(some[1])[:, 0], several, pairs=pairs),
-            "training people" if several else "slices of one person",
+            "training patients" if several else "slices of one patient",
         ),
     }
 
@@ -220,7 +222,7 @@ def _texture(
     training: SliceDataset,
     held_out: SliceDataset,
 ) -> dict[str, Texture]:
-    """Of each label against slices of new people, or training slices where there are too few; and of all images."""
+    """Texture of each label and of all images, against held-out slices, or training slices if those are too few."""
     found = {}
     for name, (ours, theirs) in labels.items():
         new = np.flatnonzero(_names(held_out) == name)
@@ -235,7 +237,7 @@ def _texture(
 def _recognition(
     encoders: Sequence[Encoder], synthetic: Synthetic, training: SliceDataset, held_out: SliceDataset, cache: Path
 ) -> Recognition | None:
-    """By the features of all encoders together, which lie in ``cache``."""
+    """Recognition by a classifier on the concatenated features of all encoders, which are in ``cache``."""
 
     def side(images: Images, conditions: Sequence[Condition], groups: Sequence[str]) -> Side:
         features = np.concatenate([cached_features(one, images, cache) for one in encoders], axis=1)
@@ -255,7 +257,7 @@ def _memorisation(
     held_out: SliceDataset,
     progress: Progress | None,
 ) -> Memorisation:
-    told = None if progress is None else lambda done, total: progress("looking for copies", done, total)
+    told = None if progress is None else lambda done, total: progress("searching for copies", done, total)
     names = [[one.patient for one in data.rows] for data in (training, held_out)]
     images = PreparedImages(training)
     calibration = calibrate(images, names[0], PreparedImages(held_out), names[1], told)
@@ -265,9 +267,9 @@ def _memorisation(
     return Memorisation(
         threshold=calibration.gate.threshold,
         flagged=shown(estimate_mean(check.flagged, [str(i) for i in range(len(synthetic))]), "images"),
-        false_alarms=shown(estimate_mean(alarms, people), "people held out"),
+        false_alarms=shown(estimate_mean(alarms, people), "held-out patients"),
         copies_found={
-            kind: shown(share, "training people")
+            kind: shown(share, "training patients")
             for kind, share in find_planted_copies(calibration.gate, images).items()
         },
         pairs=[(int(a), int(b)) for a, b in check.pairs()],

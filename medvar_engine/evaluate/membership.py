@@ -1,7 +1,7 @@
-"""Membership inference: can one tell from the model's likelihood whether a slice was trained on?
+"""Membership inference: does the likelihood of a slice reveal whether the model was trained on it?
 
-The attack of Yeom et al. (CSF 2018): what a model was trained on surprises it less. Its strength is the area under the
-ROC curve: 0.5 is a guess, 1 tells every member.
+This is the attack of Yeom et al. (CSF 2018): training slices have a lower negative log-likelihood. Its strength is the
+area under the ROC curve: 0.5 is chance, 1 identifies every training slice.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Values = npt.NDArray[np.floating[Any]]
 
 @dataclass(frozen=True, slots=True)
 class MembershipInference:
-    """Area under the ROC curve, and the interval that holds it in ``confidence`` of samples of patients."""
+    """Area under the ROC curve, with its confidence interval over patients."""
 
     auc: float
     low: float
@@ -40,22 +40,22 @@ def membership_inference(
     confidence: float = 0.95,
     seed: int = 0,
 ) -> MembershipInference:
-    """How well the mean negative log-likelihood of an image's tokens tells members from others.
+    """How well the mean negative log-likelihood of an image's tokens separates training slices from others.
 
     Args:
-        members: negative log-likelihoods of slices that were trained on, ``(N,)`` an image or ``(N, L)`` a token.
-        others: of slices that were not, ``(M,)`` or ``(M, L)``.
-        member_patients: whose each slice is. Slices of one person are alike, so that the interval is too narrow when
-            they are drawn one by one, as they are without this.
-        other_patients: the same of ``others``.
-        confidence: of the interval, by the percentile bootstrap.
-        seed: of the bootstrap.
+        members: negative log-likelihoods of training slices, ``(N,)`` per image or ``(N, L)`` per token.
+        others: those of other slices, ``(M,)`` or ``(M, L)``.
+        member_patients: the patient of each slice. Without it, slices are drawn one by one, and the interval is too
+        narrow, because slices of one patient are similar.
+        other_patients: the same for ``others``.
+        confidence: level of the interval, a percentile bootstrap.
+        seed: random seed of the bootstrap.
 
     Raises:
-        MedvarError: when a group is empty or not finite, or patients are not as many as slices.
+        MedvarError: when a group is empty or has values that are not finite, or when the number of patients is wrong.
     """
     if not 0 < confidence < 1:
-        raise MedvarError(f"confidence is a share between 0 and 1, but got {confidence}.")
+        raise MedvarError(f"confidence must be between 0 and 1, but is {confidence}.")
     inside, outside = _means(members, "members"), _means(others, "others")
     groups = _groups(inside, member_patients), _groups(outside, other_patients)
     rng = np.random.default_rng(seed)
@@ -67,18 +67,18 @@ def membership_inference(
 def _means(likelihoods: Values, name: str) -> Values:
     values = np.asarray(likelihoods, dtype=np.float64)
     if values.ndim not in (1, 2) or 0 in values.shape:
-        raise MedvarError(f"{name} are (N,) or (N, tokens) with at least one image, but got {values.shape}.")
+        raise MedvarError(f"{name} must be (N,) or (N, tokens) with at least one image, but are {values.shape}.")
     if not np.isfinite(values).all():
-        raise MedvarError(f"{name} hold likelihoods that are not finite.")
+        raise MedvarError(f"{name} contain likelihoods that are not finite.")
     return values if values.ndim == 1 else values.mean(axis=1)
 
 
 def _groups(values: Values, patients: Sequence[str] | None) -> list[Values]:
-    """The values of each patient; one by one when nobody says whose they are."""
+    """The values of each patient; single values if the patients are unknown."""
     if patients is None:
         return list(values[:, None])
     if len(patients) != len(values):
-        raise MedvarError(f"There are {len(values)} slices, but {len(patients)} patients are named for them.")
+        raise MedvarError(f"There are {len(values)} slices, but {len(patients)} names of patients.")
     _, codes = np.unique(list(patients), return_inverse=True)
     return [values[codes == code] for code in range(codes.max() + 1)]
 
@@ -88,7 +88,7 @@ def _draw(groups: list[Values], rng: np.random.Generator) -> Values:
 
 
 def _auc(inside: Values, outside: Values) -> float:
-    """The chance that a member surprises less than another: Mann and Whitney's U, ties counting half."""
+    """The area under the ROC curve, by the Mann-Whitney U statistic; ties count half."""
     ranks = stats.rankdata(np.concatenate([inside, outside]))
     larger = ranks[len(inside) :].sum() - len(outside) * (len(outside) + 1) / 2
     return float(larger / (len(inside) * len(outside)))

@@ -1,9 +1,9 @@
-"""Memorisation: are synthetic images nearer to a training slice than slices of new patients are?
+"""Memorisation: are synthetic images closer to a training slice than slices of new patients are?
 
-As Dar et al. (arXiv 2307.01148): nearness to training slices, against that of slices of patients held out from
-training. What is nearer than nearly all of these is flagged; but no farther than it takes to find copies, which are
-planted for that. Of few patients held out a threshold is rough, and copies there are as many as one plants. Whether
-flagging works is seen by other copies, see `find_planted_copies`.
+Like Dar et al. (arXiv 2307.01148), it compares the distance to training slices with that of slices of held-out
+patients. An image that is closer than almost all of these is flagged. The threshold is at most the distance that is
+needed to find planted copies: with few held-out patients a threshold from them is imprecise, while any number of copies
+can be planted. `find_planted_copies` tests the result with other planted copies.
 """
 
 from __future__ import annotations
@@ -22,37 +22,37 @@ from medvar_engine.memorisation.gate import MEASURES, Check, Gate
 from medvar_engine.memorisation.projection import Projection
 from medvar_engine.types import FloatArray, IntArray
 
-FALSE_ALARMS = 0.05  # share of slices of new patients that may be flagged
-FOUND = 0.95  # share of planted copies of every kind that is to be flagged
-PLANTED = 200  # training slices of which copies are planted
-_FOR_THRESHOLD = 1  # seed of the copies that set it; those that are reported are of another
-TO_SET_IT = 100  # copies of each kind that set it
-_FITTED = 1500  # slices of which copies are made to find the projection
-_TOLD_APART = 6000  # slices that it must tell apart, at most
-_OF_A_PATIENT = 10  # held-out slices that are looked at, at most: every patient counts alike
-_CHUNK = 256  # images read at a time
+FALSE_ALARMS = 0.05  # accepted share of flagged slices of new patients
+FOUND = 0.95  # required share of flagged planted copies of every kind
+PLANTED = 200  # number of training slices that are copied for the test
+_FOR_THRESHOLD = 1  # seed of the copies that set the threshold; the test uses another seed
+TO_SET_IT = 100  # copies of each kind that set the threshold
+_FITTED = 1500  # slices that are copied to fit the projection
+_TOLD_APART = 6000  # largest number of slices that the projection is fitted to separate
+_OF_A_PATIENT = 10  # largest number of held-out slices per patient, so that patients have equal weight
+_CHUNK = 256  # images that are read at a time
 _PARTS = ("distances", "neighbours")
-_MOVED = {"zoom_by": 0.05, "shift_by": 3.5 / 128}  # half a step between the views that the gate looks at
+_MOVED = {"zoom_by": 0.05, "shift_by": 3.5 / 128}  # half the distance between the views that the gate compares
 _STILL = {"zoom_by": 0.015, "shift_by": 1 / 128}
 
 Progress = Callable[[int, int], None]
-"""Called with how many images have been looked at, and how many there are."""
+"""Called with the number of images compared so far, and the number of all images."""
 
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """A gate, and what slices of new patients measured by it."""
+    """A gate with its threshold, and the distances of slices of held-out patients."""
 
     gate: Gate
-    copies: float  # the distance that it takes to find planted copies, see `copy_threshold`
+    copies: float  # distance needed to find planted copies, see `copy_threshold`
     held_out: Check
-    held_out_patients: tuple[str, ...]  # whose each of these slices is
+    held_out_patients: tuple[str, ...]  # patient of each held-out slice
 
     @property
     def false_alarms(self) -> Mapping[str, float]:
-        """Share of each held-out patient's slices that are flagged when the threshold is set without that patient.
+        """Share of flagged slices of each held-out patient, with a threshold that is set without that patient.
 
-        This is what a new patient must expect.
+        This estimates the false alarms for a new patient.
         """
         patients = np.array(self.held_out_patients)
         distances = self.held_out.distances
@@ -71,30 +71,32 @@ def calibrate(
     held_out_patients: Sequence[str],
     progress: Progress | None = None,
 ) -> Calibration:
-    """The gate of a training set, its threshold set by planted copies, and by patients who are not in it.
+    """The gate of a training set, with a threshold from planted copies and from held-out patients.
 
-    It is the smaller one of `copy_threshold` and `alarm_threshold`. The same slices give the same gate.
+    The threshold is the smaller one of `copy_threshold` and `alarm_threshold`. The same slices give the same gate.
 
     Args:
         training: slices that the model was trained on.
-        training_patients: whose each of them is.
-        held_out: slices of other patients, of each of whom at most ten are looked at.
-        held_out_patients: whose each of these is.
-        progress: told of every image that is looked at.
+        training_patients: the patient of each training slice.
+        held_out: slices of other patients; at most ten per patient are used.
+        held_out_patients: the patient of each held-out slice.
+        progress: called for every image that is compared.
 
     Raises:
-        MedvarError: when a patient is on both sides, or nobody is held out.
+        MedvarError: when a patient is on both sides, or there are no held-out patients.
     """
     for images, patients in ((training, training_patients), (held_out, held_out_patients)):
         if len(images) != len(patients) or not len(images):
             raise MedvarError(
-                f"Memorisation needs slices, and whose each is, but there are {len(images)} slices and {len(patients)} "
-                "names. Without patients held out from training there is nothing to compare with; prepare the data "
+                f"Memorisation needs slices with the patient of each, but there are {len(images)} slices and "
+                f"{len(patients)} names of patients. If there are no held-out patients to compare with, prepare "
+                "the data "
                 "again with a test_fraction."
             )
     if both := sorted(set(training_patients) & set(held_out_patients)):
         raise MedvarError(
-            f"Patient {both[0]} is both trained on and held out; nothing can be said of memorisation. Split by patient."
+            f"Patient {both[0]} is both in the training set and held out, so memorisation cannot be measured. Split by "
+            "patient."
         )
     projection = fit_projection(training)
     maps = (edge_map(image) for image in _images(training, np.arange(len(training)), progress))
@@ -103,7 +105,7 @@ def calibrate(
     chosen = _some_of_each(held_out_patients)
     whose = [held_out_patients[i] for i in chosen]
     measured = np.array([gate.measure(image)[0] for image in _images(held_out, chosen, progress)])
-    # A measure is high where a distance is small: the level is the alarm threshold of its negative.
+    # The measure is high where the distance is low, so its level is the alarm threshold of its negative.
     whole, inner, windows = (max(-alarm_threshold(-measured[:, i], whose), 1e-3) for i in range(len(MEASURES)))
     gate = replace(gate, levels=(whole, inner, windows))
     copies = copy_threshold([found.distances for _, found in _planted(gate, training, TO_SET_IT, _FOR_THRESHOLD)])
@@ -113,7 +115,7 @@ def calibrate(
 
 
 def fit_projection(training: Images) -> Projection:
-    """The projection that tells training slices apart, and not from their copies."""
+    """Fit the projection that separates training slices from each other, but not from their copies."""
     rng = np.random.default_rng(0)
     every = np.sort(rng.choice(len(training), min(_TOLD_APART, len(training)), replace=False))
     maps = np.array([edge_map(image) for image in _images(training, every)])
@@ -124,15 +126,15 @@ def fit_projection(training: Images) -> Projection:
 
 
 def copy_threshold(copies: Sequence[FloatArray]) -> float:
-    """The distance below which `FOUND` of the copies of every kind are; ``copies`` are the distances of each kind."""
+    """The distance below which the share `FOUND` of the copies of every kind lies; ``copies`` are their distances."""
     needed = max(float(np.quantile(distances, FOUND, method="higher")) for distances in copies)
     return min(2.0, float(np.nextafter(np.float32(needed), np.float32(2))))
 
 
 def alarm_threshold(distances: FloatArray, patients: Sequence[str]) -> float:
-    """The distance below which `FALSE_ALARMS` of held-out slices are, every patient counting alike.
+    """The distance below which the share `FALSE_ALARMS` of held-out slices lies, with equal weight for each patient.
 
-    Were every slice to count alike, the patients of the most slices would decide for all.
+    With equal weight for each slice, the patients with most slices would dominate.
     """
     _, codes, slices = np.unique(list(patients), return_inverse=True, return_counts=True)
     order = np.argsort(distances, kind="stable")
@@ -141,7 +143,7 @@ def alarm_threshold(distances: FloatArray, patients: Sequence[str]) -> float:
 
 
 def check_images(gate: Gate, images: Images, chosen: IntArray | None = None, progress: Progress | None = None) -> Check:
-    """`Gate.check` of any number of images, or of those ``chosen``, read a few at a time."""
+    """`Gate.check` of all ``images`` or the ``chosen`` ones, read a few at a time."""
     numbers = np.arange(len(images)) if chosen is None else chosen
     parts = [gate.check(image[None]) for image in _images(images, numbers, progress)]
     if not parts:
@@ -151,10 +153,10 @@ def check_images(gate: Gate, images: Images, chosen: IntArray | None = None, pro
 
 
 def find_planted_copies(gate: Gate, training: Images, *, count: int = 0, seed: int = 0) -> dict[str, Estimate]:
-    """Share of planted copies that ``gate`` flags, for each kind of `COPIES`, with an interval over patients.
+    """The share of planted copies that ``gate`` flags, for each kind of `COPIES`, with an interval over patients.
 
-    ``count`` training slices, or `PLANTED` ones, drawn by ``seed``, are changed and asked about; others than those that
-    set the threshold. Where less than 95 % is found, passing the gate says little.
+    ``count`` training slices (`PLANTED` by default), drawn with ``seed``, are changed and checked. They are not the
+    slices that set the threshold. If less than 95 % is found, an image that passes the gate may still be a copy.
     """
     return {
         kind: estimate_mean(found.flagged, [gate.patients[i] for i in chosen])
@@ -163,7 +165,7 @@ def find_planted_copies(gate: Gate, training: Images, *, count: int = 0, seed: i
 
 
 def _planted(gate: Gate, training: Images, count: int, seed: int) -> Iterator[tuple[IntArray, Check]]:
-    """Of each kind of `COPIES`, the slices that were copied, and what the gate says of the copies."""
+    """For each kind of `COPIES`, the indices of the copied slices, and the result of the gate."""
     chosen = np.sort(np.random.default_rng(seed).choice(len(training), min(count, len(training)), replace=False))
     originals = training.batch(chosen)
     for kind in COPIES:
@@ -171,7 +173,7 @@ def _planted(gate: Gate, training: Images, count: int, seed: int) -> Iterator[tu
 
 
 def _some_of_each(patients: Sequence[str]) -> IntArray:
-    """Numbers of slices, of each patient at most `_OF_A_PATIENT` and evenly spaced."""
+    """Indices of evenly spaced slices, at most `_OF_A_PATIENT` for each patient."""
     numbers: dict[str, list[int]] = {}
     for number, patient in enumerate(patients):
         numbers.setdefault(patient, []).append(number)
@@ -184,7 +186,7 @@ def _some_of_each(patients: Sequence[str]) -> IntArray:
 
 
 def _images(images: Images, numbers: IntArray, progress: Progress | None = None) -> Iterator[FloatArray]:
-    """Some images one by one, ``(H, W)``, read a few at a time."""
+    """The images ``numbers`` one by one, ``(H, W)``, read a few at a time."""
     for first in range(0, len(numbers), _CHUNK):
         yield from images.batch(numbers[first : first + _CHUNK])
         if progress is not None:

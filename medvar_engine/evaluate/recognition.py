@@ -1,7 +1,7 @@
-"""Do images show what was asked for? A classifier that learned from real training slices says so.
+"""Recognition: does a classifier, trained on real training slices, find the requested region and plane in images?
 
-It is a logistic regression on the features of all encoders: small, the same in every run, and trained in seconds. What
-it says of slices of new people stands beside, for it errs on these as well.
+The classifier is a logistic regression on the features of all encoders, which is deterministic and trained in seconds.
+Its accuracy on held-out slices is reported for comparison.
 """
 
 from __future__ import annotations
@@ -19,34 +19,34 @@ from medvar_engine.evaluate.metrics.bootstrap import estimate_mean
 from medvar_engine.evaluate.metrics.metric_table import Figure, shown
 from medvar_engine.types import FloatArray
 
-PENALTY = 1e-2  # of the sum of squared weights
-STEPS = 100  # of L-BFGS at most
+PENALTY = 1e-2  # weight of the sum of squared weights
+STEPS = 100  # largest number of L-BFGS steps
 Labels = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
 class Recognition:
-    """Share of images in which the classifier sees the region and plane that were asked for."""
+    """Share of images in which the classifier finds the requested region and plane."""
 
     classes: tuple[str, ...]  # region and plane
     synthetic: Figure
-    held_out: Figure  # slices of people who were not trained on
-    by_class: dict[str, tuple[float | None, float | None]]  # synthetic, held out; None where there are none
+    held_out: Figure  # slices of held-out patients
+    by_class: dict[str, tuple[float | None, float | None]]  # synthetic, held out; None without images
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Side:
-    """Images that belong together."""
+    """The images of one side of the comparison."""
 
     features: FloatArray  # (N, D)
-    names: Sequence[str | None]  # of the class of each; None where it has none
-    groups: Sequence[str]  # images of a group are drawn again together for an interval
+    names: Sequence[str | None]  # class of each image; None without a class
+    groups: Sequence[str]  # groups that are drawn together for intervals
 
 
 def measure_recognition(training: Side, held_out: Side, synthetic: Side) -> Recognition | None:
-    """How often the class of each side is recognised; None for fewer than two classes or none of them asked for."""
+    """The share of recognised images; None with fewer than two classes, or if no class was requested."""
     classes = sorted({name for name in training.names if name is not None})
-    sides = {"images": _known(synthetic, classes), "people held out": _known(held_out, classes)}
+    sides = {"images": _known(synthetic, classes), "held-out patients": _known(held_out, classes)}
     if len(classes) < 2 or any(not len(numbers) for _, numbers in sides.values()):
         return None
     kept, truth = _known(training, classes)
@@ -61,16 +61,16 @@ def measure_recognition(training: Side, held_out: Side, synthetic: Side) -> Reco
 
 
 def _known(side: Side, classes: list[str]) -> tuple[Labels, Labels]:
-    """Which images are of one of the classes, and the number of each one's class."""
+    """The indices of images with one of the classes, and the number of the class of each."""
     place = {name: i for i, name in enumerate(classes)}
     chosen = np.array([i for i, name in enumerate(side.names) if name in place], dtype=np.int64)
     return chosen, np.array([place[side.names[i]] for i in chosen], dtype=np.int64)  # type: ignore[index]
 
 
 def _fitted(features: FloatArray, truth: Labels, classes: int) -> tuple[Tensor, ...]:
-    """Mean and deviation of every feature, weights ``(D, classes)`` and offsets.
+    """Mean and deviation of every feature, weights ``(D, classes)`` and offsets of the fitted classifier.
 
-    A class counts by the square root of its number: common ones do not drown rare ones, nor these the common.
+    A class has a weight of the square root of its number of images, a compromise between common and rare classes.
     """
     x, y = torch.from_numpy(np.array(features, dtype=np.float32)), torch.from_numpy(truth)
     mean, deviation = x.mean(0), x.std(0).clamp(min=1e-6)

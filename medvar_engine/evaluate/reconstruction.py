@@ -1,4 +1,4 @@
-"""What a model's tokens can say, and what drawing them costs: real slices encoded and decoded again."""
+"""Reconstruction: how well tokens represent real slices, and the loss by drawing the finest scale."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ _BATCH = 16
 
 @dataclass(frozen=True, slots=True)
 class Reconstruction:
-    """Mean peak signal-to-noise ratios in dB of slices of people held out."""
+    """Mean peak signal-to-noise ratios in dB of slices of held-out patients."""
 
     slices: int
     full: Figure  # all scales, decoded
-    by_scale: tuple[float, ...]  # previews after each scale, as they are shown while an image is made
-    finest_drawn: Figure  # what is lost when the finest scale is drawn, and all others are true
+    by_scale: tuple[float, ...]  # of the previews after each scale
+    finest_drawn: Figure  # loss when the finest scale is drawn and all others are true
 
 
 def measure_reconstruction(
     generator: Generator, held_out: SliceDataset, sampling: Sampling, count: int = 64
 ) -> Reconstruction:
-    """Figures of ``count`` slices, evenly spread over ``held_out``; intervals are over people.
+    """Measure ``count`` evenly spaced slices of ``held_out``; intervals are over patients.
 
-    The finest scale is drawn with ``sampling``, as in images that are made.
+    The finest scale is drawn with ``sampling``, as in generated images.
     """
     known, last = generator.backend.info.labels, len(generator.backend.info.schedule) - 1
     chosen = spread(len(held_out), count)
@@ -51,14 +51,14 @@ def measure_reconstruction(
     whole, other = np.concatenate(full), np.concatenate(drawn)
     return Reconstruction(
         slices=len(chosen),
-        full=shown(estimate_mean(whole, people), "people held out"),
+        full=shown(estimate_mean(whole, people), "held-out patients"),
         by_scale=tuple(map(float, np.concatenate(previews, axis=1).mean(1))),
-        finest_drawn=shown(estimate_mean(whole - other, people), "people held out"),
+        finest_drawn=shown(estimate_mean(whole - other, people), "held-out patients"),
     )
 
 
 def _psnr(made: FloatArray, real: FloatArray) -> FloatArray:
-    """Of each image ``(B, H, W)`` in [-1, 1]; three channels count as their mean."""
+    """PSNR of each image ``(B, H, W)`` in [-1, 1], in dB; three channels are averaged."""
     gray = made.mean(-1) if made.ndim == 4 else made
     error = np.square(gray - real, dtype=np.float64).mean((1, 2))
     found: FloatArray = 10 * np.log10(4 / np.maximum(error, 1e-10))

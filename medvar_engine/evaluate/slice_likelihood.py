@@ -1,4 +1,4 @@
-"""How surprised a model is by slices: what membership inference goes by."""
+"""The negative log-likelihood of slices under a model, for membership inference."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ _BATCH = 16
 
 
 def surprise(generator: Generator, data: SliceDataset, count: int, seed: int = 0) -> tuple[FloatArray, list[str]]:
-    """Mean negative log-likelihood of the tokens of ``count`` random slices, ``(N,)``, and whose each is.
+    """Mean negative log-likelihood of the tokens of ``count`` random slices ``(N,)`` in bits, and the patient of each.
 
-    Every slice is asked about under its own condition, as far as the model knows it.
+    Every slice is evaluated under its own condition, as far as the model knows it.
     """
     known = generator.backend.info.labels
     chosen = np.sort(np.random.default_rng(seed).permutation(len(data))[:count])

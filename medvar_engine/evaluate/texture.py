@@ -1,6 +1,6 @@
-"""Whether images have the detail of real ones: strength of their edges, and power in each octave of frequencies.
+"""Texture: compares the gradient strength of images, and their power in each octave of frequency, with real slices.
 
-A model whose images are smooth, or grainy, can have a good Fréchet distance; here it shows.
+It detects images that are too smooth or too noisy, which can still have a good Fréchet distance.
 """
 
 from __future__ import annotations
@@ -13,25 +13,25 @@ import numpy.typing as npt
 from medvar_engine.errors import MedvarError
 from medvar_engine.types import FloatArray
 
-MOST = 256  # images of a side that are looked at
+MOST = 256  # largest number of images of a side
 _Doubles = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
 class Texture:
-    """Ratios of synthetic to real images; 1 is right."""
+    """Ratios of synthetic to real images; 1 is ideal."""
 
     gradient: float  # mean strength of the gradient
     octaves: tuple[float, ...]  # mean power of each octave of spatial frequency, coarse to fine
-    against: str  # which real slices
+    against: str  # name of the real slices
     images: int
     slices: int
 
 
 def compare_texture(synthetic: FloatArray, real: FloatArray, against: str) -> Texture:
-    """Texture of ``(N, H, W)`` against that of ``(M, H, W)``, both in [-1, 1].
+    """Compare the texture of images ``(N, H, W)`` with that of ``(M, H, W)``, both in [-1, 1].
 
-    Raises `MedvarError` when one of them is empty or they are of different size.
+    Raises `MedvarError` when one side is empty or the sizes differ.
     """
     if not len(synthetic) or not len(real) or synthetic.shape[1:] != real.shape[1:]:
         raise MedvarError(f"Textures of images {synthetic.shape} and slices {real.shape} cannot be compared.")
@@ -41,19 +41,19 @@ def compare_texture(synthetic: FloatArray, real: FloatArray, against: str) -> Te
 
 
 def gradient_strength(images: FloatArray) -> float:
-    """Mean length of the gradient of ``(N, H, W)``, by differences of neighbouring pixels."""
+    """Mean length of the gradient of images ``(N, H, W)``, from differences of neighbouring pixels."""
     down, right = np.diff(images, axis=1)[:, :, :-1], np.diff(images, axis=2)[:, :-1]
     return float(np.hypot(down, right).mean(dtype=np.float64))
 
 
 def octave_power(images: FloatArray) -> _Doubles:
-    """Mean power of ``(N, H, W)`` at frequencies of each octave up to Nyquist's, coarse to fine.
+    """Mean power of images ``(N, H, W)`` per octave of radial frequency up to Nyquist's, from coarse to fine.
 
-    Radial: a frequency's direction does not count. The coarsest octave begins at one period an image.
+    The coarsest octave begins at one period per image.
     """
     height, width = images.shape[1:]
     power = np.mean([np.abs(np.fft.fft2(image.astype(np.float64))) ** 2 for image in images], axis=0)
-    radius = np.hypot(np.fft.fftfreq(height)[:, None] * height, np.fft.fftfreq(width) * width)  # periods an image
+    radius = np.hypot(np.fft.fftfreq(height)[:, None] * height, np.fft.fftfreq(width) * width)  # periods per image
     octaves = int(np.log2(min(height, width) / 2))
     found = [power[(radius >= 2**i) & (radius < 2 ** (i + 1))].mean() for i in range(octaves)]
     return np.array(found) / (height * width)

@@ -1,4 +1,4 @@
-"""Are synthetic images of use? A classifier learns from real, both, or synthetic ones, and is tested on new people."""
+"""Utility: classifiers are trained on real, synthetic, or both kinds of images, and tested on held-out patients."""
 
 from __future__ import annotations
 
@@ -28,31 +28,34 @@ TASKS = ("region", "plane", "modality")
 Progress = Callable[[str, int, int], None]
 Labels = npt.NDArray[np.int64]
 Part = tuple[Images, Labels]
-"""Images, and of each the number of its class; -1 for one that is of none."""
+"""Images, and the number of the class of each; -1 without a class."""
 
 
 @dataclass(frozen=True, slots=True)
 class Utility:
-    """How well classifiers tell ``task`` of people held out, by what they learned from."""
+    """Accuracy of classifiers of ``task`` on held-out patients, by their training images."""
 
     task: str
     classes: tuple[str, ...]
-    steps: int  # of training each classifier
-    seeds: int  # classifiers that a figure is the mean of
-    accuracy: dict[str, Figure]  # balanced: "real", "real and synthetic", "synthetic"
+    steps: int  # training steps of each classifier
+    seeds: int  # number of classifiers that are averaged
+    accuracy: dict[str, Figure]  # balanced accuracy by training images: "real", "real and synthetic", "synthetic"
 
 
 def classes_of(task: str, training: SliceDataset, held_out: SliceDataset) -> list[str]:
-    """What a classifier is to tell apart.
+    """The classes of a task.
 
-    Raises `MedvarError` for another task than `TASKS`, and for fewer than two classes both trained on and held out.
+    Raises `MedvarError` for a task that is not in `TASKS`, or if fewer than two classes occur both in the training set
+    and among held-out slices.
     """
     if task not in TASKS:
-        raise MedvarError(f"The task is {', '.join(TASKS)}, not {task!r}.")
+        raise MedvarError(f"The task must be one of {', '.join(TASKS)}, not {task!r}.")
     real, test = ({getattr(kind, task) for kind in data.conditions.kinds} for data in (training, held_out))
     names = sorted((real & test) - {None})
     if len(names) < 2:
-        raise MedvarError(f"To tell {task}, slices of at least two must be both trained on and held out.")
+        raise MedvarError(
+            f"To classify {task}, at least two classes must occur both in the training set and among held-out slices."
+        )
     return names
 
 
@@ -65,10 +68,10 @@ def measure_utility(
     seeds: int = 3,
     progress: Progress | None = None,
 ) -> Utility:
-    """Accuracy on slices of people held out, every class counting alike, with an interval over people.
+    """Balanced accuracy on slices of held-out patients, with an interval over patients.
 
-    The mean over classifiers of several seeds, all of as many steps. Raises `MedvarError` as `classes_of` does, and
-    when no synthetic image is of a class.
+    It is the mean over classifiers with several seeds and the same number of steps. Raises `MedvarError` as
+    `classes_of` does, and when no synthetic image belongs to a class.
     """
     training, held_out = SliceDataset(data, "train"), SliceDataset(data, "test")
     names = classes_of(task, training, held_out)
@@ -90,14 +93,14 @@ def measure_utility(
     found = {}
     for name, parts in sides.items():
         if not any((labels >= 0).any() for _, labels in parts):
-            raise MedvarError(f"None of the synthetic images is of a {task} that people were held out of.")
+            raise MedvarError(f"None of the synthetic images shows a {task} that occurs among held-out slices.")
         told = functools.partial(_tell, progress, name, steps)
         guesses = [_guesses(_trained(parts, len(names), steps, seed, told), held_out, kept) for seed in range(seeds)]
 
         def accuracy(index: npt.NDArray[np.int64], guesses: list[Labels] = guesses) -> float:
             return float(np.mean([_balanced(truth[kept][index], one[index]) for one in guesses]))
 
-        found[name] = shown(estimate(accuracy, people), "people held out")
+        found[name] = shown(estimate(accuracy, people), "held-out patients")
     return Utility(task, tuple(names), steps, seeds, found)
 
 
@@ -107,17 +110,17 @@ def _tell(progress: Progress | None, name: str, total: int, done: int) -> None:
 
 
 def _numbers(values: list[str | None], names: list[str]) -> Labels:
-    """The place of each value in ``names``; -1 for others."""
+    """The index of each value in ``names``; -1 for other values."""
     return np.array([names.index(value) if value in names else -1 for value in values], dtype=np.int64)
 
 
 def _balanced(truth: Labels, guesses: Labels) -> float:
-    """Mean over classes of the share that is right."""
+    """Balanced accuracy: the mean over classes of the share of correct guesses."""
     return float(np.mean([(guesses[truth == one] == one).mean() for one in np.unique(truth)]))
 
 
 def _trained(parts: list[Part], classes: int, steps: int, seed: int, told: Callable[[int], None]) -> nn.Module:
-    """Every side of ``parts`` gives as many images of a batch, every class of it as many again."""
+    """Train a classifier; all ``parts``, and all classes of a part, contribute equally many images to a batch."""
     torch.manual_seed(seed)
     network = _network(classes).train()
     optimizer = torch.optim.AdamW(network.parameters(), lr=LEARNING_RATE, weight_decay=0.01)
@@ -151,7 +154,7 @@ def _guesses(network: nn.Module, data: SliceDataset, numbers: npt.NDArray[np.int
 
 
 def _small(images: FloatArray) -> Tensor:
-    """``(B, H, W)`` → ``(B, 1, 64, 64)``."""
+    """Images ``(B, H, W)`` reduced to ``(B, 1, 64, 64)``."""
     return F.interpolate(torch.from_numpy(images)[:, None], size=(SIDE, SIDE), mode="area")
 
 

@@ -121,7 +121,7 @@ def test_a_bundle_is_evaluated_and_its_card_and_info_tell_it(
     assert f"medvar evaluate card {bundle} {report}" in found.output.replace("\n", " ")
     assert "telling the region of people held out" in page.with_suffix(".md").read_text(encoding="utf-8")
     written = page.with_suffix(".md").read_text(encoding="utf-8")
-    for measure in ("lost when the finest scale is drawn", "AUC of membership", "one image, s"):
+    for measure in ("loss by drawing the finest scale", "AUC of membership", "time per image, s"):
         assert measure in written
     told = run("card", bundle, report)
     assert told.exit_code == 0, told.output

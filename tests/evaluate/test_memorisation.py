@@ -131,7 +131,7 @@ def test_what_shows_nothing_is_no_copy(calibration: Calibration) -> None:
 def test_a_comparison_that_would_mean_nothing(calibration: Calibration, slices_of: Slices) -> None:
     """Breaks for data split by slice: the same person on both sides makes every copy look normal."""
     some, none = ArrayImages(slices_of(0, 4)), ArrayImages(np.zeros((0, 32, 32), np.float32))
-    with pytest.raises(MedvarError, match="ann is both trained on and held out"):
+    with pytest.raises(MedvarError, match="ann is both in the training set and held out"):
         calibrate(some, ["ann"] * 4, some, ["bob", "ann", "bob", "bob"])
     with pytest.raises(MedvarError, match="test_fraction"):
         calibrate(some, ["ann"] * 4, none, [])

@@ -34,7 +34,7 @@ def test_three_calls_leave_a_model(script: ModuleType, slices: Path, tmp_path: P
     packed, out = tmp_path / "slices.zip", tmp_path / "out"
     script.main(["pack", str(slices), str(packed)])
     small = ("batch_size=2", "device=cpu", "precision=float32", "compile=false", "validate_slices=2")
-    with pytest.raises(MedvarError, match="run the calls tokenizer, transformer and refiner in this order"):
+    with pytest.raises(MedvarError, match="Run the calls tokenizer, transformer and refiner in this order"):
         script.main(["refiner", str(packed), str(out), *small])
     for call in ("tokenizer", "transformer", "refiner"):
         script.main([call, str(packed), str(out), *small, "--minutes", "10"])

@@ -55,7 +55,7 @@ def test_nothing_is_overwritten(two: MedvarWidget, settle: Settle, tmp_path: Pat
     before = file.read_bytes()
     two.save.panel.save_button.click()
     settle(two)
-    assert "there already" in two.message.text.text()
+    assert "exists already" in two.message.text.text()
     assert file.read_bytes() == before
 
 

@@ -1,1 +1,1 @@
-"""The images that are judged, and baselines beside them."""
+"""The images of an evaluation, and baseline images for comparison."""

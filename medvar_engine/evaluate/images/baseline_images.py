@@ -1,4 +1,4 @@
-"""Images whose worth is known: every report has them beside what it judges, so that a number means something."""
+"""Baseline images of known quality (real, blurred, repeated, noise), which every report shows for comparison."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from medvar_engine.encoders.image_source import Images, Indices
 from medvar_engine.storage import sha256_of
 from medvar_engine.types import FloatArray
 
-BLUR = 2.0  # pixels, standard deviation
-KEPT = 4  # images that a collapsed model knows
+BLUR = 2.0  # standard deviation in pixels
+KEPT = 4  # different images of a collapsed model
 
 
 class NoiseImages:
-    """White noise with the mean and spread of each slice of ``source``."""
+    """White noise with the mean and standard deviation of each slice of ``source``."""
 
     def __init__(self, source: Images, seed: int = 0) -> None:
         self._source, self._seed = source, seed
@@ -32,7 +32,7 @@ class NoiseImages:
 
 
 class BlurredImages:
-    """The slices of ``source`` as a model shows them that has no detail."""
+    """The slices of ``source`` blurred, like images of a model without detail."""
 
     def __init__(self, source: Images, sigma: float = BLUR) -> None:
         self._source, self._sigma = source, sigma
@@ -47,7 +47,7 @@ class BlurredImages:
 
 
 class CollapsedImages:
-    """As many images as ``source`` has, but only a few different ones: a planted mode collapse."""
+    """As many images as ``source``, but only a few different ones, which simulates mode collapse."""
 
     def __init__(self, source: Images, kept: int = KEPT) -> None:
         self._source, self.kept = source, min(kept, len(source))
@@ -63,7 +63,7 @@ class CollapsedImages:
 
 
 def floors(held_out: Images) -> dict[str, Images]:
-    """By name, made of slices of people that were not trained on; the best first."""
+    """The baselines by name, made from slices of held-out patients; the best first."""
     return {
         "real, other people": held_out,
         "real, blurred": BlurredImages(held_out),

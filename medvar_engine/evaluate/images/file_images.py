@@ -1,4 +1,4 @@
-"""Pixels in [-1, 1] of the files that `medvar_engine.write` wrote: PNG, NIfTI and DICOM, one slice each."""
+"""Reads pixels in [-1, 1] from files of `medvar_engine.write`: PNG, NIfTI and DICOM with one slice each."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ from medvar_engine.write.open_slice_file import open_dicom, open_nifti
 from medvar_engine.write.provenance import kind_of
 
 ENDINGS = {".png": "PNG", ".nii": "NIfTI", ".nii.gz": "NIfTI", ".dcm": "DICOM", ".dicom": "DICOM"}
-_LOOKED_AT_ONLY = "-scales.png"  # the steps to an image, side by side
+_LOOKED_AT_ONLY = "-scales.png"  # contact sheets of scales, which are skipped
 
 
 class FileImages:
-    """Files that each hold one slice, all of one size."""
+    """Files with one slice each, all of the same size."""
 
     def __init__(self, files: Sequence[str], digest: str) -> None:
-        """``digest`` is that of their content."""
+        """``digest`` is the digest of the content of all files."""
         self._files, self.digest = files, digest
 
     def __len__(self) -> int:
         return len(self._files)
 
     def batch(self, indices: Indices) -> FloatArray:
-        """See `Images`. Raises `MedvarError` when a file cannot be read any more."""
+        """See `Images`. Raises `MedvarError` when a file can no longer be read."""
         return np.stack([read_slice(Path(self._files[int(i)])) for i in indices])
 
 
 def find_pictures(folder: Path) -> list[str]:
-    """The image files in and below a folder, sorted, without hidden ones and contact sheets of scales.
+    """The sorted image files in and below a folder, without hidden files and contact sheets of scales.
 
-    Raises `MedvarError` when they are of several formats, for the same image may then be there twice.
+    Raises `MedvarError` for files of several formats, because the same image may then occur twice.
     """
     found: dict[str, list[str]] = {}
     for path in folder.rglob("*"):
@@ -48,14 +48,14 @@ def find_pictures(folder: Path) -> list[str]:
             found.setdefault(kind, []).append(str(path))
     if len(found) > 1:
         told = ", ".join(f"{len(files)} {kind} files (such as {min(files)})" for kind, files in sorted(found.items()))
-        raise MedvarError(f"{folder} holds images of several formats: {told}. Judge each by itself.")
+        raise MedvarError(f"{folder} holds images of several formats: {told}. Evaluate each format separately.")
     return sorted(next(iter(found.values()), []))
 
 
 def check_pictures(files: Iterable[str]) -> str:
-    """Read every file once; gives a digest of their content. One at a time: memory does not grow with their number.
+    """Read every file once, one at a time, and return the digest of their content.
 
-    Raises `MedvarError` naming the first that cannot be read, or is of another size than those before.
+    Raises `MedvarError` for the first file that cannot be read or has another size than those before.
     """
     content, first = hashlib.sha256(), None
     for file in files:
@@ -65,16 +65,16 @@ def check_pictures(files: Iterable[str]) -> str:
             size, other = ("×".join(map(str, shape)) for shape in (image.shape, first[0]))
             raise MedvarError(
                 f"The images are of several sizes: {file} has {size} pixels, but {first[1]} has {other}. "
-                "Judge each size by itself."
+                "Evaluate each size separately."
             )
         content.update(hashlib.sha256(image.tobytes()).digest())
     return content.hexdigest()
 
 
 def read_slice(file: Path) -> FloatArray:
-    """``(H, W)`` in [-1, 1], as it was before it was written, up to rounding to the file's numbers.
+    """The pixels ``(H, W)`` in [-1, 1] before writing, up to the rounding of the file format.
 
-    Raises `MedvarError` when the file cannot be read, or does not say which values are black and white.
+    Raises `MedvarError` when the file cannot be read, or does not record the values of black and white.
     """
     try:
         kind = kind_of(file)
@@ -85,7 +85,7 @@ def read_slice(file: Path) -> FloatArray:
         pixels = pixels[..., 0] if pixels.ndim == 3 and pixels.shape[2] == 1 else pixels
         pixels = pixels.T
     if pixels.ndim != 2 or not pixels.size or pixels.dtype.kind not in "uif":
-        raise MedvarError(f"{file} is to hold one gray slice, but it holds numbers of the shape {pixels.shape}.")
+        raise MedvarError(f"{file} must hold one grey slice, but its array has the shape {pixels.shape}.")
     match kind:
         case "png":
             low, high = 0.0, float(np.iinfo(pixels.dtype.name).max)
@@ -94,30 +94,31 @@ def read_slice(file: Path) -> FloatArray:
         case _:
             low, high = _nifti_range(file)
     if not np.isfinite(pixels).all():
-        raise MedvarError(f"{file} holds values that are not finite.")
+        raise MedvarError(f"{file} contains values that are not finite.")
     if not low < high:
         raise MedvarError(
-            f"{file} does not say which values are black and white: {low:g} to {high:g}. Only files that medvar wrote "
-            "are judged."
+            f"{file} does not record valid values of black and white: {low:g} to {high:g}. Only files written by "
+            "medvar "
+            "can be evaluated."
         )
     return ValueRange(low, high, "arbitrary").to_image(pixels.astype(np.float32))
 
 
 def _nifti_range(file: Path) -> tuple[float, float]:
-    """What `write_nifti` calls the values of black and white."""
+    """The values of black and white that `write_nifti` recorded."""
     header = open_nifti(file).header
     return float(header["cal_min"]), float(header["cal_max"])
 
 
 def _rescaled(file: Path, stored: np.ndarray) -> tuple[np.ndarray, float, float]:
-    """Values (PS3.3 C.7.6.16.2.9) and the ends of the window (C.11.2.1.2), which spans its width less one."""
+    """Rescaled values (PS3.3 C.7.6.16.2.9), and both ends of the window (C.11.2.1.2), which spans its width - 1."""
     dataset = open_dicom(file)
     try:
         values = stored * float(dataset.get("RescaleSlope", 1)) + float(dataset.get("RescaleIntercept", 0))
         centre, width = float(dataset.WindowCenter), float(dataset.WindowWidth)
     except (AttributeError, TypeError, ValueError) as error:
         raise MedvarError(
-            f"{file} has no window (WindowCenter, WindowWidth) that says which values are black and white ({error})."
+            f"{file} has no window (WindowCenter, WindowWidth) that defines the values of black and white ({error})."
         ) from error
     low = centre - width / 2
     return values, low, low + width - 1

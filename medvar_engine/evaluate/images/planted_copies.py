@@ -1,4 +1,4 @@
-"""Copies that are planted to see whether they are found: training slices, changed as a model or a person may do it."""
+"""Planted copies, to test whether copies are found: training slices, changed as by a model or a user."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from scipy import ndimage
 from medvar_engine.types import FloatArray
 
 MAX_ZOOM = 4 / 3  # and its inverse
-MAX_SHIFT = 0.06  # share of the side
+MAX_SHIFT = 0.06  # fraction of the side length
 MAX_GAMMA = 2.0  # and its inverse
-MAX_CENTRE = 0.2  # of the window, in halves of the range of values
-MAX_WIDTH = 0.3  # ± exponent: windows of 0.74…1.35 times the width
-MAX_BLUR = 2 / 128  # standard deviation as a share of the side: two pixels in 128
-MAX_MASK = 0.5  # share of the image
+MAX_CENTRE = 0.2  # shift of the window centre, as a fraction of half the range of values
+MAX_WIDTH = 0.3  # ± exponent: windows with 0.74…1.35 times the width
+MAX_BLUR = 2 / 128  # standard deviation as a fraction of the side length: two pixels of 128
+MAX_MASK = 0.5  # fraction of the image's area
 NOISE = 0.04  # standard deviation, in [-1, 1]
-MAX_WARP = 1.2 / 128  # standard deviation of the moves of a few points, as a share of the side
-_POINTS = 5  # a side, that a warp moves
+MAX_WARP = 1.2 / 128  # standard deviation of the displacement of control points, as a fraction of the side length
+_POINTS = 5  # control points of a warp per side
 
 Change = Callable[[FloatArray, np.random.Generator], FloatArray]
 
 
 def zoom(image: FloatArray, factor: float, shift: tuple[float, float] = (0, 0)) -> FloatArray:
-    """Larger by ``factor`` about the middle, and moved by ``shift`` pixels; air comes in at the sides."""
+    """Enlarge about the centre by ``factor`` and move by ``shift`` pixels; the margin is filled with air."""
     middle = (np.array(image.shape) - 1) / 2
     inverse = np.eye(2) / factor
     if factor < 1:
@@ -34,17 +34,17 @@ def zoom(image: FloatArray, factor: float, shift: tuple[float, float] = (0, 0)) 
 
 
 def bend(image: FloatArray, gamma: float) -> FloatArray:
-    """Values from 0 to 1 to the power of ``gamma``."""
+    """Apply ``gamma`` to the pixels, scaled to 0…1."""
     return np.asarray(2 * ((np.clip(image, -1, 1) + 1) / 2) ** gamma - 1, dtype=np.float32)
 
 
 def blur(image: FloatArray, pixels: float) -> FloatArray:
-    """By a Gaussian of that standard deviation."""
+    """Blur with a Gaussian of that standard deviation in pixels."""
     return np.asarray(ndimage.gaussian_filter(image, pixels), dtype=np.float32)
 
 
 def cover(image: FloatArray, share: float, other: FloatArray | float, rng: np.random.Generator) -> FloatArray:
-    """With ``share`` of its area, at a side or a rectangle anywhere, taken from ``other``."""
+    """Replace ``share`` of the area, at a side or in a rectangle, by ``other``."""
     height, width = image.shape
     region = np.zeros(image.shape, dtype=bool)
     if rng.integers(3) == 0:
@@ -60,60 +60,60 @@ def cover(image: FloatArray, share: float, other: FloatArray | float, rng: np.ra
 
 
 def same(image: FloatArray, rng: np.random.Generator) -> FloatArray:
-    """The slice itself."""
+    """The unchanged slice."""
     return image
 
 
 def turned(image: FloatArray, rng: np.random.Generator) -> FloatArray:
-    """By a right angle or two or three, mirrored, or both."""
+    """Rotate by multiples of 90°, mirror, or both."""
     form = int(rng.integers(1, 8))
     return np.rot90(image[:, ::-1] if form >= 4 else image, form % 4)
 
 
 def inverted(image: FloatArray, rng: np.random.Generator) -> FloatArray:
-    """Black for white."""
+    """Invert black and white."""
     return -image
 
 
 def zoomed(image: FloatArray, rng: np.random.Generator) -> FloatArray:
-    """Up to `MAX_ZOOM` times larger or smaller."""
+    """Enlarge or reduce by up to `MAX_ZOOM`."""
     return zoom(image, _around(rng, MAX_ZOOM))
 
 
 def shifted(image: FloatArray, rng: np.random.Generator) -> FloatArray:
-    """By up to `MAX_SHIFT` each way, by parts of pixels too; air comes in at the sides."""
+    """Shift by up to `MAX_SHIFT` in each direction, with subpixel precision; the margin is filled with air."""
     shift = rng.uniform(-MAX_SHIFT, MAX_SHIFT, 2) * image.shape
     return np.asarray(ndimage.shift(image, shift, order=1, cval=-1.0), dtype=np.float32)
 
 
 def gamma(image: FloatArray, rng: np.random.Generator) -> FloatArray:
-    """Brighter or darker in the middle of the range, by a gamma of 1/`MAX_GAMMA` to `MAX_GAMMA`."""
+    """Change the mid-tones by a gamma of 1/`MAX_GAMMA` to `MAX_GAMMA`."""
     return bend(image, _around(rng, MAX_GAMMA))
 
 
 def rewindowed(image: FloatArray, rng: np.random.Generator) -> FloatArray:
-    """Shown in a window of another centre and width; what falls outside is clipped."""
+    """Change the centre and the width of the window; values outside are clipped."""
     centre, width = rng.uniform(-MAX_CENTRE, MAX_CENTRE), np.exp(rng.uniform(-MAX_WIDTH, MAX_WIDTH))
     return np.clip((image - np.float32(centre)) * np.float32(width), -1, 1)
 
 
 def noisy(image: FloatArray, rng: np.random.Generator) -> FloatArray:
-    """With white noise."""
+    """Add white noise."""
     return np.clip(image + rng.normal(0, NOISE, image.shape).astype(np.float32), -1, 1)
 
 
 def blurred(image: FloatArray, rng: np.random.Generator) -> FloatArray:
-    """By a quarter of `MAX_BLUR` to the whole of it."""
+    """Blur by a quarter of `MAX_BLUR` up to `MAX_BLUR`."""
     return blur(image, rng.uniform(MAX_BLUR / 4, MAX_BLUR) * len(image))
 
 
 def masked(image: FloatArray, rng: np.random.Generator) -> FloatArray:
-    """With up to `MAX_MASK` of it black, or of one grey."""
+    """Replace up to `MAX_MASK` of the image by black or by one grey level."""
     return cover(image, rng.uniform(0, MAX_MASK), rng.choice([-1.0, rng.uniform(-1, 1)]), rng)
 
 
 def all_of_it(image: FloatArray, rng: np.random.Generator) -> FloatArray:
-    """Every change at once, but the mask."""
+    """All changes together except the mask."""
     for change in (zoomed, shifted, gamma, rewindowed, blurred, noisy, turned):
         image = change(image, rng)
     return -image if rng.random() < 0.5 else image
@@ -132,20 +132,21 @@ COPIES: dict[str, Change] = {
     "masked": masked,
     "all of it": all_of_it,
 }
-"""Kinds of copy by name."""
+"""Kinds of planted copies by name."""
 
 
 def plant(images: FloatArray, kind: str, seed: int) -> FloatArray:
-    """``(N, H, W)`` → the same, changed as ``kind`` of `COPIES` says, each with a draw of its own."""
+    """Change images ``(N, H, W)`` by one kind of `COPIES`, each with its own random parameters."""
     change = COPIES[kind]
     changed = [change(image, np.random.default_rng((seed, number))) for number, image in enumerate(images)]
     return np.array(changed, dtype=np.float32).reshape(images.shape)
 
 
 def disturb(image: FloatArray, rng: np.random.Generator, *, zoom_by: float, shift_by: float) -> FloatArray:
-    """The slice as one has it who redraws it: slightly warped, in another window, blurred, noisy, by chance each.
+    """A random combination of slight changes: warp, window, blur and noise, like the copy of a generative model.
 
-    It is zoomed by up to ``zoom_by`` (an exponent) and shifted by up to ``shift_by`` (a share of the side).
+    The slice is zoomed by up to ``zoom_by`` (an exponent) and shifted by up to ``shift_by`` (a fraction of the side
+    length).
     """
     side = len(image)
     down, right = rng.uniform(-shift_by, shift_by, 2) * side
@@ -159,7 +160,7 @@ def disturb(image: FloatArray, rng: np.random.Generator, *, zoom_by: float, shif
 
 
 def _warped(image: FloatArray, rng: np.random.Generator) -> FloatArray:
-    """Moved by a smooth field through a few points."""
+    """Warp by a smooth displacement field through a few control points."""
     height, width = image.shape
     points = rng.normal(0, MAX_WARP * height, (2, _POINTS, _POINTS))
     places = np.mgrid[:height, :width].astype(np.float64)
@@ -170,5 +171,5 @@ def _warped(image: FloatArray, rng: np.random.Generator) -> FloatArray:
 
 
 def _around(rng: np.random.Generator, most: float) -> float:
-    """From 1/``most`` to ``most``, as often above 1 as below."""
+    """A random factor from 1/``most`` to ``most``, log-uniform."""
     return float(np.exp(rng.uniform(-np.log(most), np.log(most))))

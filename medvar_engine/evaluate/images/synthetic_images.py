@@ -1,4 +1,4 @@
-"""The images that are judged: a set in any layout, or a folder of files, each with the condition that was asked for."""
+"""The synthetic images to evaluate, with their conditions: a synthetic dataset in any layout, or a folder of files."""
 
 from __future__ import annotations
 
@@ -32,58 +32,58 @@ from medvar_engine.write.provenance import read_trace
 
 @dataclass(frozen=True, slots=True)
 class Synthetic:
-    """Images, and of each what was asked for."""
+    """Images with the condition of each."""
 
     name: str
     images: Images
     conditions: Sequence[Condition]
-    models: tuple[str, ...]  # sha256 of what made them, see `Bundle.models`
+    models: tuple[str, ...]  # digests of the models that made them, see `Bundle.models`
 
     def __len__(self) -> int:
         return len(self.conditions)
 
 
 def open_synthetic(path: Path) -> Synthetic:
-    """A set that ``medvar generate`` made, in any layout, or a folder of PNG, NIfTI or DICOM files that medvar wrote.
+    """Open a synthetic dataset of ``medvar generate`` in any layout, or a folder of PNG, NIfTI or DICOM files.
 
-    An image takes four bytes of memory, and a file its name: traces are read one at a time. Raises `MedvarError` for
-    anything else, for a set that is not complete, for a file that is broken or not medvar's, and for images of several
-    formats or sizes.
+    It needs four bytes of memory per image, and the name per file; traces are read one at a time. Raises `MedvarError`
+    for anything else, for an incomplete dataset, for a file that is damaged or not written by medvar, and for images of
+    several formats or sizes.
     """
     manifest = SetManifest.read(path) if (path / SET).is_file() else None
     if manifest is not None and manifest.plan.kind.layout == "shards":
         return _of_shards(ImageSet.open(path))
     if manifest is not None and not manifest.complete:
-        raise MedvarError(f"{path} is not complete. Run the command that began it again: it goes on.")
+        raise MedvarError(f"{path} is not complete. Run the command that began it again to continue it.")
     files = find_pictures(path)
     if not files:
         raise MedvarError(
-            f"{path} holds neither a set (set.json) nor PNG, NIfTI or DICOM files that medvar wrote. Make some: "
+            f"{path} holds neither a synthetic dataset (set.json) nor PNG, NIfTI or DICOM files of medvar. Make some: "
             "`medvar generate --count 200 --mix MIX --out FOLDER`."
         )
     if manifest is not None and len(files) != (told := manifest.plan.count - len(manifest.withheld)):
-        raise MedvarError(f"{path / SET} tells of {told} images, but {len(files)} are there. Make the set again.")
+        raise MedvarError(f"{path / SET} lists {told} images, but {len(files)} files exist. Make the dataset again.")
     models: set[str] = set()
     conditions = coded(_asked(Path(file), models) for file in files)
     return Synthetic(path.name, FileImages(files, check_pictures(files)), conditions, tuple(sorted(models)))
 
 
 def coded(conditions: Iterable[Condition]) -> Conditions:
-    """Conditions of which the same one is kept once."""
+    """Conditions, with equal ones stored once."""
     kinds: dict[Condition, int] = {}
     codes = np.fromiter((kinds.setdefault(one, len(kinds)) for one in conditions), dtype=np.int32)
     return Conditions(tuple(kinds), codes)
 
 
 def _asked(file: Path, models: set[str]) -> Condition:
-    """What was asked for; notes the model that made it."""
-    trace = _trace(file)  # one at a time: with all their edits they are large
+    """The condition of an image; adds its model to ``models``."""
+    trace = _trace(file)  # one at a time, because traces with many edits are large
     models.add(trace.bundle_id)
     return trace.request.condition
 
 
 def _trace(file: Path) -> Trace:
-    """The trace in a file; of a NIfTI that lost it in another program, the one in the sidecar."""
+    """The trace in a file; for a NIfTI file that lost it in another program, the trace in its sidecar."""
     try:
         return read_trace(file)
     except MedvarError:
@@ -94,7 +94,7 @@ def _trace(file: Path) -> Trace:
 
 
 def _of_shards(found: ImageSet) -> Synthetic:
-    """The columns tell what was asked for; the traces, which are large, stay on the disk."""
+    """Read the conditions from the columns; the traces, which are large, stay on the disk."""
     plan = found.manifest.plan
     table = found.table()
     factors = [name for name in FACTORS if name in table.column_names]  # earlier versions wrote fewer
@@ -105,14 +105,14 @@ def _of_shards(found: ImageSet) -> Synthetic:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SetImages:
-    """The images of a set, without those withheld."""
+    """The images of a synthetic dataset, without withheld ones."""
 
     source: ImageSet
-    ends: npt.NDArray[np.int64]  # images in each unit and those before it
+    ends: npt.NDArray[np.int64]  # number of images up to the end of each unit
 
     @classmethod
     def of(cls, source: ImageSet) -> SetImages:
-        """All of them."""
+        """All images of a dataset."""
         counts = [len(source.numbers(unit)) for unit in range(source.manifest.plan.units)]
         return cls(source, np.cumsum(counts, dtype=np.int64))
 
@@ -129,13 +129,13 @@ class SetImages:
         found = []
         for i in indices:
             unit = int(np.searchsorted(self.ends, i, side="right"))
-            row = int(i) - int(self.ends[unit])  # from its unit's end
+            row = int(i) - int(self.ends[unit])  # negative index from the end of the unit
             found.append(decode(self.source.codes(unit)[row]))
         return np.stack(found)
 
 
 def mix_like(data: SliceDataset, sampling: Sampling, known: LabelSpace, seed: int = 0) -> Mix:
-    """Every kind of slice as often as in ``data``, as far as a model has names for it."""
+    """A mixture with the slice types of ``data`` in the same shares, as far as the model knows them."""
     counts: Counter[Condition] = Counter()
     for code, count in Counter(data.conditions.codes.tolist()).items():
         counts[known.known(data.conditions.kinds[code])] += count

@@ -1,4 +1,4 @@
-"""Does a model make new images, or copies of its training? AuthPct (arXiv 2102.08921) and C_T (arXiv 2004.05675)."""
+"""Measures of copying in feature space: AuthPct (arXiv 2102.08921) and C_T (arXiv 2004.05675)."""
 
 from __future__ import annotations
 
@@ -15,23 +15,24 @@ from medvar_engine.evaluate.metrics.coverage import check_different, distances, 
 from medvar_engine.types import BoolArray, FloatArray
 
 _ROWS = 1024
-_IN_A_CELL = 30  # training images a cell of C_T, on average
-_FEWEST = 3  # images of a cell, on both sides, below which it says nothing
+_IN_A_CELL = 30  # average number of training images in a cell of C_T
+_FEWEST = 3  # least images in a cell, on both sides
 
 
 def authentic_share(training: FloatArray, made: FloatArray) -> float:
-    """Share of made images that are farther from their nearest training image than that is from its own nearest.
+    """AuthPct: the share of generated images that are authentic.
 
-    0.5 is to be expected of new images of the same kind; a model that copies comes near 0.
+    An image is authentic if it is farther from its nearest training image than that image is from its own nearest
+    neighbour. 0.5 is expected for new images from the same distribution; a model that copies has a value near 0.
     """
     return float(authentic(training, made).mean())
 
 
 def authentic(training: FloatArray, made: FloatArray) -> BoolArray:
-    """As `authentic_share`, image by image ``(M,)``."""
+    """The result of `authentic_share` for each image ``(M,)``."""
     check_comparable(training, made)
     if len(training) < 2 or not len(made):
-        raise MedvarError("AuthPct needs at least 2 training images and 1 made image.")
+        raise MedvarError("AuthPct needs at least 2 training images and 1 synthetic image.")
     check_different(training)
     apart = radii(training, 1)
     found = np.empty(len(made), dtype=bool)
@@ -44,11 +45,11 @@ def authentic(training: FloatArray, made: FloatArray) -> BoolArray:
 
 
 def copying_score(training: FloatArray, held_out: FloatArray, made: FloatArray, *, seed: int = 0) -> float | None:
-    """C_T: are made images nearer to the training set than held-out ones are? In standard deviations.
+    """C_T: whether generated images are closer to the training set than held-out images are, in standard deviations.
 
-    Well below 0 the model copies; well above 0 it underfits. The training set is divided into cells, in each of which
-    the distances of both are compared by rank (Mann-Whitney). None where no cell has enough of both. Raises
-    `MedvarError` when there are fewer than 2 training images, or all are the same.
+    A value well below 0 means copying, well above 0 underfitting. The training set is divided into cells, in which the
+    distances of both sides are compared by a rank test (Mann-Whitney). None if no cell has enough images of both sides.
+    Raises `MedvarError` when there are fewer than 2 training images, or all are equal.
     """
     return copying_by_cells(training, held_out, made, seed=seed)(np.arange(len(made)))
 
@@ -56,7 +57,7 @@ def copying_score(training: FloatArray, held_out: FloatArray, made: FloatArray, 
 def copying_by_cells(
     training: FloatArray, held_out: FloatArray, made: FloatArray, *, seed: int = 0
 ) -> Callable[[npt.NDArray[np.int64]], float | None]:
-    """`copying_score` of some of the made images, by number, for many choices: as with draws of a bootstrap."""
+    """A function that computes `copying_score` for a selection of the generated images, e.g. for bootstrap draws."""
     check_comparable(training, held_out, made)
     if len(training) < 2:
         raise MedvarError("C_T needs at least 2 training images.")
@@ -83,7 +84,7 @@ def copying_by_cells(
 
 
 def _rank_score(drawn: npt.NDArray[np.float64], real: npt.NDArray[np.float64]) -> float:
-    """Mann-Whitney's U as a normal deviate: below 0 when ``drawn`` are the smaller ones."""
+    """The Mann-Whitney U statistic as a normal deviate: below 0 when ``drawn`` are smaller than ``real``."""
     n, m = len(drawn), len(real)
     ranks = stats.rankdata(np.concatenate([drawn, real]))
     u = ranks[:n].sum() - n * (n + 1) / 2

@@ -1,4 +1,4 @@
-"""How far may a figure be off? Intervals by drawing patients again."""
+"""Bootstrap intervals of metrics, by resampling whole groups such as patients."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ DRAWS = 200
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A figure, and the interval that holds it in ``confidence`` of samples; None where it cannot be told."""
+    """A value with its confidence interval; None where it cannot be estimated."""
 
     value: float
     low: float | None = None
@@ -33,11 +33,11 @@ def estimate(
     confidence: float = 0.95,
     seed: int = 0,
 ) -> Estimate:
-    """``statistic`` of all rows, with the percentile interval over ``draws`` samples of whole groups.
+    """The ``statistic`` of all rows, with the percentile interval over ``draws`` resamples of whole groups.
 
-    ``groups`` says whose each row is: slices of one person are alike, and counting them one by one would make the
-    interval too narrow. Without at least two groups there is no interval. A draw of which the statistic is not finite
-    is left out.
+    ``groups`` is the group of each row, such as its patient: slices of one patient are similar, so resampling single
+    rows would give too narrow an interval. With fewer than two groups there is no interval. Draws with a statistic that
+    is not finite are left out.
     """
     value = statistic(np.arange(len(groups)))
     found = _drawn(statistic, groups, draws, seed)
@@ -55,11 +55,11 @@ def estimate_distance(
     confidence: float = 0.95,
     seed: int = 0,
 ) -> Estimate:
-    """As `estimate`, for a distance between distributions, which repeated images make larger.
+    """Like `estimate`, for a distance between distributions, which is larger for resamples.
 
-    A draw repeats images, and so is farther away than the images themselves: often no draw is as near as they are.
-    The interval is that of the draws moved until their median is the value, and holds nothing below 0. It says how far
-    the figure may be off for this number of images; what more of them would do is for `sample_size_bias`.
+    A resample contains repeated images, so its distance is larger than that of the images themselves, often in all
+    draws. The interval is therefore that of the draws, shifted so that their median is the value, and cut at 0. It is
+    the uncertainty for this number of images; for the effect of more images see `sample_size_bias`.
     """
     value = distance(np.arange(len(groups)))
     found = _drawn(distance, groups, draws, seed)
@@ -67,7 +67,7 @@ def estimate_distance(
 
 
 def estimate_around(value: float, drawn: Values, *, confidence: float = 0.95, lowest: float = -np.inf) -> Estimate:
-    """``value`` with the interval of ``drawn`` moved until their median is the value, and nothing below ``lowest``."""
+    """``value`` with the interval of ``drawn``, shifted so that their median is the value, and cut at ``lowest``."""
     if not len(drawn):
         return Estimate(value, confidence=confidence)
     low, middle, high = np.quantile(drawn, [(1 - confidence) / 2, 0.5, (1 + confidence) / 2])
@@ -77,7 +77,7 @@ def estimate_around(value: float, drawn: Values, *, confidence: float = 0.95, lo
 def estimate_mean(
     values: npt.NDArray[Any], groups: Sequence[str], *, draws: int = DRAWS, confidence: float = 0.95, seed: int = 0
 ) -> Estimate:
-    """As `estimate`, of the mean of ``values`` ``(N,)``, from the sums of the groups."""
+    """Like `estimate` for the mean of ``values`` ``(N,)``, computed from the sums of the groups."""
     value = float(np.mean(values))
     names, codes = np.unique(list(groups), return_inverse=True)
     if len(names) < 2:
@@ -89,9 +89,10 @@ def estimate_mean(
 
 
 def group_weights(groups: Sequence[str], *, draws: int = DRAWS, seed: int = 0) -> Values:
-    """How often each row is in each draw of whole groups, ``(draws, N)``; no draws of fewer than two groups.
+    """The number of occurrences of each row in each draw of whole groups, ``(draws, N)``.
 
-    Memory grows with the rows: for figures that compare all pairs of some of the images.
+    It is empty for fewer than two groups. It needs memory for all rows, and is meant for metrics that compare all pairs
+    of a sample of images.
     """
     names, codes = np.unique(list(groups), return_inverse=True)
     if len(names) < 2:
@@ -101,14 +102,14 @@ def group_weights(groups: Sequence[str], *, draws: int = DRAWS, seed: int = 0) -
 
 
 def _times(groups: int, draws: int, seed: int) -> Iterator[Indices]:
-    """How often each of so many groups is in each draw, ``(groups,)``."""
+    """The number of occurrences of each group in each draw, ``(groups,)``."""
     rng = np.random.default_rng(seed)
     for _ in range(draws):
         yield np.bincount(rng.integers(groups, size=groups), minlength=groups)
 
 
 def _drawn(statistic: Callable[[Indices], float], groups: Sequence[str], draws: int, seed: int) -> Values:
-    """The statistic of every draw for which it is finite; none when there are fewer than two groups."""
+    """The finite values of the statistic over draws; empty for fewer than two groups."""
     names, codes = np.unique(list(groups), return_inverse=True)
     if len(names) < 2:
         return np.empty(0)

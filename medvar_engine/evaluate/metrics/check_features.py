@@ -1,4 +1,4 @@
-"""What two sets of features must be before any figure is computed of them."""
+"""Checks of features before metrics are computed."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ _ROWS = 4096
 
 
 def check_comparable(*sides: Features) -> None:
-    """Raises `MedvarError` unless all sides are ``(N, D)`` of the same D, and finite: NaN would pass for a distance."""
+    """Raises `MedvarError` unless all sides are finite arrays ``(N, D)`` with the same D."""
     for side in sides:
         if side.ndim != 2 or side.shape[1] != sides[0].shape[-1]:
             shapes = " and ".join(str(one.shape) for one in sides)
-            raise MedvarError(f"Features are (N, D), of one encoder and so with the same D, but got {shapes}.")
+            raise MedvarError(f"Features must be (N, D) with the same D, from one encoder, but are {shapes}.")
         for first in range(0, len(side), _ROWS):
             if not np.isfinite(side[first : first + _ROWS]).all():
-                raise MedvarError("Features that are not finite cannot be compared: the encoder fails on some image.")
+                raise MedvarError(
+                    "Some features are not finite, so they cannot be compared: the encoder fails on some image."
+                )

@@ -1,7 +1,6 @@
-"""Is what is made real, and is what is real made?
+"""Precision and recall (arXiv 1904.06991), density and coverage (arXiv 2002.09797).
 
-Precision and recall (arXiv 1904.06991), density and coverage (arXiv 2002.09797). An image counts as lying in a set when
-it is nearer to one of its members than that is to its own k-th neighbour.
+An image lies within a set if it is closer to one of its members than that member is to its own k-th nearest neighbour.
 """
 
 from __future__ import annotations
@@ -20,33 +19,33 @@ Doubles = npt.NDArray[np.float64]
 
 NEIGHBOURS = 5
 _ROWS = 1024
-_SAME = 1e-12  # of the squared lengths: float32 features that are nearer differ by rounding only
+_SAME = 1e-12  # relative to the squared lengths: features that are closer differ by float32 rounding only
 
 
 @dataclass(frozen=True, slots=True)
 class Coverage:
-    """Shares; density may exceed 1 where many made images lie among few real ones."""
+    """Shares of images. Density can exceed 1 when many synthetic images lie among few real ones."""
 
-    precision: float  # of made images, that lie in the real set
-    recall: float  # of real images, that lie in the made set
-    density: float  # how many real neighbourhoods a made image lies in, over k
-    coverage: float  # of real images, with a made image in their neighbourhood
+    precision: float  # share of synthetic images within the real set
+    recall: float  # share of real images within the synthetic set
+    density: float  # mean number of real neighbourhoods that contain a synthetic image, divided by k
+    coverage: float  # share of real images with a synthetic image in their neighbourhood
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Neighbourhoods:
-    """What each image says; the means are a `Coverage`."""
+    """The contributions of single images; their means are a `Coverage`."""
 
-    precise: Doubles  # (M,) whether a made image lies in the real set
-    recalled: Doubles  # (N,) whether a real image lies in the made set
-    dense: Doubles  # (M,) how many real neighbourhoods a made image lies in, over k
-    covered: Doubles  # (N,) whether a real image has a made one in its neighbourhood
+    precise: Doubles  # (M,) whether a synthetic image lies within the real set
+    recalled: Doubles  # (N,) whether a real image lies within the synthetic set
+    dense: Doubles  # (M,) number of real neighbourhoods that contain a synthetic image, divided by k
+    covered: Doubles  # (N,) whether a real image has a synthetic image in its neighbourhood
 
 
 def coverage(real: FloatArray, made: FloatArray, *, neighbours: int = NEIGHBOURS) -> Coverage:
-    """Of features ``(N, D)`` and ``(M, D)``, by Euclidean distance, a block of rows at a time.
+    """Precision, recall, density and coverage of features ``(N, D)`` and ``(M, D)``, by Euclidean distance.
 
-    Raises `MedvarError` when a side has no more than ``neighbours`` images, or when all real ones are the same.
+    Raises `MedvarError` when a side has at most ``neighbours`` images, or when all real images are equal.
     """
     found = neighbourhoods(real, made, neighbours=neighbours)
     means = (float(one.mean()) for one in (found.precise, found.recalled, found.dense, found.covered))
@@ -54,7 +53,7 @@ def coverage(real: FloatArray, made: FloatArray, *, neighbours: int = NEIGHBOURS
 
 
 def neighbourhoods(real: FloatArray, made: FloatArray, *, neighbours: int = NEIGHBOURS) -> Neighbourhoods:
-    """As `coverage`, image by image."""
+    """The contributions of single images to `coverage`."""
     check_comparable(real, made)
     if min(len(real), len(made)) <= neighbours:
         raise MedvarError(f"Precision and recall need more than {neighbours} images on both sides.")
@@ -74,23 +73,27 @@ def neighbourhoods(real: FloatArray, made: FloatArray, *, neighbours: int = NEIG
 
 
 def check_different(real: FloatArray) -> None:
-    """Raises `MedvarError` when the encoder tells none of these images from the first: no neighbourhood has a size."""
+    """Raises `MedvarError` when all features are equal, because neighbourhoods then have no size."""
     if not any(distances(real[first : first + _ROWS], real[:1]).any() for first in range(0, len(real), _ROWS)):
-        raise MedvarError("To this encoder all real images are the same, so none is nearer to another.")
+        raise MedvarError(
+            "All real images have the same features by this encoder, so their distances cannot be compared."
+        )
 
 
 def radii(features: FloatArray, neighbours: int) -> Doubles:
-    """Squared distance of every row to its k-th neighbour among the others, ``(N,)``."""
+    """The squared distance of every row to its k-th nearest neighbour among the others, ``(N,)``."""
     found = np.empty(len(features))
     for first in range(0, len(features), _ROWS):
         squared = distances(features[first : first + _ROWS], features)
-        squared[np.arange(len(squared)), first + np.arange(len(squared))] = 0.0  # exactly, and so the first of all
+        squared[np.arange(len(squared)), first + np.arange(len(squared))] = (
+            0.0  # exactly 0, so that it is the nearest of all
+        )
         found[first : first + _ROWS] = np.partition(squared, neighbours, axis=1)[:, neighbours]
     return found
 
 
 def distances(a: npt.NDArray[np.floating[Any]], b: npt.NDArray[np.floating[Any]]) -> Doubles:
-    """Squared Euclidean distances ``(N, M)``; exactly 0 where only rounding tells two rows apart."""
+    """Squared Euclidean distances ``(N, M)``; exactly 0 where two rows differ by rounding only."""
     x, y = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
     lengths = (x * x).sum(1)[:, None] + (y * y).sum(1)[None]
     squared: Doubles = lengths - 2 * (x @ y.T)

@@ -1,4 +1,4 @@
-"""Some rows of features that lie on the disk, without a copy of them: a draw of a bootstrap is read in parts."""
+"""`Rows`: a selection of rows of features on the disk, read in parts, e.g. for bootstrap draws."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from medvar_engine.types import FloatArray, IntArray
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Rows:
-    """The rows ``chosen`` ``(N,)`` of ``features``, in that order, as an array ``(N, D)`` that is read when asked for.
+    """The rows ``chosen`` ``(N,)`` of ``features``, in that order, as an array ``(N, D)`` that is read on demand.
 
     >>> Rows(np.float32([[0], [1], [2]]), np.array([2, 2, 0]))[1:].tolist()
     [[2.0], [0.0]]
@@ -28,7 +28,7 @@ class Rows:
 
     @property
     def ndim(self) -> int:
-        """2, unless the features are no features."""
+        """The number of axes, 2 for valid features."""
         return self.features.ndim
 
     def __len__(self) -> int:
@@ -38,9 +38,9 @@ class Rows:
         return np.asarray(self.features[self.chosen[index]])
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> FloatArray:
-        """All of them, in memory."""
+        """All rows, in memory."""
         return np.asarray(self[:], dtype=dtype)
 
 
 Features = FloatArray | Rows
-"""Of images, ``(N, D)``, in memory, mapped or chosen."""
+"""Features ``(N, D)`` of images: in memory, memory-mapped, or selected rows."""

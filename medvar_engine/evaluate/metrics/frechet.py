@@ -1,6 +1,7 @@
-"""Fréchet distance between two sets of features, each taken for a Gaussian (FID, arXiv 1706.08500).
+"""Fréchet distance between two sets of features, each modelled as a Gaussian (FID, arXiv 1706.08500).
 
-From moments, which are gathered in one pass, a few thousand images at a time: memory does not grow with their number.
+It is computed from moments, which are accumulated over a few thousand images at a time, so memory does not grow with
+the number of images.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from medvar_engine.evaluate.metrics.feature_rows import Features, Rows
 Doubles = npt.NDArray[np.float64]
 
 _ROWS = 4096
-_SIZES = 8  # subsets for the extrapolation
+_SIZES = 8  # number of subset sizes for the extrapolation
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -31,7 +32,7 @@ class Moments:
     scatter: Doubles
 
     def __add__(self, other: Moments) -> Moments:
-        """Those of the rows of both."""
+        """The moments of the rows of both."""
         count = self.count + other.count
         apart = other.mean - self.mean
         between = np.outer(apart, apart) * (self.count * other.count / count)
@@ -39,20 +40,20 @@ class Moments:
 
     @property
     def covariance(self) -> Doubles:
-        """Unbiased, ``(D, D)``."""
+        """The unbiased covariance ``(D, D)``."""
         return self.scatter / (self.count - 1)
 
 
 def moments(features: Features) -> Moments:
-    """Of ``(N, D)``, read a few thousand rows at a time. Raises `MedvarError` when any is not finite, or N is 0."""
+    """The moments of features ``(N, D)``. Raises `MedvarError` when a value is not finite or N is 0."""
     if not len(features):
-        raise MedvarError("Moments need at least 1 image, but there is none.")
+        raise MedvarError("Moments need at least 1 image, but there are none.")
     return reduce(Moments.__add__, _moments_of_parts(features))
 
 
 def _moments_of_parts(features: Features) -> Iterator[Moments]:
     for first in range(0, len(features), _ROWS):
-        part = features[first : first + _ROWS]  # once, for it may have to be gathered from all over the disk
+        part = features[first : first + _ROWS]  # read once, because the rows may be scattered over the disk
         check_comparable(part)
         rows = np.asarray(part, dtype=np.float64)
         mean = rows.mean(axis=0)
@@ -60,16 +61,19 @@ def _moments_of_parts(features: Features) -> Iterator[Moments]:
 
 
 def frechet_distance(ours: Moments, theirs: Moments) -> float:
-    """``|m1 - m2|² + tr(C1 + C2 - 2 (C1 C2)^½)``; 0 for the same moments. Needs at least 2 rows on both sides."""
+    """``|m1 - m2|² + tr(C1 + C2 - 2 (C1 C2)^½)``; 0 for equal moments.
+
+    Raises `MedvarError` for fewer than 2 rows on a side, or different D.
+    """
     _check_enough(ours.count, theirs.count)
     _check_same_encoder(len(ours.mean), theirs)
     return _distance_of_moments(ours, theirs, _factor(theirs.covariance))
 
 
 def frechet_distance_to(reference: Moments) -> Callable[[Features], float]:
-    """`frechet_distance` of rows ``(N, D)`` to ``reference``, for many sets of rows: as with draws of a bootstrap.
+    """A function that computes `frechet_distance` of rows ``(N, D)`` to ``reference``, e.g. for bootstrap draws.
 
-    The reference is factored once, and for fewer rows than dimensions only a matrix ``(N, N)`` is left to be.
+    The reference is factored once; with fewer rows than dimensions, only a matrix ``(N, N)`` remains to be decomposed.
     """
     _check_enough(reference.count)
     factor = _factor(reference.covariance)
@@ -100,13 +104,13 @@ def _distance_of_moments(ours: Moments, theirs: Moments, factor: Doubles) -> flo
 
 
 def _distance(apart: Doubles, spread: float, shared: Doubles) -> float:
-    """``shared`` is symmetric and has the eigenvalues of ``C1 C2`` that are not 0, all real and not negative."""
+    """The distance; ``shared`` is symmetric and has the non-zero eigenvalues of ``C1 C2``, which are not negative."""
     overlap = np.sqrt(np.maximum(np.linalg.eigvalsh(shared), 0)).sum()
     return float(max(0.0, apart @ apart + spread - 2 * overlap))
 
 
 def _factor(covariance: Doubles) -> Doubles:
-    """F ``(D, R)`` with ``F Fᵀ`` the covariance and R its rank; what is only rounding is left out."""
+    """F ``(D, R)`` such that ``F Fᵀ`` is the covariance of rank R; directions of rounding errors are left out."""
     values, vectors = np.linalg.eigh(covariance)
     kept = values > max(values[-1], 0) * len(values) * np.finfo(np.float64).eps
     factor: Doubles = vectors[:, kept] * np.sqrt(values[kept])
@@ -120,22 +124,24 @@ def _check_enough(*counts: int) -> None:
 
 def _check_same_encoder(dimension: int, reference: Moments) -> None:
     if dimension != len(reference.mean):
-        raise MedvarError(f"Features of {dimension} and of {len(reference.mean)} numbers are not of one encoder.")
+        raise MedvarError(
+            f"Features with {dimension} and {len(reference.mean)} numbers do not come from the same encoder."
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class SampleSizeBias:
-    """Few images make the distance too large: what it is for fewer, and what it tends to for ever more."""
+    """The bias of the distance for small numbers of images, and its extrapolation."""
 
     sizes: tuple[int, ...]
     distances: tuple[float, ...]
-    unbiased: float  # at an infinite number of images (arXiv 1911.07023)
+    unbiased: float  # extrapolated to an infinite number of images (arXiv 1911.07023)
 
 
 def sample_size_bias(ours: Features, theirs: Moments, *, seed: int = 0) -> SampleSizeBias | None:
-    """How the distance of ``ours`` ``(N, D)`` falls with N, and the value at 1/N = 0 of the line through it.
+    """The distance of subsets of ``ours`` ``(N, D)``, and the value at 1/N = 0 of a line fitted to it.
 
-    None below 64 images, for which no line can be trusted.
+    None below 64 images, for which the fit is not reliable.
     """
     if len(ours) < 64:
         return None

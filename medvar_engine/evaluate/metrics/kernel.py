@@ -1,4 +1,4 @@
-"""Distances by kernels, for which no Gaussian is assumed: KID and CMMD."""
+"""Kernel distances between sets of features, which assume no Gaussian: KID and CMMD."""
 
 from __future__ import annotations
 
@@ -16,16 +16,17 @@ from medvar_engine.types import FloatArray
 Doubles = npt.NDArray[np.float64]
 
 _ROWS = 2048
-CMMD_SIGMA, CMMD_SCALE = 10.0, 1000.0  # of its paper
+CMMD_SIGMA, CMMD_SCALE = 10.0, 1000.0  # values of the paper
 
 
 def kernel_distance(
     ours: FloatArray, theirs: FloatArray, *, subsets: int = 100, subset_size: int = 1000, seed: int = 0
 ) -> tuple[float, float]:
-    """KID (arXiv 1801.01401) of ``(N, D)`` and ``(M, D)``: mean and standard deviation over random subsets.
+    """KID (arXiv 1801.01401) of features ``(N, D)`` and ``(M, D)``: mean and standard deviation over random subsets.
 
-    The unbiased squared maximum mean discrepancy under the kernel ``(x·y / D + 1)³``. Subsets are no larger than the
-    smaller side, which must have at least 2 images; one subset of everything when both are small.
+    It is the unbiased squared maximum mean discrepancy under the kernel ``(x·y / D + 1)³``. Subsets are at most as
+    large as the smaller side; if both sides are small, one subset contains all images. Raises `MedvarError` for fewer
+    than 2 images on a side.
     """
     check_comparable(ours, theirs)
     size = min(subset_size, len(ours), len(theirs))
@@ -37,7 +38,7 @@ def kernel_distance(
         drawn = [np.asarray(f[np.sort(rng.permutation(len(f))[:size])], dtype=np.float64) for f in (ours, theirs)]
         values.append(_unbiased(*drawn))
         if size == len(ours) == len(theirs):
-            break  # all subsets are the same
+            break  # all subsets are equal
     return float(np.mean(values)), float(np.std(values))
 
 
@@ -58,8 +59,7 @@ def _cubic(x: Doubles, y: Doubles) -> Doubles:
 def cmmd(ours: FloatArray, theirs: FloatArray) -> float:
     """CMMD (arXiv 2401.09603): squared discrepancy of unit-length features under a Gaussian kernel, times 1000.
 
-    Its paper takes features of CLIP; of another encoder the figure is of the same kind, but not comparable with the
-    paper's. Computed a block at a time.
+    The paper uses features of CLIP; values of other encoders cannot be compared with those of the paper.
     """
     check_comparable(ours, theirs)
     if not len(ours) or not len(theirs):
@@ -68,7 +68,7 @@ def cmmd(ours: FloatArray, theirs: FloatArray) -> float:
 
 
 def _gaussian(x: FloatArray, y: FloatArray) -> float:
-    """Mean over all pairs of ``exp(-|x - y|² / 2σ²)``."""
+    """The mean of ``exp(-|x - y|² / 2σ²)`` over all pairs."""
     total = 0.0
     for a in _blocks(x):
         for b in _blocks(y):
@@ -77,15 +77,15 @@ def _gaussian(x: FloatArray, y: FloatArray) -> float:
 
 
 def kernel_draws(ours: FloatArray, theirs: FloatArray, weights: Doubles) -> Doubles:
-    """How KID varies with the draw of ``ours``, up to a constant: ``(R,)`` for ``weights`` ``(R, M)``.
+    """KID of bootstrap draws of ``ours``, up to a constant: ``(R,)`` for ``weights`` ``(R, M)``.
 
-    Pairs of an image with itself, which a draw has more of than the images themselves, are left out.
+    Pairs of an image with itself, which are more frequent in a draw, are left out.
     """
     return _draws(ours, theirs, weights, _cubic)
 
 
 def cmmd_draws(ours: FloatArray, theirs: FloatArray, weights: Doubles) -> Doubles:
-    """The same of CMMD."""
+    """CMMD of bootstrap draws of ``ours``, like `kernel_draws`."""
     x, y = (np.concatenate(list(_blocks(side))) for side in (ours, theirs))
     return CMMD_SCALE * _draws(x, y, weights, _gaussian_of)
 

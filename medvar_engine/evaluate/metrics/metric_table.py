@@ -1,4 +1,4 @@
-"""One row of figures for a set of images, against the training slices, in the eyes of one encoder."""
+"""The metrics of a set of images against the training slices, by one encoder: one row of a table."""
 
 from __future__ import annotations
 
@@ -26,10 +26,11 @@ from medvar_engine.types import FloatArray, IntArray
 
 _Found = TypeVar("_Found")
 
-DRAWS = 100  # of the bootstrap, for figures that are computed anew for each
-LARGEST = 4000  # images of a side in figures that compare all pairs; more would take hours and tell no more
+DRAWS = 100  # bootstrap draws, for metrics that are computed again for each draw
+# largest number of images of a side for metrics that compare all pairs; more would take hours with little benefit
+LARGEST = 4000
 
-BETTER = {  # which way a figure is better
+BETTER = {  # whether high or low values are better
     "frechet": "lower",
     "kid": "lower",
     "cmmd": "lower",
@@ -44,52 +45,52 @@ BETTER = {  # which way a figure is better
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A figure with its interval; or why there is none."""
+    """The value of a metric with its interval, or the reason why there is none."""
 
     value: float | None
     low: float | None = None
     high: float | None = None
-    missing: str = ""  # why there is no value
-    images: int = 0  # of the set that is judged, that it is computed of
-    over: str = ""  # what was drawn again for the interval
-    no_interval: str = ""  # why there is none
+    missing: str = ""  # reason for a missing value
+    images: int = 0  # number of evaluated images that were used
+    over: str = ""  # what was resampled for the interval
+    no_interval: str = ""  # reason for a missing interval
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
+        """Plain values for JSON."""
         return asdict(self)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Reference:
-    """Features ``(N, D)`` of the training slices and of people held out, in the eyes of one encoder."""
+    """Features ``(N, D)`` of the training slices and the held-out slices, by one encoder."""
 
     training: Features
     held_out: Features
-    people: Sequence[str]  # whose each training slice is
+    people: Sequence[str]  # patient of each training slice
     training_moments: Moments
 
     @classmethod
     def of(cls, training: Features, held_out: Features, people: Sequence[str]) -> Reference:
-        """With the moments that every row is compared with."""
+        """Compute the moments that every row is compared with."""
         return cls(training, held_out, people, moments(training))
 
 
 def row(
     features: Features, groups: Sequence[str], reference: Reference, *, over: str = "images", seed: int = 0
 ) -> dict[str, Figure]:
-    """All figures of images with these features ``(M, D)``, each with the interval that holds 95 % of its draws.
+    """All metrics of images with features ``(M, D)``, each with a 95 % bootstrap interval.
 
-    ``groups`` says which images belong together, and ``over`` what a group is: these are drawn again. Recall and
-    coverage are shares of training slices, and so training people are drawn for them. Raises `MedvarError` when not
-    every image has its group.
+    ``groups`` is the group of each image, and ``over`` the name of what a group is; groups are resampled. For recall
+    and coverage, which are shares of training slices, training patients are resampled. Raises `MedvarError` when the
+    number of groups is not that of the images.
     """
     if len(groups) != len(features):
-        raise MedvarError(f"Every image has a group, but there are {len(features)} images and {len(groups)} groups.")
+        raise MedvarError(f"Every image needs a group, but there are {len(features)} images and {len(groups)} groups.")
     (few, names), (train, people) = _some(features, groups, seed), _some(reference.training, reference.people, seed)
     held_out, _ = _some(reference.held_out, range(len(reference.held_out)), seed)
 
     def kernel(value: Callable[[], float], draws: Callable[..., Any], lowest: float) -> Estimate:
-        found = value()  # first, for it says what is wrong with the images
+        found = value()  # first, because it reports what is wrong with the images
         return estimate_around(found, draws(few, train, group_weights(names, draws=DRAWS, seed=seed)), lowest=lowest)
 
     def kid() -> Estimate:
@@ -109,9 +110,9 @@ def row(
         "kid": _figure(kid, over),
         "cmmd": _figure(lambda: kernel(lambda: cmmd(few, train), cmmd_draws, 0.0), over),
         "precision": _mean(near, "precise", names, over, seed),
-        "recall": _mean(near, "recalled", people, "training people", seed),
+        "recall": _mean(near, "recalled", people, "training patients", seed),
         "density": _mean(near, "dense", names, over, seed),
-        "coverage": _mean(near, "covered", people, "training people", seed),
+        "coverage": _mean(near, "covered", people, "training patients", seed),
         "authentic": _figure(lambda: estimate_mean(authentic(train, few), names, seed=seed), over),
         "copying": _figure(copying, over),
     }
@@ -120,9 +121,9 @@ def row(
 
 
 def shown(found: Estimate, over: str) -> Figure:
-    """An estimate as it stands in a table. An interval of no width is none: it would say that nothing can be off."""
+    """An estimate for a table. An interval of zero width is omitted, because it would suggest certainty."""
     if found.low is None or found.high is None:
-        return Figure(found.value, no_interval=f"fewer than two {over} to draw from")
+        return Figure(found.value, no_interval=f"fewer than two {over} to resample")
     if not found.low < found.high:
         return Figure(found.value, no_interval="the same in every draw")
     return Figure(found.value, found.low, found.high, over=over)
@@ -149,7 +150,7 @@ def _figure(compute: Callable[[], Estimate], over: str) -> Figure:
 
 
 def _tried(compute: Callable[[], _Found]) -> _Found | str:
-    """What was computed, or why not."""
+    """The result of ``compute``, or the message of its `MedvarError`."""
     try:
         return compute()
     except MedvarError as error:
@@ -161,7 +162,7 @@ def _or_nan(value: float | None) -> float:
 
 
 def _some(features: Features, names: Sequence[Any], seed: int) -> tuple[FloatArray, list[Any]]:
-    """At most `LARGEST` of the rows, and what each is called."""
+    """At most `LARGEST` random rows, with their names."""
     if len(features) <= LARGEST:
         return np.asarray(features), list(names)
     chosen = np.sort(np.random.default_rng(seed).permutation(len(features))[:LARGEST])

@@ -1,1 +1,1 @@
-"""An evaluation as a page, as sentences, and in the model card."""
+"""Reports of an evaluation: an HTML page, findings as sentences, and a section of the model card."""

@@ -1,6 +1,6 @@
-"""An evaluation in the model card of the bundle that it judges: the findings as text, every figure in a file beside it.
+"""Adds an evaluation to the model card of its bundle: the findings as text, and all metrics as a separate file.
 
-Works on the JSON that a report is written as, so that neither torch nor the images are needed any more.
+It works on the JSON file of a report, so it needs neither torch nor the images.
 """
 
 from __future__ import annotations
@@ -28,23 +28,23 @@ _DAMAGED = (KeyError, TypeError, ValueError, AttributeError, IndexError, Recursi
 
 
 def to_card(values: Mapping[str, Any]) -> str:
-    """The findings and the main figures of an evaluation as Markdown. ``values`` are its JSON.
+    """The findings and the main metrics of an evaluation as Markdown. ``values`` is its JSON.
 
-    Raises `MedvarError` when they are something else.
+    Raises `MedvarError` when ``values`` is not an evaluation.
     """
     try:
         return _to_card(values)
     except _DAMAGED as error:
         raise MedvarError(
-            f"This is no evaluation that this version of `medvar evaluate images` wrote ({error!r})."
+            f"This is not an evaluation written by this version of `medvar evaluate images` ({error!r})."
         ) from error
 
 
 def put_into_card(bundle: Bundle, report: Path) -> Bundle:
-    """Put the evaluation ``report``, a JSON, into the card of ``bundle``, in place of one that was there.
+    """Put the evaluation ``report``, a JSON file, into the card of ``bundle``, instead of an earlier one.
 
-    The report goes into the bundle as `EVALUATION`; the model keeps its digest. Raises `MedvarError` when the report
-    cannot be read, is something else, or judges images of another model.
+    The report is added to the bundle as `EVALUATION`; the digest of the model does not change. Raises `MedvarError`
+    when the report cannot be read, is not an evaluation, or belongs to images of another model.
     """
     values = _read(report)
     try:
@@ -55,8 +55,8 @@ def put_into_card(bundle: Bundle, report: Path) -> Bundle:
     if models != [bundle.bundle_id]:
         told = ", ".join(str(model)[:12] + "…" for model in models) if isinstance(models, list) else "none"
         raise MedvarError(
-            f"{report} judges images of other models (sha256 {told}) than {bundle.name} ({bundle.bundle_id[:12]}…). "
-            "Evaluate this one: `medvar evaluate images BUNDLE --data SLICES`."
+            f"{report} evaluates images of another model (sha256 {told}) than {bundle.name} "
+            f"({bundle.bundle_id[:12]}…). Evaluate this one: `medvar evaluate images BUNDLE --data SLICES`."
         )
     card = with_section(bundle.card, section)
     content = json.dumps(values, indent=1, ensure_ascii=False).encode("utf-8")
@@ -64,7 +64,7 @@ def put_into_card(bundle: Bundle, report: Path) -> Bundle:
 
 
 def with_section(card: str, section: str) -> str:
-    """A card with ``section`` as its evaluation: where there is one already, else at the end."""
+    """A card with ``section`` as its evaluation, which replaces an earlier one or is added at the end."""
     marked = f"{_BEGIN}\n{section.strip()}\n{_END}"
     if _SECTION.search(card):
         return _SECTION.sub(lambda _: marked, card, count=1)
@@ -72,7 +72,7 @@ def with_section(card: str, section: str) -> str:
 
 
 def headline(bundle: Bundle) -> str | None:
-    """The evaluation that a bundle carries in one line; None when it carries none.
+    """The evaluation in a bundle as one line; None without one.
 
     Raises `MedvarError` when it is damaged.
     """
@@ -83,11 +83,11 @@ def headline(bundle: Bundle) -> str | None:
         parts = [f"{int(values['counts'][_JUDGED])} images"]
         for one in values["encoders"]:
             ours, real = (figure(one["rows"][name]["frechet"]) for name in (_JUDGED, _REAL))
-            parts.append(f"Fréchet distance by {_text(one['encoder']['name'])} {ours}, of other people {real}")
+            parts.append(f"Fréchet distance by {_text(one['encoder']['name'])} {ours}, of other patients {real}")
         if values["memorisation"] is not None:
             parts.append(f"{float(values['memorisation']['flagged']['value']):.1%} look like copies")
     except _DAMAGED as error:
-        raise MedvarError(f"{bundle.path / EVALUATION} is no evaluation of this version ({error!r}).") from error
+        raise MedvarError(f"{bundle.path / EVALUATION} is not an evaluation of this version ({error!r}).") from error
     return "; ".join(parts)
 
 
@@ -101,7 +101,7 @@ def _to_card(values: Mapping[str, Any]) -> str:
             rows.append(f"| {' | '.join((_text(one['encoder']['name']), name, *figures))} |")
     compared = (
         f"By medvar {_text(values['version'])}: {counts[_JUDGED]} synthetic images against {counts['training']} "
-        f"training slices and {counts['held out']} of people who were not trained on. Intervals hold 95 %."
+        f"training slices and {counts['held out']} slices of held-out patients. Intervals are 95 %."
     )
     lines = [
         "## Evaluation",
@@ -114,7 +114,7 @@ def _to_card(values: Mapping[str, Any]) -> str:
         "|" + "---|" * (2 + len(_FIGURES)),
         *rows,
         "",
-        "| measure | value | real slices, or what is right |",
+        "| measure | value | real slices, or ideal value |",
         "|---|---|---|",
         *(f"| {' | '.join(map(_text, one))} |" for one in measures(values)),
         *_texture(values.get("texture") or {}),
@@ -123,7 +123,7 @@ def _to_card(values: Mapping[str, Any]) -> str:
 
 
 def _texture(values: Mapping[str, Any]) -> list[str]:
-    """Table of gradients and octaves; evaluations of earlier versions have none."""
+    """A table of gradients and octaves; empty for evaluations of earlier versions."""
     if not values:
         return []
     rows = [
@@ -134,8 +134,8 @@ def _texture(values: Mapping[str, Any]) -> list[str]:
     return [
         "",
         (
-            "Detail, synthetic divided by real (1 is right): strength of the gradient, and power in each octave of "
-            "spatial frequency, in periods an image."
+            "Detail, synthetic divided by real (1 is ideal): strength of the gradient, and power in each octave of "
+            "spatial frequency, in periods per image."
         ),
         "",
         f"| images | gradient | {' | '.join(octaves)} |",
@@ -145,21 +145,21 @@ def _texture(values: Mapping[str, Any]) -> list[str]:
 
 
 def _text(value: object) -> str:
-    """One line of text that is nothing but text in Markdown."""
+    """One line of text, escaped for Markdown."""
     if not isinstance(value, str):
-        raise TypeError(f"a text was expected, not {value!r:.40}")
+        raise TypeError(f"text was expected, not {value!r:.40}")
     return html.escape(" ".join(value.split()), quote=False).replace("|", "\\|")
 
 
 def _read(report: Path) -> dict[str, Any]:
     try:
         if report.stat().st_size > MAX_BYTES:
-            raise MedvarError(f"{report} is larger than any evaluation. Give the .json that medvar wrote.")
+            raise MedvarError(f"{report} is too large for an evaluation. Give the .json file that medvar wrote.")
         values = plain_json.read(report)
     except OSError as error:
         raise MedvarError(f"Cannot read {report}: {error.strerror or error}.") from error
     except (ValueError, RecursionError) as error:
-        raise MedvarError(f"{report} is no evaluation that `medvar evaluate images` wrote: {error}.") from error
+        raise MedvarError(f"{report} is not an evaluation written by `medvar evaluate images`: {error}.") from error
     if not isinstance(values, dict):
-        raise MedvarError(f"{report} is no evaluation that `medvar evaluate images` wrote.")
+        raise MedvarError(f"{report} is not an evaluation written by `medvar evaluate images`.")
     return values

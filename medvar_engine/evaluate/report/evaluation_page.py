@@ -1,4 +1,4 @@
-"""An evaluation as one page, and as JSON."""
+"""An evaluation as one HTML page, and as JSON."""
 
 from __future__ import annotations
 
@@ -39,29 +39,30 @@ _SHORT = {
 
 
 def to_dict(found: Evaluation) -> dict[str, Any]:
-    """Every figure and the findings as plain values, for JSON; numbers that are not finite become None."""
+    """All metrics and findings as plain values for JSON; numbers that are not finite become None."""
     findings = [dataclasses.asdict(one) for one in verdict(found)]
     values: dict[str, Any] = _finite({**dataclasses.asdict(found), "findings": findings})
     return values
 
 
 def page(found: Evaluation, synthetic: Synthetic, data: SliceDataset) -> Markup:
-    """The report. ``data`` is the training split."""
+    """The report as HTML. ``data`` is the training split."""
     counts = found.counts
     lead = element(
         "p",
         f"{counted(counts[JUDGED], 'synthetic image')} against {counted(counts['training'], 'training slice')} and "
-        f"{counted(counts['held out'], 'slice')} of people who were not trained on. Every table has real, blurred, "
-        "repeated and random images beside them, for a figure means nothing by itself. Nothing here says that an image "
-        "is fit for diagnosis: none is.",
+        f"{counted(counts['held out'], 'slice')} of held-out patients. Every table also contains real, blurred, "
+        "repeated "
+        "and random images for comparison, because a metric has no meaning by itself. No image is suitable for "
+        "diagnosis.",
     )
     sections = [
-        Section("pictures", "What they look like", _pictures(synthetic, data)),
+        Section("pictures", "Examples", _pictures(synthetic, data)),
         Section("measures", "Main measures", _measures(found)),
         Section("quality", "Quality", join(*map(_quality, found.encoders))),
         Section("labels", "Label by label", join(*map(_labels, found.encoders), _left_out(found))),
         Section("texture", "Texture", _texture(found)),
-        Section("recognition", "What a classifier sees", _recognition(found)),
+        Section("recognition", "Recognition by a classifier", _recognition(found)),
         Section("diversity", "Diversity", _diversity(found)),
         Section("copies", "Memorisation", _copies(found, synthetic, data)),
         Section("utility", "Usefulness", _utility(found)),
@@ -81,7 +82,9 @@ def _pictures(synthetic: Synthetic, data: SliceDataset) -> Markup:
         parts.append(element("h3", label))
         parts.append(_tiles(synthetic.images.batch(mine), "synthetic"))
         parts.append(_tiles(data.batch(real)[:, 0], "training slice") if len(real) else None)
-    intro = element("p", "Above synthetic images of a label, below training slices of it.", class_="quiet")
+    intro = element(
+        "p", "Above: synthetic images of a label. Below: training slices of the same label.", class_="quiet"
+    )
     return join(intro, *parts)
 
 
@@ -95,21 +98,21 @@ def _spread(numbers: np.ndarray) -> np.ndarray:
 
 def _quality(one: ByEncoder) -> Markup:
     told = (
-        "The other rows are as many images as are judged. Below a figure stands the interval that holds 95 % of its "
-        "values when images, or people, are drawn again: a model is judged by its images, real slices by their people, "
-        "and recall and coverage, which are shares of training slices, by whose these are. Where there is none, "
-        "pointing at it says why. All but the Fréchet distance compare pairs, of at most "
-        f"{LARGEST} images of a side, drawn by chance; copies of any training slice are told of under memorisation."
+        "The other rows have as many images as are evaluated. The 95 % bootstrap interval is below each value. For "
+        "synthetic images, images are resampled; for real slices, and for recall and coverage, which are shares of "
+        "training slices, patients are resampled. If there is no interval, its tooltip gives the reason. All metrics "
+        f"except the Fréchet distance compare pairs of at most {LARGEST} random images of each side; the search for "
+        "copies of training slices is reported under memorisation."
     )
     parts: list[Child] = [
-        element("h3", f"In the eyes of {one.encoder['name']}"),
+        element("h3", f"By {one.encoder['name']}"),
         _rows("images", one.rows),
         element("p", told, class_="quiet"),
     ]
     if one.bias is not None:
         line = tuple(zip(map(float, one.bias.sizes), one.bias.distances, strict=True))
         end = (float(one.bias.sizes[0]), one.bias.unbiased), (float(one.bias.sizes[-1]), one.bias.unbiased)
-        drawn = [Curve("measured", line, marked=True), Curve("for ever more images", end)]
+        drawn = [Curve("measured", line, marked=True), Curve("extrapolated to infinitely many images", end)]
         parts.append(element("div", curves(drawn, "Fréchet distance by number of images", "images"), class_="charts"))
     return join(*parts)
 
@@ -117,7 +120,7 @@ def _quality(one: ByEncoder) -> Markup:
 def _labels(one: ByEncoder) -> Markup:
     if not one.labels:
         return Markup("")
-    return join(element("h3", f"In the eyes of {one.encoder['name']}"), _rows("label", one.labels))
+    return join(element("h3", f"By {one.encoder['name']}"), _rows("label", one.labels))
 
 
 def _rows(first: str, rows: dict[str, Row]) -> Markup:
@@ -127,7 +130,7 @@ def _rows(first: str, rows: dict[str, Row]) -> Markup:
 
 
 def _cell(figure: Figure, form: str = ".3g") -> Markup:
-    """The value; below it its interval and what that is over, or why there is none."""
+    """The value, with its interval and what was resampled below it, or the reason why there is none."""
     if figure.value is None:
         return element("span", "–", title=f"not computed: {figure.missing}")
     if figure.low is None or figure.high is None:
@@ -140,7 +143,7 @@ def _cell(figure: Figure, form: str = ".3g") -> Markup:
 def _left_out(found: Evaluation) -> Markup:
     if not found.left_out:
         return Markup("")
-    return element("p", f"Too few images to be judged by themselves: {', '.join(found.left_out)}.", class_="quiet")
+    return element("p", f"Labels with too few images: {', '.join(found.left_out)}.", class_="quiet")
 
 
 def _texture(found: Evaluation) -> Markup:
@@ -151,7 +154,7 @@ def _texture(found: Evaluation) -> Markup:
     ]
     intro = (
         "Synthetic divided by real: the mean strength of the gradient, and the mean power of each octave of spatial "
-        "frequency, in periods an image. 1 is right; below, images are too smooth there, above, too rough."
+        "frequency, in periods per image. 1 is ideal; lower values mean too smooth, higher values too rough."
     )
     columns = ("label", "real slices", "gradient", *(f"{2**i} to {2 ** (i + 1)}" for i in range(octaves)))
     return join(element("p", intro, class_="quiet"), table(columns, rows))
@@ -159,20 +162,21 @@ def _texture(found: Evaluation) -> Markup:
 
 def _measures(found: Evaluation) -> Markup:
     rows: list[tuple[Child, ...]] = [*measures(to_dict(found))]
-    return table(("measure", "value", "real slices, or what is right"), rows)
+    return table(("measure", "value", "real slices, or ideal value"), rows)
 
 
 def _recognition(found: Evaluation) -> Markup:
     one = found.recognition
     if one is None:
-        return element("p", "Not measured: too few kinds of slices have both a region and a plane.")
+        return element("p", "Not measured: too few slice types have both a region and a plane.")
     rows: list[tuple[Child, ...]] = [
         (name, *("–" if share is None else f"{share:.0%}" for share in shares)) for name, shares in one.by_class.items()
     ]
     intro = (
-        "A logistic regression on the features of all encoders learned from training slices to tell region and plane "
-        "together. Share of images in which it sees what was asked for, and of held-out slices in which it is right: "
-        "where it errs on these, it says little."
+        "A logistic regression on the features of all encoders was trained on training slices to classify region and "
+        "plane. The table shows the share of images in which it finds the requested class, and its accuracy on "
+        "held-out "
+        "slices: where that is low, the result has little meaning."
     )
     return join(element("p", intro, class_="quiet"), table(("region and plane", "synthetic", "held out"), rows))
 
@@ -181,20 +185,20 @@ def _diversity(found: Evaluation) -> Markup:
     rows: list[tuple[Child, ...]] = [
         (name, _cell(pair[JUDGED]), _cell(pair["training"])) for name, pair in found.similarity.items()
     ]
-    intro = "MS-SSIM of pairs of images of one label: 1 when all are the same; as alike as training slices is right."
+    intro = "MS-SSIM of pairs of images of one label: 1 for equal images; the value of training slices is ideal."
     return join(element("p", intro, class_="quiet"), table(("label", "synthetic", "training"), rows))
 
 
 def _copies(found: Evaluation, synthetic: Synthetic, data: SliceDataset) -> Markup:
     one = found.memorisation
     if one is None:
-        return element("p", "Copies were not looked for.")
+        return element("p", "Copies were not searched for.")
     rows: list[tuple[Child, ...]] = [
         (f"planted copies, {kind}", _cell(share, ".1%")) for kind, share in one.copies_found.items()
     ]
     rows += [
         ("synthetic images", _cell(one.flagged, ".1%")),
-        ("slices of new people", _cell(one.false_alarms, ".1%")),
+        ("slices of new patients", _cell(one.false_alarms, ".1%")),
     ]
     shown = [
         element(
@@ -208,7 +212,10 @@ def _copies(found: Evaluation, synthetic: Synthetic, data: SliceDataset) -> Mark
     parts: list[Child] = [table(("flagged as copies", "share"), rows), element("div", *shown, class_="pairs")]
     if found.membership is not None:
         told = found.membership
-        text = f"Membership by likelihood: AUC {told.auc:.3f} ({told.low:.3f} to {told.high:.3f}); 0.5 is a guess."
+        text = (
+            f"Membership inference by likelihood: AUC {told.auc:.3f} ({told.low:.3f} to {told.high:.3f}); 0.5 "
+            "is chance."
+        )
         parts.insert(1, element("p", text))
     return join(*parts)
 
@@ -216,20 +223,20 @@ def _copies(found: Evaluation, synthetic: Synthetic, data: SliceDataset) -> Mark
 def _utility(found: Evaluation) -> Markup:
     one = found.utility
     if one is None:
-        return element("p", "Not measured: ask for it with --utility region, plane or modality.")
+        return element("p", "Not measured. Use --utility region, plane or modality.")
     told = (
-        f"Small classifiers learned to tell {', '.join(one.classes)} ({one.task}) from these images, each in "
-        f"{counted(one.steps, 'step')}, and were tested on slices of people held out. Every class counts alike; "
-        f"{1 / len(one.classes):.3g} is a guess. Means of {counted(one.seeds, 'classifier')}."
+        f"Small classifiers of {', '.join(one.classes)} ({one.task}) were trained on these images, each in "
+        f"{counted(one.steps, 'step')}, and tested on slices of held-out patients. Every class has equal weight; "
+        f"{1 / len(one.classes):.3g} is chance. Values are means of {counted(one.seeds, 'classifier')}."
     )
     rows: list[tuple[Child, ...]] = [(name, _cell(figure)) for name, figure in one.accuracy.items()]
-    return join(element("p", told, class_="quiet"), table(("learned from", "balanced accuracy"), rows))
+    return join(element("p", told, class_="quiet"), table(("training images", "balanced accuracy"), rows))
 
 
 def _cost(found: Evaluation) -> Markup:
     if found.seconds_an_image is None:
-        return element("p", "Not measured: the images were there already. Give the bundle to have them made.")
-    rows: list[tuple[Child, ...]] = [("seconds an image", found.seconds_an_image), ("parameters", found.parameters)]
+        return element("p", "Not measured, because existing images were evaluated. Give the bundle to generate them.")
+    rows: list[tuple[Child, ...]] = [("seconds per image", found.seconds_an_image), ("parameters", found.parameters)]
     for one in found.encoders:
         distance = one.rows[JUDGED]["frechet"].value
         if distance is not None:
@@ -246,9 +253,9 @@ def _sources(found: Evaluation) -> Markup:
 
 
 def compare(found: Sequence[dict[str, Any]]) -> Markup:
-    """Several evaluations, from their JSON, on one page: quality against parameters and seconds."""
+    """Several evaluations, from their JSON, on one page: quality against parameters and time."""
     drawn = []
-    for across, key in (("parameters", "parameters"), ("seconds an image", "seconds_an_image")):
+    for across, key in (("parameters", "parameters"), ("seconds per image", "seconds_an_image")):
         by_encoder: dict[str, list[tuple[float, float]]] = {}
         for one in found:
             for seen in one["encoders"]:
@@ -257,17 +264,17 @@ def compare(found: Sequence[dict[str, Any]]) -> Markup:
                     by_encoder.setdefault(str(seen["encoder"]["name"]), []).append((float(one[key]), float(value)))
         lines = [Curve(name, tuple(sorted(points)), marked=True) for name, points in by_encoder.items()]
         drawn.append(curves(lines, f"Fréchet distance against {across}", across, log_across=True))
-    columns = ("model", "parameters", "seconds an image", "encoder", "Fréchet distance", *_EFFICIENCIES)
+    columns = ("model", "parameters", "seconds per image", "encoder", "Fréchet distance", *_EFFICIENCIES)
     body = join(
         element("div", *drawn, class_="charts"),
         table(columns, [_compared(one, seen) for one in found for seen in one["encoders"]]),
     )
-    lead = element("p", "Only evaluations on the same slices, by the same encoders, can be compared.")
-    return document("Models compared", lead, [Section("scaling", "Quality, size and speed", body)])
+    lead = element("p", "Only evaluations on the same slices with the same encoders can be compared.")
+    return document("Comparison of models", lead, [Section("scaling", "Quality, size and speed", body)])
 
 
 def _compared(one: dict[str, Any], seen: dict[str, Any]) -> tuple[Child, ...]:
-    """A row of the table: one model by one encoder."""
+    """A row of the table: one model evaluated by one encoder."""
     frechet, seconds = seen["rows"][JUDGED]["frechet"], one.get("seconds_an_image")
     value, low, high = (frechet.get(name) for name in ("value", "low", "high"))
     distance: Child = value if low is None or high is None else f"{value:.4g} ({low:.4g} to {high:.4g})"

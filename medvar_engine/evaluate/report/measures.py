@@ -1,4 +1,4 @@
-"""The main measures of an evaluation in one table: what a model is judged by at a glance. Works on its JSON."""
+"""The main measures of an evaluation in one table, from its JSON."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 Measure = tuple[str, str, str]
-"""What was measured, its value, and what real slices have or what is right."""
+"""The name of a measure, its value, and the value of real slices or the ideal value."""
 
-LARGEST = 6  # labels of most images, whose octaves are told of
+LARGEST = 6  # number of most frequent labels whose octaves are reported
 _ALL = "all images"
 
 
 def measures(values: Mapping[str, Any]) -> list[Measure]:
-    """Every measure that was taken, of the JSON of an evaluation; those of earlier versions have fewer."""
+    """All measures in the JSON of an evaluation; those of earlier versions have fewer."""
     return [
         *_reconstruction(values.get("reconstruction")),
         *_texture(values.get("texture") or {}),
@@ -29,7 +29,7 @@ def _reconstruction(one: Mapping[str, Any] | None) -> Iterator[Measure]:
         before = ", ".join(f"{float(value):.1f}" for value in one["by_scale"])
         yield "reconstruction of held-out slices, dB", figure(one["full"]), ""
         yield "previews after each scale, dB", before, ""
-        yield "lost when the finest scale is drawn, dB", figure(one["finest_drawn"]), "0"
+        yield "loss by drawing the finest scale, dB", figure(one["finest_drawn"]), "0"
 
 
 def _texture(values: Mapping[str, Any]) -> Iterator[Measure]:
@@ -40,11 +40,11 @@ def _texture(values: Mapping[str, Any]) -> Iterator[Measure]:
     yield "mean gradient, synthetic / real", f"{float(values[_ALL]['gradient']):.2f}{gradients}", "1"
     for i, ratio in enumerate(values[_ALL]["octaves"]):
         own = _range([float(values[name]["octaves"][i]) for name in labels])
-        yield f"power at {2**i} to {2 ** (i + 1)} periods an image, synthetic / real", f"{float(ratio):.2f}{own}", "1"
+        yield f"power at {2**i} to {2 ** (i + 1)} periods per image, synthetic / real", f"{float(ratio):.2f}{own}", "1"
 
 
 def _range(values: Sequence[float]) -> str:
-    """Of the largest labels, where there are any."""
+    """The range of values over the most frequent labels; empty without labels."""
     return f" ({min(values):.2f} to {max(values):.2f} in {len(values)} labels)" if values else ""
 
 
@@ -58,7 +58,7 @@ def _distances(encoders: Sequence[Mapping[str, Any]]) -> Iterator[Measure]:
 
 def _recognition(one: Mapping[str, Any] | None) -> Iterator[Measure]:
     if one is not None:
-        name = f"a classifier of real slices sees the region and plane asked for ({len(one['classes'])} classes)"
+        name = f"a classifier of real slices finds the requested region and plane ({len(one['classes'])} classes)"
         yield name, _share(one["synthetic"]), f"{_share(one['held_out'])} of held-out slices"
 
 
@@ -68,16 +68,16 @@ def _privacy(values: Mapping[str, Any]) -> Iterator[Measure]:
         yield "flagged as copies", _share(one["flagged"]), beside
     if (told := values.get("membership")) is not None:
         value, low, high = (float(told[name]) for name in ("auc", "low", "high"))
-        yield "AUC of membership by likelihood", f"{value:.2f} ({low:.2f} to {high:.2f})", "0.5"
+        yield "AUC of membership inference by likelihood", f"{value:.2f} ({low:.2f} to {high:.2f})", "0.5"
 
 
 def _time(seconds: float | None) -> Iterator[Measure]:
     if seconds is not None:
-        yield "one image, s", f"{float(seconds):.2f}", ""
+        yield "time per image, s", f"{float(seconds):.2f}", ""
 
 
 def figure(values: Mapping[str, Any]) -> str:
-    """A figure with its interval."""
+    """A value with its interval as text."""
     value, low, high = _numbers(values)
     if value is None:
         return "–"

@@ -100,7 +100,7 @@ def test_a_set_of_files_is_read_as_it_lies(tmp_path: Path, pictures: Pictures, l
     assert sorted(map(str, found.conditions)) == sorted(map(str, [CHEST, BRAIN] * 3))
     assert len(found.images) == 6
     written[0].unlink()
-    with pytest.raises(MedvarError, match="tells of 6 images, but 5"):
+    with pytest.raises(MedvarError, match="lists 6 images, but 5"):
         open_synthetic(tmp_path)
     SetManifest(plan(form, layout), {}).write(tmp_path)
     with pytest.raises(MedvarError, match="not complete"):
@@ -217,7 +217,7 @@ def test_what_cannot_be_judged_together(tmp_path: Path, pictures: Pictures, make
         opened("foreign")
     (tmp_path / "empty").mkdir()
     for name in ("empty", "nowhere"):
-        with pytest.raises(MedvarError, match="neither a set"):
+        with pytest.raises(MedvarError, match="neither a synthetic dataset"):
             opened(name)
 
 

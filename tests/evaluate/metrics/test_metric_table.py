@@ -49,7 +49,7 @@ def test_an_interval_holds_its_figure(good: dict[str, Figure]) -> None:
         assert one.low is not None, (name, one.no_interval)
         assert one.high is not None
         assert one.low < one.value < one.high, name
-        assert one.over == ("training people" if name in ("recall", "coverage") else "images")
+        assert one.over == ("training patients" if name in ("recall", "coverage") else "images")
         assert not one.no_interval
 
 
@@ -81,7 +81,7 @@ def test_where_there_is_no_interval_it_is_said_why(reference: Reference) -> None
     one = row(features(80, seed=3), ["ann"] * 80, reference, over="people")
     assert one["kid"].value is not None
     assert one["kid"].low is None
-    assert one["kid"].no_interval == "fewer than two people to draw from"
+    assert one["kid"].no_interval == "fewer than two people to resample"
     far = row(features(80, 50.0, seed=3), groups(80), reference)["precision"]
     assert (far.value, far.low, far.no_interval) == (0.0, None, "the same in every draw")
 

@@ -35,7 +35,7 @@ def evaluation(bundle: Bundle, distance: float = 12.5) -> dict[str, Any]:
         "version": "1.2",
         "models": [bundle.bundle_id],
         "counts": {"synthetic": 256, "training": 100, "held out": 20},
-        "findings": [{"title": "It memorises", "text": "9 % of the images.", "grave": True}],
+        "findings": [{"title": "The model memorises", "text": "9 % of the images.", "grave": True}],
         "encoders": [
             {"encoder": {"name": "descriptor"}, "rows": {"synthetic": row(distance), "real, other people": row(None)}}
         ],
@@ -54,7 +54,7 @@ def test_the_card_tells_it_and_the_model_stays_the_same(bundle: Bundle, tmp_path
     after = put_into_card(bundle, report)
     assert after.bundle_id == bundle.bundle_id
     assert after.card.startswith(before.rstrip())
-    for expected in ("**It memorises.** 9 % of the images.", "12.5 (11 to 13.4)", "256 synthetic images", EVALUATION):
+    for expected in ("**The model memorises.** 9 % of the images.", "12.5 (11 to 13.4)", "256 synthetic images", EVALUATION):
         assert expected in after.card + repr(sorted(after.sha256))
     assert json.loads(after.read(EVALUATION)) == json.loads(report.read_text())
     assert {name: after.sha256[name] for name in bundle.sha256 if name.endswith(".onnx")} == {
@@ -96,7 +96,7 @@ def test_an_evaluation_of_another_model_is_refused(bundle: Bundle, tmp_path: Pat
     before = (bundle.path / "bundle.json").read_bytes()
     for models in (["f" * 64], [bundle.bundle_id, "f" * 64], [], None):
         report = written(tmp_path / "report.json", {**evaluation(bundle), "models": models})
-        with pytest.raises(MedvarError, match="other models"):
+        with pytest.raises(MedvarError, match="another model"):
             put_into_card(bundle, report)
     assert (bundle.path / "bundle.json").read_bytes() == before
     assert not (bundle.path / EVALUATION).exists()
@@ -115,7 +115,7 @@ def test_an_evaluation_of_another_model_is_refused(bundle: Bundle, tmp_path: Pat
 )
 def test_what_is_no_evaluation(bundle: Bundle, tmp_path: Path, spoil: Callable[[dict[str, Any]], Any]) -> None:
     """Breaks for the only copy of a bundle: a wrong file would give a card that is half one."""
-    with pytest.raises(MedvarError, match=r"report\.json.*no evaluation"):
+    with pytest.raises(MedvarError, match=r"report\.json.*not an evaluation"):
         put_into_card(bundle, written(tmp_path / "report.json", spoil(evaluation(bundle))))
     with pytest.raises(MedvarError, match="nowhere"):
         put_into_card(bundle, tmp_path / "nowhere.json")

@@ -21,10 +21,10 @@ def said(ours: float, **floors: float) -> list[Sentence]:
 @pytest.mark.parametrize(
     ("ours", "title", "grave"),
     [
-        (1.0, "one sees them near the training slices", False),
-        (3.0, "one hardly tells them from slices of other people", False),
-        (4.5, "one tells them from real slices", True),
-        (5.5, "one sees them worse than blurred slices", True),
+        (1.0, "one rates them close to the training slices", False),
+        (3.0, "one hardly distinguishes them from slices of other patients", False),
+        (4.5, "one distinguishes them from real slices", True),
+        (5.5, "one rates them worse than blurred slices", True),
     ],
 )
 def test_a_distance_is_put_between_the_floors(ours: float, title: str, grave: bool) -> None:
@@ -35,5 +35,5 @@ def test_a_distance_is_put_between_the_floors(ours: float, title: str, grave: bo
 def test_an_encoder_that_ranks_the_floors_wrongly_praises_nothing() -> None:
     """One page would say that a figure means little and, below, what it means."""
     titles = [one.title for one in said(1.0, **{"real, blurred": 1.5})]
-    assert "The figures contradict what is known" in titles
+    assert "The metrics contradict the baselines" in titles
     assert not any(title.startswith("one ") for title in titles)

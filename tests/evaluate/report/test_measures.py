@@ -33,19 +33,19 @@ def test_every_measure_stands_with_its_value_and_what_is_right() -> None:
     assert told == [
         ("reconstruction of held-out slices, dB", "29.3 (28 to 30.1)", ""),
         ("previews after each scale, dB", "17.0, 26.9", ""),
-        ("lost when the finest scale is drawn, dB", "2.4", "0"),
+        ("loss by drawing the finest scale, dB", "2.4", "0"),
         ("mean gradient, synthetic / real", "0.95 (0.81 to 0.86 in 6 labels)", "1"),
-        ("power at 1 to 2 periods an image, synthetic / real", "1.10 (1.00 to 1.00 in 6 labels)", "1"),
-        ("power at 2 to 4 periods an image, synthetic / real", "0.80 (0.50 to 1.00 in 6 labels)", "1"),
+        ("power at 1 to 2 periods per image, synthetic / real", "1.10 (1.00 to 1.00 in 6 labels)", "1"),
+        ("power at 2 to 4 periods per image, synthetic / real", "0.80 (0.50 to 1.00 in 6 labels)", "1"),
         ("Fréchet distance to held-out slices by descriptor", "3, 1.50 times that of training slices", "2"),
         (
-            "a classifier of real slices sees the region and plane asked for (2 classes)",
+            "a classifier of real slices finds the requested region and plane (2 classes)",
             "97.0% (90.0% to 99.0%)",
             "85.0% of held-out slices",
         ),
         ("flagged as copies", "2.0%", "5.0% of held-out slices"),
-        ("AUC of membership by likelihood", "0.59 (0.43 to 0.74)", "0.5"),
-        ("one image, s", "0.22", ""),
+        ("AUC of membership inference by likelihood", "0.59 (0.43 to 0.74)", "0.5"),
+        ("time per image, s", "0.22", ""),
     ]
 
 
