@@ -156,14 +156,17 @@ def test_what_does_not_fit_is_told(medvar: Medvar, slices: Path, tokenizer: Path
     note = tokens / "pyramids-train.json"
     cases: list[tuple[Path, str, tuple[str, ...]]] = [
         (tmp_path / "other.safetensors", "the codebooks differ", ()),
-        (tokenizer, "variants=5 are asked for", ("variants=5",)),
+        (tokenizer, "variants=5 are needed", ("variants=5",)),
     ]
     for path, said, more in cases:
         run = train(medvar, slices, path, tmp_path / "run", f"pyramids={tokens}", *more)
         assert run.code == 1
         assert said in run.err
     values = json.loads(note.read_text())
-    for text, said in ((json.dumps({**values, "count": 7}), "contradicts its JSON file"), ("{", "not contain complete")):
+    for text, said in (
+        (json.dumps({**values, "count": 7}), "contradicts its JSON file"),
+        ("{", "not contain complete"),
+    ):
         note.write_text(text)
         run = train(medvar, slices, tokenizer, tmp_path / "run", f"pyramids={tokens}")
         assert run.code == 1

@@ -46,7 +46,7 @@ def test_a_bundle_becomes_another(
     run = medvar("finetune", parent, "--data", slices, "--out", out, *QUICK)
     assert run.code == 0, run.err
     assert run.lines[-1] == str(out / "bundle")
-    assert "6 slices of 2 people" in run.err
+    assert "6 training slices of 2 patients" in run.err
     assert "6 slices are few" in run.err
     assert "held-out loss" in run.err
     assert f"medvar gate {out / 'bundle'} --data {slices}" in run.err

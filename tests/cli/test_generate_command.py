@@ -137,8 +137,8 @@ def test_the_batch_changes_nothing(generate: Generate, tmp_path: Path) -> None:
         (("--top-k", "-1"), "top_k must be"),
         (("--guidance", "-1"), "guidance must be"),
         (("--temperature", "1e-9"), "temperature must be"),
-        (("--seed", str(2**64)), "A seed is"),
-        (("--seed", str(2**64 - 1), "--count", "2"), "A seed is"),
+        (("--seed", str(2**64)), "A seed must be"),
+        (("--seed", str(2**64 - 1), "--count", "2"), "A seed must be"),
     ],
 )
 def test_what_cannot_be_asked_for(generate: Generate, tmp_path: Path, arguments: tuple[str, ...], says: str) -> None:

@@ -50,7 +50,7 @@ def test_nearest_codes() -> None:
     assert len(nearest_codes(codebook, 1, 99)[0]) == 5
     with pytest.raises(MedvarError, match=r"0…4"):
         nearest_codes(codebook, 5, 1)
-    with pytest.raises(MedvarError, match="At least 1"):
+    with pytest.raises(MedvarError, match="1 or more"):
         nearest_codes(codebook, 0, 0)
 
 

@@ -65,8 +65,8 @@ def test_the_same_picture_is_the_same_file(make_picture: MakePicture, tmp_path: 
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"pixels": np.zeros((2, 2, 3), dtype=np.float32)}, "one gray slice"),
-        ({"pixels": np.zeros((0, 2), dtype=np.float32)}, "one gray slice"),
+        ({"pixels": np.zeros((2, 2, 3), dtype=np.float32)}, "one grey slice"),
+        ({"pixels": np.zeros((0, 2), dtype=np.float32)}, "one grey slice"),
         ({"pixels": np.full((2, 2), np.nan, dtype=np.float32)}, "finite"),
         ({"low": 3.0, "high": 3.0}, "rise from low to high"),
         ({"spacing_mm": 0.0}, "above 0 mm"),

@@ -54,7 +54,12 @@ def test_the_card_tells_it_and_the_model_stays_the_same(bundle: Bundle, tmp_path
     after = put_into_card(bundle, report)
     assert after.bundle_id == bundle.bundle_id
     assert after.card.startswith(before.rstrip())
-    for expected in ("**The model memorises.** 9 % of the images.", "12.5 (11 to 13.4)", "256 synthetic images", EVALUATION):
+    for expected in (
+        "**The model memorises.** 9 % of the images.",
+        "12.5 (11 to 13.4)",
+        "256 synthetic images",
+        EVALUATION,
+    ):
         assert expected in after.card + repr(sorted(after.sha256))
     assert json.loads(after.read(EVALUATION)) == json.loads(report.read_text())
     assert {name: after.sha256[name] for name in bundle.sha256 if name.endswith(".onnx")} == {
