@@ -101,9 +101,7 @@ class Bundle:
         except OSError as error:
             raise MedvarError(f"The bundle {self.path} lacks {name}: {error.strerror}. {_AGAIN}") from error
         if sha256_of(content) != self.sha256.get(name):
-            raise MedvarError(
-                f"{path} is damaged or was changed: its sha256 differs from the one in bundle.json. {_AGAIN}"
-            )
+            raise MedvarError(f"{path} is not the file that bundle.json lists: its sha256 differs. {_AGAIN}")
         return content
 
     def verify(self) -> None:

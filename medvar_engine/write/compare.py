@@ -46,7 +46,7 @@ def gray_pixels(file: Path) -> npt.NDArray[np.generic]:
     if kind == "png" and pixels.ndim == 3:
         pixels = pixels[..., :3].mean(axis=-1)
     if pixels.ndim != 2 or pixels.dtype.kind not in "buif":
-        raise MedvarError(f"{file} is looked at as one gray slice, but it holds numbers of the shape {pixels.shape}.")
+        raise MedvarError(f"{file} must hold one grey slice, but its array has the shape {pixels.shape}.")
     return pixels.T if kind == "nifti" else pixels
 
 

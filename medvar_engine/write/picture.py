@@ -41,7 +41,7 @@ class Picture:
 
     def __post_init__(self) -> None:
         if self.pixels.ndim != 2 or not self.pixels.size:
-            raise MedvarError(f"A picture to write is one gray slice (H, W), but got the shape {self.pixels.shape}.")
+            raise MedvarError(f"An image to write must be one grey slice (H, W), but its shape is {self.pixels.shape}.")
         if not np.isfinite(self.pixels).all():
             raise MedvarError("A picture to write must be finite, but holds NaN or infinity.")
         if self.mask is not None and (

@@ -29,7 +29,7 @@ class DrawnTokens:
         scales: int,
         sampling: Sampling,
     ) -> None:
-        """``scales`` is the number of finest scales to draw; ``labels`` are the labels of ``transformer``."""
+        """``scales`` is the number of finest scales to draw; ``labels`` are those of ``transformer``."""
         if scales >= len(quantizer.schedule):
             raise MedvarError(
                 f"drawn_scales must leave at least one scale true: set it below {len(quantizer.schedule)}, not "

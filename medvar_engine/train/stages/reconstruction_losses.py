@@ -28,15 +28,15 @@ from medvar_engine.train.stages.losses import (
     whole_texture_loss,
 )
 
-DRAWN = 4.0  # how much more the strength of drawn detail counts than that of detail which pixels are compared with, too
+DRAWN = 4.0  # weight of the texture loss of drawn detail, relative to detail with a pixel-wise loss
 
 
 @dataclass(frozen=True, eq=False)
 class Certain:
-    """What decoded images must agree in with the real ones, where some of their tokens were drawn."""
+    """The part of decoded images that must agree with real ones, if some of their tokens were drawn."""
 
-    wholly: Tensor  # (B,) bool: images of true tokens
-    part: Callable[[Tensor], Tensor]  # images (B, C, H, W) → the same without the detail that was drawn
+    wholly: Tensor  # (B,) bool: images of true tokens, which must agree completely
+    part: Callable[[Tensor], Tensor]  # removes the detail of drawn scales from images (B, C, H, W)
 
 
 class Reconstruction:
@@ -63,8 +63,8 @@ class Reconstruction:
     ) -> tuple[Tensor, Metrics]:
         """Loss of decoded images ``(B, C, H, W)`` against real images.
 
-        ``last`` are the weights of the decoder's last layer, which balance the adversarial loss. Without ``certain`` all
-        images must agree completely. The discriminator judges all images.
+        ``last`` are the weights of the decoder's last layer, which balance the adversarial loss. Without ``certain``
+        all images must agree completely. The discriminator judges all images.
         """
         config = self.config
         made, real = (output, images) if certain is None else (certain.part(output), certain.part(images))
