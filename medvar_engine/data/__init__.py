@@ -1,1 +1,1 @@
-"""Scans to slices: read, group, harmonise, slice, split, shard. `prepare.prepare` runs the whole room."""
+"""From scans to slices: reading, grouping, harmonising, slicing, splitting and sharding; see `prepare.prepare`."""

@@ -1,4 +1,4 @@
-"""Check settings that people write, on the command line or in a recipe."""
+"""Checks of settings from the command line or a recipe."""
 
 from __future__ import annotations
 
@@ -10,4 +10,4 @@ def within(what: str, value: object, low: float, high: float, *, whole: bool = F
     number = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
     if not number or not low <= value <= high:  # type: ignore[operator]
         kind = "a whole number" if whole else "a number"
-        raise MedvarError(f"{what} is {kind} from {low:g} to {high:g}, but got {value!r}.")
+        raise MedvarError(f"{what} must be {kind} from {low:g} to {high:g}, but is {value!r}.")

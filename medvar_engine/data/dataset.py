@@ -24,9 +24,9 @@ OPEN_SHARDS = 128
 
 
 class Conditions(Sequence[Condition]):
-    """The conditions of many slices: the different ones, ``kinds``, and of each slice its number, ``codes`` (N,).
+    """The conditions of many slices, stored as distinct ``kinds`` and the number of the kind of each slice, ``codes``.
 
-    So that the kinds are few, a position is the middle of its step, of `POSITION_STEPS`.
+    Positions are rounded to the middle of one of `POSITION_STEPS` steps, so that there are few kinds.
     """
 
     def __init__(self, kinds: tuple[Condition, ...], codes: NDArray[np.int32]) -> None:
@@ -48,8 +48,8 @@ class Conditions(Sequence[Condition]):
 class SliceDataset:
     """Map-style dataset of one split: ``dataset[i]`` is ``(image (1, H, W) float32 in [-1, 1], Condition)``.
 
-    Images and table stay on the disk until asked for; a slice takes 20 bytes of memory. ``split`` None takes every
-    slice.
+    Images and table stay on the disk until they are used; a slice takes 20 bytes of memory. With ``split`` None the
+    dataset has the slices of all splits. Raises `MedvarError` for a damaged folder or an empty split.
 
     >>> dataset = SliceDataset(Path("slices"), split="train")  # doctest: +SKIP
     >>> image, condition = dataset[0]  # doctest: +SKIP
@@ -57,7 +57,7 @@ class SliceDataset:
 
     def __init__(self, folder: Path, split: str | None = None) -> None:
         if split not in ("train", "test", None):
-            raise MedvarError(f"split is 'train', 'test' or None, but got {split!r}.")
+            raise MedvarError(f"split must be 'train', 'test' or None, but is {split!r}.")
         self.folder = Path(folder)
         self.split = split
         self._source = ShardFolder.open(self.folder)
@@ -69,13 +69,13 @@ class SliceDataset:
         self._places = numbers(self._source.table, "row")[self._positions]
         self.conditions = _conditions(self._source, self._positions)
         self.rows = Rows(self._source.table, self._positions, self.manifest.split)
-        # Each open map takes one of the files that a process may have open.
+        # Each open memory map counts towards the limit of open files of a process.
         self._shard = lru_cache(maxsize=OPEN_SHARDS)(self._source.shard)
         self._mask_shard = lru_cache(maxsize=OPEN_SHARDS)(self._source.masks)
 
     @property
     def size(self) -> int:
-        """Side of the images in pixels."""
+        """The side length of the images in pixels."""
         return self.manifest.size
 
     def __len__(self) -> int:
@@ -85,7 +85,7 @@ class SliceDataset:
         return decode(self.codes(index))[np.newaxis], self.conditions[index]
 
     def codes(self, index: int) -> CodeArray:
-        """One image as it is stored, (H, W) uint16."""
+        """One image as stored, (H, W) uint16."""
         return self._shard(int(self._shards[index]))[self._places[index]]
 
     def batch(self, indices: Sequence[int] | NDArray[np.integer]) -> FloatArray:
@@ -93,13 +93,13 @@ class SliceDataset:
         chosen = np.asarray(indices, dtype=np.int64)
         shards, places = self._shards[chosen], self._places[chosen]
         codes = np.empty((len(chosen), 1, self.size, self.size), dtype=np.uint16)
-        for i in np.lexsort((places, shards)):  # in the order in which they lie on the disk
+        for i in np.lexsort((places, shards)):  # in the order on the disk
             codes[i, 0] = self._shard(int(shards[i]))[places[i]]
         return decode(codes)
 
     @property
     def structures(self) -> Structures:
-        """What the values of masks stand for, from 1 up; empty where slices have no masks."""
+        """The structures of masks, in the order of their values from 1 up; empty if slices have no masks."""
         return self.manifest.masks
 
     def masks(self, indices: Sequence[int] | NDArray[np.integer]) -> MaskArray:
@@ -109,29 +109,31 @@ class SliceDataset:
         for i, (shard, place) in enumerate(zip(self._shards[chosen], self._places[chosen], strict=True)):
             masks[i] = self._mask_shard(int(shard))[place]
         if masks.size and masks.max() > len(self.structures):
-            raise MedvarError(f"{self.folder}: a mask has the value {masks.max()}, which stands for no structure.")
+            raise MedvarError(
+                f"{self.folder}: a mask has the value {masks.max()}, which is not the number of a structure."
+            )
         return masks
 
     def pairs(self, indices: Sequence[int] | NDArray[np.integer]) -> FloatArray:
-        """Images and masks of ``indices`` as (B, 2, H, W): `batch`, and the number of the structure of each pixel."""
+        """Images and masks of ``indices`` as (B, 2, H, W): pixels in [-1, 1], and the number of the structure."""
         return np.concatenate([self.batch(indices), self.masks(indices)[:, np.newaxis].astype(np.float32)], axis=1)
 
     def columns(self, *names: str) -> pa.Table:
-        """Columns of the table, with the rows of this split."""
+        """Columns of the table for the slices of this split."""
         return self._source.table.select(names).take(self._positions)
 
     def __getstate__(self) -> dict[str, object]:
-        # A memory map would be pickled with its contents; a worker process opens the files again.
+        # Pickling a memory map copies its content; a worker process opens the files again.
         return {"folder": self.folder, "split": self.split, "manifest": self.manifest.digest}
 
     def __setstate__(self, state: dict[str, object]) -> None:
         self.__init__(state["folder"], split=state["split"])  # type: ignore[misc]
         if self.manifest.digest != state["manifest"]:
-            raise MedvarError(f"{self.folder} was changed while it was read; start again.")
+            raise MedvarError(f"{self.folder} was changed while it was being read. Start again.")
 
 
 def _positions(source: ShardFolder, split: str | None) -> NDArray[np.int64]:
-    """Where in the table the slices of a split are."""
+    """The positions of the slices of a split in the table."""
     if split is None:
         return np.arange(source.manifest.slices)
     chosen = [source.manifest.split[patient] == split for patient in names(source.table, "patient")]
@@ -139,7 +141,7 @@ def _positions(source: ShardFolder, split: str | None) -> NDArray[np.int64]:
 
 
 def _conditions(source: ShardFolder, positions: NDArray[np.int64]) -> Conditions:
-    """Those of the slices at ``positions``, and no others."""
+    """The conditions of the slices at ``positions``."""
     named, codes = kinds_of(source.table, NAMED)
     places = [*((step + 0.5) / POSITION_STEPS for step in range(POSITION_STEPS)), None]
     codes = codes[positions] * len(places) + _steps(source.table["position"].to_numpy()[positions])
@@ -152,6 +154,6 @@ def _conditions(source: ShardFolder, positions: NDArray[np.int64]) -> Conditions
 
 
 def _steps(position: NDArray[np.float64]) -> NDArray[np.int32]:
-    """The step of each position, as `medvar_engine.conditions.step_of`; `POSITION_STEPS` where it is NaN, not known."""
+    """The step of each position, see `medvar_engine.conditions.step_of`; `POSITION_STEPS` for NaN (unknown)."""
     steps = np.clip(position * POSITION_STEPS, 0, POSITION_STEPS - 1)
     return np.nan_to_num(steps, nan=POSITION_STEPS).astype(np.int32)

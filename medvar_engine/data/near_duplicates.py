@@ -1,4 +1,4 @@
-"""Slices that nearly repeat one another: within a series, between people, and between training and test."""
+"""Near-duplicate slices: within a series, between patients, and between training and test."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from medvar_engine.types import IntArray
 from medvar_engine.value_range import CodeArray
 
 MOST_PAIRS = 20_000
-"""Of more pairs of a kind than these the first are taken, and the result says that there are more."""
+"""Largest number of pairs of each kind; the result records whether there are more."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """Two slices by their positions in the dataset, and in how many bits their fingerprints differ."""
+    """Two slices, by their positions in the dataset, and the number of bits in which their fingerprints differ."""
 
     first: int
     second: int
@@ -32,10 +32,11 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class Duplicates:
-    """Near-duplicates in a dataset. ``complete`` is False when there are more than were looked at.
+    """Near-duplicates in a dataset. ``complete`` is False when there are more than were examined.
 
-    ``leaks`` have one slice in training and one in test; ``people`` are two names on the same side, who may be one
-    person; ``series`` are within one series and plane. ``plain`` slices have too little in them to be compared.
+    ``leaks`` have one slice in training and one in test; ``people`` are slices of two names on the same side, which may
+    be the same patient; ``series`` are within one series and plane. ``plain`` slices have too little content to be
+    compared.
     """
 
     leaks: tuple[Pair, ...]
@@ -48,11 +49,11 @@ class Duplicates:
 def find_duplicates(dataset: SliceDataset, *, most: int = MOST_PAIRS) -> Duplicates:
     """Near-duplicates among the slices of a dataset, which should hold both splits.
 
-    Fingerprints that differ in at most `NEAR_BITS` propose pairs, pixels decide: slices of two people must be
-    `one_picture`, those of one series differ as little as `SliceRules` asks of phases of a cine. A slice that is
-    shifted, turned, cropped or noisy is not found; but a series is, as soon as one of its slices is.
+    Candidates are pairs whose fingerprints differ in at most `NEAR_BITS` bits; their pixels decide. Slices of two
+    patients must be `one_picture`; those of one series must differ less than the limits of `SliceRules` for phases of a
+    cine. A slice that is shifted, rotated, cropped or noisy is not found; a series is found if one of its slices is.
 
-    Memory grows by about a kilobyte a slice with the table, not with the images or the pairs.
+    Memory grows with the table by about a kilobyte per slice, not with the images or the pairs.
     """
     strings = fingerprints(dataset.columns("fingerprint"))
     told = distinctive(strings)
@@ -86,12 +87,12 @@ def find_duplicates(dataset: SliceDataset, *, most: int = MOST_PAIRS) -> Duplica
 def distinct(
     codes: CodeArray, fingerprints: Sequence[bytes], planes: Sequence[str | None], *, bits: int, difference: float
 ) -> list[int]:
-    """Indices of the slices to keep of one series, in order: each first one, and no near-duplicate of it.
+    """Indices of the slices of one series without near-duplicates of earlier slices.
 
-    ``codes`` (N, H, W) with what `medvar_engine.data.duplicates.fingerprint` says of each, and its plane. Two slices of
-    a plane are near-duplicates when fewer than ``bits`` bits of their fingerprints differ and their mean absolute
-    difference is below ``difference``, a share of the whole range. The fingerprint alone would do wrong: it sees no
-    brightness.
+    ``codes`` (N, H, W) are the slices with their fingerprints (`medvar_engine.data.duplicates.fingerprint`) and planes.
+    Two slices of a plane are near-duplicates when fewer than ``bits`` bits of their fingerprints differ and their mean
+    absolute difference is below ``difference``, a fraction of the whole range. The fingerprint alone is not sufficient,
+    because it does not depend on brightness.
     """
     hashes = np.frombuffer(b"".join(fingerprints), dtype=np.uint64).reshape(len(fingerprints), -1)
     kept = np.zeros(len(planes), dtype=bool)
@@ -108,7 +109,7 @@ def distinct(
 
 
 class _Taken:
-    """The first so many pairs of a kind."""
+    """The first pairs of one kind, up to a limit."""
 
     def __init__(self, most: int) -> None:
         self.most = most
@@ -122,19 +123,19 @@ class _Taken:
 
 
 def _confirmed(dataset: SliceDataset, taken: _Taken, same: Callable[[CodeArray, CodeArray], bool]) -> tuple[Pair, ...]:
-    """The pairs whose pixels agree too, nearest first."""
-    pairs = sorted(taken.pairs, key=lambda pair: (pair.first, pair.second))  # as they lie on the disk
+    """The pairs whose pixels agree, too; the most similar first."""
+    pairs = sorted(taken.pairs, key=lambda pair: (pair.first, pair.second))  # in the order on the disk
     kept = [pair for pair in pairs if same(dataset.codes(pair.first), dataset.codes(pair.second))]
     return tuple(sorted(kept, key=lambda pair: pair.bits))
 
 
 def _difference(first: CodeArray, second: CodeArray) -> float:
-    """Mean absolute difference as a share of the whole range."""
+    """Mean absolute difference as a fraction of the whole range."""
     return float(np.abs(first.astype(np.float32) - second.astype(np.float32)).mean()) / 65535
 
 
 def _is_tested(dataset: SliceDataset) -> NDArray[np.bool_]:
-    """Of each slice whether its patient is held out for testing."""
+    """Whether the patient of each slice is held out."""
     column = dataset.columns("patient")
     tested = [dataset.manifest.split.get(name) == "test" for name in names(column, "patient")]
     return np.asarray(tested, dtype=bool)[numbers(column, "patient")]

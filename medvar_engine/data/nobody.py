@@ -1,4 +1,4 @@
-"""Patient ids that programs write when they take the real one away, or never had one."""
+"""Placeholder patient ids, which programs write when they remove the real id or have none."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _NOBODY = re.compile(
 
 
 def names_nobody(patient: str) -> bool:
-    """Whether an id may stand for anybody: ``ANONYMOUS``, ``0000``, ``unknown``.
+    """Whether an id is a placeholder that may be shared by several patients: ``ANONYMOUS``, ``0000``, ``unknown``.
 
     >>> names_nobody("ANONYMOUS"), names_nobody("LIDC-IDRI-0314")
     (True, False)

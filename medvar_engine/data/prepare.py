@@ -1,4 +1,4 @@
-"""`prepare`: a folder of scans to a folder of shards. Stopped at any point, the same call goes on from there."""
+"""`prepare`: turns a folder of scans into a folder of shards. After an interruption, the same call continues."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from medvar_engine.parallel import UnitLost, run
 from medvar_engine.value_range import CodeArray
 
 Progress = Callable[[str, int, int, int], None]
-"""Called with the series just finished, how many are finished, how many there are, and how many slices they gave."""
+"""Called with the finished series, the numbers of finished and of all series, and the number of slices so far."""
 
 
 def prepare(
@@ -48,46 +48,49 @@ def prepare(
     cluster: str | None = None,
     progress: Progress | None = None,
 ) -> Manifest:
-    """Read the scans in ``source`` (a folder or a file) and write shards of slices to ``out``, as ``recipe`` says.
+    """Read the scans in ``source`` (a folder or a file) and write shards of slices to ``out`` according to ``recipe``.
 
-    A folder whose ``index.csv`` is one of single slices (see `medvar_engine.data.recipe.slice_index_file`) gives those
-    that it names and no others. The split that it gives is kept; ``split`` is for patients of whom it says nothing.
+    If the ``index.csv`` of a folder lists single slices (see `medvar_engine.data.recipe.slice_index_file`), exactly
+    these slices are used. A split in the index is kept; ``split`` applies to patients without one.
 
-    What a scan is comes from ``index.csv`` in ``source``, else from ``rules``, else from the DICOM header; see
-    `identify`. With pseudonyms no name of a patient, a series or a file is written, except in datasets whose recipe
-    says that their ids are public. ``split`` says who is tested; its ``holdout`` may have original ids or pseudonyms.
+    The identity of a scan is taken from ``index.csv`` in ``source``, or else from ``rules``, or else from the DICOM
+    header; see `identify`. With pseudonyms, no name of a patient, series or file is written, except for datasets whose
+    recipe declares their ids public. ``split`` decides which patients are tested; its ``holdout`` may contain original
+    ids or pseudonyms.
 
-    ``workers`` and ``cluster`` are those of `medvar_engine.parallel.run`; the machines of a cluster must see ``source``
-    and ``out`` under the same names. The result is the same, to the byte, however many work at it and however often it
-    was stopped: the slices of finished series are kept in a hidden folder beside ``out`` until all are done, so that
-    the same call goes on after an interrupt, a kill or a full disk. ``out`` may lie in ``source``; it is not read.
+    ``workers`` and ``cluster`` are those of `medvar_engine.parallel.run`; the machines of a cluster must have
+    ``source`` and ``out`` under the same paths. The result is the same to the byte, whatever the number of workers and
+    interruptions: slices of finished series are stored in a hidden folder beside ``out`` until all are done, so that
+    the same call continues after an interrupt, a kill or a full disk. ``out`` may lie in ``source``; it is not read.
 
-    What cannot be used is refused, with the reason in `Manifest.refused`, and the rest goes on; ``on_refusal`` is
-    called with each refusal by its real name, which the manifest does not have with pseudonyms. Raises
-    `MedvarError` when nothing is left, and then ``out`` is as it was.
+    Files and series that cannot be used are refused, with the reason in `Manifest.refused`, and the others are used.
+    ``on_refusal`` is called with each refusal under its real name, which the manifest does not contain with pseudonyms.
+    Raises `MedvarError` when there are no slices; then ``out`` is unchanged.
     """
     source, out = Path(source).absolute(), Path(out)
     recipe, rules, split = recipe or Recipe(), rules or ScanRules(), split or SplitRule()
     if source.resolve().is_relative_to(out.resolve()):
         raise MedvarError(
-            f"The scans in {source} lie inside {out.resolve()}, which is to be written; choose another folder."
+            f"The scans in {source} lie inside {out.resolve()}, the folder to be written. Choose another folder."
         )
     with ShardWriter(out, recipe.size, overwrite=overwrite):
-        pass  # a folder that may not be written says so now, not after hours
+        pass  # a folder without write permission is reported now, not after hours
     if rules.dataset_recipe is not None and rules.dataset_recipe.patient_ids == "public":
         rules = replace(rules, pseudonyms=None)
     elif rules.dataset_recipe is not None and rules.pseudonyms is None:
         name = rules.dataset_recipe.name
-        raise MedvarError(f"The recipe {name} asks for pseudonyms of its patients, so a key is needed.")
+        raise MedvarError(f"The recipe {name} requires pseudonyms of its patients, so a key is needed.")
     if rules.masks is not None and is_slice_index(source):
-        raise MedvarError(f"The index of {source} names single slices, whose masks are not read; leave masks out.")
+        raise MedvarError(
+            f"The index of {source} lists single slices, for which masks are not supported. Leave masks out."
+        )
     pseudonyms = rules.pseudonyms
     found = survey_slices(source, rules) if is_slice_index(source) else survey_scans(source, rules)
     refusals = found.refusals
     split = replace(split, holdout=_holdout(split.holdout, found.patients, pseudonyms, source))
     _check_holdout(split.holdout, found.split)
     with parts_folder(out) as folder:
-        for partial in folder.parent.glob(f".{out.name}-partial-*"):  # of a process that was killed
+        for partial in folder.parent.glob(f".{out.name}-partial-*"):  # left by a process that was killed
             shutil.rmtree(partial, ignore_errors=True)
         works: Sequence[Work | SlicesWork] = found.works(recipe, source, folder, synthetic=rules.include_synthetic)
         parts = _make_parts(works, workers, cluster, progress)
@@ -129,12 +132,12 @@ def prepare(
         shutil.rmtree(folder, ignore_errors=True)
     if not kept:
         reasons = "\n".join(f"  {one}" for one in named[:20])
-        raise MedvarError(f"No slices could be made from {source}; what was found was refused:\n{reasons}")
+        raise MedvarError(f"No slices could be made from {source}. Everything found was refused:\n{reasons}")
     return manifest
 
 
 def _holdout(asked: Sequence[str], patients: set[str], pseudonyms: Pseudonyms | None, source: Path) -> tuple[str, ...]:
-    """Held-out patients as they are written. Raises `MedvarError` naming those that are not there."""
+    """The names of held-out patients as they are written. Raises `MedvarError` that lists unknown patients."""
     written = {name: name if pseudonyms is None or name in patients else pseudonyms.patient(name) for name in asked}
     if unknown := sorted(name for name, one in written.items() if one not in patients):
         names = ", ".join(sorted(patients)[:20]) + (", …" if len(patients) > 20 else "")
@@ -143,15 +146,15 @@ def _holdout(asked: Sequence[str], patients: set[str], pseudonyms: Pseudonyms | 
 
 
 def _check_holdout(holdout: Sequence[str], given: Mapping[str, str]) -> None:
-    """Raises `MedvarError` when who is to be held out is trained on, as index.csv says."""
+    """Raises `MedvarError` when a patient to hold out is in the training split of index.csv."""
     if trained := [one for one in holdout if given.get(one) == "train"]:
-        raise MedvarError(f"Held-out patients {trained} are in train by the split in index.csv. Hold out others.")
+        raise MedvarError(f"Held-out patients {trained} belong to the training split of index.csv. Hold out others.")
 
 
 def _make_parts(
     works: Sequence[Work | SlicesWork], workers: int, cluster: str | None, progress: Progress | None
 ) -> list[Part]:
-    """The part of every work, in the order of ``works``."""
+    """Process all work units; returns their results in the order of ``works``."""
     parts: dict[int, Part] = {}
     slices = 0
     with closing(run(make_part, works, workers=workers, cluster=cluster)) as outcomes:
@@ -171,7 +174,7 @@ def _make_parts(
 def _gather(
     writer: ShardWriter, folder: Path, parts: Iterable[Part], strata: Sequence[str]
 ) -> tuple[dict[str, set[Cell]], list[str]]:
-    """Copy the slices of all parts to the shards; gives the cells of each patient, and what was remarked on the way."""
+    """Copy the slices of all parts to the shards; returns the cells of each patient, and remarks."""
     cells: dict[str, set[Cell]] = {}
     remarks: list[str] = []
     for part in parts:
@@ -184,7 +187,7 @@ def _gather(
 
 
 def _marks(identities: Iterable[Identity], patients: Iterable[str]) -> dict[str, list[str]]:
-    """What says of the patients' names that they are one."""
+    """The marks by which two names are recognised as one patient."""
     found: dict[str, set[str]] = {patient: set() for patient in patients}
     for identity in identities:
         if identity.patient in found:
@@ -193,7 +196,7 @@ def _marks(identities: Iterable[Identity], patients: Iterable[str]) -> dict[str,
 
 
 def _same(marks: Mapping[str, Iterable[str]], folder: Path, parts: Sequence[Part]) -> SamePatient:
-    """Which names are one patient, by their marks and the pictures in the parts."""
+    """Find names of the same patient, by their marks and by equal images."""
     same = by_marks(marks)
     prints: list[bytes] = []
     patients: list[str] = []
@@ -214,9 +217,9 @@ def _same(marks: Mapping[str, Iterable[str]], folder: Path, parts: Sequence[Part
 
 
 def _remarks_on_given(given: Mapping[str, str], sides: Mapping[str, str]) -> list[str]:
-    """What to say of patients who are not where index.csv has them."""
+    """Remarks about patients who are not on the side that index.csv gives."""
     moved = sorted(one for one, side in given.items() if sides.get(one, side) != side)
-    told = "held out, though index.csv has them in train, since they are one patient with one who is held out"
+    told = "held out although index.csv assigns them to training, because they are the same patient as a held-out one"
     return [f"{told}: {listed(moved)}"] if moved else []
 
 
@@ -230,8 +233,8 @@ def _remarks(
         if identity.patient in (series.patient, pseudonyms and pseudonyms.patient(series.patient))
     }
     remarks = [
-        f"PatientID is {one!r} in some headers, which may stand for several people; they are taken as one person, so "
-        "name the patients in index.csv"
+        f"PatientID is {one!r} in some headers, which may stand for several patients; they are treated as one patient. "
+        "Name the patients in index.csv"
         for one in sorted(shared)
     ]
     remarks += [f"held-out patient {one} gave no slices" for one in holdout if one not in set(patients)]

@@ -1,4 +1,4 @@
-"""One series → its harmonised slices: the unit of work of `prepare`. It knows neither shards nor other series."""
+"""Makes the harmonised slices of one series, a work unit of `prepare`."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ _PHASE = re.compile(r"phase (\d+) of (\d+)")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SeriesSlices:
-    """What one series gives: codes ``(N, size, size)``, what each slice is, and remarks for people.
+    """The slices of one series: codes ``(N, size, size)``, metadata of each slice, and remarks for users.
 
-    ``left_out`` are files of which nothing could be used, by their names relative to the source, and why.
-    ``masks`` are as ``codes``, None where the scan has no label map.
+    ``left_out`` are files that could not be used, by their names relative to the source, with the reasons.
+    ``masks`` have the shape of ``codes``; None if the scan has no label map.
     """
 
     codes: CodeArray
@@ -49,10 +49,10 @@ class SeriesSlices:
 def slices_of(
     series: Series, identity: Identity, recipe: Recipe, source: Path, labels: ScanLabels | None = None
 ) -> SeriesSlices:
-    """The slices of one series found in ``source``, each cut, resampled and known by what ``identity`` says.
+    """Cut one series found in ``source`` into harmonised slices with the condition of ``identity``.
 
-    With ``labels`` each slice has its mask. Raises `MedvarError` when the series cannot be used, or when none of its
-    slices is worth keeping.
+    With ``labels`` each slice has a mask. Raises `MedvarError` when the series cannot be used, or when none of its
+    slices meets the rules.
     """
     codes: list[CodeArray] = []
     facts: list[SliceFacts] = []
@@ -61,7 +61,9 @@ def slices_of(
     remarks = [*series.remarks(phase_step=recipe.phase_step, diffusion=recipe.diffusion)]
     for volume, contrast in _volumes(series, identity, recipe):
         if labels is not None and volume.phase is not None and not identity.channels:
-            raise MedvarError(f"{series.path}: it has several time points, and one label map does not fit them all.")
+            raise MedvarError(
+                f"{series.path}: it has several time points, so a single label map cannot fit all of them."
+            )
         label_map = None if labels is None else read_mask(labels, volume, series.assumed)
         if identity.modality == "CT" and not series.synthetic:
             check_hu(volume, window_stated=recipe.window is not None or identity.region in recipe.windows)
@@ -80,7 +82,8 @@ def slices_of(
     rules = recipe.rules
     if not codes:
         raise MedvarError(
-            f"no slice is worth keeping ({'; '.join(shapes)}): planes need sides of {rules.min_side} pixels, pixels "
+            f"no slice can be used ({'; '.join(shapes)}): planes need sides of at least {rules.min_side} pixels, "
+            "pixels "
             f"at most {rules.max_anisotropy} times as long as wide, and {rules.min_foreground:.0%} of tissue"
         )
     stacked = np.concatenate(codes)
@@ -92,7 +95,9 @@ def slices_of(
         difference=rules.duplicate_difference,
     )
     if len(kept) < len(facts):
-        remarks.append(f"{len(facts) - len(kept)} of {len(facts)} slices nearly repeat others and are left out")
+        remarks.append(
+            f"{len(facts) - len(kept)} of {len(facts)} slices are near-duplicates of others and are left out"
+        )
     chosen = stacked if len(kept) == len(facts) else stacked[kept]
     return SeriesSlices(
         chosen,
@@ -103,7 +108,7 @@ def slices_of(
 
 
 def _volumes(series: Series, identity: Identity, recipe: Recipe) -> Iterator[tuple[Volume, str | None]]:
-    """The volumes that are used, each with its contrast. Channels of a 4-D file are no times: none is stepped over."""
+    """The volumes to use, each with its contrast. Channels of a 4-D file are not time points, so all are read."""
     if not identity.channels:
         for volume in series.load(phase_step=recipe.phase_step, diffusion=recipe.diffusion):
             yield volume, identity.contrast
@@ -120,10 +125,10 @@ def _volumes(series: Series, identity: Identity, recipe: Recipe) -> Iterator[tup
 
 
 def to_matrix(images: FloatArray, spacing: tuple[float, float], recipe: Recipe) -> tuple[FloatArray, float | None]:
-    """Slices (N, H, W) as slices of the recipe's size, and the side of their pixels in mm where that is known.
+    """Resample slices (N, H, W) to the recipe's matrix; returns them with their pixel size in mm, None if unknown.
 
-    ``spacing`` is the size of the given pixels in mm, of rows and columns, NaN where not known. Raises `MedvarError`
-    when it is not known and the recipe asks for a size in mm.
+    ``spacing`` is the pixel size of rows and columns in mm, NaN if unknown. Raises `MedvarError` when it is unknown but
+    the recipe sets a pixel size in mm.
     """
     known = bool(np.isfinite(spacing).all())
     if recipe.spacing_mm is None:
@@ -133,17 +138,17 @@ def to_matrix(images: FloatArray, spacing: tuple[float, float], recipe: Recipe) 
         return resample(images, sides, pixel_mm, recipe.size, recipe.padding), pixel_mm if known else None
     if not known:
         raise MedvarError(
-            f"its pixel size is not stated, so it cannot be resampled to {recipe.spacing_mm} mm; without spacing_mm "
-            "it would be fitted to the matrix"
+            f"its pixel size is unknown, so it cannot be resampled to {recipe.spacing_mm} mm; without spacing_mm it "
+            "would be fitted to the matrix"
         )
     fitted = resample(images, spacing, recipe.spacing_mm, recipe.size, recipe.padding)
     return fitted, recipe.spacing_mm
 
 
 def _masks(label_map: MaskArray, slab: Slab, recipe: Recipe) -> MaskArray:
-    """The masks of a slab's slices on the matrix of `to_matrix`."""
+    """The masks of a slab's slices, on the matrix of `to_matrix`."""
     if slab.plane is None:
-        raise MedvarError("the scan does not say how it lies, so that no label map can be laid on it")
+        raise MedvarError("the scan has no orientation, so no label map can be matched to it")
     own = view(label_map, slab.plane)[slab.first : slab.first + len(slab.images)]
     _, height, width = own.shape
     pixel_mm = recipe.spacing_mm or fitting_pixel((height, width), slab.spacing, recipe.size)
@@ -176,5 +181,5 @@ def _facts(
 
 
 def _name(volume: Volume, identity: Identity) -> str:
-    """The name of the series, and which of several volumes in it."""
+    """The name of the series, with the number of the volume if there are several."""
     return f"{identity.series} {volume.phase}" if volume.phase else identity.series

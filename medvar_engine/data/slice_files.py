@@ -1,4 +1,4 @@
-"""Single slices of an index → slices of one size: the unit of work of `prepare` where there are no volumes."""
+"""Makes harmonised slices from single slices listed in an index, a work unit of `prepare`."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ Listed = tuple[SliceFile, Identity]
 
 
 def slices_of_files(files: Sequence[Listed], recipe: Recipe, source: Path, *, synthetic: bool = False) -> SeriesSlices:
-    """The slices in ``files``, each as `recipe` says; those that cannot be used are left out, with the reason.
+    """The slices in ``files``, harmonised by ``recipe``; unusable ones are left out, with the reasons.
 
-    ``synthetic`` lets pass what says that a generative model made it.
+    With ``synthetic``, images that are marked as made by a generative model are accepted.
     """
     codes: list[CodeArray] = []
     facts: list[SliceFacts] = []
@@ -38,7 +38,7 @@ def slices_of_files(files: Sequence[Listed], recipe: Recipe, source: Path, *, sy
         try:
             image, values, spacing = _harmonised(file, recipe, synthetic)
             fitted, pixel_mm = to_matrix(image[np.newaxis], spacing, recipe)
-        except Exception as error:  # readers raise what they like, and no file ends a run
+        except Exception as error:  # libraries raise exceptions of any type, and no file may end a run
             left_out.append((relative(file.path, source), reason_of(error).removeprefix(f"{file.path}: ")))
             continue
         codes.append(np.ascontiguousarray(encode(fitted)))
@@ -49,13 +49,16 @@ def slices_of_files(files: Sequence[Listed], recipe: Recipe, source: Path, *, sy
 
 
 def is_wanted(plane: str, recipe: Recipe) -> bool:
-    """Whether slices of a plane are asked for. Planes that volumes are not cut into come with all those that are."""
+    """Whether slices of a plane are requested.
+
+    Planes that volumes are not cut into belong to a request for all planes.
+    """
     asked = set(recipe.rules.planes)
     return plane in asked or (plane not in PLANES and asked.issuperset(PLANES))
 
 
 def is_cut_short(values: ValueRange | None, region: str, recipe: Recipe) -> bool:
-    """Whether a slice of CT shows less of the HU than the window of its region does."""
+    """Whether the HU range of a CT slice is narrower than the window of its region."""
     if values is None or values.unit != "HU":
         return False
     window = recipe.ct_window(region)
@@ -63,7 +66,7 @@ def is_cut_short(values: ValueRange | None, region: str, recipe: Recipe) -> bool
 
 
 def _harmonised(file: SliceFile, recipe: Recipe, synthetic: bool) -> tuple[FloatArray, ValueRange, tuple[float, float]]:
-    """The slice (H, W) in [-1, 1], the values of -1 and 1, and the size of its pixels in mm, NaN where not known."""
+    """The slice (H, W) in [-1, 1], the values of -1 and 1, and its pixel size in mm, NaN if unknown."""
     if file.path.suffix.lower() in IMAGE_SUFFIXES:
         image, values = _by_window(read_gray(file.path, synthetic=synthetic), file, recipe)
         side = nan if file.spacing_mm is None else file.spacing_mm
@@ -75,7 +78,7 @@ def _harmonised(file: SliceFile, recipe: Recipe, synthetic: bool) -> tuple[Float
 
 
 def _by_window(gray: GrayArray, file: SliceFile, recipe: Recipe) -> tuple[FloatArray, ValueRange]:
-    """CT in HU is cut to the window of its region, as volumes are; what black and white mean else stays as it is."""
+    """CT in HU is clipped to the window of its region, like volumes; other images keep their range."""
     white = float(np.iinfo(gray.dtype).max)
     stored = file.values or ValueRange(0.0, white, "arbitrary")
     image = ValueRange(0.0, white, stored.unit).to_image(gray.astype(np.float32))
@@ -89,7 +92,7 @@ def _of_dicom(file: SliceFile, recipe: Recipe, synthetic: bool) -> tuple[FloatAr
     volume = read_single_dicom(file.path, file.modality, synthetic=synthetic)
     plane = next(plane for plane in PLANES if volume.array.shape[AXES[plane][0]] == 1)
     if file.plane in PLANES and file.plane != plane:
-        raise MedvarError(f"index.csv says {file.plane}, but by the DICOM header it is {plane}")
+        raise MedvarError(f"index.csv says {file.plane}, but according to the DICOM header the plane is {plane}")
     if file.modality == "CT":
         stated = synthetic or recipe.window is not None or file.region in recipe.windows
         check_hu(volume, window_stated=stated)

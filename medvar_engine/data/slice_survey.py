@@ -1,4 +1,4 @@
-"""`survey_slices`: which single slices an index names and what each shows, before any pixel is read."""
+"""`survey_slices`: the single slices that an index lists, with their identities, before any pixel is read."""
 
 from __future__ import annotations
 
@@ -18,12 +18,15 @@ from medvar_engine.data.work_units import SlicesWork
 from medvar_engine.masks.structures import Structures
 
 FILES_OF_A_WORK = 32
-"""Few enough to be lost with a worker, enough that parts are not many small files."""
+"""Slices per work unit: few, because a unit is lost with its worker; not too few, to avoid many small files."""
 
 
 @dataclass(frozen=True, slots=True)
 class ListedSlices:
-    """The slices that an index names. ``unnamed`` image files are not in it; ``split`` is what it says of patients."""
+    """The slices of an index.
+
+    ``unnamed`` counts image files that it does not list; ``split`` is its split of patients.
+    """
 
     files: tuple[Listed, ...]
     refusals: list[Refusal]
@@ -32,26 +35,26 @@ class ListedSlices:
 
     @property
     def series(self) -> list[tuple[Series, Identity]]:
-        """There are no series of several slices."""
+        """Empty, because there are no series of several slices."""
         return []
 
     @property
     def structures(self) -> Structures:
-        """Single slices have no masks."""
+        """Empty, because single slices have no masks."""
         return ()
 
     @property
     def identities(self) -> list[Identity]:
-        """Who and what each slice shows."""
+        """The patient and the content of each slice."""
         return [identity for _, identity in self.files]
 
     @property
     def patients(self) -> set[str]:
-        """As they are written."""
+        """The names of patients as they are written."""
         return {identity.patient for identity in self.identities}
 
     def works(self, recipe: Recipe, source: Path, folder: Path, *, synthetic: bool) -> list[SlicesWork]:
-        """The work of a recipe, without slices of planes that it does not ask for."""
+        """The work units for a recipe, without slices of planes that it does not request."""
         files = [one for one in self.files if is_wanted(one[0].plane, recipe)]
         return [
             SlicesWork(tuple(files[start : start + FILES_OF_A_WORK]), recipe, source, folder, synthetic)
@@ -59,24 +62,25 @@ class ListedSlices:
         ]
 
     def remarks(self, recipe: Recipe) -> list[str]:
-        """What a reader of the slices should know."""
+        """Remarks for users of the slices."""
         remarks = []
         if self.unnamed:
-            remarks.append(f"{self.unnamed} image files are passed over, since index.csv does not name them")
+            remarks.append(f"{self.unnamed} image files are ignored, because index.csv does not list them")
         if others := Counter(file.plane for file, _ in self.files if not is_wanted(file.plane, recipe)):
             told = ", ".join(f"{count} {plane}" for plane, count in sorted(others.items()))
-            remarks.append(f"slices of planes that were not asked for are left out: {told}")
+            remarks.append(f"slices of planes that were not requested are left out: {told}")
         if short := Counter(file.region for file, _ in self.files if is_cut_short(file.values, file.region, recipe)):
             told = ", ".join(f"{count} of the {region}" for region, count in sorted(short.items()))
             remarks.append(
-                f"slices of CT whose black and white lie inside the window of their region, so that it shows less than "
-                f"it could: {told}"
+                "CT slices whose range of values is narrower than the window of their region, so that part of "
+                "the window "
+                f"is missing: {told}"
             )
         return remarks
 
 
 def survey_slices(source: Path, rules: IdentityRules) -> ListedSlices:
-    """The slices that ``index.csv`` in ``source`` names, each with its identity, and what is refused.
+    """The slices that ``index.csv`` in ``source`` lists, each with its identity, and the refused ones.
 
     Raises `MedvarError` when the index cannot be read or lacks a column.
     """

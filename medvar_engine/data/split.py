@@ -1,4 +1,4 @@
-"""Split patients, never slices, into train and test, so that every cell of modality × region is tested."""
+"""Splits patients, never slices, into train and test, so that every combination of modality and region is tested."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from medvar_engine.errors import MedvarError
 
 STRATA = ("modality", "region", "dataset")
 Cell = tuple[str, ...]
-"""(modality, region), or what else a split is stratified by."""
+"""A cell: (modality, region), or other strata of a split."""
 
 
 @dataclass(frozen=True, slots=True)
 class SplitRule:
-    """How patients are split: by drawing a share of every cell of ``strata``, or, with ``holdout``, exactly so."""
+    """How patients are split: a random share of every cell of ``strata`` is tested, or exactly the ``holdout``."""
 
     test_fraction: float = 0.1
     seed: int = 0
@@ -29,15 +29,15 @@ class SplitRule:
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.test_fraction < 1.0:
-            raise MedvarError(f"test_fraction is a number from 0 to below 1, but got {self.test_fraction}.")
+            raise MedvarError(f"test_fraction must be at least 0 and below 1, but is {self.test_fraction}.")
         if unknown := set(self.strata) - set(STRATA):
-            raise MedvarError(f"A split is stratified by {', '.join(STRATA)}, but not by {unknown.pop()!r}.")
+            raise MedvarError(f"A split can be stratified by {', '.join(STRATA)}, but not by {unknown.pop()!r}.")
         if self.seed < 0:
-            raise MedvarError(f"The seed of a split is 0 or more, but got {self.seed}.")
+            raise MedvarError(f"The seed of a split must be 0 or more, but is {self.seed}.")
 
     @classmethod
     def of(cls, recipe: Mapping[str, Any]) -> SplitRule:
-        """The rule that a manifest's recipe holds."""
+        """The rule in the recipe of a manifest."""
         values: dict[str, Any] = {name: recipe[name] for name in cls.__slots__ if name in recipe}
         for name in ("holdout", "strata"):
             if name in values:
@@ -45,7 +45,7 @@ class SplitRule:
         return cls(**values)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, for a manifest's recipe."""
+        """Plain values for the recipe of a manifest."""
         return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
 
 
@@ -58,13 +58,14 @@ def split_patients(
     known: Mapping[str, str] | None = None,
     same: Iterable[Sequence[str]] = (),
 ) -> tuple[dict[str, str], list[str]]:
-    """Patient → ``"train"`` or ``"test"``, and remarks about cells that could not be split.
+    """Split patients; returns patient → ``"train"`` or ``"test"``, and remarks about cells that could not be split.
 
-    ``cells`` gives the cells in which a patient has slices. Every cell of two patients or more keeps at least one for
-    training and gives at least one to the test, unless each of them is the last of another cell; about
-    ``test_fraction`` of each cell is tested. With ``holdout`` those patients, and no others, are the test. Patients in
-    ``known`` stay where it has them. Names in one group of ``same`` are one patient, on one side: that of the test
-    where one of them is held out, or else that of a known one. The same input and seed give the same split.
+    ``cells`` are the cells in which each patient has slices. Every cell with at least two patients keeps at least one
+    for training and one for the test, unless each of them is the last of another cell; about ``test_fraction`` of the
+    patients of each cell is tested. With ``holdout``, exactly those patients are tested. Patients in ``known`` keep
+    their side. Names in one group of ``same`` are one patient and stay on one side: the test if one of them is held
+    out, or else the side of a known one. The same input and seed give the same split. Raises `MedvarError` for unknown
+    patients in ``holdout``.
     """
     known = known or {}
     held = set(holdout)
@@ -72,7 +73,7 @@ def split_patients(
     if unknown:
         raise MedvarError(f"Held-out patients {unknown} are not in the data; the patients are {listed(sorted(cells))}.")
     if not 0.0 <= test_fraction < 1.0:
-        raise MedvarError(f"test_fraction is a number from 0 to below 1, but got {test_fraction}.")
+        raise MedvarError(f"test_fraction must be at least 0 and below 1, but is {test_fraction}.")
     one = SamePatient(same)
     joined: dict[str, set[Cell]] = {}
     for name in cells:
@@ -86,7 +87,7 @@ def split_patients(
 
 
 def remarks_on(cells: Mapping[str, Iterable[Cell]], split: Mapping[str, str], test_fraction: float) -> list[str]:
-    """Which cells are not trained on, and, where a test was asked for, which are not tested."""
+    """Remarks about cells without training patients and, if a test was requested, cells without test patients."""
     remarks = []
     for cell, patients in sorted(_members(cells).items()):
         tested = sum(split[patient] == "test" for patient in patients)
@@ -101,7 +102,7 @@ def remarks_on(cells: Mapping[str, Iterable[Cell]], split: Mapping[str, str], te
 def _drawn(
     cells: Mapping[str, set[Cell]], test: set[str], settled: set[str], test_fraction: float, seed: int
 ) -> set[str]:
-    """Patients to test besides ``test``, none of them ``settled``."""
+    """Random patients to test in addition to ``test``, none of whom is in ``settled``."""
     members = _members(cells)
     tested = Counter(cell for patient in test for cell in cells[patient])
     drawn: set[str] = set()
@@ -121,7 +122,7 @@ def _drawn(
 
 
 def _members(cells: Mapping[str, Iterable[Cell]]) -> dict[Cell, list[str]]:
-    """Cell → its patients, in order."""
+    """Cell → its sorted patients."""
     members: dict[Cell, list[str]] = {}
     for patient in sorted(cells):
         for cell in sorted(set(cells[patient])):

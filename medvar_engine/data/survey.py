@@ -1,4 +1,4 @@
-"""`survey`: which series there are and what each shows, before any pixel is read."""
+"""`survey`: finds the series of a folder and their identities, before any pixel is read."""
 
 from __future__ import annotations
 
@@ -36,12 +36,14 @@ class ScanRules(IdentityRules):
     masks: MaskRule | None = None
 
 
-_QUOTED = re.compile(r"(?<!\w)(?:'[^']*'|\"[^\"]*\")")  # what a message quotes comes from a file, and may be a name
+_QUOTED = re.compile(
+    r"(?<!\w)(?:'[^']*'|\"[^\"]*\")"
+)  # quoted parts of a message come from files and may contain names
 
 
 @dataclass(frozen=True, slots=True)
 class FoundScans:
-    """The series whose identity is known, and what is refused."""
+    """The series with a known identity, and the refused files and series."""
 
     series: list[Known]
     refusals: list[Refusal]
@@ -49,44 +51,44 @@ class FoundScans:
 
     @property
     def structures(self) -> Structures:
-        """What masks of the slices show; empty where they have none."""
+        """The structures of the masks; empty without masks."""
         return self.masks.structures if self.masks else ()
 
     @property
     def identities(self) -> list[Identity]:
-        """Who and what each series shows."""
+        """The patient and the content of each series."""
         return [identity for _, identity in self.series]
 
     @property
     def patients(self) -> set[str]:
-        """As they are written."""
+        """The names of patients as they are written."""
         return {identity.patient for identity in self.identities}
 
     @property
     def split(self) -> Mapping[str, str]:
-        """Nothing says of scans who is tested."""
+        """Empty, because scans have no given split."""
         return {}
 
     def works(self, recipe: Recipe, source: Path, folder: Path, *, synthetic: bool) -> list[Work]:
-        """One for each series."""
+        """One work unit for each series."""
         labels = self.masks.of_scan if self.masks else {}
         return [
             Work(series, identity, recipe, source, folder, labels.get(series.uid)) for series, identity in self.series
         ]
 
     def remarks(self, recipe: Recipe) -> list[str]:
-        """What a reader of the slices should know."""
+        """Remarks for users of the slices."""
         guessed = sorted({identity.patient for _, identity in self.series if identity.patient_guessed})
         names = f"{', '.join(guessed[:5])}{', …' if len(guessed) > 5 else ''}"
         remark = (
-            f"patients {names} are guessed from file names or studies: if one person has several, name the patients in "
-            "index.csv, or train and test may share them"
+            f"patients {names} are guessed from file names or studies; if one patient has several of them, name the "
+            "patients in index.csv, or else training and test may share patients"
         )
         return [remark] if guessed else []
 
 
 def survey_scans(source: Path, rules: ScanRules) -> FoundScans:
-    """What `survey` finds; with masks asked for, the scans that have a label map, and those."""
+    """The result of `survey`; with masks, only scans with a label map, and their label maps."""
     known, refusals = survey(source, rules)
     if rules.masks is None:
         return FoundScans(known, refusals)
@@ -98,7 +100,7 @@ def survey_scans(source: Path, rules: ScanRules) -> FoundScans:
 
 
 def survey(source: Path, rules: ScanRules) -> tuple[list[Known], list[Refusal]]:
-    """The series whose identity is known, in a stable order, and what is refused.
+    """The series with a known identity, in a stable order, and the refused files and series.
 
     Masks tell cases apart where headers do not name patients. Raises `MedvarError` when there are no images at all, or
     when ``source`` does not look like the dataset of the recipe.
@@ -107,7 +109,7 @@ def survey(source: Path, rules: ScanRules) -> tuple[list[Known], list[Refusal]]:
     series, refusals = find_series(source, synthetic=rules.include_synthetic, assumed=rules.assumed)
     if not series and not refusals:
         raise MedvarError(
-            f"No images found below {source}; looked for {LOOKED_FOR}. 2-D images need an index.csv that names them."
+            f"No images found below {source}; looked for {LOOKED_FOR}. 2-D images need an index.csv that lists them."
         )
     if rules.dataset_recipe is not None:
         match(rules.dataset_recipe, [path for one in series for path in one.paths], source)
@@ -124,21 +126,21 @@ def survey(source: Path, rules: ScanRules) -> tuple[list[Known], list[Refusal]]:
     named = {name for path in found for name in names_of(source, path)} if index else set()
     for path, row in index.items():
         if path not in named:
-            refusals.append(Refusal(str(source / row.path), "index.csv names it, but no image was found there"))
+            refusals.append(Refusal(str(source / row.path), "index.csv lists it, but no image was found there"))
     return known, refusals
 
 
 def plain(refusal: Refusal, source: Path) -> Refusal:
-    """With names relative to ``source``."""
+    """A refusal with paths relative to ``source``."""
     return Refusal(relative(Path(refusal.path), source), refusal.reason.replace(f"{source}/", ""))
 
 
 def anonymous(
     refusals: Sequence[Refusal], source: Path, pseudonyms: Pseudonyms, known: Sequence[Known]
 ) -> list[Refusal]:
-    """With a pseudonym in place of every name of a file or folder, which may be that of a person.
+    """Refusals with a pseudonym instead of every file and folder name, which may contain the name of a person.
 
-    ``source`` is absolute, and so are the paths of what is refused: ``.`` could not be told from a full stop.
+    ``source`` and the paths of refusals must be absolute, because ``.`` cannot be distinguished from a full stop.
     """
     by_path = {series.path: (series, identity.series) for series, identity in known}
     return [_anonymous(one, source, pseudonyms, *by_path.get(Path(one.path), (None, None))) for one in refusals]
@@ -152,10 +154,10 @@ def _anonymous(
     files = (path,) if series is None else (*series.paths, *series.data_files)
     folders = {folder for file in files for folder in file.parents if folder != source and source in folder.parents}
     short = {text for file in files for text in (relative(file, source), file.name)}
-    # A number alone is more likely a count than a file that is named so.
+    # A number alone is more likely a count than a file name.
     texts = {*map(str, files), *map(str, folders), *(text for text in short if not text.isdigit())}
     reason = _QUOTED.sub("'…'", refusal.reason)
     for text in sorted(texts, key=len, reverse=True):
         reason = re.sub(rf"(?<!\w){re.escape(text)}(?!\w)", name, reason)
-    # What is left of the source's own folders, to the next mark or space.
+    # Remaining parts of the source's path, up to the next punctuation mark or space.
     return Refusal(name, re.sub(rf"{re.escape(str(source))}[^\s:;,()]*", "the source", reason))

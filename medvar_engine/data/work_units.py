@@ -1,7 +1,7 @@
-"""Parts: what each series, or every few single slices, gave, kept in a hidden folder beside the result until the end.
+"""Work units of `prepare` and their results (parts), which are stored in a hidden folder until the end.
 
-A part is ``KEY.json``, and ``KEY.npy`` with the codes unless all of it was refused. The key stands for everything that
-the slices depend on, so a part that is there need not be made again, whoever made it and when.
+A part consists of ``KEY.json``, and ``KEY.npy`` with the codes unless the whole unit was refused. The key is a digest
+of everything that the slices depend on, so an existing part need not be made again.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ from medvar_engine.storage import alone, replace_file, sha256, sha256_of, take_n
 from medvar_engine.untrusted.plain_npy import open_npy
 from medvar_engine.value_range import CodeArray
 
-SCHEMA_VERSION = 5  # raised whenever the same series would give other slices
-_KEPT = "what is finished is kept: free some room, and run the same again to go on"
+SCHEMA_VERSION = 5  # increased whenever the same series would give other slices
+_KEPT = "finished parts are kept; free some disk space, and run the same again to continue"
 
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """One series to be made into a part in ``folder``. Plain values, so another process can do it."""
+    """A work unit of one series, whose part goes into ``folder``. Plain values, so that another process can do it."""
 
     series: Series
     identity: Identity
@@ -48,7 +48,7 @@ class Work:
 
     @property
     def key(self) -> str:
-        """sha256 over the series, its files as they are now, its identity, the recipe and this code's version."""
+        """The sha256 of the series, the state of its files, its identity, the recipe and the version of this code."""
         series = self.series
         names = (*series.paths, *series.data_files)
         made_of = {
@@ -68,15 +68,15 @@ class Work:
 
     @property
     def path(self) -> Path:
-        """The first file, for people."""
+        """The first file, to show to users."""
         return self.series.path
 
     def slices(self) -> SeriesSlices:
-        """The work. Raises `MedvarError` when the series cannot be used."""
+        """Make the slices. Raises `MedvarError` when the series cannot be used."""
         return slices_of(self.series, self.identity, self.recipe, self.source, self.labels)
 
     def refusals(self, part: Part) -> list[Refusal]:
-        """What of it was not used."""
+        """The refused files of this unit."""
         if part.refused is None:
             return []
         return [Refusal(str(self.path), part.refused.removeprefix(f"{self.path}: "))]
@@ -84,7 +84,10 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class SlicesWork:
-    """A few single slices to be made into a part in ``folder``. Plain values, so another process can do it."""
+    """A work unit of single slices, whose part goes into ``folder``.
+
+    Plain values, so that another process can do it.
+    """
 
     files: tuple[Listed, ...]
     recipe: Recipe
@@ -94,7 +97,7 @@ class SlicesWork:
 
     @property
     def key(self) -> str:
-        """sha256 over what the index says, the files as they are now, the recipe and this code's version."""
+        """The sha256 of the rows of the index, the state of the files, the recipe and the version of this code."""
         made_of = {
             "schema": SCHEMA_VERSION,
             "names": [relative(file.path, self.source) for file, _ in self.files],
@@ -108,15 +111,15 @@ class SlicesWork:
 
     @property
     def path(self) -> Path:
-        """The last file, for people."""
+        """The last file, to show to users."""
         return self.files[-1][0].path
 
     def slices(self) -> SeriesSlices:
-        """The work."""
+        """Make the slices."""
         return slices_of_files(self.files, self.recipe, self.source, synthetic=self.synthetic)
 
     def refusals(self, part: Part) -> list[Refusal]:
-        """What of it was not used."""
+        """The refused files of this unit."""
         if part.refused is not None:
             return [Refusal(str(file.path), part.refused) for file, _ in self.files]
         return [Refusal(str(self.source / name), why) for name, why in part.left_out]
@@ -124,9 +127,9 @@ class SlicesWork:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """How some work ended: so many slices in the part ``key``, or all of it refused, and why.
+    """The result of a work unit: the number of slices in the part ``key``, or the reason why all were refused.
 
-    ``left_out`` are single files of it that were not used, by their names relative to the source, and why.
+    ``left_out`` are single files that were not used, by their names relative to the source, with the reasons.
     """
 
     key: str
@@ -137,23 +140,25 @@ class Part:
 
 @contextlib.contextmanager
 def parts_folder(out: Path) -> Iterator[Path]:
-    """The folder of the parts of ``out``, for one process at a time; what is in it stays.
+    """The folder of the parts of ``out``, locked for one process at a time; existing parts stay.
 
-    Raises `MedvarError` when another process holds it.
+    Raises `MedvarError` when another process holds the lock.
     """
     folder = out.absolute().parent / f".{out.name}.parts"
     holder = folder / "holder"
     with contextlib.ExitStack() as held:
-        with writing(out, "it is as it was"):
+        with writing(out, "it was not changed"):
             folder.mkdir(parents=True, exist_ok=True)
             who = holder.read_text(encoding="utf-8") if holder.is_file() else "another process"
-            held.enter_context(alone(folder / ".lock", f"{out} is being written by {who}; wait until that has ended."))
+            held.enter_context(
+                alone(folder / ".lock", f"{out} is being written by {who}. Wait until that process has ended.")
+            )
             holder.write_text(f"process {os.getpid()} on {platform.node()}", encoding="utf-8")
         yield folder
 
 
 def make_part(work: Work | SlicesWork) -> Part:
-    """Make the part of some work, unless it is there. A series that cannot be used gives a part that says why.
+    """Make the part of a work unit unless it exists. For an unusable series the part contains the reason.
 
     Raises `MedvarError` when the part cannot be written.
     """
@@ -162,11 +167,11 @@ def make_part(work: Work | SlicesWork) -> Part:
         return done
     try:
         found = work.slices()
-    except Exception as error:  # readers raise what they like, and no file ends a run
+    except Exception as error:  # libraries raise exceptions of any type, and no file may end a run
         return _write(work.folder, key, {"refused": reason_of(error)})
     digest = _write_slices(work, f"{key}.npy", found.codes, "<u2")
     of_masks = {} if found.masks is None else {"masks": _write_slices(work, f"{key}.masks.npy", found.masks, "|u1")}
-    names = [one.name for one in fields(SliceFacts)]  # `asdict` would copy every value
+    names = [one.name for one in fields(SliceFacts)]  # `asdict` copies every value
     facts = [
         {name: getattr(one, name) for name in names} | {"fingerprint": one.fingerprint.hex()} for one in found.facts
     ]
@@ -175,7 +180,7 @@ def make_part(work: Work | SlicesWork) -> Part:
 
 
 def finished(folder: Path, key: str) -> Part | None:
-    """The part when it is there and whole."""
+    """The part if it exists and is complete; None otherwise."""
     try:
         values = json.loads((folder / f"{key}.json").read_bytes())
         whole = "refused" in values or sha256(folder / f"{key}.npy") == values["sha256"]
@@ -187,21 +192,21 @@ def finished(folder: Path, key: str) -> Part | None:
 
 
 def read_part(folder: Path, part: Part) -> SeriesSlices:
-    """The slices of a part that is not a refusal; the codes are a memory map."""
+    """The slices of a part that was not refused; the codes are a memory map."""
     try:
         values = json.loads((folder / f"{part.key}.json").read_bytes())
         codes = open_npy(folder / f"{part.key}.npy")
         masks = open_npy(folder / f"{part.key}.masks.npy") if "masks" in values else None
     except (OSError, ValueError) as error:
         raise MedvarError(
-            f"A part in {folder} was changed by someone else ({error}). Run the same again to make it anew."
+            f"A part in {folder} was changed by another process ({error}). Run the same again to make it again."
         ) from error
     facts = (SliceFacts(**one | {"fingerprint": bytes.fromhex(one["fingerprint"])}) for one in values["facts"])
     return SeriesSlices(codes, tuple(facts), tuple(values["remarks"]), masks=masks)
 
 
 def _write_slices(work: Work | SlicesWork, name: str, slices: CodeArray | MaskArray, dtype: str) -> str:
-    """Slices (N, size, size) as a file of the part; gives its sha256."""
+    """Write slices (N, size, size) to a file of the part; returns its sha256."""
     with writing(work.folder, _KEPT):
         temporary = work.folder / f"{name}.{uuid.uuid4().hex}.tmp"
         try:
@@ -229,7 +234,7 @@ def _part(key: str, values: dict[str, Any]) -> Part:
 
 
 def _state(path: Path) -> tuple[int, int] | None:
-    """Size and time of the last change; None of a file that is gone, which reading it will tell."""
+    """The size and modification time of a file; None if it is missing, which is reported when it is read."""
     try:
         about = path.stat()
     except OSError:

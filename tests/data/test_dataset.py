@@ -144,14 +144,14 @@ def test_a_folder_that_changes_under_a_worker(folder: Path, tmp_path: Path, prep
     append(folder, prepared(tmp_path / "b", ["ct9"], seed=9))
     np.testing.assert_array_equal(dataset.batch(range(15)), before)
     assert len(list(dataset.rows)) == 15
-    with pytest.raises(MedvarError, match="was changed while it was read"):
+    with pytest.raises(MedvarError, match="was changed while it was being read"):
         pickle.loads(packed)
 
 
 def test_a_split_that_is_not_there(tmp_path: Path, prepared: Prepared) -> None:
     """Breaks for a mistyped split, and for sets without anybody held out."""
     folder = prepared(tmp_path / "a", ["ct1"])
-    with pytest.raises(MedvarError, match="split is 'train'"):
+    with pytest.raises(MedvarError, match="split must be 'train'"):
         SliceDataset(folder, split="validation")
     with pytest.raises(MedvarError, match="no slices in split 'test'"):
         SliceDataset(folder, split="test")

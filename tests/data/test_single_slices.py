@@ -142,7 +142,7 @@ def test_hounsfield_units_are_cut_to_the_window_of_the_region(tmp_path: Path) ->
     np.save(narrow / "a.npy", GRAY)
     dataset, _ = read(narrow, tmp_path / "narrow")
     np.testing.assert_allclose(shown(dataset), (GRAY / 255 * 80 + 160) / 400, atol=1e-3)
-    assert any("inside the window of their region" in remark for remark in dataset.manifest.remarks)
+    assert any("narrower than the window of their region" in remark for remark in dataset.manifest.remarks)
 
 
 def test_pictures_become_squares(tmp_path: Path) -> None:
@@ -271,8 +271,8 @@ def test_rows_that_contradict_each_other(tmp_path: Path) -> None:
     assert set(refused) == {"a.npy", "b.npy", "c.npy"}
     assert refused["a.npy"] == refused["b.npy"] == "patient 'both' is on both sides of the split in index.csv"
     assert "names it again in line 5" in refused["c.npy"]
-    assert "1 image files are passed over, since index.csv does not name them" in dataset.manifest.remarks
-    with pytest.raises(MedvarError, match=r"\['one'\] are in train by the split in index\.csv"):
+    assert "1 image files are ignored, because index.csv does not list them" in dataset.manifest.remarks
+    with pytest.raises(MedvarError, match=r"\['one'\] belong to the training split of index\.csv"):
         prepare(folder, tmp_path / "no", RECIPE, split=SplitRule(holdout=("one",)))
 
 
@@ -335,7 +335,7 @@ def test_a_given_split_survives_merging_and_appending(tmp_path: Path, prepared: 
         merged = merge(order, tmp_path / f"merged-{order[0].name}", any_recipe=True)
         assert merged.split == {"ct1": "train", "ct2": "test", "mr1": "test", "new": "train"}
         assert merged.given_split == ["ct1", "mr1", "new"]
-        assert any(remark.startswith("trained on, as the split") for remark in merged.remarks)
+        assert any(remark.startswith("used for training, according to the split") for remark in merged.remarks)
     longer = append(scans, tmp_path / "slices", any_recipe=True)  # whoever is there stays where they are
     assert longer.split == {"ct1": "test", "ct2": "test", "mr1": "train", "new": "train"}
     assert longer.given_split == ["new"]
@@ -358,7 +358,7 @@ def test_a_given_split_holds_for_all_names_of_one_patient(tmp_path: Path) -> Non
     assert manifest.one_patient == [["Case 7", "case007"], ["copied", "copy"]]
     assert manifest.split == {"Case 7": "test", "alone": "train", "case007": "test", "copied": "train", "copy": "train"}
     assert manifest.given_split == ["alone", "case007", "copied"]
-    assert any("index.csv has them in train" in one and one.endswith(": Case 7") for one in manifest.remarks)
+    assert any("index.csv assigns them to training" in one and one.endswith(": Case 7") for one in manifest.remarks)
     assert verify(tmp_path / "out").split == manifest.split
 
 

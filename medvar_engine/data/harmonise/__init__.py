@@ -1,1 +1,1 @@
-"""Scans made comparable: value range, orientation, spacing, size, and cut into slices."""
+"""Harmonisation: value range, orientation, spacing and size of scans, and cutting into slices."""

@@ -1,4 +1,4 @@
-"""Make a volume comparable with others: the values that -1 and 1 stand for, in CT and in MR."""
+"""Harmonisation of the values of a volume: the values that become -1 and 1, in CT and in MR."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from medvar_engine.value_range import ValueRange
 
 HEAD_REGIONS = ("brain", "head")
 
-_HIGHEST_HU = 32767  # of the extended scale: 16 bits with a sign
+_HIGHEST_HU = 32767  # highest value of signed 16-bit integers, for extended CT scales
 
 
 @dataclass(frozen=True, slots=True)
 class Harmonised:
-    """What -1 and 1 stand for in the images of a volume, and the value above which a voxel is tissue.
+    """The values that become -1 and 1 in the images of a volume, and the value above which a voxel is tissue.
 
-    ``values.to_image`` makes the images; of a few slices at a time it takes less memory than of the volume.
+    ``values.to_image`` computes the images; applied to a few slices at a time it needs less memory.
     """
 
     values: ValueRange
@@ -31,9 +31,9 @@ class Harmonised:
 
 
 def harmonise(volume: Volume, modality: str, region: str, recipe: Recipe) -> Harmonised:
-    """CT is cut to the window of its region, MR to percentiles of its foreground.
+    """The range of a volume: for CT the window of its region, for MR percentiles of its foreground.
 
-    Raises `MedvarError` for MR that is blank. Whether CT is in HU, `check_hu` asks.
+    Raises `MedvarError` for a blank MR volume. `check_hu` checks whether CT is in HU.
     """
     if modality == "CT":
         window = recipe.ct_window(region)
@@ -44,10 +44,10 @@ def harmonise(volume: Volume, modality: str, region: str, recipe: Recipe) -> Har
 
 
 def treat_face(volume: Volume, region: str, faces: str) -> tuple[Volume, str | None]:
-    """The volume with its face treated as the recipe's ``faces`` says, and a remark when a face stays.
+    """Treat the face of a head according to the recipe's ``faces``; returns the volume, and a remark if a face remains.
 
-    Only heads are looked at. ``crop`` fills the face with the lowest value of the scan. Raises `MedvarError` for a scan
-    with a face when faces are to be skipped.
+    Only heads are examined. ``crop`` fills the face with the lowest value of the scan. Raises `MedvarError` for a scan
+    with a face when faces are skipped.
     """
     if region not in HEAD_REGIONS or not volume.oriented:
         return volume, None
@@ -55,40 +55,40 @@ def treat_face(volume: Volume, region: str, faces: str) -> tuple[Volume, str | N
     if face is None:
         return volume, None
     if faces == "skip":
-        raise MedvarError("it shows a face, and faces are skipped; faces=crop takes the face away and keeps the head")
+        raise MedvarError("it shows a face, and faces are skipped; faces=crop removes the face and keeps the head")
     if faces == "keep":
-        return volume, "shows a face; faces=crop takes it away, faces=skip leaves such series out"
+        return volume, "shows a face; faces=crop removes it, faces=skip leaves such series out"
     array = volume.array.copy()
     array[face] = array.min()
     return replace(volume, array=array), None
 
 
 def check_hu(volume: Volume, *, window_stated: bool = False) -> None:
-    """Raise `MedvarError` for CT of which the values cannot be HU: air at −1000, fat below 0, nothing above 32767.
+    """Raise `MedvarError` for CT whose values cannot be HU: air is −1000, fat is below 0, nothing is above 32767.
 
-    What was cut to a window, or to 8 bits, passes when the user has said which window the values are to be shown in
-    (``window_stated``); so do images that a model made, of which nobody asks.
+    Values that were clipped to a window or to 8 bits are accepted if the user has stated the window to show
+    (``window_stated``).
     """
     low, high = float(volume.array.min()), float(volume.array.max())
     if high > _HIGHEST_HU:
         raise MedvarError(
-            f"its values are no HU: they reach {high:.0f}, as signed values do that are taken for unsigned ones; at "
-            f"most {_HIGHEST_HU} is possible"
+            f"its values are not HU: they reach {high:.0f}, like signed values that are read as unsigned; at most "
+            f"{_HIGHEST_HU} is possible"
         )
     tissue = volume.array[volume.array > 500] if low >= 0 else volume.array[:0]
     if tissue.size > 0.05 * volume.array.size and 900 < np.median(tissue) < 1300:
         raise MedvarError(
-            f"its values are no HU: nothing is below 0, and most tissue is near {np.median(tissue):.0f}; subtract 1024"
+            f"its values are not HU: nothing is below 0, and most tissue is near {np.median(tissue):.0f}; subtract 1024"
         )
     if window_stated:
         return
     if low >= 0:
         raise MedvarError(
-            f"its values are no HU: nothing is below 0, where air and fat are, and they reach {high:.0f}; when they "
-            "are HU of which the rest was cut off, say the window (--window)"
+            f"its values are not HU: nothing is below 0, where air and fat are, and they reach {high:.0f}; if they are "
+            "clipped HU, state the window (--window)"
         )
     if low >= -128 and high <= 127:
         raise MedvarError(
-            f"its values are no HU: all lie within 8 bits, {low:.0f} to {high:.0f}; when they are HU of which the rest "
-            "was cut off, say the window (--window)"
+            f"its values are not HU: all lie within 8 bits, {low:.0f} to {high:.0f}; if they are clipped HU, state the "
+            "window (--window)"
         )

@@ -1,4 +1,4 @@
-"""Values → [-1, 1] and back: a window in HU for CT, a clipped histogram for MR."""
+"""The range of values that becomes [-1, 1]: a window in HU for CT, a clipped histogram for MR."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from medvar_engine.errors import MedvarError
 from medvar_engine.value_range import ValueRange
 
 Window = str | tuple[float, float]
-"""A CT window: a name of `CT_WINDOWS`, or the lowest and the highest value in HU."""
+"""A CT window: a name in `CT_WINDOWS`, or the lowest and the highest value in HU."""
 
 CT_WINDOWS = {
     "soft_tissue": (40.0, 400.0),
@@ -20,9 +20,9 @@ CT_WINDOWS = {
     "brain": (40.0, 80.0),
     "angiography": (200.0, 800.0),
 }
-"""Name → (centre, width) in HU, as radiologists set them (see Radiopaedia, "Windowing (CT)"; houses differ). Two are
-ours: ``chest`` shows lung and soft tissue at once, and air as black as the padding; ``angiography`` shows contrast
-medium.
+"""Name → (centre, width) in HU, as commonly used (see Radiopaedia, "Windowing (CT)"; institutions differ). Two windows
+are additions: ``chest`` shows lung and soft tissue together, with air as black as the padding; ``angiography`` shows
+contrast medium.
 """
 
 REGION_WINDOW: dict[str, Window] = {
@@ -33,19 +33,19 @@ REGION_WINDOW: dict[str, Window] = {
     "prostate": "soft_tissue",
     "spine": "bone",
 }
-"""Region → the window used when none is asked for."""
+"""Region → its default window."""
 
 OTHER_REGION_WINDOW: Window = "soft_tissue"
-"""The window of the regions that `REGION_WINDOW` does not name."""
+"""The default window of regions that are not in `REGION_WINDOW`."""
 
 MR_PERCENTILES = (0.5, 99.5)
-"""Percentiles of the foreground that become -1 and 1. The MedVAR paper clips a histogram too, but gives no figures."""
+"""Percentiles of the foreground that become -1 and 1. The MedVAR paper also clips a histogram, but gives no values."""
 
 
 def ct_window(window: Window) -> ValueRange:
-    """The HU range of a window, which its `to_image` cuts to: linear inside, a windowing curve.
+    """The HU range of a window; its `to_image` is linear inside the range and clips outside.
 
-    Raises `MedvarError` when there is no such name, or when low is not below high.
+    Raises `MedvarError` for an unknown name, or when low is not below high.
 
     >>> ct_window("soft_tissue").to_image(np.float32([-1000, 40, 3000])).tolist()
     [-1.0, 0.0, 1.0]
@@ -62,19 +62,19 @@ def ct_window(window: Window) -> ValueRange:
     except (TypeError, ValueError):
         low = high = math.nan
     if not (math.isfinite(low) and math.isfinite(high) and low < high):
-        raise MedvarError(f"A CT window is a name, or two values in HU, low below high; got {window!r}.")
+        raise MedvarError(f"A CT window must be a name, or two values in HU with low below high, but is {window!r}.")
     return ValueRange(low, high, "HU")
 
 
 def mr_foreground(ranked: Ranked) -> float:
-    """The value above which a voxel is tissue, not noise: 5 % of the way from the minimum to the 99th percentile."""
+    """The value above which an MR voxel counts as tissue: 5 % of the way from the minimum to the 99th percentile."""
     return ranked.low + 0.05 * (ranked.percentile(99) - ranked.low)
 
 
 def mr_range(ranked: Ranked, foreground: float, percentiles: tuple[float, float] = MR_PERCENTILES) -> ValueRange:
-    """The percentiles of what lies above ``foreground`` in a whole volume of MR (a clipped histogram).
+    """The range between ``percentiles`` of the voxels above ``foreground`` in an MR volume (a clipped histogram).
 
-    Raises `MedvarError` for a volume that is blank.
+    Raises `MedvarError` for a blank volume.
     """
     tissue = ranked.count_above(foreground)
     low, high = (ranked.percentile(percent, of=tissue) for percent in percentiles) if tissue else (0.0, 0.0)
@@ -84,6 +84,6 @@ def mr_range(ranked: Ranked, foreground: float, percentiles: tuple[float, float]
         if ranked.low == ranked.high:
             raise MedvarError("The scan is blank: all voxels have the same value.")
         raise MedvarError(
-            f"The scan has no contrast: nearly all voxels above the background have the same value, {ranked.high:g}."
+            f"The scan has no contrast: almost all voxels above the background have the same value, {ranked.high:g}."
         )
     return ValueRange(low, high, "arbitrary")

@@ -1,4 +1,4 @@
-"""One matrix for all slices: square pixels of a stated size in mm, or as large as fit."""
+"""Resampling of slices to a common matrix with square pixels, of a given size in mm or fitted to the matrix."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from scipy import sparse  # type: ignore[import-untyped]
 from medvar_engine.types import FloatArray
 
 AIR = -1.0
-"""What is put where the scan does not reach, in the harmonised image's [-1, 1]."""
+"""Value outside the scan, in the harmonised image's [-1, 1]."""
 
-_TRUNCATE = 4.0  # of a Gaussian, in standard deviations
+_TRUNCATE = 4.0  # radius of a Gaussian filter, in standard deviations
 
 
 def fit_to_matrix(
     image: FloatArray, spacing: tuple[float, float], size: int, padding: float = AIR
 ) -> tuple[FloatArray, float]:
-    """Resample an image (H, W) in [-1, 1] to (size, size) with square pixels; gives it and its pixel size in mm.
+    """Resample an image (H, W) in [-1, 1] to (size, size) with square pixels; returns it and its pixel size in mm.
 
-    ``spacing`` is the pixel size in mm of rows and columns. The longer side fills the matrix, the shorter one is
-    centred and filled up with ``padding``.
+    ``spacing`` is the pixel size of rows and columns in mm. The longer side fills the matrix; the shorter one is
+    centred and padded with ``padding``.
     """
     height, width = image.shape
     pixel = fitting_pixel((height, width), spacing, size)
@@ -30,18 +30,18 @@ def fit_to_matrix(
 
 
 def fitting_pixel(sides: tuple[int, int], spacing: tuple[float, float], size: int) -> float:
-    """The side in mm of square pixels with which an image of ``sides`` (H, W) just fits into ``size`` of them."""
+    """The pixel size in mm with which an image of ``sides`` (H, W) just fits into ``size`` × ``size`` square pixels."""
     return float(max(sides[0] * spacing[0], sides[1] * spacing[1]) / size)
 
 
 def resample(
     images: FloatArray, spacing: tuple[float, float], pixel: float, size: int, padding: float = AIR
 ) -> FloatArray:
-    """The middle of images (N, H, W) in [-1, 1] as (N, size, size) with square pixels of side ``pixel`` in mm.
+    """Resample images (N, H, W) in [-1, 1] about their centre to (N, size, size), with square pixels of ``pixel`` mm.
 
-    What lies outside the matrix is cut off, what an image lacks is filled with ``padding``. Values are interpolated
-    linearly; shrinking is preceded by a Gaussian, so that nothing aliases. Each image is what it would be alone, to the
-    bit. It takes memory for a few copies of ``images``: a large stack is better given in parts.
+    Parts outside the matrix are cut off, and missing parts are filled with ``padding``. Values are interpolated
+    linearly, after a Gaussian filter against aliasing if pixels become larger. The result for each image does not
+    depend on the others. It needs memory for a few copies of ``images``, so pass a large stack in parts.
     """
     count, height, width = images.shape
     rows, no_rows = _weights(height, pixel / spacing[0], size)
@@ -58,10 +58,10 @@ def resample(
 
 @lru_cache(maxsize=64)
 def _weights(length: int, step: float, size: int) -> tuple[sparse.csr_array, NDArray[np.intp]]:
-    """Weights (size, length) that resample a line of ``length`` pixels, and which of its new pixels lie outside it.
+    """Weights (size, length) to resample a line of ``length`` pixels, and the new pixels that lie outside it.
 
-    A new pixel is ``step`` old ones wide, and the middles of both lines are one. Beyond its ends a line goes on with
-    its last value.
+    A new pixel is ``step`` old pixels wide, and both lines have the same centre. Beyond its ends a line is continued
+    with its last value.
     """
     at = (length - 1) / 2 + step * (np.arange(size) - (size - 1) / 2)
     outside = np.flatnonzero((at < -0.5 - 1e-6) | (at > length - 0.5 + 1e-6))
@@ -73,7 +73,7 @@ def _weights(length: int, step: float, size: int) -> tuple[sparse.csr_array, NDA
     distances = np.arange(-reach, reach + 1)
     gaussian = np.exp(-0.5 * (distances / sigma) ** 2) if reach else np.ones(1)
     gaussian /= gaussian.sum()
-    # Between two old pixels lies a mixture of two Gaussians, one about each.
+    # Between two old pixels, the weights are a mixture of two Gaussians, one about each.
     values = (1 - share) * np.append(gaussian, 0) + share * np.append(0, gaussian)
     places = np.clip(left[:, np.newaxis] + np.arange(-reach, reach + 2), 0, length - 1)
     lines = np.broadcast_to(np.arange(size)[:, np.newaxis], places.shape)

@@ -1,4 +1,4 @@
-"""Masks on the matrix of their slices, by nearest neighbour: no structure is made where there was none."""
+"""Resampling of masks to the matrix of their slices by nearest neighbour, which creates no new structures."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from medvar_engine.masks.structures import MaskArray
 
 
 def resample_nearest(masks: MaskArray, spacing: tuple[float, float], pixel: float, size: int) -> MaskArray:
-    """Masks (N, H, W) as (N, size, size), as `medvar_engine.data.harmonise.matrix.resample` does with images.
+    """Resample masks (N, H, W) to (N, size, size), like `medvar_engine.data.harmonise.matrix.resample` for images.
 
-    Each new pixel, a square of side ``pixel`` in mm, has the value of the old one that its middle lies in; 0 outside.
+    Each new pixel, a square of ``pixel`` mm, has the value of the old pixel at its centre, or 0 outside.
     """
     rows, no_rows = _nearest(masks.shape[1], pixel / spacing[0], size)
     columns, no_columns = _nearest(masks.shape[2], pixel / spacing[1], size)
@@ -22,7 +22,7 @@ def resample_nearest(masks: MaskArray, spacing: tuple[float, float], pixel: floa
 
 
 def _nearest(length: int, step: float, size: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """The old pixel of each new one along a line, and which new ones lie outside it."""
+    """The old pixel of each new pixel along a line, and the new pixels that lie outside it."""
     at = (length - 1) / 2 + step * (np.arange(size) - (size - 1) / 2)
     outside = np.flatnonzero((at < -0.5 - 1e-6) | (at > length - 0.5 + 1e-6))
     return np.clip(np.floor(at + 0.5), 0, length - 1).astype(np.intp), outside

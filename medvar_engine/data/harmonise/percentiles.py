@@ -1,4 +1,4 @@
-"""Percentiles of a whole scan, exact, without sorting it."""
+"""Exact percentiles of a whole scan without sorting."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _PIECE = 1 << 16  # values that fit into the processor's cache
 
 
 class Ranked:
-    """Finite values, any shape, that are asked for by rank more than once.
+    """Finite values of any shape, prepared for several percentiles.
 
-    They are counted in bins once; a percentile then looks at one bin, or two. Bins only part the work: which bin a
-    value falls into rises with the value, whatever rounding does, so that ranks are exact.
+    The values are counted in bins once; a percentile then needs the values of one or two bins only. The bin index
+    increases with the value in spite of rounding, so percentiles are exact.
     """
 
     def __init__(self, values: FloatArray) -> None:
@@ -30,17 +30,17 @@ class Ranked:
         self._bins = np.zeros(self._flat.shape, dtype=np.uint16)
         counts = np.zeros(_BINS, dtype=np.intp)
         for piece in self._pieces():
-            if np.isfinite(width) and np.isfinite(scale):  # or else one bin has all
+            if np.isfinite(width) and np.isfinite(scale):  # otherwise all values are in one bin
                 self._bins[piece] = (self._flat[piece] - np.float32(self.low)) * scale
             counts += np.bincount(self._bins[piece], minlength=_BINS)
         self._ends = np.cumsum(counts)
 
     def count_above(self, value: float) -> int:
-        """How many values are larger than ``value``."""
+        """The number of values larger than ``value``."""
         return sum(int(np.count_nonzero(self._flat[piece] > value)) for piece in self._pieces())
 
     def percentile(self, percent: float, *, of: int | None = None) -> float:
-        """As NumPy's, linear between two values; of the ``of`` largest values, or of all."""
+        """A percentile as by NumPy, linear between two values; of the ``of`` largest values, or of all."""
         count = self._flat.size if of is None else of
         at = self._flat.size - count + percent / 100 * (count - 1)
         ranks = np.asarray([math.floor(at), math.ceil(at)])
@@ -51,11 +51,11 @@ class Ranked:
         return float(ordered[lower]) + (at - ranks[0]) * (float(ordered[upper]) - float(ordered[lower]))
 
     def _pieces(self) -> Iterator[slice]:
-        """The values in pieces that stay in the cache from one step to the next."""
+        """The values in pieces that fit into the processor's cache."""
         return (slice(start, start + _PIECE) for start in range(0, self._flat.size, _PIECE))
 
     def _members(self, first: int, last: int) -> FloatArray:
-        """The values in two bins, of which those between are empty, or in one that is both."""
+        """The values in the bins ``first`` and ``last``, which may be the same; all bins between are empty."""
         found = []
         for piece in self._pieces():
             bins = self._bins[piece]

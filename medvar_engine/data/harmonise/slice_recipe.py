@@ -1,4 +1,4 @@
-"""`Recipe`: how scans become slices. The same recipe and the same scans give the same slices, to the bit."""
+"""`Recipe`: how slices are made from scans. The same recipe and scans give exactly the same slices."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ OTHER = "other"
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """Every parameter between a volume and its slices.
+    """All parameters by which slices are made from a volume.
 
-    ``size`` is the side of the slices in pixels, and ``spacing_mm`` the side of a pixel; None fits the whole slice to
-    the matrix. ``padding`` in [-1, 1] is put where a slice does not reach. CT is cut to the window of its region in
-    ``windows``, else to ``window``, else to the region's usual one; a CT voxel above ``ct_foreground_hu`` is tissue.
-    MR is clipped at the ``mr_percentiles`` of its foreground. ``phase_step``: every how many-th phase is read.
-    ``diffusion``: of diffusion scans the volumes with the lowest b-value, ``b0``, or ``all``.
-    ``faces`` of heads are kept, cropped away, or have the whole series skipped.
+    ``size`` is the side of the slices in pixels, and ``spacing_mm`` the pixel size; None fits the whole slice to the
+    matrix. ``padding`` in [-1, 1] fills the area outside the scan. CT is clipped to the window of its region in
+    ``windows``, or else to ``window``, or else to the region's default; a CT voxel above ``ct_foreground_hu`` is
+    tissue. MR is clipped to the ``mr_percentiles`` of its foreground. Every ``phase_step``-th phase is read.
+    ``diffusion`` selects the volumes with the lowest b-value (``b0``) or ``all``. ``faces`` of heads are kept or
+    cropped, or such series are skipped.
     """
 
     size: int = 128
@@ -58,19 +58,19 @@ class Recipe:
         if self.spacing_mm is not None:
             within("spacing_mm, the side of a pixel,", self.spacing_mm, 0.01, 100)
         if self.faces not in FACES:
-            raise MedvarError(f"faces is one of {', '.join(FACES)}, but got {self.faces!r}.")
+            raise MedvarError(f"faces must be one of {', '.join(FACES)}, but is {self.faces!r}.")
         if self.diffusion not in DIFFUSION:
-            raise MedvarError(f"diffusion is one of {', '.join(DIFFUSION)}, but got {self.diffusion!r}.")
+            raise MedvarError(f"diffusion must be one of {', '.join(DIFFUSION)}, but is {self.diffusion!r}.")
         try:
             low, high = self.mr_percentiles
             if not 0 <= low < high <= 100:
                 raise ValueError
         except (TypeError, ValueError) as error:
             raise MedvarError(
-                f"mr_percentiles are two numbers from 0 to 100, low below high, but got {self.mr_percentiles!r}."
+                f"mr_percentiles must be two numbers from 0 to 100, low below high, but are {self.mr_percentiles!r}."
             ) from error
         if not isinstance(self.windows, Mapping) or not all(isinstance(region, str) for region in self.windows):
-            raise MedvarError(f"windows are a window for each region, but got {self.windows!r}.")
+            raise MedvarError(f"windows must give a window for each region, but is {self.windows!r}.")
         for window in (*self.windows.values(), *([] if self.window is None else [self.window])):
             ct_window(window)
 
@@ -87,7 +87,7 @@ class Recipe:
         of_recipe = {one.name for one in fields(cls)} - {"rules"}
         if unknown := sorted(set(settings) - of_rules - of_recipe):
             raise MedvarError(
-                f"There is no setting {unknown[0]!r}; settings are {', '.join(sorted(of_rules | of_recipe))}."
+                f"There is no setting {unknown[0]!r}. The settings are {', '.join(sorted(of_rules | of_recipe))}."
             )
         given: dict[str, Any] = {
             name: tuple(value) if isinstance(value, list) else value
@@ -99,14 +99,14 @@ class Recipe:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """What `to_dict` gave, made a recipe again that means the same; what it does not name has its default."""
+        """The inverse of `to_dict`; missing parameters have their defaults."""
         settings = dict(values)
         windows = dict(settings.pop("ct_windows_hu", {}))
         window = windows.pop(OTHER, None)
         return cls.of(window=window, windows=windows, **settings)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, for the manifest: all parameters, windows as low and high in HU of each region."""
+        """Plain values for the manifest: all parameters, with windows as low and high in HU for each region."""
         windows = {name: self.ct_window(name) for name in sorted({*REGION_WINDOW, *self.windows})}
         windows[OTHER] = self.ct_window(OTHER)
         return {
@@ -129,7 +129,7 @@ class Recipe:
         }
 
     def digest(self) -> str:
-        """sha256 of `to_dict` as JSON with sorted names: two recipes with the same digest make the same slices."""
+        """The sha256 of `to_dict` as sorted JSON: recipes with the same digest make the same slices."""
         text = json.dumps(_canonical(self.to_dict()), sort_keys=True, separators=(",", ":"), allow_nan=False)
         return sha256_of(text)
 
@@ -139,7 +139,7 @@ class Recipe:
 
 
 def _canonical(value: Any) -> Any:
-    """Whole numbers as floats, so that 1 and 1.0, which mean the same, are written the same."""
+    """Whole numbers as floats, so that 1 and 1.0 are written in the same way."""
     if isinstance(value, dict):
         return {name: _canonical(one) for name, one in value.items()}
     if isinstance(value, list):

@@ -1,4 +1,4 @@
-"""Append slices to a folder of shards, which is the old or the new one at every moment."""
+"""Appends slices to a folder of shards atomically: readers see the old or the new content."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from medvar_engine.storage import changing, flush_folder
 
 
 def append(folder: Path, more: Path, *, any_recipe: bool = False, pseudonyms: Pseudonyms | None = None) -> Manifest:
-    """Add the slices of the prepared folder ``more`` to those of ``folder``.
+    """Add the slices of the prepared folder ``more`` to ``folder``; returns the new manifest.
 
-    Patients of ``folder`` stay in train or test, and new ones are split by its rule; but whom ``more`` holds out by
-    name is held out, and a split that was given with the data of ``more`` is kept. Files of ``folder`` are not touched:
-    new ones come beside them, and then a manifest that names them all. Names that are one patient, by their spelling, a
-    series or a picture that they share, stay together.
+    Patients of ``folder`` keep their side, and new patients are split by its rule. Patients that ``more`` holds out by
+    name are held out, and a split given with the data of ``more`` is kept. Files of ``folder`` are not changed: new
+    files are added, and then a new manifest lists all of them. Names of the same patient, recognised by their spelling,
+    a common series or a common image, stay together.
 
-    Raises `MedvarError`, and leaves ``folder`` as it was, when size or recipe differ (``any_recipe`` allows another
-    recipe), when ``folder`` has the slices already, or when patients are named in ways that cannot be compared: by
-    pseudonyms of different keys, or by public names and pseudonyms without their key in ``pseudonyms``.
+    Raises `MedvarError`, and leaves ``folder`` unchanged, when sizes or recipes differ (``any_recipe`` allows another
+    recipe), when ``folder`` contains the slices already, or when names of patients cannot be compared: pseudonyms of
+    different keys, or public names and pseudonyms without their key in ``pseudonyms``.
     """
     folder, more = Path(folder), Path(more)
-    Manifest.read(folder)  # before a lock file is put there
+    Manifest.read(folder)  # checked before a lock file is created
     with changing(folder):
         parts = [ShardFolder.open(folder), ShardFolder.open(more)]
         old, new = (part.manifest for part in parts)
@@ -48,10 +48,12 @@ def append(folder: Path, more: Path, *, any_recipe: bool = False, pseudonyms: Ps
             same=one_patient,
         )
         if moved := sorted(name for name, side in old.split.items() if side == "train" and split[name] == "test"):
-            remarks.append(f"held out from now on, since they are one patient with one who is: {listed(moved)}")
+            remarks.append(
+                f"held out from now on, because they are the same patient as a held-out one: {listed(moved)}"
+            )
         named = old
         try:
-            # The table of now may be read meanwhile, so that the new one has another name.
+            # The present table may be in use, so the new one gets another name.
             manifest = join(folder, f"slices-{old.slices + new.slices}.arrow", parts, split, remarks, told, one_patient)
             flush_folder(folder)
             manifest.write(folder)

@@ -1,6 +1,6 @@
-"""Files of a folder of shards: NumPy arrays (N, size, size), written slice by slice, read by map.
+"""The array files of a folder of shards: NumPy files (N, size, size), written slice by slice and memory-mapped.
 
-Images are uint16; the masks beside them, where there are any, are uint8.
+Images are uint16; masks, if there are any, are uint8 in separate files.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from medvar_engine.value_range import CodeArray
 
 
 class ImageFile:
-    """One shard as it is written: slices go to the disk as they come, and their number into the header at the end."""
+    """Writes one shard: slices are written at once, and their number is written into the header at the end."""
 
     def __init__(self, path: Path, size: int, dtype: str = "<u2") -> None:
         self.slices = 0
@@ -35,7 +35,7 @@ class ImageFile:
         self.slices += len(codes)
 
     def finish(self) -> dict[str, Any]:
-        """Close the file; gives its entry in the manifest."""
+        """Close the file; returns its entry for the manifest."""
         self._file.seek(0)
         self._write_header()
         flush_to_disk(self._file)
@@ -48,18 +48,18 @@ class ImageFile:
             self._file.close()
 
     def _write_header(self) -> None:
-        # NumPy leaves room for a first axis of any length, so the header's own length does not change.
+        # NumPy reserves space for a first axis of any length, so the length of the header does not change.
         about = {"descr": self._dtype, "fortran_order": False, "shape": (self.slices, self._size, self._size)}
         np.lib.format.write_array_header_1_0(self._file, about)
 
 
 def shard_name(number: int) -> str:
-    """File name of a shard."""
+    """The file name of a shard."""
     return f"images-{number:05d}.npy"
 
 
 def mask_name(number: int) -> str:
-    """File name of the masks of a shard."""
+    """The file name of the masks of a shard."""
     return f"masks-{number:05d}.npy"
 
 
@@ -69,7 +69,7 @@ def open_shard(folder: Path, number: int, slices: int, size: int) -> CodeArray:
 
 
 def open_masks(folder: Path, number: int, slices: int, size: int) -> MaskArray:
-    """The masks of one shard as `open_shard` gives its images."""
+    """The masks of one shard, like `open_shard`."""
     return _open(folder / mask_name(number), slices, size, np.dtype(np.uint8))
 
 

@@ -1,4 +1,4 @@
-"""What appending and merging have in common: folders that fit each other become one table and one manifest."""
+"""Joins folders of shards to one table and one manifest, for appending and merging."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from medvar_engine.storage import share_file
 
 
 def check_fit(parts: Sequence[ShardFolder], *, any_recipe: bool, pseudonyms: Pseudonyms | None = None) -> list[str]:
-    """Remarks about recipes that differ. Raises `MedvarError` when folders cannot be, or already are, one."""
+    """Remarks about different recipes. Raises `MedvarError` when folders cannot be joined, or share slices."""
     first = parts[0]
     remarks = []
     for number, other in enumerate(parts[1:], 1):
         if other.manifest.size != first.manifest.size:
             raise MedvarError(
-                f"{first.path} has slices of {first.manifest.size} pixels a side, but {other.path} of "
+                f"{first.path} has slices of {first.manifest.size} pixels per side, but {other.path} of "
                 f"{other.manifest.size}. Prepare one of them again with the size of the other."
             )
         if other.manifest.structures != first.manifest.structures:
@@ -42,7 +42,8 @@ def check_fit(parts: Sequence[ShardFolder], *, any_recipe: bool, pseudonyms: Pse
         if differing := _differing(first.manifest.recipe, other.manifest.recipe):
             if not any_recipe:
                 raise MedvarError(
-                    f"{first.path} and {other.path} were prepared by different recipes (other {', '.join(differing)}), "
+                    f"{first.path} and {other.path} were prepared by different recipes (different "
+                    f"{', '.join(differing)}), "
                     "so their slices may not be comparable. Prepare one of them again, or allow any recipe."
                 )
             remarks.append(f"slices of {other.path.name} were prepared by another recipe ({', '.join(differing)})")
@@ -52,7 +53,7 @@ def check_fit(parts: Sequence[ShardFolder], *, any_recipe: bool, pseudonyms: Pse
             if (path := owner.setdefault(shard["sha256"], part.path)) != part.path:
                 raise MedvarError(f"{part.path} has slices that {path} has already ({shard['file']}).")
     if len({part.path.resolve() for part in parts}) < len(parts):
-        raise MedvarError("A folder is given twice; its slices would be there twice.")
+        raise MedvarError("A folder is given twice, so its slices would be duplicated.")
     return remarks
 
 
@@ -65,7 +66,7 @@ def join(
     marks: Mapping[str, list[str]],
     one_patient: Sequence[Names],
 ) -> Manifest:
-    """Give ``target`` the shards of all parts and a file ``table``; the manifest returned is not written yet."""
+    """Put the shards of all parts and the file ``table`` into ``target``; the returned manifest is not written yet."""
     shards: list[dict[str, Any]] = []
     for part in parts:
         for shard in part.manifest.shards:
@@ -117,7 +118,7 @@ def join(
 
 
 def lasting_remarks(part: ShardFolder) -> list[str]:
-    """A folder's remarks but those about its split, which a change of the split or the slices makes anew."""
+    """The remarks of a folder without those about its split, which are computed again after a change."""
     rule = SplitRule.of(part.manifest.recipe)
     passing = remarks_on(cells(tally(part.table), rule.strata), part.manifest.split, rule.test_fraction)
     passing += remarks_on_same([tuple(group) for group in part.manifest.one_patient])
@@ -125,12 +126,12 @@ def lasting_remarks(part: ShardFolder) -> list[str]:
 
 
 def _differing(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
-    """What differs in how slices are made; how patients are split is no part of that."""
+    """The parameters in which two recipes differ, apart from the split of patients."""
     names = {*first, *second} - set(SplitRule().to_dict())
     return sorted(name for name in names if first.get(name) != second.get(name))
 
 
 def _named(manifest: Manifest) -> str:
-    """The structures of a folder's masks, for people."""
+    """The structures of a folder's masks as text."""
     names = [one.name for one in manifest.masks]
     return ", ".join(names[:10]) + (", …" if len(names) > 10 else "") if names else "no structures"

@@ -1,4 +1,4 @@
-"""Merge folders of shards into a new one."""
+"""Merges folders of shards into a new folder."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ def merge(
 ) -> Manifest:
     """Write the slices of prepared folders, in their order, to the new folder ``out``.
 
-    Patients of one name are one patient, and so are names that differ in their spelling only or share a series or a
-    picture. Everybody stays in train or test; who is tested in one folder and trained on in another goes where a split
-    that was given with the data says, else to the test.
+    Equal names are one patient, and so are names that differ in spelling only, or share a series or an image. Patients
+    keep their side. A patient who is tested in one folder and trained on in another gets the side of a split that was
+    given with the data, or else the test.
 
-    Raises `MedvarError` when sizes or recipes differ (``any_recipe`` allows other recipes), or when patients are named
-    in ways that cannot be compared: by pseudonyms of different keys, or by public names and pseudonyms without their
-    key in ``pseudonyms``.
+    Raises `MedvarError` when sizes or recipes differ (``any_recipe`` allows other recipes), or when names of patients
+    cannot be compared: pseudonyms of different keys, or public names and pseudonyms without their key in
+    ``pseudonyms``.
     """
     if not folders:
-        raise MedvarError("Nothing to merge: name one folder of prepared slices or more.")
+        raise MedvarError("There is nothing to merge. Give one or more folders of prepared slices.")
     parts = [ShardFolder.open(Path(folder)) for folder in folders]
     remarks = check_fit(parts, any_recipe=any_recipe, pseudonyms=pseudonyms)
     manifests = [part.manifest for part in parts]
@@ -49,13 +49,15 @@ def merge(
         moved |= {name for name in names if split[name] != side}
         split |= dict.fromkeys(names, side)
     if held := sorted(name for name in moved if split[name] == "test"):
-        remarks.append(f"held out, since one of the merged folders does so: {listed(held)}")
+        remarks.append(f"held out, because one of the merged folders holds them out: {listed(held)}")
     if trained := sorted(name for name in moved if split[name] == "train"):
-        remarks.append(f"trained on, as the split that was given with the data says: {listed(trained)}")
+        remarks.append(f"used for training, according to the split given with the data: {listed(trained)}")
     if torn:
-        remarks.append(f"on both sides of the splits that were given, and held out: {listed(sorted(torn))}")
+        remarks.append(f"on both sides of the given splits, and therefore held out: {listed(sorted(torn))}")
     if len({SplitRule.of(part.manifest.recipe) for part in parts}) > 1:
-        remarks.append("the merged folders were split by different rules; new patients are split by the first one's")
+        remarks.append(
+            "the merged folders were split by different rules; new patients are split by the rule of the first folder"
+        )
     with whole_folder(Path(out)) as partial:
         sides = {patient: split[patient] for patient in sorted(split)}
         manifest = join(partial, TABLE, parts, sides, remarks, told, one_patient)
@@ -64,7 +66,7 @@ def merge(
 
 
 def _joined(splits: Iterable[Mapping[str, str]]) -> tuple[dict[str, str], set[str]]:
-    """Patient → side, test where they disagree; and those on whom they disagree."""
+    """Patient → side, with test where the splits disagree; and the patients on whom they disagree."""
     joined: dict[str, str] = {}
     moved = set()
     for split in splits:

@@ -1,4 +1,4 @@
-"""Who is who in folders that become one: ids that can be compared, and names that are one patient."""
+"""Matching of patients between folders that are joined: comparable ids, and names of the same patient."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from medvar_engine.errors import MedvarError
 from medvar_engine.value_range import CodeArray
 
 PUBLIC = "public"
-_KEY = re.compile(r"made with the key (k-[0-9a-f]+)")  # how folders of older versions say it
+_KEY = re.compile(r"made with the key (k-[0-9a-f]+)")  # the remark in folders of older versions
 _OPEN_SHARDS = 128
 
 
 def patient_ids(manifest: Manifest) -> list[str]:
-    """How the patients of a folder are named: ``"public"``, or key ids; empty where all images are synthetic."""
+    """The kinds of patient ids in a folder: ``"public"``, or ids of keys; empty if all images are synthetic."""
     if manifest.recipe.get("synthetic"):
         return []
     told = manifest.patient_ids or [key for remark in manifest.remarks for key in _KEY.findall(remark)]
@@ -33,9 +33,9 @@ def patient_ids(manifest: Manifest) -> list[str]:
 
 
 def check_ids(ours: Sequence[str], theirs: Sequence[str], what: str, pseudonyms: Pseudonyms | None) -> None:
-    """Raises `MedvarError` where one patient may have two names that nobody can compare.
+    """Raises `MedvarError` if one patient may have two names that cannot be compared.
 
-    Pseudonyms of two keys never can; public names and pseudonyms can with the key, in ``pseudonyms``.
+    Pseudonyms of two keys cannot be compared; public names and pseudonyms can, with the key in ``pseudonyms``.
     """
     together = {*ours, *theirs}
     keys = sorted(together - {PUBLIC})
@@ -53,7 +53,7 @@ def check_ids(ours: Sequence[str], theirs: Sequence[str], what: str, pseudonyms:
 
 
 def marks(parts: Sequence[ShardFolder], pseudonyms: Pseudonyms | None) -> dict[str, list[str]]:
-    """Of each patient what says that two names are one. Folders of public names are read for it."""
+    """The marks of each patient, by which two names are recognised as one patient. Reads folders of public names."""
     keyed = any(set(patient_ids(part.manifest)) - {PUBLIC} for part in parts)
     found: dict[str, set[str]] = {}
     for part in parts:
@@ -69,7 +69,7 @@ def marks(parts: Sequence[ShardFolder], pseudonyms: Pseudonyms | None) -> dict[s
 
 
 def same_patients(parts: Sequence[ShardFolder], told: dict[str, list[str]]) -> SamePatient:
-    """Which names in the folders are one patient, by what they say, their marks ``told``, and their pictures."""
+    """Find names of the same patient in the folders, by their manifests, their marks ``told``, and equal images."""
     same = by_marks(told)
     for part in parts:
         for first, *others in part.manifest.one_patient:

@@ -1,4 +1,4 @@
-"""Split the patients of a folder of shards anew."""
+"""Splits the patients of a folder of shards again."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from medvar_engine.storage import changing
 def resplit(folder: Path, rule: SplitRule) -> Manifest:
     """Split the patients of ``folder`` by another rule. Only the manifest changes, in one step.
 
-    No split that was given with the data stays. Raises `MedvarError` when a patient to hold out is not there, and
-    leaves the folder as it was.
+    A split that was given with the data is replaced, too. Raises `MedvarError` when a patient to hold out does not
+    exist, and leaves the folder unchanged.
     """
     folder = Path(folder)
-    Manifest.read(folder)  # before a lock file is put there
+    Manifest.read(folder)  # checked before a lock file is created
     with changing(folder):
         part = ShardFolder.open(folder)
         groups = tally(part.table)

@@ -1,4 +1,4 @@
-"""`ShardFolder`: a folder of shards, checked and open for reading."""
+"""`ShardFolder`: a folder of shards, checked and opened for reading."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class ShardFolder:
 
     @classmethod
     def open(cls, path: Path) -> ShardFolder:
-        """Open a folder. Raises `MedvarError` when its parts are missing, truncated or do not belong together."""
+        """Open a folder. Raises `MedvarError` when files are missing, truncated or inconsistent."""
         manifest = Manifest.read(path)
         file = path / manifest.table["file"]
         folder = cls(path, manifest, read_table(file))
@@ -46,7 +46,7 @@ class ShardFolder:
         if not inside.all():
             raise MedvarError(f"{file}: slice {int(np.argmin(inside))} points outside the shards.")
         if unknown := sorted(set(names(folder.table, "patient")) - set(manifest.split)):
-            raise MedvarError(f"{path}: the manifest does not say whether patient {unknown[0]} is trained on.")
+            raise MedvarError(f"{path}: patient {unknown[0]} is missing in the split of the manifest.")
         return folder
 
     def shard(self, number: int) -> CodeArray:
@@ -54,9 +54,7 @@ class ShardFolder:
         return open_shard(self.path, number, int(self.manifest.shards[number]["slices"]), self.manifest.size)
 
     def masks(self, number: int) -> MaskArray:
-        """The masks of a shard, as `shard` gives its images. Raises `MedvarError` when there are none."""
+        """The masks of a shard, like `shard`. Raises `MedvarError` when there are none."""
         if not self.manifest.structures:
-            raise MedvarError(
-                f"The slices in {self.path} have no masks; `medvar prepare --masks` makes some that have."
-            )
+            raise MedvarError(f"The slices in {self.path} have no masks. Prepare slices with `medvar prepare --masks`.")
         return open_masks(self.path, number, int(self.manifest.shards[number]["slices"]), self.manifest.size)

@@ -1,4 +1,4 @@
-"""`Manifest`: what a folder of shards holds. It alone says which files belong to the folder."""
+"""`Manifest`: the content of a folder of shards. Only files that it lists belong to the folder."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from medvar_engine.untrusted import plain_json
 
 SCHEMA_VERSION = 2
 MANIFEST = "manifest.json"
-_MOST = 2**28  # bytes: names and marks of all patients
-_SET = "set.json"  # what a set of generated images has in place of this manifest
+_MOST = 2**28  # bytes, for the names and marks of all patients
+_SET = "set.json"  # the manifest of a synthetic dataset
 _OURS = re.compile(r"(images|masks)-\d+\.npy|slices(-\d+)?\.arrow")
 
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What a folder of shards holds, how it was made, from what, and what was left out.
+    """The content of a folder of shards, its origin, and what was left out.
 
-    ``patient_ids`` says how patients are named: ``"public"``, or the id of the key of their pseudonyms; several where
-    folders were merged. ``marks`` are what says that names are one patient, keyed by that key, see
-    `medvar_engine.data.identity.same_patient.marks_of`; ``one_patient`` are the names that are one.
-    ``table`` and each of ``shards`` say ``file``, ``slices`` and ``sha256``. ``split`` is patient → train or test; a
-    slice goes where its patient goes, so no patient can be on both sides. ``given_split`` are the patients whose side
-    was given with the data, which merging and appending keep. ``structures`` are what the values of masks stand for,
-    from 1 up; where there are any, each of ``shards`` names its ``masks``, file and sha256.
+    ``patient_ids`` is the kind of patient ids: ``"public"``, or the id of the key of pseudonyms; several in merged
+    folders. ``marks`` are keyed hashes by which names are recognised as one patient, see
+    `medvar_engine.data.identity.same_patient.marks_of`; ``one_patient`` are groups of names of one patient. ``table``
+    and each of ``shards`` have ``file``, ``slices`` and ``sha256``. ``split`` is patient → train or test; slices follow
+    their patient, so no patient is on both sides. ``given_split`` are the patients whose side was given with the data,
+    which merging and appending keep. ``structures`` are the structures of masks, in the order of their values from 1
+    up; if there are any, each of ``shards`` lists its ``masks`` with file and sha256.
     """
 
     size: int
@@ -53,28 +53,28 @@ class Manifest:
 
     @property
     def masks(self) -> Structures:
-        """What the values of masks stand for; empty where slices have no masks."""
+        """The structures of masks; empty if slices have no masks."""
         return from_dicts(self.structures)
 
     @property
     def slices(self) -> int:
-        """Slices in all shards."""
+        """The number of slices in all shards."""
         return sum(int(shard["slices"]) for shard in self.shards)
 
     @property
     def files(self) -> dict[str, str]:
-        """Name and sha256 of every file but the manifest."""
+        """The name and sha256 of every file except the manifest."""
         masks = [shard["masks"] for shard in self.shards if "masks" in shard]
         return {str(entry["file"]): str(entry["sha256"]) for entry in (self.table, *self.shards, *masks)}
 
     @property
     def digest(self) -> str:
-        """Another one when anything in the folder is another."""
+        """A digest that changes whenever anything in the folder changes."""
         return sha256_of(self._content())
 
     @classmethod
     def read(cls, folder: Path) -> Manifest:
-        """The manifest of a folder. Raises `MedvarError` when it is missing, damaged or of another version."""
+        """Read the manifest of a folder. Raises `MedvarError` when it is missing, damaged or of another version."""
         path = folder / MANIFEST
         if not path.is_file():
             raise MedvarError(_missing(folder))
@@ -94,12 +94,12 @@ class Manifest:
         return manifest
 
     def write(self, folder: Path) -> None:
-        """Replace the manifest of a folder, in one step: from then on the folder holds what this one names."""
+        """Replace the manifest of a folder in one step; the folder then consists of the files that it lists."""
         replace_file(folder / MANIFEST, self._content())
 
     def _content(self) -> bytes:
         values = asdict(self)
-        if not self.structures:  # slices without masks are written as they always were
+        if not self.structures:  # the format without masks is unchanged
             del values["structures"]
         return json.dumps(values, indent=1, ensure_ascii=False).encode("utf-8")
 
@@ -117,29 +117,31 @@ class Manifest:
             raise ValueError(f"split {wrong.pop()!r}")
         groups = [*self.marks.values(), *self.one_patient, self.patient_ids]
         if not all(isinstance(one, list) and all(isinstance(text, str) for text in one) for one in groups):
-            raise ValueError("patient_ids, marks or one_patient are no lists of names")
+            raise ValueError("patient_ids, marks or one_patient are not lists of names")
         if not all(self.files.values()):
             raise ValueError("a sha256 is empty")
 
 
 def remove_unnamed(folder: Path, manifest: Manifest) -> None:
-    """Remove shards and tables that the manifest does not name: those of before, or of a change that was cut off."""
+    """Remove shards and tables that the manifest does not list: old ones, or those of an interrupted change."""
     for path in folder.iterdir():
         if _OURS.fullmatch(path.name) and path.name not in manifest.files:
-            with contextlib.suppress(OSError):  # Windows keeps what somebody still reads; the next change removes it
+            with contextlib.suppress(OSError):  # Windows does not remove files in use; the next change removes them
                 path.unlink()
 
 
 def _missing(folder: Path) -> str:
     if (folder / _SET).is_file():
         return (
-            f"{folder} is a set of synthetic images, which are not taken for prepared slices. To train on them all the "
-            "same, make slices of them with `medvar_engine.sets.to_slices.to_slices`."
+            f"{folder} is a synthetic dataset, which cannot be used as prepared slices. To train on it "
+            "nevertheless, make "
+            "slices with `medvar_engine.sets.to_slices.to_slices`."
         )
     aside = sorted(folder.absolute().parent.glob(f".{folder.name}-old-*"))
     if aside and not folder.exists():
         return (
-            f"{folder} is not there, because overwriting it was cut off. Its slices are whole in {aside[0]}; "
-            "give that folder its name back."
+            f"{folder} is missing, because overwriting it was interrupted. Its slices are complete in {aside[0]}. "
+            "Rename "
+            "that folder back."
         )
-    return f"{folder} holds no {MANIFEST}, so no prepared slices. `medvar prepare` makes them."
+    return f"{folder} has no {MANIFEST}, so it does not contain prepared slices. Make them with `medvar prepare`."

@@ -1,4 +1,4 @@
-"""`ShardWriter`: writes a new folder of shards, with memory that does not grow with the number of slices."""
+"""`ShardWriter`: writes a new folder of shards, with constant memory."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ _HELD_ROWS = 1024
 
 
 class ShardWriter:
-    """Writes a folder of shards; use as a context manager, and call `finish` at its end.
+    """Writes a folder of shards; use it as a context manager, and call `finish` at the end.
 
-    Left without `finish`, by an exception or otherwise, it removes what it wrote: ``folder`` is complete or not there.
-    ``cells`` tells of each patient added so far in which (modality, region) there are slices. With ``structures`` each
-    slice has a mask.
+    Without `finish`, e.g. after an exception, everything written is removed: ``folder`` is complete or does not exist.
+    ``cells`` are the (modality, region) in which each patient added so far has slices. With ``structures``, each slice
+    has a mask.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class ShardWriter:
         shard_slices: int = SHARD_SLICES,
     ) -> None:
         folder = Path(folder)
-        if not (overwrite and (folder / MANIFEST).is_file()):  # what is not ours may be somebody's data
+        if not (overwrite and (folder / MANIFEST).is_file()):  # other folders may contain the user's data
             check_output(folder)
         self.folder = folder
         self.size = size
@@ -59,7 +59,7 @@ class ShardWriter:
         self._failed = False
         with self._writing():
             self._partial.mkdir(parents=True)
-            # The rows wait here: a table begins with all names that occur in it, and those are known at the end.
+            # Rows are kept here, because a table begins with all names in it, which are known at the end.
             self._rows_path = self._partial / "rows.arrows"
             self._rows_file = self._rows_path.open("wb")
             self._rows = pa.ipc.new_stream(self._rows_file, PLAIN)
@@ -77,10 +77,10 @@ class ShardWriter:
         shutil.rmtree(self._partial, ignore_errors=True)
 
     def add(self, codes: CodeArray, facts: Sequence[SliceFacts], masks: MaskArray | None = None) -> None:
-        """Append slices (N, size, size), what each is, and their masks. Raises `MedvarError` when they do not fit."""
+        """Append slices (N, size, size), their metadata and masks. Raises `MedvarError` when they do not fit."""
         if codes.shape != (len(facts), self.size, self.size) or codes.dtype != np.uint16:
             raise MedvarError(
-                f"{len(facts)} slices of {self.size}×{self.size} uint16 codes are expected, but got {codes.dtype} "
+                f"{len(facts)} slices of {self.size}×{self.size} uint16 codes are expected, but they are {codes.dtype} "
                 f"{codes.shape}."
             )
         self._check_masks(masks, codes)
@@ -94,12 +94,12 @@ class ShardWriter:
             self.cells.setdefault(fact.patient, set()).add((fact.modality, fact.region or ""))
 
     def finish(self, split: Mapping[str, str], **about: Any) -> Manifest:
-        """Write the table and the manifest, and give the folder its name.
+        """Write the table and the manifest, and rename the folder; returns the manifest.
 
         ``split`` is patient → ``"train"`` or ``"test"``, ``about`` are fields of `Manifest`.
         """
         if unknown := sorted(set(self.cells) - set(split)):
-            raise MedvarError(f"The split does not say where the slices of patient {unknown[0]} go.")
+            raise MedvarError(f"Patient {unknown[0]} is missing in the split.")
         with self._writing():
             if self._image_file is not None:
                 self._finish_shard(self._image_file)
@@ -171,9 +171,9 @@ class ShardWriter:
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
-        """After a failure images and rows may not belong together any more, so that nothing can follow."""
+        """Refuse to write after a failure, because images and rows may be inconsistent."""
         if self._failed:
-            raise MedvarError(f"{self.folder} could not be written before; nothing was kept.")
+            raise MedvarError(f"Writing {self.folder} failed before; nothing was kept.")
         self._failed = True
         with writing(self.folder, "nothing was kept"):
             yield

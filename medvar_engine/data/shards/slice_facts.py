@@ -1,4 +1,4 @@
-"""`SliceFacts`: what is known of one slice besides its pixels and its place in the shards."""
+"""`SliceFacts`: the metadata of one slice."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class SliceFacts:
-    """What one slice is. Lengths in mm; ``low`` and ``high`` are the values of -1 and 1 in ``unit``.
+    """The metadata of one slice. Lengths are in mm; ``low`` and ``high`` are the values of -1 and 1 in ``unit``.
 
-    ``spacing_mm`` (square pixels) and ``position_mm`` (RAS, along the normal) are None where the file did not say.
-    ``fingerprint`` is that of `medvar_engine.data.duplicates.fingerprint`. ``position`` is that of
-    `medvar_engine.conditions.Condition`, None of a slice that was not cut from a volume.
+    ``spacing_mm`` (square pixels) and ``position_mm`` (RAS, along the normal) are None if unknown. ``fingerprint`` is
+    that of `medvar_engine.data.duplicates.fingerprint`. ``position`` is that of `medvar_engine.conditions.Condition`;
+    None for a slice that was not cut from a volume.
     """
 
     patient: str

@@ -1,4 +1,4 @@
-"""`Rows`: the table as a sequence of `SliceRow`, each made when asked for."""
+"""`Rows`: the table as a sequence of `SliceRow`, which are created on access."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from medvar_engine.data.shards.slice_table import BATCH_ROWS
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SliceRow(SliceFacts):
-    """What a slice is, where it lies in the shards, and whose turn it is, train or test."""
+    """The metadata of a slice, its place in the shards, and its split (train or test)."""
 
     shard: int
     row: int
@@ -24,7 +24,7 @@ class SliceRow(SliceFacts):
 
 
 class Rows(Sequence[SliceRow]):
-    """Some rows of a table, by their positions in it. ``split`` is patient → train or test."""
+    """Rows of a table by their positions. ``split`` is patient → train or test."""
 
     def __init__(self, table: pa.Table, positions: NDArray[np.int64], split: Mapping[str, str]) -> None:
         self._table, self._positions, self._split = table, positions, split

@@ -1,7 +1,7 @@
-"""The table of a folder of shards: an Arrow IPC file, one row a slice, read by memory map.
+"""The table of a folder of shards: a memory-mapped Arrow IPC file with one row per slice.
 
-Its columns are the fields of `SliceFacts`, and ``shard`` and ``row``, where the slice lies. Names are stored once and
-numbered (dictionary encoding), so a row takes about a hundred bytes.
+Its columns are the fields of `SliceFacts`, and ``shard`` and ``row``, the place of the slice. Names are stored once
+(dictionary encoding), so a row takes about a hundred bytes.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ PLACE = ("shard", "row")
 _TYPES = {str: pa.utf8(), float: pa.float64(), int: pa.int64(), bytes: pa.binary(BITS // 8)}
 
 Batches = Callable[[], Iterable[pa.RecordBatch]]
-"""Gives the rows of a table, as often as it is called, in batches of `PLAIN`."""
+"""A function that yields the rows of a table in batches of `PLAIN`; it can be called repeatedly."""
 
 
 def _columns() -> Iterator[pa.Field]:
@@ -40,17 +40,20 @@ def _columns() -> Iterator[pa.Field]:
 
 
 PLAIN = pa.schema(_columns())
-"""Rows on their way, with names as they are."""
+"""The schema of rows in memory, with names as text."""
 NAMES = tuple(column.name for column in PLAIN if pa.types.is_string(column.type))
 SCHEMA = pa.schema(
     column.with_type(pa.dictionary(pa.int32(), pa.utf8())) if column.name in NAMES else column for column in PLAIN
 )
-"""Rows in the file, with names numbered."""
+"""The schema of rows in the file, with dictionary-encoded names."""
 _POSITION = SCHEMA.get_field_index("position")
 
 
 def rows_of(facts: Sequence[SliceFacts], places: Iterable[tuple[int, int]]) -> pa.RecordBatch:
-    """Facts and places (shard, row) as a batch of `PLAIN`. Raises `MedvarError` when a value has no place there."""
+    """Metadata and places (shard, row) as a batch of `PLAIN`.
+
+    Raises `MedvarError` for a value that cannot be stored.
+    """
     columns: dict[str, Any] = {one.name: [getattr(fact, one.name) for fact in facts] for one in fields(SliceFacts)}
     columns |= dict(zip(PLACE, zip(*places, strict=True), strict=True))
     for column in PLAIN:
@@ -65,8 +68,8 @@ def rows_of(facts: Sequence[SliceFacts], places: Iterable[tuple[int, int]]) -> p
 
 
 def write_table(path: Path, batches: Batches) -> dict[str, Any]:
-    """Write a table; gives its entry in the manifest. Memory grows with the number of different names only."""
-    # Twice over the rows: a file's dictionaries come before its first row.
+    """Write a table; returns its entry for the manifest. Memory grows with the number of different names only."""
+    # The rows are read twice, because the dictionaries precede the first row in the file.
     seen: dict[str, dict[str, None]] = {name: {} for name in NAMES}
     for batch in batches():
         for name in NAMES:
@@ -83,17 +86,18 @@ def write_table(path: Path, batches: Batches) -> dict[str, Any]:
 
 
 def read_table(path: Path) -> pa.Table:
-    """A table, memory-mapped. Raises `MedvarError` when it is missing, damaged or has other columns."""
+    """Open a table as a memory map. Raises `MedvarError` when it is missing or damaged, or has other columns."""
     try:
         with pa.memory_map(str(path)) as file:
             table = pa.ipc.open_file(file).read_all()
-        if table.schema.equals(SCHEMA.remove(_POSITION)):  # of before slices had a position
+        if table.schema.equals(SCHEMA.remove(_POSITION)):  # tables of versions without a position
             table = table.add_column(_POSITION, SCHEMA[_POSITION], pa.nulls(len(table), SCHEMA[_POSITION].type))
         if not table.schema.equals(SCHEMA):
             raise MedvarError(
-                f"{path}: the columns are {_listed(table.schema)}; expected {_listed(SCHEMA)}. Prepare the data again."
+                f"{path}: the columns are {_listed(table.schema)}, but {_listed(SCHEMA)} are expected. Prepare "
+                "the data again."
             )
-        table.validate(full=True)  # a wrong number of a name would read memory that is not ours
+        table.validate(full=True)  # a wrong dictionary index would read outside the memory
         if empty := [column.name for column in SCHEMA if not column.nullable and table[column.name].null_count]:
             raise ValueError(f"{', '.join(empty)} must not be empty")
     except (OSError, pa.ArrowException, ValueError) as error:
@@ -102,7 +106,7 @@ def read_table(path: Path) -> pa.Table:
 
 
 def numbers(table: pa.Table, column: str) -> NDArray[np.int32]:
-    """A column of integers as an array; of names, their numbers among `names`, and -1 where there is none."""
+    """A column of integers as an array; for names, their indices in `names`, or -1 for a missing name."""
     values = table[column]
     if column in NAMES:
         values = pa.chunked_array([pc.fill_null(chunk.indices, -1) for chunk in values.chunks], pa.int32())
@@ -110,7 +114,7 @@ def numbers(table: pa.Table, column: str) -> NDArray[np.int32]:
 
 
 def names(table: pa.Table, column: str) -> list[str]:
-    """The different names in a column."""
+    """The distinct names of a column."""
     chunks = table[column].chunks
     return chunks[0].dictionary.to_pylist() if chunks else []
 
@@ -126,7 +130,7 @@ def fingerprints(table: pa.Table) -> NDArray[np.uint8]:
 
 
 def plain_batches(table: pa.Table, first_shard: int = 0) -> Iterator[pa.RecordBatch]:
-    """The rows of a table for `write_table`, their shards counted from ``first_shard``."""
+    """The rows of a table for `write_table`, with shards numbered from ``first_shard``."""
     for batch in table.to_batches():
         plain = batch.cast(PLAIN)
         shards = pc.add(plain["shard"], pa.scalar(first_shard, pa.int32()))

@@ -1,4 +1,4 @@
-"""How many slices there are of what, counted in one pass over the table."""
+"""Counts of slices by patient, condition and source, in one pass over the table."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from medvar_engine.data.shards.slice_table import BATCH_ROWS, names, numbers
 _COUNTED = ("patient", "modality", "region", "plane", "dataset", "source", "licence")
 
 Groups = Sequence[Mapping[str, Any]]
-"""Slices that agree in everything that is counted by: those values, and ``slices``, how many they are."""
+"""Groups of slices with equal values in all counted columns: the values, and the number of ``slices``."""
 
 
 def tally(table: pa.Table) -> Groups:
@@ -27,11 +27,11 @@ def tally(table: pa.Table) -> Groups:
 
 
 def kinds_of(table: pa.Table, columns: Sequence[str]) -> tuple[list[tuple[str | None, ...]], NDArray[np.int32]]:
-    """The different combinations of names in ``columns``, and of each row its combination's number."""
-    words = [[*names(table, column), None] for column in columns]  # of -1, no name, the last one
+    """The distinct combinations of names in ``columns``, and the number of the combination of each row."""
+    words = [[*names(table, column), None] for column in columns]  # index -1, no name, selects the last one
     found: dict[tuple[int, ...], int] = {}
     codes = np.empty(len(table), dtype=np.int32)
-    for start in range(0, len(table), BATCH_ROWS):  # as sorting all at once takes memory
+    for start in range(0, len(table), BATCH_ROWS):  # in batches, because sorting all rows at once needs much memory
         numbered = [numbers(table.slice(start, BATCH_ROWS), column) for column in columns]
         alike = np.zeros(len(numbered[0]), dtype=np.int64)
         for values, known in zip(numbered, words, strict=True):
@@ -42,7 +42,7 @@ def kinds_of(table: pa.Table, columns: Sequence[str]) -> tuple[list[tuple[str | 
 
 
 def cells(groups: Groups, strata: Iterable[str]) -> dict[str, set[tuple[str, ...]]]:
-    """Patient → the cells in which they have slices, by the columns ``strata``."""
+    """Patient → cells with slices of the patient, by the columns ``strata``."""
     found: dict[str, set[tuple[str, ...]]] = {}
     for group in groups:
         found.setdefault(group["patient"], set()).add(tuple(group[name] or "" for name in strata))
@@ -50,7 +50,7 @@ def cells(groups: Groups, strata: Iterable[str]) -> dict[str, set[tuple[str, ...
 
 
 def counts(groups: Groups, split: Mapping[str, str]) -> list[dict[str, Any]]:
-    """Slices and patients of each modality × region × plane × split."""
+    """The numbers of slices and patients for each modality, region, plane and split."""
     slices: dict[tuple[str, ...], int] = {}
     patients: dict[tuple[str, ...], set[str]] = {}
     for group in groups:
@@ -71,7 +71,7 @@ def counts(groups: Groups, split: Mapping[str, str]) -> list[dict[str, Any]]:
 
 
 def sources(groups: Groups) -> list[dict[str, Any]]:
-    """Source, licence, attribution, data set, patients and slices of each source."""
+    """For each source: licence, attribution, data set, and the numbers of patients and slices."""
     found: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     for group in groups:
         found.setdefault((group["source"], group["licence"]), []).append(group)

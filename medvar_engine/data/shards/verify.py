@@ -1,4 +1,4 @@
-"""Is every file of a folder of shards as it was written?"""
+"""Verifies that a folder of shards is unchanged and consistent."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from medvar_engine.storage import sha256
 
 
 def verify(folder: Path, progress: Callable[[str, int, int], None] | None = None) -> Manifest:
-    """Compare every file with its sha256, table, shards and split with each other, and training with test.
+    """Check the sha256 of every file, the consistency of table, shards and split, and the separation of train and test.
 
-    ``progress`` is called with the file being read, how many are done, and how many there are. Raises `MedvarError`
-    naming every file that differs, or patients and slices that are in training and in test.
+    ``progress`` is called with the name of the file, the number of finished files, and the number of all files. Raises
+    `MedvarError` that lists every changed file, or patients and slices that are both in training and in test.
     """
     folder = Path(folder)
     manifest = Manifest.read(folder)
@@ -27,7 +27,7 @@ def verify(folder: Path, progress: Callable[[str, int, int], None] | None = None
             progress(name, done, len(manifest.files))
         try:
             if sha256(folder / name) != digest:
-                wrong.append(f"{name} is not as it was written")
+                wrong.append(f"{name} was changed after it was written")
         except OSError as error:
             wrong.append(f"{name} cannot be read ({error.strerror})")
     if wrong:
@@ -41,20 +41,20 @@ def verify(folder: Path, progress: Callable[[str, int, int], None] | None = None
     if gone := sorted(set(manifest.split) - {group["patient"] for group in groups}):
         raise MedvarError(f"{folder / MANIFEST}: patient {gone[0]} is in the split, but has no slices.")
     if counts(groups, manifest.split) != manifest.counts:
-        raise MedvarError(f"{folder / MANIFEST}: the counts are not those of the slices. Prepare the data again.")
+        raise MedvarError(f"{folder / MANIFEST}: the counts do not match the slices. Prepare the data again.")
     _check_apart(folder, opened)
     return manifest
 
 
 def _check_apart(folder: Path, opened: ShardFolder) -> None:
-    """Raises `MedvarError` when a patient, or a picture, is in training and in test."""
+    """Raises `MedvarError` when a patient or an image is both in training and in test."""
     split = opened.manifest.split
     same = same_patients([opened], marks([opened], None))
     across = [names for names in same.groups() if len({split[name] for name in names if name in split}) > 1]
     if across:
         told = "; ".join(" = ".join(names[:5]) for names in across[:10]) + ("; …" if len(across) > 10 else "")
         raise MedvarError(
-            f"{folder}: training and test share patients or near-identical slices: {told}. What is measured on the "
-            "test slices would be too good. `medvar data split` puts each on one side; or name them alike in "
+            f"{folder}: training and test share patients or near-identical slices: {told}. Metrics on the test slices "
+            "would be too good. `medvar data split` puts each patient on one side; or give them the same name in "
             "index.csv, and prepare again."
         )

@@ -104,7 +104,7 @@ def test_an_export_is_whole_or_not_there(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a"]
     with pytest.raises(MedvarError, match="not empty"):
         export(folder, folder)
-    with pytest.raises(MedvarError, match="no prepared slices"):
+    with pytest.raises(MedvarError, match="does not contain prepared slices"):
         export(tmp_path / "nothing", tmp_path / "out")
     export(folder, tmp_path / "out")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "out"]

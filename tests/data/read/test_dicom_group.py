@@ -425,7 +425,7 @@ def test_an_id_of_nobody_is_remarked_on(
 
     series(tmp_path / "scans", phantom, PatientID=patient)
     manifest = prepare(tmp_path / "scans", tmp_path / "out", Recipe.of(size=32), ScanRules(region="brain"))
-    assert any("may stand for several people" in one for one in manifest.remarks) == remarked
+    assert any("may stand for several patients" in one for one in manifest.remarks) == remarked
 
 
 # Enhanced files

@@ -97,7 +97,7 @@ def test_merge(tmp_path: Path, prepared: Prepared) -> None:
     b = prepared(tmp_path / "b", ["ct1", "ct2", "mr2"], seed=1, holdout=("ct2",))
     manifest = merge([a, b], tmp_path / "out")
     assert manifest.split == {"ct1": "test", "ct2": "test", "mr1": "train", "mr2": "train"}
-    assert "held out, since one of the merged folders does so: ct1, ct2" in manifest.remarks
+    assert "held out, because one of the merged folders holds them out: ct1, ct2" in manifest.remarks
     assert any("different rules" in remark for remark in manifest.remarks)
     assert len(SliceDataset(tmp_path / "out", "train")) == 6
     for folder in (a, b):
@@ -116,11 +116,11 @@ def test_folders_that_do_not_fit(tmp_path: Path, prepared: Prepared) -> None:
     again = shutil.copytree(a, tmp_path / "again")
     before = content(a)
     for more, says in (
-        (wide, "8 pixels a side, but .*wide of 16"),
+        (wide, "8 pixels per side, but .*wide of 16"),
         (other, "different recipes .other window."),
         (again, r"again has slices that .*a has already"),
         (a, "given twice"),
-        (tmp_path / "nothing", "no prepared slices"),
+        (tmp_path / "nothing", "does not contain prepared slices"),
     ):
         with pytest.raises(MedvarError, match=says):
             append(a, more)
@@ -130,7 +130,7 @@ def test_folders_that_do_not_fit(tmp_path: Path, prepared: Prepared) -> None:
     assert not (tmp_path / "out").exists()
     with pytest.raises(MedvarError, match="not empty"):
         merge([a], wide)
-    with pytest.raises(MedvarError, match="no prepared slices"):
+    with pytest.raises(MedvarError, match="does not contain prepared slices"):
         append(tmp_path / "nothing", a)
     assert "slices of other were prepared by another recipe (window)" in append(a, other, any_recipe=True).remarks
 
