@@ -94,9 +94,18 @@ def _scans(stack: list[Header]) -> Iterator[Scan]:
     by_scan: dict[object, list[_Leaf]] = {}
     for leaf in leaves:
         by_scan.setdefault(tuple(one for one in leaf.trail if one[0] in apart), []).append(leaf)
+    told = dict.fromkeys(name for leaf in leaves for name, _ in leaf.trail)
     for members in by_scan.values():
-        told = dict.fromkeys(name for leaf in leaves for name, _ in leaf.trail)
-        yield Scan(tuple(leaf.headers for leaf in members), tuple(told))
+        volumes = [leaf.headers for leaf in members]
+        yield Scan(tuple(sorted(volumes, key=_acquired) if _SHOWN[0] in told else volumes), tuple(told))
+
+
+def _acquired(volume: Sequence[Header]) -> tuple[object, ...]:
+    """A key that sorts volumes of diffusion by b-value, and those of one b-value as they were acquired.
+
+    Their directions have no order, and one that is repeated has its turn more than once.
+    """
+    return _order(volume[0].b_value), min(_order(one.values["instance number"]) for one in volume)
 
 
 def _leaves(headers: list[Header], keys: Sequence[str]) -> list[_Leaf]:

@@ -242,6 +242,26 @@ def test_diffusion_volumes(tmp_path: Path, phantom: Any, series: Any, vendor: An
     assert "b-value and direction" in one.remarks()[0]
 
 
+@pytest.mark.parametrize("slice_by_slice", [False, True])
+def test_directions_come_as_they_were_acquired(tmp_path: Path, phantom: Any, series: Any, slice_by_slice: bool) -> None:
+    """Breaks for whoever lays volumes beside the scanner's table of gradients: they were sorted by their numbers."""
+    shown = [(1000, (0, 0, 1)), (0, (0, 0, 0)), (1000, (1, 0, 0)), (500, (0, 1, 0)), (1000, (0, 0, 1)), (0, (0, 0, 0))]
+    for turn, (b_value, direction) in enumerate(shown):
+        series(
+            tmp_path / f"{9 - turn}",  # names say nothing of the order
+            phantom + turn,
+            change=lambda i, one, turn=turn: setattr(
+                one, "InstanceNumber", 1 + (i * len(shown) + turn if slice_by_slice else turn * 42 + i)
+            ),
+            DiffusionBValue=float(b_value),
+            DiffusionGradientOrientation=[float(number) for number in direction],
+        )
+    volumes, reasons = read(tmp_path, diffusion="all")
+    assert not reasons
+    assert [round(float(one.array.mean() - phantom.mean())) for one in volumes] == [1, 5, 3, 0, 2, 4]
+    assert [one.phase for one in volumes][:3] == [f"b {b}, volume {n} of 6" for n, b in enumerate((0, 0, 500), 1)]
+
+
 def test_repeated_b0_volumes_are_apart(tmp_path: Path, phantom: Any, series: Any) -> None:
     """Breaks for the usual diffusion scan, which has b = 0 more than once."""
     for number, b_value in enumerate((0, 800, 0)):
@@ -557,7 +577,7 @@ def test_any_series_is_read_back(
             one = enhanced(dicom_image, [image[1] for image in part], [image[3] for image in part], **about)
             one.SharedFunctionalGroupsSequence[0].PlaneOrientationSequence[0].ImageOrientationPatient = orientation
             one.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0].PixelSpacing = sides
-            one.InstanceNumber = name + 1
+            one.InstanceNumber = min(image[2]["InstanceNumber"] for image in part)
         if syntax is not None:
             one.BitsStored, one.HighBit = 16, 15  # or the encoder would refuse what lies in unused bits
             one.compress(syntax, generate_instance_uid=False)
@@ -581,7 +601,7 @@ def test_any_series_is_read_back(
             expected[0, 0] = np.delete(expected.reshape(-1, shape[2]), 0, axis=0).min()
         np.testing.assert_array_equal(seen, expected)
     assert sorted(found) == list(range(phases))
-    if counted not in ("echo", "direction"):  # echoes are scans of their own; directions have no order
+    if counted != "echo":  # echoes are scans of their own, which have no order
         assert found == list(range(phases))
 
 
@@ -608,4 +628,5 @@ def _told_apart(counted: str, phase: int, number: int, slices: int) -> tuple[dic
     direction = {"DiffusionGradientOrientation": [[1.0, 0, 0], [0.8, 0.6, 0], [0.6, 0, 0.8], [0, 0.6, 0.8]][phase]}
     weighting = {"DiffusionBValue": 1000.0}
     nested = weighting | {"DiffusionGradientDirectionSequence": direction}
-    return numbered | weighting | direction, {"MRDiffusionSequence": nested}
+    content = {"DimensionIndexValues": [phase + 1, number + 1]}
+    return numbered | weighting | direction, {"MRDiffusionSequence": nested, "FrameContentSequence": content}
