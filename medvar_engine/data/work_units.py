@@ -1,7 +1,8 @@
 """Work units of `prepare` and their results (parts), which are stored in a hidden folder until the end.
 
 A part consists of ``KEY.json``, and ``KEY.npy`` with the codes unless the whole unit was refused. The key is a digest
-of everything that the slices depend on, so an existing part need not be made again.
+of everything that the slices depend on, so an existing part need not be made again. Parts are written without waiting
+for the disk: one that is incomplete after a power failure is recognised by its hash, and made again.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from medvar_engine.data.shards.slice_facts import SliceFacts
 from medvar_engine.data.slice_files import Listed, slices_of_files
 from medvar_engine.errors import MedvarError
 from medvar_engine.masks.structures import MaskArray
-from medvar_engine.storage import alone, replace_file, sha256, sha256_of, take_name, writing
+from medvar_engine.storage import alone, sha256, sha256_of, writing
 from medvar_engine.untrusted.plain_npy import open_npy
 from medvar_engine.value_range import CodeArray
 
@@ -207,25 +208,32 @@ def read_part(folder: Path, part: Part) -> SeriesSlices:
 
 def _write_slices(work: Work | SlicesWork, name: str, slices: CodeArray | MaskArray, dtype: str) -> str:
     """Write slices (N, size, size) to a file of the part; returns its sha256."""
-    with writing(work.folder, _KEPT):
-        temporary = work.folder / f"{name}.{uuid.uuid4().hex}.tmp"
+    with _named(work.folder, name) as temporary:
+        file = ImageFile(temporary, work.recipe.size, dtype)
         try:
-            file = ImageFile(temporary, work.recipe.size, dtype)
-            try:
-                file.write(slices)
-                digest: str = file.finish()["sha256"]
-            finally:
-                file.discard()
-            take_name(temporary, work.folder / name)
+            file.write(slices)
+            digest: str = file.finish()["sha256"]
         finally:
-            temporary.unlink(missing_ok=True)
+            file.discard()
     return digest
 
 
 def _write(folder: Path, key: str, values: dict[str, Any]) -> Part:
-    with writing(folder, _KEPT):
-        replace_file(folder / f"{key}.json", json.dumps(values).encode())
+    with _named(folder, f"{key}.json") as temporary:
+        temporary.write_bytes(json.dumps(values).encode())
     return _part(key, values)
+
+
+@contextlib.contextmanager
+def _named(folder: Path, name: str) -> Iterator[Path]:
+    """A new name to write a file to, which is called ``name`` when the block ends well, else is removed."""
+    with writing(folder, _KEPT):
+        temporary = folder / f"{name}.{uuid.uuid4().hex}.tmp"
+        try:
+            yield temporary
+            temporary.replace(folder / name)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 def _part(key: str, values: dict[str, Any]) -> Part:

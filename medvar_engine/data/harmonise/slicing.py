@@ -115,7 +115,7 @@ def cut(volume: Volume, foreground: float, rules: SliceRules) -> Iterator[Slab]:
         place[normal] = 0.0
         start = volume.affine[normal, :3] @ place + volume.affine[normal, 3]
         area = tissue.shape[rows] * tissue.shape[columns]
-        kept = _worth_keeping(tissue.sum(axis=(rows, columns)) / area, rules)
+        kept = _worth_keeping(_counts(np.moveaxis(tissue, normal, 0)) / area, rules)
         count = volume.array.shape[normal]
         for run in _runs(kept):
             unknown = np.full(len(run), np.nan)
@@ -127,6 +127,13 @@ def cut(volume: Volume, foreground: float, rules: SliceRules) -> Iterator[Slab]:
                 (run + 0.5) / count if volume.oriented and count >= MINIMUM_SLICES else unknown,
                 int(run[0]),
             )
+
+
+def _counts(slices: NDArray[np.bool_]) -> NDArray[np.intp]:
+    """How many voxels of each slice (N, …) are True."""
+    if slices[0].flags.forc:  # where a slice lies in one piece, NumPy counts much faster than it sums
+        return np.asarray([np.count_nonzero(one) for one in slices])
+    return np.asarray(slices.sum(axis=(1, 2)))
 
 
 def _worth_keeping(fractions: NDArray[np.floating], rules: SliceRules) -> NDArray[np.intp]:

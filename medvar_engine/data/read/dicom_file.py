@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import gzip
+import io
 import warnings
 import zlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from io import BytesIO
+from functools import cache
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 import pydicom
 from pydicom.config import disable_value_validation
 from pydicom.dataset import Dataset
-from pydicom.filereader import read_file_meta_info, read_partial
-from pydicom.tag import BaseTag
+from pydicom.filereader import read_partial
+from pydicom.tag import BaseTag, Tag
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from medvar_engine.errors import MedvarError
@@ -57,9 +58,7 @@ def open_dicom(path: Path, *, largest: int = LARGEST_INFLATED) -> Dataset:
 
     Raises `MedvarError`, also where a file that is deflated or packed by gzip has more than ``largest`` bytes unpacked.
     """
-    if not _is_packed(path):
-        _check_inflated(path, largest)
-    with opened(path, largest=largest) as file:
+    with _bounded(path, largest) as file:
         return _read(path, lambda: pydicom.dcmread(file, force=True))
 
 
@@ -70,18 +69,58 @@ def open_header(
 
     Raises `MedvarError` as `open_dicom` does.
     """
-    deflated = not _is_packed(path) and _check_inflated(path, largest)
-    with opened(path, largest=largest) as file:
+    with _bounded(path, largest) as file:
         dataset, element = _read(path, lambda: _header(file, tags))
+    deflated = value_of(dataset.file_meta, "TransferSyntaxUID") == DeflatedExplicitVRLittleEndian
     return dataset, None if deflated else element
 
 
 def opened(path: Path, *, largest: int = LARGEST_INFLATED) -> BinaryIO:
     """The bytes of a file as it was before gzip packed it. Raises `MedvarError` where it cannot be opened."""
+    return _open(path, largest, lambda: path.open("rb"))
+
+
+def _bounded(path: Path, largest: int) -> BinaryIO:
+    """The same, for pydicom to read."""
+    return _open(path, largest, lambda: _Bounded(path, largest))
+
+
+def _open(path: Path, largest: int, plain: Callable[[], BinaryIO]) -> BinaryIO:
     try:
-        return BytesIO(_unpacked(path, largest)) if _is_packed(path) else path.open("rb")
+        return io.BytesIO(_unpacked(path, largest)) if _is_packed(path) else plain()
     except OSError as error:
         raise MedvarError(f"{path}: cannot be opened ({error.strerror}).") from error
+
+
+class _Bounded(io.BufferedReader):
+    """A file whose rest is read at once only where that inflates to at most ``largest`` bytes.
+
+    pydicom reads the rest of a file at once to inflate it, in memory, and in no other case.
+    """
+
+    def __init__(self, path: Path, largest: int) -> None:
+        super().__init__(io.FileIO(path))
+        self._path, self._largest = path, largest
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """As of any file. Raises `MedvarError` where the rest inflates without end."""
+        if size is None or size < 0:
+            start = self.tell()
+            self._check()
+            self.seek(start)
+        return super().read(size)
+
+    def _check(self) -> None:
+        inflater, inflated = zlib.decompressobj(-zlib.MAX_WBITS), 0
+        try:
+            packed = super().read(2**16)
+            while packed and not inflater.eof:
+                inflated += len(inflater.decompress(packed, 2**20))
+                packed = inflater.unconsumed_tail or super().read(2**16)
+                if inflated > self._largest:
+                    raise MedvarError(f"{self._path}: inflated it is larger than {self._largest} bytes.")
+        except zlib.error as error:
+            raise MedvarError(f"{self._path}: cannot be inflated, it may be truncated ({error}).") from error
 
 
 def _header(file: BinaryIO, tags: Sequence[int]) -> tuple[Dataset, PixelElement | None]:
@@ -125,42 +164,28 @@ def floats_of(value: object) -> tuple[float, ...] | None:
     return tuple(float(str(item)) for item in values) if values and all(str(item) for item in values) else None
 
 
+def value_of(dataset: Dataset, keyword: str) -> Any:
+    """The value of an attribute, or None.
+
+    `Dataset.get` takes many times as long: it looks for a Python attribute of that name first.
+    """
+    tag = _tag(keyword)
+    return dataset[tag].value if tag in dataset else None
+
+
+def is_said(dataset: Dataset, keyword: str) -> bool:
+    """Whether a data set has an attribute, be it empty."""
+    return _tag(keyword) in dataset
+
+
+@cache
+def _tag(keyword: str) -> BaseTag:
+    return Tag(keyword)
+
+
 def modality_of(dataset: Dataset) -> str:
     """``CT``, ``MR``, …; empty where it is not said."""
-    return str(dataset.get("Modality") or "").strip().upper()
-
-
-def _check_inflated(path: Path, largest: int) -> bool:
-    """Whether a file is in the deflated transfer syntax. One that inflates without end is refused."""
-    if not _is_deflated(path):
-        return False
-    beginning = _beginning(path, 2048)
-    # (0002,0000), UL, 4 bytes: how long the rest of the meta information is. The deflated part follows it.
-    if beginning[_PREAMBLE + 4 : _PREAMBLE + 12] != b"\x02\x00\x00\x00UL\x04\x00":
-        raise MedvarError(f"{path}: it is deflated, but FileMetaInformationGroupLength is missing.")
-    start = _PREAMBLE + 16 + int.from_bytes(beginning[_PREAMBLE + 12 : _PREAMBLE + 16], "little")
-    inflater, inflated = zlib.decompressobj(-zlib.MAX_WBITS), 0
-    try:
-        with path.open("rb") as file:
-            file.seek(start)
-            packed = file.read(2**16)
-            while packed and not inflater.eof:
-                inflated += len(inflater.decompress(packed, 2**20))
-                packed = inflater.unconsumed_tail or file.read(2**16)
-                if inflated > largest:
-                    raise MedvarError(f"{path}: inflated it is larger than {largest} bytes.")
-    except (OSError, zlib.error) as error:
-        raise MedvarError(f"{path}: cannot be inflated, it may be truncated ({error}).") from error
-    return True
-
-
-def _is_deflated(path: Path) -> bool:
-    try:
-        with warnings.catch_warnings(), disable_value_validation():
-            warnings.simplefilter("ignore")
-            return str(read_file_meta_info(path).get("TransferSyntaxUID")) == DeflatedExplicitVRLittleEndian
-    except Exception:  # pydicom raises many kinds on damaged files, and will not read this one either
-        return False
+    return str(value_of(dataset, "Modality") or "").strip().upper()
 
 
 def _unpacked(path: Path, largest: int) -> bytes:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pydicom.dataset import Dataset
 
-from medvar_engine.data.read.dicom_file import floats_of
+from medvar_engine.data.read.dicom_file import floats_of, is_said, value_of
 from medvar_engine.errors import MedvarError
 
 GROUPS = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
@@ -58,25 +58,20 @@ class FrameTags:
     def __init__(self, path: Path, dataset: Dataset, index: int = 0) -> None:
         self.dataset = dataset
         self._items: list[Dataset] = []
-        if GROUPS[1] in dataset:
-            groups, count = dataset[GROUPS[1]].value, int(dataset.get("NumberOfFrames") or 1)
+        if is_said(dataset, GROUPS[1]):
+            groups, count = value_of(dataset, GROUPS[1]), int(value_of(dataset, "NumberOfFrames") or 1)
             if len(groups) != count:
                 raise MedvarError(f"{path}: {count} frames, but functional groups for {len(groups)}.")
-            self._items = [groups[index], *(dataset.get(GROUPS[0]) or [])[:1]]
+            self._items = [groups[index], *(value_of(dataset, GROUPS[0]) or [])[:1]]
 
     def get(self, keyword: str) -> object:
         """The value, or None."""
-        for macro in _MACROS.get(keyword, ()):
+        for name in (*_MACROS.get(keyword, ()), *_UNASSIGNED):
             for item in self._items:
-                found = item.get(macro)
-                if found and (value := found[0].get(keyword)) is not None:
+                found = value_of(item, name)
+                if found and (value := value_of(found[0], keyword)) is not None:
                     return value
-        for item in self._items:
-            for name in _UNASSIGNED:
-                found = item.get(name)
-                if found and (value := found[0].get(keyword)) is not None:
-                    return value
-        return self.dataset.get(keyword)
+        return value_of(self.dataset, keyword)
 
     def number(self, *keywords: str) -> float | None:
         """The first number that one of ``keywords`` has."""

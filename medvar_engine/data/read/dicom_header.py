@@ -11,6 +11,7 @@ from pydicom.config import disable_value_validation
 from pydicom.dataset import Dataset
 from pydicom.tag import Tag
 from pydicom.uid import (
+    UID,
     EnhancedCTImageStorage,
     EnhancedMRImageStorage,
     LegacyConvertedEnhancedCTImageStorage,
@@ -18,7 +19,7 @@ from pydicom.uid import (
 )
 
 from medvar_engine.data.read import dicom_mosaic, dicom_stored
-from medvar_engine.data.read.dicom_file import floats_of, modality_of, open_header, values_of
+from medvar_engine.data.read.dicom_file import floats_of, is_said, modality_of, open_header, value_of, values_of
 from medvar_engine.data.read.dicom_frame import GROUPS, PRIVATE_TAGS, FrameTags
 from medvar_engine.data.read.dicom_kind import not_anatomy
 from medvar_engine.data.read.dicom_stored import Scale, StoredPixels, scale_of, stored_of
@@ -131,8 +132,8 @@ def _says_synthetic(dataset: Dataset) -> bool:
 
     Or by being a real image that a model of ours has made again.
     """
-    said = str(dataset.get("SyntheticData") or "NO").strip().upper() == "YES"
-    for equipment in dataset.get("ContributingEquipmentSequence") or ():
+    said = str(value_of(dataset, "SyntheticData") or "NO").strip().upper() == "YES"
+    for equipment in value_of(dataset, "ContributingEquipmentSequence") or ():
         for purpose in equipment.get("PurposeOfReferenceCodeSequence") or ():
             said |= (purpose.get("CodeValue"), purpose.get("CodingSchemeDesignator")) == ("109100", "DCM")
         said |= equipment.get("ManufacturerModelName") == "MedVAR"
@@ -140,12 +141,12 @@ def _says_synthetic(dataset: Dataset) -> bool:
 
 
 def _check(dataset: Dataset, synthetic: bool) -> None:
-    if "SOPClassUID" not in dataset or "Rows" not in dataset or "SeriesInstanceUID" not in dataset:
+    if not all(is_said(dataset, one) for one in ("SOPClassUID", "Rows", "SeriesInstanceUID")):
         raise MedvarError("it is not a DICOM image: SOPClassUID, SeriesInstanceUID or Rows is missing")
-    modality = modality_of(dataset)
-    burned_in = str(dataset.get("BurnedInAnnotation") or "NO").upper()
-    photometric = str(dataset.get("PhotometricInterpretation", ""))
-    if synthetic and "Secondary Capture" in dataset.SOPClassUID.name:
+    modality, kind = modality_of(dataset), UID(value_of(dataset, "SOPClassUID"))
+    burned_in = str(value_of(dataset, "BurnedInAnnotation") or "NO").upper()
+    photometric = str(value_of(dataset, "PhotometricInterpretation") or "")
+    if synthetic and "Secondary Capture" in kind.name:
         raise MedvarError(
             "a synthetic secondary capture (SOPClassUID): its modality or the size of its pixels is not known. Ask for "
             "a modality; where the bundle does not know the size, make slices of a set of shards with `to_slices`"
@@ -155,7 +156,7 @@ def _check(dataset: Dataset, synthetic: bool) -> None:
             f"BurnedInAnnotation is {burned_in}: a model would learn what is written into its pixels. Generate it "
             "without --burn-in"
         )
-    if "Secondary Capture" in dataset.SOPClassUID.name:
+    if "Secondary Capture" in kind.name:
         raise MedvarError("a secondary capture (SOPClassUID) may show names in its pixels and holds no measured values")
     if burned_in != "NO":
         raise MedvarError(f"BurnedInAnnotation is {burned_in}: its pixels may name the patient")
@@ -163,16 +164,16 @@ def _check(dataset: Dataset, synthetic: bool) -> None:
         raise MedvarError(f"Modality is {modality or 'missing'}; CT and MR are used")
     if photometric not in ("MONOCHROME1", "MONOCHROME2"):
         raise MedvarError(f"PhotometricInterpretation is {photometric or 'missing'}; MONOCHROME1 or 2 is expected")
-    if "ModalityLUTSequence" in dataset:
+    if is_said(dataset, "ModalityLUTSequence"):
         raise MedvarError("its values are given by a ModalityLUTSequence, which is not supported")
-    if GROUPS[1] not in dataset and dataset.SOPClassUID in _ENHANCED:
+    if kind in _ENHANCED and not is_said(dataset, GROUPS[1]):
         raise MedvarError("its functional groups are missing, so that its frames cannot be placed")
 
 
 def _frames(path: Path, dataset: Dataset, stored: StoredPixels, synthetic: bool) -> tuple[list[Header], list[str]]:
     """A header for each frame of anatomy, and why the others are left out. Raises `MedvarError` when none is."""
     count = stored.frames
-    cine = count > 1 and GROUPS[1] not in dataset
+    cine = count > 1 and not is_said(dataset, GROUPS[1])
     headers: list[Header] = []
     refused: Counter[str] = Counter()
     for index in range(1 if cine else count):
@@ -222,16 +223,17 @@ def _not_anatomy(tags: FrameTags) -> str | None:
 
 def _header(path: Path, tags: FrameTags, index: int, stored: StoredPixels, *, cine: bool, synthetic: bool) -> Header:
     dataset = tags.dataset
-    body_part = str(dataset.get("BodyPartExamined") or "").lower()
-    patient = str(dataset.get("PatientID") or "").strip()
+    body_part = str(value_of(dataset, "BodyPartExamined") or "").lower()
+    patient = str(value_of(dataset, "PatientID") or "").strip()
+    study, series = value_of(dataset, "StudyInstanceUID"), str(value_of(dataset, "SeriesInstanceUID"))
     return Header(
         path,
         index,
-        str(dataset.get("SOPInstanceUID")),
-        str(dataset.SeriesInstanceUID),
+        str(value_of(dataset, "SOPInstanceUID")),
+        series,
         modality_of(dataset),
         REGION_OF_BODY_PART.get(body_part),
-        patient or f"study-{str(dataset.get('StudyInstanceUID', dataset.SeriesInstanceUID))[-16:]}",
+        patient or f"study-{str(study or series)[-16:]}",
         not patient,
         cine,
         (stored.rows, stored.columns),
@@ -258,7 +260,7 @@ def _values(tags: FrameTags, index: int) -> dict[str, Value]:
         "b-value and direction": None if b_value is None and direction is None else (b_value, direction),
         "echo": (tags.number("EchoNumbers"), tags.number("EchoTime", "EffectiveEchoTime")),
         "image type": "\\".join(_types(tags)),
-        "frame of reference": str(tags.dataset.get("FrameOfReferenceUID")),
+        "frame of reference": str(value_of(tags.dataset, "FrameOfReferenceUID")),
         "acquisition number": tags.number("FrameAcquisitionNumber", "AcquisitionNumber"),
         "acquisition time": None if time is None else str(time),
         "instance number": (*numbers, *(floats_of(tags.get("DimensionIndexValues")) or ()), float(index)),

@@ -8,7 +8,7 @@ from pathlib import Path
 from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-from medvar_engine.data.read.dicom_file import PixelElement, modality_of
+from medvar_engine.data.read.dicom_file import PixelElement, modality_of, value_of
 from medvar_engine.data.read.dicom_frame import FrameTags
 from medvar_engine.errors import MedvarError
 
@@ -67,12 +67,12 @@ def stored_of(dataset: Dataset, element: PixelElement | None) -> StoredPixels:
     """What the header of a file says of its pixels, which lie at ``element``."""
 
     def number(keyword: str, otherwise: int = 0) -> int:
-        value = dataset.get(keyword)
+        value = value_of(dataset, keyword)
         return otherwise if value is None or value == "" else int(value)
 
-    first, last = dataset.get("PixelPaddingValue"), dataset.get("PixelPaddingRangeLimit")
+    first, last = value_of(dataset, "PixelPaddingValue"), value_of(dataset, "PixelPaddingRangeLimit")
     bits_stored = number("BitsStored")
-    inverted = str(dataset.get("PhotometricInterpretation")) == "MONOCHROME1" and modality_of(dataset) != "CT"
+    inverted = str(value_of(dataset, "PhotometricInterpretation")) == "MONOCHROME1" and modality_of(dataset) != "CT"
     return StoredPixels(
         _syntax(dataset),
         number("Rows"),
@@ -99,7 +99,7 @@ def scale_of(tags: FrameTags) -> Scale:
 
 def _syntax(dataset: Dataset) -> str:
     """The transfer syntax; where the file has none, that in which its header was found to be."""
-    said = str(dataset.file_meta.get("TransferSyntaxUID", "")) if hasattr(dataset, "file_meta") else ""
+    said = str(value_of(dataset.file_meta, "TransferSyntaxUID") or "") if hasattr(dataset, "file_meta") else ""
     if said:
         return said
     implicit, little = dataset.original_encoding

@@ -48,7 +48,8 @@ def to_ras(
         # In the order in which the voxels lie in memory: to turn a scan there takes longer than to read it. A map of a
         # file is copied, which may be gone later.
         values = turned.astype(np.float32, order="K", copy=isinstance(array, np.memmap))
-    check_finite(values, where)
+    if array.dtype.kind not in "biu":
+        check_finite(values, where)
     return values, turned_affine, (x, y, z)
 
 

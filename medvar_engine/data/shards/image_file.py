@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from medvar_engine.errors import MedvarError
 from medvar_engine.masks.structures import MaskArray
-from medvar_engine.storage import flush_to_disk, sha256
+from medvar_engine.storage import sha256
 from medvar_engine.untrusted.plain_npy import open_npy
 from medvar_engine.value_range import CodeArray
 
@@ -35,10 +35,9 @@ class ImageFile:
         self.slices += len(codes)
 
     def finish(self) -> dict[str, Any]:
-        """Close the file; returns its entry for the manifest."""
+        """Close the file, without waiting for the disk; returns its entry for the manifest."""
         self._file.seek(0)
         self._write_header()
-        flush_to_disk(self._file)
         self._file.close()
         return {"file": self._path.name, "slices": self.slices, "sha256": sha256(self._path)}
 
