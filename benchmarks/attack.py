@@ -212,10 +212,11 @@ def traces(_: Path, chance: random.Random) -> Iterator[Case]:
 
 def sessions(folder: Path, chance: random.Random) -> Iterator[Case]:
     """Session files of the plugin whose values are changed."""
-    from napari_medvar.session.session_file import SavedNode, SavedSession, read_session, write_session
+    from napari_medvar.session.session_file import SavedSession, read_session, write_session
+    from napari_medvar.session.trace_tree import Node
 
     trace = _picture().trace
-    nodes = (SavedNode(0, trace), SavedNode(1, trace, 0, "a name"))
+    nodes = (Node(0, trace), Node(1, trace, 0, "a name"))
     path = write_session(folder / "good.medvar", SavedSession("ab" * 32, "fake", "/here", nodes, 1, {"guidance": 2}))
     good = json.loads(gzip.decompress(path.read_bytes()))
 

@@ -93,7 +93,7 @@ def _read(path: Path) -> list[LayerData]:
     previews = Previews()
     return [
         layer_data(
-            previews.of(model.generator, node, node.generation.depth - 1),
+            previews.of(model.generator, node, node.depth - 1),
             model.bundle,
             _name(node),
             visible=node is tips[-1],

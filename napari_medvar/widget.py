@@ -154,7 +154,7 @@ class MedvarWidget(QWidget):
 
     def look_at(self, k: int) -> None:
         """Show the preview of scale k."""
-        depth = self.session.current.depth if self.session.current else 0
+        depth = self.session.node.depth if self.session.node else 0
         self._following = k + 1 >= depth
         self._look()
         self.refresh()
@@ -245,19 +245,19 @@ class MedvarWidget(QWidget):
     def show_current(self) -> None:
         """Show the current image and its settings."""
         self.history.end_compare()
-        current = self.session.current
+        current = self.session.node
         if current is None:
             self.picture.layers.clear()
             self.scales.show_made(0)
             self._look()
             self.refresh()
             return
-        self._show_settings(current.requests[0])
+        self._show_settings(current.trace.request)
         self.start("show", lambda stop: self.session.previews())
 
     def refresh(self) -> None:
         """Update which controls are enabled."""
-        running, ready, current = self.worker.running, self.session.model is not None, self.session.current
+        running, ready, current = self.worker.running, self.session.model is not None, self.session.node
         idle = ready and not running
         self.bundle.setEnabled(not running)
         self.condition.setEnabled(ready)
@@ -299,10 +299,10 @@ class MedvarWidget(QWidget):
         self.condition.offer(bundle)
         for part in self._parts:
             part.offer(bundle)
-        if self.session.current is None:
+        if self.session.node is None:
             self.picture.layers.clear()
         else:
-            self._show_settings(self.session.current.requests[0])
+            self._show_settings(self.session.node.trace.request)
             if (view := self.session.panels.get("view")) in self.views.known:
                 self.views.show_view(view)
 
@@ -312,7 +312,7 @@ class MedvarWidget(QWidget):
                 self._decoded += 1
                 self.work.report(self._decoded, self._together, f"image {self._decoded} of {self._together}")
             return
-        depth, scales = made.node.generation.depth, len(made.node.generation.pyramid.schedule)
+        depth, scales = made.node.depth, len(made.node.trace.pyramid.schedule)
         newest = isinstance(made, Progress) or made.newest
         drawn = not self.worker.ahead  # where drawing is slower than generating, outdated previews are not drawn
         if newest:
@@ -327,7 +327,7 @@ class MedvarWidget(QWidget):
             new = len(self.session.tree.nodes) - self._before if self._doing == "make" else 0
             self._together = max(self._together, new, len(self.session.unfinished))
             images = f" · {self._together} images" if self._together > 1 else ""
-            counts = made.node.generation.pyramid.schedule.token_counts
+            counts = made.node.trace.pyramid.schedule.token_counts
             left = self.work.time_left(sum(counts[:depth]), sum(counts))
             self.work.report(depth, scales, f"{depth} of {scales} scales{images}{left}")
             if drawn and not self._plain:
@@ -352,8 +352,8 @@ class MedvarWidget(QWidget):
         self.refresh()
         if problem := self.session.autosave_problem:
             self.tell(problem)
-        if self.session.current is not None:
-            self.picture.layers.blank_from(self.session.current.depth)
+        if self.session.node is not None:
+            self.picture.layers.blank_from(self.session.node.depth)
         self._look()
         if self._doing == "load" and not self.message.isVisibleTo(self):
             self._recovery.begin()
@@ -367,7 +367,7 @@ class MedvarWidget(QWidget):
             return
         if self.session.model is None:
             return
-        current = self.session.current
+        current = self.session.node
         if current is not None and (missing := self.picture.layers.missing(current.depth)):
             self.start("restore", lambda stop: self.session.previews(missing))
         elif self.maps.wanted:
@@ -397,8 +397,8 @@ class MedvarWidget(QWidget):
 
     def _next_request(self) -> Request:
         """The request that the panels describe; with a new seed once the current image is finished."""
-        current = self.session.current
-        if self.sampling.fresh and current and current.complete and current.requests[0] == self.request():
+        current = self.session.node
+        if self.sampling.fresh and current and current.complete and current.trace.request == self.request():
             self.sampling.roll()
         return self.request()
 

@@ -21,7 +21,8 @@ from napari_medvar.layers.image_layers import METADATA
 from napari_medvar.layers.layer_data import LayerData
 from napari_medvar.session.image_space import ImageSpace
 from napari_medvar.session.opened_model import Model, open_model_of
-from napari_medvar.session.session_file import SUFFIX, SavedNode, SavedSession, write_session
+from napari_medvar.session.session_file import SUFFIX, SavedSession, write_session
+from napari_medvar.session.trace_tree import Node
 from napari_medvar.settings import read_settings
 
 
@@ -111,7 +112,7 @@ def _write_session(path: Path, ours: Sequence[_Ours], model: Model) -> Path:
     """Write the images of the layers to a session file, each once, however many of its scales are among the layers."""
     wholes = {layer.whole.to_json(): layer for layer in ours}.values()
     nodes = tuple(
-        SavedNode(i, layer.whole, name=layer.name, image_space=layer.image_space) for i, layer in enumerate(wholes)
+        Node(i, layer.whole, name=layer.name, image_space=layer.image_space) for i, layer in enumerate(wholes)
     )
     bundle = model.bundle
     return write_session(path, SavedSession(model.id, bundle.name, str(bundle.path.absolute()), nodes, nodes[-1].id))

@@ -26,12 +26,12 @@ class CandidatesController:
 
     def draw(self) -> None:
         """Draw candidates from the scale at which edits begin."""
-        session, k = self._workspace.session, self._edit.scale if self._workspace.session.current else 0
+        session, k = self._workspace.session, self._edit.scale if self._workspace.session.node else 0
         self._workspace.sampling.roll()
         request, count = self._workspace.request(), self.panel.count_box.value()
         until = max(k, self.panel.until_box.value())
         try:
-            options = self._edit.options() if session.current else {}
+            options = self._edit.options() if session.node else {}
         except MedvarError as error:
             self._workspace.tell(str(error))
             return

@@ -63,7 +63,7 @@ class EditController:
     @property
     def scale(self) -> int:
         """The scale at which edits begin: that of the panel, but at most the finest scale that the image has."""
-        current = self._workspace.session.current
+        current = self._workspace.session.node
         return self.panel.from_scale if current is None else max(0, min(self.panel.from_scale, current.depth - 1))
 
     # -- edits ------------------------------------------------------------------------------------------------------
@@ -75,10 +75,10 @@ class EditController:
 
     def recondition(self) -> None:
         """Draw the current image again from a scale on, with the panel's condition and the same seed."""
-        current = self._workspace.session.current
+        current = self._workspace.session.node
         if current is not None:
             asked = self._workspace.request()
-            self._resample(Request(asked.condition, current.requests[0].seed, asked.sampling))
+            self._resample(Request(asked.condition, current.trace.request.seed, asked.sampling))
 
     def options(self) -> ResampleOptions:
         """The panel's mask and locked scales. Raises `MedvarError` when the mask is empty or its layer is missing."""
@@ -160,9 +160,9 @@ class EditController:
         session, k = self._workspace.session, self.scale
 
         def look() -> Iterator[TokenChoice]:
-            if session.current is None:
+            if session.node is None:
                 return
-            token = int(session.current.pyramid.maps[k][0, row, column])
+            token = int(session.node.trace.pyramid.maps[k][0, row, column])
             others = [int(other) for other in session.nearby_tokens(k, token, _NEIGHBOURS) if other != token]
             all_tokens = [token, *others]
             yield TokenChoice(k, row, column, all_tokens, session.token_pictures(k, row, column, all_tokens))
@@ -200,7 +200,7 @@ class EditController:
     def refresh(self, state: State) -> None:
         """Update which controls are enabled."""
         session = self._workspace.session
-        others = [n for n in session.tree.nodes if n.id != session.tree.current and n.generation.complete]
+        others = [n for n in session.tree.nodes if n.id != session.tree.current and n.complete]
         self.panel.offer_grafts((label_of(node), node.id) for node in others)
         self._warn_of_graft()
         self._offer_masks()
@@ -242,10 +242,10 @@ class EditController:
 
     def _pick_at(self, position: Sequence[float]) -> None:
         session = self._workspace.session
-        if session.current is None or self.scale >= session.current.depth:
+        if session.node is None or self.scale >= session.node.depth:
             return
         placement = self._workspace.image_space.placement
-        side = session.current.pyramid.schedule[self.scale]
+        side = session.node.trace.pyramid.schedule[self.scale]
         row, column = (int(np.floor((pixel + 0.5) * side / placement.size)) for pixel in placement.pixel(position))
         if 0 <= row < side and 0 <= column < side:
             self.pick(row, column)

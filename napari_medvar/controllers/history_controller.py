@@ -72,7 +72,7 @@ class HistoryController:
         missing = [node for node in self.panel.without_thumbnail() if node not in self._tried]
         self._tried.update(missing)
         for node in missing:
-            depth = self._workspace.session.tree.node(node).generation.depth
+            depth = self._workspace.session.tree.node(node).depth
             if depth:
                 yield from self._workspace.session.previews([depth - 1], node=node)
 
@@ -107,8 +107,8 @@ class HistoryController:
 
 
 def _entry(node: Node) -> Entry:
-    depth, scales = node.generation.depth, len(node.generation.pyramid.schedule)
-    unfinished = "" if node.generation.complete else f" ({depth} of {scales})"
+    depth, scales = node.depth, len(node.trace.pyramid.schedule)
+    unfinished = "" if node.complete else f" ({depth} of {scales})"
     return Entry(node.id, node.parent, label_of(node) + unfinished, about(node), node.starred)
 
 

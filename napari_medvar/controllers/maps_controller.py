@@ -35,14 +35,14 @@ class MapsController:
         node = self._workspace.session.node
         if node is None:
             return {}
-        now = node.id, node.generation.depth
+        now = node.id, node.depth
         return {view: computed.maps for view, computed in self._known.items() if (computed.node, computed.depth) == now}
 
     @property
     def wanted(self) -> bool:
         """Whether the view needs a map that has not been computed."""
         view = self._workspace.views.view
-        return view in COMPUTED and self._workspace.session.current is not None and view not in self.known
+        return view in COMPUTED and self._workspace.session.node is not None and view not in self.known
 
     def compute(self) -> None:
         """Compute the maps of the view in the worker."""
@@ -52,7 +52,7 @@ class MapsController:
             node = session.node
             if node is not None:
                 maps = session.likelihood_maps() if view == "likelihood" else (session.anomaly_map(),)
-                yield Computed(view, node.id, node.generation.depth, maps)
+                yield Computed(view, node.id, node.depth, maps)
 
         self._workspace.start("compute", lambda stop: ask(), "Computing the map…")
 

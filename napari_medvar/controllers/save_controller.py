@@ -120,4 +120,4 @@ class SaveController:
                 wanted = [node.id for node in tree.nodes if node.starred]
             case _:
                 wanted = [node.id for node in tree.nodes]
-        return [node for node in tree.nodes if node.id in wanted and node.generation.complete]
+        return [node for node in tree.nodes if node.id in wanted and node.complete]

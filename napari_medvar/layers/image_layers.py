@@ -110,7 +110,7 @@ class ScaleLayers:
 
     def show(self, preview: Preview, image_space: ImageSpace, *, reveal: bool) -> None:
         """Put a preview into its layer; with ``reveal``, make that layer visible instead of the one before."""
-        schedule, k = preview.generation.pyramid.schedule, preview.k
+        schedule, k = preview.trace.pyramid.schedule, preview.k
         self._forget_deleted(len(schedule))
         self._apply(image_space)
         values = shown_values(preview.pixels, image_space)
@@ -271,7 +271,7 @@ class ScaleLayers:
         """Store the newest trace in every layer of the image."""
         made = about(preview, image_space)
         for k, layer in self._layers.items():
-            if k < preview.generation.depth:
+            if k < preview.node.depth:
                 layer.metadata[METADATA] = {**made, "scale": k}
 
     def _blank(self, scales: Sequence[int]) -> None:

@@ -64,14 +64,14 @@ class PictureView:
         if self.comparison.shown:
             return ""
         self._set_grid(view == "scales")
-        if node is None or k >= node.generation.depth:
+        if node is None or k >= node.depth:
             self.maps.hide()
             return ""
         if view == "scales":
             self.maps.hide()
-            self.layers.show_all(node.generation.depth)
+            self.layers.show_all(node.depth)
             self.layers.caption(True)
-            if k + 1 == node.generation.depth:
+            if k + 1 == node.depth:
                 self._fitting.fit(self.layers.all())
             return ""
         self.layers.show_only(k)
@@ -100,7 +100,7 @@ class PictureView:
             case "difference":
                 return self._difference(k, image_space)
             case "tokens":
-                return node.generation.pyramid.maps[k][0], (0, 1), "One colour for each token."
+                return node.trace.pyramid.maps[k][0], (0, 1), "One colour for each token."
             case "entropy" if k >= len(node.trace.entropy):
                 return None, None, "Not available for a real image, because its tokens were not drawn by the model."
             case "entropy":

@@ -82,11 +82,6 @@ class GenerationSession:
         return self.tree.current_node
 
     @property
-    def current(self) -> Generation | None:
-        """The current image, finished or not."""
-        return self.tree.generation
-
-    @property
     def trace(self) -> Trace | None:
         """The trace of the current image."""
         return None if self.node is None else self.node.trace
@@ -103,7 +98,7 @@ class GenerationSession:
 
     def continues(self, request: Request) -> bool:
         """Whether ``request`` asks for the rest of the current, unfinished image."""
-        return self.current is not None and not self.current.complete and self.current.requests[0] == request
+        return self.node is not None and not self.node.complete and self.node.trace.request == request
 
     # -- making images ----------------------------------------------------------------------------------------------
 
@@ -140,7 +135,7 @@ class GenerationSession:
 
     def step(self, request: Request) -> Iterator[Made]:
         """Generate one scale: the next of the current image, or the first of a new one; see `generate`."""
-        depth = self.current.depth if self.current is not None and self.continues(request) else 0
+        depth = self.node.depth if self.node is not None and self.continues(request) else 0
         return self.generate(request, until=depth)
 
     def resample(
@@ -192,9 +187,9 @@ class GenerationSession:
     ) -> Iterator[Made]:
         """The current picture with another mask ``(H, W)``, its image drawn again from a scale on: a child of it."""
         node, generator = self._looked_at("draw again"), self._generator
-        if not node.generation.complete:
+        if not node.complete:
             raise MedvarError("Another mask needs a finished image: make its other scales first.")
-        source = generator.encode(generator.image(node.generation), [request], mask[np.newaxis]).trace(0)
+        source = generator.encode(generator.image(self._generation(node)), [request], mask[np.newaxis]).trace(0)
         kept = generator.backend.info.mask_scales
         start = generator.resample(
             source, from_scale, seed=request.seed, condition=request.condition, sampling=request.sampling, keep=kept
@@ -242,13 +237,13 @@ class GenerationSession:
         """
         shown = self.node if node is None else self.tree.node(node)
         if shown is not None:
-            for k in reversed(range(shown.generation.depth) if scales is None else sorted(scales)):
+            for k in reversed(range(shown.depth) if scales is None else sorted(scales)):
                 yield self._previews.of(self._generator, shown, k)
 
     def compare(self, one: int, other: int, k: int | None = None) -> tuple[Preview, Preview]:
         """The previews of scale ``k`` of two nodes; by default of the finest scale that both have."""
         first, second = self.tree.node(one), self.tree.node(other)
-        shared = min(first.generation.depth, second.generation.depth) - 1 if k is None else k
+        shared = min(first.depth, second.depth) - 1 if k is None else k
         return self._previews.of(self._generator, first, shared), self._previews.of(self._generator, second, shared)
 
     def entropy_maps(self) -> tuple[FloatArray, ...]:
@@ -257,11 +252,12 @@ class GenerationSession:
 
     def likelihood_maps(self) -> tuple[FloatArray, ...]:
         """The negative log-likelihood of each token of the current image in bits, ``(side, side)`` for each scale."""
-        return tuple(scale[0] for scale in self._generator.likelihood(self._looked_at("map").generation))
+        generation = self._generation(self._looked_at("map"))
+        return tuple(scale[0] for scale in self._generator.likelihood(generation))
 
     def anomaly_map(self) -> FloatArray:
         """The anomaly map of the current image ``(H, W)``: the negative log-likelihood over its pixels, in bits."""
-        return self._generator.anomaly_map(self._looked_at("map").generation)[0]
+        return self._generator.anomaly_map(self._generation(self._looked_at("map")))[0]
 
     def token_pictures(self, scale: int, row: int, column: int, tokens: Sequence[int]) -> FloatArray:
         """Previews ``(N, H, W)`` of a scale of the current image, with each of N ``tokens`` at one row and column."""
@@ -357,7 +353,8 @@ class GenerationSession:
             if model is not self._model:
                 self._begin(model, History())
             yield model
-            self._step(self.tree.added([model.generator.restore([trace])], names=[path.name]))
+            self._previews.keep(trace, model.generator.restore([trace]))
+            self._step(self.tree.added([trace], names=[path.name]))
         yield from self.previews()
 
     def recover(self, crashed: Recoverable) -> Iterator[Model | Preview]:
@@ -397,7 +394,7 @@ class GenerationSession:
         """
         tree = self.tree  # read once: another thread may change the session
         node, nodes = tree.current_node, tree.nodes
-        if node is None or node.generation.complete:
+        if node is None or node.complete:
             return ()
         place = nodes.index(node)
         alike = [_begun_together(node, other, i - place) for i, other in enumerate(nodes)]
@@ -413,11 +410,15 @@ class GenerationSession:
         before = self._history
         groups: dict[int, list[Node]] = {}
         for node in self.unfinished:
-            groups.setdefault(node.generation.depth, []).append(node)
+            groups.setdefault(node.depth, []).append(node)
         for depth, nodes in groups.items():
-            start = nodes[0].generation if len(nodes) == 1 else self._generator.restore([node.trace for node in nodes])
+            alone = len(nodes) == 1
+            start = self._generation(nodes[0]) if alone else self._generator.restore([node.trace for node in nodes])
             rest = self._run(start, until, should_stop)
             yield from self._keep(rest, nodes=[node.id for node in nodes], seen=depth, before=before)
+
+    def _generation(self, node: Node) -> Generation:
+        return self._previews.generation(self._generator, node.trace)
 
     def _run(self, start: Generation, until: int | None, should_stop: ShouldStop) -> Iterator[Generation]:
         return self._generator.run(start, until=until, should_stop=should_stop)
@@ -455,14 +456,16 @@ class GenerationSession:
         before = self._history if before is None else before
         try:
             for generation in generations:
-                images = [generation.select([i]) for i in range(len(generation.requests))]
+                traces = generation.traces
+                for i, trace in reversed(tuple(enumerate(traces))):  # the first is looked at, and kept the longest
+                    self._previews.keep(trace, generation.select([i]))
                 tree = self.tree
                 if nodes:
-                    for node, image in zip(nodes, images, strict=True):
-                        tree = tree.grown(node, image)
+                    for node, trace in zip(nodes, traces, strict=True):
+                        tree = tree.grown(node, trace)
                 else:
-                    tree = tree.added(images, parent=parent, names=[name] * len(images), image_space=image_space)
-                    nodes = [node.id for node in tree.nodes[-len(images) :]]
+                    tree = tree.added(traces, parent=parent, names=[name] * len(traces), image_space=image_space)
+                    nodes = [node.id for node in tree.nodes[-len(traces) :]]
                 # There is nothing to undo before the first scale is made.
                 self._history = before.then(tree) if self._history is before else self._history.now(tree)
                 if self._autosave is not None and self._autosave.due:
@@ -477,7 +480,7 @@ class GenerationSession:
                 seen = generation.depth
             for node in nodes[1:]:
                 other = self.tree.node(node)
-                yield self._previews.of(self._generator, other, other.generation.depth - 1)
+                yield self._previews.of(self._generator, other, other.depth - 1)
         finally:  # also when it is stopped or fails
             self._make_safe()
 
@@ -528,7 +531,7 @@ def _begun_together(one: Node, other: Node, distance: int) -> bool:
     asked, also = one.trace.request, other.trace.request
     alike = (one.parent, asked.condition, asked.sampling) == (other.parent, also.condition, also.sampling)
     counted_up = also.seed == (asked.seed + distance) % (MAX_SEED + 1)
-    return alike and not other.generation.complete and (counted_up or one.parent is not None)
+    return alike and not other.complete and (counted_up or one.parent is not None)
 
 
 def _numbered(request: Request, count: int) -> list[Request]:

@@ -1,4 +1,4 @@
-"""Results that a session yields while it generates images, and the cache of decoded previews."""
+"""Results that a session yields while it generates images, and the caches of previews and latents."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from medvar_engine.types import FloatArray
 from napari_medvar.session.trace_tree import Node
 
 KEPT_PREVIEWS = 200  # decoded images; 256 KiB each at 256×256
+KEPT_LATENTS = 16  # images; half a MiB each in the demo model
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -26,14 +27,9 @@ class Preview:
     mask: MaskArray | None = None  # (H, W), the structure of each pixel; None of a model without masks
 
     @property
-    def generation(self) -> Generation:
-        """The generation of this image, finished or not."""
-        return self.node.generation
-
-    @property
     def newest(self) -> bool:
         """Whether this is the finest scale made so far."""
-        return self.k + 1 == self.generation.depth
+        return self.k + 1 == self.node.depth
 
     @property
     def trace(self) -> Trace:
@@ -63,10 +59,24 @@ class Candidates:
 
 
 class Previews:
-    """Decodes the images of nodes, with a cache of the most recently used."""
+    """Decodes the images of nodes, with caches of the most recently used previews and latents."""
 
     def __init__(self) -> None:
         self._decoded: OrderedDict[str, tuple[FloatArray, MaskArray | None]] = OrderedDict()
+        self._generations: OrderedDict[int, tuple[Trace, Generation]] = OrderedDict()  # by the id of the trace
+
+    def keep(self, trace: Trace, generation: Generation) -> None:
+        """Latents that were computed already, of the one image that ``trace`` made."""
+        self._generations[id(trace)] = trace, generation
+        if len(self._generations) > KEPT_LATENTS:
+            self._generations.popitem(last=False)
+
+    def generation(self, generator: Generator, trace: Trace) -> Generation:
+        """The image of a trace with its latents: those that are kept, or else computed from its tokens."""
+        if id(trace) not in self._generations:
+            self.keep(trace, generator.restore([trace]))
+        self._generations.move_to_end(id(trace))
+        return self._generations[id(trace)][1]
 
     def of(self, generator: Generator, node: Node, k: int) -> Preview:
         """The preview of scale ``k`` of ``node``, from the cache if its tokens were decoded before."""
@@ -74,7 +84,7 @@ class Previews:
         key = picture_name(replace(node.trace, pyramid=node.trace.pyramid.prefix(k + 1)))
         decoded = self._decoded.get(key)
         if decoded is None:
-            decoded = self._decoded[key] = _decoded(generator, node, k)
+            decoded = self._decoded[key] = _decoded(generator, self.generation(generator, node.trace), k)
             if len(self._decoded) > KEPT_PREVIEWS:
                 self._decoded.popitem(last=False)
         self._decoded.move_to_end(key)
@@ -83,11 +93,12 @@ class Previews:
     def clear(self) -> None:
         """Empty the cache."""
         self._decoded.clear()
+        self._generations.clear()
 
 
-def _decoded(generator: Generator, node: Node, k: int) -> tuple[FloatArray, MaskArray | None]:
-    """The preview of scale k, and its mask if the model makes masks."""
+def _decoded(generator: Generator, generation: Generation, k: int) -> tuple[FloatArray, MaskArray | None]:
+    """The preview of scale k of one image, and its mask if the model makes masks."""
     if not generator.backend.info.structures:
-        return generator.preview(node.generation, k)[0], None
-    images, masks = generator.pairs(node.generation, k)
+        return generator.preview(generation, k)[0], None
+    images, masks = generator.pairs(generation, k)
     return images[0], masks[0]

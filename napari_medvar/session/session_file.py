@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from medvar_engine.errors import MedvarError
-from medvar_engine.generate.trace import Trace, traces_from_dict, traces_to_dict
+from medvar_engine.generate.trace import traces_from_dict, traces_to_dict
+from medvar_engine.generate.validation import check_model
 from medvar_engine.storage import write_files
 from medvar_engine.untrusted import plain_json
 from medvar_engine.write.provenance import RECONSTRUCTION, SOFTWARE, STATEMENT
@@ -30,36 +31,20 @@ _MAX_NAME = 200  # characters
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class SavedNode:
-    """An image of a session; see `Node`."""
-
-    id: int
-    trace: Trace
-    parent: int | None = None
-    name: str = ""
-    image_space: ImageSpace | None = None
-    starred: bool = False
-
-
-@dataclass(frozen=True, eq=False, slots=True)
 class SavedSession:
     """The content of a session file."""
 
     bundle_id: str  # the bundle that made all images
     bundle: str  # name of the bundle, to show to users
     folder: str  # folder of the bundle when it was saved; only a hint
-    nodes: tuple[SavedNode, ...]
+    nodes: tuple[Node, ...]
     current: int | None
     panels: Mapping[str, Any] = field(default_factory=dict)  # untrusted and not checked
 
     @classmethod
     def of(cls, tree: TraceTree, model: str, bundle: str, folder: Path, panels: Mapping[str, Any]) -> SavedSession:
         """The content to write for a tree."""
-        nodes = tuple(
-            SavedNode(each.id, each.trace, each.parent, each.name, each.image_space, each.starred)
-            for each in tree.nodes
-        )
-        return cls(model, bundle, str(folder), nodes, tree.current, panels)
+        return cls(model, bundle, str(folder), tree.nodes, tree.current, panels)
 
 
 def write_session(path: Path, session: SavedSession) -> Path:
@@ -141,28 +126,21 @@ def read_session(path: Path) -> SavedSession:
 
 
 def tree_of(saved: SavedSession, model: Model) -> TraceTree:
-    """The images of a session file as a tree of nodes; their latents are computed again, many at a time.
-
-    Raises `MedvarError` when ``model`` did not make them.
-    """
-    groups: dict[tuple[int, int], list[int]] = {}  # nodes with the same scales and the same scales of known entropy
-    for place, node in enumerate(saved.nodes):
-        groups.setdefault((node.trace.pyramid.depth, len(node.trace.entropy)), []).append(place)
-    nodes: dict[int, Node] = {}
-    for places in groups.values():
-        together = model.generator.restore([saved.nodes[place].trace for place in places])
-        for image, place in enumerate(places):
-            node = saved.nodes[place]
-            image_space = None if node.image_space is None else replace(node.image_space, bundle=str(model.bundle.path))
-            generation = together.select([image])
-            nodes[place] = Node(node.id, generation, node.trace, node.parent, node.name, image_space, node.starred)
-    next_id = 1 + max((node.id for node in saved.nodes), default=-1)
-    return TraceTree(tuple(nodes[place] for place in sorted(nodes)), saved.current, next_id)
+    """The images of a session file as a tree of nodes. Raises `MedvarError` when ``model`` did not make them."""
+    for node in saved.nodes:
+        check_model(model.generator.backend.info, node.trace)
+    nodes = tuple(
+        node
+        if node.image_space is None
+        else replace(node, image_space=replace(node.image_space, bundle=str(model.bundle.path)))
+        for node in saved.nodes
+    )
+    return TraceTree(nodes, saved.current, 1 + max((node.id for node in nodes), default=-1))
 
 
 def _session(values: Mapping[str, Any]) -> SavedSession:
     traces = traces_from_dict(values["traces"])
-    nodes: list[SavedNode] = []
+    nodes: list[Node] = []
     known: set[int | None] = {None}
     for node, trace in zip(values["nodes"], traces, strict=True):
         node_id, parent = node["id"], node["parent"]
@@ -175,7 +153,7 @@ def _session(values: Mapping[str, Any]) -> SavedSession:
         known.add(node_id)
         image_space = ImageSpace.from_dict(node["scene"], str(values["folder"])) if "scene" in node else None
         starred = node.get("starred") is True
-        nodes.append(SavedNode(node_id, trace, parent, str(node["name"])[:_MAX_NAME], image_space, starred))
+        nodes.append(Node(node_id, trace, parent, str(node["name"])[:_MAX_NAME], image_space, starred))
     if values["current"] not in known:
         raise ValueError(f"the current image {values['current']!r} is not in the file")
     if not isinstance(values["panels"], dict):
@@ -190,7 +168,7 @@ def _session(values: Mapping[str, Any]) -> SavedSession:
     )
 
 
-def _picture_to_dict(node: SavedNode) -> Callable[[], Any]:
+def _picture_to_dict(node: Node) -> Callable[[], Any]:
     return lambda: {**_node_to_dict(node), "trace": traces_to_dict([node.trace])}
 
 
@@ -203,7 +181,7 @@ def _unsavable(values: Callable[[], Any]) -> bool:
     return False
 
 
-def _node_to_dict(node: SavedNode) -> dict[str, Any]:
+def _node_to_dict(node: Node) -> dict[str, Any]:
     values: dict[str, Any] = {"id": node.id, "parent": node.parent, "name": node.name}
     if node.starred:
         values["starred"] = True

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from medvar_engine.errors import MedvarError
-from medvar_engine.generate.generation import Generation
 from medvar_engine.generate.trace import Trace
 from napari_medvar.session.image_space import ImageSpace
 
@@ -16,12 +15,21 @@ class Node:
     """One image, finished or not."""
 
     id: int  # unique in a tree and in all trees derived from it
-    generation: Generation  # of one image
     trace: Trace  # created once, because the traces of its children name it as their parent
     parent: int | None = None  # id of the node that it was made from
     name: str = ""  # given by the user
     image_space: ImageSpace | None = None  # None for the image space of the model's synthetic images
     starred: bool = False  # marked by the user as a good image
+
+    @property
+    def depth(self) -> int:
+        """Number of scales so far."""
+        return self.trace.pyramid.depth
+
+    @property
+    def complete(self) -> bool:
+        """Whether all scales are drawn."""
+        return self.trace.pyramid.complete
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -44,12 +52,6 @@ class TraceTree:
         """The current node."""
         return None if self.current is None else self.node(self.current)
 
-    @property
-    def generation(self) -> Generation | None:
-        """The current image."""
-        node = self.current_node
-        return None if node is None else node.generation
-
     def children(self, node_id: int | None) -> tuple[Node, ...]:
         """The nodes made from this one; for None, the nodes made from no other."""
         return tuple(node for node in self.nodes if node.parent == node_id)
@@ -64,7 +66,7 @@ class TraceTree:
 
     def added(
         self,
-        generations: Sequence[Generation],
+        traces: Sequence[Trace],
         *,
         parent: int | None = None,
         names: Sequence[str] = (),
@@ -76,16 +78,16 @@ class TraceTree:
         """
         if parent is not None:
             image_space = self.node(parent).image_space
-        ids = range(self.next_id, self.next_id + len(generations))
+        ids = range(self.next_id, self.next_id + len(traces))
         new = tuple(
-            Node(node_id, generation, generation.trace(0), parent, name, image_space)
-            for node_id, generation, name in zip(ids, generations, names or [""] * len(generations), strict=True)
+            Node(node_id, trace, parent, name, image_space)
+            for node_id, trace, name in zip(ids, traces, names or [""] * len(traces), strict=True)
         )
         return TraceTree((*self.nodes, *new), self.next_id, self.next_id + len(new))
 
-    def grown(self, node_id: int, generation: Generation) -> TraceTree:
+    def grown(self, node_id: int, trace: Trace) -> TraceTree:
         """The tree in which an image has more scales."""
-        return self._changed(replace(self.node(node_id), generation=generation, trace=generation.trace(0)))
+        return self._changed(replace(self.node(node_id), trace=trace))
 
     def selected(self, node_id: int) -> TraceTree:
         """The tree with another current image."""

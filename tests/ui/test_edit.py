@@ -269,7 +269,7 @@ def test_candidates_are_drawn_and_one_is_gone_on_with(made: MedvarWidget, settle
     qtbot.keyClick(panel.sheet, Qt.Key.Key_Return)
     settle(made)
     assert node(made).parent == parent.id
-    assert node(made).generation.complete
+    assert node(made).complete
     np.testing.assert_array_equal(node(made).trace.pyramid.maps[3][0], held.generation.pyramid.maps[3][2])
     np.testing.assert_array_equal(node(made).trace.pyramid.maps[1], parent.trace.pyramid.maps[1])
 
@@ -283,7 +283,7 @@ def test_all_candidates_can_be_finished(made: MedvarWidget, settle: Settle) -> N
     made.candidates.panel.all_button.click()
     settle(made)
     assert len(made.session.tree.nodes) == 4
-    assert all(each.generation.complete for each in made.session.tree.nodes)
+    assert all(each.complete for each in made.session.tree.nodes)
     assert made.status.progress.format().startswith("image 3 of 3")
 
 
@@ -323,7 +323,7 @@ def test_candidates_can_be_stopped_and_chosen_early(
     assert made.candidates._candidates.k <= 3
     made.candidates.panel.pick_button.click()
     settle(made)
-    assert node(made).generation.complete
+    assert node(made).complete
 
 
 def test_several_pictures_at_once_go_into_the_history(quick: MedvarWidget, settle: Settle) -> None:
@@ -379,7 +379,7 @@ def test_edits_of_an_unfinished_picture_begin_at_a_scale_that_it_has(quick: Medv
     quick.edit.panel.resample_button.click()
     settle(quick)
     assert not quick.message.isVisible()
-    assert node(quick).generation.complete
+    assert node(quick).complete
 
 
 def test_the_mask_has_its_tools_in_the_panel(made: MedvarWidget, settle: Settle) -> None:

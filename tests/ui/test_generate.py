@@ -230,7 +230,7 @@ def test_undo_brings_the_picture_and_its_settings_back(viewer: Any, widget: Medv
     assert widget.sampling.seed == seed
     assert visible(viewer) == NAMES[-1:]
     press(widget.scales.undo_button)
-    assert widget.session.current is None
+    assert widget.session.node is None
     assert all(np.ptp(data) == 0 for data in contents(viewer))
     press(widget.scales.redo_button)
     assert all(np.array_equal(a, b) for a, b in zip(before, contents(viewer), strict=True))
@@ -282,8 +282,8 @@ def test_a_bug_in_the_engine_leaves_the_widget_usable(
     assert [kind for kind, *_ in told] == [IndexError]
     models.backend.before_step = lambda k: None
     press(widget.scales.generate_button)
-    assert widget.session.current is not None
-    assert widget.session.current.complete
+    assert widget.session.node is not None
+    assert widget.session.node.complete
 
 
 def test_other_layers_are_left_alone(viewer: Any, widget: MedvarWidget, press: Press) -> None:
@@ -354,17 +354,17 @@ def test_finish_finishes_all_that_were_begun_together(
     qtbot.mouseClick(widget.scales.stop_button, Qt.MouseButton.LeftButton)
     gate.open()
     settle(widget)
-    assert [node.generation.depth for node in widget.session.tree.nodes] == [3, 3, 3]
+    assert [node.depth for node in widget.session.tree.nodes] == [3, 3, 3]
     press(widget.scales.step_button)  # the others may lag behind, or not
     assert widget.scales.generate_button.text() == "Finish 3 (&G)"
     press(widget.scales.generate_button)
     nodes = widget.session.tree.nodes
     assert len(nodes) == 3
-    assert all(node.generation.complete for node in nodes)
+    assert all(node.complete for node in nodes)
     alone = widget.session.model.generator.finish(widget.session.model.generator.start([nodes[2].trace.request]))
     assert alone.trace(0).pyramid == nodes[2].trace.pyramid
     press(widget.scales.undo_button)
-    assert [node.generation.depth for node in widget.session.tree.nodes] == [4, 4, 4]
+    assert [node.depth for node in widget.session.tree.nodes] == [4, 4, 4]
 
 
 def test_an_image_given_up_earlier_is_left_alone(widget: MedvarWidget, press: Press) -> None:
@@ -375,4 +375,4 @@ def test_an_image_given_up_earlier_is_left_alone(widget: MedvarWidget, press: Pr
     widget.sampling.show_seed(90)
     press(widget.scales.step_button)
     press(widget.scales.generate_button)
-    assert [node.generation.complete for node in widget.session.tree.nodes] == [False, True]
+    assert [node.complete for node in widget.session.tree.nodes] == [False, True]

@@ -35,7 +35,7 @@ def test_keys_work_while_one_looks_at_the_image(
     """For every image one would go to the panel and back with the mouse."""
     qtbot.keyClick(canvas, Qt.Key.Key_Return, CTRL)
     settle(widget)
-    assert [node.generation.complete for node in widget.session.tree.nodes] == [True]
+    assert [node.complete for node in widget.session.tree.nodes] == [True]
     qtbot.keyClick(canvas, Qt.Key.Key_Left, SHIFT)
     assert widget.scales.scale == len(SCHEDULE) - 2
     qtbot.keyClick(canvas, Qt.Key.Key_Right, SHIFT)

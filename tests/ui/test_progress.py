@@ -49,8 +49,8 @@ def test_long_work_is_in_the_activity_dock_and_can_be_cancelled_there(
     gate.open()
     settle(widget)
     assert not progress._all_instances
-    assert widget.session.current is not None
-    assert not widget.session.current.complete
+    assert widget.session.node is not None
+    assert not widget.session.node.complete
 
 
 def test_quick_work_leaves_the_activity_dock_alone(

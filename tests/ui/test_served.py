@@ -57,8 +57,8 @@ def test_pictures_come_from_the_server(
     session = widget.session
     assert session.model is not None
     assert session.model.generator.backend.info.provider.endswith(address)
-    assert session.current is not None
-    assert session.current.complete
+    assert session.node is not None
+    assert session.node.complete
 
 
 def test_a_server_that_is_not_there_is_told(

@@ -39,8 +39,8 @@ def test_paint_and_draw(paired: MedvarWidget, settle: Settle) -> None:
     layer.data = values
     paired.structures.draw()
     settle(paired)
-    assert paired.session.current is not None
-    assert paired.session.current.complete
+    assert paired.session.node is not None
+    assert paired.session.node.complete
     assert (np.asarray(viewer.layers[NAME].data) == values).mean() > 0.95
     assert [one.name for one in viewer.layers].count(NAME) == 1
 

@@ -70,7 +70,7 @@ def test_the_maps_hold_what_the_model_says(made: MedvarWidget, settle: Settle) -
     assert node is not None
     made.views.show_view("tokens")
     settle(made)
-    np.testing.assert_array_equal(shown(made)[1].data, node.generation.pyramid.maps[-1][0])
+    np.testing.assert_array_equal(shown(made)[1].data, node.trace.pyramid.maps[-1][0])
     made.views.show_view("entropy")
     settle(made)
     np.testing.assert_allclose(shown(made)[1].data, node.trace.entropy[-1], atol=1e-6)

@@ -118,8 +118,8 @@ def test_a_scale_made_before_a_crash_is_kept(
     (left,) = recoverable(folder)
     again = new_session(folder)
     list(again.recover(left))
-    assert again.current is not None
-    assert again.current.depth == 2
+    assert again.node is not None
+    assert again.node.depth == 2
     again.close()
 
 
@@ -163,7 +163,7 @@ def test_a_folder_that_cannot_be_made_is_told_of(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     session = new_session(tmp_path / "file" / "sessions")
     list(session.generate(REQUEST))
-    assert session.current is not None
+    assert session.node is not None
     assert session.autosave_problem is not None
     session.close()
     assert recoverable(tmp_path / "file" / "sessions") == ()

@@ -41,8 +41,8 @@ def test_generate_yields_one_preview_a_scale_coarse_to_fine(session: GenerationS
     previews = list(session.generate(REQUEST))
     assert [preview.k for preview in previews] == list(range(SCALES))
     assert all(preview.newest for preview in previews)
-    assert session.current is not None
-    assert session.current.complete
+    assert session.node is not None
+    assert session.node.complete
     assert session.trace is not None
     assert session.trace.request == REQUEST
 
@@ -51,8 +51,10 @@ def test_the_last_preview_is_the_finished_picture(session: GenerationSession) ->
     """What is saved would not be what was seen."""
     *_, last = session.generate(REQUEST)
     assert session.model is not None
-    assert session.current is not None
-    np.testing.assert_array_equal(last.pixels, session.model.generator.image(session.current)[0])
+    assert session.node is not None
+    np.testing.assert_array_equal(
+        last.pixels, session.model.generator.image(session.model.generator.restore([session.node.trace]))[0]
+    )
 
 
 def test_steps_make_the_same_picture_as_generate(session: GenerationSession) -> None:
@@ -82,7 +84,7 @@ def test_a_changed_setting_begins_a_new_picture(session: GenerationSession) -> N
     other = Request(REQUEST.condition, seed=6)
     (preview,) = session.step(other)
     assert preview.k == 0
-    assert [node.generation.requests[0] for node in session.tree.nodes] == [REQUEST, other]
+    assert [node.trace.request for node in session.tree.nodes] == [REQUEST, other]
 
 
 def test_stop_keeps_the_scales_that_are_there(session: GenerationSession) -> None:
@@ -90,14 +92,14 @@ def test_stop_keeps_the_scales_that_are_there(session: GenerationSession) -> Non
     made: list[Preview] = []
     for preview in session.generate(REQUEST, should_stop=lambda: len(made) == 3):
         made.append(preview)
-    assert session.current is not None
-    assert session.current.depth == 3
+    assert session.node is not None
+    assert session.node.depth == 3
 
 
 def test_stopping_before_the_first_scale_changes_nothing(session: GenerationSession) -> None:
     """Undo would seem broken: it would undo something that never appeared."""
     assert list(session.generate(REQUEST, should_stop=lambda: True)) == []
-    assert session.current is None
+    assert session.node is None
     assert not session.can_undo
 
 
@@ -130,14 +132,14 @@ def test_resample_takes_the_settings_that_are_asked_for(session: GenerationSessi
 def test_undo_and_redo_walk_through_the_pictures(session: GenerationSession) -> None:
     """A user who resampled a good picture away could not get it back."""
     list(session.generate(REQUEST))
-    first = session.current
+    first = session.node
     list(session.resample(2, Request(REQUEST.condition, seed=1)))
-    second = session.current
+    second = session.node
     session.undo()
-    assert session.current is first
+    assert session.node is first
     assert session.can_redo
     session.redo()
-    assert session.current is second
+    assert session.node is second
     session.undo()
     list(session.step(REQUEST))
     assert not session.can_redo
@@ -156,7 +158,7 @@ def test_loading_forgets_the_pictures_of_the_model_before(session: GenerationSes
     """A picture of one model would be continued by another."""
     list(session.generate(REQUEST))
     session.load("fake")
-    assert session.current is None
+    assert session.node is None
     assert not session.can_undo
     assert session.tree.nodes == ()
 
@@ -168,7 +170,7 @@ def test_a_bundle_that_cannot_be_opened_leaves_the_model_in_use(session: Generat
     with pytest.raises(MedvarError):
         session.load(Path("nowhere"))
     assert session.model is model
-    assert session.current is not None
+    assert session.node is not None
 
 
 def test_without_a_model_the_message_says_what_to_do() -> None:
@@ -270,8 +272,8 @@ def test_replaced_tokens_stay_and_finer_scales_are_drawn_again(session: Generati
     new = tokens(session, 1)
     np.testing.assert_array_equal(new[2][where], chosen[where])
     np.testing.assert_array_equal(new[2][~where], tokens(session, 0)[2][~where])
-    assert session.current is not None
-    assert session.current.complete
+    assert session.node is not None
+    assert session.node.complete
     session.undo()
     assert len(session.tree.nodes) == 1
 
@@ -301,7 +303,7 @@ def test_all_candidates_can_be_finished(session: GenerationSession) -> None:
     *_, drawn = session.candidates(0, REQUEST, 3, until=2)
     assert drawn.k == 2
     list(session.pick(drawn, range(3)))
-    assert [node.generation.complete for node in session.tree.nodes] == [True] * 3
+    assert [node.complete for node in session.tree.nodes] == [True] * 3
     session.undo()
     assert not session.tree.nodes
 
@@ -370,7 +372,7 @@ def test_deleting_keeps_what_was_made_from_it(session: GenerationSession) -> Non
     session.delete(2)
     assert session.tree.current == 0
     session.delete(0)
-    assert session.current is None
+    assert session.node is None
     for _ in range(3):
         session.undo()
     assert [node.id for node in session.tree.nodes] == [0, 1, 2]

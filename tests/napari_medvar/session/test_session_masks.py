@@ -40,7 +40,7 @@ def test_pictures_to_a_mask(session: GenerationSession) -> None:
     """Several at once, one step of undo; the mask is the painted one."""
     made = [one for one in session.draw_to_mask(REQUEST, painted(), count=2) if isinstance(one, Preview)]
     assert len(session.tree.nodes) == 2
-    finest = [one for one in made if one.generation.complete and one.newest]
+    finest = [one for one in made if one.node.complete and one.newest]
     for one in finest:
         assert one.mask is not None
         assert (one.mask == painted()).mean() > 0.95
