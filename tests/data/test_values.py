@@ -137,6 +137,7 @@ def hu(array: np.ndarray) -> Volume:
         (lambda a: a / 6 - 128, "8 bits"),
         (lambda a: np.where(a < 300, 64536, a.astype(int)), "64536"),
         (lambda a: a + 500, "subtract 1024"),
+        (lambda a: np.where(a < 200, a % 40 - 20, a % 100 + 1000), "subtract 1024"),
     ],
 )
 def test_what_cannot_be_hu_is_refused(phantom: Any, change: Any, reason: str) -> None:
@@ -149,3 +150,8 @@ def test_a_stated_window_lets_cut_hu_pass(phantom: Any) -> None:
     """Breaks for skull-stripped CT, of which the user knows that it is HU cut to the brain window."""
     check_hu(hu(phantom / 20), window_stated=True)
     check_hu(hu(phantom - 1000))
+
+
+def test_a_head_without_air_passes(phantom: Any) -> None:
+    """Breaks for CT cut tightly about a skull: bone near 1000 HU is no tissue that was shifted."""
+    check_hu(hu(np.where(phantom > 800, phantom + 300, phantom % 120 - 60)))

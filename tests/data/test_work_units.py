@@ -174,26 +174,26 @@ def test_a_full_disk_keeps_what_is_finished(
 ) -> None:
     """People would have to start from nothing, or find half a data set."""
     out = tmp_path / "out"
-    fsync, calls = os.fsync, 0
+    calls = 0
 
-    def full_after(count: int) -> Callable[[int], None]:
-        def limited(descriptor: int) -> None:
+    def full_after(count: int, do: Callable[..., None]) -> Callable[..., None]:
+        def limited(*arguments: Any) -> None:
             nonlocal calls
             calls += 1
             if calls > count:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            fsync(descriptor)
+            do(*arguments)
 
         return limited
 
     with monkeypatch.context() as patch:
-        patch.setattr(os, "fsync", full_after(4))  # a part takes three: codes, note, folder
+        patch.setattr(os, "replace", full_after(3, os.replace))  # a part takes two: codes and note
         with pytest.raises(MedvarError, match=r"No space left.*run the same again"):
             prepare(scans, out, RECIPE, NAMES)
     assert not out.exists()
     made.clear()
     with monkeypatch.context() as patch:
-        patch.setattr(os, "replace", lambda *_: full_after(0)(0))
+        patch.setattr(os, "fsync", full_after(0, os.fsync))
         with pytest.raises(MedvarError, match="No space left"):
             prepare(scans, out, RECIPE, NAMES)
     assert not out.exists()

@@ -16,6 +16,7 @@ from medvar_engine.value_range import ValueRange
 
 HEAD_REGIONS = ("brain", "head")
 
+_LOWEST_OF_OFFSET = -200  # noise of air shifted to 0; real HU have air or fat far below
 _HIGHEST_HU = 32767  # highest value of signed 16-bit integers, for extended CT scales
 
 
@@ -75,10 +76,13 @@ def check_hu(volume: Volume, *, window_stated: bool = False) -> None:
             f"its values are not HU: they reach {high:.0f}, like signed values that are read as unsigned; at most "
             f"{_HIGHEST_HU} is possible"
         )
-    tissue = volume.array[volume.array > 500] if low >= 0 else volume.array[:0]
-    if tissue.size > 0.05 * volume.array.size and 900 < np.median(tissue) < 1300:
+    # Where noise of the air lies about 0, some is below it; bone alone is never so much.
+    tissue = volume.array[volume.array > 500] if low > _LOWEST_OF_OFFSET else volume.array[:0]
+    least = 0.05 if low >= 0 else 0.2
+    if tissue.size > least * volume.array.size and 900 < np.median(tissue) < 1300:
         raise MedvarError(
-            f"its values are not HU: nothing is below 0, and most tissue is near {np.median(tissue):.0f}; subtract 1024"
+            f"its values are not HU: nothing is below {min(low, 0):.0f}, and most tissue is near "
+            f"{np.median(tissue):.0f}; subtract 1024"
         )
     if window_stated:
         return

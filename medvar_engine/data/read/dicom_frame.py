@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import struct
+import warnings
 from pathlib import Path
 
 from pydicom.dataset import Dataset
 
-from medvar_engine.data.read.dicom_file import floats_of, is_said, value_of
+from medvar_engine.data.read.dicom_file import floats_of, is_said, value_of, values_of
+from medvar_engine.data.read.dicom_mosaic import CSA_HEADER
 from medvar_engine.errors import MedvarError
 
 GROUPS = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
@@ -37,18 +39,26 @@ _MACROS = {
 # What a legacy converted object has of the classic ones without a macro for it (PS3.3 A.70, A.71).
 _UNASSIGNED = ("UnassignedPerFrameConvertedAttributesSequence", "UnassignedSharedConvertedAttributesSequence")
 
-# Vendor → its private creator, and the tags of b-value and gradient direction, as dcm2niix knows them too.
-_PRIVATE = (
-    ("SIEMENS", 0x00190010, 0x0019100C, (0x0019100E,)),
-    ("GEMS", 0x00430010, 0x00431039, (0x001910BB, 0x001910BC, 0x001910BD)),
-    ("PHILIPS", 0x20010010, 0x20011003, (0x200510B0, 0x200510B1, 0x200510B2)),
-    ("IMAGE PRIVATE HEADER", 0x00650010, 0x00651009, (0x00651037,)),  # United Imaging
+# Private elements: how their creator's name begins, their group, and the elements in the creator's block.
+_Private = tuple[str, int, tuple[int, ...]]
+# b-value and gradient direction, as dcm2niix knows them too; the last is United Imaging's.
+_DIFFUSION: tuple[tuple[_Private, _Private], ...] = (
+    (("SIEMENS", 0x0019, (0x0C,)), ("SIEMENS", 0x0019, (0x0E,))),
+    (("GEMS", 0x0043, (0x39,)), ("GEMS", 0x0019, (0xBB, 0xBC, 0xBD))),
+    (("PHILIPS", 0x2001, (0x03,)), ("PHILIPS MR IMAGING DD 001", 0x2005, (0xB0, 0xB1, 0xB2))),
+    (("IMAGE PRIVATE HEADER", 0x0065, (0x09,)), ("IMAGE PRIVATE HEADER", 0x0065, (0x37,))),
 )
 # GE's ImageType is the same for all parts of the complex signal; this says which it is.
-_GE_CREATOR, _GE_PART = 0x00430010, 0x0043102F
+_GE_PART: _Private = ("GEMS", 0x0043, (0x2F,))
 _GE_PARTS = {1: "PHASE", 2: "REAL", 3: "IMAGINARY"}
+_BLOCKS = range(0x10, 0x14)  # a creator may reserve any block of its group (PS3.5 7.8.1); these are looked at
 PRIVATE_TAGS = sorted(
-    {tag for _, creator, value, direction in _PRIVATE for tag in (creator, value, *direction)} | {_GE_PART}
+    {
+        group << 16 | element
+        for _, group, elements in (_GE_PART, *(one for pair in _DIFFUSION for one in pair))
+        for block in _BLOCKS
+        for element in (block, *(block << 8 | one for one in elements))
+    }
 )
 
 
@@ -57,6 +67,7 @@ class FrameTags:
 
     def __init__(self, path: Path, dataset: Dataset, index: int = 0) -> None:
         self.dataset = dataset
+        self._creators = list(filter(_is_creator, dataset.keys()))
         self._items: list[Dataset] = []
         if is_said(dataset, GROUPS[1]):
             groups, count = value_of(dataset, GROUPS[1]), int(value_of(dataset, "NumberOfFrames") or 1)
@@ -88,12 +99,12 @@ class FrameTags:
         nested = self.get("DiffusionGradientDirectionSequence")
         if direction is None and nested:
             direction = floats_of(nested[0].get("DiffusionGradientOrientation"))  # type: ignore[index]
-        for vendor, creator, tag, tags in _PRIVATE:
-            if b_value is None and vendor in str(self._private(creator) or "").upper():
-                b_value = (_numbers(self._private(tag)) or (None,))[0]
-                if b_value is not None and vendor == "GEMS":
-                    b_value %= 1e6  # GE adds 10⁹ to some
-                direction = direction or tuple(n for one in tags for n in _numbers(self._private(one))) or None
+        for of_value, of_direction in _DIFFUSION if b_value is None and self._creators else ():
+            for number in self._numbers(of_value)[:1]:
+                b_value = number % 1e6 if of_value[0] == "GEMS" else number  # GE adds 10⁹ to some
+                direction = direction or self._numbers(of_direction) or None
+        if b_value is None and "DIFFUSION" in values_of(self.get("ImageType")):
+            b_value, direction = _of_csa(self.dataset)
         if direction is not None and (not any(direction) or (b_value is not None and b_value < 1)):
             direction = None
         return b_value, direction and tuple(round(one, 3) for one in direction)
@@ -103,14 +114,43 @@ class FrameTags:
         said = self.get("ComplexImageComponent")
         if said is not None:
             return str(said)
-        if "GEMS" not in str(self._private(_GE_CREATOR) or "").upper():
-            return None
-        part = self._private(_GE_PART)
-        number = int.from_bytes(part[:2], "little") if isinstance(part, bytes) else part
-        return _GE_PARTS.get(number) if isinstance(number, int) else None
+        for part in self._private(_GE_PART):
+            number = int.from_bytes(part[:2], "little") if isinstance(part, bytes) else part
+            return _GE_PARTS.get(number) if isinstance(number, int) else None
+        return None
 
-    def _private(self, tag: int) -> object:
-        return self.dataset[tag].value if tag in self.dataset else None
+    def _numbers(self, private: _Private) -> tuple[float, ...]:
+        return tuple(number for value in self._private(private) for number in _numbers(value))
+
+    def _private(self, private: _Private) -> list[object]:
+        """The values of private elements that are there, in whichever block their creator has reserved."""
+        creator, group, elements = private
+        for tag in self._creators:
+            if tag >> 16 == group and str(self.dataset[tag].value).upper().startswith(creator):
+                tags = (tag & 0xFFFF0000 | (tag & 0xFF) << 8 | one for one in elements)
+                return [self.dataset[one].value for one in tags if one in self.dataset]
+        return []
+
+
+def _is_creator(tag: int) -> bool:
+    """Whether an element names who has reserved a block of private ones."""
+    return bool(tag & 0x10000) and tag & 0xFFFF in _BLOCKS
+
+
+def _of_csa(dataset: Dataset) -> tuple[float | None, tuple[float, ...] | None]:
+    """b-value and gradient direction of older Siemens scanners, which say them in the CSA header alone."""
+    if CSA_HEADER not in dataset:
+        return None, None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # nibabel calls its readers of DICOM experimental
+        from nibabel.nicom import csareader
+    try:
+        header = csareader.read(dataset[CSA_HEADER].value)  # type: ignore[no-untyped-call]
+        b_value = csareader.get_scalar(header, "B_value")  # type: ignore[no-untyped-call]
+        direction = csareader.get_vector(header, "DiffusionGradientDirection", 3)  # type: ignore[no-untyped-call]
+    except Exception:  # a damaged header shows in many kinds of errors; something else may tell the images apart
+        return None, None
+    return None if b_value is None else float(b_value), None if direction is None else tuple(map(float, direction))
 
 
 def _numbers(value: object) -> tuple[float, ...]:

@@ -104,7 +104,7 @@ def explain(frames: Sequence[FrameGeometry], pixels: FloatArray | None = None) -
             if not all(np.array_equal(pixels[one], pixels[another], equal_nan=True) for one, another in pairs):
                 return (
                     f"{repeated} of {len(frames)} slices lie at a position that another slice has and show something "
-                    "else; neither time, echo, b-value, direction, ImageType nor a number tells them apart."
+                    "else; neither time, echo, b-value, direction, ImageType nor a number parts them into volumes."
                 )
         return f"{repeated} of {len(frames)} slices are duplicates, at a position that another slice has."
     usual = float(np.median(gaps))

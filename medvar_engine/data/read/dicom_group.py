@@ -97,7 +97,13 @@ def _scans(stack: list[Header]) -> Iterator[Scan]:
     told = dict.fromkeys(name for leaf in leaves for name, _ in leaf.trail)
     for members in by_scan.values():
         volumes = [leaf.headers for leaf in members]
-        yield Scan(tuple(sorted(volumes, key=_acquired) if _SHOWN[0] in told else volumes), tuple(told))
+        if _SHOWN[0] in told:
+            volumes.sort(key=_acquired)
+        # A volume that lacks slices, as the last one of an interrupted scan does, is refused alone.
+        whole = [one for one in volumes if _is_regular(one)] if len(volumes) > 1 else volumes
+        yield Scan(tuple(whole or volumes), tuple(told))
+        if whole:
+            yield from (Scan((one,), tuple(told)) for one in volumes if not any(one is other for other in whole))
 
 
 def _acquired(volume: Sequence[Header]) -> tuple[object, ...]:
@@ -115,8 +121,9 @@ def _leaves(headers: list[Header], keys: Sequence[str]) -> list[_Leaf]:
         return [_leaf(headers)]
     if len(set(places)) == len(places):
         return _stacks(headers)
+    most: list[_Leaf] = []
     for at, key in enumerate(keys):
-        parts, complete = _parts(headers, places, key)
+        parts, complete, ranked = _parts(headers, places, key)
         if len(parts) < 2:
             continue
         found: list[_Leaf] = []
@@ -124,13 +131,22 @@ def _leaves(headers: list[Header], keys: Sequence[str]) -> list[_Leaf]:
             found += [_Leaf(leaf.headers, ((key, value), *leaf.trail)) for leaf in _leaves(part, keys[at + 1 :])]
         if complete or all(_is_regular(leaf.headers) for leaf in found):
             return found
-    return [_leaf(headers)]
+        if not most and not ranked and _lack_slices(found):
+            most = found
+    return most or [_leaf(headers)]
+
+
+def _lack_slices(leaves: Sequence[_Leaf]) -> bool:
+    """Whether no place repeats in a volume, and most volumes are whole: the others lack slices."""
+    places = [_places(leaf.headers) for leaf in leaves]
+    whole = sum(_is_regular(leaf.headers) for leaf in leaves)
+    return 2 * whole > len(leaves) and all(len(set(one)) == len(one) for one in places)
 
 
 def _parts(
     headers: list[Header], places: Sequence[int], key: str
-) -> tuple[list[tuple[Value | int, list[Header]]], bool]:
-    """Headers by the values of ``key``, in order, and whether each place has the same values.
+) -> tuple[list[tuple[Value | int, list[Header]]], bool, bool]:
+    """Headers by the values of ``key``, in order, whether each place has the same values, and whether they are ranks.
 
     What a scanner counts may differ from place to place, as times after a heartbeat do: it is ranked at each place.
     """
@@ -138,11 +154,14 @@ def _parts(
     for header, place in zip(headers, places, strict=True):
         values.setdefault(place, set()).add(header.values[key])
     if max(len(one) for one in values.values()) < 2:
-        return [], False
+        return [], False, False
     complete = len({frozenset(one) for one in values.values()}) == 1
     named: list[tuple[Value | int, Header]]
     even = len({len(one) for one in values.values()}) == 1
-    if complete or key in _SHOWN or (key == "acquisition number" and not even):
+    # Where images are missing, all places have some of the values that one of them has.
+    common = len(set().union(*values.values())) == max(map(len, values.values()))
+    ranked = not (common or key in _SHOWN or (key == "acquisition number" and not even))
+    if not ranked:
         named = [(header.values[key], header) for header in headers]
     else:
         ranks = {
@@ -157,7 +176,7 @@ def _parts(
         complete = all(
             len({tuple(one.values[name] for name in _SHOWN[:3]) for one in part}) == 1 for part in parts.values()
         )
-    return list(parts.items()), complete
+    return list(parts.items()), complete, ranked
 
 
 def _stacks(headers: list[Header]) -> list[_Leaf]:

@@ -57,14 +57,15 @@ _ENHANCED = (
     LegacyConvertedEnhancedMRImageStorage,
 )
 
-_KEYWORDS = (
+_KEYWORDS: tuple[str | int, ...] = (
     *GROUPS, *PRIVATE_TAGS, *dicom_stored.TAGS, *dicom_mosaic.TAGS,
     "SOPClassUID", "SOPInstanceUID", "ImageType", "BurnedInAnnotation", "Modality", "BodyPartExamined", "PatientID",
     "StudyInstanceUID", "SeriesInstanceUID", "ImageOrientationPatient", "ImagePositionPatient", "PixelSpacing",
     "ModalityLUTSequence", "SyntheticData", "ContributingEquipmentSequence", "FrameOfReferenceUID", "AcquisitionNumber",
     "EchoNumbers", "EchoTime", "TemporalPositionIdentifier", "DiffusionBValue", "DiffusionGradientOrientation",
-    "TriggerTime", "AcquisitionTime", "InstanceNumber", "ComplexImageComponent", "RescaleSlope", "RescaleIntercept",
-    "RescaleType", "SliceThickness", "SpacingBetweenSlices",
+    "TriggerTime", "AcquisitionDate", "AcquisitionTime", "AcquisitionDateTime", "InstanceNumber",
+    "ComplexImageComponent", "RescaleSlope", "RescaleIntercept", "RescaleType", "SliceThickness",
+    "SpacingBetweenSlices",
 )  # fmt: skip
 _TAGS = tuple(Tag(one) for one in _KEYWORDS)
 
@@ -248,9 +249,15 @@ def _header(path: Path, tags: FrameTags, index: int, stored: StoredPixels, *, ci
     )
 
 
+def _time(tags: FrameTags) -> Value:
+    """Day and time of day, which begins anew at midnight; None where neither is said."""
+    both = str(tags.get("FrameAcquisitionDateTime") or tags.get("AcquisitionDateTime") or "")
+    day, time = (both[:8], both[8:]) if both else (str(tags.get(f"Acquisition{one}") or "") for one in ("Date", "Time"))
+    return (day, time) if day or time else None
+
+
 def _values(tags: FrameTags, index: int) -> dict[str, Value]:
     b_value, direction = tags.diffusion()
-    time = tags.get("FrameAcquisitionDateTime") or tags.get("AcquisitionTime")
     numbers = floats_of(tags.get("InstanceNumber")) or ()
     return {
         "temporal position": tags.number(
@@ -262,6 +269,6 @@ def _values(tags: FrameTags, index: int) -> dict[str, Value]:
         "image type": "\\".join(_types(tags)),
         "frame of reference": str(value_of(tags.dataset, "FrameOfReferenceUID")),
         "acquisition number": tags.number("FrameAcquisitionNumber", "AcquisitionNumber"),
-        "acquisition time": None if time is None else str(time),
+        "acquisition time": _time(tags),
         "instance number": (*numbers, *(floats_of(tags.get("DimensionIndexValues")) or ()), float(index)),
     }

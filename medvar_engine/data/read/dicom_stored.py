@@ -91,8 +91,10 @@ def stored_of(dataset: Dataset, element: PixelElement | None) -> StoredPixels:
 def scale_of(tags: FrameTags) -> Scale:
     """What the values of a frame mean."""
     try:
-        unit = tags.get("RescaleType")
-        return Scale(tags.number("RescaleSlope"), tags.number("RescaleIntercept"), str(unit) if unit else None)
+        unit, slope = tags.get("RescaleType"), tags.number("RescaleSlope")
+        if slope == 0:
+            return Scale(fault="RescaleSlope is 0")
+        return Scale(slope, tags.number("RescaleIntercept"), str(unit) if unit else None)
     except Exception as error:  # values are converted only when they are asked for, and fail in many ways
         return Scale(fault=repr(error))
 

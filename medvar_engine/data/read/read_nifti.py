@@ -35,6 +35,7 @@ _NO_SCAN = {
 }
 _LARGEST_EXTENSION = 64 * 2**20
 _LARGEST_OF_METRES = 100.0  # mm; larger voxels are given in mm, and the unit is wrong
+_SMALLEST_OF_MICROMETRES = 0.01  # mm; smaller voxels are those of a microscope, or given in mm
 _MILLIMETRES = {"meter": 1000.0, "micron": 0.001}
 
 
@@ -101,6 +102,11 @@ def read(
     except Exception as error:  # nibabel raises many kinds on damaged files
         raise MedvarError(f"{path}: cannot be read as NIfTI, it may be truncated ({error}).") from error
     affine[:3] *= _MILLIMETRES.get(unit, 1.0)
+    if unit == "micron" and np.linalg.norm(affine[:3, :3], axis=0).max() < _SMALLEST_OF_MICROMETRES:
+        raise MedvarError(
+            f"{path}: its header says that its voxels are a few micrometres large (xyzt_units); mm are probably meant. "
+            "Correct the unit in the header."
+        )
     if unit == "meter" and np.linalg.norm(affine[:3, :3], axis=0).max() > _LARGEST_OF_METRES:
         raise MedvarError(
             f"{path}: its header says that its voxels are metres large (xyzt_units); mm are probably meant. "

@@ -262,6 +262,22 @@ def test_directions_come_as_they_were_acquired(tmp_path: Path, phantom: Any, ser
     assert [one.phase for one in volumes][:3] == [f"b {b}, volume {n} of 6" for n, b in enumerate((0, 0, 500), 1)]
 
 
+@pytest.mark.parametrize("block", [0x11, 0x13])
+def test_private_elements_in_any_block(tmp_path: Path, phantom: Any, series: Any, block: int) -> None:
+    """Breaks for files that another program has added private elements to: the scanner's block is not the first."""
+
+    def change(i: int, one: FileDataset, b_value: int) -> None:
+        one.add_new(0x00430010, "LO", "SOMEBODY ELSE")
+        one.add_new(0x00430000 | block, "LO", "GEMS_PARM_01")
+        one.add_new(0x00430039 | block << 8, "IS", [b_value, 8, 0, 0])
+
+    for number, b_value in enumerate((0, 10**9 + 800)):
+        series(tmp_path / str(number), phantom + number, change=lambda i, one, b=b_value: change(i, one, b))
+    volumes, reasons = read(tmp_path, diffusion="all")
+    assert not reasons
+    assert [one.phase for one in volumes] == ["b 0, volume 1 of 2", "b 800, volume 2 of 2"]
+
+
 def test_repeated_b0_volumes_are_apart(tmp_path: Path, phantom: Any, series: Any) -> None:
     """Breaks for the usual diffusion scan, which has b = 0 more than once."""
     for number, b_value in enumerate((0, 800, 0)):

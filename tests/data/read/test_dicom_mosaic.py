@@ -204,3 +204,22 @@ def test_a_truncated_mosaic_is_refused(tmp_path: Path, dicom_image: Any) -> None
     (one,), _ = find_series(tmp_path)
     with pytest.raises(MedvarError, match="truncated"):
         list(one.load())
+
+
+def test_b_values_of_the_csa_header(tmp_path: Path, dicom_image: Any) -> None:
+    """Breaks for diffusion of older Siemens scanners, which say b-values in the CSA header alone."""
+    for turn, b_value in enumerate((800, 0, 800)):
+        for number, pixels in enumerate(slices(seed=turn)):
+            one = dicom_image("MR", pixels, ImageType=["ORIGINAL", "PRIMARY", "M", "DIFFUSION", "NONE"])
+            one.ImagePositionPatient, one.ImageOrientationPatient = [0, 0, STEP * number], list(ROWS["axial"])
+            one.PixelSpacing, one.InstanceNumber = list(SIDES), 1 + 20 * turn + number
+            direction = [str(float(axis == turn)) for axis in range(3)] if b_value else []
+            tags = {"B_value": ("IS", [str(b_value)]), "DiffusionGradientDirection": ("FD", direction)}
+            one.private_block(0x0029, "SIEMENS CSA HEADER", create=True).add_new(0x10, "OB", csa_header(tags))
+            one.save_as(tmp_path / f"{turn}-{number}.dcm")
+    (one,), refusals = find_series(tmp_path)
+    assert not refusals
+    volumes = list(one.load(diffusion="all"))
+    assert [volume.phase for volume in volumes] == [f"b {b}, volume {n} of 3" for n, b in enumerate((0, 800, 800), 1)]
+    for volume, seed in zip(volumes, (1, 0, 2), strict=True):
+        np.testing.assert_array_equal(volume.array, slices(seed=seed)[:, ::-1, ::-1].T)

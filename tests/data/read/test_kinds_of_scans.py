@@ -75,6 +75,55 @@ def offsets(volumes: Sequence[Volume], phantom: np.ndarray) -> list[int]:
 # One file an image
 
 
+@pytest.mark.parametrize("lacking", [(3, range(2, 42)), (1, [20]), (0, [0, 1, 30])])
+def test_a_time_point_that_lacks_slices_is_refused_alone(
+    tmp_path: Path, phantom: Any, series: Any, lacking: tuple[int, Sequence[int]]
+) -> None:
+    """Breaks for dynamic scans that were interrupted, or lost an image: all time points were refused for one."""
+
+    def change(i: int, one: FileDataset, time: int) -> bool:
+        one.TemporalPositionIdentifier, one.InstanceNumber = time + 1, 42 * time + i + 1
+        return not (time == lacking[0] and i in lacking[1])
+
+    for time in range(4):
+        series(tmp_path / str(time), phantom + time, change=lambda i, one, time=time: change(i, one, time))
+    volumes, (reason,) = read(tmp_path, phase_step=1)
+    assert offsets(volumes, phantom) == [time for time in range(4) if time != lacking[0]]
+    assert "2 slices; a scan needs" in reason if lacking[0] == 3 else "missing" in reason or "uneven" in reason
+    assert f"{tmp_path / str(lacking[0])}" in reason
+
+
+def test_phases_of_which_some_lack_slices_are_not_mixed(tmp_path: Path, phantom: Any, series: Any) -> None:
+    """Breaks for cines with fewer phases in some slices: ranks would lay another moment beside the others."""
+
+    def change(i: int, one: FileDataset, phase: int) -> bool:
+        one.TriggerTime, one.InstanceNumber = 40.0 * phase + i / 10, 5 * i + phase
+        return not (phase == 0 and i in (7, 9))
+
+    for phase in range(3):
+        series(tmp_path / str(phase), phantom + phase, change=lambda i, one, phase=phase: change(i, one, phase))
+    volumes, (reason,) = read(tmp_path, phase_step=1)
+    assert not volumes
+    assert "parts them into volumes" in reason
+
+
+def test_a_scan_over_midnight(tmp_path: Path, phantom: Any, series: Any) -> None:
+    """Breaks for scans at night: the time of day begins anew, and the last time point would come first."""
+    for time, (day, clock) in enumerate((("20200229", "235959.5"), ("20200301", "000001.0"))):
+        series(tmp_path / str(time), phantom + time, AcquisitionDate=day, AcquisitionTime=clock)
+    volumes, reasons = read(tmp_path, phase_step=1)
+    assert not reasons
+    assert offsets(volumes, phantom) == [0, 1]
+
+
+def test_a_slope_of_zero_is_named(tmp_path: Path, phantom: Any, series: Any) -> None:
+    """Breaks for damaged headers: one slice would be black, or the whole scan refused as blank."""
+    series(tmp_path, phantom, change=lambda i, one: setattr(one, "RescaleSlope", int(i != 5)), RescaleIntercept=0)
+    volumes, (reason,) = read(tmp_path)
+    assert not volumes
+    assert "RescaleSlope is 0" in reason
+
+
 def test_echoes_over_time(tmp_path: Path, phantom: Any, series: Any) -> None:
     """Breaks for dynamic scans of two echoes: each echo is a scan, and each scan has its time points."""
     for phase in range(9):

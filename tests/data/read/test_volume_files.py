@@ -69,6 +69,16 @@ def test_lengths_in_metres(tmp_path: Path, phantom: Any, affine: Any) -> None:
     assert read(tmp_path / "scan.nii")[0].spacing == pytest.approx((1.5, 1.25, 2.0), rel=1e-5)
 
 
+@pytest.mark.parametrize("unit", ["meter", "micron"])
+def test_units_that_cannot_be_are_doubted(tmp_path: Path, phantom: Any, affine: Any, unit: str) -> None:
+    """Breaks for files of which only the unit is wrong: a head of two hundred metres, or of two tenths of a mm."""
+    image = nib.Nifti1Image(phantom, affine)
+    image.header.set_xyzt_units(unit)
+    nib.save(image, tmp_path / "scan.nii")
+    with pytest.raises(MedvarError, match="mm are probably meant"):
+        read(tmp_path / "scan.nii")
+
+
 @pytest.mark.parametrize("suffix", [".nii", ".nii.gz", ".nrrd", ".mha"])
 @pytest.mark.parametrize("keep", [0.001, 0.6])
 def test_truncated_file_names_itself(tmp_path: Path, phantom: Any, affine: Any, suffix: str, keep: float) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import json
-import os
 import tempfile
 import tracemalloc
 from pathlib import Path
@@ -18,6 +17,7 @@ from hypothesis import strategies as st
 
 from medvar_engine.data.dataset import SliceDataset
 from medvar_engine.data.shards import MANIFEST, TABLE, Manifest, ShardFolder, ShardWriter, verify
+from medvar_engine.data.shards.image_file import ImageFile
 from medvar_engine.data.shards.slice_facts import SliceFacts
 from medvar_engine.data.shards.slice_table import BATCH_ROWS
 from medvar_engine.errors import MedvarError
@@ -179,7 +179,7 @@ def test_nothing_follows_a_failed_write(tmp_path: Path, monkeypatch: pytest.Monk
 
     with ShardWriter(tmp_path / "a", 8, shard_slices=1) as writer:
         with monkeypatch.context() as patch:
-            patch.setattr(os, "fsync", full)
+            patch.setattr(ImageFile, "write", full)
             with pytest.raises(MedvarError, match="No space left"):
                 writer.add(np.zeros((1, 8, 8), np.uint16), [SliceFacts(**ABOUT)])
         with pytest.raises(MedvarError, match="failed before"):
