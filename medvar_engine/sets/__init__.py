@@ -1,5 +1,5 @@
-"""Sets: many synthetic images of a mix of conditions, made unit by unit, stopped and gone on with at will.
+"""Synthetic datasets: many images of a mixture of conditions, made unit by unit and resumable.
 
-`make_set.make_set` makes one, `image_set.ImageSet` opens the shards of one. Image number i follows from the mix alone,
-so that a set is the same whatever the batch size, the workers, the order of the units, or how often it was stopped.
+`make_set.make_set` makes a dataset, `image_set.ImageSet` opens its shards. Image number i depends on the mixture only,
+so a dataset does not depend on the batch size, the workers, the order of units, or interruptions.
 """

@@ -1,4 +1,4 @@
-"""Finished images, and the masks that come with them where the model makes any."""
+"""Finished images with their masks, if the model makes masks."""
 
 from __future__ import annotations
 

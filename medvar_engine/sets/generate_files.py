@@ -1,4 +1,4 @@
-"""`generate_files`: requests to files, one by one, each with its provenance."""
+"""`generate_files`: generates images for requests and writes each to a file with its provenance."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class FileOptions:
 
     format: str = "png"  # a name in `medvar_engine.write.formats.ENDINGS`
     copy_policy: CopyPolicy | None = None  # None: withhold copies if the bundle has a training index
-    marks: Marks = UNMARKED  # what is written into the pixels
+    marks: Marks = UNMARKED  # marks in the pixels
     contact_sheet: bool = False  # whether the previews of all scales are written too
     overwrite: bool = False
 
@@ -42,11 +42,11 @@ class FileOptions:
 class GeneratedImage:
     """One finished image."""
 
-    path: Path  # its file, or the one that it would have if it were not withheld
+    path: Path  # its file; for a withheld image the file that was not written
     trace: Trace
     pixels: FloatArray  # (H, W) in [-1, 1]
-    copy_risk: CopyRisk | None  # None when copies are not looked for
-    files: tuple[Path, ...]  # what was written; empty when it is withheld
+    copy_risk: CopyRisk | None  # None without a search for copies
+    files: tuple[Path, ...]  # written files; empty for a withheld image
 
 
 def generate_files(
@@ -64,17 +64,17 @@ def generate_files(
 
     Args:
         generator: runs the networks of ``bundle``.
-        bundle: says what the pixels stand for; its images are grey.
+        bundle: gives the meaning of pixels; its images must be grey.
         requests: one for each image, in the order of writing.
-        folder: made when it is not there.
+        folder: created if it does not exist.
         options: format, copy policy and marks.
-        mask: ``(H, W)``, to which the images are drawn, for bundles that make masks; None draws masks as well.
-        batch: images made together; the result does not depend on it.
+        mask: ``(H, W)``, a given mask for the images, for bundles with masks; None draws masks, too.
+        batch: number of images generated together; the result does not depend on it.
         progress: called with the number of images of which one more scale is drawn.
 
     Raises:
-        MedvarError: before anything is generated, when a file exists already, ``folder`` cannot be made, or the
-            bundle lacks the training index that the copy policy needs.
+        MedvarError: before anything is generated, when a file exists already, ``folder`` cannot be created, or the
+        bundle lacks the training index that the copy policy needs.
 
     Example:
         >>> bundle = read_bundle(find_bundle("demo"))  # doctest: +SKIP
@@ -89,18 +89,18 @@ def generate_files(
     _check_free(paths, options, bool(bundle.structures))
     if bundle.image_channels != 1:
         raise MedvarError(
-            f"Only grey images can be written yet, but {bundle.name} makes {bundle.image_channels} channels."
+            f"Only grey images can be written, but {bundle.name} makes images with {bundle.image_channels} channels."
         )
     copies = CopyScreen.of(bundle, options.copy_policy)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise MedvarError(f"Cannot make the folder {folder}: {error.strerror or error}. Choose another.") from error
+        raise MedvarError(f"Cannot create the folder {folder}: {error.strerror or error}. Choose another.") from error
     return _generated(generator, bundle, requests, paths, options, copies, mask, batch, progress)
 
 
 def image_name(request: Request) -> str:
-    """The name of an image's file, without ending, e.g. ``ct-chest-axial-seed5``."""
+    """The file name of an image without suffix, e.g. ``ct-chest-axial-seed5``."""
     return "-".join(map(slug, [*request.condition.words, f"seed{request.seed}"]))
 
 

@@ -1,4 +1,4 @@
-"""`generate_stack`: the slices of one body to files: one NIfTI volume, or one DICOM series."""
+"""`generate_stack`: generates the slices of one body, as one NIfTI volume or one DICOM series."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ def generate_stack(
     batch: int = 16,
     progress: Callable[[int], None] | None = None,
 ) -> list[Path]:
-    """Draw the slices of `stack_requests` and write them; gives the files.
+    """Draw the slices of `stack_requests` and write them; returns the files.
 
-    With the format ``nifti`` ``path`` is a volume, ``.nii.gz``, else the folder of a DICOM series. A stack with a slice
-    that may be a copy of a training slice is withheld as a whole, where the policy says so: a body with a gap is none.
-    Raises `MedvarError` then, and when there is something at ``path`` already.
+    With the format ``nifti``, ``path`` is a volume ``.nii.gz``, otherwise the folder of a DICOM series. If one slice
+    must be withheld as a possible copy of a training slice, the whole stack is withheld, because a stack with a gap is
+    of no use. Raises `MedvarError` then, and when ``path`` exists already.
     """
     volume = options.format == "nifti"
     if path.exists() and not options.overwrite:
@@ -63,7 +63,7 @@ def generate_stack(
     try:
         (path.parent if volume else path).mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise MedvarError(f"Cannot make the folder {path}: {error.strerror or error}. Choose another.") from error
+        raise MedvarError(f"Cannot create the folder {path}: {error.strerror or error}. Choose another.") from error
     if volume:
         return write_volume(path, pictures)
     for picture in pictures:

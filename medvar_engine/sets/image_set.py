@@ -1,4 +1,4 @@
-"""Read a set of shards: image and trace by number."""
+"""`ImageSet`: reads images and traces of a synthetic dataset of shards by number."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from medvar_engine.value_range import CodeArray, decode
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_AGAIN = "Run the command that made the set again: it makes anew what is damaged."
-_OPEN = 64  # shards that stay open
+_AGAIN = "Run the command that made the dataset again: it replaces damaged units."
+_OPEN = 64  # number of shards that stay open
 
 
 class Made(NamedTuple):
-    """One synthetic image ``(H, W)`` in [-1, 1], and what made it."""
+    """One synthetic image ``(H, W)`` in [-1, 1] and its trace."""
 
     image: FloatArray
     trace: Trace
@@ -35,7 +35,7 @@ class Made(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ImageSet:
-    """A complete set of shards, read by memory map. Every image in it is synthetic.
+    """A complete synthetic dataset of shards, read as memory maps.
 
     >>> images = ImageSet.open(Path("synthetic"))  # doctest: +SKIP
     >>> images[7].trace.request.condition  # doctest: +SKIP
@@ -46,22 +46,22 @@ class ImageSet:
 
     @classmethod
     def open(cls, path: Path) -> ImageSet:
-        """Open a set. Raises `MedvarError` when it is not complete, not of shards, or damaged."""
+        """Open a dataset. Raises `MedvarError` when it is incomplete, not of shards, or damaged."""
         manifest = SetManifest.read(path)
         if manifest.plan.kind.layout != "shards":
-            raise MedvarError(f"{path} is a set in the layout {manifest.plan.kind}; read its files one by one.")
+            raise MedvarError(f"{path} is a dataset in the layout {manifest.plan.kind}. Read its files one by one.")
         if not manifest.complete:
-            raise MedvarError(f"{path} is not complete. Run the command that began it again: it goes on.")
+            raise MedvarError(f"{path} is not complete. Run the command that began it again to continue it.")
         return cls(path, manifest)
 
     def __len__(self) -> int:
-        """How many numbers there are, with those withheld."""
+        """The number of images, including withheld ones."""
         return self.manifest.plan.count
 
     def __getitem__(self, number: int) -> Made:
         """Image ``number``.
 
-        Raises `IndexError` beyond the last one, and `MedvarError` when it is withheld, or its shard is damaged.
+        Raises `IndexError` beyond the last image, and `MedvarError` when it is withheld or its shard is damaged.
         """
         number = range(len(self))[number]
         if number in self.manifest.withheld:
@@ -75,21 +75,21 @@ class ImageSet:
         return (self[number] for number in range(len(self)) if number not in self.manifest.withheld)
 
     def numbers(self, unit: int) -> list[int]:
-        """The image numbers of a unit, without those withheld."""
+        """The image numbers of a unit, without withheld images."""
         return [number for number in self.manifest.plan.numbers(unit) if number not in self.manifest.withheld]
 
     def codes(self, unit: int) -> CodeArray:
-        """The pixels of `numbers` as they are on the disk: uint16 ``(N, H, W)``, a read-only memory map."""
+        """The stored pixels of `numbers`: uint16 ``(N, H, W)``, a read-only memory map."""
         return self._shard(unit)[0]
 
     def table(self) -> pa.Table:
-        """Number, condition, seed and trace of every image, a memory map."""
+        """Number, condition, seed and trace of every image, as a memory map."""
         import pyarrow as pa
 
         return pa.concat_tables(self._shard(unit)[1] for unit in range(self.manifest.plan.units))
 
     def verify(self) -> None:
-        """Compare every file with its sha256. Raises `MedvarError` naming the first unit that is not as it was."""
+        """Check the sha256 of every file. Raises `MedvarError` that names the first damaged unit."""
         for unit, digest in enumerate(self.manifest.units):
             if finished(self.manifest.plan, unit, self.path) != digest:
                 raise MedvarError(f"{note_path(self.path, unit)}: unit {unit} is damaged. {_AGAIN}")
@@ -98,19 +98,19 @@ class ImageSet:
         codes, table = _opened(self.path, unit, self.manifest.units[unit])
         images = len(self.numbers(unit))
         if codes.dtype != np.uint16 or codes.ndim != 3 or not len(codes) == len(table) == images:
-            raise MedvarError(f"{note_path(self.path, unit)}: unit {unit} holds other than {images} images. {_AGAIN}")
+            raise MedvarError(f"{note_path(self.path, unit)}: unit {unit} does not hold {images} images. {_AGAIN}")
         return codes, table
 
 
 @lru_cache(maxsize=_OPEN)
 def _opened(folder: Path, unit: int, note: str) -> tuple[CodeArray, pa.Table]:
-    """The two files of a unit; ``note`` tells those of a set that was made larger from those of before."""
+    """The two files of a unit; ``note`` distinguishes the files after the dataset was enlarged."""
     import pyarrow as pa
 
     pixels, rows = shard_paths(folder, unit)
     try:
         table = pa.ipc.open_file(pa.memory_map(str(rows))).read_all()
-        table.validate(full=True)  # a wrong offset would read memory that is not ours
+        table.validate(full=True)  # a wrong offset would read outside the memory
         table["trace"]
         return open_npy(pixels), table
     except (OSError, ValueError, EOFError, KeyError, pa.ArrowException) as error:

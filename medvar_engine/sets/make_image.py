@@ -25,19 +25,19 @@ def make_image(
 ) -> Picture:
     """One finished image, ready for `save_image`.
 
-    The same arguments give the same image on one kind of device. For many images, keep one `Generator`, which loads the
-    networks once.
+    The same arguments give the same image on the same kind of device. For many images, keep one `Generator`, which
+    loads the networks once.
 
     Args:
         bundle: the model, from `open_bundle`.
-        condition: what the image shows; what is left out is chosen by the model.
-        seed: of the random numbers, 0 to 2⁶⁴ - 1.
+        condition: what the image shows; the model chooses factors that are left out.
+        seed: the random seed, 0 to 2⁶⁴ - 1.
         sampling: how tokens are drawn; the bundle's defaults if not given.
         device: ``"auto"``, ``"cpu"`` or ``"cuda"``.
 
     Returns:
-        The image: ``pixels`` ``(H, W)`` float32 in [-1, 1], ``mask`` where the bundle makes masks, ``values()`` in HU
-        where the condition says that it is CT, and the ``trace`` that it can be made from again.
+        The image: ``pixels`` ``(H, W)`` float32 in [-1, 1], ``mask`` if the bundle makes masks, ``values()`` in HU if
+        the condition is CT, and the ``trace`` by which it can be made again.
 
     Raises:
         MedvarError: when the bundle does not know the condition, or when the image may be a copy of a training slice.

@@ -1,4 +1,4 @@
-"""Make a set: begin it or go on with it, unit by unit, here, in several processes, or on a cluster."""
+"""`make_set`: makes or continues a synthetic dataset, unit by unit, in one or several processes or on a cluster."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ from medvar_engine.storage import alone, write_files
 from medvar_engine.write.marks import UNMARKED, Marks
 
 Progress = Callable[[int, int], None]
-"""Called with the images that are there, and how many of them were made by this call."""
+"""Called with the number of finished images, and how many of them this call has made."""
 
 _LOCK = ".lock"
-_TEMPORARY = re.compile(r"\..+\.\d+\.tmp")  # of `write_files`, left behind by a process that was killed
-_WORDS = {"memorised": "copy policy"}  # names in set.json that are another word in messages
-_KEPT = "What is finished is kept: put it right, and run the same again to go on."
+_TEMPORARY = re.compile(r"\..+\.\d+\.tmp")  # temporary files of `write_files`, left by a process that was killed
+_WORDS = {"memorised": "copy policy"}  # names in set.json that differ from the words in messages
+_KEPT = "Finished images are kept. Correct this, and run the same again to continue."
 
 
 @dataclass(frozen=True, slots=True)
 class Computing:
-    """Where a set is made. Of several GPUs each worker takes its own."""
+    """Where a dataset is made. With several GPUs, each worker uses one."""
 
-    device: str = "auto"  # or "cpu" or "cuda"
-    batch: int = 16  # images drawn together
-    workers: int = 1  # processes
-    cluster: str | None = None  # address of a dask scheduler, in place of own processes
+    device: str = "auto"  # "auto", "cpu" or "cuda"
+    batch: int = 16  # images generated together
+    workers: int = 1  # number of processes
+    cluster: str | None = None  # address of a dask scheduler, instead of local processes
 
 
 HERE = Computing()
@@ -59,22 +59,23 @@ def make_set(
     marks: Marks = UNMARKED,
     progress: Progress | None = None,
 ) -> SetManifest:
-    """Make a set of ``count`` images in ``folder``, or go on with the one that is there, which may become larger.
+    """Make a synthetic dataset of ``count`` images in ``folder``, or continue or enlarge an existing one.
 
-    ``unit_images`` is how many images a unit of a new set has: at most so many are lost when a worker ends.
-    ``copy_policy`` says what is done with possible copies of training slices; an image that is withheld leaves its
-    number free. ``marks`` are written into the pixels of a set of files.
-    ``computing`` changes nothing in the result, but that another kind of device may round otherwise. Raises
-    `MedvarError` when ``folder`` holds something else, when the disk is full, or when a unit cannot be made; what is
-    finished then stays, and the same call continues.
+    ``unit_images`` is the number of images per unit of a new dataset: at most this number is lost when a worker ends.
+    ``copy_policy`` applies to possible copies of training slices; the number of a withheld image stays unused.
+    ``marks`` are written into the pixels of a dataset of files. ``computing`` does not change the result, except that
+    another kind of device may round differently. Raises `MedvarError` when ``folder`` contains something else, when the
+    disk is full, or when a unit cannot be made; finished units then stay, and the same call continues.
     """
     if bundle.image_channels != 1:
         raise MedvarError(
-            f"Only gray images can be written yet, but {bundle.name} has {bundle.image_channels} channels."
+            f"Only grey images can be written, but {bundle.name} makes images with {bundle.image_channels} channels."
         )
     bundle.verify()
     if marks and kind.layout == "shards":
-        raise MedvarError("Shards are to train on, and would teach the mark; mark a set of files (--layout).")
+        raise MedvarError(
+            "Shards are for training, and a model would learn the mark. Choose a layout of files (--layout)."
+        )
     policy = policy_of(bundle, copy_policy)
     gate = "" if policy == "off" else bundle.sha256[GATE]
     begun = datetime.now().astimezone().isoformat(timespec="seconds")
@@ -86,11 +87,13 @@ def make_set(
     try:
         (folder / UNITS).mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise MedvarError(f"Cannot make the folder {folder}: {error.strerror or error}. Choose another one.") from error
+        raise MedvarError(
+            f"Cannot create the folder {folder}: {error.strerror or error}. Choose another one."
+        ) from error
     with _alone(folder):
-        manifest.write(folder)  # first, for it says whose folder this is
+        manifest.write(folder)  # first, because it identifies the folder
         write_files({folder / name: text.encode() for name, text in described.items()})
-        # Workers share the cores, and a cluster's worker has one thread by custom.
+        # Workers share the cores, and a worker of a cluster usually has one thread.
         own = computing.workers
         threads = 1 if computing.cluster else max(1, _cores() // own) if own > 1 else None
         work = Work(plan, 0, folder, bundle.path.absolute(), computing.device, computing.batch, threads)
@@ -105,7 +108,7 @@ def make_set(
 
 
 def _make(works: list[Work], workers: int, cluster: str | None, progress: Progress | None) -> list[str]:
-    """Make all units; gives the sha256 of their notes."""
+    """Make all units; returns the sha256 of their notes."""
     notes = [""] * len(works)
     there = made = 0
     outcomes = parallel.run(make_unit, works, workers=workers, cluster=cluster)
@@ -115,8 +118,9 @@ def _make(works: list[Work], workers: int, cluster: str | None, progress: Progre
                 numbers = works[unit].plan.numbers(unit)
                 if isinstance(outcome, parallel.UnitLost):
                     raise MedvarError(
-                        f"Images {numbers.start} to {numbers.stop - 1} ended their worker, or found too little memory: "
-                        f"make fewer at once (--batch), or with fewer workers. {_KEPT}"
+                        f"Images {numbers.start} to {numbers.stop - 1} ended their worker, or there was not "
+                        "enough memory. "
+                        f"Use a smaller --batch, or fewer workers. {_KEPT}"
                     ) from outcome
                 raise MedvarError(
                     f"Images {numbers.start} to {numbers.stop - 1} could not be made: {outcome} {_KEPT}"
@@ -133,14 +137,14 @@ def _make(works: list[Work], workers: int, cluster: str | None, progress: Progre
 
 
 def _planned(folder: Path, asked: Plan, bundle: Bundle) -> SetManifest:
-    """The manifest of a new set, or that of the one in ``folder``, as large as is asked for now."""
+    """The manifest of a new dataset, or of the one in ``folder`` with the requested size."""
     try:
         there = folder.exists()
         foreign = there and (not folder.is_dir() or (any(folder.iterdir()) and not (folder / SET).is_file()))
     except OSError as error:
-        raise MedvarError(f"Cannot look into {folder}: {error.strerror or error}.") from error
+        raise MedvarError(f"Cannot read the folder {folder}: {error.strerror or error}.") from error
     if foreign:
-        raise MedvarError(f"{folder} holds something else than a set. Choose a new or empty folder.")
+        raise MedvarError(f"{folder} contains something other than a synthetic dataset. Choose a new or empty folder.")
     if not there or not (folder / SET).is_file():
         return SetManifest(asked, about_model(bundle))
     manifest = SetManifest.read(folder)
@@ -152,21 +156,21 @@ def _planned(folder: Path, asked: Plan, bundle: Bundle) -> SetManifest:
         changed = (_WORDS.get(name, name) for name in names if name != "count" and old.get(name) != new.get(name))
         differing = ", ".join(changed)
         raise MedvarError(
-            f"{folder} holds a set that was made otherwise ({differing} differ). Choose another folder, or ask for "
-            "what its set.json says."
+            f"{folder} contains a dataset with other settings ({differing} differ). Choose another folder, or use the "
+            "settings in its set.json."
         )
     if asked.count < found.count:
         raise MedvarError(
-            f"{folder} is a set of {found.count} images; it can be made larger, not smaller ({asked.count})."
+            f"{folder} is a dataset of {found.count} images. It can be enlarged, but not reduced to {asked.count}."
         )
-    # A complete set stays so while it is only looked through.
+    # A complete dataset stays complete while it is only checked.
     return replace(manifest, plan=asked, units=manifest.units if asked.count == found.count else ())
 
 
 @contextlib.contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    """Nobody else makes this set meanwhile."""
-    refusal = f"{folder} is being made by another process; wait until that has ended."
+    """Lock the folder against other processes that make the same dataset."""
+    refusal = f"{folder} is being made by another process. Wait until that process has ended."
     with contextlib.ExitStack() as held:
         try:
             held.enter_context(alone(folder / _LOCK, refusal))

@@ -1,4 +1,4 @@
-"""`Mix`: what a set is made of, and which request image number i is."""
+"""`Mix`: the mixture of conditions of a synthetic dataset, which determines the request of image number i."""
 
 from __future__ import annotations
 
@@ -15,49 +15,49 @@ from medvar_engine.request import MAX_SEED, Request, Sampling
 from medvar_engine.storage import slug
 
 _TURN = 2**64
-# The golden ratio as a share of a turn: multiples of it, taken modulo 1, fill every interval at its share, and stay
-# near it all the way (Weyl's sequence). So the first images of a set are mixed as the whole of it is.
+# The golden ratio: its multiples modulo 1 fill every interval in proportion to its length, also after few terms (Weyl's
+# sequence). The first images of a dataset therefore have nearly the same mixture as the whole dataset.
 _GOLDEN = 0x9E3779B97F4A7C15
 
 
 @dataclass(frozen=True, slots=True)
 class Ingredient:
-    """One kind of image in a mix: ``weight`` is its share, against the others'; or in a mix of counts, its number."""
+    """One condition of a mixture. ``weight`` is its relative share or, in a mixture of counts, its number of images."""
 
     condition: Condition
     sampling: Sampling
-    seed: int = 0  # of image 0; image i has the seed ``seed + i``
+    seed: int = 0  # seed of image 0; image i has the seed ``seed + i``
     weight: float = 1.0
     skipped: float = 0.0  # see `Request`
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
+        """Plain values for JSON."""
         return {**Request(self.condition, self.seed, self.sampling, self.skipped).to_dict(), "weight": self.weight}
 
 
 @dataclass(frozen=True, slots=True)
 class Mix:
-    """Ingredients by weight; or ``counted``, when the weights are numbers of images, made in the order given."""
+    """Conditions by weight; if ``counted``, weights are numbers of images, which are made in the given order."""
 
     ingredients: tuple[Ingredient, ...]
     counted: bool = False
 
     def __post_init__(self) -> None:
         if not self.ingredients:
-            raise MedvarError("A mix has at least one condition.")
+            raise MedvarError("A mixture needs at least one condition.")
 
     @classmethod
     def of(cls, condition: Condition, sampling: Sampling, seed: int = 0) -> Mix:
-        """A mix of one kind of image."""
+        """A mixture of one condition."""
         return cls((Ingredient(condition, sampling, seed),))
 
     @property
     def total(self) -> int | None:
-        """Images of a mix of counts; None where weights leave it open."""
+        """The number of images of a mixture of counts; None for weights."""
         return sum(int(one.weight) for one in self.ingredients) if self.counted else None
 
     def requests(self, numbers: Sequence[int]) -> list[Request]:
-        """The requests of some images by number. An image's does not depend on how many there are."""
+        """The requests of images by number. They do not depend on the number of images."""
         ends = self._ends()
         found = []
         for number in numbers:
@@ -67,19 +67,21 @@ class Mix:
         return found
 
     def check_seeds(self, count: int) -> None:
-        """Raises `MedvarError` when the last of ``count`` images would have a seed beyond the largest one."""
+        """Raises `MedvarError` when the seed of the last of ``count`` images would be too large."""
         for own in self.ingredients:
             if own.seed + count - 1 > MAX_SEED:
-                raise MedvarError(f"A seed is at most {MAX_SEED}, but {count} images from the seed {own.seed} pass it.")
+                raise MedvarError(
+                    f"The largest seed is {MAX_SEED}, but {count} images from the seed {own.seed} on exceed it."
+                )
 
     def folders(self) -> dict[Condition, str]:
-        """A file name for each condition, no two alike even for a system that ignores case."""
+        """A file name for each condition, distinct even if case is ignored."""
         found: dict[Condition, str] = {}
         taken: set[str] = set()
         for condition in dict.fromkeys(own.condition for own in self.ingredients):
             name = plain = "-".join(map(slug, condition.words)) or "unconditional"
             number = 1
-            while name in taken:  # labels that differ in signs only: T1+ and T1-
+            while name in taken:  # labels that differ in punctuation only, such as T1+ and T1-
                 number += 1
                 name = f"{plain}-{number}"
             taken.add(name)
@@ -87,7 +89,7 @@ class Mix:
         return found
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
+        """Plain values for JSON."""
         return {"counted": self.counted, "ingredients": [one.to_dict() for one in self.ingredients]}
 
     @classmethod
@@ -98,12 +100,12 @@ class Mix:
             request = Request.from_dict(one)
             weight = one["weight"]
             if type(weight) not in (int, float) or not 0 < weight < float("inf"):
-                raise MedvarError(f"A weight is a number above 0, not {weight!r}.")
+                raise MedvarError(f"A weight must be a number above 0, not {weight!r}.")
             ingredients.append(Ingredient(request.condition, request.sampling, request.seed, weight, request.skipped))
         return cls(tuple(ingredients), bool(values["counted"]))
 
     def _ends(self) -> list[int]:
-        """Where each ingredient ends: in image numbers, or in parts of a turn, exactly."""
+        """The exact cumulative shares of the conditions: in image numbers, or as fractions of 1."""
         if self.counted:
             return list(accumulate(int(one.weight) for one in self.ingredients))
         whole = sum(Fraction(one.weight) for one in self.ingredients)

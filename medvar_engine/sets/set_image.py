@@ -1,4 +1,4 @@
-"""`SetImage`: one image of a set, before it is written."""
+"""`SetImage`: one image of a synthetic dataset before it is written."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from medvar_engine.types import FloatArray
 
 @dataclass(frozen=True, eq=False, slots=True)
 class SetImage:
-    """Image ``number`` of a set."""
+    """Image ``number`` of a dataset."""
 
     number: int
     image: FloatArray  # (H, W) in [-1, 1]

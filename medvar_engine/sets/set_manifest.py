@@ -1,4 +1,4 @@
-"""``set.json``: what a set holds, for a person to read, and for a later run to go on from."""
+"""``set.json``: the manifest of a synthetic dataset, by which a later run continues it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ UNITS = "units"  # the folder of the notes that say what each unit gave
 
 @dataclass(frozen=True, slots=True)
 class SetManifest:
-    """The plan of a set, the model behind it, and, once it is complete, the sha256 of the note of every unit."""
+    """The plan of a dataset, its model and, once it is complete, the sha256 of the note of every unit."""
 
     plan: Plan
     model: dict[str, Any]
@@ -45,7 +45,7 @@ class SetManifest:
 
     @classmethod
     def read(cls, folder: Path) -> SetManifest:
-        """The manifest of a set. Raises `MedvarError` when it is missing, damaged or of another version."""
+        """Read the manifest of a dataset. Raises `MedvarError` when it is missing, damaged or of another version."""
         path = folder / SET
         try:
             values = plain_json.read(path)
@@ -60,11 +60,13 @@ class SetManifest:
                 frozenset(map(int, values.get("too_near", ()))),
             )
         except FileNotFoundError as error:
-            raise MedvarError(f"{folder} holds no {SET}, so no set. `medvar generate --mix` makes one.") from error
+            raise MedvarError(
+                f"{folder} has no {SET}, so it is not a synthetic dataset. Make one with `medvar generate --mix`."
+            ) from error
         except OSError as error:
             raise MedvarError(f"Cannot read {path}: {error.strerror or error}.") from error
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise MedvarError(f"{path} is damaged ({error!r}). Make the set again in another folder.") from error
+            raise MedvarError(f"{path} is damaged ({error!r}). Make the dataset again in another folder.") from error
 
     def _to_dict(self) -> dict[str, Any]:
         plan = self.plan
@@ -84,7 +86,7 @@ class SetManifest:
 
 
 def about_model(bundle: Bundle) -> dict[str, Any]:
-    """What a set says of the bundle that made it."""
+    """The record of the bundle in a dataset."""
     return {
         "name": bundle.name,
         "sha256": bundle.bundle_id,

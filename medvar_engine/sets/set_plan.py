@@ -1,4 +1,4 @@
-"""`Plan`: all that a set follows from, and its units: fixed ranges of image numbers."""
+"""`Plan`: everything that determines a synthetic dataset, and its units, which are ranges of image numbers."""
 
 from __future__ import annotations
 
@@ -56,9 +56,9 @@ class Plan:
 
     def __post_init__(self) -> None:
         if not 0 < self.count <= MOST_IMAGES:
-            raise MedvarError(f"A set has 1 to {MOST_IMAGES} images, but {self.count} are asked for.")
+            raise MedvarError(f"A dataset can have 1 to {MOST_IMAGES} images, but {self.count} are requested.")
         if self.unit_images < 1:
-            raise MedvarError(f"A unit has at least 1 image, but {self.unit_images} are asked for.")
+            raise MedvarError(f"A unit needs at least 1 image, but {self.unit_images} are requested.")
         if self.mix.total is not None and self.mix.total != self.count:
             raise MedvarError(
                 f"The counts in the mix are {self.mix.total} images together, but {self.count} are asked for. "

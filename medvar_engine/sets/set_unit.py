@@ -1,6 +1,6 @@
-"""One unit of a set: some images, made and written, with a note that names every file by its sha256.
+"""Makes one unit of a synthetic dataset: its images, and a note with the sha256 of every file.
 
-The note is written last, so that a unit with a note is whole. A unit is made the same by whoever makes it.
+The note is written last, so a unit with a note is complete. The result does not depend on the process that makes it.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ class Work:
     bundle: Path
     device: str = "auto"
     batch: int = 16
-    threads: int | None = None  # of one network; None for as many as there are cores
+    threads: int | None = None  # threads of one network; None for the number of cores
 
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """A unit that is there: the sha256 of its note, its images, and whether they were made just now."""
+    """A finished unit: the sha256 of its note, its images, and whether this call made them."""
 
     note: str
     images: int
@@ -51,12 +51,12 @@ class Done:
 
 
 def note_path(folder: Path, unit: int) -> Path:
-    """The note of a unit of the set in ``folder``."""
+    """The path of the note of a unit."""
     return folder / UNITS / f"{unit:05d}.json"
 
 
 def make_unit(work: Work) -> Done:
-    """Make a unit, unless it is there and whole. Raises `MedvarError` when it cannot be made or written."""
+    """Make a unit unless it is complete. Raises `MedvarError` when it cannot be made or written."""
     numbers = work.plan.numbers(work.unit)
     if (there := finished(work.plan, work.unit, work.folder)) is not None:
         return Done(there, len(numbers), False)
@@ -65,7 +65,7 @@ def make_unit(work: Work) -> Done:
     found = Screened(copies.policy, tuple(made.copy_risk for made in images))
     kept = [images[i] for i in found.kept]
     files = write_images(work.plan, work.unit, work.folder, bundle, kept)
-    with writing(work.folder, "units that are finished are kept"):
+    with writing(work.folder, "finished units are kept"):
         digests = {path.relative_to(work.folder).as_posix(): sha256(path) for path in files}
     note = {
         "unit": work.unit,
@@ -82,7 +82,7 @@ def make_unit(work: Work) -> Done:
 
 
 def _images(work: Work, numbers: range, generator: Generator, copies: CopyScreen) -> Iterator[SetImage]:
-    """The images of a unit. While those of one batch are decoded and looked at, the next is drawn."""
+    """The images of a unit. While one batch is decoded and checked for copies, the next is drawn."""
 
     def decoded(some: range, generation: Generation) -> list[SetImage]:
         images, masks = finished_pairs(generator, generation)
@@ -94,7 +94,7 @@ def _images(work: Work, numbers: range, generator: Generator, copies: CopyScreen
         for first in range(0, len(numbers), work.batch):
             some = numbers[first : first + work.batch]
             generation = generator.finish(generator.start(work.plan.mix.requests(some)))
-            generator.cache.clear()  # nobody comes back to these prefixes
+            generator.cache.clear()  # these prefixes are not needed again
             if before is not None:  # so that no more than one batch waits
                 yield from before.result()
             before = beside.submit(decoded, some, generation)
@@ -103,18 +103,18 @@ def _images(work: Work, numbers: range, generator: Generator, copies: CopyScreen
 
 
 def flagged_images(plan: Plan, folder: Path) -> frozenset[int]:
-    """Numbers of the images of a complete set that may be copies of training slices, by the notes of its units."""
+    """The numbers of possible copies of training slices in a complete dataset, from the notes of its units."""
     if not plan.gate:
         return frozenset()
     try:
         notes = (plain_json.read(note_path(folder, unit)) for unit in range(plan.units))
         return frozenset(int(number) for note in notes for number in note["too_near"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise MedvarError(f"A note in {folder / UNITS} cannot be read: {error!r}. Make the set again.") from error
+        raise MedvarError(f"A note in {folder / UNITS} cannot be read: {error!r}. Make the dataset again.") from error
 
 
 def finished(plan: Plan, unit: int, folder: Path) -> str | None:
-    """The sha256 of a unit's note, when the unit is of this plan, whole, and every file as it was written."""
+    """The sha256 of a unit's note if the unit belongs to this plan and all files are complete and unchanged."""
     numbers = plan.numbers(unit)
     try:
         content = note_path(folder, unit).read_bytes()
@@ -128,7 +128,7 @@ def finished(plan: Plan, unit: int, folder: Path) -> str | None:
     return sha256_of(content)
 
 
-_OWN = threading.local()  # a cluster's worker may have several threads, and a generator serves one
+_OWN = threading.local()  # a cluster's worker may have several threads, and a generator can be used by one only
 
 
 def _engine(work: Work) -> tuple[Bundle, Generator, CopyScreen]:
@@ -140,9 +140,11 @@ def _engine(work: Work) -> tuple[Bundle, Generator, CopyScreen]:
         take_gpu(work.device)
         bundle = read_bundle(work.bundle)
         if work.plan.bundle_id != bundle.bundle_id:
-            raise MedvarError(f"{work.bundle} is not the model of this set (sha256 {work.plan.bundle_id[:12]}…).")
+            raise MedvarError(f"{work.bundle} is not the model of this dataset (sha256 {work.plan.bundle_id[:12]}…).")
         if work.plan.gate and bundle.sha256.get(GATE) != work.plan.gate:
-            raise MedvarError(f"{work.bundle} carries another training index than that this set is checked by.")
+            raise MedvarError(
+                f"{work.bundle} has another training index than the one with which this dataset was begun."
+            )
         copies = CopyScreen.of(bundle, work.plan.copy_policy)
         backend = OnnxBackend(bundle, device=work.device, threads=work.threads)
         _OWN.engine = (bundle, Generator(backend), copies)

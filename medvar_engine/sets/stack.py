@@ -1,4 +1,4 @@
-"""`stack_requests`: the slices of one body, and `placed`: where each lies."""
+"""`stack_requests`: the requests for the slices of one body; `placed`: the position of each slice."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from medvar_engine.write.place import Place
 
 @dataclass(frozen=True, slots=True)
 class Stack:
-    """So many slices, ``spacing_mm`` apart; the last at position ``to``, where that of the first is given."""
+    """A number of slices, ``spacing_mm`` apart, from the position of the condition to position ``to``."""
 
     slices: int
     spacing_mm: float
@@ -26,32 +26,33 @@ class Stack:
 
     def __post_init__(self) -> None:
         if self.slices < 2:
-            raise MedvarError(f"A stack has 2 slices or more, but got {self.slices}.")
+            raise MedvarError(f"A stack needs 2 slices or more, but has {self.slices}.")
         if not 0.01 <= self.spacing_mm <= 100:
-            raise MedvarError(f"Slices of a stack are 0.01 to 100 mm apart, but got {self.spacing_mm:g}.")
+            raise MedvarError(f"The spacing of slices must be 0.01 to 100 mm, but is {self.spacing_mm:g}.")
         if self.to is not None and not 0 <= self.to <= 1:
             raise MedvarError(
-                f"The stack leaves the positions that a model knows, 0 to 1: its last slice is at {self.to:g}. Make it "
-                "shorter, or begin it elsewhere."
+                f"The last slice of the stack would be at position {self.to:g}, outside the range from 0 to 1. "
+                "Use fewer "
+                "slices, or begin at another position."
             )
 
 
 def stack_requests(bundle: Bundle, condition: Condition, seed: int, sampling: Sampling, stack: Stack) -> list[Request]:
-    """One request for each slice, from the feet, the back or the left on.
+    """One request for each slice, beginning at the feet, the back or the left.
 
-    Raises `MedvarError` when the bundle does not know how large the pixels of ``condition`` are, and for positions
-    that it is not conditioned on, or that leave 0 to 1.
+    Raises `MedvarError` when the bundle has no pixel size for ``condition``, when it is not conditioned on the
+    position, and for positions outside 0 to 1.
     """
     spacing = bundle.display(condition).spacing_mm
     if spacing is None:
         raise MedvarError(
-            f"{bundle.name} does not know how large a pixel of {condition} is, so that slices cannot be put a distance "
-            "apart. Name modality, region and plane."
+            f"{bundle.name} has no pixel size for {condition}, so slices cannot be placed at a distance in mm. Give "
+            "modality, region and plane."
         )
     positions: list[float | None] = [condition.position] * stack.slices
     if stack.to is not None:
         if condition.position is None:
-            raise MedvarError("The last position of a stack needs the first: name --position, too.")
+            raise MedvarError("The last position of a stack needs the first one. Give --position, too.")
         positions = [float(value) for value in np.linspace(condition.position, stack.to, stack.slices)]
     conditions = [replace(condition, position=position) for position in positions]
     bundle.labels.encode(conditions[0])
@@ -60,7 +61,7 @@ def stack_requests(bundle: Bundle, condition: Condition, seed: int, sampling: Sa
 
 
 def placed(picture: Picture, stack: Stack) -> Picture:
-    """A slice of a stack at its place: the middle of the stack is at the origin, and all share a frame of reference."""
+    """A slice of a stack with its position: the stack is centred on the origin, with one frame of reference."""
     own = picture.trace.request.stack
     if own is None or picture.spacing_mm is None:
         return picture

@@ -1,4 +1,4 @@
-"""A set as prepared slices: for whoever wants to train on images of a model, and says so by calling this."""
+"""`to_slices`: turns a synthetic dataset into prepared slices, to train on synthetic images explicitly."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ SOURCE = "SYNTHETIC"
 
 
 def to_slices(path: Path, out: Path, bundle: Bundle) -> Manifest:
-    """Write the set of shards in ``path`` as a new folder of prepared slices, for training only.
+    """Write the dataset of shards in ``path`` as a new folder of prepared slices, for training only.
 
-    ``bundle`` is the one that made the set; it knows what the pixels stand for. Every image is a patient of its own,
-    none is held out, and source and remarks say that all are synthetic. Raises `MedvarError` for another bundle, for a
-    condition without a modality, which slices must have, and when ``out`` is not new or empty.
+    ``bundle`` is the bundle that made the dataset and gives the meaning of pixels. Every image counts as a separate
+    patient, none is held out, and source and remarks state that all are synthetic. Raises `MedvarError` for another
+    bundle, for a condition without a modality, and when ``out`` is not new or empty.
     """
     images = ImageSet.open(path)
     plan = images.manifest.plan
     if plan.bundle_id != bundle.bundle_id:
         raise MedvarError(
-            f"{path} was made by another model (sha256 {plan.bundle_id[:12]}…); open the bundle that made it."
+            f"{path} was made by another model (sha256 {plan.bundle_id[:12]}…). Open the bundle that made it."
         )
     if unnamed := [own.condition for own in plan.mix.ingredients if own.condition.modality is None]:
-        raise MedvarError(f"Prepared slices have a modality, but the condition {str(unnamed[0])!r} of {path} has none.")
+        raise MedvarError(f"Prepared slices need a modality, but the condition {str(unnamed[0])!r} of {path} has none.")
     source = f"{SOURCE}: model {bundle.name}, sha256 {plan.bundle_id[:12]}"
     split: dict[str, str] = {}
     with ShardWriter(out, bundle.image_size) as writer:

@@ -1,4 +1,4 @@
-"""Which GPU a worker process uses: worker after worker, each takes the next one."""
+"""Assigns GPUs to worker processes in turn."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ _VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
 def take_gpu(device: str) -> None:
-    """In a worker process of a pool: leave one GPU visible, by the worker's number. Elsewhere nothing changes.
+    """In a worker process of a pool, make only one GPU visible, according to the worker's number.
 
-    Called before the CUDA runtime starts in the process, which reads the variable once. On a cluster whoever starts
-    the workers gives each its GPU, with the same variable.
+    It must be called before the CUDA runtime starts in the process, which reads the variable once. Other processes are
+    not changed: on a cluster, the GPU of each worker is set by the same variable when it is started.
     """
     if device == "cpu" or parent_process() is None:
         return

@@ -1,4 +1,4 @@
-"""SYNTHETIC, written into the pixels where the image is emptiest: what stays when a file loses all that it says."""
+"""Burns the word SYNTHETIC into the emptiest part of the pixels, a mark that remains when a file loses its metadata."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from medvar_engine.write.marks import Marks
 from medvar_engine.write.picture import Picture
 
 TEXT = "SYNTHETIC"
-_MARGIN = 2  # dark pixels around the letters, before they are enlarged
-_PIXELS_PER_ZOOM = 128  # letters of 7 pixels for each so many of the image's width
-# Letters of our own, 5 by 7 pixels: a font would come out otherwise elsewhere, and `replay` compares every pixel.
+_MARGIN = 2  # dark pixels around the letters before enlargement
+_PIXELS_PER_ZOOM = 128  # the letters, 7 pixels high, are enlarged by one for each of these pixels of the image's width
+# Built-in letters of 5 by 7 pixels: a font may be rendered differently elsewhere, and `replay` compares every pixel.
 _LETTERS = {
     "S": (".###.", "#...#", "#....", ".###.", "....#", "#...#", ".###."),
     "Y": ("#...#", "#...#", ".#.#.", "..#..", "..#..", "..#..", "..#.."),
@@ -30,21 +30,22 @@ _LETTERS = {
 
 
 def burn_in(picture: Picture) -> Picture:
-    """The picture with `TEXT`, white on a black box, along the upper or lower side, where it covers the least.
+    """The image with `TEXT`, white on a black box, at the upper or lower side, where it covers the least.
 
-    The same pixels are marked in the same place. Raises `MedvarError` when the picture is too small for the letters.
+    Equal pixels are marked at the same place. Raises `MedvarError` when the image is too small for the letters.
     """
     if picture.reconstruction:
         raise MedvarError(
-            f"{TEXT} is not written into a reconstruction of a real image, for it shows a patient. Save it unmarked; "
-            "the file itself says what it is."
+            f"{TEXT} cannot be written into a reconstruction of a real image, because it shows a patient. Save it "
+            "without "
+            "this mark; the file itself is marked as a reconstruction."
         )
     height, width = picture.pixels.shape
     mark = _mark(max(1, width // _PIXELS_PER_ZOOM))
     if mark.shape[0] * 2 > height or mark.shape[1] > width:
         raise MedvarError(
-            f"{TEXT} takes {mark.shape[1]}×{mark.shape[0]} pixels and would cover a picture of {width}×{height}; "
-            "only larger ones can have it burned in."
+            f"{TEXT} needs {mark.shape[1]}×{mark.shape[0]} pixels and would cover an image of {width}×{height}. It can "
+            "be burned into larger images only."
         )
     pixels = picture.pixels.copy()
     rows, columns = min(_places(pixels, mark.shape), key=lambda place: float(pixels[place].sum(dtype=np.float64)))
@@ -53,7 +54,7 @@ def burn_in(picture: Picture) -> Picture:
 
 
 def marked(picture: Picture, marks: Marks) -> Picture:
-    """The picture with ``marks`` in its pixels. Raises `MedvarError` when it is too small for them."""
+    """The image with ``marks`` in its pixels. Raises `MedvarError` when it is too small for them."""
     if marks.invisible:
         pixels = add_mark(picture.pixels)
         picture = replace(picture, pixels=pixels, marks=replace(picture.marks, invisible=True))
@@ -61,7 +62,7 @@ def marked(picture: Picture, marks: Marks) -> Picture:
 
 
 def _places(pixels: FloatArray, shape: tuple[int, int]) -> Iterator[tuple[slice, slice]]:
-    """Four corners, and the middles between them; of equally dark ones the first is taken."""
+    """The possible places: four corners and the middles between them. The first of equally dark ones is used."""
     (height, width), (rows, columns) = pixels.shape, shape
     for top in (height - rows, 0):
         for left in (0, width - columns, (width - columns) // 2):
@@ -69,7 +70,7 @@ def _places(pixels: FloatArray, shape: tuple[int, int]) -> Iterator[tuple[slice,
 
 
 def _mark(zoom: int) -> BoolArray:
-    """Where the letters are white."""
+    """The pixels at which the letters are white."""
     letters = [np.array([[dot == "#" for dot in row] + [False] for row in _LETTERS[letter]]) for letter in TEXT]
     text = np.pad(np.concatenate(letters, axis=1)[:, :-1], _MARGIN)
     return np.kron(text, np.ones((zoom, zoom), dtype=bool))

@@ -1,4 +1,4 @@
-"""Compare the pixels of a written file with a picture."""
+"""Compares the pixels of a written file with an image."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from medvar_engine.write.provenance import kind_of
 
 
 def differing_pixels(file: Path, picture: Picture) -> int:
-    """How many pixels of a PNG, NIfTI or DICOM file are not those of ``picture`` written in the same format.
+    """The number of pixels of a PNG, NIfTI or DICOM file that differ from ``picture`` written in the same format.
 
-    An image of another size differs in all of them. Raises `MedvarError` when the file's pixels cannot be read.
+    In an image of another size, all pixels differ. Raises `MedvarError` when the file's pixels cannot be read.
     """
     kind = kind_of(file)
     found = read_pixels(file, kind)
@@ -37,7 +37,10 @@ def differing_pixels(file: Path, picture: Picture) -> int:
 
 
 def gray_pixels(file: Path) -> npt.NDArray[np.generic]:
-    """One gray slice ``(H, W)`` of any PNG, NIfTI or DICOM file, in whatever unit. Raises `MedvarError` otherwise."""
+    """The grey slice ``(H, W)`` of any PNG, NIfTI or DICOM file, in the unit of the file.
+
+    Raises `MedvarError` for other files.
+    """
     try:
         kind = kind_of(file)
     except OSError as error:
@@ -51,7 +54,7 @@ def gray_pixels(file: Path) -> npt.NDArray[np.generic]:
 
 
 def read_pixels(file: Path, kind: str) -> npt.NDArray[np.generic]:
-    """The numbers in a file of the kind that `kind_of` found, as they lie: NIfTI ``(W, H, 1)``, others ``(H, W)``.
+    """The stored numbers of a file of ``kind``, see `kind_of`: ``(W, H, 1)`` for NIfTI, otherwise ``(H, W)``.
 
     Raises `MedvarError` when they cannot be read.
     """
@@ -66,7 +69,7 @@ def read_pixels(file: Path, kind: str) -> npt.NDArray[np.generic]:
                 return np.asarray(open_nifti(file).dataobj)
     except MedvarError:
         raise
-    except Exception as error:  # Pillow and nibabel raise many kinds on damaged files
+    except Exception as error:  # Pillow and nibabel raise exceptions of many types for damaged files
         raise MedvarError(f"The pixels of {file} cannot be read: {error}.") from error
 
 

@@ -1,9 +1,9 @@
-"""Pictures as DICOM: CT, MR or Secondary Capture by what is known, and unmistakably synthetic.
+"""Writes images as DICOM: CT, MR or Secondary Capture, always marked as synthetic.
 
 Standard: DICOM 2025, PS3.3 A.3 (CT), A.4 (MR), A.8.1 (Secondary Capture), C.12.1.1 (Synthetic Data, Contributing
-Equipment). A generated slice has no neighbours, so each picture is a series of its own, with its own frame of
-reference: no viewer then lays two of them into one body. Only a slice that came from a scan lies in that scan's, to
-be laid over it. The pictures of a set share one study.
+Equipment). A generated slice has no neighbours, so each image is a separate series with its own frame of reference,
+so that no viewer combines two of them to one body. Only a slice that came from a scan has the scan's frame of
+reference, so that viewers can overlay both. The images of a dataset share one study.
 """
 
 from __future__ import annotations
@@ -45,23 +45,23 @@ _ENDINGS = (".dcm", ".dicom")
 
 @dataclass(frozen=True, slots=True)
 class Study:
-    """The study that pictures are written into. Equal studies give equal files."""
+    """The study that images are written into. Equal studies give equal files."""
 
-    name: str  # becomes study and patient ID: what is written together is found together
+    name: str  # becomes the study ID and the patient ID, so that images written together are found together
     when: datetime = field(default_factory=datetime.now)
 
     @property
     def identifier(self) -> str:
-        """Up to 16 characters, as a Short String (PS3.5 6.2) holds."""
+        """An identifier of up to 16 characters, the limit of a Short String (PS3.5 6.2)."""
         return sha256_of(self.name)[:12].upper()
 
 
 def write_dicom(path: Path, picture: Picture, study: Study | None = None, number: int = 1) -> Path:
-    """Write ``.dcm`` and give its path; ``number`` is the place of the picture in its study.
+    """Write ``.dcm`` and return its path; ``number`` is the number of the image in its study.
 
-    CT in HU, MR as 12 bits from black to white; a picture of neither, or without a spacing, is a Secondary Capture of
-    8 bits. Raises `MedvarError` for another ending, or when the file cannot be written; one that was there is then
-    untouched.
+    CT is written in HU, MR with 12 bits from black to white. An image of another modality, or without a pixel spacing,
+    becomes an 8-bit Secondary Capture. Raises `MedvarError` for another ending, or when the file cannot be written; an
+    existing file is then unchanged.
     """
     from pydicom.dataset import FileMetaDataset
     from pydicom.uid import ExplicitVRLittleEndian
@@ -89,7 +89,7 @@ def write_dicom(path: Path, picture: Picture, study: Study | None = None, number
 
 
 def modality_of(picture: Picture) -> str | None:
-    """``CT`` or ``MR``; None of a picture of neither, or of unknown spacing, which becomes a Secondary Capture."""
+    """``CT`` or ``MR``; None for other modalities or an unknown spacing, which become a Secondary Capture."""
     modality = picture.trace.request.condition.modality
     if picture.spacing_mm is None or (modality == "CT" and picture.unit != "HU"):
         return None
@@ -97,7 +97,7 @@ def modality_of(picture: Picture) -> str | None:
 
 
 def _general(picture: Picture, study: Study, number: int) -> Dataset:
-    """What every picture says, whatever its class."""
+    """The attributes of images of all SOP classes."""
     from pydicom.dataset import Dataset
 
     trace = picture.trace
@@ -118,7 +118,7 @@ def _general(picture: Picture, study: Study, number: int) -> Dataset:
     dataset.AccessionNumber = dataset.ReferringPhysicianName = ""
     dataset.SeriesInstanceUID = uid("series", study.name, study.when.isoformat(), str(number))
     dataset.SeriesNumber, dataset.InstanceNumber = number, 1
-    if trace.request.stack is not None:  # slices of one body are one series
+    if trace.request.stack is not None:  # the slices of a stack are one series
         dataset.SeriesInstanceUID = uid("series of a stack", study.name, study.when.isoformat())
         dataset.SeriesNumber, dataset.InstanceNumber = 1, trace.request.stack.slice + 1
     dataset.SeriesDescription = f"{what} {condition}"[:64]
@@ -139,7 +139,7 @@ def _general(picture: Picture, study: Study, number: int) -> Dataset:
 
 
 def _equipment(picture: Picture) -> Dataset:
-    """Contributing Equipment, with the purpose that PS3.16 CID 7005 has for what was done to the image."""
+    """Contributing Equipment, with a purpose from PS3.16 CID 7005."""
     from pydicom.dataset import Dataset
 
     purpose = Dataset()
@@ -188,7 +188,7 @@ def _as_capture(dataset: Dataset, picture: Picture) -> None:
 
 
 def _place(dataset: Dataset, picture: Picture) -> None:
-    """Image Plane (PS3.3 C.7.6.2): in its scan, or else the middle at the origin, as thick as its pixels are wide."""
+    """Image Plane (PS3.3 C.7.6.2): the position in the scan, or else centred on the origin."""
     dataset.FrameOfReferenceUID = uid("place", dataset.SeriesInstanceUID)
     dataset.PositionReferenceIndicator = dataset.PatientPosition = ""
     if (place := picture.place) is not None:
@@ -222,7 +222,7 @@ def _pixels(
     dataset.PixelRepresentation = int(np.issubdtype(values.dtype, np.signedinteger))
     dataset.PixelData = values.tobytes() + b"\0" * (values.nbytes % 2)
     dataset["PixelData"].VR = "OB" if values.itemsize == 1 else "OW"
-    low, high = window  # the linear function of C.11.2.1.2 spans width - 1
+    low, high = window  # the linear function of C.11.2.1.2 spans the width minus 1
     dataset.WindowCenter, dataset.WindowWidth = _decimal((low + high + 1) / 2), _decimal(high - low + 1)
 
 
@@ -232,5 +232,5 @@ def _decimal(value: float) -> str:
 
 
 def uid(*what: str) -> str:
-    """A UID made of a UUID (PS3.5 B.2) of what it names: the same picture in the same study is the same file."""
+    """A UID from a UUID (PS3.5 B.2) of its arguments, so that the same image in the same study gives the same file."""
     return f"2.25.{uuid.uuid5(_NAMESPACE, json.dumps(what)).int}"

@@ -1,4 +1,4 @@
-"""Masks of pictures as DICOM segmentations (SEG, PS3.3 A.51), by highdicom, referring to the picture's own image."""
+"""Writes masks as DICOM segmentations (SEG, PS3.3 A.51) with highdicom, which refer to the DICOM file of the image."""
 
 from __future__ import annotations
 
@@ -15,20 +15,21 @@ from medvar_engine.write.dicom import Study, modality_of, uid
 from medvar_engine.write.picture import Picture
 from medvar_engine.write.provenance import SOFTWARE
 
-_SERIES = 5000  # numbers of series of masks are those of their images and this
+_SERIES = 5000  # added to the series number of the image
 
 
 def check_place(picture: Picture) -> None:
-    """Raise `MedvarError` for a picture with a mask that becomes a Secondary Capture: it has no place to refer to."""
+    """Raise `MedvarError` for an image with a mask that becomes a Secondary Capture, which has no position."""
     if picture.mask is not None and modality_of(picture) is None:
         raise MedvarError(
-            "A mask in DICOM needs a CT or MR image of known pixel size, and this image is neither or its size is not "
-            "known: name --modality, or write PNG or NIfTI."
+            "A mask in DICOM needs a CT or MR image of known pixel size, but the modality or the pixel size of "
+            "this image "
+            "is not known. Give --modality, or write PNG or NIfTI."
         )
 
 
 def write_seg(path: Path, picture: Picture, image: Path, study: Study, number: int) -> Path:
-    """Write the mask of a picture as ``.dcm``; ``image`` is the picture's DICOM file. Equal studies give equal files.
+    """Write the mask of an image as ``.dcm``; ``image`` is the DICOM file of the image. Equal studies give equal files.
 
     Raises `MedvarError` as `check_place` does.
     """
@@ -38,7 +39,7 @@ def write_seg(path: Path, picture: Picture, image: Path, study: Study, number: i
 
     check_place(picture)
     if picture.mask is None:
-        raise MedvarError(f"{path}: the picture has no mask.")
+        raise MedvarError(f"{path}: the image has no mask.")
     source = pydicom.dcmread(image)
     made_by = highdicom.AlgorithmIdentificationSequence(
         f"MedVAR {picture.trace.bundle_id[:12]}", codes.cid7162.ArtificialIntelligence, SOFTWARE
@@ -58,7 +59,7 @@ def write_seg(path: Path, picture: Picture, image: Path, study: Study, number: i
     ]
     which = ("mask", study.name, study.when.isoformat(), str(number), picture.trace.to_json())
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of an empty mask, and of names of people, of whom there are none
+        warnings.simplefilter("ignore")  # about an empty mask, and about missing names of persons
         segmentation: Any = highdicom.seg.Segmentation(
             source_images=[source],
             pixel_array=np.ascontiguousarray(picture.mask[np.newaxis]),
@@ -85,7 +86,7 @@ def write_seg(path: Path, picture: Picture, image: Path, study: Study, number: i
         if name in segmentation:
             setattr(segmentation, name, source.ContentTime)
     for element in segmentation.iterall():
-        if element.keyword == "DimensionOrganizationUID":  # highdicom draws one at random
+        if element.keyword == "DimensionOrganizationUID":  # highdicom uses a random one
             element.value = uid("dimensions", *which)
     buffer = BytesIO()
     segmentation.save_as(buffer, enforce_file_format=True)

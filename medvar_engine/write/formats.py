@@ -1,4 +1,4 @@
-"""The file formats by name: how a picture is written in each, and which files that makes."""
+"""The file formats by name, and the functions that write an image in each."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ ENDINGS = {"png": ".png", "png16": ".png", "nifti": ".nii.gz", "dicom": ".dcm"}
 
 
 def files_of(path: Path, name: str, *, masks: bool = False) -> list[Path]:
-    """The files that `write_picture` writes for ``path``; with ``masks`` of a picture that has one."""
+    """The files that `write_picture` writes for ``path``; with ``masks``, for an image with a mask."""
     files = [path, sidecar(path)] if name == "nifti" else [path]
     return [*files, mask_path(path, name)] if masks else files
 
 
 def format_of(path: Path) -> tuple[str, str] | None:
-    """The name of the format that the ending of ``path`` asks for, and that ending; None for an unknown ending."""
+    """The name of the format for the ending of ``path``, and that ending; None for an unknown ending."""
     for name, ending in (*ENDINGS.items(), ("nifti", ".nii")):
         if path.name.lower().endswith(ending):
             return name, ending
@@ -30,10 +30,10 @@ def format_of(path: Path) -> tuple[str, str] | None:
 
 
 def save_image(image: Picture, path: str | Path) -> list[Path]:
-    """Write an image in the format of the ending of ``path``: .png, .nii, .nii.gz or .dcm. Gives the files.
+    """Write an image in the format of the ending of ``path``: .png, .nii, .nii.gz or .dcm. Returns the files.
 
-    A NIfTI file gets a ``.json`` beside it, and an image with a mask the file of that. Files of the same name are
-    replaced. Every file is marked as synthetic. Raises `MedvarError` for an unknown ending.
+    A NIfTI file gets a ``.json`` beside it, and a mask is written to a separate file. Existing files are replaced.
+    Every file is marked as synthetic. Raises `MedvarError` for an unknown ending.
     """
     path = Path(path)
     if (found := format_of(path)) is None:
@@ -44,9 +44,9 @@ def save_image(image: Picture, path: str | Path) -> list[Path]:
 def write_picture(
     path: Path, name: str, picture: Picture, study: Study, number: int, *, mask: Path | None = None
 ) -> list[Path]:
-    """Write a picture, the ``number``-th of ``study``, in the format ``name`` of `ENDINGS`; gives the files.
+    """Write an image, the ``number``-th of ``study``, in the format ``name`` of `ENDINGS`; returns the files.
 
-    The mask of a picture that has one goes to ``mask``, by default beside the picture.
+    A mask is written to ``mask``, by default beside the image.
     """
     if name == "dicom":
         check_place(picture)

@@ -1,9 +1,9 @@
-"""An invisible mark: a pattern of half a gray level that everybody can look for, and nobody sees.
+"""An invisible mark: a public pattern of half a grey level that can be detected by correlation.
 
-Spread spectrum (Cox et al., IEEE Trans. Image Processing 1997): noise of fine and middle frequencies, known beforehand,
-is added; the sum of its products with the image tells whether it is there. It outlasts 8 bits, DICOM and windows, which
-keep each pixel where it is; turning, scaling and cropping lose it. The pattern is public: the mark finds synthetic
-images among others, and keeps nobody from removing it.
+It is a spread-spectrum watermark (Cox et al., IEEE Trans. Image Processing 1997): a known noise pattern of fine and
+middle frequencies is added, and detected by its correlation with the image. The mark survives 8 bits, DICOM and
+windowing, which keep the positions of pixels; rotation, scaling and cropping remove it. The pattern is public: the mark
+helps to find synthetic images, but does not prevent its removal.
 """
 
 from __future__ import annotations
@@ -17,39 +17,41 @@ from scipy import ndimage
 from medvar_engine.errors import MedvarError
 from medvar_engine.types import FloatArray
 
-AMPLITUDE = 0.5  # root mean square, in gray levels of 8 bits
-FOUND = 3.0  # scores of images without the mark are about normal, of a standard deviation below 1
+AMPLITUDE = 0.5  # root mean square, in 8-bit grey levels
+FOUND = 3.0  # threshold of the score; scores without the mark are about normal, with a standard deviation below 1
 _SEED = 0x4D454456  # of the pattern
-_BAND = (0.2, 0.45)  # cycles a pixel
-_SMALLEST = 32  # pixels a side; below, there is too little to sum up
-_SMOOTH = 0.6  # pixels; what is coarser is anatomy
-_STEP = 1024  # patterns are rounded, so that they are the same whatever computes them
-_FLOOR = 0.004  # of an image's range: what 8 bits round away
+_BAND = (0.2, 0.45)  # cycles per pixel
+_SMALLEST = 32  # pixels per side; smaller images have too few pixels for detection
+_SMOOTH = 0.6  # standard deviation in pixels of the filter that removes anatomy
+_STEP = 1024  # patterns are rounded, so that they are the same on all machines
+_FLOOR = 0.004  # fraction of an image's range: the rounding error of 8 bits
 
 
 def add_mark(pixels: FloatArray) -> FloatArray:
-    """``(H, W)`` in [-1, 1] → the same with the mark. Raises `MedvarError` for an image too small to bear it."""
+    """Add the mark to an image ``(H, W)`` in [-1, 1]. Raises `MedvarError` for an image that is too small."""
     shape = pixels.shape
     if len(shape) != 2 or min(shape) < _SMALLEST:
-        raise MedvarError(f"The invisible mark takes images of {_SMALLEST} pixels a side or more, but got {shape}.")
+        raise MedvarError(
+            f"The invisible mark needs images of at least {_SMALLEST} pixels per side, but the shape is {shape}."
+        )
     return np.clip(pixels + _pattern(shape) * np.float32(AMPLITUDE / 127.5), -1, 1)
 
 
 def mark_score(values: npt.NDArray[np.generic]) -> float:
-    """How surely the mark is in a gray image ``(H, W)`` in whatever unit: above `FOUND` it is.
+    """The detection score of the mark in a grey image ``(H, W)`` in any unit; above `FOUND` the mark is present.
 
-    0 for an image that is too small, or nearly all of one value.
+    0 for an image that is too small or almost constant.
     """
     image = np.asarray(values, dtype=np.float64)
     low, high = image.min(initial=0), image.max(initial=0)
     if image.ndim != 2 or min(image.shape) < _SMALLEST or not np.isfinite([low, high]).all():
         return 0.0
     low, high = image.min(), image.max()
-    inside = (image > low) & (image < high)  # what a window clipped says nothing
+    inside = (image > low) & (image < high)  # clipped pixels carry no information
     if inside.sum() < _SMALLEST**2 / 4:
         return 0.0
     fine = _fine((image - low) / (high - low))
-    # Where the anatomy itself is fine and strong it hides the mark, so it counts less.
+    # Regions with strong fine anatomy hide the mark, so they get a lower weight.
     weighted = fine * inside / (ndimage.gaussian_filter(fine**2, 2.0) + _FLOOR**2 / 4)
     pattern = _fine(_pattern(image.shape).astype(np.float64))
     return float((weighted * pattern).sum() / np.sqrt((weighted**2).sum() * (pattern[inside] ** 2).mean() + 1e-30))
@@ -61,7 +63,7 @@ def _fine(image: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 
 @lru_cache(maxsize=8)
 def _pattern(shape: tuple[int, ...]) -> FloatArray:
-    """Noise of the band, of mean square 1."""
+    """Noise of the frequency band with mean square 1."""
     rows, columns = np.fft.fftfreq(shape[0])[:, None], np.fft.rfftfreq(shape[1])[None]
     frequency = np.hypot(rows, columns)
     inside = (frequency > _BAND[0]) & (frequency < _BAND[1])

@@ -1,4 +1,4 @@
-"""Masks of pictures as files: PNG with a palette, NIfTI label maps, DICOM SEG; and given masks read from such files."""
+"""Writes and reads masks as files: PNG with a palette, NIfTI label maps, and DICOM SEG (written only)."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ LABELS = 1002  # NIfTI's intent code of label maps
 
 
 def mask_path(path: Path, name: str) -> Path:
-    """Where the mask of the picture at ``path``, of the format ``name``, is written: beside it."""
+    """The path of the mask beside the image at ``path``, in the format ``name``."""
     stem = path.name.split(".")[0]
     endings = {"nifti": ".nii.gz", "dicom": ".dcm"}
     return path.with_name(f"{stem}-mask{endings.get(name, '.png')}")
 
 
 def write_mask(path: Path, name: str, picture: Picture, image: Path, study: Study, number: int) -> list[Path]:
-    """Write the mask of a picture that has one, in the format ``name``; gives the files.
+    """Write the mask of an image in the format ``name``; returns the files.
 
-    ``image`` is the picture's own file, to which a DICOM SEG refers. Values are numbers of structures; each format
-    also has their names and colours.
+    ``image`` is the file of the image, to which a DICOM SEG refers. Values are numbers of structures; each format also
+    stores their names and colours.
     """
     if picture.mask is None:
         return []
@@ -49,15 +49,16 @@ def write_mask(path: Path, name: str, picture: Picture, image: Path, study: Stud
 
 
 def read_mask(path: Path, structures: Structures, side: int) -> MaskArray:
-    """A given mask ``(side, side)``: a PNG with a palette or of gray, or a NIfTI of one slice, as `write_mask` writes.
+    """Read a mask ``(side, side)`` from a PNG (palette or grey) or a NIfTI file of one slice, see `write_mask`.
 
-    Raises `MedvarError` when it is of another size, has values that stand for no structure, or shows none.
+    Raises `MedvarError` when it has another size, values that are not numbers of structures, or no structure at all.
     """
     if path.suffix.lower() == ".png":
         with open_png(path) as picture:
             if picture.mode not in ("P", "L", "1"):
                 raise MedvarError(
-                    f"{path} is a PNG of colours ({picture.mode}); a mask has numbers of structures: a palette or gray."
+                    f"{path} is a colour PNG ({picture.mode}). A mask must hold numbers of structures, as palette "
+                    "or grey."
                 )
             values = np.asarray(picture)
     else:
@@ -66,19 +67,19 @@ def read_mask(path: Path, structures: Structures, side: int) -> MaskArray:
             volume = volume[..., 0]
         values = volume.T
     if values.shape != (side, side):
-        raise MedvarError(f"{path} is of another size than the model's images: {values.shape}, not {(side, side)}.")
+        raise MedvarError(f"{path} has another size than the model's images: {values.shape}, not {(side, side)}.")
     if not np.array_equal(values, np.rint(values)) or values.min() < 0 or values.max() > len(structures):
         names = ", ".join(f"{value} {one.name}" for value, one in enumerate(structures, 1))
         raise MedvarError(
-            f"{path} has the values {values.min():g} to {values.max():g}; a mask for this model has 0, {names}."
+            f"{path} has values from {values.min():g} to {values.max():g}, but a mask for this model has 0, {names}."
         )
     if not values.any():
-        raise MedvarError(f"{path} is an empty mask: nothing is labelled in it.")
+        raise MedvarError(f"{path} is an empty mask without any structure.")
     return values.astype(np.uint8)
 
 
 def _write_png(path: Path, picture: Picture, mask: MaskArray) -> Path:
-    image = Image.fromarray(mask)  # gray
+    image = Image.fromarray(mask)  # grey
     palette = [0, 0, 0, *(value for one in picture.structures for value in one.rgb)]
     image.putpalette(palette)
     about = {"Description": statement(picture), "Structures": json.dumps(to_dicts(picture.structures))}

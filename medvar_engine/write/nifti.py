@@ -1,4 +1,4 @@
-"""Pictures as NIfTI: one slice in physical units, placed as its plane says."""
+"""Writes images as NIfTI: one slice in physical units, oriented according to its plane."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _ENDINGS = (".nii.gz", ".nii")
 
 
 def write_nifti(path: Path, picture: Picture) -> list[Path]:
-    """Write ``.nii`` or ``.nii.gz`` and a sidecar ``.json`` with the provenance; gives both paths.
+    """Write ``.nii`` or ``.nii.gz`` and a sidecar ``.json`` with the provenance; returns both paths.
 
-    The volume is ``(W, H, 1)``: HU as int16, other units as float32. Lengths are mm; a spacing that is not known is
-    written as 1 without a unit. A slice that came from a scan lies where it lay there; any other is as thick as its
-    pixels are wide, and centred on the origin.
-    Raises `MedvarError` for another ending or when the files cannot be written; those that were there are untouched.
+    The volume is ``(W, H, 1)``: HU as int16, other units as float32. Lengths are in mm; an unknown spacing is written
+    as 1 without a unit. A slice that came from a scan keeps its position; any other is as thick as its pixels are wide,
+    and centred on the origin. Raises `MedvarError` for another ending or when the files cannot be written; existing
+    files are then unchanged.
     """
     import nibabel
 
@@ -43,7 +43,7 @@ def write_nifti(path: Path, picture: Picture) -> list[Path]:
     header["descrip"] = f"{what} MedVAR model {trace.bundle_id[:12]} seed {trace.request.seed}".encode()
     header.extensions.append(nibabel.nifti1.Nifti1Extension(NIFTI_COMMENT, about.encode("utf-8")))
     content = image.to_bytes()
-    # No time of writing in the archive: the same picture is the same file.
+    # Without a time stamp in the archive, so that the same image gives the same file.
     packed = gzip.compress(content, mtime=0) if ending == ".nii.gz" else content
     write_files({path: packed, beside: json.dumps(json.loads(about), indent=1).encode("utf-8")})
     return [path, beside]
@@ -62,16 +62,16 @@ def _ending(path: Path) -> str:
 
 
 def placement(picture: Picture) -> npt.NDArray[np.float64]:
-    """From ``(column, row, slice)`` of a picture to mm in RAS+: in its scan, or else its middle at the origin."""
+    """The affine from ``(column, row, slice)`` of an image to RAS+ mm: in its scan, or else centred on the origin."""
     if picture.place is None:
         return affine(picture.plane, picture.pixels.shape, picture.spacing_mm or 1.0)
     return np.asarray(np.diag([*_LPS_TO_RAS, 1.0]) @ picture.place.matrix + 0.0)  # -0 becomes 0
 
 
 def affine(plane: str, shape: tuple[int, ...], spacing_mm: float) -> npt.NDArray[np.float64]:
-    """From ``(column, row, slice)`` of a picture of ``shape`` (H, W) to mm in RAS+, its middle at the origin.
+    """The affine from ``(column, row, slice)`` of an image of ``shape`` (H, W) to RAS+ mm, centred on the origin.
 
-    Raises `MedvarError` for a plane whose `directions` are not known.
+    Raises `MedvarError` for a plane without known `directions`.
     """
     columns, rows = (axis * _LPS_TO_RAS for axis in directions(plane))
     matrix = np.eye(4)

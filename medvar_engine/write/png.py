@@ -1,4 +1,4 @@
-"""Pictures as PNG: 8 bits of gray to look at, 16 to measure in, and the trace to make them again."""
+"""Writes images as PNG, with 8 bits for viewing or 16 bits for measurements, and with the trace."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ _WHITE_16 = 65535
 
 
 def write_png(path: Path, picture: Picture) -> Path:
-    """Write ``.png`` of 8 bits and give its path. Black is `Picture.low`, white `Picture.high`; the spacing is the dpi.
+    """Write an 8-bit ``.png`` and return its path. Black is `Picture.low`, white `Picture.high`; dpi gives the spacing.
 
-    Raises `MedvarError` for another ending or when the file cannot be written; one that was there is then untouched.
+    Raises `MedvarError` for another ending or when the file cannot be written; an existing file is then unchanged.
     """
     return _save_picture(path, Image.fromarray(picture.grey()), picture, {})
 
 
 def write_png16(path: Path, picture: Picture) -> Path:
-    """As `write_png`, with 16 bits of gray: every value of CT keeps its HU, which the text ``Values`` tells."""
+    """Like `write_png`, with 16 bits: CT keeps exact HU, and the text ``Values`` states the scale."""
     image = Image.fromarray(np.rint(picture.share() * _WHITE_16).astype(np.uint16))
     values = f"0 is {picture.low:g} {picture.unit}, {_WHITE_16} is {picture.high:g} {picture.unit}"
     return _save_picture(path, image, picture, {"Values": values})
@@ -44,13 +44,13 @@ def save_png(
     spacing_mm: float | None = None,
     text: Mapping[str, str] = MappingProxyType({}),
 ) -> Path:
-    """Write any image made from ``trace`` as PNG, marked as synthetic; ``text`` is told in chunks of its own."""
+    """Write any image made from ``trace`` as PNG, marked as synthetic, with ``text`` as additional text chunks."""
     if path.suffix.lower() != ".png":
         raise MedvarError(f"{path} must end in .png.")
     chunks = PngInfo()
     for key, value in {"Synthetic": "yes", "Software": SOFTWARE, "Description": STATEMENT, **text}.items():
         chunks.add_text(key, value)
-    # Not compressed: readers cap what they inflate, and a long history would pass the cap.
+    # Not compressed, because readers limit inflated text, and a long history would exceed the limit.
     chunks.add_itxt(PNG_KEY, trace.to_json())
     buffer = BytesIO()
     dpi = {} if spacing_mm is None else {"dpi": (_MM_PER_INCH / spacing_mm,) * 2}

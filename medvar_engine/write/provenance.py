@@ -1,4 +1,4 @@
-"""What is said of a picture in every file that holds it, and how it is read back."""
+"""Provenance of images: written into every file and read back."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ STATEMENT = "Synthetic image made by a generative model. It shows no patient and
 RECONSTRUCTION = "Reconstruction of a real image by a generative model. It shows a patient and is not for diagnosis."
 PNG_KEY = "medvar"  # keyword of the PNG text chunk that holds the trace
 NIFTI_COMMENT = 6  # code of a NIfTI header extension in plain text
-PNG_PIXELS_KEY = "medvar-pixels"  # of the one that holds `about_pixels`
+PNG_PIXELS_KEY = "medvar-pixels"  # keyword of the PNG text chunk that holds `about_pixels`
 DICOM_GROUP, DICOM_CREATOR = 0x0099, "NAPARI-MEDVAR"
 DICOM_TRACE, DICOM_PIXELS = 0x01, 0x02  # the private elements that hold the trace, and `about_pixels`
-NEAR = "MEMORISED? It is nearer to a slice that the model was trained on than nearly all slices of other people are."
+NEAR = "MEMORISED? It is closer to a training slice of the model than almost all slices of other patients are."
 _PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 
 
 def provenance(picture: Picture) -> dict[str, Any]:
-    """Plain values, for JSON: whether the picture is synthetic, what its numbers mean, and how to make it again."""
+    """Plain values for JSON: whether the image is synthetic, the meaning of its values, and its trace."""
     request = picture.trace.request
     return {
         "synthetic": not picture.reconstruction,
@@ -46,52 +46,54 @@ def provenance(picture: Picture) -> dict[str, Any]:
 
 
 def about_pixels(picture: Picture) -> dict[str, Any]:
-    """Plain values, for JSON: what the trace does not tell of the pixels, for they were looked at or written into."""
+    """Plain values for JSON: facts about the pixels that are not in the trace, such as copy risk and marks."""
     near = {} if picture.copy_risk is None else {"nearness": picture.copy_risk.to_dict()}
     return {**picture.marks.to_dict(), **near}
 
 
 def statement(picture: Picture) -> str:
-    """What a person is to read first: what the picture is, and whether it may be a copy."""
+    """The statement for users: whether the image is synthetic, and whether it may be a copy."""
     near = picture.copy_risk is not None and picture.copy_risk.flagged
     return f"{origin(picture)} {NEAR}" if near else origin(picture)
 
 
 def origin(picture: Picture) -> str:
-    """What the picture is: synthetic, or a real image again."""
+    """The origin of the image: synthetic, or a reconstruction of a real image."""
     return RECONSTRUCTION if picture.reconstruction else STATEMENT
 
 
 def read_trace(path: Path) -> Trace:
-    """The trace of a PNG, NIfTI or DICOM file that this room wrote.
+    """Read the trace of a PNG, NIfTI or DICOM file that medvar wrote.
 
-    Raises `MedvarError` when the file cannot be read, is of another kind, or holds no trace.
+    Raises `MedvarError` when the file cannot be read, has another format, or contains no trace.
     """
     text = _read(path, PNG_KEY, DICOM_TRACE, "trace")
     if text is None:
-        raise MedvarError(f"{path} holds no MedVAR trace: it was not written by medvar, or lost it in another program.")
+        raise MedvarError(
+            f"{path} contains no MedVAR trace: it was not written by medvar, or another program removed the trace."
+        )
     try:
         trace = Trace.from_json(text)
     except MedvarError as error:
         raise MedvarError(f"{path}: {error}") from error
     if not trace.pyramid.depth:
-        raise MedvarError(f"{path}: its trace has no scale, so there is no image to make again.")
+        raise MedvarError(f"{path}: its trace has no scales, so there is no image to make again.")
     return trace
 
 
 def read_about_pixels(path: Path) -> dict[str, Any]:
-    """What `about_pixels` told of a file that this room wrote; empty for files of older versions."""
+    """Read the values of `about_pixels` from a file that medvar wrote; empty for files of older versions."""
     try:
         values = plain_json.loads(_read(path, PNG_PIXELS_KEY, DICOM_PIXELS, "pixels") or "{}")
     except (ValueError, RecursionError) as error:
-        raise MedvarError(f"{path}: what it says of its pixels is damaged: {error}.") from error
+        raise MedvarError(f"{path}: its metadata about pixels are damaged: {error}.") from error
     if not isinstance(values, dict):
-        raise MedvarError(f"{path}: what it says of its pixels is damaged: {values!r}.")
+        raise MedvarError(f"{path}: its metadata about pixels are damaged: {values!r}.")
     return values
 
 
 def _read(path: Path, png_key: str, dicom_element: int, nifti_key: str) -> str | None:
-    """One of the things that a file holds, as JSON; None when it is not there."""
+    """One of the JSON texts in a file; None if it is missing."""
     try:
         match kind_of(path):
             case "png":
@@ -105,9 +107,9 @@ def _read(path: Path, png_key: str, dicom_element: int, nifti_key: str) -> str |
 
 
 def kind_of(path: Path) -> Literal["png", "dicom", "nifti"]:
-    """What a file's first bytes say that it is; NIfTI, which may be packed, when they say neither of the others."""
+    """The format of a file by its first bytes; NIfTI, which may be compressed, if it is neither PNG nor DICOM."""
     if path.exists() and not path.is_file() and not path.is_dir():
-        raise OSError(None, "it is no file")  # a pipe would be waited for without end
+        raise OSError(None, "it is no file")  # reading a pipe might never end
     with path.open("rb") as file:
         magic = file.read(132)
     if magic.startswith(_PNG_MAGIC):
@@ -126,10 +128,10 @@ def _dicom_text(path: Path, element: int) -> str | None:
     try:
         value = dataset.private_block(DICOM_GROUP, DICOM_CREATOR)[element].value
     except KeyError:
-        return None  # somebody else's
-    except Exception as error:  # values are converted only when they are asked for
-        raise MedvarError(f"{path} is not a whole DICOM file: {error}.") from error
-    # Where the file does not say the VR (implicit VR, or UN by a program that does not know it) it is UT all the same.
+        return None  # written by another program
+    except Exception as error:  # values are converted on access
+        raise MedvarError(f"{path} is not a complete DICOM file: {error}.") from error
+    # The VR is UT even if the file does not state it (implicit VR, or UN written by another program).
     text = value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
     return text.rstrip("\0 ")
 
@@ -140,5 +142,5 @@ def _nifti_text(path: Path, key: str) -> str | None:
             try:
                 return json.dumps(plain_json.loads(extension.text.rstrip("\0"))[key])
             except (ValueError, KeyError, TypeError):
-                continue  # somebody else's comment
+                continue  # a comment of another program
     return None

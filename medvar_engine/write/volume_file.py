@@ -1,4 +1,4 @@
-"""The slices of a stack as one NIfTI volume, and their masks as another on the same voxels."""
+"""Writes the slices of a stack as one NIfTI volume, and their masks as another on the same voxels."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ from medvar_engine.write.provenance import NIFTI_COMMENT, provenance
 
 
 def write_volume(path: Path, pictures: Sequence[Picture]) -> list[Path]:
-    """Write ``.nii.gz``, its ``.json``, and a label map if the slices have masks; gives the files.
+    """Write ``.nii.gz``, its ``.json``, and a label map if the slices have masks; returns the files.
 
-    The slices are those of one stack, in their order, each at its place. Values are as in a NIfTI file of one slice.
-    The traces of all slices are in the ``.json`` and in the volume.
+    The slices must belong to one stack, be in order, and have a position. Values are as in a NIfTI file of one slice.
+    The traces of all slices are in the ``.json`` and in the volume. Raises `MedvarError` for slices without a position.
     """
     first = pictures[0]
     if any(one.place is None for one in pictures):
-        raise MedvarError("A volume needs slices that have a place: those of a stack.")
+        raise MedvarError("A volume needs slices with a position: those of a stack.")
     volume = np.stack([one.values().T for one in pictures], axis=-1)
     if first.unit == "HU":
         limits = np.iinfo(np.int16)
         volume = np.rint(volume).clip(limits.min, limits.max).astype(np.int16)
-    about = {name: value for name, value in provenance(first).items() if name != "trace"}  # that of one slice alone
+    about = {name: value for name, value in provenance(first).items() if name != "trace"}  # the trace of a single slice
     about |= {"slices": len(pictures), "traces": traces_to_dict([one.trace for one in pictures])}
     files = {path: _packed(volume, first, about), sidecar(path): json.dumps(about, indent=1).encode()}
     if first.mask is not None:

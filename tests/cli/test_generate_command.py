@@ -200,7 +200,7 @@ def test_a_place_that_cannot_be_written(generate: Generate, tmp_path: Path) -> N
     for out in (tmp_path / "file", tmp_path / "file" / "out"):
         run = generate(out=out)
         assert (run.code, run.out) == (1, "")
-        assert "Cannot make the folder" in run.err
+        assert "Cannot create the folder" in run.err
     assert (tmp_path / "file").read_text() == "mine"
 
 

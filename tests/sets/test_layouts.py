@@ -60,7 +60,7 @@ def test_a_set_of_files_is_the_shards_in_pixels(make: MakeSet, tmp_path: Path) -
     for path in tmp_path.glob("png/images/*/*.png"):
         made = images[int(path.stem)]
         np.testing.assert_allclose(np.asarray(Image.open(path)), (made.image + 1) * 32767.5, atol=1)
-    with pytest.raises(MedvarError, match="read its files one by one"):
+    with pytest.raises(MedvarError, match="Read its files one by one"):
         ImageSet.open(tmp_path / "png")
 
 
@@ -99,7 +99,7 @@ def test_bids(make: MakeSet, tmp_path: Path) -> None:
 
 def test_nnunet(make: MakeSet, mix: Mix, tmp_path: Path) -> None:
     """nnU-Net would normalise MR as CT, or wait for labels that there are not."""
-    with pytest.raises(MedvarError, match="one modality in a channel, but the mix has CT, MR"):
+    with pytest.raises(MedvarError, match="one modality per channel, but the mixture has CT, MR"):
         make(tmp_path / "both", kind=Kind("nnunet", "nifti"))
     assert not (tmp_path / "both").exists()
     make(tmp_path, Mix(mix.ingredients[:1]), kind=Kind("nnunet", "nifti"))
@@ -179,6 +179,6 @@ def test_colour_is_refused(make: MakeSet, bundle: Bundle, tmp_path: Path) -> Non
     """It would fail after the first unit."""
     from dataclasses import replace
 
-    with pytest.raises(MedvarError, match="Only gray images"):
+    with pytest.raises(MedvarError, match="Only grey images"):
         make(tmp_path / "set", bundle=replace(bundle, image_channels=3))
     assert not (tmp_path / "set").exists()

@@ -166,7 +166,7 @@ def test_what_is_damaged_is_found_and_made_anew(make: MakeSet, whole: Path, tmp_
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"count": 9}, "larger, not smaller"),
+        ({"count": 9}, "enlarged, but not reduced"),
         ({"kind": Kind("imagefolder", "png")}, "layout, format differ"),
         ({"mix": Mix.of(Condition(), Sampling())}, "mix differ"),
     ],
@@ -195,7 +195,7 @@ def test_somebody_elses_folder(make: MakeSet, tmp_path: Path) -> None:
     (tmp_path / "mine" / "scan.nii").write_text("mine")
     (tmp_path / "file").write_text("mine")
     for folder in (tmp_path / "mine", tmp_path / "file"):
-        with pytest.raises(MedvarError, match="something else than a set"):
+        with pytest.raises(MedvarError, match="something other than a synthetic dataset"):
             make(folder)
     with pytest.raises(MedvarError, match="Cannot"):
         make(tmp_path / "file" / "set")

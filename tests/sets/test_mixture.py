@@ -63,22 +63,22 @@ def test_a_mix_is_what_its_file_says(tmp_path: Path, bundle: Bundle) -> None:
         (GOOD.replace("region: brain", "position: 0.5"), "condition 2: This model is not conditioned on position"),
         (GOOD.replace("region: brain", "contrast: T1"), "condition 2: This model is not conditioned on contrast"),
         (GOOD.replace("region: brain", "regoin: brain"), "unknown field 'regoin' in line 6"),
-        (GOOD.replace("region: brain", "modality: CT"), "the field modality is there twice, again in line 6"),
-        (GOOD.replace("seed: 1000", "seed: -1"), "line 7: seed: A seed is"),
-        (GOOD.replace("seed: 7", "seed: true"), "line 1: seed is a whole number, but got True"),
-        (GOOD.replace("weight: 3", "weight: .nan"), "line 4: a weight is a number above 0, but got nan"),
-        (GOOD.replace("weight: 3", "weight: .inf"), "line 4: a weight is"),
-        (GOOD.replace("weight: 3", "weight: 0"), "line 4: a weight is"),
-        (GOOD.replace("weight: 3", "weight: many"), "line 4: a weight is"),
+        (GOOD.replace("region: brain", "modality: CT"), "the field modality is repeated in line 6"),
+        (GOOD.replace("seed: 1000", "seed: -1"), "line 7: seed: A seed must be"),
+        (GOOD.replace("seed: 7", "seed: true"), "line 1: seed must be a whole number, but is True"),
+        (GOOD.replace("weight: 3", "weight: .nan"), "line 4: a weight must be a number above 0, but is nan"),
+        (GOOD.replace("weight: 3", "weight: .inf"), "line 4: a weight must be"),
+        (GOOD.replace("weight: 3", "weight: 0"), "line 4: a weight must be"),
+        (GOOD.replace("weight: 3", "weight: many"), "line 4: a weight must be"),
         (GOOD.replace("weight: 3", "weight: 3, count: 3"), "a weight or a count, not both"),
-        (GOOD.replace("weight: 3", "count: 3"), "condition 2: all conditions have a count or none"),
-        (GOOD.replace("weight: 3", "count: 0"), "line 4: a count is at least 1"),
-        (GOOD.replace("weight: 3", "count: 2.5"), "line 4: count is a whole number"),
+        (GOOD.replace("weight: 3", "count: 3"), "condition 2: either all conditions need a count, or none"),
+        (GOOD.replace("weight: 3", "count: 0"), "line 4: a count must be 1 or more"),
+        (GOOD.replace("weight: 3", "count: 2.5"), "line 4: count must be a whole number"),
         (GOOD.replace("top_p: 0.5", "top_p: 2"), "line 8: top_p must be"),
         (GOOD.replace("top_p: 0.5", "top_k: 1.5"), "line 8: top_k must be"),
-        (GOOD.replace("top_p: 0.5", "topp: 1"), "line 8: unknown sampling 'topp'"),
-        (GOOD.replace("guidance: 2.5", "guidance: high"), "line 2: guidance is a number"),
-        (GOOD.replace("{guidance: 2.5}", "3"), "line 2: sampling has the fields"),
+        (GOOD.replace("top_p: 0.5", "topp: 1"), "line 8: unknown sampling field 'topp'"),
+        (GOOD.replace("guidance: 2.5", "guidance: high"), "line 2: guidance must be a number"),
+        (GOOD.replace("{guidance: 2.5}", "3"), "line 2: sampling must have fields among"),
         ("", "is empty"),
         ("seed: 1", "a list `conditions` with at least one entry"),
         ("conditions: []", "a list `conditions` with at least one entry"),
@@ -163,7 +163,7 @@ def test_seeds_end_somewhere() -> None:
     """The last images of a night would fail."""
     last = Mix((Ingredient(Condition(), Sampling(), 2**64 - 5),))
     Plan(last, 5, "model")
-    with pytest.raises(MedvarError, match="A seed is at most"):
+    with pytest.raises(MedvarError, match="The largest seed is"):
         Plan(last, 6, "model")
 
 

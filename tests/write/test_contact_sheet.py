@@ -52,8 +52,8 @@ def test_says_what_does_not_fit() -> None:
     """A wrong call would draw captions under the wrong pictures."""
     one, other = np.zeros((8, 8), dtype=np.float32), np.zeros((9, 9), dtype=np.float32)
     for previews, labels, message in (
-        ([], [], "one label a preview"),
-        ([one], ["a", "b"], "one label a preview"),
+        ([], [], "one label per preview"),
+        ([one], ["a", "b"], "one label per preview"),
         ([one, other], ["a", "b"], "one size"),
         ([np.zeros((8, 8, 3), dtype=np.float32)], ["a"], "gray"),
     ):

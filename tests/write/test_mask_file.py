@@ -114,10 +114,13 @@ def test_bad_masks(picture: Picture, tmp_path: Path) -> None:
     """Each in one sentence that names the file."""
     good = make_pairs(1)[0, 1].astype(np.uint8)
     for path, said in (
-        (lambda: given(tmp_path, good[:8]), r"of another size than the model's images: \(8, 16\)"),
-        (lambda: given(tmp_path, good + 3), r"has the values 3 to 5; a mask for this model has 0, 1 square, 2 bar"),
+        (lambda: given(tmp_path, good[:8]), r"has another size than the model's images: \(8, 16\)"),
+        (
+            lambda: given(tmp_path, good + 3),
+            r"has values from 3 to 5, but a mask for this model has 0, 1 square, 2 bar",
+        ),
         (lambda: given(tmp_path, good * 0), r"is an empty mask"),
-        (lambda: given(tmp_path, good, "RGB"), r"PNG of colours \(RGB\)"),
+        (lambda: given(tmp_path, good, "RGB"), r"colour PNG \(RGB\)"),
         (lambda: tmp_path / "none.png", r"does not exist"),
         (lambda: tmp_path / "none.txt", r"neither PNG, DICOM nor NIfTI"),
     ):

@@ -68,7 +68,7 @@ def test_the_same_picture_is_the_same_file(make_picture: MakePicture, tmp_path: 
         ({"pixels": np.zeros((2, 2, 3), dtype=np.float32)}, "one grey slice"),
         ({"pixels": np.zeros((0, 2), dtype=np.float32)}, "one grey slice"),
         ({"pixels": np.full((2, 2), np.nan, dtype=np.float32)}, "finite"),
-        ({"low": 3.0, "high": 3.0}, "rise from low to high"),
+        ({"low": 3.0, "high": 3.0}, "low must be below high"),
         ({"spacing_mm": 0.0}, "above 0 mm"),
     ],
 )

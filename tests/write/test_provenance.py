@@ -42,7 +42,7 @@ def test_says_when_a_file_holds_no_trace(tmp_path: Path) -> None:
         plain_nifti(tmp_path / "b.nii.gz", b"scanned on a Tuesday"),
         plain_nifti(tmp_path / "c.nii.gz", b'["a", "list"]'),
     ):
-        with pytest.raises(MedvarError, match="holds no MedVAR trace"):
+        with pytest.raises(MedvarError, match="contains no MedVAR trace"):
             read_trace(path)
 
 
@@ -79,5 +79,5 @@ def test_says_when_there_is_nothing_to_read(tmp_path: Path) -> None:
     with pytest.raises(MedvarError, match="neither PNG, DICOM nor NIfTI"):
         read_trace(tmp_path / "a.txt")
     (tmp_path / "text.nii").write_text("hello" * 200)
-    with pytest.raises(MedvarError, match="not a whole NIfTI"):
+    with pytest.raises(MedvarError, match="not a complete NIfTI"):
         read_trace(tmp_path / "text.nii")

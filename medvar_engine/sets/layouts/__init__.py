@@ -1,4 +1,4 @@
-"""How a set lies on the disk: one file a layout. Each says where an image goes, and what describes the whole."""
+"""Layouts of synthetic datasets on the disk, one per file: the paths of images and the descriptive files."""
 
 from __future__ import annotations
 
@@ -23,32 +23,32 @@ _FILES = {"imagefolder": imagefolder, "bids": bids, "nnunet": nnunet, "decathlon
 
 
 def kind_of(layout: str | None, file_format: str | None) -> Kind:
-    """The kind of set that is asked for: shards by default, folders by label for a format alone.
+    """The kind of dataset for a layout and a format: shards by default, folders by label for a format alone.
 
-    Raises `MedvarError` for a format that the layout does not hold.
+    Raises `MedvarError` for a format that the layout does not support.
     """
     if file_format in (None, "shards"):
         layout = layout or "shards"
         if file_format == "shards" and layout != "shards":
-            raise MedvarError(f"The layout {layout} holds files, not shards; leave --format out.")
+            raise MedvarError(f"The layout {layout} does not support --format. Leave it out.")
         return Kind(layout, _FORMATS[layout][0])
     layout = layout or "imagefolder"
     if file_format not in _FORMATS[layout]:
-        raise MedvarError(f"The layout {layout} holds {' or '.join(_FORMATS[layout])}, not {file_format}.")
+        raise MedvarError(f"The layout {layout} supports {' or '.join(_FORMATS[layout])}, not {file_format}.")
     return Kind(layout, file_format)
 
 
 def describe(plan: Plan, bundle: Bundle, withheld: Collection[int] = ()) -> dict[str, str]:
-    """File name → text: what describes the whole set, without the images ``withheld``, known when it is made.
+    """File name → text of the files that describe the whole dataset, without the images ``withheld``.
 
-    Raises `MedvarError` for a set that the layout does not hold.
+    Raises `MedvarError` for a dataset that the layout does not support.
     """
     layout = _FILES.get(plan.kind.layout, shards)
     return layout.describe(plan, bundle, withheld)
 
 
 def write_images(plan: Plan, unit: int, folder: Path, bundle: Bundle, images: Sequence[SetImage]) -> list[Path]:
-    """Write images of a unit; gives the files."""
+    """Write images of a unit; returns the files."""
     if plan.kind.layout == "shards":
         return shards.write_shard(unit, folder, images, bundle.image_size)
     layout = _FILES[plan.kind.layout]

@@ -1,7 +1,7 @@
-"""A set as a BIDS derivative (BIDS 1.10): every image a subject of its own, for no two show the same body.
+"""The layout of a BIDS derivative (BIDS 1.10): every image is a separate subject, because no two show the same body.
 
 BIDS has no suffix for an MR image of unknown contrast, and CT only as a proposal (BEP024): the suffixes here are
-``mri`` and ``ct``, and ``.bidsignore`` says that a validator is to pass these files by.
+``mri`` and ``ct``, and ``.bidsignore`` makes a validator ignore these files.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _SUFFIXES = {"CT": ("ct", "ct"), "MR": ("anat", "mri")}
 
 
 def describe(plan: Plan, bundle: Bundle, withheld: Collection[int]) -> dict[str, str]:
-    """Data card, description, participants, and what a validator is to pass by."""
+    """The data card, the description, the participants, and ``.bidsignore``."""
     about = {
         "Name": f"SYNTHETIC images by {bundle.name}",
         "BIDSVersion": "1.10.0",
@@ -57,21 +57,21 @@ def describe(plan: Plan, bundle: Bundle, withheld: Collection[int]) -> dict[str,
 
 
 def place(plan: Plan, number: int, condition: Condition) -> str:
-    """Where an image goes."""
+    """The path of an image."""
     subject = _subject(number)
     folder, suffix = _SUFFIXES.get(condition.modality or "", ("anat", "image"))
     return f"{subject}/{folder}/{subject}_desc-synthetic_{suffix}.nii.gz"
 
 
 def mask_place(plan: Plan, number: int, condition: Condition) -> str:
-    """Where the mask of an image goes: a discrete segmentation beside it (BIDS 1.10, derivatives of images)."""
+    """The path of the mask of an image: a discrete segmentation beside it (BIDS 1.10, imaging derivatives)."""
     subject = _subject(number)
     folder, _ = _SUFFIXES.get(condition.modality or "", ("anat", "image"))
     return f"{subject}/{folder}/{subject}_desc-synthetic_dseg.nii.gz"
 
 
 def _cells(condition: Condition) -> list[str]:
-    """One for each factor."""
+    """One table cell for each factor."""
     values = condition.to_dict()
     return [str(values.get(name, "n/a")) for name in FACTORS]
 

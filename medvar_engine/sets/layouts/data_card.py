@@ -1,4 +1,4 @@
-"""The data card of a set: what it is, how much of what, by which model, and what it must not be taken for."""
+"""The data card of a synthetic dataset: content, counts, model, and limits of use."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from medvar_engine.sets.set_plan import Plan
 from medvar_engine.write.provenance import STATEMENT
 
 _FLAGGED = {
-    "withhold": "was withheld. Numbers count on over those; `set.json` lists them under `too_near`.",
-    "flag": "is flagged in what is written with it, and `set.json` lists them under `too_near`.",
+    "withhold": "was withheld. Their numbers stay unused; `set.json` lists them under `too_near`.",
+    "flag": "is flagged in its file, and `set.json` lists them under `too_near`.",
 }
 
 
 def card(plan: Plan, bundle: Bundle, about: str, withheld: Collection[int]) -> str:
-    """Markdown. ``about`` says how the files lie."""
+    """The card in Markdown. ``about`` describes the layout."""
     rows = "\n".join(f"| {condition} | {count} |" for condition, count in plan.counts(withheld).items())
     sources = "\n".join(f"- {source}" for source in bundle.attributions) or "- none stated"
     return f"""# {plan.count - len(withheld)} synthetic images
@@ -47,5 +47,5 @@ Licence of the model: {bundle.licence}. Attributions:
 
 def _copies(plan: Plan) -> str:
     if not plan.gate:
-        return "Whether any of them is nearly a copy of a training slice was not asked."
-    return f"What is nearer to a training slice than nearly all slices of other people are {_FLAGGED[plan.copy_policy]}"
+        return "The images were not checked for copies of training slices."
+    return f"An image closer to a training slice than almost all slices of other patients {_FLAGGED[plan.copy_policy]}"

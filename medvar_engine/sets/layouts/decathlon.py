@@ -1,4 +1,4 @@
-"""A set as the Medical Segmentation Decathlon's: ``dataset.json`` lists pairs, as MONAI's loaders take them."""
+"""The layout of the Medical Segmentation Decathlon: ``dataset.json`` lists pairs, as MONAI's loaders expect."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ _ABOUT = """Laid out as the Medical Segmentation Decathlon: `imagesTr` holds one
 def describe(plan: Plan, bundle: Bundle, withheld: Collection[int]) -> dict[str, str]:
     """Data card and ``dataset.json``. Raises `MedvarError` for a model that makes no masks."""
     if not bundle.structures:
-        raise MedvarError(f"The layout decathlon lists images with masks, but {bundle.name} makes images alone.")
+        raise MedvarError(
+            f"The layout decathlon needs images with masks, but {bundle.name} makes images without masks."
+        )
     modalities = {own.condition.modality or "image" for own in plan.mix.ingredients}
     numbers = [number for number, _, _ in plan.conditions(withheld)]
     about = {
@@ -43,12 +45,12 @@ def describe(plan: Plan, bundle: Bundle, withheld: Collection[int]) -> dict[str,
 
 
 def place(plan: Plan, number: int, condition: Condition) -> str:
-    """Where an image goes."""
+    """The path of an image."""
     return f"imagesTr/{_name(number)}"
 
 
 def mask_place(plan: Plan, number: int, condition: Condition) -> str:
-    """Where its mask goes."""
+    """The path of the mask of an image."""
     return f"labelsTr/{_name(number)}"
 
 

@@ -1,4 +1,4 @@
-"""A set as files, each with its provenance, as single images have."""
+"""Writes a synthetic dataset as files, each with its provenance like single images."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from medvar_engine.write.formats import write_picture
 from medvar_engine.write.picture import Picture
 
 Place = Callable[[Plan, int, Condition], str]
-"""Where image number i of a condition goes, below the folder of the set."""
+"""A function that returns the path of image number i of a condition, relative to the folder of the dataset."""
 
 
 def write_pictures(
@@ -30,7 +30,7 @@ def write_pictures(
     place: Place,
     mask_place: Place,
 ) -> list[Path]:
-    """Write images of a unit and their masks, one study of DICOM; gives the files. Those there before are replaced."""
+    """Write images of a unit and their masks, in one DICOM study; returns the files. Existing files are replaced."""
     study = Study(f"{plan.identity} {unit}", datetime.fromisoformat(plan.created))
     written: list[Path] = []
     for made in images:
@@ -39,7 +39,7 @@ def write_pictures(
             try:
                 parent.mkdir(parents=True, exist_ok=True)
             except OSError as error:
-                raise MedvarError(f"Cannot make the folder {parent}: {error.strerror or error}.") from error
+                raise MedvarError(f"Cannot create the folder {parent}: {error.strerror or error}.") from error
         picture = replace(Picture.of(bundle, made.trace, made.image, made.mask), copy_risk=made.copy_risk)
         picture = marked(picture, plan.marks)
         written += write_picture(path, plan.kind.format, picture, study, made.number + 1, mask=mask)

@@ -1,4 +1,4 @@
-"""A set as an ImageFolder: below ``images``, one folder a condition, as classifiers read it."""
+"""The layout of an ImageFolder: below ``images`` one folder for each condition, as loaders of classifiers expect."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ def describe(plan: Plan, bundle: Bundle, withheld: Collection[int]) -> dict[str,
 
 
 def place(plan: Plan, number: int, condition: Condition) -> str:
-    """Where an image goes."""
+    """The path of an image."""
     return f"images/{plan.mix.folders()[condition]}/{number:08d}{ENDINGS[plan.kind.format]}"
 
 
 def mask_place(plan: Plan, number: int, condition: Condition) -> str:
-    """Where the mask of an image goes: not among the images, which a loader takes all of."""
+    """The path of the mask of an image: not below ``images``, because a loader reads all files there."""
     ending = ".png" if plan.kind.format == "png16" else ENDINGS[plan.kind.format]
     return f"masks/{plan.mix.folders()[condition]}/{number:08d}{ending}"

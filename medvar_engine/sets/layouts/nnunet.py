@@ -1,4 +1,4 @@
-"""A set as an nnU-Net raw data set (version 2): images and masks, or images alone to pre-train or predict on."""
+"""The layout of an nnU-Net raw data set (version 2): images with masks, or images alone for pre-training."""
 
 from __future__ import annotations
 
@@ -19,12 +19,15 @@ _ABOUT = """nnU-Net raw data: `imagesTr` holds one slice a case, channel 0000. *
 
 
 def describe(plan: Plan, bundle: Bundle, withheld: Collection[int]) -> dict[str, str]:
-    """Data card and ``dataset.json``. Raises `MedvarError` for a mix of modalities, which one channel cannot hold."""
+    """The data card and ``dataset.json``.
+
+    Raises `MedvarError` for several modalities, which one channel cannot hold.
+    """
     modalities = {own.condition.modality for own in plan.mix.ingredients}
     if len(modalities) > 1:
         raise MedvarError(
-            f"An nnU-Net data set has one modality in a channel, but the mix has "
-            f"{', '.join(sorted(name or 'none named' for name in modalities))}. Make one set of each."
+            f"An nnU-Net data set has one modality per channel, but the mixture has "
+            f"{', '.join(sorted(name or 'none named' for name in modalities))}. Make a separate dataset for each."
         )
     about = {
         "name": "Synthetic",
@@ -43,10 +46,10 @@ def describe(plan: Plan, bundle: Bundle, withheld: Collection[int]) -> dict[str,
 
 
 def place(plan: Plan, number: int, condition: Condition) -> str:
-    """Where an image goes."""
+    """The path of an image."""
     return f"imagesTr/synthetic_{number:08d}_0000.nii.gz"
 
 
 def mask_place(plan: Plan, number: int, condition: Condition) -> str:
-    """Where the mask of an image goes."""
+    """The path of the mask of an image."""
     return f"labelsTr/synthetic_{number:08d}.nii.gz"

@@ -1,8 +1,8 @@
-"""A set as shards: pixels by memory map, and an Arrow table of what each image is.
+"""The layout of shards: arrays of pixels and Arrow tables of metadata.
 
-Unit 3 is ``units/00003.npy``, uint16 ``(N, H, W)`` in which 0…65535 stand for -1…1, and ``units/00003.arrow``, a row an
-image: its number, condition, seed, trace as JSON, and distance to the training slices where it was asked for. Images
-that are withheld have no row.
+Unit 3 is ``units/00003.npy``, uint16 ``(N, H, W)`` in which 0…65535 stand for -1…1, and ``units/00003.arrow``, with one
+row per image: its number, condition, seed, trace as JSON, and the distance to training slices if it was computed.
+Withheld images have no row.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def describe(plan: Plan, bundle: Bundle, withheld: Collection[int]) -> dict[str,
 
 
 def write_shard(unit: int, folder: Path, images: Sequence[SetImage], side: int) -> list[Path]:
-    """Write images of a unit as one shard, each of ``side`` pixels a side; gives its files."""
+    """Write images of a unit, of ``side`` pixels per side, as one shard; returns its files."""
     pixels, table = shard_paths(folder, unit)
     codes = io.BytesIO()
     stack = np.array([made.image for made in images], dtype=np.float32).reshape(-1, side, side)
@@ -51,7 +51,7 @@ def write_shard(unit: int, folder: Path, images: Sequence[SetImage], side: int) 
 
 
 def shard_paths(folder: Path, unit: int) -> tuple[Path, Path]:
-    """Pixels and table of a unit."""
+    """The paths of the pixels and the table of a unit."""
     stem = folder / UNITS / f"{unit:05d}"
     return stem.with_suffix(".npy"), stem.with_suffix(".arrow")
 
