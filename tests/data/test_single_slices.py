@@ -159,7 +159,7 @@ def test_pictures_become_squares(tmp_path: Path) -> None:
     assert dataset.rows[0].spacing_mm == 1.0
     np.testing.assert_allclose(shown(dataset), 1.0, atol=1e-4)
     write_index(folder, {"path": "a.npy"})
-    with pytest.raises(MedvarError, match=r"a\.npy: its pixel size is not stated"):
+    with pytest.raises(MedvarError, match=r"a\.npy: its pixel size is unknown"):
         prepare(folder, tmp_path / "no", Recipe.of(size=SIDE, spacing_mm=1.0))
 
 

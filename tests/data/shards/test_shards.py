@@ -336,7 +336,7 @@ def test_an_overwrite_that_was_killed(tmp_path: Path) -> None:
     """Breaks for whoever loses power in the very moment: the old slices are there, and are to be found."""
     write(tmp_path / "a")
     (tmp_path / "a").rename(tmp_path / ".a-old-0123abcd")
-    with pytest.raises(MedvarError, match=r"\.a-old-0123abcd; give that folder its name back"):
+    with pytest.raises(MedvarError, match=r"\.a-old-0123abcd. Rename that folder back"):
         SliceDataset(tmp_path / "a")
 
 
