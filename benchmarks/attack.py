@@ -82,10 +82,10 @@ def main() -> None:
         for number in range(options.inputs):
             kind = list(KINDS)[number % len(KINDS)]
             content, read = next(kinds[kind])
-            outcome, told = attack(Path(name) / "input", content, read)
+            outcome, result = attack(Path(name) / "input", content, read)
             counts.setdefault(kind, Counter())[outcome] += 1
             if outcome not in OUTCOMES[:2]:
-                print(f"input {number}, {kind}, {outcome}: {told[-1500:]}", flush=True)
+                print(f"input {number}, {kind}, {outcome}: {result[-1500:]}", flush=True)
                 if options.keep is not None:
                     options.keep.mkdir(parents=True, exist_ok=True)
                     (options.keep / f"{kind.replace(' ', '-')}-{number}").write_bytes(content)
@@ -113,22 +113,22 @@ def attack(path: Path, content: bytes, read: Callable[[Path], object]) -> tuple[
         signal.signal(number, late)
     signal.setitimer(signal.ITIMER_PROF, SECONDS)
     signal.alarm(12 * SECONDS)
-    begun, outcome, told = time.process_time(), "read", ""
+    begun, outcome, result = time.process_time(), "read", ""
     try:
         read(path)
     except MedvarError:
         outcome = "refused"
     except _Slow:
-        outcome, told = "slow", traceback.format_exc()
+        outcome, result = "slow", traceback.format_exc()
     except BaseException:
-        outcome, told = "broke", traceback.format_exc()
+        outcome, result = "broke", traceback.format_exc()
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0)
         signal.alarm(0)
     grown = 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
     if grown > MEMORY:
         return "large", f"{grown >> 20} MiB more in {time.process_time() - begun:.1f} s"
-    return outcome, told
+    return outcome, result
 
 
 def changed_values(values: Any, chance: random.Random) -> Any:
@@ -238,7 +238,7 @@ def bundles(folder: Path, chance: random.Random) -> Iterator[Case]:
         (place / MANIFEST).write_bytes(path.read_bytes())
         bundle = read_bundle(place)
         bundle.labels.encode(Condition())
-        [bundle.display(cell.condition) for cell in bundle.cells]
+        [bundle.display(slice_type.condition) for slice_type in bundle.slice_types]
 
     while True:
         values = changed_values(good, chance)

@@ -6,7 +6,7 @@ Draws N images of all kinds that the bundle knows, or takes those of a set of sh
 sends both through round trips. Prints the peak signal-to-noise ratio of the mark, and for each trip how many marked
 images score above the threshold, how many unmarked ones do, and how many marked ones do at a threshold that 1 % of
 unmarked ones pass. With SLICES, which `medvar prepare` wrote, real slices are scored, too, and the Fréchet distance of
-the images to slices of people held out is printed with and without the mark: in the eyes of the descriptor, and of the
+the images to slices of held-out patients is printed with and without the mark: by the descriptor, and by the
 encoder in FILE, such as the simclr.safetensors that `medvar evaluate images` keeps in its cache.
 """
 
@@ -92,15 +92,15 @@ def main() -> None:
         held_out = SliceDataset(options.data, "test")
         for name in filter(None, ("descriptor", options.encoder)):
             distances = frechet_distances(name, held_out, {"plain": plain, "marked": marked})
-            told = ", ".join(f"{which} {value:.4g}" for which, value in distances.items())
-            print(f"Fréchet distance to {len(held_out)} slices of people held out, by {name}: {told}")
+            distances_text = ", ".join(f"{which} {value:.4g}" for which, value in distances.items())
+            print(f"Fréchet distance to {len(held_out)} slices of held-out patients, by {name}: {distances_text}")
 
 
 def draw(name: str | None, count: int) -> FloatArray:
     """Images ``(count, H, W)`` in [-1, 1], of each kind as many."""
     bundle = read_bundle(find_bundle(name))
     generator = Generator(OnnxBackend(bundle))
-    kinds = [cell.condition for cell in bundle.cells]
+    kinds = [slice_type.condition for slice_type in bundle.slice_types]
     requests = [Request(kinds[i % len(kinds)], 1000 + i, bundle.sampling) for i in range(count)]
     made = []
     for first in range(0, count, BATCH):

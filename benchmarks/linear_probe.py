@@ -3,14 +3,14 @@
     python benchmarks/linear_probe.py SLICES [--bundle FOLDER] [--slices 12] [--likelihood]
 
 SLICES is a folder that `medvar prepare` wrote. A logistic regression on the features (and, to compare with, on the
-pixels, averaged to 32×32) is fitted to the training people. How strongly it is held back is chosen by leaving out one
-of them after the other, for features and pixels alike; people held out from the model have no part in it.
+pixels, averaged to 32×32) is fitted to the training patients. How strongly it is held back is chosen by leaving out one
+of them after the other, for features and pixels alike; held-out patients from the model have no part in it.
 Then each of all people is left out in turn and asked about. ``--slices`` bounds how many are taken of each person,
 region and plane; ``--likelihood`` adds how well every kind of training slice explains an image, and what the model
 itself says, without any fit: the label of the kind that explains it best. That reads every image some twenty times.
 
 Prints balanced accuracy, the mean over classes, with the interval that holds 95 % of it when people are drawn again,
-and each class's share of those held out. Of few people all are rough figures. Of people it was trained on the model
+and each class's share of those held out. Of few patients all are rough figures. Of people it was trained on the model
 knows the slices, and by likelihood even their labels: those are not told of. Needs scikit-learn.
 """
 
@@ -67,28 +67,30 @@ def main() -> None:
     slices = read(options.folder, options.slices, read_bundle(find_bundle(options.bundle)), options.likelihood)
     for factor, labels in slices.labels.items():
         known = labels != ""
-        people, held_out, truth = slices.patients[known], slices.held_out[known], labels[known]
-        print(f"\n{factor}: {known.sum()} slices of {len(set(people))} people, {held_out.sum()} of them held out")
+        patients, held_out, truth = slices.patients[known], slices.held_out[known], labels[known]
+        print(f"\n{factor}: {known.sum()} slices of {len(set(patients))} patients, {held_out.sum()} of them held out")
         for name, values in slices.inputs.items():
-            probe(name, values[known], truth, people, held_out)
+            probe(name, values[known], truth, patients, held_out)
         if slices.said:
-            tell("the model itself", "no fit", truth[held_out], slices.said[factor][known][held_out], people[held_out])
+            tell(
+                "the model itself", "no fit", truth[held_out], slices.said[factor][known][held_out], patients[held_out]
+            )
 
 
-def probe(name: str, values: FloatArray, truth: np.ndarray, people: np.ndarray, held_out: np.ndarray) -> None:
-    """Two lines: fitted to the training people, and to all but the one who is asked about."""
+def probe(name: str, values: FloatArray, truth: np.ndarray, patients: np.ndarray, held_out: np.ndarray) -> None:
+    """Two lines: fitted to the training patients, and to all but the one who is asked about."""
     learnt = ~held_out
-    crossed = {c: left_out(values[learnt], truth[learnt], people[learnt], c) for c in STRENGTHS}
+    crossed = {c: left_out(values[learnt], truth[learnt], patients[learnt], c) for c in STRENGTHS}
     strength = max(STRENGTHS, key=lambda c: balanced(truth[learnt], crossed[c]))
     said = fit_of(values[learnt], strength).fit(values[learnt], truth[learnt]).predict(values[held_out])
-    tell(f"{name}, {values.shape[1]} numbers", f"C {strength:g}", truth[held_out], said, people[held_out])
-    said = left_out(values, truth, people, strength)
-    tell("", "one person left out", truth[held_out], said[held_out], people[held_out])
+    tell(f"{name}, {values.shape[1]} numbers", f"C {strength:g}", truth[held_out], said, patients[held_out])
+    said = left_out(values, truth, patients, strength)
+    tell("", "one patient left out", truth[held_out], said[held_out], patients[held_out])
 
 
-def tell(name: str, how: str, truth: np.ndarray, said: np.ndarray, people: np.ndarray) -> None:
+def tell(name: str, how: str, truth: np.ndarray, said: np.ndarray, patients: np.ndarray) -> None:
     """One line of the table."""
-    found = estimate(lambda rows: balanced(truth[rows], said[rows]), people.tolist(), draws=1000)
+    found = estimate(lambda rows: balanced(truth[rows], said[rows]), patients.tolist(), draws=1000)
     classes = np.unique(truth)
     shares = recall_score(truth, said, labels=classes, average=None, zero_division=0)
     each = ", ".join(f"{label} {share:.2f}" for label, share in zip(classes, shares, strict=True))
@@ -100,17 +102,17 @@ def balanced(truth: np.ndarray, said: np.ndarray) -> float:
     return float(recall_score(truth, said, labels=np.unique(truth), average="macro", zero_division=0))
 
 
-def left_out(values: FloatArray, truth: np.ndarray, people: np.ndarray, strength: float) -> np.ndarray:
+def left_out(values: FloatArray, truth: np.ndarray, patients: np.ndarray, strength: float) -> np.ndarray:
     """What is said of each person by a fit on the others."""
     said = np.empty_like(truth)
-    for person in np.unique(people):
-        own = people == person
+    for person in np.unique(patients):
+        own = patients == person
         said[own] = fit_of(values[~own], strength).fit(values[~own], truth[~own]).predict(values[own])
     return said
 
 
 def fit_of(values: FloatArray, strength: float) -> Pipeline:
-    """The same for all: 200 principal components keep it fast and, with so few people, do no harm."""
+    """The same for all: 200 principal components keep it fast and, with so few patients, do no harm."""
     return make_pipeline(
         StandardScaler(),
         PCA(min(200, values.shape[1], len(values) // 2), random_state=0),
@@ -120,7 +122,7 @@ def fit_of(values: FloatArray, strength: float) -> Pipeline:
 
 def read(folder: Path, most: int, bundle: Bundle, likelihood: bool) -> Slices:
     """Features and labels of all slices that are taken."""
-    generator, conditions = Generator(OnnxBackend(bundle)), [cell.condition for cell in bundle.cells]
+    generator, conditions = Generator(OnnxBackend(bundle)), [slice_type.condition for slice_type in bundle.slice_types]
     dataset = SliceDataset(folder)
     table = dataset.columns("patient", "region", "plane").to_pydict()
     columns = {name: np.array([value or "" for value in values]) for name, values in table.items()}

@@ -85,11 +85,11 @@ def measure(training: SliceDataset, held_out: SliceDataset, copies: int) -> None
     print(f"threshold {gate.threshold:.3f}, by copies alone {calibration.copies:.3f}; {gate.levels}")
     print(f"made in {time.process_time() - start:.0f} s; the index is {gate.index.nbytes / 2**20:.1f} MB")
     alarms = estimate_mean(np.array(list(shares.values())), list(shares))
-    print(f"false alarms, of a patient that the threshold has not seen: {told(alarms)}", flush=True)
+    print(f"false alarms, of a patient that the threshold has not seen: {with_interval(alarms)}", flush=True)
     for kind, found in find_planted_copies(gate, train, count=copies).items():
-        print(f"{kind:<22}{told(found)}", flush=True)
+        print(f"{kind:<22}{with_interval(found)}", flush=True)
     for kind, change in strengths().items():
-        print(f"{kind:<22}{told(found_by(gate, train, test, change, copies))}", flush=True)
+        print(f"{kind:<22}{with_interval(found_by(gate, train, test, change, copies))}", flush=True)
     asked = test.batch(range(min(ASKED, len(test))))
     start = time.process_time()
     gate.check(asked)
@@ -107,7 +107,7 @@ def found_by(gate: Gate, train: PreparedImages, test: PreparedImages, change: Ch
     return estimate_mean(np.array(flagged), [gate.patients[number] for number in chosen])
 
 
-def told(estimate: Estimate) -> str:
+def with_interval(estimate: Estimate) -> str:
     """In per cent, with its interval."""
     return f"{estimate.value:7.1%}  ({estimate.low:.1%} to {estimate.high:.1%})"
 

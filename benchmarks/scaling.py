@@ -47,7 +47,7 @@ def main() -> None:
     sizes = np.array([size for size, _ in found], dtype=float)
     drawn, rows = [], []
     for name, title in (("held_out_loss", "held out"), ("finest", "held out, finest scale"), ("loss", "training")):
-        losses = np.array([figures[name] for _, figures in found])
+        losses = np.array([metrics[name] for _, metrics in found])
         slope, intercept = np.polyfit(np.log(sizes), np.log(losses), 1)
         explained = np.corrcoef(np.log(sizes), np.log(losses))[0, 1] ** 2
         print(f"{title:<24} loss = {np.exp(intercept):.3g} · N^{slope:.4f}, R² {explained:.3f}")
@@ -107,12 +107,12 @@ def measure(options: argparse.Namespace, width: int) -> tuple[int, dict[str, flo
     last = [value for step, value in log[Metric("loss")] if step > 0.8 * options.steps]
     finest = max((one for one in log if one.split == "held_out" and one.scale is not None), key=lambda one: one.scale)
     held_out, finest = Metric("loss", "held_out"), finest._replace(name="loss")
-    figures = {"held_out_loss": log[held_out][-1][1], "finest": log[finest][-1][1], "loss": float(np.mean(last))}
+    metrics = {"held_out_loss": log[held_out][-1][1], "finest": log[finest][-1][1], "loss": float(np.mean(last))}
     model, _ = load_transformer(path)
     apart = sum(p.numel() for name, p in model.named_parameters() if name.split(".")[0] in ("labels", "positions"))
     size = sum(p.numel() for p in model.parameters()) - apart
-    print(f"width {width:4d}: {size / 1e6:6.3f} M, " + ", ".join(f"{k} {v:.4f}" for k, v in figures.items()))
-    return size, figures
+    print(f"width {width:4d}: {size / 1e6:6.3f} M, " + ", ".join(f"{k} {v:.4f}" for k, v in metrics.items()))
+    return size, metrics
 
 
 if __name__ == "__main__":

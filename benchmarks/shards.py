@@ -142,7 +142,7 @@ def write_patients(folder: Path, patients: list[str], slices: int, size: int) ->
         for number, patient in enumerate(patients):
             count = int(edges[number + 1] - edges[number])
             writer.add(noise[:count] + np.uint16(hash(patient) % 65536), facts_of(patient, number, count))
-        chosen, remarks = split_patients(writer.cells)
+        chosen, remarks = split_patients(writer.strata)
         writer.finish(chosen, recipe={"size": size} | SplitRule().to_dict(), remarks=remarks)
 
 

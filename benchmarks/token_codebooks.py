@@ -29,7 +29,7 @@ from medvar_engine.models.weight_files import load_tokenizer
 from medvar_engine.train.batches import spread
 from medvar_engine.train.stages import fit_patches as fitting
 from medvar_engine.train.stages.image_grids import write_grid
-from medvar_engine.train.stages.losses import psnr
+from medvar_engine.train.stages.image_similarity import psnr
 
 COMPONENTS = 8  # of the codes, that neighbours are asked about
 SHOWN = 6  # held-out slices in the picture

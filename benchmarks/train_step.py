@@ -39,7 +39,7 @@ from medvar_engine.train.config import TrainConfig
 from medvar_engine.train.distributed.processes import World
 from medvar_engine.train.stages.transformer_stage import TransformerStage
 from medvar_engine.train.token_pyramids import Encoding, codebook_of, write_pyramids
-from medvar_engine.train.trainer import Learner
+from medvar_engine.train.trainer import Trainer
 from medvar_engine.value_range import encode
 
 WIDTH, HEADS = 1024, 16  # of d16
@@ -110,11 +110,11 @@ def ours(options: argparse.Namespace, folder: Path) -> Callable[[int], None]:
     stage = TransformerStage(config, sets[0], sets[1], World(torch.device("cpu")))
     stage.model = stage.network = Transformer(replace(stage.model.config, depth=options.depth, drop_path=0.0))
     del stage.tokenizer.encoder, stage.tokenizer.decoder  # no part of a step
-    learner = Learner(config, stage, World(torch.device("cpu")))
+    trainer = Trainer(config, stage, World(torch.device("cpu")))
 
     def step(number: int) -> None:
-        learner.gradients(number, [(0, tuple(map(torch.from_numpy, stage.batches[number, 0])))])
-        learner.update(number)
+        trainer.gradients(number, [(0, tuple(map(torch.from_numpy, stage.batches[number, 0])))])
+        trainer.update(number)
 
     return step
 
@@ -125,7 +125,7 @@ def random_tokens(images: np.ndarray) -> np.ndarray:
 
 
 def write_slices(folder: Path, size: int = 256) -> None:
-    """Noise of two people, one of them held out."""
+    """Noise of two patients, one of them held out."""
     rng = np.random.default_rng(0)
     with ShardWriter(folder, size) as writer:
         for patient in ("a", "b"):

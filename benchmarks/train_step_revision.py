@@ -91,15 +91,15 @@ def compare(
             own |= {"batch_size": BATCH, "validate_every": 10 * options.steps}
             settings = [*(f"{name}={value}" for name, value in own.items()), *changes]
             command = [sys.executable, "-c", RUN, tree / "medvar_engine/train/recipes" / recipe]
-            told = subprocess.run(
+            run = subprocess.run(
                 [*command, *settings],
                 cwd=tree,
                 env=os.environ | {"PYTHONPATH": str(tree)},
                 capture_output=True,
                 text=True,
             )
-            if told.returncode:
-                sys.exit(f"{tree}: {told.stdout[-2000:]}{told.stderr[-2000:]}")
+            if run.returncode:
+                sys.exit(f"{tree}: {run.stdout[-2000:]}{run.stderr[-2000:]}")
             times[i].extend(seconds(out / "log.csv")[options.steps // 2 :])
     before, now = map(statistics.median, times)
     print(

@@ -108,9 +108,9 @@ def main() -> None:
     widget = MedvarWidget(viewer, GenerationSession())
     viewer.window.add_dock_widget(widget, name="MedVAR Generate")
     settle(widget)
-    assert widget.session.model is not None
-    scales = len(widget.session.model.bundle.schedule)
-    size = widget.session.model.bundle.image_size
+    assert widget.session.opened is not None
+    scales = len(widget.session.opened.bundle.schedule)
+    size = widget.session.opened.bundle.image_size
 
     plain = viewer.add_image(np.zeros((size, size), np.float32), contrast_limits=(0, 1), visible=False)
     pictures = np.random.default_rng(0).random((scales, size, size), dtype=np.float32)

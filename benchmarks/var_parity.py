@@ -174,7 +174,7 @@ def compare(
     ours = torch.stack([quantizer.decode(tokens[: k + 1]) for k in range(len(schedule))])
     yield "latents of all prefixes", ours, torch.stack(latents)
     features = vae.quantize.idxBl_to_var_input(list(tokens))
-    yield "features (teacher-forcing input)", quantizer.features(tokens), features
+    yield "features (teacher-forcing input)", quantizer.scale_features(tokens), features
     decoded = tokenizer.decoder(tokenizer.post_quant_conv(latents[-1]))
     yield "decoded image, before clamping", decoded, vae.decoder(vae.post_quant_conv(latents[-1]))
 

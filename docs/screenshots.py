@@ -246,8 +246,8 @@ def other_sections(studio: Studio) -> None:
     studio.widget.tell("None of the chosen images is finished. Finish one, or choose others.")
     studio.shoot("plugin-message")
     studio.widget.message.clear()
-    studio.shoot_window("plugin-guide", HelpDialog(studio.widget.session.model, studio.widget, "edit"))
-    studio.shoot_window("plugin-keys", HelpDialog(studio.widget.session.model, studio.widget))
+    studio.shoot_window("plugin-guide", HelpDialog(studio.widget.session.opened, studio.widget, "edit"))
+    studio.shoot_window("plugin-keys", HelpDialog(studio.widget.session.opened, studio.widget))
 
 
 SCENES: tuple[Callable[[Studio], None], ...] = (

@@ -19,7 +19,7 @@ from medvar_engine.write.provenance import STATEMENT
 from napari_medvar.layers.image_layers import METADATA
 from napari_medvar.layers.layer_data import LayerData, layer_data
 from napari_medvar.menu import widget_of
-from napari_medvar.session.opened_model import open_model_of
+from napari_medvar.session.opened_bundle import open_bundle_of
 from napari_medvar.session.previews import Previews
 from napari_medvar.session.session_file import SUFFIX, read_session, tree_of
 from napari_medvar.session.trace_tree import Node
@@ -79,8 +79,8 @@ def _window() -> napari.Viewer | None:
 def _read(path: Path) -> list[LayerData]:
     saved = read_session(path)
     settings = read_settings()
-    model = open_model_of(saved.bundle_id, [saved.folder], settings.device, settings.connection)
-    tree = tree_of(saved, model)
+    opened = open_bundle_of(saved.bundle_id, [saved.folder], settings.device, settings.connection)
+    tree = tree_of(saved, opened)
     tips = [node for node in tree.tips if node.id != tree.current]
     if tree.current_node is not None:
         tips.append(tree.current_node)  # on top
@@ -93,8 +93,8 @@ def _read(path: Path) -> list[LayerData]:
     previews = Previews()
     return [
         layer_data(
-            previews.of(model.generator, node, node.depth - 1),
-            model.bundle,
+            previews.of(opened.generator, node, node.depth - 1),
+            opened.bundle,
             _name(node),
             visible=node is tips[-1],
             session=str(path),

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from medvar_engine.remote.connection import Server, read_token
 from napari_medvar.session.autosave import Autosave
-from napari_medvar.session.generation_session import GenerationSession, OpenModel
-from napari_medvar.session.opened_model import Model, open_bundle, open_served
+from napari_medvar.session.generation_session import GenerationSession, OpenBundle
+from napari_medvar.session.opened_bundle import OpenedBundle, open_bundle, open_served
 
 PLUGIN = "napari-medvar"
 
@@ -70,7 +70,7 @@ def write_settings(settings: Settings) -> None:
     making.device, making.server, making.token_file = settings.device, settings.server, settings.token_file
 
 
-def opener(settings: Settings) -> OpenModel:
+def opener(settings: Settings) -> OpenBundle:
     """The function by which a session opens models according to ``settings``."""
     return partial(_open, settings) if settings.server else partial(open_bundle, device=settings.device)
 
@@ -84,7 +84,7 @@ def new_session(settings: Settings) -> GenerationSession:
     )
 
 
-def _open(settings: Settings, name: str | Path | None, model: str | None = None) -> Model:
+def _open(settings: Settings, name: str | Path | None, bundle_id: str | None = None) -> OpenedBundle:
     """The server's model instead of a shipped one. Folders and models named by a trace are opened on this computer."""
-    server = None if isinstance(name, Path) or model else settings.connection
-    return open_bundle(name, model, device=settings.device) if server is None else open_served(server)
+    server = None if isinstance(name, Path) or bundle_id else settings.connection
+    return open_bundle(name, bundle_id, device=settings.device) if server is None else open_served(server)

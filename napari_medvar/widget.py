@@ -39,7 +39,7 @@ from napari_medvar.panels.scales_panel import ScalesPanel
 from napari_medvar.panels.status_panel import StatusPanel
 from napari_medvar.panels.view_panel import ViewPanel
 from napari_medvar.session.autosave import recoverable
-from napari_medvar.session.generation_session import GenerationSession, Model, Preview, Progress
+from napari_medvar.session.generation_session import GenerationSession, OpenedBundle, Preview, Progress
 from napari_medvar.session.image_space import ImageSpace
 from napari_medvar.settings import new_session, read_settings
 from napari_medvar.work_report import WorkReport
@@ -163,7 +163,7 @@ class MedvarWidget(QWidget):
 
     def help(self, page: str = "") -> None:
         """Open the help at a page of the guide, or at the keys without one."""
-        HelpDialog(self.session.model, self, page).open()
+        HelpDialog(self.session.opened, self, page).open()
 
     def start_from_layer(self) -> None:
         """Encode the active layer as an image, once the model is loaded."""
@@ -208,12 +208,12 @@ class MedvarWidget(QWidget):
     @property
     def image_space(self) -> ImageSpace:
         """The image space of the current image, or of a new one."""
-        assert self.session.model is not None
+        assert self.session.opened is not None
         node = self.session.node
         return (
             self.session.image_space_of(node)
             if node
-            else ImageSpace.of(self.session.model.bundle, self.condition.condition)
+            else ImageSpace.of(self.session.opened.bundle, self.condition.condition)
         )
 
     def request(self) -> Request:
@@ -257,7 +257,7 @@ class MedvarWidget(QWidget):
 
     def refresh(self) -> None:
         """Update which controls are enabled."""
-        running, ready, current = self.worker.running, self.session.model is not None, self.session.node
+        running, ready, current = self.worker.running, self.session.opened is not None, self.session.node
         idle = ready and not running
         self.bundle.setEnabled(not running)
         self.condition.setEnabled(ready)
@@ -280,8 +280,8 @@ class MedvarWidget(QWidget):
     def _made(self, result: object) -> None:
         """Handle one result of the worker, in the GUI thread."""
         try:
-            if isinstance(result, Model):
-                self._show_model(result)
+            if isinstance(result, OpenedBundle):
+                self._show_bundle(result)
             for part in self._parts:
                 part.take(result)
             if isinstance(result, Preview | Progress):
@@ -289,11 +289,11 @@ class MedvarWidget(QWidget):
         finally:
             self.worker.acknowledge()
 
-    def _show_model(self, model: Model) -> None:
-        bundle = model.bundle
+    def _show_bundle(self, opened: OpenedBundle) -> None:
+        bundle = opened.bundle
         self._loaded = self._asked if self._doing == "load" else self._known(bundle.path)
         self.bundle.select(self._loaded)
-        self.bundle.describe(model)
+        self.bundle.describe(opened)
         self.sampling.offer(bundle.sampling, vocabulary=bundle.vocabulary)
         self.scales.offer(bundle.schedule)
         self.condition.offer(bundle)
@@ -340,15 +340,15 @@ class MedvarWidget(QWidget):
         self._failure = True
         if self._doing == "load":
             self.device.give_up(message)
-        if self._doing == "load" and self.session.model is not None:
+        if self._doing == "load" and self.session.opened is not None:
             self.bundle.select(self._loaded)  # the previous bundle stays in use
-            self.bundle.describe(self.session.model)
+            self.bundle.describe(self.session.opened)
 
     def _finished(self) -> None:
         self.work.end(awaited=self._doing == "make" and not self._failure)
         if self._doing == "make" and self._together > 1 and not self._failure:
             self._open_gallery()
-        self.status.show_device(self.session.model.generator.backend.info if self.session.model else None)
+        self.status.show_device(self.session.opened.generator.backend.info if self.session.opened else None)
         self.refresh()
         if problem := self.session.autosave_problem:
             self.tell(problem)
@@ -365,7 +365,7 @@ class MedvarWidget(QWidget):
         if self._when_idle:
             self._when_idle.pop(0)()
             return
-        if self.session.model is None:
+        if self.session.opened is None:
             return
         current = self.session.node
         if current is not None and (missing := self.picture.layers.missing(current.depth)):
@@ -385,7 +385,7 @@ class MedvarWidget(QWidget):
     def _look(self) -> None:
         """Show the scale of the slider in the chosen view."""
         node = self.session.node
-        image_space = self.image_space if self.session.model is not None else None
+        image_space = self.image_space if self.session.opened is not None else None
         if image_space is not None:
             self.views.explain(self.picture.look(self.views.view, node, self.scale, image_space, self.maps.known))
             self._resting.start()

@@ -20,7 +20,7 @@ from medvar_engine.write.picture import Picture
 from napari_medvar.layers.image_layers import METADATA
 from napari_medvar.layers.layer_data import LayerData
 from napari_medvar.session.image_space import ImageSpace
-from napari_medvar.session.opened_model import Model, open_model_of
+from napari_medvar.session.opened_bundle import OpenedBundle, open_bundle_of
 from napari_medvar.session.session_file import SUFFIX, SavedSession, write_session
 from napari_medvar.session.trace_tree import Node
 from napari_medvar.settings import read_settings
@@ -45,9 +45,9 @@ def write_layers(path: str, layers: Sequence[LayerData]) -> list[str]:
     """
     target = Path(path)
     ours = [_ours(attributes) for _, attributes, _ in layers]
-    model = _model(ours)
+    opened = _opened(ours)
     if target.name.lower().endswith(SUFFIX):
-        return [str(_write_session(target, ours, model))]
+        return [str(_write_session(target, ours, opened))]
     if (found := format_of(target)) is None:
         raise MedvarError(f"{target} must end in .png, .nii, .nii.gz, .dcm or {SUFFIX}.")
     name, ending = found
@@ -57,8 +57,8 @@ def write_layers(path: str, layers: Sequence[LayerData]) -> list[str]:
         paths = [target.with_name(f"{stem}-{slug(layer.name).strip('_') or 'layer'}{ending}") for layer in ours]
         _check_free([file for each in paths for file in files_of(each, name)])
     study = Study(target.name)
-    pictures = [_picture(model, layer) for layer in ours]
-    pictures = _screened(model, ours, pictures)
+    pictures = [_picture(opened, layer) for layer in ours]
+    pictures = _screened(opened, ours, pictures)
     written = [
         file
         for number, (each, picture) in enumerate(zip(paths, pictures, strict=True), start=1)
@@ -83,23 +83,23 @@ def _ours(attributes: Mapping[str, Any]) -> _Ours:
     return _Ours(name, whole if depth == whole.pyramid.depth else part, bundle, whole, image_space)
 
 
-def _model(ours: Sequence[_Ours]) -> Model:
+def _opened(ours: Sequence[_Ours]) -> OpenedBundle:
     if len({layer.trace.bundle_id for layer in ours}) > 1:
         raise MedvarError("These layers were made by different models. Save the layers of each model separately.")
     settings = read_settings()
     hints = [layer.bundle for layer in ours]
-    return open_model_of(ours[0].trace.bundle_id, hints, settings.device, settings.connection)
+    return open_bundle_of(ours[0].trace.bundle_id, hints, settings.device, settings.connection)
 
 
-def _picture(model: Model, ours: _Ours) -> Picture:
-    generation = model.generator.restore([ours.trace])
-    image_space = ours.image_space or ImageSpace.of(model.bundle, ours.trace.request.condition)
-    return image_space.picture(ours.trace, model.generator.picture(generation)[0])
+def _picture(opened: OpenedBundle, ours: _Ours) -> Picture:
+    generation = opened.generator.restore([ours.trace])
+    image_space = ours.image_space or ImageSpace.of(opened.bundle, ours.trace.request.condition)
+    return image_space.picture(ours.trace, opened.generator.picture(generation)[0])
 
 
-def _screened(model: Model, ours: Sequence[_Ours], pictures: Sequence[Picture]) -> list[Picture]:
+def _screened(opened: OpenedBundle, ours: Sequence[_Ours], pictures: Sequence[Picture]) -> list[Picture]:
     """The images with their copy risk. Raises `MedvarError` when one of them may be a copy of a training slice."""
-    found = screen([picture.pixels for picture in pictures], CopyScreen.of(model.bundle))
+    found = screen([picture.pixels for picture in pictures], CopyScreen.of(opened.bundle))
     for i in found.withheld:
         raise MedvarError(
             f"Nothing was written, because “{ours[i].name}” lies {found.risks[i]}. To write it with a flag, save it "
@@ -108,14 +108,14 @@ def _screened(model: Model, ours: Sequence[_Ours], pictures: Sequence[Picture]) 
     return [replace(picture, copy_risk=risk) for picture, risk in zip(pictures, found.risks, strict=True)]
 
 
-def _write_session(path: Path, ours: Sequence[_Ours], model: Model) -> Path:
+def _write_session(path: Path, ours: Sequence[_Ours], opened: OpenedBundle) -> Path:
     """Write the images of the layers to a session file, each once, however many of its scales are among the layers."""
     wholes = {layer.whole.to_json(): layer for layer in ours}.values()
     nodes = tuple(
         Node(i, layer.whole, name=layer.name, image_space=layer.image_space) for i, layer in enumerate(wholes)
     )
-    bundle = model.bundle
-    return write_session(path, SavedSession(model.id, bundle.name, str(bundle.path.absolute()), nodes, nodes[-1].id))
+    bundle = opened.bundle
+    return write_session(path, SavedSession(opened.id, bundle.name, str(bundle.path.absolute()), nodes, nodes[-1].id))
 
 
 def _check_free(paths: Sequence[Path]) -> None:

@@ -16,7 +16,7 @@ import pytest
 
 import medvar_engine
 from medvar_engine.backends.base import Backend, PrefixState
-from medvar_engine.bundle.read import Cell, read_bundle
+from medvar_engine.bundle.read import SliceType, read_bundle
 from medvar_engine.conditions import Condition, LabelSpace
 from medvar_engine.generate.generator import Generator
 from medvar_engine.generate.trace import Request, Trace
@@ -113,8 +113,8 @@ def tiny_bundle(tiny_weights: Weights, tmp_path_factory: pytest.TempPathFactory)
     """The tiny networks, exported once. Tests that damage it copy it first."""
     from medvar_export.write_bundle import Description, export_bundle
 
-    chest = Cell(Condition("CT", "chest", "axial"), 70, 3, 0.75, -1000, 400, "HU")
-    brain = Cell(Condition("MR", "brain", "axial"), 90, 2, None, 0, 1, "arbitrary")
+    chest = SliceType(Condition("CT", "chest", "axial"), 70, 3, 0.75, -1000, 400, "HU")
+    brain = SliceType(Condition("MR", "brain", "axial"), 90, 2, None, 0, 1, "arbitrary")
     about = Description("tiny", "MIT", ("nobody",), "Random weights: nobody.", "# tiny\n", (chest, brain))
     return export_bundle(*tiny_weights, tmp_path_factory.mktemp("bundles") / "tiny", about, tell=lambda _: None)
 
@@ -183,9 +183,9 @@ class Watched:
     def scales(self) -> list[int]:
         return [scale for scale, _ in self.steps]
 
-    def step(self, state: PrefixState, maps: FloatArray | None) -> tuple[FloatArray, PrefixState]:
+    def step(self, state: PrefixState, scale_features: FloatArray | None) -> tuple[FloatArray, PrefixState]:
         self.steps.append((state.depth, len(state.labels)))
-        return self._backend.step(state, maps)
+        return self._backend.step(state, scale_features)
 
     def decode(self, latent: FloatArray, *, preview: bool = False) -> FloatArray:
         self.previews.append(preview)
@@ -255,7 +255,7 @@ def prepared() -> Callable[..., Path]:
                 codes = rng.integers(0, 65536, (slices, size, size)).astype(np.uint16)
                 writer.add(codes, [facts(patient, number) for number in range(slices)])
             split, remarks = split_patients(
-                writer.cells, test_fraction=made.test_fraction, seed=made.seed, holdout=made.holdout
+                writer.strata, test_fraction=made.test_fraction, seed=made.seed, holdout=made.holdout
             )
             writer.finish(split, recipe={"size": size} | made.to_dict(), remarks=remarks)
         return folder

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from medvar_engine.bundle.read import Cell
+from medvar_engine.bundle.read import SliceType
 from medvar_engine.conditions import Condition, listed
 from medvar_engine.data.dataset import SliceDataset
 from medvar_engine.metric_log import Metric, read_log
@@ -21,23 +21,23 @@ from medvar_export.write_bundle import Description
 def describe(
     name: str, licence: str, data: Path, *, logs: Iterable[Path] = (), notes: str = "", sampling: Sampling = Sampling()
 ) -> Description:
-    """A bundle's description: cells, attributions, training data statement and model card.
+    """A bundle's description: slice types, attributions, training data statement and model card.
 
     ``data`` is the folder that the model was trained on, ``logs`` the ``log.csv`` of its runs, ``notes`` Markdown
     to add to the card.
     """
     dataset = SliceDataset(data, split="train")
     manifest = dataset.manifest
-    cells = _cells(dataset)
+    slice_types = _slice_types(dataset)
     held_out = sorted(patient for patient, split in manifest.split.items() if split == "test")
-    people = sorted(patient for patient, split in manifest.split.items() if split == "train")
+    patients = sorted(patient for patient, split in manifest.split.items() if split == "train")
     statement = (
-        f"{len(dataset)} slices of {len(people)} people ({listed(people)}). "
+        f"{len(dataset)} slices of {len(patients)} patients ({listed(patients)}). "
         f"Held out and never trained on: {listed(held_out) or 'nobody'}."
     )
     attributions = tuple(f"{source['attribution']}: {listed(source['patients'])}" for source in manifest.sources)
-    card = model_card(name, licence, statement, attributions, cells, held_out_metrics(logs), notes)
-    return Description(name, licence, attributions, statement, card, cells, sampling)
+    card = model_card(name, licence, statement, attributions, slice_types, held_out_metrics(logs), notes)
+    return Description(name, licence, attributions, statement, card, slice_types, sampling)
 
 
 def held_out_metrics(logs: Iterable[Path]) -> dict[Metric, float]:
@@ -49,7 +49,7 @@ def held_out_metrics(logs: Iterable[Path]) -> dict[Metric, float]:
     return metrics
 
 
-def _cells(dataset: SliceDataset) -> tuple[Cell, ...]:
+def _slice_types(dataset: SliceDataset) -> tuple[SliceType, ...]:
     """One for each modality, region and plane, whatever the data set."""
     table = dataset.columns("patient", "spacing_mm", "low", "high", "unit")
     columns = {name: table[name].to_numpy() for name in table.column_names}
@@ -58,15 +58,15 @@ def _cells(dataset: SliceDataset) -> tuple[Cell, ...]:
         kinds[Condition(kind.modality, kind.region, kind.plane)].append(code)
     chosen = {condition: np.isin(dataset.conditions.codes, codes) for condition, codes in kinds.items()}
     return tuple(
-        _cell(condition, {name: values[chosen[condition]] for name, values in columns.items()})
+        _slice_type(condition, {name: values[chosen[condition]] for name, values in columns.items()})
         for condition in sorted(chosen, key=str)
     )
 
 
-def _cell(condition: Condition, columns: dict[str, npt.NDArray[np.generic]]) -> Cell:
+def _slice_type(condition: Condition, columns: dict[str, npt.NDArray[np.generic]]) -> SliceType:
     spacings = [value for value in columns["spacing_mm"].astype(np.float64) if value > 0]  # NaN where not known
     physical = set(columns["unit"]) == {"HU"}
-    return Cell(
+    return SliceType(
         condition,
         slices=len(columns["patient"]),
         patients=len(set(columns["patient"])),

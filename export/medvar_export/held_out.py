@@ -16,7 +16,7 @@ SLICES = 32
 
 
 def held_out_slices(folder: Path, labels: LabelSpace, image_size: int, *, masks: bool = False) -> HeldOut | None:
-    """Up to 32 slices of people that were not trained on, always the same; None when none is held out.
+    """Up to 32 slices of patients that were not trained on, always the same; None when none is held out.
 
     With ``masks`` they are pairs.
     """

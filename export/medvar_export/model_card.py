@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from medvar_engine.bundle.read import Cell
+from medvar_engine.bundle.read import SliceType
 from medvar_engine.metric_log import Metric
 
 _WHAT = (
@@ -16,7 +16,7 @@ _MEANING = (
     "image itself), `feature_distance` by a feature network (0 is the image itself). Of its codebook: `codes_used`, "
     "`code_entropy` in bits. Of the transformer: `loss`, in nats a token."
 )
-FEW_PEOPLE = 1000  # below this a generative model must be expected to repeat its training images
+FEW_PATIENTS = 1000  # below this a generative model must be expected to repeat its training images
 
 
 def model_card(
@@ -24,24 +24,24 @@ def model_card(
     licence: str,
     training_data: str,
     attributions: Iterable[str],
-    cells: tuple[Cell, ...],
+    slice_types: tuple[SliceType, ...],
     metrics: Mapping[Metric, float],
     notes: str,
 ) -> str:
     """What and whom the model saw, what it must not be used for, and its measured quality."""
     table = "\n".join(
-        f"| {cell.condition} | {cell.slices} | {cell.patients} | {_spacing(cell)} "
-        f"| {cell.low:g}…{cell.high:g} {cell.unit} |"
-        for cell in cells
+        f"| {slice_type.condition} | {slice_type.slices} | {slice_type.patients} | {_spacing(slice_type)} "
+        f"| {slice_type.low:g}…{slice_type.high:g} {slice_type.unit} |"
+        for slice_type in slice_types
     )
     sections = [
         f"# {name}",
         _WHAT,
         "## What it must not be used for",
-        _warning(cells),
+        _warning(slice_types),
         "## What it was trained on",
         training_data,
-        f"| kind of slice | training slices | people | pixel | values |\n|---|---|---|---|---|\n{table}",
+        f"| kind of slice | training slices | patients | pixel | values |\n|---|---|---|---|---|\n{table}",
         "### Licences and attributions",
         "\n".join(f"- {line}" for line in attributions),
         "## Measured quality",
@@ -54,17 +54,17 @@ def model_card(
     return "\n\n".join(sections) + "\n"
 
 
-def _warning(cells: tuple[Cell, ...]) -> str:
-    people = max((cell.patients for cell in cells), default=0)
+def _warning(slice_types: tuple[SliceType, ...]) -> str:
+    patients = max((slice_type.patients for slice_type in slice_types), default=0)
     lines = [
         "- Diagnosis, treatment planning, or any decision about a patient.",
         "- Training or validating clinical software as if the images were patients.",
         "- Claims about how common a finding is, or about any group of people.",
     ]
-    if people < FEW_PEOPLE:
+    if patients < FEW_PATIENTS:
         lines.append(
-            f"- Anything that relies on the privacy of its training images: no kind of slice was learnt from more than "
-            f"{people} people, so the model **memorises**. It is a demonstration of the method and of this software."
+            "- Anything that relies on the privacy of its training images: no slice type was learnt from more than "
+            f"{patients} patients, so the model **memorises**. It demonstrates the method and this software."
         )
     return "\n".join(lines)
 
@@ -98,5 +98,5 @@ def _table(what: str, rows: Mapping[str, Mapping[str, float]]) -> str:
     return "\n".join(lines)
 
 
-def _spacing(cell: Cell) -> str:
-    return f"{cell.spacing_mm:.2f} mm" if cell.spacing_mm else "not known"
+def _spacing(slice_type: SliceType) -> str:
+    return f"{slice_type.spacing_mm:.2f} mm" if slice_type.spacing_mm else "not known"

@@ -84,11 +84,11 @@ def _scales(reference: Backend, exported: Backend, labels: IntArray, maps: tuple
     backends = reference, exported
     states = [backend.start(labels) for backend in backends]
     latents: list[FloatArray | None] = [None, None]
-    features: list[FloatArray | None] = [None, None]
+    scale_features: list[FloatArray | None] = [None, None]
     for k, tokens in enumerate(maps):
         logits = []
         for i, backend in enumerate(backends):
-            out, states[i] = backend.step(states[i], features[i])
-            latents[i], features[i] = backend.accumulate(latents[i], tokens, k)
+            out, states[i] = backend.step(states[i], scale_features[i])
+            latents[i], scale_features[i] = backend.accumulate(latents[i], tokens, k)
             logits.append(out)
         yield _Scale((logits[0], logits[1]), (latents[0], latents[1]))  # type: ignore[arg-type]

@@ -13,7 +13,16 @@ import onnx
 from medvar_engine.backends.onnx import OnnxBackend
 from medvar_engine.backends.onnx_sessions import DATA
 from medvar_engine.backends.torch import TorchBackend, weights_digest
-from medvar_engine.bundle.read import CARD, CODEBOOK, PREVIEW, SCHEMA_VERSION, STEP, Cell, cell_to_dict, read_bundle
+from medvar_engine.bundle.read import (
+    CARD,
+    CODEBOOK,
+    PREVIEW,
+    SCHEMA_VERSION,
+    STEP,
+    SliceType,
+    read_bundle,
+    slice_type_to_dict,
+)
 from medvar_engine.bundle.sign import file_hashes, write_manifest
 from medvar_engine.conditions import Condition, LabelSpace
 from medvar_engine.errors import MedvarError
@@ -46,7 +55,7 @@ class Description:
     attributions: tuple[str, ...]
     training_data: str
     card: str  # Markdown
-    cells: tuple[Cell, ...] = ()
+    slice_types: tuple[SliceType, ...] = ()
     sampling: Sampling = Sampling()
     default_condition: Condition | None = None
 
@@ -158,7 +167,7 @@ def _manifest(
         },
         "precision": precision,
         "sampling": description.sampling.to_dict(),
-        "cells": [cell_to_dict(cell) for cell in description.cells],
+        "cells": [slice_type_to_dict(slice_type) for slice_type in description.slice_types],
         **_default_condition(labels, description.default_condition),
         "licence": description.licence,
         "attributions": list(description.attributions),

@@ -75,7 +75,7 @@ class Backend(Protocol):
     def start(self, labels: IntArray) -> PrefixState:
         """The empty prefix of labels ``(B, F)``. For guidance, the caller passes unconditional rows, too."""
 
-    def step(self, state: PrefixState, maps: FloatArray | None) -> tuple[FloatArray, PrefixState]:
+    def step(self, state: PrefixState, scale_features: FloatArray | None) -> tuple[FloatArray, PrefixState]:
         """Run one scale; returns the logits ``(B, L_k, V)`` and the extended prefix.
 
         ``maps`` are the scale features ``(B, L_k, C)``, or None for scale 0. ``state`` is not modified, so a prefix can

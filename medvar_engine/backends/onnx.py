@@ -56,22 +56,22 @@ class OnnxBackend:
         """See `Backend`."""
         return PrefixState(labels)
 
-    def step(self, state: PrefixState, maps: FloatArray | None) -> tuple[FloatArray, PrefixState]:
+    def step(self, state: PrefixState, scale_features: FloatArray | None) -> tuple[FloatArray, PrefixState]:
         """See `Backend`."""
         count, channels = self.info.schedule.token_counts[state.depth], self.info.feature_channels
-        if maps is None:  # the first scale's input is the condition; the graph ignores these zeros
-            maps = np.zeros((len(state.labels), count, channels), dtype=np.float32)
+        if scale_features is None:  # the first scale's input is the condition; the graph ignores these zeros
+            scale_features = np.zeros((len(state.labels), count, channels), dtype=np.float32)
         parts: list[Any] = []
 
         def logits_of(rows: slice) -> FloatArray:
-            logits, part = self._step(state, maps, rows)
+            logits, part = self._step(state, scale_features, rows)
             parts.append(part)
             return logits
 
-        logits = _joined(map(logits_of, self._blocks(len(maps), count)), len(maps))
+        logits = _joined(map(logits_of, self._blocks(len(scale_features), count)), len(scale_features))
         return logits, state.longer(self._memory.chunk(parts))
 
-    def _step(self, state: PrefixState, maps: FloatArray, rows: slice) -> tuple[FloatArray, Any]:
+    def _step(self, state: PrefixState, scale_features: FloatArray, rows: slice) -> tuple[FloatArray, Any]:
         """Logits, and keys and values, of some rows."""
         shape, labels = self._bundle.transformer, state.labels[rows]
         if state.chunks:
@@ -83,7 +83,7 @@ class OnnxBackend:
             place = {"positions": np.tile(np.arange(begin, end, dtype=np.int64), (len(labels), 1))}
         else:  # graphs of older exports need the position of the scale only
             place = {"offset": np.array(begin, dtype=np.int64)}
-        outputs = self._memory.run(STEP, {"labels": labels, "features": maps[rows], "past": past, **place})
+        outputs = self._memory.run(STEP, {"labels": labels, "features": scale_features[rows], "past": past, **place})
         check_outputs(STEP, outputs[:1], 1)
         wanted = (len(labels), end - begin, self.info.vocabulary)
         if outputs[0].shape != wanted:
@@ -103,14 +103,14 @@ class OnnxBackend:
         if latent is None:
             latent = self.info.no_latent(len(tokens))
         graph = f"accumulate_{k}.onnx"
-        total, features = check_outputs(graph, self._sessions.run(graph, {"latent": latent, "tokens": tokens}), 2)
+        total, scale_features = check_outputs(graph, self._sessions.run(graph, {"latent": latent, "tokens": tokens}), 2)
         if total.shape != latent.shape:
             raise odd_output(graph, f"a latent {total.shape} instead of {latent.shape}")
         if k + 1 < len(self.info.schedule):
             wanted = (len(tokens), self.info.schedule.token_counts[k + 1], self.info.feature_channels)
-            if features.shape != wanted:
-                raise odd_output(graph, f"features {features.shape} instead of {wanted}")
-        return total, features if k + 1 < len(self.info.schedule) else None
+            if scale_features.shape != wanted:
+                raise odd_output(graph, f"features {scale_features.shape} instead of {wanted}")
+        return total, scale_features if k + 1 < len(self.info.schedule) else None
 
     def encode(self, images: FloatArray) -> tuple[IntArray, ...]:
         """See `Backend`."""

@@ -83,7 +83,7 @@ class Sessions:
     def run(self, name: str, feeds: dict[str, Any]) -> list[Any]:
         """All outputs of one graph."""
         session = self.load(name)
-        with _told(name):
+        with _naming_errors(name):
             return self._limited(name, feeds, lambda options: session.run(None, feeds, options))
 
     def run_bound(self, name: str, feeds: dict[str, Any], kept: Collection[str] = ()) -> list[Any]:
@@ -94,7 +94,7 @@ class Sessions:
         session = self.load(name)
         device = DEVICES[session.get_providers()[0]]
         names = [output.name for output in session.get_outputs()]
-        with _told(name):
+        with _naming_errors(name):
             binding = session.io_binding()
             for own, value in feeds.items():
                 bind = binding.bind_ortvalue_input if isinstance(value, runtime().OrtValue) else binding.bind_cpu_input
@@ -185,7 +185,7 @@ def _shape(value: Any) -> tuple[int, ...]:
 
 
 @contextmanager
-def _told(name: str) -> Iterator[None]:
+def _naming_errors(name: str) -> Iterator[None]:
     """Turn errors of running a graph into a `MedvarError` with advice."""
     try:
         yield

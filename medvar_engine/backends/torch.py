@@ -93,11 +93,11 @@ class TorchBackend:
         return PrefixState(labels)
 
     @torch.inference_mode()
-    def step(self, state: PrefixState, maps: FloatArray | None) -> tuple[FloatArray, PrefixState]:
+    def step(self, state: PrefixState, scale_features: FloatArray | None) -> tuple[FloatArray, PrefixState]:
         """See `Backend`."""
         past = torch.cat(state.chunks, dim=4) if state.chunks else None
-        features = None if maps is None else self._tensor(maps)
-        logits, chunk = self._transformer.step(self._tensor(state.labels), features, past, state.depth)
+        inputs = None if scale_features is None else self._tensor(scale_features)
+        logits, chunk = self._transformer.step(self._tensor(state.labels), inputs, past, state.depth)
         return _array(logits), state.longer(chunk)
 
     @torch.inference_mode()

@@ -42,7 +42,7 @@ _SHIPPED = Path(__file__).parent / "shipped"
 
 
 @dataclass(frozen=True, slots=True)
-class Cell:
+class SliceType:
     """Statistics of one slice type in the training data."""
 
     condition: Condition
@@ -70,7 +70,7 @@ class Bundle:
     transformer: Mapping[str, int]  # depth, heads, head_dim: the shape of keys and values
     precision: str
     sampling: Sampling  # recommended defaults
-    cells: tuple[Cell, ...]
+    slice_types: tuple[SliceType, ...]
     licence: str
     attributions: tuple[str, ...]
     training_data: str  # statement about the training data and its patients
@@ -133,15 +133,17 @@ class Bundle:
             )
         return codes.astype(np.float32)
 
-    def fitting(self, condition: Condition) -> tuple[Cell, ...]:
+    def fitting(self, condition: Condition) -> tuple[SliceType, ...]:
         """The slice types of the training data that match ``condition``, the most frequent first."""
         asked = condition.to_dict()
         fits = [
-            c for c in self.cells if all(asked.get(name, own) == own for name, own in c.condition.to_dict().items())
+            c
+            for c in self.slice_types
+            if all(asked.get(name, own) == own for name, own in c.condition.to_dict().items())
         ]
-        return tuple(sorted(fits, key=lambda cell: -cell.slices))
+        return tuple(sorted(fits, key=lambda slice_type: -slice_type.slices))
 
-    def cell(self, condition: Condition) -> Cell | None:
+    def slice_type(self, condition: Condition) -> SliceType | None:
         """The first of `fitting`; None when the training data have no such slice."""
         return next(iter(self.fitting(condition)), None)
 
@@ -150,9 +152,9 @@ class Bundle:
 
         Without a modality, for example, an image may be CT or MR, so its values cannot be given in HU.
         """
-        cells = self.fitting(condition)
-        spacing = cells[0].spacing_mm if cells else None
-        ranges = {(cell.low, cell.high, cell.unit) for cell in cells}
+        slice_types = self.fitting(condition)
+        spacing = slice_types[0].spacing_mm if slice_types else None
+        ranges = {(slice_type.low, slice_type.high, slice_type.unit) for slice_type in slice_types}
         return Display(*ranges.pop(), spacing) if len(ranges) == 1 else Display(spacing_mm=spacing)
 
 
@@ -262,7 +264,7 @@ def _bundle(path: Path, values: Mapping[str, Any]) -> Bundle:
         transformer={name: int(model[name]) for name in _SHAPE},
         precision=str(values["precision"]),
         sampling=_sampling(values["sampling"]),
-        cells=tuple(_cell(cell) for cell in values["cells"]),
+        slice_types=tuple(_slice_type(slice_type) for slice_type in values["cells"]),
         licence=str(values["licence"]),
         attributions=tuple(map(str, values["attributions"])),
         training_data=str(values["training_data"]),
@@ -297,23 +299,23 @@ def _sampling(values: Mapping[str, Any]) -> Sampling:
     return Sampling(**{name: value for name, value in values.items() if name != "skip_settled"})
 
 
-def cell_to_dict(cell: Cell) -> dict[str, Any]:
+def slice_type_to_dict(slice_type: SliceType) -> dict[str, Any]:
     """Plain values for JSON."""
     return {
-        "condition": cell.condition.to_dict(),
-        "slices": cell.slices,
-        "patients": cell.patients,
-        "spacing_mm": cell.spacing_mm,
-        "low": cell.low,
-        "high": cell.high,
-        "unit": cell.unit,
+        "condition": slice_type.condition.to_dict(),
+        "slices": slice_type.slices,
+        "patients": slice_type.patients,
+        "spacing_mm": slice_type.spacing_mm,
+        "low": slice_type.low,
+        "high": slice_type.high,
+        "unit": slice_type.unit,
     }
 
 
-def _cell(values: Mapping[str, Any]) -> Cell:
+def _slice_type(values: Mapping[str, Any]) -> SliceType:
     condition = Condition.from_dict({n: v for n, v in values["condition"].items() if n in FACTORS})
     spacing = values["spacing_mm"]
-    return Cell(
+    return SliceType(
         condition,
         int(values["slices"]),
         int(values["patients"]),

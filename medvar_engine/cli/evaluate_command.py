@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from medvar_engine.encoders.simclr_training import SimCLRTraining
     from medvar_engine.evaluate.membership import MembershipInference
     from medvar_engine.generate.generator import Generator
-    from medvar_engine.sets.mixture import Mix
+    from medvar_engine.sets.mixture import Mixture
 
 evaluate = typer.Typer(name="evaluate", help="Measure quality, diversity and privacy of synthetic images.")
 
@@ -64,7 +64,7 @@ def images(
         from medvar_engine.encoders.encoder import open_encoder
         from medvar_engine.encoders.simclr_training import trained_simclr
         from medvar_engine.evaluate.evaluation import evaluate as judge
-        from medvar_engine.evaluate.images.synthetic_images import mix_like, open_synthetic
+        from medvar_engine.evaluate.images.synthetic_images import mixture_like, open_synthetic
         from medvar_engine.evaluate.reconstruction import measure_reconstruction
         from medvar_engine.evaluate.report.card_section import to_card
         from medvar_engine.evaluate.report.evaluation_page import page, to_dict
@@ -86,26 +86,26 @@ def images(
     bundle, folder = None, Path(synthetic)
     if not folder.is_dir() or (folder / "bundle.json").is_file():
         bundle = open_bundle(synthetic)
-        mix = mix_like(training, bundle.sampling, bundle.labels)
-        folder = _made(bundle, mix, kept, count, device)
+        mixture = mixture_like(training, bundle.sampling, bundle.labels)
+        folder = _made(bundle, mixture, kept, count, device)
     judged = open_synthetic(folder)
-    with _told() as told:
+    with _reporting() as advance:
         simclr = trained_simclr(
             training,
             kept / "simclr.safetensors",
             _training(steps),
-            progress=lambda done, total, _: told("training the encoder", done, total),
+            progress=lambda done, total, _: advance("training the encoder", done, total),
         )
         encoders: list[Encoder] = [open_encoder("descriptor"), simclr, *others]
-        found = judge(judged, data, encoders, kept / "features", copies=True, progress=told)
+        found = judge(judged, data, encoders, kept / "features", copies=True, progress=advance)
         if utility is not None:
-            found = replace(found, utility=measure_utility(judged, data, utility, progress=told))
+            found = replace(found, utility=measure_utility(judged, data, utility, progress=advance))
     if bundle is not None:
         generator = Generator(OnnxBackend(bundle, device=device))
         found = replace(
             found,
             name=bundle.name,
-            seconds_an_image=_seconds(generator, mix),
+            seconds_an_image=_seconds(generator, mixture),
             parameters=parameters_of(bundle),
             membership=_membership(generator, training, held_out),
             reconstruction=measure_reconstruction(generator, held_out, bundle.sampling),
@@ -164,8 +164,8 @@ def utility(
     from medvar_engine.storage import write_files
 
     judged = open_synthetic(synthetic)
-    with _told() as told:
-        found = measure_utility(judged, data, task, steps=steps, seeds=seeds, progress=told)
+    with _reporting() as advance:
+        found = measure_utility(judged, data, task, steps=steps, seeds=seeds, progress=advance)
     if out is not None:
         about = {"version": __version__, "name": judged.name, "models": judged.models}
         values = about | {"data": Manifest.read(data).digest} | asdict(found)
@@ -198,18 +198,18 @@ def compare(
     say(out)
 
 
-def _made(bundle: Bundle, mix: Mix, cache: Path, count: int, device: str) -> Path:
+def _made(bundle: Bundle, mixture: Mixture, cache: Path, count: int, device: str) -> Path:
     """A set of the bundle that is made now, or was made before."""
     from medvar_engine.sets.make_set import Computing, make_set
 
-    asked = sha256_of(f"{bundle.bundle_id} {mix.to_dict()} {count}")
+    asked = sha256_of(f"{bundle.bundle_id} {mixture.to_dict()} {count}")
     folder = cache / f"set-{asked[:12]}"
     with progress() as bar:
         task = bar.add_task("making images", total=count)
         # Nothing is withheld: what is judged is what the model makes.
         make_set(
             folder,
-            mix,
+            mixture,
             count,
             bundle,
             computing=Computing(device),
@@ -219,10 +219,10 @@ def _made(bundle: Bundle, mix: Mix, cache: Path, count: int, device: str) -> Pat
     return folder
 
 
-def _seconds(generator: Generator, mix: Mix) -> float:
+def _seconds(generator: Generator, mixture: Mixture) -> float:
     """That one image takes alone."""
     taken = []
-    for request in mix.requests(range(6)):
+    for request in mixture.requests(range(6)):
         begin = time.perf_counter()
         generator.image(generator.finish(generator.start([request])))
         taken.append(time.perf_counter() - begin)
@@ -242,8 +242,8 @@ def _membership(generator: Generator, training: SliceDataset, held_out: SliceDat
     from medvar_engine.evaluate.slice_likelihood import surprise
 
     tell("computing the likelihood of training slices and of held-out slices …")
-    (members, whose), (others, of_others) = (surprise(generator, side, 128) for side in (training, held_out))
-    return membership_inference(members, others, member_patients=whose, other_patients=of_others)
+    (members, member_patients), (others, of_others) = (surprise(generator, side, 128) for side in (training, held_out))
+    return membership_inference(members, others, member_patients=member_patients, other_patients=of_others)
 
 
 def _training(steps: int | None) -> SimCLRTraining:
@@ -253,7 +253,7 @@ def _training(steps: int | None) -> SimCLRTraining:
 
 
 @contextmanager
-def _told() -> Iterator[Callable[[str, int, int], None]]:
+def _reporting() -> Iterator[Callable[[str, int, int], None]]:
     """A bar for each thing that is counted."""
     with progress() as bar:
         tasks: dict[str, object] = {}

@@ -65,7 +65,7 @@ def features(
     if not count:
         raise MedvarError(f"{images} holds no image{'' if split == 'all' else f' of split {split}'}.")
     generator = Generator(OnnxBackend(model, device=device))
-    conditions = tuple(cell.condition for cell in model.cells) if likelihood else ()
+    conditions = tuple(slice_type.condition for slice_type in model.slice_types) if likelihood else ()
     if likelihood and not conditions:
         raise MedvarError(f"The bundle {model.path} does not state what it was trained on: leave out --likelihood.")
 

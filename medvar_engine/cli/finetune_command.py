@@ -39,7 +39,7 @@ def finetune(
         from medvar_engine.bundle.add_files import add_to_bundle
         from medvar_engine.bundle.read import PREVIEW, read_bundle
         from medvar_engine.memorisation.training_index import GATE
-        from medvar_engine.train.finetune import Amount, settings, told
+        from medvar_engine.train.finetune import Amount, describe_plan, settings
         from medvar_engine.train.finetune import finetune as train
         from medvar_engine.train.stop_signal import EXIT_STOPPED, StoppedEarly
         from medvar_export.finetuned import Origin, describe_finetuned
@@ -56,7 +56,7 @@ def finetune(
     config = settings(
         coder, transformer, data, out / "run", rank=0 if full else rank, steps=steps, overrides=overrides or ()
     )
-    tell(told(config))
+    tell(describe_plan(config))
     for warning in warnings:
         tell(f"warning: {warning}")
     try:
@@ -65,7 +65,7 @@ def finetune(
         tell(str(stopped))
         raise typer.Exit(EXIT_STOPPED) from stopped
     origin = Origin(
-        told=f"the bundle {bundle.name} (digest {bundle.bundle_id}, {bundle.licence})"
+        name=f"the bundle {bundle.name} (digest {bundle.bundle_id}, {bundle.licence})"
         if bundle
         else f"the weights {base}",
         bundle=bundle,

@@ -68,8 +68,8 @@ def _check_fit(model: Bundle, training: SliceDataset) -> None:
             f"{training.folder} holds slices of {training.size} pixels a side, but {model.name} makes "
             f"{model.image_size}; give the slices that it was trained on."
         )
-    trained = sum(cell.slices for cell in model.cells)
-    if model.cells and trained != len(training):
+    trained = sum(slice_type.slices for slice_type in model.slice_types)
+    if model.slice_types and trained != len(training):
         tell(
             f"note: {model.name} says that it was trained on {trained} slices, but {training.folder} has "
             f"{len(training)} to train on. Copies of slices that are not there will not be known."

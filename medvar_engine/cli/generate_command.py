@@ -122,8 +122,8 @@ def generate(
     from medvar_engine.errors import MedvarError
     from medvar_engine.request import Request, Sampling
     from medvar_engine.sets.generate_files import FileOptions
-    from medvar_engine.sets.mixture import Mix
-    from medvar_engine.sets.mixture_file import read_mix
+    from medvar_engine.sets.mixture import Mixture
+    from medvar_engine.sets.mixture_file import read_mixture
     from medvar_engine.sets.stack import Stack, stack_requests
     from medvar_engine.write.marks import Marks
 
@@ -167,7 +167,7 @@ def generate(
             raise MedvarError(f"With --mix, {' and '.join(said)} are given in {mix}; leave them out here.")
         if show_scales or overwrite:
             raise MedvarError("--show-scales and --overwrite do not apply to a synthetic dataset; choose a new folder.")
-        made_of = read_mix(mix, model) if mix else Mix.of(condition, sampling, seed)
+        made_of = read_mixture(mix, model) if mix else Mixture.of(condition, sampling, seed)
         kind, computing = kind_of(layout, file_format), Computing(device, batch, workers, cluster)
         generate_set(out, model, made_of, count, kind, computing, copy_policy, marks)
     else:

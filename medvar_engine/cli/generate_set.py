@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from medvar_engine.bundle.read import Bundle
     from medvar_engine.memorisation.copy_risk import CopyPolicy
     from medvar_engine.sets.make_set import Computing
-    from medvar_engine.sets.mixture import Mix
+    from medvar_engine.sets.mixture import Mixture
     from medvar_engine.sets.set_plan import Kind
     from medvar_engine.write.marks import Marks
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def generate_set(
     out: Path,
     bundle: Bundle,
-    mix: Mix,
+    mixture: Mixture,
     count: int | None,
     kind: Kind,
     computing: Computing,
@@ -32,9 +32,9 @@ def generate_set(
     from medvar_engine.sets.make_set import make_set
     from medvar_engine.sets.set_plan import UNIT_IMAGES
 
-    wanted = count or mix.total or 1
-    for condition in mix.folders():
-        if bundle.cells and bundle.cell(condition) is None:
+    wanted = count or mixture.total or 1
+    for condition in mixture.folders():
+        if bundle.slice_types and bundle.slice_type(condition) is None:
             tell(f"note: {bundle.name} was not trained on any slice of {condition}")
     tell(f"{wanted} images by {bundle.name} as {kind}")
     with progress() as bar:
@@ -50,7 +50,7 @@ def generate_set(
         try:
             manifest = make_set(
                 out,
-                mix,
+                mixture,
                 wanted,
                 bundle,
                 kind=kind,

@@ -258,9 +258,9 @@ def _write_refusals(path: Path, refusals: Sequence[Refusal]) -> None:
 def _report(manifest: Manifest, refusals: Sequence[Refusal]) -> None:
     _tell_some([f"refused {one}" for one in refusals], "--refused FILE.csv lists them all")
     _tell_some([f"note: {remark}" for remark in manifest.remarks], "manifest.json has them all")
-    for cell in manifest.counts:
-        kind = " ".join(str(cell[name]) for name in ("modality", "region", "plane") if cell[name])
-        tell(f"{cell['split']:>5}  {kind}: {cell['slices']} slices of {cell['patients']} patients")
+    for row in manifest.counts:
+        slice_type = " ".join(str(row[name]) for name in ("modality", "region", "plane") if row[name])
+        tell(f"{row['split']:>5}  {slice_type}: {row['slices']} slices of {row['patients']} patients")
     if manifest.structures:
         tell(f"masks: {', '.join(one['name'] for one in manifest.structures)}")
 

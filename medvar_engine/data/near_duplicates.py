@@ -34,13 +34,13 @@ class Pair:
 class Duplicates:
     """Near-duplicates in a dataset. ``complete`` is False when there are more than were examined.
 
-    ``leaks`` have one slice in training and one in test; ``people`` are slices of two names on the same side, which may
-    be the same patient; ``series`` are within one series and plane. ``plain`` slices have too little content to be
+    ``leaks`` have one slice in training and one in test; ``patients`` are slices of two names on the same side, which
+    may be the same patient; ``series`` are within one series and plane. ``plain`` slices have too little content to be
     compared.
     """
 
     leaks: tuple[Pair, ...]
-    people: tuple[Pair, ...]
+    patients: tuple[Pair, ...]
     series: tuple[Pair, ...]
     plain: int
     complete: bool
@@ -56,7 +56,7 @@ def find_duplicates(dataset: SliceDataset, *, most: int = MOST_PAIRS) -> Duplica
     Memory grows with the table by about a kilobyte per slice, not with the images or the pairs.
     """
     strings = fingerprints(dataset.columns("fingerprint"))
-    told = distinctive(strings)
+    distinct = distinctive(strings)
     columns = dataset.columns("patient", "series", "plane")
     patients = numbers(columns, "patient")
     _, series = kinds_of(columns, columns.column_names)
@@ -64,12 +64,12 @@ def find_duplicates(dataset: SliceDataset, *, most: int = MOST_PAIRS) -> Duplica
     rules = SliceRules()
     kinds: dict[str, Callable[[IntArray, IntArray, IntArray], NDArray[np.bool_]]] = {
         "leaks": lambda first, second, _: tested[first] != tested[second],
-        "people": lambda first, second, _: (patients[first] != patients[second]) & (tested[first] == tested[second]),
+        "patients": lambda first, second, _: (patients[first] != patients[second]) & (tested[first] == tested[second]),
         "series": lambda first, second, bits: (series[first] == series[second]) & (bits < rules.duplicate_bits),
     }
     found = {kind: _Taken(most) for kind in kinds}
-    for first, second, bits in near_pairs(strings[told], NEAR_BITS):
-        first, second = told[first], told[second]
+    for first, second, bits in near_pairs(strings[distinct], NEAR_BITS):
+        first, second = distinct[first], distinct[second]
         for kind, belongs in kinds.items():
             chosen = belongs(first, second, bits)
             found[kind].take(first[chosen], second[chosen], bits[chosen])
@@ -77,9 +77,9 @@ def find_duplicates(dataset: SliceDataset, *, most: int = MOST_PAIRS) -> Duplica
             break
     return Duplicates(
         leaks=_confirmed(dataset, found["leaks"], one_picture),
-        people=_confirmed(dataset, found["people"], one_picture),
+        patients=_confirmed(dataset, found["patients"], one_picture),
         series=_confirmed(dataset, found["series"], lambda a, b: _difference(a, b) < rules.duplicate_difference),
-        plain=len(strings) - len(told),
+        plain=len(strings) - len(distinct),
         complete=not any(taken.more for taken in found.values()),
     )
 

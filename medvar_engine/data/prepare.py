@@ -24,7 +24,7 @@ from medvar_engine.data.recipe.slice_index_file import is_slice_index
 from medvar_engine.data.shards import Manifest, ShardWriter
 from medvar_engine.data.shards.patients import PUBLIC
 from medvar_engine.data.slice_survey import survey_slices
-from medvar_engine.data.split import Cell, SplitRule, split_patients
+from medvar_engine.data.split import SplitRule, Stratum, split_patients
 from medvar_engine.data.survey import Known, ScanRules, anonymous, plain, survey_scans
 from medvar_engine.data.work_units import Part, SlicesWork, Work, make_part, parts_folder, read_part
 from medvar_engine.errors import MedvarError
@@ -103,14 +103,14 @@ def prepare(
         kept = [part for part in parts if part.slices]
         if kept:
             with ShardWriter(out, recipe.size, structures=found.structures, overwrite=overwrite) as writer:
-                cells, remarks = _gather(writer, folder, kept, split.strata)
-                marks = _marks(found.identities, cells)
+                strata, remarks = _gather(writer, folder, kept, split.strata)
+                marks = _marks(found.identities, strata)
                 one_patient = _same(marks, folder, kept).groups()
                 sides, on_split = split_patients(
-                    cells,
+                    strata,
                     test_fraction=split.test_fraction,
                     seed=split.seed,
-                    holdout=[one for one in split.holdout if one in cells],
+                    holdout=[one for one in split.holdout if one in strata],
                     known=found.split,
                     same=one_patient,
                 )
@@ -126,7 +126,7 @@ def prepare(
                     + remarks_on_same(one_patient)
                     + _remarks_on_given(found.split, sides)
                     + found.remarks(recipe)
-                    + _remarks(found.series, split.holdout, cells, pseudonyms)
+                    + _remarks(found.series, split.holdout, strata, pseudonyms)
                     + remarks,
                 )
         shutil.rmtree(folder, ignore_errors=True)
@@ -172,18 +172,18 @@ def _make_parts(
 
 
 def _gather(
-    writer: ShardWriter, folder: Path, parts: Iterable[Part], strata: Sequence[str]
-) -> tuple[dict[str, set[Cell]], list[str]]:
-    """Copy the slices of all parts to the shards; returns the cells of each patient, and remarks."""
-    cells: dict[str, set[Cell]] = {}
+    writer: ShardWriter, folder: Path, parts: Iterable[Part], columns: Sequence[str]
+) -> tuple[dict[str, set[Stratum]], list[str]]:
+    """Copy the slices of all parts to the shards; returns the strata of each patient, and remarks."""
+    strata: dict[str, set[Stratum]] = {}
     remarks: list[str] = []
     for part in parts:
         found = read_part(folder, part)
         writer.add(found.codes, found.facts, found.masks)
         for facts in found.facts:
-            cells.setdefault(facts.patient, set()).add(tuple(getattr(facts, name) or "" for name in strata))
+            strata.setdefault(facts.patient, set()).add(tuple(getattr(facts, name) or "" for name in columns))
         remarks += [f"{found.facts[0].series}: {one}" for one in found.remarks]
-    return cells, remarks
+    return strata, remarks
 
 
 def _marks(identities: Iterable[Identity], patients: Iterable[str]) -> dict[str, list[str]]:
@@ -219,8 +219,8 @@ def _same(marks: Mapping[str, Iterable[str]], folder: Path, parts: Sequence[Part
 def _remarks_on_given(given: Mapping[str, str], sides: Mapping[str, str]) -> list[str]:
     """Remarks about patients who are not on the side that index.csv gives."""
     moved = sorted(one for one, side in given.items() if sides.get(one, side) != side)
-    told = "held out although index.csv assigns them to training, because they are the same patient as a held-out one"
-    return [f"{told}: {listed(moved)}"] if moved else []
+    reason = "held out although index.csv assigns them to training, because they are the same patient as a held-out one"
+    return [f"{reason}: {listed(moved)}"] if moved else []
 
 
 def _remarks(

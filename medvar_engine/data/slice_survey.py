@@ -67,14 +67,14 @@ class ListedSlices:
         if self.unnamed:
             remarks.append(f"{self.unnamed} image files are ignored, because index.csv does not list them")
         if others := Counter(file.plane for file, _ in self.files if not is_wanted(file.plane, recipe)):
-            told = ", ".join(f"{count} {plane}" for plane, count in sorted(others.items()))
-            remarks.append(f"slices of planes that were not requested are left out: {told}")
+            counts = ", ".join(f"{count} {plane}" for plane, count in sorted(others.items()))
+            remarks.append(f"slices of planes that were not requested are left out: {counts}")
         if short := Counter(file.region for file, _ in self.files if is_cut_short(file.values, file.region, recipe)):
-            told = ", ".join(f"{count} of the {region}" for region, count in sorted(short.items()))
+            counts = ", ".join(f"{count} of the {region}" for region, count in sorted(short.items()))
             remarks.append(
                 "CT slices whose range of values is narrower than the window of their region, so that part of "
                 "the window "
-                f"is missing: {told}"
+                f"is missing: {counts}"
             )
         return remarks
 

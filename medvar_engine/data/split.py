@@ -14,13 +14,13 @@ from medvar_engine.data.identity.same_patient import SamePatient
 from medvar_engine.errors import MedvarError
 
 STRATA = ("modality", "region", "dataset")
-Cell = tuple[str, ...]
-"""A cell: (modality, region), or other strata of a split."""
+Stratum = tuple[str, ...]
+"""A stratum: (modality, region), or other strata of a split."""
 
 
 @dataclass(frozen=True, slots=True)
 class SplitRule:
-    """How patients are split: a random share of every cell of ``strata`` is tested, or exactly the ``holdout``."""
+    """How patients are split: a random share of every stratum is tested, or exactly the ``holdout``."""
 
     test_fraction: float = 0.1
     seed: int = 0
@@ -50,7 +50,7 @@ class SplitRule:
 
 
 def split_patients(
-    cells: Mapping[str, Iterable[Cell]],
+    strata: Mapping[str, Iterable[Stratum]],
     *,
     test_fraction: float = 0.1,
     seed: int = 0,
@@ -58,73 +58,75 @@ def split_patients(
     known: Mapping[str, str] | None = None,
     same: Iterable[Sequence[str]] = (),
 ) -> tuple[dict[str, str], list[str]]:
-    """Split patients; returns patient → ``"train"`` or ``"test"``, and remarks about cells that could not be split.
+    """Split patients; returns patient → ``"train"`` or ``"test"``, and remarks about strata that could not be split.
 
-    ``cells`` are the cells in which each patient has slices. Every cell with at least two patients keeps at least one
-    for training and one for the test, unless each of them is the last of another cell; about ``test_fraction`` of the
-    patients of each cell is tested. With ``holdout``, exactly those patients are tested. Patients in ``known`` keep
-    their side. Names in one group of ``same`` are one patient and stay on one side: the test if one of them is held
-    out, or else the side of a known one. The same input and seed give the same split. Raises `MedvarError` for unknown
-    patients in ``holdout``.
+    ``strata`` are those in which each patient has slices. Every stratum with at least two patients keeps at least one
+    for training and one for the test, unless each of them is the last of another stratum; about ``test_fraction`` of
+    the patients of each stratum is tested. With ``holdout``, exactly those patients are tested. Patients in ``known``
+    keep their side. Names in one group of ``same`` are one patient and stay on one side: the test if one of them is
+    held out, or else the side of a known one. The same input and seed give the same split. Raises `MedvarError` for
+    unknown patients in ``holdout``.
     """
     known = known or {}
-    held = set(holdout)
-    unknown = sorted(held - set(cells))
+    held_out = set(holdout)
+    unknown = sorted(held_out - set(strata))
     if unknown:
-        raise MedvarError(f"Held-out patients {unknown} are not in the data; the patients are {listed(sorted(cells))}.")
+        raise MedvarError(
+            f"Held-out patients {unknown} are not in the data; the patients are {listed(sorted(strata))}."
+        )
     if not 0.0 <= test_fraction < 1.0:
         raise MedvarError(f"test_fraction must be at least 0 and below 1, but is {test_fraction}.")
     one = SamePatient(same)
-    joined: dict[str, set[Cell]] = {}
-    for name in cells:
-        joined.setdefault(one.first(name), set()).update(cells[name])
-    asked = {patient for patient in cells if known.get(patient, "test" if patient in held else "train") == "test"}
-    test, settled = ({one.first(name) for name in names if name in cells} for names in (asked, known))
-    if not held:
-        test |= _drawn(joined, test, settled, test_fraction, seed)
-    split = {patient: "test" if one.first(patient) in test else "train" for patient in sorted(cells)}
-    return split, remarks_on(cells, split, test_fraction)
+    joined: dict[str, set[Stratum]] = {}
+    for name in strata:
+        joined.setdefault(one.first(name), set()).update(strata[name])
+    asked = {patient for patient in strata if known.get(patient, "test" if patient in held_out else "train") == "test"}
+    test, fixed = ({one.first(name) for name in names if name in strata} for names in (asked, known))
+    if not held_out:
+        test |= _drawn(joined, test, fixed, test_fraction, seed)
+    split = {patient: "test" if one.first(patient) in test else "train" for patient in sorted(strata)}
+    return split, remarks_on(strata, split, test_fraction)
 
 
-def remarks_on(cells: Mapping[str, Iterable[Cell]], split: Mapping[str, str], test_fraction: float) -> list[str]:
-    """Remarks about cells without training patients and, if a test was requested, cells without test patients."""
+def remarks_on(strata: Mapping[str, Iterable[Stratum]], split: Mapping[str, str], test_fraction: float) -> list[str]:
+    """Remarks about strata without training patients and, if a test was requested, strata without test patients."""
     remarks = []
-    for cell, patients in sorted(_members(cells).items()):
+    for stratum, patients in sorted(_members(strata).items()):
         tested = sum(split[patient] == "test" for patient in patients)
         if tested == len(patients):
-            remarks.append(f"{' '.join(cell)}: every patient is held out, so nothing of it is trained on")
+            remarks.append(f"{' '.join(stratum)}: every patient is held out, so nothing of it is trained on")
         elif not tested and test_fraction > 0:
             why = "it has one patient only" if len(patients) == 1 else "none of its patients is held out"
-            remarks.append(f"{' '.join(cell)}: not tested, {why}")
+            remarks.append(f"{' '.join(stratum)}: not tested, {why}")
     return remarks
 
 
 def _drawn(
-    cells: Mapping[str, set[Cell]], test: set[str], settled: set[str], test_fraction: float, seed: int
+    strata: Mapping[str, set[Stratum]], test: set[str], fixed: set[str], test_fraction: float, seed: int
 ) -> set[str]:
     """Random patients to test in addition to ``test``, none of whom is in ``settled``."""
-    members = _members(cells)
-    tested = Counter(cell for patient in test for cell in cells[patient])
+    members = _members(strata)
+    tested = Counter(stratum for patient in test for stratum in strata[patient])
     drawn: set[str] = set()
     generator = np.random.Generator(np.random.Philox(seed))
-    for cell in sorted(members):
-        patients = members[cell]
+    for stratum in sorted(members):
+        patients = members[stratum]
         wanted = 0 if test_fraction == 0 else min(max(1, round(test_fraction * len(patients))), len(patients) - 1)
         for place in generator.permutation(len(patients)):
-            if tested[cell] >= wanted:
+            if tested[stratum] >= wanted:
                 break
             patient = patients[place]
-            free = patient not in test and patient not in drawn and patient not in settled
-            if free and all(tested[other] < len(members[other]) - 1 for other in cells[patient]):
+            free = patient not in test and patient not in drawn and patient not in fixed
+            if free and all(tested[other] < len(members[other]) - 1 for other in strata[patient]):
                 drawn.add(patient)
-                tested.update(cells[patient])
+                tested.update(strata[patient])
     return drawn
 
 
-def _members(cells: Mapping[str, Iterable[Cell]]) -> dict[Cell, list[str]]:
-    """Cell → its sorted patients."""
-    members: dict[Cell, list[str]] = {}
-    for patient in sorted(cells):
-        for cell in sorted(set(cells[patient])):
-            members.setdefault(cell, []).append(patient)
+def _members(strata: Mapping[str, Iterable[Stratum]]) -> dict[Stratum, list[str]]:
+    """Stratum → its sorted patients."""
+    members: dict[Stratum, list[str]] = {}
+    for patient in sorted(strata):
+        for stratum in sorted(set(strata[patient])):
+            members.setdefault(stratum, []).append(patient)
     return members

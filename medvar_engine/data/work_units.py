@@ -103,7 +103,7 @@ class SlicesWork:
             "schema": SCHEMA_VERSION,
             "names": [relative(file.path, self.source) for file, _ in self.files],
             "files": [_state(file.path) for file, _ in self.files],
-            "told": [{**asdict(file), "path": ""} for file, _ in self.files],
+            "index": [{**asdict(file), "path": ""} for file, _ in self.files],
             "identities": [asdict(identity) for _, identity in self.files],
             "recipe": self.recipe.digest(),
             "synthetic": self.synthetic,

@@ -63,7 +63,7 @@ def trained_simclr(
     training, config = training or SimCLRTraining(), config or SimCLRConfig()
     if data.split != "train":
         raise MedvarError(
-            f"The encoder is trained on the split 'train', not {data.split!r}: people held out must be new to it."
+            f"The encoder is trained on the split 'train', not {data.split!r}: held-out patients must be new to it."
         )
     network = {"size": config.size, "channels": list(config.channels), "dimension": config.dimension}
     about = {"recipe": _RECIPE, "data": PreparedImages(data).digest, "network": network, **asdict(training)}

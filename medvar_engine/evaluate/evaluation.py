@@ -16,7 +16,7 @@ from medvar_engine.encoders.encoder import Encoder
 from medvar_engine.encoders.feature_cache import cached_features
 from medvar_engine.encoders.image_source import Images, PreparedImages
 from medvar_engine.errors import MedvarError
-from medvar_engine.evaluate.images.baseline_images import CollapsedImages, floors
+from medvar_engine.evaluate.images.baseline_images import JUDGED, CollapsedImages, baselines
 from medvar_engine.evaluate.images.synthetic_images import Synthetic
 from medvar_engine.evaluate.membership import MembershipInference
 from medvar_engine.evaluate.memorisation import calibrate, check_images, find_planted_copies
@@ -24,7 +24,7 @@ from medvar_engine.evaluate.metrics.bootstrap import estimate_mean
 from medvar_engine.evaluate.metrics.diversity import pair_similarity
 from medvar_engine.evaluate.metrics.feature_rows import Rows
 from medvar_engine.evaluate.metrics.frechet import SampleSizeBias, frechet_distance_to, moments, sample_size_bias
-from medvar_engine.evaluate.metrics.metric_table import Figure, Reference, row, shown
+from medvar_engine.evaluate.metrics.metric_table import MetricValue, Reference, row, shown
 from medvar_engine.evaluate.recognition import Recognition, Side, measure_recognition
 from medvar_engine.evaluate.reconstruction import Reconstruction
 from medvar_engine.evaluate.texture import MOST, Texture, compare_texture
@@ -33,10 +33,9 @@ from medvar_engine.train.batches import spread
 from medvar_engine.types import FloatArray
 
 FEWEST = 12  # least images of a label, on both sides, for metrics of that label
-JUDGED = "synthetic"
 ALL = "all images"
 
-Row = dict[str, Figure]
+Row = dict[str, MetricValue]
 Progress = Callable[[str, int, int], None]
 """Called with a description of the work, the number of finished images, and the number of all images."""
 
@@ -46,7 +45,7 @@ class ByEncoder:
     """The metrics by one encoder."""
 
     encoder: dict[str, Any]  # name, sha256 and preprocessing
-    rows: dict[str, Row]  # `JUDGED`, then the baselines
+    rows: dict[str, Row]  # `JUDGED`, then each `Baseline`
     labels: dict[str, Row]  # by label: synthetic images against training slices of the same label
     bias: SampleSizeBias | None
     to_held_out: dict[str, float] | None = (
@@ -59,9 +58,9 @@ class Memorisation:
     """Results of the search for copies of training slices."""
 
     threshold: float
-    flagged: Figure  # share of the synthetic images that are flagged
-    false_alarms: Figure  # share of slices of new patients that are flagged, with a threshold set without that patient
-    copies_found: dict[str, Figure]  # share of planted copies that are flagged, by kind of change
+    flagged: MetricValue  # share of the synthetic images that are flagged
+    false_alarms: MetricValue  # share of slices of new patients, with a threshold set without that patient
+    copies_found: dict[str, MetricValue]  # share of planted copies that are flagged, by kind of change
     pairs: list[tuple[int, int]]  # flagged images and their nearest training slices, the nearest pair first
 
 
@@ -74,7 +73,7 @@ class Evaluation:
     data: str  # sha256 of the manifest of the prepared slices
     counts: dict[str, int]  # number of images of each side
     encoders: list[ByEncoder]
-    similarity: dict[str, dict[str, Figure]]  # label → MS-SSIM of pairs of "synthetic" and "training" images
+    similarity: dict[str, dict[str, MetricValue]]  # label → MS-SSIM of pairs of "synthetic" and "training" images
     memorisation: Memorisation | None
     texture: dict[str, Texture] = field(default_factory=dict)  # by label, and for all images
     recognition: Recognition | None = None
@@ -137,23 +136,25 @@ def _by_encoder(
     progress: Progress | None,
 ) -> ByEncoder:
     def features(name: str, images: Images) -> FloatArray:
-        told = None if progress is None else lambda done, total: progress(f"{encoder.name}: {name}", done, total)
-        return cached_features(encoder, images, cache, told)
+        report = None if progress is None else lambda done, total: progress(f"{encoder.name}: {name}", done, total)
+        return cached_features(encoder, images, cache, report)
 
-    whose = [one.patient for one in training.rows]
-    reference = Reference.of(features("training", sides["training"]), features("held out", sides["held out"]), whose)
+    training_patients = [one.patient for one in training.rows]
+    reference = Reference.of(
+        features("training", sides["training"]), features("held out", sides["held out"]), training_patients
+    )
     ours = features(JUDGED, synthetic.images)
     own_groups = [str(i) for i in range(len(synthetic))]
-    rows = {JUDGED: row(ours, own_groups, reference)}
+    rows: dict[str, Row] = {JUDGED: row(ours, own_groups, reference)}
     # As many evenly spaced slices as synthetic images, because most metrics depend on the number of images.
     some = spread(len(held_out), len(synthetic))
-    people = [held_out.rows[int(i)].patient for i in some]
-    for name, images in floors(sides["held out"]).items():
+    patients = [held_out.rows[int(i)].patient for i in some]
+    for baseline, images in baselines(sides["held out"]).items():
         # Repeated images come from no more patients than there are different images.
         few = isinstance(images, CollapsedImages)
-        groups = [str(i % images.kept) for i in some] if isinstance(images, CollapsedImages) else people
+        groups = [str(i % images.kept) for i in some] if isinstance(images, CollapsedImages) else patients
         over = "different images" if few else "held-out patients"
-        rows[name] = row(Rows(features(name, images), some), groups, reference, over=over)
+        rows[baseline] = row(Rows(features(baseline, images), some), groups, reference, over=over)
     labels, _ = _labels(synthetic.conditions, training)
     by_label = {}
     for name, (mine, theirs) in labels.items():
@@ -161,7 +162,7 @@ def _by_encoder(
         part = Reference.of(
             Rows(reference.training, theirs),
             Rows(reference.held_out, others),
-            [whose[int(i)] for i in theirs],
+            [training_patients[int(i)] for i in theirs],
         )
         by_label[name] = row(Rows(ours, mine), [str(i) for i in mine], part)
     bias = sample_size_bias(ours, reference.training_moments)
@@ -202,11 +203,11 @@ def _names(data: SliceDataset) -> np.ndarray:
 
 def _similarity(
     synthetic: Synthetic, ours: np.ndarray, training: SliceDataset, theirs: np.ndarray, pairs: int = 60
-) -> dict[str, Figure]:
+) -> dict[str, MetricValue]:
     """MS-SSIM of pairs of synthetic and of real images of one label, from a sample of images."""
     some = [numbers[:: max(1, len(numbers) // 64)] for numbers in (ours, theirs)]
-    people = [training.rows[int(i)].patient for i in some[1]]
-    several = people if len(set(people)) > 1 else None  # slices of one patient are similar, but there are no others
+    patients = [training.rows[int(i)].patient for i in some[1]]
+    several = patients if len(set(patients)) > 1 else None  # slices of one patient are similar, but there are no others
     return {
         JUDGED: shown(pair_similarity(synthetic.images.batch(some[0]), pairs=pairs), "images"),
         "training": shown(
@@ -257,17 +258,17 @@ def _memorisation(
     held_out: SliceDataset,
     progress: Progress | None,
 ) -> Memorisation:
-    told = None if progress is None else lambda done, total: progress("searching for copies", done, total)
+    report = None if progress is None else lambda done, total: progress("searching for copies", done, total)
     names = [[one.patient for one in data.rows] for data in (training, held_out)]
     images = PreparedImages(training)
-    calibration = calibrate(images, names[0], PreparedImages(held_out), names[1], told)
-    check = check_images(calibration.gate, synthetic.images, progress=told)
+    calibration = calibrate(images, names[0], PreparedImages(held_out), names[1], report)
+    check = check_images(calibration.gate, synthetic.images, progress=report)
     alarms = np.array(list(calibration.false_alarms.values()))
-    people = list(calibration.false_alarms)
+    patients = list(calibration.false_alarms)
     return Memorisation(
         threshold=calibration.gate.threshold,
         flagged=shown(estimate_mean(check.flagged, [str(i) for i in range(len(synthetic))]), "images"),
-        false_alarms=shown(estimate_mean(alarms, people), "held-out patients"),
+        false_alarms=shown(estimate_mean(alarms, patients), "held-out patients"),
         copies_found={
             kind: shown(share, "training patients")
             for kind, share in find_planted_copies(calibration.gate, images).items()

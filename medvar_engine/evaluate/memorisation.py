@@ -103,15 +103,19 @@ def calibrate(
     index = np.concatenate([projection.index(one[None]) for one in maps])
     gate = Gate(projection, index, training_patients)
     chosen = _some_of_each(held_out_patients)
-    whose = [held_out_patients[i] for i in chosen]
+    chosen_patients = [held_out_patients[i] for i in chosen]
     measured = np.array([gate.measure(image)[0] for image in _images(held_out, chosen, progress)])
     # The measure is high where the distance is low, so its level is the alarm threshold of its negative.
-    whole, inner, windows = (max(-alarm_threshold(-measured[:, i], whose), 1e-3) for i in range(len(MEASURES)))
+    whole, inner, windows = (
+        max(-alarm_threshold(-measured[:, i], chosen_patients), 1e-3) for i in range(len(MEASURES))
+    )
     gate = replace(gate, levels=(whole, inner, windows))
     copies = copy_threshold([found.distances for _, found in _planted(gate, training, TO_SET_IT, _FOR_THRESHOLD)])
     found = check_images(gate, held_out, chosen)
-    threshold = min(copies, alarm_threshold(found.distances, whose))
-    return Calibration(replace(gate, threshold=threshold), copies, replace(found, threshold=threshold), tuple(whose))
+    threshold = min(copies, alarm_threshold(found.distances, chosen_patients))
+    return Calibration(
+        replace(gate, threshold=threshold), copies, replace(found, threshold=threshold), tuple(chosen_patients)
+    )
 
 
 def fit_projection(training: Images) -> Projection:

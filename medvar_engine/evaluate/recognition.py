@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from medvar_engine.evaluate.metrics.bootstrap import estimate_mean
-from medvar_engine.evaluate.metrics.metric_table import Figure, shown
+from medvar_engine.evaluate.metrics.metric_table import MetricValue, shown
 from medvar_engine.types import FloatArray
 
 PENALTY = 1e-2  # weight of the sum of squared weights
@@ -29,8 +29,8 @@ class Recognition:
     """Share of images in which the classifier finds the requested region and plane."""
 
     classes: tuple[str, ...]  # region and plane
-    synthetic: Figure
-    held_out: Figure  # slices of held-out patients
+    synthetic: MetricValue
+    held_out: MetricValue  # slices of held-out patients
     by_class: dict[str, tuple[float | None, float | None]]  # synthetic, held out; None without images
 
 
@@ -51,13 +51,13 @@ def measure_recognition(training: Side, held_out: Side, synthetic: Side) -> Reco
         return None
     kept, truth = _known(training, classes)
     weights = _fitted(training.features[kept], truth, len(classes))
-    figures, right = [], []
+    metrics, right = [], []
     for (over, (chosen, numbers)), side in zip(sides.items(), (synthetic, held_out), strict=True):
         found = _guesses(weights, side.features[chosen]) == numbers
-        figures.append(shown(estimate_mean(found.astype(np.float64), [side.groups[i] for i in chosen]), over))
+        metrics.append(shown(estimate_mean(found.astype(np.float64), [side.groups[i] for i in chosen]), over))
         right.append([float(found[numbers == i].mean()) if (numbers == i).any() else None for i in range(len(classes))])
     by_class = dict(zip(classes, zip(*right, strict=True), strict=True))
-    return Recognition(tuple(classes), figures[0], figures[1], by_class)
+    return Recognition(tuple(classes), metrics[0], metrics[1], by_class)
 
 
 def _known(side: Side, classes: list[str]) -> tuple[Labels, Labels]:

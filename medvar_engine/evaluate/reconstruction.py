@@ -5,13 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from medvar_engine.data.dataset import SliceDataset
 from medvar_engine.evaluate.metrics.bootstrap import estimate_mean
-from medvar_engine.evaluate.metrics.metric_table import Figure, shown
+from medvar_engine.evaluate.metrics.metric_table import MetricValue, shown
 from medvar_engine.generate.generator import Generator
 from medvar_engine.request import Request, Sampling
 from medvar_engine.train.batches import spread
+from medvar_engine.train.stages.image_similarity import psnr
 from medvar_engine.types import FloatArray
 
 _BATCH = 16
@@ -22,9 +24,9 @@ class Reconstruction:
     """Mean peak signal-to-noise ratios in dB of slices of held-out patients."""
 
     slices: int
-    full: Figure  # all scales, decoded
+    full: MetricValue  # all scales, decoded
     by_scale: tuple[float, ...]  # of the previews after each scale
-    finest_drawn: Figure  # loss when the finest scale is drawn and all others are true
+    finest_drawn: MetricValue  # loss when the finest scale is drawn and all others are true
 
 
 def measure_reconstruction(
@@ -47,19 +49,18 @@ def measure_reconstruction(
         for trace, image in zip(encoded.traces, images, strict=True):
             again = generator.finish(generator.resample(trace, last))
             drawn.append(_psnr(generator.image(again), image[None]))
-    people = [held_out.rows[int(i)].patient for i in chosen]
+    patients = [held_out.rows[int(i)].patient for i in chosen]
     whole, other = np.concatenate(full), np.concatenate(drawn)
     return Reconstruction(
         slices=len(chosen),
-        full=shown(estimate_mean(whole, people), "held-out patients"),
+        full=shown(estimate_mean(whole, patients), "held-out patients"),
         by_scale=tuple(map(float, np.concatenate(previews, axis=1).mean(1))),
-        finest_drawn=shown(estimate_mean(whole - other, people), "held-out patients"),
+        finest_drawn=shown(estimate_mean(whole - other, patients), "held-out patients"),
     )
 
 
 def _psnr(made: FloatArray, real: FloatArray) -> FloatArray:
     """PSNR of each image ``(B, H, W)`` in [-1, 1], in dB; three channels are averaged."""
     gray = made.mean(-1) if made.ndim == 4 else made
-    error = np.square(gray - real, dtype=np.float64).mean((1, 2))
-    found: FloatArray = 10 * np.log10(4 / np.maximum(error, 1e-10))
+    found: FloatArray = psnr(torch.from_numpy(gray)[:, None], torch.from_numpy(real)[:, None]).numpy()
     return found

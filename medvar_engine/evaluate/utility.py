@@ -18,7 +18,7 @@ from medvar_engine.encoders.image_source import Images, PreparedImages
 from medvar_engine.errors import MedvarError
 from medvar_engine.evaluate.images.synthetic_images import Synthetic
 from medvar_engine.evaluate.metrics.bootstrap import estimate
-from medvar_engine.evaluate.metrics.metric_table import Figure, shown
+from medvar_engine.evaluate.metrics.metric_table import MetricValue, shown
 from medvar_engine.train.augment import augment
 from medvar_engine.types import FloatArray
 
@@ -39,7 +39,7 @@ class Utility:
     classes: tuple[str, ...]
     steps: int  # training steps of each classifier
     seeds: int  # number of classifiers that are averaged
-    accuracy: dict[str, Figure]  # balanced accuracy by training images: "real", "real and synthetic", "synthetic"
+    accuracy: dict[str, MetricValue]  # balanced accuracy by training images: "real", "real and synthetic", "synthetic"
 
 
 def classes_of(task: str, training: SliceDataset, held_out: SliceDataset) -> list[str]:
@@ -89,18 +89,18 @@ def measure_utility(
     }
     truth = _numbers(test, names)
     kept = np.flatnonzero(truth >= 0)
-    people = [held_out.rows[int(i)].patient for i in kept]
+    patients = [held_out.rows[int(i)].patient for i in kept]
     found = {}
     for name, parts in sides.items():
         if not any((labels >= 0).any() for _, labels in parts):
             raise MedvarError(f"None of the synthetic images shows a {task} that occurs among held-out slices.")
-        told = functools.partial(_tell, progress, name, steps)
-        guesses = [_guesses(_trained(parts, len(names), steps, seed, told), held_out, kept) for seed in range(seeds)]
+        report = functools.partial(_tell, progress, name, steps)
+        guesses = [_guesses(_trained(parts, len(names), steps, seed, report), held_out, kept) for seed in range(seeds)]
 
         def accuracy(index: npt.NDArray[np.int64], guesses: list[Labels] = guesses) -> float:
             return float(np.mean([_balanced(truth[kept][index], one[index]) for one in guesses]))
 
-        found[name] = shown(estimate(accuracy, people), "held-out patients")
+        found[name] = shown(estimate(accuracy, patients), "held-out patients")
     return Utility(task, tuple(names), steps, seeds, found)
 
 
@@ -119,7 +119,7 @@ def _balanced(truth: Labels, guesses: Labels) -> float:
     return float(np.mean([(guesses[truth == one] == one).mean() for one in np.unique(truth)]))
 
 
-def _trained(parts: list[Part], classes: int, steps: int, seed: int, told: Callable[[int], None]) -> nn.Module:
+def _trained(parts: list[Part], classes: int, steps: int, seed: int, report: Callable[[int], None]) -> nn.Module:
     """Train a classifier; all ``parts``, and all classes of a part, contribute equally many images to a batch."""
     torch.manual_seed(seed)
     network = _network(classes).train()
@@ -134,7 +134,7 @@ def _trained(parts: list[Part], classes: int, steps: int, seed: int, told: Calla
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        told(step + 1)
+        report(step + 1)
     return network.eval()
 
 

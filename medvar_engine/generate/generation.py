@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from medvar_engine.generate.frozen_tokens import FrozenTokens
 from medvar_engine.generate.inversion import Inversion
-from medvar_engine.generate.resample import Held
 from medvar_engine.generate.trace import Edit, Request, Trace
 from medvar_engine.tokens.pyramid import TokenPyramid
 from medvar_engine.types import FloatArray
@@ -26,9 +26,9 @@ class Generation:
     pyramid: TokenPyramid
     entropy: tuple[FloatArray, ...]  # bits per token, (B, side, side) per scale
     latents: tuple[FloatArray, ...]  # (B, C, H, W) per scale
-    features: FloatArray | None  # (B, L_k, C); None before the first scale and after the last
+    scale_features: FloatArray | None  # (B, L_k, C); None before the first scale and after the last
     bundle_id: str
-    held: tuple[tuple[Held | None, ...], ...] = ()  # per image and scale; empty if no tokens are frozen
+    frozen: tuple[tuple[FrozenTokens | None, ...], ...] = ()  # per image and scale; empty if no tokens are frozen
     inversions: tuple[Inversion | None, ...] = ()  # per image; empty if all noise is from seeds
     edits: tuple[Edit | None, ...] = ()
     parents: tuple[Trace | None, ...] = ()
@@ -63,8 +63,8 @@ class Generation:
             pyramid=self.pyramid.select(images),
             entropy=tuple(scale[index] for scale in self.entropy),
             latents=tuple(latent[index] for latent in self.latents),
-            features=None if self.features is None else self.features[index],
-            held=tuple(self.held[i] for i in images) if self.held else (),
+            scale_features=None if self.scale_features is None else self.scale_features[index],
+            frozen=tuple(self.frozen[i] for i in images) if self.frozen else (),
             inversions=tuple(self.inversions[i] for i in images) if self.inversions else (),
             edits=tuple(self.edits[i] for i in images) if self.edits else (),
             parents=tuple(self.parents[i] for i in images) if self.parents else (),

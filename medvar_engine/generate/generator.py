@@ -16,11 +16,12 @@ from medvar_engine.generate import likelihood
 from medvar_engine.generate.composite import Pictures, exact_outside, picture_name
 from medvar_engine.generate.edits import Edit, Encoded, Graft, Replace, Resample, grafted, replaced
 from medvar_engine.generate.finished_mask import finished_mask
+from medvar_engine.generate.frozen_tokens import FrozenTokens, frozen_tokens
 from medvar_engine.generate.generation import Generation
 from medvar_engine.generate.inversion import Inversion
 from medvar_engine.generate.prefix_cache import PrefixCache
 from medvar_engine.generate.prefix_runner import Prefixes
-from medvar_engine.generate.resample import Held, ResampleOptions, check_resample, held_tokens, resample_edit
+from medvar_engine.generate.resample import ResampleOptions, check_resample, resample_edit
 from medvar_engine.generate.sampling import draw, entropy
 from medvar_engine.generate.stack_noise import stack_noise
 from medvar_engine.generate.trace import Trace
@@ -102,12 +103,12 @@ class Generator:
         known = (
             tuple(np.stack(maps) for maps in zip(*(t.entropy for t in traces), strict=True)) if len(depths) == 1 else ()
         )
-        held, inversions = tuple(map(self._still_held, traces)), tuple(map(self._still_inverted, traces))
+        frozen, inversions = tuple(map(self._still_frozen, traces)), tuple(map(self._still_inverted, traces))
         return self._rebuilt(
             tuple(trace.request for trace in traces),
             pyramid,
             known,
-            held=held if any(map(any, held)) else (),
+            frozen=frozen if any(map(any, frozen)) else (),
             inversions=inversions if any(inversions) else (),
             edits=tuple(trace.edit for trace in traces),
             parents=tuple(trace.parent for trace in traces),
@@ -137,12 +138,12 @@ class Generator:
         sampling = options.get("sampling") or trace.request.sampling
         requests = tuple(Request(condition, seed, sampling) for seed in seeds)
         check_requests(self.backend.info, requests)
-        held, count = held_tokens(trace.pyramid, edit), len(requests)
+        frozen, count = frozen_tokens(trace.pyramid, edit), len(requests)
         return self._rebuilt(
             requests,
             trace.pyramid.prefix(from_scale).select([0] * count),
             tuple(np.stack([scale] * count) for scale in trace.entropy[:from_scale]),
-            held=(held,) * count if any(held) else (),
+            frozen=(frozen,) * count if any(frozen) else (),
             inversions=(inversion,) * count if inversion else (),
             edits=(edit,) * count,
             parents=(trace,) * count,
@@ -278,7 +279,7 @@ class Generator:
         edit = resample_edit(info.schedule, 0, {"keep": info.mask_scales})
         return changed(
             self.start(requests),
-            held=tuple(held_tokens(parent.pyramid, edit) for parent in parents),
+            frozen=tuple(frozen_tokens(parent.pyramid, edit) for parent in parents),
             edits=(edit,) * len(requests),
             parents=parents,
         )
@@ -380,22 +381,22 @@ class Generator:
         pyramid: TokenPyramid,
         known: tuple[FloatArray, ...],
         *,
-        held: tuple[tuple[Held | None, ...], ...] = (),
+        frozen: tuple[tuple[FrozenTokens | None, ...], ...] = (),
         inversions: tuple[Inversion | None, ...] = (),
         edits: tuple[Edit | None, ...] = (),
         parents: tuple[Trace | None, ...] = (),
     ) -> Generation:
         """A generation with latents computed from its tokens."""
         *_, generation = self._prefixes.replay(requests, pyramid)
-        return changed(generation, entropy=known, held=held, inversions=inversions, edits=edits, parents=parents)
+        return changed(generation, entropy=known, frozen=frozen, inversions=inversions, edits=edits, parents=parents)
 
-    def _still_held(self, trace: Trace) -> tuple[Held | None, ...]:
+    def _still_frozen(self, trace: Trace) -> tuple[FrozenTokens | None, ...]:
         """Frozen tokens of an unfinished trace that was resampled inside a mask or with locked scales."""
         edit, parent = trace.edit, trace.parent
         if parent and not trace.pyramid.complete and isinstance(edit, Resample):
             check_model(self.backend.info, parent)
             check_resample(parent.pyramid, edit, self.backend.info.image_size)
-            return held_tokens(parent.pyramid, edit)
+            return frozen_tokens(parent.pyramid, edit)
         return (None,) * len(self.backend.info.schedule)
 
     def _still_inverted(self, trace: Trace) -> Inversion | None:
@@ -422,7 +423,7 @@ def _drawn(generation: Generation, image: int, logits: FloatArray) -> IntArray:
     """Tokens ``(L_k,)`` of the next scale of one image, from its guided logits ``(L_k, V)``."""
     request, k = generation.requests[image], generation.depth
     inversion = generation.inversions[image] if generation.inversions else None
-    held = generation.held[image][k] if generation.held else None
+    frozen = generation.frozen[image][k] if generation.frozen else None
     if inversion:
         tokens = inversion.redraw(logits, request.sampling, k)
     elif request.stack is not None and request.sampling.temperature > 0:
@@ -431,7 +432,7 @@ def _drawn(generation: Generation, image: int, logits: FloatArray) -> IntArray:
         tokens = draw(logits, request.sampling, request.seed, k, noise)
     else:
         tokens = draw(logits, request.sampling, request.seed, k)
-    return held.put_back(tokens) if held else tokens
+    return frozen.put_back(tokens) if frozen else tokens
 
 
 def _one(start: Generation | Trace) -> Trace:

@@ -41,7 +41,7 @@ class Prefixes:
     def grow(self, generation: Generation, tokens: IntArray, bits: FloatArray | None = None) -> Generation:
         """The generation with one more scale: tokens ``(B, L_k)`` and, if known, their entropy ``(B, side, side)``."""
         before = generation.latents[-1] if generation.latents else None
-        latent, features = self.backend.accumulate(before, tokens, generation.depth)
+        latent, scale_features = self.backend.accumulate(before, tokens, generation.depth)
         # Entropy is stored per scale: if that of a coarser scale is unknown (encoded images), it is dropped.
         known = len(generation.entropy) == generation.depth
         return changed(
@@ -49,7 +49,7 @@ class Prefixes:
             pyramid=generation.pyramid.append(tokens),
             entropy=(*generation.entropy, bits) if known and bits is not None else generation.entropy,
             latents=(*generation.latents, latent),
-            features=features,
+            scale_features=scale_features,
         )
 
     def replay(self, requests: Sequence[Request], pyramid: TokenPyramid) -> Iterator[Generation]:
@@ -124,8 +124,10 @@ class Prefixes:
         self, generation: Generation, labels: IntArray, rows: Sequence[int], k: int
     ) -> tuple[FloatArray, PrefixState]:
         """Scale k of some rows: its logits, and the extended prefix."""
-        state, features = self._state(generation, labels, rows, k), self._features(generation, k)
-        return self.backend.step(state, None if features is None else features[[row % len(features) for row in rows]])
+        state, scale_features = self._state(generation, labels, rows, k), self._scale_features(generation, k)
+        return self.backend.step(
+            state, None if scale_features is None else scale_features[[row % len(scale_features) for row in rows]]
+        )
 
     def _state(self, generation: Generation, labels: IntArray, rows: Sequence[int], depth: int) -> PrefixState:
         """The prefix of ``depth`` scales of some rows: from the cache, or computed again from the tokens."""
@@ -142,12 +144,12 @@ class Prefixes:
         again = {keys[row]: (state, place) for place, row in enumerate(lost)}
         return self.backend.gather([found or again[keys[row]] for row, found in zip(rows, known, strict=True)])
 
-    def _features(self, generation: Generation, k: int) -> FloatArray | None:
+    def _scale_features(self, generation: Generation, k: int) -> FloatArray | None:
         """Input of scale k ``(B, L_k, C)``, from the tokens of scale k-1 and the latent before it."""
         if k == 0:
             return None
         if k == generation.depth:
-            return generation.features
+            return generation.scale_features
         before = generation.latents[k - 2] if k > 1 else None
         return self.backend.accumulate(before, generation.pyramid.tokens(k - 1), k - 1)[1]
 

@@ -1,9 +1,8 @@
-"""Options of a resample, and the tokens that it leaves unchanged: locked scales, and tokens outside its mask."""
+"""Options of a resample, the edit that they describe, and whether it fits an image."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TypedDict
 
 import numpy as np
@@ -13,9 +12,9 @@ from medvar_engine.errors import MedvarError
 from medvar_engine.generate.edits import Outside, Resample
 from medvar_engine.generate.inversion import Inversion
 from medvar_engine.request import Sampling
-from medvar_engine.tokens.pyramid import TokenPyramid, mask_at_scale
+from medvar_engine.tokens.pyramid import TokenPyramid
 from medvar_engine.tokens.schedule import ScaleSchedule
-from medvar_engine.types import BoolArray, IntArray
+from medvar_engine.types import BoolArray
 
 
 class ResampleOptions(TypedDict, total=False):
@@ -46,32 +45,6 @@ def resample_edit(schedule: ScaleSchedule, from_scale: int, options: ResampleOpt
         Outside(soft_edge) if exact else None,
         None if inversion is None else inversion.request,
     )
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class Held:
-    """Frozen tokens of one scale: where ``keep`` is true, they are taken from ``tokens`` and not drawn."""
-
-    keep: BoolArray  # (L_k,)
-    tokens: IntArray  # (L_k,)
-
-    def put_back(self, drawn: IntArray) -> IntArray:
-        """The drawn tokens ``(L_k,)`` with the frozen ones at their positions."""
-        return np.where(self.keep, self.tokens, drawn)
-
-
-def held_tokens(parent: TokenPyramid, edit: Resample) -> tuple[Held | None, ...]:
-    """Frozen tokens of ``parent`` (one image) under ``edit``, per scale; None for a scale that is drawn completely."""
-    return tuple(_held(parent, edit, k) for k in range(len(parent.schedule)))
-
-
-def _held(parent: TokenPyramid, edit: Resample, k: int) -> Held | None:
-    if k < edit.from_scale or (edit.mask is None and k not in edit.keep):
-        return None
-    tokens = parent.tokens(k)[0]
-    if edit.mask is None or k in edit.keep:
-        return Held(np.ones(len(tokens), dtype=np.bool_), tokens)
-    return Held(~mask_at_scale(edit.mask, parent.schedule[k]).ravel(), tokens)
 
 
 def check_resample(parent: TokenPyramid, edit: Resample, size: int) -> None:

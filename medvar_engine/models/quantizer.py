@@ -121,7 +121,7 @@ class MultiScaleQuantizer(nn.Module):
         """The first k token maps (a prefix of any length ≥ 1) → latent ``(B, C, H, W)``."""
         return torch.stack([self.lift(t, k) for k, t in enumerate(tokens)]).sum(0)
 
-    def features(self, tokens: tuple[Tensor, ...]) -> Tensor:
+    def scale_features(self, tokens: tuple[Tensor, ...]) -> Tensor:
         """Scale features of scales 1…K-1 for teacher forcing: ``(B, L - L_0, C)``."""
         latent, parts = torch.zeros(()), []
         for k, token_map in enumerate(tokens[:-1]):

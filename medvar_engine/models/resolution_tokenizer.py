@@ -188,7 +188,7 @@ class ResolutionQuantizer(nn.Module):
         """The first k token maps (a prefix of any length ≥ 1) → canvas ``(B, p², side, side)``."""
         return torch.stack([self.lift(t, k) for k, t in enumerate(tokens)]).sum(0)
 
-    def features(self, tokens: tuple[Tensor, ...]) -> Tensor:
+    def scale_features(self, tokens: tuple[Tensor, ...]) -> Tensor:
         """Scale features of scales 1…K-1 for teacher forcing: ``(B, L - L_0, C)``."""
         canvas, parts = self.lift(tokens[0], 0), []
         for k, token_map in enumerate(tokens[1:], 1):

@@ -189,10 +189,10 @@ class Transformer(nn.Module):
         """Labels ``(B, F)``, one integer per factor → the sum of their embeddings, ``(B, D)``."""
         return torch.stack([embed(labels[:, i]) for i, embed in enumerate(self.labels)]).sum(0)
 
-    def embed(self, condition: Tensor, features: Tensor | None, k: int) -> Tensor:
+    def embed(self, condition: Tensor, scale_features: Tensor | None, k: int) -> Tensor:
         """Input ``(B, L_k, D)`` of scale ``k``, from the condition (k = 0) or the scale features ``(B, L_k, C)``."""
         begin, end = self.schedule.offsets[k : k + 2]
-        x = condition[:, None] + self.start if features is None else self.features(features)
+        x = condition[:, None] + self.start if scale_features is None else self.features(scale_features)
         return x + self.scales.weight[k] + self.positions[begin:end]
 
     def logits(self, x: Tensor, condition: Tensor) -> Tensor:
@@ -200,7 +200,7 @@ class Transformer(nn.Module):
         scale, shift = self.modulation(F.silu(condition))[:, None].chunk(2, dim=-1)
         return self.head(self.norm(x) * (1 + scale) + shift)  # type: ignore[no-any-return]
 
-    def step(self, labels: Tensor, features: Tensor | None, past: Tensor | None, k: int) -> tuple[Tensor, Tensor]:
+    def step(self, labels: Tensor, scale_features: Tensor | None, past: Tensor | None, k: int) -> tuple[Tensor, Tensor]:
         """Run one scale in inference.
 
         ``past`` ``(depth, 2, B, heads, P, d)`` holds the keys and values of scales 0…k-1; None at k = 0. Returns logits
@@ -208,7 +208,7 @@ class Transformer(nn.Module):
         all scales, so that prefixes can share them.
         """
         condition = self.condition(labels)
-        return self.continue_prefix(self.embed(condition, features, k), condition, past)
+        return self.continue_prefix(self.embed(condition, scale_features, k), condition, past)
 
     def continue_prefix(self, x: Tensor, condition: Tensor, past: Tensor | None) -> tuple[Tensor, Tensor]:
         """Like `step`, with the embedded input ``x`` ``(B, L_k, D)``."""
@@ -228,14 +228,14 @@ class Transformer(nn.Module):
         dropped = dropped | (torch.rand(labels.shape, device=labels.device) < self.config.factor_dropout)
         return torch.where(dropped, unconditional, labels)
 
-    def forward(self, labels: Tensor, features: Tensor) -> Tensor:
+    def forward(self, labels: Tensor, scale_features: Tensor) -> Tensor:
         """Teacher forcing: labels ``(B, F)``, scale features of scales 1…k ``(B, L - L_0, C)`` → logits ``(B, L, V)``.
 
         The sequence may end at any scale k; finer scales can be left out.
         """
         condition = self.condition(labels)
         first = condition[:, None] + self.start
-        x = torch.cat((first, self.features(features).to(first.dtype)), dim=1)
+        x = torch.cat((first, self.features(scale_features).to(first.dtype)), dim=1)
         length = x.shape[1]
         x = x + self.scales(self.get_buffer("scale_of")[:length]) + self.positions[:length]
         ends = tuple(end for end in self.schedule.offsets[1:] if end <= length)

@@ -52,8 +52,8 @@ def curves(drawn: Sequence[Curve], description: str, across: str, *, log_across:
         parts.append(element("polyline", element("title", one.label), points=line, class_=f"curve {colour}"))
         if one.marked:
             for (x, y), (across_at, value) in zip(places, one.points, strict=True):
-                told = element("title", f"{one.label}: {_short(value)} at {_short(across_at)}")
-                parts.append(element("circle", told, cx=f"{x:.1f}", cy=f"{y:.1f}", r=3, class_=f"dot {colour}"))
+                tooltip = element("title", f"{one.label}: {_short(value)} at {_short(across_at)}")
+                parts.append(element("circle", tooltip, cx=f"{x:.1f}", cy=f"{y:.1f}", r=3, class_=f"dot {colour}"))
     keys = [
         element("span", element("span", "", class_=f"key {f'curve-{i % _COLOURS}'}"), one.label, class_="label")
         for i, one in enumerate(kept)

@@ -23,8 +23,8 @@ class Section:
 
 def note(title: str, text: str, *, grave: bool) -> Markup:
     """A note at the top of the page; a ``grave`` one is shown as a warning."""
-    told = join(element("p", element("strong", title)), element("p", text))
-    return element("div", told, class_="warning" if grave else "fine", role="note")
+    paragraphs = join(element("p", element("strong", title)), element("p", text))
+    return element("div", paragraphs, class_="warning" if grave else "fine", role="note")
 
 
 def document(title: str, lead: Markup, sections: Sequence[Section], notes: Sequence[Markup] = ()) -> Markup:

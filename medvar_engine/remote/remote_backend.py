@@ -68,9 +68,9 @@ class RemoteBackend:
         """See `Backend`."""
         return PrefixState(labels)
 
-    def step(self, state: PrefixState, maps: FloatArray | None) -> tuple[FloatArray, PrefixState]:
+    def step(self, state: PrefixState, scale_features: FloatArray | None) -> tuple[FloatArray, PrefixState]:
         """See `Backend`."""
-        longer = extended(state, maps, self.info.feature_channels)
+        longer = extended(state, scale_features, self.info.feature_channels)
         shape = (self.info.schedule.token_counts[state.depth], self.info.vocabulary)
         return self._of_prefix("step", longer, {"logits": ("float32", shape)})["logits"], longer
 

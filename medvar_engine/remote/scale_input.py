@@ -10,9 +10,9 @@ from medvar_engine.backends.base import PrefixState, gather_rows
 from medvar_engine.types import FloatArray
 
 
-def extended(state: PrefixState, maps: FloatArray | None, channels: int) -> PrefixState:
+def extended(state: PrefixState, scale_features: FloatArray | None, channels: int) -> PrefixState:
     """``state``, whose chunks are inputs of scales, and the input of its next one; see `Backend.step`."""
-    return state.longer(first_input(len(state.labels), channels) if maps is None else maps)
+    return state.longer(first_input(len(state.labels), channels) if scale_features is None else scale_features)
 
 
 def gather_inputs(rows: Sequence[tuple[PrefixState, int]]) -> PrefixState:

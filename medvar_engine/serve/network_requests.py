@@ -47,8 +47,8 @@ class Calls:
         rows = self._check_rows(len(tokens))
         latent = self._latent(message, rows) if "latent" in message.arrays else None
         self._hold(rows, 2 * info.schedule.latent_side**2 * info.latent_channels)
-        total, features = self._backend.accumulate(latent, tokens, k)
-        return {"latent": total} if features is None else {"latent": total, "features": features}
+        total, scale_features = self._backend.accumulate(latent, tokens, k)
+        return {"latent": total} if scale_features is None else {"latent": total, "features": scale_features}
 
     def encode(self, message: Message) -> Arrays:
         """Images ``(B, image channels, H, W)`` → the tokens of all scales ``(B, tokens)``."""
@@ -75,11 +75,11 @@ class Calls:
         rows = self._check_rows(len(labels))
         for label in np.unique(labels, axis=0).tolist():
             info.labels.decode(label)  # raises for what the model does not know
-        features = message.array("features", "float32", (rows, None, info.feature_channels))
+        scale_features = message.array("features", "float32", (rows, None, info.feature_channels))
         ends = [end - info.schedule.offsets[1] for end in info.schedule.offsets[1:]]
-        if features.shape[1] not in ends:
-            raise MedvarError(f"Features are of whole scales, {ends} tokens, but got {features.shape[1]}.")
-        return PrefixState(labels, tuple(np.split(features, ends[: ends.index(features.shape[1])], axis=1)))
+        if scale_features.shape[1] not in ends:
+            raise MedvarError(f"Features are of whole scales, {ends} tokens, but got {scale_features.shape[1]}.")
+        return PrefixState(labels, tuple(np.split(scale_features, ends[: ends.index(scale_features.shape[1])], axis=1)))
 
     def _latent(self, message: Message, rows: int | None) -> FloatArray:
         side, channels = self._backend.info.schedule.latent_side, self._backend.info.latent_channels

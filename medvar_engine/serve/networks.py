@@ -32,29 +32,31 @@ class Networks:
         self._cache = cache
         self._cached = threading.Lock()
 
-    def scale(self, labels: IntArray, features: Sequence[FloatArray], k: int, job: Job) -> tuple[FloatArray, list[Row]]:
+    def scale(
+        self, labels: IntArray, scale_features: Sequence[FloatArray], k: int, job: Job
+    ) -> tuple[FloatArray, list[Row]]:
         """Logits of scale k, and the prefixes with it. ``features`` are the input of scales 1…k, and perhaps more."""
-        before = self.prefixes(labels, features, k, job)
+        before = self.prefixes(labels, scale_features, k, job)
         with self.turn.held(job):
             if k:
-                own = np.ascontiguousarray(features[k - 1])
+                own = np.ascontiguousarray(scale_features[k - 1])
                 logits, state = self.backend.step(self.backend.gather(before), own)
             else:
                 logits, state = self.backend.step(self.backend.start(labels), None)
         if k + 1 < len(self.backend.info.schedule):  # nothing follows the finest scale
             with self._cached:
-                self._cache.put(_keys(labels, features, k + 1), state)
+                self._cache.put(_keys(labels, scale_features, k + 1), state)
         return logits, [(state, row) for row in range(len(labels))]
 
-    def prefixes(self, labels: IntArray, features: Sequence[FloatArray], depth: int, job: Job) -> list[Row]:
+    def prefixes(self, labels: IntArray, scale_features: Sequence[FloatArray], depth: int, job: Job) -> list[Row]:
         """The prefixes of ``depth`` scales: remembered, or computed again."""
         if not depth:
             return []
-        keys = _keys(labels, features, depth)
+        keys = _keys(labels, scale_features, depth)
         with self._cached:
             known = dict(zip(keys, self._cache.get(keys), strict=True))
         if lost := [row for row, key in enumerate(keys) if known[key] is None and keys.index(key) == row]:
-            _, rows = self.scale(labels[lost], [scale[lost] for scale in features], depth - 1, job)
+            _, rows = self.scale(labels[lost], [scale[lost] for scale in scale_features], depth - 1, job)
             known |= {keys[row]: found for row, found in zip(lost, rows, strict=True)}
         return [found for key in keys if (found := known[key])]
 
@@ -79,9 +81,9 @@ class JobBackend:
         """See `Backend`."""
         return PrefixState(labels)
 
-    def step(self, state: PrefixState, maps: FloatArray | None) -> tuple[FloatArray, PrefixState]:
+    def step(self, state: PrefixState, scale_features: FloatArray | None) -> tuple[FloatArray, PrefixState]:
         """See `Backend`."""
-        longer = extended(state, maps, self.info.feature_channels)
+        longer = extended(state, scale_features, self.info.feature_channels)
         logits, _ = self._networks.scale(state.labels, longer.chunks[1:], state.depth, self._job)
         return logits, longer
 
@@ -111,10 +113,10 @@ class JobBackend:
             return self._backend.decode(latent, preview=preview)
 
 
-def _keys(labels: IntArray, features: Sequence[FloatArray], depth: int) -> list[Key]:
+def _keys(labels: IntArray, scale_features: Sequence[FloatArray], depth: int) -> list[Key]:
     """Names of the prefixes of ``depth`` scales, whose input are features 1…depth-1."""
     hashes = [hashlib.sha256() for _ in labels]
-    for scale in features[: depth - 1]:
+    for scale in scale_features[: depth - 1]:
         for own, row in zip(hashes, scale, strict=True):
             own.update(row.tobytes())
     return [Key("", tuple(label), depth, own.digest()) for label, own in zip(labels.tolist(), hashes, strict=True)]

@@ -17,7 +17,7 @@ from medvar_engine.memorisation.copy_risk import CopyPolicy
 from medvar_engine.memorisation.screen import copy_policy as policy_of
 from medvar_engine.memorisation.training_index import GATE
 from medvar_engine.sets.layouts import describe
-from medvar_engine.sets.mixture import Mix
+from medvar_engine.sets.mixture import Mixture
 from medvar_engine.sets.set_manifest import SET, UNITS, SetManifest, about_model
 from medvar_engine.sets.set_plan import SHARDS, UNIT_IMAGES, Kind, Plan
 from medvar_engine.sets.set_unit import Work, flagged_images, make_unit
@@ -48,7 +48,7 @@ HERE = Computing()
 
 def make_set(
     folder: Path,
-    mix: Mix,
+    mixture: Mixture,
     count: int,
     bundle: Bundle,
     *,
@@ -79,7 +79,7 @@ def make_set(
     policy = policy_of(bundle, copy_policy)
     gate = "" if policy == "off" else bundle.sha256[GATE]
     begun = datetime.now().astimezone().isoformat(timespec="seconds")
-    asked = Plan(mix, count, bundle.bundle_id, kind, begun, unit_images, policy, gate, marks)
+    asked = Plan(mixture, count, bundle.bundle_id, kind, begun, unit_images, policy, gate, marks)
     folder = folder.absolute()
     manifest = _planned(folder, asked, bundle)
     plan = manifest.plan

@@ -12,7 +12,7 @@ from typing import Any
 from medvar_engine.conditions import Condition
 from medvar_engine.errors import MedvarError
 from medvar_engine.memorisation.copy_risk import CopyPolicy
-from medvar_engine.sets.mixture import Mix
+from medvar_engine.sets.mixture import Mixture
 from medvar_engine.storage import sha256_of
 from medvar_engine.write.marks import UNMARKED, Marks
 
@@ -40,9 +40,9 @@ SHARDS = Kind()
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Image 0…count-1 of a mix, drawn by the model of that digest."""
+    """Image 0…count-1 of a mixture, drawn by the model of that digest."""
 
-    mix: Mix
+    mixture: Mixture
     count: int
     bundle_id: str
     kind: Kind = SHARDS
@@ -59,12 +59,12 @@ class Plan:
             raise MedvarError(f"A dataset can have 1 to {MOST_IMAGES} images, but {self.count} are requested.")
         if self.unit_images < 1:
             raise MedvarError(f"A unit needs at least 1 image, but {self.unit_images} are requested.")
-        if self.mix.total is not None and self.mix.total != self.count:
+        if self.mixture.total is not None and self.mixture.total != self.count:
             raise MedvarError(
-                f"The counts in the mix are {self.mix.total} images together, but {self.count} are asked for. "
+                f"The counts in the mixture are {self.mixture.total} images together, but {self.count} are asked for. "
                 "Leave --count out, or give weights in place of counts."
             )
-        self.mix.check_seeds(self.count)
+        self.mixture.check_seeds(self.count)
 
     @property
     def identity(self) -> str:
@@ -86,14 +86,14 @@ class Plan:
         """Number, condition and seed of every image but those ``withheld``."""
         for first in range(0, self.count, _AT_ONCE):
             numbers = range(first, min(first + _AT_ONCE, self.count))
-            for number, request in zip(numbers, self.mix.requests(numbers), strict=True):
+            for number, request in zip(numbers, self.mixture.requests(numbers), strict=True):
                 if number not in withheld:
                     yield number, request.condition, request.seed
 
     def counts(self, withheld: Collection[int] = ()) -> dict[Condition, int]:
-        """How many images there are of each condition but those ``withheld``, in the order of the mix."""
+        """How many images there are of each condition but those ``withheld``, in the order of the mixture."""
         found = Counter(condition for _, condition, _ in self.conditions(withheld))
-        return {condition: found[condition] for condition in self.mix.folders()}
+        return {condition: found[condition] for condition in self.mixture.folders()}
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
@@ -108,7 +108,7 @@ class Plan:
             "format": self.kind.format,
             "unit_images": self.unit_images,
             "created": self.created,
-            "mix": self.mix.to_dict(),
+            "mix": self.mixture.to_dict(),
         }
 
     @classmethod
@@ -116,7 +116,7 @@ class Plan:
         """The inverse of `to_dict`. Raises `ValueError`, `KeyError` or `TypeError` for anything else."""
         datetime.fromisoformat(values["created"])
         return cls(
-            Mix.from_dict(values["mix"]),
+            Mixture.from_dict(values["mix"]),
             int(values["count"]),
             str(values["model"]),
             Kind(str(values["layout"]), str(values["format"])),

@@ -93,7 +93,7 @@ def _images(work: Work, numbers: range, generator: Generator, copies: CopyScreen
         before: Future[list[SetImage]] | None = None
         for first in range(0, len(numbers), work.batch):
             some = numbers[first : first + work.batch]
-            generation = generator.finish(generator.start(work.plan.mix.requests(some)))
+            generation = generator.finish(generator.start(work.plan.mixture.requests(some)))
             generator.cache.clear()  # these prefixes are not needed again
             if before is not None:  # so that no more than one batch waits
                 yield from before.result()

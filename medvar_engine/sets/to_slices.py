@@ -30,7 +30,7 @@ def to_slices(path: Path, out: Path, bundle: Bundle) -> Manifest:
         raise MedvarError(
             f"{path} was made by another model (sha256 {plan.bundle_id[:12]}…). Open the bundle that made it."
         )
-    if unnamed := [own.condition for own in plan.mix.ingredients if own.condition.modality is None]:
+    if unnamed := [own.condition for own in plan.mixture.components if own.condition.modality is None]:
         raise MedvarError(f"Prepared slices need a modality, but the condition {str(unnamed[0])!r} of {path} has none.")
     source = f"{SOURCE}: model {bundle.name}, sha256 {plan.bundle_id[:12]}"
     split: dict[str, str] = {}
@@ -40,7 +40,7 @@ def to_slices(path: Path, out: Path, bundle: Bundle) -> Manifest:
             if not numbers:
                 continue
             patients = [f"synthetic-{number:08d}" for number in numbers]
-            conditions = [request.condition for request in plan.mix.requests(numbers)]
+            conditions = [request.condition for request in plan.mixture.requests(numbers)]
             prints = [fingerprint(decode(code)) for code in codes]
             writer.add(
                 codes,

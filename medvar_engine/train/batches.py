@@ -29,11 +29,11 @@ class BalancedSampler:
     """
 
     def __init__(self, conditions: Conditions, balance: float, most_repeats: float = np.inf) -> None:
-        cells = [(c.modality, c.region, c.plane) for c in conditions.kinds]
+        slice_types = [(c.modality, c.region, c.plane) for c in conditions.kinds]
         sizes: Counter[tuple[str | None, ...]] = Counter()
-        for cell, slices in zip(cells, np.bincount(conditions.codes).tolist(), strict=True):
-            sizes[cell] += slices
-        rates = np.array([sizes[cell] ** -balance for cell in cells], dtype=np.float64)
+        for slice_type, slices in zip(slice_types, np.bincount(conditions.codes).tolist(), strict=True):
+            sizes[slice_type] += slices
+        rates = np.array([sizes[slice_type] ** -balance for slice_type in slice_types], dtype=np.float64)
         weights = np.minimum(rates, rates.min() * most_repeats)[conditions.codes]
         self._cumulative = np.cumsum(weights / weights.sum())
 
@@ -95,13 +95,15 @@ def read_ahead(
     )
     iterator = iter(loader)
     try:
-        yield (tuple(tensor.to(device, non_blocking=True) for tensor in batch) for batch in _told(iterator))
+        yield (
+            tuple(tensor.to(device, non_blocking=True) for tensor in batch) for batch in _with_named_errors(iterator)
+        )
     finally:
         if workers:
             iterator._shutdown_workers()  # type: ignore[attr-defined]  # otherwise they run until the main process ends
 
 
-def _told(batches: Iterator[Any]) -> Iterator[Any]:
+def _with_named_errors(batches: Iterator[Any]) -> Iterator[Any]:
     """The batches; raises `MedvarError` with advice when a process that reads them has ended."""
     while True:
         try:

@@ -47,13 +47,13 @@ def save_checkpoint(
     target = folder / f"step-{step:08d}"
     temporary = folder / f".{target.name}.tmp"
     try:
-        if world.leads:
+        if world.is_main:
             shutil.rmtree(temporary, ignore_errors=True)
             temporary.mkdir(parents=True)
         world.wait()
         write(temporary)
         world.wait()
-        if world.leads:
+        if world.is_main:
             hashes = {path.name: sha256(path) for path in sorted(temporary.iterdir())}
             manifest = {"step": step, "loss": loss, "values": dict(values), "sha256": hashes}
             (temporary / _MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
@@ -64,9 +64,9 @@ def save_checkpoint(
             "free some disk space and resume with --resume."
         ) from error
     finally:
-        if world.leads:
+        if world.is_main:
             shutil.rmtree(temporary, ignore_errors=True)
-    if world.leads:
+    if world.is_main:
         _drop_old(folder, target, keep)
     world.wait()  # no process continues or ends before the checkpoint exists
     return target
@@ -86,7 +86,7 @@ def best_checkpoint(folder: Path, world: World, tell: Callable[[str], None]) -> 
 
     Damaged checkpoints are skipped with a message to ``tell``. All processes get the same result.
     """
-    known = [path for path in _folders(folder) if _loss(path) < math.inf] if world.leads else []
+    known = [path for path in _folders(folder) if _loss(path) < math.inf] if world.is_main else []
     return _first_sound(folder, sorted(known, key=_loss), world, tell)
 
 
@@ -103,13 +103,13 @@ def newest_checkpoint(folder: Path, world: World, tell: Callable[[str], None]) -
 
 def _first_sound(folder: Path, order: Sequence[Path], world: World, tell: Callable[[str], None]) -> Checkpoint | None:
     step = -1
-    for path in order if world.leads else ():
+    for path in order if world.is_main else ():
         try:
             step = _checked(path).step
             break
         except Exception as error:  # a damaged file can raise any exception, and an earlier checkpoint may be intact
             tell(f"Skipped the damaged checkpoint {path}: {error}")
-    step = int(world.take_from_leader(torch.tensor(step, device=world.device)))
+    step = int(world.take_from_main(torch.tensor(step, device=world.device)))
     return None if step < 0 else read_checkpoint(folder / f"step-{step:08d}")
 
 

@@ -24,7 +24,7 @@ from medvar_engine.train.config_sections import (
     TransformerSettings,
 )
 from medvar_engine.untrusted import plain_yaml
-from medvar_engine.untrusted.check_fields import sentence
+from medvar_engine.untrusted.check_fields import first_error, sentence
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
@@ -53,7 +53,9 @@ class TrainConfig(RunSettings, MachineSettings, KeptSettings, DataSettings, Toke
         try:
             return build(values)
         except ValidationError as error:
-            raise MedvarError(sentence(error, [one.name for one in dataclasses.fields(cls)])) from error
+            names = {"": [one.name for one in dataclasses.fields(cls)]}
+            text = sentence(first_error(error), names, "in the config file or as {name}=VALUE")
+            raise MedvarError(text) from error
 
 
 def load_config(path: Path | None, overrides: Iterable[str] = ()) -> TrainConfig:
@@ -90,9 +92,9 @@ def check_resumable(about: Mapping[str, Any], values: Mapping[str, Any]) -> None
     now = json.loads(json.dumps(about))
     changed = [name for name in now if name not in _FREE and name in values and now[name] != values[name]]
     if changed:
-        told = "; ".join(f"{name} was {values[name]!r} and is {now[name]!r}" for name in changed)
+        differences = "; ".join(f"{name} was {values[name]!r} and is {now[name]!r}" for name in changed)
         raise MedvarError(
-            f"The run was started with other settings: {told}. Resume with those, or choose another out folder."
+            f"The run was started with other settings: {differences}. Resume with those, or choose another out folder."
         )
 
 

@@ -42,7 +42,7 @@ class Plan:
         """The duration of all steps at ``tflops`` · 10¹² operations per second, the real speed of the machine."""
         return self.flops * self.steps / (tflops * 1e12) / 3600
 
-    def told(self, tflops: float | None = None) -> str:
+    def describe(self, tflops: float | None = None) -> str:
         """The cost as text, with the duration if the speed is given."""
         seen = self.steps * self.batch_size
         hours = "" if tflops is None else f"\n{self.hours(tflops):.3g} hours at {tflops:g} TFLOP/s"

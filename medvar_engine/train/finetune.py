@@ -25,7 +25,7 @@ from medvar_engine.train.stages.transformer_stage import TransformerStage
 
 RANK = 8
 FEW_SLICES = 50  # with fewer slices, a model memorises single images
-FEW_PEOPLE = 2  # held-out patients; with fewer, early stopping depends on a single patient
+FEW_PATIENTS = 2  # held-out patients; with fewer, early stopping depends on a single patient
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,37 +33,41 @@ class Amount:
     """The numbers of slices and patients for training and for validation."""
 
     slices: int
-    people: int
+    patients: int
     held_out_slices: int
-    held_out_people: int
+    held_out_patients: int
 
     @classmethod
     def of(cls, data: Path) -> Amount:
         """Count prepared slices. Raises `MedvarError` when there are no held-out patients."""
         train = SliceDataset(data, "train")
-        people = list(train.manifest.split.values())
-        if "test" not in people:
+        patients = list(train.manifest.split.values())
+        if "test" not in patients:
             raise MedvarError(
                 f"{data} has no held-out patients, which are needed to decide when to stop. Prepare the scans "
                 "again with "
                 "`medvar prepare … --holdout PATIENT`."
             )
-        return cls(len(train), people.count("train"), len(SliceDataset(data, "test")), people.count("test"))
+        return cls(len(train), patients.count("train"), len(SliceDataset(data, "test")), patients.count("test"))
 
     @property
     def warnings(self) -> list[str]:
         """Warnings about the reliability of the result."""
-        told = []
+        warnings = []
         if self.slices < FEW_SLICES:
-            told.append(
+            warnings.append(
                 f"{self.slices} slices are few: the model will probably repeat them. Use at least {FEW_SLICES}."
             )
-        if self.held_out_people < FEW_PEOPLE:
-            told.append(
+        if self.held_out_patients < FEW_PATIENTS:
+            warnings.append(
                 "Only one patient is held out, so the stopping time and the measured quality depend on that "
                 "patient alone."
             )
-        return told
+        if self.held_out_patients < FEW_PATIENTS:
+            warnings.append(
+                "Only one patient is held out: when to stop, and how good it is, is decided by that patient alone."
+            )
+        return warnings
 
 
 def settings(
@@ -110,7 +114,7 @@ def settings(
     return load_config(None, [*(f"{name}={json.dumps(value)}" for name, value in values.items()), *overrides])
 
 
-def told(config: TrainConfig) -> str:
+def describe_plan(config: TrainConfig) -> str:
     """A description of the run."""
     amount = Amount.of(config.data)
     what = f"low-rank changes (rank {config.lora_rank})" if config.lora_rank else "all weights"
@@ -124,8 +128,8 @@ def told(config: TrainConfig) -> str:
         if label not in getattr(known, name)
     ]
     return (
-        f"{amount.slices} training slices of {amount.people} patients, {amount.held_out_slices} slices of "
-        f"{amount.held_out_people} held-out patients.\n"
+        f"{amount.slices} training slices of {amount.patients} patients, {amount.held_out_slices} slices of "
+        f"{amount.held_out_patients} held-out patients.\n"
         f"At most {config.steps} steps with batches of {config.batch_size}: every slice is used about "
         f"{config.steps * config.batch_size / amount.slices:.0f} times, in {config.variants} variants. "
         f"Trained: {what}.\n"

@@ -24,7 +24,7 @@ from medvar_engine.train.progress import Watch
 from medvar_engine.train.stage import Stage
 from medvar_engine.train.stop_signal import StoppedEarly, stop_requests
 from medvar_engine.train.summary import write_summary
-from medvar_engine.train.trainer import Learner
+from medvar_engine.train.trainer import Trainer
 
 MAX_BAD_STEPS = 20  # successive non-finite losses before a run ends
 
@@ -38,13 +38,13 @@ def train(config: TrainConfig, stage: Stage, world: World, *, resume: bool, cons
     non-finite.
     """
     parts = world.size * config.accumulate
-    learner, checkpoints, about = Learner(config, stage, world), config.out / "checkpoints", about_run(config, parts)
+    trainer, checkpoints, about = Trainer(config, stage, world), config.out / "checkpoints", about_run(config, parts)
     start, patience, resumed, began = 0, Patience(), False, time.monotonic()
-    if world.leads:
+    if world.is_main:
         remove_unfinished(checkpoints)
     if resume and (found := newest_checkpoint(checkpoints, world, console.print)):
         check_resumable(about, found.values)
-        learner.restore(found.path)
+        trainer.restore(found.path)
         start, patience, resumed = found.step, Patience(*found.values["patience_so_far"]), True
         began -= found.values.get("seconds_so_far", 0.0)
         console.print(f"Resumed at step {start} of {config.steps}.")
@@ -53,12 +53,12 @@ def train(config: TrainConfig, stage: Stage, world: World, *, resume: bool, cons
 
     def save(step: int, held_out_loss: float | None) -> None:
         so_far = {"patience_so_far": [patience.best, patience.waited], "seconds_so_far": time.monotonic() - began}
-        save_checkpoint(checkpoints, step, learner.write, about | so_far, held_out_loss, keep=config.keep, world=world)
+        save_checkpoint(checkpoints, step, trainer.write, about | so_far, held_out_loss, keep=config.keep, world=world)
 
     def validate(step: int, watch: Watch) -> float:
-        learner.average.eval()
+        trainer.average.eval()
         with torch.no_grad():
-            metrics = stage.validate(learner.average, watch.samples(step))
+            metrics = stage.validate(trainer.average, watch.samples(step))
         watch.validated(step, metrics)
         return stage.held_out_loss(metrics)
 
@@ -76,7 +76,7 @@ def train(config: TrainConfig, stage: Stage, world: World, *, resume: bool, cons
             patience = patience.after(loss_before := validate(0, watch))
             save(0, loss_before)
         for step in range(start, start if impatient() else config.steps):
-            loss, norm, metrics = learner.gradients(step, [(part, next(batches)) for part in mine])
+            loss, norm, metrics = trainer.gradients(step, [(part, next(batches)) for part in mine])
             finite = bool(torch.isfinite(loss) & torch.isfinite(norm))
             bad, stopping = world.any(not finite, asked_to_stop())
             bad_steps = bad_steps + 1 if bad else 0
@@ -86,7 +86,7 @@ def train(config: TrainConfig, stage: Stage, world: World, *, resume: bool, cons
                     "Lower learning_rate or set precision=float32, and resume from the last checkpoint."
                 )
             if not bad:
-                metrics |= learner.update(step)
+                metrics |= trainer.update(step)
             done = step + 1
             watch.step(
                 done, metrics | {Metric("gradient_norm"): norm, Metric("learning_rate"): learning_rate(config, step)}
@@ -106,9 +106,9 @@ def train(config: TrainConfig, stage: Stage, world: World, *, resume: bool, cons
         best := best_checkpoint(checkpoints, world, console.print)
     ):
         console.print(f"The model is taken from step {best.step}, the best on held-out patients.")
-        learner.restore(best.path)
+        trainer.restore(best.path)
     path = config.out / f"{config.stage}.safetensors"
-    if (model := learner.averaged()) is not None:
+    if (model := trainer.averaged()) is not None:
         stage.save(model, path)
         console.print(f"Summary of the run: {write_summary(config.out, about)}")
     return path

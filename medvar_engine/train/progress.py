@@ -26,11 +26,13 @@ class Watch:
 
     def __init__(self, config: TrainConfig, start: int, console: Console, world: World) -> None:
         self._config, self._console, self._world = config, console, world
-        self._logs: list[MetricLog | TensorBoardLog] = [MetricLog(config.out / LOG, start)] if world.leads else []
-        if config.tensorboard and world.leads:
+        self._logs: list[MetricLog | TensorBoardLog] = [MetricLog(config.out / LOG, start)] if world.is_main else []
+        if config.tensorboard and world.is_main:
             self._logs.append(TensorBoardLog(config.out / "tensorboard", start))
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        self._progress = Progress(*columns, TextColumn("{task.fields[note]}"), console=console, disable=not world.leads)
+        self._progress = Progress(
+            *columns, TextColumn("{task.fields[note]}"), console=console, disable=not world.is_main
+        )
         self._task = self._progress.add_task(config.stage, total=config.steps, completed=start, note="")
         self._clock, self._seen = time.monotonic(), start
 
@@ -56,7 +58,7 @@ class Watch:
 
     def samples(self, done: int) -> Path | None:
         """The folder for the sample grids of a validation; None in other processes."""
-        return self._config.out / "samples" / f"step-{done:08d}" if self._world.leads else None
+        return self._config.out / "samples" / f"step-{done:08d}" if self._world.is_main else None
 
     def validated(self, done: int, metrics: Mapping[Metric, float]) -> None:
         """Report the metrics of a validation."""

@@ -38,7 +38,7 @@ def run(config: TrainConfig, *, resume: bool = False, console: Console | None = 
         )
     train_set, held_out = SliceDataset(config.data, split="train"), SliceDataset(config.data, split="test")
     with join(config.device) as world, _alone(config.out, world), memory_enough(config, world.device):
-        if not world.leads:
+        if not world.is_main:
             console = Console(quiet=True)
         if config.shard and (config.stage != "transformer" or world.size == 1):
             raise MedvarError("shard=true needs stage=transformer and several processes, started by torchrun.")
@@ -81,7 +81,7 @@ _STAGES: Mapping[str, Callable[[TrainConfig, SliceDataset, SliceDataset, World],
 @contextmanager
 def _alone(out: Path, world: World) -> Iterator[None]:
     """Lock the folder of the run, and turn write errors into a `MedvarError` with advice."""
-    if not world.leads:
+    if not world.is_main:
         yield
         return
     try:

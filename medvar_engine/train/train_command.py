@@ -35,7 +35,7 @@ def train(
         ) from error
     settings = config_from_arguments([config, *(overrides or [])])
     if dry_run:
-        typer.echo(plan(settings, processes).told(tflops))
+        typer.echo(plan(settings, processes).describe(tflops))
         return
     try:
         typer.echo(run(settings, resume=resume))

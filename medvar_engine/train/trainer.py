@@ -12,14 +12,13 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
-from torch.nn.parallel import DistributedDataParallel
 
 from medvar_engine.errors import MedvarError
 from medvar_engine.metric_log import Metric
 from medvar_engine.models.weight_files import read_tensors, write_tensors
 from medvar_engine.train.config import TrainConfig
 from medvar_engine.train.device import autocast
-from medvar_engine.train.distributed import fully_sharded
+from medvar_engine.train.distributed import data_parallel, fully_sharded
 from medvar_engine.train.distributed.processes import World
 from medvar_engine.train.optimise import (
     copied,
@@ -34,7 +33,7 @@ from medvar_engine.train.optimise import (
 from medvar_engine.train.stage import Batch, Metrics, Stage
 
 
-class Learner:
+class Trainer:
     """Performs training steps. Raises `MedvarError` for a checkpoint that does not fit."""
 
     def __init__(self, config: TrainConfig, stage: Stage, world: World) -> None:
@@ -44,8 +43,7 @@ class Learner:
             for model in (self.model, self.average):
                 fully_sharded.shard(model, world)
         elif world.size > 1:
-            # The stage keeps buffers equal in all processes by summing their inputs over processes.
-            stage.network = DistributedDataParallel(self.model, broadcast_buffers=False, gradient_as_bucket_view=True)
+            stage.network = data_parallel.replicate(self.model)
         self.optimizers = optimizers(self.model, config)
         self.critic_optimizer = critic_optimizer(stage.critic, config) if stage.critic else None
 
@@ -62,7 +60,7 @@ class Learner:
         seen: list[Metrics] = []
         for i, (number, batch) in enumerate(parts):
             torch.manual_seed((number << 45) + self.config.seed * 1_000_003 + step)
-            with self._together(last=i + 1 == len(parts)):
+            with self._synchronised(last=i + 1 == len(parts)):
                 with autocast(self.world.device, self.config.precision):
                     loss, metrics = self.stage.loss(batch, step)
                 (loss / len(parts)).backward()
@@ -101,19 +99,18 @@ class Learner:
         optimizer.step()
         return {Metric("critic"): torch.stack(losses).mean()}
 
-    def _together(self, last: bool) -> AbstractContextManager[None]:
+    def _synchronised(self, last: bool) -> AbstractContextManager[None]:
         """Synchronise gradients between processes only with the last micro-batch."""
         if self.config.shard:
             fully_sharded.synchronise(self.model, last)
             return nullcontext()
-        network = self.stage.network
-        return network.no_sync() if isinstance(network, DistributedDataParallel) and not last else nullcontext()
+        return data_parallel.synchronise(self.stage.network, last)
 
     def write(self, folder: Path) -> None:
         """Write the state into the folder of a checkpoint. Every process calls this and writes its share."""
         if self.config.shard:
             fully_sharded.write(folder, self.model, self.average, self.optimizers["optimizer"])
-        if not self.world.leads:
+        if not self.world.is_main:
             return
         groups: dict[str, Mapping[str, Tensor]] = {name: module.state_dict() for name, module in self._modules()}
         groups |= {name: optimizer_tensors(optimizer) for name, optimizer in self._optimizers()}
@@ -138,7 +135,7 @@ class Learner:
     def averaged(self) -> nn.Module | None:
         """The averaged model in the main process; None in the others. Every process calls this."""
         average = fully_sharded.gathered(self.average) if self.config.shard else self.average
-        return average if self.world.leads else None
+        return average if self.world.is_main else None
 
     def _modules(self) -> list[tuple[str, nn.Module]]:
         whole = [] if self.config.shard else [("model", self.model), ("average", self.average)]

@@ -8,7 +8,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
-_UNKNOWN = "unexpected_keyword_argument"
+Location = tuple[int | str, ...]
+"""Where a value is in a file: names of fields, and numbers of entries of lists."""
+
+_UNKNOWN = ("unexpected_keyword_argument", "extra_forbidden")
 _KINDS = {
     "int": "a whole number",
     "float": "a number",
@@ -16,7 +19,12 @@ _KINDS = {
     "bool": "true or false",
     "string": "a text",
     "path": "a path",
-    "tuple": "a list of names",
+    "tuple": "a list",
+    "list": "a list",
+    "dict": "a list of fields and values",
+    "mapping": "a list of fields and values",
+    "dataclass": "a list of fields and values",
+    "too": "a list of at least one entry",
     "value": "a number",
 }
 _BOUNDS = {
@@ -27,6 +35,10 @@ _BOUNDS = {
 }
 
 
+class Stated(ValueError):  # noqa: N818
+    """What is wrong with a value, for a validator to raise; `sentence` repeats it after the place of the value."""
+
+
 def number(value: object) -> object:
     """``value``. Raises `ValueError` for true and false, which pydantic would take for numbers."""
     if isinstance(value, bool):
@@ -34,28 +46,54 @@ def number(value: object) -> object:
     return value
 
 
-def sentence(error: ValidationError, known: Collection[str]) -> str:
-    """The first error of a mapping whose fields are ``known``; a name that is not known comes before all others."""
-    all_found = sorted(error.errors(include_url=False), key=lambda one: one["type"] != _UNKNOWN)
-    found: Mapping[str, Any] = all_found[0]
-    name, kind, value, limits = str(found["loc"][0]), str(found["type"]), found["input"], found.get("ctx", {})
-    if kind == _UNKNOWN:
-        return unknown_field(name, known)
+def first_error(error: ValidationError) -> Mapping[str, Any]:
+    """The error to report: a name that is not known comes before all others, since it explains a missing one."""
+    return min(error.errors(include_url=False), key=lambda one: one["type"] not in _UNKNOWN)
+
+
+def sentence(found: Mapping[str, Any], known: Mapping[str, Collection[str]], how_to_give: str = "in the file") -> str:
+    """What is wrong, where, and what was expected.
+
+    Args:
+        found: from `first_error`.
+        known: names of the fields at the top, under ``""``, and of those inside a field, under its name.
+        how_to_give: how a missing setting is given; ``{name}`` stands for it.
+    """
+    location, kind, value, limits = found["loc"], str(found["type"]), found["input"], found.get("ctx", {})
+    where = shown_location(location)
+    if kind in _UNKNOWN:
+        return unknown_field(where, str(location[-1]), known[_enclosing(location)])
+    if isinstance(stated := limits.get("error"), Stated):
+        return f"{where}: {stated}" if where else str(stated)
     if kind == "missing":
-        return f"Missing setting {name!r}: give it in the config file or as {name}=VALUE."
+        return f"Missing setting {where!r}: give it {how_to_give.format(name=where)}."
     if kind == "literal_error":
         choices = str(limits["expected"]).replace("'", "").replace(" or ", ", ")
-        return f"{name} is one of {choices}, not {value!r}."
-    if len(found["loc"]) > 1:
-        return f"{name} must be a list of names, but holds {value!r}."
+        return f"{where} is one of {choices}, not {_shown(value)}."
     if kind in _BOUNDS:
         key, words = _BOUNDS[kind]
-        return f"{name} must be {words} {limits[key]}, but is {value}."
-    return f"{name} must be {_KINDS.get(kind.split('_')[0], 'another value')}, but is {value!r}."
+        return f"{where} must be {words} {limits[key]}, but is {_shown(value)}."
+    return f"{where or 'it'} must be {_KINDS.get(kind.split('_')[0], 'another value')}, but is {_shown(value)}."
 
 
-def unknown_field(name: str, known: Collection[str]) -> str:
+def shown_location(location: Location) -> str:
+    """E.g. ``entries[0].files[1]``."""
+    text = "".join(f"[{one}]" if isinstance(one, int) else f".{one}" for one in location)
+    return text.removeprefix(".")
+
+
+def unknown_field(where: str, name: str, known: Collection[str]) -> str:
     """That there is no setting ``name``, and which one may be meant."""
     near = difflib.get_close_matches(name, known, n=1)
     meant = f" Did you mean {near[0]!r}?" if near else ""
-    return f"Unknown setting {name!r}.{meant} The settings are {', '.join(known)}."
+    return f"Unknown setting {where!r}.{meant} The settings are {', '.join(known)}."
+
+
+def _enclosing(location: Location) -> str:
+    """The name of the field that a field is in; empty at the top."""
+    return next((one for one in reversed(location[:-1]) if isinstance(one, str)), "")
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}…"

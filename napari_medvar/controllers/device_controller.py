@@ -7,7 +7,7 @@ from dataclasses import replace
 from medvar_engine.bundle.read import Bundle
 from napari_medvar.controllers.shared_state import State, Workspace
 from napari_medvar.panels.device_panel import DevicePanel
-from napari_medvar.session.opened_model import Model
+from napari_medvar.session.opened_bundle import OpenedBundle
 from napari_medvar.settings import Settings, opener, write_settings
 
 
@@ -26,7 +26,7 @@ class DeviceController:
         panel = self.panel
         self._settings = replace(self._settings, device=panel.device, server=panel.server, token_file=panel.token_file)
         write_settings(self._settings)
-        self._workspace.session.open_model = opener(self._settings)
+        self._workspace.session.open_bundle = opener(self._settings)
         panel.show_state(f"Connecting to {panel.server}…" if panel.server else "Opening the model…")
         self._workspace.reopen()
 
@@ -35,7 +35,7 @@ class DeviceController:
 
     def take(self, result: object) -> None:
         """Handle a result of the worker."""
-        if isinstance(result, Model):
+        if isinstance(result, OpenedBundle):
             info = result.generator.backend.info
             self.panel.show_state(f"{result.bundle.name} runs on {info.provider}, {info.precision}.")
 

@@ -141,12 +141,12 @@ class EditController:
     def replace(self, token: int) -> None:
         """Use another token at the place that was picked last."""
         choice, session = self._choice, self._workspace.session
-        if choice is None or session.model is None:
+        if choice is None or session.opened is None:
             return
         if token == choice.tokens[0]:
             self._workspace.tell(f"Token {token} is already at this place. Choose another token.")
             return
-        side = session.model.bundle.schedule[choice.scale]
+        side = session.opened.bundle.schedule[choice.scale]
         where = np.zeros((side, side), dtype=np.bool_)
         where[choice.row, choice.column] = True
         tokens = np.full((side, side), token, dtype=np.int64)
@@ -191,9 +191,9 @@ class EditController:
         if isinstance(result, TokenChoice):
             self._choice = result
             title = f"Scale {result.scale}, row {result.row}, column {result.column}: token {result.tokens[0]}"
-            model, images = self._workspace.session.model, result.pictures
-            assert model is not None
-            side = model.bundle.schedule[result.scale]
+            opened, images = self._workspace.session.opened, result.pictures
+            assert opened is not None
+            side = opened.bundle.schedule[result.scale]
             near, whole = closeups(images, place_of_token(result.row, result.column, side, images.shape[1]))
             self.tokens.show_tokens(title, result.tokens, near, whole)
 

@@ -62,10 +62,10 @@ class RealImageController:
         self._encode(self._workspace.viewer.layers.selection.active)
 
     def _encode(self, layer: Layer | None) -> None:
-        session, model = self._workspace.session, self._workspace.session.model
-        if model is None:
+        session, opened = self._workspace.session, self._workspace.session.opened
+        if opened is None:
             return
-        viewer, bundle = self._workspace.viewer, model.bundle
+        viewer, bundle = self._workspace.viewer, opened.bundle
         try:
             image = real_image(viewer, layer, bundle.image_size, str(bundle.path))
         except MedvarError as error:

@@ -31,32 +31,32 @@ class SaveController:
 
     def save(self) -> None:
         """Write the chosen finished images."""
-        session, model, nodes = self._workspace.session, self._workspace.session.model, self._chosen()
-        if model is None:
+        session, opened, nodes = self._workspace.session, self._workspace.session.opened, self._chosen()
+        if opened is None:
             return
         if not nodes:
             self._workspace.tell("None of the chosen images is finished. Finish one, or choose others.")
             return
         folder, form = self.panel.folder, self._form()
-        finest = len(model.bundle.schedule) - 1
+        finest = len(opened.bundle.schedule) - 1
 
         def pixels() -> Iterator[FloatArray]:
             for node in nodes:
                 yield next(iter(session.previews([finest], node=node.id))).pixels
 
-        self._workspace.start("make", lambda stop: write_pictures(model, nodes, pixels(), folder, form))
+        self._workspace.start("make", lambda stop: write_pictures(opened, nodes, pixels(), folder, form))
 
     def generate_set(self) -> None:
         """Generate and write a synthetic dataset."""
-        model, orders = self._workspace.session.model, self.panel.orders
-        if model is None:
+        opened, orders = self._workspace.session.opened, self.panel.orders
+        if opened is None:
             return
         if not orders:
             self._workspace.tell("Set the number of images for at least one slice type.")
             return
         asked, folder, form = self._workspace.request(), self.panel.folder, self._form()
         self._workspace.start(
-            "make", lambda stop: write_set(model, orders, asked.sampling, asked.seed, folder, form, stop)
+            "make", lambda stop: write_set(opened, orders, asked.sampling, asked.seed, folder, form, stop)
         )
 
     def save_session(self, path: Path) -> None:
@@ -90,7 +90,7 @@ class SaveController:
 
     def offer(self, bundle: Bundle) -> None:
         """Adapt the panel to another model."""
-        self.panel.offer_kinds(cell.condition for cell in bundle.cells)
+        self.panel.offer_kinds(slice_type.condition for slice_type in bundle.slice_types)
         self.panel.offer_copies(GATE in bundle.sha256)
 
     def take(self, result: object) -> None:

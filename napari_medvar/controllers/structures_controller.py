@@ -48,11 +48,11 @@ class StructuresController:
     def take(self, result: object) -> None:
         """A result of the worker."""
         session = self._workspace.session
-        if not isinstance(result, Preview) or result.mask is None or not result.newest or session.model is None:
+        if not isinstance(result, Preview) or result.mask is None or not result.newest or session.opened is None:
             return
         if result.node.id == session.tree.current:
             placement = session.image_space_of(result.node).placement
-            self._layers.show(result.mask, session.model.bundle.structures, placement)
+            self._layers.show(result.mask, session.opened.bundle.structures, placement)
 
     def refresh(self, state: State) -> None:
         """Nothing to enable."""
@@ -64,16 +64,16 @@ class StructuresController:
 
     def _bundle(self) -> Bundle | None:
         """The loaded model, if it makes masks; else the user is told."""
-        model = self._workspace.session.model
-        if model is None:
+        opened = self._workspace.session.opened
+        if opened is None:
             return None
-        if not model.bundle.structures:
+        if not opened.bundle.structures:
             self._workspace.tell(
-                f"The model {model.bundle.name} makes images without masks. Open a bundle that makes masks to draw to "
+                f"The model {opened.bundle.name} makes images without masks. Open a bundle that makes masks to draw to "
                 "labels."
             )
             return None
-        return model.bundle
+        return opened.bundle
 
     def _active_mask(self) -> MaskArray | None:
         """The structures ``(H, W)`` of the active layer; the user is told why when there are none."""

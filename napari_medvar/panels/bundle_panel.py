@@ -9,7 +9,7 @@ from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QComboBox, QFileDialog, QHBoxLayout, QPushButton, QWidget
 
 from napari_medvar.panels.form_rows import add_row, calm, plain_form
-from napari_medvar.session.opened_model import Model
+from napari_medvar.session.opened_bundle import OpenedBundle
 
 _TIP = "The model that generates the images. To use your own, choose the folder that <code>medvar export</code> wrote."
 
@@ -64,9 +64,9 @@ class BundlePanel(QWidget):
         """Show which bundle is in use, without emitting ``chosen``."""
         self.combo.setCurrentIndex(self._index(bundle))
 
-    def describe(self, model: Model) -> None:
+    def describe(self, opened: OpenedBundle) -> None:
         """Describe the loaded bundle: its training data and its licence."""
-        bundle = model.bundle
+        bundle = opened.bundle
         self.combo.setItemText(self.combo.currentIndex(), bundle.name)
         credit = "".join(f"<p>{line}</p>" for line in bundle.attributions)
         self.combo.setToolTip(f"<p>{_TIP}</p><p>{bundle.training_data}</p><p>Licence: {bundle.licence}</p>{credit}")

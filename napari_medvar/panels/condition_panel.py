@@ -9,7 +9,7 @@ from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QComboBox, QLabel, QWidget
 from superqt import QSearchableComboBox
 
-from medvar_engine.bundle.read import Bundle, Cell
+from medvar_engine.bundle.read import Bundle, SliceType
 from medvar_engine.conditions import NAMED, Condition
 from napari_medvar.panels.form_rows import add_row, calm, plain_column, plain_form, quiet
 from napari_medvar.panels.position import PositionChooser
@@ -70,7 +70,7 @@ class ConditionPanel(QWidget):
         """Offer a bundle's labels. The first choice is its default slice type, or that with most training slices."""
         self._bundle = bundle
         self._show_factors(bundle.labels.factors)
-        best = max(bundle.cells, key=lambda cell: cell.slices, default=None)
+        best = max(bundle.slice_types, key=lambda slice_type: slice_type.slices, default=None)
         known = best.condition if best else Condition()
         self.show_condition(bundle.default_condition or known)
 
@@ -88,7 +88,7 @@ class ConditionPanel(QWidget):
             return
         known, name = getattr(self._bundle.labels, factor), getattr(wanted, factor)
         before = Condition(**{**wanted.to_dict(), factor: None})
-        seen = {getattr(cell.condition, factor) for cell in self._bundle.fitting(before)}
+        seen = {getattr(slice_type.condition, factor) for slice_type in self._bundle.fitting(before)}
         combo = self.combos[factor]
         combo.blockSignals(True)
         combo.clear()
@@ -107,7 +107,7 @@ class ConditionPanel(QWidget):
             below = NAMED[i]
             upper = {name: getattr(asked, name) for name in NAMED[:i]}
             fits = self._bundle.fitting(Condition(**upper)) if self._bundle else ()
-            names = [getattr(cell.condition, below) for cell in fits]
+            names = [getattr(slice_type.condition, below) for slice_type in fits]
             name = getattr(asked, below)
             if name is not None and names and name not in names:
                 name = names[0]
@@ -123,16 +123,20 @@ class ConditionPanel(QWidget):
     def _changed(self) -> None:
         if self._bundle is not None:
             self.note.show()
-            self.note.setText(_what_is_known(self._bundle.cell(self.condition), self.condition))
+            self.note.setText(_what_is_known(self._bundle.slice_type(self.condition), self.condition))
         self.changed.emit()
 
 
-def _what_is_known(cell: Cell | None, condition: Condition) -> str:
+def _what_is_known(slice_type: SliceType | None, condition: Condition) -> str:
     """How much training data a condition has, for users to judge the image by."""
-    if cell is None:
+    if slice_type is None:
         return f"⚠ The training data contain no “{condition}”: the image will probably be wrong."
-    patients = f"{cell.patients:,} patient{'s' * (cell.patients != 1)}"
-    known = f"{cell.slices:,} training slices of {patients}"
-    if cell.condition != condition:
-        known = f"Mostly “{cell.condition}”: {known}"
-    return f"{known}, {cell.spacing_mm:.2g} mm per pixel." if cell.spacing_mm else f"{known}, pixel size unknown."
+    patients = f"{slice_type.patients:,} patient{'s' * (slice_type.patients != 1)}"
+    known = f"{slice_type.slices:,} training slices of {patients}"
+    if slice_type.condition != condition:
+        known = f"Mostly “{slice_type.condition}”: {known}"
+    return (
+        f"{known}, {slice_type.spacing_mm:.2g} mm per pixel."
+        if slice_type.spacing_mm
+        else f"{known}, pixel size unknown."
+    )

@@ -10,7 +10,7 @@ from qtpy.QtWidgets import QComboBox, QDialog, QDialogButtonBox, QLabel, QTabWid
 import medvar_engine
 from medvar_engine.errors import MedvarError
 from napari_medvar import guide, keys
-from napari_medvar.session.opened_model import Model
+from napari_medvar.session.opened_bundle import OpenedBundle
 
 _IN_PANEL = {
     "Undo, redo": "Ctrl+Z, Ctrl+Shift+Z",
@@ -28,7 +28,7 @@ class HelpDialog(QDialog):
     Opens ``page`` of the guide, or the keys without one.
     """
 
-    def __init__(self, model: Model | None, parent: QWidget | None = None, page: str = "") -> None:
+    def __init__(self, opened: OpenedBundle | None, parent: QWidget | None = None, page: str = "") -> None:
         super().__init__(parent)
         self.setWindowTitle("MedVAR Generate")
         self.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
@@ -37,10 +37,10 @@ class HelpDialog(QDialog):
         self.guide = GuidePages(page)
         self.tabs.addTab(self.guide, "Guide")
         self.tabs.addTab(_page(_keys()), "Keys")
-        self.tabs.addTab(_page(_about(model)), "About")
-        if model is not None:
+        self.tabs.addTab(_page(_about(opened)), "About")
+        if opened is not None:
             card = QTextBrowser()
-            card.setMarkdown(_card(model))
+            card.setMarkdown(_card(opened))
             self.tabs.addTab(card, "Model card")
         self.tabs.setCurrentIndex(0 if page else 1)
         buttons = QDialogButtonBox(QDialogButtonBox.StandardButton.Close)
@@ -88,10 +88,10 @@ def _keys() -> str:
     )
 
 
-def _about(model: Model | None) -> str:
+def _about(opened: OpenedBundle | None) -> str:
     facts = {"napari-medvar": medvar_engine.__version__, "Licence of the program": "MIT"}
-    if model is not None:
-        bundle, info = model.bundle, model.generator.backend.info
+    if opened is not None:
+        bundle, info = opened.bundle, opened.generator.backend.info
         facts |= {
             "Model": bundle.name,
             "Trained on": bundle.training_data,
@@ -102,9 +102,9 @@ def _about(model: Model | None) -> str:
     return _table(facts)
 
 
-def _card(model: Model) -> str:
+def _card(opened: OpenedBundle) -> str:
     try:
-        return model.bundle.card
+        return opened.bundle.card
     except MedvarError as error:
         return str(error)
 

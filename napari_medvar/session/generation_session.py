@@ -25,16 +25,25 @@ from medvar_engine.types import BoolArray, FloatArray, IntArray
 from medvar_engine.write.provenance import read_trace
 from napari_medvar.session.autosave import Autosave, Recoverable
 from napari_medvar.session.image_space import ImageSpace
-from napari_medvar.session.opened_model import Model, find_bundle_of, open_bundle
+from napari_medvar.session.opened_bundle import OpenedBundle, find_bundle_of, open_bundle
 from napari_medvar.session.previews import Candidates, Preview, Previews, Progress
 from napari_medvar.session.session_file import SUFFIX, SavedSession, read_session, tree_of, write_session
 from napari_medvar.session.trace_tree import Node, TraceTree
 from napari_medvar.session.undo_history import History
 
-__all__ = ["Candidates", "GenerationSession", "Made", "Model", "Preview", "Progress", "ShouldStop", "open_bundle"]
+__all__ = [
+    "Candidates",
+    "GenerationSession",
+    "Made",
+    "OpenedBundle",
+    "Preview",
+    "Progress",
+    "ShouldStop",
+    "open_bundle",
+]
 
 Made = Preview | Progress
-OpenModel = Callable[[str | Path | None, str | None], Model]
+OpenBundle = Callable[[str | Path | None, str | None], OpenedBundle]
 """A function that opens a bundle by its name or folder. The optional second argument is the id that traces name."""
 ShouldStop = Callable[[], bool] | None
 
@@ -43,21 +52,21 @@ class GenerationSession:
     """Generates images scale by scale, and keeps them in a tree with undo, session files and recovery after crashes.
 
     Methods that generate images return iterators, which work while they are iterated; ``should_stop`` is called before
-    each scale. Each call is one step of undo. ``open_model`` opens bundles; tests pass their own function.
+    each scale. Each call is one step of undo. ``opener`` opens bundles; tests pass their own function.
     Without ``show_previews`` only finished images are decoded; a `Progress` is yielded for each earlier scale.
     """
 
     def __init__(
         self,
-        open_model: OpenModel | None = None,
+        opener: OpenBundle | None = None,
         *,
         autosave: Autosave | None = None,
         show_previews: bool = True,
     ) -> None:
         self.panels: Mapping[str, Any] = {}  # settings of the panels as plain JSON values, saved with the session
         self.show_previews = show_previews
-        self.open_model = open_model or open_bundle
-        self._model: Model | None = None
+        self.open_bundle = opener or open_bundle
+        self._opened: OpenedBundle | None = None
         self._history = History()
         self._previews = Previews()
         self._autosave = autosave
@@ -67,9 +76,9 @@ class GenerationSession:
     # -- state ------------------------------------------------------------------------------------------------------
 
     @property
-    def model(self) -> Model | None:
+    def opened(self) -> OpenedBundle | None:
         """The loaded model."""
-        return self._model
+        return self._opened
 
     @property
     def tree(self) -> TraceTree:
@@ -102,23 +111,23 @@ class GenerationSession:
 
     # -- making images ----------------------------------------------------------------------------------------------
 
-    def load(self, name: str | Path | None = None) -> Model:
+    def load(self, name: str | Path | None = None) -> OpenedBundle:
         """Open a bundle and begin with no images.
 
         Images of the previous model leave the session, because another model cannot continue them. Those in no file of
         the user's stay in the autosave file, which `recoverable` finds. Raises `MedvarError` if the bundle cannot be
         opened.
         """
-        return self._begin(self.open_model(name, None), History())
+        return self._begin(self.open_bundle(name, None), History())
 
-    def reopen(self, name: str | Path | None = None) -> Model:
+    def reopen(self, name: str | Path | None = None) -> OpenedBundle:
         """`load`, but the images stay if the model is the same, e.g. on another device or on a server."""
-        before, model = self._model, self.open_model(name, None)
-        if before is None or not model.made(before.id):
-            return self._begin(model, History())
+        before, opened = self._opened, self.open_bundle(name, None)
+        if before is None or not opened.made(before.id):
+            return self._begin(opened, History())
         self._previews.clear()
-        self._model = model
-        return model
+        self._opened = opened
+        return opened
 
     def generate(
         self, request: Request, *, count: int = 1, until: int | None = None, should_stop: ShouldStop = None
@@ -338,7 +347,7 @@ class GenerationSession:
         except MedvarError:
             return False  # `open` reports what is wrong with the file
 
-    def open(self, path: Path) -> Iterator[Model | Preview]:
+    def open(self, path: Path) -> Iterator[OpenedBundle | Preview]:
         """Replace this session by a saved one, or add an image that medvar wrote as a new node.
 
         Opens the bundle that made it. Yields the model, then the previews of the current image, the finest first.
@@ -349,15 +358,15 @@ class GenerationSession:
             self._saved = self.tree
         else:
             trace = read_trace(path)
-            model = self._model_of(trace.bundle_id, "")
-            if model is not self._model:
-                self._begin(model, History())
-            yield model
-            self._previews.keep(trace, model.generator.restore([trace]))
+            opened = self._bundle_of(trace.bundle_id, "")
+            if opened is not self._opened:
+                self._begin(opened, History())
+            yield opened
+            self._previews.keep(trace, opened.generator.restore([trace]))
             self._step(self.tree.added([trace], names=[path.name]))
         yield from self.previews()
 
-    def recover(self, crashed: Recoverable) -> Iterator[Model | Preview]:
+    def recover(self, crashed: Recoverable) -> Iterator[OpenedBundle | Preview]:
         """Replace this session by one left by a crash. Its file is deleted once this session has been autosaved."""
         yield self._restore(read_session(crashed.path))
         if self._autosave is not None and self._autosave.problem is None:
@@ -376,10 +385,10 @@ class GenerationSession:
         return self._loaded.generator
 
     @property
-    def _loaded(self) -> Model:
-        if self._model is None:
+    def _loaded(self) -> OpenedBundle:
+        if self._opened is None:
             raise MedvarError("No model is loaded yet: choose one first.")
-        return self._model
+        return self._opened
 
     def _looked_at(self, to: str) -> Node:
         if self.node is None:
@@ -488,30 +497,30 @@ class GenerationSession:
         self._history = self._history.then(tree)
         self._make_safe()
 
-    def _begin(self, model: Model, history: History) -> Model:
+    def _begin(self, opened: OpenedBundle, history: History) -> OpenedBundle:
         """Replace the images by those of another session."""
         if self._autosave is not None:
             if self.modified:
                 self._autosave.leave()
             else:
                 self._autosave.close()
-        if model is not self._model:
+        if opened is not self._opened:
             self._previews.clear()
-        self._model, self._history, self._saved = model, history, TraceTree()
+        self._opened, self._history, self._saved = opened, history, TraceTree()
         self._make_safe()
-        return model
+        return opened
 
-    def _restore(self, saved: SavedSession) -> Model:
-        model = self._model_of(saved.bundle_id, saved.folder)
-        tree = tree_of(saved, model)
+    def _restore(self, saved: SavedSession) -> OpenedBundle:
+        opened = self._bundle_of(saved.bundle_id, saved.folder)
+        tree = tree_of(saved, opened)
         self.panels = saved.panels
-        return self._begin(model, History.of(tree))
+        return self._begin(opened, History.of(tree))
 
-    def _model_of(self, model: str, hint: str) -> Model:
+    def _bundle_of(self, bundle_id: str, hint: str) -> OpenedBundle:
         """The loaded model if it has the id ``model``; otherwise that of the bundle at ``hint``."""
-        if self._model is not None and self._model.made(model):
-            return self._model
-        return self.open_model(find_bundle_of(model, [hint]).path, model)
+        if self._opened is not None and self._opened.made(bundle_id):
+            return self._opened
+        return self.open_bundle(find_bundle_of(bundle_id, [hint]).path, bundle_id)
 
     def _content(self) -> SavedSession:
         bundle = self._loaded.bundle

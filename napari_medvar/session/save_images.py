@@ -21,7 +21,7 @@ from medvar_engine.write.dicom import Study
 from medvar_engine.write.formats import ENDINGS, files_of, write_picture
 from medvar_engine.write.marks import UNMARKED, Marks
 from napari_medvar.session.image_space import ImageSpace
-from napari_medvar.session.opened_model import Model
+from napari_medvar.session.opened_bundle import OpenedBundle
 from napari_medvar.session.trace_tree import Node
 
 _MOST = 32  # images generated together
@@ -59,9 +59,9 @@ class Written:
 class _Writer:
     """Writes images into one study and counts them."""
 
-    def __init__(self, model: Model, form: Form, study: Study, total: int) -> None:
-        self._bundle, self._form, self._study = model.bundle, form, study
-        self._copies = CopyScreen.of(model.bundle, form.copy_policy)
+    def __init__(self, opened: OpenedBundle, form: Form, study: Study, total: int) -> None:
+        self._bundle, self._form, self._study = opened.bundle, form, study
+        self._copies = CopyScreen.of(opened.bundle, form.copy_policy)
         self._written = Written(0, total, None)
 
     def write(self, path: Path, trace: Trace, pixels: FloatArray, image_space: ImageSpace | None = None) -> Written:
@@ -86,7 +86,7 @@ def file_name(trace: Trace, name: str = "") -> str:
 
 
 def write_pictures(
-    model: Model, nodes: Sequence[Node], pixels: Iterable[FloatArray], folder: Path, form: Form
+    opened: OpenedBundle, nodes: Sequence[Node], pixels: Iterable[FloatArray], folder: Path, form: Form
 ) -> Iterator[Written]:
     """Write the finished images of ``nodes``; ``pixels`` yields each ``(H, W)`` in [-1, 1].
 
@@ -94,13 +94,13 @@ def write_pictures(
     """
     names = _distinct([file_name(node.trace, node.name) for node in nodes])
     paths = _free_paths(folder, names, form.format)
-    writer = _Writer(model, form, Study(folder.name or "medvar"), len(paths))
+    writer = _Writer(opened, form, Study(folder.name or "medvar"), len(paths))
     for node, image, path in zip(nodes, pixels, paths, strict=True):
         yield writer.write(path, node.trace, image, node.image_space)
 
 
 def write_set(
-    model: Model,
+    opened: OpenedBundle,
     orders: Sequence[tuple[Condition, int]],
     sampling: Sampling,
     seed: int,
@@ -119,14 +119,14 @@ def write_set(
     requests = [Request(condition, seed + i, sampling) for i, condition in enumerate(asked)]
     _make_folder(folder)
     waiting, together = iter(requests), 1
-    writer = _Writer(model, form, Study(folder.name or "medvar"), len(requests))
+    writer = _Writer(opened, form, Study(folder.name or "medvar"), len(requests))
     while batch := list(islice(waiting, together)):
         began = perf_counter()
-        start = model.generator.start(batch)
-        *_, generation = (start, *model.generator.run(start, should_stop=should_stop))
+        start = opened.generator.start(batch)
+        *_, generation = (start, *opened.generator.run(start, should_stop=should_stop))
         if not generation.complete:
             return
-        images = model.generator.image(generation)
+        images = opened.generator.image(generation)
         together = max(1, min(_MOST, 2 * together, int(len(batch) * _PATIENCE / (perf_counter() - began))))
         paths = _free_paths(folder, [file_name(trace) for trace in generation.traces], form.format)
         for trace, image, path in zip(generation.traces, images, paths, strict=True):

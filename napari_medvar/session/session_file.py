@@ -20,7 +20,7 @@ from medvar_engine.storage import write_files
 from medvar_engine.untrusted import plain_json
 from medvar_engine.write.provenance import RECONSTRUCTION, SOFTWARE, STATEMENT
 from napari_medvar.session.image_space import ImageSpace
-from napari_medvar.session.opened_model import Model
+from napari_medvar.session.opened_bundle import OpenedBundle
 from napari_medvar.session.trace_tree import Node, TraceTree
 
 SUFFIX = ".medvar"
@@ -42,9 +42,9 @@ class SavedSession:
     panels: Mapping[str, Any] = field(default_factory=dict)  # untrusted and not checked
 
     @classmethod
-    def of(cls, tree: TraceTree, model: str, bundle: str, folder: Path, panels: Mapping[str, Any]) -> SavedSession:
+    def of(cls, tree: TraceTree, bundle_id: str, bundle: str, folder: Path, panels: Mapping[str, Any]) -> SavedSession:
         """The content to write for a tree."""
-        return cls(model, bundle, str(folder), tree.nodes, tree.current, panels)
+        return cls(bundle_id, bundle, str(folder), tree.nodes, tree.current, panels)
 
 
 def write_session(path: Path, session: SavedSession) -> Path:
@@ -125,14 +125,14 @@ def read_session(path: Path) -> SavedSession:
         raise MedvarError(f"{path}: {error}" if str(path) not in str(error) else str(error)) from error
 
 
-def tree_of(saved: SavedSession, model: Model) -> TraceTree:
-    """The images of a session file as a tree of nodes. Raises `MedvarError` when ``model`` did not make them."""
+def tree_of(saved: SavedSession, opened: OpenedBundle) -> TraceTree:
+    """The images of a session file as a tree of nodes. Raises `MedvarError` when ``opened`` did not make them."""
     for node in saved.nodes:
-        check_model(model.generator.backend.info, node.trace)
+        check_model(opened.generator.backend.info, node.trace)
     nodes = tuple(
         node
         if node.image_space is None
-        else replace(node, image_space=replace(node.image_space, bundle=str(model.bundle.path)))
+        else replace(node, image_space=replace(node.image_space, bundle=str(opened.bundle.path)))
         for node in saved.nodes
     )
     return TraceTree(nodes, saved.current, 1 + max((node.id for node in nodes), default=-1))

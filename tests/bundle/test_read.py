@@ -20,22 +20,22 @@ from medvar_engine.bundle import read as rooms
 from medvar_engine.bundle.read import (
     MANIFEST,
     Bundle,
-    Cell,
-    cell_to_dict,
+    SliceType,
     find_bundle,
     manifest_digest,
     read_bundle,
     shipped_bundles,
+    slice_type_to_dict,
 )
 from medvar_engine.conditions import Condition
 from medvar_engine.errors import MedvarError
 from medvar_engine.generate.trace import Request
 
-CELLS = (
-    Cell(Condition("CT", "chest", "axial"), 70, 3, 0.75, -1000.0, 400.0, "HU"),
-    Cell(Condition("CT", "chest", "coronal"), 90, 3, 0.8, -1000.0, 400.0, "HU"),
-    Cell(Condition("CT", "abdomen", "axial"), 40, 2, 0.7, -160.0, 240.0, "HU"),
-    Cell(Condition("MR", "brain", "axial"), 50, 5, None, 0.0, 1.0, "arbitrary"),
+SLICE_TYPES = (
+    SliceType(Condition("CT", "chest", "axial"), 70, 3, 0.75, -1000.0, 400.0, "HU"),
+    SliceType(Condition("CT", "chest", "coronal"), 90, 3, 0.8, -1000.0, 400.0, "HU"),
+    SliceType(Condition("CT", "abdomen", "axial"), 40, 2, 0.7, -160.0, 240.0, "HU"),
+    SliceType(Condition("MR", "brain", "axial"), 50, 5, None, 0.0, 1.0, "arbitrary"),
 )
 FILES = {"step.onnx": b"step", "decode.onnx": b"decode", "weights.data": b"more", "MODEL_CARD.md": "# Größe\n".encode()}
 MANIFEST_VALUES: dict[str, Any] = {
@@ -55,7 +55,7 @@ MANIFEST_VALUES: dict[str, Any] = {
     },
     "precision": "float32",
     "sampling": {"guidance": 1.5, "temperature": 1.0, "top_k": 0, "top_p": 0.96},
-    "cells": [cell_to_dict(cell) for cell in CELLS],
+    "cells": [slice_type_to_dict(slice_type) for slice_type in SLICE_TYPES],
     "licence": "MIT",
     "attributions": ["nobody"],
     "training_data": "nobody",
@@ -94,7 +94,7 @@ def test_says_what_was_written(bundle: Bundle) -> None:
     """Labels, units and defaults of a model would be others than its author's."""
     assert (bundle.name, bundle.vocabulary, bundle.schedule.sides) == ("tiny", 24, (1, 2, 4))
     assert bundle.labels.region == ("abdomen", "brain", "chest")
-    assert bundle.cells == CELLS
+    assert bundle.slice_types == SLICE_TYPES
     assert bundle.transformer == {"depth": 2, "heads": 2, "head_dim": 8}
     assert bundle.card == "# Größe\n"
     assert bundle.read("step.onnx") == b"step"
@@ -246,8 +246,12 @@ def _use(bundle: Bundle) -> None:
     assert f"{bundle.schedule} {bundle.labels.to_dict()} {', '.join(bundle.labels.modality)} {bundle.attributions}"
     for name in bundle.sha256:
         bundle.read(name)
-    for condition in (Condition(), Condition("CT", "chest"), *(cell.condition for cell in bundle.cells)):
-        bundle.cell(condition)
+    for condition in (
+        Condition(),
+        Condition("CT", "chest"),
+        *(slice_type.condition for slice_type in bundle.slice_types),
+    ):
+        bundle.slice_type(condition)
         bundle.labels.encode(condition)
         Request(condition, 0, bundle.sampling)
 
@@ -255,25 +259,25 @@ def _use(bundle: Bundle) -> None:
 @pytest.mark.parametrize(
     ("asked", "expected"),
     [
-        (Condition("CT", "chest", "axial"), CELLS[0]),
-        (Condition("CT", "chest"), CELLS[1]),
-        (Condition("CT"), CELLS[1]),
-        (Condition(region="abdomen"), CELLS[2]),
-        (Condition(), CELLS[1]),
-        (Condition("CT", "chest", dataset="some"), CELLS[1]),
+        (Condition("CT", "chest", "axial"), SLICE_TYPES[0]),
+        (Condition("CT", "chest"), SLICE_TYPES[1]),
+        (Condition("CT"), SLICE_TYPES[1]),
+        (Condition(region="abdomen"), SLICE_TYPES[2]),
+        (Condition(), SLICE_TYPES[1]),
+        (Condition("CT", "chest", dataset="some"), SLICE_TYPES[1]),
         (Condition("MR", "chest"), None),
         (Condition("MR", "brain", "sagittal"), None),
     ],
 )
-def test_the_kind_of_slice_that_a_condition_means(bundle: Bundle, asked: Condition, expected: Cell | None) -> None:
+def test_the_kind_of_slice_that_a_condition_means(bundle: Bundle, asked: Condition, expected: SliceType | None) -> None:
     """A brain would be written with the pixel size of a chest, or a slice never seen would claim one."""
-    assert bundle.cell(asked) == expected
+    assert bundle.slice_type(asked) == expected
 
 
 def test_all_kinds_that_a_condition_leaves_open(bundle: Bundle) -> None:
     """An image that may be CT or MR would be written in HU."""
-    assert bundle.fitting(Condition("CT")) == (CELLS[1], CELLS[0], CELLS[2])
-    assert set(bundle.fitting(Condition())) == set(CELLS)
+    assert bundle.fitting(Condition("CT")) == (SLICE_TYPES[1], SLICE_TYPES[0], SLICE_TYPES[2])
+    assert set(bundle.fitting(Condition())) == set(SLICE_TYPES)
     assert bundle.fitting(Condition("MR", "abdomen")) == ()
 
 

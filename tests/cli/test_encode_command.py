@@ -20,12 +20,12 @@ from medvar_engine.train.stages import transformer_stage
 from medvar_export.from_bundle import write_weights
 
 Medvar = Callable[..., Any]
-COUNT = 20  # slices of each of two people
+COUNT = 20  # slices of each of two patients
 
 
 @pytest.fixture
 def slices(tmp_path: Path, prepared: Callable[..., Path]) -> Path:
-    """Of two people, one of them held out."""
+    """Of two patients, one of them held out."""
     return prepared(tmp_path / "slices", ["ct1", "ct2"], size=16, slices=COUNT, holdout=("ct2",))
 
 

@@ -118,7 +118,7 @@ def test_likelihood_of_every_kind_of_slice(
     whose = ("--bundle", tiny_bundle, "--out", tmp_path / "f.npy", "--likelihood")
     run = medvar("features", tmp_path / "images.npy", *whose)
     assert run.code == 0, run.err
-    names, (first, last) = table(tmp_path / "f.columns.csv"), read_bundle(tiny_bundle).cells
+    names, (first, last) = table(tmp_path / "f.columns.csv"), read_bundle(tiny_bundle).slice_types
     assert np.load(tmp_path / "f.npy").shape == (5, len(names) - 1)
     assert [names[-8][1], names[-1][1]] == [
         f"likelihood.{first.condition}.scale0",

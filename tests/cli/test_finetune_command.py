@@ -18,7 +18,7 @@ from medvar_engine.bundle.read import PREVIEW, read_bundle
 from medvar_engine.conditions import Condition
 from medvar_engine.errors import MedvarError
 from medvar_engine.models.weight_files import load_transformer
-from medvar_engine.train.finetune import Amount, finetune, settings, told
+from medvar_engine.train.finetune import Amount, describe_plan, finetune, settings
 from medvar_engine.train.stage import Batch, Metrics
 from medvar_engine.train.stages.transformer_stage import TransformerStage
 from medvar_engine.types import FloatArray
@@ -55,7 +55,7 @@ def test_a_bundle_becomes_another(
     for said in (base.bundle_id, base.training_data, "ct1", "Changes of rank 8", "held-out loss", "minutes"):
         assert said.lower() in bundle.card.lower()
     assert bundle.read(PREVIEW) == b"a light decoder"  # of the same tokenizer, and so as good as before
-    chest = bundle.cell(Condition("CT", "chest", "axial"))
+    chest = bundle.slice_type(Condition("CT", "chest", "axial"))
     assert chest is not None
     assert (chest.slices, chest.patients, chest.spacing_mm) == (70 + 3, 3 + 1, 1.25)  # spacing of the new data
     again = medvar("finetune", parent, "--data", slices, "--out", out, *QUICK)
@@ -118,9 +118,9 @@ def test_what_is_new_is_told(
     prepared: Callable[..., Path], tiny_weights: Weights, slices: Path, tmp_path: Path
 ) -> None:
     """A misspelt region would silently become one that the model has to learn from nothing."""
-    assert "New condition names: none" in told(settings(*tiny_weights, slices, tmp_path / "run"))
+    assert "New condition names: none" in describe_plan(settings(*tiny_weights, slices, tmp_path / "run"))
     config = settings(*tiny_weights, slices, tmp_path / "run", overrides=["factors=[modality, dataset]"])
-    assert "New condition names: dataset some" in told(config)
+    assert "New condition names: dataset some" in describe_plan(config)
 
 
 @pytest.mark.parametrize(

@@ -21,8 +21,8 @@ def generate(medvar: Callable[..., Any], tiny_bundle: Path, tmp_path: Path) -> G
     """`medvar generate --mix` with the tiny bundle, into ``tmp_path/out``."""
     (tmp_path / "mix.yaml").write_text(MIX)
 
-    def run(*arguments: object, mix: bool = True) -> Any:
-        made_of = ("--mix", tmp_path / "mix.yaml") if mix else ()
+    def run(*arguments: object, mixture: bool = True) -> Any:
+        made_of = ("--mix", tmp_path / "mix.yaml") if mixture else ()
         return medvar(
             "generate", "--bundle", tiny_bundle, "--out", tmp_path / "out", "--device", "cpu", *made_of, *arguments
         )
@@ -46,10 +46,10 @@ def test_a_mix_becomes_shards(generate: Generate, tmp_path: Path) -> None:
 def test_a_larger_batch_makes_larger_units(generate: Generate, tmp_path: Path) -> None:
     """Whoever has the memory for 200 images at once would get 64 without a word."""
     asked = ("--region", "brain", "--format", "shards", "--guidance", 0)
-    run = generate(*asked, "--count", 70, "--batch", 70, mix=False)
+    run = generate(*asked, "--count", 70, "--batch", 70, mixture=False)
     assert run.code == 0, run.err
     assert [path.name for path in (tmp_path / "out" / "units").glob("*.npy")] == ["00000.npy"]
-    again = generate(*asked, "--count", 71, "--batch", 2, mix=False)
+    again = generate(*asked, "--count", 71, "--batch", 2, mixture=False)
     assert again.code == 0, again.err
     assert len(ImageSet.open(tmp_path / "out")) == 71
 
@@ -57,21 +57,21 @@ def test_a_larger_batch_makes_larger_units(generate: Generate, tmp_path: Path) -
 def test_a_set_of_one_condition(generate: Generate, tmp_path: Path) -> None:
     """Whoever wants many images of one kind would have to write a file first."""
     asked = ("--region", "brain", "--seed", 7, "--guidance", 2, "--format", "shards", "--count", 3)
-    assert generate(*asked, mix=False).code == 0
+    assert generate(*asked, mixture=False).code == 0
     requests = [made.trace.request for made in ImageSet.open(tmp_path / "out")]
     assert [(one.condition.region, one.seed, one.sampling.guidance) for one in requests] == [
         ("brain", seed, 2) for seed in (7, 8, 9)
     ]
-    larger = generate(*asked[:-1], 4, mix=False)
+    larger = generate(*asked[:-1], 4, mixture=False)
     assert larger.code == 0
     assert len(ImageSet.open(tmp_path / "out")) == 4
-    other = generate("--region", "brain", "--seed", 8, "--format", "shards", "--count", 4, mix=False)
+    other = generate("--region", "brain", "--seed", 8, "--format", "shards", "--count", 4, mixture=False)
     assert (other.code, other.out) == (1, "")
     assert "mix differ" in other.err
 
 
 def test_files_by_label(generate: Generate, tmp_path: Path) -> None:
-    """`--format` would be ignored where there is a mix."""
+    """`--format` would be ignored where there is a mixture."""
     run = generate("--format", "nifti")
     assert run.code == 0
     assert len(list((tmp_path / "out" / "images" / "mr-brain").glob("*.nii.gz"))) == 2
@@ -107,7 +107,7 @@ def test_a_label_that_the_model_does_not_know(generate: Generate, tmp_path: Path
     (tmp_path / "mix.yaml").write_text(MIX.replace("brain", "brian"))
     run = generate()
     assert run.code == 1
-    assert "mix.yaml, line 3, condition 2: Unknown region 'brian'. Did you mean 'brain'?" in run.err
+    assert "mix.yaml, line 3: conditions[1]: Unknown region 'brian'. Did you mean 'brain'?" in run.err
     assert not (tmp_path / "out").exists()
 
 

@@ -26,7 +26,7 @@ Weights = tuple[Path, Path]
 
 @pytest.fixture
 def scans(tmp_path: Path) -> Path:
-    """MR of the brains of two people, as NIfTI: ellipsoids with some texture."""
+    """MR of the brains of two patients, as NIfTI: ellipsoids with some texture."""
     (tmp_path / "scans").mkdir()
     axes = np.meshgrid(*(np.linspace(-1, 1, 44),) * 3, indexing="ij")
     for i, patient in enumerate(("alice", "bob")):
@@ -77,9 +77,13 @@ def test_from_scans_to_a_synthetic_image(medvar: Medvar, scans: Path, tmp_path: 
     assert exported.code == 0, exported.err
     about = read_bundle(bundle)
     assert (about.name, about.licence, about.sampling.top_k) == ("bundle", "CC0-1.0", 20)
-    (cell,) = about.cells
-    assert (cell.condition, cell.patients, cell.unit) == (Condition("MR", "brain", "axial"), 1, "arbitrary")
-    assert cell.spacing_mm == pytest.approx(44 * 4 / 32)
+    (slice_type,) = about.slice_types
+    assert (slice_type.condition, slice_type.patients, slice_type.unit) == (
+        Condition("MR", "brain", "axial"),
+        1,
+        "arbitrary",
+    )
+    assert slice_type.spacing_mm == pytest.approx(44 * 4 / 32)
     assert "| psnr |" in about.card
     assert "| loss |" in about.card
 

@@ -111,7 +111,7 @@ def test_what_is_a_duplicate_of_what(tmp_path: Path) -> None:
     )
     found = find_duplicates(dataset)
     assert pairs(found.leaks) == {(0, 3)}
-    assert pairs(found.people) == {(2, 4)}
+    assert pairs(found.patients) == {(2, 4)}
     assert pairs(found.series) == {(5, 6)}
     assert found.complete
     assert found.plain == 0
@@ -125,17 +125,17 @@ def test_blank_slices_are_no_duplicates(tmp_path: Path) -> None:
     plain = [np.full((64, 64), -1, np.float32), np.zeros((64, 64), np.float32), ramp, dot]
     slices = [(f"p{number}", "1", image) for number, image in enumerate(plain * 3)]
     found = find_duplicates(prepared(tmp_path / "a", slices, {"p1", "p2", "p6"}))
-    assert (found.leaks, found.people, found.series) == ((), (), ())
+    assert (found.leaks, found.patients, found.series) == ((), (), ())
     assert found.plain == len(slices)
 
 
 def test_near_fingerprints_alone_are_no_proof(tmp_path: Path) -> None:
-    """Breaks for brains: two people's slices may have near fingerprints; the pixels decide."""
+    """Breaks for brains: two patients's slices may have near fingerprints; the pixels decide."""
     slices = [("ann", "1", picture(1)), ("bob", "2", picture(2)), ("joe", "3", picture(1))]
     same = fingerprint(picture(1))
     found = find_duplicates(prepared(tmp_path / "a", slices, {"bob"}, [same] * 3))
     assert found.leaks == ()
-    assert pairs(found.people) == {(0, 2)}
+    assert pairs(found.patients) == {(0, 2)}
 
 
 def test_more_pairs_than_asked_for_are_told(tmp_path: Path) -> None:
@@ -145,4 +145,4 @@ def test_more_pairs_than_asked_for_are_told(tmp_path: Path) -> None:
     few, all_of_them = find_duplicates(dataset, most=5), find_duplicates(dataset)
     assert (len(few.leaks), few.complete) == (5, False)
     assert (len(all_of_them.leaks), all_of_them.complete) == (2 * 10, True)
-    assert len(all_of_them.people) == 45 + 1
+    assert len(all_of_them.patients) == 45 + 1

@@ -16,39 +16,39 @@ PATIENTS = st.dictionaries(st.text(min_size=1, max_size=4), st.sets(CELL, min_si
 @settings(deadline=None)
 @given(PATIENTS, st.floats(0, 0.9), st.integers(0, 5))
 def test_every_patient_has_one_side_and_every_cell_is_trained_on(
-    cells: dict[str, set[tuple[str, str]]], fraction: float, seed: int
+    strata: dict[str, set[tuple[str, str]]], fraction: float, seed: int
 ) -> None:
     """Breaks for every figure reported: a patient on both sides makes memorising look like skill."""
-    split, _ = split_patients(cells, test_fraction=fraction, seed=seed)
-    assert set(split) == set(cells)
+    split, _ = split_patients(strata, test_fraction=fraction, seed=seed)
+    assert set(split) == set(strata)
     assert set(split.values()) <= {"train", "test"}
-    for cell in {one for patient in cells.values() for one in patient}:
-        assert any(split[patient] == "train" for patient in cells if cell in cells[patient])
-    backwards = dict(reversed(list(cells.items())))
+    for stratum in {one for patient in strata.values() for one in patient}:
+        assert any(split[patient] == "train" for patient in strata if stratum in strata[patient])
+    backwards = dict(reversed(list(strata.items())))
     assert split_patients(backwards, test_fraction=fraction, seed=seed)[0] == split
 
 
 @settings(deadline=None)
 @given(st.dictionaries(st.text(min_size=1, max_size=4), CELL, max_size=25), st.floats(0.01, 0.9), st.integers(0, 5))
-def test_every_cell_of_two_is_tested(cells: dict[str, tuple[str, str]], fraction: float, seed: int) -> None:
+def test_every_cell_of_two_is_tested(strata: dict[str, tuple[str, str]], fraction: float, seed: int) -> None:
     """Breaks for rare regions: without a test patient nobody learns how bad they are."""
     split, remarks = split_patients(
-        {patient: [cell] for patient, cell in cells.items()}, test_fraction=fraction, seed=seed
+        {patient: [stratum] for patient, stratum in strata.items()}, test_fraction=fraction, seed=seed
     )
-    for cell in set(cells.values()):
-        members = [patient for patient in cells if cells[patient] == cell]
+    for stratum in set(strata.values()):
+        members = [patient for patient in strata if strata[patient] == stratum]
         tested = sum(split[patient] == "test" for patient in members)
         if len(members) == 1:
             assert tested == 0
-            assert any(" ".join(cell) in remark and "one patient only" in remark for remark in remarks)
+            assert any(" ".join(stratum) in remark and "one patient only" in remark for remark in remarks)
         else:
             assert tested == min(max(1, round(fraction * len(members))), len(members) - 1)
 
 
 def test_holdout_overrides() -> None:
     """Breaks for published test sets: exactly those named are held out."""
-    cells = {name: [("CT", "chest")] for name in "abcd"}
-    split, remarks = split_patients(cells, holdout=["b", "d"], test_fraction=0.5)
+    strata = {name: [("CT", "chest")] for name in "abcd"}
+    split, remarks = split_patients(strata, holdout=["b", "d"], test_fraction=0.5)
     assert split == {"a": "train", "b": "test", "c": "train", "d": "test"}
     assert not remarks
     _, remarks = split_patients({"a": [("CT", "chest")], "b": [("MR", "brain")]}, holdout=["a"])
@@ -78,10 +78,10 @@ def test_patients_known_already_stay(
 
 def test_new_patients_are_drawn_until_the_share_is_right() -> None:
     """Breaks for data that grows: the test would shrink to nothing of it, or new regions would not be tested."""
-    cells = {f"a{n}": [("CT", "chest")] for n in range(10)}
-    known, _ = split_patients(cells, test_fraction=0.2)
-    cells |= {f"b{n}": [("CT", "chest")] for n in range(10)} | {f"c{n}": [("MR", "brain")] for n in range(5)}
-    split, remarks = split_patients(cells, test_fraction=0.2, known=known)
+    strata = {f"a{n}": [("CT", "chest")] for n in range(10)}
+    known, _ = split_patients(strata, test_fraction=0.2)
+    strata |= {f"b{n}": [("CT", "chest")] for n in range(10)} | {f"c{n}": [("MR", "brain")] for n in range(5)}
+    split, remarks = split_patients(strata, test_fraction=0.2, known=known)
     tested = [patient for patient, side in split.items() if side == "test"]
     assert [sum(patient[0] == letter for patient in tested) for letter in "abc"] == [2, 2, 1]
     assert not remarks
@@ -90,10 +90,10 @@ def test_new_patients_are_drawn_until_the_share_is_right() -> None:
 def test_a_split_by_data_set() -> None:
     """Breaks for figures of each data set: a small one beside a large one would have no test patient."""
     rule = SplitRule(0.1, strata=("modality", "region", "dataset"))
-    cells = {f"l{n:03}": [("CT", "chest", "large")] for n in range(100)}
-    cells |= {f"s{n}": [("CT", "chest", "small")] for n in range(3)}
-    split, _ = split_patients(cells, test_fraction=rule.test_fraction, seed=rule.seed)
-    assert [sum(split[patient] == "test" for patient in cells if patient[0] == letter) for letter in "ls"] == [10, 1]
+    strata = {f"l{n:03}": [("CT", "chest", "large")] for n in range(100)}
+    strata |= {f"s{n}": [("CT", "chest", "small")] for n in range(3)}
+    split, _ = split_patients(strata, test_fraction=rule.test_fraction, seed=rule.seed)
+    assert [sum(split[patient] == "test" for patient in strata if patient[0] == letter) for letter in "ls"] == [10, 1]
 
 
 def test_the_rule_travels_in_the_recipe() -> None:

@@ -1,4 +1,4 @@
-"""A whole evaluation: floors, verdict, page. On made-up slices of discs, which is quick."""
+"""A whole evaluation: baselines, findings, page. On made-up slices of discs, which is quick."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from medvar_engine.data.shards.slice_facts import SliceFacts
 from medvar_engine.encoders.descriptor import DescriptorEncoder
 from medvar_engine.encoders.image_source import ArrayImages, Images
 from medvar_engine.errors import MedvarError
-from medvar_engine.evaluate.evaluation import JUDGED, Evaluation, evaluate
-from medvar_engine.evaluate.images.baseline_images import BlurredImages, CollapsedImages, NoiseImages, floors
+from medvar_engine.evaluate.evaluation import Evaluation, evaluate
+from medvar_engine.evaluate.images.baseline_images import JUDGED, BlurredImages, CollapsedImages, NoiseImages, baselines
 from medvar_engine.evaluate.images.synthetic_images import Synthetic
 from medvar_engine.evaluate.report.card_section import to_card
 from medvar_engine.evaluate.report.evaluation_page import compare, page, to_dict
-from medvar_engine.evaluate.report.findings import ranked_rightly, verdict
+from medvar_engine.evaluate.report.findings import findings, ranked_rightly
 from medvar_engine.evaluate.utility import measure_utility
 from medvar_engine.types import FloatArray
 from medvar_engine.value_range import encode
@@ -130,15 +130,15 @@ def test_good_images_are_told_from_bad_ones(
     assert copies.memorisation is not None
     assert copies.memorisation.flagged.value == 1 > (good[1].memorisation.flagged.value or 0)
     assert copies.encoders[1].rows[JUDGED]["authentic"].value == 0
-    assert any(one.grave and "memorises" in one.title for one in verdict(copies))
+    assert any(one.grave and "memorises" in one.title for one in findings(copies))
     assert good[1].recognition is not None
     assert copies.recognition is not None
     assert (copies.recognition.synthetic.value or 0) > 0.9
     near = copies.encoders[1].to_held_out
     assert near is not None
     assert near["synthetic"] < 0.2 * (noise.encoders[1].to_held_out or near)["synthetic"]
-    assert any(one.grave and "worse than blurred" in one.title for one in verdict(noise))
-    assert not any("memorises" in one.title for one in verdict(good[1]))
+    assert any(one.grave and "worse than blurred" in one.title for one in findings(noise))
+    assert not any("memorises" in one.title for one in findings(good[1]))
 
 
 def test_the_page_says_it_all(good: tuple[Synthetic, Evaluation], slices: Path) -> None:
@@ -177,7 +177,7 @@ def test_too_few_images_are_told_of(judge: Callable[[Synthetic], Evaluation], sl
         evaluate(made(ArrayImages(np.zeros((1, SIZE, SIZE), np.float32)), ["chest"]), slices, [Patches()], slices)
 
 
-def test_floors_are_what_they_say() -> None:
+def test_baselines_are_what_they_say() -> None:
     """The yardstick itself would be wrong."""
     rng = np.random.default_rng(0)
     source = ArrayImages(rng.uniform(-1, 1, (9, SIZE, SIZE)).astype(np.float32))
@@ -185,7 +185,7 @@ def test_floors_are_what_they_say() -> None:
     assert len(np.unique(collapsed.reshape(9, -1), axis=0)) == 4
     assert BlurredImages(source).batch([3]).std() < 0.3 * source.batch([3]).std()
     assert np.array_equal(NoiseImages(source).batch([5, 2])[1], NoiseImages(source).batch([2])[0])
-    assert len({images.digest for images in floors(source).values()}) == 4
+    assert len({images.digest for images in baselines(source).values()}) == 4
 
 
 def test_utility_tells_useful_images_from_useless_ones(slices: Path, good: tuple[Synthetic, Evaluation]) -> None:

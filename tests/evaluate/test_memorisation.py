@@ -1,4 +1,4 @@
-"""Memorisation: copies are found in whatever disguise, new people are left alone, and one can check both."""
+"""Memorisation: copies are found in whatever disguise, new patients are left alone, and one can check both."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ def test_one_held_out_person_does_not_judge_herself(slices_of: Slices) -> None:
 
 
 def test_the_threshold_is_no_larger_than_copies_need() -> None:
-    """Breaks for new people: of few held out, chance would decide how many of their slices are withheld."""
+    """Breaks for new patients: of few held out, chance would decide how many of their slices are withheld."""
     kinds = [np.linspace(0, 0.1, 101, dtype=np.float32), np.linspace(0, 0.2, 101, dtype=np.float32)]
     threshold = copy_threshold(kinds)
     assert threshold == pytest.approx(0.19)
@@ -163,7 +163,7 @@ def test_the_threshold_is_no_larger_than_copies_need() -> None:
 
 
 def test_the_smaller_threshold_counts(calibration: Calibration) -> None:
-    """Breaks for both sides: copies that pass, or new people who do not, without a word."""
+    """Breaks for both sides: copies that pass, or new patients who do not, without a word."""
     alarms = alarm_threshold(calibration.held_out.distances, calibration.held_out_patients)
     assert calibration.gate.threshold == min(calibration.copies, alarms)
 

@@ -17,7 +17,7 @@ from medvar_engine.value_range import encode
 
 @pytest.fixture
 def held_out(tmp_path: Path) -> SliceDataset:
-    """Six slices of two people: discs."""
+    """Six slices of two patients: discs."""
     rows, columns = np.mgrid[:128, :128]
     about = {
         "modality": "CT",

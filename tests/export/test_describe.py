@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from medvar_engine.bundle.read import Cell
+from medvar_engine.bundle.read import SliceType
 from medvar_engine.conditions import Condition
 from medvar_engine.data.shards import ShardWriter
 from medvar_engine.data.shards.slice_facts import SliceFacts
@@ -25,7 +25,7 @@ LOG = (
 
 @pytest.fixture
 def slices(tmp_path: Path) -> Path:
-    """CT of two people and MR of one for training, and one person held out."""
+    """CT of two patients and MR of one for training, and one patient held out."""
     people = {"a": ("CT", 0.7), "b": ("CT", 0.9), "c": ("MR", None), "d": ("CT", 5.0)}
     with ShardWriter(tmp_path / "slices", 8) as writer:
         for patient, (modality, spacing) in people.items():
@@ -60,11 +60,11 @@ def test_a_bundle_knows_its_training_slices(slices: Path, tmp_path: Path) -> Non
     """Images would be written with another scanner's pixel size, MR with made-up units, and people left unnamed."""
     (tmp_path / "log.csv").write_text(LOG)
     about = describe("lungs", "MIT", slices, logs=[tmp_path / "log.csv"], notes="Mind the gap.")
-    assert about.cells == (
-        Cell(Condition("CT", "chest", "axial"), 2, 2, 0.8, -1000.0, 400.0, "HU"),
-        Cell(Condition("MR", "chest", "axial"), 1, 1, None, 0.0, 1.0, "arbitrary"),
+    assert about.slice_types == (
+        SliceType(Condition("CT", "chest", "axial"), 2, 2, 0.8, -1000.0, 400.0, "HU"),
+        SliceType(Condition("MR", "chest", "axial"), 1, 1, None, 0.0, 1.0, "arbitrary"),
     )
-    assert about.training_data.startswith("3 slices of 3 people (a, b, c). Held out and never trained on: d.")
+    assert about.training_data.startswith("3 slices of 3 patients (a, b, c). Held out and never trained on: d.")
     assert about.attributions == ("Some Data (CC BY 4.0): a, b, c, d",)
     for line in (
         "# lungs",

@@ -146,7 +146,7 @@ def test_accumulate_is_the_quantizer(tiny_models: tuple[Tokenizer, Transformer],
     quantizer = tiny_models[0].quantizer
     generator = torch.Generator().manual_seed(0)
     tokens = tuple(torch.randint(24, (3, n), generator=generator) for n in quantizer.schedule.token_counts)
-    features = quantizer.features(tokens).split(quantizer.schedule.token_counts[1:], dim=1)
+    features = quantizer.scale_features(tokens).split(quantizer.schedule.token_counts[1:], dim=1)
     latent = None
     for k, token_map in enumerate(tokens):
         latent, following = tiny_onnx.accumulate(latent, token_map.numpy(), k)

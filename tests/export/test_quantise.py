@@ -116,7 +116,7 @@ def test_a_bundle_for_cpus(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """An int8 bundle could not be made, or would not say what it costs on slices of people held out."""
+    """An int8 bundle could not be made, or would not say what it costs on slices of held-out patients."""
     monkeypatch.setattr(quantise, "_SMALL", 16)  # the tiny networks' products would be too small
     data = prepared(tmp_path / "slices", ["ct1", "ct2", "mr1", "mr2"], size=16)
     about = Description("tiny", "MIT", (), "nobody", "# tiny\n")

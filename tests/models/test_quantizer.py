@@ -89,7 +89,7 @@ def test_every_scale_brings_the_latent_nearer(quantizer: MultiScaleQuantizer) ->
 def test_features_are_the_pooled_prefixes(quantizer: MultiScaleQuantizer) -> None:
     """Training's input of scale k has to be what generation gives it after k scales, or drawing would go astray."""
     tokens = quantizer.encode(latents(2))
-    features = quantizer.features(tokens)
+    features = quantizer.scale_features(tokens)
     assert features.shape == (2, SCHEDULE.tokens - SCHEDULE.token_counts[0], 8)
     first = SCHEDULE.offsets[1]
     for k in range(1, len(SCHEDULE)):

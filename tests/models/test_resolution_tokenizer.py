@@ -66,7 +66,7 @@ def test_features_are_those_of_each_canvas(tokenizer: ResolutionTokenizer) -> No
         canvas = canvas + quantizer.lift(token_map, k)
         parts.append(quantizer.pool(canvas, k + 1))
         assert parts[-1].shape == (3, CONFIG.schedule[k + 1] ** 2, 12)
-    torch.testing.assert_close(quantizer.features(tokens), torch.cat(parts, 1))
+    torch.testing.assert_close(quantizer.scale_features(tokens), torch.cat(parts, 1))
 
 
 def test_a_feature_depends_on_its_block_and_margin_alone(tokenizer: ResolutionTokenizer) -> None:

@@ -38,7 +38,7 @@ def test_stepwise_inference_equals_teacher_forcing(transformer: Transformer, qua
     drawn by another model than the trained one if the two differed.
     """
     schedule = transformer.schedule
-    features = quantizer.features(random_tokens(transformer))
+    features = quantizer.scale_features(random_tokens(transformer))
     expected = transformer(LABELS, features)
     assert expected.shape == (len(LABELS), schedule.tokens, transformer.config.vocabulary)
     past, first = None, schedule.offsets[1]
@@ -55,11 +55,11 @@ def test_a_token_changes_only_finer_scales(transformer: Transformer, quantizer: 
     coarser one would ignore a user's edit.
     """
     tokens = random_tokens(transformer)
-    before = transformer(LABELS, quantizer.features(tokens))
+    before = transformer(LABELS, quantizer.scale_features(tokens))
     for k, offset in enumerate(transformer.schedule.offsets[1:]):
         changed = [token_map.clone() for token_map in tokens]
         changed[k][:, -1] = (changed[k][:, -1] + 1) % transformer.config.vocabulary
-        after = transformer(LABELS, quantizer.features(tuple(changed)))
+        after = transformer(LABELS, quantizer.scale_features(tuple(changed)))
         assert torch.equal(after[:, :offset], before[:, :offset])
         assert not (after[:, offset:] == before[:, offset:]).all(dim=2).any()  # every finer token sees it
 
@@ -67,7 +67,7 @@ def test_a_token_changes_only_finer_scales(transformer: Transformer, quantizer: 
 @torch.no_grad()
 def test_a_prefix_can_be_continued_twice(transformer: Transformer, quantizer: MultiScaleQuantizer) -> None:
     """Candidates and resampling share one prefix: a step that changed it would make the second candidate wrong."""
-    features = quantizer.features(random_tokens(transformer))[:, :4]
+    features = quantizer.scale_features(random_tokens(transformer))[:, :4]
     _, past = transformer.step(LABELS, None, None, 0)
     kept = past.clone()
     first, _ = transformer.step(LABELS, features, past, 1)
@@ -151,7 +151,7 @@ def test_sampling_gives_whole_pyramids(transformer: Transformer, quantizer: Mult
 def test_greedy_sampling_takes_the_likeliest_tokens(transformer: Transformer, quantizer: MultiScaleQuantizer) -> None:
     """Sampled tokens have to come from the distribution that teacher forcing gives them, position for position."""
     maps = sample(transformer, quantizer, LABELS, Sampling(guidance=0.0, top_k=1))
-    logits = transformer(LABELS, quantizer.features(maps))
+    logits = transformer(LABELS, quantizer.scale_features(maps))
     assert torch.equal(torch.cat(maps, dim=1), logits.argmax(-1))
 
 
@@ -163,7 +163,7 @@ def test_sampling_is_guided_and_goes_on_from_known_scales(
     known = sample(transformer, quantizer, LABELS, Sampling(guidance=0.0, top_k=8))[:2]
     maps = sample(transformer, quantizer, LABELS, Sampling(2.0, top_k=1, even_guidance=True), known=known)
     assert all(torch.equal(a, b) for a, b in zip(known, maps[:2], strict=True))
-    features, nothing = quantizer.features(maps), torch.tensor(transformer.config.labels).expand_as(LABELS)
+    features, nothing = quantizer.scale_features(maps), torch.tensor(transformer.config.labels).expand_as(LABELS)
     logits = 3.0 * transformer(LABELS, features) - 2.0 * transformer(nothing, features)
     begin = transformer.schedule.offsets[2]
     assert torch.equal(torch.cat(maps[2:], dim=1), logits[:, begin:].argmax(-1))

@@ -33,12 +33,12 @@ class Gate:
 def layer(monkeypatch: pytest.MonkeyPatch) -> LayerData:
     """A finished picture."""
     models = FakeModels()
-    monkeypatch.setattr(writer, "open_model_of", lambda *_: models(None))
+    monkeypatch.setattr(writer, "open_bundle_of", lambda *_: models(None))
     session = GenerationSession(models)
     session.load()
     list(session.generate(Request(Condition("CT", "abdomen", "axial"), seed=5)))
-    assert session.model is not None
-    return layer_data(next(session.previews()), session.model.bundle, "lungs")
+    assert session.opened is not None
+    return layer_data(next(session.previews()), session.opened.bundle, "lungs")
 
 
 def test_a_copy_is_not_saved(layer: LayerData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

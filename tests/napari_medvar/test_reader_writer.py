@@ -21,7 +21,7 @@ from medvar_engine.write.provenance import read_trace
 from napari_medvar import reader, writer
 from napari_medvar.layers.layer_data import LayerData, layer_data
 from napari_medvar.reader import get_reader, read, session_of
-from napari_medvar.session import opened_model
+from napari_medvar.session import opened_bundle
 from napari_medvar.session.generation_session import GenerationSession
 from napari_medvar.writer import write_layers
 
@@ -34,7 +34,7 @@ def models(monkeypatch: pytest.MonkeyPatch) -> FakeModels:
     """The fake model is what is found for every picture."""
     models = FakeModels()
     for module in (reader, writer):
-        monkeypatch.setattr(module, "open_model_of", lambda *_: models(None))
+        monkeypatch.setattr(module, "open_bundle_of", lambda *_: models(None))
     return models
 
 
@@ -64,8 +64,8 @@ def saved(session: GenerationSession, tmp_path: Path) -> Path:
 
 def scales_of(session: GenerationSession, node: int) -> list[LayerData]:
     """A picture's scales as layers, as the widget names them."""
-    assert session.model is not None
-    bundle = session.model.bundle
+    assert session.opened is not None
+    bundle = session.opened.bundle
     previews = list(session.previews(node=node))[::-1]
     return [layer_data(p, bundle, f"scale {p.k} · {bundle.schedule[p.k]}×{bundle.schedule[p.k]}") for p in previews]
 
@@ -148,7 +148,7 @@ def test_a_real_bundle_is_found_where_it_was(tmp_path: Path, monkeypatch: pytest
     """A session of a model of one's own would have to be opened with its bundle found by hand, or look different."""
     folder = tmp_path / "mine"
     shutil.copytree(find_bundle(), folder)
-    monkeypatch.setattr(opened_model, "shipped_bundles", dict)
+    monkeypatch.setattr(opened_bundle, "shipped_bundles", dict)
     session = GenerationSession()
     session.load(folder)
     list(session.generate(Request(seed=3), count=2))
@@ -156,14 +156,14 @@ def test_a_real_bundle_is_found_where_it_was(tmp_path: Path, monkeypatch: pytest
     path = session.save(tmp_path / "work.medvar")
     again = GenerationSession()
     list(again.open(path))
-    assert again.model is not None
-    assert again.model.bundle.path == folder
+    assert again.opened is not None
+    assert again.opened.bundle.path == folder
     for node in session.tree.nodes:
         for one, other in zip(session.previews(node=node.id), again.previews(node=node.id), strict=True):
             np.testing.assert_array_equal(one.pixels, other.pixels)
     shutil.rmtree(folder)
     with pytest.raises(MedvarError, match=r"not found.*mine"):
-        opened_model.open_model_of(session.tree.nodes[0].trace.bundle_id, [str(folder)], "cpu")
+        opened_bundle.open_bundle_of(session.tree.nodes[0].trace.bundle_id, [str(folder)], "cpu")
 
 
 # -- writing ------------------------------------------------------------------------------------------------------

@@ -74,7 +74,7 @@ def test_sessions_are_as_the_settings_say(tmp_path: Path, monkeypatch: pytest.Mo
 
     asked = []
 
-    def open_it(name: object, model: object, device: str) -> object:
+    def open_it(name: object, bundle_id: object, device: str) -> object:
         asked.append(device)
         return FakeModels()(None)
 
@@ -99,7 +99,7 @@ def test_a_server_makes_the_pictures(
     from medvar_engine.conditions import Condition
     from medvar_engine.errors import MedvarError
     from medvar_engine.generate.trace import Request
-    from napari_medvar.session.opened_model import open_model_of
+    from napari_medvar.session.opened_bundle import open_bundle_of
 
     token = tmp_path / "token"
     token.write_text("a-token-of-some-length")
@@ -122,7 +122,7 @@ def test_a_server_makes_the_pictures(
         np.testing.assert_array_equal(one, two)
     trace = pictures[0][2]
     assert trace is not None
-    found = open_model_of(trace.bundle_id, [], "cpu", settings.connection)
+    found = open_bundle_of(trace.bundle_id, [], "cpu", settings.connection)
     assert found.generator.backend.info.provider.endswith(settings.server)
     wrong = new_session(Settings(autosave=False, server="gpu.example"))
     with pytest.raises(MedvarError, match="The address of a server is like"):

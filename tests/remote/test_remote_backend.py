@@ -91,7 +91,11 @@ def test_reading_and_encoding_are_the_same(served: Served, tiny_onnx: OnnxBacken
 def test_bundle_and_codebook_come_along(served: Served, tiny_onnx: OnnxBackend, tiny_bundle: Path) -> None:
     """Files would lack units and spacing, and the plugin the model's card and the tokens that are alike."""
     backend, bundle = RemoteBackend(Server(served())), read_bundle(tiny_bundle)
-    assert (backend.bundle.name, backend.bundle.cells, backend.bundle.card) == (bundle.name, bundle.cells, bundle.card)
+    assert (backend.bundle.name, backend.bundle.slice_types, backend.bundle.card) == (
+        bundle.name,
+        bundle.slice_types,
+        bundle.card,
+    )
     assert backend.codebook is not None
     np.testing.assert_array_equal(backend.codebook, bundle.codebook())
     assert (backend.info.bundle_id, backend.info.weights) == (tiny_onnx.info.bundle_id, tiny_onnx.info.weights)

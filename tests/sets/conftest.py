@@ -12,7 +12,7 @@ from medvar_engine.bundle.read import Bundle, read_bundle
 from medvar_engine.conditions import Condition
 from medvar_engine.request import Sampling
 from medvar_engine.sets.make_set import Computing, make_set
-from medvar_engine.sets.mixture import Ingredient, Mix
+from medvar_engine.sets.mixture import Component, Mixture
 from medvar_engine.sets.set_manifest import SetManifest
 
 MakeSet = Callable[..., SetManifest]
@@ -24,18 +24,20 @@ def bundle(tiny_bundle: Path) -> Bundle:
 
 
 @pytest.fixture(scope="session")
-def mix() -> Mix:
+def mixture() -> Mixture:
     """Three chests to one brain, each with its own sampling."""
     chest, brain = Condition("CT", "chest", "axial"), Condition("MR", "brain")
-    return Mix((Ingredient(chest, Sampling(), 5, 3.0), Ingredient(brain, Sampling(guidance=0.0, top_k=9), 100, 1.0)))
+    return Mixture((Component(chest, Sampling(), 5, 3.0), Component(brain, Sampling(guidance=0.0, top_k=9), 100, 1.0)))
 
 
 @pytest.fixture
-def make(bundle: Bundle, mix: Mix) -> MakeSet:
+def make(bundle: Bundle, mixture: Mixture) -> MakeSet:
     """`make_set`, of ten images on the CPU unless said otherwise."""
 
-    def run(folder: Path, mix: Mix = mix, count: int = 10, bundle: Bundle = bundle, **how: Any) -> SetManifest:
+    def run(
+        folder: Path, mixture: Mixture = mixture, count: int = 10, bundle: Bundle = bundle, **how: Any
+    ) -> SetManifest:
         computing = Computing("cpu", **{name: how.pop(name) for name in ("batch", "workers", "cluster") if name in how})
-        return make_set(folder, mix, count, bundle, **{"computing": computing, "unit_images": 4} | how)
+        return make_set(folder, mixture, count, bundle, **{"computing": computing, "unit_images": 4} | how)
 
     return run

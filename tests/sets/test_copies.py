@@ -15,7 +15,7 @@ from medvar_engine.errors import MedvarError
 from medvar_engine.sets.image_set import ImageSet
 from medvar_engine.sets.layouts import kind_of
 from medvar_engine.sets.make_set import Computing, make_set
-from medvar_engine.sets.mixture import Mix
+from medvar_engine.sets.mixture import Mixture
 from medvar_engine.sets.set_manifest import SET, SetManifest
 from medvar_engine.sets.to_slices import to_slices
 from medvar_engine.types import FloatArray
@@ -25,10 +25,10 @@ MakeSet = Callable[..., SetManifest]
 
 
 @pytest.fixture(scope="module")
-def plain(bundle: Bundle, mix: Mix, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def plain(bundle: Bundle, mixture: Mixture, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The set of a bundle without a gate."""
     folder = tmp_path_factory.mktemp("plain") / "set"
-    make_set(folder, mix, 10, bundle, computing=Computing("cpu"), unit_images=4)
+    make_set(folder, mixture, 10, bundle, computing=Computing("cpu"), unit_images=4)
     return folder
 
 

@@ -23,7 +23,7 @@ from medvar_engine.data.survey import ScanRules
 from medvar_engine.errors import MedvarError
 from medvar_engine.sets.image_set import ImageSet
 from medvar_engine.sets.layouts import kind_of
-from medvar_engine.sets.mixture import Mix
+from medvar_engine.sets.mixture import Mixture
 from medvar_engine.sets.set_manifest import SetManifest
 from medvar_engine.sets.set_plan import Kind
 from medvar_engine.write.provenance import read_trace
@@ -40,7 +40,7 @@ def files(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("file_format", ["png", "png16", "nifti", "dicom"])
-def test_folders_by_label(make: MakeSet, mix: Mix, tmp_path: Path, file_format: str) -> None:
+def test_folders_by_label(make: MakeSet, mixture: Mixture, tmp_path: Path, file_format: str) -> None:
     """A loader would find no classes, or one too many; or an image would not say what made it."""
     make(tmp_path, kind=Kind("imagefolder", file_format))
     folders = sorted((tmp_path / "images").iterdir())
@@ -49,7 +49,7 @@ def test_folders_by_label(make: MakeSet, mix: Mix, tmp_path: Path, file_format: 
         (path for path in tmp_path.glob("images/*/*") if path.suffix != ".json"), key=lambda path: path.name
     )
     assert [int(path.name[:8]) for path in images] == list(range(10))
-    assert [read_trace(path).request for path in images] == mix.requests(range(10))
+    assert [read_trace(path).request for path in images] == mixture.requests(range(10))
 
 
 def test_a_set_of_files_is_the_shards_in_pixels(make: MakeSet, tmp_path: Path) -> None:
@@ -97,12 +97,12 @@ def test_bids(make: MakeSet, tmp_path: Path) -> None:
     assert "units/" in ignored
 
 
-def test_nnunet(make: MakeSet, mix: Mix, tmp_path: Path) -> None:
+def test_nnunet(make: MakeSet, mixture: Mixture, tmp_path: Path) -> None:
     """nnU-Net would normalise MR as CT, or wait for labels that there are not."""
     with pytest.raises(MedvarError, match="one modality per channel, but the mixture has CT, MR"):
         make(tmp_path / "both", kind=Kind("nnunet", "nifti"))
     assert not (tmp_path / "both").exists()
-    make(tmp_path, Mix(mix.ingredients[:1]), kind=Kind("nnunet", "nifti"))
+    make(tmp_path, Mixture(mixture.components[:1]), kind=Kind("nnunet", "nifti"))
     about = json.loads((tmp_path / "dataset.json").read_text())
     assert about["channel_names"] == {"0": "CT"}
     assert about["numTraining"] == len(list((tmp_path / "imagesTr").glob("*_0000.nii.gz"))) == 10
@@ -121,10 +121,10 @@ def test_prepare_refuses_it(make: MakeSet, tmp_path: Path, kind: Kind) -> None:
 
 
 @pytest.mark.parametrize("kind", [Kind("bids", "nifti"), Kind("imagefolder", "dicom")])
-def test_prepare_takes_it_when_asked(make: MakeSet, mix: Mix, tmp_path: Path, kind: Kind) -> None:
+def test_prepare_takes_it_when_asked(make: MakeSet, mixture: Mixture, tmp_path: Path, kind: Kind) -> None:
     """Whoever trains on a set on purpose would be refused all the same, or get slices that are not its images."""
-    make(tmp_path / "set", Mix(mix.ingredients[:1]), count=3, kind=kind)
-    make(tmp_path / "shards", Mix(mix.ingredients[:1]), count=3)
+    make(tmp_path / "set", Mixture(mixture.components[:1]), count=3, kind=kind)
+    make(tmp_path / "shards", Mixture(mixture.components[:1]), count=3)
     recipe = Recipe(size=16, rules=SliceRules(min_side=8, min_foreground=0.0))
     region = ScanRules(modality="CT", region="chest")
     with pytest.raises(MedvarError, match="medvar prepare --include-synthetic"):

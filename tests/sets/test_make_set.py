@@ -24,7 +24,7 @@ from medvar_engine.generate.replay import replay
 from medvar_engine.request import Sampling
 from medvar_engine.sets import make_set as running
 from medvar_engine.sets.image_set import ImageSet
-from medvar_engine.sets.mixture import Mix
+from medvar_engine.sets.mixture import Mixture
 from medvar_engine.sets.set_manifest import SET, SetManifest
 from medvar_engine.sets.set_plan import Kind
 from medvar_engine.sets.set_unit import Work, make_unit
@@ -39,19 +39,19 @@ def content(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory, bundle: Bundle, mix: Mix) -> Path:
+def whole(tmp_path_factory: pytest.TempPathFactory, bundle: Bundle, mixture: Mixture) -> Path:
     """A set of ten images, made in one go."""
     folder = tmp_path_factory.mktemp("sets") / "whole"
-    running.make_set(folder, mix, 10, bundle, computing=running.Computing("cpu"), unit_images=4)
+    running.make_set(folder, mixture, 10, bundle, computing=running.Computing("cpu"), unit_images=4)
     return folder
 
 
-def test_every_image_is_what_its_request_gives_alone(whole: Path, mix: Mix, tiny_onnx: OnnxBackend) -> None:
+def test_every_image_is_what_its_request_gives_alone(whole: Path, mixture: Mixture, tiny_onnx: OnnxBackend) -> None:
     """An image of a set could not be made again from what the set says of it."""
     images = ImageSet.open(whole)
     assert len(images) == 10
     generator = Generator(tiny_onnx)
-    for made, request in zip(images, mix.requests(range(10)), strict=True):
+    for made, request in zip(images, mixture.requests(range(10)), strict=True):
         assert made.trace.request == request
         again = replay(generator, made.trace)
         np.testing.assert_array_equal(encode(made.image), encode(generator.image(again)[0]))
@@ -84,15 +84,15 @@ def test_units_come_in_any_order(whole: Path, bundle: Bundle, tmp_path: Path) ->
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs signals")
-def test_killed_in_the_middle(tmp_path: Path, bundle: Bundle, mix: Mix, make: MakeSet) -> None:
+def test_killed_in_the_middle(tmp_path: Path, bundle: Bundle, mixture: Mixture, make: MakeSet) -> None:
     """A night's work would be lost, or images be there twice or not at all."""
     plan = tmp_path / "mix.json"
-    plan.write_text(json.dumps(mix.to_dict()))
+    plan.write_text(json.dumps(mixture.to_dict()))
     script = (
         "import json, sys\nfrom pathlib import Path\nfrom medvar_engine.bundle.read import read_bundle\n"
-        "from medvar_engine.sets.mixture import Mix\nfrom medvar_engine.sets.make_set import Computing, make_set\n"
-        "folder, bundle, mix = map(Path, sys.argv[1:])\nmix = Mix.from_dict(json.loads(mix.read_text()))\n"
-        "make_set(folder, mix, 400, read_bundle(bundle), computing=Computing('cpu', 1), unit_images=4)\n"
+        "from medvar_engine.sets.mixture import Mixture\nfrom medvar_engine.sets.make_set import Computing, make_set\n"
+        "folder, bundle, plan = map(Path, sys.argv[1:])\nmixture = Mixture.from_dict(json.loads(plan.read_text()))\n"
+        "make_set(folder, mixture, 400, read_bundle(bundle), computing=Computing('cpu', 1), unit_images=4)\n"
     )
     folder = tmp_path / "set"
     process = subprocess.Popen([sys.executable, "-c", script, str(folder), str(bundle.path), str(plan)])
@@ -168,7 +168,7 @@ def test_what_is_damaged_is_found_and_made_anew(make: MakeSet, whole: Path, tmp_
     [
         ({"count": 9}, "enlarged, but not reduced"),
         ({"kind": Kind("imagefolder", "png")}, "layout, format differ"),
-        ({"mix": Mix.of(Condition(), Sampling())}, "mix differ"),
+        ({"mixture": Mixture.of(Condition(), Sampling())}, "mix differ"),
     ],
 )
 def test_another_set_in_the_same_folder(make: MakeSet, whole: Path, change: dict[str, object], says: str) -> None:

@@ -14,8 +14,8 @@ from medvar_engine.bundle.read import Bundle, find_bundle, read_bundle
 from medvar_engine.conditions import Condition
 from medvar_engine.errors import MedvarError
 from medvar_engine.request import Sampling
-from medvar_engine.sets.mixture import Ingredient, Mix
-from medvar_engine.sets.mixture_file import read_mix
+from medvar_engine.sets.mixture import Component, Mixture
+from medvar_engine.sets.mixture_file import read_mixture
 from medvar_engine.sets.set_plan import Plan
 
 GOOD = """\
@@ -37,58 +37,70 @@ def bundle() -> Bundle:
     return replace(shipped, labels=replace(shipped.labels, contrast=(), position=0))
 
 
-def read(tmp_path: Path, bundle: Bundle, text: str | bytes) -> Mix:
+def read(tmp_path: Path, bundle: Bundle, text: str | bytes) -> Mixture:
     path = tmp_path / "mix.yaml"
     path.write_bytes(text.encode() if isinstance(text, str) else text)
-    return read_mix(path, bundle)
+    return read_mixture(path, bundle)
 
 
 def test_a_mix_is_what_its_file_says(tmp_path: Path, bundle: Bundle) -> None:
     """Sampling or seeds that were asked for would silently be others."""
     default = bundle.sampling.to_dict()
-    chest, brain = read(tmp_path, bundle, GOOD).ingredients
-    assert chest == Ingredient(Condition("CT", "chest"), Sampling(**default | {"guidance": 2.5}), 7, 3.0)
+    chest, brain = read(tmp_path, bundle, GOOD).components
+    assert chest == Component(Condition("CT", "chest"), Sampling(**default | {"guidance": 2.5}), 7, 3.0)
     sampling = Sampling(**default | {"guidance": 2.5, "top_p": 0.5})
-    assert brain == Ingredient(Condition("MR", "brain"), sampling, 1000, 1.0)
+    assert brain == Component(Condition("MR", "brain"), sampling, 1000, 1.0)
 
 
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        (GOOD.replace("brain", "brian"), "line 5, condition 2: Unknown region 'brian'. Did you mean 'brain'?"),
-        (GOOD.replace("region: brain", "region: [brain]"), "a single value is expected in line 6"),
-        (GOOD.replace("region: brain", "region: 3"), "condition 2: The condition factor region must be a name"),
-        (GOOD.replace("region: brain", "position: .nan"), "condition 2: position is the position of the slice"),
-        (GOOD.replace("region: brain", "position: high"), "condition 2: position is the position of the slice"),
-        (GOOD.replace("region: brain", "position: 0.5"), "condition 2: This model is not conditioned on position"),
-        (GOOD.replace("region: brain", "contrast: T1"), "condition 2: This model is not conditioned on contrast"),
-        (GOOD.replace("region: brain", "regoin: brain"), "unknown field 'regoin' in line 6"),
-        (GOOD.replace("region: brain", "modality: CT"), "the field modality is repeated in line 6"),
-        (GOOD.replace("seed: 1000", "seed: -1"), "line 7: seed: A seed must be"),
+        (GOOD.replace("brain", "brian"), "line 5: conditions[1]: Unknown region 'brian'. Did you mean 'brain'?"),
+        (
+            GOOD.replace("region: brain", "region: [brain]"),
+            "line 5: conditions[1]: The condition factor region must be a name, but is ['brain']",
+        ),
+        (
+            GOOD.replace("region: brain", "region: 3"),
+            "line 5: conditions[1]: The condition factor region must be a name",
+        ),
+        (GOOD.replace("region: brain", "position: .nan"), "conditions[1]: position is the position of the slice"),
+        (GOOD.replace("region: brain", "position: high"), "conditions[1]: position is the position of the slice"),
+        (GOOD.replace("region: brain", "position: 0.5"), "conditions[1]: This model is not conditioned on position"),
+        (GOOD.replace("region: brain", "contrast: T1"), "conditions[1]: This model is not conditioned on contrast"),
+        (
+            GOOD.replace("region: brain", "regoin: brain"),
+            "line 6: Unknown setting 'conditions[1].regoin'. Did you mean 'region'?",
+        ),
+        (GOOD.replace("region: brain", "modality: CT"), "line 6: the field modality is repeated"),
+        (GOOD.replace("seed: 1000", "seed: -1"), "line 7: conditions[1].seed must be at least 0, but is -1"),
         (GOOD.replace("seed: 7", "seed: true"), "line 1: seed must be a whole number, but is True"),
-        (GOOD.replace("weight: 3", "weight: .nan"), "line 4: a weight must be a number above 0, but is nan"),
-        (GOOD.replace("weight: 3", "weight: .inf"), "line 4: a weight must be"),
-        (GOOD.replace("weight: 3", "weight: 0"), "line 4: a weight must be"),
-        (GOOD.replace("weight: 3", "weight: many"), "line 4: a weight must be"),
+        (GOOD.replace("weight: 3", "weight: .nan"), "line 4: conditions[0].weight must be a finite number, but is nan"),
+        (GOOD.replace("weight: 3", "weight: .inf"), "line 4: conditions[0].weight must be"),
+        (GOOD.replace("weight: 3", "weight: 0"), "line 4: conditions[0].weight must be at least"),
+        (GOOD.replace("weight: 3", "weight: many"), "line 4: conditions[0].weight must be a number"),
         (GOOD.replace("weight: 3", "weight: 3, count: 3"), "a weight or a count, not both"),
-        (GOOD.replace("weight: 3", "count: 3"), "condition 2: either all conditions need a count, or none"),
-        (GOOD.replace("weight: 3", "count: 0"), "line 4: a count must be 1 or more"),
-        (GOOD.replace("weight: 3", "count: 2.5"), "line 4: count must be a whole number"),
+        (GOOD.replace("weight: 3", "count: 3"), "conditions[1]: either all conditions need a count, or none"),
+        (GOOD.replace("weight: 3", "count: 0"), "line 4: conditions[0].count must be at least 1"),
+        (GOOD.replace("weight: 3", "count: 2.5"), "line 4: conditions[0].count must be a whole number"),
         (GOOD.replace("top_p: 0.5", "top_p: 2"), "line 8: top_p must be"),
-        (GOOD.replace("top_p: 0.5", "top_k: 1.5"), "line 8: top_k must be"),
-        (GOOD.replace("top_p: 0.5", "topp: 1"), "line 8: unknown sampling field 'topp'"),
-        (GOOD.replace("guidance: 2.5", "guidance: high"), "line 2: guidance must be a number"),
-        (GOOD.replace("{guidance: 2.5}", "3"), "line 2: sampling must have fields among"),
+        (GOOD.replace("top_p: 0.5", "top_k: 1.5"), "line 8: conditions[1].sampling.top_k must be a whole number"),
+        (
+            GOOD.replace("top_p: 0.5", "topp: 1"),
+            "line 8: Unknown setting 'conditions[1].sampling.topp'. Did you mean 'top_p'?",
+        ),
+        (GOOD.replace("guidance: 2.5", "guidance: high"), "line 2: sampling.guidance must be a number"),
+        (GOOD.replace("{guidance: 2.5}", "3"), "line 2: sampling must be a list of fields and values"),
         ("", "is empty"),
-        ("seed: 1", "a list `conditions` with at least one entry"),
-        ("conditions: []", "a list `conditions` with at least one entry"),
-        ("conditions: 3", "a list `conditions` with at least one entry"),
-        ("- a", "line 1: fields and values are expected here"),
-        ("conditions: [3]", "line 1, condition 1: fields and values are expected"),
+        ("seed: 1", "Missing setting 'conditions'"),
+        ("conditions: []", "conditions must be a list of at least one entry"),
+        ("conditions: 3", "conditions must be a list, but is 3"),
+        ("- a", "line 1: it must be a list of fields and values"),
+        ("conditions: [3]", "line 1: conditions[0] must be a list of fields and values"),
         ("a: [", "is not YAML"),
-        ("? [a]\n: b", "unknown field"),
-        (b"\xff\xfe\x00", "is not YAML"),
-        ("conditions:\n- region: !!python/object/apply:os.system [id]", "a single value is expected"),
+        ("? [a]\n: b", "line 1: the name of a field is expected here"),
+        (b"\xff\xfe\x00", "cannot be read"),
+        ("conditions:\n- region: !!python/object/apply:os.system [id]", "line 2: a value of the kind"),
         ("conditions:\n- region: !!python/name:os.system", "is not YAML"),
         ("seed: " + "9" * 9999, "is not YAML"),
         ("[" * 600, "is not YAML"),
@@ -115,9 +127,12 @@ def test_aliases_do_not_unfold(tmp_path: Path, bundle: Bundle) -> None:
 
 def test_a_file_that_is_not_there(tmp_path: Path, bundle: Bundle) -> None:
     """A mistyped name would be a traceback."""
-    for path, says in ((tmp_path / "none.yaml", "Cannot read the mix"), (tmp_path, "it is not a regular file")):
+    for path, says in (
+        (tmp_path / "none.yaml", "The mixture .* cannot be read"),
+        (tmp_path, "it is not a regular file"),
+    ):
         with pytest.raises(MedvarError, match=says):
-            read_mix(path, bundle)
+            read_mixture(path, bundle)
 
 
 @settings(max_examples=25)
@@ -125,43 +140,45 @@ def test_a_file_that_is_not_there(tmp_path: Path, bundle: Bundle) -> None:
 def test_every_beginning_of_a_set_is_mixed(weights: list[float]) -> None:
     """A set stopped early would lack a condition; a share would be another than asked for."""
     kinds = [Condition(region=str(number)) for number in range(len(weights))]
-    mix = Mix(tuple(Ingredient(kind, Sampling(), 0, weight) for kind, weight in zip(kinds, weights, strict=True)))
-    requests = mix.requests(range(2000))
+    mixture = Mixture(
+        tuple(Component(kind, Sampling(), 0, weight) for kind, weight in zip(kinds, weights, strict=True))
+    )
+    requests = mixture.requests(range(2000))
     for count in (100, 1000, 2000):
         found = Counter(request.condition for request in requests[:count])
         for kind, weight in zip(kinds, weights, strict=True):
             assert abs(found[kind] - count * weight / sum(weights)) < 12
     assert [request.seed for request in requests] == list(range(2000))
-    assert mix.requests([1234, 7]) == [requests[1234], requests[7]]
-    assert Mix.from_dict(mix.to_dict()) == mix
+    assert mixture.requests([1234, 7]) == [requests[1234], requests[7]]
+    assert Mixture.from_dict(mixture.to_dict()) == mixture
 
 
 def test_counts_are_exact(tmp_path: Path, bundle: Bundle) -> None:
     """Whoever asks for 3 and 2 images would get 4 and 1."""
-    mix = read(tmp_path, bundle, "conditions:\n- {region: chest, count: 3}\n- {region: brain, count: 2}\n")
-    assert mix.total == 5
-    assert Plan(mix, 5, "model").counts() == {Condition(region="chest"): 3, Condition(region="brain"): 2}
+    mixture = read(tmp_path, bundle, "conditions:\n- {region: chest, count: 3}\n- {region: brain, count: 2}\n")
+    assert mixture.total == 5
+    assert Plan(mixture, 5, "model").counts() == {Condition(region="chest"): 3, Condition(region="brain"): 2}
     with pytest.raises(MedvarError, match="5 images together, but 6"):
-        Plan(mix, 6, "model")
+        Plan(mixture, 6, "model")
 
 
 def test_labels_of_like_spelling_have_folders_of_their_own() -> None:
     """Two classes would be mixed into one; or a label would name a folder outside the set."""
     labels = ("T1+", "T1-", "t1 ", "../../etc")
-    names = Mix(tuple(Ingredient(Condition(dataset=name), Sampling()) for name in labels)).folders()
+    names = Mixture(tuple(Component(Condition(dataset=name), Sampling()) for name in labels)).folders()
     assert list(names.values()) == ["t1_", "t1_-2", "t1_-3", "_etc"]
 
 
 @pytest.mark.parametrize("count", [0, 10**9])
-def test_how_many(count: int, mix: Mix) -> None:
+def test_how_many(count: int, mixture: Mixture) -> None:
     """A typing mistake would fill the memory with units."""
     with pytest.raises(MedvarError, match="1 to"):
-        Plan(mix, count, "model")
+        Plan(mixture, count, "model")
 
 
 def test_seeds_end_somewhere() -> None:
     """The last images of a night would fail."""
-    last = Mix((Ingredient(Condition(), Sampling(), 2**64 - 5),))
+    last = Mixture((Component(Condition(), Sampling(), 2**64 - 5),))
     Plan(last, 5, "model")
     with pytest.raises(MedvarError, match="The largest seed is"):
         Plan(last, 6, "model")
@@ -169,9 +186,9 @@ def test_seeds_end_somewhere() -> None:
 
 def test_a_set_with_tokens_left_out_keeps_its_name() -> None:
     """A set of an earlier version would be made again with other images, as if it were the same."""
-    mix = Mix.of(Condition("CT"), Sampling())
-    values = mix.to_dict()
+    mixture = Mixture.of(Condition("CT"), Sampling())
+    values = mixture.to_dict()
     values["ingredients"][0]["sampling"]["skip_settled"] = 0.5
-    older = Mix.from_dict(values)
+    older = Mixture.from_dict(values)
     assert older.to_dict() == values
     assert [request.skipped for request in older.requests(range(2))] == [0.5, 0.5]

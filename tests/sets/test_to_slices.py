@@ -15,7 +15,7 @@ from medvar_engine.data.shards import ShardFolder, verify
 from medvar_engine.errors import MedvarError
 from medvar_engine.request import Sampling
 from medvar_engine.sets.image_set import ImageSet
-from medvar_engine.sets.mixture import Mix
+from medvar_engine.sets.mixture import Mixture
 from medvar_engine.sets.set_manifest import SetManifest
 from medvar_engine.sets.to_slices import to_slices
 
@@ -41,7 +41,7 @@ def test_slices_say_that_they_are_synthetic(make: MakeSet, bundle: Bundle, tmp_p
 
 def test_what_cannot_become_slices(make: MakeSet, bundle: Bundle, tmp_path: Path) -> None:
     """Pixels would be given the values of another model, or slices lack a modality."""
-    make(tmp_path / "set", Mix.of(Condition(region="brain"), Sampling()), count=1)
+    make(tmp_path / "set", Mixture.of(Condition(region="brain"), Sampling()), count=1)
     with pytest.raises(MedvarError, match=r"'brain' of .* has none"):
         to_slices(tmp_path / "set", tmp_path / "slices", bundle)
     with pytest.raises(MedvarError, match="another model"):

@@ -81,7 +81,7 @@ def write_slices(folder: Path, held_out: str = "MR", size: int = SIZE) -> Path:
                         )
                     ],
                 )
-        writer.finish({person: "test" if person.startswith(held_out) else "train" for person in writer.cells})
+        writer.finish({person: "test" if person.startswith(held_out) else "train" for person in writer.strata})
     return folder
 
 

@@ -42,7 +42,7 @@ def test_overrides_win_over_the_file(tmp_path: Path, name: str, text: str) -> No
         ((*BASE, "precision=float16"), "precision is one of auto, float32, bfloat16"),
         ((*BASE, "factors=region"), "factors must be a list"),
         ((*BASE, "factors=[organ]"), "not 'organ'"),
-        ((*BASE, "factors=[1]"), "factors must be a list of names, but holds 1"),
+        ((*BASE, "factors=[1]"), r"factors\[0\] must be a text, but is 1"),
         ((*BASE, "seed=-1"), "seed must be at least 0"),
         ((*BASE, "learning_rate=true"), "learning_rate must be a number"),
         ((*BASE, "learning_rate=.nan"), "learning_rate must be a finite number"),

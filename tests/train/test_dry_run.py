@@ -71,8 +71,8 @@ def test_what_does_not_learn_takes_less_memory(make_config: MakeConfig, tmp_path
     assert (tuned.learning, tuned.parameters) == (learning, learning + still)
     assert tuned.weight_bytes == 20 * learning + 8 * still
     assert tuned.weight_bytes < full.weight_bytes / 2
-    assert "M are trained" in tuned.told()
-    assert "M are trained" not in full.told()
+    assert "M are trained" in tuned.describe()
+    assert "M are trained" not in full.describe()
 
 
 def test_a_decoder_alone_takes_less_memory(make_config: MakeConfig) -> None:
@@ -95,7 +95,7 @@ def test_it_is_said_without_starting_anything(make_config: MakeConfig, capsys: p
     with pytest.raises(SystemExit) as ended:
         main([*arguments, "--dry-run", "--tflops", "0.05"])
     assert ended.value.code == 0
-    told = capsys.readouterr().out
+    describe = capsys.readouterr().out
     for expected in ("M parameters, 16 training slices", "TFLOP per step", "GiB", "hours at 0.05"):
-        assert expected in told
+        assert expected in describe
     assert not config.out.exists()

@@ -48,7 +48,7 @@ def write_slices(folder: Path, images: Sequence[tuple[str, str, FloatArray]]) ->
             facts |= {"low": -1000.0, "high": 1000.0, "unit": "HU", "position_mm": None, "series": ""}
             facts |= {"source": "invented", "licence": "MIT", "fingerprint": bytes(32)}
             writer.add(encode(image)[None], [SliceFacts(patient=patient, dataset=label, **facts)])  # type: ignore[arg-type]
-        writer.finish({name: "test" if name.startswith("test") else "train" for name in writer.cells})
+        writer.finish({name: "test" if name.startswith("test") else "train" for name in writer.strata})
     return folder
 
 

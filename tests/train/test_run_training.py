@@ -416,7 +416,7 @@ def test_figures_and_pictures_are_there_for_tensorboard(make_config: MakeConfig,
 def test_patience_ends_a_run_that_begins_to_memorise(
     make_config: MakeConfig, console: Console, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Fine-tuning on few people would go on past its best, and the best model would not be the one that is kept."""
+    """Fine-tuning on few patients would go on past its best, and the best model would not be the one that is kept."""
     figures = iter([3.0, 1.0, 2.0, 2.0, 0.5])
     monkeypatch.setattr(TokenizerStage, "held_out_loss", lambda *_: next(figures))
     config = make_config(steps=50, validate_every=2, patience=2)
@@ -448,7 +448,7 @@ def test_a_batch_in_parts_is_the_whole_batch(make_config: MakeConfig, tmp_path: 
 def test_what_a_run_starts_from_may_be_the_best(
     make_config: MakeConfig, tmp_path: Path, console: Console, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Fine-tuning on too few people would hand back something worse than what came in, as if it were an improvement."""
+    """Fine-tuning on too few patients would return something worse than the base as if it were an improvement."""
     first = run(make_config(stage="transformer", out=tmp_path / "first"), console=console)
     figures = iter([1.0, 3.0, 2.0])
     monkeypatch.setattr(TransformerStage, "held_out_loss", lambda *_: next(figures))

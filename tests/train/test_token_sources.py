@@ -51,7 +51,7 @@ def test_targets_mend_what_was_replaced(tokenizer: ResolutionTokenizer) -> None:
     assert torch.equal(targets[:, :1], true[:, :1])  # nothing is replaced before the first scale
     assert not torch.equal(targets, true)
     assert features.shape == (16, 4 + 9 + 16, 12)
-    assert not torch.allclose(features, quantizer.features(tokenizer.encode(images)))
+    assert not torch.allclose(features, quantizer.scale_features(tokenizer.encode(images)))
 
 
 def test_similar_codes_are_others(tokenizer: ResolutionTokenizer) -> None:

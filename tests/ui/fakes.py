@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 
 from medvar_engine.backends.base import BackendInfo, PrefixState
-from medvar_engine.bundle.read import Bundle, Cell
+from medvar_engine.bundle.read import Bundle, SliceType
 from medvar_engine.conditions import Condition, LabelSpace
 from medvar_engine.errors import MedvarError
 from medvar_engine.generate.generator import Generator
 from medvar_engine.request import Sampling
 from medvar_engine.tokens.schedule import ScaleSchedule
 from medvar_engine.types import FloatArray, IntArray
-from napari_medvar.session.generation_session import Model
+from napari_medvar.session.generation_session import OpenedBundle
 
 SCHEDULE = ScaleSchedule((1, 2, 3, 4, 6, 8))
 LABELS = LabelSpace(modality=("CT", "MR"), region=("abdomen", "brain", "chest"), plane=("axial", "coronal"))
@@ -38,9 +38,9 @@ def make_bundle(path: Path = Path("fake"), *, schedule: ScaleSchedule = SCHEDULE
         transformer={"depth": 1, "heads": 1, "head_dim": 1},
         precision="float32",
         sampling=Sampling(),
-        cells=(
-            Cell(Condition("CT", "abdomen", "axial"), 900, 30, 0.8, -160.0, 240.0, "HU"),
-            Cell(Condition("MR", "brain", "axial"), 500, 20, 1.0, 0.0, 1.0, "arbitrary"),
+        slice_types=(
+            SliceType(Condition("CT", "abdomen", "axial"), 900, 30, 0.8, -160.0, 240.0, "HU"),
+            SliceType(Condition("MR", "brain", "axial"), 500, 20, 1.0, 0.0, 1.0, "arbitrary"),
         ),
         licence="none",
         attributions=(),
@@ -71,13 +71,15 @@ class FakeBackend:
     def start(self, labels: IntArray) -> PrefixState:
         return PrefixState(labels)
 
-    def step(self, state: PrefixState, maps: FloatArray | None) -> tuple[FloatArray, PrefixState]:
+    def step(self, state: PrefixState, scale_features: FloatArray | None) -> tuple[FloatArray, PrefixState]:
         k = state.depth
         self.before_step(k)
         self.steps.append(k)
-        if maps is None:
-            maps = np.zeros((len(state.labels), self.info.schedule.token_counts[0], CHANNELS), dtype=np.float32)
-        logits = maps @ self._weights + self._by_label[state.labels.sum(axis=1) % 16][:, None, :]
+        if scale_features is None:
+            scale_features = np.zeros(
+                (len(state.labels), self.info.schedule.token_counts[0], CHANNELS), dtype=np.float32
+            )
+        logits = scale_features @ self._weights + self._by_label[state.labels.sum(axis=1) % 16][:, None, :]
         return logits, PrefixState(state.labels, (*state.chunks, np.zeros(len(state.labels))))
 
     def gather(self, rows: Sequence[tuple[PrefixState, int]]) -> PrefixState:
@@ -113,10 +115,10 @@ class FakeModels:
     def __init__(self, schedule: ScaleSchedule = SCHEDULE) -> None:
         self.backend = FakeBackend(schedule)
 
-    def __call__(self, name: str | Path | None, model: str | None = None) -> Model:
+    def __call__(self, name: str | Path | None, bundle_id: str | None = None) -> OpenedBundle:
         if name not in (None, "fake"):
             raise MedvarError(f"{name} is not a bundle: it has no bundle.json.")
-        return Model(make_bundle(schedule=self.backend.info.schedule), Generator(self.backend))
+        return OpenedBundle(make_bundle(schedule=self.backend.info.schedule), Generator(self.backend))
 
 
 class Gate:

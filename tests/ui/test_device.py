@@ -50,7 +50,7 @@ def test_a_server_that_is_not_there_is_told_of_and_the_model_stays(
 ) -> None:
     """A traceback; or no model any more, with an hour's images on the screen."""
     monkeypatch.setattr(device_controller, "write_settings", lambda settings: None)
-    before = quick.session.model
+    before = quick.session.opened
     panel = quick.device.panel
     panel.server_edit.setText("http://127.0.0.1:9")
     panel.connect_button.click()
@@ -58,5 +58,5 @@ def test_a_server_that_is_not_there_is_told_of_and_the_model_stays(
     assert panel.state.text().startswith("Not connected: ")
     assert "127.0.0.1:9" in panel.state.text()
     assert quick.message.isVisible()
-    assert quick.session.model is before
+    assert quick.session.opened is before
     assert panel.connect_button.isEnabled()

@@ -361,7 +361,7 @@ def test_finish_finishes_all_that_were_begun_together(
     nodes = widget.session.tree.nodes
     assert len(nodes) == 3
     assert all(node.complete for node in nodes)
-    alone = widget.session.model.generator.finish(widget.session.model.generator.start([nodes[2].trace.request]))
+    alone = widget.session.opened.generator.finish(widget.session.opened.generator.start([nodes[2].trace.request]))
     assert alone.trace(0).pyramid == nodes[2].trace.pyramid
     press(widget.scales.undo_button)
     assert [node.depth for node in widget.session.tree.nodes] == [4, 4, 4]

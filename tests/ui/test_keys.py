@@ -73,7 +73,7 @@ def changed() -> Iterator[None]:
 
 def test_the_help_lists_keys_as_the_user_has_set_them(changed: None, widget: MedvarWidget, qtbot: QtBot) -> None:
     """The list would tell of keys that do nothing."""
-    dialog = HelpDialog(widget.session.model)
+    dialog = HelpDialog(widget.session.opened)
     qtbot.addWidget(dialog)
     text = "\n".join(page.toPlainText() for page in dialog.findChildren(QTextBrowser))
     assert "Ctrl+Alt+S" in text

@@ -56,7 +56,7 @@ def test_napari_opens_the_widget_and_the_shipped_bundle(
 ) -> None:
     """Nobody could open the widget from the Plugins menu, or would have to look for a model first."""
     monkeypatch.setattr(widget_module, "shipped_bundles", lambda: {"fake": Path("fake")})
-    monkeypatch.setattr(settings, "open_bundle", lambda name, model, device: models(name))
+    monkeypatch.setattr(settings, "open_bundle", lambda name, bundle_id, device: models(name))
     widget = from_menu()
     settle(widget)
     assert widget.bundle.combo.currentText() == "fake"
@@ -77,8 +77,8 @@ def test_the_shipped_bundle_makes_a_picture(
     assert not widget.message.isVisible()
     qtbot.mouseClick(widget.scales.generate_button, Qt.MouseButton.LeftButton)
     settle(widget)
-    assert widget.session.model is not None
-    schedule = widget.session.model.bundle.schedule
+    assert widget.session.opened is not None
+    schedule = widget.session.opened.bundle.schedule
     assert [layer.name for layer in viewer.layers] == [layer_name(schedule, k) for k in range(len(schedule))]
     assert [layer.visible for layer in viewer.layers] == [False] * (len(schedule) - 1) + [True]
     assert viewer.layers[-1].data.std() > 0
@@ -91,7 +91,7 @@ def test_without_a_bundle_the_widget_says_what_is_missing(
     """The first thing that a user of a bare installation sees would be a traceback, or nothing."""
     monkeypatch.setattr(widget_module, "shipped_bundles", dict)
 
-    def none(name: object, model: object, device: str) -> Any:
+    def none(name: object, bundle_id: object, device: str) -> Any:
         raise MedvarError("This installation contains no bundle.")
 
     monkeypatch.setattr(settings, "open_bundle", none)
@@ -115,12 +115,12 @@ def test_without_onnxruntime_the_widget_says_how_to_install_it(
 
     monkeypatch.setattr(widget_module, "shipped_bundles", lambda: {"fake": Path("fake")})
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    monkeypatch.setattr(settings, "open_bundle", lambda name, model, device: OnnxBackend(make_bundle()))
+    monkeypatch.setattr(settings, "open_bundle", lambda name, bundle_id, device: OnnxBackend(make_bundle()))
     widget = from_menu()
     settle(widget)
     assert "pip install 'napari-medvar[cpu]'" in widget.message.text.text()
 
-    widget.session.open_model = models  # as if it had been installed meanwhile
+    widget.session.open_bundle = models  # as if it had been installed meanwhile
     qtbot.mouseClick(widget.message.retry_button, Qt.MouseButton.LeftButton)
     settle(widget)
     assert not widget.message.isVisible()
@@ -136,7 +136,7 @@ def test_a_folder_that_is_no_bundle_is_told_of_and_harmless(
     settle(widget)
     assert "is not a bundle" in widget.message.text.text()
     assert widget.message.isVisible()
-    assert widget.session.model is not None
+    assert widget.session.opened is not None
     assert widget.scales.generate_button.isEnabled()
     qtbot.mouseClick(widget.scales.generate_button, Qt.MouseButton.LeftButton)
     settle(widget)
@@ -215,7 +215,7 @@ def test_a_position_is_asked_for_where_the_model_knows_it(widget: MedvarWidget) 
     panel = widget.condition
     assert panel.position.isHidden()
     assert panel.condition.position is None
-    bundle = widget.session.model.bundle
+    bundle = widget.session.opened.bundle
     panel.offer(replace(bundle, labels=replace(bundle.labels, position=8)))
     assert not panel.position.isHidden()
     assert panel.condition.position is None
@@ -283,7 +283,7 @@ def test_a_session_file_brings_the_session_back(
 ) -> None:
     """Yesterday's sitting, dropped on the window, would become flat layers without a history."""
     monkeypatch.setattr(widget_module, "shipped_bundles", lambda: {"fake": Path("fake")})
-    monkeypatch.setattr(settings, "open_bundle", lambda name, model, device: models(name))
+    monkeypatch.setattr(settings, "open_bundle", lambda name, bundle_id, device: models(name))
     npe2pm.register(PluginManifest.from_file(Path(napari_medvar.__file__).parent / "napari.yaml"))
     opened(viewer, session_file)
     widget = widget_of(viewer)
@@ -328,7 +328,7 @@ def test_opening_a_session_asks_before_unsaved_images_go(
 
 def test_a_session_without_a_window_becomes_layers(session_file: Path, models: FakeModels, monkeypatch: Any) -> None:
     """A script could not use what was made in the window."""
-    monkeypatch.setattr(reader, "open_model_of", lambda *_: models(None))
+    monkeypatch.setattr(reader, "open_bundle_of", lambda *_: models(None))
     monkeypatch.setattr(reader, "_window", lambda: None)
     function = reader.get_reader(str(session_file))
     assert function is not None

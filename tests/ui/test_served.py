@@ -55,8 +55,8 @@ def test_pictures_come_from_the_server(
     widget.scales.generate_button.click()
     settle(widget)
     session = widget.session
-    assert session.model is not None
-    assert session.model.generator.backend.info.provider.endswith(address)
+    assert session.opened is not None
+    assert session.opened.generator.backend.info.provider.endswith(address)
     assert session.node is not None
     assert session.node.complete
 

@@ -12,7 +12,7 @@ from medvar_engine.backends.onnx import OnnxBackend
 from medvar_engine.bundle.read import Bundle
 from medvar_engine.generate.generator import Generator
 from napari_medvar.layers.structure_layers import NAME
-from napari_medvar.session.opened_model import Model
+from napari_medvar.session.opened_bundle import OpenedBundle
 from napari_medvar.widget import MedvarWidget
 
 Settle = Callable[[MedvarWidget], None]
@@ -21,8 +21,8 @@ Settle = Callable[[MedvarWidget], None]
 @pytest.fixture
 def paired(quick: MedvarWidget, settle: Settle, pair_bundle: Bundle) -> MedvarWidget:
     """The widget with a model that makes masks."""
-    model = Model(pair_bundle, Generator(OnnxBackend(pair_bundle, device="cpu")))
-    quick.session.open_model = lambda name, asked: model
+    opened = OpenedBundle(pair_bundle, Generator(OnnxBackend(pair_bundle, device="cpu")))
+    quick.session.open_bundle = lambda name, asked: opened
     quick.load(pair_bundle.path)
     settle(quick)
     return quick

@@ -18,8 +18,8 @@ NEAR_BITS = 8
 """Fingerprints that differ in more bits are not looked at."""
 
 ALIKE = 0.95
-"""Correlation from which on slices of two people are one picture. Measured on 4816 slices of 17 people: those of two
-people with near fingerprints reach 0.87, and 99 % of copies in another window, size or file format have 0.96."""
+"""Correlation from which slices of two patients are one image. Measured on 4816 slices of 17 patients: those of two
+patients with near fingerprints reach 0.87, and 99 % of copies in another window, size or file format have 0.96."""
 
 PLAIN_BITS = 20
 """A fingerprint with fewer bits set, or fewer not set, is that of a blank slice or a ramp, which all look alike."""
@@ -48,9 +48,9 @@ def join_by_pictures(
     ``fingerprints`` (N, bytes), ``patients`` and ``codes`` are those of N slices; pixels are asked for only where the
     fingerprints of two patients are near.
     """
-    told = distinctive(fingerprints)
-    for first, second, _ in near_pairs(fingerprints[told], NEAR_BITS):
-        for one, other in zip(told[first].tolist(), told[second].tolist(), strict=True):
+    distinct = distinctive(fingerprints)
+    for first, second, _ in near_pairs(fingerprints[distinct], NEAR_BITS):
+        for one, other in zip(distinct[first].tolist(), distinct[second].tolist(), strict=True):
             a, b = patients[one], patients[other]
             if a != b and same.first(a) != same.first(b) and one_picture(codes(one), codes(other)):
                 same.join(a, b)

@@ -59,8 +59,8 @@ def marks_of(patient: str, uids: Iterable[str], pseudonyms: Pseudonyms | None = 
 
     They are plain text without ``pseudonyms``, where names are public, and keyed hashes with them.
     """
-    told = [("patient", plain_spelling(patient)), *(("series", uid) for one in uids if (uid := plain_uid(one)))]
-    return tuple(pseudonyms.mark(*pair) if pseudonyms else " ".join(pair) for pair in told)
+    names = [("patient", plain_spelling(patient)), *(("series", uid) for one in uids if (uid := plain_uid(one)))]
+    return tuple(pseudonyms.mark(*pair) if pseudonyms else " ".join(pair) for pair in names)
 
 
 def plain_spelling(name: str) -> str:

@@ -83,7 +83,8 @@ def _on_scan(grid: Grid, volume: Volume, path: Path, *, covers: bool) -> NDArray
     low, high = shift.astype(np.int64), shift.astype(np.int64) + array.shape
     if off > _OFF or (covers and ((low > 0).any() or (high < shape).any())):
         raise MedvarError(
-            f"{path}: it does not lie on its scan: {_told(array.shape, affine)} against {_told(shape, volume.affine)} "
+            f"{path}: it does not lie on its scan: {_extent(array.shape, affine)} against "
+            f"{_extent(shape, volume.affine)} "
             "of the scan. Resample it to the scan's voxels first, nearest neighbour, or correct its header."
         )
     if not covers and ((low < 0).any() or (high > shape).any()):
@@ -123,7 +124,7 @@ def _refuse_overlap(voxels: int, who: str, one: str) -> None:
         raise MedvarError(f"{who} both claim {voxels} voxels: each belongs to {one} only.")
 
 
-def _told(shape: NDArray[np.int64] | tuple[int, ...], affine: NDArray[np.float64]) -> str:
+def _extent(shape: NDArray[np.int64] | tuple[int, ...], affine: NDArray[np.float64]) -> str:
     sides = np.sqrt((affine[:3, :3] ** 2).sum(axis=0))
     corner = ", ".join(f"{one:.1f}" for one in affine[:3, 3])
     return f"{'×'.join(map(str, shape))} voxels of {'×'.join(f'{one:.2f}' for one in sides)} mm from ({corner})"

@@ -33,10 +33,10 @@ _LOCALIZER_GAP = 4.0  # mm
 
 @dataclass(frozen=True, slots=True)
 class Scan:
-    """Headers of one scan: a volume, or several at the same places, told apart by ``told_apart``."""
+    """Headers of one scan: a volume, or several at the same places, distinguished by ``distinguished_by``."""
 
     volumes: tuple[tuple[Header, ...], ...]
-    told_apart: tuple[str, ...] = ()
+    distinguished_by: tuple[str, ...] = ()
 
     @property
     def first(self) -> Header:
@@ -94,16 +94,16 @@ def _scans(stack: list[Header]) -> Iterator[Scan]:
     by_scan: dict[object, list[_Leaf]] = {}
     for leaf in leaves:
         by_scan.setdefault(tuple(one for one in leaf.trail if one[0] in apart), []).append(leaf)
-    told = dict.fromkeys(name for leaf in leaves for name, _ in leaf.trail)
+    names = dict.fromkeys(name for leaf in leaves for name, _ in leaf.trail)
     for members in by_scan.values():
         volumes = [leaf.headers for leaf in members]
-        if _SHOWN[0] in told:
+        if _SHOWN[0] in names:
             volumes.sort(key=_acquired)
         # A volume that lacks slices, as the last one of an interrupted scan does, is refused alone.
         whole = [one for one in volumes if _is_regular(one)] if len(volumes) > 1 else volumes
-        yield Scan(tuple(whole or volumes), tuple(told))
+        yield Scan(tuple(whole or volumes), tuple(names))
         if whole:
-            yield from (Scan((one,), tuple(told)) for one in volumes if not any(one is other for other in whole))
+            yield from (Scan((one,), tuple(names)) for one in volumes if not any(one is other for other in whole))
 
 
 def _acquired(volume: Sequence[Header]) -> tuple[object, ...]:

@@ -53,7 +53,7 @@ class Series:
     archive: Path | None = None
     synthetic: bool = False
     scan: DicomScan | None = None
-    told_apart: tuple[str, ...] = ()
+    distinguished_by: tuple[str, ...] = ()
     assumed: Assumed = NOTHING
 
     @property
@@ -68,9 +68,9 @@ class Series:
 
     def remarks(self, *, phase_step: int = 8, diffusion: str = "b0") -> tuple[str, ...]:
         """What told the images of one series apart, and which of several volumes `load` reads."""
-        if not self.told_apart:
+        if not self.distinguished_by:
             return ()
-        said = f"its images are told apart by {', '.join(self.told_apart)}"
+        said = f"its images are told apart by {', '.join(self.distinguished_by)}"
         if self.scan is None or len(self.scan.stacks) < 2:
             return (f"several scans share its series; {said}",)
         used = f"{len(self.scan.chosen(phase_step, diffusion))} of {len(self.scan.stacks)}"
@@ -165,7 +165,7 @@ def _series(name: str, scan: Scan) -> Series:
     dicom, files = scan_of(scan.volumes)
     made = all(header.synthetic for volume in scan.volumes for header in volume)
     about = first.modality, first.region, first.patient, first.patient_guessed
-    return Series(name, files, *about, synthetic=made, scan=dicom, told_apart=scan.told_apart)
+    return Series(name, files, *about, synthetic=made, scan=dicom, distinguished_by=scan.distinguished_by)
 
 
 def _find_inside(archive: Path, synthetic: bool, assumed: Assumed) -> tuple[list[Series], list[Refusal]]:

@@ -2,25 +2,38 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Self
+
+from pydantic import ConfigDict, Field, model_validator
+from pydantic.dataclasses import dataclass
 
 from medvar_engine.data.harmonise.slice_recipe import Recipe
-from medvar_engine.data.recipe.file_patterns import Pattern
 from medvar_engine.data.recipe.index_file import INDEX
+from medvar_engine.data.recipe.recipe_fields import (
+    Address,
+    AnyText,
+    Day,
+    FilePattern,
+    Ignored,
+    Label,
+    Modality,
+    Part,
+    PatientIds,
+    Switch,
+    Text,
+)
 from medvar_engine.errors import MedvarError
+from medvar_engine.untrusted.check_fields import Stated
 
-Part = range | Mapping[str, str]
-"""What a named part may be: a number of a range, or one of the names of a mapping, each with its label."""
-
-PATIENT_IDS = ("public", "pseudonym")
+_STRICT = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
 _NAME = re.compile(r"\{(\w+)\}")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class Match:
     """What one file is, as the recipe says."""
 
@@ -29,22 +42,38 @@ class Match:
     contrast: str | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, config=_STRICT)
 class Entry:
-    """One kind of scan in a data set. Its files look like one of ``files``; ``parts`` says what named parts may be.
+    """One kind of scan in a dataset."""
 
-    ``patient`` and ``contrast`` are texts with named parts. A 4-D file whose phases are ``channels`` gives those in
-    ``use``; the channel's name is then the contrast.
-    """
+    modality: Annotated[Modality, Field(description="CT or MR")]
+    region: Annotated[Label, Field(description="body region")]
+    files: Annotated[
+        tuple[FilePattern, ...], Field(min_length=1, description="patterns, one of which its files look like")
+    ]
+    patient: Annotated[Text, Field(description="id of the patient: a text with named parts")]
+    contrast: Annotated[Text | None, Field(description="a text with named parts")] = None
+    parts: Annotated[Mapping[str, Part], Field(description="allowed values of named parts")] = dataclasses.field(
+        default_factory=dict
+    )
+    channels: Annotated[tuple[Text, ...], Field(description="contrasts of the phases of a 4-D file")] = ()
+    use: Annotated[tuple[Text, ...], Field(description="the channels to read")] = ()
 
-    modality: str
-    region: str
-    files: tuple[Pattern, ...]
-    patient: str
-    contrast: str | None = None
-    parts: Mapping[str, Part] = field(default_factory=dict)
-    channels: tuple[str, ...] = ()
-    use: tuple[str, ...] = ()
+    @model_validator(mode="after")
+    def _is_complete(self) -> Self:
+        for pattern in self.files:
+            asked = names_in(self.patient) | names_in(self.contrast or "") | set(self.parts)
+            if absent := sorted(asked - pattern.names):
+                raise Stated(f"the pattern {pattern.text!r} has no part {{{absent[0]}}}, which is used.")
+        if not names_in(self.patient):
+            raise Stated("patient has no named part such as {case}, so all patients would be one.")
+        if unknown := [channel for channel in self.use if channel not in self.channels]:
+            raise Stated(f"use: {unknown[0]} is none of the channels ({', '.join(self.channels) or 'none'}).")
+        if self.channels and not self.use:
+            raise Stated(f"use names the channels that are used, of {', '.join(self.channels)}.")
+        if len(set(self.channels)) < len(self.channels):
+            raise Stated("channels has a name twice.")
+        return self
 
     def match(self, path: Path) -> Match | None:
         """What the file is, or None when it is not of this kind."""
@@ -67,31 +96,41 @@ class Entry:
         return next((label for key, label in allowed.items() if key.casefold() == text.casefold()), None)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
 class DatasetRecipe:
-    """One data set: whose it is, which files it has, what they show, and what is special about it.
+    """One dataset: its licence, which files it has, what they show, and what is special about it."""
 
-    ``ignore`` are files that must not be read, and why. ``harmonise`` are settings of `Recipe`. ``patient_ids`` are
-    ``public`` where the set's own numbers may be kept, or else ``pseudonym``. With ``index`` an index.csv says what the
-    files are, and there are no entries. ``sources`` are the addresses that say what the recipe says, by what it is
-    about (licence, layout, …), and ``verified`` is the day on which they were read, as in 2026-01-31.
-    """
+    name: Annotated[Text, Field(description="short name, for messages")]
+    title: Annotated[Text, Field(description="full name")]
+    url: Annotated[AnyText, Field(description="where to get it")] = ""
+    licence: Annotated[Text, Field(description="licence, as it must be stated")]
+    citation: Annotated[AnyText, Field(description="what to cite")] = ""
+    patient_ids: Annotated[PatientIds, Field(description="public where the dataset's own ids may be kept")]
+    entries: Annotated[tuple[Entry, ...], Field(description="kinds of scan; the first that fits a file applies")] = ()
+    dataset: Annotated[Label | None, Field(description="label to condition on")] = None
+    ignore: Annotated[Ignored, Field(description="files that must not be read, and why")] = ()
+    harmonise: Annotated[Mapping[str, Any], Field(description="settings of `Recipe`")] = dataclasses.field(
+        default_factory=dict
+    )
+    index: Annotated[Switch, Field(description="an index.csv says what the files are; there are no entries")] = False
+    quirks: Annotated[tuple[Text, ...], Field(description="what is special about the files")] = ()
+    notes: Annotated[AnyText, Field(description="what else to know")] = ""
+    sources: Annotated[
+        Mapping[str, tuple[Address, ...]], Field(description="addresses that confirm the recipe, by topic")
+    ] = dataclasses.field(default_factory=dict)
+    verified: Annotated[Day, Field(description="day on which the sources were read, as in 2026-01-31")] = ""
 
-    name: str
-    title: str
-    url: str
-    licence: str
-    citation: str
-    patient_ids: str
-    entries: tuple[Entry, ...] = ()
-    dataset: str | None = None
-    ignore: tuple[tuple[Pattern, str], ...] = ()
-    harmonise: Mapping[str, Any] = field(default_factory=dict)
-    index: bool = False
-    quirks: tuple[str, ...] = ()
-    notes: str = ""
-    sources: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    verified: str = ""
+    @model_validator(mode="after")
+    def _is_complete(self) -> Self:
+        if bool(self.sources) != bool(self.verified):
+            raise Stated("verified is the day on which the sources were read: give both, or neither.")
+        if self.index == bool(self.entries):
+            raise Stated("entries is a list of at least one kind of scan, or else index is true, but not both.")
+        try:
+            self.recipe()
+        except MedvarError as error:
+            raise Stated(f"harmonise: {error}") from error
+        return self
 
     def recipe(self, **asked: Any) -> Recipe:
         """How its scans become slices: what was ``asked`` for, else what the data set says, else the default."""

@@ -1,4 +1,4 @@
-"""Which slices to look at: a few of each label, from as many people as possible, the same ones every time."""
+"""Which slices to look at: a few of each label, from as many patients as possible, the same ones every time."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ def groups(dataset: SliceDataset, columns: Sequence[str]) -> list[tuple[tuple[st
     return sorted(named, key=lambda item: item[0])
 
 
-def people(dataset: SliceDataset) -> IntArray:
+def patients(dataset: SliceDataset) -> IntArray:
     """The number of the patient of each slice (N,)."""
     return numbers(dataset.columns("patient"), "patient").astype(np.int64)
 
 
-def spread(positions: IntArray, whose: IntArray, count: int) -> IntArray:
-    """``count`` of the positions at most: one of each person first, then a second one, and so on.
+def spread(positions: IntArray, patients: IntArray, count: int) -> IntArray:
+    """``count`` of the positions at most: one of each patient first, then a second one, and so on.
 
     ``whose`` (N,) says of each position whose it is. Who and which are drawn by a fixed seed.
     """
     generator = np.random.default_rng(0)
     shuffled = generator.permutation(len(positions))
-    order = shuffled[np.argsort(whose[shuffled], kind="stable")]  # people together, each one's slices shuffled
-    ordered = whose[order]
+    order = shuffled[np.argsort(patients[shuffled], kind="stable")]  # patients together, each one's slices shuffled
+    ordered = patients[order]
     starts = np.flatnonzero(np.diff(ordered, prepend=ordered[:1] - 1))
     turn = np.arange(len(order)) - np.repeat(starts, np.diff(np.append(starts, len(order))))
     place = np.empty(len(order), dtype=np.int64)

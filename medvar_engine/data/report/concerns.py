@@ -37,21 +37,21 @@ def concerns(dataset: SliceDataset, found: Duplicates) -> list[Concern]:
     if found.leaks:
         text = (
             f"{at_least(found)}{counted(len(found.leaks), 'pair')} of near-duplicates with one slice in training and "
-            f"one in test: {_people(dataset, found.leaks)}. What is measured on the test slices is too good. If two "
-            "names are one person, name them the same way in index.csv and prepare again, or remove one."
+            f"one in test: {_patients(dataset, found.leaks)}. What is measured on the test slices is too good. If two "
+            "names are one patient, name them the same way in index.csv and prepare again, or remove one."
         )
         raised.append(Concern("Training and test share slices.", text, grave=True))
     if across:
         text = f"These names differ in case, marks or zeros only: {_same(across)}."
         raised.append(Concern("Training and test may share a patient.", text, grave=True))
-    if found.people:
+    if found.patients:
         text = (
-            f"{at_least(found)}{counted(len(found.people), 'pair')} of near-duplicates of different patients on the "
-            f"same side of the split: {_people(dataset, found.people)}."
+            f"{at_least(found)}{counted(len(found.patients), 'pair')} of near-duplicates of different patients on the "
+            f"same side of the split: {_patients(dataset, found.patients)}."
         )
         raised.append(Concern("One person may go by two names.", text, grave=True))
     if within:
-        text = f"They may be one person: {_same(within)}."
+        text = f"They may be one patient: {_same(within)}."
         raised.append(Concern("Some names are nearly the same.", text, grave=True))
     if untested:
         text = f"There are no test slices of {_listed(untested)}."
@@ -74,7 +74,7 @@ def patient_pairs(dataset: SliceDataset, found: Sequence[Pair]) -> Counter[tuple
     return Counter((min(pair), max(pair)) for pair in named)
 
 
-def _people(dataset: SliceDataset, found: Sequence[Pair]) -> str:
+def _patients(dataset: SliceDataset, found: Sequence[Pair]) -> str:
     return _listed([" and ".join(names) for names, _ in patient_pairs(dataset, found).most_common()])
 
 

@@ -33,9 +33,9 @@ class Label:
 def labels(dataset: SliceDataset) -> list[Label]:
     """The labels of a dataset, by name."""
     found: dict[tuple[str, str, str], dict[str, tuple[int, int]]] = {}
-    for cell in dataset.manifest.counts:
-        key = (cell["region"] or "", cell["modality"], cell["plane"] or "")
-        found.setdefault(key, {})[cell["split"]] = (int(cell["slices"]), int(cell["patients"]))
+    for row in dataset.manifest.counts:
+        key = (row["region"] or "", row["modality"], row["plane"] or "")
+        found.setdefault(key, {})[row["split"]] = (int(row["slices"]), int(row["patients"]))
     return [
         Label(*key, *sides.get("train", (0, 0)), *sides.get("test", (0, 0))) for key, sides in sorted(found.items())
     ]
@@ -87,7 +87,7 @@ def spacings(dataset: SliceDataset) -> list[Spacing]:
 
 
 def alike_names(names: Iterable[str]) -> list[tuple[str, ...]]:
-    """Names that differ in nothing but case, marks, spaces and leading zeros: one person may be split in two."""
+    """Names that differ in nothing but case, marks, spaces and leading zeros: one patient may be split in two."""
     groups: dict[str, list[str]] = {}
     for name in sorted(set(names)):
         groups.setdefault(re.sub(r"[\W_]+|(?<!\d)0+(?=\d)", "", name.casefold()), []).append(name)

@@ -1,4 +1,4 @@
-"""Intensity histograms before and after harmonising: one line a person, so that who stands apart is seen."""
+"""Intensity histograms before and after harmonising: one line a patient, so that who stands apart is seen."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ import numpy as np
 from medvar_engine.data.dataset import SliceDataset
 from medvar_engine.data.recipe.dataset_recipe import DatasetRecipe
 from medvar_engine.data.report.charts import Line
-from medvar_engine.data.report.choose_slices import groups, people, spread
+from medvar_engine.data.report.choose_slices import groups, patients, spread
 from medvar_engine.data.survey import Known, ScanRules, survey
 from medvar_engine.errors import MedvarError
 from medvar_engine.types import IntArray
 from medvar_engine.value_range import ValueRange, decode
 
 BINS = 96
-PEOPLE = 12
+PATIENTS = 12
 SLICES_EACH = 8
 SERIES = 6
 _WHITE = 65535
 _VALUES = 200_000  # of a volume, evenly taken
 
-Cell = tuple[str, str]
+Group = tuple[str, str]
 """Region and modality."""
 
 
@@ -38,14 +38,14 @@ class Histogram:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class CellHistograms:
+class GroupHistograms:
     """The intensities of one region and modality.
 
     ``after`` is of the harmonised slices, ``window`` of the same in the values they were made of, which ends where the
     window ends. ``low`` and ``high`` are the shares of pixels at -1 and 1. ``limits`` in HU is the window of CT.
     """
 
-    cell: Cell
+    group: Group
     after: Histogram
     window: Histogram
     low: float
@@ -53,16 +53,16 @@ class CellHistograms:
     limits: tuple[float, float] | None
 
 
-def slice_histograms(dataset: SliceDataset) -> Iterator[CellHistograms]:
-    """The histograms of each region and modality, of a few slices of a few people."""
-    everyone = people(dataset)
+def slice_histograms(dataset: SliceDataset) -> Iterator[GroupHistograms]:
+    """The histograms of each region and modality, of a few slices of a few patients."""
+    everyone = patients(dataset)
     for (region, modality), positions in groups(dataset, ("region", "modality")):
-        few = everyone[spread(positions, everyone[positions], PEOPLE)]
+        few = everyone[spread(positions, everyone[positions], PATIENTS)]
         theirs = positions[np.isin(everyone[positions], few)]
-        yield _of_cell(dataset, (region, modality), spread(theirs, everyone[theirs], PEOPLE * SLICES_EACH))
+        yield _of_group(dataset, (region, modality), spread(theirs, everyone[theirs], PATIENTS * SLICES_EACH))
 
 
-def _of_cell(dataset: SliceDataset, cell: Cell, positions: IntArray) -> CellHistograms:
+def _of_group(dataset: SliceDataset, group: Group, positions: IntArray) -> GroupHistograms:
     codes: dict[str, list[tuple[np.ndarray, float, float]]] = {}
     unit = ""
     for position in np.sort(positions):
@@ -89,8 +89,8 @@ def _of_cell(dataset: SliceDataset, cell: Cell, positions: IntArray) -> CellHist
         ]
         return Histogram(bounds, tuple(drawn), unit)
 
-    return CellHistograms(
-        cell=cell,
+    return GroupHistograms(
+        group=group,
         after=histogram((-1.0, 1.0), "", harmonised),
         window=histogram(bounds, unit, measured),
         low=sum(int((image == 0).sum()) for image, _, _ in images) / total,
@@ -106,7 +106,7 @@ class ScanHistograms:
     Scans have numbers here, for the slices may have been made with pseudonyms.
     """
 
-    cells: dict[Cell, Histogram]
+    groups: dict[Group, Histogram]
     unread: int
 
 
@@ -120,15 +120,15 @@ def scan_histograms(scans: Path, recipe: DatasetRecipe | None = None) -> ScanHis
         raise MedvarError(
             f"Of no scan in {scans} region and modality are known; name the folder that was prepared, and its recipe."
         )
-    by_cell: dict[Cell, list[Known]] = {}
+    by_group: dict[Group, list[Known]] = {}
     for one in known:
-        by_cell.setdefault((one[1].region, one[1].modality), []).append(one)
-    cells: dict[Cell, Histogram] = {}
+        by_group.setdefault((one[1].region, one[1].modality), []).append(one)
+    histograms: dict[Group, Histogram] = {}
     unread = 0
-    for cell, members in sorted(by_cell.items()):
-        whose = np.unique([identity.patient for _, identity in members], return_inverse=True)[1]
+    for group, members in sorted(by_group.items()):
+        patients = np.unique([identity.patient for _, identity in members], return_inverse=True)[1]
         values: list[np.ndarray] = []
-        for place in spread(np.arange(len(members)), whose, SERIES):
+        for place in spread(np.arange(len(members)), patients, SERIES):
             series, _ = members[int(place)]
             try:
                 volume = next(series.load(phase_step=1 << 30))
@@ -137,8 +137,8 @@ def scan_histograms(scans: Path, recipe: DatasetRecipe | None = None) -> ScanHis
             except (MedvarError, StopIteration):
                 unread += 1
         if values:
-            cells[cell] = _of_scans(values, "HU" if cell[1] == "CT" else "")
-    return ScanHistograms(cells, unread)
+            histograms[group] = _of_scans(values, "HU" if group[1] == "CT" else "")
+    return ScanHistograms(histograms, unread)
 
 
 def _of_scans(scans: list[np.ndarray], unit: str) -> Histogram:

@@ -8,7 +8,7 @@ import numpy as np
 
 from medvar_engine.data.dataset import SliceDataset
 from medvar_engine.data.near_duplicates import Pair
-from medvar_engine.data.report.choose_slices import groups, people, spread
+from medvar_engine.data.report.choose_slices import groups, patients, spread
 from medvar_engine.data.shards import SliceRow
 from medvar_engine.page.elements import Markup, element, picture
 
@@ -18,8 +18,8 @@ _PAIR_SIDE = 128
 
 
 def montages(dataset: SliceDataset) -> Iterator[tuple[str, Markup]]:
-    """Of each label its name, and slices of as many people as there are."""
-    everyone = people(dataset)
+    """Of each label its name, and slices of as many patients as there are."""
+    everyone = patients(dataset)
     for name, positions in groups(dataset, ("region", "modality", "plane")):
         chosen = spread(positions, everyone[positions], TILES)
         tiles = (tile(dataset, int(position), _SIDE) for position in chosen)

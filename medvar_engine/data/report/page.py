@@ -11,7 +11,7 @@ from medvar_engine.data.near_duplicates import Duplicates
 from medvar_engine.data.report import counts
 from medvar_engine.data.report.charts import Bar, bars, lines
 from medvar_engine.data.report.concerns import Concern, at_least, patient_pairs
-from medvar_engine.data.report.histograms import CellHistograms, Histogram, ScanHistograms, slice_histograms
+from medvar_engine.data.report.histograms import GroupHistograms, Histogram, ScanHistograms, slice_histograms
 from medvar_engine.data.report.montage import montages, pairs
 from medvar_engine.page.document import Section, document, note
 from medvar_engine.page.elements import Child, Markup, counted, element, join, number, table
@@ -24,7 +24,7 @@ def page(
     dataset: SliceDataset, duplicates: Duplicates, raised: Sequence[Concern], scans: ScanHistograms | None
 ) -> Markup:
     """The whole report on a dataset of both splits, as one HTML file."""
-    people = Counter(dataset.manifest.split.values())
+    patients = Counter(dataset.manifest.split.values())
     title = f"Slices in {dataset.folder.resolve().name}"
     sections = [
         Section("counts", "How many of what", _counts(dataset)),
@@ -39,8 +39,8 @@ def page(
     ]
     lead = (
         f"{counted(len(dataset), 'slice')} of {dataset.size}×{dataset.size} pixels, of "
-        f"{counted(people.total(), 'patient')}: {number(people['train'])} in training, "
-        f"{number(people['test'])} in test."
+        f"{counted(patients.total(), 'patient')}: {number(patients['train'])} in training, "
+        f"{number(patients['test'])} in test."
     )
     return document(title, element("p", lead), sections, notes=[_concern(one) for one in raised])
 
@@ -87,13 +87,13 @@ def _intensities(dataset: SliceDataset, scans: ScanHistograms | None) -> Markup:
         f"A line is one patient, its height the square root of the share of pixels. {before} After: what a model sees. "
         "Scans whose lines lie apart after harmonising are worth a look; point at a line to read whose it is."
     )
-    cells = [_cell(one, None if scans is None else scans.cells.get(one.cell)) for one in slice_histograms(dataset)]
+    charts = [_charts(one, None if scans is None else scans.groups.get(one.group)) for one in slice_histograms(dataset)]
     unread = f"{counted(scans.unread, 'scan')} could not be read." if scans is not None and scans.unread else None
-    return join(element("p", intro, class_="quiet"), *cells, None if unread is None else element("p", unread))
+    return join(element("p", intro, class_="quiet"), *charts, None if unread is None else element("p", unread))
 
 
-def _cell(one: CellHistograms, scans: Histogram | None) -> Markup:
-    name = " ".join(filter(None, one.cell))
+def _charts(one: GroupHistograms, scans: Histogram | None) -> Markup:
+    name = " ".join(filter(None, one.group))
     before = scans or one.window
     charts = [
         element(
@@ -114,7 +114,7 @@ def _duplicates(dataset: SliceDataset, found: Duplicates) -> Markup:
     parts: list[Child] = []
     for title, kind in (
         ("Between training and test", found.leaks),
-        ("Between patients on the same side", found.people),
+        ("Between patients on the same side", found.patients),
         ("Within a series", found.series),
     ):
         parts.append(element("h3", f"{title}: {at_least(found) if kind else ''}{counted(len(kind), 'pair')}"))
@@ -170,9 +170,9 @@ def _sources(dataset: SliceDataset) -> Markup:
 
 def _recipe(dataset: SliceDataset) -> Markup:
     remarks = Counter(dataset.manifest.remarks)
-    told = [element("li", text if times == 1 else f"{text} ({times} times)") for text, times in remarks.items()]
+    items = [element("li", text if times == 1 else f"{text} ({times} times)") for text, times in remarks.items()]
     rows: list[tuple[Child, ...]] = [(name, _plain(value)) for name, value in dataset.manifest.recipe.items()]
-    return join(element("ul", *told) if told else element("p", "No remarks."), table(("setting", "value"), rows))
+    return join(element("ul", *items) if items else element("p", "No remarks."), table(("setting", "value"), rows))
 
 
 def _plain(value: Any) -> str:

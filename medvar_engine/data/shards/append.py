@@ -10,7 +10,7 @@ from medvar_engine.data.shards.join import check_fit, join
 from medvar_engine.data.shards.patients import marks, same_patients
 from medvar_engine.data.shards.shard_folder import ShardFolder
 from medvar_engine.data.shards.shard_manifest import Manifest, remove_unnamed
-from medvar_engine.data.shards.tally import cells, tally
+from medvar_engine.data.shards.tally import strata_of, tally
 from medvar_engine.data.split import SplitRule, split_patients
 from medvar_engine.storage import changing, flush_folder
 
@@ -36,9 +36,9 @@ def append(folder: Path, more: Path, *, any_recipe: bool = False, pseudonyms: Ps
         rule = SplitRule.of(old.recipe)
         settled = {*SplitRule.of(new.recipe).holdout, *new.given_split}
         kept = {name: side for name, side in new.split.items() if name in settled}
-        patients = cells([group for part in parts for group in tally(part.table)], rule.strata)
-        told = marks(parts, pseudonyms)
-        one_patient = same_patients(parts, told).groups()
+        patients = strata_of([group for part in parts for group in tally(part.table)], rule.strata)
+        known_marks = marks(parts, pseudonyms)
+        one_patient = same_patients(parts, known_marks).groups()
         split, _ = split_patients(
             patients,
             test_fraction=rule.test_fraction,
@@ -54,7 +54,9 @@ def append(folder: Path, more: Path, *, any_recipe: bool = False, pseudonyms: Ps
         named = old
         try:
             # The present table may be in use, so the new one gets another name.
-            manifest = join(folder, f"slices-{old.slices + new.slices}.arrow", parts, split, remarks, told, one_patient)
+            manifest = join(
+                folder, f"slices-{old.slices + new.slices}.arrow", parts, split, remarks, known_marks, one_patient
+            )
             flush_folder(folder)
             manifest.write(folder)
             named = manifest

@@ -16,7 +16,7 @@ from medvar_engine.data.shards.patients import check_ids, patient_ids
 from medvar_engine.data.shards.shard_folder import ShardFolder
 from medvar_engine.data.shards.shard_manifest import Manifest
 from medvar_engine.data.shards.slice_table import plain_batches, write_table
-from medvar_engine.data.shards.tally import cells, counts, sources, tally
+from medvar_engine.data.shards.tally import counts, sources, strata_of, tally
 from medvar_engine.data.split import SplitRule, remarks_on
 from medvar_engine.errors import MedvarError
 from medvar_engine.storage import share_file
@@ -107,7 +107,7 @@ def join(
                     *(remark for part in parts for remark in lasting_remarks(part)),
                     *remarks,
                     *remarks_on_same(one_patient),
-                    *remarks_on(cells(groups, rule.strata), split, rule.test_fraction),
+                    *remarks_on(strata_of(groups, rule.strata), split, rule.test_fraction),
                 ]
             )
         ),
@@ -120,7 +120,7 @@ def join(
 def lasting_remarks(part: ShardFolder) -> list[str]:
     """The remarks of a folder without those about its split, which are computed again after a change."""
     rule = SplitRule.of(part.manifest.recipe)
-    passing = remarks_on(cells(tally(part.table), rule.strata), part.manifest.split, rule.test_fraction)
+    passing = remarks_on(strata_of(tally(part.table), rule.strata), part.manifest.split, rule.test_fraction)
     passing += remarks_on_same([tuple(group) for group in part.manifest.one_patient])
     return [remark for remark in part.manifest.remarks if remark not in passing]
 

@@ -38,8 +38,8 @@ def merge(
     given, torn = _joined({name: one.split[name] for name in one.given_split} for one in manifests)
     split, moved = _joined(one.split for one in manifests)
     split |= given
-    told = marks(parts, pseudonyms)
-    one_patient = same_patients(parts, told).groups()
+    known_marks = marks(parts, pseudonyms)
+    one_patient = same_patients(parts, known_marks).groups()
     for group in one_patient:
         names = [name for name in group if name in split]
         said = {given[name] for name in names if name in given}
@@ -60,7 +60,7 @@ def merge(
         )
     with whole_folder(Path(out)) as partial:
         sides = {patient: split[patient] for patient in sorted(split)}
-        manifest = join(partial, TABLE, parts, sides, remarks, told, one_patient)
+        manifest = join(partial, TABLE, parts, sides, remarks, known_marks, one_patient)
         manifest.write(partial)
     return manifest
 

@@ -28,8 +28,8 @@ def patient_ids(manifest: Manifest) -> list[str]:
     """The kinds of patient ids in a folder: ``"public"``, or ids of keys; empty if all images are synthetic."""
     if manifest.recipe.get("synthetic"):
         return []
-    told = manifest.patient_ids or [key for remark in manifest.remarks for key in _KEY.findall(remark)]
-    return sorted(set(told)) or [PUBLIC]
+    ids = manifest.patient_ids or [key for remark in manifest.remarks for key in _KEY.findall(remark)]
+    return sorted(set(ids)) or [PUBLIC]
 
 
 def check_ids(ours: Sequence[str], theirs: Sequence[str], what: str, pseudonyms: Pseudonyms | None) -> None:
@@ -57,20 +57,20 @@ def marks(parts: Sequence[ShardFolder], pseudonyms: Pseudonyms | None) -> dict[s
     keyed = any(set(patient_ids(part.manifest)) - {PUBLIC} for part in parts)
     found: dict[str, set[str]] = {}
     for part in parts:
-        own = {name: set(told) for name, told in part.manifest.marks.items()}
+        own = {name: set(marks) for name, marks in part.manifest.marks.items()}
         if patient_ids(part.manifest) == [PUBLIC]:
             kinds, _ = kinds_of(part.table, ("patient", "series"))
             for patient, series in kinds:
-                told = marks_of(patient or "", [series or ""], pseudonyms if keyed else None)
-                own.setdefault(patient or "", set()).update(told)
-        for name, told_of in own.items():
-            found.setdefault(name, set()).update(told_of)
-    return {name: sorted(told) for name, told in sorted(found.items())}
+                marks = marks_of(patient or "", [series or ""], pseudonyms if keyed else None)
+                own.setdefault(patient or "", set()).update(marks)
+        for name, its_marks in own.items():
+            found.setdefault(name, set()).update(its_marks)
+    return {name: sorted(marks) for name, marks in sorted(found.items())}
 
 
-def same_patients(parts: Sequence[ShardFolder], told: dict[str, list[str]]) -> SamePatient:
-    """Find names of the same patient in the folders, by their manifests, their marks ``told``, and equal images."""
-    same = by_marks(told)
+def same_patients(parts: Sequence[ShardFolder], known_marks: dict[str, list[str]]) -> SamePatient:
+    """Find names of the same patient in the folders, by their manifests, their marks, and equal images."""
+    same = by_marks(known_marks)
     for part in parts:
         for first, *others in part.manifest.one_patient:
             for other in others:

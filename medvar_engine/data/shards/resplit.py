@@ -10,7 +10,7 @@ from medvar_engine.data.shards.join import lasting_remarks
 from medvar_engine.data.shards.patients import marks, same_patients
 from medvar_engine.data.shards.shard_folder import ShardFolder
 from medvar_engine.data.shards.shard_manifest import Manifest
-from medvar_engine.data.shards.tally import cells, counts, tally
+from medvar_engine.data.shards.tally import counts, strata_of, tally
 from medvar_engine.data.split import SplitRule, split_patients
 from medvar_engine.storage import changing
 
@@ -26,10 +26,10 @@ def resplit(folder: Path, rule: SplitRule) -> Manifest:
     with changing(folder):
         part = ShardFolder.open(folder)
         groups = tally(part.table)
-        told = marks([part], None)
-        one_patient = same_patients([part], told).groups()
+        known_marks = marks([part], None)
+        one_patient = same_patients([part], known_marks).groups()
         split, remarks = split_patients(
-            cells(groups, rule.strata),
+            strata_of(groups, rule.strata),
             test_fraction=rule.test_fraction,
             seed=rule.seed,
             holdout=rule.holdout,

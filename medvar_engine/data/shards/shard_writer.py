@@ -30,7 +30,7 @@ class ShardWriter:
     """Writes a folder of shards; use it as a context manager, and call `finish` at the end.
 
     Without `finish`, e.g. after an exception, everything written is removed: ``folder`` is complete or does not exist.
-    ``cells`` are the (modality, region) in which each patient added so far has slices. With ``structures``, each slice
+    ``strata`` are the (modality, region) in which each patient added so far has slices. With ``structures``, each slice
     has a mask.
     """
 
@@ -50,7 +50,7 @@ class ShardWriter:
         self.size = size
         self.shard_slices = shard_slices
         self.structures = structures
-        self.cells: dict[str, set[tuple[str, str]]] = {}
+        self.strata: dict[str, set[tuple[str, str]]] = {}
         self._shards: list[dict[str, Any]] = []
         self._image_file: ImageFile | None = None
         self._mask_file: ImageFile | None = None
@@ -91,14 +91,14 @@ class ShardWriter:
             if sum(map(len, self._held)) >= _HELD_ROWS:
                 self._write_rows()
         for fact in facts:
-            self.cells.setdefault(fact.patient, set()).add((fact.modality, fact.region or ""))
+            self.strata.setdefault(fact.patient, set()).add((fact.modality, fact.region or ""))
 
     def finish(self, split: Mapping[str, str], **about: Any) -> Manifest:
         """Write the table and the manifest, and rename the folder; returns the manifest.
 
         ``split`` is patient → ``"train"`` or ``"test"``, ``about`` are fields of `Manifest`.
         """
-        if unknown := sorted(set(self.cells) - set(split)):
+        if unknown := sorted(set(self.strata) - set(split)):
             raise MedvarError(f"Patient {unknown[0]} is missing in the split.")
         with self._writing():
             if self._image_file is not None:
@@ -111,7 +111,7 @@ class ShardWriter:
             groups = tally(read_table(self._partial / TABLE))
             manifest = Manifest(
                 size=self.size,
-                split={patient: side for patient, side in split.items() if patient in self.cells},
+                split={patient: side for patient, side in split.items() if patient in self.strata},
                 shards=self._shards,
                 table=entry,
                 counts=counts(groups, split),

@@ -41,11 +41,11 @@ def kinds_of(table: pa.Table, columns: Sequence[str]) -> tuple[list[tuple[str | 
     return [tuple(known[i] for known, i in zip(words, kind, strict=True)) for kind in found], codes
 
 
-def cells(groups: Groups, strata: Iterable[str]) -> dict[str, set[tuple[str, ...]]]:
-    """Patient → cells with slices of the patient, by the columns ``strata``."""
+def strata_of(groups: Groups, columns: Iterable[str]) -> dict[str, set[tuple[str, ...]]]:
+    """Patient → strata with slices of the patient, by these columns."""
     found: dict[str, set[tuple[str, ...]]] = {}
     for group in groups:
-        found.setdefault(group["patient"], set()).add(tuple(group[name] or "" for name in strata))
+        found.setdefault(group["patient"], set()).add(tuple(group[name] or "" for name in columns))
     return found
 
 
@@ -54,9 +54,9 @@ def counts(groups: Groups, split: Mapping[str, str]) -> list[dict[str, Any]]:
     slices: dict[tuple[str, ...], int] = {}
     patients: dict[tuple[str, ...], set[str]] = {}
     for group in groups:
-        cell = (group["modality"], group["region"] or "", group["plane"] or "", split[group["patient"]])
-        slices[cell] = slices.get(cell, 0) + group["slices"]
-        patients.setdefault(cell, set()).add(group["patient"])
+        key = (group["modality"], group["region"] or "", group["plane"] or "", split[group["patient"]])
+        slices[key] = slices.get(key, 0) + group["slices"]
+        patients.setdefault(key, set()).add(group["patient"])
     return [
         {
             "modality": modality,

@@ -52,9 +52,9 @@ def _check_apart(folder: Path, opened: ShardFolder) -> None:
     same = same_patients([opened], marks([opened], None))
     across = [names for names in same.groups() if len({split[name] for name in names if name in split}) > 1]
     if across:
-        told = "; ".join(" = ".join(names[:5]) for names in across[:10]) + ("; …" if len(across) > 10 else "")
+        pairs = "; ".join(" = ".join(names[:5]) for names in across[:10]) + ("; …" if len(across) > 10 else "")
         raise MedvarError(
-            f"{folder}: training and test share patients or near-identical slices: {told}. Metrics on the test slices "
+            f"{folder}: training and test share patients or near-identical slices: {pairs}. Metrics on the test slices "
             "would be too good. `medvar data split` puts each patient on one side; or give them the same name in "
             "index.csv, and prepare again."
         )

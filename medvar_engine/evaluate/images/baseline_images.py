@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
+
 import numpy as np
 from scipy import ndimage
 
 from medvar_engine.encoders.image_source import Images, Indices
 from medvar_engine.storage import sha256_of
 from medvar_engine.types import FloatArray
+
+JUDGED = "synthetic"
+"""The name, in reports, of the images that are judged."""
+
+
+class Baseline(StrEnum):
+    """Images whose worth is known, the best first, by the names that reports and their JSON have for them."""
+
+    REAL = "real, other people"
+    BLURRED = "real, blurred"
+    REPEATED = "four real images, repeated"
+    NOISE = "noise"
+
 
 BLUR = 2.0  # standard deviation in pixels
 KEPT = 4  # different images of a collapsed model
@@ -62,13 +77,13 @@ class CollapsedImages:
         return self._source.batch([int(i) % self.kept * spread for i in indices])
 
 
-def floors(held_out: Images) -> dict[str, Images]:
-    """The baselines by name, made from slices of held-out patients; the best first."""
+def baselines(held_out: Images) -> dict[Baseline, Images]:
+    """The baselines made of slices of held-out patients, the best first."""
     return {
-        "real, other people": held_out,
-        "real, blurred": BlurredImages(held_out),
-        "four real images, repeated": CollapsedImages(held_out),
-        "noise": NoiseImages(held_out),
+        Baseline.REAL: held_out,
+        Baseline.BLURRED: BlurredImages(held_out),
+        Baseline.REPEATED: CollapsedImages(held_out),
+        Baseline.NOISE: NoiseImages(held_out),
     }
 
 

@@ -47,8 +47,10 @@ def find_pictures(folder: Path) -> list[str]:
         if kind and not name.startswith(".") and not name.endswith(_LOOKED_AT_ONLY) and path.is_file():
             found.setdefault(kind, []).append(str(path))
     if len(found) > 1:
-        told = ", ".join(f"{len(files)} {kind} files (such as {min(files)})" for kind, files in sorted(found.items()))
-        raise MedvarError(f"{folder} holds images of several formats: {told}. Evaluate each format separately.")
+        formats = ", ".join(
+            f"{len(files)} {kind} files (such as {min(files)})" for kind, files in sorted(found.items())
+        )
+        raise MedvarError(f"{folder} holds images of several formats: {formats}. Evaluate each format separately.")
     return sorted(next(iter(found.values()), []))
 
 

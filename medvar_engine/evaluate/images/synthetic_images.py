@@ -20,7 +20,7 @@ from medvar_engine.evaluate.images.file_images import FileImages, check_pictures
 from medvar_engine.generate.trace import Trace
 from medvar_engine.request import Sampling
 from medvar_engine.sets.image_set import ImageSet
-from medvar_engine.sets.mixture import Ingredient, Mix
+from medvar_engine.sets.mixture import Component, Mixture
 from medvar_engine.sets.set_manifest import SET, SetManifest
 from medvar_engine.storage import sha256_of
 from medvar_engine.types import FloatArray
@@ -61,8 +61,10 @@ def open_synthetic(path: Path) -> Synthetic:
             f"{path} holds neither a synthetic dataset (set.json) nor PNG, NIfTI or DICOM files of medvar. Make some: "
             "`medvar generate --count 200 --mix MIX --out FOLDER`."
         )
-    if manifest is not None and len(files) != (told := manifest.plan.count - len(manifest.withheld)):
-        raise MedvarError(f"{path / SET} lists {told} images, but {len(files)} files exist. Make the dataset again.")
+    if manifest is not None and len(files) != (expected := manifest.plan.count - len(manifest.withheld)):
+        raise MedvarError(
+            f"{path / SET} lists {expected} images, but {len(files)} files exist. Make the dataset again."
+        )
     models: set[str] = set()
     conditions = coded(_asked(Path(file), models) for file in files)
     return Synthetic(path.name, FileImages(files, check_pictures(files)), conditions, tuple(sorted(models)))
@@ -134,9 +136,11 @@ class SetImages:
         return np.stack(found)
 
 
-def mix_like(data: SliceDataset, sampling: Sampling, known: LabelSpace, seed: int = 0) -> Mix:
+def mixture_like(data: SliceDataset, sampling: Sampling, known: LabelSpace, seed: int = 0) -> Mixture:
     """A mixture with the slice types of ``data`` in the same shares, as far as the model knows them."""
     counts: Counter[Condition] = Counter()
     for code, count in Counter(data.conditions.codes.tolist()).items():
         counts[known.known(data.conditions.kinds[code])] += count
-    return Mix(tuple(Ingredient(kind, sampling, seed, float(count)) for kind, count in sorted(counts.items(), key=str)))
+    return Mixture(
+        tuple(Component(kind, sampling, seed, float(count)) for kind, count in sorted(counts.items(), key=str))
+    )

@@ -14,8 +14,8 @@ def efficiencies(frechet: float, seconds_an_image: float, gamma: float = 1.0) ->
     interpretation can be compared. Raises `MedvarError` unless both arguments are finite and not negative.
     """
     if not (0 <= frechet < math.inf and 0 <= seconds_an_image < math.inf):
-        told = f"a Fréchet distance of {frechet} and {seconds_an_image} s per image"
-        raise MedvarError(f"Efficiency needs values that are finite and not negative, not {told}.")
+        given = f"a Fréchet distance of {frechet} and {seconds_an_image} s per image"
+        raise MedvarError(f"Efficiency needs values that are finite and not negative, not {given}.")
     return {
         "P in seconds": frechet * math.log1p(seconds_an_image) ** gamma,
         "P in milliseconds": frechet * math.log1p(1000 * seconds_an_image) ** gamma,

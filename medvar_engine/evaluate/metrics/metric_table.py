@@ -44,7 +44,7 @@ BETTER = {  # whether high or low values are better
 
 
 @dataclass(frozen=True, slots=True)
-class Figure:
+class MetricValue:
     """The value of a metric with its interval, or the reason why there is none."""
 
     value: float | None
@@ -66,18 +66,18 @@ class Reference:
 
     training: Features
     held_out: Features
-    people: Sequence[str]  # patient of each training slice
+    patients: Sequence[str]  # patient of each training slice
     training_moments: Moments
 
     @classmethod
-    def of(cls, training: Features, held_out: Features, people: Sequence[str]) -> Reference:
+    def of(cls, training: Features, held_out: Features, patients: Sequence[str]) -> Reference:
         """Compute the moments that every row is compared with."""
-        return cls(training, held_out, people, moments(training))
+        return cls(training, held_out, patients, moments(training))
 
 
 def row(
     features: Features, groups: Sequence[str], reference: Reference, *, over: str = "images", seed: int = 0
-) -> dict[str, Figure]:
+) -> dict[str, MetricValue]:
     """All metrics of images with features ``(M, D)``, each with a 95 % bootstrap interval.
 
     ``groups`` is the group of each image, and ``over`` the name of what a group is; groups are resampled. For recall
@@ -86,7 +86,7 @@ def row(
     """
     if len(groups) != len(features):
         raise MedvarError(f"Every image needs a group, but there are {len(features)} images and {len(groups)} groups.")
-    (few, names), (train, people) = _some(features, groups, seed), _some(reference.training, reference.people, seed)
+    (few, names), (train, patients) = _some(features, groups, seed), _some(reference.training, reference.patients, seed)
     held_out, _ = _some(reference.held_out, range(len(reference.held_out)), seed)
 
     def kernel(value: Callable[[], float], draws: Callable[..., Any], lowest: float) -> Estimate:
@@ -105,28 +105,28 @@ def row(
         return estimate(lambda index: _or_nan(score(index)), names, draws=DRAWS, seed=seed)
 
     near = _tried(lambda: neighbourhoods(train, few))
-    figures = {
-        "frechet": _figure(lambda: _frechet(features, groups, reference.training_moments, seed), over),
-        "kid": _figure(kid, over),
-        "cmmd": _figure(lambda: kernel(lambda: cmmd(few, train), cmmd_draws, 0.0), over),
+    metrics = {
+        "frechet": _metric(lambda: _frechet(features, groups, reference.training_moments, seed), over),
+        "kid": _metric(kid, over),
+        "cmmd": _metric(lambda: kernel(lambda: cmmd(few, train), cmmd_draws, 0.0), over),
         "precision": _mean(near, "precise", names, over, seed),
-        "recall": _mean(near, "recalled", people, "training patients", seed),
+        "recall": _mean(near, "recalled", patients, "training patients", seed),
         "density": _mean(near, "dense", names, over, seed),
-        "coverage": _mean(near, "covered", people, "training patients", seed),
-        "authentic": _figure(lambda: estimate_mean(authentic(train, few), names, seed=seed), over),
-        "copying": _figure(copying, over),
+        "coverage": _mean(near, "covered", patients, "training patients", seed),
+        "authentic": _metric(lambda: estimate_mean(authentic(train, few), names, seed=seed), over),
+        "copying": _metric(copying, over),
     }
     images = {"frechet": len(features)}
-    return {name: replace(figure, images=images.get(name, len(few))) for name, figure in figures.items()}
+    return {name: replace(metric, images=images.get(name, len(few))) for name, metric in metrics.items()}
 
 
-def shown(found: Estimate, over: str) -> Figure:
+def shown(found: Estimate, over: str) -> MetricValue:
     """An estimate for a table. An interval of zero width is omitted, because it would suggest certainty."""
     if found.low is None or found.high is None:
-        return Figure(found.value, no_interval=f"fewer than two {over} to resample")
+        return MetricValue(found.value, no_interval=f"fewer than two {over} to resample")
     if not found.low < found.high:
-        return Figure(found.value, no_interval="the same in every draw")
-    return Figure(found.value, found.low, found.high, over=over)
+        return MetricValue(found.value, no_interval="the same in every draw")
+    return MetricValue(found.value, found.low, found.high, over=over)
 
 
 def _frechet(features: Features, groups: Sequence[str], reference: Moments, seed: int) -> Estimate:
@@ -138,15 +138,15 @@ def _frechet(features: Features, groups: Sequence[str], reference: Moments, seed
     return estimate_distance(distance, groups, draws=DRAWS, seed=seed)
 
 
-def _mean(near: Neighbourhoods | str, name: str, groups: Sequence[str], over: str, seed: int) -> Figure:
+def _mean(near: Neighbourhoods | str, name: str, groups: Sequence[str], over: str, seed: int) -> MetricValue:
     if isinstance(near, str):
-        return Figure(None, missing=near)
+        return MetricValue(None, missing=near)
     return shown(estimate_mean(getattr(near, name), groups, seed=seed), over)
 
 
-def _figure(compute: Callable[[], Estimate], over: str) -> Figure:
+def _metric(compute: Callable[[], Estimate], over: str) -> MetricValue:
     found = _tried(compute)
-    return Figure(None, missing=found) if isinstance(found, str) else shown(found, over)
+    return MetricValue(None, missing=found) if isinstance(found, str) else shown(found, over)
 
 
 def _tried(compute: Callable[[], _Found]) -> _Found | str:

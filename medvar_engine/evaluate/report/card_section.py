@@ -15,15 +15,15 @@ from typing import Any
 from medvar_engine.bundle.add_files import add_to_bundle
 from medvar_engine.bundle.read import CARD, Bundle
 from medvar_engine.errors import MedvarError
-from medvar_engine.evaluate.report.measures import figure, measures
+from medvar_engine.evaluate.images.baseline_images import JUDGED, Baseline
+from medvar_engine.evaluate.report.measures import measures, with_interval
 from medvar_engine.untrusted import plain_json
 
 EVALUATION = "evaluation.json"
 MAX_BYTES = 16 * 2**20
 _BEGIN, _END = "<!-- evaluation -->", "<!-- end of the evaluation -->"
 _SECTION = re.compile(f"{_BEGIN}.*?{_END}", re.DOTALL)
-_JUDGED, _REAL = "synthetic", "real, other people"
-_FIGURES = {"frechet": "Fréchet distance", "kid": "KID", "precision": "precision", "recall": "recall"}
+_METRICS = {"frechet": "Fréchet distance", "kid": "KID", "precision": "precision", "recall": "recall"}
 _DAMAGED = (KeyError, TypeError, ValueError, AttributeError, IndexError, RecursionError)
 
 
@@ -53,9 +53,9 @@ def put_into_card(bundle: Bundle, report: Path) -> Bundle:
         raise MedvarError(f"{report}: {error}") from error
     models = values.get("models")
     if models != [bundle.bundle_id]:
-        told = ", ".join(str(model)[:12] + "…" for model in models) if isinstance(models, list) else "none"
+        digests = ", ".join(str(model)[:12] + "…" for model in models) if isinstance(models, list) else "none"
         raise MedvarError(
-            f"{report} evaluates images of another model (sha256 {told}) than {bundle.name} "
+            f"{report} evaluates images of another model (sha256 {digests}) than {bundle.name} "
             f"({bundle.bundle_id[:12]}…). Evaluate this one: `medvar evaluate images BUNDLE --data SLICES`."
         )
     card = with_section(bundle.card, section)
@@ -80,9 +80,9 @@ def headline(bundle: Bundle) -> str | None:
         return None
     try:
         values = plain_json.loads(bundle.read(EVALUATION))
-        parts = [f"{int(values['counts'][_JUDGED])} images"]
+        parts = [f"{int(values['counts'][JUDGED])} images"]
         for one in values["encoders"]:
-            ours, real = (figure(one["rows"][name]["frechet"]) for name in (_JUDGED, _REAL))
+            ours, real = (with_interval(one["rows"][name]["frechet"]) for name in (JUDGED, Baseline.REAL))
             parts.append(f"Fréchet distance by {_text(one['encoder']['name'])} {ours}, of other patients {real}")
         if values["memorisation"] is not None:
             parts.append(f"{float(values['memorisation']['flagged']['value']):.1%} look like copies")
@@ -92,15 +92,15 @@ def headline(bundle: Bundle) -> str | None:
 
 
 def _to_card(values: Mapping[str, Any]) -> str:
-    counts = {name: int(values["counts"][name]) for name in (_JUDGED, "training", "held out")}
+    counts = {name: int(values["counts"][name]) for name in (JUDGED, "training", "held out")}
     findings = [f"- **{_text(one['title'])}.** {_text(one['text'])}" for one in values["findings"]]
     rows = []
     for one in values["encoders"]:
-        for name in (_JUDGED, _REAL):
-            figures = [figure(one["rows"][name][key]) for key in _FIGURES]
-            rows.append(f"| {' | '.join((_text(one['encoder']['name']), name, *figures))} |")
+        for name in (JUDGED, Baseline.REAL):
+            metrics = [with_interval(one["rows"][name][key]) for key in _METRICS]
+            rows.append(f"| {' | '.join((_text(one['encoder']['name']), name, *metrics))} |")
     compared = (
-        f"By medvar {_text(values['version'])}: {counts[_JUDGED]} synthetic images against {counts['training']} "
+        f"By medvar {_text(values['version'])}: {counts[JUDGED]} synthetic images against {counts['training']} "
         f"training slices and {counts['held out']} slices of held-out patients. Intervals are 95 %."
     )
     lines = [
@@ -110,8 +110,8 @@ def _to_card(values: Mapping[str, Any]) -> str:
         "",
         *findings,
         "",
-        f"| encoder | images | {' | '.join(_FIGURES.values())} |",
-        "|" + "---|" * (2 + len(_FIGURES)),
+        f"| encoder | images | {' | '.join(_METRICS.values())} |",
+        "|" + "---|" * (2 + len(_METRICS)),
         *rows,
         "",
         "| measure | value | real slices, or ideal value |",

@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 
 from medvar_engine.data.dataset import SliceDataset
-from medvar_engine.evaluate.evaluation import JUDGED, ByEncoder, Evaluation, Row, label_of
+from medvar_engine.evaluate.evaluation import ByEncoder, Evaluation, Row, label_of
+from medvar_engine.evaluate.images.baseline_images import JUDGED
 from medvar_engine.evaluate.images.synthetic_images import Synthetic
 from medvar_engine.evaluate.metrics.efficiency import efficiencies
-from medvar_engine.evaluate.metrics.metric_table import BETTER, LARGEST, Figure
-from medvar_engine.evaluate.report.findings import verdict
+from medvar_engine.evaluate.metrics.metric_table import BETTER, LARGEST, MetricValue
+from medvar_engine.evaluate.report.findings import findings
 from medvar_engine.evaluate.report.measures import measures
 from medvar_engine.page.curves import Curve, curves
 from medvar_engine.page.document import Section, document, note
@@ -40,8 +41,8 @@ _SHORT = {
 
 def to_dict(found: Evaluation) -> dict[str, Any]:
     """All metrics and findings as plain values for JSON; numbers that are not finite become None."""
-    findings = [dataclasses.asdict(one) for one in verdict(found)]
-    values: dict[str, Any] = _finite({**dataclasses.asdict(found), "findings": findings})
+    sentences = [dataclasses.asdict(one) for one in findings(found)]
+    values: dict[str, Any] = _finite({**dataclasses.asdict(found), "findings": sentences})
     return values
 
 
@@ -52,9 +53,8 @@ def page(found: Evaluation, synthetic: Synthetic, data: SliceDataset) -> Markup:
         "p",
         f"{counted(counts[JUDGED], 'synthetic image')} against {counted(counts['training'], 'training slice')} and "
         f"{counted(counts['held out'], 'slice')} of held-out patients. Every table also contains real, blurred, "
-        "repeated "
-        "and random images for comparison, because a metric has no meaning by itself. No image is suitable for "
-        "diagnosis.",
+        "repeated and random images for comparison, because a metric has no meaning by itself. No image is suitable "
+        "for diagnosis.",
     )
     sections = [
         Section("pictures", "Examples", _pictures(synthetic, data)),
@@ -69,7 +69,7 @@ def page(found: Evaluation, synthetic: Synthetic, data: SliceDataset) -> Markup:
         Section("cost", "Cost", _cost(found)),
         Section("sources", "What was compared", _sources(found)),
     ]
-    notes = [note(one.title, one.text, grave=one.grave) for one in verdict(found)]
+    notes = [note(one.title, one.text, grave=one.grave) for one in findings(found)]
     return document(f"Evaluation of {found.name}", lead, sections, notes)
 
 
@@ -97,7 +97,7 @@ def _spread(numbers: np.ndarray) -> np.ndarray:
 
 
 def _quality(one: ByEncoder) -> Markup:
-    told = (
+    shown = (
         "The other rows have as many images as are evaluated. The 95 % bootstrap interval is below each value. For "
         "synthetic images, images are resampled; for real slices, and for recall and coverage, which are shares of "
         "training slices, patients are resampled. If there is no interval, its tooltip gives the reason. All metrics "
@@ -107,7 +107,7 @@ def _quality(one: ByEncoder) -> Markup:
     parts: list[Child] = [
         element("h3", f"By {one.encoder['name']}"),
         _rows("images", one.rows),
-        element("p", told, class_="quiet"),
+        element("p", shown, class_="quiet"),
     ]
     if one.bias is not None:
         line = tuple(zip(map(float, one.bias.sizes), one.bias.distances, strict=True))
@@ -129,15 +129,15 @@ def _rows(first: str, rows: dict[str, Row]) -> Markup:
     return table((first, *(f"{_SHORT[name]} ({BETTER[name]})" for name in names)), body)
 
 
-def _cell(figure: Figure, form: str = ".3g") -> Markup:
+def _cell(metric: MetricValue, form: str = ".3g") -> Markup:
     """The value, with its interval and what was resampled below it, or the reason why there is none."""
-    if figure.value is None:
-        return element("span", "–", title=f"not computed: {figure.missing}")
-    if figure.low is None or figure.high is None:
-        told = element("div", "no interval", title=figure.no_interval, class_="quiet")
+    if metric.value is None:
+        return element("span", "–", title=f"not computed: {metric.missing}")
+    if metric.low is None or metric.high is None:
+        shown = element("div", "no interval", title=metric.no_interval, class_="quiet")
     else:
-        told = element("div", f"{figure.low:{form}} to {figure.high:{form}}, {figure.over}", class_="quiet")
-    return join(f"{figure.value:{form}}", told)
+        shown = element("div", f"{metric.low:{form}} to {metric.high:{form}}, {metric.over}", class_="quiet")
+    return join(f"{metric.value:{form}}", shown)
 
 
 def _left_out(found: Evaluation) -> Markup:
@@ -210,10 +210,9 @@ def _copies(found: Evaluation, synthetic: Synthetic, data: SliceDataset) -> Mark
         for image, slice_ in one.pairs[:PAIRS]
     ]
     parts: list[Child] = [table(("flagged as copies", "share"), rows), element("div", *shown, class_="pairs")]
-    if found.membership is not None:
-        told = found.membership
+    if (ours := found.membership) is not None:
         text = (
-            f"Membership inference by likelihood: AUC {told.auc:.3f} ({told.low:.3f} to {told.high:.3f}); 0.5 "
+            f"Membership inference by likelihood: AUC {ours.auc:.3f} ({ours.low:.3f} to {ours.high:.3f}); 0.5 "
             "is chance."
         )
         parts.insert(1, element("p", text))
@@ -224,13 +223,13 @@ def _utility(found: Evaluation) -> Markup:
     one = found.utility
     if one is None:
         return element("p", "Not measured. Use --utility region, plane or modality.")
-    told = (
+    shown = (
         f"Small classifiers of {', '.join(one.classes)} ({one.task}) were trained on these images, each in "
         f"{counted(one.steps, 'step')}, and tested on slices of held-out patients. Every class has equal weight; "
         f"{1 / len(one.classes):.3g} is chance. Values are means of {counted(one.seeds, 'classifier')}."
     )
-    rows: list[tuple[Child, ...]] = [(name, _cell(figure)) for name, figure in one.accuracy.items()]
-    return join(element("p", told, class_="quiet"), table(("training images", "balanced accuracy"), rows))
+    rows: list[tuple[Child, ...]] = [(name, _cell(metric)) for name, metric in one.accuracy.items()]
+    return join(element("p", shown, class_="quiet"), table(("training images", "balanced accuracy"), rows))
 
 
 def _cost(found: Evaluation) -> Markup:
@@ -242,7 +241,7 @@ def _cost(found: Evaluation) -> Markup:
         if distance is not None:
             for reading, value in efficiencies(distance, found.seconds_an_image).items():
                 rows.append((f"Efficiency by {one.encoder['name']}, {reading}, γ = 1", value))
-    return table(("figure", "value"), rows)
+    return table(("metric", "value"), rows)
 
 
 def _sources(found: Evaluation) -> Markup:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from medvar_engine.evaluate.evaluation import JUDGED, ByEncoder, Evaluation
-from medvar_engine.evaluate.metrics.metric_table import Figure
+from medvar_engine.evaluate.evaluation import ByEncoder, Evaluation
+from medvar_engine.evaluate.images.baseline_images import JUDGED, Baseline
+from medvar_engine.evaluate.metrics.metric_table import MetricValue
 
 _NEAR = 2.0  # factor over the distance of real slices of other patients
 _ENOUGH = 0.95  # required share of planted copies that are found
@@ -20,10 +21,10 @@ class Sentence:
     grave: bool
 
 
-def verdict(found: Evaluation) -> list[Sentence]:
+def findings(found: Evaluation) -> list[Sentence]:
     """The findings, warnings first."""
     sentences = [_quality(one) for one in found.encoders]
-    sentences += [_diversity(found), *_copies(found), *_members(found), _usefulness(found), _floors(found)]
+    sentences += [_diversity(found), *_copies(found), *_members(found), _usefulness(found), _baselines(found)]
     return sorted(filter(None, sentences), key=lambda one: not one.grave)
 
 
@@ -32,22 +33,22 @@ def _quality(one: ByEncoder) -> Sentence | None:
     if not ranked_rightly(one):
         return None
     place = {name: row["frechet"].value for name, row in one.rows.items()}
-    ours, real = place.get(JUDGED), place.get("real, other people")
+    ours, real = place.get(JUDGED), place.get(Baseline.REAL)
     if ours is None or real is None:
         return None
     worse = [name for name, value in place.items() if name != JUDGED and value is not None and value < ours]
     name, ratio = str(one.encoder["name"]), ours / max(real, 1e-12)
-    told = f"Fréchet distance {ours:.3g}, {ratio:.1f} times that of real slices of other patients ({real:.3g})"
+    details = f"Fréchet distance {ours:.3g}, {ratio:.1f} times that of real slices of other patients ({real:.3g})"
     if "real, blurred" in worse:
-        return Sentence(f"{name} rates them worse than blurred slices", f"{told}.", True)
+        return Sentence(f"{name} rates them worse than blurred slices", f"{details}.", True)
     if ratio > _NEAR:
         return Sentence(
-            f"{name} distinguishes them from real slices", f"{told}; blurred slices have a larger distance.", True
+            f"{name} distinguishes them from real slices", f"{details}; blurred slices have a larger distance.", True
         )
     if ratio < 1:
         why = "closer to the training slices than new patients, as expected of a model of few patients, sharp or not"
-        return Sentence(f"{name} rates them close to the training slices", f"{told}: {why}.", False)
-    return Sentence(f"{name} hardly distinguishes them from slices of other patients", f"{told}.", False)
+        return Sentence(f"{name} rates them close to the training slices", f"{details}: {why}.", False)
+    return Sentence(f"{name} hardly distinguishes them from slices of other patients", f"{details}.", False)
 
 
 def _diversity(found: Evaluation) -> Sentence | None:
@@ -76,9 +77,9 @@ def _copies(found: Evaluation) -> list[Sentence]:
         else Sentence("Few images look like copies", f"{flagged}. This does not guarantee privacy.", False)
     ]
     if poor := {kind: _value(found) for kind, found in one.copies_found.items() if _value(found) < _ENOUGH}:
-        told = ", ".join(f"{kind} {share:.0%}" for kind, share in poor.items())
+        details = ", ".join(f"{kind} {share:.0%}" for kind, share in poor.items())
         sentences.append(
-            Sentence("Some planted copies are not found", f"Share of changed copies that were found: {told}.", True)
+            Sentence("Some planted copies are not found", f"Share of changed copies that were found: {details}.", True)
         )
     return sentences
 
@@ -87,12 +88,11 @@ def _members(found: Evaluation) -> list[Sentence]:
     one = found.membership
     if one is None:
         return []
-    told = (
-        f"The likelihood of its tokens separates a training slice from one of new patients with an AUC of {one.auc:.2f}"
-    )
+    auc = f"{one.auc:.2f} ({one.low:.2f} to {one.high:.2f}; 0.5 is chance)"
     grave = one.low > 0.6
     title = "Training slices can be identified" if grave else "Training slices are hard to identify"
-    return [Sentence(title, f"{told} ({one.low:.2f} to {one.high:.2f}; 0.5 is chance).", grave)]
+    text = f"The likelihood of their tokens separates training slices from those of new patients with an AUC of {auc}."
+    return [Sentence(title, text, grave)]
 
 
 def _usefulness(found: Evaluation) -> Sentence | None:
@@ -100,8 +100,8 @@ def _usefulness(found: Evaluation) -> Sentence | None:
     one = found.utility
     if one is None:
         return None
-    told = ", ".join(f"from {name} images {_with_interval(figure)}" for name, figure in one.accuracy.items())
-    text = f"Balanced accuracy of classifying the {one.task} of held-out patients, trained {told}."
+    details = ", ".join(f"from {name} images {_with_interval(metric)}" for name, metric in one.accuracy.items())
+    text = f"Balanced accuracy of classifying the {one.task} of held-out patients, trained {details}."
     real, both = one.accuracy["real"].value, one.accuracy["real and synthetic"]
     if real is not None and both.high is not None and both.high < real:
         return Sentence("Added to real slices, they make a classifier worse", text, True)
@@ -110,7 +110,7 @@ def _usefulness(found: Evaluation) -> Sentence | None:
     return Sentence("Added to real slices, they make a classifier neither better nor worse", text, False)
 
 
-def _floors(found: Evaluation) -> Sentence | None:
+def _baselines(found: Evaluation) -> Sentence | None:
     """A warning if an encoder ranks the baselines wrongly, so that its metrics are not reliable."""
     wrong = [str(one.encoder["name"]) for one in found.encoders if not ranked_rightly(one)]
     if not wrong:
@@ -128,16 +128,16 @@ def ranked_rightly(one: ByEncoder) -> bool:
     def distance(name: str) -> float:
         return _value(one.rows[name]["frechet"])
 
-    real, noise = distance("real, other people"), distance("noise")
-    return real < distance("real, blurred") < noise and real < distance("four real images, repeated")
+    real, noise = distance(Baseline.REAL), distance(Baseline.NOISE)
+    return real < distance(Baseline.BLURRED) < noise and real < distance(Baseline.REPEATED)
 
 
-def _with_interval(figure: Figure) -> str:
-    if figure.low is None or figure.high is None:
-        return f"{_value(figure):.3f}"
-    return f"{_value(figure):.3f} ({figure.low:.3f} to {figure.high:.3f})"
+def _with_interval(metric: MetricValue) -> str:
+    if metric.low is None or metric.high is None:
+        return f"{_value(metric):.3f}"
+    return f"{_value(metric):.3f} ({metric.low:.3f} to {metric.high:.3f})"
 
 
-def _value(figure: Figure) -> float:
+def _value(metric: MetricValue) -> float:
     """The value, or NaN without one, for which every comparison is false."""
-    return float("nan") if figure.value is None else figure.value
+    return float("nan") if metric.value is None else metric.value

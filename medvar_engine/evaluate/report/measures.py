@@ -27,9 +27,9 @@ def measures(values: Mapping[str, Any]) -> list[Measure]:
 def _reconstruction(one: Mapping[str, Any] | None) -> Iterator[Measure]:
     if one is not None:
         before = ", ".join(f"{float(value):.1f}" for value in one["by_scale"])
-        yield "reconstruction of held-out slices, dB", figure(one["full"]), ""
+        yield "reconstruction of held-out slices, dB", with_interval(one["full"]), ""
         yield "previews after each scale, dB", before, ""
-        yield "loss by drawing the finest scale, dB", figure(one["finest_drawn"]), "0"
+        yield "loss by drawing the finest scale, dB", with_interval(one["finest_drawn"]), "0"
 
 
 def _texture(values: Mapping[str, Any]) -> Iterator[Measure]:
@@ -66,8 +66,8 @@ def _privacy(values: Mapping[str, Any]) -> Iterator[Measure]:
     if (one := values.get("memorisation")) is not None:
         beside = f"{_share(one['false_alarms'])} of held-out slices" if "false_alarms" in one else ""
         yield "flagged as copies", _share(one["flagged"]), beside
-    if (told := values.get("membership")) is not None:
-        value, low, high = (float(told[name]) for name in ("auc", "low", "high"))
+    if (one := values.get("membership")) is not None:
+        value, low, high = (float(one[name]) for name in ("auc", "low", "high"))
         yield "AUC of membership inference by likelihood", f"{value:.2f} ({low:.2f} to {high:.2f})", "0.5"
 
 
@@ -76,7 +76,7 @@ def _time(seconds: float | None) -> Iterator[Measure]:
         yield "time per image, s", f"{float(seconds):.2f}", ""
 
 
-def figure(values: Mapping[str, Any]) -> str:
+def with_interval(values: Mapping[str, Any]) -> str:
     """A value with its interval as text."""
     value, low, high = _numbers(values)
     if value is None:

@@ -22,7 +22,7 @@ def describe(plan: Plan, bundle: Bundle, withheld: Collection[int]) -> dict[str,
         raise MedvarError(
             f"The layout decathlon needs images with masks, but {bundle.name} makes images without masks."
         )
-    modalities = {own.condition.modality or "image" for own in plan.mix.ingredients}
+    modalities = {own.condition.modality or "image" for own in plan.mixture.components}
     numbers = [number for number, _, _ in plan.conditions(withheld)]
     about = {
         "name": "Synthetic",

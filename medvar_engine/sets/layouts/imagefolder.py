@@ -21,10 +21,10 @@ def describe(plan: Plan, bundle: Bundle, withheld: Collection[int]) -> dict[str,
 
 def place(plan: Plan, number: int, condition: Condition) -> str:
     """The path of an image."""
-    return f"images/{plan.mix.folders()[condition]}/{number:08d}{ENDINGS[plan.kind.format]}"
+    return f"images/{plan.mixture.folders()[condition]}/{number:08d}{ENDINGS[plan.kind.format]}"
 
 
 def mask_place(plan: Plan, number: int, condition: Condition) -> str:
     """The path of the mask of an image: not below ``images``, because a loader reads all files there."""
     ending = ".png" if plan.kind.format == "png16" else ENDINGS[plan.kind.format]
-    return f"masks/{plan.mix.folders()[condition]}/{number:08d}{ending}"
+    return f"masks/{plan.mixture.folders()[condition]}/{number:08d}{ending}"

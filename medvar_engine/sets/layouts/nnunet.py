@@ -23,7 +23,7 @@ def describe(plan: Plan, bundle: Bundle, withheld: Collection[int]) -> dict[str,
 
     Raises `MedvarError` for several modalities, which one channel cannot hold.
     """
-    modalities = {own.condition.modality for own in plan.mix.ingredients}
+    modalities = {own.condition.modality for own in plan.mixture.components}
     if len(modalities) > 1:
         raise MedvarError(
             f"An nnU-Net data set has one modality per channel, but the mixture has "

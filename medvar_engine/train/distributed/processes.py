@@ -28,7 +28,7 @@ class World:
     size: int = 1
 
     @property
-    def leads(self) -> bool:
+    def is_main(self) -> bool:
         """Whether this is the main process, which writes files and messages."""
         return self.rank == 0
 
@@ -38,7 +38,7 @@ class World:
             distributed.all_reduce(tensor)
         return tensor
 
-    def take_from_leader(self, tensor: Tensor) -> Tensor:
+    def take_from_main(self, tensor: Tensor) -> Tensor:
         """Copy the main process's tensor to all processes, in place."""
         if self.size > 1:
             distributed.broadcast(tensor, src=0)
@@ -68,12 +68,12 @@ class World:
             distributed.barrier()
 
     @contextmanager
-    def leader_first(self) -> Iterator[None]:
+    def main_first(self) -> Iterator[None]:
         """Run the block in the main process first, so that the other processes find the files that it writes."""
-        if not self.leads:
+        if not self.is_main:
             self.wait()
         yield
-        if self.leads:
+        if self.is_main:
             self.wait()
 
 

@@ -99,7 +99,7 @@ class CodebookFollower(nn.Module):
     def same_everywhere(self, quantizer: MultiScaleQuantizer, world: World) -> None:
         """Copy the main process's codebook to all processes after a restart, for which each drew its own vectors."""
         for tensor in (quantizer.codebook.weight, self.get_buffer("count"), self.get_buffer("sum")):
-            world.take_from_leader(tensor.data)
+            world.take_from_main(tensor.data)
 
     @torch.no_grad()
     def _restart(self, quantizer: MultiScaleQuantizer, quantized: Quantized, codes: Tensor) -> None:

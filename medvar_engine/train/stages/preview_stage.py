@@ -24,7 +24,8 @@ from medvar_engine.train.distributed.processes import World
 from medvar_engine.train.image_batches import ImageBatches
 from medvar_engine.train.stage import Batch, Metrics
 from medvar_engine.train.stages.image_grids import write_grid
-from medvar_engine.train.stages.losses import gradient_loss, psnr
+from medvar_engine.train.stages.image_similarity import psnr
+from medvar_engine.train.stages.losses import gradient_loss
 from medvar_engine.train.token_pyramids import codebook_of
 
 SHOWN = 6  # held-out slices in a sample grid

@@ -15,15 +15,13 @@ from medvar_engine.models.feature_network import load_feature_network
 from medvar_engine.train.config import TrainConfig
 from medvar_engine.train.stage import Metrics
 from medvar_engine.train.stages.held_out_metrics import Scores
+from medvar_engine.train.stages.image_similarity import detail_strength, psnr, ssim
 from medvar_engine.train.stages.losses import (
     PatchDiscriminator,
     adaptive_weight,
-    detail_strength,
     discriminator_loss,
     frequency_loss,
     gradient_loss,
-    psnr,
-    ssim,
     texture_loss,
     whole_texture_loss,
 )

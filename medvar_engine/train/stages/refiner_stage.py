@@ -31,7 +31,7 @@ from medvar_engine.train.stages.drawn_tokens import DrawnTokens
 from medvar_engine.train.stages.fit_patches import fit_patches
 from medvar_engine.train.stages.held_out_metrics import Scores, codes_used
 from medvar_engine.train.stages.image_grids import ladder, write_grid
-from medvar_engine.train.stages.losses import psnr
+from medvar_engine.train.stages.image_similarity import psnr
 from medvar_engine.train.stages.mask_losses import dice_of, mask_loss
 from medvar_engine.train.stages.reconstruction_losses import Certain, Reconstruction
 
@@ -46,7 +46,7 @@ class RefinerStage:
     def __init__(self, config: TrainConfig, train: SliceDataset, held_out: SliceDataset, world: World) -> None:
         self.config, self.held_out, self.device = config, held_out, world.device
         torch.manual_seed(config.seed)
-        with world.leader_first():
+        with world.main_first():
             model = _start(config, train)
             self.model = (with_grain(model) if config.texture else model).to(self.device)
         check_size(train, self.model.config.image_size)

@@ -15,7 +15,7 @@ SIMILAR = 16  # number of similar codes from which a replacement is chosen
 
 def plain(quantizer: Quantizer, tokens: Maps) -> tuple[Tensor, Tensor]:
     """K token maps ``(B, L_k)`` → scale features of scales 1…K-1 ``(B, L - L_0, C)`` and targets ``(B, L)``."""
-    return quantizer.features(tokens), torch.cat(tokens, 1)
+    return quantizer.scale_features(tokens), torch.cat(tokens, 1)
 
 
 def corrupted(quantizer: MultiScaleQuantizer, tokens: Maps, share: float) -> tuple[Tensor, Tensor]:

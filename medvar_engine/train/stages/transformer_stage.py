@@ -41,7 +41,7 @@ from medvar_engine.train.stages.token_sources import EncodedBefore, EncodedNow, 
 from medvar_engine.train.token_pyramids import Encoding, codebook_of, encoder_of, read_pyramids, write_pyramids
 
 SHOWN = 6  # samples per slice type in a sample grid
-CELLS = 12  # slice types in a sample grid
+SLICE_TYPES = 12  # slice types in a sample grid
 SAMPLING = Sampling(guidance=0.0, top_k=100, top_p=1.0)  # of samples in a sample grid
 LADDERS = 4  # samples, each of another slice type, that are also shown scale by scale
 
@@ -70,7 +70,7 @@ class TransformerStage:
         self.network: nn.Module = self.model
         labels, draw = self._labels(train.conditions.kinds), draw_of(train.conditions, config, world)
         self.source: Source
-        with world.leader_first():
+        with world.main_first():
             if isinstance(self.tokenizer, ResolutionTokenizer):
                 if config.pyramids is not None:
                     raise MedvarError(
@@ -86,7 +86,7 @@ class TransformerStage:
         self.weights = scale_weights(self.schedule, config.scale_balance).to(self.device)
         self.held_out_conditions = held_out.conditions
         self.held_out_labels = self._labels(held_out.conditions.kinds)[held_out.conditions.codes]
-        self.cells = sorted({(c.modality, c.region, c.plane) for c in train.conditions.kinds}, key=str)
+        self.slice_types = sorted({(c.modality, c.region, c.plane) for c in train.conditions.kinds}, key=str)
 
     def before_step(self, step: int) -> None:
         """Nothing to do."""
@@ -151,13 +151,13 @@ class TransformerStage:
 
         All processes take part in sampling, because the weights may be distributed over them.
         """
-        cells = [self.cells[i] for i in spread(len(self.cells), CELLS)]
-        labels = self._labels([Condition(m, r, p) for m, r, p in cells for _ in range(SHOWN)]).to(self.device)
+        slice_types = [self.slice_types[i] for i in spread(len(self.slice_types), SLICE_TYPES)]
+        labels = self._labels([Condition(m, r, p) for m, r, p in slice_types for _ in range(SHOWN)]).to(self.device)
         seeded = torch.Generator(self.device).manual_seed(self.config.seed)
         tokens = sample(model, self.tokenizer.quantizer, labels, SAMPLING, generator=seeded)
         if folder is not None:
             write_grid(folder / "samples.png", self.tokenizer.decode(self.tokenizer.quantizer.decode(tokens)), SHOWN)
-            firsts = spread(len(cells), LADDERS) * SHOWN
+            firsts = spread(len(slice_types), LADDERS) * SHOWN
             rows = ladder(self.tokenizer, tuple(token_map[firsts] for token_map in tokens))
             write_grid(folder / "ladders.png", rows.flatten(0, 1), rows.shape[1])
 

@@ -46,7 +46,7 @@ def test_key_is_not_shown() -> None:
 
 
 def test_key_is_made_once(tmp_path: Path) -> None:
-    """Breaks for data prepared in two runs: a new key would make two people of one."""
+    """Breaks for data prepared in two runs: a new key would make two patients of one."""
     path = tmp_path / "config" / "medvar" / "patient.key"
     key = load_or_make_key(path, outside=tmp_path / "out")
     assert len(key) == 32

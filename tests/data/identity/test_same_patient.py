@@ -54,7 +54,7 @@ def prepared(source: Path, out: Path, *, pseudonyms: Pseudonyms | None = None, *
     ],
 )
 def test_spellings(first: str, second: str, same: bool) -> None:
-    """Breaks for typed names: one person in training and in test."""
+    """Breaks for typed names: one patient in training and in test."""
     assert (plain_spelling(first) == plain_spelling(second)) == same
 
 
@@ -83,20 +83,20 @@ def test_names_are_joined_through_others() -> None:
 @pytest.mark.parametrize("seed", range(6))
 def test_a_group_is_drawn_together(seed: int) -> None:
     """Breaks for the split: whatever is drawn, one patient's names go together, and about the share asked for."""
-    cells = {f"p{n}": {("CT", "chest")} for n in range(30)}
+    strata = {f"p{n}": {("CT", "chest")} for n in range(30)}
     groups = [("p0", "p1", "p2"), ("p7", "p29")]
-    split, _ = split_patients(cells, test_fraction=0.4, seed=seed, same=groups)
+    split, _ = split_patients(strata, test_fraction=0.4, seed=seed, same=groups)
     assert all(len({split[name] for name in names}) == 1 for names in groups)
-    assert sorted(split) == sorted(cells)
-    held, _ = split_patients(cells, holdout=["p29"], same=groups)
+    assert sorted(split) == sorted(strata)
+    held, _ = split_patients(strata, holdout=["p29"], same=groups)
     assert sorted(name for name, side in held.items() if side == "test") == ["p29", "p7"]
-    known, _ = split_patients(cells, test_fraction=0, known={"p0": "train", "p1": "test"}, same=groups)
+    known, _ = split_patients(strata, test_fraction=0, known={"p0": "train", "p1": "test"}, same=groups)
     assert {known[name] for name in groups[0]} == {"test"}
 
 
 @pytest.mark.parametrize("pseudonyms", [None, ONE])
 def test_one_person_in_several_spellings(tmp_path: Path, nifti: Any, pseudonyms: Pseudonyms | None) -> None:
-    """Breaks for files named by hand: pseudonyms would hide that two of them are one person."""
+    """Breaks for files named by hand: pseudonyms would hide that two of them are one patient."""
     names = ["Jane 01", "jane1", "JANE 1 ", "joe", "jim", "eve"]
     for seed, name in enumerate(names):
         scan(tmp_path / "in" / f"sub-{name}", f"scan{seed}", seed, nifti)
@@ -128,7 +128,7 @@ def test_one_series_or_one_scan_under_two_ids(tmp_path: Path, series: Any, phant
 
 
 def test_other_keys_and_public_names_do_not_mix(tmp_path: Path, nifti: Any) -> None:
-    """Breaks for folders of two hospitals, or of two afternoons: one person would be in training and in test."""
+    """Breaks for folders of two hospitals, or of two afternoons: one patient would be in training and in test."""
     for seed, name in enumerate(("ann", "bob", "eve")):
         scan(tmp_path / "in", name, seed, nifti)
         scan(tmp_path / "later", name, seed + 10, nifti)

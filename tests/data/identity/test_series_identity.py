@@ -21,7 +21,9 @@ from medvar_engine.errors import MedvarError
 
 KEY = Pseudonyms(bytes(32))
 ENTRY = Entry("MR", "heart", (Pattern("{who}/{scan}.nii.gz"),), "person-{who}")
-RECIPE = DatasetRecipe("mine", "My Set", "", "MIT", "", "pseudonym", (ENTRY,), "mine")
+RECIPE = DatasetRecipe(
+    name="mine", title="My Set", licence="MIT", patient_ids="pseudonym", entries=(ENTRY,), dataset="mine"
+)
 FILE = Series("x", (Path("/data/doe_jane/t1.nii.gz"),), None, None, None, patient_guessed=True)
 DICOM = Series("1.2.840.9", (Path("/data/doe_jane/1.dcm"),), "CT", "chest", "DOE^JANE")
 
@@ -67,7 +69,7 @@ def test_contradictions(options: dict[str, Any], said: str) -> None:
 
 
 def test_files_of_one_series_that_are_two_things() -> None:
-    """Breaks for two people whose files share a series UID: they must not become one scan."""
+    """Breaks for two patients whose files share a series UID: they must not become one scan."""
     recipe = replace(RECIPE, entries=(replace(ENTRY, modality="CT", files=(Pattern("{who}/*"),)),))
     two = replace(DICOM, paths=(Path("/data/a/1.dcm"), Path("/data/b/1.dcm")))
     with pytest.raises(MedvarError, match="different things"):

@@ -178,7 +178,7 @@ def test_a_tag_that_numbers_slices_does_not_split(tmp_path: Path, phantom: Any, 
 
 
 def test_one_uid_for_two_patients_is_two_series(tmp_path: Path, phantom: Any, series: Any) -> None:
-    """Breaks for badly de-identified archives: two people in one volume, and in both splits."""
+    """Breaks for badly de-identified archives: two patients in one volume, and in both splits."""
     series(tmp_path / "one", phantom, PatientID="a")
     series(tmp_path / "two", phantom, PatientID="b")
     volumes, refusals = read(tmp_path)

@@ -100,7 +100,7 @@ def test_truncated_compressed_files(tmp_path: Path) -> None:
 
 
 def test_prostate_study(tmp_path: Path) -> None:
-    """Breaks for DICOM without an index: three series of one person, each in its own plane, region from the header."""
+    """Breaks for DICOM without an index: three series of one patient, each in its own plane, region from the header."""
     split = SplitRule(holdout=("ProstateX-0001",))
     manifest = prepare(SCANS / "prostate_mr", tmp_path / "out", Recipe(64), split=split)
     assert not manifest.refused

@@ -56,7 +56,7 @@ def test_append_and_merge_equal_writing_at_once(prepared: Prepared, patients: li
         with ShardWriter(once, 8, shard_slices=4) as writer:
             for facts, image in expected:
                 writer.add(np.frombuffer(image, np.uint16).reshape(1, 8, 8), [SliceFacts(**facts)])
-            writer.finish(split_patients(writer.cells, **rule)[0])
+            writer.finish(split_patients(writer.strata, **rule)[0])
         at_once = verify(once)
         merge([a, b], merged)
         append(a, b)
@@ -92,7 +92,7 @@ def test_who_is_held_out_by_name_is_not_trained_on(tmp_path: Path, prepared: Pre
 
 
 def test_merge(tmp_path: Path, prepared: Prepared) -> None:
-    """Breaks for several sources: one person in two of them must be on one side, that of the test."""
+    """Breaks for several sources: one patient in two of them must be on one side, that of the test."""
     a = prepared(tmp_path / "a", ["ct1", "ct2", "mr1"], holdout=("ct1",))
     b = prepared(tmp_path / "b", ["ct1", "ct2", "mr2"], seed=1, holdout=("ct2",))
     manifest = merge([a, b], tmp_path / "out")

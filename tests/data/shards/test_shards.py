@@ -136,8 +136,8 @@ def test_many_rows(tmp_path: Path) -> None:
             codes = np.array([number % 65536 for number in numbers], np.uint16).reshape(-1, 1, 1)
             facts = [SliceFacts(**ABOUT | {"patient": f"p{n % 9}", "position_mm": float(n)}) for n in numbers]
             writer.add(codes, facts)
-        assert writer.cells == {f"p{n}": {("MR", "brain")} for n in range(9)}
-        writer.finish(dict.fromkeys(writer.cells, "train"))
+        assert writer.strata == {f"p{n}": {("MR", "brain")} for n in range(9)}
+        writer.finish(dict.fromkeys(writer.strata, "train"))
     verify(tmp_path / "a")
     folder = ShardFolder.open(tmp_path / "a")
     assert folder.table["position_mm"].to_pylist() == list(range(count))

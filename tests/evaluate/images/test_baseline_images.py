@@ -11,19 +11,19 @@ from medvar_engine.data.dataset import SliceDataset
 from medvar_engine.encoders.descriptor import DescriptorEncoder
 from medvar_engine.encoders.feature_cache import cached_features
 from medvar_engine.encoders.image_source import Images, PreparedImages
-from medvar_engine.evaluate.images.baseline_images import KEPT, floors
-from medvar_engine.evaluate.metrics.metric_table import Figure, Reference, row
+from medvar_engine.evaluate.images.baseline_images import KEPT, baselines
+from medvar_engine.evaluate.metrics.metric_table import MetricValue, Reference, row
 
 
 @pytest.fixture(scope="module")
 def made(held_out: SliceDataset) -> dict[str, Images]:
-    return floors(PreparedImages(held_out))
+    return baselines(PreparedImages(held_out))
 
 
 @pytest.fixture(scope="module")
 def rows(
     made: dict[str, Images], training: SliceDataset, held_out: SliceDataset, tmp_path_factory: pytest.TempPathFactory
-) -> dict[str, dict[str, Figure]]:
+) -> dict[str, dict[str, MetricValue]]:
     folder: Path = tmp_path_factory.mktemp("features")
     encoder = DescriptorEncoder()
     sides = [cached_features(encoder, PreparedImages(side), folder) for side in (training, held_out)]
@@ -33,7 +33,7 @@ def rows(
 
 
 @pytest.mark.parametrize("distance", ["frechet", "kid", "cmmd"])
-def test_distances_rank_the_floors(rows: dict[str, dict[str, Figure]], distance: str) -> None:
+def test_distances_rank_the_baselines(rows: dict[str, dict[str, MetricValue]], distance: str) -> None:
     """A distance by which blurred slices are better than real ones judges models the wrong way round."""
     values = {name: row[distance].value for name, row in rows.items()}
     real, blurred, noise = (values[name] for name in ("real, other people", "real, blurred", "noise"))
@@ -46,7 +46,7 @@ def test_distances_rank_the_floors(rows: dict[str, dict[str, Figure]], distance:
     assert real < repeated
 
 
-def test_a_collapse_is_seen_in_recall(rows: dict[str, dict[str, Figure]]) -> None:
+def test_a_collapse_is_seen_in_recall(rows: dict[str, dict[str, MetricValue]]) -> None:
     """Four perfect images would pass for a model."""
     collapsed, real = (rows[name]["coverage"].value for name in ("four real images, repeated", "real, other people"))
     assert collapsed is not None
@@ -54,7 +54,7 @@ def test_a_collapse_is_seen_in_recall(rows: dict[str, dict[str, Figure]]) -> Non
     assert collapsed < real / 2
 
 
-def test_floors_are_as_many_as_the_slices_and_the_same_by_any_batch(made: dict[str, Images]) -> None:
+def test_baselines_are_as_many_as_the_slices_and_the_same_by_any_batch(made: dict[str, Images]) -> None:
     """Features that are kept from a stopped run would be of other images than those of the next."""
     assert len({one.digest for one in made.values()}) == len(made)
     assert len({len(one) for one in made.values()}) == 1

@@ -21,7 +21,7 @@ from medvar_engine.generate.trace import Trace
 from medvar_engine.request import Sampling
 from medvar_engine.sets.layouts.image_files import Place
 from medvar_engine.sets.layouts.shards import write_shard
-from medvar_engine.sets.mixture import Ingredient, Mix
+from medvar_engine.sets.mixture import Component, Mixture
 from medvar_engine.sets.set_image import SetImage
 from medvar_engine.sets.set_manifest import SET, SetManifest
 from medvar_engine.sets.set_plan import Kind, Plan
@@ -66,8 +66,8 @@ def write(folder: Path, pictures: list[Picture], form: str, place: Place | None 
 
 
 def plan(form: str = "uint16", layout: str = "imagefolder", count: int = 6, unit: int = 4) -> Plan:
-    parts = tuple(Ingredient(one, Sampling(), 0, 1.0) for one in (CHEST, BRAIN))
-    return Plan(Mix(parts), count, "ab" * 32, Kind(layout, form), "2026-01-01T00:00:00+00:00", unit)
+    parts = tuple(Component(one, Sampling(), 0, 1.0) for one in (CHEST, BRAIN))
+    return Plan(Mixture(parts), count, "ab" * 32, Kind(layout, form), "2026-01-01T00:00:00+00:00", unit)
 
 
 def expected(pictures: list[Picture]) -> FloatArray:

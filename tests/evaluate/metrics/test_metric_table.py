@@ -13,7 +13,7 @@ from medvar_engine.evaluate.metrics import metric_table
 from medvar_engine.evaluate.metrics.bootstrap import estimate_mean
 from medvar_engine.evaluate.metrics.feature_rows import Rows
 from medvar_engine.evaluate.metrics.frechet import sample_size_bias
-from medvar_engine.evaluate.metrics.metric_table import BETTER, Figure, Reference, row
+from medvar_engine.evaluate.metrics.metric_table import BETTER, MetricValue, Reference, row
 
 
 def features(count: int, shift: float = 0.0, seed: int = 0) -> np.ndarray:
@@ -30,11 +30,11 @@ def reference() -> Reference:
 
 
 @pytest.fixture(scope="module")
-def good(reference: Reference) -> dict[str, Figure]:
+def good(reference: Reference) -> dict[str, MetricValue]:
     return row(features(80, seed=3), groups(80), reference)
 
 
-def test_a_row_has_every_figure_as_json(good: dict[str, Figure]) -> None:
+def test_a_row_has_every_figure_as_json(good: dict[str, MetricValue]) -> None:
     """A report that lacks a figure, or that JSON cannot hold, would be found out after hours of encoding."""
     assert list(good) == list(BETTER)
     again = json.loads(json.dumps({name: one.to_dict() for name, one in good.items()}, allow_nan=False))
@@ -42,7 +42,7 @@ def test_a_row_has_every_figure_as_json(good: dict[str, Figure]) -> None:
     assert all(one.images == 80 and not one.missing for one in good.values())
 
 
-def test_an_interval_holds_its_figure(good: dict[str, Figure]) -> None:
+def test_an_interval_holds_its_figure(good: dict[str, MetricValue]) -> None:
     """A distance outside of its own interval: nobody could tell which of the two to believe."""
     for name, one in good.items():
         assert one.value is not None
@@ -65,7 +65,7 @@ def test_more_images_are_known_better(reference: Reference) -> None:
 
 
 def test_images_of_few_people_are_known_less(reference: Reference) -> None:
-    """Slices of one person are alike: drawn one by one they would seem to be of as many people."""
+    """Slices of one patient are alike: drawn one by one they would seem to be of as many patients."""
     made = np.repeat(features(20, seed=3), 4, axis=0)
     alone = row(made, groups(80), reference)
     together = row(made, [str(i // 4) for i in range(80)], reference, over="people")
@@ -81,7 +81,7 @@ def test_where_there_is_no_interval_it_is_said_why(reference: Reference) -> None
     one = row(features(80, seed=3), ["ann"] * 80, reference, over="people")
     assert one["kid"].value is not None
     assert one["kid"].low is None
-    assert one["kid"].no_interval == "fewer than two people to resample"
+    assert one["kid"].no_interval == "fewer than two patients to resample"
     far = row(features(80, 50.0, seed=3), groups(80), reference)["precision"]
     assert (far.value, far.low, far.no_interval) == (0.0, None, "the same in every draw")
 
@@ -103,7 +103,7 @@ def test_memory_does_not_grow_by_the_features(monkeypatch: pytest.MonkeyPatch) -
     assert (peaks[1] - peaks[0]) / (sizes[1] - sizes[0]) < 400  # bytes an image; its features alone have 512
 
 
-def test_worse_images_get_worse_figures(good: dict[str, Figure], reference: Reference) -> None:
+def test_worse_images_get_worse_figures(good: dict[str, MetricValue], reference: Reference) -> None:
     """A figure turned round would praise the worst model."""
     bad = row(features(80, 2.0, seed=3), groups(80), reference)
     for name, way in BETTER.items():
@@ -114,7 +114,7 @@ def test_worse_images_get_worse_figures(good: dict[str, Figure], reference: Refe
             assert (ours < theirs) == (way == "lower"), name
 
 
-def test_the_same_row_again(good: dict[str, Figure], reference: Reference) -> None:
+def test_the_same_row_again(good: dict[str, MetricValue], reference: Reference) -> None:
     """Two reports of the same images would differ."""
     assert row(features(80, seed=3), groups(80), reference) == good
 

@@ -218,7 +218,7 @@ def test_efficiency_is_that_of_both_readings() -> None:
 
 
 def test_an_interval_is_of_people_not_of_slices() -> None:
-    """A hundred slices of two people would look like a hundred people."""
+    """A hundred slices of two patients would look like a hundred people."""
     rng = np.random.default_rng(0)
     people = rng.normal(size=10)
     values = np.repeat(people, 50) + rng.normal(scale=0.01, size=500)

@@ -50,10 +50,10 @@ def test_generate_yields_one_preview_a_scale_coarse_to_fine(session: GenerationS
 def test_the_last_preview_is_the_finished_picture(session: GenerationSession) -> None:
     """What is saved would not be what was seen."""
     *_, last = session.generate(REQUEST)
-    assert session.model is not None
+    assert session.opened is not None
     assert session.node is not None
     np.testing.assert_array_equal(
-        last.pixels, session.model.generator.image(session.model.generator.restore([session.node.trace]))[0]
+        last.pixels, session.opened.generator.image(session.opened.generator.restore([session.node.trace]))[0]
     )
 
 
@@ -166,10 +166,10 @@ def test_loading_forgets_the_pictures_of_the_model_before(session: GenerationSes
 def test_a_bundle_that_cannot_be_opened_leaves_the_model_in_use(session: GenerationSession) -> None:
     """One wrong click in the folder picker would lose the model and every picture."""
     list(session.generate(REQUEST))
-    model = session.model
+    opened = session.opened
     with pytest.raises(MedvarError):
         session.load(Path("nowhere"))
-    assert session.model is model
+    assert session.opened is opened
     assert session.node is not None
 
 

@@ -67,8 +67,8 @@ def test_everything_comes_back_to_the_pixel(session: GenerationSession, tmp_path
     """What somebody left in the evening would be something else in the morning."""
     path = session.save(tmp_path / "work.medvar")
     again = new_session()
-    model, *previews = again.open(path)
-    assert model is again.model
+    opened, *previews = again.open(path)
+    assert opened is again.opened
     assert [p.k for p in previews if isinstance(p, Preview)] == [0]
     assert again.panels == session.panels
     assert again.tree.current == session.tree.current

@@ -13,14 +13,16 @@ from medvar_engine.errors import MedvarError
 from medvar_engine.generate.generator import Generator
 from medvar_engine.request import Request
 from napari_medvar.session.generation_session import GenerationSession, Preview
-from napari_medvar.session.opened_model import Model
+from napari_medvar.session.opened_bundle import OpenedBundle
 
 REQUEST = Request(Condition("CT"), 3)
 
 
 @pytest.fixture
 def session(pair_bundle: Bundle) -> GenerationSession:
-    made = GenerationSession(lambda name, model: Model(pair_bundle, Generator(OnnxBackend(pair_bundle, device="cpu"))))
+    made = GenerationSession(
+        lambda name, bundle_id: OpenedBundle(pair_bundle, Generator(OnnxBackend(pair_bundle, device="cpu")))
+    )
     made.load()
     return made
 

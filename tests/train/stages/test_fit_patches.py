@@ -52,7 +52,7 @@ def test_fewer_slices_than_codes_are_enough() -> None:
 
 def test_features_are_decorrelated(fitted: ResolutionTokenizer) -> None:
     """Faint detail would be drowned by brightness in what the transformer is shown."""
-    features = fitted.quantizer.features(fitted.encode(discs(300)))[:, 4:].flatten(0, 1)  # of the finest scale
+    features = fitted.quantizer.scale_features(fitted.encode(discs(300)))[:, 4:].flatten(0, 1)  # of the finest scale
     covariance = torch.cov(features.T)
     spread = covariance.diagonal()
     assert 0.3 < float(spread[:4].mean()) < 1.7

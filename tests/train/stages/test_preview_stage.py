@@ -36,7 +36,7 @@ def held_out_psnr(config: TrainConfig, scale: int | None = None) -> list[float]:
 def test_it_learns_what_the_full_decoder_shows(
     make_preview: MakeConfig, console: Console, tokenizer_file: Path
 ) -> None:
-    """Previews would be no likeness of what the full decoder makes of the same scales, on people not trained on."""
+    """Previews would be no likeness of what the full decoder makes of the same scales, on patients not trained on."""
     config = make_preview(steps=120, batch_size=8, learning_rate=1e-2, warmup=5, validate_every=60, ema=0.9)
     _, codebook = load_preview(run(config, console=console))
     first, last = held_out_psnr(config)

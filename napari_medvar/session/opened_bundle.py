@@ -1,4 +1,4 @@
-"""`Model`: an opened bundle; and functions that find the bundle that made an image."""
+"""`OpenedBundle`: a bundle with its generator; and functions that find the bundle that made an image."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ _CACHE = 128 * 2**20  # bytes of keys and values; the current image stays in the
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class Model:
-    """An opened bundle with its generator."""
+class OpenedBundle:
+    """A bundle with its generator."""
 
     bundle: Bundle
     generator: Generator
@@ -34,33 +34,33 @@ class Model:
         return name in (self.id, self.generator.backend.info.weights or self.id)
 
 
-def open_bundle(name: str | Path | None, model: str | None = None, *, device: str = "auto") -> Model:
+def open_bundle(name: str | Path | None, bundle_id: str | None = None, *, device: str = "auto") -> OpenedBundle:
     """Open a shipped bundle by name or any bundle by folder; None is the first shipped one.
 
-    ``model`` is the digest that traces record for the bundle or its weights. Raises `MedvarError` if the bundle has
+    ``bundle_id`` is the digest that traces record for the bundle or its weights. Raises `MedvarError` if the bundle has
     another digest.
     """
     bundle = read_bundle(find_bundle(name))
-    if model not in (None, bundle.bundle_id, bundle.weights):
+    if bundle_id not in (None, bundle.bundle_id, bundle.weights):
         raise MedvarError(f"The model in {bundle.path} has changed. Open it again.")
-    return Model(bundle, Generator(OnnxBackend(bundle, device=device), PrefixCache(_CACHE)))
+    return OpenedBundle(bundle, Generator(OnnxBackend(bundle, device=device), PrefixCache(_CACHE)))
 
 
-def open_served(server: Server) -> Model:
+def open_served(server: Server) -> OpenedBundle:
     """Open the model that a server runs."""
     remote = RemoteBackend(server)
-    return Model(remote.bundle, Generator(remote))
+    return OpenedBundle(remote.bundle, Generator(remote))
 
 
-def open_model_of(model: str, hints: Iterable[str], device: str, server: Server | None = None) -> Model:
+def open_bundle_of(bundle_id: str, hints: Iterable[str], device: str, server: Server | None = None) -> OpenedBundle:
     """Open the model that made an image: that of the user's server if it matches, or else see `find_bundle_of`."""
-    if server is not None and (served := open_served(server)).made(model):
+    if server is not None and (served := open_served(server)).made(bundle_id):
         return served
-    return open_bundle(find_bundle_of(model, hints).path, model, device=device)
+    return open_bundle(find_bundle_of(bundle_id, hints).path, bundle_id, device=device)
 
 
-def find_bundle_of(model: str, hints: Iterable[str]) -> Bundle:
-    """The bundle with the id ``model``, in one of the folders ``hints`` or among the shipped bundles.
+def find_bundle_of(bundle_id: str, hints: Iterable[str]) -> Bundle:
+    """The bundle with the id ``bundle_id``, in one of the folders ``hints`` or among the shipped bundles.
 
     Raises `MedvarError`, which lists the places searched, when it is not found. Hints may come from an untrusted file:
     they are only read, never from the network, and the digest of the bundle must match.
@@ -74,10 +74,10 @@ def find_bundle_of(model: str, hints: Iterable[str]) -> Bundle:
             bundle = read_bundle(Path(folder))
         except MedvarError:
             continue
-        if model in (bundle.bundle_id, bundle.weights or bundle.bundle_id):
+        if bundle_id in (bundle.bundle_id, bundle.weights or bundle.bundle_id):
             return bundle
     raise MedvarError(
-        f"The model that made these images was not found (sha256 {model[:12]}…). Searched: "
+        f"The model that made these images was not found (sha256 {bundle_id[:12]}…). Searched: "
         f"{', '.join(looked) or 'nothing'}. Open that model first, then open this again."
     )
 
