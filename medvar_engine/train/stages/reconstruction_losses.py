@@ -26,7 +26,7 @@ from medvar_engine.train.stages.losses import (
     whole_texture_loss,
 )
 
-DRAWN = 4.0  # weight of the texture loss of drawn detail, relative to detail with a pixel-wise loss
+DRAWN = 2.0  # weight of the texture loss of drawn detail, relative to detail with a pixel-wise loss
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,16 +70,17 @@ class Reconstruction:
         total = config.l1 * l1 + config.l2 * l2 + config.gradient * gradient_loss(made, real)
         if config.frequency:
             total = total + config.frequency * frequency_loss(made, real)
-        if config.texture:
-            total = total + config.texture * self._texture(output, images, certain)
         if config.perceptual and self.features is not None:
             distance = self.features.distance(output, images)
             total = total + config.perceptual * (distance if certain is None else distance * certain.wholly).mean()
         metrics: Metrics = {Metric("l1"): l1.detach(), Metric("psnr"): psnr(output.detach(), images).mean()}
+        pixels = total  # what the adversarial loss is balanced with: a large texture loss would strengthen it, too
+        if config.texture:
+            total = total + config.texture * self._texture(output, images, certain)
         if self.critic and step >= config.adversarial_start * config.steps:
             self.critic.requires_grad_(False)
             adversarial = -self.critic(output).mean()
-            total = total + config.adversarial * adaptive_weight(total, adversarial, last) * adversarial
+            total = total + config.adversarial * adaptive_weight(pixels, adversarial, last) * adversarial
             self._seen.append((images, output.detach()))
         return total, metrics
 
