@@ -1,1 +1,1 @@
-"""Networks that embed images as features, and the images that they read."""
+"""Encoders, which map images to features, and the sources of images for them."""

@@ -1,9 +1,9 @@
-"""`DescriptorEncoder`: a fixed, hand-made description of a slice, which needs neither weights nor training data.
+"""`DescriptorEncoder`: fixed, hand-crafted features of a slice, without weights or training data.
 
-Why this one beside SimCLR: SimCLR is trained *not* to notice blur, noise, contrast and place, and knows only the user's
-data. The descriptor notices just these, knows no data, and each of its numbers can be named. What one is blind to, the
-other sees. In the tradition of oriented-gradient descriptors (Dalal & Triggs, CVPR 2005) and of texture as band
-energies (Portilla & Simoncelli, IJCV 2000).
+It complements SimCLR, which is trained to be invariant to blur, noise, contrast and position and depends on the user's
+data. The descriptor measures exactly these properties, depends on no data, and each of its features has a meaning. It
+follows descriptors of oriented gradients (Dalal & Triggs, CVPR 2005) and of texture as band energies (Portilla &
+Simoncelli, IJCV 2000).
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ from medvar_engine.encoders.preprocessing import Preprocessing
 from medvar_engine.storage import sha256_of
 from medvar_engine.types import FloatArray
 
-SIZE = 128  # pixels a side at which images are described
-SCALES = 4  # halvings of the resolution, the finest first
-ORIENTATIONS = 4  # of gradients, modulo 180°
-CELLS = 2  # a side, in which gradients are averaged
-BRIGHTNESS_CELLS = 4  # a side, in which intensities are averaged
+SIZE = 128  # pixels per side to which images are resized
+SCALES = 4  # resolutions, each half of the one before, the finest first
+ORIENTATIONS = 4  # orientations of gradients, modulo 180°
+CELLS = 2  # cells per side in which gradients are averaged
+BRIGHTNESS_CELLS = 4  # cells per side in which intensities are averaged
 HISTOGRAM_BINS = 16
 _VERSION = 1
-_FLOOR = 1e-3  # gradients far below this are nothing, and their logarithm must not be large
+_FLOOR = 1e-3  # added to gradient strengths before the logarithm, so that weak gradients give no large negative values
 
 
 class DescriptorEncoder:
-    """96 features: 64 logarithms of gradient strength (scale × orientation × quarter), 16 brightnesses, 16 bins.
+    """96 features: 64 log gradient strengths (scale × orientation × quadrant), 16 mean intensities, 16 histogram bins.
 
-    Strengths at the finest scale fall when an image is blurred and rise with noise or a decoder's grid; orientations
-    and quarters follow anatomy; brightnesses its rough layout; the histogram the window.
+    Strengths at the finest scale decrease with blur and increase with noise or a decoder's grid pattern. Orientations
+    and quadrants reflect anatomy, mean intensities the rough layout, and the histogram the window.
     """
 
     name = "descriptor"
@@ -57,7 +57,7 @@ class DescriptorEncoder:
 
 
 def _describe(image: FloatArray) -> FloatArray:
-    """``(SIZE, SIZE)`` in [0, 1] → the features of one image."""
+    """The features of one image ``(SIZE, SIZE)`` in [0, 1]."""
     parts, scaled = [], image
     for _ in range(SCALES):
         parts.append(_strengths(scaled))
@@ -69,9 +69,9 @@ def _describe(image: FloatArray) -> FloatArray:
 
 
 def _strengths(image: FloatArray) -> FloatArray:
-    """Mean gradient strength by orientation and cell, as a logarithm: ``(ORIENTATIONS, CELLS, CELLS)``.
+    """The logarithm of the mean gradient strength by orientation and cell: ``(ORIENTATIONS, CELLS, CELLS)``.
 
-    A gradient between two orientations counts for both, in parts, so that a small rotation changes little.
+    A gradient between two orientations is divided between both, so that a small rotation changes little.
     """
     down, right = np.gradient(image)
     strength = np.hypot(down, right)

@@ -1,7 +1,7 @@
-"""Encoders: slices → features that the metrics compare. A file the user gives, or one that needs no file.
+"""`Encoder`: maps slices to features, which metrics compare; `open_encoder` opens one by name or file.
 
-One encoder alone misleads: it is blind to something. So every report has two or more; see `DescriptorEncoder` for the
-one that needs neither a download nor training.
+A single encoder can mislead, because it misses some differences, so every report uses two or more. `DescriptorEncoder`
+needs neither a download nor training.
 """
 
 from __future__ import annotations
@@ -18,39 +18,39 @@ from medvar_engine.types import FloatArray
 
 
 class Encoder(Protocol):
-    """Slices → features. Each row depends on its own slice only."""
+    """Maps slices to features. Each row depends on its own slice only."""
 
     @property
     def name(self) -> str:
-        """What a report calls it."""
+        """The name in reports."""
 
     @property
     def sha256(self) -> str:
-        """Another one when any feature may be another: of the weights, or of the rule and its settings."""
+        """A digest of the weights, or of the method and its settings; it changes when any feature may change."""
 
     @property
     def dimension(self) -> int:
-        """D, the features a slice."""
+        """D, the number of features."""
 
     def encode(self, images: FloatArray) -> FloatArray:
         """``(N, H, W)`` float32 in [-1, 1] → ``(N, D)`` float32."""
 
     def describe(self) -> dict[str, Any]:
-        """What a report must say of it, as plain values: name, sha256, dimension, preprocessing."""
+        """The description for reports, as plain values: name, sha256, dimension, preprocessing."""
 
 
 def open_encoder(text: str, preprocessing: Preprocessing | None = None) -> Encoder:
-    """The encoder that ``text`` names.
+    """Open an encoder.
 
     Args:
-        text: ``descriptor``; or ``FILE``, an ONNX file or the safetensors file of a SimCLR encoder of ours; or
-            ``NAME=FILE``, where NAME is one of `KNOWN_ENCODERS`, whose preprocessing is known.
-        preprocessing: how to prepare images for an ONNX file. When None, that of the known encoder, or of a JSON file
-            of the same name beside the ONNX file (``encoder.onnx`` and ``encoder.json``).
+        text: ``descriptor``; or ``FILE``, an ONNX file or the safetensors file of a SimCLR encoder of medvar; or
+        ``NAME=FILE``, in which NAME is one of `KNOWN_ENCODERS`, whose preprocessing is known.
+        preprocessing: how to prepare images for an ONNX file. With None, that of the known encoder is used, or a JSON
+        file of the same name beside the ONNX file (``encoder.onnx`` and ``encoder.json``).
 
     Raises:
-        MedvarError: when the file is missing or no encoder, or its preprocessing is not said; for a known encoder
-            without its file the message says where to get it and how to give it.
+        MedvarError: when the file is missing or not an encoder, or its preprocessing is unknown. For a known encoder
+        without its file, the message says where to get it and how to give it.
     """
     if text == DescriptorEncoder.name:
         return DescriptorEncoder()
@@ -77,7 +77,7 @@ def _parse(text: str) -> tuple[str, KnownEncoder | None, Path]:
         return name, KNOWN_ENCODERS[name], Path(file).expanduser()
     path = Path(text).expanduser()
     if equals and not path.is_file():
-        raise MedvarError(f"{name!r} is no known encoder; there are {', '.join(KNOWN_ENCODERS)}.")
+        raise MedvarError(f"{name!r} is not a known encoder. Known encoders are {', '.join(KNOWN_ENCODERS)}.")
     return path.stem, None, path
 
 
@@ -87,7 +87,7 @@ def _preprocessing(known: KnownEncoder | None, path: Path) -> Preprocessing:
     beside = path.with_suffix(".json")
     if not beside.is_file():
         raise MedvarError(
-            f"{path} does not say how images must be prepared for it. Write {beside.name} beside it, such as "
+            f"The preprocessing of {path} is unknown. Write {beside.name} beside it, such as "
             '{"size": 224, "kernel": "bilinear", "low": 0, "high": 1, "mean": [0.485, 0.456, 0.406], '
             '"std": [0.229, 0.224, 0.225]}, or name it as one of ' + ", ".join(KNOWN_ENCODERS) + "."
         )

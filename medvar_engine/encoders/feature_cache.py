@@ -1,8 +1,8 @@
-"""Features kept on the disk: computed once for an encoder and a set of images, and not again after a killed run.
+"""A cache of features on the disk, so that they are computed once and a killed run can be continued.
 
-A file a pair of encoder and images, ``ENCODER-IMAGES.npy``, float32 ``(N, D)``. While it grows it lies beside as
-``.partial.npy`` with the number of its finished rows, in steps that do not depend on when a run was cut off: so the
-features are the same whether it was or not.
+There is one file for each pair of encoder and images, ``ENCODER-IMAGES.npy``, float32 ``(N, D)``. During the
+computation it is ``.partial.npy``, with a note of the number of finished rows. Features are computed in fixed chunks,
+so they do not depend on interruptions.
 """
 
 from __future__ import annotations
@@ -20,36 +20,36 @@ from medvar_engine.errors import MedvarError
 from medvar_engine.storage import alone, replace_file, sha256_of, take_name, writing
 from medvar_engine.types import FloatArray
 
-CHUNK = 64  # slices encoded between two notes of how far it is
+CHUNK = 64  # slices encoded between two notes of progress
 
 Progress = Callable[[int, int], None]
-"""Called with how many images are encoded, and how many there are."""
+"""Called with the number of encoded images and the number of all images."""
 
 
 def cached_features(encoder: Encoder, images: Images, folder: Path, progress: Progress | None = None) -> FloatArray:
-    """Features ``(N, D)`` as a read-only memory map, from ``folder`` or computed now and kept there.
+    """Features ``(N, D)`` as a read-only memory map, from the cache in ``folder`` or computed now.
 
-    Memory does not grow with N. Raises `MedvarError` when the disk is full or another run computes the same.
+    Memory does not grow with N. Raises `MedvarError` when the disk is full or another run computes the same features.
     """
     target = folder / f"{cache_key(encoder, images)}.npy"
     shape = (len(images), encoder.dimension)
-    with writing(folder, "what was encoded so far is kept"):
+    with writing(folder, "encoded images are kept"):
         folder.mkdir(parents=True, exist_ok=True)
         if (kept := _open(target, shape)) is None:
-            refusal = f"{target} is being written by another run; wait until that has ended."
+            refusal = f"{target} is being written by another run. Wait until that run has ended."
             with alone(target.with_suffix(".lock"), refusal):
                 if (kept := _open(target, shape)) is None:
                     _compute(encoder, images, target, progress)
                     kept = _open(target, shape)
     if kept is None:
-        raise MedvarError(f"{target} was changed by something else while it was written; run it again.")
+        raise MedvarError(f"{target} was changed by another program while it was written. Run the same again.")
     if progress is not None:
         progress(len(images), len(images))
     return kept
 
 
 def cache_key(encoder: Encoder, images: Images) -> str:
-    """A name for the features of these images by this encoder with its preprocessing."""
+    """The name of the cached features of these images by this encoder with its preprocessing."""
     described = sha256_of(json.dumps(encoder.describe(), sort_keys=True))
     return f"{described[:24]}-{images.digest[:24]}"
 
@@ -69,13 +69,13 @@ def _compute(encoder: Encoder, images: Images, target: Path, progress: Progress 
             replace_file(note, json.dumps({"done": int(rows[-1]) + 1}).encode())
             if progress is not None:
                 progress(int(rows[-1]) + 1, len(images))
-        del features  # closes the map, which Windows could not rename
+        del features  # closes the map, because Windows cannot rename an open file
     take_name(partial, target)
     note.unlink(missing_ok=True)
 
 
 def _resume(partial: Path, note: Path, shape: tuple[int, int]) -> tuple[int, np.memmap]:
-    """How many rows a run before has finished, and the map that holds them."""
+    """The number of rows that an earlier run has finished, and the map that holds them."""
     if _open(partial, shape) is not None:
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             done = int(json.loads(note.read_text(encoding="utf-8"))["done"])
@@ -86,7 +86,7 @@ def _resume(partial: Path, note: Path, shape: tuple[int, int]) -> tuple[int, np.
 
 
 def _open(path: Path, shape: tuple[int, int]) -> FloatArray | None:
-    """The features in a file; None when it is not there, or not what was written."""
+    """The features in a file; None if it is missing or damaged."""
     try:
         features = np.load(path, mmap_mode="r" if 0 not in shape else None, allow_pickle=False)
     except (OSError, ValueError, EOFError):

@@ -1,4 +1,4 @@
-"""`Images`: slices that are read a few at a time, with a digest, so that what was computed of them can be kept."""
+"""`Images`: a source of slices that are read a few at a time, with a digest for caches."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ Indices = Sequence[int] | npt.NDArray[np.integer]
 
 
 class Images(Protocol):
-    """Slices in [-1, 1], by number."""
+    """Slices in [-1, 1], accessed by number."""
 
     @property
     def digest(self) -> str:
-        """Another one when any pixel may be another, or their order."""
+        """A digest that changes when any pixel or the order may have changed."""
 
     def __len__(self) -> int:
-        """How many there are."""
+        """The number of slices."""
 
     def batch(self, indices: Indices) -> FloatArray:
-        """Some of them, ``(B, H, W)`` float32."""
+        """The slices ``indices`` as ``(B, H, W)`` float32."""
 
 
 class PreparedImages:

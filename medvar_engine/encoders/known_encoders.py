@@ -1,4 +1,4 @@
-"""Encoders that others publish: what each needs done to an image, and how to get it. None comes with medvar."""
+"""Published encoders: their preprocessing, and instructions to get them. None is part of medvar."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ _IMAGENET_STD = (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True, slots=True)
 class KnownEncoder:
-    """An encoder by name. ``export`` is Python that leaves the network as ``model``: ``(N, 3, S, S)`` → ``(N, D)``."""
+    """A published encoder.
+
+    ``export`` is Python code that defines the network ``model``: ``(N, 3, S, S)`` → ``(N, D)``.
+    """
 
     name: str
     about: str
@@ -20,7 +23,7 @@ class KnownEncoder:
     licence: str
     dimension: int
     preprocessing: Preprocessing
-    needs: str  # what to install for the export
+    needs: str  # packages to install for the export
     export: str
 
     @property
@@ -29,15 +32,15 @@ class KnownEncoder:
         return f"{self.name}.onnx"
 
     def instructions(self) -> str:
-        """How to get the file and how to give it."""
+        """Instructions to get the file and to use it."""
         side = self.preprocessing.size
         return (
-            f"The encoder {self.name} ({self.about}; {self.licence}) does not come with medvar. Get it once from "
+            f"The encoder {self.name} ({self.about}; {self.licence}) is not part of medvar. Get it once from "
             f"{self.source}: `pip install torch onnx onnxscript {self.needs}`, then run in Python\n\n"
             f"{self.export}\n"
             f'torch.onnx.export(model.eval(), torch.zeros(2, 3, {side}, {side}), "{self.file}", dynamo=True, '
             'external_data=False, dynamic_shapes=({0: "batch"},))\n\n'
-            f"and give the file as {self.name}={self.file}. It must take (N, 3, {side}, {side}) and give "
+            f"and give the file as {self.name}={self.file}. Its input must be (N, 3, {side}, {side}) and its output "
             f"(N, {self.dimension})."
         )
 
@@ -83,7 +86,7 @@ model = Encoder()""",
             "https://github.com/Warvito/radimagenet-models",
             "see https://github.com/BMEII-AI/RadImageNet for the terms of the weights",
             2048,
-            # Blue, green, red, of which only the mean is subtracted, as the original was trained.
+            # Channels in the order blue, green, red, with only the mean subtracted, as in the original training.
             Preprocessing(224, "bilinear", mean=(0.406, 0.456, 0.485)),
             "gdown",
             """import torch
@@ -147,4 +150,4 @@ model = net""",
         ),
     )
 }
-"""By the name that `open_encoder` takes."""
+"""Published encoders by the name for `open_encoder`."""

@@ -1,4 +1,4 @@
-"""`OnnxEncoder`: an encoder from the bytes of one ONNX file, run by ONNX Runtime. Nothing outside the file is read."""
+"""`OnnxEncoder`: an encoder from one ONNX file, run by ONNX Runtime. No other file is read."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from medvar_engine.storage import sha256_of
 from medvar_engine.types import FloatArray
 from medvar_engine.untrusted.time_limit import load_seconds, run_seconds, within
 
-MAX_BYTES = 2**31 - 1  # protobuf's own limit: what is larger has external data, which is never read
-_BLOCK = 16  # slices that go through the network together; always the same, so that a feature is always the same
+MAX_BYTES = 2**31 - 1  # the limit of protobuf; larger models have external data, which are never read
+_BLOCK = 16  # slices that pass through the network together; constant, so that features are reproducible
 
 
 class OnnxEncoder:
     """A graph with one float32 input ``(N, C, size, size)`` and features ``(N, D)``, or ``(N, D, 1, 1)``, first.
 
     Args:
-        content: the file. It is loaded from memory, so that a graph that points to other files is refused.
-        preprocessing: how images are prepared for it.
-        name: what reports call it.
-        origin: where it is from, for messages.
-        threads: of ONNX Runtime; None leaves it to decide.
+        content: the content of the file. It is loaded from memory, so a graph that refers to other files is refused.
+        preprocessing: how images are prepared.
+        name: the name in reports.
+        origin: the origin of the file, for messages.
+        threads: number of threads of ONNX Runtime; None for its default.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class OnnxEncoder:
         threads: int | None = None,
     ) -> None:
         if len(content) > MAX_BYTES:
-            raise MedvarError(f"{origin} is larger than the 2 GB of one ONNX file.")
+            raise MedvarError(f"{origin} is larger than 2 GB, the limit of an ONNX file.")
         self.name = name
         self.sha256 = sha256_of(content)
         self.preprocessing = preprocessing
@@ -73,24 +73,25 @@ class OnnxEncoder:
             features = within(seconds, lambda: self._session.run(None, {self._input: prepared}, options)[0], stop)
         except TimeoutError as error:
             raise MedvarError(
-                f"{self._origin} was stopped: {error}, far longer than a network of its size needs. It may be made to "
-                "run without end; use only encoders whose source you trust."
+                f"{self._origin} was stopped: {error}, much longer than a network of its size needs. It may be "
+                "built to "
+                "run forever. Use only encoders from sources that you trust."
             ) from error
         except Exception as error:  # onnxruntime has no exception type of its own
             raise MedvarError(
-                f"{self._origin} does not take images of {prepared.shape[1]} channels and {prepared.shape[2]}×"
-                f"{prepared.shape[3]} pixels, in batches of any length, as its preprocessing has it: {error}"
+                f"{self._origin} does not accept batches of images with {prepared.shape[1]} channels and "
+                f"{prepared.shape[2]}×{prepared.shape[3]} pixels, as its preprocessing requires: {error}"
             ) from error
         if features.ndim == 4 and features.shape[2:] == (1, 1):
             features = features[:, :, 0, 0]
         if features.ndim != 2 or len(features) != len(images) or not features.shape[1]:
             raise MedvarError(
-                f"{self._origin} gives {features.shape} for {len(images)} images; one row of features an image, "
-                f"({len(images)}, D), is expected as its first output. Export it with its global pooling."
+                f"{self._origin} returns {features.shape} for {len(images)} images, but its first output must have one "
+                f"row of features per image, ({len(images)}, D). Export it with its global pooling."
             )
         features = np.asarray(features, dtype=np.float32)
         if not np.isfinite(features).all():
-            raise MedvarError(f"{self._origin} gives features that are not finite; its preprocessing may be wrong.")
+            raise MedvarError(f"{self._origin} returns features that are not finite. Its preprocessing may be wrong.")
         return features
 
 
@@ -118,10 +119,10 @@ def _open_session(content: bytes, origin: str, threads: int | None) -> Any:
         )
     except Exception as error:
         raise MedvarError(
-            f"{origin} is no ONNX file that can be used: {error}. It must be one self-contained file."
+            f"{origin} cannot be used as an ONNX file: {error}. It must be one self-contained file."
         ) from error
     inputs = session.get_inputs()
     if len(inputs) != 1 or inputs[0].type != "tensor(float)":
         found = ", ".join(f"{one.name} {one.type}" for one in inputs)
-        raise MedvarError(f"{origin} takes {found}, but an encoder takes one float32 image.")
+        raise MedvarError(f"{origin} has the inputs {found}, but an encoder must have one float32 image as input.")
     return session

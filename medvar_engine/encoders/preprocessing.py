@@ -1,4 +1,4 @@
-"""`Preprocessing`: what an encoder wants done to a slice before it sees it. Part of every figure, so it is recorded."""
+"""`Preprocessing`: how slices are prepared for an encoder. It affects every metric, so it is recorded in reports."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ _KERNELS = {
 
 @dataclass(frozen=True, slots=True)
 class Preprocessing:
-    """Slices in [-1, 1] → the input of an encoder.
+    """Prepares slices in [-1, 1] for an encoder.
 
-    An image is resized to ``size`` pixels a side with ``kernel`` (antialiased when made smaller, as Pillow does), its
-    values [-1, 1] are mapped to [``low``, ``high``], it is repeated to as many channels as ``mean`` has numbers, and
-    each channel has its ``mean`` subtracted and is divided by its ``std``.
+    An image is resized to ``size`` pixels per side with ``kernel`` (with antialiasing, as in Pillow), its values [-1,
+    1] are mapped to [``low``, ``high``], it is repeated to as many channels as ``mean`` has numbers, and each channel
+    is normalised by ``mean`` and ``std``.
     """
 
     size: int
@@ -42,11 +42,13 @@ class Preprocessing:
 
     def __post_init__(self) -> None:
         if not 1 <= self.size <= _MAX_SIZE:
-            raise MedvarError(f"size is the side of the input in pixels, 1…{_MAX_SIZE}, but got {self.size}.")
+            raise MedvarError(f"size, the side of the input in pixels, must be 1…{_MAX_SIZE}, but is {self.size}.")
         if self.kernel not in _KERNELS:
-            raise MedvarError(f"kernel is one of {', '.join(_KERNELS)}, but got {self.kernel!r}.")
+            raise MedvarError(f"kernel must be one of {', '.join(_KERNELS)}, but is {self.kernel!r}.")
         if len(self.mean) not in (1, 3) or len(self.std) != len(self.mean):
-            raise MedvarError(f"mean and std have one number a channel, 1 or 3 each, but got {self.mean}, {self.std}.")
+            raise MedvarError(
+                f"mean and std must have one number per channel, 1 or 3, but are {self.mean}, {self.std}."
+            )
         if not np.isfinite([self.low, self.high, *self.mean, *self.std]).all() or not all(s > 0 for s in self.std):
             raise MedvarError("low, high, mean and std must be finite, and std above 0.")
 
@@ -62,19 +64,19 @@ class Preprocessing:
         return out
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
+        """Plain values for JSON."""
         return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Preprocessing:
-        """The inverse of `to_dict`. Raises `MedvarError` for fields that are missing, unknown or of another kind."""
+        """The inverse of `to_dict`. Raises `MedvarError` for missing or unknown fields, or values of a wrong type."""
         known = {one.name for one in fields(cls)}
         try:
             if unknown := sorted(set(values) - known):
-                raise MedvarError(f"Unknown field {unknown[0]!r}; there are {', '.join(sorted(known))}.")
+                raise MedvarError(f"Unknown field {unknown[0]!r}. The fields are {', '.join(sorted(known))}.")
             size = values["size"]
             if isinstance(size, bool) or not isinstance(size, int):
-                raise TypeError(f"size is a whole number, not {size!r}")
+                raise TypeError(f"size must be a whole number, not {size!r}")
             return cls(
                 size,
                 kernel=str(values.get("kernel", "bilinear")),
@@ -86,36 +88,36 @@ class Preprocessing:
         except KeyError as error:
             raise MedvarError(f"The field {error} is missing.") from error
         except (TypeError, ValueError, OverflowError) as error:
-            raise MedvarError(f"A field is of the wrong kind ({error}).") from error
+            raise MedvarError(f"A field has a wrong type ({error}).") from error
 
 
 def read_preprocessing(path: Path) -> Preprocessing:
-    """Preprocessing as a JSON file has it, such as ``{"size": 224, "mean": [0.5, 0.5, 0.5]}``."""
+    """Read preprocessing from a JSON file such as ``{"size": 224, "mean": [0.5, 0.5, 0.5]}``."""
     try:
         if path.stat().st_size > MAX_BYTES:
-            raise MedvarError("it is larger than any real one")
+            raise MedvarError("it is too large")
         values = plain_json.read(path)
         if not isinstance(values, dict):
-            raise MedvarError(f"it holds a {type(values).__name__}, but an object with the field size is expected")
+            raise MedvarError(f"it contains a {type(values).__name__}, but an object with the field size is expected")
         return Preprocessing.from_dict(values)
     except OSError as error:
         raise MedvarError(f"Cannot read {path}: {error.strerror or error}.") from error
     except MedvarError as error:
-        raise MedvarError(f"{path} does not say how to prepare images for the encoder: {error}") from error
+        raise MedvarError(f"{path} is not a valid preprocessing of an encoder: {error}") from error
     except (ValueError, RecursionError) as error:
         raise MedvarError(f"{path} is not JSON ({error}).") from error
 
 
 def check_slices(images: FloatArray) -> None:
-    """Slices to encode: ``(N, H, W)``, finite, within [-1, 1]."""
+    """Raises `MedvarError` unless slices are ``(N, H, W)``, finite, and within [-1, 1]."""
     if images.ndim != 3 or 0 in images.shape[1:]:
-        raise MedvarError(f"An encoder takes slices (N, height, width), but got the shape {images.shape}.")
+        raise MedvarError(f"An encoder needs slices (N, height, width), but their shape is {images.shape}.")
     if not np.isfinite(images).all() or np.abs(images).max(initial=0) > 1 + 1e-3:
         raise MedvarError("Slices to encode must be finite and within [-1, 1]; harmonise them first.")
 
 
 def resize(image: FloatArray, size: int, kernel: str) -> FloatArray:
-    """``(H, W)`` → ``(size, size)``."""
+    """Resize an image ``(H, W)`` to ``(size, size)``."""
     if image.shape == (size, size):
         return image
     picture = Image.fromarray(np.ascontiguousarray(image, dtype=np.float32))

@@ -1,4 +1,4 @@
-"""A small SimCLR encoder of slices (Chen et al., ICML 2020): the network, and its file."""
+"""A small SimCLR encoder of slices (Chen et al., ICML 2020): the network and its file format."""
 
 from __future__ import annotations
 
@@ -21,28 +21,34 @@ from medvar_engine.types import FloatArray
 from medvar_engine.untrusted import plain_json
 
 _KIND = "simclr encoder"
-_BLOCK = 64  # slices that go through the network together; always the same, so that a feature is always the same
+_BLOCK = 64  # slices that pass through the network together; constant, so that features are reproducible
 
 
 @dataclass(frozen=True, slots=True)
 class SimCLRConfig:
-    """The shape of the network."""
+    """The architecture of the network."""
 
-    size: int = 64  # side to which slices are brought, pixels
-    channels: tuple[int, ...] = (32, 64, 96, 128)  # of each stage; every one halves the side; multiples of 8
-    dimension: int = 128  # D, of the embedding
+    size: int = 64  # pixels per side to which slices are resized
+    channels: tuple[int, ...] = (
+        32,
+        64,
+        96,
+        128,
+    )  # channels of each stage, multiples of 8; every stage halves the side length
+    dimension: int = 128  # D, size of the embedding
 
     @property
     def preprocessing(self) -> Preprocessing:
-        """What slices need before the network."""
+        """The preprocessing of slices."""
         return Preprocessing(self.size, "area", -1.0, 1.0, mean=(0.0,), std=(1.0,))
 
 
 class SimCLRNetwork(nn.Module):
-    """Slices → embeddings of length 1, by a few convolutions.
+    """A small convolutional network that maps slices to embeddings of length 1.
 
-    Group normalisation sees one image at a time: an embedding does not depend on what else is in the batch, and little
-    on gain and offset of the intensities. Mean and maximum over all places follow, so that a shift changes little.
+    Group normalisation treats each image separately: an embedding does not depend on the rest of the batch, and depends
+    little on gain and offset of intensities. Mean and maximum over all positions follow, so that a shift changes
+    little.
     """
 
     def __init__(self, config: SimCLRConfig) -> None:
@@ -68,12 +74,12 @@ class SimCLREncoder:
 
     @classmethod
     def load(cls, path: Path) -> SimCLREncoder:
-        """Read what `save_simclr` wrote. Raises `MedvarError` when it is something else."""
+        """Read a file of `save_simclr`. Raises `MedvarError` for other files."""
         tensors, metadata = read_tensors(path)
         try:
             values = plain_json.loads(metadata["medvar"])
             if values["kind"] != _KIND:
-                raise MedvarError(f"{path} holds a {values['kind']}, but a {_KIND} is needed here.")
+                raise MedvarError(f"{path} contains a {values['kind']}, but a {_KIND} is needed.")
             config = values["config"]
             shape = SimCLRConfig(int(config["size"]), tuple(map(int, config["channels"])), int(config["dimension"]))
             with torch.device("meta"):
@@ -81,7 +87,7 @@ class SimCLREncoder:
             network.load_state_dict(tensors, assign=True)
         except (KeyError, TypeError, ValueError, RuntimeError, ZeroDivisionError) as error:
             raise MedvarError(
-                f"{path} is no SimCLR encoder that medvar has trained ({error}). Other encoders are given as ONNX."
+                f"{path} is not a SimCLR encoder trained by medvar ({error}). Give other encoders as ONNX."
             ) from error
         return cls(network, sha256(path), name=path.stem)
 
@@ -105,13 +111,13 @@ class SimCLREncoder:
 
 
 def save_simclr(path: Path, network: SimCLRNetwork, training: dict[str, Any]) -> None:
-    """Write a network, its configuration and what it was trained on and how."""
+    """Write a network with its configuration and a record of its training."""
     values = {"kind": _KIND, "config": dataclasses.asdict(network.config), "training": training}
     write_tensors(path, network.state_dict(), {"medvar": json.dumps(values, sort_keys=True)})
 
 
 def training_of(path: Path) -> dict[str, Any] | None:
-    """What `save_simclr` was told of the training; None when there is no such file, or another one."""
+    """The record of the training in a file of `save_simclr`; None for a missing or other file."""
     try:
         values = plain_json.loads(read_tensors(path)[1]["medvar"])
         return dict(values["training"]) if values["kind"] == _KIND else None

@@ -1,7 +1,7 @@
-"""Train the SimCLR encoder (Chen et al., ICML 2020) on the training split: minutes on two cores, and always the same.
+"""Trains the SimCLR encoder (Chen et al., ICML 2020) on the training split, in minutes on two cores, reproducibly.
 
-Two changed views of a slice must be nearer to each other than to all other slices of the batch. Views differ as a copy
-may differ from its original, so that a copy stays near and another slice does not.
+Two views of a slice must be closer to each other than to all other slices of the batch. Views differ like a copy from
+its original, so that copies get similar embeddings.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from medvar_engine.errors import MedvarError
 from medvar_engine.train.augment import augment
 from medvar_engine.train.batches import BalancedSampler
 
-_RECIPE = 1  # another one when the same settings would give another network
-_WARMUP = 0.1  # share of the steps
-_WINDOW_CENTRE = 0.3  # ± halves of the range of values
+_RECIPE = 1  # increased when the same settings would give another network
+_WARMUP = 0.1  # fraction of the steps
+_WINDOW_CENTRE = 0.3  # ± fraction of half the range of values
 _WINDOW_WIDTH = 0.5  # ± exponent
-_SHIFT = 0.08  # ± share of the side, beyond what augmentation in training does
+_SHIFT = 0.08  # ± fraction of the side length, in addition to the augmentation of training
 _NOISE = 0.1  # largest standard deviation
 
 Progress = Callable[[int, int, float], None]
-"""Called after each step with its number, how many there are, and the loss."""
+"""Called after each step with its number, the number of all steps, and the loss."""
 
 
 @dataclass(frozen=True, slots=True)
 class SimCLRTraining:
-    """How the encoder is trained."""
+    """The settings of the training."""
 
     steps: int = 600
     batch_size: int = 96
@@ -48,7 +48,7 @@ class SimCLRTraining:
     def __post_init__(self) -> None:
         if self.steps < 1 or self.batch_size < 2:
             raise MedvarError(
-                f"SimCLR takes at least 1 step and 2 slices a batch, but got {self.steps} and {self.batch_size}."
+                f"SimCLR needs at least 1 step and 2 slices per batch, but has {self.steps} and {self.batch_size}."
             )
 
 
@@ -59,7 +59,7 @@ def trained_simclr(
     config: SimCLRConfig | None = None,
     progress: Progress | None = None,
 ) -> SimCLREncoder:
-    """The encoder in the file ``path`` if it was trained so on these slices; else it is trained now and kept there."""
+    """The encoder in ``path`` if it was trained with these settings and slices; otherwise it is trained now."""
     training, config = training or SimCLRTraining(), config or SimCLRConfig()
     if data.split != "train":
         raise MedvarError(
@@ -77,7 +77,7 @@ def train_simclr(
 ) -> SimCLRNetwork:
     """Train on the CPU. The same seed, slices and number of threads give the same weights, bit for bit."""
     if len(data) < 2:
-        raise MedvarError(f"SimCLR tells slices apart, but {data.folder} has {len(data)} to train on.")
+        raise MedvarError(f"SimCLR needs several slices to compare, but {data.folder} has {len(data)} training slices.")
     sampler = BalancedSampler(data.conditions, training.balance)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(training.seed)
@@ -95,7 +95,7 @@ def train_simclr(
             loss.backward()
             optimizer.step()
             if not math.isfinite(loss.item()):
-                raise MedvarError("Training of the encoder diverged; choose a smaller learning rate.")
+                raise MedvarError("The training of the encoder diverged. Choose a lower learning rate.")
             if progress is not None:
                 progress(step + 1, training.steps, loss.item())
     return network.eval()
@@ -112,7 +112,7 @@ def contrastive_loss(embeddings: Tensor, temperature: float) -> Tensor:
 def _draw(
     data: SliceDataset, sampler: BalancedSampler, count: int, config: SimCLRConfig, rng: np.random.Generator
 ) -> np.ndarray:
-    """Slices ``(B, 1, size, size)``, none twice, for a slice must not be told from itself."""
+    """Distinct slices ``(B, 1, size, size)``, because a slice must not be contrasted with itself."""
     chosen = np.unique(sampler.draw(count, rng))
     if len(chosen) == 1:
         chosen = rng.choice(len(data), 2, replace=False)
@@ -121,7 +121,7 @@ def _draw(
 
 @torch.no_grad()
 def _view(images: Tensor) -> Tensor:
-    """``(B, 1, H, W)`` → the same, warped, mirrored, in another window, blurred and with noise, each in its own way."""
+    """Random views of slices ``(B, 1, H, W)``: warped, mirrored, with another window, blur and noise."""
 
     def uniform(limit: float) -> Tensor:
         return (torch.rand(len(images), 1, 1, 1) * 2 - 1) * limit
@@ -139,7 +139,7 @@ def _view(images: Tensor) -> Tensor:
 
 
 def _shifted(images: Tensor) -> Tensor:
-    """Moved by whole pixels, each image its own way; air comes in at the sides."""
+    """Shift each image by a random number of whole pixels; the margin is filled with air."""
     count, _, height, width = images.shape
     reach = max(1, round(_SHIFT * min(height, width)))
     padded = F.pad(images, (reach,) * 4, value=-1.0)[:, 0]
@@ -149,7 +149,7 @@ def _shifted(images: Tensor) -> Tensor:
 
 
 def _schedule(step: int, steps: int) -> float:
-    """Linear warmup, then half a cosine to nothing."""
+    """The learning rate factor: linear warm-up, then half a cosine to zero."""
     warmup = max(1, round(_WARMUP * steps))
     if step < warmup:
         return (step + 1) / warmup

@@ -1,1 +1,1 @@
-"""Whether an image may be a copy of a training slice: the training index and the gate."""
+"""Detection of possible copies of training slices: the training index, the gate and the copy policy."""

@@ -1,8 +1,8 @@
-"""Edge maps: which way the edges of a slice run, place by place, whatever its window, gamma or polarity.
+"""Edge maps: the local directions of edges in a slice, independent of window, gamma and polarity.
 
-Every pixel gets the direction of its gradient at twice its angle, as a complex number (Bigün & Granlund, ICCV 1987):
-an edge from dark to bright and one from bright to dark are then the same. Its length is the gradient's strength
-compared with that of its surroundings, so that contrast matters little. Averages over a coarse grid are the map.
+Every pixel is represented by a complex number with twice the angle of its gradient (Bigün & Granlund, ICCV 1987), so
+that edges from dark to bright and from bright to dark are equal. Its magnitude is the gradient strength relative to the
+surroundings, which reduces the effect of contrast. The map consists of averages over a coarse grid.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from scipy import ndimage
 from medvar_engine.encoders.preprocessing import resize
 from medvar_engine.types import BoolArray, FloatArray, IntArray
 
-GRID = 24  # cells a side of a map
-ZOOMS = np.exp(np.linspace(np.log(3 / 4), np.log(4 / 3), 7))  # in which an image is looked at
-FORMS = 8  # rotations by right angles, and their mirror images
-_SIDE = 128  # pixels a side at which images are described
-_SHIFTS = (-7, 0, 7)  # pixels, each way
-_EDGE = 1.5  # pixels, standard deviation of the derivative of a Gaussian
-_SURROUNDINGS = 8.0  # pixels, likewise
-_SHARE = np.float32(0.7)  # of the strength around, at which an edge counts half
-_FLOOR = np.float32(0.004)  # a gradient a pixel below which there is no edge, but noise
-_MARGIN = 3  # pixels at the side of a zoomed image that its padding reaches
+GRID = 24  # cells per side of a map
+ZOOMS = np.exp(np.linspace(np.log(3 / 4), np.log(4 / 3), 7))  # zoom factors at which an image is compared
+FORMS = 8  # rotations by multiples of 90°, and their mirror images
+_SIDE = 128  # pixels per side to which images are resized
+_SHIFTS = (-7, 0, 7)  # shifts in pixels, in both directions
+_EDGE = 1.5  # standard deviation of the derivative of a Gaussian, in pixels
+_SURROUNDINGS = 8.0  # standard deviation of the surroundings, in pixels
+_SHARE = np.float32(0.7)  # relative strength at which an edge has a magnitude of one half
+_FLOOR = np.float32(0.004)  # gradient per pixel below which there is only noise
+_MARGIN = 3  # pixels at the border of a zoomed image that depend on its padding
 
 Maps = npt.NDArray[np.complex64]
 
@@ -36,9 +36,10 @@ def edge_map(image: FloatArray) -> Maps:
 
 
 def views(image: FloatArray) -> tuple[Maps, IntArray]:
-    """The maps ``(V, GRID, GRID)`` of an image in all forms, zooms and shifts, and for each which of `ZOOMS` it is.
+    """The maps ``(V, GRID, GRID)`` of an image in all forms, zooms and shifts, and the index in `ZOOMS` of each.
 
-    The first axis goes by form, then zoom, then shift; `as_it_is` picks those that are only turned or mirrored.
+    The first axis is ordered by form, then zoom, then shift; `as_it_is` selects those that are only rotated or
+    mirrored.
     """
     described, maps, zooms = _described(image), [], []
     for number, zoom in enumerate(ZOOMS):
@@ -48,15 +49,15 @@ def views(image: FloatArray) -> tuple[Maps, IntArray]:
 
 
 def as_it_is(views: Maps) -> Maps:
-    """Of `views` the eight that are neither zoomed nor shifted."""
+    """The eight of `views` that are neither zoomed nor shifted."""
     each = len(ZOOMS) * len(_SHIFTS) ** 2
     return views[each // 2 :: each]
 
 
 def _cells(shift: int) -> FloatArray:
-    """How much of each pixel of a side lies in each cell, as shares of the cell: ``(GRID, pixels)``.
+    """The weight of each pixel of a side in each cell: ``(GRID, pixels)``.
 
-    The image is moved by ``shift`` pixels; what comes in has no edges.
+    The image is shifted by ``shift`` pixels; the new margin has no edges.
     """
     ends = np.linspace(0, _SIDE, GRID + 1)
     pixels = np.arange(_SIDE) + shift
@@ -90,7 +91,7 @@ def _pooled(directions: Maps, cells: FloatArray) -> Maps:
 
 
 def _zoomed(image: FloatArray, zoom: float) -> FloatArray:
-    """About the middle; what comes in at the sides repeats the border, and `_seen` leaves it out."""
+    """Zoom about the centre; the margin repeats the border, and is masked by `_seen`."""
     if abs(zoom - 1) < 1e-6:
         return image
     if zoom < 1:
@@ -102,7 +103,7 @@ def _zoomed(image: FloatArray, zoom: float) -> FloatArray:
 
 
 def _seen(zoom: float) -> BoolArray:
-    """Where a zoomed image shows what is in the image."""
+    """The pixels of a zoomed image that are inside the original image."""
     seen = np.ones((_SIDE, _SIDE), dtype=bool)
     if zoom < 1 - 1e-6:
         half = int(_SIDE * zoom / 2) - _MARGIN
@@ -112,7 +113,7 @@ def _seen(zoom: float) -> BoolArray:
 
 
 def _forms(maps: Maps) -> Iterator[Maps]:
-    """A quarter turn adds 90° to a direction, so 180° to its double; a mirror image changes its sign."""
+    """All rotations and mirror images of maps: a quarter turn adds 180° to the doubled angle, a mirror negates it."""
     for mirrored in (maps, np.conj(maps[:, :, ::-1])):
         for turns in range(4):
             yield np.asarray((-1) ** turns * np.rot90(mirrored, turns, (1, 2)), dtype=np.complex64)

@@ -1,7 +1,7 @@
-"""`Projection`: edge maps → a few numbers for each region, chosen so that copies agree and other slices differ.
+"""`Projection`: reduces edge maps to a few numbers per region, such that copies agree and other slices differ.
 
-For each region the directions are those of linear discriminant analysis (Fisher 1936; Rao 1948): along them slices
-differ most, compared with how a slice differs from its own copies.
+The directions are those of linear discriminant analysis (Fisher 1936; Rao 1948): along them the differences between
+slices are largest relative to those between a slice and its copies.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from medvar_engine.errors import MedvarError
 from medvar_engine.memorisation.edge_maps import GRID, Maps
 from medvar_engine.types import FloatArray
 
-_EMPTY = 0.3  # share of what most slices have in a region, below which there is nothing to compare
-_RIDGE = 0.1  # of the mean variance within copies, added to each
+_EMPTY = 0.3  # fraction of the usual edge content of a region below which the region counts as empty
+_RIDGE = 0.1  # fraction of the mean variance within copies that is added to each variance
 Packed = npt.NDArray[np.int8]
 
 
 @dataclass(frozen=True, slots=True)
 class Region:
-    """A part of an edge map, in cells; ``step`` cells are averaged, and ``numbers`` describe it."""
+    """A part of an edge map in cells; ``step`` × ``step`` cells are averaged, and ``numbers`` features are kept."""
 
     top: int
     left: int
@@ -32,7 +32,7 @@ class Region:
     numbers: int
 
     def values(self, maps: Maps) -> FloatArray:
-        """``(N, GRID, GRID)`` → ``(N, features)``, real and imaginary parts."""
+        """Maps ``(N, GRID, GRID)`` → real and imaginary parts of the region ``(N, features)``."""
         part = maps[:, self.top : self.top + self.side, self.left : self.left + self.side]
         cells = self.side // self.step
         part = part.reshape(len(part), cells, self.step, cells, self.step).mean(axis=(2, 4)).reshape(len(part), -1)
@@ -40,12 +40,12 @@ class Region:
 
     @property
     def features(self) -> int:
-        """How many `values` has a map."""
+        """The number of `values` of a map."""
         return 2 * (self.side // self.step) ** 2
 
 
 WHOLE = Region(0, 0, GRID, 2, 128)
-INNER = Region(4, 4, 16, 2, 128)  # what is left of a slice when an image shows it larger
+INNER = Region(4, 4, 16, 2, 128)  # the part of a slice that is visible in an enlarged copy
 WINDOWS = tuple(Region(top, left, 6, 1, 20) for top in range(0, GRID, 6) for left in range(0, GRID, 6))
 REGIONS = (WHOLE, INNER, *WINDOWS)
 NUMBERS = sum(region.numbers for region in REGIONS)
@@ -54,7 +54,7 @@ _SIZES = [size for region in REGIONS for size in (region.features * region.numbe
 
 @dataclass(frozen=True, slots=True)
 class Projection:
-    """For each of `REGIONS` a matrix ``(features, numbers)``, a mean ``(features,)``, and a length that says empty."""
+    """For each of `REGIONS` a matrix ``(features, numbers)``, a mean ``(features,)``, and the length if empty."""
 
     matrices: tuple[FloatArray, ...]
     means: tuple[FloatArray, ...]
@@ -62,10 +62,10 @@ class Projection:
 
     @classmethod
     def fit(cls, slices: Maps, originals: Maps, moved: Maps, still: Maps) -> Projection:
-        """The projection that tells ``slices`` apart.
+        """Fit the projection that separates ``slices``.
 
-        ``moved`` and ``still`` are maps of changed copies of ``originals``: shifted and zoomed ones, by which the whole
-        and its inner part are told, and ones that lie where they lay, by which small windows are.
+        ``moved`` and ``still`` are maps of changed copies of ``originals``: shifted and zoomed ones, for the whole
+        slice and its inner part, and ones at the same position, for small windows.
         """
         from scipy.linalg import eigh
 
@@ -84,17 +84,17 @@ class Projection:
         return cls(tuple(matrices), tuple(means), tuple(floors)).rounded()
 
     def rounded(self) -> Projection:
-        """As it is when it was packed."""
+        """The projection rounded to the precision of `pack`."""
         return Projection.unpack(self.pack())
 
     def unit(self, number: int, maps: Maps, *, emptier: float = 1.0) -> FloatArray:
-        """The numbers of region ``number``, scaled to length 1: ``(N, numbers)``; zeros where it is empty."""
+        """The features of region ``number``, scaled to length 1: ``(N, numbers)``; zeros for an empty region."""
         values = REGIONS[number].values(maps)
         there = np.linalg.norm(values, axis=1, keepdims=True) > self.floors[number] * emptier
         return _unit((values - self.means[number]) @ self.matrices[number]) * there
 
     def index(self, maps: Maps) -> Packed:
-        """A row ``(NUMBERS,)`` of an index for each map: all regions one after the other, each in 8 bits."""
+        """The row ``(NUMBERS,)`` of the index for each map: the features of all regions in 8 bits."""
         parts = []
         for number in range(len(REGIONS)):
             unit = self.unit(number, maps)
@@ -103,16 +103,16 @@ class Projection:
         return np.concatenate(parts, axis=1)
 
     def pack(self) -> npt.NDArray[np.float16]:
-        """All numbers in one row."""
+        """All numbers as one row."""
         groups = zip(self.matrices, self.means, self.floors, strict=True)
         parts = [np.ravel(part) for group in groups for part in group]
         return np.concatenate(parts).astype(np.float16)
 
     @classmethod
     def unpack(cls, row: npt.NDArray[np.float16]) -> Projection:
-        """The inverse of `pack`. Raises `MedvarError` for another number of numbers."""
+        """The inverse of `pack`. Raises `MedvarError` for a wrong number of values."""
         if row.shape != (sum(_SIZES),):
-            raise MedvarError(f"A projection has {sum(_SIZES)} numbers, but got {row.shape}.")
+            raise MedvarError(f"A projection must have {sum(_SIZES)} numbers, but has {row.shape}.")
         parts = np.split(row.astype(np.float32), np.cumsum(_SIZES)[:-1])
         matrices = [
             part.reshape(region.features, region.numbers) for part, region in zip(parts[::3], REGIONS, strict=True)
@@ -121,7 +121,7 @@ class Projection:
 
 
 def split_index(index: Packed) -> Sequence[FloatArray]:
-    """The rows ``(N, NUMBERS)`` of an index as those of each region, scaled to length 1."""
+    """The rows ``(N, NUMBERS)`` of an index split by region, scaled to length 1."""
     ends = np.cumsum([region.numbers for region in REGIONS])[:-1]
     return [_unit(part.astype(np.float32)) for part in np.split(index, ends, axis=1)]
 

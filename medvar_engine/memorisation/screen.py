@@ -1,4 +1,4 @@
-"""`screen`: the one place that decides which images are withheld or flagged as possible copies of training slices."""
+"""`screen`: decides which images are withheld or flagged as possible copies of training slices."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from medvar_engine.types import FloatArray
 
 @dataclass(frozen=True, slots=True)
 class CopyScreen:
-    """A policy, and the gate that it needs: None when copies are not looked for."""
+    """A copy policy and its gate; None without a search for copies."""
 
     policy: CopyPolicy
     gate: Gate | None
@@ -29,33 +29,33 @@ class CopyScreen:
 
 @dataclass(frozen=True, slots=True)
 class Screened:
-    """What a policy makes of M images. Every tuple holds places in the order of the images."""
+    """The result of a policy for M images. Tuples hold indices in the order of the images."""
 
     policy: CopyPolicy
-    risks: tuple[CopyRisk | None, ...]  # (M,); None where copies are not looked for
-    owned: frozenset[int] = frozenset()  # images made from a real one that whoever writes them says is theirs
+    risks: tuple[CopyRisk | None, ...]  # (M,); None without a search for copies
+    owned: frozenset[int] = frozenset()  # images made from a real image that the user has declared as their own
 
     @property
     def flagged(self) -> tuple[int, ...]:
-        """Images that may be copies."""
+        """The indices of possible copies."""
         return tuple(i for i, risk in enumerate(self.risks) if risk is not None and risk.flagged)
 
     @property
     def withheld(self) -> tuple[int, ...]:
-        """Images that must not be written or sent."""
+        """The indices of images that must not be written or sent."""
         return tuple(i for i in self.flagged if i not in self.owned) if self.policy == "withhold" else ()
 
     @property
     def kept(self) -> tuple[int, ...]:
-        """All other images."""
+        """The indices of all other images."""
         return tuple(i for i in range(len(self.risks)) if i not in self.withheld)
 
 
 def screen(images: Iterable[FloatArray], copies: CopyScreen, owned: Iterable[int] = ()) -> Screened:
-    """Look at images ``(H, W)`` in [-1, 1] for copies of training slices.
+    """Check images ``(H, W)`` in [-1, 1] for copies of training slices.
 
-    Each is judged on its own: the answer does not depend on the batch. ``owned`` are places of images that were made
-    from a real image, of which whoever writes them says that it is theirs: these are never withheld.
+    Each image is checked separately, so the result does not depend on the batch. ``owned`` are the indices of images
+    that were made from a real image that the user has declared as their own: these are never withheld.
     """
     gate = copies.gate
     risks = tuple(None if gate is None else gate.risk(image) for image in images)
@@ -63,7 +63,7 @@ def screen(images: Iterable[FloatArray], copies: CopyScreen, owned: Iterable[int
 
 
 def copy_policy(bundle: Bundle, policy: CopyPolicy | None = None) -> CopyPolicy:
-    """The policy that is asked for; by default copies are withheld if the bundle has a training index.
+    """The requested policy; by default copies are withheld if the bundle has a training index.
 
     Raises:
         MedvarError: when images are to be withheld or flagged, but the bundle has no training index.
@@ -73,6 +73,6 @@ def copy_policy(bundle: Bundle, policy: CopyPolicy | None = None) -> CopyPolicy:
     if policy == "off" or GATE in bundle.sha256:
         return policy
     raise MedvarError(
-        f"{bundle.name} carries no training index, so copies of its training slices cannot be found. Whoever has these "
+        f"{bundle.name} has no training index, so copies of its training slices cannot be found. The owner of these "
         "slices can add one: `medvar gate BUNDLE --data SLICES`."
     )

@@ -1,9 +1,9 @@
-"""The training index that a bundle may carry, so that whoever generates can ask the `Gate`.
+"""The training index of a bundle, by which users of the bundle can apply the `Gate`.
 
-Three files: ``gate.json`` says threshold, levels and whose each slice is; ``gate_index.npy`` holds a row of 8-bit
-numbers for each training slice, see `Projection.index`; ``gate_projection.npy`` is what makes such rows. There are no
-images and no names in it: patients go by pseudonyms made with a secret key, and rows are ordered by those. The rows
-still say something of the slices, as a description does; who may have the bundle may have them.
+It consists of three files: ``gate.json`` has the threshold, the levels and the patient of each slice;
+``gate_index.npy`` has a row of 8-bit numbers for each training slice, see `Projection.index`; ``gate_projection.npy``
+is the projection to such rows. They contain no images and no names: patients have pseudonyms made with a secret key,
+and rows are ordered by them. The rows still contain some information about the slices, like a description.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ GATE = "gate.json"
 INDEX = "gate_index.npy"
 PROJECTION = "gate_projection.npy"
 FILES = (GATE, INDEX, PROJECTION)
-_AGAIN = "Take the bundle from its source again, or make its index again: `medvar gate BUNDLE --data SLICES`."
+_AGAIN = "Get the bundle from its source again, or make its index again: `medvar gate BUNDLE --data SLICES`."
 
 
 def pack_index(gate: Gate, *, key: bytes | None = None) -> dict[str, bytes]:
-    """The content of the three `FILES` by name, ready to be written into a bundle.
+    """The content of the three `FILES` by name, for writing into a bundle.
 
     Args:
         gate: the gate of the training slices.
-        key: makes the pseudonyms. Who keeps it can find out later whose a flagged slice is, see `pseudonym`; by default
-            it is drawn at random and forgotten.
+        key: the key of the pseudonyms. With the key, the patient of a flagged slice can be found later, see
+        `pseudonym`; by default the key is random and not stored.
     """
     if key is None:
         key = secrets.token_bytes(32)
@@ -59,25 +59,25 @@ def pack_index(gate: Gate, *, key: bytes | None = None) -> dict[str, bytes]:
 
 
 def pseudonym(patient: str, key: bytes) -> str:
-    """What a patient is called in an index that was made with ``key``."""
+    """The pseudonym of a patient in an index that was made with ``key``."""
     return hmac.new(key, patient.encode(), hashlib.sha256).hexdigest()[:16]
 
 
 def known_slices(bundle: Bundle) -> int | None:
-    """Of how many training slices copies are known; None without an index."""
+    """The number of training slices in the index; None without an index."""
     return sum(_about(bundle.read).slices.values()) if GATE in bundle.sha256 else None
 
 
 def read_index(read: Callable[[str], bytes]) -> Gate:
-    """The gate of a bundle; ``read`` gives the bytes of a file by name, as `Bundle.read` does.
+    """Read the gate of a bundle; ``read`` returns the bytes of a file by name, like `Bundle.read`.
 
-    Raises `MedvarError` when a file is missing, damaged, or not the one that ``gate.json`` names.
+    Raises `MedvarError` when a file is missing or damaged, or does not belong to ``gate.json``.
     """
     about = _about(read)
     index = _array(_checked(read, INDEX, about.sha256), INDEX, np.int8, 2)
     total = sum(about.slices.values())
     if index.shape != (total, NUMBERS):
-        raise MedvarError(f"{GATE} does not say of each of the {len(index)} rows of {INDEX} whose it is. {_AGAIN}")
+        raise MedvarError(f"{GATE} does not give the patient of each of the {len(index)} rows of {INDEX}. {_AGAIN}")
     patients = np.repeat(list(about.slices), list(about.slices.values())).tolist()
     row = _array(_checked(read, PROJECTION, about.sha256), PROJECTION, np.float16, 1)
     try:
@@ -87,12 +87,12 @@ def read_index(read: Callable[[str], bytes]) -> Gate:
 
 
 class _About(NamedTuple):
-    """What ``gate.json`` says."""
+    """The content of ``gate.json``."""
 
     threshold: float
     levels: tuple[float, float, float]
-    slices: dict[str, int]  # patient, in the order of the rows → training slices
-    sha256: dict[str, str]  # of the two files beside it
+    slices: dict[str, int]  # patient, in the order of the rows → number of training slices
+    sha256: dict[str, str]  # sha256 of the two other files
 
 
 def _about(read: Callable[[str], bytes]) -> _About:
@@ -101,8 +101,9 @@ def _about(read: Callable[[str], bytes]) -> _About:
         version = values["schema_version"]
         if version == 1:
             raise MedvarError(
-                f"{GATE} is of an earlier version, which found fewer copies, and is no longer read. Whoever has the "
-                "slices can make it again: `medvar gate BUNDLE --data SLICES`. --copy-policy off does without."
+                f"{GATE} belongs to an earlier version, which found fewer copies, and is no longer supported. The "
+                "owner of "
+                "the slices can make it again: `medvar gate BUNDLE --data SLICES`. --copy-policy off works without it."
             )
         if version != SCHEMA_VERSION:
             raise MedvarError(f"{GATE} has format {version}; this version reads {SCHEMA_VERSION}. Update medvar.")
@@ -113,14 +114,14 @@ def _about(read: Callable[[str], bytes]) -> _About:
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
         raise MedvarError(f"{GATE} is damaged ({type(error).__name__}: {error}). {_AGAIN}") from error
     if min(slices.values(), default=0) < 1:
-        raise MedvarError(f"{GATE} does not say whose slices are in {INDEX}. {_AGAIN}")
+        raise MedvarError(f"{GATE} does not give the patients of the slices in {INDEX}. {_AGAIN}")
     return about
 
 
 def _checked(read: Callable[[str], bytes], name: str, hashes: dict[str, str]) -> bytes:
     content = read(name)
     if sha256_of(content) != hashes[name]:
-        raise MedvarError(f"{name} is not the file that {GATE} names: its sha256 differs. {_AGAIN}")
+        raise MedvarError(f"{name} is not the file that {GATE} lists: its sha256 differs. {_AGAIN}")
     return content
 
 
@@ -133,8 +134,8 @@ def _npy(array: npt.NDArray[Any]) -> bytes:
 def _array(content: bytes, name: str, dtype: npt.DTypeLike, axes: int) -> npt.NDArray[Any]:
     try:
         array = np.lib.format.read_array(io.BytesIO(content), allow_pickle=False)
-    except Exception as error:  # the header is parsed as a Python literal, which fails in many ways
-        raise MedvarError(f"{name} is not an array of numpy, or cut short: {error}. {_AGAIN}") from error
+    except Exception as error:  # parsing the header as a Python literal can raise many exceptions
+        raise MedvarError(f"{name} is not a numpy array, or is incomplete: {error}. {_AGAIN}") from error
     if array.dtype != dtype or array.ndim != axes or not np.isfinite(array).all():
         raise MedvarError(
             f"{name} must hold finite {np.dtype(dtype)} numbers of {axes} axes, not {array.dtype} {array.shape}."

@@ -1,1 +1,1 @@
-"""The client of `medvar serve`, and the messages that both ends send."""
+"""The client of `medvar serve`, and the message format of client and server."""

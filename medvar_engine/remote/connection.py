@@ -1,4 +1,4 @@
-"""`Server`: the client's end of the line to a `medvar serve`. The standard library only."""
+"""`Server`: the client's connection to a `medvar serve`. It uses the standard library only."""
 
 from __future__ import annotations
 
@@ -21,22 +21,24 @@ from medvar_engine.remote.messages import Message, pack, read_message, unpack
 from medvar_engine.untrusted import plain_json
 
 PROTOCOL = 1
-MODEL_HEADER = "Medvar-Model"  # of the model that a client means, so that a server that has another says so
+MODEL_HEADER = (
+    "Medvar-Model"  # header with the model that a client expects, so that a server with another model can refuse
+)
 _BUSY = (429, 503)
-_LARGEST_FILE = 2**30  # bytes of a file that a bundle has beside its graphs
+_LARGEST_FILE = 2**30  # bytes of a file of a bundle other than its graphs
 _SHORTEST_TOKEN = 16
 _CONNECT = 10  # seconds
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
-_LOST = (ConnectionError, ssl.SSLEOFError)  # the server hung up
+_LOST = (ConnectionError, ssl.SSLEOFError)  # the server has closed the connection
 
 
 class Server:
-    """A server's address, and one connection to it. Calls of several threads wait for each other.
+    """A server's address and one connection to it. Calls from several threads wait for each other.
 
     Args:
         address: ``http://127.0.0.1:8765`` or ``https://…``.
-        token: what the server asks for, see `read_token`.
-        patience: seconds to wait for an answer, and to try again while the server is busy.
+        token: the access token, see `read_token`.
+        patience: seconds to wait for a response, and to try again while the server is busy.
     """
 
     def __init__(self, address: str, token: str | None = None, *, patience: float = 120) -> None:
@@ -44,11 +46,11 @@ class Server:
         parts = _parts(self.address)
         self._tls = parts.scheme == "https"
         self._host, self._port = parts.hostname or "", parts.port or (443 if self._tls else 8765)
-        self._folder = parts.path  # of a reverse proxy
+        self._folder = parts.path  # path prefix of a reverse proxy
         if token and not self._tls and self._host not in _LOOPBACK:
             raise MedvarError(
-                f"{self.address} is not encrypted, so that the token could be read on the way. Use https://, or "
-                "an SSH tunnel to the server and http://127.0.0.1."
+                f"The connection to {self.address} is not encrypted, so others could read the token. Use https://, "
+                "or an SSH tunnel to the server and http://127.0.0.1."
             )
         self._headers = {"Authorization": f"Bearer {token}"} if token else {}
         self._patience = patience
@@ -56,30 +58,30 @@ class Server:
         self._connection: http.client.HTTPConnection | None = None
 
     def get(self, path: str) -> bytes:
-        """The content at ``path``."""
+        """The content at ``path``. Raises `MedvarError` if it cannot be read."""
         return self._whole("GET", path, None, {}, _LARGEST_FILE)
 
     def get_json(self, path: str) -> dict[str, Any]:
-        """The values at ``path``."""
+        """The JSON object at ``path``. Raises `MedvarError` for anything else."""
         try:
             values = plain_json.loads(self.get(path))
         except (ValueError, RecursionError) as error:
             raise self._odd("its answer is not JSON") from error
         if not isinstance(values, dict):
-            raise self._odd("its answer is not an object of JSON")
+            raise self._odd("its answer is not a JSON object")
         return values
 
     def call(
         self, path: str, values: Mapping[str, Any], arrays: Mapping[str, npt.NDArray[Any]], *, model: str, limit: int
     ) -> Message:
-        """Send a message, get a message, whose arrays take ``limit`` bytes at most."""
+        """Send a message and return the answer, whose arrays may have at most ``limit`` bytes."""
         headers = {"Content-Type": "application/octet-stream", MODEL_HEADER: model}
         return unpack(self._whole("POST", path, pack(values, arrays), headers, limit + 2**20))
 
     def stream(self, path: str, values: Mapping[str, Any], *, limit: int = 2**30) -> Iterator[Message]:
-        """Send values, get one message after the other as they come; closing the iterator stops the server's work.
+        """Send values and yield the messages of the answer as they arrive; closing the iterator stops the work.
 
-        The arrays of each take ``limit`` bytes at most. Over a connection of its own.
+        The arrays of each message may have at most ``limit`` bytes. A separate connection is used.
         """
         body = json.dumps(values, allow_nan=False).encode()
         connection = self._connect()
@@ -95,11 +97,11 @@ class Server:
             connection.close()
 
     def close(self) -> None:
-        """Hang up. The next call connects again."""
+        """Close the connection. The next call connects again."""
         with self._lock:
             self._hang_up()
 
-    # -- how ----------------------------------------------------------------------------------------------------
+    # -- internals --------------------------------------------------------------------------------------------------
 
     def _whole(self, method: str, path: str, body: bytes | None, headers: Mapping[str, str], limit: int) -> bytes:
         with self._lock:
@@ -108,7 +110,7 @@ class Server:
                     self._connection = self._connect()
                 try:
                     response = self._answered(self._connection, method, path, body, headers)
-                except _LOST:  # a connection that was long idle; whatever is asked does no harm twice
+                except _LOST:  # an idle connection was closed; all requests may be sent twice
                     self._hang_up()
                     self._connection = self._connect()
                     response = self._answered(self._connection, method, path, body, headers)
@@ -116,7 +118,7 @@ class Server:
                 if len(content) > limit:
                     raise self._odd(f"its answer is longer than {limit} bytes")
                 if response.length:
-                    raise self._unreachable("it hung up within its answer")
+                    raise self._unreachable("it closed the connection during its answer")
             except (OSError, http.client.HTTPException) as error:
                 self._hang_up()
                 raise self._unreachable(error) from error
@@ -133,7 +135,7 @@ class Server:
         body: bytes | None,
         headers: Mapping[str, str],
     ) -> http.client.HTTPResponse:
-        """The response to a request, when it is a good one. While the server is busy, tries again."""
+        """The successful response to a request; tries again while the server is busy."""
         until = time.monotonic() + self._patience
         while True:
             connection.request(method, f"{self._folder}/{path}", body, {**self._headers, **headers})
@@ -147,7 +149,7 @@ class Server:
             time.sleep(wait)
 
     def _complaint(self, response: http.client.HTTPResponse) -> str:
-        """What the server says is wrong."""
+        """The error message of the server."""
         content = response.read(2**20)
         try:
             return str(plain_json.loads(content)["error"])
@@ -180,8 +182,8 @@ class Server:
 
     def _unreachable(self, why: object) -> MedvarError:
         return MedvarError(
-            f"The server {self.address} cannot be reached: {why}. Check the address, and that `medvar serve` runs "
-            "there."
+            f"The server {self.address} cannot be reached: {why}. Check the address, and that `medvar serve` is "
+            "running there."
         )
 
     def _odd(self, why: str) -> MedvarError:
@@ -189,18 +191,18 @@ class Server:
 
 
 def read_token(path: Path) -> str:
-    """The token in a file, which is its first line. Both ends read it so."""
+    """The token in the first line of a file, for server and client. Raises `MedvarError` for an unsuitable file."""
     try:
         if not path.is_file():
-            raise MedvarError(f"Cannot read the token file {path}: it is not there, or no file.")
+            raise MedvarError(f"Cannot read the token file {path}: it does not exist, or is not a file.")
         if os.name == "posix" and stat.S_IMODE(path.stat().st_mode) & 0o077:
-            raise MedvarError(f"The token in {path} may be read by others, who could use it; run: chmod 600 {path}")
+            raise MedvarError(f"Other users can read the token in {path} and use it. Run: chmod 600 {path}")
         with path.open("rb") as file:
             token = file.readline(4096).decode("ascii").strip()
     except OSError as error:
         raise MedvarError(f"Cannot read the token file {path}: {error.strerror or error}.") from error
     except UnicodeDecodeError as error:
-        raise MedvarError(f"The token in {path} must be of ASCII letters and digits.") from error
+        raise MedvarError(f"The token in {path} must consist of ASCII letters and digits.") from error
     if len(token) < _SHORTEST_TOKEN or not token.isprintable() or " " in token:
         raise MedvarError(
             f"The token in {path} must be at least {_SHORTEST_TOKEN} characters without spaces. Make one: "
@@ -210,7 +212,7 @@ def read_token(path: Path) -> str:
 
 
 def _parts(address: str) -> Any:
-    wrong = f"The address of a server is like http://127.0.0.1:8765 or https://host, but got {address!r}."
+    wrong = f"The address of a server must be like http://127.0.0.1:8765 or https://host, but is {address!r}."
     try:
         parts = urlsplit(address)
         fine = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
@@ -222,7 +224,7 @@ def _parts(address: str) -> Any:
 
 
 def _seconds(text: str | None) -> float:
-    """``Retry-After``; a tenth of a second when it says nothing of use."""
+    """The seconds of a ``Retry-After`` header; a tenth of a second if it is missing or invalid."""
     try:
         return min(10.0, max(0.1, float(text or 0)))
     except ValueError:

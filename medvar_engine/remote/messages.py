@@ -1,8 +1,8 @@
-"""What a server and its clients send each other: a line of JSON, then arrays. No pickle, nothing that runs.
+"""The message format of server and client: a line of JSON followed by arrays. It cannot contain code.
 
-The line holds plain values, and under ``arrays`` the name, type and shape of each array. Their numbers follow it,
-little-endian and in C order, in the order of the list. The line is filled up with spaces to a multiple of 16 bytes, so
-that arrays are used where they lie. Messages can follow each other in one stream, for each says how long it is.
+The line holds plain values and, under ``arrays``, the name, type and shape of each array. The numbers follow,
+little-endian and in C order, in the order of the list. The line is padded with spaces to a multiple of 16 bytes, so
+that arrays can be used without a copy. Messages can follow each other in one stream, because each contains its length.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ TYPES: dict[str, np.dtype[Any]] = {"float32": np.dtype("<f4"), "int64": np.dtype
 _MOST_ARRAYS = 8
 _MOST_AXES = 8
 _ALIGNED = 16
-_LINE = 64 * 2**20  # bytes; the lineage of traces can be long
+_LINE = 64 * 2**20  # bytes, because the lineage of traces can be long
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Message:
-    """Plain values and arrays. The arrays of a message that was read cannot be written to."""
+    """Plain values and arrays. The arrays of a received message are read-only."""
 
     values: Mapping[str, Any]
     arrays: Mapping[str, npt.NDArray[Any]]
 
     def array(self, name: str, dtype: str, shape: tuple[int | None, ...]) -> npt.NDArray[Any]:
-        """One array, checked: None in ``shape`` is any length. Raises `MedvarError`, also for NaN and infinity."""
+        """One array, checked; None in ``shape`` accepts any length. Raises `MedvarError`, also for NaN and infinity."""
         array = self.arrays.get(name)
         if array is None:
             raise MedvarError(f"The message lacks the array {name!r}.")
@@ -49,7 +49,7 @@ class Message:
                 f"{' × '.join(map(str, array.shape))}."
             )
         if not np.isfinite(array).all():
-            raise MedvarError(f"The array {name!r} must be finite, but holds NaN or infinity.")
+            raise MedvarError(f"The array {name!r} must be finite, but contains NaN or infinity.")
         return array
 
 
@@ -59,7 +59,7 @@ class _Stream(Protocol):
 
 
 def pack(values: Mapping[str, Any], arrays: Mapping[str, npt.NDArray[Any]]) -> bytes:
-    """A message as bytes. Arrays are float32 or int64."""
+    """A message as bytes. Arrays must be float32 or int64."""
     listed, parts = [], []
     for name, array in arrays.items():
         kind = array.dtype.name
@@ -72,7 +72,7 @@ def pack(values: Mapping[str, Any], arrays: Mapping[str, npt.NDArray[Any]]) -> b
 def unpack(content: bytes, *, line: int = _LINE) -> Message:
     """The inverse of `pack`. Raises `MedvarError` for anything that is not exactly one message.
 
-    ``line`` is the most bytes of its first line, which takes many times as much when it is read.
+    ``line`` is the largest size of the first line in bytes; parsing needs many times as much memory.
     """
     stream = io.BytesIO(content)
     message = read_message(stream, len(content), line=line)
@@ -84,16 +84,16 @@ def unpack(content: bytes, *, line: int = _LINE) -> Message:
 
 
 def read_message(stream: _Stream, limit: int, *, line: int = _LINE) -> Message | None:
-    """The next message of a stream, its arrays of ``limit`` bytes at most; None at the stream's end."""
+    """The next message of a stream, with arrays of at most ``limit`` bytes; None at the end of the stream."""
     first = stream.readline(line)
     if not first:
         return None
     if not first.endswith(b"\n"):
-        raise _damaged("it ends within its first line, or that is too long")
+        raise _damaged("it ends within its first line, or the line is too long")
     values, kinds = _parsed(first)
     lengths = [math.prod(shape) * dtype.itemsize for _, dtype, shape in kinds]
     if sum(lengths) > limit:
-        raise _damaged(f"its arrays take {sum(lengths)} bytes, but {limit} are there or allowed")
+        raise _damaged(f"its arrays have {sum(lengths)} bytes, but {limit} are available or allowed")
     arrays = {}
     for (name, dtype, shape), length in zip(kinds, lengths, strict=True):
         content = stream.read(length)
@@ -108,12 +108,12 @@ def _parsed(line: bytes) -> tuple[dict[str, Any], list[tuple[str, np.dtype[Any],
         values = plain_json.loads(line)
         kinds = [(str(name), TYPES[kind], tuple(shape)) for name, kind, shape in values.pop("arrays")]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise _damaged(f"its first line is not as it must be: {error!r}") from error
+        raise _damaged(f"its first line is invalid: {error!r}") from error
     if len(kinds) > _MOST_ARRAYS or len({name for name, _, _ in kinds}) < len(kinds):
-        raise _damaged(f"it names more than {_MOST_ARRAYS} arrays, or one twice")
+        raise _damaged(f"it lists more than {_MOST_ARRAYS} arrays, or one twice")
     for name, _, shape in kinds:
         if len(shape) > _MOST_AXES or not all(type(n) is int and 0 <= n < 2**31 for n in shape):
-            raise _damaged(f"the shape of the array {name!r} cannot be")
+            raise _damaged(f"the shape of the array {name!r} is invalid")
     return values, kinds
 
 

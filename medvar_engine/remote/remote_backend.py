@@ -1,8 +1,7 @@
-"""`RemoteBackend`: the networks of a bundle on another computer, behind `medvar serve`.
+"""`RemoteBackend`: runs the networks of a bundle on another computer with `medvar serve`.
 
-The server keeps no state that a client depends on. Each step carries all that it follows from, labels and input
-features of the scales before, which are small beside the logits that come back. What the server remembers of them only
-saves it work.
+The server keeps no state that a client depends on. Each step sends the labels and the scale features of all earlier
+scales, which are small compared with the returned logits. The cache of the server only saves work.
 """
 
 from __future__ import annotations
@@ -29,13 +28,13 @@ from medvar_engine.types import FloatArray, IntArray
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 Expected = dict[str, tuple[str, tuple[int, ...]]]
-"""Of arrays that come back: their type, and their shape without the rows."""
+"""The type and the shape, without the rows, of each expected array."""
 
 
 class RemoteBackend:
-    """A `Backend` whose networks run on a server. Draws, noise and edits stay here, so images are the server's own.
+    """A `Backend` whose networks run on a server. Sampling and edits run locally, with the same results.
 
-    A chunk of a prefix state is the input of its scale, see `scale_input`, of no tokens at scale 0.
+    A chunk of a prefix state is the input of its scale, see `scale_input`; it has no tokens at scale 0.
     """
 
     def __init__(self, server: Server) -> None:
@@ -43,8 +42,8 @@ class RemoteBackend:
         about = server.get_json("model")
         if about.get("medvar_serve") != PROTOCOL:
             raise MedvarError(
-                f"{server.address} speaks version {about.get('medvar_serve')} of the protocol, this is version "
-                f"{PROTOCOL}. Update medvar at both ends."
+                f"{server.address} uses version {about.get('medvar_serve')} of the protocol, but this medvar uses "
+                f"version {PROTOCOL}. Update medvar on both computers."
             )
         folder = Path(tempfile.mkdtemp(prefix="medvar-served-"))
         weakref.finalize(self, _leave, server, folder)
@@ -54,9 +53,11 @@ class RemoteBackend:
             provider, model = str(about["provider"]), str(about["model"])
             self._most_rows, self._most_bytes = int(about["rows"]), int(about["body"])
         except (KeyError, TypeError, ValueError) as error:
-            raise MedvarError(f"{server.address} does not say what it is and allows: {error!r}.") from error
+            raise MedvarError(
+                f"{server.address} sent an invalid description of its model and limits: {error!r}."
+            ) from error
         if model != bundle.bundle_id:
-            raise MedvarError(f"{server.address} says that it draws as {model[:12]}…, which its bundle does not know.")
+            raise MedvarError(f"{server.address} names the model {model[:12]}…, which does not match its bundle.")
         self.info = info_of(bundle, f"{provider} at {server.address}")
 
     @cached_property
@@ -111,12 +112,12 @@ class RemoteBackend:
         return images
 
     def _of_prefix(self, name: str, state: PrefixState, expected: Expected) -> dict[str, npt.NDArray[Any]]:
-        """`_call` with what a prefix state follows from."""
+        """`_call` with the labels and inputs of a prefix state."""
         sent: Arrays = {"labels": state.labels, "features": np.concatenate(state.chunks, axis=1)}
         return self._call(name, sent, expected)
 
     def _call(self, name: str, arrays: Arrays, expected: Expected, **values: Any) -> dict[str, npt.NDArray[Any]]:
-        """One of the server's networks, on as many rows at a time as it allows."""
+        """Run one of the server's networks, with as many rows at a time as it allows."""
         parts = []
         for rows in self._blocks(arrays):
             sent = {key: array[rows] for key, array in arrays.items()}
@@ -136,9 +137,9 @@ class RemoteBackend:
 
 
 def _fetched(server: Server, folder: Path) -> Bundle:
-    """The bundle that is served, without its graphs, in ``folder``."""
+    """Download the bundle of a server, without its graphs, to ``folder``."""
     (folder / MANIFEST).write_bytes(server.get(f"bundle/{MANIFEST}"))
-    bundle = read_bundle(folder)  # which also checks the names of its files
+    bundle = read_bundle(folder)  # also checks the names of its files
     for name in served_files(bundle):
         (folder / name).write_bytes(server.get(f"bundle/{name}"))
     return bundle
@@ -150,5 +151,5 @@ def _leave(server: Server, folder: Path) -> None:
 
 
 def served_files(bundle: Bundle) -> list[str]:
-    """The bundle's files that a client has, too: the card, the codebook, the gate. Not what makes images."""
+    """The files of a bundle that clients get: card, codebook and training index, but not the networks."""
     return [name for name in bundle.sha256 if not name.endswith((".onnx", ".onnx.data"))]

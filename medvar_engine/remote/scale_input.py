@@ -1,4 +1,4 @@
-"""The input of one scale as one array, which a server and its clients know a prefix by."""
+"""The inputs of scales as chunks of a prefix state, by which server and client identify a prefix."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from medvar_engine.types import FloatArray
 
 
 def extended(state: PrefixState, scale_features: FloatArray | None, channels: int) -> PrefixState:
-    """``state``, whose chunks are inputs of scales, and the input of its next one; see `Backend.step`."""
+    """``state`` extended by the input of its next scale; chunks are inputs of scales. See `Backend.step`."""
     return state.longer(first_input(len(state.labels), channels) if scale_features is None else scale_features)
 
 
 def gather_inputs(rows: Sequence[tuple[PrefixState, int]]) -> PrefixState:
-    """`Backend.gather` of states whose chunks are inputs of scales."""
+    """`Backend.gather` for states whose chunks are inputs of scales."""
     return gather_rows(rows, lambda chunks: np.stack([chunk[row] for chunk, row in chunks]))
 
 
 def first_input(rows: int, channels: int) -> FloatArray:
-    """That of scale 0, ``(rows, 0, channels)``: it has no tokens, for the condition is all that it follows from."""
+    """The input of scale 0, ``(rows, 0, channels)``: it has no tokens, because it depends on the condition only."""
     return np.zeros((rows, 0, channels), dtype=np.float32)

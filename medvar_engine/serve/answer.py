@@ -1,4 +1,4 @@
-"""Answers that are sent as fast as a client takes them, and let go of what was held for them, however they end."""
+"""Responses that are sent at the speed of the client, and release their resources however they end."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from starlette.concurrency import run_in_threadpool
 from starlette.types import Receive, Scope, Send
 
 BYTES = "application/octet-stream"
-_PIECE = 2**18  # bytes that are handed to the connection at a time, so that it need not hold all
+_PIECE = 2**18  # bytes passed to the connection at a time, so that it does not buffer the whole response
 
 
 class Answer(StreamingResponse):
-    """Sends ``content`` within ``seconds``, and closes ``held`` when that is done, or the client has left."""
+    """Sends ``content`` within ``seconds``, and closes ``held`` when it is sent or the client has disconnected."""
 
     def __init__(
         self, content: AsyncIterator[bytes], held: ExitStack, seconds: float, length: int | None = None
@@ -27,19 +27,19 @@ class Answer(StreamingResponse):
         self._held, self._seconds = held, seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """See ASGI. A client that does not take its answer in time is left without the rest."""
+        """See ASGI. The response is cut if the client does not receive it in time."""
         with self._held, suppress(TimeoutError):
             async with asyncio.timeout(self._seconds):
                 await super().__call__(scope, receive, send)
 
     @classmethod
     def of(cls, content: bytes, held: ExitStack, seconds: float) -> Answer:
-        """All of ``content``."""
+        """A response with the bytes ``content``."""
         return cls(_pieces(content), held, seconds, len(content))
 
     @classmethod
     def of_file(cls, path: Path, seconds: float) -> Answer:
-        """All of a file, of which only a piece is in memory at a time."""
+        """A response with the content of a file, of which only a piece is in memory at a time."""
         with ExitStack() as held:
             file = held.enter_context(path.open("rb"))
             return cls(_read(file), held.pop_all(), seconds, os.fstat(file.fileno()).st_size)

@@ -1,6 +1,6 @@
-"""The application: what is asked for at which path, and how mistakes are answered.
+"""The application: the paths of the server, and the responses to errors.
 
-docs/reference/serve-protocol.md tells a client all of it.
+docs/reference/serve-protocol.md describes the protocol for clients.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ from medvar_engine.serve.networks import JobBackend, Networks
 from medvar_engine.serve.stream import frames, parsed, started
 
 _LOG = logging.getLogger("medvar.serve")
-_LINE = 2**16  # bytes of a message's first line: the networks take few values
-_FEATURES = 2**24  # bytes of input features that one request's images in the making remember
-_FILE = 3600  # seconds that a client has to take a file of the bundle
-_BUG = "Something is wrong in the server; its log says what. The request may be sent again."
+_LINE = 2**16  # bytes of the first line of a message, which holds few values
+_FEATURES = 2**24  # bytes of cached scale features for the images of one request
+_FILE = 3600  # seconds that a client has to download a file of the bundle
+_BUG = "An error occurred in the server; its log has the details. The request may be sent again."
 
 
 def make_app(
@@ -52,9 +52,11 @@ def make_app(
 ) -> FastAPI:
     """The application that serves ``bundle``, run by ``backend``.
 
-    For ``token`` and ``hosts`` see `Guard`, for ``copy_policy``, which concerns whole images, `CopyScreen`.
+    For ``token`` and ``hosts`` see `Guard`; for ``copy_policy``, which applies to whole images, see `CopyScreen`.
     """
-    app = FastAPI(openapi_url=None, exception_handlers=_HANDLERS)  # no pages: those of FastAPI load scripts of others
+    app = FastAPI(
+        openapi_url=None, exception_handlers=_HANDLERS
+    )  # no documentation pages: those of FastAPI load external scripts
     app.add_middleware(Guard, token=token, hosts=hosts, rate=limits.rate)
     jobs, memory = Jobs(limits), Memory(limits.memory)
     networks = Networks(backend, PrefixCache(limits.cache))
@@ -75,8 +77,8 @@ def make_app(
 
     @app.get("/bundle/{name}")
     async def file(name: str) -> Response:
-        if name not in (MANIFEST, *names):  # of what a client names, nothing else is looked for on the disk
-            raise Refused(404, f"There is no file {name!r} here; there are {', '.join((MANIFEST, *names))}.")
+        if name not in (MANIFEST, *names):  # no other file name of a client is looked up on the disk
+            raise Refused(404, f"There is no file {name!r}. The files are {', '.join((MANIFEST, *names))}.")
         return Response(manifest, media_type=BYTES) if name == MANIFEST else Answer.of_file(bundle.path / name, _FILE)
 
     async def received(request: Request, held: ExitStack, most: int) -> tuple[bytes, Job]:
@@ -117,11 +119,11 @@ def make_app(
 
 
 async def _streamed(made: Iterator[bytes], jobs: Jobs, job: Job) -> AsyncIterator[bytes]:
-    """A scale at a time. A client that hangs up ends this, and with it the work, before the next use of a network."""
+    """Send one scale at a time. When the client disconnects, the work ends before the next use of a network."""
     try:
         while frame := await jobs.run(lambda: next(made, b""), job, begun=True):
             yield frame
-    except MedvarError as error:  # the status is sent already
+    except MedvarError as error:  # the status has been sent already
         yield pack({"error": str(error)}, {})
     except Exception:
         _LOG.exception("making images has failed")
@@ -136,7 +138,7 @@ async def _refused(_: Request, error: Exception) -> Response:
 
 async def _no_such_path(_: Request, error: Exception) -> Response:
     status = error.status_code if isinstance(error, HTTPException) else 404
-    return JSONResponse({"error": "There is nothing at this path for this method."}, status)
+    return JSONResponse({"error": "This path or method does not exist."}, status)
 
 
 async def _bug(_: Request, error: Exception) -> Response:

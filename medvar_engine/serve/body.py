@@ -1,4 +1,4 @@
-"""A request's body: read only where it is neither too large nor too slow, and from a client that means this model."""
+"""Reads the body of a request, with limits of size and time, if the request is for the model of this server."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from medvar_engine.serve.memory_budget import Share
 
 
 def check_model(request: Request, model: str) -> None:
-    """Raises `Refused` where a client means another model than ``model``, a sha256."""
+    """Raises `Refused` if the request is for another model than ``model``, a sha256."""
     meant = request.headers.get(MODEL_HEADER)
     if meant not in (None, model):
         raise Refused(
             409,
-            f"This server has another model (sha256 {model[:12]}…) than the one that is asked for (sha256 "
-            f"{meant[:12]}…). Connect to it anew, or open the bundle that made these images.",
+            f"This server has another model (sha256 {model[:12]}…) than the requested one (sha256 {meant[:12]}…). "
+            "Connect to it again, or open the bundle that made these images.",
         )
 
 
 async def read_body(request: Request, share: Share, *, most: int, seconds: float) -> bytes:
-    """All of a body of ``most`` bytes, which arrives within ``seconds``.
+    """Read a body of at most ``most`` bytes within ``seconds``. Raises `Refused` otherwise.
 
-    What has arrived is held in ``share``, not what was announced: who only says that much will come takes no room. A
-    body for which there is none is read to its end and forgotten, for else the client would not see why.
+    Memory is counted in ``share`` for received bytes only, not for the announced length. If there is not enough memory,
+    the body is read to its end and discarded, because the client would not see the response otherwise.
     """
-    large = Refused(413, f"A request may hold {most} bytes, and this one holds more. Ask for less at a time.", HANG_UP)
-    if int(request.headers.get("content-length", 0)) > most:  # h11 lets only digits through
+    large = Refused(413, f"A request may have at most {most} bytes. Request less at a time.", HANG_UP)
+    if int(request.headers.get("content-length", 0)) > most:  # h11 accepts digits only
         raise large
     parts, length, full = [], 0, None
     try:
@@ -48,7 +48,7 @@ async def read_body(request: Request, share: Share, *, most: int, seconds: float
                         parts.clear()
                         share.let_go()
     except ClientDisconnect as error:
-        raise Refused(499, "The client has left.") from error
+        raise Refused(499, "The client has disconnected.") from error
     except TimeoutError as error:
         raise Refused(408, f"The request did not arrive within {seconds:g} s.", HANG_UP) from error
     if full is not None:

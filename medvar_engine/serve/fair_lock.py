@@ -1,6 +1,6 @@
-"""`FairLock`: one job at a time, in the order of asking.
+"""`FairLock`: a lock for one job at a time, in the order of requests.
 
-The networks use all cores, or the whole GPU, already: two at once would only be in each other's way.
+A network uses all cores or the whole GPU, so running two at once would only slow down both.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from medvar_engine.serve.jobs import Job
 
 
 class FairLock:
-    """A lock that goes to whoever has waited longest; the standard library's may go to anybody."""
+    """A lock that is given to the thread that has waited longest, unlike that of the standard library."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
-        self._tickets: deque[object] = deque()  # the first one has the lock, the others wait
+        self._tickets: deque[object] = deque()  # the first ticket holds the lock, the others wait
 
     @contextmanager
     def held(self, job: Job) -> Iterator[None]:
-        """The lock, for ``job``.
+        """Hold the lock for ``job``.
 
-        Raises `Refused` when by then the job is late, or nobody waits for it any more.
+        Raises `Refused` when the job has exceeded its time, or its client has disconnected.
         """
         ticket = object()
         with self._changed:

@@ -66,7 +66,7 @@ class Guard:
                 said = "a wrong token was sent" if given else "none was sent"
                 raise Refused(
                     401,
-                    f"This server asks for a token, and {said}. Give the file with the server's token: --token-file, "
+                    f"This server requires a token, but {said}. Give the file with the server's token: --token-file, "
                     "or the plugin's setting.",
                     {"WWW-Authenticate": "Bearer"},
                 )

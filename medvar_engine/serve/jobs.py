@@ -1,4 +1,4 @@
-"""What is done for one request, and how many requests are worked on at a time."""
+"""`Job`: the work for one request; `Jobs`: the limit of jobs at a time."""
 
 from __future__ import annotations
 
@@ -16,42 +16,42 @@ Result = TypeVar("Result")
 
 
 class Job:
-    """One request's work: what memory it has, when it must be done, and whether anybody still waits for it."""
+    """The work for one request, with its memory, its time limit, and whether its client is still connected."""
 
     def __init__(self, seconds: float, share: Share) -> None:
-        """``seconds`` from now are granted."""
+        """The job may take ``seconds`` from now."""
         self.seconds = seconds
         self.share = share
         self._until = time.monotonic() + seconds
         self._left = False
 
     def leave(self) -> None:
-        """Nobody waits for it any more."""
+        """Record that the client has disconnected."""
         self._left = True
 
     def check(self) -> None:
-        """Raises `Refused` when it is late, or nobody waits for it."""
+        """Raises `Refused` when the time limit is exceeded or the client has disconnected."""
         if self._left:
-            raise Refused(499, "The client has left.")
+            raise Refused(499, "The client has disconnected.")
         if time.monotonic() > self._until:
             raise Refused(
                 504,
-                f"This took longer than the {self.seconds:g} s that the server allows, its waiting included. Ask for "
+                f"This took longer than the {self.seconds:g} s that the server allows, including waiting. Request "
                 "fewer images at a time, or start the server with more --seconds.",
             )
 
 
 class Jobs:
-    """Runs the work of jobs in threads of their own, which wait for their turn at the networks."""
+    """Runs jobs in separate threads, which wait for their turn to use the networks."""
 
     def __init__(self, limits: Limits) -> None:
-        self._most = limits.waiting + 1  # one of them runs a network
+        self._most = limits.waiting + 1  # waiting jobs and the running one
         self._threads = CapacityLimiter(self._most)
 
     async def run(self, work: Callable[[], Result], job: Job, *, begun: bool = False) -> Result:
-        """The result of ``work``, a part of ``job``. When the client leaves, it stops before its next scale.
+        """The result of ``work``, a part of ``job``. When the client disconnects, the work stops before its next scale.
 
-        A job that has ``begun`` is not sent away when many wait: what was done for it would be lost.
+        A job that has ``begun`` is not refused when many jobs wait, because its results would be lost.
         """
         there = self._threads.borrowed_tokens + self._threads.statistics().tasks_waiting
         if there >= self._most and not begun:

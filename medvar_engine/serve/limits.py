@@ -1,4 +1,4 @@
-"""What a server grants, and how it says no."""
+"""`Limits`: the limits of a server; `Refused`: the error for refused requests."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from medvar_engine.errors import MedvarError
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """All that a client could ask too much of."""
+    """The limits on requests of clients."""
 
-    rows: int = 16  # images, or images under a label, in one request
-    body: int = 32 * 2**20  # bytes of a request's
-    waiting: int = 16  # jobs that wait for their turn; one runs
-    rate: int = 6000  # requests of one client a minute; an image scale by scale takes about four a scale
-    seconds: float = 120  # that a job may take, its waiting included; asked before each use of a network
-    slow: float = 20  # seconds for a request to arrive whole
+    rows: int = 16  # images, or rows of labels, in one request
+    body: int = 32 * 2**20  # bytes of a request
+    waiting: int = 16  # waiting jobs in addition to the running one
+    rate: int = 6000  # requests per minute of one client; an image takes about four per scale
+    seconds: float = 120  # time limit of a job including waiting, checked before each use of a network
+    slow: float = 20  # seconds for receiving a request
     connections: int = 256
-    cache: int = 2**30  # bytes of keys and values that are remembered
-    memory: int = 2**29  # bytes of requests and answers that are held together; half of them for one client
-    json: int = 2 * 2**20  # bytes of a request in JSON, which takes many times as much when it is read
-    lineage: int = 256  # images that the traces of a request come from
+    cache: int = 2**30  # bytes of cached keys and values
+    memory: int = 2**29  # bytes of all requests and responses in memory; one client can use half of them
+    json: int = 2 * 2**20  # bytes of a JSON request, which needs many times as much memory when it is parsed
+    lineage: int = 256  # ancestors of the traces of a request
 
     def __post_init__(self) -> None:
         for name in self.__slots__:
@@ -30,12 +30,12 @@ class Limits:
                 raise MedvarError(f"The limit {name} must be above 0, but is {getattr(self, name)}.")
 
 
-HANG_UP = {"Connection": "close"}  # after an answer before the request's end: the rest might never come
+HANG_UP = {"Connection": "close"}  # for a response before the end of the request, whose rest might never arrive
 
 
 @dataclass(eq=False)
 class Refused(MedvarError):  # noqa: N818
-    """A request that is answered with a status of HTTP and a text, and not with what it asked for."""
+    """The error of a request that is refused with an HTTP status and a message."""
 
     status: int
     text: str

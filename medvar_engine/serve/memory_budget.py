@@ -1,4 +1,4 @@
-"""`Memory`: how much of requests and answers is held at a time, for all clients together."""
+"""`Memory`: a limit on the memory for the requests and responses of all clients."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from medvar_engine.serve.limits import Refused
 
 
 class Memory:
-    """Counts bytes. Of one client, by its address, at most half are held, so that the others always find room.
+    """Counts bytes. One client, identified by its address, can use at most half of the limit.
 
-    What alone is larger than that is taken when nothing else is held, or no client could ever have it.
+    A larger request is accepted only when no other memory is in use; otherwise it could never be served.
     """
 
     def __init__(self, most: int) -> None:
@@ -22,12 +22,12 @@ class Memory:
         self._lock = threading.Lock()
 
     def share(self, client: str) -> Share:
-        """What will be held for a request of ``client``."""
+        """The account for a request of ``client``."""
         return Share(self, client)
 
     @property
     def held(self) -> int:
-        """Bytes that are held for all clients."""
+        """The bytes in use for all clients."""
         with self._lock:
             return self._held.total()
 
@@ -38,7 +38,7 @@ class Memory:
             if (mine + count > self._most // 2 and not alone[0]) or (total + count > self._most and not alone[1]):
                 raise Refused(
                     503,
-                    "The server holds as much of others' or of your other requests as it may. Try again in a moment.",
+                    "The server's memory is used by other requests. Try again in a moment.",
                     {"Retry-After": "1"},
                 )
             self._held[share.client] += count
@@ -53,18 +53,18 @@ class Memory:
 
 
 class Share:
-    """What is held for one request; as a context, until its end."""
+    """The memory account of one request; as a context manager, it is released at the end."""
 
     def __init__(self, memory: Memory, client: str) -> None:
         self.client, self.held = client, 0
         self._memory = memory
 
     def take(self, count: int) -> None:
-        """Hold ``count`` bytes more. Raises `Refused` where they would be too many."""
+        """Reserve ``count`` more bytes. Raises `Refused` when the limit would be exceeded."""
         self._memory._take(self, count)
 
     def let_go(self) -> None:
-        """Hold nothing any more."""
+        """Release all bytes."""
         self._memory._give_back(self)
 
     def __enter__(self) -> Self:

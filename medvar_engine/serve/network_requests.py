@@ -1,4 +1,4 @@
-"""The networks for strangers: what a message asks of them is checked, and answered."""
+"""Checks and answers requests to single networks, which come from untrusted clients."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ _FLOAT = 4  # bytes
 
 
 class Calls:
-    """One job's use of ``backend``, by messages of at most so many ``rows``."""
+    """Runs networks of ``backend`` for one job, for messages of at most ``rows`` rows."""
 
     def __init__(self, backend: Backend, job: Job, rows: int) -> None:
         self._backend, self._job, self._rows = backend, job, rows
 
     def step(self, message: Message) -> Arrays:
-        """Labels ``(B, F)`` and features of scales 1…k ``(B, L_1 + … + L_k, C)`` → logits of scale k."""
+        """Labels ``(B, F)`` and scale features of scales 1…k ``(B, L_1 + … + L_k, C)`` → logits of scale k."""
         info, content = self._backend.info, self._content(message)
         k = content.depth - 1
         self._hold(len(content.labels), info.schedule.token_counts[k] * info.vocabulary)
@@ -34,11 +34,11 @@ class Calls:
         return {"logits": self._backend.step(before, content.chunks[k] if k else None)[0]}
 
     def summary(self, message: Message) -> Arrays:
-        """As `step`, and gives `Backend.summary` of scales 0…k."""
+        """Like `step`, but returns `Backend.summary` of scales 0…k."""
         return {"summary": self._backend.summary(self._content(message))}
 
     def accumulate(self, message: Message) -> Arrays:
-        """Tokens ``(B, L_k)``, the value ``scale`` and, but for scale 0, a latent: see `Backend.accumulate`."""
+        """Tokens ``(B, L_k)``, the value ``scale`` and, except for scale 0, a latent; see `Backend.accumulate`."""
         info, k = self._backend.info, message.values.get("scale")
         if type(k) is not int:
             raise MedvarError(f"The value 'scale' must be a whole number, but is {k!r}.")
@@ -66,15 +66,15 @@ class Calls:
         self._hold(self._check_rows(len(latent)), info.channels * info.image_size**2)
         return {"images": self._backend.decode(latent, preview=message.values.get("preview") is True)}
 
-    # -- how ----------------------------------------------------------------------------------------------------
+    # -- internals --------------------------------------------------------------------------------------------------
 
     def _content(self, message: Message) -> PrefixState:
-        """Labels, and the input of scales 0…k, where the number of features tells k."""
+        """Labels and the input of scales 0…k, in which k follows from the number of features."""
         info = self._backend.info
         labels = message.array("labels", "int64", (None, len(info.labels.sizes)))
         rows = self._check_rows(len(labels))
         for label in np.unique(labels, axis=0).tolist():
-            info.labels.decode(label)  # raises for what the model does not know
+            info.labels.decode(label)  # raises for unknown labels
         scale_features = message.array("features", "float32", (rows, None, info.feature_channels))
         ends = [end - info.schedule.offsets[1] for end in info.schedule.offsets[1:]]
         if scale_features.shape[1] not in ends:
@@ -88,11 +88,11 @@ class Calls:
 
     def _check_rows(self, rows: int) -> int:
         if not 0 < rows <= self._rows:
-            raise MedvarError(f"A request holds 1 to {self._rows} rows, but this one has {rows}.")
+            raise MedvarError(f"A request can have 1 to {self._rows} rows, but this one has {rows}.")
         return rows
 
     def _hold(self, rows: int, numbers: int) -> None:
-        """Memory for an answer of so many numbers a row, before it is computed."""
+        """Reserve memory for a response with ``numbers`` values per row before it is computed."""
         self._job.share.take(rows * numbers * _FLOAT)
 
 

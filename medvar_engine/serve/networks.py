@@ -1,10 +1,9 @@
-"""`Networks`: one backend for many jobs at the same time, each of which uses it like a `Backend` of its own.
+"""`Networks`: shares one backend among many jobs, each of which uses it like its own `Backend`.
 
-What a prefix was made of, its labels and input features, is its name: a job that comes with them again gets the same
-prefix, remembered or computed anew, and nobody can name another's.
+A prefix is identified by its content, labels and scale features: a job that sends them again gets the same prefix,
+from the cache or computed again, and no job can refer to a prefix of another job.
 
-Every use of a network is a turn by itself, however many of them a job needs: so a long one, like a forgotten prefix or
-a long line of edits, lets others in between.
+Every use of a network is a separate turn, so that other jobs can run in between during a long job.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from medvar_engine.types import FloatArray, IntArray
 
 
 class Networks:
-    """The networks of ``backend``, whose prefixes are remembered in ``cache``. Use them while ``turn`` is held."""
+    """The networks of ``backend``, with prefixes cached in ``cache``. Use them only while ``turn`` is held."""
 
     def __init__(self, backend: Backend, cache: PrefixCache) -> None:
         self.backend = backend
@@ -35,7 +34,7 @@ class Networks:
     def scale(
         self, labels: IntArray, scale_features: Sequence[FloatArray], k: int, job: Job
     ) -> tuple[FloatArray, list[Row]]:
-        """Logits of scale k, and the prefixes with it. ``features`` are the input of scales 1…k, and perhaps more."""
+        """Logits of scale k, and the prefixes including it. ``scale_features`` are the input of scales 1…k or more."""
         before = self.prefixes(labels, scale_features, k, job)
         with self.turn.held(job):
             if k:
@@ -49,7 +48,7 @@ class Networks:
         return logits, [(state, row) for row in range(len(labels))]
 
     def prefixes(self, labels: IntArray, scale_features: Sequence[FloatArray], depth: int, job: Job) -> list[Row]:
-        """The prefixes of ``depth`` scales: remembered, or computed again."""
+        """The prefixes of ``depth`` scales, from the cache or computed again."""
         if not depth:
             return []
         keys = _keys(labels, scale_features, depth)
@@ -62,9 +61,9 @@ class Networks:
 
 
 class JobBackend:
-    """A `Backend` for one job, by way of the `Networks` that all jobs share.
+    """A `Backend` for one job that uses the shared `Networks`.
 
-    A chunk of a prefix state is the input of its scale, see `scale_input`, of no tokens at scale 0.
+    A chunk of a prefix state is the input of its scale, see `scale_input`; it has no tokens at scale 0.
     """
 
     def __init__(self, networks: Networks, job: Job) -> None:
@@ -114,7 +113,7 @@ class JobBackend:
 
 
 def _keys(labels: IntArray, scale_features: Sequence[FloatArray], depth: int) -> list[Key]:
-    """Names of the prefixes of ``depth`` scales, whose input are features 1…depth-1."""
+    """Cache keys of the prefixes of ``depth`` scales, whose input are the features of scales 1…depth-1."""
     hashes = [hashlib.sha256() for _ in labels]
     for scale in scale_features[: depth - 1]:
         for own, row in zip(hashes, scale, strict=True):

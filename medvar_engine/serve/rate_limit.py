@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from medvar_engine.serve.limits import Refused
 
-_MOST_CLIENTS = 10_000  # clients that are remembered at a time
+_MOST_CLIENTS = 10_000  # largest number of clients in memory
 
 
 class RateLimit:
@@ -33,6 +33,7 @@ class RateLimit:
         if left < 1:
             wait = max(1, round(60 / self._rate))
             text = (
-                f"Too many requests: {self._rate} a minute are allowed. Wait, or start the server with a higher --rate."
+                f"Too many requests: {self._rate} per minute are allowed. Wait, or start the server with a "
+                "higher --rate."
             )
             raise Refused(429, text, {"Retry-After": str(wait)})

@@ -1,4 +1,4 @@
-"""Running the application: where it listens, and what may not go unsaid."""
+"""`make_server`: runs the application on an address, with safety checks and connection limits."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from medvar_engine.serve.limits import Limits
 
 _LOCAL = ("localhost", "127.0.0.1", "::1")
 _ANY = ("0.0.0.0", "::")  # noqa: S104
-_HEADERS = 5  # seconds for a request's headers
-_ADDRESSES = 4  # of which each may have its share of the connections that are waited for
-_IDLE = 60  # seconds that a connection is kept between two requests
+_HEADERS = 5  # seconds for receiving the headers of a request
+_ADDRESSES = 4  # one address can use this fraction (1 over it) of the connections without headers
+_IDLE = 60  # seconds that a connection is kept open between two requests
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this computer reaches ``host``."""
+    """Whether ``host`` can be reached from this computer only."""
     try:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -48,19 +48,19 @@ def make_server(
     key: Path | None = None,
     copy_policy: CopyPolicy | None = None,
 ) -> uvicorn.Server:
-    """The server, ready to `run`. Raises `MedvarError` where strangers would reach it without a token.
+    """The server, ready to `run`. Raises `MedvarError` if other computers could use it without a token.
 
-    ``names`` are those that requests may be addressed to, beside ``host`` and this computer's own. A certificate and
-    its key, both PEM, make it speak https. For ``copy_policy`` see `make_app`.
+    ``names`` are accepted host names of requests, in addition to ``host`` and the names of this computer. With a
+    certificate and its key, both in PEM format, it uses https. For ``copy_policy`` see `make_app`.
     """
     if token is None and not is_loopback(host):
         raise MedvarError(
-            f"Whoever reaches {host} could use this server. Give it a token: --token-file with a file of one line, "
-            "e.g. of `python -c 'import secrets; print(secrets.token_urlsafe(32))'`."
+            f"Everyone who can reach {host} could use this server. Set a token: --token-file with a file of one "
+            "line, e.g. from `python -c 'import secrets; print(secrets.token_urlsafe(32))'`."
         )
     if (certificate is None) != (key is None):
-        raise MedvarError("A certificate comes with its key: give both --certificate and --key, or neither.")
-    # On all addresses this computer has many names; the token then keeps pages of the web out.
+        raise MedvarError("A certificate needs its key: give both --certificate and --key, or neither.")
+    # When the server listens on all addresses, this computer has many names; the token protects against web pages.
     hosts = () if host in _ANY and not names else (*_LOCAL, host.lower(), *(name.lower() for name in names))
     try:
         config = uvicorn.Config(
@@ -70,8 +70,8 @@ def make_server(
             http=_protocol(limits),
             ws="none",
             lifespan="off",
-            log_level="error",  # warnings are of what strangers send, as often as they like
-            proxy_headers=False,  # anyone could forge them, and with them the rate
+            log_level="error",  # clients could cause any number of warnings
+            proxy_headers=False,  # anyone could forge them and so evade the rate limit
             server_header=False,
             limit_concurrency=limits.connections,
             timeout_keep_alive=_IDLE,
@@ -80,16 +80,16 @@ def make_server(
             ssl_keyfile=key,
         )
         config.load()
-    except OSError as error:  # that of ssl is one
+    except OSError as error:  # ssl.SSLError is an OSError
         raise MedvarError(f"The certificate {certificate} and its key {key} cannot be used: {error}.") from error
     return uvicorn.Server(config)
 
 
 def _protocol(limits: Limits) -> type[asyncio.Protocol]:
-    """HTTP as uvicorn speaks it, to clients that send their headers in time, and that take what is sent to them.
+    """Uvicorn's HTTP protocol with time limits for receiving headers and for sending responses.
 
-    Uvicorn itself waits for ever. Until its headers are there nobody knows whether a client has the token, so that one
-    address has a share of the connections only to be waited for.
+    Uvicorn itself waits forever. Before the headers arrive, it is unknown whether a client has the token, so one
+    address can use only a share of the connections.
     """
     slow, share = min(limits.slow, _HEADERS), max(1, limits.connections // _ADDRESSES)
     waiting: Counter[str] = Counter()
@@ -100,7 +100,9 @@ def _protocol(limits: Limits) -> type[asyncio.Protocol]:
 
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
-            if hasattr(socket, "TCP_USER_TIMEOUT"):  # of Linux; elsewhere the connection stays until its client goes
+            if hasattr(
+                socket, "TCP_USER_TIMEOUT"
+            ):  # Linux only; elsewhere the connection stays open until the client closes it
                 own = transport.get_extra_info("socket")
                 own.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(1000 * limits.seconds))
             peer = transport.get_extra_info("peername")
@@ -109,7 +111,7 @@ def _protocol(limits: Limits) -> type[asyncio.Protocol]:
 
         def data_received(self, data: bytes) -> None:
             super().data_received(data)
-            if self.conn.their_state is not h11.IDLE:  # headers are there; the body has a limit of its own
+            if self.conn.their_state is not h11.IDLE:  # headers were received; the body has its own limit
                 self._stop_waiting()
             elif self._waits is None:
                 self._wait()

@@ -1,4 +1,4 @@
-"""Whole images for scripts: what is asked for in JSON, and a message a scale as it is made."""
+"""Whole images for scripts: JSON requests, and one message for each scale as soon as it is drawn."""
 
 from __future__ import annotations
 
@@ -23,40 +23,41 @@ from medvar_engine.types import FloatArray
 from medvar_engine.untrusted import plain_json
 
 _KNOWN = {"requests", "traces", "previews"}
-_PARSES = threading.Lock()  # one at a time, for values take many times the room of their text
+_PARSES = threading.Lock()  # one at a time, because parsed values need many times the memory of their text
 
 
 def parsed(body: bytes) -> dict[str, Any]:
-    """The object of JSON that a script sent."""
+    """The JSON object that a script has sent. Raises `MedvarError` for anything else."""
     try:
         with _PARSES:
             values = plain_json.loads(body)
     except (ValueError, RecursionError) as error:
         raise MedvarError(f"The request is not JSON: {error}.") from error
     if not isinstance(values, dict):
-        raise MedvarError("The request must be an object of JSON, with requests or traces.")
+        raise MedvarError("The request must be a JSON object with requests or traces.")
     return values
 
 
 def started(
     generator: Generator, asked: Mapping[str, Any], default: Sampling, limits: Limits, share: Share
 ) -> Generation:
-    """The images that ``asked`` is about: new ones of ``requests``, or unfinished ones of ``traces`` to go on with.
+    """The requested images: new ones from ``requests``, or unfinished ones from ``traces`` to continue.
 
-    A resample or an edit is such an unfinished trace: its parent is its coarse scales' source. What the images will
-    take is held in ``share``.
+    A resample or an edit is such an unfinished trace; its coarse scales come from its parent. The memory of the images
+    is reserved in ``share``. Raises `MedvarError` for invalid requests, and `Refused` beyond the limits.
     """
     if unknown := sorted(set(asked) - _KNOWN):
-        raise MedvarError(f"Unknown field {unknown[0]!r}; the fields are {', '.join(sorted(_KNOWN))}.")
+        raise MedvarError(f"Unknown field {unknown[0]!r}. The fields are {', '.join(sorted(_KNOWN))}.")
     if ("requests" in asked) == ("traces" in asked):
-        raise MedvarError("Give either requests, for new images, or traces, to go on with.")
+        raise MedvarError("Give either requests, for new images, or traces, to continue.")
     if "traces" in asked:
         values = _object(asked["traces"])
         images = values.get("images")
         if isinstance(images, list) and len(images) > limits.lineage:
             raise MedvarError(
-                f"Traces may come from {limits.lineage} earlier images, and these come from {len(images)}. Go on with "
-                "them where the bundle is: `medvar generate`, or the plugin with this server."
+                f"Traces can have at most {limits.lineage} ancestors, but these have {len(images)}. Continue them "
+                "on the "
+                "computer with the bundle: `medvar generate`, or the plugin with this server."
             )
         traces = traces_from_dict(values)
         _check_count(len(traces), limits.rows)
@@ -64,17 +65,17 @@ def started(
         return generator.restore(traces)
     requests = asked["requests"]
     if not isinstance(requests, list):
-        raise MedvarError("requests is a list.")
+        raise MedvarError("requests must be a list.")
     _check_count(len(requests), limits.rows)
     share.take(_room(generator.backend.info, len(requests), 0))
     return generator.start([_request(_object(values), default) for values in requests])
 
 
 def frames(generator: Generator, generation: Generation, *, previews: bool, copies: CopyScreen) -> Iterator[bytes]:
-    """A message a scale, as soon as it is drawn: its tokens, their entropy, its preview. Then the images and traces.
+    """Yield a message for each scale as soon as it is drawn, with tokens, entropy and preview; then images and traces.
 
-    Finished images are screened for ``copies`` of training slices. Those withheld are left out of the finest scale, the
-    images and the traces.
+    Finished images are screened for ``copies`` of training slices. Withheld images are left out of the finest scale,
+    the images and the traces.
     """
     scales = len(generator.backend.info.schedule)
     while generation.depth < scales - 1:
@@ -96,7 +97,7 @@ def frames(generator: Generator, generation: Generation, *, previews: bool, copi
 
 
 def _scale(generation: Generation, preview: FloatArray | None) -> bytes:
-    """The message of the finest scale so far."""
+    """The message of the latest scale."""
     k = generation.depth - 1
     arrays: dict[str, npt.NDArray[Any]] = {"tokens": generation.pyramid.tokens(k)}
     if len(generation.entropy) == generation.depth:
@@ -107,7 +108,7 @@ def _scale(generation: Generation, preview: FloatArray | None) -> bytes:
 
 
 def _room(info: BackendInfo, images: int, earlier: int) -> int:
-    """Bytes of so many images in the making: latents, features under two labels, pictures; and of earlier pictures."""
+    """Bytes for ``images`` images: latents, scale features under two labels, and pixels; and for ``earlier`` images."""
     latents = len(info.schedule) * info.schedule.latent_side**2 * info.latent_channels
     features = 2 * info.schedule.tokens * info.feature_channels
     picture = info.image_size**2 * info.channels
@@ -125,10 +126,10 @@ def _request(values: Mapping[str, Any], default: Sampling) -> Request:
 
 def _object(values: Any) -> dict[str, Any]:
     if not isinstance(values, dict):
-        raise MedvarError(f"An object of JSON was expected, but got {str(values)[:80]!r}.")
+        raise MedvarError(f"A JSON object is expected, but got {str(values)[:80]!r}.")
     return values
 
 
 def _check_count(count: int, rows: int) -> None:
     if not 0 < count <= rows:
-        raise MedvarError(f"1 to {rows} images can be asked for at a time, but these are {count}.")
+        raise MedvarError(f"1 to {rows} images can be requested at a time, but these are {count}.")

@@ -1,1 +1,1 @@
-"""JSON, NumPy and YAML files of strangers: bounded in size and depth, and nothing runs."""
+"""Readers of untrusted JSON, NumPy and YAML files, with limits of size and depth and without code execution."""

@@ -1,4 +1,4 @@
-"""What pydantic says is wrong with the fields of a file, as one plain sentence."""
+"""Turns validation errors of pydantic into one plain sentence."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Stated(ValueError):  # noqa: N818
 
 
 def number(value: object) -> object:
-    """``value``. Raises `ValueError` for true and false, which pydantic would take for numbers."""
+    """``value`` itself. Raises `ValueError` for true and false, which pydantic accepts as numbers."""
     if isinstance(value, bool):
         raise ValueError(value)
     return value
@@ -83,7 +83,7 @@ def shown_location(location: Location) -> str:
 
 
 def unknown_field(where: str, name: str, known: Collection[str]) -> str:
-    """That there is no setting ``name``, and which one may be meant."""
+    """The message for an unknown setting, with the most similar known one."""
     near = difflib.get_close_matches(name, known, n=1)
     meant = f" Did you mean {near[0]!r}?" if near else ""
     return f"Unknown setting {where!r}.{meant} The settings are {', '.join(known)}."

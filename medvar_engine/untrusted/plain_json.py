@@ -1,4 +1,4 @@
-"""JSON of strangers: finite numbers, bounded size, depth and count of values, from regular files only."""
+"""Reads untrusted JSON: finite numbers, limited size, depth and number of values, from regular files only."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 MAX_BYTES = 64 * 2**20
 MAX_CONTAINERS = 500_000
-"""Lists and objects in one text. Each takes some 60 bytes of memory, be it only two characters of the text."""
+"""Largest number of lists and objects in a text. Each needs about 60 bytes of memory, but only two characters."""
 
 _MAX_DEPTH = 100
 
@@ -17,8 +17,8 @@ _MAX_DEPTH = 100
 def loads(text: str | bytes, *, most: int = MAX_BYTES) -> Any:
     """The value of a JSON text.
 
-    Raises `ValueError` for what is no JSON, and for NaN, infinity, numbers beyond float64, more than ``most`` bytes,
-    more than `MAX_CONTAINERS` lists and objects, or lists within lists within lists without end.
+    Raises `ValueError` for invalid JSON, NaN, infinity, numbers beyond float64, more than ``most`` bytes, more than
+    `MAX_CONTAINERS` lists and objects, or values that are nested too deeply.
     """
     if len(text) > most:
         raise ValueError(f"it has {len(text)} bytes, and at most {most} are read")
@@ -36,8 +36,8 @@ def loads(text: str | bytes, *, most: int = MAX_BYTES) -> Any:
 
 
 def read(path: Path, *, most: int = MAX_BYTES) -> Any:
-    """The value in a JSON file, as `loads` gives it. Raises `OSError` when it cannot be read."""
-    if path.exists() and not path.is_file():  # a pipe would be waited for without end
+    """The value of a JSON file, see `loads`. Raises `OSError` when it cannot be read."""
+    if path.exists() and not path.is_file():  # reading a pipe might never end
         raise ValueError("it is not a regular file")
     with path.open("rb") as file:
         return loads(file.read(most + 1), most=most)
@@ -58,11 +58,11 @@ def _too_deep(value: Any) -> bool:
 
 
 def _refuse(name: str) -> NoReturn:
-    raise ValueError(f"it holds {name}, which is no number of JSON")
+    raise ValueError(f"it contains {name}, which is not a JSON number")
 
 
 def _finite(text: str) -> float:
     value = float(text)
     if not math.isfinite(value):
-        raise ValueError(f"it holds the number {text[:20]}, which is too large")
+        raise ValueError(f"it contains the number {text[:20]}, which is too large")
     return value

@@ -1,4 +1,4 @@
-"""NumPy files of strangers, as memory maps: nothing is taken for what a header only claims."""
+"""Opens untrusted NumPy files as memory maps, so that a false header cannot cause large allocations."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from numpy.typing import NDArray
 def open_npy(path: Path) -> NDArray[Any]:
     """The array in a ``.npy`` file as a read-only memory map.
 
-    Raises `OSError` when it cannot be opened, and `ValueError` when it is damaged, holds objects or claims more
-    than it holds.
+    Raises `OSError` when it cannot be opened, and `ValueError` when it is damaged, contains Python objects, or is
+    shorter than its header says.
     """
-    if path.exists() and not path.is_file():  # a pipe would be waited for without end
+    if path.exists() and not path.is_file():  # reading a pipe might never end
         raise ValueError("it is not a regular file")
     try:
-        # Not `numpy.load`, which opens archives too.
+        # Not `numpy.load`, which also opens archives.
         return np.lib.format.open_memmap(path, mode="r")
     except OSError:
         raise
-    except Exception as error:  # a header is Python's text, and fails in as many ways
+    except Exception as error:  # parsing the header as a Python literal can raise many exceptions
         raise ValueError(f"its header cannot be read ({error})") from error

@@ -1,4 +1,4 @@
-"""YAML of strangers: plain values, bounded size and depth, and no aliases, by which a few lines unfold without end."""
+"""Reads untrusted YAML: plain values of limited size and depth, without aliases, which could expand exponentially."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _MAX_DEPTH = 50
 
 
 class PlainLoader(yaml.SafeLoader):
-    """`yaml.SafeLoader` that refuses aliases and values nested without end."""
+    """A `yaml.SafeLoader` that refuses aliases and deeply nested values."""
 
     _depth = 0
 
@@ -20,7 +20,9 @@ class PlainLoader(yaml.SafeLoader):
         """See `yaml.composer.Composer`."""
         if self.check_event(yaml.AliasEvent):  # type: ignore[no-untyped-call]
             mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
-            raise yaml.composer.ComposerError(None, None, "aliases (*name) are not read; write the value out", mark)
+            raise yaml.composer.ComposerError(
+                None, None, "aliases (*name) are not supported; write the value out", mark
+            )
         self._depth += 1
         if self._depth > _MAX_DEPTH:
             mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
@@ -32,7 +34,7 @@ class PlainLoader(yaml.SafeLoader):
 
 
 def loads(text: str, loader: type[PlainLoader] = PlainLoader) -> Any:
-    """The value of a YAML text. Raises `ValueError` for what is no YAML, and for what `PlainLoader` refuses."""
+    """The value of a YAML text. Raises `ValueError` for invalid YAML, and for values that `PlainLoader` refuses."""
     if len(text) > MAX_BYTES:
         raise ValueError(f"it has more than {MAX_BYTES // 1024} kB")
     try:
@@ -42,8 +44,8 @@ def loads(text: str, loader: type[PlainLoader] = PlainLoader) -> Any:
 
 
 def read_text(path: Path) -> str:
-    """The text of a YAML or TOML file. Raises `OSError`, and `ValueError` when it is none, or too large."""
-    if path.exists() and not path.is_file():  # a pipe would be waited for without end
+    """The text of a YAML or TOML file. Raises `OSError`, and `ValueError` when it is not text or too large."""
+    if path.exists() and not path.is_file():  # reading a pipe might never end
         raise ValueError("it is not a regular file")
     with path.open("rb") as file:
         content = file.read(MAX_BYTES + 1)

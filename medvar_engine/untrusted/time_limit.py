@@ -1,4 +1,4 @@
-"""A limit on how long a call into a library may take that cannot be interrupted: a stranger's graph may never end."""
+"""Time limits for library calls that cannot be interrupted, because an untrusted graph may run forever."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ from contextlib import suppress
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
-LEAST_SECONDS = 20.0  # that any call of a graph may take, and that any graph may take to load
-_PACE = 1e9  # bytes of weights, each applied at one place of an image, a second: slow for any processor in use
-_LOAD_PACE = 1e7  # bytes a second
-_GRACE = 2.0  # seconds in which a call that was told to stop may end
+LEAST_SECONDS = 20.0  # least time limit for running or loading a graph
+_PACE = 1e9  # bytes of weights times positions per second, slow for any common processor
+_LOAD_PACE = 1e7  # bytes of weights per second
+_GRACE = 2.0  # seconds for a call to end after it was asked to stop
 
 Result = TypeVar("Result")
 
 
 def run_seconds(weights: int, places: int) -> float:
-    """How long a graph with so many bytes of weights may take for so many tokens, or pixels."""
+    """The time limit in seconds for a graph with ``weights`` bytes of weights at ``places`` tokens or pixels."""
     return LEAST_SECONDS + weights * places / _PACE
 
 
 def load_seconds(weights: int) -> float:
-    """How long such a graph may take to load."""
+    """The time limit in seconds for loading a graph with ``weights`` bytes of weights."""
     return LEAST_SECONDS + weights / _LOAD_PACE
 
 
 class _Worker(threading.Thread):
-    """A thread that makes one call after the other. As a daemon it cannot keep the process from ending."""
+    """A thread that runs one call after the other. It is a daemon, so it does not keep the process alive."""
 
     def __init__(self) -> None:
         super().__init__(name="medvar-limited", daemon=True)
@@ -37,20 +37,20 @@ class _Worker(threading.Thread):
     def run(self) -> None:
         while (call := self.calls.get()) is not None:
             call()
-            del call  # the result is the caller's alone
+            del call  # so that only the caller holds the result
 
 
 _idle: list[_Worker] = []
 
 
 def within(seconds: float, call: Callable[[], Result], stop: Callable[[], None] | None = None) -> Result:
-    """What ``call`` gives or raises, made in a thread of its own.
+    """The result of ``call``, or its exception; it runs in a separate thread.
 
-    After ``seconds``, or when the waiting is interrupted, ``stop`` asks it to end. A call that does not end then is
-    left to itself: it holds a thread until it ends, or the process does.
+    After ``seconds``, or when waiting is interrupted, ``stop`` asks the call to end. A call that does not end then is
+    abandoned: its thread runs until the call or the process ends.
 
     Raises:
-        TimeoutError: when the time is over.
+        TimeoutError: when the time limit is exceeded.
     """
     done = threading.Event()
     outcome: dict[str, Any] = {}
@@ -58,7 +58,7 @@ def within(seconds: float, call: Callable[[], Result], stop: Callable[[], None] 
     def kept() -> None:
         try:
             outcome["result"] = call()
-        except BaseException as error:  # the caller's to handle
+        except BaseException as error:  # handled by the caller
             outcome["error"] = error
         finally:
             done.set()

@@ -73,7 +73,7 @@ def test_preprocessing_goes_to_json_and_back(tmp_path: Path) -> None:
         ('{"size": 224, "std": [0, 1, 1]}', "std"),
         ('{"size": 224, "mean": [0.5]}', "mean"),
         ('{"size": 224, "low": NaN}', "NaN"),
-        ('{"size": 224, "mean": "grey"}', "wrong kind"),
+        ('{"size": 224, "mean": "grey"}', "wrong type"),
         ("[224]", "list"),
         ("{", "not JSON"),
     ],
@@ -122,11 +122,11 @@ def test_an_onnx_file_with_its_preprocessing_beside(tmp_path: Path, slices_of: S
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        (pooling_model(channels=1), "does not take images of 3 channels"),
-        (pooling_model(pooled=False), "one row of features an image"),
+        (pooling_model(channels=1), "does not accept batches of images with 3 channels"),
+        (pooling_model(pooled=False), "row of features per image"),
         (pooling_model(external="secret.bin"), "self-contained"),
-        (b"no ONNX", "no ONNX file"),
-        (b"", "no ONNX file"),
+        (b"no ONNX", "cannot be used as an ONNX file"),
+        (b"", "cannot be used as an ONNX file"),
     ],
 )
 def test_unusable_onnx_files(content: bytes, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -141,7 +141,7 @@ def test_files_that_are_no_encoder(tmp_path: Path) -> None:
     """Breaks for a pickled checkpoint, which could run code, and for mistyped names."""
     with pytest.raises(MedvarError, match="There is no encoder file"):
         open_encoder(str(tmp_path / "none.onnx"))
-    with pytest.raises(MedvarError, match="no known encoder"):
+    with pytest.raises(MedvarError, match="not a known encoder"):
         open_encoder("radimagnet=none.onnx")
     for name, says in (("a.pth", "Export other formats to ONNX"), ("b.safetensors", "safetensors")):
         (tmp_path / name).write_bytes(b"what is this")

@@ -76,7 +76,7 @@ def test_people_held_out_are_not_trained_on(held_out: SliceDataset, tmp_path: Pa
     """Breaks for memorisation: an encoder that knows the held-out people makes copies seem far."""
     with pytest.raises(MedvarError, match="'train'"):
         trained_simclr(held_out, tmp_path / "a.safetensors", SHORT, TINY)
-    with pytest.raises(MedvarError, match="2 slices a batch"):
+    with pytest.raises(MedvarError, match="2 slices per batch"):
         SimCLRTraining(batch_size=1)
 
 

@@ -125,5 +125,5 @@ def test_a_server_makes_the_pictures(
     found = open_bundle_of(trace.bundle_id, [], "cpu", settings.connection)
     assert found.generator.backend.info.provider.endswith(settings.server)
     wrong = new_session(Settings(autosave=False, server="gpu.example"))
-    with pytest.raises(MedvarError, match="The address of a server is like"):
+    with pytest.raises(MedvarError, match="The address of a server must be like"):
         wrong.load()

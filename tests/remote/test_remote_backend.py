@@ -180,7 +180,7 @@ def test_the_token_opens(served: Served, tmp_path: Path) -> None:
     there = remote(address, read_token(file))
     assert there.step(there.start(asked(1))).depth == 1
     for token in (None, TOKEN[:-1], TOKEN + "x"):
-        with pytest.raises(MedvarError, match="asks for a token"):
+        with pytest.raises(MedvarError, match="requires a token"):
             remote(address, token)
 
 
@@ -201,7 +201,7 @@ def test_token_files_are_checked(content: bytes, tmp_path: Path) -> None:
 )
 def test_addresses_are_checked(address: str) -> None:
     """A mistyped address would be a traceback, or smuggle in a header."""
-    with pytest.raises(MedvarError, match="The address of a server is like"):
+    with pytest.raises(MedvarError, match="The address of a server must be like"):
         Server(address)
 
 

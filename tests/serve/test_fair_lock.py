@@ -82,7 +82,7 @@ def test_who_is_late_or_has_left_costs_no_turn() -> None:
         gone.leave()
     with pytest.raises(MedvarError, match="took longer than"):
         late.result(20)
-    with pytest.raises(MedvarError, match="has left"):
+    with pytest.raises(MedvarError, match="has disconnected"):
         left.result(20)
     fine.result(20)
     assert ran == ["fine"]

@@ -53,8 +53,8 @@ LATENT = floats(1, 4, 4, 4)
         ("step", {}, STEP | {"labels": whole(1, 3, of=-1)}, "out of range"),
         ("step", {}, STEP | {"labels": whole(1, 3, of=99)}, "out of range"),
         ("step", {}, STEP | {"features": floats(2, 0, 4)}, "must be float32 of 1 × any × 4"),
-        ("step", {}, STEP | {"features": floats(1, 3, 4)}, "whole scales"),
-        ("step", {}, STEP | {"features": floats(1, 400, 4)}, "whole scales"),
+        ("step", {}, STEP | {"features": floats(1, 3, 4)}, "complete scales"),
+        ("step", {}, STEP | {"features": floats(1, 400, 4)}, "complete scales"),
         ("step", {}, STEP | {"features": floats(1, 4, 4, of=np.nan)}, "finite"),
         ("summary", {}, STEP | {"features": floats(1, 4, 4, of=np.inf)}, "finite"),
         ("accumulate", {}, {"tokens": whole(1, 1)}, "'scale' must be a whole number"),
@@ -100,13 +100,13 @@ def test_garbage_is_refused(path: str, body: bytes, served: Served, ask: Ask) ->
         ({"requests": [{}], "traces": {}}, "either requests"),
         ({"requests": []}, "1 to 16 images"),
         ({"requests": [{}] * 17}, "1 to 16 images"),
-        ({"requests": {}}, "is a list"),
-        ({"requests": [3]}, "object of JSON"),
+        ({"requests": {}}, "must be a list"),
+        ({"requests": [3]}, "JSON object"),
         ({"requests": [{}], "script": "x"}, "Unknown field 'script'"),
         ({"requests": [{"condition": {"region": "knee"}}]}, "Unknown region 'knee'"),
         ({"requests": [{"condition": {"colour": "red"}}]}, "Unknown condition factor"),
         ({"requests": [{"condition": {"region": ["brain"]}}]}, "must be a name"),
-        ({"requests": [{"condition": "brain"}]}, "object of JSON"),
+        ({"requests": [{"condition": "brain"}]}, "JSON object"),
         ({"requests": [{"seed": -1}]}, "A seed must be"),
         ({"requests": [{"seed": 2**64}]}, "A seed must be"),
         ({"requests": [{"seed": "x"}]}, "not a request"),
@@ -114,11 +114,11 @@ def test_garbage_is_refused(path: str, body: bytes, served: Served, ask: Ask) ->
         ({"requests": [{"sampling": {"top_p": 7}}]}, "top_p must be"),
         ({"requests": [{"sampling": {"top_p": "x"}}]}, "not a request"),
         ({"requests": [{"sampling": {"eval": 1}}]}, "not a request"),
-        ({"requests": [{"sampling": {"temperature": float("nan")}}]}, "NaN, which is no number of JSON"),
+        ({"requests": [{"sampling": {"temperature": float("nan")}}]}, "NaN, which is not a JSON number"),
         ({"requests": [{"sampling": {"temperature": -1}}]}, "temperature must be"),
-        ({"requests": [{"seed": float("inf")}]}, "Infinity, which is no number of JSON"),
+        ({"requests": [{"seed": float("inf")}]}, "Infinity, which is not a JSON number"),
         ({"traces": {}}, "not a MedVAR trace"),
-        ({"traces": []}, "object of JSON"),
+        ({"traces": []}, "JSON object"),
     ],
 )
 def test_odd_wishes_are_refused(asked: dict[str, Any], said: str, served: Served, ask: Ask) -> None:
@@ -186,7 +186,7 @@ def test_without_the_token_there_is_nothing(path: str, sent: str | None, served:
     address = served(token=TOKEN)
     answer = ask(address, path, **({} if sent is None else {"Authorization": sent}))
     assert answer.status == 401
-    assert "asks for a token" in answer.error
+    assert "requires a token" in answer.error
     assert ask(address, "/model", Authorization=f"Bearer {TOKEN}").status == 200
 
 
@@ -194,7 +194,7 @@ def test_strangers_need_a_token(tiny_bundle: Any, tiny_onnx: OnnxBackend) -> Non
     """Anyone in the network could use a server that was bound to all addresses by habit."""
     bundle: Bundle = read_bundle(tiny_bundle)
     for host in ("0.0.0.0", "::", "192.168.0.7", "gpu.example"):
-        with pytest.raises(MedvarError, match="Give it a token"):
+        with pytest.raises(MedvarError, match="Set a token"):
             run.make_server(bundle, tiny_onnx, Limits(), host=host)
 
 
@@ -270,7 +270,7 @@ def test_a_bug_tells_nothing_of_the_server(
     answer = ask(served(), "/step", pack({}, STEP))
     assert answer.status == 500
     assert json.loads(answer.content) == {
-        "error": "Something is wrong in the server; its log says what. The request may be sent again."
+        "error": "An error occurred in the server; its log has the details. The request may be sent again."
     }
 
 
@@ -374,7 +374,7 @@ def test_lineages_are_bounded(served: Served, ask: Ask, edited: Callable[[int], 
     asked = {"traces": traces_to_dict([edited(4)])}
     assert ask(served(Limits(lineage=5)), "/generate", asked).status == 200
     answer = ask(served(Limits(lineage=4)), "/generate", asked)
-    assert (answer.status, "come from 5" in answer.error) == (400, True)
+    assert (answer.status, "these have 5" in answer.error) == (400, True)
 
 
 def test_answers_count_before_they_are_made(served: Served, ask: Ask, memories: list[Memory]) -> None:

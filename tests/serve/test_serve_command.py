@@ -71,10 +71,10 @@ def test_copies_of_training_slices_are_withheld_here_too(
     ("arguments", "said"),
     [
         (("generate", "--server", "http://127.0.0.1:1"), "cannot be reached"),
-        (("generate", "--server", "localhost"), "The address of a server is like"),
+        (("generate", "--server", "localhost"), "The address of a server must be like"),
         (("generate", "--server", "http://a", "--bundle", "demo"), "leave out --bundle or --server"),
         (("generate", "--server", "http://127.0.0.1:1", "--token-file", "nothing"), "Cannot read the token file"),
-        (("serve", "--host", "0.0.0.0"), "Give it a token"),
+        (("serve", "--host", "0.0.0.0"), "Set a token"),
         (("serve", "--certificate", "nothing.pem"), "both --certificate and --key"),
         (("serve", "--certificate", "nothing.pem", "--key", "nothing.pem"), "cannot be used"),
         (("serve", "--token-file", "nothing"), "Cannot read the token file"),
