@@ -36,7 +36,7 @@ def test_unknown_labels_are_met_with_the_nearest_known_one() -> None:
         SPACE.encode(Condition(plane="axial"))
     with pytest.raises(MedvarError, match="factor 'organ'"):
         Condition.from_dict({"organ": "liver"})
-    with pytest.raises(MedvarError, match="region is a name"):
+    with pytest.raises(MedvarError, match="region must be a name"):
         Condition.from_dict({"region": 3})  # type: ignore[dict-item]
     with pytest.raises(MedvarError, match="factor 'organ'"):
         LabelSpace.from_dict({"organ": ["liver"]})

@@ -78,7 +78,7 @@ class Calls:
         scale_features = message.array("features", "float32", (rows, None, info.feature_channels))
         ends = [end - info.schedule.offsets[1] for end in info.schedule.offsets[1:]]
         if scale_features.shape[1] not in ends:
-            raise MedvarError(f"Features are of whole scales, {ends} tokens, but got {scale_features.shape[1]}.")
+            raise MedvarError(f"Features must be of complete scales, {ends} tokens, not {scale_features.shape[1]}.")
         return PrefixState(labels, tuple(np.split(scale_features, ends[: ends.index(scale_features.shape[1])], axis=1)))
 
     def _latent(self, message: Message, rows: int | None) -> FloatArray:

@@ -63,7 +63,9 @@ def structures_of(layer: Layer | None, placement: Placement, point: Sequence[flo
     if values.max(initial=0) > MOST or values.min(initial=0) < 0:
         raise MedvarError(f"The layer “{layer.name}” has labels beyond 0 to {MOST}, which stand for no structure.")
     if not values.any():
-        raise MedvarError(f"The layer “{layer.name}” covers nothing of the image: paint a structure, then try again.")
+        raise MedvarError(
+            f"Nothing of the image is painted in the layer “{layer.name}”. Paint a structure, then try again."
+        )
     return values.astype(np.uint8)
 
 

@@ -59,7 +59,7 @@ def test_what_cannot_be_drawn_is_said(paired: MedvarWidget) -> None:
     viewer = paired.viewer
     paired.structures.paint()
     paired.structures.draw()
-    assert "covers nothing of the image" in paired.message.text.text()
+    assert "Nothing of the image is painted" in paired.message.text.text()
     viewer.layers.selection.active = viewer.add_image(np.zeros((16, 16)), name="scan")
     paired.structures.draw()
     assert "Select a Labels layer" in paired.message.text.text()

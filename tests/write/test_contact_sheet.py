@@ -55,7 +55,7 @@ def test_says_what_does_not_fit() -> None:
         ([], [], "one label per preview"),
         ([one], ["a", "b"], "one label per preview"),
         ([one, other], ["a", "b"], "one size"),
-        ([np.zeros((8, 8, 3), dtype=np.float32)], ["a"], "gray"),
+        ([np.zeros((8, 8, 3), dtype=np.float32)], ["a"], "grey"),
     ):
         with pytest.raises(MedvarError, match=message):
             contact_sheet(previews, labels)

@@ -213,7 +213,7 @@ def test_what_cannot_be_judged_together(tmp_path: Path, pictures: Pictures, make
         opened("sizes")
     write(tmp_path / "foreign", pictures(1), "png")
     Image.new("L", (SIDE, SIDE)).save(tmp_path / "foreign" / "other.png")
-    with pytest.raises(MedvarError, match=r"other\.png holds no MedVAR trace"):
+    with pytest.raises(MedvarError, match=r"other\.png contains no MedVAR trace"):
         opened("foreign")
     (tmp_path / "empty").mkdir()
     for name in ("empty", "nowhere"):
