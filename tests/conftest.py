@@ -128,16 +128,17 @@ def gated(tiny_bundle: Path) -> Callable[[Path, FloatArray], Path]:
     from medvar_engine.bundle.add_files import add_to_bundle
     from medvar_engine.memorisation.edge_maps import edge_map
     from medvar_engine.memorisation.gate import Gate
+    from medvar_engine.memorisation.packed_maps import pack
     from medvar_engine.memorisation.projection import Projection
     from medvar_engine.memorisation.training_index import pack_index
 
     noise = np.random.default_rng(0).uniform(-1, 1, (200, 16, 16)).astype(np.float32)
     maps = np.array([edge_map(image) for image in noise])
-    projection = Projection.fit(maps, maps, maps[::-1], maps[::-1])
+    projection = Projection.fit(maps, maps, maps[::-1])
 
     def make(folder: Path, images: FloatArray) -> Path:
-        index = projection.index(np.array([edge_map(image) for image in images]))
-        gate = Gate(projection, index, ["ann"] * len(images), (0.95, 9, 9), 0.99)
+        index = pack(np.array([edge_map(image) for image in images]))
+        gate = Gate(projection, index, ["ann"] * len(images), (8, 999), 0.99)
         shutil.copytree(tiny_bundle, folder)
         return add_to_bundle(folder, pack_index(gate, key=b"key")).path
 

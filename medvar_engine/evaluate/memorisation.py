@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -18,22 +19,22 @@ from medvar_engine.errors import MedvarError
 from medvar_engine.evaluate.images.planted_copies import COPIES, disturb, plant
 from medvar_engine.evaluate.metrics.bootstrap import Estimate, estimate_mean
 from medvar_engine.memorisation.edge_maps import edge_map
-from medvar_engine.memorisation.gate import MEASURES, Check, Gate
+from medvar_engine.memorisation.gate import MEASURES, Check, Gate, distances
+from medvar_engine.memorisation.packed_maps import pack
 from medvar_engine.memorisation.projection import Projection
 from medvar_engine.types import FloatArray, IntArray
 
 FALSE_ALARMS = 0.05  # accepted share of flagged slices of new patients
 FOUND = 0.95  # required share of flagged planted copies of every kind
-PLANTED = 200  # number of training slices that are copied for the test
+PLANTED = 150  # number of training slices that are copied for the test
 _FOR_THRESHOLD = 1  # seed of the copies that set the threshold; the test uses another seed
-TO_SET_IT = 100  # copies of each kind that set the threshold
+TO_SET_IT = 60  # copies of each kind that set the threshold
 _FITTED = 1500  # slices that are copied to fit the projection
 _TOLD_APART = 6000  # largest number of slices that the projection is fitted to separate
-_OF_A_PATIENT = 10  # largest number of held-out slices per patient, so that patients have equal weight
+_OF_A_PATIENT = 6  # largest number of held-out slices per patient, so that patients have equal weight
 _CHUNK = 256  # images that are read at a time
 _PARTS = ("distances", "neighbours")
 _MOVED = {"zoom_by": 0.05, "shift_by": 3.5 / 128}  # half the distance between the views that the gate compares
-_STILL = {"zoom_by": 0.015, "shift_by": 1 / 128}
 
 Progress = Callable[[int, int], None]
 """Called with the number of images compared so far, and the number of all images."""
@@ -47,21 +48,7 @@ class Calibration:
     copies: float  # distance needed to find planted copies, see `copy_threshold`
     held_out: Check
     held_out_patients: tuple[str, ...]  # patient of each held-out slice
-
-    @property
-    def false_alarms(self) -> Mapping[str, float]:
-        """Share of flagged slices of each held-out patient, with a threshold that is set without that patient.
-
-        This estimates the false alarms for a new patient.
-        """
-        patients = np.array(self.held_out_patients)
-        distances = self.held_out.distances
-        shares = {}
-        for patient in sorted(set(self.held_out_patients)):
-            own = patients == patient
-            others = alarm_threshold(distances[~own], patients[~own].tolist()) if not own.all() else self.copies
-            shares[patient] = float((distances[own] < min(self.copies, others)).mean())
-        return shares
+    false_alarms: Mapping[str, float]  # share of flagged slices of each, by a gate that is set without that patient
 
 
 def calibrate(
@@ -74,11 +61,12 @@ def calibrate(
     """The gate of a training set, with a threshold from planted copies and from held-out patients.
 
     The threshold is the smaller one of `copy_threshold` and `alarm_threshold`. The same slices give the same gate.
+    The false alarms of a held-out patient are those of a gate whose levels and threshold are set without that patient.
 
     Args:
         training: slices that the model was trained on.
         training_patients: the patient of each training slice.
-        held_out: slices of other patients; at most ten per patient are used.
+        held_out: slices of other patients; at most six per patient are used.
         held_out_patients: the patient of each held-out slice.
         progress: called for every image that is compared.
 
@@ -100,22 +88,39 @@ def calibrate(
         )
     projection = fit_projection(training)
     maps = (edge_map(image) for image in _images(training, np.arange(len(training)), progress))
-    index = np.concatenate([projection.index(one[None]) for one in maps])
+    index = np.concatenate([pack(one) for one in maps])
     gate = Gate(projection, index, training_patients)
     chosen = _some_of_each(held_out_patients)
-    chosen_patients = [held_out_patients[i] for i in chosen]
-    measured = np.array([gate.measure(image)[0] for image in _images(held_out, chosen, progress)])
-    # The measure is high where the distance is low, so its level is the alarm threshold of its negative.
-    whole, inner, windows = (
-        max(-alarm_threshold(-measured[:, i], chosen_patients), 1e-3) for i in range(len(MEASURES))
-    )
-    gate = replace(gate, levels=(whole, inner, windows))
-    copies = copy_threshold([found.distances for _, found in _planted(gate, training, TO_SET_IT, _FOR_THRESHOLD)])
-    found = check_images(gate, held_out, chosen)
-    threshold = min(copies, alarm_threshold(found.distances, chosen_patients))
-    return Calibration(
-        replace(gate, threshold=threshold), copies, replace(found, threshold=threshold), tuple(chosen_patients)
-    )
+    names = [held_out_patients[i] for i in chosen]
+    measured = [gate.measure(image) for image in _images(held_out, chosen, progress)]
+    values = np.array([one for one, _ in measured], dtype=np.float32)
+    copies = [_measured(gate, planted) for _, planted in _planted(training, TO_SET_IT, _FOR_THRESHOLD)]
+    setting = _Setting.of(values, names, copies)
+    gate = replace(gate, levels=setting.levels, threshold=setting.threshold)
+    false_alarms = {}
+    for patient in sorted(set(names)):
+        own = np.array(names) == patient
+        others = _Setting.of(values[~own], [one for one in names if one != patient], copies) if not own.all() else None
+        levels, threshold = (others.levels, others.threshold) if others else (setting.levels, setting.copies)
+        false_alarms[patient] = float((distances(values[own], levels) < threshold).mean())
+    return Calibration(gate, setting.copies, gate.said(measured), tuple(names), false_alarms)
+
+
+class _Setting(NamedTuple):
+    """What sets a gate."""
+
+    levels: tuple[float, float]
+    copies: float  # the distance that it takes to find planted copies
+    threshold: float
+
+    @classmethod
+    def of(cls, values: FloatArray, patients: Sequence[str], copies: Sequence[FloatArray]) -> _Setting:
+        """By the measures ``(M, 2)`` of slices of patients who are not trained on, and those of each kind of copy."""
+        # A measure is high where a distance is small: the level is the alarm threshold of its negative.
+        whole, part = (max(-alarm_threshold(-values[:, i], patients), 1e-3) for i in range(len(MEASURES)))
+        levels = (whole, part)
+        needed = copy_threshold([distances(kind, levels) for kind in copies])
+        return cls(levels, needed, min(needed, alarm_threshold(distances(values, levels), patients)))
 
 
 def fit_projection(training: Images) -> Projection:
@@ -124,9 +129,8 @@ def fit_projection(training: Images) -> Projection:
     every = np.sort(rng.choice(len(training), min(_TOLD_APART, len(training)), replace=False))
     maps = np.array([edge_map(image) for image in _images(training, every)])
     chosen = np.sort(rng.choice(len(every), min(_FITTED, len(every)), replace=False))
-    originals = [*_images(training, every[chosen])]
-    moved, still = (np.array([edge_map(disturb(image, rng, **by)) for image in originals]) for by in (_MOVED, _STILL))
-    return Projection.fit(maps, maps[chosen], moved, still)
+    copies = [edge_map(disturb(image, rng, **_MOVED)) for image in _images(training, every[chosen])]
+    return Projection.fit(maps, maps[chosen], np.array(copies))
 
 
 def copy_threshold(copies: Sequence[FloatArray]) -> float:
@@ -152,8 +156,8 @@ def check_images(gate: Gate, images: Images, chosen: IntArray | None = None, pro
     parts = [gate.check(image[None]) for image in _images(images, numbers, progress)]
     if not parts:
         return gate.check(images.batch([]))
-    distances, neighbours = (np.concatenate([getattr(part, name) for part in parts]) for name in _PARTS)
-    return Check(distances, neighbours, tuple(part.patients[0] for part in parts), gate.threshold)
+    far, neighbours = (np.concatenate([getattr(part, name) for part in parts]) for name in _PARTS)
+    return Check(far, neighbours, tuple(part.patients[0] for part in parts), gate.threshold)
 
 
 def find_planted_copies(gate: Gate, training: Images, *, count: int = 0, seed: int = 0) -> dict[str, Estimate]:
@@ -163,17 +167,21 @@ def find_planted_copies(gate: Gate, training: Images, *, count: int = 0, seed: i
     slices that set the threshold. If less than 95 % is found, an image that passes the gate may still be a copy.
     """
     return {
-        kind: estimate_mean(found.flagged, [gate.patients[i] for i in chosen])
-        for kind, (chosen, found) in zip(COPIES, _planted(gate, training, count or PLANTED, seed), strict=True)
+        kind: estimate_mean(gate.check(copies).flagged, [gate.patients[i] for i in chosen])
+        for kind, (chosen, copies) in zip(COPIES, _planted(training, count or PLANTED, seed), strict=True)
     }
 
 
-def _planted(gate: Gate, training: Images, count: int, seed: int) -> Iterator[tuple[IntArray, Check]]:
-    """For each kind of `COPIES`, the indices of the copied slices, and the result of the gate."""
+def _planted(training: Images, count: int, seed: int) -> Iterator[tuple[IntArray, FloatArray]]:
+    """For each kind of `COPIES`, the indices of the copied slices, and the copies."""
     chosen = np.sort(np.random.default_rng(seed).choice(len(training), min(count, len(training)), replace=False))
     originals = training.batch(chosen)
     for kind in COPIES:
-        yield chosen, gate.check(plant(originals, kind, seed))
+        yield chosen, plant(originals, kind, seed)
+
+
+def _measured(gate: Gate, images: FloatArray) -> FloatArray:
+    return np.array([gate.measure(image)[0] for image in images], dtype=np.float32)
 
 
 def _some_of_each(patients: Sequence[str]) -> IntArray:

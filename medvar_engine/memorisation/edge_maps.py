@@ -7,113 +7,138 @@ surroundings, which reduces the effect of contrast. The map consists of averages
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import product
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
 from medvar_engine.encoders.preprocessing import resize
-from medvar_engine.types import BoolArray, FloatArray, IntArray
+from medvar_engine.types import BoolArray, FloatArray
 
-GRID = 24  # cells per side of a map
-ZOOMS = np.exp(np.linspace(np.log(3 / 4), np.log(4 / 3), 7))  # zoom factors at which an image is compared
-FORMS = 8  # rotations by multiples of 90°, and their mirror images
-_SIDE = 128  # pixels per side to which images are resized
-_SHIFTS = (-7, 0, 7)  # shifts in pixels, in both directions
-_EDGE = 1.5  # standard deviation of the derivative of a Gaussian, in pixels
-_SURROUNDINGS = 8.0  # standard deviation of the surroundings, in pixels
-_SHARE = np.float32(0.7)  # relative strength at which an edge has a magnitude of one half
-_FLOOR = np.float32(0.004)  # gradient per pixel below which there is only noise
-_MARGIN = 3  # pixels at the border of a zoomed image that depend on its padding
+GRID = 24  # cells a side of a map
+FORMS = 8  # rotations by right angles, and their mirror images
+_SIDE = 128  # pixels a side at which images are described
+_BIN = 2  # pixels a side that are averaged before cells are
+_EDGE = 1.5  # pixels, standard deviation of the derivative of a Gaussian
+_SURROUNDINGS = 8.0  # pixels, likewise
+_SHARE = np.float32(0.7)  # of the strength around, at which an edge counts half
+_FLOOR = np.float32(0.004)  # a gradient a pixel below which there is no edge, but noise
+_EVEN = 0.02  # range of values within a flat area
+_FLAT = 9  # pixels a side of a square that fits into a flat area
+_BORDER = 4  # pixels around a flat area in which its border makes edges
 
 Maps = npt.NDArray[np.complex64]
+Numbers = npt.NDArray[np.floating]
+
+
+class View(NamedTuple):
+    """A way to look at an image: it is enlarged by ``zoom`` about its middle, then moved down and right in pixels."""
+
+    zoom: float
+    down: float
+    right: float
+
+
+@dataclass(frozen=True, slots=True)
+class Directions:
+    """The directions of an image's edges ``(64, 64)``, averages of 2 × 2 pixels, and which share of these is seen.
+
+    Flat areas may be masks: nothing is known of what is under them, and their borders are no edges of the slice.
+    """
+
+    edges: Maps
+    seen: FloatArray
+
+    @classmethod
+    def of(cls, image: FloatArray) -> Directions:
+        """Those of an image ``(H, W)`` in [-1, 1]."""
+        described = _described(image)
+        seen = ~_flat(described)
+        return cls(
+            np.asarray(_binned(_directions(described, seen)), np.complex64),
+            np.asarray(_binned(seen.astype(np.float32)), np.float32),
+        )
+
+    def views(self, zooms: Numbers, downs: Numbers, rights: Numbers) -> tuple[Maps, FloatArray, list[View]]:
+        """Maps ``(V, GRID, GRID)`` in all views, the share of each cell that is seen, and the views in their order."""
+        maps, seen, views = [], [], []
+        for zoom in zooms:
+            cells = [np.concatenate([_cells(zoom, shift) for shift in shifts]) for shifts in (downs, rights)]
+            maps.append(_pooled(self.edges, *cells))
+            seen.append(_pooled(self.seen, *cells))
+            views += [View(float(zoom), float(down), float(right)) for down, right in product(downs, rights)]
+        return np.concatenate(maps), np.concatenate(seen), views
 
 
 def edge_map(image: FloatArray) -> Maps:
-    """The map ``(GRID, GRID)`` of one image ``(H, W)`` in [-1, 1]."""
-    return np.asarray(_pooled(_directions(_described(image)), _CELLS)[0])
+    """The map ``(GRID, GRID)`` of one image ``(H, W)`` in [-1, 1]; its flat areas have no edges but their borders."""
+    described = _described(image)
+    edges = _binned(_directions(described, np.ones(described.shape, dtype=bool)))
+    return np.asarray(_pooled(edges, _cells(1, 0), _cells(1, 0))[0])
 
 
-def views(image: FloatArray) -> tuple[Maps, IntArray]:
-    """The maps ``(V, GRID, GRID)`` of an image in all forms, zooms and shifts, and the index in `ZOOMS` of each.
+def turned(maps: Maps, form: int) -> Maps:
+    """Maps ``(…, GRID, GRID)`` of an image as those of the image in one of its `FORMS`: mirrored first, then turned.
 
-    The first axis is ordered by form, then zoom, then shift; `as_it_is` selects those that are only rotated or
-    mirrored.
+    A mirror image changes the sign of a direction; a quarter turn adds 90° to it, so 180° to its double.
     """
-    described, maps, zooms = _described(image), [], []
-    for number, zoom in enumerate(ZOOMS):
-        maps.append(_pooled(_directions(_zoomed(described, float(zoom))) * _seen(float(zoom)), _SHIFTED))
-        zooms += [number] * len(_SHIFTS) ** 2
-    return np.concatenate(list(_forms(np.concatenate(maps)))), np.tile(np.array(zooms, dtype=np.int64), FORMS)
+    mirrored = np.conj(maps[..., ::-1]) if form >= FORMS // 2 else maps
+    return np.asarray((-1) ** form * np.rot90(mirrored, form % 4, (-2, -1)), dtype=np.complex64)
 
 
-def as_it_is(views: Maps) -> Maps:
-    """The eight of `views` that are neither zoomed nor shifted."""
-    each = len(ZOOMS) * len(_SHIFTS) ** 2
-    return views[each // 2 :: each]
+def turned_shares(shares: FloatArray, form: int) -> FloatArray:
+    """The same of numbers that are no directions."""
+    return np.asarray(np.rot90(shares[..., ::-1] if form >= FORMS // 2 else shares, form % 4, (-2, -1)))
 
 
-def _cells(shift: int) -> FloatArray:
-    """The weight of each pixel of a side in each cell: ``(GRID, pixels)``.
+def turned_back(maps: Maps, form: int) -> Maps:
+    """The inverse of `turned`."""
+    straight = (-1) ** form * np.rot90(maps, -form % 4, (-2, -1))
+    return np.asarray(np.conj(straight[..., ::-1]) if form >= FORMS // 2 else straight, dtype=np.complex64)
 
-    The image is shifted by ``shift`` pixels; the new margin has no edges.
-    """
-    ends = np.linspace(0, _SIDE, GRID + 1)
-    pixels = np.arange(_SIDE) + shift
-    overlap = np.minimum(ends[1:, None], pixels + 1) - np.maximum(ends[:-1, None], pixels)
+
+@lru_cache(maxsize=4096)  # what the gate asks for again and again
+def _cells(zoom: float, shift: float) -> FloatArray:
+    """How much of each bin of a side lies in each cell, in a view: ``(GRID, bins)``."""
+    cells = np.linspace(0, _SIDE, GRID + 1)
+    bins = (np.arange(0, _SIDE + 1, _BIN) - _SIDE / 2) * zoom + _SIDE / 2 + shift
+    overlap = np.minimum(cells[1:, None], bins[1:]) - np.maximum(cells[:-1, None], bins[:-1])
     return np.asarray(np.maximum(overlap, 0) * GRID / _SIDE, dtype=np.float32)
-
-
-_CELLS = np.stack([_cells(0)])
-_SHIFTED = np.stack([_cells(shift) for shift in _SHIFTS])
 
 
 def _described(image: FloatArray) -> FloatArray:
     return resize(np.asarray(image, dtype=np.float32), _SIDE, "bilinear")
 
 
-def _directions(image: FloatArray) -> Maps:
+def _flat(image: FloatArray) -> BoolArray:
+    """Where an image is flat, with the border around it."""
+    even = ndimage.maximum_filter(image, 5) - ndimage.minimum_filter(image, 5) < _EVEN
+    squares = ndimage.minimum_filter(even, _FLAT - 4)  # middles of flat squares; the range was of 5 × 5 pixels
+    return np.asarray(ndimage.maximum_filter(squares, _FLAT + 2 * _BORDER), dtype=bool)
+
+
+def _directions(image: FloatArray, seen: BoolArray) -> Maps:
     right = ndimage.gaussian_filter(image, _EDGE, order=(0, 1))
     down = ndimage.gaussian_filter(image, _EDGE, order=(1, 0))
     gradient = np.asarray(right + 1j * down, dtype=np.complex64)
-    strength = np.abs(gradient)
+    strength = np.abs(gradient) * seen
     around = ndimage.gaussian_filter(strength, _SURROUNDINGS)
+    if not seen.all():
+        around /= np.maximum(ndimage.gaussian_filter(seen.astype(np.float32), _SURROUNDINGS), np.float32(0.05))
     scale = strength * (strength + _SHARE * around + _FLOOR)
-    return np.asarray(gradient * gradient / np.maximum(scale, np.float32(1e-9)), dtype=np.complex64)
+    return np.asarray(gradient * gradient * seen / np.maximum(scale, np.float32(1e-9)), dtype=np.complex64)
 
 
-def _pooled(directions: Maps, cells: FloatArray) -> Maps:
-    """Averages over cells ``(S, GRID, pixels)`` of each shift, down and right: ``(S·S, GRID, GRID)``."""
-    shifts, flat = len(cells), cells.reshape(-1, cells.shape[2])
-    pooled = (flat @ directions @ flat.T).reshape(shifts, GRID, shifts, GRID)
-    return np.asarray(pooled.transpose(0, 2, 1, 3).reshape(-1, GRID, GRID), dtype=np.complex64)
+def _binned(pixels: npt.NDArray[np.inexact]) -> npt.NDArray[np.inexact]:
+    bins = _SIDE // _BIN
+    return pixels.reshape(bins, _BIN, bins, _BIN).mean(axis=(1, 3))
 
 
-def _zoomed(image: FloatArray, zoom: float) -> FloatArray:
-    """Zoom about the centre; the margin repeats the border, and is masked by `_seen`."""
-    if abs(zoom - 1) < 1e-6:
-        return image
-    if zoom < 1:
-        image = ndimage.gaussian_filter(image, 0.4 * (1 / zoom - 1))
-    middle = (_SIDE - 1) / 2
-    inverse = 1 / zoom
-    moved = ndimage.affine_transform(image, [inverse, inverse], middle - middle * inverse, order=1, mode="nearest")
-    return np.asarray(moved, dtype=np.float32)
-
-
-def _seen(zoom: float) -> BoolArray:
-    """The pixels of a zoomed image that are inside the original image."""
-    seen = np.ones((_SIDE, _SIDE), dtype=bool)
-    if zoom < 1 - 1e-6:
-        half = int(_SIDE * zoom / 2) - _MARGIN
-        seen[:] = False
-        seen[_SIDE // 2 - half : _SIDE // 2 + half, _SIDE // 2 - half : _SIDE // 2 + half] = True
-    return seen
-
-
-def _forms(maps: Maps) -> Iterator[Maps]:
-    """All rotations and mirror images of maps: a quarter turn adds 180° to the doubled angle, a mirror negates it."""
-    for mirrored in (maps, np.conj(maps[:, :, ::-1])):
-        for turns in range(4):
-            yield np.asarray((-1) ** turns * np.rot90(mirrored, turns, (1, 2)), dtype=np.complex64)
+def _pooled(bins: npt.NDArray[np.inexact], down: FloatArray, right: FloatArray) -> npt.NDArray[np.inexact]:
+    """Averages over cells of each shift, ``(S·GRID, bins)`` down and right: ``(S·S, GRID, GRID)``."""
+    pooled = (down @ bins @ right.T).reshape(len(down) // GRID, GRID, len(right) // GRID, GRID)
+    return pooled.transpose(0, 2, 1, 3).reshape(-1, GRID, GRID)

@@ -1,33 +1,41 @@
 """`Gate`: detects images that may be copies of a training slice. It needs numpy and scipy only.
 
-An image is compared, rotated, mirrored, zoomed and shifted, with every training slice in three ways: as a whole, by its
-inner part, and in windows, so that a copied part is found. Each way measures how much more similar the image is to one
-slice than to slices of other patients: 0 means not more similar, 1 means equal. An image is flagged when one of the
-measures is higher than that of almost all slices of held-out patients. An image that passes may still be a copy; this
-is no guarantee of privacy.
+Two steps. A few numbers of each training slice say quickly which ones are most like an image that is turned, mirrored,
+zoomed and shifted in every way. Over each of these the image is then laid as well as possible, and compared with it and
+with similar slices of other patients, as a whole and in parts, so that a part of it that is a copy suffices. An image
+is flagged when it is nearer to one slice than nearly all slices of held-out patients are. That finds copies; that an
+image passes is no guarantee of privacy.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from medvar_engine.encoders.preprocessing import check_slices
 from medvar_engine.errors import MedvarError
+from medvar_engine.memorisation.alignment import Overlay, alike
 from medvar_engine.memorisation.copy_risk import CopyRisk
-from medvar_engine.memorisation.edge_maps import ZOOMS, Maps, as_it_is, views
-from medvar_engine.memorisation.projection import NUMBERS, REGIONS, WINDOWS, Packed, Projection, split_index
+from medvar_engine.memorisation.edge_maps import FORMS, Directions, View, turned, turned_back, turned_shares
+from medvar_engine.memorisation.packed_maps import NUMBERS, Packed, unpack
+from medvar_engine.memorisation.projection import REGIONS, Projection
+from medvar_engine.memorisation.window_search import WindowSearch
 from medvar_engine.types import BoolArray, FloatArray, IntArray
 
-MEASURES = ("whole", "inner part", "windows")
-_OTHERS = 20  # number of nearest slices of other patients for comparison
-_SKIPPED = 4  # nearest slices that are ignored in a window, because they may be copies
-_CEILING = 0.85  # upper limit of the similarity to others, so that copies of duplicated training slices are found
-_FEWEST = 4  # least number of windows for the mean, if a slice has fewer
-_BLOCK = 4096  # rows of the index compared at a time
-_FARTHEST = 2.0  # distance of an image that is similar to no slice
+MEASURES = ("whole", "a part")
+ZOOMS = np.exp(np.linspace(np.log(3 / 4), np.log(4 / 3), 7))  # in which an image is looked at
+_SHIFTS = np.array([-7.0, 0, 7])  # pixels of 128, each way
+_ZOOMS_OF = (slice(2, 7), slice(0, 3))  # for each of `REGIONS`: an image enlarged shows it, one made smaller its middle
+_BY_NUMBERS = 6  # training slices over which an image is laid, of each region
+_IN_PLACE = 8  # and of those that are like a part of it
+_OTHERS = 20  # similar slices of other patients
+_SAME = 0.9  # similarity of two maps above which one patient is taken to be there under two names
+_BLOCK = 4096  # rows of the index that are compared at a time
+_FARTHEST = 2.0  # distance of what is like no slice
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +64,15 @@ class Check:
         return np.stack([order, self.neighbours[order]], axis=1)
 
 
+class _Candidate(NamedTuple):
+    """A training slice that an image may be a copy of."""
+
+    row: int
+    similar: FloatArray  # (N,) of each training slice, in the same view
+    view: View
+    form: int  # by which the image is turned
+
+
 @dataclass(frozen=True)
 class Gate:
     """An index of all training slices, and the distance below which an image counts as a possible copy.
@@ -68,15 +85,16 @@ class Gate:
         threshold: the largest distance of a possible copy; the distance is 1 if a measure is at its level, ½ if twice
         as high.
 
-    >>> Gate(projection, index, patients, (0.4, 0.4, 0.6), 0.8).check(images).flagged  # doctest: +SKIP
+    >>> Gate(projection, index, patients, (0.8, 1.2), 0.9).check(images).flagged  # doctest: +SKIP
     """
 
     projection: Projection
     index: Packed
     patients: Sequence[str]
-    levels: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    levels: tuple[float, float] = (1.0, 1.0)
     threshold: float = 0.0
     _regions: Sequence[FloatArray] = field(init=False, repr=False, compare=False)
+    _windows: WindowSearch = field(init=False, repr=False, compare=False)
     _codes: IntArray = field(init=False, repr=False, compare=False)  # patients as numbers
 
     def __post_init__(self) -> None:
@@ -88,8 +106,11 @@ class Gate:
         if not 0 <= self.threshold <= _FARTHEST:
             raise MedvarError(f"The threshold must be a distance of 0…2, but is {self.threshold}.")
         if len(self.levels) != len(MEASURES) or not all(0 < level < np.inf for level in self.levels):
-            raise MedvarError(f"{len(MEASURES)} levels above 0 are needed, but they are {self.levels}.")
-        object.__setattr__(self, "_regions", split_index(self.index))
+            raise MedvarError(f"There are {len(MEASURES)} levels above 0, but got {self.levels}.")
+        blocks = [unpack(self.index[first : first + _BLOCK]) for first in range(0, len(self.index), _BLOCK)]
+        rows = [np.concatenate([self.projection.unit(i, maps) for maps in blocks]) for i in range(len(REGIONS))]
+        object.__setattr__(self, "_regions", rows)
+        object.__setattr__(self, "_windows", WindowSearch.of(blocks))
         object.__setattr__(self, "_codes", np.unique(list(self.patients), return_inverse=True)[1])
 
     def check(self, images: FloatArray) -> Check:
@@ -98,15 +119,15 @@ class Gate:
         Images are checked one by one, because rounding could depend on the batch: the result of an image does not
         depend on other images.
         """
-        measured = [self.measure(image) for image in images]
-        values = np.array([one for one, _ in measured], dtype=np.float32).reshape(-1, len(MEASURES))
+        return self.said([self.measure(image) for image in images])
+
+    def said(self, measured: Sequence[tuple[list[float], list[int]]]) -> Check:
+        """What is to be said of M images by their `measure`."""
+        values = np.array([one for one, _ in measured], dtype=np.float64).reshape(-1, len(MEASURES))
         rows = np.array([one for _, one in measured], dtype=np.int64).reshape(-1, len(MEASURES))
-        shares = values / np.array(self.levels, dtype=np.float32)
-        best = shares.argmax(axis=1)
-        each = np.arange(len(values))
-        distances = 1 / np.maximum(shares[each, best], np.float32(1 / _FARTHEST))
-        neighbours = rows[each, best]
-        return Check(distances, neighbours, tuple(self.patients[row] for row in neighbours), self.threshold)
+        neighbours = rows[np.arange(len(rows)), (values / self.levels).argmax(axis=1)]
+        patients = tuple(self.patients[row] for row in neighbours)
+        return Check(distances(values, self.levels), neighbours, patients, self.threshold)
 
     def risk(self, image: FloatArray) -> CopyRisk:
         """The copy risk of one image ``(H, W)``, clipped to [-1, 1] as in files; without the patient."""
@@ -115,53 +136,50 @@ class Gate:
     def measure(self, image: FloatArray) -> tuple[list[float], list[int]]:
         """The `MEASURES` of one image ``(H, W)``, each with the training slice of the highest value."""
         check_slices(image[None])
-        maps, zooms = views(image)
-        full = (
-            len(ZOOMS) // 2
-        )  # the index before the first zoom at which most of a training slice is visible in the image
-        found = [
-            self._excess(self._nearest(0, maps[zooms >= full - 1])),
-            self._excess(self._nearest(1, maps[zooms < full])),
-            self._windows(as_it_is(maps)),
-        ]
-        return [value for value, _ in found], [row for _, row in found]
+        directions = Directions.of(image)
+        candidates = [*self._by_numbers(directions, 0), *self._by_numbers(directions, 1), *self._in_place(directions)]
+        overlay = Overlay(directions)
+        ratios = np.array([self._ratios(overlay, candidate) for candidate in candidates])
+        best = ratios.argmax(axis=0)
+        return ratios[best, [0, 1]].tolist(), [candidates[i].row for i in best]
 
-    def _nearest(self, region: int, maps: Maps) -> FloatArray:
-        """For each training slice ``(N,)``, the similarity to its most similar view."""
-        asked, rows = self.projection.unit(region, maps, emptier=0.5), self._regions[region]
+    def _by_numbers(self, image: Directions, region: int) -> Iterator[_Candidate]:
+        """Slices that are most like the image in any view, by the numbers of a region."""
+        maps, seen, views = image.views(ZOOMS[_ZOOMS_OF[region]], _SHIFTS, _SHIFTS)
+        forms = ((turned(maps, form), turned_shares(seen, form)) for form in range(FORMS))
+        asked = np.concatenate([self.projection.unit(region, *form) for form in forms])
+        rows = self._regions[region]
         blocks = (rows[first : first + _BLOCK] for first in range(0, len(rows), _BLOCK))
-        return np.concatenate([(asked @ block.T).max(axis=0) for block in blocks])
+        similar = np.concatenate([(asked @ block.T).max(axis=0) for block in blocks])
+        nearest = _highest(similar, _BY_NUMBERS)
+        for row, i in zip(nearest, (asked @ rows[nearest].T).argmax(axis=0), strict=True):
+            yield _Candidate(int(row), rows @ asked[i], views[i % len(views)], int(i) // len(views))
 
-    def _excess(self, similarities: FloatArray) -> tuple[float, int]:
-        """How much more similar the nearest slice is than those of other patients, and its index."""
-        row = int(similarities.argmax())
-        others = min(self._others(similarities, row), _CEILING)
-        return float((similarities[row] - others) / (1 - others)), row
+    def _in_place(self, image: Directions) -> Iterator[_Candidate]:
+        """Slices of which the image has a part, where it lies in them."""
+        maps, seen, views = image.views(*np.array([[1.0], [0], [0]]))
+        forms = [(turned(maps, form), turned_shares(seen, form)) for form in range(FORMS)]
+        similar = self._windows.similar(*(np.concatenate(part) for part in zip(*forms, strict=True)))
+        best = similar.argmax(axis=0)
+        for row in _highest(similar.max(axis=0), _IN_PLACE):
+            yield _Candidate(int(row), similar[best[row]], views[0], int(best[row]))
 
-    def _windows(self, maps: Maps) -> tuple[float, int]:
-        """The same for windows at fixed positions, summed, so that a copied part is found."""
-        total = np.zeros((len(maps), len(self.patients)), dtype=np.float32)
-        there = np.zeros(len(self.patients), dtype=np.float32)
-        for number in range(len(REGIONS) - len(WINDOWS), len(REGIONS)):
-            rows = self._regions[number]
-            similar = self.projection.unit(number, maps, emptier=0.5) @ rows.T
-            usual = np.clip(_mean_of_highest(similar), 0, 0.98)[:, None]
-            total += np.maximum((similar - usual) / (1 - usual), 0)
-            there += rows.any(axis=1)
-        scores = total.max(axis=0) / np.sqrt(np.maximum(there, _FEWEST))
-        row = int(scores.argmax())
-        return float(scores[row] - np.float32(0.7) * self._others(scores, row)), row
-
-    def _others(self, values: FloatArray, row: int) -> float:
-        """The mean of the highest values of slices of patients other than that of ``row``; 0 without such slices."""
-        others = values[self._codes != self._codes[row]]
-        return float(np.sort(others)[-_OTHERS:].mean()) if len(others) else 0.0
+    def _ratios(self, overlay: Overlay, candidate: _Candidate) -> tuple[float, float]:
+        row = candidate.row
+        others = _highest(np.where(self._codes == self._codes[row], -np.inf, candidate.similar), _OTHERS)
+        maps = turned_back(unpack(self.index[[row, *others]]), candidate.form)
+        different = maps[alike(maps, maps[0]) < _SAME]
+        ratios = overlay.fit(candidate.view, maps[0], different.sum(axis=0) / max(1, len(different)))
+        return float(ratios[0]), float(ratios[1:].max())
 
 
-def _mean_of_highest(values: FloatArray) -> FloatArray:
-    """The mean of the highest values of each row, without the very highest ones; 0 if there are no others."""
-    last = min(_SKIPPED + _OTHERS, values.shape[1])
-    if last <= _SKIPPED:
-        return np.zeros(len(values), dtype=np.float32)
-    highest = -np.sort(np.partition(-values, last - 1, axis=1)[:, :last], axis=1)
-    return np.asarray(highest[:, _SKIPPED:].mean(axis=1), dtype=np.float32)
+def distances(values: npt.NDArray[np.floating], levels: Sequence[float]) -> FloatArray:
+    """How far images are from training slices ``(M,)``, by their measures ``(M, 2)``: 1 where one is at its level."""
+    highest = (values / np.array(levels)).max(axis=1)
+    return np.asarray(1 / np.maximum(highest, 1 / _FARTHEST), dtype=np.float32)
+
+
+def _highest(values: FloatArray, count: int) -> IntArray:
+    """Where the highest finite values are, in no order."""
+    places = np.argpartition(-values, min(count, len(values)) - 1)[:count]
+    return np.asarray(places[np.isfinite(values[places])])

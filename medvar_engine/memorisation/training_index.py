@@ -1,9 +1,9 @@
 """The training index of a bundle, by which users of the bundle can apply the `Gate`.
 
-It consists of three files: ``gate.json`` has the threshold, the levels and the patient of each slice;
-``gate_index.npy`` has a row of 8-bit numbers for each training slice, see `Projection.index`; ``gate_projection.npy``
-is the projection to such rows. They contain no images and no names: patients have pseudonyms made with a secret key,
-and rows are ordered by them. The rows still contain some information about the slices, like a description.
+Three files: ``gate.json`` says threshold, levels and whose each slice is; ``gate_index.npy`` holds the edge map of each
+training slice, see `packed_maps`; ``gate_projection.npy`` is the `Projection` by which they are searched. There are no
+images and no names in it: patients go by pseudonyms made with a secret key, and rows are ordered by those. The maps
+still say something of the slices, as a rough sketch does; who may have the bundle may have them.
 """
 
 from __future__ import annotations
@@ -22,11 +22,12 @@ import numpy.typing as npt
 from medvar_engine.bundle.read import Bundle
 from medvar_engine.errors import MedvarError
 from medvar_engine.memorisation.gate import Gate
-from medvar_engine.memorisation.projection import NUMBERS, Projection
+from medvar_engine.memorisation.packed_maps import NUMBERS
+from medvar_engine.memorisation.projection import Projection
 from medvar_engine.storage import sha256_of
 from medvar_engine.untrusted import plain_json
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 GATE = "gate.json"
 INDEX = "gate_index.npy"
 PROJECTION = "gate_projection.npy"
@@ -74,7 +75,7 @@ def read_index(read: Callable[[str], bytes]) -> Gate:
     Raises `MedvarError` when a file is missing or damaged, or does not belong to ``gate.json``.
     """
     about = _about(read)
-    index = _array(_checked(read, INDEX, about.sha256), INDEX, np.int8, 2)
+    index = _array(_checked(read, INDEX, about.sha256), INDEX, np.uint8, 2)
     total = sum(about.slices.values())
     if index.shape != (total, NUMBERS):
         raise MedvarError(f"{GATE} does not give the patient of each of the {len(index)} rows of {INDEX}. {_AGAIN}")
@@ -90,16 +91,16 @@ class _About(NamedTuple):
     """The content of ``gate.json``."""
 
     threshold: float
-    levels: tuple[float, float, float]
-    slices: dict[str, int]  # patient, in the order of the rows → number of training slices
-    sha256: dict[str, str]  # sha256 of the two other files
+    levels: tuple[float, float]
+    slices: dict[str, int]  # patient, in the order of the rows → training slices
+    sha256: dict[str, str]  # of the two files beside it
 
 
 def _about(read: Callable[[str], bytes]) -> _About:
     try:
         values = plain_json.loads(read(GATE))
         version = values["schema_version"]
-        if version == 1:
+        if version in (1, 2):
             raise MedvarError(
                 f"{GATE} belongs to an earlier version, which found fewer copies, and is no longer supported. The "
                 "owner of "
@@ -108,9 +109,9 @@ def _about(read: Callable[[str], bytes]) -> _About:
         if version != SCHEMA_VERSION:
             raise MedvarError(f"{GATE} has format {version}; this version reads {SCHEMA_VERSION}. Update medvar.")
         slices = {str(name): int(count) for name, count in sorted(values["patients"].items())}
-        whole, inner, windows = map(float, values["levels"])
+        whole, part = map(float, values["levels"])
         hashes = {file: str(values["sha256"][file]) for file in (INDEX, PROJECTION)}
-        about = _About(float(values["threshold"]), (whole, inner, windows), slices, hashes)
+        about = _About(float(values["threshold"]), (whole, part), slices, hashes)
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
         raise MedvarError(f"{GATE} is damaged ({type(error).__name__}: {error}). {_AGAIN}") from error
     if min(slices.values(), default=0) < 1:

@@ -19,6 +19,7 @@ from medvar_engine.evaluate.images.planted_copies import plant
 from medvar_engine.evaluate.memorisation import fit_projection
 from medvar_engine.memorisation.edge_maps import edge_map
 from medvar_engine.memorisation.gate import Gate
+from medvar_engine.memorisation.packed_maps import pack
 from medvar_engine.memorisation.training_index import (
     FILES,
     GATE,
@@ -39,8 +40,8 @@ Files = dict[str, bytes]
 def gate(training: SliceDataset) -> Gate:
     projection = fit_projection(PreparedImages(training))
     images = training.batch(range(len(training)))[:, 0]
-    index = projection.index(np.array([edge_map(image) for image in images]))
-    return Gate(projection, index, [row.patient for row in training.rows], (0.6, 0.6, 1.0), 0.8)
+    index = pack(np.array([edge_map(image) for image in images]))
+    return Gate(projection, index, [row.patient for row in training.rows], (1.5, 1.8), 0.9)
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +70,7 @@ def test_it_tells_nobody_who_was_trained_on(gate: Gate, files: Files) -> None:
     for one in (files, again):
         assert not any(patient.encode() in content for patient in set(gate.patients) for content in one.values())
     rows = np.load(io.BytesIO(files[INDEX]), allow_pickle=False)
-    assert (rows.dtype, rows.shape) == (np.int8, gate.index.shape)
+    assert (rows.dtype, rows.shape) == (np.uint8, gate.index.shape)
     # Rows are ordered by pseudonym: their place says nothing of whose they are.
     whose = sorted(pseudonym(patient, KEY) for patient in gate.patients)
     assert list(read_index(files.__getitem__).patients) == whose
@@ -83,10 +84,10 @@ def test_it_tells_nobody_who_was_trained_on(gate: Gate, files: Files) -> None:
         {"threshold": "low"},
         {"threshold": float("nan")},
         {"threshold": -1},
-        {"levels": [1, 1]},
-        {"levels": [1, 1, 0]},
-        {"levels": [1, 1, float("inf")]},
-        {"levels": {"a": 1, "b": 1, "c": 1}},
+        {"levels": [1, 1, 1]},
+        {"levels": [1, 0]},
+        {"levels": [1, float("inf")]},
+        {"levels": {"a": 1, "b": 1}},
         {"levels": None},
         {"patients": {"a": 10**12}},
         {"patients": {"a": -3}},
@@ -105,9 +106,10 @@ def test_a_changed_gate_json(files: Files, change: dict[str, object]) -> None:
 
 def test_an_earlier_index_says_what_to_do(files: Files) -> None:
     """Breaks for owners of older bundles, whose copies would pass, or who would not know why nothing is written."""
-    content = json.dumps({**json.loads(files[GATE]), "schema_version": 1}).encode()
-    with pytest.raises(MedvarError, match="medvar gate BUNDLE"):
-        read_index({**files, GATE: content}.__getitem__)
+    for version in (1, 2):
+        content = json.dumps({**json.loads(files[GATE]), "schema_version": version}).encode()
+        with pytest.raises(MedvarError, match="medvar gate BUNDLE"):
+            read_index({**files, GATE: content}.__getitem__)
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[1]", b"[" * 100_000, b"\xff"])
@@ -124,8 +126,8 @@ def test_changed_files_are_not_used(files: Files) -> None:
             read_index({**files, name: files[name][:-1] + b"!"}.__getitem__)
     for name, array in (
         (INDEX, np.zeros((3, 32))),
-        (INDEX, np.zeros((3, 32), np.int8)),
-        (INDEX, np.zeros(4, np.int8)),
+        (INDEX, np.zeros((3, 32), np.uint8)),
+        (INDEX, np.zeros(4, np.uint8)),
         (PROJECTION, np.zeros(4, np.float16)),
         (PROJECTION, np.full(4, np.nan, np.float16)),
         (PROJECTION, np.zeros((4, 4), np.float32)),

@@ -1,0 +1,32 @@
+"""Edge maps in a byte a cell: four bits for each part of a direction, finer where it is small."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from medvar_engine.memorisation.edge_maps import GRID, Maps
+
+NUMBERS = GRID * GRID  # bytes of a map
+_MOST = np.float32(0.7)  # what is larger is stored as this
+_STEPS = 7  # values on either side of 0
+_VALUES = (np.arange(16) - 8) * np.abs(np.arange(16) - 8) * _MOST / _STEPS**2
+_TABLE = (_VALUES[:, None] + 1j * _VALUES).ravel().astype(np.complex64)  # of every byte, the direction
+
+Packed = npt.NDArray[np.uint8]
+
+
+def pack(maps: Maps) -> Packed:
+    """``(N, GRID, GRID)`` → ``(N, NUMBERS)``."""
+    real, imaginary = (_rounded(part).astype(np.uint8) for part in (maps.real, maps.imag))
+    return (16 * real + imaginary).reshape(-1, NUMBERS)
+
+
+def unpack(rows: Packed) -> Maps:
+    """The inverse of `pack`, but for rounding: to a ninth of what is there, in the mean."""
+    return np.asarray(_TABLE[rows].reshape(-1, GRID, GRID))
+
+
+def _rounded(part: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
+    size = np.sqrt(np.minimum(np.abs(part), _MOST) / _MOST)
+    return np.rint(np.sign(part) * size * _STEPS) + 8
