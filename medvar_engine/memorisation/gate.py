@@ -152,8 +152,9 @@ class Gate:
         blocks = (rows[first : first + _BLOCK] for first in range(0, len(rows), _BLOCK))
         similar = np.concatenate([(asked @ block.T).max(axis=0) for block in blocks])
         nearest = _highest(similar, _BY_NUMBERS)
-        for row, i in zip(nearest, (asked @ rows[nearest].T).argmax(axis=0), strict=True):
-            yield _Candidate(int(row), rows @ asked[i], views[i % len(views)], int(i) // len(views))
+        found = (asked @ rows[nearest].T).argmax(axis=0)
+        for row, i, in_this_view in zip(nearest, found, asked[found] @ rows.T, strict=True):
+            yield _Candidate(int(row), in_this_view, views[i % len(views)], int(i) // len(views))
 
     def _in_place(self, image: Directions) -> Iterator[_Candidate]:
         """Slices of which the image has a part, where it lies in them."""
