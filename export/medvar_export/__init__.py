@@ -1,1 +1,1 @@
-"""From trained weights in torch to a bundle of ONNX graphs that runs without torch."""
+"""Exports trained weights to a bundle of ONNX graphs, which runs without torch."""

@@ -1,6 +1,6 @@
 """The latent update of one scale as an ONNX graph.
 
-It is six operators, so it is spelt out rather than traced: look up, upsample, φ, add, pool.
+The graph has few operators (look up, upsample, φ, add, pool), so it is written by hand and not traced.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ from onnx import TensorProto, helper, numpy_helper
 from medvar_engine.models.quantizer import MultiScaleQuantizer
 
 OPSET = 20
-IR_VERSION = 10  # of opset 20's time, so that older runtimes load the graph
+IR_VERSION = 10  # the version that belongs to opset 20, so that older runtimes can load the graph
 
 
 def accumulate_graph(quantizer: MultiScaleQuantizer, k: int) -> onnx.ModelProto:
     """Latent ``(B, C, side, side)`` and tokens ``(B, L_k)`` → ``total`` latent, and ``features`` ``(B, L_{k+1}, C)``.
 
-    The finest scale has no next one; its features are the latent itself and go unused.
+    For the finest scale, which has no next one, the features are the latent itself and are not used.
     """
     schedule, channels = quantizer.schedule, quantizer.channels
     side, latent_side = schedule[k], schedule.latent_side
     following = schedule[min(k + 1, len(schedule) - 1)]
     phi = quantizer.phi(k)
-    with torch.no_grad():  # (1-r)·h + r·conv(h) is one convolution
+    with torch.no_grad():  # (1-r)·h + r·conv(h) equals one convolution
         kernel = phi.weight * phi.ratio
         centre = torch.eye(channels, device=kernel.device) * (1 - phi.ratio)
         kernel[:, :, 1, 1] += centre

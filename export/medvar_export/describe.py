@@ -1,4 +1,4 @@
-"""What a bundle says of itself, drawn from the prepared slices it was trained on and the logs of its training."""
+"""The description of a bundle, from its training slices and the logs of its training."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from medvar_export.write_bundle import Description
 def describe(
     name: str, licence: str, data: Path, *, logs: Iterable[Path] = (), notes: str = "", sampling: Sampling = Sampling()
 ) -> Description:
-    """A bundle's description: slice types, attributions, training data statement and model card.
+    """The description of a bundle: slice types, attributions, statement about the training data, and model card.
 
-    ``data`` is the folder that the model was trained on, ``logs`` the ``log.csv`` of its runs, ``notes`` Markdown
-    to add to the card.
+    ``data`` is the folder of training slices, ``logs`` are the ``log.csv`` of the runs, and ``notes`` is Markdown for
+    the card.
     """
     dataset = SliceDataset(data, split="train")
     manifest = dataset.manifest
@@ -50,7 +50,7 @@ def held_out_metrics(logs: Iterable[Path]) -> dict[Metric, float]:
 
 
 def _slice_types(dataset: SliceDataset) -> tuple[SliceType, ...]:
-    """One for each modality, region and plane, whatever the data set."""
+    """The slice types of a dataset, one for each modality, region and plane."""
     table = dataset.columns("patient", "spacing_mm", "low", "high", "unit")
     columns = {name: table[name].to_numpy() for name in table.column_names}
     kinds: dict[Condition, list[int]] = defaultdict(list)
@@ -64,14 +64,14 @@ def _slice_types(dataset: SliceDataset) -> tuple[SliceType, ...]:
 
 
 def _slice_type(condition: Condition, columns: dict[str, npt.NDArray[np.generic]]) -> SliceType:
-    spacings = [value for value in columns["spacing_mm"].astype(np.float64) if value > 0]  # NaN where not known
+    spacings = [value for value in columns["spacing_mm"].astype(np.float64) if value > 0]  # NaN if unknown
     physical = set(columns["unit"]) == {"HU"}
     return SliceType(
         condition,
         slices=len(columns["patient"]),
         patients=len(set(columns["patient"])),
         spacing_mm=round(float(np.median(spacings)), 4) if spacings else None,
-        # MR has no unit: its values are shares of each volume's own range.
+        # MR has no unit: its values are fractions of the range of each volume.
         low=float(np.median(columns["low"].astype(np.float64))) if physical else 0.0,
         high=float(np.median(columns["high"].astype(np.float64))) if physical else 1.0,
         unit="HU" if physical else "arbitrary",

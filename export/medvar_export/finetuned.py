@@ -1,4 +1,4 @@
-"""What a fine-tuned bundle says of itself: whose child it is, and what it learnt since."""
+"""The description of a fine-tuned bundle: its base model and its own training."""
 
 from __future__ import annotations
 
@@ -15,31 +15,31 @@ from medvar_export.write_bundle import Description
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where a fine-tuned model comes from, and how it was made."""
+    """The origin of a fine-tuned model and the result of its training."""
 
-    name: str  # the base, as a person would name it
-    bundle: Bundle | None  # the base, unless it was weights alone
-    how: str  # what learnt
-    before: float  # held-out loss of the base, nats a token
+    name: str  # name of the base model
+    bundle: Bundle | None  # the base model; None if it was given as weights only
+    how: str  # what was trained
+    before: float  # held-out loss of the base model, in nats per token
     after: float
     minutes: float
 
     @property
     def summary(self) -> str:
-        """Whether it was worth it."""
-        change = f"held-out loss {self.before:.3f} → {self.after:.3f} nats a token in {self.minutes:.1f} minutes"
+        """A sentence about the improvement."""
+        change = f"held-out loss {self.before:.3f} → {self.after:.3f} nats per token in {self.minutes:.1f} minutes"
         if self.after < self.before:
             return change
-        return f"{change}: patients not trained on are not met better than before, so keep to the base."
+        return f"{change}: the result on held-out patients is not better than before, so use the base model."
 
 
 def describe_finetuned(name: str, licence: str, data: Path, log: Path, origin: Origin) -> Description:
-    """As `describe`, with all that the base says of itself: its training data, kinds of slice and attributions."""
+    """Like `describe`, with the training data, slice types and attributions of the base model added."""
     base = origin.bundle
     own = describe(name, licence, data, logs=[log], sampling=base.sampling if base else Sampling())
     statement = f"Fine-tuned from {origin.name} on {own.training_data}"
     if base is not None:
-        statement += f"\n\nThe base was trained on: {base.training_data}"
+        statement += f"\n\nThe base model was trained on: {base.training_data}"
     attributions = tuple(dict.fromkeys((*own.attributions, *(base.attributions if base else ()))))
     slice_types = joined(own.slice_types, base.slice_types if base else ())
     notes = f"- {origin.summary[0].upper()}{origin.summary[1:]}\n- Of the base, {origin.how} learnt."
@@ -48,7 +48,10 @@ def describe_finetuned(name: str, licence: str, data: Path, log: Path, origin: O
 
 
 def joined(own: Iterable[SliceType], base: Iterable[SliceType]) -> tuple[SliceType, ...]:
-    """Slice types of both. Where both have one, spacing and values are the new data's, and patients are added up."""
+    """The slice types of both.
+
+    If both have one, spacing and values are those of the new data, and patients are added.
+    """
     earlier = {slice_type.condition: slice_type for slice_type in base}
     slice_types = []
     for slice_type in own:

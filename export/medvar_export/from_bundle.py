@@ -1,8 +1,8 @@
-"""Weights in torch, read back from the ONNX graphs of a bundle, so that what others trained can be trained further.
+"""Reads torch weights back from the ONNX graphs of a bundle, so that a published model can be trained further.
 
-The exporter folds and renames constants, but every node says which module it computes: a product in
-``transformer.blocks.0.mlp.0`` multiplies by that module's weight, whatever the constant is called. Weights stored in
-half precision are widened; they are those that the bundle computes with.
+The exporter folds and renames constants, but every node names the module that it computes: a product in
+``transformer.blocks.0.mlp.0`` multiplies by the weight of that module, whatever the name of the constant. Weights in
+half precision are converted to float32.
 """
 
 from __future__ import annotations
@@ -38,18 +38,18 @@ _SCOPES = "pkg.torch.onnx.name_scopes"
 
 
 def read_weights(bundle: Bundle) -> tuple[AnyTokenizer, Transformer]:
-    """The networks of a bundle, in eval mode; they compute what its graphs do, to rounding.
+    """The networks of a bundle in eval mode, with the same results as its graphs apart from rounding.
 
-    What graphs do not hold is that of a fresh network: how often codes are used, and the shares that are dropped in
-    training. Raises `MedvarError` when a file is not the one that ``bundle.json`` names, or holds other networks.
+    Values that graphs do not contain are those of a new network: the use of codes, and dropout rates. Raises
+    `MedvarError` when a file does not match ``bundle.json`` or contains other networks.
     """
     return _tokenizer(bundle), _transformer(bundle)
 
 
 def write_weights(bundle: Bundle, folder: Path) -> tuple[Path, Path]:
-    """`read_weights` as the two files that training takes, ``tokenizer.safetensors`` and ``transformer.safetensors``.
+    """Write `read_weights` as files for training, ``tokenizer.safetensors`` and ``transformer.safetensors``.
 
-    A tokenizer of colour images becomes one of gray ones.
+    A tokenizer of colour images is converted to one of grey images. Returns both paths.
     """
     tokenizer, transformer = read_weights(bundle)
     paths = folder / "tokenizer.safetensors", folder / "transformer.safetensors"
@@ -84,7 +84,7 @@ def _transformer(bundle: Bundle) -> Transformer:
 
 def _tokenizer(bundle: Bundle) -> AnyTokenizer:
     codes = bundle.codebook()
-    if codes is not None and codes.ndim == 3:  # every scale has its own
+    if codes is not None and codes.ndim == 3:  # one codebook per scale
         return _resolution_tokenizer(bundle, codes)
     return _latent_tokenizer(bundle)
 
@@ -128,7 +128,7 @@ def _resolution_tokenizer(bundle: Bundle, codes: Array) -> ResolutionTokenizer:
 
 
 def _vectors(bundle: Bundle, count: int, channels: int) -> Array:
-    """The directions of structures, by which encoding draws a mask. Raises `KeyError` when there are none."""
+    """The directions of structures by which masks are encoded. Raises `KeyError` when there are none."""
     for value in _constants(_graph(bundle, "encode.onnx")).values():
         if value.shape == (count, channels) and value.dtype.kind == "f":
             return value
@@ -136,7 +136,7 @@ def _vectors(bundle: Bundle, count: int, channels: int) -> Array:
 
 
 def _convolution(bundle: Bundle, file: str) -> tuple[Array, Array]:
-    """Kernels and offsets of the only convolution of a graph. Raises `KeyError` when there is none."""
+    """Kernel and bias of the only convolution of a graph. Raises `KeyError` when there is none."""
     for node in _nodes(bundle, file):
         if node.op == "Conv":
             return node.constants[1], node.constants[2]
@@ -149,7 +149,7 @@ def _latent_tokenizer(bundle: Bundle) -> Tokenizer:
         config = _tokenizer_config(bundle, weights)
         scales = [_constants(_graph(bundle, f"accumulate_{k}.onnx")) for k in range(len(bundle.schedule))]
         choice = _phi_of_scales(bundle, weights, [scale["kernel"] for scale in scales])
-        # Codes and φ are those that generating computes with, where φ's share r is folded into its kernel:
+        # Codes and φ are taken from the graphs of generation, in which φ's ratio r is folded into its kernel:
         # kernel = r·w + (1 - r)·identity.
         identity = nn.init.dirac_(torch.empty(config.latent_channels, config.latent_channels, 3, 3)).numpy()
         weights["quantizer.codebook.weight"] = scales[0]["codebook"]
@@ -165,7 +165,7 @@ def _latent_tokenizer(bundle: Bundle) -> Tokenizer:
 
 
 def _phi_of_scales(bundle: Bundle, weights: Weights, kernels: list[Array]) -> list[int]:
-    """Which of the shared convolutions each scale takes. Only encoding names them, and it does not use the last."""
+    """The shared convolution of each scale. Only the encoder's graph names them, and it does not use the last one."""
     named = {int(name.split(".")[2]) for name in weights if re.fullmatch(r"quantizer\.phis\.\d+\.weight", name)}
     for count in range(1, len(kernels) + 1):
         with torch.device("meta"):
@@ -175,11 +175,11 @@ def _phi_of_scales(bundle: Bundle, weights: Weights, kernels: list[Array]) -> li
         alike = all(np.array_equal(kernels[k], kernels[choice.index(phi)]) for k, phi in enumerate(choice))
         if set(choice) == set(range(count)) and set(choice[:-1]) == named and alike:
             return choice
-    raise _refusal(bundle, "its tokenizer's graphs", f"{sorted(named)} are no convolutions of {len(kernels)} scales")
+    raise _refusal(bundle, "its tokenizer's graphs", f"{sorted(named)} are not convolutions of {len(kernels)} scales")
 
 
 def _tokenizer_config(bundle: Bundle, weights: Weights) -> TokenizerConfig:
-    """The shape of a tokenizer, from those of its weights."""
+    """The configuration of a tokenizer, from the shapes of its weights."""
     stages = _count(weights, "encoder.stages.{}.blocks.0.conv1.weight")
     return TokenizerConfig(
         image_size=bundle.image_size,
@@ -197,7 +197,7 @@ def _tokenizer_config(bundle: Bundle, weights: Weights) -> TokenizerConfig:
 
 
 def _count(weights: Weights, pattern: str) -> int:
-    """How many of ``pattern.format(0)``, ``pattern.format(1)``, … there are without a gap."""
+    """The number of consecutive names ``pattern.format(0)``, ``pattern.format(1)``, … that exist."""
     count = 0
     while pattern.format(count) in weights:
         count += 1
@@ -205,23 +205,23 @@ def _count(weights: Weights, pattern: str) -> int:
 
 
 def _ratio(folded: Array, own: Array) -> float:
-    """R of ``folded = r · own``, to three digits, for one of both may be rounded; 1/2 where neither says."""
+    """The ratio r in ``folded = r · own`` to three digits, because values may be rounded; 1/2 if it is undetermined."""
     norm = float((own * own).sum())
     return round(float((folded * own).sum()) / norm, 3) if norm > 1e-6 else 0.5
 
 
 @dataclass(frozen=True)
 class _Node:
-    """One operator, the module that it computes, and the constants among its inputs."""
+    """One operator with the name of its module and the constants among its inputs."""
 
     op: str
-    module: str  # without the network's own name
+    module: str  # without the name of the network
     constants: dict[int, Array]  # by position
     attributes: dict[str, Any]
 
 
 def _weights(bundle: Bundle, file: str) -> Weights:
-    """Weights by the names that the network's modules have; ``groups`` is that of group normalisation."""
+    """Weights by their names in the network; ``groups`` is the number of groups of group normalisation."""
     weights: Weights = {}
     for node in _nodes(bundle, file):
         for name, value in _named(node, bundle):
@@ -230,7 +230,7 @@ def _weights(bundle: Bundle, file: str) -> Weights:
 
 
 def _named(node: _Node, bundle: Bundle) -> Iterator[tuple[str, Array]]:
-    """The weights among a node's constants, by the names that they have in its module."""
+    """The weights among a node's constants, by their names in its module."""
     constants = {i: value for i, value in node.constants.items() if value.dtype.kind == "f" and value.size > 0}
     last = node.module.rpartition(".")[2]
     match node.op:
@@ -258,7 +258,7 @@ def _added_or_multiplied(op: str, module: str, value: Array, bundle: Bundle) -> 
         yield "start", value
     elif op == "Mul" and last == "attention" and value.shape == (heads, 1, 1):
         yield "log_scale", np.log(value)
-    elif last.startswith("norm") and value.ndim == 3:  # what follows on group normalisation
+    elif last.startswith("norm") and value.ndim == 3:  # scale and offset after group normalisation
         yield "weight" if op == "Mul" else "bias", value.reshape(-1)
     elif op == "Add" and value.ndim == 1:
         yield "offset" if module.startswith("blocks.") and last == "modulation" else "bias", value
@@ -269,14 +269,14 @@ def _nodes(bundle: Bundle, file: str) -> Iterator[_Node]:
     constants = _constants(graph)
     for node in graph.node:
         scopes = next((entry.value for entry in node.metadata_props if entry.key == _SCOPES), "")
-        path = re.findall(r"'([^']*)'", scopes)  # a list as Python writes it
-        module = path[-2].partition(".")[2] if len(path) > 1 else ""  # the last one names the operator
+        path = re.findall(r"'([^']*)'", scopes)  # the text of a Python list
+        module = path[-2].partition(".")[2] if len(path) > 1 else ""  # the last name is that of the operator
         there = {i: constants[name] for i, name in enumerate(node.input) if name in constants}
         yield _Node(node.op_type, module, there, {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute})
 
 
 def _constants(graph: onnx.GraphProto) -> Weights:
-    """Constants by the name that nodes use, in float32 where they are numbers of any other width."""
+    """Constants by name, with floating-point numbers converted to float32."""
     constants = {tensor.name: _widened(numpy_helper.to_array(tensor)) for tensor in graph.initializer}
     for node in graph.node:
         if node.op_type == "Cast" and node.input[0] in constants:
@@ -289,11 +289,11 @@ def _widened(array: Array) -> Array:
 
 
 def _graph(bundle: Bundle, file: str) -> onnx.GraphProto:
-    """A graph whose hash agrees, and which is whole in this one file."""
+    """A graph with a correct hash and no external data."""
     content = bundle.read(file)
     try:
         graph = onnx.load_model_from_string(content).graph
-    except Exception as error:  # protobuf raises its own kinds
+    except Exception as error:  # protobuf raises its own exceptions
         raise _refusal(bundle, file, f"it is not an ONNX graph ({error})") from error
     for tensor in graph.initializer:
         if tensor.data_location == TensorProto.EXTERNAL:
@@ -302,14 +302,14 @@ def _graph(bundle: Bundle, file: str) -> onnx.GraphProto:
 
 
 def _fill(bundle: Bundle, file: str, build: Callable[[], _Model], weights: Weights) -> _Model:
-    """The network that ``build`` makes, with ``weights`` for all that it has."""
+    """The network of ``build`` with ``weights``. Raises `MedvarError` if a weight is missing."""
     try:
         with torch.device("meta"):
             model = build()
         shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
         for name, shape in shapes.items():
             if name.endswith(".bias") and f"{name.removesuffix('bias')}weight" in weights:
-                weights.setdefault(name, np.zeros(shape, np.float32))  # one of zeros is left out of graphs
+                weights.setdefault(name, np.zeros(shape, np.float32))  # biases of zeros are left out of graphs
         state: dict[str, Tensor] = {
             name: torch.from_numpy(np.array(weights[name], np.float32, order="C")) for name in shapes
         }
@@ -324,5 +324,5 @@ def _fill(bundle: Bundle, file: str, build: Callable[[], _Model], weights: Weigh
 def _refusal(bundle: Bundle, file: str, reason: str) -> MedvarError:
     return MedvarError(
         f"The weights of the bundle {bundle.path} cannot be read back from {file}: {reason}. "
-        "Take the .safetensors files that it was exported from."
+        "Use the .safetensors files that it was exported from."
     )

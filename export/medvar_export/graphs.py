@@ -1,4 +1,4 @@
-"""The networks of a bundle as modules of their own, and their ONNX graphs."""
+"""The parts of the networks as separate modules, and their ONNX graphs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from medvar_export.accumulate_graph import OPSET, accumulate_graph
 
 
 class EncodeGraph(nn.Module):
-    """Image → tokens of all scales in one sequence."""
+    """Encodes an image as the tokens of all scales in one sequence."""
 
     def __init__(self, tokenizer: AnyTokenizer) -> None:
         super().__init__()
@@ -33,7 +33,7 @@ class EncodeGraph(nn.Module):
 
 
 class DecodeGraph(nn.Module):
-    """Latent → image."""
+    """Decodes a latent to an image."""
 
     def __init__(self, tokenizer: AnyTokenizer) -> None:
         super().__init__()
@@ -45,23 +45,26 @@ class DecodeGraph(nn.Module):
 
 
 class StepGraph(nn.Module):
-    """One scale of the transformer. One graph serves all: ``positions`` says where its tokens lie."""
+    """One scale of the transformer.
+
+    The same graph is used for all scales, with the ``positions`` of tokens as input.
+    """
 
     def __init__(self, transformer: Transformer) -> None:
         super().__init__()
         self.transformer = transformer
 
     def forward(self, labels: Tensor, features: Tensor, past: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """One scale, as `Transformer.step`, in whatever precision the weights have.
+        """Run one scale like `Transformer.step`, in the precision of the weights.
 
         Args:
             labels: ``(B, F)``.
             features: ``(B, L, C)``; ignored at the first scale.
             past: ``(depth, 2, B, heads, P, d)``, with P = 0 at the first scale.
-            positions: ``(B, L)``, of one scale's tokens in the sequence of all scales' tokens.
+            positions: ``(B, L)``, the positions of the scale's tokens in the sequence of all tokens.
 
         Returns:
-            Logits ``(B, L, V)`` and these tokens' own keys and values ``(depth, 2, B, heads, L, d)``.
+            Logits ``(B, L, V)``, and the keys and values of these tokens ``(depth, 2, B, heads, L, d)``.
         """
         net = self.transformer
         dtype = net.head.weight.dtype
@@ -75,21 +78,21 @@ class StepGraph(nn.Module):
 
 
 class AccumulateGraph(nn.Module):
-    """The canvas with one scale more, and the next scale's features."""
+    """Adds one scale to the canvas, and computes the scale features of the next scale."""
 
     def __init__(self, quantizer: ResolutionQuantizer, k: int) -> None:
         super().__init__()
         self.quantizer, self.k = quantizer, k
 
     def forward(self, latent: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """``(B, p², side, side)`` and ``(B, L_k)`` → canvas and features ``(B, L_{k+1}, C)``, last unused."""
+        """``(B, p², side, side)`` and ``(B, L_k)`` → canvas, and features ``(B, L_{k+1}, C)`` (unused at the end)."""
         total = latent + self.quantizer.lift(tokens, self.k)
         last = self.k + 1 == len(self.quantizer.schedule)
         return total, total.flatten(2).mT if last else self.quantizer.pool(total, self.k + 1)
 
 
 class CanvasPreviewGraph(nn.Module):
-    """Canvas → itself as an image in [-1, 1]: what shows scales on the way."""
+    """Shows the canvas as an image in [-1, 1], for previews."""
 
     def __init__(self, tokenizer: ResolutionTokenizer) -> None:
         super().__init__()
@@ -101,7 +104,7 @@ class CanvasPreviewGraph(nn.Module):
 
 
 def tokenizer_graphs(tokenizer: AnyTokenizer) -> dict[str, onnx.ModelProto]:
-    """``encode``, ``decode``, one ``accumulate`` a scale and, where previews need no network, ``preview``."""
+    """Graphs ``encode``, ``decode``, one ``accumulate`` per scale and, if previews need no network, ``preview``."""
     config, side = tokenizer.config, tokenizer.schedule.latent_side
     channels = config.input_channels if isinstance(config, ResolutionConfig) else config.image_channels
     image = torch.zeros(2, channels, config.image_size, config.image_size)
@@ -125,7 +128,7 @@ def tokenizer_graphs(tokenizer: AnyTokenizer) -> dict[str, onnx.ModelProto]:
 
 
 class PreviewGraph(nn.Module):
-    """Latent → preview in [-1, 1], by the light decoder."""
+    """Decodes a latent to a preview in [-1, 1] with the light decoder."""
 
     def __init__(self, preview: PreviewDecoder) -> None:
         super().__init__()
@@ -137,16 +140,16 @@ class PreviewGraph(nn.Module):
 
 
 def preview_graph(preview: PreviewDecoder, side: int) -> onnx.ModelProto:
-    """The light decoder, for latents of ``side``."""
+    """The graph of the light decoder, for latents of ``side``."""
     latent = torch.zeros(2, preview.config.latent_channels, side, side)
     return export_graph(PreviewGraph(preview), {"latent": latent}, ["image"], {"latent": {0: "batch"}})
 
 
 def step_graph(transformer: Transformer) -> onnx.ModelProto:
-    """The transformer, one scale at a time."""
+    """The graph of the transformer for one scale."""
     config, schedule = transformer.config, transformer.schedule
     if schedule.token_counts[0] != 1:
-        raise ValueError("The exported step takes the first scale to be one token.")
+        raise ValueError("The exported step requires a first scale of one token.")
     past = torch.zeros(config.depth, 2, 2, config.heads, 5, config.width // config.heads)
     inputs = {
         "labels": torch.zeros(2, len(config.labels), dtype=torch.int64),
@@ -162,7 +165,7 @@ def step_graph(transformer: Transformer) -> onnx.ModelProto:
 def export_graph(
     module: nn.Module, inputs: dict[str, Tensor], outputs: list[str], dynamic: dict[str, dict[int, str]]
 ) -> onnx.ModelProto:
-    """Trace a module. ``dynamic`` says for each input which of its axes vary, by name; outputs are named in order."""
+    """Trace a module to a graph. ``dynamic`` gives names to the variable axes of each input."""
     dims = {name: torch.export.Dim(name) for axes in dynamic.values() for name in axes.values()}
     shapes = {name: {axis: dims[dim] for axis, dim in axes.items()} for name, axes in dynamic.items()}
     with _quiet(), torch.no_grad():
@@ -178,7 +181,7 @@ def export_graph(
         )
     assert program is not None
     model = program.model_proto
-    # Where each operator was traced stands beside it: paths of whoever exports, which do not belong into a bundle.
+    # The metadata of operators contain paths of the exporting computer, which do not belong in a bundle.
     for node in model.graph.node:
         kept = [entry for entry in node.metadata_props if entry.key != "pkg.torch.onnx.stack_trace"]
         del node.metadata_props[:]
@@ -188,7 +191,7 @@ def export_graph(
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the exporter's remarks, e.g. that torchvision is not there, which nobody can act on."""
+    """Suppress messages of the exporter that users cannot act on, e.g. about missing torchvision."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)

@@ -1,4 +1,4 @@
-"""The model card of a bundle, as Markdown."""
+"""The model card of a bundle in Markdown."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from medvar_engine.metric_log import Metric
 
 _WHAT = (
     "A MedVAR model: a multi-scale VQ tokenizer and a next-scale transformer (arXiv 2602.14512; arXiv 2404.02905). "
-    "It makes **synthetic** CT and MR slices. No image it makes may be passed off as one of a real person."
+    "It makes **synthetic** CT and MR slices. Its images must never be presented as those of a real patient."
 )
 _MEANING = (
     "On slices of held-out patients. Of the tokenizer's reconstruction: `psnr` in dB, `ssim` (1 is the "
     "image itself), `feature_distance` by a feature network (0 is the image itself). Of its codebook: `codes_used`, "
-    "`code_entropy` in bits. Of the transformer: `loss`, in nats a token."
+    "`code_entropy` in bits. Of the transformer: `loss`, in nats per token."
 )
-FEW_PATIENTS = 1000  # below this a generative model must be expected to repeat its training images
+FEW_PATIENTS = 1000  # with fewer patients, a generative model must be expected to repeat its training images
 
 
 def model_card(
@@ -28,7 +28,7 @@ def model_card(
     metrics: Mapping[Metric, float],
     notes: str,
 ) -> str:
-    """What and whom the model saw, what it must not be used for, and its measured quality."""
+    """The model card: training data, limits of use, and measured quality."""
     table = "\n".join(
         f"| {slice_type.condition} | {slice_type.slices} | {slice_type.patients} | {_spacing(slice_type)} "
         f"| {slice_type.low:g}…{slice_type.high:g} {slice_type.unit} |"
@@ -41,7 +41,7 @@ def model_card(
         _warning(slice_types),
         "## What it was trained on",
         training_data,
-        f"| kind of slice | training slices | patients | pixel | values |\n|---|---|---|---|---|\n{table}",
+        f"| slice type | training slices | patients | pixel | values |\n|---|---|---|---|---|\n{table}",
         "### Licences and attributions",
         "\n".join(f"- {line}" for line in attributions),
         "## Measured quality",
@@ -59,18 +59,18 @@ def _warning(slice_types: tuple[SliceType, ...]) -> str:
     lines = [
         "- Diagnosis, treatment planning, or any decision about a patient.",
         "- Training or validating clinical software as if the images were patients.",
-        "- Claims about how common a finding is, or about any group of people.",
+        "- Claims about the frequency of a finding, or about any group of people.",
     ]
     if patients < FEW_PATIENTS:
         lines.append(
-            "- Anything that relies on the privacy of its training images: no slice type was learnt from more than "
+            "- Anything that relies on the privacy of its training images: no slice type was trained on more than "
             f"{patients} patients, so the model **memorises**. It demonstrates the method and this software."
         )
     return "\n".join(lines)
 
 
 def _quality(metrics: Mapping[Metric, float]) -> str:
-    """Three tables: of all slices, of each region, and of each scale."""
+    """Three tables: for all slices, for each region, and for each scale."""
     if not metrics:
         return "Not measured."
     regions: dict[str, dict[str, float]] = {}
@@ -89,7 +89,7 @@ def _quality(metrics: Mapping[Metric, float]) -> str:
 
 
 def _table(what: str, rows: Mapping[str, Mapping[str, float]]) -> str:
-    """A row for each name, a column for each metric."""
+    """A table with a row for each name and a column for each metric."""
     columns = list(dict.fromkeys(column for row in rows.values() for column in row))
     lines = [f"| {what} | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
     for name, row in rows.items():
@@ -99,4 +99,4 @@ def _table(what: str, rows: Mapping[str, Mapping[str, float]]) -> str:
 
 
 def _spacing(slice_type: SliceType) -> str:
-    return f"{slice_type.spacing_mm:.2f} mm" if slice_type.spacing_mm else "not known"
+    return f"{slice_type.spacing_mm:.2f} mm" if slice_type.spacing_mm else "unknown"

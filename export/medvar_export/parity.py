@@ -1,4 +1,4 @@
-"""How far a bundle is from the torch model it came from, measured through the doors that generation uses."""
+"""Compares a bundle with the torch model that it was exported from, through the `Backend` interface."""
 
 from __future__ import annotations
 
@@ -13,36 +13,36 @@ from medvar_engine.request import Sampling
 from medvar_engine.types import FloatArray, IntArray
 
 IMAGES = 2
-FLOAT32_BAR = 1e-3  # largest difference of logits, latent and image that a float32 export may show
-DIFFERENCES = ("logits", "latent", "image")  # the figures that should be 0; others are shares and losses
+FLOAT32_BAR = 1e-3  # largest accepted difference of logits, latent and image of a float32 export
+DIFFERENCES = ("logits", "latent", "image")  # values that should be 0; others are shares and losses
 
 
 class HeldOut(NamedTuple):
-    """Real images that were not trained on, and what they show."""
+    """Real images of held-out patients, with their labels."""
 
     images: FloatArray  # (B, image channels, H, W) in [-1, 1]
     labels: IntArray  # (B, F)
 
 
 class _Scale(NamedTuple):
-    """What both backends make of one scale, with the same tokens before it."""
+    """The results of both backends for one scale, with the same tokens before it."""
 
     logits: tuple[FloatArray, FloatArray]  # (B, L_k, V)
     latents: tuple[FloatArray, FloatArray]  # (B, C, side, side)
 
 
 def measure_parity(reference: Backend, exported: Backend, held_out: HeldOut | None = None) -> dict[str, float]:
-    """Figures of one pass through all scales with the same tokens.
+    """Compare both backends in one pass through all scales with the same tokens.
 
-    ``logits``, ``latent`` and ``image`` are the largest absolute differences. ``tokens_agreeing`` is the share of
-    tokens that both encoders give an image of noise; it is below 1 where two codes are equally near.
-    ``masks_agreeing`` is the share of a pair's pixels that both give one structure.
-    ``tokens_drawn_alike`` is the share that both draw with the same noise. ``held_out_loss`` and its ``_added`` are
-    the loss in nats a token on ``held_out``, and by how much that of ``exported`` is above that of ``reference``.
+    ``logits``, ``latent`` and ``image`` are the largest absolute differences. ``tokens_agreeing`` is the share of equal
+    tokens of both encoders for an image of noise; it is below 1 if two codes are equally near. ``masks_agreeing`` is
+    the share of pixels of a pair with the same structure. ``tokens_drawn_alike`` is the share of equal tokens drawn
+    with the same noise. ``held_out_loss`` is the loss on ``held_out`` in nats per token, and ``held_out_loss_added``
+    the difference of ``exported`` from ``reference``.
     """
     info, rng = reference.info, np.random.default_rng(0)
     image = rng.uniform(-1, 1, (IMAGES, info.image_channels, info.image_size, info.image_size)).astype(np.float32)
-    if info.structures:  # squares of structures: of noise every pixel would be a border
+    if info.structures:  # squares of structures, because in noise every pixel would be a border
         squares = rng.integers(0, len(info.structures) + 1, (IMAGES, 1, 8, 8)).astype(np.float32)
         places = np.arange(info.image_size) * 8 // info.image_size
         image = np.concatenate([image, squares[..., places[:, None], places]], axis=1)
@@ -51,7 +51,7 @@ def measure_parity(reference: Backend, exported: Backend, held_out: HeldOut | No
     labels = np.array([[size // 2 for size in info.labels.sizes], info.labels.unconditional], dtype=np.int64)
     worst, alike = dict.fromkeys(DIFFERENCES, 0.0), []
     for k, scale in enumerate(_scales(reference, exported, labels, maps)):
-        # numpy's maximum, for Python's would drop a NaN.
+        # numpy's maximum, because that of Python can ignore NaN.
         worst["logits"] = float(np.maximum(worst["logits"], np.abs(np.subtract(*scale.logits)).max()))
         worst["latent"] = float(np.maximum(worst["latent"], np.abs(np.subtract(*scale.latents)).max()))
         drawn = [[draw(own, Sampling(), seed, k) for seed, own in enumerate(logits)] for logits in scale.logits]
@@ -80,7 +80,7 @@ def _losses(reference: Backend, exported: Backend, held_out: HeldOut) -> dict[st
 
 
 def _scales(reference: Backend, exported: Backend, labels: IntArray, maps: tuple[IntArray, ...]) -> Iterator[_Scale]:
-    """One pass through all scales under ``labels``, with the tokens of ``maps``."""
+    """Run all scales under ``labels`` with the tokens of ``maps``."""
     backends = reference, exported
     states = [backend.start(labels) for backend in backends]
     latents: list[FloatArray | None] = [None, None]

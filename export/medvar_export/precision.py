@@ -1,4 +1,4 @@
-"""Half precision for graphs: in storage only, or in the arithmetic too. For int8 see `quantise`."""
+"""Half precision of graphs, for storage only or also for arithmetic. For int8 see `quantise`."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from medvar_export.quantise import SCALE, quantise_products
 
 Precision = Literal["float32", "float16", "float16-weights", "int8-weights"]
 PRECISIONS: tuple[Precision, ...] = ("float32", "float16", "float16-weights", "int8-weights")
-_SMALL = 1024  # elements; smaller constants save nothing
+_SMALL = 1024  # elements; smaller constants are not converted
 
 
 def step_in(precision: Precision, transformer: Transformer) -> onnx.ModelProto:
-    """The transformer's graph as a bundle of ``precision`` keeps it. Raises `MedvarError` as `stored`."""
+    """The graph of the transformer for a bundle of ``precision``. Raises `MedvarError` as `stored` does."""
     graph = step_graph(half_arithmetic(transformer) if precision == "float16" else transformer)
     if precision == "int8-weights":
         graph = quantise_products(graph)
@@ -30,7 +30,7 @@ def step_in(precision: Precision, transformer: Transformer) -> onnx.ModelProto:
 
 
 def stored(graph: onnx.ModelProto, precision: Precision) -> onnx.ModelProto:
-    """A graph as a bundle of ``precision`` keeps it. Raises `MedvarError` for a weight beyond its range."""
+    """A graph for a bundle of ``precision``. Raises `MedvarError` for a weight outside the range of the type."""
     if precision == "float32":
         return graph
     try:
@@ -40,9 +40,10 @@ def stored(graph: onnx.ModelProto, precision: Precision) -> onnx.ModelProto:
 
 
 def store_half(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The same graph with its large float32 constants stored as float16 and widened when the graph is loaded.
+    """The same graph with large float32 constants stored as float16 and converted when the graph is loaded.
 
-    Files halve; the arithmetic stays float32. Raises `ValueError` for a weight that float16 cannot hold.
+    This halves the file size; arithmetic stays in float32. Raises `ValueError` for a weight beyond the range of
+    float16.
     """
     model = copy.deepcopy(model)
     graph = model.graph
@@ -67,16 +68,16 @@ def store_half(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _resizes(array: npt.NDArray[Any]) -> bool:
-    """Whether a constant is a matrix that resizes images: its rows, or columns, are weights of sum 1.
+    """Whether a constant is a matrix that resizes images: the sum of its rows or columns is 1.
 
-    It is no weight that was learned, and rounded it would give an image other tokens than the torch model does.
+    Such a matrix is not rounded, because an image would then get other tokens than with the torch model.
     """
     return array.ndim == 2 and any(bool(np.allclose(array.sum(axis), 1, atol=1e-5)) for axis in (0, 1))
 
 
 def half_arithmetic(transformer: Transformer) -> Transformer:
-    """A copy of the transformer that computes in float16, the choice for GPUs.
+    """A copy of the transformer that computes in float16, for GPUs.
 
-    Its l2-normalised attention keeps that stable.
+    The l2-normalised attention keeps this stable.
     """
     return copy.deepcopy(transformer).to(torch.float16).eval()

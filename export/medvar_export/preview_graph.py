@@ -1,4 +1,4 @@
-"""The light decoder as a graph, compared with torch."""
+"""Exports the light decoder as a graph and compares it with torch."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from medvar_engine.models.preview_decoder import PreviewDecoder
 from medvar_export.graphs import preview_graph
 from medvar_export.precision import store_half
 
-BAR = 5e-3  # largest difference of a preview from torch's, stored in half precision; a 400th of what pixels span
+# largest accepted difference of a preview from torch with half-precision weights; 1/400 of the range of pixels
+BAR = 5e-3
 
 
 def export_preview(model: PreviewDecoder, side: int) -> tuple[bytes, float]:
@@ -25,5 +26,7 @@ def export_preview(model: PreviewDecoder, side: int) -> tuple[bytes, float]:
     with torch.no_grad():
         difference = float(np.abs(found - model.decode(torch.from_numpy(latent)).numpy()).max())
     if not difference <= BAR:
-        raise MedvarError(f"The exported light decoder differs from torch by {difference:.2g}, where {BAR} is allowed.")
+        raise MedvarError(
+            f"The exported light decoder differs from torch by {difference:.2g}, but at most {BAR} is allowed."
+        )
     return graph, difference

@@ -1,7 +1,7 @@
-"""Matrix products of a graph in int8: weights by column, activations by token.
+"""Int8 quantisation of the matrix products of a graph, with one factor per weight column and per token.
 
-ONNX Runtime's own dynamic quantisation takes one scale for a whole batch, so that an image would depend on what is
-drawn beside it. Here every token has its own: rows do not see each other. Only standard operators are used.
+The dynamic quantisation of ONNX Runtime uses one factor for a whole batch, so that an image would depend on the rest of
+the batch. Here every token has its own factor, so rows are independent. Only standard operators are used.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-# 7 bits a weight: processors without VNNI add two products of 8 by 8 bits in 16, and would clip the sum.
+# 7 bits per weight: processors without VNNI add two products of 8 by 8 bits in 16 bits, and would clip the sum.
 WEIGHT_LEVELS = 63
 ACTIVATION_LEVELS = 127
-SCALE = ".scale"  # how names of what an int8 step of each column stands for end
-_ZERO = 128  # of activations, which are unsigned for the fast product
-_SMALL = 2**13  # weights; smaller products gain nothing
+SCALE = ".scale"  # suffix of the names of the column factors
+_ZERO = 128  # zero point of activations, which are unsigned for the fast product
+_SMALL = 2**13  # number of weights; smaller products are not faster
 _SHARED: dict[str, np.ndarray[Any, Any]] = {
     "int8.levels": np.array(ACTIVATION_LEVELS, np.float32),
-    "int8.tiny": np.array(1e-20, np.float32),  # a token of zeros has a scale, too
+    "int8.tiny": np.array(1e-20, np.float32),  # the smallest factor, for a token of zeros
     "int8.zero": np.array(_ZERO, np.uint8),
     "int8.flat": np.array([-1], np.int64),
 }
@@ -30,8 +30,9 @@ _SHARED: dict[str, np.ndarray[Any, Any]] = {
 def quantise_products(model: onnx.ModelProto) -> onnx.ModelProto:
     """The same graph with large ``MatMul`` by float32 constants computed in int8.
 
-    Not those that follow a GELU: a few of its values are far larger than the rest of their token, which int8 would
-    round away (of the demo's added loss, nine tenths came from there). Biases, norms and attention stay float32.
+    Products after a GELU are not converted: a few of its values are much larger than the others of their token, which
+    int8 would round to zero (nine tenths of the demo model's added loss came from there). Biases, norms and attention
+    stay in float32.
     """
     model = copy.deepcopy(model)
     graph = model.graph
@@ -62,7 +63,7 @@ def quantise_products(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _quantise_weight(graph: onnx.GraphProto, tensor: onnx.TensorProto) -> None:
-    """Adds ``(rows, columns)`` as whole numbers and a scale a column."""
+    """Replace a weight ``(rows, columns)`` by integers and a factor per column."""
     values = numpy_helper.to_array(tensor)
     scale = np.maximum(np.abs(values).max(axis=0), 1e-20) / WEIGHT_LEVELS
     whole = np.rint(values / scale).astype(np.int8)
@@ -71,7 +72,7 @@ def _quantise_weight(graph: onnx.GraphProto, tensor: onnx.TensorProto) -> None:
 
 
 def _product(x: str, weight: str, out: str, inner: int, graph: onnx.GraphProto) -> list[onnx.NodeProto]:
-    """``x`` (…, inner) times the weight: find each token's scale, round, multiply, and scale back."""
+    """The nodes of ``x`` (…, inner) times the weight: find the factor of each token, round, multiply, rescale."""
     graph.initializer.append(numpy_helper.from_array(np.array([-1, inner], np.int64), f"{out}.rows"))
 
     def node(kind: str, inputs: list[str], name: str, **attributes: Any) -> onnx.NodeProto:

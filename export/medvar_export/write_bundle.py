@@ -1,4 +1,4 @@
-"""Write a bundle folder, whole or not at all."""
+"""`export_bundle`: writes a bundle folder atomically."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ from medvar_export.parity import DIFFERENCES, FLOAT32_BAR, HeldOut, measure_pari
 from medvar_export.precision import PRECISIONS, Precision, step_in, stored
 from medvar_export.preview_graph import export_preview
 
-TOKENS_BAR = 0.98  # share of the encoder's tokens that must be torch's; of nearly equal codes either may win
-_LARGEST_SINGLE_FILE = 2**31 - 2**20  # protobuf's limit, with some room
+TOKENS_BAR = 0.98  # least share of the encoder's tokens that equal those of torch; nearly equal codes may differ
+_LARGEST_SINGLE_FILE = 2**31 - 2**20  # the limit of protobuf with some margin
 
 
 @dataclass(frozen=True)
 class Description:
-    """What a bundle says of itself beside its graphs."""
+    """The description of a bundle in addition to its graphs."""
 
     name: str
     licence: str
@@ -73,13 +73,14 @@ def export_bundle(
 ) -> Path:
     """Export trained weights to the folder ``out``, which must not exist yet, with a parity check against torch.
 
-    ``float16-weights`` stores weights in half precision and computes in float32; ``float16`` computes the
-    transformer in half precision, for GPUs; ``int8-weights`` computes most of its matrix products in int8, for CPUs,
-    and stores the rest in half precision. ``data`` is the folder of prepared slices that the model was trained on:
-    given, the loss on those held out is compared, too. ``preview`` is a light decoder for this tokenizer.
+    ``float16-weights`` stores weights in half precision and computes in float32; ``float16`` computes the transformer
+    in half precision, for GPUs; ``int8-weights`` computes most of its matrix products in int8, for CPUs, and stores the
+    rest in half precision. ``data`` is the folder of training slices; if given, the loss on held-out slices is
+    compared, too. ``preview`` is a light decoder for this tokenizer.
 
-    A tokenizer of colour images becomes one of gray ones, as training took it; only VAR's own transformer, which knows
-    ImageNet's classes and nothing else, keeps it, unless ``data`` says that it was trained on slices.
+    A tokenizer of colour images is converted to one of grey images, as in training. Only a published VAR, which knows
+    the classes of ImageNet only, keeps its colours, unless ``data`` shows that it was trained on slices. Returns the
+    folder. Raises `MedvarError` for unsuitable files, and when the graphs differ too much from torch.
     """
     if precision not in PRECISIONS:
         raise MedvarError(f"Unknown precision {precision!r}; choose one of {', '.join(PRECISIONS)}.")
@@ -94,13 +95,14 @@ def export_bundle(
             raise MedvarError(f"{transformer} was not trained on tokens of {tokenizer}: their {shape} differ.")
     if network.schedule.token_counts[0] != 1:
         raise MedvarError(
-            f"{transformer} starts at scale {network.schedule[0]}; only models that start at 1 are exported."
+            f"{transformer} starts with a scale of side {network.schedule[0]}. Only models that start at 1 can be "
+            "exported."
         )
     reference = TorchBackend(coder, network, labels)
     light = load_preview_of(preview, coder, str(tokenizer)) if preview else None
     pairs = isinstance(coder.config, ResolutionConfig) and bool(coder.config.structures)
     held_out = held_out_slices(data, labels, coder.config.image_size, masks=pairs) if data else None
-    with whole_folder(out) as temporary:  # made before the long part, which would be for nothing
+    with whole_folder(out) as temporary:  # checked before the long computation
         tell("Tracing the tokenizer and the transformer …")
         graphs = _graphs(coder, network, precision)
         for name, graph in graphs.items():
@@ -125,14 +127,14 @@ def _graphs(tokenizer: AnyTokenizer, transformer: Transformer, precision: Precis
 
 
 def _write_codebook(path: Path, tokenizer: AnyTokenizer, precision: Precision) -> None:
-    """The codes as the graphs hold them: ``(V, C)``, or ``(K, V, C)`` where every scale has its own."""
+    """Write the codes as in the graphs: ``(V, C)``, or ``(K, V, C)`` with one codebook per scale."""
     codes = tokenizer.quantizer.codes
     with path.open("wb") as file:
         np.save(file, codes if precision == "float32" else codes.astype(np.float16), allow_pickle=False)
 
 
 def write_graph(path: Path, graph: onnx.ModelProto, *, largest: int = _LARGEST_SINGLE_FILE) -> None:
-    """One graph; one of more than ``largest`` bytes with its weights beside it, in ``<name>.data``."""
+    """Write a graph; if it has more than ``largest`` bytes, its weights go to ``<name>.data`` beside it."""
     if graph.ByteSize() <= largest:
         path.write_bytes(graph.SerializeToString())
         return
@@ -180,7 +182,7 @@ def _manifest(
 
 
 def _masks(config: TokenizerConfig | ResolutionConfig) -> dict[str, Any]:
-    """What the manifest of a model of pairs says of masks; nothing of other models."""
+    """The fields about masks in the manifest; empty for models without masks."""
     if not isinstance(config, ResolutionConfig) or not config.structures:
         return {}
     structures = structures_of(config.structures, dict(zip(config.structures, config.colours, strict=True)))
@@ -188,7 +190,7 @@ def _masks(config: TokenizerConfig | ResolutionConfig) -> dict[str, Any]:
 
 
 def _default_condition(labels: LabelSpace, condition: Condition | None) -> dict[str, Any]:
-    """The field of the manifest, if there is a default. Raises `MedvarError` for a label that the model lacks."""
+    """The manifest field of the default condition, if there is one. Raises `MedvarError` for an unknown label."""
     if condition is None:
         return {}
     labels.encode(condition)
@@ -201,12 +203,12 @@ def _parity(reference: TorchBackend, folder: Path, precision: Precision, held_ou
     worst = max(parity[name] for name in DIFFERENCES)
     if not np.isfinite(list(parity.values())).all():
         raise MedvarError(
-            f"The exported graphs give values that are not finite: {parity}. Export with precision float32."
+            f"The exported graphs return values that are not finite: {parity}. Export with precision float32."
         )
     agreeing = parity["tokens_agreeing"]
     if precision == "float32" and (worst > FLOAT32_BAR or agreeing < TOKENS_BAR):
         raise MedvarError(
-            f"The exported graphs differ from torch by {worst:.2g}, where {FLOAT32_BAR} is allowed, and in "
-            f"{1 - agreeing:.1%} of the encoder's tokens, where {1 - TOKENS_BAR:.0%} is: {parity}."
+            f"The exported graphs differ from torch by {worst:.2g} (at most {FLOAT32_BAR} is allowed), and in "
+            f"{1 - agreeing:.1%} of the encoder's tokens (at most {1 - TOKENS_BAR:.0%} is allowed): {parity}."
         )
     return parity
