@@ -1,1 +1,1 @@
-"""Scans of all formats as volumes. What cannot be trusted is refused with a reason."""
+"""Reads scans of all formats as volumes. Scans that cannot be trusted are refused with a reason."""

@@ -1,7 +1,7 @@
-"""Open zip and tar archives of strangers: into a temporary folder, never beside it, and never without bounds.
+"""Opens untrusted zip and tar archives in a temporary folder, with limits of size.
 
-`zipfile` and `tarfile` find the entries; names and sizes are checked here, and every file is written by our own hand,
-so that no link, device or path out of the folder can come into being.
+`zipfile` and `tarfile` list the entries; names and sizes are checked here, and every file is written by this module, so
+that no link, device or file outside the folder can be created.
 """
 
 from __future__ import annotations
@@ -28,29 +28,29 @@ TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz")
 
 MAXIMUM_ENTRIES = 200_000
 MAXIMUM_BYTES = 64 * 2**30
-MAXIMUM_RATIO = 200  # unpacked to packed; scans have 2 to 10, deflate can reach 1032
-SMALL_BYTES = 64 * 2**20  # unpacked, below which the ratio does not matter
+MAXIMUM_RATIO = 200  # ratio of unpacked to packed size; scans have 2 to 10, deflate can reach 1032
+SMALL_BYTES = 64 * 2**20  # unpacked size below which the ratio is not checked
 
 _CHUNK_BYTES = 2**20
 _DRIVE = re.compile(r"[A-Za-z]:")
 
 
 def is_archive(path: Path | PurePosixPath) -> bool:
-    """Whether the name says zip or tar."""
+    """Whether the file name is that of a zip or tar archive."""
     return path.name.lower().endswith(ZIP_SUFFIXES + TAR_SUFFIXES)
 
 
 def inside(archive: Path) -> Path:
-    """What stands for the root of an archive in names that people see: ``study.zip!``."""
+    """The root of an archive in names for users: ``study.zip!``."""
     return archive.with_name(f"{archive.name}!")
 
 
 @contextmanager
 def extracted(archive: Path, members: Collection[str] | None = None) -> Iterator[tuple[Path, list[Refusal]]]:
-    """A temporary folder with the files of an archive, or those ``members`` only; and the entries that are refused.
+    """Unpack an archive, or only its ``members``, into a temporary folder; yields it and the refused entries.
 
-    The folder is readable by its owner alone, and gone on leaving. Raises `MedvarError` when the archive as a whole is
-    damaged, encrypted, too large for its size on disk, or lacks one of ``members``.
+    Only the owner can read the folder, and it is removed at the end of the block. Raises `MedvarError` when the archive
+    is damaged, encrypted, too large for its size on disk, or lacks one of ``members``.
     """
     with tempfile.TemporaryDirectory(prefix="medvar-") as name:
         folder = Path(name).resolve()
@@ -59,11 +59,11 @@ def extracted(archive: Path, members: Collection[str] | None = None) -> Iterator
             refusals = unpack(archive, folder, members)
         except MedvarError:
             raise
-        except Exception as error:  # a damaged archive shows in many kinds of errors
+        except Exception as error:  # a damaged archive can raise many exceptions
             raise MedvarError(f"{archive}: the archive cannot be unpacked, it may be damaged ({error}).") from error
         for member in members or ():
             if not (folder / member).is_file() and not refusals:
-                raise MedvarError(f"{archive}: {member} is not in it any more.")
+                raise MedvarError(f"{archive}: {member} is missing in the archive.")
         yield folder, refusals
 
 
@@ -94,7 +94,9 @@ def _unpack_zip(archive: Path, folder: Path, members: Collection[str] | None) ->
                 try:
                     with file.open(entry) as stream:
                         _write(stream, target)
-                except Exception as error:  # bad checksum, bad deflate data, a name that a file system refuses, …
+                except (
+                    Exception
+                ) as error:  # e.g. a wrong checksum, damaged data, or a name that the file system refuses
                     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
                         raise
                     if target.is_file() and not isinstance(error, FileExistsError):
@@ -132,7 +134,7 @@ def _unpack_tar(archive: Path, folder: Path, members: Collection[str] | None) ->
 
 
 class _Forward:
-    """What `tarfile` asks of a file: forward only, in pieces, up to a limit. Bombs and circles end here."""
+    """A file object for `tarfile` that reads forward only, in pieces, up to a limit, against bombs and loops."""
 
     def __init__(self, file: io.BufferedIOBase, archive: Path) -> None:
         self._file = file
@@ -157,7 +159,7 @@ class _Forward:
         return self._last
 
     def finish(self) -> None:
-        """`tarfile` takes a damaged header for the end. The end is a block of zeros; after it checksums are checked."""
+        """Check that the archive ends with a block of zeros, because `tarfile` treats a damaged header as the end."""
         if self._last != bytes(tarfile.BLOCKSIZE):
             raise ValueError("it ends without its end mark")
         while self.read(_CHUNK_BYTES):
@@ -185,7 +187,7 @@ def _check_count(archive: Path, count: int) -> None:
 
 
 def _why_not(name: str, *, plain: bool, link: bool) -> str | None:
-    """Why an entry is refused, from its name and kind."""
+    """The reason why an entry is refused, by its name and type; None if it is accepted."""
     parts = PurePosixPath(name).parts
     if not parts or name.startswith("/") or ".." in parts or "\\" in name or any(map(_DRIVE.match, parts)):
         return "its name leads out of the archive's folder"

@@ -1,4 +1,4 @@
-"""`Assumed`: how scans lie, and how large their voxels are, where their files do not say it but the user knows."""
+"""`Assumed`: orientation and voxel size stated by the user, for files without this information."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from medvar_engine.errors import MedvarError
 
 @dataclass(frozen=True, slots=True)
 class Assumed:
-    """What to take for granted of NIfTI, NRRD and MetaImage that do not state it; None refuses such files.
+    """Orientation and voxel size to assume for NIfTI, NRRD and MetaImage files without them; None refuses such files.
 
-    ``orientation`` names where the three axes of the voxels point: ``LPS``, for one, is left, posterior, superior.
+    ``orientation`` gives the directions of the three voxel axes, e.g. ``LPS`` for left, posterior, superior.
     ``spacing_mm`` is the side of the voxels. Raises `MedvarError` for other letters and for an impossible size.
 
     >>> Assumed("LPS").affine((2.0, 2.0, 3.0)).diagonal().tolist()
@@ -38,7 +38,7 @@ class Assumed:
             within("the assumed spacing, in mm,", self.spacing_mm, 0.001, 1000)
 
     def remarks(self, *, orientation: bool, spacing: bool) -> tuple[str, ...]:
-        """What is to be said of a file of which ``orientation`` or ``spacing`` is assumed."""
+        """Remarks about a file whose ``orientation`` or ``spacing`` is assumed."""
         found = []
         if orientation:
             found.append(f"its orientation is not stated; {self.orientation} is assumed, as asked")
@@ -47,7 +47,7 @@ class Assumed:
         return tuple(found)
 
     def affine(self, spacing: tuple[float, float, float]) -> NDArray[np.float64]:
-        """The affine (4, 4) to RAS mm of voxels of this size in the assumed orientation, from the origin."""
+        """The affine (4, 4) to RAS mm for voxels of this size in the assumed orientation, starting at the origin."""
         codes = nib.orientations.axcodes2ornt(tuple(self.orientation or "LPS"))  # type: ignore[no-untyped-call]
         affine = np.zeros((4, 4))
         for axis, (of, sign) in enumerate(codes):
@@ -57,4 +57,4 @@ class Assumed:
 
 
 NOTHING = Assumed()
-"""Files that do not say how they lie are refused."""
+"""Assumes nothing: files without orientation are refused."""

@@ -1,4 +1,4 @@
-"""What JPEG, JPEG-LS, JPEG 2000 or HTJ2K says of itself in its first markers: kind, size, bits. Nothing is decoded."""
+"""Reads kind, size and bits from the first markers of JPEG, JPEG-LS, JPEG 2000 and HTJ2K, without decoding."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ _JPEG_START, _JPEG_2000_START = b"\xff\xd8", b"\xff\x4f\xff\x51"
 # Start of frame, all kinds of JPEG (ISO/IEC 10918-1, table B.1: without DHT, JPG and DAC), and of JPEG-LS.
 _START_OF_FRAME = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC} | {0xF7}
 _KINDS = {0xC0: JPEGBaseline8Bit, 0xC3: JPEGLosslessSV1, 0xF7: JPEGLSLossless}
-_BOXES = 4096  # the boxes of a JP2 file, which should not be there, come before the code stream
+_BOXES = 4096  # bytes to skip for the boxes of a JP2 file, which DICOM does not allow before the code stream
 
 
 @dataclass(frozen=True, slots=True)
 class CodeStream:
-    """Transfer syntax by which a decoder of its kind is found, sides in pixels, bits a sample, samples a pixel.
+    """A transfer syntax that selects the decoder, sides in pixels, bits per sample, and samples per pixel.
 
-    ``signed`` is whether samples of JPEG 2000 are; the others cannot say it.
+    ``signed`` is whether samples are signed, which only JPEG 2000 records.
     """
 
     syntax: str
@@ -29,7 +29,7 @@ class CodeStream:
 
 
 def code_stream(frame: bytes) -> CodeStream | None:
-    """What a frame says of itself; None for other bytes, RLE for one. Raises `ValueError` when it is damaged."""
+    """The code stream of a frame; None for other data such as RLE. Raises `ValueError` when it is damaged."""
     if frame.startswith(_JPEG_START):
         return _jpeg(frame)
     start = frame.find(_JPEG_2000_START, 0, _BOXES)
@@ -46,7 +46,7 @@ def code_stream(frame: bytes) -> CodeStream | None:
 
 
 def begins_code_stream(fragment: bytes) -> bool:
-    """Whether a piece of encapsulated pixel data is the first of a frame."""
+    """Whether a fragment of encapsulated pixel data is the first one of a frame."""
     return fragment.startswith((_JPEG_START + b"\xff", _JPEG_2000_START, b"\0\0\0\x0cjP"))
 
 

@@ -1,4 +1,4 @@
-"""The same DICOM image in several files counts once; two images under one SOPInstanceUID stay two."""
+"""Removes repeated DICOM files: the same image in several files is used once; different images are kept."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from medvar_engine.data.read.refusal import Refusal, reason_of
 
 
 def without_copies(headers: Iterable[Header]) -> tuple[list[Header], list[Refusal]]:
-    """Headers without those of files that repeat another, and the copies that are refused since they are damaged.
+    """The headers without repeated files, and refusals of damaged copies.
 
-    Copies have one series, SOPInstanceUID, place and pixels; the transfer syntax may differ, as lossless compression
-    keeps the SOPInstanceUID (PS3.3 C.12.1). A damaged copy never stands in for one that can be read. Where none can be
-    read the first stays, so that its series is refused, and not taken without that image.
+    Copies have the same series, SOPInstanceUID, position and pixels; the transfer syntax may differ, because lossless
+    compression keeps the SOPInstanceUID (PS3.3 C.12.1). A readable copy is preferred to a damaged one. If none is
+    readable, the first is kept, so that its series is refused and not used without that image.
     """
     images: dict[tuple[object, ...], list[Header]] = {}
     for header in sorted(headers, key=lambda one: (one.path, one.index)):
@@ -35,16 +35,16 @@ def without_copies(headers: Iterable[Header]) -> tuple[list[Header], list[Refusa
 
 
 def _distinct(same: Sequence[Header], contents: _Contents) -> tuple[list[Header], list[Header]]:
-    """The first of each content, and those whose pixels cannot be read."""
+    """The first file of each content, and files with unreadable pixels."""
     if len({contents.as_stored(one) for one in same}) == 1:
-        return [same[0]], []  # whether their pixels can be read is found out when they are
+        return [same[0]], []  # unreadable pixels are found when they are read
     damaged = [one for one in same if contents.damage(one) is not None]
     distinct = {contents.decoded(one): one for one in reversed(same) if one not in damaged}
     return list(reversed(distinct.values())), damaged
 
 
 class _Contents:
-    """Hashes of the pixels of files: as they are stored, and decoded, which is done only where the former differ."""
+    """Hashes of the stored pixels of files, and of decoded pixels, which are computed only if the former differ."""
 
     def __init__(self) -> None:
         self._stored: dict[Path, object] = {}
@@ -55,7 +55,7 @@ class _Contents:
             about = header.stored
             try:
                 content = sha256(PixelFile(header.path, about).content).hexdigest()
-            except Exception as error:  # readers raise what they like, and no file ends a run
+            except Exception as error:  # libraries raise exceptions of any type, and no file may end a run
                 content = repr(error)
             how = about.syntax, about.rows, about.columns, about.frames, about.bits_allocated, about.bits_stored
             self._stored[header.path] = (content, *how, about.high_bit, about.signed)
@@ -70,6 +70,6 @@ class _Contents:
         return self._decoded[header.path]
 
     def damage(self, header: Header) -> str | None:
-        """Why the pixels of a file cannot be read; None where they can."""
+        """The reason why the pixels of a file cannot be read; None if they can."""
         found = self.decoded(header)
         return reason_of(found) if isinstance(found, Exception) else None

@@ -1,4 +1,4 @@
-"""`PixelFile`: from the bytes of PixelData to the stored values of frames, whatever the transfer syntax."""
+"""`PixelFile`: decodes PixelData of all supported transfer syntaxes to the stored values of frames."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ from medvar_engine.data.read.dicom_stored import StoredPixels
 from medvar_engine.data.read.header_limits import check_claim
 from medvar_engine.errors import MedvarError
 
-# The one decoder of all JPEG syntaxes. Of the others GDCM ends the process on damaged files, CharLS (pyjpegls) runs on
-# for ever, and Pillow knows few of them. RLE is pydicom's own.
+# pylibjpeg decodes all JPEG syntaxes. Of the alternatives, GDCM ends the process on damaged files, CharLS (pyjpegls)
+# may run forever, and Pillow supports few syntaxes. RLE is decoded by pydicom.
 DECODER = "pylibjpeg"
 
-_WORDS = (8, 16, 32)  # BitsAllocated of what is read
-_ITEM, _END = b"\xfe\xff\x00\xe0", b"\xfe\xff\xdd\xe0"  # tags, as little endian has them
+_WORDS = (8, 16, 32)  # supported values of BitsAllocated
+_ITEM, _END = b"\xfe\xff\x00\xe0", b"\xfe\xff\xdd\xe0"  # tags in little endian
 
 Frame = NDArray[np.integer]
 
 
 class PixelFile:
-    """The pixels of one file, as its header says that they are ``stored``. What is packed is read once and kept."""
+    """The pixels of one file, ``stored`` as described by its header. Compressed data are read once and cached."""
 
     def __init__(self, path: Path, stored: StoredPixels) -> None:
         self.path = path
@@ -61,16 +61,16 @@ class PixelFile:
             return self._plain_frames(indices)
         except MedvarError:
             raise
-        except Exception as error:  # decoders raise what they like
+        except Exception as error:  # decoders raise exceptions of any type
             raise MedvarError(
                 f"{self.path}: the pixels cannot be decoded, the file may be truncated ({error})."
             ) from error
 
     @cached_property
     def content(self) -> bytes:
-        """The bytes of PixelData, and whatever follows where a mark says where it ends.
+        """The bytes of PixelData, with following bytes if the length is undefined.
 
-        Raises `MedvarError` when there is none.
+        Raises `MedvarError` when there is no PixelData.
         """
         element = self.stored.element
         if element is not None:
@@ -118,7 +118,7 @@ class PixelFile:
     @cached_property
     def _packed_frames(self) -> list[bytes]:
         stored = self.stored
-        # A frame that is packed still needs a byte.
+        # A compressed frame needs at least one byte.
         check_claim(self.path, stored.rows * stored.columns * stored.frames, stored.frames, len(self.content))
         return _frames_of(self.content, stored)
 
@@ -131,10 +131,10 @@ def _tile(mosaic: Frame, tiles: int, index: int) -> Frame:
 
 
 def _frames_of(content: bytes, stored: StoredPixels) -> list[bytes]:
-    """The packed frames of encapsulated pixel data (PS3.5 A.4), each joined of its fragments.
+    """The compressed frames of encapsulated pixel data (PS3.5 A.4), each joined from its fragments.
 
-    A table of offsets is asked only where the number of fragments does not say it, and where it is wrong, code streams
-    are found by how they begin.
+    The offset table is used only if the number of fragments is not sufficient. If it is wrong, frames are found by the
+    beginnings of code streams.
     """
     table, *fragments = _items(content, marked=stored.element is not None and stored.element.length is None)
     if len(fragments) == stored.frames:
@@ -154,8 +154,8 @@ def _frames_of(content: bytes, stored: StoredPixels) -> list[bytes]:
 def _items(content: bytes, *, marked: bool) -> list[bytes]:
     """The items of encapsulated pixel data: the basic offset table, and the fragments.
 
-    Their end is ``marked``, unless the file gives their length, which it should not. Raises `ValueError` where an item
-    is cut short or the mark is missing: a decoder may not notice.
+    Their end is ``marked`` by a delimiter unless the file gives a length (against the standard). Raises `ValueError`
+    when an item is incomplete or the delimiter is missing, which a decoder may not notice.
     """
     found: list[bytes] = []
     at = 0
@@ -171,10 +171,10 @@ def _items(content: bytes, *, marked: bool) -> list[bytes]:
 
 
 def _decoded(frame: bytes, stored: StoredPixels) -> Frame:
-    """The stored values of one packed frame.
+    """The stored values of one compressed frame.
 
-    Where code stream and header differ in kind, bits or sign, the code stream says how it is decoded, and the words
-    that come out are then what the header says, as far as they have room in it.
+    If code stream and header differ in kind, bits or sign, the frame is decoded according to the code stream, and the
+    resulting words are interpreted according to the header as far as they fit.
     """
     syntax, bits, signed = stored.syntax, stored.bits_allocated, False
     left_aligned = stored.high_bit + 1 > stored.bits_stored
@@ -182,7 +182,7 @@ def _decoded(frame: bytes, stored: StoredPixels) -> Frame:
         stream = code_stream(frame)
         if stream is None:
             raise ValueError("a frame is neither JPEG, JPEG-LS nor JPEG 2000")
-        if (stream.rows, stream.columns) != (stored.rows, stored.columns):  # before memory is taken for it
+        if (stream.rows, stream.columns) != (stored.rows, stored.columns):  # checked before memory is allocated
             raise ValueError(
                 f"a frame has {stream.rows} × {stream.columns} pixels, its header says {stored.rows} × {stored.columns}"
             )
@@ -190,8 +190,10 @@ def _decoded(frame: bytes, stored: StoredPixels) -> Frame:
             raise ValueError(f"a frame has {stream.samples} samples a pixel, its header says one")
         syntax, signed = stream.syntax, stream.signed
         bits = next(width for width in _WORDS if stream.precision <= width)
-        left_aligned = left_aligned and stream.precision > stored.bits_stored  # or the words were shifted down before
-        if stream.precision > stored.bits_allocated:  # there is no room for unused bits: the header is wrong
+        left_aligned = (
+            left_aligned and stream.precision > stored.bits_stored
+        )  # otherwise the words were shifted already
+        if stream.precision > stored.bits_allocated:  # no space for unused bits, so the header is wrong
             stored, left_aligned = replace(stored, bits_allocated=bits, bits_stored=stream.precision), False
     options: Any = {
         "rows": stored.rows,
@@ -216,7 +218,7 @@ def _decoded(frame: bytes, stored: StoredPixels) -> Frame:
 
 
 def _only_stored_bits(frame: Frame, stored: StoredPixels, left_aligned: bool) -> Frame:
-    """The frame without what lies outside of BitsStored: overlays, or anything (PS3.5 8.1.1)."""
+    """The frame without bits outside BitsStored, such as overlays (PS3.5 8.1.1)."""
     frame = frame.astype(frame.dtype.newbyteorder("="), copy=False)
     if stored.bits_stored == stored.bits_allocated:
         return frame

@@ -1,4 +1,4 @@
-"""Open one DICOM file, however damaged. Whatever pydicom raises comes out as one kind of error, naming the file."""
+"""Opens one DICOM file, possibly damaged. All errors of pydicom become a `MedvarError` that names the file."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ T = TypeVar("T")
 
 _PREAMBLE = 128
 _PIXEL_DATA = 0x7FE00010
-_PIXELS = (0x7FE00008, 0x7FE00009, _PIXEL_DATA)  # of floats, of doubles, and of integers
-_UNDEFINED = 0xFFFFFFFF  # the length of what ends with a delimiter
-LARGEST_INFLATED = 2**30  # pydicom inflates a deflated file as a whole, in memory
+_PIXELS = (0x7FE00008, 0x7FE00009, _PIXEL_DATA)  # pixel data as floats, doubles and integers
+_UNDEFINED = 0xFFFFFFFF  # the length of an element that ends with a delimiter
+LARGEST_INFLATED = 2**30  # bytes; pydicom inflates a deflated file completely in memory
 
 
 def looks_like_dicom(path: Path) -> bool:
-    """Whether the file has DICOM's magic word or a suffix of DICOM files. DICOMDIR is an index, not an image.
+    """Whether the file has the DICOM prefix or a suffix of DICOM files. DICOMDIR is an index, not an image.
 
     Raises `MedvarError` when it cannot be opened.
     """
@@ -47,16 +47,16 @@ def looks_like_dicom(path: Path) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class PixelElement:
-    """Where the value of PixelData begins, and how many bytes it has; None where a mark says where it ends."""
+    """The position of the value of PixelData, and its number of bytes; None if it ends with a delimiter."""
 
     offset: int
     length: int | None
 
 
 def open_dicom(path: Path, *, largest: int = LARGEST_INFLATED) -> Dataset:
-    """The data set of a file.
+    """Read the data set of a file.
 
-    Raises `MedvarError`, also where a file that is deflated or packed by gzip has more than ``largest`` bytes unpacked.
+    Raises `MedvarError` if that fails, or if a deflated or gzip file has more than ``largest`` bytes unpacked.
     """
     with _bounded(path, largest) as file:
         return _read(path, lambda: pydicom.dcmread(file, force=True))
@@ -65,7 +65,7 @@ def open_dicom(path: Path, *, largest: int = LARGEST_INFLATED) -> Dataset:
 def open_header(
     path: Path, tags: Sequence[int], *, largest: int = LARGEST_INFLATED
 ) -> tuple[Dataset, PixelElement | None]:
-    """The ``tags`` of a file, and where its pixels lie in `opened`; None where it is deflated, or has none.
+    """Read the ``tags`` of a file, and the position of its pixels in `opened`; None if it is deflated or has no pixels.
 
     Raises `MedvarError` as `open_dicom` does.
     """
@@ -76,7 +76,7 @@ def open_header(
 
 
 def opened(path: Path, *, largest: int = LARGEST_INFLATED) -> BinaryIO:
-    """The bytes of a file as it was before gzip packed it. Raises `MedvarError` where it cannot be opened."""
+    """The bytes of a file, unpacked if it is a gzip file. Raises `MedvarError` if it cannot be opened."""
     return _open(path, largest, lambda: path.open("rb"))
 
 
@@ -138,12 +138,12 @@ def _header(file: BinaryIO, tags: Sequence[int]) -> tuple[Dataset, PixelElement 
 def _read(path: Path, read: Callable[[], T]) -> T:
     try:
         with warnings.catch_warnings(), disable_value_validation():
-            # A cut file is only warned of, and comes back without its pixels or the whole of its values.
+            # pydicom only warns of a truncated file, and returns it without its pixels or last values.
             warnings.simplefilter("ignore")
             return read()
     except MedvarError:
         raise
-    except Exception as error:  # pydicom raises many kinds on damaged files
+    except Exception as error:  # pydicom raises exceptions of many types for damaged files
         raise MedvarError(f"{path}: cannot be read, the file may be truncated ({error}).") from error
 
 
@@ -152,14 +152,14 @@ def _is_packed(path: Path) -> bool:
 
 
 def values_of(value: object) -> list[object]:
-    """A DICOM value of any multiplicity as a list; nothing is an empty list."""
+    """A DICOM value of any multiplicity as a list; an empty list for a missing value."""
     if value is None or isinstance(value, str | bytes):
         return [] if value is None else [value]
     return list(value) if isinstance(value, Iterable) else [value]
 
 
 def floats_of(value: object) -> tuple[float, ...] | None:
-    """A DICOM value as numbers, or None where it is missing or empty."""
+    """A DICOM value as numbers; None if it is missing or empty."""
     values = values_of(value)
     return tuple(float(str(item)) for item in values) if values and all(str(item) for item in values) else None
 
@@ -184,12 +184,12 @@ def _tag(keyword: str) -> BaseTag:
 
 
 def modality_of(dataset: Dataset) -> str:
-    """``CT``, ``MR``, …; empty where it is not said."""
+    """The modality, e.g. ``CT`` or ``MR``; empty if unknown."""
     return str(value_of(dataset, "Modality") or "").strip().upper()
 
 
 def _unpacked(path: Path, largest: int) -> bytes:
-    """The bytes of a file that gzip packed, at most ``largest``."""
+    """The bytes of a gzip file, at most ``largest``."""
     try:
         with gzip.open(path) as file:
             content = file.read(largest + 1)

@@ -1,4 +1,4 @@
-"""`FrameTags`: what a DICOM file says of one of its frames, be it classic, enhanced or legacy converted."""
+"""`FrameTags`: the attributes of one frame of a classic, enhanced or legacy converted DICOM file."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from medvar_engine.errors import MedvarError
 
 GROUPS = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
 
-# Attribute → the functional group macro that has it (PS3.3 C.7.6.16.2, C.8.13.5, C.8.15.3).
+# Attribute → its functional group macro (PS3.3 C.7.6.16.2, C.8.13.5, C.8.15.3).
 _MACROS = {
     "ImagePositionPatient": ("PlanePositionSequence",),
     "ImageOrientationPatient": ("PlaneOrientationSequence",),
@@ -36,7 +36,7 @@ _MACROS = {
     "DiffusionGradientDirectionSequence": ("MRDiffusionSequence",),
     "EffectiveEchoTime": ("MREchoSequence",),
 }
-# What a legacy converted object has of the classic ones without a macro for it (PS3.3 A.70, A.71).
+# Attributes of classic objects that legacy converted objects keep without a macro (PS3.3 A.70, A.71).
 _UNASSIGNED = ("UnassignedPerFrameConvertedAttributesSequence", "UnassignedSharedConvertedAttributesSequence")
 
 # Private elements: how their creator's name begins, their group, and the elements in the creator's block.
@@ -48,7 +48,7 @@ _DIFFUSION: tuple[tuple[_Private, _Private], ...] = (
     (("PHILIPS", 0x2001, (0x03,)), ("PHILIPS MR IMAGING DD 001", 0x2005, (0xB0, 0xB1, 0xB2))),
     (("IMAGE PRIVATE HEADER", 0x0065, (0x09,)), ("IMAGE PRIVATE HEADER", 0x0065, (0x37,))),
 )
-# GE's ImageType is the same for all parts of the complex signal; this says which it is.
+# GE's ImageType is the same for all parts of the complex signal; this attribute distinguishes them.
 _GE_PART: _Private = ("GEMS", 0x0043, (0x2F,))
 _GE_PARTS = {1: "PHASE", 2: "REAL", 3: "IMAGINARY"}
 _BLOCKS = range(0x10, 0x14)  # a creator may reserve any block of its group (PS3.5 7.8.1); these are looked at
@@ -85,7 +85,7 @@ class FrameTags:
         return value_of(self.dataset, keyword)
 
     def number(self, *keywords: str) -> float | None:
-        """The first number that one of ``keywords`` has."""
+        """The first number of the attributes ``keywords``; None if there is none."""
         for keyword in keywords:
             numbers = floats_of(self.get(keyword))
             if numbers:
@@ -93,7 +93,7 @@ class FrameTags:
         return None
 
     def diffusion(self) -> tuple[float | None, tuple[float, ...] | None]:
-        """b-value in s/mm² and gradient direction (3); None where the scan has none, or nobody says."""
+        """The b-value in s/mm² and the gradient direction (3); None if unknown or not a diffusion scan."""
         b_value = self.number("DiffusionBValue")
         direction = floats_of(self.get("DiffusionGradientOrientation"))
         nested = self.get("DiffusionGradientDirectionSequence")
@@ -101,7 +101,7 @@ class FrameTags:
             direction = floats_of(nested[0].get("DiffusionGradientOrientation"))  # type: ignore[index]
         for of_value, of_direction in _DIFFUSION if b_value is None and self._creators else ():
             for number in self._numbers(of_value)[:1]:
-                b_value = number % 1e6 if of_value[0] == "GEMS" else number  # GE adds 10⁹ to some
+                b_value = number % 1e6 if of_value[0] == "GEMS" else number  # GE adds 10⁹ to some b-values
                 direction = direction or self._numbers(of_direction) or None
         if b_value is None and "DIFFUSION" in values_of(self.get("ImageType")):
             b_value, direction = _of_csa(self.dataset)
@@ -110,7 +110,7 @@ class FrameTags:
         return b_value, direction and tuple(round(one, 3) for one in direction)
 
     def component(self) -> str | None:
-        """Which part of the complex signal a frame shows, in the terms of Complex Image Component; None if not said."""
+        """The part of the complex signal, in the terms of Complex Image Component; None if unknown."""
         said = self.get("ComplexImageComponent")
         if said is not None:
             return str(said)
@@ -154,7 +154,7 @@ def _of_csa(dataset: Dataset) -> tuple[float | None, tuple[float, ...] | None]:
 
 
 def _numbers(value: object) -> tuple[float, ...]:
-    """A private value as numbers, also when implicit VR left it as bytes."""
+    """A private value as numbers, also if it was read as bytes from implicit VR."""
     try:
         if not isinstance(value, bytes):
             return floats_of(value) or ()

@@ -1,4 +1,4 @@
-"""Where DICOM frames lie, and whether they make a volume. What highdicom refuses is explained, never mended."""
+"""The positions of DICOM frames, and whether they form a volume. Irregular stacks are refused with the reason."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ LARGEST_NUMBER = 1e6
 
 @dataclass(frozen=True, slots=True)
 class FrameGeometry:
-    """Position (3) of a frame's first pixel, mm LPS; orientation (6) of its rows and columns; pixel spacing (2), mm.
+    """Position (3) of a frame's first pixel in LPS mm, orientation (6) of rows and columns, pixel spacing (2) in mm.
 
-    Raises `ValueError` for other numbers of numbers, and for what is no place.
+    Raises `ValueError` for a wrong number of values, and for impossible values.
     """
 
     position: tuple[float, ...]
@@ -36,7 +36,7 @@ class FrameGeometry:
             ("ImageOrientationPatient", self.orientation, 6),
             ("PixelSpacing", self.spacing, 2),
         ):
-            if len(values) != count or not all(abs(value) <= LARGEST_NUMBER for value in values):  # NaN is not
+            if len(values) != count or not all(abs(value) <= LARGEST_NUMBER for value in values):  # false for NaN
                 raise ValueError(f"{name} is {values}; {count} numbers are expected")
         rows, columns = np.reshape(self.orientation, (2, 3))
         if max(abs(rows @ rows - 1), abs(columns @ columns - 1), abs(rows @ columns)) > 1e-2:
@@ -44,13 +44,13 @@ class FrameGeometry:
 
     @property
     def normal(self) -> NDArray[np.float64]:
-        """Unit vector (3) out of the frame, LPS."""
+        """The unit normal vector (3) of the frame, LPS."""
         normal = np.cross(self.orientation[:3], self.orientation[3:])
         return np.asarray(normal / np.linalg.norm(normal), dtype=np.float64)
 
     @property
     def depth(self) -> float:
-        """Distance in mm of the frame from the origin along its normal."""
+        """The distance in mm of the frame from the origin along its normal."""
         return float(np.dot(self.normal, self.position))
 
     def is_parallel(self, other: FrameGeometry) -> bool:
@@ -66,11 +66,11 @@ def stack_affine(
     minimum: int = MINIMUM_SLICES,
     pixels: Callable[[], FloatArray] | None = None,
 ) -> tuple[list[int], NDArray[np.float64]]:
-    """Order of the frames along their normal, and the affine of an array (columns, rows, frames) to RAS mm.
+    """The order of frames along their normal, and the affine of an array (columns, rows, frames) to RAS mm.
 
-    One frame alone is as thick as its rows are wide. Raises `MedvarError` when frames are missing, repeated, unevenly
-    spaced, tilted, or fewer than ``minimum``. Only then ``pixels`` (N, rows, columns) are read, to see whether those of
-    one place are alike.
+    A single frame is as thick as its rows are apart. Raises `MedvarError` when frames are missing, repeated, unevenly
+    spaced, tilted, or fewer than ``minimum``. Only in these cases ``pixels`` (N, rows, columns) are read, to find out
+    whether frames at the same position are equal.
     """
     first = frames[0]
     if len(frames) < minimum:
@@ -92,7 +92,7 @@ def stack_affine(
 
 
 def explain(frames: Sequence[FrameGeometry], pixels: FloatArray | None = None) -> str:
-    """Why frames do not make a volume, in words."""
+    """The reason why frames do not form a volume, as text."""
     found = np.asarray([frame.depth for frame in frames])
     order = np.argsort(found, kind="stable")
     depths = found[order]
@@ -119,7 +119,7 @@ def explain(frames: Sequence[FrameGeometry], pixels: FloatArray | None = None) -
 
 
 def parallel(frames: Sequence[tuple[float, ...] | None], tolerance: float = 1e-3) -> list[list[int]]:
-    """Indices of the frames with the same numbers, within a tolerance: orientation, say. Those without go together."""
+    """Groups of indices of frames with equal values (e.g. orientation) within a tolerance; None forms a group."""
     groups: dict[tuple[float, ...] | None, list[int]] = {}
     for index, numbers in enumerate(frames):
         first = numbers

@@ -1,8 +1,8 @@
-"""Which DICOM frames make one scan, and which of its volumes: by places, then by what tells repeated places apart.
+"""Groups DICOM frames to scans and volumes, by their positions and by attributes that distinguish repeated positions.
 
-A series is torn only where several images lie at one place, or where its places make no even stack as a whole but do
-so in parts. AcquisitionNumber, for one, differs between the packages of an interleaved scan and between the rotations
-of a sequential CT (PS3.3 C.7.10.1), which are one volume.
+A series is divided only if several images have the same position, or if its positions form no regular stack as a whole
+but do so in parts. AcquisitionNumber, for example, differs between the packages of an interleaved scan and between the
+rotations of a sequential CT (PS3.3 C.7.10.1), which are one volume.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from medvar_engine.data.read.dicom_geometry import FrameGeometry, parallel
 from medvar_engine.data.read.dicom_header import Header, Value
 from medvar_engine.data.read.volume import MINIMUM_SLICES
 
-# What tells images at one place apart, in the order in which it is looked for. First what an image shows, or else a
-# repeated b = 0 would be one more time point; numbers that a scanner counts come last.
+# Attributes that distinguish images at one position, in the order in which they are tried. Attributes of the content
+# come first, because a repeated b = 0 would count as a further time point otherwise; counters come last.
 _SHOWN = ("b-value and direction", "echo", "image type", "frame of reference")
 _COUNTED = ("temporal position", "trigger time", "acquisition number", "acquisition time", "instance number")
-# Scans of their own, since each shows the patient in another way or place; the others are volumes of one scan.
+# Differences in these attributes make separate scans; differences in others make volumes of one scan.
 _SCANS = ("echo", "image type", "frame of reference")
-_MOST_ACQUISITIONS = 4  # more acquisitions of the same places are a scan over time
+_MOST_ACQUISITIONS = 4  # more acquisitions of the same positions are a time series
 
 _SAME_PLACE = 0.02  # mm
 _LOCALIZER_SLICES = 10  # of one plane
@@ -46,14 +46,14 @@ class Scan:
 
 @dataclass(frozen=True, slots=True)
 class _Leaf:
-    """One volume, and the values by which it was told apart from others."""
+    """One volume, and the values that distinguish it from others."""
 
     headers: tuple[Header, ...]
     trail: tuple[tuple[str, Value | int], ...] = ()
 
 
 def group(headers: Iterable[Header]) -> list[Scan]:
-    """Headers → scans, each of one patient, series, matrix, orientation and pixel size."""
+    """Group headers to scans, each of one patient, series, matrix, orientation and pixel size."""
     scans: list[Scan] = []
     for same_series in _by(headers, lambda one: (one.patient, one.modality, one.series_uid)):
         scans += [Scan(((header,),)) for header in same_series if header.cine]
@@ -76,7 +76,7 @@ def name_scans(scans: Sequence[Scan]) -> dict[str, Scan]:
 
 
 def localizers(headers: Iterable[Header]) -> list[Header]:
-    """Headers of series that are localizers though no ImageType says so: few thick slices in each of three planes."""
+    """Headers of localizers without an ImageType of localizers: few thick slices in each of three planes."""
     found: list[Header] = []
     for same_series in _by(headers, lambda one: (one.patient, one.modality, one.series_uid)):
         stacks = [stack for stack in _by_orientation(same_series) if _geometry(stack) is not None]
@@ -115,7 +115,7 @@ def _acquired(volume: Sequence[Header]) -> tuple[object, ...]:
 
 
 def _leaves(headers: list[Header], keys: Sequence[str]) -> list[_Leaf]:
-    """The volumes at the places of ``headers``. What cannot be told apart stays together, for the reader to refuse."""
+    """The volumes at the positions of ``headers``. Indistinguishable images stay together, and are refused later."""
     places = _places(headers)
     if not places:
         return [_leaf(headers)]
@@ -172,7 +172,7 @@ def _parts(
     for value, header in sorted(named, key=lambda one: _order(one[0])):
         parts.setdefault(value, []).append(header)
     if not complete and key in _COUNTED and even:
-        # A rank at each place makes whole volumes, unless it mixes what images show.
+        # Ranks at each position give complete volumes, unless they mix different contents.
         complete = all(
             len({tuple(one.values[name] for name in _SHOWN[:3]) for one in part}) == 1 for part in parts.values()
         )
@@ -180,11 +180,11 @@ def _parts(
 
 
 def _stacks(headers: list[Header]) -> list[_Leaf]:
-    """One volume; or several when the places make no even stack together but do so by type, frame or acquisition."""
+    """One volume; or several if the positions form regular stacks only by type, frame of reference or acquisition."""
     if not _is_regular(headers):
         for key in ("image type", "frame of reference", "echo", "acquisition number"):
             parts = _by(headers, lambda one, name=key: one.values[name])  # type: ignore[misc]
-            # Packages of one acquisition interleave: they are no scans of their own, even where slices are missing.
+            # Packages of one acquisition interleave; they are not separate scans, even if slices are missing.
             apart = key != "acquisition number" or _are_disjoint(parts)
             if len(parts) > 1 and apart and all(map(_is_regular, parts)):
                 return [_Leaf(_leaf(part).headers, ((key, part[0].values[key]),)) for part in parts]
@@ -210,7 +210,7 @@ def _by_orientation(headers: Sequence[Header]) -> list[list[Header]]:
 
 
 def _geometry(headers: Sequence[Header]) -> list[FrameGeometry] | None:
-    """Where frames lie; None when one does not say it, or says what cannot be."""
+    """The geometry of all frames; None if it is missing or impossible for one of them."""
     try:
         return [FrameGeometry(one.position or (), one.orientation or (), one.spacing or (1.0, 1.0)) for one in headers]
     except ValueError:
@@ -218,7 +218,7 @@ def _geometry(headers: Sequence[Header]) -> list[FrameGeometry] | None:
 
 
 def _places(headers: Sequence[Header]) -> list[int]:
-    """The number of each header's place along the normal, from 0; empty when one does not say where it lies."""
+    """The index of each header's position along the normal, from 0; empty if a position is missing."""
     geometry = _geometry(headers)
     if geometry is None:
         return []
@@ -232,7 +232,7 @@ def _places(headers: Sequence[Header]) -> list[int]:
 
 
 def _is_regular(headers: Sequence[Header]) -> bool:
-    """Whether frames make an even stack of as many slices as a scan needs."""
+    """Whether frames form a regular stack with enough slices for a scan."""
     geometry = _geometry(headers)
     if geometry is None or len(geometry) < MINIMUM_SLICES:
         return False
@@ -241,7 +241,7 @@ def _is_regular(headers: Sequence[Header]) -> bool:
 
 
 def _are_disjoint(parts: Sequence[Sequence[Header]]) -> bool:
-    """Whether parts lie one after the other along the normal."""
+    """Whether parts do not overlap along the normal."""
     extents = []
     for part in parts:
         depths = [one.depth for one in _geometry(part) or ()]
@@ -253,20 +253,20 @@ def _are_disjoint(parts: Sequence[Sequence[Header]]) -> bool:
 
 
 def _plane(header: Header) -> int:
-    """Which of the patient's axes is closest to the normal."""
+    """The index of the patient's axis that is closest to the normal."""
     rows, columns = np.reshape(header.orientation or (1, 0, 0, 0, 1, 0), (2, 3))
     return int(np.abs(np.cross(rows, columns)).argmax())
 
 
 def _is_sparse(stack: Sequence[Header]) -> bool:
-    """Whether slices are thick or far apart, or one alone."""
+    """Whether slices are thick or far apart, or there is only one."""
     depths = np.unique(np.round([one.depth for one in _geometry(stack) or ()], 2))
     gap = float(np.diff(depths).min()) if len(depths) > 1 else np.inf
     return gap >= _LOCALIZER_GAP or (stack[0].thickness or 0.0) >= _LOCALIZER_GAP
 
 
 def _order(value: object) -> tuple[object, ...]:
-    """A key that sorts numbers as numbers, what is missing first, and tuples by their items."""
+    """A sort key for numbers, tuples and missing values, which come first."""
     if value is None:
         return (0,)
     if isinstance(value, tuple):

@@ -1,4 +1,4 @@
-"""DICOM headers: which files, and which of their frames, are images that may be used."""
+"""Reads DICOM headers, and decides which files and frames are usable images."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ REGION_OF_BODY_PART = {
 }
 
 Value = str | float | tuple[object, ...] | None
-"""What may tell images at one place apart; it can be hashed."""
+"""A hashable value that may distinguish images at one position."""
 
 _ENHANCED = (
     EnhancedCTImageStorage,
@@ -74,12 +74,12 @@ _NO_UNITS = ("1", "[arb'U]", "{counts}")
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What grouping and reading the pixels need of one frame, and nothing else of its header.
+    """The attributes of one frame that are needed to group frames and to read pixels.
 
-    ``index`` is that of the frame in its file; ``cine`` is a classic multi-frame file, which does not say where its
-    frames lie. ``values`` are those that may tell images at one place apart, by the names of
-    `medvar_engine.data.read.dicom_group`. ``synthetic`` is whether it says that a generative model made it. ``stored``
-    is of the whole file.
+    ``index`` is the index of the frame in its file; ``cine`` marks a classic multi-frame file, which has no positions
+    of frames. ``values`` may distinguish images at one position, with the names of
+    `medvar_engine.data.read.dicom_group`. ``synthetic`` is whether the file is marked as made by a generative model.
+    ``stored`` describes the pixels of the file.
     """
 
     path: Path
@@ -103,16 +103,16 @@ class Header:
 
     @property
     def b_value(self) -> float | None:
-        """In s/mm², of a diffusion image."""
+        """The b-value of a diffusion image in s/mm²; None otherwise."""
         diffusion = self.values["b-value and direction"]
         return diffusion[0] if isinstance(diffusion, tuple) and isinstance(diffusion[0], float) else None
 
 
 def read_headers(path: Path, *, synthetic: bool = False) -> tuple[list[Header], list[str]]:
-    """The headers of the frames of one file, and why some of several frames are left out.
+    """Read the headers of the frames of one file, and the reasons why frames are left out.
 
-    Raises `MedvarError` for files that are no CT or MR image of anatomy, that may name a person, or that say a
-    generative model made them, unless ``synthetic`` asks for these.
+    Raises `MedvarError` for files that are not CT or MR images of anatomy, that may show a name, or that are marked as
+    made by a generative model, unless ``synthetic`` accepts these.
     """
     dataset, element = open_header(path, _TAGS)
     try:
@@ -124,14 +124,15 @@ def read_headers(path: Path, *, synthetic: bool = False) -> tuple[list[Header], 
             return _frames(path, dataset, stored_of(dataset, element), made)
     except MedvarError:
         raise
-    except Exception as error:  # values are converted only when they are asked for, and fail in many ways
+    except Exception as error:  # values are converted on access, which can raise many exceptions
         raise MedvarError(f"a value in its header is missing or malformed ({error!r})") from error
 
 
 def _says_synthetic(dataset: Dataset) -> bool:
-    """By Synthetic Data (0008,001C), or Contributing Equipment of purpose (109100, DCM, Synthesizing Equipment).
+    """Whether a file is marked as made by a generative model.
 
-    Or by being a real image that a model of ours has made again.
+    The mark is Synthetic Data (0008,001C), or Contributing Equipment with the purpose (109100, DCM, Synthesizing
+    Equipment). A reconstruction of a real image by MedVAR counts as well.
     """
     said = str(value_of(dataset, "SyntheticData") or "NO").strip().upper() == "YES"
     for equipment in value_of(dataset, "ContributingEquipmentSequence") or ():
@@ -172,7 +173,7 @@ def _check(dataset: Dataset, synthetic: bool) -> None:
 
 
 def _frames(path: Path, dataset: Dataset, stored: StoredPixels, synthetic: bool) -> tuple[list[Header], list[str]]:
-    """A header for each frame of anatomy, and why the others are left out. Raises `MedvarError` when none is."""
+    """A header for each frame of anatomy, and the reasons for left-out frames. Raises `MedvarError` if all are."""
     count = stored.frames
     cine = count > 1 and not is_said(dataset, GROUPS[1])
     headers: list[Header] = []

@@ -1,4 +1,4 @@
-"""What a DICOM frame shows: anatomy, or a phase, a map, a statistic, a screen. Only anatomy is used."""
+"""The kind of a DICOM frame: anatomy, or a phase, a map, a statistic or a screen capture. Only anatomy is used."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _UNITS = re.compile(
 def not_anatomy(
     image_type: Sequence[str], component: str | None = None, units: Sequence[str] = (), *, modality: str = "MR"
 ) -> str | None:
-    """Why a frame is no image of anatomy, by its types, the component of the complex signal and its units, or None."""
+    """The reason why a frame does not show anatomy, by image type, complex component and units; None if it does."""
     names = [name.strip().upper() for name in image_type]
     for name in names[2:]:
         for pattern, kind in _PATTERNS:

@@ -1,8 +1,8 @@
-"""Siemens mosaics: the slices of a volume side by side in one image, and where each of them lies.
+"""Siemens mosaics: the slices of a volume as tiles of one image, and the position of each slice.
 
-The tiles stand in a square, in rows from the upper left, and the last ones may be empty. ImagePositionPatient is that
-of a first slice which is as large as the whole mosaic, about the same middle. In which direction the slices follow each
-other only SliceNormalVector in the CSA header says: it may be against the normal of their rows and columns.
+The tiles form a square, in rows from the upper left, and the last ones may be empty. ImagePositionPatient is that of a
+first slice that is as large as the whole mosaic, with the same centre. The direction from slice to slice is given only
+by SliceNormalVector in the CSA header; it may be opposite to the normal of rows and columns.
 
 Source: nibabel's documentation, "Siemens mosaic format"; dcm2niix does the same.
 """
@@ -23,19 +23,19 @@ CSA_CREATOR, CSA_HEADER = 0x00290010, 0x00291010
 TAGS = (CSA_CREATOR, CSA_HEADER)
 
 _MOST_SLICES = 1024
-_ALONG = 0.99  # cosine between the slice normal and that of rows and columns
+_ALONG = 0.99  # least cosine between the slice normal and the normal of rows and columns
 
 
 @dataclass(frozen=True, slots=True)
 class Mosaic:
-    """``count`` slices in a square of ``side`` × ``side`` tiles; the unit vector (3), LPS, along which they follow."""
+    """``count`` slices in a square of ``side`` × ``side`` tiles; the unit vector (3), LPS, from slice to slice."""
 
     count: int
     side: int
     normal: tuple[float, ...]
 
     def position(self, tile: int, dataset: Dataset) -> tuple[float, ...]:
-        """ImagePositionPatient of one slice. Raises `MedvarError` where the header does not say how they lie."""
+        """The ImagePositionPatient of one slice. Raises `MedvarError` if the header lacks the positions of slices."""
         place, orientation, spacing = (
             floats_of(dataset.get(name)) for name in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
         )
@@ -51,21 +51,21 @@ class Mosaic:
 
 
 def mosaic_of(dataset: Dataset) -> Mosaic:
-    """How the slices of a mosaic lie in it, by the CSA header. Raises `MedvarError` where it does not say it."""
+    """The arrangement of the slices of a mosaic, from its CSA header. Raises `MedvarError` if it is missing there."""
     if CSA_HEADER not in dataset or "CSA" not in str(dataset[CSA_CREATOR].value if CSA_CREATOR in dataset else ""):
         raise MedvarError(
             "a mosaic without the CSA header, which says how many slices it has and in which order; convert it before "
             "it is made anonymous"
         )
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # nibabel calls its readers of DICOM experimental
+        warnings.simplefilter("ignore")  # nibabel warns that its DICOM readers are experimental
         from nibabel.nicom import csareader
     try:
         header = csareader.read(dataset[CSA_HEADER].value)  # type: ignore[no-untyped-call]
         count = int(csareader.get_n_mosaic(header) or 0)  # type: ignore[no-untyped-call]
         vector = csareader.get_slice_normal(header)  # type: ignore[no-untyped-call]
         normal = tuple(float(one) for one in (() if vector is None else vector))
-    except Exception as error:  # a damaged header shows in many kinds of errors
+    except Exception as error:  # a damaged header can raise many exceptions
         raise MedvarError(f"a mosaic whose CSA header is damaged ({error!r})") from error
     length = math.hypot(*normal)
     if not 1 < count <= _MOST_SLICES or len(normal) != 3 or not 0.99 < length < 1.01:

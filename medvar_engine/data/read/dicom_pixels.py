@@ -1,4 +1,4 @@
-"""From the stored pixels of DICOM frames to the values that they stand for."""
+"""Converts stored pixels of DICOM frames to values."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from medvar_engine.types import FloatArray
 
 
 def measured(pixels: NDArray[np.integer], stored: StoredPixels, slope: float, intercept: float) -> FloatArray:
-    """Stored pixels → values; padding is NaN.
+    """Convert stored pixels to values; padding becomes NaN.
 
-    HU are HU whatever the display polarity; MR in MONOCHROME1 is turned to bright = high.
+    HU do not depend on the display polarity; MR in MONOCHROME1 is inverted, so that bright means high.
     """
     values = pixels.astype(np.float64)  # rounded once, at the end
     empty = padding(stored, pixels)
     if empty is not None:
-        values[empty] = np.nan  # no image data: the scale does not hold for it
+        values[empty] = np.nan  # padding is not image data, so the scale does not apply
     if stored.inverted:
         values = (-1.0 if stored.signed else 2.0**stored.bits_stored - 1.0) - values
     with np.errstate(over="ignore", invalid="ignore"):
@@ -30,9 +30,9 @@ def measured(pixels: NDArray[np.integer], stored: StoredPixels, slope: float, in
 
 
 def padding(stored: StoredPixels, pixels: NDArray[np.integer]) -> NDArray[np.bool_] | None:
-    """Where stored pixels are no image data: Pixel Padding Value and its Range Limit (PS3.3 C.7.5.1.1.2), or None.
+    """Which stored pixels are padding, by Pixel Padding Value and Range Limit (PS3.3 C.7.5.1.1.2); None without it.
 
-    They are compared as words, since many files say a signed value with the tag's unsigned representation.
+    Values are compared as words, because many files store a signed value in the unsigned representation.
     """
     if stored.padding is None:
         return None
@@ -42,7 +42,7 @@ def padding(stored: StoredPixels, pixels: NDArray[np.integer]) -> NDArray[np.boo
 
 
 def fill_padding(path: Path, frames: FloatArray) -> None:
-    """Put the lowest value of all frames in the place of padding, which is background then."""
+    """Replace padding by the lowest value of all frames, as background."""
     empty = np.isnan(frames)
     if empty.all():
         raise MedvarError(f"{path}: all pixels have the PixelPaddingValue: there is no image.")

@@ -1,4 +1,4 @@
-"""`StoredPixels`: how and where a DICOM file keeps its pixels, as its header says; `Scale`: what their numbers mean."""
+"""`StoredPixels`: how the pixels of a DICOM file are stored; `Scale`: the meaning of their values."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ TAGS = (
 
 @dataclass(frozen=True, slots=True)
 class StoredPixels:
-    """What reading the pixels of one file asks of its header (PS3.3 C.7.6.3), so that it need not be read again.
+    """The attributes of the header that are needed to read the pixels (PS3.3 C.7.6.3), so that it is read only once.
 
-    ``element`` is where PixelData lies in the file; None where that is deflated, or has no pixels. Numbers that the
-    header does not say are 0. ``padding`` are Pixel Padding Value and its Range Limit, as they were written. ``tiles``
-    is how many slices stand side by side in a mosaic, else 1.
+    ``element`` is the position of PixelData in the file; None if the file is deflated or has no pixels. Missing numbers
+    are 0. ``padding`` are Pixel Padding Value and Range Limit as stored. ``tiles`` is the number of tiles per side of a
+    mosaic, otherwise 1.
     """
 
     syntax: str
@@ -43,9 +43,9 @@ class StoredPixels:
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """The slope, intercept and unit of a frame's values; None where the file does not say them.
+    """The slope, intercept and unit of a frame's values; None if unknown.
 
-    ``fault`` is what is wrong with them. It is kept, and not raised, so that the whole series is refused for it.
+    ``fault`` is an error in them. It is stored and not raised, so that the whole series is refused for it.
     """
 
     slope: float | None = None
@@ -54,7 +54,7 @@ class Scale:
     fault: str | None = None
 
     def line(self, path: Path, modality: str) -> tuple[float, float]:
-        """Slope and intercept. A CT without them, or of another unit, is not in HU and is refused."""
+        """Slope and intercept. Raises `MedvarError` for CT without them, or with another unit than HU."""
         if self.fault is not None:
             raise MedvarError(f"{path}: a value in its header is missing or malformed ({self.fault}).")
         unit = self.unit or "HU"
@@ -64,7 +64,7 @@ class Scale:
 
 
 def stored_of(dataset: Dataset, element: PixelElement | None) -> StoredPixels:
-    """What the header of a file says of its pixels, which lie at ``element``."""
+    """The `StoredPixels` of a file, whose pixels are at ``element``."""
 
     def number(keyword: str, otherwise: int = 0) -> int:
         value = value_of(dataset, keyword)
@@ -89,18 +89,18 @@ def stored_of(dataset: Dataset, element: PixelElement | None) -> StoredPixels:
 
 
 def scale_of(tags: FrameTags) -> Scale:
-    """What the values of a frame mean."""
+    """The `Scale` of a frame."""
     try:
         unit, slope = tags.get("RescaleType"), tags.number("RescaleSlope")
         if slope == 0:
             return Scale(fault="RescaleSlope is 0")
         return Scale(slope, tags.number("RescaleIntercept"), str(unit) if unit else None)
-    except Exception as error:  # values are converted only when they are asked for, and fail in many ways
+    except Exception as error:  # values are converted on access, which can raise many exceptions
         return Scale(fault=repr(error))
 
 
 def _syntax(dataset: Dataset) -> str:
-    """The transfer syntax; where the file has none, that in which its header was found to be."""
+    """The transfer syntax; if the file has none, the encoding of its header."""
     said = str(value_of(dataset.file_meta, "TransferSyntaxUID") or "") if hasattr(dataset, "file_meta") else ""
     if said:
         return said

@@ -1,4 +1,4 @@
-"""Which files lie below a folder. Links are followed to files inside it only: nothing outside is read by accident."""
+"""Lists the files below a folder. Links are followed only to files inside the folder."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from medvar_engine.data.read.refusal import Refusal
 
 
 def files_below(source: Path) -> tuple[list[Path], list[Refusal]]:
-    """``source`` itself when it is a file, or else the files below it, in a stable order; and what is refused.
+    """``source`` itself if it is a file, or else the files below it in a stable order; and the refused paths.
 
-    Names that begin with a dot are passed over, files and folders. A link to a file inside ``source`` counts when the
-    file is not found at its own place too, as in data sets that keep their content in a hidden folder. A link to a
-    folder inside is passed over, since the folder is found at its own place; so no circle of links is walked.
+    Files and folders whose names begin with a dot are ignored. A link to a file inside ``source`` is followed if the
+    file is not listed at its own path, as in data sets that store their content in a hidden folder. A link to a folder
+    inside is ignored, because the folder is listed at its own path; loops of links are therefore not followed.
     """
     if source.is_file():
         return [source], []
@@ -35,7 +35,7 @@ def files_below(source: Path) -> tuple[list[Path], list[Refusal]]:
                 refusals.append(Refusal(ascii(str(path)), "its name is no valid text; rename it"))
             elif path.is_symlink():
                 links.append(path)
-            elif path.is_file():  # no pipe or device, which would wait for ever
+            elif path.is_file():  # not a pipe or device, reading of which might never end
                 files.append(path)
     root = source.resolve()
     known = {root / path.relative_to(source) for path in files} if links else set()

@@ -1,4 +1,4 @@
-"""Is what a header claims possible? Asked before memory is taken for it."""
+"""Checks the size in a header against the file before memory is allocated."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from pathlib import Path
 
 from medvar_engine.errors import MedvarError
 
-MAXIMUM_VOXELS = 2**32  # of one file, all phases together; a whole body CT has 2**29
-DEFLATE_RATIO = 1032  # the most that deflate packs into one byte
+MAXIMUM_VOXELS = 2**32  # voxels of one file with all phases; a whole-body CT has 2**29
+DEFLATE_RATIO = 1032  # largest compression ratio of deflate
 
 
 def check_claim(path: Path, voxels: int, claimed_bytes: int, possible_bytes: int | None) -> None:
-    """Refuse a file whose header claims more than the file can hold, or more than is ever read.
+    """Raise `MedvarError` if a header claims more data than the file can hold, or more than the limit.
 
-    ``possible_bytes`` is what the file can hold at most; None where its compression knows no bound.
+    ``possible_bytes`` is the largest amount that the file can hold; None if its compression has no limit.
     """
     if voxels > MAXIMUM_VOXELS:
         raise MedvarError(f"{path}: its header claims {voxels} voxels; at most {MAXIMUM_VOXELS} are read.")

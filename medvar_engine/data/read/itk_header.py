@@ -1,8 +1,7 @@
-"""The text headers of NRRD and MetaImage, as far as is asked before ITK may read the file.
+"""Checks the text headers of NRRD and MetaImage before ITK reads the file.
 
-ITK takes the memory that a header claims and opens the data file that it names, wherever that is. So the claims, and
-the name, are looked at here first. Fields are those of https://teem.sourceforge.net/nrrd/format.html and of
-https://itk.org/Wiki/ITK/MetaIO/Documentation.
+ITK allocates the memory that a header claims and opens any data file that it names, so both are checked here first.
+Fields are those of https://teem.sourceforge.net/nrrd/format.html and https://itk.org/Wiki/ITK/MetaIO/Documentation.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ _POSSIBLE_OF_NRRD: dict[str, int | None] = {
 }
 
 
-# NRRD's space → whether its world is that of a patient. scanner-xyz and 3D-right-handed say nothing of the patient.
+# NRRD's space → whether it is a patient coordinate system; scanner-xyz and 3D-right-handed are not.
 _PATIENT_SPACES = {"lps", "ras", "las"} | {
     f"{side}-{front}-superior" for side, front in (("left", "posterior"), ("right", "anterior"), ("left", "anterior"))
 }
@@ -50,7 +49,7 @@ _MILLIMETRES |= {"nm": 1e-6}
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """Whether a header says how the voxels lie in the patient and how large they are, and the unit of these in mm."""
+    """Whether a header has the orientation and the size of voxels, and the unit of lengths in mm."""
 
     orientation: bool
     spacing: bool
@@ -59,7 +58,7 @@ class Said:
 
 @dataclass(frozen=True, slots=True)
 class _Claim:
-    """What a header says of the voxels: how many, of how many bytes each, packed how well at most, and where."""
+    """The data that a header claims: shape, bytes per voxel, largest compression ratio, and position."""
 
     shape: tuple[int, ...]
     voxel_bytes: int
@@ -68,7 +67,7 @@ class _Claim:
 
 
 def data_files(path: Path) -> tuple[Path, ...]:
-    """The file that a detached header names, after all checks; none where the voxels follow the header.
+    """The data file of a detached header, after all checks; empty if the voxels follow the header.
 
     Raises `MedvarError` when the header is damaged, claims more voxels than the file can hold, or names a data file
     that is not a plain file in or below its own folder.
@@ -90,7 +89,7 @@ def data_files(path: Path) -> tuple[Path, ...]:
 
 
 def said(path: Path) -> Said:
-    """What the header says of the place of the voxels. Raises `MedvarError` for units that differ or are not known."""
+    """The geometry information of a header. Raises `MedvarError` for different or unknown units."""
     fields = _fields(path)
     if not path.name.lower().endswith(NRRD_SUFFIXES):
         matrix = any(name in fields for name in ("transformmatrix", "rotation", "orientation"))
@@ -103,12 +102,12 @@ def said(path: Path) -> Said:
 
 
 def _known(directions: str) -> list[str]:
-    """The vectors of ``space directions``, without ``none``, which stands for an axis that is not of space."""
+    """The vectors of ``space directions``, without ``none``, which marks a non-spatial axis."""
     return re.findall(r"\([^)]*\)", directions)
 
 
 def _unit(path: Path, fields: Mapping[str, str]) -> float:
-    """The unit of lengths in mm, by ``space units`` or else ``units``, which are in quotes; mm where none is said."""
+    """The unit of lengths in mm, from ``space units`` or else ``units`` (in quotes); mm by default."""
     names = re.findall(r'"([^"]*)"', fields.get("space units", fields.get("units", "")))[:3]
     found = {name.strip().lower() for name in names if name.strip()}
     unknown = found - set(_MILLIMETRES)
@@ -119,7 +118,7 @@ def _unit(path: Path, fields: Mapping[str, str]) -> float:
 
 
 def _fields(path: Path) -> dict[str, str]:
-    """Field → value of the header, its names in small letters."""
+    """Field → value of the header, with lower-case names."""
     nrrd = path.name.lower().endswith(NRRD_SUFFIXES)
     try:
         with path.open("rb") as file:
@@ -184,7 +183,7 @@ def _meta(path: Path, fields: dict[str, str]) -> _Claim:
 
 
 def _beside(path: Path, name: str) -> Path:
-    """The data file, which must be a plain file in or below the header's folder, reached without links."""
+    """The data file, which must be a regular file in or below the header's folder, without links."""
     parts = PurePosixPath(name).parts
     if not parts or name.startswith("/") or ".." in parts or "\\" in name or ":" in name:
         raise MedvarError(f"{path}: its data file {name!r} does not lie in the folder of the header.")

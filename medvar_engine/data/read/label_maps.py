@@ -1,4 +1,4 @@
-"""Label maps, masks and statistics among the files that hold a volume: told by their names and by their values."""
+"""Recognises label maps, masks and statistics among volume files by their names and values."""
 
 from __future__ import annotations
 
@@ -14,38 +14,38 @@ _NAME = re.compile(
     r"|[ztf]stats?\d*|[ztf]map\d*|pvals?\d*)$",
     re.IGNORECASE,
 )
-_FEW_VALUES = 16  # a scan has more; a mask has two
-_SAMPLE = 20_000  # voxels whose values are counted
-_COMPARED = 200_000  # voxels that are compared with their neighbours, along each axis
-_ENOUGH = 1000  # neighbours, to judge by
+_FEW_VALUES = 16  # a scan has more different values; a mask has two
+_SAMPLE = 20_000  # number of voxels whose values are counted
+_COMPARED = 200_000  # number of voxels that are compared with their neighbours along each axis
+_ENOUGH = 1000  # least number of neighbours for a decision
 
 
 def names_labels(stem: str) -> bool:
-    """Whether a file name ends as those of label maps and statistics do: ``…_labels``, ``…_seg``, ``…-mask``."""
+    """Whether a file name ends like those of label maps and statistics: ``…_labels``, ``…_seg``, ``…-mask``."""
     return _NAME.search(stem) is not None
 
 
 def looks_like_labels(array: NDArray[Any]) -> bool:
-    """Whether the values are those of a label map or a mask, however many labels there are and however thin they are.
+    """Whether the values are those of a label map or mask, whatever the number and the thickness of labels.
 
-    Whole numbers of which there are few make no scan. Many make one unless most neighbours are alike, and neighbours
-    that are not differ by any amount: in a scan, even a smooth one of 8 bits, they differ by little. Slices that
-    repeat the one before, as in a scan enlarged by nearest neighbour, are looked at once.
+    An array with few different whole numbers is not a scan. An array with many is a label map if most neighbours are
+    equal and different neighbours differ by any amount: in a scan, even a smooth 8-bit scan, they differ by little.
+    Slices that repeat the one before, as in a scan enlarged by nearest neighbour, are examined once.
     """
     if array.size == 0:
         return False
-    few = array.ravel(order="K")[:: max(1, array.size // _SAMPLE)]  # in memory's order, which copies nothing
+    few = array.ravel(order="K")[:: max(1, array.size // _SAMPLE)]  # in memory order, without a copy
     if not np.array_equal(few, np.round(few)):
         return False
     values, counts = np.unique(few, return_counts=True)
     if values.size <= _FEW_VALUES:
-        count = np.unique(array).size  # the sample may have missed what is rare
+        count = np.unique(array).size  # rare values may be missing in the sample
         if count <= _FEW_VALUES:
-            return count > 1  # with one value it is blank
+            return count > 1  # with one value the scan is blank
     background = values[counts.argmax()]
     some = math.ceil(math.sqrt(array.size / _COMPARED))
     alike, unlike, small = _neighbours(array, background, some)
-    if some > 1 and alike + unlike < _ENOUGH:  # what is thin and rare is looked for everywhere
+    if some > 1 and alike + unlike < _ENOUGH:  # thin and rare labels are searched for in all voxels
         alike, unlike, small = _neighbours(array, background, 1)
     if alike + unlike == 0:
         return False
@@ -53,9 +53,9 @@ def looks_like_labels(array: NDArray[Any]) -> bool:
 
 
 def _neighbours(array: NDArray[Any], background: Any, step: int) -> tuple[int, int, int]:
-    """How many neighbours, none of them background, are alike, differ, and differ by 2 at most.
+    """The numbers of neighbours, without background, that are equal, that differ, and that differ by at most 2.
 
-    Of the lines of voxels along each axis every ``step``-th in both directions is looked at.
+    Every ``step``-th line of voxels along each axis is examined.
     """
     alike = unlike = small = 0
     for axis in range(array.ndim):

@@ -1,4 +1,4 @@
-"""Turn arrays to the closest RAS+ orientation. The one place where axes are flipped, and LPS becomes RAS."""
+"""Reorients arrays to the closest RAS+ orientation. Only this module flips axes and converts LPS to RAS."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from numpy.typing import NDArray
 from medvar_engine.errors import MedvarError
 from medvar_engine.types import FloatArray
 
-SMALLEST_MM, LARGEST_MM = 1e-3, 1e3  # of a voxel's side; beyond them a header is wrong
-LARGEST_SHEAR = 1e-2  # cosine between two axes; rounded headers stay far below it
+SMALLEST_MM, LARGEST_MM = 1e-3, 1e3  # limits of a voxel's side, beyond which a header is wrong
+LARGEST_SHEAR = 1e-2  # largest cosine between two axes; rounding errors of headers are far below it
 
 
 def lps_to_ras(affine: NDArray[np.float64]) -> NDArray[np.float64]:
-    """An affine (4, 4) to LPS mm, as DICOM and ITK have it, as one to RAS mm."""
+    """Convert an affine (4, 4) to LPS mm, as in DICOM and ITK, to one to RAS mm."""
     return np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine
 
 
 def to_ras(
     array: NDArray[np.generic], affine: NDArray[np.float64], where: Path
 ) -> tuple[FloatArray, NDArray[np.float64], tuple[float, float, float]]:
-    """Array and affine (to RAS mm) with axes flipped and permuted to the closest RAS+ orientation.
+    """Flip and permute the axes of an array and its affine (to RAS mm) to the closest RAS+ orientation.
 
-    Nothing is resampled: an oblique scan stays oblique, and its affine says so.
-    Raises `MedvarError` when the affine describes no volume or a sheared one, or values are not finite numbers.
+    Nothing is resampled: an oblique scan stays oblique. Returns the array, its affine, and the voxel size in mm. Raises
+    `MedvarError` when the affine is degenerate or sheared, or values are not finite.
     """
-    with np.errstate(over="ignore"):  # of damaged headers; then it is too large for a volume
+    with np.errstate(over="ignore"):  # a damaged header can overflow; it is refused as too large below
         sides = np.sqrt((affine[:3, :3] ** 2).sum(axis=0)) if np.isfinite(affine).all() else np.zeros(3)
     if (sides < SMALLEST_MM).any() or (sides > LARGEST_MM).any():
         raise MedvarError(f"{where}: the affine does not describe a volume: {affine.round(3).tolist()}.")
@@ -45,8 +45,8 @@ def to_ras(
     turned_affine = affine @ nib.orientations.inv_ornt_aff(orientation, array.shape)  # type: ignore[no-untyped-call]
     x, y, z = (float(size) for size in np.sqrt((turned_affine[:3, :3] ** 2).sum(axis=0)))
     with np.errstate(over="ignore"):
-        # In the order in which the voxels lie in memory: to turn a scan there takes longer than to read it. A map of a
-        # file is copied, which may be gone later.
+        # The memory order is kept, because reordering a scan in memory takes longer than reading it. A memory map is
+        # copied, because the file may be removed later.
         values = turned.astype(np.float32, order="K", copy=isinstance(array, np.memmap))
     if array.dtype.kind not in "biu":
         check_finite(values, where)
@@ -55,5 +55,5 @@ def to_ras(
 
 def check_finite(values: FloatArray, where: Path) -> None:
     """Raise `MedvarError` when a voxel is not a number."""
-    if not np.isfinite([values.min(), values.max()]).all():  # a NaN is its own minimum; this takes no memory
+    if not np.isfinite([values.min(), values.max()]).all():  # the minimum is NaN if any value is; this needs no memory
         raise MedvarError(f"{where}: {int((~np.isfinite(values)).sum())} voxels are not finite numbers.")

@@ -1,4 +1,4 @@
-"""Read one DICOM series as volumes: frames of one file or of many, and cine loops. Headers were read before."""
+"""Reads the pixels of one DICOM series as volumes: frames of one or many files, and cine loops."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from medvar_engine.types import FloatArray
 
 @dataclass(frozen=True, slots=True)
 class PlacedFrame:
-    """One frame: indices of its file in the series and of itself in the file, where it lies, what its values mean.
+    """One frame: the index of its file, its index in the file, its geometry, and the scale of its values.
 
-    ``position`` and ``orientation`` are in mm LPS, ``spacing`` in mm of rows and columns; None where not said.
+    ``position`` and ``orientation`` are in LPS mm, ``spacing`` is that of rows and columns in mm; None if unknown.
     """
 
     file: int
@@ -37,7 +37,7 @@ class PlacedFrame:
 
 @dataclass(frozen=True, slots=True)
 class FrameStack:
-    """The frames of one volume, and its b-value; of a cine loop, which has no places, the first stands for all."""
+    """The frames of one volume and its b-value; for a cine loop without positions only the first frame."""
 
     frames: tuple[PlacedFrame, ...]
     b_value: float | None = None
@@ -46,9 +46,9 @@ class FrameStack:
 
 @dataclass(frozen=True, slots=True)
 class DicomScan:
-    """What the headers of one scan say: how each file stores its pixels, and which frames make which volume.
+    """The information from the headers of one scan: how each file stores its pixels, and the frames of each volume.
 
-    ``patient`` is None where no header names one. All fields are plain values.
+    ``patient`` is None if no header names one. All fields are plain values.
     """
 
     modality: str
@@ -85,7 +85,7 @@ class DicomScan:
         return len({stack.b_value for stack in self.stacks}) > 1
 
     def chosen(self, phase_step: int, diffusion: str) -> list[int]:
-        """Indices of the volumes that are read."""
+        """The indices of the volumes to read."""
         indices = list(range(len(self.stacks)))
         if not self.is_diffusion:
             return indices[::phase_step]
@@ -102,7 +102,7 @@ class DicomScan:
 
 
 def scan_of(volumes: Sequence[Sequence[Header]]) -> tuple[DicomScan, tuple[Path, ...]]:
-    """The scan that the headers of ``volumes`` make, and its files."""
+    """The `DicomScan` of the headers of ``volumes``, and its files."""
     members = [header for volume in volumes for header in volume]
     first = members[0]
     files = {header.path: header.stored for header in members}
@@ -117,7 +117,7 @@ def scan_of(volumes: Sequence[Sequence[Header]]) -> tuple[DicomScan, tuple[Path,
 
 
 class _Opened:
-    """The files of a series; the last one stays open, since the frames of several volumes may lie in it."""
+    """The files of a series; the last one stays open, because it may hold frames of several volumes."""
 
     def __init__(self, paths: Sequence[Path], files: Sequence[StoredPixels]) -> None:
         self.paths = paths
@@ -145,7 +145,7 @@ def _load_stack(
 
 
 def _check_scales(first: Path, scales: Sequence[tuple[Path, Scale]]) -> None:
-    """Raise `MedvarError` where some slices have a slope and others have none."""
+    """Raise `MedvarError` if some slices have a slope and others have none."""
     without = [path for path, scale in scales if scale.slope is None and scale.fault is None]
     if 0 < len(without) < len(scales):
         names = list(dict.fromkeys(path.name for path in without))
@@ -156,7 +156,7 @@ def _check_scales(first: Path, scales: Sequence[tuple[Path, Scale]]) -> None:
 
 
 def _values(scan: DicomScan, opened: _Opened, stack: FrameStack, places: Sequence[int]) -> FloatArray:
-    """The values of all frames (N, rows, columns), each at its place; padding is filled."""
+    """The values of all frames (N, rows, columns) in order of position, with padding filled."""
     array: FloatArray | None = None
     padded = False
     for number, members in groupby(zip(stack.frames, places, strict=True), key=lambda one: one[0].file):
@@ -164,7 +164,7 @@ def _values(scan: DicomScan, opened: _Opened, stack: FrameStack, places: Sequenc
         padded |= file.stored.padding is not None
         pixels = file.frames([frame.index for frame, _ in placed])
         for (frame, place), one in zip(placed, pixels, strict=True):
-            if array is None:  # memory is taken once a frame has shown its size
+            if array is None:  # allocated when the first frame is decoded
                 array = np.empty((len(places), *one.shape), np.float32)
             array[place] = measured(one, file.stored, *frame.scale.line(file.path, scan.modality))
     assert array is not None
@@ -183,13 +183,13 @@ def _frame_geometry(path: Path, frame: PlacedFrame) -> FrameGeometry:
 
 
 def _load_cine(scan: DicomScan, opened: _Opened, stack: FrameStack, uid: str) -> Volume:
-    """A classic multi-frame file says nothing of where its frames lie: they stay 2-D, in the orientation stored."""
+    """Load a classic multi-frame file, which has no positions: frames stay 2-D, in the stored orientation."""
     file = opened.file(0)
     line = stack.frames[0].scale.line(file.path, scan.modality)
     frames = np.stack([measured(one, file.stored, *line) for one in file.frames(range(file.stored.frames))])
     fill_padding(file.path, frames)
     row_mm, column_mm = (stack.frames[0].spacing or (float("nan"),) * 2)[:2]
-    # As an axial slice is shown turned by half a circle from RAS, turn the frame so that showing it gives it back.
+    # Axial slices are shown rotated by 180° from RAS, so frames are rotated to be shown as stored.
     array = np.ascontiguousarray(frames[:, ::-1, ::-1].T)
     check_finite(array, file.path)
     affine = np.diag([column_mm, row_mm, 1.0, 1.0])

@@ -1,4 +1,4 @@
-"""Read NRRD and MetaImage (SimpleITK), attached and detached, after their headers were found possible."""
+"""Reads NRRD and MetaImage with SimpleITK, attached and detached, after their headers were checked."""
 
 from __future__ import annotations
 
@@ -17,10 +17,9 @@ ITK_SUFFIXES = NRRD_SUFFIXES + META_SUFFIXES
 
 
 def check(path: Path, assumed: Assumed) -> tuple[tuple[Path, ...], tuple[str, ...]]:
-    """The data file of a detached header, after all checks, and remarks on what is ``assumed``.
+    """The data file of a detached header, after all checks, and remarks about ``assumed`` values.
 
-    Raises `MedvarError` when the header is impossible, or does not say how the voxels lie or how large they are and
-    nothing is assumed.
+    Raises `MedvarError` when the header is invalid, or lacks orientation or voxel size and nothing is assumed.
     """
     files, known = data_files(path), said(path)
     missing = []
@@ -34,11 +33,11 @@ def check(path: Path, assumed: Assumed) -> tuple[tuple[Path, ...], tuple[str, ..
 
 
 def read(path: Path, assumed: Assumed = NOTHING) -> tuple[NDArray[np.generic], NDArray[np.float64]]:
-    """Voxels of 3 or 4 dimensions, and their affine to RAS mm."""
+    """Read voxels of 3 or 4 dimensions, and their affine to RAS mm."""
     check(path, assumed)
     known = said(path)
     reader = sitk.ImageFileReader()
-    # By name, or ITK would try every format it knows on a file of a stranger.
+    # The format is given, because ITK would try all its formats on an untrusted file otherwise.
     reader.SetImageIO("NrrdImageIO" if path.name.lower().endswith(NRRD_SUFFIXES) else "MetaImageIO")
     reader.SetFileName(str(path))
     try:

@@ -1,4 +1,4 @@
-"""Read NIfTI-1 and NIfTI-2 (nibabel): ``.nii``, ``.nii.gz``, and the pair ``.hdr`` with ``.img``."""
+"""Reads NIfTI-1 and NIfTI-2 with nibabel: ``.nii``, ``.nii.gz``, and the pair ``.hdr`` and ``.img``."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _HEADER_OF_SIZE = {348: nib.Nifti1Header, 540: nib.Nifti2Header}
 _MAGIC = {b"n+1", b"n+2", b"ni1", b"ni2"}
 _COMMENT = 6  # code of a header extension in plain text
 _LABEL_INTENT = 1002
-# Intent codes of what is no scan (nifti1.h of the NIfTI-1 standard, and the CIFTI-2 specification).
+# Intent codes of files that are not scans (nifti1.h of the NIfTI-1 standard, and the CIFTI-2 specification).
 _NO_SCAN = {
     **dict.fromkeys(range(2, 25), "a statistic"),
     _LABEL_INTENT: "a label map",
@@ -34,13 +34,13 @@ _NO_SCAN = {
     **dict.fromkeys(range(3000, 3100), "CIFTI-2, a matrix of values of surfaces and grey matter"),
 }
 _LARGEST_EXTENSION = 64 * 2**20
-_LARGEST_OF_METRES = 100.0  # mm; larger voxels are given in mm, and the unit is wrong
+_LARGEST_OF_METRES = 100.0  # mm; larger voxels mean that the unit in the header is wrong
 _SMALLEST_OF_MICROMETRES = 0.01  # mm; smaller voxels are those of a microscope, or given in mm
 _MILLIMETRES = {"meter": 1000.0, "micron": 0.001}
 
 
 def data_files(path: Path) -> tuple[Path, ...]:
-    """The file beside ``path`` with its voxels: the .img of a .hdr."""
+    """The separate file with the voxels of ``path``: the .img of a .hdr."""
     if path.suffix.lower() != ".hdr":
         return ()
     image = path.with_suffix(".IMG" if path.suffix.isupper() else ".img")
@@ -50,10 +50,10 @@ def data_files(path: Path) -> tuple[Path, ...]:
 
 
 def check(path: Path, *, synthetic: bool, assumed: Assumed = NOTHING) -> bool:
-    """Whether the header says that a generative model made the image; never unless ``synthetic`` lets such pass.
+    """Whether the header marks the image as made by a generative model, which only ``synthetic`` accepts.
 
-    Raises `MedvarError` when it says so and must not, when letters are written into the pixels of such an image, and
-    when the header is damaged or claims too much.
+    Raises `MedvarError` for other synthetic images, for those with letters in their pixels, and when the header is
+    damaged or claims too much data.
     """
     header = _open(path).header
     if not _has_orientation(header) and assumed.orientation is None:
@@ -73,12 +73,12 @@ def check(path: Path, *, synthetic: bool, assumed: Assumed = NOTHING) -> bool:
 
 
 def has_unit(path: Path) -> bool:
-    """Whether the header says what its lengths are in; the files of scans often do not, and mean mm."""
+    """Whether the header has a unit of lengths; files of scans often have none, and mean mm."""
     return str(_open(path).header.get_xyzt_units()[0]) != "unknown"
 
 
 def has_orientation(path: Path) -> bool:
-    """Whether the header says how the voxels lie in the patient."""
+    """Whether the header has an orientation."""
     return _has_orientation(_open(path).header)
 
 
@@ -89,7 +89,7 @@ def _has_orientation(header: Any) -> bool:
 def read(
     path: Path, assumed: Assumed = NOTHING, *, labels: bool = False
 ) -> tuple[NDArray[np.generic], NDArray[np.float64]]:
-    """Voxels of 3 or more dimensions, and their affine to RAS mm. ``labels`` lets pass what says it is a label map."""
+    """Read voxels of 3 or more dimensions, and their affine to RAS mm. ``labels`` accepts label maps."""
     image = _open(path, labels=labels)
     try:
         array = np.asanyarray(image.dataobj)
@@ -99,7 +99,7 @@ def read(
             x, y, z = (float(side) for side in (*image.header.get_zooms(), 1.0, 1.0)[:3])
             affine = assumed.affine((x, y, z))
         unit = image.header.get_xyzt_units()[0]
-    except Exception as error:  # nibabel raises many kinds on damaged files
+    except Exception as error:  # nibabel raises exceptions of many types for damaged files
         raise MedvarError(f"{path}: cannot be read as NIfTI, it may be truncated ({error}).") from error
     affine[:3] *= _MILLIMETRES.get(unit, 1.0)
     if unit == "micron" and np.linalg.norm(affine[:3, :3], axis=0).max() < _SMALLEST_OF_MICROMETRES:
@@ -120,21 +120,21 @@ def read(
 
 
 def _open(path: Path, *, labels: bool = False) -> Any:
-    """The image, its header read and found possible, its voxels not yet read."""
+    """Open an image and check its header, without reading the voxels."""
     try:
         _check_possible(path, labels=labels)
         image = nib.load(path)
-        if not isinstance(image, nib.Nifti1Pair):  # NIfTI-2 too; CIFTI-2 and other relatives are not
+        if not isinstance(image, nib.Nifti1Pair):  # also true for NIfTI-2, but not for CIFTI-2 and others
             raise MedvarError(f"{path}: it is {type(image).__name__}, not a scan in NIfTI.")
         return image
     except MedvarError:
         raise
-    except Exception as error:  # nibabel raises many kinds on damaged files
+    except Exception as error:  # nibabel raises exceptions of many types for damaged files
         raise MedvarError(f"{path}: cannot be read as NIfTI, it may be truncated ({error}).") from error
 
 
 def _check_possible(path: Path, *, labels: bool) -> None:
-    """Look at the numbers of the header alone, since nibabel takes what memory they claim."""
+    """Check the numbers of the header, because nibabel allocates the memory that they claim."""
     packed = path.name.lower().endswith(".gz")
     try:
         with gzip.open(path) if packed else path.open("rb") as file:
@@ -166,7 +166,7 @@ def _check_possible(path: Path, *, labels: bool) -> None:
 
 
 def _said(extension: Any) -> dict[str, Any]:
-    """What a comment says, as `medvar_engine.write.provenance` does in JSON; nothing when it is somebody else's."""
+    """The JSON of a comment by `medvar_engine.write.provenance`; empty for other comments."""
     try:
         said = plain_json.loads(extension.text.rstrip("\0"))
     except (ValueError, RecursionError):

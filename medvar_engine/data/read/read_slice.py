@@ -1,4 +1,4 @@
-"""Read a file that holds one gray slice: PNG, JPEG, TIFF, WebP and NPY of 8 or 16 bits, or DICOM."""
+"""Reads a file with one grey slice: PNG, JPEG, TIFF, WebP and NPY of 8 or 16 bits, or DICOM."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from medvar_engine.errors import MedvarError
 
 GrayArray = NDArray[np.uint8] | NDArray[np.uint16]
 
-LARGEST_PIXELS = 2**26  # of a slice; a large radiograph has 2**24
-_RAW_BELOW = 4096  # a picture of 16 bits that stays below is one of 12 bits, and nearly black
+LARGEST_PIXELS = 2**26  # pixels of a slice; a large radiograph has 2**24
+_RAW_BELOW = 4096  # a 16-bit image with lower values has 12 bits only, and would be nearly black
 _FORMATS = ("PNG", "JPEG", "TIFF", "WEBP")
-_TRACE, _PIXELS = "medvar", "medvar-pixels"  # keywords of the PNG chunks that our own images have
+_TRACE, _PIXELS = "medvar", "medvar-pixels"  # keywords of the PNG chunks in images of MedVAR
 _PHOTOMETRIC, _WHITE_IS_ZERO = 262, 0  # TIFF 6.0, section 8
 
 
 def read_gray(path: Path, *, synthetic: bool = False) -> GrayArray:
-    """The gray values (H, W) of a picture as uint8 or uint16: 0 is black, the largest number is white.
+    """Read the grey values (H, W) of an image as uint8 or uint16: 0 is black, the largest number is white.
 
-    Raises `MedvarError` for a file that is damaged, in colour, too large, blank, or has several frames; and for one
-    that a generative model made, unless ``synthetic`` asks for these.
+    Raises `MedvarError` for a file that is damaged, in colour, too large, blank, or has several frames; and for an
+    image made by a generative model, unless ``synthetic`` accepts these.
     """
     gray = _read_npy(path) if path.suffix.lower() == ".npy" else _read_picture(path, synthetic)
     if gray.min() == gray.max():
@@ -44,7 +44,7 @@ def read_gray(path: Path, *, synthetic: bool = False) -> GrayArray:
 
 
 def read_single_dicom(path: Path, modality: str, *, synthetic: bool = False) -> Volume:
-    """The one slice of a DICOM file, as a volume that is one voxel thick.
+    """Read the slice of a DICOM file as a volume that is one voxel thick.
 
     Raises `MedvarError` when the file cannot be used, holds several frames, or is of another modality.
     """
@@ -61,8 +61,10 @@ def read_single_dicom(path: Path, modality: str, *, synthetic: bool = False) -> 
 
 def _read_npy(path: Path) -> GrayArray:
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)  # by memory map, which takes no more than the file has
-    except Exception as error:  # the header is parsed as a Python literal, which fails in many ways
+        array = np.load(
+            path, mmap_mode="r", allow_pickle=False
+        )  # as a memory map, which is limited by the size of the file
+    except Exception as error:  # parsing the header as a Python literal can raise many exceptions
         raise MedvarError(f"it cannot be read, it may be truncated ({error})") from error
     if not isinstance(array, np.ndarray) or array.dtype.kind != "u" or array.dtype.itemsize > 2:
         raise MedvarError(f"it holds {getattr(array, 'dtype', 'several arrays')}; uint8 or uint16 is expected")
@@ -75,7 +77,7 @@ def _read_npy(path: Path) -> GrayArray:
 def _read_picture(path: Path, synthetic: bool) -> GrayArray:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of sizes, which are checked here
+            warnings.simplefilter("ignore")  # about sizes, which are checked here
             with Image.open(path, formats=_FORMATS) as image:
                 _check_size(*image.size)
                 _check_maker(image.info, synthetic)
@@ -84,7 +86,7 @@ def _read_picture(path: Path, synthetic: bool) -> GrayArray:
                 return _gray(image)
     except MedvarError:
         raise
-    except Exception as error:  # Pillow raises many kinds on damaged files
+    except Exception as error:  # Pillow raises exceptions of many types for damaged files
         raise MedvarError(f"it cannot be read as a picture, it may be truncated ({error})") from error
 
 
@@ -94,10 +96,10 @@ def _gray(image: Image.Image) -> GrayArray:
         return np.asarray(turned, dtype=np.uint8)
     if turned.mode.startswith("I;16"):
         values = np.asarray(turned).astype(np.uint16)
-        # Pillow turns white and black round for 8 bits only.
+        # Pillow inverts white and black for 8 bits only.
         inverted = image.format == "TIFF" and image.tag_v2.get(_PHOTOMETRIC) == _WHITE_IS_ZERO  # type: ignore[attr-defined]
         return np.invert(values) if inverted else values
-    if turned.mode == "RGB":  # as which WebP stores gray
+    if turned.mode == "RGB":  # WebP stores grey images as RGB
         channels = np.asarray(turned, dtype=np.uint8)
         if (channels == channels[..., :1]).all():
             return np.ascontiguousarray(channels[..., 0])

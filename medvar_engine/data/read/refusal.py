@@ -1,4 +1,4 @@
-"""`Refusal`: what was not used, and why. A study goes on without it."""
+"""`Refusal`: a file or series that was not used, with the reason. All others are used."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ MADE_BY_A_MODEL = "made by a generative model, and taken only when asked for: me
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """A file or series that was not used, and why."""
+    """A file or series that was not used, and the reason."""
 
     path: str
     reason: str
@@ -21,7 +21,7 @@ class Refusal:
 
 
 def reason_of(error: Exception) -> str:
-    """Why a file or series is refused. What no reader was meant to raise is named too: a file never ends a run."""
+    """The reason of a refusal. Unexpected exceptions are reported with their type, because no file may end a run."""
     if isinstance(error, MedvarError):
         return str(error)
     return f"it cannot be read, and may be damaged ({type(error).__name__}: {error})"

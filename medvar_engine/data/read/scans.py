@@ -1,4 +1,4 @@
-"""Find scans below a folder and read them, whatever their format; what cannot be used is refused with a reason."""
+"""Finds and reads scans of all formats below a folder; unusable ones are refused with a reason."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _PLANNING = "a localizer by its few thick slices in three planes: planning image
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """Files that make one scan, and what their headers say of it. Pixels are read by `load` only.
+    """The files of one scan, and the information from their headers. Pixels are read by `load` only.
 
     ``modality``, ``region`` and ``patient`` are None where the headers do not say. ``patient_guessed`` is True when
     only file names or study numbers tell people apart. ``data_files`` hold the voxels where ``path`` is a header alone.
