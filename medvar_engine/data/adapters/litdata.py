@@ -1,4 +1,4 @@
-"""Prepared slices as chunks for LitData's ``StreamingDataset``, which reads them from a cloud store in any order."""
+"""Exports prepared slices as chunks for LitData's ``StreamingDataset``."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ CHUNK_BYTES = 64_000_000
 def export_litdata(
     folder: Path, out: Path, *, chunk_bytes: int = CHUNK_BYTES, progress: Progress | None = None
 ) -> list[Path]:
-    """Write the folders ``out/train`` and ``out/test``, and ``out/about.json``; gives the folders.
+    """Write the folders ``out/train`` and ``out/test``, and ``out/about.json``; returns the folders.
 
     A sample is ``{"image": uint16 array (H, W), "facts": JSON text}``, in which 0…65535 stand for -1…1. Raises
     `ImportError` without litdata, and `MedvarError` when ``out`` is not empty or cannot be written; then nothing is
     left there.
     """
-    from litdata.streaming import Cache  # takes torch along
+    from litdata.streaming import Cache  # imports torch
 
     dataset = SliceDataset(Path(folder))
     with whole_folder(Path(out)) as partial:

@@ -1,4 +1,4 @@
-"""Slices on their way to another format: in random order, the same each time."""
+"""The slices for an export to another format, in a reproducible random order."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from medvar_engine.data.shards import Manifest, SliceRow
 from medvar_engine.value_range import CodeArray
 
 Progress = Callable[[str, int, int], None]
-"""Called with what is being written, how many slices are done, and how many there are."""
+"""Called with a description of the work, the number of finished slices, and the number of all slices."""
 
 _EVERY = 1024
 
@@ -31,7 +31,7 @@ class Sample:
 
 
 def samples(dataset: SliceDataset, progress: Progress | None) -> Iterator[Sample]:
-    """Every slice once. Shuffled, since readers of a stream can mix only what lies near to each other."""
+    """All slices in random order, because readers of a stream can shuffle only nearby samples."""
     order = np.random.Generator(np.random.Philox(0)).permutation(len(dataset))
     for done, number in enumerate(order.tolist()):
         if progress is not None and done % _EVERY == 0:
@@ -43,7 +43,7 @@ def samples(dataset: SliceDataset, progress: Progress | None) -> Iterator[Sample
 
 
 def write_about(folder: Path, manifest: Manifest) -> None:
-    """What the manifest says of the slices, for licences must go where they go."""
+    """Write the information of the manifest, because licences must accompany the slices."""
     about = {name: value for name, value in asdict(manifest).items() if name not in ("shards", "table")}
     text = json.dumps(about, indent=1, ensure_ascii=False)
     (folder / "about.json").write_text(text, encoding="utf-8")

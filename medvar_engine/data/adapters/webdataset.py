@@ -1,4 +1,4 @@
-"""Prepared slices as tar files for WebDataset, which reads them from any store, one after another."""
+"""Exports prepared slices as tar files for WebDataset."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ TAR_SLICES = 4096
 def export_webdataset(
     folder: Path, out: Path, *, tar_slices: int = TAR_SLICES, progress: Progress | None = None
 ) -> list[Path]:
-    """Write ``out/train-000000.tar``, …, ``out/test-000000.tar``, … and ``out/about.json``; gives the tar files.
+    """Write ``out/train-000000.tar``, …, ``out/test-000000.tar``, … and ``out/about.json``; returns the tar files.
 
     A sample is ``<number>.npy``, a uint16 array (H, W) in which 0…65535 stand for -1…1, and ``<number>.json``, its
-    facts. It is no PNG, since WebDataset's own decoders would make 8 bits of one with 16. Raises `MedvarError` when
+    metadata. PNG is not used, because WebDataset's own decoders reduce 16 bits to 8. Raises `MedvarError` when
     ``out`` is not empty or cannot be written; then nothing is left there.
     """
     dataset = SliceDataset(Path(folder))
@@ -46,7 +46,7 @@ def export_webdataset(
 
 
 def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
-    about = tarfile.TarInfo(name)  # without owner and time, so that the same slices make the same file
+    about = tarfile.TarInfo(name)  # without owner and time, so that the same slices give the same file
     about.size = len(content)
     tar.addfile(about, io.BytesIO(content))
 

@@ -1,4 +1,4 @@
-"""A perceptual fingerprint of a slice: near-duplicates have fingerprints that differ in few bits."""
+"""Perceptual fingerprints of slices; those of near-duplicates differ in few bits."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ _SIDE = 16
 
 
 def fingerprint(image: FloatArray) -> bytes:
-    """The difference hash of an image (H, W) in [-1, 1]: 256 bits, does each of 16×17 cells brighten to its right?
+    """The difference hash of an image (H, W) in [-1, 1]: 256 bits from 16×17 cells, set if the right one is brighter.
 
-    It is the same for the same picture in another window or size, nearly.
+    It is nearly the same for the same image in another window or size.
     """
     return fingerprints(image[np.newaxis])[0]
 
 
 def fingerprints(images: FloatArray) -> list[bytes]:
-    """Those of images (N, H, W)."""
+    """The fingerprints of images (N, H, W)."""
     count, height, width = images.shape
     lines = np.ascontiguousarray(images.transpose(1, 2, 0), dtype=np.float32).reshape(height, width * count)
     flat = (_means(height, _SIDE) @ lines).reshape(_SIDE, width, count)
@@ -34,12 +34,12 @@ def fingerprints(images: FloatArray) -> list[bytes]:
 
 
 def distance(first: bytes, second: bytes) -> int:
-    """In how many of the 256 bits two fingerprints differ."""
+    """The number of the 256 bits in which two fingerprints differ."""
     return (int.from_bytes(first) ^ int.from_bytes(second)).bit_count()
 
 
 @lru_cache(maxsize=64)
 def _means(length: int, cells: int) -> sparse.csr_array:
-    """Weights (cells, length) that make cells of a line of pixels: Pillow's box, learnt from lines with one pixel."""
+    """Weights (cells, length) from a line of pixels to cells, measured from Pillow's box filter with unit impulses."""
     lines = Image.fromarray(np.eye(length, dtype=np.float32))
     return sparse.csr_array(np.asarray(lines.resize((length, cells), Image.Resampling.BOX)))

@@ -1,4 +1,4 @@
-"""All pairs of bit strings that differ in few bits, without comparing each with each."""
+"""Finds all pairs of bit strings that differ in few bits, without comparing all pairs."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ _BLOCK = 1 << 16
 def near_pairs(strings: NDArray[np.uint8], bits: int) -> Iterator[tuple[IntArray, IntArray, IntArray]]:
     """Pairs ``first < second`` of rows of ``strings`` (N, bytes) that differ in at most ``bits`` bits, and in how many.
 
-    Each pair comes once, in batches of at most N, in an order that depends on nothing but the strings. Memory grows
-    with N, not with the pairs: who wants only so many stops asking.
+    Each pair is yielded once, in batches of at most N, in an order that depends on the strings only. Memory grows with
+    N, not with the number of pairs, and the iterator can be stopped at any time.
 
-    Two strings cut into ``bits + 1`` pieces agree in one piece at least, so only those that agree in a piece are
-    compared. Neighbouring bits go to different pieces, for in pictures neighbours say the same.
+    Two such strings, divided into ``bits + 1`` pieces, agree in at least one piece, so only strings that agree in a
+    piece are compared. Neighbouring bits belong to different pieces, because neighbours are correlated in images.
 
     Source: multi-index hashing, Norouzi, Punjani and Fleet, "Fast exact search in Hamming space with multi-index
     hashing" (IEEE TPAMI 2014).
     """
     if strings.ndim != 2 or strings.dtype != np.uint8:
-        raise MedvarError(f"Bit strings are uint8 of shape (N, bytes), but got {strings.dtype} {strings.shape}.")
+        raise MedvarError(f"Bit strings must be uint8 of shape (N, bytes), but are {strings.dtype} {strings.shape}.")
     if bits < 0:
-        raise MedvarError(f"bits, in how many strings may differ, is at least 0, but got {bits}.")
+        raise MedvarError(f"bits, the largest number of different bits, must be at least 0, but is {bits}.")
     length = strings.shape[1] * 8
     if bits >= length:
         raise MedvarError(f"Strings of {length} bits all differ in at most {bits}.")
@@ -45,7 +45,7 @@ def near_pairs(strings: NDArray[np.uint8], bits: int) -> Iterator[tuple[IntArray
 
 
 def _pieces(strings: NDArray[np.uint8], count: int) -> NDArray[np.uint64]:
-    """Every ``count``-th bit of each string as a number, from the first bit on, from the second, …: (count, N)."""
+    """The pieces of each string as numbers (count, N): piece i consists of every ``count``-th bit from bit i on."""
     pieces = np.zeros((count, len(strings)), dtype=np.uint64)
     for start in range(0, len(strings), _BLOCK):
         unpacked = np.unpackbits(strings[start : start + _BLOCK], axis=1)
@@ -58,7 +58,7 @@ def _pieces(strings: NDArray[np.uint8], count: int) -> NDArray[np.uint64]:
 
 
 def _equal_pairs(values: NDArray[np.uint64]) -> Iterator[tuple[IntArray, IntArray]]:
-    """Pairs ``first < second`` of places with the same value: first those one step apart in sorted order."""
+    """Pairs ``first < second`` of indices with equal values; first those that are adjacent in sorted order."""
     order = np.argsort(values, kind="stable")
     ordered = values[order]
     at = np.arange(len(values))

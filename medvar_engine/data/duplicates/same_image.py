@@ -1,4 +1,4 @@
-"""Whether two slices are one picture, and which patients share one."""
+"""Decides whether two slices are the same image, and which patients share an image."""
 
 from __future__ import annotations
 
@@ -15,26 +15,27 @@ from medvar_engine.types import FloatArray, IntArray
 from medvar_engine.value_range import CodeArray
 
 NEAR_BITS = 8
-"""Fingerprints that differ in more bits are not looked at."""
+"""Largest number of different bits of fingerprints for a comparison of pixels."""
 
 ALIKE = 0.95
-"""Correlation from which slices of two patients are one image. Measured on 4816 slices of 17 patients: those of two
-patients with near fingerprints reach 0.87, and 99 % of copies in another window, size or file format have 0.96."""
+"""Least correlation of slices of two patients that count as the same image. Measured on 4816 slices of 17 patients:
+slices of different patients with similar fingerprints reach 0.87, and 99 % of copies in another window, size or file
+format have at least 0.96."""
 
 PLAIN_BITS = 20
-"""A fingerprint with fewer bits set, or fewer not set, is that of a blank slice or a ramp, which all look alike."""
+"""A fingerprint with fewer set or unset bits belongs to a blank slice or a ramp, and cannot be compared."""
 
 _SIDE = 64
 
 
 def distinctive(fingerprints: NDArray[np.uint8]) -> IntArray:
-    """Positions of the fingerprints (N, bytes) that are of no blank slice or ramp."""
+    """The positions of fingerprints (N, bytes) that do not belong to a blank slice or a ramp."""
     set_bits = np.bitwise_count(fingerprints).sum(axis=1, dtype=np.int64)
     return np.flatnonzero((set_bits >= PLAIN_BITS) & (set_bits <= BITS - PLAIN_BITS))
 
 
 def one_picture(first: CodeArray, second: CodeArray) -> bool:
-    """Whether two images are one picture, be it in another window or size of details."""
+    """Whether two slices show the same image, possibly in another window or resolution."""
     a, b = _small(first), _small(second)
     norms = float(np.sqrt((a * a).sum() * (b * b).sum()))
     return norms > 0 and float((a * b).sum()) >= ALIKE * norms
@@ -43,10 +44,10 @@ def one_picture(first: CodeArray, second: CodeArray) -> bool:
 def join_by_pictures(
     same: SamePatient, fingerprints: NDArray[np.uint8], patients: list[str], codes: Callable[[int], CodeArray]
 ) -> None:
-    """Join in ``same`` the patients who share a picture.
+    """Join the patients who share an image in ``same``.
 
-    ``fingerprints`` (N, bytes), ``patients`` and ``codes`` are those of N slices; pixels are asked for only where the
-    fingerprints of two patients are near.
+    ``fingerprints`` (N, bytes), ``patients`` and ``codes`` belong to N slices; pixels are read only if the fingerprints
+    of two patients are similar.
     """
     distinct = distinctive(fingerprints)
     for first, second, _ in near_pairs(fingerprints[distinct], NEAR_BITS):

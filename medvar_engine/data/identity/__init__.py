@@ -1,1 +1,1 @@
-"""Who and what a series shows, and pseudonyms for patients."""
+"""The identity of series (patient and content), and pseudonyms of patients."""

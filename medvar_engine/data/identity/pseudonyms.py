@@ -1,4 +1,4 @@
-"""Pseudonyms for patients and series: keyed hashes. Whoever has the key can link them again, and nobody else."""
+"""Pseudonyms of patients and series: keyed hashes, which only the owner of the key can link to names."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _DIGITS = 12
 
 @dataclass(frozen=True, slots=True)
 class Pseudonyms:
-    """Names → pseudonyms by HMAC-SHA256 (RFC 2104), shortened to 48 bits: 10,000 people share one with p < 1e-6.
+    """Makes pseudonyms by HMAC-SHA256 (RFC 2104), shortened to 48 bits: p < 1e-6 for a collision among 10,000 patients.
 
-    The same key and the same name give the same pseudonym, on every machine. The kind of a name is part of what is
-    hashed, so a patient and a series of the same name cannot be told to be so.
+    The same key and name give the same pseudonym on every machine. The kind of a name is part of the hash, so equal
+    names of a patient and a series cannot be recognised.
 
     >>> Pseudonyms(bytes(32)).patient("Doe^Jane")
     'p-a1c53df65da0'
@@ -45,29 +45,29 @@ class Pseudonyms:
         return f"s-{self._hash('series', name)}"
 
     def mark(self, kind: str, text: str) -> str:
-        """12 digits for what tells that two names are one patient; ``kind`` is ``"patient"`` or ``"series"``."""
+        """12 digits by which a name or UID is recognised again; ``kind`` is ``"patient"`` or ``"series"``."""
         return self._hash(f"same {kind}", text)
 
     @property
     def key_id(self) -> str:
-        """A name for the key that does not give it away, to say which key a data set was made with."""
+        """A public id of the key, to record which key a data set was made with."""
         return f"k-{self._hash('key', '')}"
 
     def _hash(self, kind: str, name: str) -> str:
-        # Names are typed by people: the same letters in another Unicode form are the same name.
+        # Names are typed by hand: the same letters in another Unicode form are the same name.
         text = f"medvar {kind}\0{unicodedata.normalize('NFC', name.strip())}"
         return hmac.digest(self.key, text.encode(), "sha256").hex()[:_DIGITS]
 
 
 def default_key_path() -> Path:
-    """Where the key lies unless another place is named: the user's folder for settings, by platform."""
+    """The default path of the key, in the user's folder for settings of the platform."""
     return user_config_path("medvar", appauthor=False, roaming=True) / "patient.key"
 
 
 def known_pseudonyms(path: Path | None) -> Pseudonyms | None:
-    """Those of the key in ``path``, or in the default place; None where no key lies there. None is made.
+    """The pseudonyms of the key in ``path``, or at the default path; None without a key there. No key is made.
 
-    Raises `MedvarError` when a ``path`` is named and holds no key, or when others may read it.
+    Raises `MedvarError` when ``path`` is given and contains no key, or when others can read it.
     """
     place = path or default_key_path()
     try:
@@ -77,10 +77,11 @@ def known_pseudonyms(path: Path | None) -> Pseudonyms | None:
 
 
 def load_or_make_key(path: Path, *, outside: Path) -> bytes:
-    """The key in the file ``path``, made at random when there is none: 64 hexadecimal digits that only its owner reads.
+    """The key in the file ``path``; a missing file is made with 64 random hexadecimal digits.
 
-    Raises `MedvarError` when ``path`` lies in the folder ``outside``, the data set that is written and given away; when
-    others may read it; or when it holds no key.
+    Only the owner can read the file.
+    Raises `MedvarError` when ``path`` lies in the folder ``outside``, the data set that is written and shared; when
+    others can read it; or when it contains no key.
     """
     if path.resolve().is_relative_to(outside.resolve()):
         raise MedvarError(f"The key {path} would lie inside {outside}, and be given away with it; name another place.")
@@ -112,7 +113,7 @@ def _read_key(path: Path) -> bytes:
 
 
 def _make_key(path: Path) -> None:
-    """Write a key beside ``path``, then give it its name, unless another process was quicker."""
+    """Write a new key to ``path`` atomically, unless another process has made one."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     partial = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
     try:
@@ -121,10 +122,10 @@ def _make_key(path: Path) -> None:
             file.flush()
             os.fsync(file.fileno())
         try:
-            os.link(partial, path)  # unlike a rename it never replaces a key
+            os.link(partial, path)  # unlike a rename, a link never replaces a key
         except FileExistsError:
             pass
-        except OSError:  # a file system without links
+        except OSError:  # the file system has no links
             partial.rename(path)
     finally:
         partial.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Which names are one patient: the same name in another spelling, a series or a picture that two names share."""
+"""Recognises names of the same patient: by spelling, by a common series, or by a common image."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from medvar_engine.data.identity.pseudonyms import Pseudonyms
 
 Names = tuple[str, ...]
-"""Names of one patient, in order."""
+"""The sorted names of one patient."""
 
 
 class SamePatient:
-    """Names that are known to be one patient, joined two at a time."""
+    """Groups of names that belong to the same patient (a union-find structure)."""
 
     def __init__(self, groups: Iterable[Sequence[str]] = ()) -> None:
         self._above: dict[str, str] = {}
@@ -22,7 +22,7 @@ class SamePatient:
                 self.join(first, other)
 
     def first(self, name: str) -> str:
-        """One of the names of this patient, the same for all of them."""
+        """The representative name of this patient."""
         above = self._above
         while (higher := above.get(name, name)) != name:
             above[name] = above.get(higher, higher)
@@ -30,14 +30,14 @@ class SamePatient:
         return name
 
     def join(self, one: str, other: str) -> None:
-        """``one`` and ``other`` are the same patient."""
+        """Record that ``one`` and ``other`` are the same patient."""
         low, high = sorted((self.first(one), self.first(other)))
         if low != high:
             self._above[high] = low
             self._above.setdefault(low, low)
 
     def groups(self) -> list[Names]:
-        """The names of every patient who has several."""
+        """The names of every patient with several names."""
         found: dict[str, list[str]] = {}
         for name in sorted(self._above):
             found.setdefault(self.first(name), []).append(name)
@@ -45,7 +45,7 @@ class SamePatient:
 
 
 def by_marks(marks: Mapping[str, Iterable[str]]) -> SamePatient:
-    """Names that share a mark, see `marks_of`."""
+    """Groups of names that share a mark, see `marks_of`."""
     same = SamePatient()
     owner: dict[str, str] = {}
     for name, own in marks.items():
@@ -55,16 +55,16 @@ def by_marks(marks: Mapping[str, Iterable[str]]) -> SamePatient:
 
 
 def marks_of(patient: str, uids: Iterable[str], pseudonyms: Pseudonyms | None = None) -> tuple[str, ...]:
-    """What says that two names are one patient: the spelling made plain, and the SeriesInstanceUIDs.
+    """The marks by which two names are recognised as one patient: the normalised spelling and the SeriesInstanceUIDs.
 
-    They are plain text without ``pseudonyms``, where names are public, and keyed hashes with them.
+    They are plain text without ``pseudonyms``, for public names, and keyed hashes with them.
     """
     names = [("patient", plain_spelling(patient)), *(("series", uid) for one in uids if (uid := plain_uid(one)))]
     return tuple(pseudonyms.mark(*pair) if pseudonyms else " ".join(pair) for pair in names)
 
 
 def plain_spelling(name: str) -> str:
-    """``name`` without what people type differently: case, blanks, leading zeros, the Unicode form.
+    """``name`` normalised in case, blanks, leading zeros and Unicode form.
 
     >>> plain_spelling(" Müller 007") == plain_spelling("mu\u0308LLER7")
     True
@@ -77,13 +77,13 @@ def plain_spelling(name: str) -> str:
 
 
 def plain_uid(uid: str) -> str | None:
-    """A SeriesInstanceUID without the number that tells several scans of one series apart; None for other names."""
+    """A SeriesInstanceUID without the number that distinguishes scans of one series; None for other names."""
     found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)+)\s*(?:#\d+)?", uid.strip("\0 "))
     return found[1] if found else None
 
 
 def remarks_on_same(groups: Iterable[Names]) -> list[str]:
-    """What to say of patients with several names."""
+    """Remarks about patients with several names."""
     return [
         f"{', '.join(names[:5])}{', …' if len(names) > 5 else ''} are taken for one patient: these names differ in "
         "their spelling only, or share a series or pictures"

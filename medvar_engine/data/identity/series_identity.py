@@ -1,4 +1,4 @@
-"""`Identity`: who and what a series shows, from the index, the recipe, the arguments or the headers, in this order."""
+"""`Identity`: patient and content of a series, from index, recipe, arguments or headers, in this order."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from medvar_engine.errors import MedvarError
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """What is known of one series. With pseudonyms, neither ``patient`` nor ``series`` is the real name.
+    """Patient and content of one series. With pseudonyms, neither ``patient`` nor ``series`` is the real name.
 
-    ``marks`` say of what names are one patient: two that share one are. They are keyed with pseudonyms.
-    ``series`` names the series, by the UID of DICOM or else by the file. ``channels`` are the contrasts of the phases
-    of a 4-D file whose phases are no times, None for one that is not used; empty for all other files.
+    Names with a common one of the ``marks`` belong to one patient; with pseudonyms, marks are keyed hashes. ``series``
+    is the DICOM UID or else the file name. ``channels`` are the contrasts of the volumes of a 4-D file that is not a
+    time series, with None for unused ones; empty for other files.
     """
 
     patient: str
@@ -39,11 +39,11 @@ class Identity:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IdentityRules:
-    """What is known of all scans of a folder, besides their files and ``index.csv``, and how patients are named.
+    """Information about all scans of a folder in addition to their files and ``index.csv``, and the naming of patients.
 
-    ``modality`` and ``region`` are for scans that state none, but ``region`` also replaces that of ``dataset_recipe``,
-    and ``dataset`` any other. ``licence`` is for scans of which nothing else states it. With ``pseudonyms`` patients
-    and series have pseudonyms, except in datasets whose recipe says that their patient ids are public.
+    ``modality`` and ``region`` apply to scans without their own; ``region`` also replaces that of ``dataset_recipe``,
+    and ``dataset`` replaces any other. ``licence`` applies to scans without another licence. With ``pseudonyms``,
+    patients and series get pseudonyms, except in datasets whose recipe declares the patient ids public.
     """
 
     dataset_recipe: DatasetRecipe | None = None
@@ -58,11 +58,11 @@ NO_RULES = IdentityRules()
 
 
 def identify(one: Series, index: Index, source: Path, rules: IdentityRules = NO_RULES) -> Identity:
-    """Who and what ``one``, found in ``source``, is.
+    """The identity of the series ``one``, found in ``source``.
 
-    A row of ``index`` goes before the dataset's recipe in ``rules``, and that before the headers.
+    A row of ``index`` has priority over the dataset's recipe in ``rules``, and the recipe over the headers.
 
-    Raises `MedvarError` saying what is not known, or what contradicts what.
+    Raises `MedvarError` when something is unknown or contradictory.
     """
     row = _row_of(one, index, source)
     dataset_recipe = rules.dataset_recipe
@@ -87,11 +87,11 @@ def identify(one: Series, index: Index, source: Path, rules: IdentityRules = NO_
 
 
 def name_identity(found: Identity, source: Path, rules: IdentityRules, uids: Sequence[str] = ()) -> Identity:
-    """What was ``found``, with data set, source and licence where it lacks them, and under pseudonyms; see `identify`.
+    """Complete ``found`` with data set, source and licence, and apply pseudonyms; see `identify`.
 
-    ``uids`` are the SeriesInstanceUIDs, which say of what names are one patient.
+    ``uids`` are the SeriesInstanceUIDs, by which names of the same patient are recognised.
 
-    Raises `MedvarError` when the recipe asks for pseudonyms and there are none.
+    Raises `MedvarError` when the recipe requires pseudonyms and there are none.
     """
     dataset_recipe, pseudonyms = rules.dataset_recipe, rules.pseudonyms
     if dataset_recipe is not None:
@@ -111,12 +111,12 @@ def name_identity(found: Identity, source: Path, rules: IdentityRules, uids: Seq
         marks=marks_of(named.patient, uids, pseudonyms),
         patient=pseudonyms.patient(named.patient),
         series=pseudonyms.series(named.series),
-        source=named.source or "not stated",  # the name of a folder may be that of a person
+        source=named.source or "not stated",  # the folder's name may contain a person's name
     )
 
 
 def relative(path: Path, source: Path) -> str:
-    """How ``path`` is named in tables: relative to the folder ``source``."""
+    """The name of ``path`` in tables, relative to the folder ``source``."""
     return path.relative_to(source).as_posix() if source.is_dir() and path.is_relative_to(source) else path.name
 
 
@@ -189,5 +189,5 @@ def _series_name(one: Series, source: Path) -> str:
 
 
 def _patient_of(path: Path) -> str:
-    """The BIDS subject in the path, or else the file name without its suffix."""
+    """The BIDS subject in the path, or else the file name without suffix."""
     return next((part for part in path.parts[:-1] if part.startswith("sub-")), stem(path).split("_ses-")[0])

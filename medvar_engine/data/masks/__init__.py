@@ -1,1 +1,1 @@
-"""Label maps beside scans: which belongs to which scan, whether it lies on it, and its slices."""
+"""Label maps of scans: matching them to scans, checking their geometry, and reading them as masks."""

@@ -1,4 +1,4 @@
-"""Which label map belongs to which scan, by the rule that the user gave."""
+"""Matches label maps to scans by the user's rule."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ _TABLE = ("scan", "labels")
 
 @dataclass(frozen=True, slots=True)
 class FoundMasks:
-    """The label maps of scans, by the scan's name (`Series.uid`); and which files hold labels, so that none is a scan.
+    """The label maps of scans by `Series.uid`, and all files with labels, which are not scans.
 
-    ``refusals`` are scans that have none.
+    ``refusals`` are scans without a label map.
     """
 
     of_scan: Mapping[str, ScanLabels]
@@ -38,7 +38,7 @@ class FoundMasks:
 
 @dataclass(slots=True)
 class _Named:
-    """Files of labels of one scan, their values still by name: value → name, or the one name of all of a file."""
+    """Label files of one scan with the names of their values: value → name, or one name for a whole file."""
 
     files: dict[Path, Mapping[int, str] | str] = field(default_factory=dict)
     named_by: str = "nothing"
@@ -47,8 +47,8 @@ class _Named:
 def find_masks(rule: MaskRule, series: Sequence[Series], source: Path) -> FoundMasks:
     """Match scans below ``source`` with their label maps.
 
-    Raises `MedvarError` when no scan has one, when two label maps are of one scan, or when a structure that is to be
-    taken is in none.
+    Raises `MedvarError` when no scan has a label map, when a scan has two, or when a requested structure does not
+    occur.
     """
     if not source.is_dir():
         raise MedvarError(f"Label maps are looked for in a folder of scans, but {source} is one file.")
@@ -80,7 +80,7 @@ def _no_mask(rule: MaskRule, one: Series) -> str:
 
 
 def _keys(rule: MaskRule, one: Series) -> Iterable[object]:
-    """What a scan may be called among the label maps."""
+    """The keys by which the label map of a scan may be found."""
     if rule.table is not None:
         return [path for own in one.paths for path in (own, *own.parents)]
     if rule.labels is None:
@@ -89,7 +89,7 @@ def _keys(rule: MaskRule, one: Series) -> Iterable[object]:
 
 
 def _places(patterns: Iterable[Pattern], path: Path) -> list[object]:
-    """Folder and named parts of a file, but the structure."""
+    """The folder and the named parts of a file, without the structure."""
     found = (pattern.find(path) for pattern in patterns)
     return [(one[0], _parts(one[1])) for one in found if one is not None]
 
@@ -117,7 +117,7 @@ def _by_pattern(rule: MaskRule, labels: Pattern, series: Sequence[Series], sourc
 
 
 def _values(rule: MaskRule, folder: Path) -> tuple[Mapping[int, str], str]:
-    """Value → name of a label map below ``folder``, and what says it."""
+    """Value → name of a label map below ``folder``, and the source of the names."""
     if rule.values:
         return rule.values, rule.name
     path = folder / DATASET
@@ -175,7 +175,7 @@ def _by_table(rule: MaskRule, source: Path) -> dict[object, _Named]:
 
 
 def _all_structures(rule: MaskRule, found: Iterable[_Named]) -> Structures:
-    """Those of all scans, or those that are taken; of files each, by name, else by their value."""
+    """All structures, or the requested ones; sorted by name for separate files, otherwise by value."""
     names: dict[str, None] = {}
     single: set[str] = set()
     for one in found:
@@ -191,7 +191,7 @@ def _all_structures(rule: MaskRule, found: Iterable[_Named]) -> Structures:
 
 
 def _numbered(one: _Named, numbers: Mapping[str, int]) -> ScanLabels:
-    """Values by their number in masks, 0 for what is not taken."""
+    """The label files with values mapped to numbers of structures; 0 for structures that are not requested."""
 
     def numbered(said: Mapping[int, str]) -> dict[int, int]:
         return {value: numbers.get(name, 0) for value, name in said.items()}

@@ -1,4 +1,4 @@
-"""`ScanLabels`: the files that hold the label map of one scan, and what their values stand for. Plain values."""
+"""`ScanLabels`: the files of the label map of one scan, and the meaning of their values. Plain values."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from pathlib import Path
 class LabelFile:
     """One file of labels.
 
-    ``values`` is value in the file → value in the mask, 0 for what is known and not taken. A file of a single
-    structure (``single``) has that wherever it is not 0, whatever its ``values``.
+    ``values`` is value in the file → value in the mask, with 0 for structures that are not requested. In a file of a
+    ``single`` structure, every value other than 0 is that structure.
     """
 
     path: Path
@@ -22,7 +22,7 @@ class LabelFile:
 
 @dataclass(frozen=True, slots=True)
 class SegmentFile:
-    """A DICOM segmentation (SEG). ``values`` is number of a segment → value in the mask, 0 for what is not taken."""
+    """A DICOM segmentation (SEG). ``values`` is segment number → value in the mask, 0 if not requested."""
 
     path: Path
     values: Mapping[int, int]
@@ -33,7 +33,7 @@ class ScanLabels:
     """The label map of one scan: one file of several structures, or one file for each."""
 
     files: tuple[LabelFile | SegmentFile, ...]
-    named_by: str  # what says which values there are, for people
+    named_by: str  # the source of the names of values, for messages
 
     @property
     def paths(self) -> tuple[Path, ...]:

@@ -1,6 +1,6 @@
-"""`MaskRule`: where the label maps of scans lie and what their values are: a known layout, or a YAML file.
+"""`MaskRule`: the paths of label maps and the meaning of their values, as a known layout or a YAML file.
 
-A YAML file says::
+A YAML file contains::
 
     scans: "{case}/ct.nii.gz"                # a pattern, or a list of patterns
     labels: "{case}/organs.nii.gz"           # {structure} stands for one file of each structure
@@ -8,7 +8,7 @@ A YAML file says::
     colours: {spleen: "#aa3333"}
 
 Instead of ``scans`` and ``labels`` it may name a ``table``, a CSV file with the columns ``scan`` and ``labels``, and
-``structure`` where each structure has a file of its own; paths are relative to the folder of scans.
+``structure`` if each structure has a separate file; paths are relative to the folder of scans.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from medvar_engine.masks.structures import MOST, structures_of
 from medvar_engine.untrusted import plain_yaml
 
 STRUCTURE = "structure"
-"""The part of a pattern that names the structure, where each has a file of its own."""
+"""The named part of a pattern for the structure, if each structure has a separate file."""
 
 _FIELDS = ("scans", "labels", "table", "structures", "colours")
 
 
 @dataclass(frozen=True, slots=True)
 class MaskRule:
-    """How scans and label maps belong together.
+    """How label maps are matched to scans.
 
-    A label map belongs to the scan whose named parts are the same, in the same folder. ``values`` is value → name;
-    empty where file names, a ``dataset.json`` or segments name the structures. Of these only ``take`` are taken, all
-    where it is empty. ``table`` is a CSV file that names the files. With neither, DICOM SEG say themselves what they
-    are of.
+    A label map belongs to the scan with the same named parts in the same folder. ``values`` is value → name; empty if
+    file names, a ``dataset.json`` or segments name the structures. Only the structures ``take`` are used, or all if it
+    is empty. ``table`` is a CSV file that lists the files. With neither, DICOM SEG files refer to their series
+    themselves.
     """
 
     name: str
@@ -48,13 +48,13 @@ class MaskRule:
     colours: Mapping[str, str] = field(default_factory=dict)
 
     def case(self, path: Path) -> str | None:
-        """The named parts of a scan's path, which tell cases apart; None where it does not look like a scan."""
+        """The named parts of a scan's path, which identify the case; None if the path does not match."""
         parts = next((found for one in self.scans if (found := one.parts(path)) is not None), None)
         return "-".join(parts.values()) if parts else None
 
     @property
     def looked_for(self) -> str:
-        """What files it looks for, for people."""
+        """The files that are searched for, for messages."""
         if self.labels is not None:
             return self.labels.text
         return f"the files that {self.table} names" if self.table else "DICOM SEG"
@@ -77,7 +77,7 @@ LAYOUTS: dict[str, MaskRule] = {
 
 
 def mask_rule(name_or_path: str) -> MaskRule:
-    """A known layout by name, or what a YAML file says. Raises `MedvarError` saying what is expected where."""
+    """A known layout by name, or a rule from a YAML file. Raises `MedvarError` for an invalid one."""
     if name_or_path in LAYOUTS:
         return LAYOUTS[name_or_path]
     if not name_or_path.lower().endswith((".yaml", ".yml")):
@@ -121,7 +121,7 @@ def _rule(name: str, values: Any) -> MaskRule:
 
 
 def _structures(values: Any) -> tuple[dict[int, str], tuple[str, ...]]:
-    """Value → name, or else the names that are taken."""
+    """Value → name, or else the names of requested structures."""
     if isinstance(values, list) and all(isinstance(one, str) for one in values):
         return {}, tuple(values)
     if isinstance(values, dict) and all(

@@ -1,4 +1,4 @@
-"""The label map of a scan as an array on the scan's own voxels; refused when it does not lie on them."""
+"""Reads the label map of a scan as an array on the voxels of the scan, and refuses one that does not match."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from medvar_engine.data.read.volume import Volume
 from medvar_engine.errors import MedvarError
 from medvar_engine.masks.structures import MaskArray
 
-_LARGEST = 2**16 - 1  # label
-_OFF = 0.1  # of a voxel: how far a voxel of a label map may lie from one of the scan
+_LARGEST = 2**16 - 1  # largest label
+_OFF = 0.1  # largest distance between voxels of label map and scan, as a fraction of a voxel
 
 Grid = tuple[NDArray[np.float32], NDArray[np.float64]]
 """Labels (X, Y, Z) in the closest RAS+ orientation, and their affine to RAS mm."""
@@ -27,12 +27,12 @@ Grid = tuple[NDArray[np.float32], NDArray[np.float64]]
 def read_mask(labels: ScanLabels, volume: Volume, assumed: Assumed = NOTHING) -> MaskArray:
     """The label map of ``volume``, of its shape (X, Y, Z): values as `ScanLabels` says.
 
-    A label map lies on the scan when its voxels are the scan's: as large, at the same places, and covering all of the
-    scan. It may reach beyond the scan, and be stored with its axes in another order. DICOM SEG leaves out empty
-    slices, and need not cover the scan.
+    The voxels of the label map must have the size and the positions of those of the scan, and cover the whole scan. It
+    may extend beyond the scan, and its axes may be stored in another order. DICOM SEG leaves out empty slices, and need
+    not cover the scan.
 
-    Raises `MedvarError`, naming the file, when one does not lie on the scan or has values that nothing names, when two
-    claim one voxel, and when nothing is labelled.
+    Raises `MedvarError` with the name of the file, when a label map does not match the scan or has unknown values, when
+    two files label the same voxel, and when nothing is labelled.
     """
     mask = np.zeros(volume.array.shape, dtype=np.uint8)
     owners = np.zeros(volume.array.shape, dtype=np.uint16)
@@ -71,7 +71,7 @@ def _read(path: Path, assumed: Assumed) -> Grid:
 
 
 def _on_scan(grid: Grid, volume: Volume, path: Path, *, covers: bool) -> NDArray[np.float32]:
-    """Labels at the scan's voxels, 0 where they do not reach."""
+    """The labels at the voxels of the scan; 0 outside the label map."""
     array, affine = grid
     shape = np.array(volume.array.shape)
     if not volume.oriented:

@@ -1,4 +1,4 @@
-"""Read DICOM segmentations (SEG, PS3.3 A.51) by highdicom: which series one is of, and the voxels of its segments."""
+"""Reads DICOM segmentations (SEG, PS3.3 A.51) with highdicom: the series they belong to, and their segments."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from medvar_engine.data.read.orientation import lps_to_ras
 from medvar_engine.errors import MedvarError
 
 _SEGMENTATION = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")  # SEG, and label map SEG
-# Decoders of other transfer syntaxes fail on damaged streams in ways that cannot be caught.
+# Decoders of other transfer syntaxes can crash on damaged data.
 _PLAIN = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.5", "1.2.840.10008.1.2.1.99")
 
 
 def segments_of(path: Path) -> tuple[str, dict[int, str]] | None:
-    """The SeriesInstanceUID that a segmentation is of, and number → name of its segments; None for other files."""
+    """The SeriesInstanceUID that a segmentation belongs to, and number → name of its segments; None for other files."""
     try:
         header = pydicom.dcmread(path, stop_before_pixels=True)
-    except Exception:  # what is no DICOM is no segmentation
+    except Exception:  # a file that is not DICOM is not a segmentation
         return None
     if header.get("SOPClassUID") not in _SEGMENTATION:
         return None
@@ -37,7 +37,7 @@ def segments_of(path: Path) -> tuple[str, dict[int, str]] | None:
 
 
 def read_segments(file: SegmentFile) -> Iterator[tuple[int, NDArray[np.uint8], NDArray[np.float64]]]:
-    """Of each segment that is taken its value in the mask, its voxels (X, Y, Z), and their affine to RAS mm."""
+    """For each requested segment its value in the mask, its voxels (X, Y, Z), and their affine to RAS mm."""
     import highdicom
 
     try:
@@ -48,11 +48,11 @@ def read_segments(file: SegmentFile) -> Iterator[tuple[int, NDArray[np.uint8], N
             if value == 0:
                 continue
             volume = segmentation.get_volume(segment_numbers=[number], allow_missing_positions=True)
-            # Indices of highdicom go slice, row, column; the last axis is the segment.
+            # The axes of highdicom are slice, row, column, segment.
             yield value, np.asarray(volume.array[..., 0] > 0, dtype=np.uint8), lps_to_ras(volume.affine)
     except MedvarError:
         raise
-    except Exception as error:  # pydicom and highdicom raise many kinds
+    except Exception as error:  # pydicom and highdicom raise exceptions of many types
         raise MedvarError(f"{file.path}: cannot be read as a DICOM SEG ({error}).") from error
 
 

@@ -33,14 +33,14 @@ _PLANNING = "a localizer by its few thick slices in three planes: planning image
 class Series:
     """The files of one scan, and the information from their headers. Pixels are read by `load` only.
 
-    ``modality``, ``region`` and ``patient`` are None where the headers do not say. ``patient_guessed`` is True when
-    only file names or study numbers tell people apart. ``data_files`` hold the voxels where ``path`` is a header alone.
-    ``synthetic`` is whether all files say that a generative model made them; such a series may be a single slice.
+    ``modality``, ``region`` and ``patient`` are None if the headers do not contain them. ``patient_guessed`` is True if
+    only file names or study numbers distinguish patients. ``data_files`` hold the voxels if ``path`` is a header only.
+    ``synthetic`` is whether all files are marked as made by a generative model; such a series may be a single slice.
     ``scan`` is what the headers of DICOM say, and ``told_apart`` is what tells several volumes apart.
-    ``assumed`` is what is taken for granted where other formats do not say how they lie.
+    ``assumed`` are orientation and voxel size for files of other formats without them.
 
-    A series in an ``archive`` has paths such as ``study.zip!/folder/file``, which name it but cannot be opened. All
-    fields are plain values, so a series may be sent to another process that sees the same files, and loaded there.
+    A series in an ``archive`` has paths such as ``study.zip!/folder/file``, which cannot be opened directly. All fields
+    are plain values, so a series can be sent to another process that sees the same files, and loaded there.
     """
 
     uid: str
@@ -67,7 +67,7 @@ class Series:
         return self.scan is not None
 
     def remarks(self, *, phase_step: int = 8, diffusion: str = "b0") -> tuple[str, ...]:
-        """What told the images of one series apart, and which of several volumes `load` reads."""
+        """Remarks about how the images of a series were distinguished, and which of several volumes `load` reads."""
         if not self.distinguished_by:
             return ()
         said = f"its images are told apart by {', '.join(self.distinguished_by)}"
@@ -81,9 +81,9 @@ class Series:
     def load(self, *, phase_step: int = 8, diffusion: str = "b0", minimum: int | None = None) -> Iterator[Volume]:
         """Read the pixels: one volume, or every ``phase_step``-th phase of a series over time.
 
-        Of a diffusion scan the volumes with the lowest b-value are read, or ``all``.
-        A series of fewer slices than ``minimum`` is refused, by default than a scan has.
-        Of an archive, the series' own files are unpacked into a temporary folder, which goes when the iterator ends.
+        For a diffusion scan, the volumes with the lowest b-value are read, or ``all``.
+        A series with fewer slices than ``minimum`` is refused; the default is the least number for a scan.
+        From an archive, the files of the series are unpacked into a temporary folder, which is removed at the end.
         Raises `MedvarError` naming the file when the series cannot be used.
         """
         if self.archive is None:
@@ -112,10 +112,10 @@ class Series:
 def find_series(
     source: Path, *, synthetic: bool = False, assumed: Assumed = NOTHING
 ) -> tuple[list[Series], list[Refusal]]:
-    """All series in a file or below a folder, archives too, in a stable order, and what is refused.
+    """All series in a file or below a folder, including archives, in a stable order, and the refused files.
 
-    Images that say a generative model made them are refused, unless ``synthetic`` asks for them.
-    NIfTI, NRRD and MetaImage that do not say how they lie are refused, unless it is ``assumed``.
+    Images made by a generative model are refused unless ``synthetic`` accepts them. NIfTI, NRRD and MetaImage files
+    without orientation are refused unless it is ``assumed``.
     """
     if not source.exists():
         raise MedvarError(f"{source} does not exist.")
@@ -134,7 +134,7 @@ def find_series(
 
 
 def _find(paths: Sequence[Path], synthetic: bool, assumed: Assumed) -> tuple[list[Series], list[Refusal]]:
-    """Series of plain files that lie on disk."""
+    """The series of regular files on the disk."""
     series: list[Series] = []
     refusals: list[Refusal] = []
     headers: list[Header] = []
@@ -148,7 +148,7 @@ def _find(paths: Sequence[Path], synthetic: bool, assumed: Assumed) -> tuple[lis
                 found, left_out = read_headers(path, synthetic=synthetic)
                 headers += found
                 refusals += [Refusal(str(path), reason) for reason in left_out]
-        except Exception as error:  # readers raise what they like, and no file ends a run
+        except Exception as error:  # libraries raise exceptions of any type, and no file may end a run
             refusals.append(_refusal(path, error))
     headers, damaged = without_copies(headers)
     refusals += damaged

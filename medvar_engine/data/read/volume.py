@@ -1,4 +1,4 @@
-"""`Volume`: one scan, in one orientation and one unit, whatever file it came from."""
+"""`Volume`: one scan in a standard orientation and unit, independent of the file format."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from medvar_engine.types import FloatArray
 
 MINIMUM_SLICES = 3
-"""Of a scan, along each axis. A synthetic image may be one slice alone, for it has no neighbours."""
+"""Least number of slices of a scan along each axis. A synthetic image may be a single slice."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -22,10 +22,10 @@ class Volume:
     front, z to the head. CT is in HU, MR in arbitrary units. ``affine`` maps voxel indices to RAS mm; ``spacing`` is
     the voxel size in mm along x, y, z.
 
-    A multi-frame file without geometry (an old cine loop) has ``oriented`` False: z counts frames, x and y are the
-    columns and rows of the frames laid as an axial slice would be, and ``spacing`` is NaN where the file does not say.
-    ``remarks`` are for people: what was assumed, or told volumes apart.
-    ``modality`` and ``patient`` are None where the file does not say them; ``phase`` names the time point of several.
+    A multi-frame file without geometry (an old cine loop) has ``oriented`` False: z counts frames, x and y are columns
+    and rows of the frames like those of an axial slice, and ``spacing`` is NaN if unknown. ``remarks`` are for users:
+    what was assumed, or how volumes were distinguished. ``modality`` and ``patient`` are None if unknown; ``phase``
+    names the time point of several.
     """
 
     array: FloatArray

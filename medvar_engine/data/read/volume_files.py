@@ -1,4 +1,4 @@
-"""Files that hold a whole volume each, NIfTI, NRRD and MetaImage: which they are, and their volumes."""
+"""Files with one whole volume each: NIfTI, NRRD and MetaImage."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from medvar_engine.errors import MedvarError
 
 
 def is_volume_file(path: Path) -> bool:
-    """Whether the name says NIfTI, NRRD or MetaImage."""
+    """Whether the file name is that of a NIfTI, NRRD or MetaImage file."""
     return path.name.lower().endswith(NIFTI_SUFFIXES + ITK_SUFFIXES)
 
 
@@ -31,15 +31,15 @@ def stem(path: Path) -> str:
 
 
 def is_label_name(path: Path) -> bool:
-    """Whether the name ends as label maps' names do: ``…_labels``, ``…_seg``, ``…-mask``."""
+    """Whether the name ends like those of label maps: ``…_labels``, ``…_seg``, ``…-mask``."""
     return names_labels(stem(path))
 
 
 def check(path: Path, *, synthetic: bool, assumed: Assumed = NOTHING) -> tuple[tuple[Path, ...], bool]:
-    """Look at the header, and give the files beside ``path`` that hold its voxels, and whether a model made them.
+    """Check the header; returns separate files with the voxels of ``path``, and whether a generative model made them.
 
-    Raises `MedvarError` when it names or claims what cannot be, or is no scan. ``synthetic`` lets pass what says that a
-    generative model made it, and ``assumed`` what does not say how it lies.
+    Raises `MedvarError` when the header is invalid or the file is not a scan. ``synthetic`` accepts images made by a
+    generative model, and ``assumed`` files without orientation.
     """
     if is_label_name(path):
         raise MedvarError(f"{path}: its name says that it is a label map or a statistic, not an image.")

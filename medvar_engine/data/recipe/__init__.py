@@ -1,1 +1,1 @@
-"""Recipes of data sets: what their files are, by patterns of names and index files."""
+"""Recipes of data sets, which describe their files by name patterns and index files."""

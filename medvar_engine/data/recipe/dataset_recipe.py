@@ -1,4 +1,4 @@
-"""`DatasetRecipe`: what a data set's files are, by where they lie, and how they are to be harmonised."""
+"""`DatasetRecipe`: describes the files of a data set by their paths, and how to harmonise them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _NAME = re.compile(r"\{(\w+)\}")
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Match:
-    """What one file is, as the recipe says."""
+    """The description of one file by the recipe."""
 
     entry: Entry
     patient: str
@@ -44,7 +44,7 @@ class Match:
 
 @dataclass(frozen=True, config=_STRICT)
 class Entry:
-    """One kind of scan in a dataset."""
+    """One type of scan in a dataset."""
 
     modality: Annotated[Modality, Field(description="CT or MR")]
     region: Annotated[Label, Field(description="body region")]
@@ -76,7 +76,7 @@ class Entry:
         return self
 
     def match(self, path: Path) -> Match | None:
-        """What the file is, or None when it is not of this kind."""
+        """The description of a file, or None if it does not belong to this entry."""
         for pattern in self.files:
             texts = pattern.parts(path)
             if texts is None:
@@ -87,7 +87,7 @@ class Entry:
         return None
 
     def _label(self, name: str, text: str) -> str | None:
-        """The label of a named part's text; None when it may not be that."""
+        """The label of the text of a named part; None if the text is not allowed."""
         allowed = self.parts.get(name)
         if allowed is None:
             return text
@@ -98,7 +98,7 @@ class Entry:
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
 class DatasetRecipe:
-    """One dataset: its licence, which files it has, what they show, and what is special about it."""
+    """One dataset: its licence, its files and their content, and its peculiarities."""
 
     name: Annotated[Text, Field(description="short name, for messages")]
     title: Annotated[Text, Field(description="full name")]
@@ -133,11 +133,11 @@ class DatasetRecipe:
         return self
 
     def recipe(self, **asked: Any) -> Recipe:
-        """How its scans become slices: what was ``asked`` for, else what the data set says, else the default."""
+        """The harmonisation of its scans: settings ``asked`` for, or else of the data set, or else the defaults."""
         return Recipe.of(**{**self.harmonise, **{name: value for name, value in asked.items() if value is not None}})
 
     def match(self, path: Path) -> Match | None:
-        """What a file is, or None when no entry looks like it. Raises `MedvarError` for one that must not be read."""
+        """The description of a file, or None without a matching entry. Raises `MedvarError` for an ignored file."""
         path = path.absolute()
         for pattern, why in self.ignore:
             if pattern.parts(path) is not None:
@@ -146,15 +146,14 @@ class DatasetRecipe:
 
     @property
     def patterns(self) -> list[str]:
-        """What it looks for, each pattern once."""
+        """All patterns of its entries, each once."""
         return list(dict.fromkeys(pattern.text for entry in self.entries for pattern in entry.files))
 
 
 def match(dataset: DatasetRecipe, paths: Iterable[Path], source: Path) -> dict[Path, Match]:
-    """What is which among ``paths``, the images found in ``source``; those that the recipe leaves out are not in it.
+    """The descriptions of ``paths``, the images found in ``source``, without those that the recipe ignores.
 
-    Raises `MedvarError`, saying what was looked for and what was found instead, when ``source`` does not look like the
-    data set at all.
+    Raises `MedvarError`, which lists the patterns and the files found, when ``source`` does not look like the data set.
     """
     paths = list(paths)
     if dataset.index:
@@ -166,7 +165,7 @@ def match(dataset: DatasetRecipe, paths: Iterable[Path], source: Path) -> dict[P
         try:
             found = dataset.match(path)
         except MedvarError:
-            continue  # one that must not be read
+            continue  # an ignored file
         if found is not None:
             matches[path] = found
     if not matches:
@@ -182,10 +181,10 @@ def match(dataset: DatasetRecipe, paths: Iterable[Path], source: Path) -> dict[P
 
 
 def fill(text: str, parts: Mapping[str, str | None]) -> str:
-    """``text`` with the named parts in it replaced. Unlike `str.format` it reaches nothing but ``parts``."""
+    """``text`` with its named parts replaced. Unlike `str.format`, it can access ``parts`` only."""
     return _NAME.sub(lambda name: parts[name[1]] or "", text)
 
 
 def names_in(text: str) -> frozenset[str]:
-    """The named parts in a text."""
+    """The names of the parts in a text."""
     return frozenset(_NAME.findall(text))

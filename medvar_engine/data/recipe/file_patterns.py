@@ -14,10 +14,11 @@ _BRACES = re.compile(r"[{}]")
 
 @dataclass(frozen=True, slots=True)
 class Pattern:
-    """How the end of a path looks, whatever folder or archive it lies in. Upper and lower case are the same.
+    """A pattern for the end of a path in any folder or archive. Case is ignored.
 
-    ``*`` is any text without a slash, ``**/`` any folders or none, and ``{name}`` is text without a slash, at least one
-    letter, that has a name. A name that comes twice is the same text twice. ``.nii.gz`` at the end is ``.nii`` as well.
+    ``*`` matches any text without a slash, ``**/`` any number of folders, and ``{name}`` a named part: text without a
+    slash of at least one letter. A repeated name must match the same text. ``.nii.gz`` at the end also matches
+    ``.nii``.
 
     >>> Pattern("{case}/{case}_{contrast}.nii.gz").parts(Path("/data/brats.zip!/train/p7/p7_t1.nii"))
     {'case': 'p7', 'contrast': 't1'}
@@ -39,16 +40,16 @@ class Pattern:
 
     @property
     def names(self) -> frozenset[str]:
-        """The names of its parts."""
+        """The names of the parts."""
         return frozenset(self._regex.groupindex)
 
     def parts(self, path: Path) -> dict[str, str] | None:
-        """Name → text of the parts, or None when the path does not look like this."""
+        """Name → text of the parts, or None if the path does not match."""
         found = self.find(path)
         return None if found is None else found[1]
 
     def find(self, path: Path) -> tuple[Path, dict[str, str]] | None:
-        """The folder that the pattern begins in, and `parts`; or None when the path does not look like this."""
+        """The folder in which the pattern begins, and `parts`; None if the path does not match."""
         found = self._regex.search(path.as_posix())
         return None if found is None else (Path(path.as_posix()[: found.start()] or "/"), found.groupdict())
 

@@ -1,4 +1,4 @@
-"""``index.csv``: what the scans of a folder are, where their headers do not say it."""
+"""Reads ``index.csv``, which describes the scans of a folder if their headers are not sufficient."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ REQUIRED = ("path", "patient", "modality", "region")
 
 @dataclass(frozen=True, slots=True)
 class IndexRow:
-    """What one file, or all files below one folder, are. ``path`` is relative to the index."""
+    """The description of one file, or of all files below one folder. ``path`` is relative to the index."""
 
     path: str
     patient: str
@@ -33,7 +33,7 @@ class IndexRow:
 
 
 def normal_label(text: str) -> str:
-    """A label of a condition: lower case, and hyphens for all but letters and digits."""
+    """A label of a condition in lower case, with hyphens for everything except letters and digits."""
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
 
 
@@ -46,11 +46,11 @@ def normal_modality(text: str) -> str:
 
 
 Index = Mapping[str, IndexRow]
-"""The rows by their paths."""
+"""The rows by path."""
 
 
 def read_index(folder: Path) -> Index:
-    """The rows of ``index.csv`` in a folder; none when there is no such file. Of two with one path, the first."""
+    """Read the ``index.csv`` of a folder; empty without the file. The first of several rows with one path counts."""
     path = folder / INDEX
     if not path.is_file():
         return {}
@@ -70,12 +70,12 @@ def read_index(folder: Path) -> Index:
 
 
 def find_row(index: Index, folder: Path, path: Path) -> IndexRow | None:
-    """The row of the file, or of the nearest folder above it."""
+    """The row of a file, or of the nearest folder above it; None without one."""
     return next((index[name] for name in names_of(folder, path) if name in index), None)
 
 
 def names_of(folder: Path, path: Path) -> Iterator[str]:
-    """The paths of rows that would stand for ``path``, nearest first: ``a.zip`` for ``a.zip!/b`` inside it, too."""
+    """The paths of rows that apply to ``path``, nearest first, such as ``a.zip`` for ``a.zip!/b``."""
     inside = path.relative_to(folder)
     outside = Path(*(part.removesuffix("!") for part in inside.parts))
     for names in zip((inside, *inside.parents), (outside, *outside.parents), strict=True):

@@ -1,4 +1,4 @@
-"""The types of a recipe's fields, as pydantic reads them from YAML."""
+"""The field types of a recipe, with validators for values from YAML."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _PART = "a named part is the first and the last number, or names with labels."
 
 
 def _stating(read: Callable[[str], _T]) -> Callable[[Any], _T]:
-    """``read`` as a validator, whose `MedvarError` is said of the field."""
+    """``read`` as a validator, whose `MedvarError` is reported for the field."""
 
     def checked(value: Any) -> _T:
         try:
@@ -30,12 +30,12 @@ def _stating(read: Callable[[str], _T]) -> Callable[[Any], _T]:
 
 
 def _pattern(value: Any) -> Any:
-    """A text is made a pattern; what else there is, pydantic refuses or takes."""
+    """Convert text to a pattern; pydantic validates other values."""
     return _stating(Pattern)(value) if isinstance(value, str) else value
 
 
 def _ignored(value: Any) -> Any:
-    """Pattern → reason, as a file has it, made pairs."""
+    """Convert a mapping of pattern to reason to pairs."""
     if isinstance(value, Mapping):
         return tuple((_pattern(pattern), reason) for pattern, reason in value.items())
     if isinstance(value, tuple):
@@ -44,7 +44,7 @@ def _ignored(value: Any) -> Any:
 
 
 def _part(value: Any) -> range | Mapping[str, str]:
-    """``[1, 499]``, a first and a last number; or ``{t1: T1, t2: T2}``, texts and their labels."""
+    """The values of a named part: ``[1, 499]``, first and last number; or ``{t1: T1, t2: T2}``, texts and labels."""
     if isinstance(value, range):
         return value
     if isinstance(value, list):
@@ -63,7 +63,7 @@ def _address(text: str) -> str:
 
 
 def _day(value: object) -> str:
-    """YAML reads 2026-01-31 as a date, and within quotes as a text; both will do."""
+    """A day as text; YAML reads 2026-01-31 as a date, or as text if it is quoted."""
     try:
         return date.fromisoformat(str(value)).isoformat() if value else ""
     except ValueError as error:
@@ -79,6 +79,6 @@ Modality = Annotated[Text, AfterValidator(_stating(normal_modality))]
 FilePattern = Annotated[Pattern, BeforeValidator(_pattern)]
 Ignored = Annotated[tuple[tuple[FilePattern, Text], ...], BeforeValidator(_ignored)]
 Part = Annotated[range | Mapping[str, str], PlainValidator(_part)]
-"""What a named part may be: a number of a range, or one of the names of a mapping, each with its label."""
+"""The allowed values of a named part: a range of numbers, or a mapping of texts to labels."""
 Address = Annotated[Text, AfterValidator(_address)]
 Day = Annotated[str, BeforeValidator(_day)]

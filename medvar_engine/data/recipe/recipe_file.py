@@ -1,4 +1,4 @@
-"""Read `DatasetRecipe` from YAML: the ones that come with the package, and those that people write."""
+"""Reads a `DatasetRecipe` from YAML: those of the package, or the user's own."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ SUFFIXES = (".yaml", ".yml")
 
 
 def recipe_names() -> list[str]:
-    """The recipes that come with the package."""
+    """The names of the recipes in the package."""
     return sorted(name for path in _folder().iterdir() if (name := _stem(path.name)) and name != TEMPLATE)
 
 
 def load_recipe(name_or_path: str | Path) -> DatasetRecipe:
-    """A recipe that comes with the package, by name, or one in a YAML file.
+    """Load a recipe of the package by name, or one from a YAML file.
 
-    Raises `MedvarError` naming the file, the line, the field, and what is expected there.
+    Raises `MedvarError` that names the file, the line, the field, and what is expected there.
     """
     text = str(name_or_path)
     if text.lower().endswith(SUFFIXES) or isinstance(name_or_path, Path):

@@ -1,4 +1,4 @@
-"""``index.csv`` of single slices: 2-D images, each a row that says what it shows and which split it belongs to."""
+"""Reads an ``index.csv`` of single slices (2-D images), with one row per image for its content and split."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".npy")
 
 _FILLED = ("path", "patient", "modality", "region", "plane")
 _SPLITS = ("train", "test")
-_SMALLEST_MM, _LARGEST_MM = 0.01, 100.0  # of a pixel's side
+_SMALLEST_MM, _LARGEST_MM = 0.01, 100.0  # limits of the pixel size
 Cells = Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
 class SliceFile:
-    """One file with one slice, and what the index says of it.
+    """One file with one slice, and its description in the index.
 
-    ``values`` are what black and white stand for, None where that is not known; ``split`` is train, test or None.
+    ``values`` are the values of black and white, None if unknown; ``split`` is train, test or None.
     """
 
     path: Path
@@ -49,7 +49,7 @@ class SliceFile:
 
 
 def is_slice_index(folder: Path) -> bool:
-    """Whether ``index.csv`` in a folder is one of single slices: it names 2-D images, or says plane and split.
+    """Whether the ``index.csv`` of a folder is one of single slices: it lists 2-D images, or has plane and split.
 
     Raises `MedvarError` when it cannot be read.
     """
@@ -63,7 +63,7 @@ def is_slice_index(folder: Path) -> bool:
 
 
 def read_slice_index(folder: Path) -> tuple[list[SliceFile], list[Refusal]]:
-    """The slices that ``index.csv`` names, in its order, and the rows that cannot be used, each with the reason.
+    """The slices that ``index.csv`` lists, in its order, and the unusable rows, each with the reason.
 
     Raises `MedvarError` when the index cannot be read or lacks a column.
     """
@@ -93,10 +93,10 @@ def read_slice_index(folder: Path) -> tuple[list[SliceFile], list[Refusal]]:
 
 
 def _table(path: Path) -> tuple[list[str], list[tuple[int, Cells]]]:
-    """The column names, and of each row its line and its cells, without spaces around them."""
+    """The column names, and the line and cells of each row, without surrounding spaces."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.reader(file, strict=True)  # else a quote that is left open would swallow the rest
+            reader = csv.reader(file, strict=True)  # otherwise an unclosed quote hides all following rows
             names = [name.strip() for name in next(reader, [])]
             rows = [(reader.line_num, _cells(names, values)) for values in reader if any(map(str.strip, values))]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
@@ -110,7 +110,7 @@ def _cells(names: list[str], values: list[str]) -> Cells:
 
 
 def _sides(rows: Iterator[Cells]) -> dict[str, set[str]]:
-    """Patient → the sides of the split that the index gives."""
+    """Patient → the sides of the split in the index."""
     sides: dict[str, set[str]] = {}
     for cells in rows:
         if cells["split"]:
@@ -119,7 +119,7 @@ def _sides(rows: Iterator[Cells]) -> dict[str, set[str]]:
 
 
 def _inside(folder: Path, root: Path, name: str, line: int) -> Path:
-    """The file that a row names. Raises `MedvarError` when there is none in the folder."""
+    """The file of a row. Raises `MedvarError` if it is not in the folder."""
     if not name:
         raise MedvarError(f"line {line}: path is empty")
     parts = Path(name).parts
@@ -129,7 +129,7 @@ def _inside(folder: Path, root: Path, name: str, line: int) -> Path:
     try:
         if not path.resolve().is_relative_to(root):
             raise MedvarError(f"line {line}: the path {name!r} leads out of the folder, by a link")
-    except (OSError, RuntimeError, ValueError) as error:  # a circle of links, a NUL
+    except (OSError, RuntimeError, ValueError) as error:  # e.g. a loop of links, or a NUL character
         raise MedvarError(f"line {line}: the path {name!r} cannot be followed ({error})") from error
     return path
 

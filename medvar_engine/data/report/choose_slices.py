@@ -1,4 +1,4 @@
-"""Which slices to look at: a few of each label, from as many patients as possible, the same ones every time."""
+"""Chooses slices to show: a few of each label, from as many patients as possible, reproducibly."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from medvar_engine.types import IntArray
 
 
 def groups(dataset: SliceDataset, columns: Sequence[str]) -> list[tuple[tuple[str, ...], IntArray]]:
-    """Positions of the slices that agree in ``columns``, by what those say; ``""`` where a slice has no such name."""
+    """The positions of slices with equal values in ``columns``, by these values; ``""`` for a missing value."""
     kinds, codes = kinds_of(dataset.columns(*columns), columns)
     parts = np.split(np.argsort(codes, kind="stable"), np.cumsum(np.bincount(codes))[:-1])
     named = [(tuple(name or "" for name in kind), part) for kind, part in zip(kinds, parts, strict=True)]

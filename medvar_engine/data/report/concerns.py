@@ -1,4 +1,4 @@
-"""What makes an evaluation worthless, or might: said at the top of the page and on the command line."""
+"""Concerns that may invalidate an evaluation, shown at the top of the page and on the command line."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _NAMES = 10
 
 @dataclass(frozen=True, slots=True)
 class Concern:
-    """Something to know before training. A grave one is to be put right."""
+    """A concern before training. A ``grave`` one must be corrected."""
 
     title: str
     text: str
@@ -27,7 +27,7 @@ class Concern:
 
 
 def concerns(dataset: SliceDataset, found: Duplicates) -> list[Concern]:
-    """What is to be said of a dataset of both splits, the gravest first."""
+    """The concerns about a dataset with both splits, grave ones first."""
     split = dataset.manifest.split
     alike = counts.alike_names(split)
     across = [names for names in alike if len({split[name] for name in names}) > 1]
@@ -63,12 +63,12 @@ def concerns(dataset: SliceDataset, found: Duplicates) -> list[Concern]:
 
 
 def at_least(found: Duplicates) -> str:
-    """What to write before the number of duplicates when there may be more."""
+    """The words before the number of duplicates if there may be more."""
     return "" if found.complete else "At least "
 
 
 def patient_pairs(dataset: SliceDataset, found: Sequence[Pair]) -> Counter[tuple[str, str]]:
-    """How many pairs each two patients have."""
+    """The number of pairs for every two patients."""
     patients = dataset.columns("patient")["patient"]
     named = ((patients[pair.first].as_py(), patients[pair.second].as_py()) for pair in found)
     return Counter((min(pair), max(pair)) for pair in named)

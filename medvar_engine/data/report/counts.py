@@ -1,4 +1,4 @@
-"""How many slices there are of what, how large their pixels are, and who gave how many. All by the table alone."""
+"""Counts of slices by label and patient, and pixel sizes, from the table only."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def labels(dataset: SliceDataset) -> list[Label]:
 
 @dataclass(frozen=True, slots=True)
 class Patient:
-    """What one patient gave."""
+    """The slices of one patient."""
 
     name: str
     split: str
@@ -77,7 +77,7 @@ class Spacing:
 
 def spacings(dataset: SliceDataset) -> list[Spacing]:
     """The pixel sizes of each data set and modality."""
-    column = dataset.columns("spacing_mm")["spacing_mm"].to_numpy()  # NaN where it is not stated
+    column = dataset.columns("spacing_mm")["spacing_mm"].to_numpy()  # NaN if unknown
     found = []
     for (name, modality), positions in groups(dataset, ("dataset", "modality")):
         known = column[positions][~np.isnan(column[positions])]
@@ -87,7 +87,7 @@ def spacings(dataset: SliceDataset) -> list[Spacing]:
 
 
 def alike_names(names: Iterable[str]) -> list[tuple[str, ...]]:
-    """Names that differ in nothing but case, marks, spaces and leading zeros: one patient may be split in two."""
+    """Names that differ only in case, punctuation, spaces and leading zeros, and may belong to one patient."""
     groups: dict[str, list[str]] = {}
     for name in sorted(set(names)):
         groups.setdefault(re.sub(r"[\W_]+|(?<!\d)0+(?=\d)", "", name.casefold()), []).append(name)

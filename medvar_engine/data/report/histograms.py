@@ -1,4 +1,4 @@
-"""Intensity histograms before and after harmonising: one line a patient, so that who stands apart is seen."""
+"""Intensity histograms before and after harmonising, with one line per patient to show outliers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PATIENTS = 12
 SLICES_EACH = 8
 SERIES = 6
 _WHITE = 65535
-_VALUES = 200_000  # of a volume, evenly taken
+_VALUES = 200_000  # evenly spaced values of a volume
 
 Group = tuple[str, str]
 """Region and modality."""
@@ -41,8 +41,8 @@ class Histogram:
 class GroupHistograms:
     """The intensities of one region and modality.
 
-    ``after`` is of the harmonised slices, ``window`` of the same in the values they were made of, which ends where the
-    window ends. ``low`` and ``high`` are the shares of pixels at -1 and 1. ``limits`` in HU is the window of CT.
+    ``after`` belongs to the harmonised slices, ``window`` to the same slices in their original values, clipped to the
+    window. ``low`` and ``high`` are the shares of pixels at -1 and 1. ``limits`` is the window of CT in HU.
     """
 
     group: Group
@@ -83,7 +83,7 @@ def _of_group(dataset: SliceDataset, group: Group, positions: IntArray) -> Group
 
     def histogram(bounds: tuple[float, float], unit: str, values_of: Callable[..., np.ndarray]) -> Histogram:
         drawn = [
-            # What lies at the ends was clipped or is padding: it would dwarf the rest, and is told as a share.
+            # Values at both ends were clipped or are padding. They would dominate, and are given as shares.
             _line(name, np.concatenate([values_of(i[(i > 0) & (i < _WHITE)], lo, hi) for i, lo, hi in own]), bounds)
             for name, own in codes.items()
         ]
@@ -101,9 +101,9 @@ def _of_group(dataset: SliceDataset, group: Group, positions: IntArray) -> Group
 
 @dataclass(frozen=True, slots=True)
 class ScanHistograms:
-    """The values of whole scans, by region and modality, and how many of those that were drawn could not be read.
+    """The values of whole scans by region and modality, and the number of chosen scans that could not be read.
 
-    Scans have numbers here, for the slices may have been made with pseudonyms.
+    Scans are numbered, because the slices may have been made with pseudonyms.
     """
 
     groups: dict[Group, Histogram]
@@ -113,7 +113,7 @@ class ScanHistograms:
 def scan_histograms(scans: Path, recipe: DatasetRecipe | None = None) -> ScanHistograms:
     """Histograms of all values of a few series of each region and modality, one in memory at a time.
 
-    What the scans show is found out as `prepare` does. Raises `MedvarError` when there are none, or none is known.
+    The scans are identified as by `prepare`. Raises `MedvarError` when there are none, or none can be identified.
     """
     known, _ = survey(scans, ScanRules(dataset_recipe=recipe))
     if not known:
@@ -144,13 +144,13 @@ def scan_histograms(scans: Path, recipe: DatasetRecipe | None = None) -> ScanHis
 def _of_scans(scans: list[np.ndarray], unit: str) -> Histogram:
     low, high = (float(value) for value in np.percentile(np.concatenate(scans), (0.1, 99.9)))
     bounds = _bounds(low, high)
-    # The background of MR, a third of the voxels at one value, would dwarf the tissue.
+    # The background of MR, a third of the voxels at one value, would dominate the histogram.
     inside = [values[(values > bounds[0]) & (values < bounds[1])] for values in scans]
     return Histogram(bounds, tuple(_line(f"scan {n + 1}", one, bounds) for n, one in enumerate(inside)), unit)
 
 
 def _bounds(low: float, high: float) -> tuple[float, float]:
-    """An axis, also where there is but one value, or none that is a number."""
+    """The bounds of an axis, also for a single value or no finite value."""
     if not np.isfinite((low, high)).all():
         return 0.0, 1.0
     return (low, high) if low < high else (low, low + 1)

@@ -1,4 +1,4 @@
-"""Pictures: a few slices of every label, and near-duplicates side by side."""
+"""Montages: a few slices of every label, and near-duplicates side by side."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _PAIR_SIDE = 128
 
 
 def montages(dataset: SliceDataset) -> Iterator[tuple[str, Markup]]:
-    """Of each label its name, and slices of as many patients as there are."""
+    """The name of each label with slices of as many patients as possible."""
     everyone = patients(dataset)
     for name, positions in groups(dataset, ("region", "modality", "plane")):
         chosen = spread(positions, everyone[positions], TILES)
@@ -27,7 +27,7 @@ def montages(dataset: SliceDataset) -> Iterator[tuple[str, Markup]]:
 
 
 def pairs(dataset: SliceDataset, found: Iterable[Pair]) -> Markup:
-    """Near-duplicates, each pair under what its slices are."""
+    """Near-duplicates, each pair with a description of its slices."""
     figures = []
     for pair in found:
         sides = [tile(dataset, position, _PAIR_SIDE) for position in (pair.first, pair.second)]
@@ -38,7 +38,7 @@ def pairs(dataset: SliceDataset, found: Iterable[Pair]) -> Markup:
 
 
 def tile(dataset: SliceDataset, position: int, side: int) -> Markup:
-    """One slice, which says what it is when pointed at."""
+    """One slice with a description as its tooltip."""
     row = dataset.rows[position]
     place = "" if row.position_mm is None else f", {row.position_mm:g} mm"
     gray = (dataset.codes(position) >> 8).astype(np.uint8)

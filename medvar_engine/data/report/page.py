@@ -1,4 +1,4 @@
-"""The page: what is in a report, in which order, in which words."""
+"""The HTML page of a report on prepared slices."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from medvar_engine.data.report.montage import montages, pairs
 from medvar_engine.page.document import Section, document, note
 from medvar_engine.page.elements import Child, Markup, counted, element, join, number, table
 
-_ROWS = 100  # of a table that grows with the data
+_ROWS = 100  # largest number of rows of a table that grows with the data
 _PAIRS = 12
 
 
