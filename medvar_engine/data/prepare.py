@@ -6,7 +6,7 @@ import shutil
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -103,9 +103,10 @@ def prepare(
         kept = [part for part in parts if part.slices]
         if kept:
             with ShardWriter(out, recipe.size, structures=found.structures, overwrite=overwrite) as writer:
-                strata, remarks = _gather(writer, folder, kept, split.strata)
+                gathered = _gather(writer, folder, kept, split.strata)
+                strata = gathered.strata
                 marks = _marks(found.identities, strata)
-                one_patient = _same(marks, folder, kept).groups()
+                one_patient = _same(marks, gathered, folder, kept).groups()
                 sides, on_split = split_patients(
                     strata,
                     test_fraction=split.test_fraction,
@@ -127,7 +128,7 @@ def prepare(
                     + _remarks_on_given(found.split, sides)
                     + found.remarks(recipe)
                     + _remarks(found.series, split.holdout, strata, pseudonyms)
-                    + remarks,
+                    + gathered.remarks,
                 )
         shutil.rmtree(folder, ignore_errors=True)
     if not kept:
@@ -171,19 +172,31 @@ def _make_parts(
     return [parts[index] for index in range(len(works))]
 
 
-def _gather(
-    writer: ShardWriter, folder: Path, parts: Iterable[Part], columns: Sequence[str]
-) -> tuple[dict[str, set[Stratum]], list[str]]:
-    """Copy the slices of all parts to the shards; returns the strata of each patient, and remarks."""
-    strata: dict[str, set[Stratum]] = {}
-    remarks: list[str] = []
+@dataclass(slots=True)
+class _Gathered:
+    """The strata of each patient, remarks, fingerprint and patient of each slice, and the first slice of each part."""
+
+    strata: dict[str, set[Stratum]] = field(default_factory=dict)
+    remarks: list[str] = field(default_factory=list)
+    fingerprints: list[bytes] = field(default_factory=list)
+    patients: list[str] = field(default_factory=list)
+    first_rows: list[int] = field(default_factory=list)
+
+
+def _gather(writer: ShardWriter, folder: Path, parts: Iterable[Part], columns: Sequence[str]) -> _Gathered:
+    """Copy the slices of all parts to the shards."""
+    gathered = _Gathered()
     for part in parts:
         found = read_part(folder, part)
         writer.add(found.codes, found.facts, found.masks)
+        gathered.first_rows.append(len(gathered.patients))
         for facts in found.facts:
-            strata.setdefault(facts.patient, set()).add(tuple(getattr(facts, name) or "" for name in columns))
-        remarks += [f"{found.facts[0].series}: {one}" for one in found.remarks]
-    return strata, remarks
+            stratum = tuple(getattr(facts, name) or "" for name in columns)
+            gathered.strata.setdefault(facts.patient, set()).add(stratum)
+            gathered.fingerprints.append(facts.fingerprint)
+            gathered.patients.append(facts.patient)
+        gathered.remarks += [f"{found.facts[0].series}: {one}" for one in found.remarks]
+    return gathered
 
 
 def _marks(identities: Iterable[Identity], patients: Iterable[str]) -> dict[str, list[str]]:
@@ -195,24 +208,17 @@ def _marks(identities: Iterable[Identity], patients: Iterable[str]) -> dict[str,
     return {patient: sorted(marks) for patient, marks in sorted(found.items())}
 
 
-def _same(marks: Mapping[str, Iterable[str]], folder: Path, parts: Sequence[Part]) -> SamePatient:
+def _same(marks: Mapping[str, Iterable[str]], gathered: _Gathered, folder: Path, parts: Sequence[Part]) -> SamePatient:
     """Find names of the same patient, by their marks and by equal images."""
     same = by_marks(marks)
-    prints: list[bytes] = []
-    patients: list[str] = []
-    first_rows: list[int] = []
-    for part in parts:
-        first_rows.append(len(patients))
-        for facts in read_part(folder, part).facts:
-            prints.append(facts.fingerprint)
-            patients.append(facts.patient)
     codes_of = lru_cache(maxsize=128)(lambda which: read_part(folder, parts[which]).codes)
 
     def codes(at: int) -> CodeArray:
-        which = bisect_right(first_rows, at) - 1
-        return np.asarray(codes_of(which)[at - first_rows[which]])
+        which = bisect_right(gathered.first_rows, at) - 1
+        return np.asarray(codes_of(which)[at - gathered.first_rows[which]])
 
-    join_by_pictures(same, np.frombuffer(b"".join(prints), np.uint8).reshape(len(prints), -1), patients, codes)
+    strings = np.frombuffer(b"".join(gathered.fingerprints), np.uint8).reshape(len(gathered.fingerprints), -1)
+    join_by_pictures(same, strings, gathered.patients, codes)
     return same
 
 

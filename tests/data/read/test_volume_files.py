@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,29 @@ def test_four_dimensions_give_named_phases(tmp_path: Path, phantom: Any, affine:
     volumes = read(path)
     assert [volume.phase for volume in volumes] == ["phase 1 of 10", "phase 9 of 10"]
     np.testing.assert_array_equal(volumes[1].array, phantom + 8)
+
+
+@pytest.mark.parametrize("slope", [None, 2.5])
+def test_packed_in_several_parts(tmp_path: Path, phantom: Any, affine: Any, slope: float | None) -> None:
+    """Breaks for files that bgzip or pigz has packed, which are several gzip streams, and for scaled voxels."""
+    image = nib.Nifti1Image(phantom, affine)
+    image.header.set_slope_inter(slope, slope and -3)
+    content = image.to_bytes()
+    middle = len(content) // 3
+    parts = [content[:middle], b"", content[middle:]]
+    (tmp_path / "scan.nii.gz").write_bytes(b"".join(map(gzip.compress, parts)))
+    (volume,) = read(tmp_path / "scan.nii.gz")
+    expected = np.asanyarray(nib.load(tmp_path / "scan.nii.gz").dataobj)
+    np.testing.assert_array_equal(volume.array, expected.astype(np.float32))
+
+
+def test_damaged_within_is_refused(tmp_path: Path, phantom: Any, affine: Any) -> None:
+    """Breaks for bad disks: voxels that are not what was packed."""
+    content = bytearray(gzip.compress(nib.Nifti1Image(phantom, affine).to_bytes(), 0))
+    content[len(content) // 2] ^= 255  # stored, not packed: only the checksum tells
+    (tmp_path / "scan.nii.gz").write_bytes(content)
+    with pytest.raises(MedvarError, match="truncated"):
+        read(tmp_path / "scan.nii.gz")
 
 
 def test_lengths_in_metres(tmp_path: Path, phantom: Any, affine: Any) -> None:

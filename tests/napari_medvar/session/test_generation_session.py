@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from pathlib import Path
 
@@ -11,9 +12,10 @@ from fakes import SCHEDULE, SIZE, VOCABULARY, FakeModels
 
 from medvar_engine.conditions import Condition
 from medvar_engine.errors import MedvarError
+from medvar_engine.generate.generation import Generation
 from medvar_engine.generate.trace import Encoded, Request, Resample
 from medvar_engine.request import MAX_SEED, Sampling
-from napari_medvar.session import undo_history
+from napari_medvar.session import previews, undo_history
 from napari_medvar.session.generation_session import GenerationSession, Preview
 
 SCALES = len(SCHEDULE)
@@ -55,6 +57,21 @@ def test_the_last_preview_is_the_finished_picture(session: GenerationSession) ->
     np.testing.assert_array_equal(
         last.pixels, session.opened.generator.image(session.opened.generator.restore([session.node.trace]))[0]
     )
+
+
+def test_long_sessions_keep_tokens_only(session: GenerationSession, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A day's work would fill the memory with latents; but an old image must be shown and gone on with as before."""
+    monkeypatch.setattr(previews, "KEPT_PREVIEWS", 1)
+    monkeypatch.setattr(previews, "KEPT_LATENTS", 3)
+    shown = [list(session.generate(Request(REQUEST.condition, seed=seed)))[-1] for seed in range(12)]
+    gc.collect()
+    assert sum(isinstance(one, Generation) for one in gc.get_objects()) <= 4
+    for one in shown:
+        session.select(one.node.id)
+        np.testing.assert_array_equal(next(session.previews()).pixels, one.pixels)
+    session.select(shown[0].node.id)
+    again = list(session.resample(2, Request(REQUEST.condition, seed=0)))[-1]
+    np.testing.assert_array_equal(again.pixels, shown[0].pixels)
 
 
 def test_steps_make_the_same_picture_as_generate(session: GenerationSession) -> None:
