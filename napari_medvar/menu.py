@@ -22,17 +22,17 @@ def start_from_layer() -> None:
 
 
 def paint_structures() -> None:
-    """For the menu of new layers: a layer to paint the structures on that the model knows."""
+    """Add a Labels layer with the structures of the model, to paint on (in the menu of new layers)."""
     _with_structures(lambda structures: structures.paint())
 
 
 def draw_to_labels() -> None:
-    """For the layer list's menu: new pictures to the structures of the active Labels layer."""
+    """Generate new images for the mask in the active Labels layer (in the menu of the layer list)."""
     _with_structures(lambda structures: structures.draw())
 
 
 def redraw_to_labels() -> None:
-    """For the layer list's menu: the current picture again, with the structures of the active Labels layer."""
+    """Regenerate the current image with the mask in the active Labels layer (in the menu of the layer list)."""
     _with_structures(lambda structures: structures.redraw())
 
 

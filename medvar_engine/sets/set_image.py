@@ -17,7 +17,7 @@ class SetImage:
     number: int
     image: FloatArray  # (H, W) in [-1, 1]
     trace: Trace
-    copy_risk: CopyRisk | None = None  # None when copies are not looked for
+    copy_risk: CopyRisk | None = None  # None when copies are not checked for
     mask: MaskArray | None = None  # (H, W), of a model that makes masks
 
     @property

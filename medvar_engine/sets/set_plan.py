@@ -61,7 +61,7 @@ class Plan:
             raise MedvarError(f"A unit needs at least 1 image, but {self.unit_images} are requested.")
         if self.mixture.total is not None and self.mixture.total != self.count:
             raise MedvarError(
-                f"The counts in the mixture are {self.mixture.total} images together, but {self.count} are asked for. "
+                f"The counts in the mixture are {self.mixture.total} images together, but {self.count} are requested. "
                 "Leave --count out, or give weights in place of counts."
             )
         self.mixture.check_seeds(self.count)

@@ -1,4 +1,4 @@
-"""YAML files that people write, checked by pydantic: what is wrong is said with file, line and field."""
+"""Reads YAML files that users write and checks them with pydantic; errors name the file, line and field."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def read_fields(
             raise MedvarError(f"The {what} {path} is empty; it must be a list of fields and values.")
         values = _plain(loader, node, (), lines)
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # a number of ten thousand digits, a month 13
-        raise MedvarError(f"The {what} {path} cannot be read, for it is not YAML: {error}.") from error
+        raise MedvarError(f"The {what} {path} cannot be read, because it is not YAML: {error}.") from error
     except _Misplaced as error:
         raise MedvarError(f"{path}, line {error.line}: {error}") from error
     try:

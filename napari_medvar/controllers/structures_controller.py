@@ -1,4 +1,4 @@
-"""Masks of structures: shown with the picture that they belong to, painted on, and drawn to."""
+"""Shows the mask of structures of the current image, and generates images for a mask that the user paints."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ if TYPE_CHECKING:
 
 
 class StructuresController:
-    """What the menus of Labels layers do with a model that makes masks."""
+    """Carries out the commands in the menus of Labels layers, for a model that makes masks."""
 
     def __init__(self, workspace: Workspace) -> None:
         self._workspace = workspace
         self._layers = StructureLayers(workspace.viewer)
 
     def paint(self) -> None:
-        """A layer to paint structures on, on the grid of the current picture or of a new one."""
+        """Add a layer to paint structures on, on the grid of the current image or of a new one."""
         if (bundle := self._bundle()) is not None:
             self._layers.paint(bundle.structures, self._workspace.image_space.placement)
 
     def draw(self) -> None:
-        """A new picture to the active Labels layer, as the panels ask for."""
+        """Generate new images for the mask in the active Labels layer, with the settings of the panels."""
         session, request, count = self._workspace.session, self._workspace.request(), self._workspace.sampling.count
         if (mask := self._active_mask()) is not None:
             self._workspace.start(
@@ -37,16 +37,16 @@ class StructuresController:
             )
 
     def redraw(self) -> None:
-        """The current picture from the scale looked at on, with the structures of the active Labels layer."""
+        """Regenerate the current image from the displayed scale on, with the mask in the active Labels layer."""
         session, request, scale = self._workspace.session, self._workspace.request(), self._workspace.scale
         if (mask := self._active_mask()) is not None:
             self._workspace.start("make", lambda stop: session.redraw_to_mask(scale, request, mask, should_stop=stop))
 
     def offer(self, bundle: Bundle) -> None:
-        """Another model."""
+        """Do nothing: the commands read the model when they run."""
 
     def take(self, result: object) -> None:
-        """A result of the worker."""
+        """Show the mask of a preview that is the newest one of the current image."""
         session = self._workspace.session
         if not isinstance(result, Preview) or result.mask is None or not result.newest or session.opened is None:
             return
@@ -55,15 +55,15 @@ class StructuresController:
             self._layers.show(result.mask, session.opened.bundle.structures, placement)
 
     def refresh(self, state: State) -> None:
-        """Nothing to enable."""
+        """Do nothing: there are no widgets to enable."""
 
     def leave_viewer(self) -> None:
-        """Nothing holds the viewer."""
+        """Do nothing: no callbacks are connected to the viewer."""
 
-    # -- how ----------------------------------------------------------------------------------------------------
+    # -- how --------------------------------------------------------------------------------------------------------
 
     def _bundle(self) -> Bundle | None:
-        """The loaded model, if it makes masks; else the user is told."""
+        """The loaded model if it makes masks; otherwise None, after a message to the user."""
         opened = self._workspace.session.opened
         if opened is None:
             return None
@@ -76,7 +76,7 @@ class StructuresController:
         return opened.bundle
 
     def _active_mask(self) -> MaskArray | None:
-        """The structures ``(H, W)`` of the active layer; the user is told why when there are none."""
+        """The structures ``(H, W)`` of the active layer; None, after a message to the user, if it has none."""
         if self._bundle() is None:
             return None
         viewer = self._workspace.viewer

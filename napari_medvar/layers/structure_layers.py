@@ -20,7 +20,7 @@ _OPACITY = 0.45
 
 
 class StructureLayers:
-    """The Labels layer that holds the mask of the current picture; it may be painted on, to draw a picture to it."""
+    """The Labels layer that holds the mask of the current image. The user may paint on it and generate from it."""
 
     def __init__(self, viewer: napari.Viewer) -> None:
         self._viewer = viewer

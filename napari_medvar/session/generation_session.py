@@ -187,14 +187,14 @@ class GenerationSession:
     def draw_to_mask(
         self, request: Request, mask: MaskArray, *, count: int = 1, should_stop: ShouldStop = None
     ) -> Iterator[Made]:
-        """``count`` new pictures to a given mask ``(H, W)``, as `generate` makes new ones."""
+        """Generate ``count`` new images for a given mask ``(H, W)``; otherwise as `generate`."""
         start = self._generator.from_masks(np.stack([mask] * count), _numbered(request, count))
         return self._keep(self._run(start, None, should_stop))
 
     def redraw_to_mask(
         self, from_scale: int, request: Request, mask: MaskArray, *, should_stop: ShouldStop = None
     ) -> Iterator[Made]:
-        """The current picture with another mask ``(H, W)``, its image drawn again from a scale on: a child of it."""
+        """Regenerate the current image from a scale on, with another mask ``(H, W)``, as a child of the image."""
         node, generator = self._looked_at("draw again"), self._generator
         if not node.complete:
             raise MedvarError("Another mask needs a finished image: make its other scales first.")

@@ -69,7 +69,7 @@ def _read_npy(path: Path) -> GrayArray:
     if not isinstance(array, np.ndarray) or array.dtype.kind != "u" or array.dtype.itemsize > 2:
         raise MedvarError(f"it holds {getattr(array, 'dtype', 'several arrays')}; uint8 or uint16 is expected")
     if array.ndim != 2:
-        raise MedvarError(f"its shape is {array.shape}; a gray slice has two sides (rows, columns)")
+        raise MedvarError(f"its shape is {array.shape}; a grey slice has two axes (rows, columns)")
     _check_size(array.shape[1], array.shape[0])
     return np.array(array, dtype=array.dtype.newbyteorder("="))
 
@@ -87,7 +87,7 @@ def _read_picture(path: Path, synthetic: bool) -> GrayArray:
     except MedvarError:
         raise
     except Exception as error:  # Pillow raises exceptions of many types for damaged files
-        raise MedvarError(f"it cannot be read as a picture, it may be truncated ({error})") from error
+        raise MedvarError(f"it cannot be read as an image; it may be truncated ({error})") from error
 
 
 def _gray(image: Image.Image) -> GrayArray:
@@ -103,8 +103,8 @@ def _gray(image: Image.Image) -> GrayArray:
         channels = np.asarray(turned, dtype=np.uint8)
         if (channels == channels[..., :1]).all():
             return np.ascontiguousarray(channels[..., 0])
-        raise MedvarError("it is in colour; a gray slice is expected")
-    raise MedvarError(f"its pixels are of the kind {turned.mode}; gray of 8 or 16 bits is expected, without colours")
+        raise MedvarError("it is in colour; a grey slice is expected")
+    raise MedvarError(f"its pixels have the mode {turned.mode}; grey pixels of 8 or 16 bits are expected")
 
 
 def _check_size(width: int, height: int) -> None:

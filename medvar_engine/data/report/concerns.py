@@ -49,7 +49,7 @@ def concerns(dataset: SliceDataset, found: Duplicates) -> list[Concern]:
             f"{at_least(found)}{counted(len(found.patients), 'pair')} of near-duplicates of different patients on the "
             f"same side of the split: {_patients(dataset, found.patients)}."
         )
-        raised.append(Concern("One person may go by two names.", text, grave=True))
+        raised.append(Concern("One patient may have two names.", text, grave=True))
     if within:
         text = f"They may be one patient: {_same(within)}."
         raised.append(Concern("Some names are nearly the same.", text, grave=True))

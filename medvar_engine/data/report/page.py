@@ -27,8 +27,8 @@ def page(
     patients = Counter(dataset.manifest.split.values())
     title = f"Slices in {dataset.folder.resolve().name}"
     sections = [
-        Section("counts", "How many of what", _counts(dataset)),
-        Section("pictures", "What they look like", _pictures(dataset)),
+        Section("counts", "Numbers of slices", _counts(dataset)),
+        Section("pictures", "Example slices", _pictures(dataset)),
         Section("intensities", "Intensities", _intensities(dataset, scans)),
         Section("duplicates", "Near-duplicates", _duplicates(dataset, duplicates)),
         Section("patients", "Patients", _patients(dataset)),
@@ -69,7 +69,7 @@ def _counts(dataset: SliceDataset) -> Markup:
 
 
 def _pictures(dataset: SliceDataset) -> Markup:
-    intro = "Drawn over as many patients as there are. Point at a slice to read whose it is."
+    intro = "The examples come from as many patients as possible. Point at a slice to read its patient."
     return join(
         element("p", intro, class_="quiet"),
         *(join(element("h3", name), tiles) for name, tiles in montages(dataset)),
@@ -85,7 +85,7 @@ def _intensities(dataset: SliceDataset, scans: ScanHistograms | None) -> Markup:
     )
     intro = (
         f"A line is one patient, its height the square root of the share of pixels. {before} After: what a model sees. "
-        "Scans whose lines lie apart after harmonising are worth a look; point at a line to read whose it is."
+        "Scans whose lines lie apart after harmonising are worth a look; point at a line to read its patient."
     )
     charts = [_charts(one, None if scans is None else scans.groups.get(one.group)) for one in slice_histograms(dataset)]
     unread = f"{counted(scans.unread, 'scan')} could not be read." if scans is not None and scans.unread else None

@@ -11,7 +11,7 @@ from torch.nn.parallel import DistributedDataParallel
 def replicate(model: nn.Module) -> nn.Module:
     """The model with the same weights, and the same gradients after each backward pass, in all processes.
 
-    Buffers are not sent: a stage adds up over all processes what they follow, which keeps them alike.
+    Buffers are not sent: a stage sums the statistics behind them over all processes, so that they stay equal.
     """
     return DistributedDataParallel(model, broadcast_buffers=False, gradient_as_bucket_view=True)
 
