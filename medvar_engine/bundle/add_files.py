@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from medvar_engine.bundle.read import GATE_ENCODER, MANIFEST, Bundle, manifest_digest, read_bundle
+from medvar_engine.bundle.read import GATE_ENCODER, MANIFEST, Bundle, read_bundle
+from medvar_engine.bundle.sign import signed_manifest
 from medvar_engine.storage import sha256_of, write_files
 
 
@@ -27,8 +28,7 @@ def add_to_bundle(folder: Path, contents: Mapping[str, bytes], **fields: Any) ->
     del values["digest"]
     values["sha256"].pop(GATE_ENCODER, None)
     values["sha256"] |= {name: sha256_of(content) for name, content in contents.items()}
-    manifest = json.dumps({**values, "digest": manifest_digest(values)}, indent=1, ensure_ascii=False)
     files = {folder / name: content for name, content in contents.items()}
-    write_files({**files, folder / MANIFEST: manifest.encode("utf-8")})
+    write_files({**files, folder / MANIFEST: signed_manifest(values)})
     (folder / GATE_ENCODER).unlink(missing_ok=True)
     return read_bundle(folder)

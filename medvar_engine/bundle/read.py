@@ -213,14 +213,7 @@ def read_bundle(path: Path) -> Bundle:
     Raises `MedvarError` if it is invalid.
     """
     manifest = path / MANIFEST
-    try:
-        if manifest.stat().st_size > MAX_MANIFEST_BYTES:
-            raise MedvarError(f"{manifest} is too large for a manifest. {_AGAIN}")
-        values = plain_json.read(manifest)
-    except OSError as error:
-        raise MedvarError(f"Cannot read {manifest}: {error.strerror}. {_AGAIN}") from error
-    except (ValueError, RecursionError) as error:
-        raise MedvarError(f"{manifest} is not JSON, or is incomplete: {error}. {_AGAIN}") from error
+    values = plain_json.read_object(manifest, "a manifest", _AGAIN, most=MAX_MANIFEST_BYTES)
     try:
         version = values["schema_version"]
         if version != SCHEMA_VERSION:

@@ -15,8 +15,13 @@ from medvar_engine.untrusted import plain_json
 
 def write_manifest(folder: Path, values: Mapping[str, Any]) -> None:
     """Write ``values`` and their digest to ``bundle.json`` in one step; on failure an older file stays unchanged."""
+    replace_file(folder / MANIFEST, signed_manifest(values))
+
+
+def signed_manifest(values: Mapping[str, Any]) -> bytes:
+    """The content of ``bundle.json``: ``values`` with their digest."""
     signed = {**values, "digest": manifest_digest(values)}
-    replace_file(folder / MANIFEST, json.dumps(signed, indent=1, ensure_ascii=False).encode())
+    return json.dumps(signed, indent=1, ensure_ascii=False).encode()
 
 
 def file_hashes(folder: Path) -> dict[str, str]:

@@ -6,14 +6,14 @@ import csv
 import io
 import zipfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from medvar_engine.cli.console import needs, progress, say, tell
-from medvar_engine.storage import flush_to_disk, take_name, temporary_of
+from medvar_engine.storage import flush_to_disk, take_name, temporary_of, writing
 from medvar_engine.untrusted.plain_npy import open_npy
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 BATCH = 16
 COLUMNS = ("patient", "modality", "region", "plane", "dataset")
+_OUTCOME = "nothing was left half-written"
 
 
 def features(
@@ -89,7 +90,7 @@ def features(
         contents = {beside["columns"]: _csv(("column", "name"), list(enumerate(names)))}
         if rows is not None:
             contents[beside["rows"]] = _csv(COLUMNS, rows)
-        with _writing(out):
+        with writing(out, _OUTCOME):
             take_name(temporary, out)
         write_files(contents)
     finally:
@@ -108,28 +109,18 @@ def _write_rows(path: Path, out: Path, count: int, parts: Iterator[FloatArray]) 
 
     width = 0
     with ExitStack() as opened:
-        with _writing(out):
+        with writing(out, _OUTCOME):
             file = opened.enter_context(path.open("wb"))
         for part in parts:
-            with _writing(out):
+            with writing(out, _OUTCOME):
                 if not width:
                     width = part.shape[1]
                     head = {"descr": "<f4", "fortran_order": False, "shape": (count, width)}
                     np.lib.format.write_array_header_1_0(file, head)
                 file.write(part.tobytes())
-        with _writing(out):
+        with writing(out, _OUTCOME):
             flush_to_disk(file)
     return width
-
-
-@contextmanager
-def _writing(out: Path) -> Iterator[None]:
-    from medvar_engine.errors import MedvarError
-
-    try:
-        yield
-    except OSError as error:
-        raise MedvarError(f"Cannot write {out}: {error.strerror or error}. Nothing was left half-written.") from error
 
 
 def _prepared(folder: Path, split: str) -> tuple[int, Any, list[tuple[Any, ...]]]:

@@ -160,24 +160,46 @@ def _facts(
 ) -> Iterator[SliceFacts]:
     where = zip(slab.positions_mm.tolist(), slab.places.tolist(), fingerprints, strict=True)
     for position_mm, place, fingerprint in where:
-        yield SliceFacts(
-            patient=identity.patient,
-            modality=identity.modality,
-            region=identity.region,
-            plane=slab.plane,
-            dataset=identity.dataset,
-            contrast=identity.contrast,
-            spacing_mm=None if pixel_mm is None else round(pixel_mm, 5),
-            low=round(values.low, 4),
-            high=round(values.high, 4),
-            unit=values.unit,
+        yield facts_of(
+            identity,
+            values,
+            pixel_mm,
+            slab.plane,
+            fingerprint,
             position_mm=round(position_mm, 3) if isfinite(position_mm) else None,
-            series=identity.series,
-            source=identity.source,
-            licence=identity.licence,
-            fingerprint=fingerprint,
             position=round(place, 5) if isfinite(place) else None,
         )
+
+
+def facts_of(
+    identity: Identity,
+    values: ValueRange,
+    pixel_mm: float | None,
+    plane: str | None,
+    fingerprint: bytes,
+    *,
+    position_mm: float | None = None,
+    position: float | None = None,
+) -> SliceFacts:
+    """The facts of a slice. ``values`` are those of -1 and 1; a slice that is not from a volume has no position."""
+    return SliceFacts(
+        patient=identity.patient,
+        modality=identity.modality,
+        region=identity.region,
+        plane=plane,
+        dataset=identity.dataset,
+        contrast=identity.contrast,
+        spacing_mm=None if pixel_mm is None else round(pixel_mm, 5),
+        low=round(values.low, 4),
+        high=round(values.high, 4),
+        unit=values.unit,
+        position_mm=position_mm,
+        series=identity.series,
+        source=identity.source,
+        licence=identity.licence,
+        fingerprint=fingerprint,
+        position=position,
+    )
 
 
 def _name(volume: Volume, identity: Identity) -> str:

@@ -17,7 +17,7 @@ from medvar_engine.data.read.dicom_file import DICOM_SUFFIXES, looks_like_dicom
 from medvar_engine.data.read.read_slice import GrayArray, read_gray, read_single_dicom
 from medvar_engine.data.read.refusal import reason_of
 from medvar_engine.data.recipe.slice_index_file import IMAGE_SUFFIXES, SliceFile
-from medvar_engine.data.series_slices import SeriesSlices, to_matrix
+from medvar_engine.data.series_slices import SeriesSlices, facts_of, to_matrix
 from medvar_engine.data.shards.slice_facts import SliceFacts
 from medvar_engine.errors import MedvarError
 from medvar_engine.types import FloatArray
@@ -42,7 +42,7 @@ def slices_of_files(files: Sequence[Listed], recipe: Recipe, source: Path, *, sy
             left_out.append((relative(file.path, source), reason_of(error).removeprefix(f"{file.path}: ")))
             continue
         codes.append(np.ascontiguousarray(encode(fitted)))
-        facts.append(_facts(file, identity, values, pixel_mm, fingerprint(fitted[0])))
+        facts.append(facts_of(identity, values, pixel_mm, file.plane, fingerprint(fitted[0])))
     size = recipe.size
     stacked = np.concatenate(codes) if codes else np.zeros((0, size, size), dtype=np.uint16)
     return SeriesSlices(stacked, tuple(facts), left_out=tuple(left_out))
@@ -102,24 +102,4 @@ def _of_dicom(file: SliceFile, recipe: Recipe, synthetic: bool) -> tuple[FloatAr
         scan.values.to_image(view(volume.array, plane)[0]),
         scan.values,
         (volume.spacing[rows], volume.spacing[columns]),
-    )
-
-
-def _facts(file: SliceFile, identity: Identity, values: ValueRange, pixel_mm: float | None, own: bytes) -> SliceFacts:
-    return SliceFacts(
-        patient=identity.patient,
-        modality=identity.modality,
-        region=identity.region,
-        plane=file.plane,
-        dataset=identity.dataset,
-        contrast=identity.contrast,
-        spacing_mm=None if pixel_mm is None else round(pixel_mm, 5),
-        low=round(values.low, 4),
-        high=round(values.high, 4),
-        unit=values.unit,
-        position_mm=None,
-        series=identity.series,
-        source=identity.source,
-        licence=identity.licence,
-        fingerprint=own,
     )

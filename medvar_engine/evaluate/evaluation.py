@@ -19,7 +19,7 @@ from medvar_engine.errors import MedvarError
 from medvar_engine.evaluate.images.baseline_images import JUDGED, CollapsedImages, baselines
 from medvar_engine.evaluate.images.synthetic_images import Synthetic
 from medvar_engine.evaluate.membership import MembershipInference
-from medvar_engine.evaluate.memorisation import calibrate, check_images, find_planted_copies
+from medvar_engine.evaluate.memorisation import PLANTED, calibrate, check_images, find_planted_copies
 from medvar_engine.evaluate.metrics.bootstrap import estimate_mean
 from medvar_engine.evaluate.metrics.diversity import pair_similarity
 from medvar_engine.evaluate.metrics.feature_rows import Rows
@@ -93,13 +93,14 @@ def evaluate(
     cache: Path,
     *,
     copies: bool = False,
+    planted: int = PLANTED,
     progress: Progress | None = None,
 ) -> Evaluation:
     """Compute all metrics of ``synthetic`` against the prepared slices in ``data``.
 
     Features are cached in ``cache``, so that an interrupted run can be continued. ``copies`` switches the search for
-    copies of training slices on. Raises `MedvarError` when there are no held-out patients, or fewer than two encoders,
-    because a single encoder can mislead.
+    copies of training slices on, which is tested with ``planted`` copies of each kind. Raises `MedvarError` when there
+    are no held-out patients, or fewer than two encoders, because a single encoder can mislead.
     """
     if len(encoders) < 2:
         raise MedvarError("An evaluation needs at least two encoders, because each misses some differences.")
@@ -114,7 +115,7 @@ def evaluate(
         counts={JUDGED: len(synthetic), "training": len(training), "held out": len(held_out)},
         encoders=judged,
         similarity={name: _similarity(synthetic, ours, training, theirs) for name, (ours, theirs) in labels.items()},
-        memorisation=_memorisation(synthetic, training, held_out, progress) if copies else None,
+        memorisation=_memorisation(synthetic, training, held_out, planted, progress) if copies else None,
         texture=_texture(synthetic, labels, training, held_out),
         recognition=_recognition(encoders, synthetic, training, held_out, cache),
         left_out=left_out,
@@ -256,6 +257,7 @@ def _memorisation(
     synthetic: Synthetic,
     training: SliceDataset,
     held_out: SliceDataset,
+    planted: int,
     progress: Progress | None,
 ) -> Memorisation:
     report = None if progress is None else lambda done, total: progress("searching for copies", done, total)
@@ -271,7 +273,7 @@ def _memorisation(
         false_alarms=shown(estimate_mean(alarms, patients), "held-out patients"),
         copies_found={
             kind: shown(share, "training patients")
-            for kind, share in find_planted_copies(calibration.gate, images).items()
+            for kind, share in find_planted_copies(calibration.gate, images, count=planted).items()
         },
         pairs=[(int(a), int(b)) for a, b in check.pairs()],
     )

@@ -160,15 +160,15 @@ def check_images(gate: Gate, images: Images, chosen: IntArray | None = None, pro
     return Check(far, neighbours, tuple(part.patients[0] for part in parts), gate.threshold)
 
 
-def find_planted_copies(gate: Gate, training: Images, *, count: int = 0, seed: int = 0) -> dict[str, Estimate]:
+def find_planted_copies(gate: Gate, training: Images, *, count: int = PLANTED, seed: int = 0) -> dict[str, Estimate]:
     """The share of planted copies that ``gate`` flags, for each kind of `COPIES`, with an interval over patients.
 
-    ``count`` training slices (`PLANTED` by default), drawn with ``seed``, are changed and checked. They are not the
+    ``count`` training slices, drawn with ``seed``, are changed and checked. They are not the
     slices that set the threshold. If less than 95 % is found, an image that passes the gate may still be a copy.
     """
     return {
         kind: estimate_mean(gate.check(copies).flagged, [gate.patients[i] for i in chosen])
-        for kind, (chosen, copies) in zip(COPIES, _planted(training, count or PLANTED, seed), strict=True)
+        for kind, (chosen, copies) in zip(COPIES, _planted(training, count, seed), strict=True)
     }
 
 

@@ -7,6 +7,8 @@ import math
 from pathlib import Path
 from typing import Any, NoReturn
 
+from medvar_engine.errors import MedvarError
+
 MAX_BYTES = 64 * 2**20
 MAX_CONTAINERS = 500_000
 """Largest number of lists and objects in a text. Each needs about 60 bytes of memory, but only two characters."""
@@ -41,6 +43,24 @@ def read(path: Path, *, most: int = MAX_BYTES) -> Any:
         raise ValueError("it is not a regular file")
     with path.open("rb") as file:
         return loads(file.read(most + 1), most=most)
+
+
+def read_object(path: Path, what: str, hint: str, *, most: int = MAX_BYTES) -> dict[str, Any]:
+    """The named values in a JSON file of at most ``most`` bytes.
+
+    Raises `MedvarError` that calls the file ``what``, such as "a manifest", and ends with ``hint``: what to do.
+    """
+    try:
+        if path.stat().st_size > most:
+            raise MedvarError(f"{path} is too large for {what}. {hint}")
+        values = read(path, most=most)
+    except OSError as error:
+        raise MedvarError(f"Cannot read {path}: {error.strerror or error}. {hint}") from error
+    except (ValueError, RecursionError) as error:
+        raise MedvarError(f"{path} is not JSON, or is incomplete: {error}. {hint}") from error
+    if not isinstance(values, dict):
+        raise MedvarError(f"{path} has no named fields, so it is not {what}. {hint}")
+    return values
 
 
 def _too_deep(value: Any) -> bool:

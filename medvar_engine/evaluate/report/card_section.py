@@ -24,6 +24,7 @@ MAX_BYTES = 16 * 2**20
 _BEGIN, _END = "<!-- evaluation -->", "<!-- end of the evaluation -->"
 _SECTION = re.compile(f"{_BEGIN}.*?{_END}", re.DOTALL)
 _METRICS = {"frechet": "Fréchet distance", "kid": "KID", "precision": "precision", "recall": "recall"}
+_WRITTEN = "This is not an evaluation written by `medvar evaluate images`."
 _DAMAGED = (KeyError, TypeError, ValueError, AttributeError, IndexError, RecursionError)
 
 
@@ -46,7 +47,7 @@ def put_into_card(bundle: Bundle, report: Path) -> Bundle:
     The report is added to the bundle as `EVALUATION`; the digest of the model does not change. Raises `MedvarError`
     when the report cannot be read, is not an evaluation, or belongs to images of another model.
     """
-    values = _read(report)
+    values = plain_json.read_object(report, "an evaluation", _WRITTEN, most=MAX_BYTES)
     try:
         section = to_card(values)
     except MedvarError as error:
@@ -149,17 +150,3 @@ def _text(value: object) -> str:
     if not isinstance(value, str):
         raise TypeError(f"text was expected, not {value!r:.40}")
     return html.escape(" ".join(value.split()), quote=False).replace("|", "\\|")
-
-
-def _read(report: Path) -> dict[str, Any]:
-    try:
-        if report.stat().st_size > MAX_BYTES:
-            raise MedvarError(f"{report} is too large for an evaluation. Give the .json file that medvar wrote.")
-        values = plain_json.read(report)
-    except OSError as error:
-        raise MedvarError(f"Cannot read {report}: {error.strerror or error}.") from error
-    except (ValueError, RecursionError) as error:
-        raise MedvarError(f"{report} is not an evaluation written by `medvar evaluate images`: {error}.") from error
-    if not isinstance(values, dict):
-        raise MedvarError(f"{report} is not an evaluation written by `medvar evaluate images`.")
-    return values
