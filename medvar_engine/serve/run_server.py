@@ -88,7 +88,9 @@ def make_server(
 def _protocol(limits: Limits) -> type[asyncio.Protocol]:
     """Uvicorn's HTTP protocol with time limits for receiving headers and for sending responses.
 
-    Uvicorn itself waits forever. Before the headers arrive, it is unknown whether a client has the token, so one
+    Uvicorn itself waits forever and has no setting for this, and an ASGI application is called only after the headers
+    are complete. The protocol class is therefore extended and passed as uvicorn's setting ``http``; requests per minute
+    are counted in the application. Before the headers arrive, it is unknown whether a client has the token, so one
     address can use only a share of the connections.
     """
     slow, share = min(limits.slow, _HEADERS), max(1, limits.connections // _ADDRESSES)
