@@ -146,6 +146,7 @@ class EditPanel(QWidget):
         column = plain_column(mixing)
         title = QLabel("Mix coarse and fine, coarse scales from:")
         title.setBuddy(self.graft_combo)
+        title.setWordWrap(True)
         for part in (title, self.graft_combo):
             part.setToolTip(f"<p>{_MIX_TIP}</p>")
         self.graft_combo.setAccessibleName("Mix coarse scales from")

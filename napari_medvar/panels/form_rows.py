@@ -22,7 +22,7 @@ from qtpy.QtWidgets import (
 from superqt import QCollapsible
 
 _SCROLL_BAR = 18  # px of width that a scroll bar may take
-_LETTERS = 4  # letters that a list shows at least
+_LETTERS = 3  # letters that a list shows at least
 _OPEN, _SHUT = "▾", "▸"
 _FOLD_MARGIN = 6  # px above and below the content of a section
 

@@ -64,6 +64,8 @@ def test_everything_can_be_done_and_no_text_is_cut(own_viewer: Any, folder: Path
     assert studio.dock.width() == width  # a wider minimum would push the canvas aside
     for scene in pages["SCENES"]:
         scene(studio)
+        area = studio.widget.area
+        assert area.widget().width() <= area.viewport().width()  # or its right side would be cut off
         assert not studio.widget.message.isVisible(), studio.widget.message.text.text()
     names = {path.stem for path in folder.iterdir()}
     assert {"plugin-start", "plugin-edit", "plugin-tokens", "plugin-gallery", "plugin-real", "plugin-guide"} <= names
