@@ -1,6 +1,7 @@
 """napari's writer of synthetic images: PNG, NIfTI, DICOM and session files, each with the trace that reproduces it.
 
 The image is decoded again from the layer's trace. The data of the layer, which may have been changed, are not written.
+The mask of a model that makes masks is written beside the image.
 """
 
 from __future__ import annotations
@@ -55,7 +56,8 @@ def write_layers(path: str, layers: Sequence[LayerData]) -> list[str]:
     if len(ours) > 1:
         stem = target.name[: -len(ending)]
         paths = [target.with_name(f"{stem}-{slug(layer.name).strip('_') or 'layer'}{ending}") for layer in ours]
-        _check_free([file for each in paths for file in files_of(each, name)])
+        masks = bool(opened.generator.backend.info.structures)
+        _check_free([file for each in paths for file in files_of(each, name, masks=masks)])
     study = Study(target.name)
     pictures = [_picture(opened, layer) for layer in ours]
     pictures = _screened(opened, ours, pictures)
@@ -94,7 +96,10 @@ def _opened(ours: Sequence[_Ours]) -> OpenedBundle:
 def _picture(opened: OpenedBundle, ours: _Ours) -> Picture:
     generation = opened.generator.restore([ours.trace])
     image_space = ours.image_space or ImageSpace.of(opened.bundle, ours.trace.request.condition)
-    return image_space.picture(ours.trace, opened.generator.picture(generation)[0])
+    if not (structures := opened.generator.backend.info.structures):
+        return image_space.picture(ours.trace, opened.generator.picture(generation)[0])
+    images, masks = opened.generator.pairs(generation)
+    return image_space.picture(ours.trace, images[0], masks[0], structures)
 
 
 def _screened(opened: OpenedBundle, ours: Sequence[_Ours], pictures: Sequence[Picture]) -> list[Picture]:

@@ -51,7 +51,7 @@ def generate(
         ),
     ] = None,
     layout: Annotated[
-        Literal["shards", "imagefolder", "bids", "nnunet", "decathlon"] | None,
+        Literal["shards", "imagefolder", "bids", "nnunet", "decathlon", "coco"] | None,
         typer.Option(help="Layout of the folder of a synthetic dataset."),
     ] = None,
     mask: Annotated[

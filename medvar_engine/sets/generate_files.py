@@ -10,13 +10,13 @@ import numpy as np
 
 from medvar_engine.bundle.read import Bundle
 from medvar_engine.errors import MedvarError
+from medvar_engine.generate.finished_pairs import finished_pairs
 from medvar_engine.generate.generator import Generator
 from medvar_engine.generate.trace import Trace
 from medvar_engine.masks.structures import MaskArray
 from medvar_engine.memorisation.copy_risk import CopyPolicy, CopyRisk
 from medvar_engine.memorisation.screen import CopyScreen, screen
 from medvar_engine.request import Request
-from medvar_engine.sets.finished_pairs import finished_pairs
 from medvar_engine.storage import slug
 from medvar_engine.types import FloatArray
 from medvar_engine.write.burn_in import marked

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from medvar_engine.bundle.read import Bundle
 from medvar_engine.errors import MedvarError
+from medvar_engine.generate.finished_pairs import finished_pairs
 from medvar_engine.generate.generator import Generator
 from medvar_engine.memorisation.screen import CopyScreen, screen
 from medvar_engine.request import Request
-from medvar_engine.sets.finished_pairs import finished_pairs
 from medvar_engine.sets.generate_files import FileOptions
 from medvar_engine.sets.stack import Stack, placed
 from medvar_engine.write.burn_in import marked

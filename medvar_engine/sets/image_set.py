@@ -12,7 +12,8 @@ import numpy as np
 
 from medvar_engine.errors import MedvarError
 from medvar_engine.generate.trace import Trace
-from medvar_engine.sets.layouts.shards import shard_paths
+from medvar_engine.masks.structures import MaskArray, Structures
+from medvar_engine.sets.layouts.shards import masks_path, shard_paths
 from medvar_engine.sets.set_manifest import SetManifest
 from medvar_engine.sets.set_unit import finished, note_path
 from medvar_engine.types import FloatArray
@@ -81,6 +82,25 @@ class ImageSet:
     def codes(self, unit: int) -> CodeArray:
         """The stored pixels of `numbers`: uint16 ``(N, H, W)``, a read-only memory map."""
         return self._shard(unit)[0]
+
+    def masks(self, unit: int) -> MaskArray:
+        """The masks of `numbers`: uint8 ``(N, H, W)``, a read-only memory map.
+
+        Raises `MedvarError` when they are missing or damaged, as those of a model without masks are.
+        """
+        codes, path = self.codes(unit), masks_path(self.path, unit)
+        try:
+            masks = open_npy(path)
+        except (OSError, ValueError) as error:
+            raise MedvarError(f"{path} is missing or damaged ({error}). {_AGAIN}") from error
+        if masks.dtype != np.uint8 or masks.shape != codes.shape or masks.max(initial=0) > len(self.structures):
+            raise MedvarError(f"{path} does not hold a mask for every image of its unit. {_AGAIN}")
+        return masks
+
+    @property
+    def structures(self) -> Structures:
+        """What the values of masks stand for, from 1 up; empty where images have no masks."""
+        return self.manifest.structures
 
     def table(self) -> pa.Table:
         """Number, condition, seed and trace of every image, as a memory map."""

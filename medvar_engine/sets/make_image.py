@@ -8,10 +8,10 @@ from medvar_engine.backends.onnx import OnnxBackend
 from medvar_engine.bundle.read import Bundle
 from medvar_engine.conditions import Condition
 from medvar_engine.errors import MedvarError
+from medvar_engine.generate.finished_pairs import finished_pairs
 from medvar_engine.generate.generator import Generator
 from medvar_engine.memorisation.screen import CopyScreen, screen
 from medvar_engine.request import Request, Sampling
-from medvar_engine.sets.finished_pairs import finished_pairs
 from medvar_engine.write.picture import Picture
 
 

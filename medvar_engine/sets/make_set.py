@@ -16,7 +16,7 @@ from medvar_engine.errors import MedvarError
 from medvar_engine.memorisation.copy_risk import CopyPolicy
 from medvar_engine.memorisation.screen import copy_policy as policy_of
 from medvar_engine.memorisation.training_index import GATE
-from medvar_engine.sets.layouts import describe
+from medvar_engine.sets.layouts import describe, describe_made
 from medvar_engine.sets.mixture import Mixture
 from medvar_engine.sets.set_manifest import SET, UNITS, SetManifest, about_model
 from medvar_engine.sets.set_plan import SHARDS, UNIT_IMAGES, Kind, Plan
@@ -100,9 +100,10 @@ def make_set(
         works = [replace(work, unit=unit) for unit in range(plan.units)]
         units = tuple(_make(works, own, computing.cluster, progress))
         manifest = replace(manifest, units=units, flagged=flagged_images(plan, folder))
+        about = describe_made(plan, folder, bundle, manifest.withheld)
         if manifest.withheld:
-            about = describe(plan, bundle, manifest.withheld)
-            write_files({folder / name: text.encode() for name, text in about.items()})
+            about |= describe(plan, bundle, manifest.withheld)
+        write_files({folder / name: text.encode() for name, text in about.items()})
         manifest.write(folder)
     return manifest
 

@@ -10,6 +10,7 @@ from typing import Any
 import medvar_engine
 from medvar_engine.bundle.read import Bundle
 from medvar_engine.errors import MedvarError
+from medvar_engine.masks.structures import Structures, from_dicts, to_dicts
 from medvar_engine.sets.set_plan import Plan
 from medvar_engine.storage import write_files
 from medvar_engine.untrusted import plain_json
@@ -39,6 +40,11 @@ class SetManifest:
         """Numbers of images that are not there, for they may be copies of training slices."""
         return self.flagged if self.plan.copy_policy == "withhold" else frozenset()
 
+    @property
+    def structures(self) -> Structures:
+        """What the values of masks stand for, from 1 up; empty where images have no masks."""
+        return from_dicts(self.model.get("structures", ()))
+
     def write(self, folder: Path) -> None:
         """Replace the manifest of a folder in one step."""
         write_files({folder / SET: json.dumps(self._to_dict(), indent=1, ensure_ascii=False).encode()})
@@ -53,12 +59,14 @@ class SetManifest:
                 raise MedvarError(
                     f"{path} has format {values['medvar_set']}; this version reads {SCHEMA_VERSION}. Update medvar."
                 )
-            return cls(
+            found = cls(
                 Plan.from_dict(values["plan"]),
                 dict(values["model"]),
                 tuple(map(str, values["units"])),
                 frozenset(map(int, values.get("too_near", ()))),
             )
+            _ = found.structures  # that they can be read is said here
+            return found
         except FileNotFoundError as error:
             raise MedvarError(
                 f"{folder} has no {SET}, so it is not a synthetic dataset. Make one with `medvar generate --mix`."
@@ -93,4 +101,5 @@ def about_model(bundle: Bundle) -> dict[str, Any]:
         "licence": bundle.licence,
         "attributions": list(bundle.attributions),
         "training_data": bundle.training_data,
+        **({"structures": to_dicts(bundle.structures)} if bundle.structures else {}),
     }

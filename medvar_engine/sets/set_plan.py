@@ -26,7 +26,7 @@ _AT_ONCE = 100_000  # requests that are held while counting
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """How a set is written: ``layout`` is shards, imagefolder, bids or nnunet, ``format`` one of `write.formats`."""
+    """How a set is written: a layout of `medvar_engine.sets.layouts`, and a format of `medvar_engine.write.formats`."""
 
     layout: str = "shards"
     format: str = "uint16"

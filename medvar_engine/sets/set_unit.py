@@ -14,11 +14,11 @@ from pathlib import Path
 
 from medvar_engine.bundle.read import Bundle, read_bundle
 from medvar_engine.errors import MedvarError
+from medvar_engine.generate.finished_pairs import finished_pairs
 from medvar_engine.generate.generation import Generation
 from medvar_engine.generate.generator import Generator
 from medvar_engine.memorisation.screen import CopyScreen, Screened, screen
 from medvar_engine.memorisation.training_index import GATE
-from medvar_engine.sets.finished_pairs import finished_pairs
 from medvar_engine.sets.layouts import write_images
 from medvar_engine.sets.set_image import SetImage
 from medvar_engine.sets.set_manifest import UNITS

@@ -12,6 +12,7 @@ import numpy as np
 from medvar_engine.bundle.read import Bundle
 from medvar_engine.conditions import Condition
 from medvar_engine.generate.trace import Trace
+from medvar_engine.masks.structures import MaskArray, Structures
 from medvar_engine.types import FloatArray
 from medvar_engine.value_range import Display
 from medvar_engine.write.picture import Picture
@@ -66,10 +67,13 @@ class ImageSpace:
         place = Place.from_dict(values["place"]) if "place" in values else None
         return cls(display, _placement(values), bundle, place)
 
-    def picture(self, trace: Trace, pixels: FloatArray) -> Picture:
-        """The content of a file for an image ``(H, W)`` in [-1, 1] in this space."""
-        display = self.display
-        return Picture(pixels, trace, display.spacing_mm, display.low, display.high, display.unit, place=self.place)
+    def picture(
+        self, trace: Trace, pixels: FloatArray, mask: MaskArray | None = None, structures: Structures = ()
+    ) -> Picture:
+        """The content of a file for an image ``(H, W)`` in [-1, 1] in this space, and of the file of its mask."""
+        values = self.display.spacing_mm, self.display.low, self.display.high, self.display.unit
+        named = () if mask is None else structures
+        return Picture(pixels, trace, *values, place=self.place, mask=mask, structures=named)
 
 
 def _placement(values: Mapping[str, Any]) -> Placement:

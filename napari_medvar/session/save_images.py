@@ -10,7 +10,9 @@ from time import perf_counter
 
 from medvar_engine.conditions import Condition
 from medvar_engine.errors import MedvarError
+from medvar_engine.generate.finished_pairs import finished_pairs
 from medvar_engine.generate.trace import Trace
+from medvar_engine.masks.structures import MaskArray
 from medvar_engine.memorisation.copy_risk import CopyPolicy
 from medvar_engine.memorisation.screen import CopyScreen, screen
 from medvar_engine.request import MAX_SEED, Request, Sampling
@@ -61,18 +63,29 @@ class _Writer:
 
     def __init__(self, opened: OpenedBundle, form: Form, study: Study, total: int) -> None:
         self._bundle, self._form, self._study = opened.bundle, form, study
+        self._structures = opened.generator.backend.info.structures
         self._copies = CopyScreen.of(opened.bundle, form.copy_policy)
         self._written = Written(0, total, None)
 
-    def write(self, path: Path, trace: Trace, pixels: FloatArray, image_space: ImageSpace | None = None) -> Written:
-        """Write one image unless it is withheld. ``image_space`` is given if it came from a real image."""
+    def write(
+        self,
+        path: Path,
+        trace: Trace,
+        pixels: FloatArray,
+        mask: MaskArray | None,
+        image_space: ImageSpace | None = None,
+    ) -> Written:
+        """Write one image, and its mask if it has one, unless it is withheld.
+
+        ``image_space`` is given if the image came from a real image.
+        """
         owned = [0] if self._form.own_source and trace.of_real_image else []
         found, before = screen([pixels], self._copies, owned), self._written
         if found.withheld:
             self._written = replace(before, withheld=(*before.withheld, f"{path.name} {found.risks[0]}"))
             return self._written
         image_space = image_space or ImageSpace.of(self._bundle, trace.request.condition)
-        picture = replace(image_space.picture(trace, pixels), copy_risk=found.risks[0])
+        picture = replace(image_space.picture(trace, pixels, mask, self._structures), copy_risk=found.risks[0])
         number = before.done + len(before.withheld) + 1
         write_picture(path, self._form.format, marked(picture, self._form.marks), self._study, number)
         self._written = replace(before, done=before.done + 1, path=path)
@@ -88,15 +101,15 @@ def file_name(trace: Trace, name: str = "") -> str:
 def write_pictures(
     opened: OpenedBundle, nodes: Sequence[Node], pixels: Iterable[FloatArray], folder: Path, form: Form
 ) -> Iterator[Written]:
-    """Write the finished images of ``nodes``; ``pixels`` yields each ``(H, W)`` in [-1, 1].
+    """Write the finished images of ``nodes``, and their masks; ``pixels`` yields each image ``(H, W)`` in [-1, 1].
 
     Images of the same name get a number. Raises `MedvarError` rather than overwrite a file.
     """
     names = _distinct([file_name(node.trace, node.name) for node in nodes])
-    paths = _free_paths(folder, names, form.format)
+    paths = _free_paths(folder, names, form.format, opened)
     writer = _Writer(opened, form, Study(folder.name or "medvar"), len(paths))
     for node, image, path in zip(nodes, pixels, paths, strict=True):
-        yield writer.write(path, node.trace, image, node.image_space)
+        yield writer.write(path, node.trace, image, _mask(opened, node.trace), node.image_space)
 
 
 def write_set(
@@ -126,19 +139,29 @@ def write_set(
         *_, generation = (start, *opened.generator.run(start, should_stop=should_stop))
         if not generation.complete:
             return
-        images = opened.generator.image(generation)
+        images, masks = finished_pairs(opened.generator, generation)
         together = max(1, min(_MOST, 2 * together, int(len(batch) * _PATIENCE / (perf_counter() - began))))
-        paths = _free_paths(folder, [file_name(trace) for trace in generation.traces], form.format)
-        for trace, image, path in zip(generation.traces, images, paths, strict=True):
-            yield writer.write(path, trace, image)
+        paths = _free_paths(folder, [file_name(trace) for trace in generation.traces], form.format, opened)
+        for trace, image, mask, path in zip(generation.traces, images, masks, paths, strict=True):
+            yield writer.write(path, trace, image, mask)
 
 
-def _free_paths(folder: Path, names: Sequence[str], form: str) -> list[Path]:
+def _mask(opened: OpenedBundle, trace: Trace) -> MaskArray | None:
+    if not _makes_masks(opened):
+        return None
+    return opened.generator.pairs(opened.generator.restore([trace]))[1][0]
+
+
+def _makes_masks(opened: OpenedBundle) -> bool:
+    return bool(opened.generator.backend.info.structures)
+
+
+def _free_paths(folder: Path, names: Sequence[str], form: str, opened: OpenedBundle) -> list[Path]:
     _make_folder(folder)
     depth = "-16bit" if form == "png16" else ""  # tells them from 8-bit files, which have the same suffix
     paths = [folder / f"{name}{depth}{ENDINGS[form]}" for name in names]
     for path in paths:
-        for file in files_of(path, form):
+        for file in files_of(path, form, masks=_makes_masks(opened)):
             if file.exists():
                 raise MedvarError(f"{file} exists already. Choose another folder, or move the file.")
     return paths

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from medvar_engine.bundle.read import Bundle
 from medvar_engine.errors import MedvarError
-from medvar_engine.sets.layouts import bids, decathlon, imagefolder, nnunet, shards
+from medvar_engine.sets.layouts import bids, coco, decathlon, imagefolder, nnunet, shards
 from medvar_engine.sets.layouts.image_files import write_pictures
 from medvar_engine.sets.set_image import SetImage
 from medvar_engine.sets.set_plan import Kind, Plan
@@ -18,8 +18,9 @@ _FORMATS = {
     "bids": ("nifti",),
     "nnunet": ("nifti",),
     "decathlon": ("nifti",),
+    "coco": ("png", "png16"),
 }
-_FILES = {"imagefolder": imagefolder, "bids": bids, "nnunet": nnunet, "decathlon": decathlon}
+_FILES = {"imagefolder": imagefolder, "bids": bids, "nnunet": nnunet, "decathlon": decathlon, "coco": coco}
 
 
 def kind_of(layout: str | None, file_format: str | None) -> Kind:
@@ -45,6 +46,11 @@ def describe(plan: Plan, bundle: Bundle, withheld: Collection[int] = ()) -> dict
     """
     layout = _FILES.get(plan.kind.layout, shards)
     return layout.describe(plan, bundle, withheld)
+
+
+def describe_made(plan: Plan, folder: Path, bundle: Bundle, withheld: Collection[int] = ()) -> dict[str, str]:
+    """File name → text: what describes the images in ``folder`` and is known only when all of them are made."""
+    return coco.list_objects(plan, folder, bundle, withheld) if plan.kind.layout == "coco" else {}
 
 
 def write_images(plan: Plan, unit: int, folder: Path, bundle: Bundle, images: Sequence[SetImage]) -> list[Path]:

@@ -45,7 +45,7 @@ def write_shard(unit: int, folder: Path, images: Sequence[SetImage], side: int) 
     if masks := [made.mask for made in images if made.mask is not None]:
         stacked = io.BytesIO()
         np.lib.format.write_array(stacked, np.stack(masks), allow_pickle=False)
-        files[pixels.with_name(f"{unit:05d}-masks.npy")] = stacked.getvalue()
+        files[masks_path(folder, unit)] = stacked.getvalue()
     write_files(files)
     return list(files)
 
@@ -54,6 +54,11 @@ def shard_paths(folder: Path, unit: int) -> tuple[Path, Path]:
     """The paths of the pixels and the table of a unit."""
     stem = folder / UNITS / f"{unit:05d}"
     return stem.with_suffix(".npy"), stem.with_suffix(".arrow")
+
+
+def masks_path(folder: Path, unit: int) -> Path:
+    """Masks of a unit, of a model that makes any."""
+    return folder / UNITS / f"{unit:05d}-masks.npy"
 
 
 def _table(images: Sequence[SetImage]) -> bytes:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
-from tiny_pairs import MASK_SCALES, make_pairs
+from tiny_pairs import MASK_SCALES, STRUCTURES, make_pairs
 
 from medvar_engine.backends.onnx import OnnxBackend
 from medvar_engine.bundle.read import Bundle
@@ -12,10 +14,16 @@ from medvar_engine.conditions import Condition
 from medvar_engine.errors import MedvarError
 from medvar_engine.generate.generator import Generator
 from medvar_engine.request import Request
+from medvar_engine.write.mask_file import mask_path
+from medvar_engine.write.written_mask import read_written_mask
+from napari_medvar import writer
+from napari_medvar.layers.layer_data import layer_data
 from napari_medvar.session.generation_session import GenerationSession, Preview
 from napari_medvar.session.opened_bundle import OpenedBundle
+from napari_medvar.session.save_images import Form, write_pictures, write_set
 
 REQUEST = Request(Condition("CT"), 3)
+ABDOMEN = Request(Condition("CT", "abdomen", "axial"), 3)
 
 
 @pytest.fixture
@@ -61,6 +69,46 @@ def test_the_current_picture_to_another_mask(session: GenerationSession) -> None
     assert last.mask is not None
     assert (last.mask == painted(9)).mean() > 0.95
     assert last.node.trace.edit.keep == MASK_SCALES  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("form", ["png", "png16", "nifti", "dicom"])
+def test_masks_are_saved_beside_images(session: GenerationSession, tmp_path: Path, form: str) -> None:
+    """What was made with masks could be taken out of napari without them only; or an old mask would be overwritten."""
+    *_, last = session.generate(ABDOMEN)
+    assert isinstance(last, Preview)
+    assert session.opened is not None
+    nodes = session.tree.nodes
+    *_, written = write_pictures(session.opened, nodes, [last.pixels], tmp_path, Form(form))
+    assert written.path is not None
+    mask, structures = read_written_mask(mask_path(written.path, form))
+    np.testing.assert_array_equal(mask, last.mask)
+    assert [one.name for one in structures] == list(STRUCTURES)
+    written.path.unlink()
+    with pytest.raises(MedvarError, match="exists already"):
+        list(write_pictures(session.opened, nodes, [last.pixels], tmp_path, Form(form)))
+
+
+def test_sets_are_saved_with_masks(session: GenerationSession, tmp_path: Path) -> None:
+    """A set from the panel would lack what a set from the command line has."""
+    assert session.opened is not None
+    orders = [(ABDOMEN.condition, 2)]
+    list(write_set(session.opened, orders, ABDOMEN.sampling, 5, tmp_path, Form("nifti"), lambda: False))
+    assert len(list(tmp_path.glob("*-mask.nii.gz"))) == 2
+
+
+def test_the_layer_is_saved_with_its_mask(
+    session: GenerationSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Save in napari's file menu."""
+    *_, last = session.generate(ABDOMEN)
+    assert isinstance(last, Preview)
+    monkeypatch.setattr(writer, "open_bundle_of", lambda *_: session.opened)
+    assert session.opened is not None
+    layer = layer_data(last, session.opened.bundle, "one")
+    files = writer.write_layers(str(tmp_path / "one.nii.gz"), [layer])
+    assert str(tmp_path / "one-mask.nii.gz") in files
+    mask, _ = read_written_mask(tmp_path / "one-mask.nii.gz")
+    np.testing.assert_array_equal(mask, last.mask)
 
 
 def test_what_cannot_be_drawn(session: GenerationSession) -> None:
