@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -21,13 +21,17 @@ if TYPE_CHECKING:
     from medvar_engine.data.dataset import SliceDataset
     from medvar_engine.encoders.encoder import Encoder
     from medvar_engine.encoders.simclr_training import SimCLRTraining
+    from medvar_engine.evaluate.images.synthetic_images import Synthetic
     from medvar_engine.evaluate.membership import MembershipInference
+    from medvar_engine.evaluate.metrics.metric_table import MetricValue
+    from medvar_engine.evaluate.pairs.segmentation_utility import SegmentationUtility
+    from medvar_engine.evaluate.utility import Utility
     from medvar_engine.generate.generator import Generator
     from medvar_engine.sets.mixture import Mixture
 
 evaluate = typer.Typer(name="evaluate", help="Measure quality, diversity and privacy of synthetic images.")
 
-Task = Literal["region", "plane", "modality"]
+Task = Literal["region", "plane", "modality", "segmentation"]
 Slices = Annotated[Path, typer.Option("--data", help="Prepared slices that the model was trained on.")]
 
 
@@ -52,7 +56,8 @@ def images(
     count: Annotated[int, typer.Option(help="Number of images to make if a bundle is given.", min=24)] = 256,
     steps: Annotated[int | None, typer.Option(help="Steps of training the encoder; 600 by default.", min=1)] = None,
     utility: Annotated[
-        Task | None, typer.Option(help="Also measure whether the images help to train a classifier of this label.")
+        Task | None,
+        typer.Option(help="Also measure whether the images help to train a classifier of this label, or segmentation."),
     ] = None,
     device: Annotated[str, typer.Option(help="Device that makes the images: auto, cpu or cuda.")] = "auto",
 ) -> None:
@@ -63,12 +68,14 @@ def images(
         from medvar_engine.data.dataset import SliceDataset
         from medvar_engine.encoders.encoder import open_encoder
         from medvar_engine.encoders.simclr_training import trained_simclr
+        from medvar_engine.evaluate.encoded_slices import check_structures
         from medvar_engine.evaluate.evaluation import evaluate as judge
         from medvar_engine.evaluate.images.synthetic_images import mixture_like, open_synthetic
+        from medvar_engine.evaluate.pairs.segmentation_utility import check_segmentation
         from medvar_engine.evaluate.reconstruction import measure_reconstruction
         from medvar_engine.evaluate.report.card_section import to_card
         from medvar_engine.evaluate.report.evaluation_page import page, to_dict
-        from medvar_engine.evaluate.utility import classes_of, measure_utility
+        from medvar_engine.evaluate.stack_smoothness import measure_stacks
     except ImportError as error:
         raise needs("train,cpu", error) from error
     from medvar_engine.backends.onnx import OnnxBackend
@@ -80,15 +87,19 @@ def images(
     training, held_out = SliceDataset(data, "train"), SliceDataset(data, "test")
     # What is wrong is told before hours of work.
     others = [open_encoder(text) for text in encoder or ()]
-    if utility is not None:
-        classes_of(utility, training, held_out)
-    kept.mkdir(parents=True, exist_ok=True)
     bundle, folder = None, Path(synthetic)
     if not folder.is_dir() or (folder / "bundle.json").is_file():
         bundle = open_bundle(synthetic)
+        if bundle.structures:
+            check_structures(bundle.structures, training, bundle.name)
+    _check_task(utility, training, held_out, bundle)
+    kept.mkdir(parents=True, exist_ok=True)
+    if bundle is not None:
         mixture = mixture_like(training, bundle.sampling, bundle.labels)
         folder = _made(bundle, mixture, kept, count, device)
     judged = open_synthetic(folder)
+    if utility == "segmentation":
+        check_segmentation(judged, training, held_out)
     with _reporting() as advance:
         simclr = trained_simclr(
             training,
@@ -99,7 +110,7 @@ def images(
         encoders: list[Encoder] = [open_encoder("descriptor"), simclr, *others]
         found = judge(judged, data, encoders, kept / "features", copies=True, progress=advance)
         if utility is not None:
-            found = replace(found, utility=measure_utility(judged, data, utility, progress=advance))
+            found = replace(found, utility=_utility(judged, data, utility, advance))
     if bundle is not None:
         generator = Generator(OnnxBackend(bundle, device=device))
         found = replace(
@@ -109,6 +120,7 @@ def images(
             parameters=parameters_of(bundle),
             membership=_membership(generator, training, held_out),
             reconstruction=measure_reconstruction(generator, held_out, bundle.sampling),
+            stacks=measure_stacks(generator, bundle, SliceDataset(data)),
         )
     values, report = to_dict(found), out.with_suffix(".json")
     text = to_card(values)
@@ -144,18 +156,30 @@ def card(
 def utility(
     synthetic: Annotated[Path, typer.Argument(help="A synthetic dataset, or a folder of PNG, NIfTI or DICOM files.")],
     data: Slices,
-    task: Annotated[Task, typer.Option(help="Label to classify: region, plane or modality.")] = "region",
-    steps: Annotated[int, typer.Option(help="Steps of training each classifier.", min=1)] = 300,
+    task: Annotated[
+        Task, typer.Option(help="Label to classify (region, plane or modality), or segmentation.")
+    ] = "region",
+    steps: Annotated[int, typer.Option(help="Steps of training each network.", min=1)] = 300,
     seeds: Annotated[
-        int, typer.Option(help="How many times each classifier is trained, with different seeds.", min=1)
+        int, typer.Option(help="How many times each network is trained, with different seeds.", min=1)
     ] = 3,
-    out: Annotated[Path | None, typer.Option(help="JSON file to write the metrics to.")] = None,
+    patients: Annotated[
+        list[int] | None,
+        typer.Option(
+            help="Number of training patients (of each class); repeat for more points of the learning curve. "
+            "Default: 1, 2, 4 … All are always used, too.",
+            min=1,
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="JSON file to write the metrics to; a page is written beside it as .html.")
+    ] = None,
 ) -> None:
-    """Train a small classifier on real images, on synthetic ones, and on both; test it on held-out patients."""
+    """Train small networks on real images, on synthetic ones, and on both; test them on held-out patients."""
     try:
         from medvar_engine.data.shards import Manifest
         from medvar_engine.evaluate.images.synthetic_images import open_synthetic
-        from medvar_engine.evaluate.utility import measure_utility
+        from medvar_engine.evaluate.report.utility_section import utility_page
     except ImportError as error:
         raise needs("train,cpu", error) from error
     from dataclasses import asdict
@@ -165,14 +189,41 @@ def utility(
 
     judged = open_synthetic(synthetic)
     with _reporting() as advance:
-        found = measure_utility(judged, data, task, steps=steps, seeds=seeds, progress=advance)
+        found = _utility(judged, data, task, advance, steps=steps, seeds=seeds, patients=patients or ())
     if out is not None:
         about = {"version": __version__, "name": judged.name, "models": judged.models}
         values = about | {"data": Manifest.read(data).digest} | asdict(found)
-        write_files({out: json.dumps(values, indent=1, ensure_ascii=False).encode()})
-    for name, one in found.accuracy.items():
-        interval = "" if one.low is None else f"  {one.low:.3f} to {one.high:.3f}"
-        say(f"{name:<20} {one.value:.3f}{interval}")
+        content = json.dumps(values, indent=1, ensure_ascii=False).encode()
+        report = out.with_suffix(".json") if out.suffix == ".html" else out
+        write_files({report: content, out.with_suffix(".html"): utility_page(found, judged.name).encode()})
+    for name, one in found.metrics.items():
+        say(_line(name, one))
+    for point in found.curve:
+        for name, one in point.metrics.items():
+            say(_line(f"{name}, {point.patients} patient{'s' * (point.patients > 1)}", one))
+
+
+def _line(name: str, one: MetricValue) -> str:
+    value = "-" if one.value is None else f"{one.value:.3f}"
+    return f"{name:<20} {value}" + ("" if one.low is None else f"  {one.low:.3f} to {one.high:.3f}")
+
+
+def _utility(
+    synthetic: Synthetic,
+    data: Path,
+    task: Task,
+    told: Callable[[str, int, int], None],
+    **how: Any,
+) -> Utility | SegmentationUtility:
+    """Of a classifier, with a learning curve where numbers of patients are asked for, or of a segmenter."""
+    if task == "segmentation":
+        from medvar_engine.evaluate.pairs import segmentation_utility
+
+        _needs_monai()
+        return segmentation_utility.measure_segmentation(synthetic, data, progress=told, **how)
+    from medvar_engine.evaluate import utility
+
+    return utility.measure_utility(synthetic, data, task, progress=told, **how)
 
 
 @evaluate.command()
@@ -196,6 +247,27 @@ def compare(
         tell("note: these evaluations are on different slices, so their metrics cannot be compared")
     write_files({out: written.encode()})
     say(out)
+
+
+def _check_task(task: Task | None, training: SliceDataset, held_out: SliceDataset, bundle: Bundle | None) -> None:
+    """Raise `MedvarError` for what cannot be measured, before hours of work."""
+    from medvar_engine.errors import MedvarError
+    from medvar_engine.evaluate.utility import classes_of
+
+    if task == "segmentation" and bundle is not None and not bundle.structures:
+        raise MedvarError(f"{bundle.name} makes images without masks, so there is nothing to learn to segment.")
+    if task not in (None, "segmentation"):
+        classes_of(task, training, held_out)
+    if training.structures and (bundle is None or bundle.structures):
+        _needs_monai()
+
+
+def _needs_monai() -> None:
+    """Raise `MedvarError` when the library that segments is missing."""
+    try:
+        import monai  # noqa: F401
+    except ImportError as error:
+        raise needs("train,cpu", error) from error
 
 
 def _made(bundle: Bundle, mixture: Mixture, cache: Path, count: int, device: str) -> Path:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from medvar_engine import __version__
 from medvar_engine.conditions import Condition
@@ -16,6 +17,7 @@ from medvar_engine.encoders.encoder import Encoder
 from medvar_engine.encoders.feature_cache import cached_features
 from medvar_engine.encoders.image_source import Images, PreparedImages
 from medvar_engine.errors import MedvarError
+from medvar_engine.evaluate.encoded_slices import check_structures
 from medvar_engine.evaluate.images.baseline_images import JUDGED, CollapsedImages, baselines
 from medvar_engine.evaluate.images.synthetic_images import Synthetic
 from medvar_engine.evaluate.membership import MembershipInference
@@ -25,8 +27,11 @@ from medvar_engine.evaluate.metrics.diversity import pair_similarity
 from medvar_engine.evaluate.metrics.feature_rows import Rows
 from medvar_engine.evaluate.metrics.frechet import SampleSizeBias, frechet_distance_to, moments, sample_size_bias
 from medvar_engine.evaluate.metrics.metric_table import MetricValue, Reference, row, shown
+from medvar_engine.evaluate.pairs.pair_quality import PairQuality, measure_pairs
+from medvar_engine.evaluate.pairs.segmentation_utility import SegmentationUtility
 from medvar_engine.evaluate.recognition import Recognition, Side, measure_recognition
 from medvar_engine.evaluate.reconstruction import Reconstruction
+from medvar_engine.evaluate.stack_smoothness import StackSmoothness
 from medvar_engine.evaluate.texture import MOST, Texture, compare_texture
 from medvar_engine.evaluate.utility import Utility
 from medvar_engine.train.batches import spread
@@ -77,9 +82,11 @@ class Evaluation:
     memorisation: Memorisation | None
     texture: dict[str, Texture] = field(default_factory=dict)  # by label, and for all images
     recognition: Recognition | None = None
+    pairs: PairQuality | None = None
+    stacks: dict[str, StackSmoothness] = field(default_factory=dict)  # by label; empty of images that were there
     reconstruction: Reconstruction | None = None
     membership: MembershipInference | None = None
-    utility: Utility | None = None
+    utility: Utility | SegmentationUtility | None = None
     seconds_an_image: float | None = None
     parameters: int | None = None
     version: str = __version__
@@ -100,14 +107,18 @@ def evaluate(
 
     Features are cached in ``cache``, so that an interrupted run can be continued. ``copies`` switches the search for
     copies of training slices on, which is tested with ``planted`` copies of each kind. Raises `MedvarError` when there
-    are no held-out patients, or fewer than two encoders, because a single encoder can mislead.
+    are no held-out patients, for fewer than two encoders, because a single encoder can mislead, and for slices with
+    masks of other structures than those of the images.
     """
     if len(encoders) < 2:
         raise MedvarError("An evaluation needs at least two encoders, because each misses some differences.")
     training, held_out = SliceDataset(data, "train"), SliceDataset(data, "test")
+    if synthetic.masks is not None and training.structures:
+        check_structures(synthetic.masks.structures, training, synthetic.name)
     sides = {"training": PreparedImages(training), "held out": PreparedImages(held_out)}
     judged = [_by_encoder(one, synthetic, training, held_out, sides, cache, progress) for one in encoders]
     labels, left_out = _labels(synthetic.conditions, training)
+    memorisation, flagged = _memorisation(synthetic, training, held_out, planted, progress) if copies else (None, None)
     return Evaluation(
         name=synthetic.name,
         models=synthetic.models,
@@ -115,9 +126,10 @@ def evaluate(
         counts={JUDGED: len(synthetic), "training": len(training), "held out": len(held_out)},
         encoders=judged,
         similarity={name: _similarity(synthetic, ours, training, theirs) for name, (ours, theirs) in labels.items()},
-        memorisation=_memorisation(synthetic, training, held_out, planted, progress) if copies else None,
+        memorisation=memorisation,
         texture=_texture(synthetic, labels, training, held_out),
         recognition=_recognition(encoders, synthetic, training, held_out, cache),
+        pairs=_pairs(synthetic, training, held_out, flagged, progress),
         left_out=left_out,
     )
 
@@ -253,13 +265,27 @@ def _recognition(
     return measure_recognition(real[0], real[1], made)
 
 
+def _pairs(
+    synthetic: Synthetic,
+    training: SliceDataset,
+    held_out: SliceDataset,
+    flagged: npt.NDArray[np.bool_] | None,
+    progress: Progress | None,
+) -> PairQuality | None:
+    """None where images or slices have no masks."""
+    if synthetic.masks is None or not training.structures:
+        return None
+    return measure_pairs(synthetic, training, held_out, flagged, progress=progress)
+
+
 def _memorisation(
     synthetic: Synthetic,
     training: SliceDataset,
     held_out: SliceDataset,
     planted: int,
     progress: Progress | None,
-) -> Memorisation:
+) -> tuple[Memorisation, npt.NDArray[np.bool_]]:
+    """The metrics, and which of the synthetic images are flagged."""
     report = None if progress is None else lambda done, total: progress("searching for copies", done, total)
     names = [[one.patient for one in data.rows] for data in (training, held_out)]
     images = PreparedImages(training)
@@ -267,7 +293,7 @@ def _memorisation(
     check = check_images(calibration.gate, synthetic.images, progress=report)
     alarms = np.array(list(calibration.false_alarms.values()))
     patients = list(calibration.false_alarms)
-    return Memorisation(
+    found = Memorisation(
         threshold=calibration.gate.threshold,
         flagged=shown(estimate_mean(check.flagged, [str(i) for i in range(len(synthetic))]), "images"),
         false_alarms=shown(estimate_mean(alarms, patients), "held-out patients"),
@@ -277,3 +303,4 @@ def _memorisation(
         },
         pairs=[(int(a), int(b)) for a, b in check.pairs()],
     )
+    return found, check.flagged

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from medvar_engine.data.dataset import SliceDataset
+from medvar_engine.evaluate.encoded_slices import encoded_slices
 from medvar_engine.evaluate.metrics.bootstrap import estimate_mean
+from medvar_engine.evaluate.metrics.dice import dice, overlap_counts
 from medvar_engine.evaluate.metrics.metric_table import MetricValue, shown
 from medvar_engine.generate.generator import Generator
-from medvar_engine.request import Request, Sampling
+from medvar_engine.request import Sampling
 from medvar_engine.train.batches import spread
 from medvar_engine.train.stages.image_similarity import psnr
-from medvar_engine.types import FloatArray
+from medvar_engine.types import FloatArray, IntArray
 
+SMALLEST = 100  # pixels of a structure in a slice above which its mask is judged
 _BATCH = 16
 
 
@@ -27,6 +31,7 @@ class Reconstruction:
     full: MetricValue  # all scales, decoded
     by_scale: tuple[float, ...]  # of the previews after each scale
     finest_drawn: MetricValue  # loss when the finest scale is drawn and all others are true
+    mask_dice: MetricValue | None = None  # Dice of structures above `SMALLEST` pixels, for a model that makes masks
 
 
 def measure_reconstruction(
@@ -36,16 +41,18 @@ def measure_reconstruction(
 
     The finest scale is drawn with ``sampling``, as in generated images.
     """
-    known, last = generator.backend.info.labels, len(generator.backend.info.schedule) - 1
+    info = generator.backend.info
+    last, structures = len(info.schedule) - 1, len(info.structures)
     chosen = spread(len(held_out), count)
-    full, drawn, previews = [], [], []
+    full, drawn, previews, overlap = [], [], [], []
     for first in range(0, len(chosen), _BATCH):
         part = chosen[first : first + _BATCH]
         images = held_out.batch(part)[:, 0]
-        requests = [Request(known.known(held_out.conditions[int(i)]), int(i), sampling) for i in part]
-        encoded = generator.encode(images, requests)
+        encoded = encoded_slices(generator, held_out, part, sampling)
         previews.append([_psnr(generator.preview(encoded, k), images) for k in range(last + 1)])
         full.append(_psnr(generator.image(encoded), images))
+        if structures:
+            overlap.append(overlap_counts(generator.pairs(encoded)[1], held_out.masks(part), structures))
         for trace, image in zip(encoded.traces, images, strict=True):
             again = generator.finish(generator.resample(trace, last))
             drawn.append(_psnr(generator.image(again), image[None]))
@@ -56,7 +63,17 @@ def measure_reconstruction(
         full=shown(estimate_mean(whole, patients), "held-out patients"),
         by_scale=tuple(map(float, np.concatenate(previews, axis=1).mean(1))),
         finest_drawn=shown(estimate_mean(whole - other, patients), "held-out patients"),
+        mask_dice=_mask_dice(np.concatenate(overlap), patients) if structures else None,
     )
+
+
+def _mask_dice(counts: IntArray, people: Sequence[str]) -> MetricValue:
+    """Mean Dice of every structure of more than `SMALLEST` pixels in every slice, of `overlap_counts`."""
+    slices, structures = np.nonzero(counts[..., 2] > SMALLEST)
+    if not len(slices):
+        return MetricValue(None, missing=f"no held-out slice shows a structure of more than {SMALLEST} pixels")
+    values = dice(counts[slices, structures])
+    return shown(estimate_mean(values, [people[int(i)] for i in slices]), "held-out patients")
 
 
 def _psnr(made: FloatArray, real: FloatArray) -> FloatArray:

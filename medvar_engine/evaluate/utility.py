@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from medvar_engine.data.dataset import SliceDataset
 from medvar_engine.encoders.image_source import Images, PreparedImages
 from medvar_engine.errors import MedvarError
 from medvar_engine.evaluate.images.synthetic_images import Synthetic
+from medvar_engine.evaluate.learning_curve import BOTH, REAL, SYNTHETIC, CurvePoint, patient_counts, rows_of_patients
 from medvar_engine.evaluate.metrics.bootstrap import estimate
 from medvar_engine.evaluate.metrics.metric_table import MetricValue, shown
 from medvar_engine.train.augment import augment
@@ -40,6 +41,12 @@ class Utility:
     steps: int  # training steps of each classifier
     seeds: int  # number of classifiers that are averaged
     accuracy: dict[str, MetricValue]  # balanced accuracy by training images: "real", "real and synthetic", "synthetic"
+    curve: tuple[CurvePoint, ...] = ()  # for fewer patients of each class, up to all; empty when it was not asked for
+
+    @property
+    def metrics(self) -> dict[str, MetricValue]:
+        """The metric by training images."""
+        return self.accuracy
 
 
 def classes_of(task: str, training: SliceDataset, held_out: SliceDataset) -> list[str]:
@@ -66,12 +73,15 @@ def measure_utility(
     *,
     steps: int = 300,
     seeds: int = 3,
+    patients: Sequence[int] | None = None,
     progress: Progress | None = None,
 ) -> Utility:
     """Balanced accuracy on slices of held-out patients, with an interval over patients.
 
-    It is the mean over classifiers with several seeds and the same number of steps. Raises `MedvarError` as
-    `classes_of` does, and when no synthetic image belongs to a class.
+    It is the mean over classifiers with several seeds and the same number of steps. With ``patients`` classifiers are
+    also trained on fewer patients of each class: on these numbers or, if it is empty, on 1, 2, 4 …. Every seed draws
+    other patients. Raises `MedvarError` as `classes_of` does, when no synthetic image belongs to a class, and for more
+    patients than the class with most has.
     """
     training, held_out = SliceDataset(data, "train"), SliceDataset(data, "test")
     names = classes_of(task, training, held_out)
@@ -79,29 +89,53 @@ def measure_utility(
         [getattr(condition, task) for condition in conditions]
         for conditions in (list(training.conditions), list(held_out.conditions), list(synthetic.conditions))
     )
-    sides: dict[str, list[Part]] = {
-        "real": [(PreparedImages(training), _numbers(real, names))],
-        "real and synthetic": [
-            (PreparedImages(training), _numbers(real, names)),
-            (synthetic.images, _numbers(made, names)),
-        ],
-        "synthetic": [(synthetic.images, _numbers(made, names))],
-    }
+    of_made = _numbers(made, names)
+    if not (of_made >= 0).any():
+        raise MedvarError(f"None of the synthetic images shows a {task} that occurs among held-out slices.")
+    of_real, whose = _numbers(real, names), [row.patient for row in training.rows]
+    most = max(len({whose[i] for i in np.flatnonzero(of_real == one)}) for one in range(len(names)))
+    counts = () if patients is None else patient_counts(most, patients)
     truth = _numbers(test, names)
     kept = np.flatnonzero(truth >= 0)
-    patients = [held_out.rows[int(i)].patient for i in kept]
-    found = {}
-    for name, parts in sides.items():
-        if not any((labels >= 0).any() for _, labels in parts):
-            raise MedvarError(f"None of the synthetic images shows a {task} that occurs among held-out slices.")
-        report = functools.partial(_tell, progress, name, steps)
-        guesses = [_guesses(_trained(parts, len(names), steps, seed, report), held_out, kept) for seed in range(seeds)]
+    people = [held_out.rows[int(i)].patient for i in kept]
+    images = PreparedImages(training)
 
-        def accuracy(index: npt.NDArray[np.int64], guesses: list[Labels] = guesses) -> float:
+    def measured(what: str, parts: Callable[[int], list[Part]]) -> MetricValue:
+        told = functools.partial(_tell, progress, what, steps)
+        trained = (_trained(parts(seed), len(names), steps, seed, told) for seed in range(seeds))
+        guesses = [_guesses(network, held_out, kept) for network in trained]
+
+        def accuracy(index: npt.NDArray[np.int64]) -> float:
             return float(np.mean([_balanced(truth[kept][index], one[index]) for one in guesses]))
 
-        found[name] = shown(estimate(accuracy, patients), "held-out patients")
-    return Utility(task, tuple(names), steps, seeds, found)
+        return shown(estimate(accuracy, people), "held-out patients")
+
+    def both(count: int) -> dict[str, MetricValue]:
+        """Of so many patients of each class."""
+
+        def some(seed: int) -> Part:
+            return images, np.where(_of_patients(of_real, whose, count, seed), of_real, -1)
+
+        few = "" if count == most else f" ({count} patients of a class)"
+        return {
+            REAL: measured(f"{REAL}{few}", lambda seed: [some(seed)]),
+            BOTH: measured(f"{BOTH}{few}", lambda seed: [some(seed), (synthetic.images, of_made)]),
+        }
+
+    fewer = tuple(CurvePoint(count, both(count)) for count in counts if count < most)
+    every = both(most)
+    points = (*fewer, CurvePoint(most, every)) if counts else ()
+    alone = measured(SYNTHETIC, lambda _: [(synthetic.images, of_made)])
+    return Utility(task, tuple(names), steps, seeds, {**every, SYNTHETIC: alone}, points)
+
+
+def _of_patients(labels: Labels, patients: Sequence[str], count: int, seed: int) -> npt.NDArray[np.bool_]:
+    """Which slices are of the ``count`` patients of each class that ``seed`` draws."""
+    chosen = np.zeros(len(labels), dtype=bool)
+    for one in np.unique(labels[labels >= 0]):
+        own = np.flatnonzero(labels == one)
+        chosen[own[rows_of_patients([patients[int(i)] for i in own], count, seed)]] = True
+    return chosen
 
 
 def _tell(progress: Progress | None, name: str, total: int, done: int) -> None:

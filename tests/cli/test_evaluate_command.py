@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
-from medvar_engine.bundle.read import read_bundle
+from medvar_engine.bundle.read import Bundle, read_bundle
 from medvar_engine.cli.main import app
 from medvar_engine.conditions import Condition
 from medvar_engine.evaluate import utility
+from medvar_engine.evaluate.pairs import pair_quality, segmentation_utility
 from medvar_engine.generate.trace import Trace
 from medvar_engine.write.picture import Picture
 from medvar_engine.write.png import write_png
@@ -130,3 +131,52 @@ def test_a_bundle_is_evaluated_and_its_card_and_info_tell_it(
     assert "evaluated   24 images; Fréchet distance by descriptor" in info.output
     before = CliRunner().invoke(app, ["info", str(tiny_bundle)])
     assert "evaluated   not" in before.output
+
+
+def test_a_bundle_of_pairs_is_evaluated(
+    pair_bundle: Bundle, pair_slices: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Owners of a model of pairs would get a traceback after an hour, or a page without a word on masks."""
+    monkeypatch.setattr(pair_quality, "STEPS", 2)
+    short = functools.partial(segmentation_utility.measure_segmentation, steps=2, seeds=1)
+    monkeypatch.setattr(segmentation_utility, "measure_segmentation", short)
+    page = tmp_path / "page.html"
+    few = ("--count", 24, "--steps", 2, "--device", "cpu", "--utility", "segmentation")
+    found = run("images", pair_bundle.path, "--data", pair_slices, "--out", page, *few)
+    assert found.exit_code == 0, found.output
+    values = json.loads(page.with_suffix(".json").read_text(encoding="utf-8"))
+    assert values["pairs"]["structures"] == ["square", "bar"]
+    assert 0 <= values["pairs"]["pair_copies"]["value"] <= 1
+    assert values["stacks"]["CT abdomen axial"]["spacing_mm"] == 3
+    assert set(values["utility"]["dice"]) == {"real", "real and synthetic", "synthetic"}
+    assert values["reconstruction"]["mask_dice"] is not None
+    written = page.with_suffix(".md").read_text(encoding="utf-8")
+    for sentence in ("between masks and a segmenter", "difference between neighbouring slices", "Dice of segment"):
+        assert sentence in written
+    assert "Masks and stacks" in page.read_text(encoding="utf-8")
+
+
+def test_pairs_need_slices_with_the_same_masks(
+    pair_bundle: Bundle, prepared: Callable[..., Path], tmp_path: Path
+) -> None:
+    """What cannot be compared is told before images are made."""
+    data = prepared(tmp_path / "slices", ["ct1", "ct2", "ct3"], size=16)
+    found = run("images", pair_bundle.path, "--data", data, "--out", tmp_path / "page.html")
+    assert "pairs makes masks of square, bar, but the slices" in str(found.exception)
+    assert not (tmp_path / "page.html").exists()
+
+
+def test_a_learning_curve_of_segmentation(pair_bundle: Bundle, pair_slices: Path, tmp_path: Path) -> None:
+    """Numbers, and the picture of them, in files; nothing for images without masks."""
+    named = ("--modality", "CT", "--region", "abdomen", "--plane", "axial")
+    asked = ("generate", "--bundle", pair_bundle.path, "--count", 6, "--layout", "nnunet", *named)
+    made = CliRunner().invoke(app, [*map(str, asked), "--out", str(tmp_path / "set")])
+    assert made.exit_code == 0, made.output
+    few = ("--data", pair_slices, "--task", "segmentation", "--steps", 1, "--seeds", 1, "--patients", 2)
+    found = run("utility", tmp_path / "set", *few, "--out", tmp_path / "utility.json")
+    assert found.exit_code == 0, found.output
+    values = json.loads((tmp_path / "utility.json").read_text(encoding="utf-8"))
+    assert values["task"] == "segmentation"
+    assert [one["patients"] for one in values["curve"]] == [2, 5]
+    assert f"real, 2 patients     {values['curve'][0]['metrics']['real']['value']:.3f}" in found.output
+    assert "<svg" in (tmp_path / "utility.html").read_text(encoding="utf-8")

@@ -9,10 +9,16 @@ from typing import Any
 
 import nibabel
 import numpy as np
+import pytest
 from PIL import Image
 from tiny_pairs import make_pairs
 
+from medvar_engine.backends.onnx import OnnxBackend
 from medvar_engine.bundle.read import Bundle
+from medvar_engine.conditions import Condition
+from medvar_engine.generate.generator import Generator
+from medvar_engine.request import Request
+from medvar_engine.sets.layouts.coco import run_lengths
 
 Medvar = Callable[..., Any]
 NAMED = ("--modality", "CT", "--region", "abdomen", "--plane", "axial")
@@ -80,3 +86,60 @@ def test_sets_of_pairs(medvar: Medvar, pair_bundle: Bundle, tmp_path: Path) -> N
     assert len(list((tmp_path / "imagefolder" / "masks").rglob("*.png"))) == 3
     assert not list((tmp_path / "imagefolder" / "images").rglob("*mask*"))
     assert np.load(tmp_path / "shards" / "units" / "00000-masks.npy").shape == (3, 16, 16)
+
+
+def test_coco(medvar: Medvar, pair_bundle: Bundle, tmp_path: Path) -> None:
+    """Tools for detection and instance segmentation would find no objects, or other pixels than the masks'."""
+    out = tmp_path / "set"
+    for count in (2, 3):  # begun, and made larger
+        asked = ("--bundle", pair_bundle.path, "--out", out, *NAMED, "--count", count, "--layout", "coco")
+        run = medvar("generate", *asked)
+        assert run.code == 0, run.err
+    found = json.loads((out / "annotations.json").read_text(encoding="utf-8"))
+    assert "SYNTHETIC" in found["info"]["description"]
+    assert [(one["id"], one["name"]) for one in found["categories"]] == [(1, "square"), (2, "bar")]
+    assert [one["file_name"] for one in found["images"]] == [path.name for path in sorted((out / "images").iterdir())]
+    masks = {int(path.stem): np.zeros_like(np.asarray(Image.open(path))) for path in (out / "masks").iterdir()}
+    for one in found["annotations"]:
+        height, width = one["segmentation"]["size"]
+        runs = one["segmentation"]["counts"]
+        pixels = np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(width, height).T
+        left, top, across, down = map(int, one["bbox"])
+        assert pixels.sum() == pixels[top : top + down, left : left + across].sum() == one["area"]
+        assert pixels[top].any()
+        assert pixels[:, left + across - 1].any()
+        masks[one["image_id"]][pixels] = one["category_id"]
+    for number, mask in masks.items():
+        np.testing.assert_array_equal(mask, np.asarray(Image.open(out / "masks" / f"{number:08d}.png")))
+    refused = medvar("generate", "--bundle", "demo", "--out", tmp_path / "other", "--count", 2, "--layout", "coco")
+    assert refused.code == 1
+    assert "makes images without masks" in refused.err
+    assert not (tmp_path / "other").exists()
+
+
+def test_run_lengths() -> None:
+    """By columns, the first run of background; as pycocotools has them."""
+    mask = np.array([[1, 0], [1, 1], [0, 1]], dtype=bool)
+    assert run_lengths(mask) == [0, 2, 2, 2]
+    assert run_lengths(np.zeros((2, 2), dtype=bool)) == [4]
+
+
+@pytest.mark.parametrize("layout", ["nnunet", "decathlon", "bids", "imagefolder", "coco", "shards", None])
+def test_sets_of_pairs_are_judged_with_their_masks(
+    medvar: Medvar, pair_bundle: Bundle, tmp_path: Path, layout: str | None
+) -> None:
+    """Masks would be judged as if they were images, or images without their masks."""
+    from medvar_engine.evaluate.images.synthetic_images import open_synthetic
+
+    asked = () if layout is None else ("--layout", layout)
+    out = tmp_path / "set"
+    run = medvar("generate", "--bundle", pair_bundle.path, "--out", out, *NAMED, "--count", 3, *asked)
+    assert run.code == 0, run.err
+    found = open_synthetic(out)
+    assert len(found) == len(found.images) == 3
+    assert found.masks is not None
+    assert [one.name for one in found.masks.structures] == ["square", "bar"]
+    generator = Generator(OnnxBackend(pair_bundle, device="cpu"))
+    requests = [Request(Condition("CT", "abdomen", "axial"), seed, pair_bundle.sampling) for seed in range(3)]
+    _, masks = generator.pairs(generator.finish(generator.start(requests)))
+    np.testing.assert_array_equal(found.masks.batch([2, 0]), masks[[2, 0]])

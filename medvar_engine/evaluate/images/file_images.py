@@ -10,6 +10,7 @@ import numpy as np
 
 from medvar_engine.encoders.image_source import Indices
 from medvar_engine.errors import MedvarError
+from medvar_engine.evaluate.images.mask_source import mask_beside
 from medvar_engine.types import FloatArray
 from medvar_engine.value_range import ValueRange
 from medvar_engine.write.compare import read_pixels
@@ -36,7 +37,7 @@ class FileImages:
 
 
 def find_pictures(folder: Path) -> list[str]:
-    """The sorted image files in and below a folder, without hidden files and contact sheets of scales.
+    """The sorted image files in and below a folder, without masks, hidden files and contact sheets of scales.
 
     Raises `MedvarError` for files of several formats, because the same image may then occur twice.
     """
@@ -51,7 +52,9 @@ def find_pictures(folder: Path) -> list[str]:
             f"{len(files)} {kind} files (such as {min(files)})" for kind, files in sorted(found.items())
         )
         raise MedvarError(f"{folder} holds images of several formats: {formats}. Evaluate each format separately.")
-    return sorted(next(iter(found.values()), []))
+    files = next(iter(found.values()), [])
+    masks = {str(mask_beside(Path(file))) for file in files}
+    return sorted(file for file in files if file not in masks)
 
 
 def check_pictures(files: Iterable[str]) -> str:

@@ -17,6 +17,7 @@ from medvar_engine.data.dataset import Conditions, SliceDataset
 from medvar_engine.encoders.image_source import Images, Indices
 from medvar_engine.errors import MedvarError
 from medvar_engine.evaluate.images.file_images import FileImages, check_pictures, find_pictures
+from medvar_engine.evaluate.images.mask_source import FileMasks, Masks, SetMasks, mask_beside
 from medvar_engine.generate.trace import Trace
 from medvar_engine.request import Sampling
 from medvar_engine.sets.image_set import ImageSet
@@ -32,12 +33,13 @@ from medvar_engine.write.provenance import read_trace
 
 @dataclass(frozen=True, slots=True)
 class Synthetic:
-    """Images with the condition of each."""
+    """Images with the condition of each, and their masks."""
 
     name: str
     images: Images
     conditions: Sequence[Condition]
     models: tuple[str, ...]  # digests of the models that made them, see `Bundle.models`
+    masks: Masks | None = None  # None for images without masks
 
     def __len__(self) -> int:
         return len(self.conditions)
@@ -67,7 +69,17 @@ def open_synthetic(path: Path) -> Synthetic:
         )
     models: set[str] = set()
     conditions = coded(_asked(Path(file), models) for file in files)
-    return Synthetic(path.name, FileImages(files, check_pictures(files)), conditions, tuple(sorted(models)))
+    images = FileImages(files, check_pictures(files))
+    return Synthetic(path.name, images, conditions, tuple(sorted(models)), _file_masks(files))
+
+
+def _file_masks(files: Sequence[str]) -> FileMasks | None:
+    """The masks of all images; None where no image has one."""
+    found = [mask_beside(Path(file)) for file in files]
+    masks = [mask for mask in found if mask is not None]
+    if masks and len(masks) < len(files):
+        raise MedvarError(f"{files[found.index(None)]} has no mask, but others have. Evaluate them separately.")
+    return FileMasks(masks) if masks else None
 
 
 def coded(conditions: Iterable[Condition]) -> Conditions:
@@ -102,7 +114,8 @@ def _of_shards(found: ImageSet) -> Synthetic:
     factors = [name for name in FACTORS if name in table.column_names]  # earlier versions wrote fewer
     rows = (row for batch in table.select(factors).to_batches() for row in batch.to_pylist())
     conditions = coded(Condition(**row) for row in rows)
-    return Synthetic(found.path.name, SetImages.of(found), conditions, (plan.bundle_id,))
+    masks = SetMasks(found) if found.structures else None
+    return Synthetic(found.path.name, SetImages.of(found), conditions, (plan.bundle_id,), masks)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

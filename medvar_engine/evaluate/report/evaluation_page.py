@@ -14,9 +14,12 @@ from medvar_engine.evaluate.evaluation import ByEncoder, Evaluation, Row, label_
 from medvar_engine.evaluate.images.baseline_images import JUDGED
 from medvar_engine.evaluate.images.synthetic_images import Synthetic
 from medvar_engine.evaluate.metrics.efficiency import efficiencies
-from medvar_engine.evaluate.metrics.metric_table import BETTER, LARGEST, MetricValue
+from medvar_engine.evaluate.metrics.metric_table import BETTER, LARGEST
 from medvar_engine.evaluate.report.findings import findings
 from medvar_engine.evaluate.report.measures import measures
+from medvar_engine.evaluate.report.metric_cell import metric_cell
+from medvar_engine.evaluate.report.pair_section import pair_section, stack_section
+from medvar_engine.evaluate.report.utility_section import utility_section
 from medvar_engine.page.curves import Curve, curves
 from medvar_engine.page.document import Section, document, note
 from medvar_engine.page.elements import Child, Markup, counted, element, join, picture, table
@@ -65,6 +68,7 @@ def page(found: Evaluation, synthetic: Synthetic, data: SliceDataset) -> Markup:
         Section("recognition", "Recognition by a classifier", _recognition(found)),
         Section("diversity", "Diversity", _diversity(found)),
         Section("copies", "Memorisation", _copies(found, synthetic, data)),
+        Section("pairs", "Masks and stacks", join(pair_section(found.pairs), stack_section(found.stacks))),
         Section("utility", "Usefulness", _utility(found)),
         Section("cost", "Cost", _cost(found)),
         Section("sources", "What was compared", _sources(found)),
@@ -125,19 +129,10 @@ def _labels(one: ByEncoder) -> Markup:
 
 def _rows(first: str, rows: dict[str, Row]) -> Markup:
     names = [name for name in _SHORT if any(row.get(name) for row in rows.values())]
-    body: list[tuple[Child, ...]] = [(title, *(_cell(row[name]) for name in names)) for title, row in rows.items()]
+    body: list[tuple[Child, ...]] = [
+        (title, *(metric_cell(row[name]) for name in names)) for title, row in rows.items()
+    ]
     return table((first, *(f"{_SHORT[name]} ({BETTER[name]})" for name in names)), body)
-
-
-def _cell(metric: MetricValue, form: str = ".3g") -> Markup:
-    """The value, with its interval and what was resampled below it, or the reason why there is none."""
-    if metric.value is None:
-        return element("span", "–", title=f"not computed: {metric.missing}")
-    if metric.low is None or metric.high is None:
-        shown = element("div", "no interval", title=metric.no_interval, class_="quiet")
-    else:
-        shown = element("div", f"{metric.low:{form}} to {metric.high:{form}}, {metric.over}", class_="quiet")
-    return join(f"{metric.value:{form}}", shown)
 
 
 def _left_out(found: Evaluation) -> Markup:
@@ -183,7 +178,7 @@ def _recognition(found: Evaluation) -> Markup:
 
 def _diversity(found: Evaluation) -> Markup:
     rows: list[tuple[Child, ...]] = [
-        (name, _cell(pair[JUDGED]), _cell(pair["training"])) for name, pair in found.similarity.items()
+        (name, metric_cell(pair[JUDGED]), metric_cell(pair["training"])) for name, pair in found.similarity.items()
     ]
     intro = "MS-SSIM of pairs of images of one label: 1 for equal images; the value of training slices is ideal."
     return join(element("p", intro, class_="quiet"), table(("label", "synthetic", "training"), rows))
@@ -194,11 +189,11 @@ def _copies(found: Evaluation, synthetic: Synthetic, data: SliceDataset) -> Mark
     if one is None:
         return element("p", "Copies were not searched for.")
     rows: list[tuple[Child, ...]] = [
-        (f"planted copies, {kind}", _cell(share, ".1%")) for kind, share in one.copies_found.items()
+        (f"planted copies, {kind}", metric_cell(share, ".1%")) for kind, share in one.copies_found.items()
     ]
     rows += [
-        ("synthetic images", _cell(one.flagged, ".1%")),
-        ("slices of new patients", _cell(one.false_alarms, ".1%")),
+        ("synthetic images", metric_cell(one.flagged, ".1%")),
+        ("slices of new patients", metric_cell(one.false_alarms, ".1%")),
     ]
     shown = [
         element(
@@ -220,16 +215,9 @@ def _copies(found: Evaluation, synthetic: Synthetic, data: SliceDataset) -> Mark
 
 
 def _utility(found: Evaluation) -> Markup:
-    one = found.utility
-    if one is None:
-        return element("p", "Not measured. Use --utility region, plane or modality.")
-    shown = (
-        f"Small classifiers of {', '.join(one.classes)} ({one.task}) were trained on these images, each in "
-        f"{counted(one.steps, 'step')}, and tested on slices of held-out patients. Every class has equal weight; "
-        f"{1 / len(one.classes):.3g} is chance. Values are means of {counted(one.seeds, 'classifier')}."
-    )
-    rows: list[tuple[Child, ...]] = [(name, _cell(metric)) for name, metric in one.accuracy.items()]
-    return join(element("p", shown, class_="quiet"), table(("training images", "balanced accuracy"), rows))
+    if found.utility is None:
+        return element("p", "Not measured. Use --utility region, plane, modality or segmentation.")
+    return utility_section(found.utility)
 
 
 def _cost(found: Evaluation) -> Markup:

@@ -6,9 +6,13 @@ from dataclasses import dataclass
 
 from medvar_engine.evaluate.evaluation import ByEncoder, Evaluation
 from medvar_engine.evaluate.images.baseline_images import JUDGED, Baseline
+from medvar_engine.evaluate.learning_curve import BOTH, REAL
 from medvar_engine.evaluate.metrics.metric_table import MetricValue
+from medvar_engine.evaluate.pairs.segmentation_utility import SegmentationUtility
 
 _NEAR = 2.0  # factor over the distance of real slices of other patients
+_FITTING = 0.9  # required share of the Dice of held-out pairs
+_ROUGH = 1.3  # factor over the difference of neighbouring slices in real volumes
 _ENOUGH = 0.95  # required share of planted copies that are found
 
 
@@ -24,7 +28,8 @@ class Sentence:
 def findings(found: Evaluation) -> list[Sentence]:
     """The findings, warnings first."""
     sentences = [_quality(one) for one in found.encoders]
-    sentences += [_diversity(found), *_copies(found), *_members(found), _usefulness(found), _baselines(found)]
+    sentences += [_diversity(found), *_copies(found), *_members(found), _masks(found), _stacks(found)]
+    sentences += [_usefulness(found), _baselines(found)]
     return sorted(filter(None, sentences), key=lambda one: not one.grave)
 
 
@@ -96,18 +101,51 @@ def _members(found: Evaluation) -> list[Sentence]:
 
 
 def _usefulness(found: Evaluation) -> Sentence | None:
-    """Whether adding synthetic images improves a classifier; a difference within the interval does not count."""
+    """Whether adding synthetic images improves a network; a difference within the interval does not count."""
     one = found.utility
     if one is None:
         return None
-    details = ", ".join(f"from {name} images {_with_interval(metric)}" for name, metric in one.accuracy.items())
-    text = f"Balanced accuracy of classifying the {one.task} of held-out patients, trained {details}."
-    real, both = one.accuracy["real"].value, one.accuracy["real and synthetic"]
+    if isinstance(one, SegmentationUtility):
+        network, what = "segmenter", "Dice of segmenting held-out patients"
+    else:
+        network, what = "classifier", f"Balanced accuracy of classifying the {one.task} of held-out patients"
+    metrics = one.metrics
+    details = ", ".join(f"from {name} images {_with_interval(metric)}" for name, metric in metrics.items())
+    text = f"{what}, trained {details}."
+    real, both = metrics[REAL].value, metrics[BOTH]
     if real is not None and both.high is not None and both.high < real:
-        return Sentence("Added to real slices, they make a classifier worse", text, True)
+        return Sentence(f"Added to real slices, they make a {network} worse", text, True)
     if real is not None and both.low is not None and both.low > real:
-        return Sentence("Added to real slices, they make a classifier better", text, False)
-    return Sentence("Added to real slices, they make a classifier neither better nor worse", text, False)
+        return Sentence(f"Added to real slices, they make a {network} better", text, False)
+    return Sentence(f"Added to real slices, they make a {network} neither better nor worse", text, False)
+
+
+def _masks(found: Evaluation) -> Sentence | None:
+    """Whether masks fit their images as well as those of real pairs do, as far as a segmenter can tell."""
+    one = found.pairs
+    if one is None:
+        return None
+    ours, real = _value(one.synthetic), _value(one.held_out)
+    text = (
+        f"The Dice between masks and a segmenter trained on real pairs is {_with_interval(one.synthetic)}, compared "
+        f"with {_with_interval(one.held_out)} for held-out pairs; {_value(one.mask_copies):.1%} of the masks may be "
+        "copies of training masks."
+    )
+    if ours < _FITTING * real:
+        return Sentence("Masks fit their images worse than those of real pairs", text, True)
+    return Sentence("Masks fit their images about as well as those of real pairs", text, False)
+
+
+def _stacks(found: Evaluation) -> Sentence | None:
+    """Whether neighbouring slices of stacks are as alike as those of real volumes."""
+    if not found.stacks:
+        return None
+    ratios = {name: one.ratio for name, one in found.stacks.items()}
+    told = ", ".join(f"{name} {ratio:.2f}" for name, ratio in ratios.items())
+    text = f"Mean difference between neighbouring slices, relative to real volumes at the same distance: {told}."
+    if max(ratios.values()) > _ROUGH:
+        return Sentence("Stacks are rougher than real volumes", text, True)
+    return Sentence("Stacks are about as smooth as real volumes", text, False)
 
 
 def _baselines(found: Evaluation) -> Sentence | None:

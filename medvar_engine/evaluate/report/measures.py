@@ -19,6 +19,8 @@ def measures(values: Mapping[str, Any]) -> list[Measure]:
         *_texture(values.get("texture") or {}),
         *_distances(values["encoders"]),
         *_recognition(values.get("recognition")),
+        *_pairs(values.get("pairs")),
+        *_stacks(values.get("stacks") or {}),
         *_privacy(values),
         *_time(values.get("seconds_an_image")),
     ]
@@ -30,6 +32,8 @@ def _reconstruction(one: Mapping[str, Any] | None) -> Iterator[Measure]:
         yield "reconstruction of held-out slices, dB", with_interval(one["full"]), ""
         yield "previews after each scale, dB", before, ""
         yield "loss by drawing the finest scale, dB", with_interval(one["finest_drawn"]), "0"
+        if (masks := one.get("mask_dice")) is not None:
+            yield "Dice of held-out masks encoded and decoded", with_interval(masks), "1"
 
 
 def _texture(values: Mapping[str, Any]) -> Iterator[Measure]:
@@ -60,6 +64,22 @@ def _recognition(one: Mapping[str, Any] | None) -> Iterator[Measure]:
     if one is not None:
         name = f"a classifier of real slices finds the requested region and plane ({len(one['classes'])} classes)"
         yield name, _share(one["synthetic"]), f"{_share(one['held_out'])} of held-out slices"
+
+
+def _pairs(one: Mapping[str, Any] | None) -> Iterator[Measure]:
+    if one is not None:
+        real = f"{with_interval(one['held_out'])} of held-out pairs"
+        yield "Dice between masks and a segmenter of real pairs", with_interval(one["synthetic"]), real
+        yield "masks that may be copies", _share(one["mask_copies"]), ""
+        if (both := one.get("pair_copies")) is not None:
+            yield "pairs of which image and mask may be copies", _share(both), ""
+
+
+def _stacks(values: Mapping[str, Any]) -> Iterator[Measure]:
+    for name, one in values.items():
+        ratio = float(one["stacks"]) / max(float(one["real"]), 1e-9)
+        apart = f"{float(one['spacing_mm']):.3g} mm apart"
+        yield f"difference of neighbouring slices {apart}, {name}, stacks / real volumes", f"{ratio:.2f}", "1"
 
 
 def _privacy(values: Mapping[str, Any]) -> Iterator[Measure]:
