@@ -120,7 +120,7 @@ def test_a_bundle_is_evaluated_and_its_card_and_info_tell_it(
     assert len(opened) <= 2  # the set's worker has one of its own
     report = page.with_suffix(".json")
     assert f"medvar evaluate card {bundle} {report}" in found.output.replace("\n", " ")
-    assert "telling the region of held-out patients" in page.with_suffix(".md").read_text(encoding="utf-8")
+    assert "classifying the region of held-out patients" in page.with_suffix(".md").read_text(encoding="utf-8")
     written = page.with_suffix(".md").read_text(encoding="utf-8")
     for measure in ("loss by drawing the finest scale", "AUC of membership", "time per image, s"):
         assert measure in written
