@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 
 _NOBODY = re.compile(
-    r"anon(ymous|ymi[sz]ed|ym)?|de-?identified|no ?(name|id)|none|null|nil|n/?a|unknown|undefined|default|empty|removed"
-    r"|patient( ?id)?|test|xxx*|0+|1|-+|\?+",
+    r"((patient|subject) )?(anon(ymous|ymi[sz]ed|ym)?|de-?identified|not (available|known)|no|none|null|nil|n/?a"
+    r"|unknown|undefined|default|dummy|empty|removed|test)( ?(patient|subject|name|id))?"
+    r"|(patient|subject)( ?id)?|xxx*|0+|1|-+|\?+",
     re.IGNORECASE,
 )
 
@@ -14,7 +15,7 @@ _NOBODY = re.compile(
 def names_nobody(patient: str) -> bool:
     """Whether an id is a placeholder that may be shared by several patients: ``ANONYMOUS``, ``0000``, ``unknown``.
 
-    >>> names_nobody("ANONYMOUS"), names_nobody("LIDC-IDRI-0314")
-    (True, False)
+    >>> [names_nobody(one) for one in ("ANONYMOUS", "Unknown^Patient", "LIDC-IDRI-0314", "TEST01")]
+    [True, True, False, False]
     """
-    return _NOBODY.fullmatch(patient.strip().replace("_", " ")) is not None
+    return _NOBODY.fullmatch(re.sub(r"[_^\s]+", " ", patient).strip()) is not None
