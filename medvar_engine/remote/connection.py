@@ -138,14 +138,14 @@ class Server:
         """The successful response to a request; tries again while the server is busy."""
         until = time.monotonic() + self._patience
         while True:
-            connection.request(method, f"{self._folder}/{path}", body, {**self._headers, **headers})
-            response = connection.getresponse()
+            response = _sent(connection, method, f"{self._folder}/{path}", body, {**self._headers, **headers})
             if response.status == 200:
                 return response
             text = self._complaint(response)
             wait = _seconds(response.getheader("Retry-After"))
             if response.status not in _BUSY or time.monotonic() + wait > until:
                 raise MedvarError(text)
+            connection.close()  # it may have been refused before all of it was sent; the next request connects again
             time.sleep(wait)
 
     def _complaint(self, response: http.client.HTTPResponse) -> str:
@@ -209,6 +209,20 @@ def read_token(path: Path) -> str:
             "`python -c 'import secrets; print(secrets.token_urlsafe(32))'`."
         )
     return token
+
+
+def _sent(
+    connection: http.client.HTTPConnection, method: str, url: str, body: bytes | None, headers: Mapping[str, str]
+) -> http.client.HTTPResponse:
+    """The response to a request, even if the server answers and hangs up before all of the request was sent."""
+    try:
+        connection.request(method, url, body, headers)
+    except _LOST as error:
+        try:
+            return connection.getresponse()
+        except (OSError, http.client.HTTPException):
+            raise error from None
+    return connection.getresponse()
 
 
 def _parts(address: str) -> Any:

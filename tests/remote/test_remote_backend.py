@@ -300,3 +300,28 @@ def test_other_servers_are_told(
     """A wrong port would be a traceback."""
     with pytest.raises(MedvarError, match=r"127\.0\.0\.1|bundle"):
         RemoteBackend(Server(answering(content, headers), patience=5))
+
+
+def test_a_request_refused_before_all_of_it_was_sent() -> None:
+    """Breaks for large requests: "broken pipe" would hide what the server says, and the request be sent twice."""
+    content = b'{"error": "A request may have at most 1000 bytes."}'
+    head = f"HTTP/1.1 413 Too Large\r\nContent-Length: {len(content)}\r\nConnection: close\r\n\r\n".encode()
+    asked_for = []
+
+    def refuse() -> None:
+        while True:
+            try:
+                connection, _ = listening.accept()
+            except OSError:
+                return
+            with connection:
+                asked_for.append(connection.recv(1000))
+                connection.sendall(head + content)
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        threading.Thread(target=refuse, daemon=True).start()
+        server = Server(f"http://127.0.0.1:{listening.getsockname()[1]}", patience=5)
+        arrays = {"labels": np.zeros(2**22, np.int64)}
+        with pytest.raises(MedvarError, match="at most 1000 bytes"):
+            server.call("step", {}, arrays, model="ab", limit=1000)
+    assert len(asked_for) == 1
