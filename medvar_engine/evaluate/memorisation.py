@@ -24,7 +24,8 @@ from medvar_engine.memorisation.packed_maps import pack
 from medvar_engine.memorisation.projection import Projection
 from medvar_engine.types import FloatArray, IntArray
 
-FALSE_ALARMS = 0.05  # accepted share of flagged slices of new patients
+FALSE_ALARMS = 0.03  # share of flagged slices of held-out patients; below the 5 % that new patients may expect, because
+# the threshold depends on which patients are held out
 FOUND = 0.95  # required share of flagged planted copies of every kind
 PLANTED = 150  # number of training slices that are copied for the test
 _FOR_THRESHOLD = 1  # seed of the copies that set the threshold; the test uses another seed

@@ -123,7 +123,7 @@ class Gate:
 
     def said(self, measured: Sequence[tuple[list[float], list[int]]]) -> Check:
         """What is to be said of M images by their `measure`."""
-        values = np.array([one for one, _ in measured], dtype=np.float64).reshape(-1, len(MEASURES))
+        values = np.array([one for one, _ in measured], dtype=np.float32).reshape(-1, len(MEASURES))
         rows = np.array([one for _, one in measured], dtype=np.int64).reshape(-1, len(MEASURES))
         neighbours = rows[np.arange(len(rows)), (values / self.levels).argmax(axis=1)]
         patients = tuple(self.patients[row] for row in neighbours)
