@@ -81,14 +81,14 @@ def strengths() -> dict[str, Change]:
 
 
 def partly(image: FloatArray, share: float, other: FloatArray | float, rng: np.random.Generator) -> FloatArray:
-    """`cover`, but something is left to be recognised."""
+    """`cover`, but enough of the edges of the slice is left to be recognised."""
     edges = np.abs(edge_map(image)) ** 2
     while True:
         DRAWN["masks"] += 1
-        covered = cover(image, share, other, rng)
-        left = resize((covered == image).astype(np.float32), GRID, "bilinear")
+        covered = cover(np.zeros_like(image), share, 1.0, rng)
+        left = resize(covered, GRID, "bilinear") < 0.01
         if (edges * left).sum() >= LEFT * edges.sum():
-            return covered
+            return np.where(covered == 1, other, image).astype(np.float32)
         DRAWN["anew"] += 1
 
 
