@@ -12,6 +12,7 @@ from typing import Any, Unpack
 
 import numpy as np
 
+from medvar_engine.backends.release_memory import give_back
 from medvar_engine.conditions import Condition
 from medvar_engine.errors import MedvarError
 from medvar_engine.generate.generation import Generation
@@ -492,6 +493,7 @@ class GenerationSession:
                 yield self._previews.of(self._generator, other, other.depth - 1)
         finally:  # also when it is stopped or fails
             self._make_safe()
+            give_back()  # or free memory in fragments would grow by some MB with every image
 
     def _step(self, tree: TraceTree) -> None:
         self._history = self._history.then(tree)
