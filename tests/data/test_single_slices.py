@@ -169,14 +169,14 @@ def damage(path: Path, content: bytes) -> None:
 
 BAD: dict[str, tuple[Callable[[Path], object], dict[str, str], str]] = {
     "colour.png": (lambda path: Image.fromarray(np.dstack([GRAY, GRAY.T, GRAY])).save(path), {}, "in colour"),
-    "alpha.png": (lambda path: Image.fromarray(GRAY).convert("LA").save(path), {}, "kind LA; gray"),
-    "palette.png": (lambda path: Image.fromarray(GRAY).convert("P").save(path), {}, "kind P; gray"),
+    "alpha.png": (lambda path: Image.fromarray(GRAY).convert("LA").save(path), {}, "mode LA; grey"),
+    "palette.png": (lambda path: Image.fromarray(GRAY).convert("P").save(path), {}, "mode P; grey"),
     "text.jpg": (lambda path: path.write_text("no picture"), {}, "cannot be read as an image"),
     "empty.tif": (lambda path: path.write_bytes(b""), {}, "cannot be read as an image"),
     "blank.npy": (lambda path: np.save(path, np.full((8, 8), 7, np.uint8)), {}, "blank"),
     "raw.npy": (lambda path: np.save(path, GRAY.astype(np.uint16)), {}, "nearly black"),
     "float.npy": (lambda path: np.save(path, GRAY / 255), {}, "float64; uint8 or uint16"),
-    "volume.npy": (lambda path: np.save(path, np.dstack([GRAY] * 4)), {}, "two sides"),
+    "volume.npy": (lambda path: np.save(path, np.dstack([GRAY] * 4)), {}, "two axes"),
     "pickle.npy": (lambda path: np.save(path, np.array([{}]), allow_pickle=True), {}, "cannot be read"),
     "cut.npy": (lambda path: (np.save(path, GRAY), damage(path, path.read_bytes())), {}, "cannot be read"),
     "frames.tif": (
@@ -448,7 +448,7 @@ def test_dicom_that_is_not_one_slice(tmp_path: Path, phantom: Any, series: Any, 
     np.save(folder / "good.npy", GRAY)
     one = f"all/{single.name}"
     rows = [
-        ({"path": one, "plane": "coronal"}, "index.csv says coronal, but by the DICOM header it is axial"),
+        ({"path": one, "plane": "coronal"}, "index.csv says coronal, but according to the DICOM header the plane is axial"),
         ({"path": f"all/../{one}", "modality": "CT"}, "leads out"),
         ({"path": "many.dcm"}, "frames; a file with one slice is expected"),
         ({"path": "cut.dcm"}, ""),
