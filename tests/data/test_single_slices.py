@@ -448,7 +448,7 @@ def test_dicom_that_is_not_one_slice(tmp_path: Path, phantom: Any, series: Any, 
     np.save(folder / "good.npy", GRAY)
     one = f"all/{single.name}"
     rows = [
-        ({"path": one, "plane": "coronal"}, "index.csv says coronal, but according to the DICOM header the plane is axial"),
+        ({"path": one, "plane": "coronal"}, "index.csv says coronal, but according to the DICOM header"),
         ({"path": f"all/../{one}", "modality": "CT"}, "leads out"),
         ({"path": "many.dcm"}, "frames; a file with one slice is expected"),
         ({"path": "cut.dcm"}, ""),

@@ -86,7 +86,7 @@ def test_the_wrong_kind_is_refused(tmp_path: Path, tokenizer: Tokenizer, transfo
     """Two paths given in the wrong order have to be named, not half-loaded."""
     save_tokenizer(tmp_path / "a.safetensors", tokenizer)
     save_transformer(tmp_path / "b.safetensors", transformer, SPACE)
-    with pytest.raises(MedvarError, match="holds a tokenizer, but a transformer is needed"):
+    with pytest.raises(MedvarError, match="contains a tokenizer, but a transformer is needed"):
         load_transformer(tmp_path / "a.safetensors")
     with pytest.raises(MedvarError, match="holds a transformer, but a tokenizer is needed"):
         load_tokenizer(tmp_path / "b.safetensors")

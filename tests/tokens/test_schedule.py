@@ -20,7 +20,7 @@ def test_counts_tokens_of_the_published_model() -> None:
 @pytest.mark.parametrize("sides", [(), (0, 1), (2, 2), (3, 2), (-1,)])
 def test_refuses_what_is_not_coarse_to_fine(sides: tuple[int, ...]) -> None:
     """A damaged bundle would fail far from its cause."""
-    with pytest.raises(MedvarError, match="rising"):
+    with pytest.raises(MedvarError, match="increasing"):
         ScaleSchedule(sides)
 
 

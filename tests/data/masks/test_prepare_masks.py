@@ -311,7 +311,7 @@ def test_masks_are_checked_as_images_are(msd: Path, tmp_path: Path) -> None:
     masks = np.load(path)
     masks[0] = 9
     np.save(path, masks)
-    with pytest.raises(MedvarError, match=r"masks-00000\.npy is not as it was written"):
+    with pytest.raises(MedvarError, match=r"masks-00000\.npy was changed after it was written"):
         verify(tmp_path / "out")
     with pytest.raises(MedvarError, match="value 9"):
         SliceDataset(tmp_path / "out").masks([0])

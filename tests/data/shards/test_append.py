@@ -117,7 +117,7 @@ def test_folders_that_do_not_fit(tmp_path: Path, prepared: Prepared) -> None:
     before = content(a)
     for more, says in (
         (wide, "8 pixels per side, but .*wide of 16"),
-        (other, "different recipes .other window."),
+        (other, "different recipes .different window."),
         (again, r"again has slices that .*a has already"),
         (a, "given twice"),
         (tmp_path / "nothing", "does not contain prepared slices"),

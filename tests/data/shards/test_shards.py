@@ -350,7 +350,7 @@ def test_verify_finds_a_flipped_bit(tmp_path: Path) -> None:
     path.write_bytes(bytes(content))
     SliceDataset(tmp_path / "a")
     (tmp_path / "a" / "images-00002.npy").unlink()
-    with pytest.raises(MedvarError, match=r"images-00001\.npy is not as .*; images-00002\.npy cannot be read"):
+    with pytest.raises(MedvarError, match=r"images-00001\.npy was changed .*; images-00002\.npy cannot be read"):
         verify(tmp_path / "a")
 
 
