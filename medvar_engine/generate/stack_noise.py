@@ -23,7 +23,7 @@ from medvar_engine.types import FloatArray
 REACH = 3.0
 """Sides of a token through the plane, after which its noise is another draw.
 
-With the shipped model neighbours then differ about as much as those of real CT volumes.
+Set with the model shipped first, so that neighbours differ about as much as those of real CT volumes.
 """
 
 
