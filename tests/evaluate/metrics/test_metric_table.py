@@ -68,17 +68,17 @@ def test_images_of_few_people_are_known_less(reference: Reference) -> None:
     """Slices of one patient are alike: drawn one by one they would seem to be of as many patients."""
     made = np.repeat(features(20, seed=3), 4, axis=0)
     alone = row(made, groups(80), reference)
-    together = row(made, [str(i // 4) for i in range(80)], reference, over="people")
+    together = row(made, [str(i // 4) for i in range(80)], reference, over="patients")
     for name in ("frechet", "cmmd", "kid", "precision", "authentic"):
         narrow, wide = ((one[name].high or 0) - (one[name].low or 0) for one in (alone, together))
         assert wide > 1.4 * narrow, name
         assert together[name].value == alone[name].value
-        assert together[name].over == "people"
+        assert together[name].over == "patients"
 
 
 def test_where_there_is_no_interval_it_is_said_why(reference: Reference) -> None:
     """An empty place beside a figure would be taken for a mistake, and no width at all for certainty."""
-    one = row(features(80, seed=3), ["ann"] * 80, reference, over="people")
+    one = row(features(80, seed=3), ["ann"] * 80, reference, over="patients")
     assert one["kid"].value is not None
     assert one["kid"].low is None
     assert one["kid"].no_interval == "fewer than two people to resample"
