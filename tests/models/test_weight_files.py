@@ -88,7 +88,7 @@ def test_the_wrong_kind_is_refused(tmp_path: Path, tokenizer: Tokenizer, transfo
     save_transformer(tmp_path / "b.safetensors", transformer, SPACE)
     with pytest.raises(MedvarError, match="contains a tokenizer, but a transformer is needed"):
         load_transformer(tmp_path / "a.safetensors")
-    with pytest.raises(MedvarError, match="holds a transformer, but a tokenizer is needed"):
+    with pytest.raises(MedvarError, match="contains a transformer, but a tokenizer is needed"):
         load_tokenizer(tmp_path / "b.safetensors")
 
 
