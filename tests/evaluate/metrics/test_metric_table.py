@@ -81,7 +81,7 @@ def test_where_there_is_no_interval_it_is_said_why(reference: Reference) -> None
     one = row(features(80, seed=3), ["ann"] * 80, reference, over="patients")
     assert one["kid"].value is not None
     assert one["kid"].low is None
-    assert one["kid"].no_interval == "fewer than two people to resample"
+    assert one["kid"].no_interval == "fewer than two patients to resample"
     far = row(features(80, 50.0, seed=3), groups(80), reference)["precision"]
     assert (far.value, far.low, far.no_interval) == (0.0, None, "the same in every draw")
 
