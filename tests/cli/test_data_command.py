@@ -39,7 +39,7 @@ def test_verify(medvar: Medvar, folder: Path) -> None:
         (folder / name).write_bytes((folder / name).read_bytes()[:-1])
     run = medvar("data", "verify", folder)
     assert (run.code, run.out) == (1, "")
-    assert "slices.arrow is not as it was written; images-00000.npy is not as it was written" in run.err
+    assert "slices.arrow was changed after it was written; images-00000.npy was changed after it was written" in run.err
 
 
 def test_append_merge_and_split(medvar: Medvar, folder: Path, prepared: Prepared, tmp_path: Path) -> None:

@@ -86,7 +86,7 @@ def test_files_by_label(generate: Generate, tmp_path: Path) -> None:
         (("--guidance", 9), "leave them out here"),
         (("--show-scales",), "do not apply"),
         (("--overwrite",), "do not apply"),
-        (("--layout", "bids", "--format", "png"), "holds nifti, not png"),
+        (("--layout", "bids", "--format", "png"), "supports nifti, not png"),
         (("--layout", "nnunet"), "one modality per channel"),
         (("--cluster", "tcp://127.0.0.1:1"), "No cluster answers"),
     ],

@@ -207,7 +207,7 @@ def test_two_at_once_are_told(scans: Path, tmp_path: Path) -> None:
     """Two would write over each other's work."""
     with (
         parts_folder(tmp_path / "out"),
-        pytest.raises(MedvarError, match=rf"is being written by process {os.getpid()} on .*wait"),
+        pytest.raises(MedvarError, match=rf"is being written by process {os.getpid()} on .*Wait"),
     ):
         prepare(scans, tmp_path / "out", RECIPE, NAMES)
     prepare(scans, tmp_path / "out", RECIPE, NAMES)

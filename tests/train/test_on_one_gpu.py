@@ -33,7 +33,7 @@ def test_three_calls_leave_a_model(script: ModuleType, slices: Path, tmp_path: P
     """The minutes on a GPU would end with nothing, or with files too large to come back."""
     packed, out = tmp_path / "slices.zip", tmp_path / "out"
     script.main(["pack", str(slices), str(packed)])
-    small = ("batch_size=2", "device=cpu", "precision=float32", "compile=false", "validate_slices=2")
+    small = ("batch_size=2", "device=cpu", "precision=float32", "compile=false", "validate_slices=2", "drawn_scales=2")
     with pytest.raises(MedvarError, match="Run the calls tokenizer, transformer and refiner in this order"):
         script.main(["refiner", str(packed), str(out), *small])
     for call in ("tokenizer", "transformer", "refiner"):

@@ -100,7 +100,7 @@ def test_near_empty_slices_are_dropped() -> None:
 @pytest.mark.parametrize("planes", [("axial", "slanted"), ()])
 def test_unknown_plane(planes: tuple[str, ...]) -> None:
     """Breaks for typing errors on the command line."""
-    with pytest.raises(MedvarError, match="the planes are axial, coronal, sagittal"):
+    with pytest.raises(MedvarError, match="The planes are axial, coronal, sagittal"):
         SliceRules(planes=planes)
 
 
