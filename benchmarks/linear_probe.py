@@ -1,17 +1,17 @@
-"""What do a model's features know of slices of people it has never seen?
+"""What do a model's features know of slices of patients that it has not seen?
 
     python benchmarks/linear_probe.py SLICES [--bundle FOLDER] [--slices 12] [--likelihood]
 
 SLICES is a folder that `medvar prepare` wrote. A logistic regression on the features (and, to compare with, on the
 pixels, averaged to 32×32) is fitted to the training patients. How strongly it is held back is chosen by leaving out one
-of them after the other, for features and pixels alike; held-out patients from the model have no part in it.
-Then each of all people is left out in turn and asked about. ``--slices`` bounds how many are taken of each person,
+of them after the other, for features and pixels alike; the patients whom the model has not seen have no part in it.
+Then each patient is left out in turn and tested. ``--slices`` bounds how many are taken of each patient,
 region and plane; ``--likelihood`` adds how well every kind of training slice explains an image, and what the model
 itself says, without any fit: the label of the kind that explains it best. That reads every image some twenty times.
 
-Prints balanced accuracy, the mean over classes, with the interval that holds 95 % of it when people are drawn again,
-and each class's share of those held out. Of few patients all are rough figures. Of people it was trained on the model
-knows the slices, and by likelihood even their labels: those are not told of. Needs scikit-learn.
+Prints balanced accuracy, the mean over classes, with the interval that holds 95 % of it when patients are drawn again,
+and each class's share of those held out. With few patients all numbers are rough. The model knows the slices of
+patients that it was trained on, and by likelihood even their labels: those are not reported. Needs scikit-learn.
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ def sample(
         with torch.autocast(labels.device.type, enabled=False):  # the sum over scales needs float32
             latent = latent + quantizer.lift(maps[-1], k)
             if k + 1 < len(transformer.schedule):
-                scale_features = quantizer.pool(latent, k + 1).repeat(len(asked) // len(labels), 1, 1)
+                scale_features = quantizer.pool(latent, k + 1).repeat(2 if any(strengths) else 1, 1, 1)
     return tuple(maps)
 
 
@@ -44,8 +44,12 @@ def _guided(logits: Tensor, count: int, strength: float) -> Tensor:
 
 
 def _draw(logits: Tensor, sampling: Sampling, generator: torch.Generator | None) -> Tensor:
-    """One token of each ``(B, L, V)`` → ``(B, L)``, by top-k and top-p."""
-    values, index = logits.topk(min(sampling.top_k or logits.shape[-1], logits.shape[-1]), dim=-1)
+    """One token of each ``(B, L, V)`` → ``(B, L)``, by temperature, top-k and top-p."""
+    if sampling.temperature == 0:
+        return logits.argmax(-1)
+    values, index = (logits / sampling.temperature).topk(
+        min(sampling.top_k or logits.shape[-1], logits.shape[-1]), dim=-1
+    )
     probability = values.softmax(-1)
     likelier = probability.cumsum(-1) - probability
     kept = probability.masked_fill(likelier >= sampling.top_p, 0.0)

@@ -9,6 +9,9 @@ import yaml
 
 MAX_BYTES = 2**18
 _MAX_DEPTH = 50
+# What PyYAML raises for text that is not valid: also for a number of ten thousand digits, and for values with a tag
+# that does not suit them, such as ``!!timestamp soon``.
+INVALID = (yaml.YAMLError, ValueError, AttributeError, LookupError, RecursionError)
 
 
 class PlainLoader(yaml.SafeLoader):
@@ -39,7 +42,7 @@ def loads(text: str, loader: type[PlainLoader] = PlainLoader) -> Any:
         raise ValueError(f"it has more than {MAX_BYTES // 1024} kB")
     try:
         return loader(text).get_single_data()
-    except (yaml.YAMLError, RecursionError) as error:
+    except INVALID as error:
         raise ValueError(str(error)) from error
 
 

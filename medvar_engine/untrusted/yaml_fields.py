@@ -59,7 +59,7 @@ def read_fields(
         if node is None:
             raise MedvarError(f"The {what} {path} is empty; it must be a list of fields and values.")
         values = _plain(loader, node, (), lines)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # a number of ten thousand digits, a month 13
+    except plain_yaml.INVALID as error:
         raise MedvarError(f"The {what} {path} cannot be read, because it is not YAML: {error}.") from error
     except _Misplaced as error:
         raise MedvarError(f"{path}, line {error.line}: {error}") from error

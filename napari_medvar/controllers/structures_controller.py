@@ -60,7 +60,7 @@ class StructuresController:
     def leave_viewer(self) -> None:
         """Do nothing: no callbacks are connected to the viewer."""
 
-    # -- how --------------------------------------------------------------------------------------------------------
+    # -- internals --------------------------------------------------------------------------------------------------
 
     def _bundle(self) -> Bundle | None:
         """The loaded model if it makes masks; otherwise None, after a message to the user."""

@@ -519,7 +519,7 @@ class GenerationSession:
         return self._begin(opened, History.of(tree))
 
     def _bundle_of(self, bundle_id: str, hint: str) -> OpenedBundle:
-        """The loaded model if it has the id ``model``; otherwise that of the bundle at ``hint``."""
+        """The loaded bundle if it has the id ``bundle_id``; otherwise that of the bundle at ``hint``."""
         if self._opened is not None and self._opened.made(bundle_id):
             return self._opened
         return self.open_bundle(find_bundle_of(bundle_id, [hint]).path, bundle_id)

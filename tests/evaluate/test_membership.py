@@ -49,7 +49,7 @@ def test_slices_of_one_person_are_not_independent() -> None:
         ([], {}, "at least one image"),
         ([[[1.0]]], {}, "at least one image"),
         ([np.nan], {}, "not finite"),
-        ([1.0, 2.0], {"member_patients": ["ann"]}, "1 patients"),
+        ([1.0, 2.0], {"member_patients": ["ann"]}, "1 names of patients"),
         ([1.0], {"confidence": 95}, "confidence"),
     ],
 )

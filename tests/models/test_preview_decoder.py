@@ -62,7 +62,7 @@ def test_the_files_of_a_run_are_told_apart(tmp_path: Path, preview: PreviewDecod
     """Light decoder and tokenizer lie in folders alike; one taken for the other would be a traceback."""
     path = tmp_path / "preview.safetensors"
     save_preview(path, preview, CODEBOOK)
-    with pytest.raises(MedvarError, match="holds a preview decoder, but a tokenizer is needed"):
+    with pytest.raises(MedvarError, match="contains a preview decoder, but a tokenizer is needed"):
         load_tokenizer(path)
 
 

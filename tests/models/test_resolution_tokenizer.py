@@ -142,5 +142,5 @@ def test_a_file_says_which_kind_it_holds(tokenizer: ResolutionTokenizer, tmp_pat
     assert isinstance(again, ResolutionTokenizer)
     assert again.config == CONFIG
     assert all(torch.equal(again.state_dict()[name], tensor) for name, tensor in tokenizer.state_dict().items())
-    with pytest.raises(MedvarError, match="holds a resolution tokenizer, but a transformer is needed"):
+    with pytest.raises(MedvarError, match="contains a resolution tokenizer, but a transformer is needed"):
         load_transformer(path)

@@ -153,6 +153,8 @@ def test_greedy_sampling_takes_the_likeliest_tokens(transformer: Transformer, qu
     maps = sample(transformer, quantizer, LABELS, Sampling(guidance=0.0, top_k=1))
     logits = transformer(LABELS, quantizer.scale_features(maps))
     assert torch.equal(torch.cat(maps, dim=1), logits.argmax(-1))
+    cold = sample(transformer, quantizer, LABELS, Sampling(guidance=0.0, temperature=0.0))
+    assert all(torch.equal(a, b) for a, b in zip(maps, cold, strict=True))
 
 
 @torch.no_grad()

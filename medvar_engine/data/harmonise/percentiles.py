@@ -37,6 +37,8 @@ class Ranked:
 
     def _counts_of_each(self) -> IntArray | None:
         """How often each whole number from the lowest to the highest occurs; None where they are too many or broken."""
+        if not (self.low.is_integer() and self.high.is_integer()):
+            return None
         if self.high - self.low >= _MOST_NUMBERS or max(abs(self.low), abs(self.high)) > _LARGEST_NUMBER:
             return None
         counts = np.zeros(int(self.high - self.low) + 1, dtype=np.intp)

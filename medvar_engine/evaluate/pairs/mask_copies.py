@@ -18,7 +18,7 @@ _CHUNK = 1024  # training masks that are in memory together
 
 
 def copied_masks(synthetic: Pairs, training: SliceDataset, held_out: SliceDataset) -> npt.NDArray[np.bool_]:
-    """Which masks are nearer to a training mask than all but 5 % of held-out masks are, every patient counting alike.
+    """Which masks are nearer to a training mask than all but 3 % of held-out masks are, every patient counting alike.
 
     Empty masks are no copies: many slices show no structure.
     """

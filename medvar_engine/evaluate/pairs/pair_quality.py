@@ -30,7 +30,7 @@ class PairQuality:
     synthetic: MetricValue
     held_out: MetricValue  # of real pairs of held-out patients: more than this cannot be expected
     by_structure: dict[str, dict[str, float | None]]  # Dice of "synthetic" and "held out"; None where there is none
-    mask_copies: MetricValue  # share of masks that are nearer to a training mask than 95 % of held-out masks are
+    mask_copies: MetricValue  # share of masks that are nearer to a training mask than 97 % of held-out masks are
     pair_copies: MetricValue | None  # share of pairs of which image and mask are; None where images were not checked
 
 

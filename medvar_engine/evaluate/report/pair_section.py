@@ -17,7 +17,7 @@ def pair_section(found: PairQuality | None) -> Markup:
     told = (
         f"A small U-Net was trained on training pairs in {counted(found.steps, 'step')}. The table shows the Dice "
         "between masks and the U-Net's segmentation of their images, for synthetic and for held-out pairs; the value "
-        "of held-out pairs is ideal. A mask may be a copy if it is closer to a training mask than 95 % of held-out "
+        "of held-out pairs is ideal. A mask may be a copy if it is closer to a training mask than 97 % of held-out "
         "masks are."
     )
     rows: list[tuple[Child, ...]] = [("all structures", metric_cell(found.synthetic), metric_cell(found.held_out))]

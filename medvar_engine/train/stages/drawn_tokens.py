@@ -46,11 +46,15 @@ class DrawnTokens:
 
         ``tokens`` are true token maps ``(B, L_k)``, ``kinds`` ``(B,)`` the slice types.
         """
-        some = torch.randperm(len(kinds), device=kinds.device)[: round(len(kinds) * SHARE)]
+        count = int(len(kinds) * SHARE + torch.rand(()).item())  # rounded at random, so that a batch of one counts
+        some = torch.randperm(len(kinds), device=kinds.device)[:count]
+        drawn_ones = torch.zeros_like(kinds, dtype=torch.bool).index_fill(0, some, True)
+        if not len(some):
+            return tokens, drawn_ones
         known = tuple(own[some] for own in tokens[: self._first])
         drawn = sample(self._transformer, self._quantizer, self._labels[kinds[some]], self._sampling, known=known)
         maps = tuple(own.index_copy(0, some, new) for own, new in zip(tokens, drawn, strict=True))
-        return maps, torch.zeros_like(kinds, dtype=torch.bool).index_fill(0, some, True)
+        return maps, drawn_ones
 
     def certain(self, images: Tensor, drawn: Tensor) -> Tensor:
         """Images ``(B, 1, H, W)``; those that are ``drawn`` are reduced to the resolution of their true scales.

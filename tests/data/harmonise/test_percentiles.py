@@ -18,6 +18,8 @@ VALUES = {
     "far from 0": 1e7 + GENERATOR.integers(0, 40, 1000),
     "nearly no range": np.asarray([0, 1e-45, 3e-45]),
     "more than the range of float32": GENERATOR.uniform(-3e38, 3e38, 1000),
+    "whole numbers but the lowest": np.concatenate(([4], np.ones(1 << 17), [0.5])),
+    "whole numbers but the highest": np.concatenate(([-1.0], np.ones(1 << 17), [3.5])),
     "more than a piece": GENERATOR.normal(0, 1, 200_000),
 }
 

@@ -50,6 +50,17 @@ def test_only_the_finest_scales_of_some_images_are_drawn(
         DrawnTokens(model.quantizer, transformer, LABELS, data, scales=4, sampling=SAMPLING)
 
 
+def test_single_images_are_drawn_too(slices: Path, resolution_file: Path, transformer: Transformer) -> None:
+    """A micro-batch of one image would end the run, or would never be drawn."""
+    model, data = load_tokenizer(resolution_file), SliceDataset(slices, "train")
+    assert isinstance(model, ResolutionTokenizer)
+    draws = DrawnTokens(model.quantizer, transformer, LABELS, data, scales=2, sampling=SAMPLING)
+    torch.manual_seed(1)
+    tokens = model.encode(torch.rand(1, 1, 16, 16) * 2 - 1)
+    found = [bool(draws(tokens, torch.zeros(1, dtype=torch.int64))[1]) for _ in range(20)]
+    assert 0 < sum(found) < 20
+
+
 def test_drawn_images_are_compared_where_they_are_certain(
     slices: Path, resolution_file: Path, transformer: Transformer
 ) -> None:
