@@ -36,8 +36,7 @@ class OnnxBackend:
         ):  # ONNX Runtime itself does not report this
             raise MedvarError(
                 "CUDA was requested, but ONNX Runtime could not start it. Check that the driver and CUDA have "
-                "the version "
-                "that `onnxruntime-gpu` was built for, or use device cpu."
+                "the version that `onnxruntime-gpu` was built for, or use device cpu."
             )
         self._takes_positions = any(one.name == "positions" for one in step.get_inputs())
         self.info = info_of(bundle, f"ONNX Runtime, {step.get_providers()[0]}")

@@ -211,8 +211,7 @@ def runtime() -> Any:
     if not hasattr(onnxruntime.SessionOptions, "add_external_initializers_from_files_in_memory"):
         raise MedvarError(
             f"ONNX Runtime {onnxruntime.__version__} is too old: before 1.24, an untrusted model could make it "
-            "open other "
-            f"files. {_INSTALL.replace('pip install', 'pip install --upgrade')}"
+            f"open other files. {_INSTALL.replace('pip install', 'pip install --upgrade')}"
         )
     return onnxruntime
 

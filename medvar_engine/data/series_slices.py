@@ -83,8 +83,7 @@ def slices_of(
     if not codes:
         raise MedvarError(
             f"no slice can be used ({'; '.join(shapes)}): planes need sides of at least {rules.min_side} pixels, "
-            "pixels "
-            f"at most {rules.max_anisotropy} times as long as wide, and {rules.min_foreground:.0%} of tissue"
+            f"pixels at most {rules.max_anisotropy} times as long as wide, and {rules.min_foreground:.0%} of tissue"
         )
     stacked = np.concatenate(codes)
     kept = distinct(

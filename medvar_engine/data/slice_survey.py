@@ -73,8 +73,7 @@ class ListedSlices:
             counts = ", ".join(f"{count} of the {region}" for region, count in sorted(short.items()))
             remarks.append(
                 "CT slices whose range of values is narrower than the window of their region, so that part of "
-                "the window "
-                f"is missing: {counts}"
+                f"the window is missing: {counts}"
             )
         return remarks
 

@@ -36,9 +36,8 @@ class ScanRules(IdentityRules):
     masks: MaskRule | None = None
 
 
-_QUOTED = re.compile(
-    r"(?<!\w)(?:'[^']*'|\"[^\"]*\")"
-)  # quoted parts of a message come from files and may contain names
+# Quoted parts of a message come from files and may contain names.
+_QUOTED = re.compile(r"(?<!\w)(?:'[^']*'|\"[^\"]*\")")
 
 
 @dataclass(frozen=True, slots=True)

@@ -74,8 +74,7 @@ class OnnxEncoder:
         except TimeoutError as error:
             raise MedvarError(
                 f"{self._origin} was stopped: {error}, much longer than a network of its size needs. It may be "
-                "built to "
-                "run forever. Use only encoders from sources that you trust."
+                "built to run forever. Use only encoders from sources that you trust."
             ) from error
         except Exception as error:  # onnxruntime has no exception type of its own
             raise MedvarError(

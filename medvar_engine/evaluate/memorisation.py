@@ -79,8 +79,7 @@ def calibrate(
             raise MedvarError(
                 f"Memorisation needs slices with the patient of each, but there are {len(images)} slices and "
                 f"{len(patients)} names of patients. If there are no held-out patients to compare with, prepare "
-                "the data "
-                "again with a test_fraction."
+                "the data again with a test_fraction."
             )
     if both := sorted(set(training_patients) & set(held_out_patients)):
         raise MedvarError(

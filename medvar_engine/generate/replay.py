@@ -55,8 +55,7 @@ def _compare(expected: Trace, found: Generation) -> None:
     if found.depth != expected.pyramid.depth:
         raise MedvarError(
             f"This trace contradicts itself: its image has {expected.pyramid.depth} scales, but its edits and "
-            "request give "
-            f"{found.depth}. It was changed after it was written."
+            f"request give {found.depth}. It was changed after it was written."
         )
     for k, (wanted, drawn) in enumerate(zip(expected.pyramid.maps, found.pyramid.maps, strict=True)):
         if different := int((wanted != drawn).sum()):

@@ -72,6 +72,5 @@ def _check_locked(parent: TokenPyramid, keep: Sequence[int], from_scale: int) ->
     if all(k in keep for k in range(from_scale, len(parent.schedule))):
         raise MedvarError(
             f"All scales from {from_scale} on are locked, so there is nothing to draw. Unlock one, or start at a "
-            "coarser "
-            "scale."
+            "coarser scale."
         )

@@ -56,8 +56,7 @@ def started(
         if isinstance(images, list) and len(images) > limits.lineage:
             raise MedvarError(
                 f"Traces can have at most {limits.lineage} ancestors, but these have {len(images)}. Continue them "
-                "on the "
-                "computer with the bundle: `medvar generate`, or the plugin with this server."
+                "on the computer with the bundle: `medvar generate`, or the plugin with this server."
             )
         traces = traces_from_dict(values)
         _check_count(len(traces), limits.rows)

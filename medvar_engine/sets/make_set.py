@@ -120,8 +120,7 @@ def _make(works: list[Work], workers: int, cluster: str | None, progress: Progre
                 if isinstance(outcome, parallel.UnitLost):
                     raise MedvarError(
                         f"Images {numbers.start} to {numbers.stop - 1} ended their worker, or there was not "
-                        "enough memory. "
-                        f"Use a smaller --batch, or fewer workers. {_KEPT}"
+                        f"enough memory. Use a smaller --batch, or fewer workers. {_KEPT}"
                     ) from outcome
                 raise MedvarError(
                     f"Images {numbers.start} to {numbers.stop - 1} could not be made: {outcome} {_KEPT}"

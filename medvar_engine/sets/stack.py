@@ -32,8 +32,7 @@ class Stack:
         if self.to is not None and not 0 <= self.to <= 1:
             raise MedvarError(
                 f"The last slice of the stack would be at position {self.to:g}, outside the range from 0 to 1. "
-                "Use fewer "
-                "slices, or begin at another position."
+                "Use fewer slices, or begin at another position."
             )
 
 

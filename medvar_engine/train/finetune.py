@@ -45,8 +45,7 @@ class Amount:
         if "test" not in patients:
             raise MedvarError(
                 f"{data} has no held-out patients, which are needed to decide when to stop. Prepare the scans "
-                "again with "
-                "`medvar prepare … --holdout PATIENT`."
+                "again with `medvar prepare … --holdout PATIENT`."
             )
         return cls(len(train), patients.count("train"), len(SliceDataset(data, "test")), patients.count("test"))
 
@@ -132,8 +131,7 @@ def describe_plan(config: TrainConfig) -> str:
         f"{amount.held_out_patients} held-out patients.\n"
         f"At most {config.steps} steps with batches of {config.batch_size}: every slice is used about "
         f"{config.steps * config.batch_size / amount.slices:.0f} times, in {config.variants} variants. "
-        f"Trained: {what}.\n"
-        f"New condition names: {', '.join(new) or 'none'}."
+        f"Trained: {what}.\nNew condition names: {', '.join(new) or 'none'}."
     )
 
 

@@ -32,8 +32,7 @@ def write_summary(out: Path, settings: Mapping[str, Any]) -> Path:
         sections.insert(1, Section("regions", "Region by region", _regions(metrics)))
     lead = (
         f"{counted(steps, 'step')} of {number(int(settings['steps']))}. Held-out metrics are measured with the "
-        "averaged "
-        "weights on patients that were not used for training."
+        "averaged weights on patients that were not used for training."
     )
     path = out / "summary.html"
     replace_file(

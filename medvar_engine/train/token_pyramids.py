@@ -194,9 +194,8 @@ def _encode_block(block: _Block) -> int:
         np.concatenate([_encode_batch(encoding, encode, batch, variant) for batch in _batches(index)])
         for variant in range(encoding.variants)
     ]
-    temporary = block.path.with_suffix(
-        f".{uuid.uuid4().hex}.tmp"
-    )  # on a cluster, two processes may encode the same block
+    # On a cluster, two processes may encode the same block.
+    temporary = block.path.with_suffix(f".{uuid.uuid4().hex}.tmp")
     with writing(block.folder, _KEPT), whole_file(block.path, temporary) as file:
         np.save(file, np.stack(variants), allow_pickle=False)
     return len(index)

@@ -37,8 +37,7 @@ def burn_in(picture: Picture) -> Picture:
     if picture.reconstruction:
         raise MedvarError(
             f"{TEXT} cannot be written into a reconstruction of a real image, because it shows a patient. Save it "
-            "without "
-            "this mark; the file itself is marked as a reconstruction."
+            "without this mark; the file itself is marked as a reconstruction."
         )
     height, width = picture.pixels.shape
     mark = _mark(max(1, width // _PIXELS_PER_ZOOM))

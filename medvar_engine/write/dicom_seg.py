@@ -23,8 +23,7 @@ def check_place(picture: Picture) -> None:
     if picture.mask is not None and modality_of(picture) is None:
         raise MedvarError(
             "A mask in DICOM needs a CT or MR image of known pixel size, but the modality or the pixel size of "
-            "this image "
-            "is not known. Give --modality, or write PNG or NIfTI."
+            "this image is not known. Give --modality, or write PNG or NIfTI."
         )
 
 

@@ -49,8 +49,7 @@ class RealImagePanel(QWidget):
         self.anomaly_button = button(
             "&Anomaly map",
             "Show in colour where the current image differs from what the model expects for its condition. For "
-            "research only: "
-            "bright does not mean pathology.",
+            "research only: bright does not mean pathology.",
             self.anomaly.emit,
         )
         self.result = quiet(QLabel())

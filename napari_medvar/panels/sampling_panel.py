@@ -20,8 +20,7 @@ _SEED_TIP = (
 )
 _FRESH_TIP = (
     "On: Generate uses a new seed for each new image. A seed that you type is used unchanged. Off: the seed "
-    "changes only "
-    "when you change it."
+    "changes only when you change it."
 )
 _COUNT_TIP = "How many images Generate makes. Their seeds count up by one. All are added to the history."
 _TIPS = {
@@ -29,14 +28,11 @@ _TIPS = {
     "typical, similar images; "
     "very high values give harsh contrast. It grows from 0 at the coarsest scale to this value at the finest.",
     "temperature": "How random the image is. Low: smooth, average images. High: varied images with more errors. "
-    "At 0 the most likely "
-    "token is always taken, and the seed has no effect.",
+    "At 0 the most likely token is always taken, and the seed has no effect.",
     "top_k": "Only this number of the most likely tokens can be drawn at each place. Fewer: cleaner, less varied "
-    "images. "
-    "0: all tokens.",
+    "images. 0: all tokens.",
     "top_p": "Only the most likely tokens that together have this probability can be drawn at each place. Lower: "
-    "cleaner, less "
-    "varied images. 1: all tokens.",
+    "cleaner, less varied images. 1: all tokens.",
 }
 
 

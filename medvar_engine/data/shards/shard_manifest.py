@@ -134,14 +134,12 @@ def _missing(folder: Path) -> str:
     if (folder / _SET).is_file():
         return (
             f"{folder} is a synthetic dataset, which cannot be used as prepared slices. To train on it "
-            "nevertheless, make "
-            "slices with `medvar_engine.sets.to_slices.to_slices`."
+            "nevertheless, make slices with `medvar_engine.sets.to_slices.to_slices`."
         )
     aside = sorted(folder.absolute().parent.glob(f".{folder.name}-old-*"))
     if aside and not folder.exists():
         return (
             f"{folder} is missing, because overwriting it was interrupted. Its slices are complete in {aside[0]}. "
-            "Rename "
-            "that folder back."
+            "Rename that folder back."
         )
     return f"{folder} has no {MANIFEST}, so it does not contain prepared slices. Make them with `medvar prepare`."

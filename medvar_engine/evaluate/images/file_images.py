@@ -103,8 +103,7 @@ def read_slice(file: Path) -> FloatArray:
     if not low < high:
         raise MedvarError(
             f"{file} does not record valid values of black and white: {low:g} to {high:g}. Only files written by "
-            "medvar "
-            "can be evaluated."
+            "medvar can be evaluated."
         )
     return ValueRange(low, high, "arbitrary").to_image(pixels.astype(np.float32))
 

@@ -170,8 +170,7 @@ def _recognition(found: Evaluation) -> Markup:
     intro = (
         "A logistic regression on the features of all encoders was trained on training slices to classify region and "
         "plane. The table shows the share of images in which it finds the requested class, and its accuracy on "
-        "held-out "
-        "slices: where that is low, the result has little meaning."
+        "held-out slices: where that is low, the result has little meaning."
     )
     return join(element("p", intro, class_="quiet"), table(("region and plane", "synthetic", "held out"), rows))
 
