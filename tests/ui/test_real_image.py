@@ -110,7 +110,7 @@ def test_three_d_is_refused(viewer: ViewerModel) -> None:
     """Nobody could say which slice is meant."""
     layer = viewer.add_image(volume())
     viewer.dims.ndisplay = 3
-    with pytest.raises(MedvarError, match="2-D"):
+    with pytest.raises(MedvarError, match="Switch to 2D"):
         real_image(viewer, layer, SIZE, "bundle")
 
 

@@ -49,12 +49,12 @@ def measure_pairs(
     """
     steps = STEPS if steps is None else steps
 
-    def told(done: int) -> None:
+    def report(done: int) -> None:
         if progress is not None:
             progress("training a segmenter on real pairs", done, steps)
 
     side, names = side_of(training.size), tuple(one.name for one in training.structures)
-    network = trained_segmenter([real_pairs(training)], side, steps, 0, told)
+    network = trained_segmenter([real_pairs(training)], side, steps, 0, report)
     ours = overlaps(network, synthetic_pairs(synthetic), side)
     test = tested_pairs(held_out)
     theirs = overlaps(network, test, side)

@@ -104,8 +104,8 @@ def measure_segmentation(
     def measured(what: str, sources: Callable[[int], Sequence[Pairs]]) -> MetricValue:
         found = []
         for seed in range(seeds):
-            told = None if progress is None else functools.partial(_tell, progress, what, steps)
-            network = trained_segmenter(sources(seed), side, steps, seed, told)
+            report = None if progress is None else functools.partial(_tell, progress, what, steps)
+            network = trained_segmenter(sources(seed), side, steps, seed, report)
             found.append(dice_by_patient(overlaps(network, test, side), people))
         values = np.stack(found)  # (seeds, patients, structures)
         if not np.isfinite(values).any():

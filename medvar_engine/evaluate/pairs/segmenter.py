@@ -54,7 +54,7 @@ def resized(images: Tensor, side: int) -> Tensor:
 
 
 def trained_segmenter(
-    sources: Sequence[Pairs], side: int, steps: int, seed: int, told: Callable[[int], None] | None = None
+    sources: Sequence[Pairs], side: int, steps: int, seed: int, report: Callable[[int], None] | None = None
 ) -> nn.Module:
     """A U-Net that has learned for ``steps`` batches, of which every source gives as many pairs.
 
@@ -77,8 +77,8 @@ def trained_segmenter(
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        if told is not None:
-            told(step + 1)
+        if report is not None:
+            report(step + 1)
     return network.eval()
 
 

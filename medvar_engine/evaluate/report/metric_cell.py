@@ -11,7 +11,7 @@ def metric_cell(metric: MetricValue, form: str = ".3g") -> Markup:
     if metric.value is None:
         return element("span", "–", title=f"not computed: {metric.missing}")
     if metric.low is None or metric.high is None:
-        told = element("div", "no interval", title=metric.no_interval, class_="quiet")
+        interval = element("div", "no interval", title=metric.no_interval, class_="quiet")
     else:
-        told = element("div", f"{metric.low:{form}} to {metric.high:{form}}, {metric.over}", class_="quiet")
-    return join(f"{metric.value:{form}}", told)
+        interval = element("div", f"{metric.low:{form}} to {metric.high:{form}}, {metric.over}", class_="quiet")
+    return join(f"{metric.value:{form}}", interval)

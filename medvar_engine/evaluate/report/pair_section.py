@@ -14,7 +14,7 @@ def pair_section(found: PairQuality | None) -> Markup:
     """Dice of masks by a segmenter of real pairs, and copies."""
     if found is None:
         return element("p", "Masks were not evaluated. Both the images and the slices need masks.")
-    told = (
+    text = (
         f"A small U-Net was trained on training pairs in {counted(found.steps, 'step')}. The table shows the Dice "
         "between masks and the U-Net's segmentation of their images, for synthetic and for held-out pairs; the value "
         "of held-out pairs is ideal. A mask may be a copy if it is closer to a training mask than 97 % of held-out "
@@ -27,7 +27,7 @@ def pair_section(found: PairQuality | None) -> Markup:
         copies.append(("pairs: image and mask", metric_cell(found.pair_copies, ".1%")))
     return join(
         element("h3", "Masks"),
-        element("p", told, class_="quiet"),
+        element("p", text, class_="quiet"),
         table(("Dice", "synthetic pairs", "held-out pairs"), rows),
         table(("possible copies", "share"), copies),
     )
@@ -37,7 +37,7 @@ def stack_section(found: Mapping[str, StackSmoothness]) -> Markup:
     """Differences of neighbours, synthetic and real."""
     if not found:
         return Markup("")
-    told = (
+    text = (
         "Mean absolute difference between neighbouring slices, on a scale from -1 to 1: in stacks, in real volumes at "
         "the same distance, and between images of different seeds. The value of real volumes is ideal."
     )
@@ -46,7 +46,7 @@ def stack_section(found: Mapping[str, StackSmoothness]) -> Markup:
         for name, one in found.items()
     ]
     columns = ("label", "distance, mm", "stacks", "real volumes", "different seeds", "stacks / real")
-    return join(element("h3", "Stacks"), element("p", told, class_="quiet"), table(columns, rows))
+    return join(element("h3", "Stacks"), element("p", text, class_="quiet"), table(columns, rows))
 
 
 def _number(value: float | None) -> str:

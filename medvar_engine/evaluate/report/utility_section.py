@@ -23,11 +23,11 @@ def utility_page(found: Utility | SegmentationUtility, name: str) -> Markup:
 def utility_section(found: Utility | SegmentationUtility) -> Markup:
     """A description of the networks, a table of the metric, and the learning curve."""
     if isinstance(found, SegmentationUtility):
-        metric, told = "Dice", _segmentation(found)
+        metric, text = "Dice", _segmentation(found)
     else:
-        metric, told = "balanced accuracy", _classification(found)
+        metric, text = "balanced accuracy", _classification(found)
     rows: list[tuple[Child, ...]] = [(name, metric_cell(metric)) for name, metric in found.metrics.items()]
-    parts = [element("p", told, class_="quiet"), table(("training images", metric), rows)]
+    parts = [element("p", text, class_="quiet"), table(("training images", metric), rows)]
     if found.curve:
         parts.append(_curve(found.curve, found.metrics[SYNTHETIC], metric))
     return join(*parts)
