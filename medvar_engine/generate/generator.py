@@ -119,9 +119,9 @@ class Generator:
     ) -> Generation:
         """An image that shares scales ``0…from_scale-1`` with ``trace``; the rest is still to be drawn.
 
-        Options that are not given are those of ``trace``; see `ResampleOptions`. Under another condition the shared
-        scales are processed again, as if the model had drawn them under it: their tokens stay, and the first such
-        resample costs one pass over them.
+        Options that are not given are those of ``trace``; see `ResampleOptions`. A slice of a stack keeps its place in
+        it. Under another condition the shared scales are processed again, as if the model had drawn them under it:
+        their tokens stay, and the first such resample costs one pass over them.
         """
         return self.resample_many(trace, from_scale, [trace.request.seed if seed is None else seed], **options)
 
@@ -136,7 +136,8 @@ class Generator:
             raise MedvarError("This inversion belongs to another image: invert the one that is resampled.")
         condition = options.get("condition") or trace.request.condition
         sampling = options.get("sampling") or trace.request.sampling
-        requests = tuple(Request(condition, seed, sampling) for seed in seeds)
+        # A slice of a stack stays one: its noise depends on its place, so that its own seed gives the same image.
+        requests = tuple(Request(condition, seed, sampling, stack=trace.request.stack) for seed in seeds)
         check_requests(self.backend.info, requests)
         frozen, count = frozen_tokens(trace.pyramid, edit), len(requests)
         return self._rebuilt(

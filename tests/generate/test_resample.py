@@ -14,9 +14,10 @@ from medvar_engine.errors import MedvarError
 from medvar_engine.generate.generation import Generation
 from medvar_engine.generate.generator import Generator
 from medvar_engine.generate.prefix_cache import PrefixCache
+from medvar_engine.generate.replay import replay
 from medvar_engine.generate.sampling import draw, guide
 from medvar_engine.generate.trace import Graft, Outside, Replace, Request, Resample, Trace
-from medvar_engine.request import Sampling, ramp
+from medvar_engine.request import Sampling, StackPlace, ramp
 from medvar_engine.types import BoolArray, FloatArray
 
 BRAIN, CHEST = Condition("MR", "brain", "axial"), Condition("CT", "chest", "axial")
@@ -76,6 +77,35 @@ def test_says_why_scales_cannot_be_kept(generator: Generator, trace: Trace) -> N
     with pytest.raises(MedvarError, match="Scale 3 cannot be kept"):
         generator.resample(half, 1, keep=(3,))
     assert generator.resample(trace, 2, keep=(0, 1)).edits[0].keep == ()  # type: ignore[union-attr]
+
+
+# -- slices of a stack ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def stack_slice(generator: Generator) -> Trace:
+    request = Request(CHEST, 5, stack=StackPlace(3, 0.05))
+    return generator.finish(generator.start([request])).trace(0)
+
+
+@pytest.mark.parametrize("k", range(SCALES))
+def test_a_slice_of_a_stack_is_resampled_as_such(generator: Generator, stack_slice: Trace, k: int) -> None:
+    """The same seed would give another image, and a varied slice would not fit its neighbours any more."""
+    again = generator.finish(generator.resample(stack_slice, k))
+    assert again.pyramid == stack_slice.pyramid
+    many = generator.finish(generator.resample_many(stack_slice, k, [5, 6]))
+    np.testing.assert_array_equal(many.pyramid.sequence[0], stack_slice.pyramid.sequence[0])
+    assert {request.stack for request in many.requests} == {stack_slice.request.stack}
+    other = Trace.from_json(many.trace(1).to_json())
+    assert replay(generator, other).pyramid == other.pyramid
+
+
+def test_a_slice_that_left_its_stack_is_still_made_again(generator: Generator, stack_slice: Trace) -> None:
+    """Resampled slices of earlier versions were drawn with the noise of single images."""
+    start = generator.resample(stack_slice, 1)
+    earlier = generator.finish(changed(start, requests=(changed(stack_slice.request, stack=None),)))
+    assert earlier.pyramid != stack_slice.pyramid
+    assert replay(generator, saved(earlier)).pyramid == earlier.pyramid
 
 
 # -- outside a mask -------------------------------------------------------------------------------------------------
