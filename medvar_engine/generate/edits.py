@@ -60,9 +60,10 @@ class Graft:
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """The pyramid was encoded from a real image, named by the sha256 of its pixels; nothing was drawn."""
+    """The pyramid was encoded from an image, named by the sha256 of its pixels; nothing was drawn."""
 
     image: str
+    real: bool = True  # False: the image shows no patient; it was blank or drawn by the model
 
 
 Edit = Resample | Replace | Graft | Encoded
@@ -105,7 +106,7 @@ def edit_to_dict(edit: Edit, place: Callable[[Trace], int]) -> dict[str, Any]:
         case Graft():
             return {"kind": "graft", "scale": edit.scale, "coarse": place(edit.coarse)}
         case Encoded():
-            return {"kind": "encoded", "image": edit.image}
+            return {"kind": "encoded", "image": edit.image, **({} if edit.real else {"real": False})}
 
 
 def edit_from_dict(values: Mapping[str, Any], pick: Callable[[int], Trace]) -> Edit:
@@ -127,7 +128,8 @@ def edit_from_dict(values: Mapping[str, Any], pick: Callable[[int], Trace]) -> E
         case "graft":
             return Graft(int(values["scale"]), pick(values["coarse"]))
         case "encoded":
-            return Encoded(str(values["image"]))
+            # Older files do not tell real images from others. An image counts as real unless its file denies it.
+            return Encoded(str(values["image"]), real=values.get("real") is not False)
         case kind:
             raise MedvarError(f"This trace has an unknown edit {kind!r}.")
 

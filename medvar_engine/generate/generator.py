@@ -246,11 +246,16 @@ class Generator:
         )
         return self._inverted(trace, request)
 
-    def encode(self, images: FloatArray, requests: Sequence[Request], masks: MaskArray | None = None) -> Generation:
-        """Real images ``(B, H, W)`` or ``(B, H, W, 3)`` in [-1, 1] as a finished generation.
+    def encode(
+        self, images: FloatArray, requests: Sequence[Request], masks: MaskArray | None = None, *, real: bool = True
+    ) -> Generation:
+        """Images ``(B, H, W)`` or ``(B, H, W, 3)`` in [-1, 1] as a finished generation.
 
         A model of pairs takes ``masks`` ``(B, H, W)`` with them. To move an organ, encode an image with its new mask,
         and `resample` it from some scale with the scales of masks kept.
+
+        All that is made from them counts as made from a real image. Set ``real`` to false only for images that the
+        model made without one.
         """
         info = self.backend.info
         check_requests(info, requests)
@@ -263,7 +268,7 @@ class Generator:
         pyramid = TokenPyramid.from_sequence(info.schedule, np.concatenate(maps, axis=1))
         named = images if masks is None else pixels
         names = [sha256_of(np.ascontiguousarray(i, dtype=np.float32).tobytes()) for i in named]
-        return self._rebuilt(tuple(requests), pyramid, (), edits=tuple(map(Encoded, names)))
+        return self._rebuilt(tuple(requests), pyramid, (), edits=tuple(Encoded(name, real) for name in names))
 
     def from_masks(self, masks: MaskArray, requests: Sequence[Request]) -> Generation:
         """Images for given masks ``(B, H, W)``, without any scale yet: tokens of masks are frozen, others are drawn.
@@ -276,7 +281,7 @@ class Generator:
         if not masks.any(axis=(1, 2)).all():
             raise MedvarError("The mask is empty: paint at least one structure.")
         blank = np.full(masks.shape, -1, dtype=np.float32)
-        parents = self.encode(blank, requests, masks).traces
+        parents = self.encode(blank, requests, masks, real=False).traces
         edit = resample_edit(info.schedule, 0, {"keep": info.mask_scales})
         return changed(
             self.start(requests),

@@ -17,7 +17,7 @@ from medvar_engine.generate.validation import check_model
 def replay(generator: Generator, trace: Trace) -> Generation:
     """The image of ``trace``, drawn again from its seeds through all edits in its history.
 
-    Tokens of a real image (`Encoded`) were never drawn and are used unchanged. Raises `MedvarError` if the bundle did
+    Tokens of an `Encoded` image were never drawn and are used unchanged. Raises `MedvarError` if the bundle did
     not make the image and its ancestors, or with the first scale that differs (because of another backend or version).
     """
     images = lineage([trace])

@@ -38,7 +38,7 @@ class Trace:
     @property
     def encoded(self) -> bool:
         """Whether this is an encoded real image, of which no token was drawn."""
-        return isinstance(self.edit, Encoded)
+        return isinstance(self.edit, Encoded) and self.edit.real
 
     @property
     def of_real_image(self) -> bool:

@@ -199,7 +199,9 @@ class GenerationSession:
         node, generator = self._looked_at("draw again"), self._generator
         if not node.complete:
             raise MedvarError("Another mask needs a finished image: make its other scales first.")
-        source = generator.encode(generator.image(self._generation(node)), [request], mask[np.newaxis]).trace(0)
+        # The encoded image has no ancestors, so it must itself tell whether a real image was among those of the node.
+        image, real = generator.image(self._generation(node)), node.trace.of_real_image
+        source = generator.encode(image, [request], mask[np.newaxis], real=real).trace(0)
         kept = generator.backend.info.mask_scales
         start = generator.resample(
             source, from_scale, seed=request.seed, condition=request.condition, sampling=request.sampling, keep=kept

@@ -27,6 +27,6 @@ def made_by(node: Node) -> str:
             return f"tokens of scale {edit.scale} put in by hand"
         case Graft() as edit:
             return f"scales below {edit.scale} taken from another image"
-        case Encoded():
-            return "encoded from a real image"
+        case Encoded() as edit:
+            return "encoded from a real image" if edit.real else "encoded from a synthetic image"
     return f"{trace.request.condition} · seed {trace.request.seed}"

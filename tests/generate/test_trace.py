@@ -80,6 +80,27 @@ def test_files_of_earlier_versions_are_read(make_trace: MakeTrace) -> None:
     assert (again.from_scale, again.mask, again.keep, again.outside, again.inverted) == (1, None, (), None, None)
 
 
+@pytest.mark.parametrize("written", [{}, {"real": True}, {"real": None}, {"real": 0}, {"real": "false"}], ids=str)
+def test_an_encoded_image_is_real_unless_its_file_denies_it(make_trace: MakeTrace, written: dict[str, Any]) -> None:
+    """A patient's image in a file of an earlier version, or in a damaged one, would count as synthetic."""
+    text = make_trace(edit=Encoded("00ff")).to_json()
+    assert json.loads(text)["images"][-1]["edit"] == {"kind": "encoded", "image": "00ff"}
+    trace = Trace.from_json(_change(text, edit={"kind": "encoded", "image": "00ff", **written}))
+    assert trace.edit == Encoded("00ff")
+    assert trace.encoded
+    assert make_trace(edit=Resample(1), parent=trace).of_real_image
+
+
+def test_an_encoded_synthetic_image_stays_synthetic(make_trace: MakeTrace) -> None:
+    """Files of images without any patient would say that they show one."""
+    source = make_trace(edit=Encoded("00ff", real=False))
+    again = Trace.from_json(make_trace(edit=Resample(1), parent=source).to_json())
+    assert again.parent is not None
+    assert again.parent.edit == source.edit
+    assert not again.parent.encoded
+    assert not again.of_real_image
+
+
 def test_a_long_session_can_be_saved(make_trace: MakeTrace) -> None:
     """After an afternoon of resampling, saving would end in a recursion error."""
     trace = make_trace((1,))

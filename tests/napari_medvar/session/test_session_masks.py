@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
 from tiny_pairs import MASK_SCALES, STRUCTURES, make_pairs
 
@@ -13,6 +14,8 @@ from medvar_engine.bundle.read import Bundle
 from medvar_engine.conditions import Condition
 from medvar_engine.errors import MedvarError
 from medvar_engine.generate.generator import Generator
+from medvar_engine.memorisation.copy_risk import CopyPolicy, CopyRisk
+from medvar_engine.memorisation.screen import CopyScreen
 from medvar_engine.request import Request
 from medvar_engine.write.mask_file import mask_path
 from medvar_engine.write.written_mask import read_written_mask
@@ -20,7 +23,9 @@ from napari_medvar import writer
 from napari_medvar.layers.layer_data import layer_data
 from napari_medvar.session.generation_session import GenerationSession, Preview
 from napari_medvar.session.opened_bundle import OpenedBundle
-from napari_medvar.session.save_images import Form, write_pictures, write_set
+from napari_medvar.session.save_images import Form, Written, write_pictures, write_set
+from napari_medvar.session.session_file import SavedSession, write_session
+from napari_medvar.session.trace_tree import TraceTree
 
 REQUEST = Request(Condition("CT"), 3)
 ABDOMEN = Request(Condition("CT", "abdomen", "axial"), 3)
@@ -69,6 +74,54 @@ def test_the_current_picture_to_another_mask(session: GenerationSession) -> None
     assert last.mask is not None
     assert (last.mask == painted(9)).mean() > 0.95
     assert last.node.trace.edit.keep == MASK_SCALES  # type: ignore[union-attr]
+
+
+def saved_as_copies(
+    session: GenerationSession, folder: Path, policy: CopyPolicy, monkeypatch: pytest.MonkeyPatch
+) -> Written:
+    """All images of the session, written as DICOM of the user's own images by a gate that flags every image."""
+
+    class Gate:
+        def risk(self, image: object) -> CopyRisk:
+            return CopyRisk(0.1, 0.2)
+
+    monkeypatch.setattr(CopyScreen, "of", lambda *_: CopyScreen(policy, Gate()))  # type: ignore[arg-type]
+    assert session.opened is not None
+    generator, nodes = session.opened.generator, session.tree.nodes
+    pixels = [generator.image(generator.restore([node.trace]))[0] for node in nodes]
+    *_, written = write_pictures(session.opened, nodes, pixels, folder, Form("dicom", policy, own_source=True))
+    return written
+
+
+def test_images_to_a_mask_are_synthetic(
+    session: GenerationSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Copies of training slices would pass the gate as the user's own, and their files would not say synthetic."""
+    list(session.draw_to_mask(ABDOMEN, painted()))
+    list(session.redraw_to_mask(1, ABDOMEN, painted(9)))
+    assert not any(node.trace.of_real_image for node in session.tree.nodes)
+    withheld = saved_as_copies(session, tmp_path / "withheld", "withhold", monkeypatch)
+    assert (withheld.done, len(withheld.withheld)) == (0, 2)
+    assert saved_as_copies(session, tmp_path / "flagged", "flag", monkeypatch).done == 2
+    files = [pydicom.dcmread(file) for file in (tmp_path / "flagged").glob("*.dcm")]
+    assert {file.SyntheticData for file in files if "SyntheticData" in file} == {"YES"}
+
+
+def test_a_real_image_to_another_mask_is_of_a_real_image(
+    session: GenerationSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A patient's image would be called synthetic as soon as its mask is changed, twice at the latest."""
+    opened = session.opened
+    assert opened is not None
+    pair = make_pairs(1, 4)
+    real = opened.generator.encode(pair[:, 0], [ABDOMEN], pair[:, 1].astype(np.uint8)).trace(0)
+    saved = SavedSession.of(TraceTree().added([real]), opened.id, opened.bundle.name, opened.bundle.path, {})
+    list(session.open(write_session(tmp_path / "real.medvar", saved)))
+    for seed in (9, 10):
+        list(session.redraw_to_mask(1, ABDOMEN, painted(seed)))
+    assert len(session.tree.nodes) == 3
+    assert all(node.trace.of_real_image for node in session.tree.nodes)
+    assert saved_as_copies(session, tmp_path / "own", "withhold", monkeypatch).done == 3
 
 
 @pytest.mark.parametrize("form", ["png", "png16", "nifti", "dicom"])
