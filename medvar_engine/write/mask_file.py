@@ -22,13 +22,15 @@ from medvar_engine.write.png import save_png
 from medvar_engine.write.provenance import NIFTI_COMMENT, provenance, statement
 
 LABELS = 1002  # NIfTI's intent code of label maps
+_ENDINGS = {"nifti": (".nii.gz", ".nii"), "dicom": (".dcm",)}  # of images; masks have the first
 
 
 def mask_path(path: Path, name: str) -> Path:
     """The path of the mask beside the image at ``path``, in the format ``name``."""
-    stem = path.name.split(".")[0]
-    endings = {"nifti": ".nii.gz", "dicom": ".dcm"}
-    return path.with_name(f"{stem}-mask{endings.get(name, '.png')}")
+    endings = _ENDINGS.get(name, (".png",))
+    found = next((ending for ending in endings if path.name.lower().endswith(ending)), "")
+    # Only the ending is taken off: other dots belong to the name, and two images must not share one mask.
+    return path.with_name(f"{path.name[: len(path.name) - len(found)]}-mask{endings[0]}")
 
 
 def write_mask(path: Path, name: str, picture: Picture, image: Path, study: Study, number: int) -> list[Path]:

@@ -22,7 +22,7 @@ from medvar_engine.errors import MedvarError
 from medvar_engine.sets.make_image import make_image
 from medvar_engine.write.dicom import Study
 from medvar_engine.write.formats import files_of, save_image, write_picture
-from medvar_engine.write.mask_file import read_mask
+from medvar_engine.write.mask_file import mask_path, read_mask
 from medvar_engine.write.picture import Picture
 from medvar_engine.write.provenance import read_trace
 
@@ -51,6 +51,22 @@ def test_masks_come_back(name: str, ending: str, picture: Picture, tmp_path: Pat
     np.testing.assert_array_equal(read_trace(files[-1]).pyramid.sequence, picture.trace.pyramid.sequence)
     again = write_picture(tmp_path / f"b{ending}", name, picture, STUDY, 1)
     assert again[-1].read_bytes() == files[-1].read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("name", "image", "mask"),
+    [
+        ("png", "scan.v1.png", "scan.v1-mask.png"),
+        ("png16", "scan.v2.PNG", "scan.v2-mask.png"),
+        ("nifti", "1.2.3.nii.gz", "1.2.3-mask.nii.gz"),
+        ("nifti", "1.2.3.nii", "1.2.3-mask.nii.gz"),
+        ("dicom", "1.2.840.1.dcm", "1.2.840.1-mask.dcm"),
+        ("dicom", "1.2.840", "1.2.840-mask.dcm"),
+    ],
+)
+def test_a_name_with_dots_keeps_them(name: str, image: str, mask: str) -> None:
+    """The masks of scan.v1.png and scan.v2.png would be one file, which the later one overwrites."""
+    assert mask_path(Path(image), name) == Path(mask)
 
 
 def test_a_png_has_colours(picture: Picture, tmp_path: Path) -> None:
