@@ -54,8 +54,12 @@ def measure_stacks(generator: Generator, bundle: Bundle, data: SliceDataset) -> 
         pairs, distances = _neighbours(own, series, places)
         if len(pairs) < _FEWEST or len(found) == LABELS:
             continue
-        spacing = float(np.median(distances))
-        pairs = pairs[np.abs(distances - spacing) <= _ALIKE * spacing][:: max(1, len(pairs) // _MOST)]
+        # A distance that occurs: between two middle ones that differ, the median would be that of no pair.
+        spacing = float(np.percentile(distances, 50, method="lower"))
+        pairs = pairs[np.abs(distances - spacing) <= _ALIKE * spacing]
+        if len(pairs) < _FEWEST:
+            continue
+        pairs = pairs[:: max(1, len(pairs) // _MOST)]
         known = [p for i in own if (p := positions[int(i)]) is not None]
         middle = float(np.median(known)) if known and bundle.labels.position else None
         try:
