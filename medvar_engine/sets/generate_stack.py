@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,12 +16,15 @@ from medvar_engine.memorisation.screen import CopyScreen, screen
 from medvar_engine.request import Request
 from medvar_engine.sets.generate_files import FileOptions
 from medvar_engine.sets.stack import Stack, placed
+from medvar_engine.storage import beside, take_name, writing
 from medvar_engine.write.burn_in import marked
 from medvar_engine.write.dicom import Study
 from medvar_engine.write.dicom_seg import check_place
 from medvar_engine.write.formats import write_picture
 from medvar_engine.write.picture import Picture
 from medvar_engine.write.volume_file import write_volume
+
+_SLICE = re.compile(r"\d{4}(-mask)?\.dcm")  # files of a series: slices and their masks
 
 
 def generate_stack(
@@ -37,7 +42,8 @@ def generate_stack(
 
     With the format ``nifti``, ``path`` is a volume ``.nii.gz``, otherwise the folder of a DICOM series. If one slice
     must be withheld as a possible copy of a training slice, the whole stack is withheld, because a stack with a gap is
-    of no use. Raises `MedvarError` then, and when ``path`` exists already.
+    of no use. With ``overwrite``, a new series replaces all slices of an older one; other files stay. Raises
+    `MedvarError` when a stack is withheld, and when ``path`` exists already.
     """
     volume = options.format == "nifti"
     if path.exists() and not options.overwrite:
@@ -68,7 +74,22 @@ def generate_stack(
         return write_volume(path, pictures)
     for picture in pictures:
         check_place(picture)
-    study, files = Study(f"{requests[0].condition} {requests[0].seed} {stack}"), list[Path]()
-    for number, picture in enumerate(pictures, 1):
-        files += write_picture(path / f"{number:04d}.dcm", "dicom", picture, study, number)
-    return files
+    return _write_series(path, pictures, Study(f"{requests[0].condition} {requests[0].seed} {stack}"))
+
+
+def _write_series(folder: Path, pictures: Sequence[Picture], study: Study) -> list[Path]:
+    """Write all slices aside, then exchange them for those of an older series, so that two series never mix."""
+    partial, files = beside(folder, "partial"), list[Path]()
+    try:
+        with writing(folder, "its older slices, if any, may be incomplete"):
+            partial.mkdir()
+            for number, picture in enumerate(pictures, 1):
+                files += write_picture(partial / f"{number:04d}.dcm", "dicom", picture, study, number)
+            for older in folder.iterdir():
+                if _SLICE.fullmatch(older.name):
+                    older.unlink()
+            for file in files:
+                take_name(file, folder / file.name)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return [folder / file.name for file in files]

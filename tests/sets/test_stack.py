@@ -122,6 +122,20 @@ def test_a_series(pair_bundle: Bundle, tmp_path: Path) -> None:
         generate_stack(generator, pair_bundle, requests, STACK, tmp_path / "series", FileOptions("dicom"))
 
 
+def test_a_shorter_series_replaces_all_of_a_longer_one(pair_bundle: Bundle, tmp_path: Path) -> None:
+    """Slices of two bodies would lie in one folder as if they were one series; files of others must stay."""
+    generator, folder = Generator(OnnxBackend(pair_bundle, device="cpu")), tmp_path / "series"
+    for length in (5, 3):
+        stack = Stack(length, 3.0)
+        requests = stack_requests(pair_bundle, CT, 1, Sampling(), stack)
+        generate_stack(generator, pair_bundle, requests, stack, folder, FileOptions("dicom", overwrite=True))
+        (folder / "notes.txt").write_text("mine")
+    slices = [f"{number:04d}{end}.dcm" for number in (1, 2, 3) for end in ("-mask", "")]
+    assert sorted(path.name for path in folder.iterdir()) == [*slices, "notes.txt"]
+    assert len({pydicom.dcmread(folder / name).StudyInstanceUID for name in slices}) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["series"]
+
+
 @pytest.mark.parametrize(
     ("make", "said"),
     [
