@@ -62,7 +62,9 @@ def generate(
         int | None,
         typer.Option(help="Number of slices of one body, drawn to belong together: a NIfTI volume or a DICOM series."),
     ] = None,
-    slice_mm: Annotated[float, typer.Option(help="Distance between the slices of --stack, mm.")] = 3.0,
+    slice_mm: Annotated[
+        float | None, typer.Option(help="Distance between the slices of --stack, mm; 3 by default.")
+    ] = None,
     to_position: Annotated[
         float | None, typer.Option(help="Position of the last slice of --stack; --position is that of the first.")
     ] = None,
@@ -145,11 +147,17 @@ def generate(
     if stack is not None:
         if mix or layout or mask or count or show_scales or file_format not in (None, "nifti", "dicom"):
             raise MedvarError("A stack is one NIfTI volume or DICOM series: leave out what is for images or datasets.")
-        slices = Stack(stack, slice_mm, to_position)
+        if workers > 1 or cluster:
+            raise MedvarError("A stack is made by one process: leave out --workers and --cluster.")
+        slices = Stack(stack, 3.0 if slice_mm is None else slice_mm, to_position)
         requests = stack_requests(model, condition, seed, sampling, slices)
         options = FileOptions(file_format or "nifti", copy_policy, marks, overwrite=overwrite)
         _generate_stack(model, requests, slices, out, options, batch, device, remote)
         return
+    if slice_mm is not None or to_position is not None:
+        raise MedvarError(
+            "--slice-mm and --to-position are for the slices of a stack: leave them out, or give --stack."
+        )
     given = _given_mask(mask, model) if mask else None
     if given is not None and (mix or layout or file_format == "shards" or workers > 1 or cluster):
         raise MedvarError("A set is drawn with masks of its own: leave --mask out, or --mix, --layout and --workers.")

@@ -143,3 +143,22 @@ def test_sets_of_pairs_are_judged_with_their_masks(
     requests = [Request(Condition("CT", "abdomen", "axial"), seed, pair_bundle.sampling) for seed in range(3)]
     _, masks = generator.pairs(generator.finish(generator.start(requests)))
     np.testing.assert_array_equal(found.masks.batch([2, 0]), masks[[2, 0]])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--stack", 3, "--workers", 2), "one process"),
+        (("--stack", 3, "--cluster", "tcp://127.0.0.1:8786"), "one process"),
+        (("--slice-mm", 2), "--slice-mm and --to-position are for"),
+        (("--to-position", 0.4), "--slice-mm and --to-position are for"),
+    ],
+)
+def test_options_that_a_stack_and_images_do_not_share(
+    medvar: Medvar, pair_bundle: Bundle, tmp_path: Path, arguments: tuple[object, ...], said: str
+) -> None:
+    """An option that does nothing would make its user believe that it did."""
+    run = medvar("generate", "--bundle", pair_bundle.path, "--out", tmp_path / "out", *NAMED, *arguments)
+    assert run.code == 1
+    assert said in " ".join(run.err.split())
+    assert not (tmp_path / "out").exists()
