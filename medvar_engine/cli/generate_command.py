@@ -249,8 +249,11 @@ def _generate_stack(
         def advance(images: int) -> None:
             bar.update(task, advance=images)
 
-        files = generate_stack(generator, model, requests, stack, path, options, batch=batch, progress=advance)
-    for written in files:
+        made = generate_stack(generator, model, requests, stack, path, options, batch=batch, progress=advance)
+    for number, risk in enumerate(made.risks, 1):
+        if risk and risk.flagged:
+            tell(f"flagged: slice {number} of {len(made.risks)} lies {risk}")
+    for written in made.files:
         say(written)
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from medvar_engine.bundle.read import Bundle
 from medvar_engine.errors import MedvarError
 from medvar_engine.generate.finished_pairs import finished_pairs
 from medvar_engine.generate.generator import Generator
+from medvar_engine.memorisation.copy_risk import CopyRisk
 from medvar_engine.memorisation.screen import CopyScreen, screen
 from medvar_engine.request import Request
 from medvar_engine.sets.generate_files import FileOptions
@@ -27,6 +28,14 @@ from medvar_engine.write.volume_file import write_volume
 _SLICE = re.compile(r"\d{4}(-mask)?\.dcm")  # files of a series: slices and their masks
 
 
+@dataclass(frozen=True, slots=True)
+class GeneratedStack:
+    """The slices of one body, written."""
+
+    files: tuple[Path, ...]
+    risks: tuple[CopyRisk | None, ...]  # of each slice; None without a search for copies
+
+
 def generate_stack(
     generator: Generator,
     bundle: Bundle,
@@ -37,8 +46,8 @@ def generate_stack(
     *,
     batch: int = 16,
     progress: Callable[[int], None] | None = None,
-) -> list[Path]:
-    """Draw the slices of `stack_requests` and write them; returns the files.
+) -> GeneratedStack:
+    """Draw the slices of `stack_requests` and write them.
 
     With the format ``nifti``, ``path`` is a volume ``.nii.gz``, otherwise the folder of a DICOM series. If one slice
     must be withheld as a possible copy of a training slice, the whole stack is withheld, because a stack with a gap is
@@ -60,8 +69,8 @@ def generate_stack(
         if found.withheld:
             first = found.withheld[0]
             raise MedvarError(
-                f"The stack of seed {requests[0].seed} is withheld: slice {start + first} lies {found.risks[first]}. "
-                "Choose another seed, or --copy-policy flag."
+                f"The stack of seed {requests[0].seed} is withheld: slice {start + first + 1} lies "
+                f"{found.risks[first]}. Choose another seed, or --copy-policy flag."
             )
         for trace, image, mask, risk in zip(generation.traces, images, masks, found.risks, strict=True):
             picture = replace(Picture.of(bundle, trace, image, mask), copy_risk=risk)
@@ -71,10 +80,12 @@ def generate_stack(
     except OSError as error:
         raise MedvarError(f"Cannot create the folder {path}: {error.strerror or error}. Choose another.") from error
     if volume:
-        return write_volume(path, pictures)
-    for picture in pictures:
-        check_place(picture)
-    return _write_series(path, pictures, Study(f"{requests[0].condition} {requests[0].seed} {stack}"))
+        files = write_volume(path, pictures)
+    else:
+        for picture in pictures:
+            check_place(picture)
+        files = _write_series(path, pictures, Study(f"{requests[0].condition} {requests[0].seed} {stack}"))
+    return GeneratedStack(tuple(files), tuple(picture.copy_risk for picture in pictures))
 
 
 def _write_series(folder: Path, pictures: Sequence[Picture], study: Study) -> list[Path]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,8 @@ def write_volume(path: Path, pictures: Sequence[Picture]) -> list[Path]:
     """Write ``.nii.gz``, its ``.json``, and a label map if the slices have masks; returns the files.
 
     The slices must belong to one stack, be in order, and have a position. Values are as in a NIfTI file of one slice.
-    The traces of all slices are in the ``.json`` and in the volume. Raises `MedvarError` for slices without a position.
+    The traces of all slices are in the ``.json`` and in the volume; the copy risk there is that of the slice nearest to
+    a training slice. Raises `MedvarError` for slices without a position.
     """
     first = pictures[0]
     if any(one.place is None for one in pictures):
@@ -34,7 +36,9 @@ def write_volume(path: Path, pictures: Sequence[Picture]) -> list[Path]:
     if first.unit == "HU":
         limits = np.iinfo(np.int16)
         volume = np.rint(volume).clip(limits.min, limits.max).astype(np.int16)
-    about = {name: value for name, value in provenance(first).items() if name != "trace"}  # the trace of a single slice
+    nearest = min((one.copy_risk for one in pictures if one.copy_risk), key=lambda risk: risk.distance, default=None)
+    whole = provenance(replace(first, copy_risk=nearest))  # a volume is as near to training slices as its nearest slice
+    about = {name: value for name, value in whole.items() if name != "trace"}  # the trace of a single slice
     about |= {"slices": len(pictures), "traces": traces_to_dict([one.trace for one in pictures])}
     files = {path: _packed(volume, first, about), sidecar(path): json.dumps(about, indent=1).encode()}
     if first.mask is not None:

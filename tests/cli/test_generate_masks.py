@@ -17,8 +17,11 @@ from medvar_engine.backends.onnx import OnnxBackend
 from medvar_engine.bundle.read import Bundle
 from medvar_engine.conditions import Condition
 from medvar_engine.generate.generator import Generator
+from medvar_engine.memorisation.copy_risk import CopyRisk
+from medvar_engine.memorisation.screen import CopyScreen
 from medvar_engine.request import Request
 from medvar_engine.sets.layouts.coco import run_lengths
+from medvar_engine.write.provenance import NEAR, read_about_pixels
 
 Medvar = Callable[..., Any]
 NAMED = ("--modality", "CT", "--region", "abdomen", "--plane", "axial")
@@ -162,3 +165,29 @@ def test_options_that_a_stack_and_images_do_not_share(
     assert run.code == 1
     assert said in " ".join(run.err.split())
     assert not (tmp_path / "out").exists()
+
+
+def test_flagged_slices_of_a_stack(
+    medvar: Medvar, pair_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A volume would say that it is far from training slices because its first slice is."""
+
+    class Wary:
+        def risk(self, image: object) -> CopyRisk:
+            seen.append(image)
+            return CopyRisk((0.9, 0.8, 0.1, 0.15)[len(seen) - 1], 0.2)
+
+    seen: list[object] = []
+    monkeypatch.setattr(CopyScreen, "of", lambda _, asked: CopyScreen(asked, Wary()))  # type: ignore[arg-type]
+    stack = ("--stack", 4, "--batch", 2, "--copy-policy", "flag")
+    run = medvar("generate", "--bundle", pair_bundle.path, "--out", tmp_path / "out", *NAMED, *stack)
+    assert run.code == 0, run.err
+    said = " ".join(run.err.split())
+    assert "flagged: slice 3 of 4 lies at a distance of 0.100" in said
+    assert "flagged: slice 4 of 4 lies at a distance of 0.150" in said
+    assert said.count("flagged:") == 2
+    (beside,) = (path for path in map(Path, run.lines) if path.suffix == ".json")
+    about = json.loads(beside.read_text(encoding="utf-8"))
+    assert about["pixels"]["nearness"] == {"distance": 0.1, "threshold": 0.2, "flagged": True}
+    assert NEAR in about["statement"]
+    assert read_about_pixels(beside.with_name(f"{beside.stem}.nii.gz"))["nearness"]["flagged"] is True

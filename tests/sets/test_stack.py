@@ -108,8 +108,8 @@ def test_a_series(pair_bundle: Bundle, tmp_path: Path) -> None:
     """highdicom takes the slices for one volume of even spacing; every file is marked, and says how it was made."""
     generator = Generator(OnnxBackend(pair_bundle, device="cpu"))
     requests = stack_requests(pair_bundle, CT, 1, Sampling(), STACK)
-    files = generate_stack(generator, pair_bundle, requests, STACK, tmp_path / "series", FileOptions("dicom"))
-    images = [path for path in files if "mask" not in path.name]
+    made = generate_stack(generator, pair_bundle, requests, STACK, tmp_path / "series", FileOptions("dicom"))
+    images = [path for path in made.files if "mask" not in path.name]
     datasets = [pydicom.dcmread(path) for path in images]
     volume = get_volume_from_series(datasets)
     assert volume.array.shape == (6, 16, 16)
