@@ -18,6 +18,7 @@ from medvar_engine.data.recipe.recipe_fields import (
     AnyText,
     Day,
     FilePattern,
+    Harmonisation,
     Ignored,
     Label,
     Modality,
@@ -109,7 +110,7 @@ class DatasetRecipe:
     entries: Annotated[tuple[Entry, ...], Field(description="kinds of scan; the first that fits a file applies")] = ()
     dataset: Annotated[Label | None, Field(description="label to condition on")] = None
     ignore: Annotated[Ignored, Field(description="files that must not be read, and why")] = ()
-    harmonise: Annotated[Mapping[str, Any], Field(description="settings of `Recipe`")] = dataclasses.field(
+    harmonise: Annotated[Harmonisation, Field(description="settings of `Recipe`")] = dataclasses.field(
         default_factory=dict
     )
     index: Annotated[Switch, Field(description="an index.csv says what the files are; there are no entries")] = False
@@ -126,10 +127,6 @@ class DatasetRecipe:
             raise Stated("verified is the day on which the sources were read: give both, or neither.")
         if self.index == bool(self.entries):
             raise Stated("entries is a list of at least one kind of scan, or else index is true, but not both.")
-        try:
-            self.recipe()
-        except MedvarError as error:
-            raise Stated(f"harmonise: {error}") from error
         return self
 
     def recipe(self, **asked: Any) -> Recipe:

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BeforeValidator, PlainValidator, Strict, StringConstraints
 
+from medvar_engine.data.harmonise.slice_recipe import Recipe
 from medvar_engine.data.recipe.file_patterns import Pattern
 from medvar_engine.data.recipe.index_file import normal_label, normal_modality
 from medvar_engine.errors import MedvarError
@@ -17,7 +18,7 @@ _T = TypeVar("_T")
 _PART = "a named part is the first and the last number, or names with labels."
 
 
-def _stating(read: Callable[[str], _T]) -> Callable[[Any], _T]:
+def _stating(read: Callable[[Any], _T]) -> Callable[[Any], _T]:
     """``read`` as a validator, whose `MedvarError` is reported for the field."""
 
     def checked(value: Any) -> _T:
@@ -41,6 +42,11 @@ def _ignored(value: Any) -> Any:
     if isinstance(value, tuple):
         return value
     raise Stated("it must be a list of fields and values: patterns, each with the reason.")
+
+
+def _harmonisation(settings: Mapping[str, Any]) -> Mapping[str, Any]:
+    Recipe.of(**settings)
+    return settings
 
 
 def _part(value: Any) -> range | Mapping[str, str]:
@@ -80,5 +86,6 @@ FilePattern = Annotated[Pattern, BeforeValidator(_pattern)]
 Ignored = Annotated[tuple[tuple[FilePattern, Text], ...], BeforeValidator(_ignored)]
 Part = Annotated[range | Mapping[str, str], PlainValidator(_part)]
 """The allowed values of a named part: a range of numbers, or a mapping of texts to labels."""
+Harmonisation = Annotated[Mapping[str, Any], AfterValidator(_stating(_harmonisation))]
 Address = Annotated[Text, AfterValidator(_address)]
 Day = Annotated[str, BeforeValidator(_day)]

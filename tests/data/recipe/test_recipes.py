@@ -504,6 +504,17 @@ def test_recipe_that_is_wrong(tmp_path: Path, field: str, value: Any, said: str)
     assert "mine.yaml" in str(caught.value)
 
 
+def test_the_line_of_harmonise(tmp_path: Path) -> None:
+    """Breaks for whoever looks for the mistake in line 1."""
+    path = tmp_path / "mine.yaml"
+    lines = yaml.safe_dump(changed("harmonise", {"window": "fog"}), sort_keys=False).splitlines()
+    path.write_text("\n".join(lines))
+    number = lines.index("harmonise:") + 1
+    assert number > 1
+    with pytest.raises(MedvarError, match=rf"line {number}: harmonise: Unknown CT window 'fog'"):
+        load_recipe(path)
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
