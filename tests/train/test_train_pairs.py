@@ -30,6 +30,7 @@ from medvar_engine.train.stages import refiner_stage
 from medvar_engine.value_range import encode
 
 RECIPES = Path(medvar_engine.train.__file__).parent / "recipes"
+PAGE = Path(__file__).parents[2] / "medvar_engine" / "train" / "recipes" / "pairs.md"  # not in the wheel
 SHORT = ("steps=2", "batch_size=4", "validate_every=2", "device=cpu")
 ALONE = ResolutionConfig(16, (1, 2, 4), 32, feature_channels=12, patch=4, margin=2, refiner_widths=(8, 8))
 
@@ -133,12 +134,12 @@ def test_the_recipe_trains(tmp_path: Path, console: Console) -> None:
 
 def test_the_recipe_says_what_it_is() -> None:
     """Nobody may take a model of two patients for more than it is; and its file of label maps must be one."""
-    text = (RECIPES / "pairs.md").read_text()
+    text = PAGE.read_text()
     assert "A model that saw one patient, or two, makes copies of them." in " ".join(text.split())
 
 
 def test_its_label_maps_are_named(tmp_path: Path) -> None:
-    text = (RECIPES / "pairs.md").read_text()
+    text = PAGE.read_text()
     (tmp_path / "masks.yaml").write_text(text.partition("```yaml\n")[2].partition("```")[0])
     assert mask_rule(str(tmp_path / "masks.yaml")).values[3] == "kidney"
 
