@@ -23,18 +23,19 @@ def sample(
     """Draw K token maps ``(B, L_k)`` for labels ``(B, F)``. The coarsest scales are those of ``known``."""
     strengths = [sampling.guidance_of(k, len(transformer.schedule)) for k in range(len(transformer.schedule))]
     nothing = torch.tensor(transformer.config.labels, device=labels.device).expand_as(labels)
-    asked = torch.cat((labels, nothing)) if any(strengths) else labels
+    guided = any(strengths)
+    asked = torch.cat((labels, nothing)) if guided else labels
     past, scale_features, latent = None, None, torch.zeros((), device=labels.device)
     maps: list[Tensor] = []
     for k, strength in enumerate(strengths):
         logits, present = transformer.step(asked, scale_features, past, k)
         past = present if past is None else torch.cat((past, present), dim=4)
-        guided = _guided(logits.float(), len(labels), strength)
-        maps.append(known[k] if k < len(known) else _draw(guided, sampling, generator))
+        logits = _guided(logits.float(), len(labels), strength)
+        maps.append(known[k] if k < len(known) else _draw(logits, sampling, generator))
         with torch.autocast(labels.device.type, enabled=False):  # the sum over scales needs float32
             latent = latent + quantizer.lift(maps[-1], k)
             if k + 1 < len(transformer.schedule):
-                scale_features = quantizer.pool(latent, k + 1).repeat(2 if any(strengths) else 1, 1, 1)
+                scale_features = quantizer.pool(latent, k + 1).repeat(2 if guided else 1, 1, 1)
     return tuple(maps)
 
 

@@ -29,21 +29,16 @@ def frequency_loss(output: Tensor, target: Tensor) -> Tensor:
     return torch.view_as_real(difference).abs().mean()
 
 
-def texture_loss(output: Tensor, target: Tensor) -> Tensor:
-    """Mean absolute error of the local strength of fine detail of each image ``(B, C, H, W)``: ``(B,)``.
+def texture_losses(output: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean absolute errors of the strength of fine detail of each image ``(B, C, H, W)``: local, whole; ``(B,)`` each.
 
-    It does not depend on the exact pattern of the detail. The strength is the root mean square of each of
-    `detail_bands` in windows of 8 pixels and in the whole image. Windows alone would give too little detail everywhere,
-    because the loss is then lowest for a low prediction.
+    They do not depend on the exact pattern of the detail. The strength is the root mean square of each of
+    `detail_bands`, in windows of 8 pixels and in the whole image. Windows alone would give too little detail
+    everywhere, because the loss is then lowest for a low prediction. For detail at other positions than in the target,
+    only the whole counts.
     """
-    (made, _), (real, _) = _strength(output), _strength(target)
-    return (made - real).abs().mean((1, 2, 3)) + whole_texture_loss(output, target)
-
-
-def whole_texture_loss(output: Tensor, target: Tensor) -> Tensor:
-    """`texture_loss` of whole images only, for detail that lies elsewhere than in the target: ``(B,)``."""
-    (_, made), (_, real) = _strength(output), _strength(target)
-    return (made - real).abs().mean(1)
+    (made, made_whole), (real, real_whole) = _strength(output), _strength(target)
+    return (made - real).abs().mean((1, 2, 3)), (made_whole - real_whole).abs().mean(1)
 
 
 def _strength(image: Tensor) -> tuple[Tensor, Tensor]:

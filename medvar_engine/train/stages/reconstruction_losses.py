@@ -22,8 +22,7 @@ from medvar_engine.train.stages.losses import (
     discriminator_loss,
     frequency_loss,
     gradient_loss,
-    texture_loss,
-    whole_texture_loss,
+    texture_losses,
 )
 
 DRAWN = 2.0  # weight of the texture loss of drawn detail, relative to detail with a pixel-wise loss
@@ -86,10 +85,10 @@ class Reconstruction:
 
     def _texture(self, output: Tensor, images: Tensor, certain: Certain | None) -> Tensor:
         """Of drawn images the strength of detail as a whole must be right; of the others also where it lies."""
-        wholly = texture_loss(output, images)
+        local, whole = texture_losses(output, images)
         if certain is None:
-            return wholly.mean()
-        return torch.where(certain.wholly, wholly, DRAWN * whole_texture_loss(output, images)).mean()
+            return (local + whole).mean()
+        return torch.where(certain.wholly, local + whole, DRAWN * whole).mean()
 
     def critic_losses(self) -> Iterator[Tensor]:
         """The discriminator's loss on every micro-batch of this step, once it is used."""
