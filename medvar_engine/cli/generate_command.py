@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -11,6 +13,7 @@ from medvar_engine.cli.console import progress, say, tell
 
 if TYPE_CHECKING:
     from medvar_engine.bundle.read import Bundle
+    from medvar_engine.generate.generator import Generator
     from medvar_engine.masks.structures import MaskArray
     from medvar_engine.remote.remote_backend import RemoteBackend
     from medvar_engine.request import Request
@@ -194,21 +197,11 @@ def _generate_files(
     device: str,
     remote: RemoteBackend | None,
 ) -> None:
-    from medvar_engine.backends.onnx import OnnxBackend
     from medvar_engine.errors import MedvarError
-    from medvar_engine.generate.generator import Generator
     from medvar_engine.sets.generate_files import generate_files
 
-    if remote is None:
-        model.verify()
-    generator, written = Generator(remote or OnnxBackend(model, device=device)), 0
-    tell(f"{model.name} on {generator.backend.info.provider}")
-    with progress() as bar:
-        task = bar.add_task("generating", total=len(requests) * len(model.schedule))
-
-        def advance(images: int) -> None:
-            bar.update(task, advance=images)
-
+    generator, written = _generator(model, device, remote), 0
+    with _generating(len(requests) * len(model.schedule)) as advance:
         made = generate_files(generator, model, requests, out, options, mask=mask, batch=batch, progress=advance)
         for image in made:
             if image.copy_risk and image.copy_risk.flagged:
@@ -233,28 +226,41 @@ def _generate_stack(
     device: str,
     remote: RemoteBackend | None,
 ) -> None:
-    from medvar_engine.backends.onnx import OnnxBackend
-    from medvar_engine.generate.generator import Generator
     from medvar_engine.sets.generate_files import image_name
     from medvar_engine.sets.generate_stack import generate_stack
 
-    if remote is None:
-        model.verify()
-    generator = Generator(remote or OnnxBackend(model, device=device))
-    tell(f"{model.name} on {generator.backend.info.provider}")
+    generator = _generator(model, device, remote)
     path = out / f"{image_name(requests[0])}-stack{'.nii.gz' if options.format == 'nifti' else ''}"
-    with progress() as bar:
-        task = bar.add_task("generating", total=len(requests) * len(model.schedule))
-
-        def advance(images: int) -> None:
-            bar.update(task, advance=images)
-
+    with _generating(len(requests) * len(model.schedule)) as advance:
         made = generate_stack(generator, model, requests, stack, path, options, batch=batch, progress=advance)
     for number, risk in enumerate(made.risks, 1):
         if risk and risk.flagged:
             tell(f"flagged: slice {number} of {len(made.risks)} lies {risk}")
     for written in made.files:
         say(written)
+
+
+def _generator(model: Bundle, device: str, remote: RemoteBackend | None) -> Generator:
+    from medvar_engine.backends.onnx import OnnxBackend
+    from medvar_engine.generate.generator import Generator
+
+    if remote is None:
+        model.verify()
+    generator = Generator(remote or OnnxBackend(model, device=device))
+    tell(f"{model.name} on {generator.backend.info.provider}")
+    return generator
+
+
+@contextlib.contextmanager
+def _generating(scales: int) -> Iterator[Callable[[int], None]]:
+    """A progress bar of so many scales of images; called with the number of images that have one more."""
+    with progress() as bar:
+        task = bar.add_task("generating", total=scales)
+
+        def advance(images: int) -> None:
+            bar.update(task, advance=images)
+
+        yield advance
 
 
 def _given_mask(path: Path, model: Bundle) -> MaskArray:

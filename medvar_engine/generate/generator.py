@@ -86,10 +86,12 @@ class Generator:
             generation = self.step(generation)
             yield generation
 
-    def finish(self, generation: Generation) -> Generation:
-        """The generation with all its scales."""
+    def finish(self, generation: Generation, progress: Callable[[int], None] | None = None) -> Generation:
+        """The generation with all its scales. ``progress`` is called after each scale with the number of images."""
         while not generation.complete:
             generation = self.step(generation)
+            if progress is not None:
+                progress(len(generation.requests))
         return generation
 
     # -- from an earlier image --------------------------------------------------------------------------------------

@@ -120,11 +120,8 @@ def _generated(
     for start in range(0, len(requests), batch):
         some = requests[start : start + batch]
         given = None if mask is None else np.stack([mask] * len(some))
-        generation = generator.start(some) if given is None else generator.from_masks(given, some)
-        for longer in generator.run(generation):
-            generation = longer
-            if progress is not None:
-                progress(len(generation.requests))
+        begun = generator.start(some) if given is None else generator.from_masks(given, some)
+        generation = generator.finish(begun, progress)
         images, masks = finished_pairs(generator, generation)
         found = screen(images, copies)
         # The preview of the finest scale is the image itself.

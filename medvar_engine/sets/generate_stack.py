@@ -59,11 +59,7 @@ def generate_stack(
         raise MedvarError(f"{path} exists already. Choose another folder or seed, or allow overwriting (--overwrite).")
     copies, pictures = CopyScreen.of(bundle, options.copy_policy), list[Picture]()
     for start in range(0, len(requests), batch):
-        generation = generator.start(requests[start : start + batch])
-        for longer in generator.run(generation):
-            generation = longer
-            if progress is not None:
-                progress(len(generation.requests))
+        generation = generator.finish(generator.start(requests[start : start + batch]), progress)
         images, masks = finished_pairs(generator, generation)
         found = screen(images, copies)
         if found.withheld:
