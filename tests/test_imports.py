@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import importlib.metadata
 import importlib.resources
 import re
@@ -38,6 +39,43 @@ def test_importing_loads_nothing_heavy(module: str) -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == []
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["info"], ["generate", "--help"], ["evaluate", "--help"]])
+def test_the_package_without_extras_is_enough(arguments: list[str]) -> None:
+    """Who installs no extra has none of their packages; a full installation hides that one of them is needed."""
+    code = f"""
+import sys
+
+class OnlyOwnDependencies:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {_packages_of_extras()!r}:
+            raise ModuleNotFoundError(name)
+
+sys.meta_path.insert(0, OnlyOwnDependencies())
+from medvar_engine.cli.main import main
+sys.argv = ["medvar", *{arguments!r}]
+main()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def _packages_of_extras() -> set[str]:
+    """The packages, by the names of their imports, that no dependency of the package without extras brings."""
+    known, pending = {"napari-medvar"}, ["napari-medvar"]
+    while pending:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):  # one of another system or Python
+            for line in importlib.metadata.requires(pending.pop()) or []:
+                name = _normal(re.split(r"[\[<>=,;! (~]", line)[0])
+                if "extra ==" not in line and name not in known:
+                    known.add(name)
+                    pending.append(name)
+    return {name for name, owners in packages_distributions().items() if not {_normal(one) for one in owners} & known}
+
+
+def _normal(name: str) -> str:
+    return name.lower().replace("_", "-").replace(".", "-")
 
 
 def test_the_installed_package_is_whole() -> None:

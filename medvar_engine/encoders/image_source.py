@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from medvar_engine.data.dataset import SliceDataset
 from medvar_engine.encoders.preprocessing import check_slices
 from medvar_engine.storage import sha256_of
 from medvar_engine.types import FloatArray
+
+if TYPE_CHECKING:
+    from medvar_engine.data.dataset import SliceDataset
 
 _CHUNK = 256
 
