@@ -52,7 +52,7 @@ from medvar_engine.write.compare import differing_pixels
 from medvar_engine.write.dicom import write_dicom
 from medvar_engine.write.nifti import write_nifti
 from medvar_engine.write.open_slice_file import MAX_BYTES
-from medvar_engine.write.picture import Picture
+from medvar_engine.write.output_image import OutputImage
 from medvar_engine.write.png import write_png
 from medvar_engine.write.provenance import read_about_pixels, read_trace
 
@@ -173,7 +173,7 @@ def damaged(content: bytes, chance: random.Random) -> bytes:
     return bytes(found)
 
 
-def _picture() -> Picture:
+def _image() -> OutputImage:
     schedule, chance = ScaleSchedule((1, 2, 3, 4)), np.random.default_rng(0)
     tokens = chance.integers(0, 9, (1, schedule.tokens))
     entropy = tuple(np.full((side, side), 0.5, dtype=np.float32) for side in schedule)
@@ -181,7 +181,7 @@ def _picture() -> Picture:
     first = Trace(request, TokenPyramid.from_sequence(schedule, tokens), (), "ab" * 32, Encoded("00ff"))
     trace = Trace(request, first.pyramid, entropy, first.bundle_id, Resample(1, np.eye(5, dtype=bool)), first)
     pixels = np.linspace(-1, 1, 48, dtype=np.float32).reshape(8, 6)
-    return Picture(pixels, trace, 0.75, -1000.0, 400.0, "HU")
+    return OutputImage(pixels, trace, 0.75, -1000.0, 400.0, "HU")
 
 
 def _read_image(name: str) -> Callable[[Path], object]:
@@ -193,14 +193,14 @@ def _read_image(name: str) -> Callable[[Path], object]:
         trace = read_trace(file)
         json.dumps(traces_to_dict([trace]), allow_nan=False)  # what is opened can be saved
         read_about_pixels(file)
-        differing_pixels(file, _picture())
+        differing_pixels(file, _image())
 
     return read
 
 
 def traces(_: Path, chance: random.Random) -> Iterator[Case]:
     """Traces whose values are changed."""
-    good = json.loads(_picture().trace.to_json())
+    good = json.loads(_image().trace.to_json())
 
     def read(path: Path) -> None:
         text = path.read_text(encoding="utf-8", errors="surrogatepass")
@@ -215,7 +215,7 @@ def sessions(folder: Path, chance: random.Random) -> Iterator[Case]:
     from napari_medvar.session.session_file import SavedSession, read_session, write_session
     from napari_medvar.session.trace_tree import Node
 
-    trace = _picture().trace
+    trace = _image().trace
     nodes = (Node(0, trace), Node(1, trace, 0, "a name"))
     path = write_session(folder / "good.medvar", SavedSession("ab" * 32, "fake", "/here", nodes, 1, {"guidance": 2}))
     good = json.loads(gzip.decompress(path.read_bytes()))
@@ -249,9 +249,9 @@ def bundles(folder: Path, chance: random.Random) -> Iterator[Case]:
 
 def byte_damage(folder: Path, chance: random.Random) -> Iterator[Case]:
     """Image files whose bytes are damaged."""
-    picture = _picture()
-    files = (write_png(folder / "a.png", picture), write_dicom(folder / "a.dcm", picture))
-    files = (*files, *(write_nifti(folder / name, picture)[0] for name in ("a.nii", "a.nii.gz")))
+    image = _image()
+    files = (write_png(folder / "a.png", image), write_dicom(folder / "a.dcm", image))
+    files = (*files, *(write_nifti(folder / name, image)[0] for name in ("a.nii", "a.nii.gz")))
     contents = [(path.name, path.read_bytes()) for path in files]
     while True:
         name, content = chance.choice(contents)
@@ -260,9 +260,9 @@ def byte_damage(folder: Path, chance: random.Random) -> Iterator[Case]:
 
 def bombs(folder: Path, chance: random.Random) -> Iterator[Case]:
     """Small files that claim much, or unfold to it."""
-    nifti = write_nifti(folder / "b.nii", _picture())[0].read_bytes()
-    dicom = write_dicom(folder / "b.dcm", _picture()).read_bytes()
-    png = write_png(folder / "b.png", _picture()).read_bytes()
+    nifti = write_nifti(folder / "b.nii", _image())[0].read_bytes()
+    dicom = write_dicom(folder / "b.dcm", _image()).read_bytes()
+    png = write_png(folder / "b.png", _image()).read_bytes()
     zeros = gzip.compress(nifti[:348] + b"\1\0\0\0" + struct.pack("<2i", 2**28, 6) + bytes(2**28), 1)
     plain, deflated = b"1.2.840.10008.1.2.1\0", b"1.2.840.10008.1.2.1.99"
     start = 144 + int.from_bytes(dicom[140:144], "little")
@@ -318,7 +318,7 @@ def frames(_: Path, chance: random.Random) -> Iterator[Case]:
     """Messages of the server's protocol, damaged, and what `POST /generate` is sent, changed."""
     arrays = {"labels": np.zeros((1, 3), dtype=np.int64), "features": np.zeros((1, 5, 4), dtype=np.float32)}
     message = pack({"scale": 1}, arrays)
-    asked = {"traces": traces_to_dict([_picture().trace])}
+    asked = {"traces": traces_to_dict([_image().trace])}
 
     def read_message(path: Path) -> None:
         found = unpack(path.read_bytes())

@@ -183,7 +183,7 @@ def image(backend: Backend, batch: int = 1, sampling: Sampling = Sampling()) -> 
 
 
 def preview(backend: Backend) -> None:
-    """The coarsest scale, as a picture."""
+    """The coarsest scale, as an image."""
     generator = Generator(backend)
     generator.preview(generator.step(generator.start([Request(named(backend.info.labels), next(_seeds))])), 0)
 

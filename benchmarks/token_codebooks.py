@@ -7,7 +7,7 @@ training slices. On slices of held-out patients it prints, in dB of mean PSNR: t
 lost when the codes of the finest scale are drawn blindly, by how often each occurs. The last number is how much of a
 finest code its eight neighbours explain (R² of a linear fit, on the first 8 principal components of the codes): what
 independent draws throw away. ``--refined`` adds a trained tokenizer of resolutions, with its refiner and without.
-``--out`` gets a picture: slices, canvases of each kind, and the same with the finest scale drawn blindly.
+``--out`` gets a figure: slices, canvases of each kind, and the same with the finest scale drawn blindly.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from medvar_engine.train.stages.image_grids import write_grid
 from medvar_engine.train.stages.image_similarity import psnr
 
 COMPONENTS = 8  # of the codes, that neighbours are asked about
-SHOWN = 6  # held-out slices in the picture
+SHOWN = 6  # held-out slices in the figure
 
 
 def main() -> None:
@@ -43,7 +43,7 @@ def main() -> None:
     parser.add_argument("--held-out", type=int, default=200, help="slices to measure on")
     parser.add_argument("--codes", type=int, nargs="*", default=[1024, 2048, 4096], help="sizes of own codebooks")
     parser.add_argument("--refined", type=Path, help="a trained tokenizer of resolutions")
-    parser.add_argument("--out", type=Path, help="folder for the picture")
+    parser.add_argument("--out", type=Path, help="folder for the figure")
     options = parser.parse_args()
     training, held_out = (SliceDataset(options.slices, split) for split in ("train", "test"))
     images = torch.from_numpy(training.batch(spread(len(training), options.count)))

@@ -52,13 +52,13 @@ def generation(widget: MedvarWidget, seed: int) -> tuple[float, float, float, fl
     QApplication.processEvents()
     shown: list[float] = []
     busy = [0.0]
-    original = widget.picture.show
+    original = widget.image_view.show
 
     def show(preview: Preview, *rest: object, **more: object) -> None:
         original(preview, *rest, **more)
         shown.append(0)
 
-    widget.picture.show = show  # type: ignore[method-assign]
+    widget.image_view.show = show  # type: ignore[method-assign]
     first, clicked, thread = 0.0, time.perf_counter(), time.thread_time()
     widget.scales.generate_button.click()
     busy[0] += time.perf_counter() - clicked
@@ -72,7 +72,7 @@ def generation(widget: MedvarWidget, seed: int) -> tuple[float, float, float, fl
         if spent < 1e-3:
             time.sleep(1e-3)
     whole, thread = time.perf_counter() - clicked, time.thread_time() - thread
-    widget.picture.show = original  # type: ignore[method-assign]
+    widget.image_view.show = original  # type: ignore[method-assign]
     settle(widget)
     return first, whole, busy[0], thread
 
@@ -113,14 +113,14 @@ def main() -> None:
     size = widget.session.opened.bundle.image_size
 
     plain = viewer.add_image(np.zeros((size, size), np.float32), contrast_limits=(0, 1), visible=False)
-    pictures = np.random.default_rng(0).random((scales, size, size), dtype=np.float32)
+    images = np.random.default_rng(0).random((scales, size, size), dtype=np.float32)
 
     def peer_run() -> float:
-        """Seconds for as many pictures into one bare layer, alone in the window."""
-        widget.picture.layers.show_only(None)
+        """Seconds for as many images into one bare layer, alone in the window."""
+        widget.image_view.layers.show_only(None)
         plain.visible = True
         settle(widget)
-        seconds = sum(timed(lambda p=picture: setattr(plain, "data", p)) for picture in pictures)
+        seconds = sum(timed(lambda p=image: setattr(plain, "data", p)) for image in images)
         plain.visible = False
         settle(widget)
         return seconds
@@ -138,7 +138,7 @@ def main() -> None:
     frames = 1 / statistics.median(scrub)
     print(f"shipped model, {scales} scales of {size}×{size}; median of {runs} runs")
     print(f"click to first preview drawn: {first:.2f} s (very first run {first_run[0]:.2f} s; goal 0.1 s)")
-    print(f"click to finished picture: {whole:.2f} s")
+    print(f"click to finished image: {whole:.2f} s")
     print(f"GUI time a run: {busy:.2f} s, {busy / scales * 1000:.0f} ms a scale (goal 0.3 s for eight scales)")
     print(f"of that on a processor: {thread:.2f} s")
     print(f"plain layer.data updates: {peer:.2f} s a run; ratio {busy / peer:.2f}")

@@ -144,26 +144,26 @@ def randomise(model: nn.Module) -> None:
 
 
 def images(options: argparse.Namespace) -> Tensor:
-    """Random pictures ``(B, 3, H, W)`` in [-1, 1] with structure at all scales."""
+    """Random images ``(B, 3, H, W)`` in [-1, 1] with structure at all scales."""
     generator = torch.Generator().manual_seed(options.seed)
-    picture = torch.zeros(options.batch, 3, options.size, options.size)
+    random = torch.zeros(options.batch, 3, options.size, options.size)
     for side in (2, 8, 32, options.size):
         noise = torch.randn(options.batch, 3, side, side, generator=generator)
-        picture += nn.functional.interpolate(noise, size=options.size, mode="bilinear")
-    return (picture / 2).clamp(-1, 1)
+        random += nn.functional.interpolate(noise, size=options.size, mode="bilinear")
+    return (random / 2).clamp(-1, 1)
 
 
 def compare(
     vae: Any, var: Any, tokenizer: Tokenizer, transformer: Transformer, options: argparse.Namespace
 ) -> Iterator[tuple[str, Tensor, Tensor]]:
     """Name, ours and theirs of every stage."""
-    picture = images(options)
+    random = images(options)
     quantizer = tokenizer.quantizer
     schedule = transformer.schedule
-    yield "latent before quantisation", tokenizer.latent(picture), vae.quant_conv(vae.encoder(picture))
+    yield "latent before quantisation", tokenizer.latent(random), vae.quant_conv(vae.encoder(random))
 
-    tokens = tuple(vae.img_to_idxBl(picture))
-    for k, (ours, reference) in enumerate(zip(tokenizer.encode(picture), tokens, strict=True)):
+    tokens = tuple(vae.img_to_idxBl(random))
+    for k, (ours, reference) in enumerate(zip(tokenizer.encode(random), tokens, strict=True)):
         yield f"tokens of scale {k} ({schedule[k]}x{schedule[k]})", ours, reference
 
     embedded = [

@@ -1,6 +1,6 @@
 """Makes the contact sheet of README and the images of ``docs/explanation``, with the shipped model.
 
-``python docs/figures.py`` writes them into ``docs/images``. The same seeds give the same pictures.
+``python docs/figures.py`` writes them into ``docs/images``. The same seeds give the same figures.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ def grid(rows: dict[str, Sequence[FloatArray]], heads: Sequence[str]) -> Image.I
     pen.text((width // 2, LINE // 2), "SYNTHETIC", fill=0, font=font, anchor="mm")
     for i, head in enumerate(heads):
         pen.text((MARGIN + i * (TILE + GAP) + TILE // 2, LINE + LINE // 2), head, fill=0, font=font, anchor="mm")
-    for j, (name, pictures) in enumerate(rows.items()):
+    for j, (name, images) in enumerate(rows.items()):
         top = 2 * LINE + j * (TILE + GAP)
         pen.multiline_text((4, top + TILE // 2), name, fill=0, font=font, anchor="lm")
-        for i, picture in enumerate(pictures):
-            gray = np.rint((np.clip(picture, -1, 1) + 1) * 127.5).astype(np.uint8)
+        for i, image in enumerate(images):
+            gray = np.rint((np.clip(image, -1, 1) + 1) * 127.5).astype(np.uint8)
             tile = Image.fromarray(gray).resize((TILE, TILE), Image.Resampling.NEAREST)
             sheet.paste(tile, (MARGIN + i * (TILE + GAP), top))
     return sheet

@@ -1,4 +1,4 @@
-"""Makes the pictures of the plugin in ``docs/images`` and in its guide: the real widget, on the shipped model.
+"""Makes the screenshots of the plugin in ``docs/images`` and in its guide: the real widget, on the shipped model.
 
     xvfb-run -a -s "-screen 0 1600x1100x24" python docs/screenshots.py
 
@@ -30,7 +30,7 @@ IMAGES = Path(__file__).parent / "images"
 SIZE = (920, 860)  # px of the window without the dock
 DOCK = 360  # px
 COLOURS = 192  # a palette keeps the files small, and is not seen
-GUIDE = 440, 96  # px wide, and colours, of a picture in the guide
+GUIDE = 440, 96  # px wide, and colours, of a screenshot in the guide
 CHEST, BRAIN = Condition("CT", "chest", "axial"), Condition("MR", "brain", "axial")
 
 
@@ -46,7 +46,7 @@ class Studio:
         dock: int = DOCK,
         seen: Callable[[QWidget], object] = lambda widget: None,
     ) -> None:
-        """``seen`` is called with what is shot, before every picture."""
+        """``seen`` is called before every screenshot with the part of the window that it shows."""
         self.folder, self.seed, self._seen = folder, seed, seen
         self.viewer = viewer or napari.Viewer()
         self.widget = MedvarWidget(self.viewer, GenerationSession())
@@ -137,7 +137,7 @@ def views(studio: Studio) -> None:
         studio.shoot(f"plugin-view-{view}")
     studio.view("scales")
     studio.shoot("plugin-view")
-    studio.view("picture")
+    studio.view("image")
 
 
 def mask(studio: Studio) -> None:
@@ -152,7 +152,7 @@ def mask(studio: Studio) -> None:
     ellipse = ((y - size * 0.5) / (size * 0.16)) ** 2 + ((x - size * 0.33) / (size * 0.12)) ** 2 < 1
     layer.data = ellipse.astype(np.uint8)
     panel.outside_combo.setCurrentIndex(1)
-    studio.widget.picture.layers.show_only(finest)
+    studio.widget.image_view.layers.show_only(finest)
     studio.shoot("plugin-edit")
     panel.resample_button.click()
     studio.settle()
@@ -177,7 +177,7 @@ def tokens(studio: Studio) -> None:
 
 def candidates(studio: Studio) -> None:
     """A contact sheet."""
-    studio.viewer.layers.selection.active = studio.widget.picture.layers.all()[-1]
+    studio.viewer.layers.selection.active = studio.widget.image_view.layers.all()[-1]
     studio.widget.scales.slider.setValue(2)
     studio.widget.candidates.panel.count_box.setValue(9)
     studio.widget.sampling.show_seed(studio.seed + 1)
@@ -230,7 +230,7 @@ def real(studio: Studio) -> None:
     studio.shoot("plugin-real")
     studio.widget.real.panel.anomaly_button.click()
     studio.shoot("plugin-anomaly")
-    studio.view("picture")
+    studio.view("image")
     studio.viewer.layers.remove(attributes["name"])
 
 
@@ -256,7 +256,7 @@ SCENES: tuple[Callable[[Studio], None], ...] = (
 )
 
 
-def pictures_of_the_guide(folder: Path) -> None:
+def guide_images(folder: Path) -> None:
     """Smaller ones, of those that its pages name."""
     for name in guide.PAGES:
         if f"({name}.png)" in guide.page(name):
@@ -274,7 +274,7 @@ def main() -> None:
     for scene in SCENES:
         scene(studio)
     studio.viewer.close()
-    pictures_of_the_guide(IMAGES)
+    guide_images(IMAGES)
     pages = "".join(page.read_text() for page in IMAGES.parents[1].glob("**/*.md"))
     for path in IMAGES.glob("plugin*.png"):
         if path.name not in pages:

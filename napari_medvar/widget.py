@@ -27,7 +27,7 @@ from napari_medvar.controllers.save_controller import SaveController
 from napari_medvar.controllers.shared_state import Doing, State
 from napari_medvar.controllers.structures_controller import StructuresController
 from napari_medvar.layers.gl_context import CanvasContextGuard
-from napari_medvar.layers.image_view import PictureView
+from napari_medvar.layers.image_view import ImageView
 from napari_medvar.panels.bundle_panel import BundlePanel
 from napari_medvar.panels.condition_panel import ConditionPanel
 from napari_medvar.panels.form_rows import beside_title, fold, question_mark, scroll_area
@@ -72,7 +72,7 @@ class MedvarWidget(QWidget):
         self.session = session or new_session(settings)
         self.worker = EngineWorker()
         self.icons = Icons()
-        self.picture = PictureView(napari_viewer)
+        self.image_view = ImageView(napari_viewer)
         self._guard = CanvasContextGuard(napari_viewer, self)
         self._asked: str | Path | None = None  # the bundle that the user asked for
         self._loaded: str | Path | None = None  # the bundle that is open
@@ -108,7 +108,7 @@ class MedvarWidget(QWidget):
         self._resting = QTimer(self)
         self._resting.setSingleShot(True)
         self._resting.setInterval(_REST)
-        self._resting.timeout.connect(self.picture.layers.select_shown)
+        self._resting.timeout.connect(self.image_view.layers.select_shown)
         self._lay_out()
         self._connect()
         if settings.bundle and session is None:
@@ -247,7 +247,7 @@ class MedvarWidget(QWidget):
         self.history.end_compare()
         current = self.session.node
         if current is None:
-            self.picture.layers.clear()
+            self.image_view.layers.clear()
             self.scales.show_made(0)
             self._look()
             self.refresh()
@@ -300,10 +300,12 @@ class MedvarWidget(QWidget):
         for part in self._parts:
             part.offer(bundle)
         if self.session.node is None:
-            self.picture.layers.clear()
+            self.image_view.layers.clear()
         else:
             self._show_settings(self.session.node.trace.request)
-            if (view := self.session.panels.get("view")) in self.views.known:
+            view = self.session.panels.get("view")
+            view = "image" if view == "picture" else view  # the name in older session files
+            if view in self.views.known:
                 self.views.show_view(view)
 
     def _show_made(self, made: Preview | Progress) -> None:
@@ -318,9 +320,9 @@ class MedvarWidget(QWidget):
         if newest:
             self.scales.show_made(depth, follow=self._following)
         if isinstance(made, Progress):
-            self.picture.layers.forget(depth - 1)
+            self.image_view.layers.forget(depth - 1)
         else:
-            self.picture.show(
+            self.image_view.show(
                 made, self.session.image_space_of(made.node), reveal=drawn and self._plain and made.k == self.scale
             )
         if newest:
@@ -353,7 +355,7 @@ class MedvarWidget(QWidget):
         if problem := self.session.autosave_problem:
             self.tell(problem)
         if self.session.node is not None:
-            self.picture.layers.blank_from(self.session.node.depth)
+            self.image_view.layers.blank_from(self.session.node.depth)
         self._look()
         if self._doing == "load" and not self.message.isVisibleTo(self):
             self._recovery.begin()
@@ -368,7 +370,7 @@ class MedvarWidget(QWidget):
         if self.session.opened is None:
             return
         current = self.session.node
-        if current is not None and (missing := self.picture.layers.missing(current.depth)):
+        if current is not None and (missing := self.image_view.layers.missing(current.depth)):
             self.start("restore", lambda stop: self.session.previews(missing))
         elif self.maps.wanted:
             self.maps.compute()
@@ -380,14 +382,14 @@ class MedvarWidget(QWidget):
     @property
     def _plain(self) -> bool:
         """Whether the image itself is shown, not a map."""
-        return self.views.view == "picture"
+        return self.views.view == "image"
 
     def _look(self) -> None:
         """Show the scale of the slider in the chosen view."""
         node = self.session.node
         image_space = self.image_space if self.session.opened is not None else None
         if image_space is not None:
-            self.views.explain(self.picture.look(self.views.view, node, self.scale, image_space, self.maps.known))
+            self.views.explain(self.image_view.look(self.views.view, node, self.scale, image_space, self.maps.known))
             self._resting.start()
 
     def _view_chosen(self) -> None:

@@ -16,8 +16,8 @@ from medvar_engine.generate.trace import Trace
 from medvar_engine.memorisation.screen import CopyScreen, screen
 from medvar_engine.storage import slug
 from medvar_engine.write.dicom import Study
-from medvar_engine.write.formats import files_of, format_of, write_picture
-from medvar_engine.write.picture import Picture
+from medvar_engine.write.formats import files_of, format_of, write_image
+from medvar_engine.write.output_image import OutputImage
 from napari_medvar.layers.image_layers import METADATA
 from napari_medvar.layers.layer_data import LayerData
 from napari_medvar.session.image_space import ImageSpace
@@ -59,12 +59,12 @@ def write_layers(path: str, layers: Sequence[LayerData]) -> list[str]:
         masks = bool(opened.generator.backend.info.structures)
         _check_free([file for each in paths for file in files_of(each, name, masks=masks)])
     study = Study(target.name)
-    pictures = [_picture(opened, layer) for layer in ours]
-    pictures = _screened(opened, ours, pictures)
+    images = [_output_image(opened, layer) for layer in ours]
+    images = _screened(opened, ours, images)
     written = [
         file
-        for number, (each, picture) in enumerate(zip(paths, pictures, strict=True), start=1)
-        for file in write_picture(each, name, picture, study, number)
+        for number, (each, image) in enumerate(zip(paths, images, strict=True), start=1)
+        for file in write_image(each, name, image, study, number)
     ]
     return list(map(str, written))
 
@@ -93,24 +93,24 @@ def _opened(ours: Sequence[_Ours]) -> OpenedBundle:
     return open_bundle_of(ours[0].trace.bundle_id, hints, settings.device, settings.connection)
 
 
-def _picture(opened: OpenedBundle, ours: _Ours) -> Picture:
+def _output_image(opened: OpenedBundle, ours: _Ours) -> OutputImage:
     generation = opened.generator.restore([ours.trace])
     image_space = ours.image_space or ImageSpace.of(opened.bundle, ours.trace.request.condition)
     if not (structures := opened.generator.backend.info.structures):
-        return image_space.picture(ours.trace, opened.generator.picture(generation)[0])
+        return image_space.output_image(ours.trace, opened.generator.image_so_far(generation)[0])
     images, masks = opened.generator.pairs(generation)
-    return image_space.picture(ours.trace, images[0], masks[0], structures)
+    return image_space.output_image(ours.trace, images[0], masks[0], structures)
 
 
-def _screened(opened: OpenedBundle, ours: Sequence[_Ours], pictures: Sequence[Picture]) -> list[Picture]:
+def _screened(opened: OpenedBundle, ours: Sequence[_Ours], images: Sequence[OutputImage]) -> list[OutputImage]:
     """The images with their copy risk. Raises `MedvarError` when one of them may be a copy of a training slice."""
-    found = screen([picture.pixels for picture in pictures], CopyScreen.of(opened.bundle))
+    found = screen([image.pixels for image in images], CopyScreen.of(opened.bundle))
     for i in found.withheld:
         raise MedvarError(
             f"Nothing was written, because “{ours[i].name}” lies {found.risks[i]}. To write it with a flag, save it "
             "in the MedVAR panel with “Copies” set to “Flag”."
         )
-    return [replace(picture, copy_risk=risk) for picture, risk in zip(pictures, found.risks, strict=True)]
+    return [replace(image, copy_risk=risk) for image, risk in zip(images, found.risks, strict=True)]
 
 
 def _write_session(path: Path, ours: Sequence[_Ours], opened: OpenedBundle) -> Path:

@@ -24,7 +24,7 @@ def replay(
     from medvar_engine.write.burn_in import marked
     from medvar_engine.write.compare import differing_pixels
     from medvar_engine.write.marks import Marks
-    from medvar_engine.write.picture import Picture
+    from medvar_engine.write.output_image import OutputImage
     from medvar_engine.write.provenance import read_about_pixels, read_trace
 
     trace = read_trace(file)
@@ -36,9 +36,9 @@ def replay(
             f"{file} describes an unfinished image: its tokens are the same, but there is no image to compare."
         )
     tell(f"every token is the same, on {generator.backend.info.provider}")
-    picture = Picture.of(model, generation.trace(0), generator.image(generation)[0])
-    picture = marked(picture, Marks.from_dict(read_about_pixels(file)))
-    if different := differing_pixels(file, picture):
+    image = OutputImage.of(model, generation.trace(0), generator.image(generation)[0])
+    image = marked(image, Marks.from_dict(read_about_pixels(file)))
+    if different := differing_pixels(file, image):
         raise MedvarError(
             f"{different} pixels of {file} differ from the image made again: the file was changed, is a contact "
             "sheet, or was decoded on another backend or device."

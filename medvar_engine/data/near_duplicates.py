@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from medvar_engine.data.dataset import SliceDataset
 from medvar_engine.data.duplicates.hamming import near_pairs
-from medvar_engine.data.duplicates.same_image import NEAR_BITS, distinctive, one_picture
+from medvar_engine.data.duplicates.same_image import NEAR_BITS, distinctive, show_same_image
 from medvar_engine.data.harmonise.slicing import SliceRules
 from medvar_engine.data.shards.slice_table import fingerprints, names, numbers
 from medvar_engine.data.shards.tally import kinds_of
@@ -49,9 +49,9 @@ class Duplicates:
 def find_duplicates(dataset: SliceDataset, *, most: int = MOST_PAIRS) -> Duplicates:
     """Near-duplicates among the slices of a dataset, which should hold both splits.
 
-    Candidates are pairs whose fingerprints differ in at most `NEAR_BITS` bits; their pixels decide. Slices of two
-    patients must be `one_picture`; those of one series must differ less than the limits of `SliceRules` for phases of a
-    cine. A slice that is shifted, rotated, cropped or noisy is not found; a series is found if one of its slices is.
+    Candidates are pairs with fingerprints that differ in at most `NEAR_BITS` bits; their pixels decide. Slices of two
+    patients must `show_same_image`; those of one series must differ less than the limits of `SliceRules` for phases of
+    a cine. A slice that is shifted, rotated, cropped or noisy is not found; a series is found if one of its slices is.
 
     Memory grows with the table by about a kilobyte per slice, not with the images or the pairs.
     """
@@ -76,8 +76,8 @@ def find_duplicates(dataset: SliceDataset, *, most: int = MOST_PAIRS) -> Duplica
         if all(taken.more for taken in found.values()):
             break
     return Duplicates(
-        leaks=_confirmed(dataset, found["leaks"], one_picture),
-        patients=_confirmed(dataset, found["patients"], one_picture),
+        leaks=_confirmed(dataset, found["leaks"], show_same_image),
+        patients=_confirmed(dataset, found["patients"], show_same_image),
         series=_confirmed(dataset, found["series"], lambda a, b: _difference(a, b) < rules.duplicate_difference),
         plain=len(strings) - len(distinct),
         complete=not any(taken.more for taken in found.values()),

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from medvar_engine.conditions import listed
-from medvar_engine.data.duplicates.same_image import join_by_pictures
+from medvar_engine.data.duplicates.same_image import join_by_images
 from medvar_engine.data.harmonise.slice_recipe import Recipe
 from medvar_engine.data.identity.pseudonyms import Pseudonyms
 from medvar_engine.data.identity.same_patient import SamePatient, by_marks, remarks_on_same
@@ -218,7 +218,7 @@ def _same(marks: Mapping[str, Iterable[str]], gathered: _Gathered, folder: Path,
         return np.asarray(codes_of(which)[at - gathered.first_rows[which]])
 
     strings = np.frombuffer(b"".join(gathered.fingerprints), np.uint8).reshape(len(gathered.fingerprints), -1)
-    join_by_pictures(same, strings, gathered.patients, codes)
+    join_by_images(same, strings, gathered.patients, codes)
     return same
 
 

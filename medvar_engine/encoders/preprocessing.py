@@ -120,5 +120,5 @@ def resize(image: FloatArray, size: int, kernel: str) -> FloatArray:
     """Resize an image ``(H, W)`` to ``(size, size)``."""
     if image.shape == (size, size):
         return image
-    picture = Image.fromarray(np.ascontiguousarray(image, dtype=np.float32))
-    return np.asarray(picture.resize((size, size), _KERNELS[kernel]), dtype=np.float32)
+    pillow_image = Image.fromarray(np.ascontiguousarray(image, dtype=np.float32))
+    return np.asarray(pillow_image.resize((size, size), _KERNELS[kernel]), dtype=np.float32)

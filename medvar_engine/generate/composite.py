@@ -14,7 +14,7 @@ from medvar_engine.generate.edits import Outside, Resample
 from medvar_engine.generate.trace import Trace
 from medvar_engine.types import BoolArray, FloatArray
 
-KEPT_PICTURES = 64  # 256 KiB each at 256×256
+CACHED_IMAGES = 64  # 256 KiB each at 256×256
 
 
 def exact_outside(trace: Trace) -> tuple[BoolArray, Outside] | None:
@@ -47,7 +47,7 @@ def composite(inside: FloatArray, outside: FloatArray, weight: FloatArray) -> Fl
     return np.where(weight == 0, outside, np.where(weight == 1, inside, blended))
 
 
-def picture_name(trace: Trace) -> str:
+def image_key(trace: Trace) -> str:
     """A content key for the pixels of an image: a hash of its tokens and of the visible parts of its parents.
 
     For a trace with a prefix of the pyramid it is the key of that preview.
@@ -55,10 +55,10 @@ def picture_name(trace: Trace) -> str:
     return _named_layers(trace)[0][1]
 
 
-class Pictures:
+class FinishedImages:
     """A cache of finished images, each decoded once. ``decode`` returns the pixels of one trace, ``(H, W[, 3])``.
 
-    It holds the newest `KEPT_PICTURES` images. Emptying it changes no image.
+    It holds the newest `CACHED_IMAGES` images. Emptying it changes no image.
     """
 
     def __init__(self, decode: Callable[[Trace], FloatArray]) -> None:
@@ -69,12 +69,12 @@ class Pictures:
         """The pixels ``(H, W[, 3])`` of a finished image, in [-1, 1]."""
         layers = _named_layers(trace)
         lost = next((i for i, (_, name) in enumerate(layers) if name in self._known), len(layers))
-        picture = self._known[layers[lost][1]] if lost < len(layers) else None
+        image = self._known[layers[lost][1]] if lost < len(layers) else None
         for layer, name in reversed(layers[:lost]):
-            picture = _laid_over(layer, self._decode(layer), picture)
-            self.keep(name, picture)
-        assert picture is not None
-        return picture
+            image = _laid_over(layer, self._decode(layer), image)
+            self.keep(name, image)
+        assert image is not None
+        return image
 
     def finished(self, trace: Trace, decoded: FloatArray) -> FloatArray:
         """The visible image of a trace, from the ``decoded`` pixels of all its tokens or of a prefix."""
@@ -82,11 +82,11 @@ class Pictures:
             return decoded
         return _laid_over(trace, decoded, self.of(_parent(trace)))
 
-    def keep(self, name: str, picture: FloatArray) -> None:
-        """Store an image under its `picture_name`."""
-        self._known[name] = picture
+    def keep(self, name: str, image: FloatArray) -> None:
+        """Store an image under its `image_key`."""
+        self._known[name] = image
         self._known.move_to_end(name)
-        if len(self._known) > KEPT_PICTURES:
+        if len(self._known) > CACHED_IMAGES:
             self._known.popitem(last=False)
 
 

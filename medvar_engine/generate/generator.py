@@ -13,7 +13,7 @@ from medvar_engine.backends.check_outputs import check_tokens
 from medvar_engine.conditions import Condition
 from medvar_engine.errors import MedvarError
 from medvar_engine.generate import likelihood
-from medvar_engine.generate.composite import Pictures, exact_outside, picture_name
+from medvar_engine.generate.composite import FinishedImages, exact_outside, image_key
 from medvar_engine.generate.edits import Edit, Encoded, Graft, Replace, Resample, grafted, replaced
 from medvar_engine.generate.finished_mask import finished_mask
 from medvar_engine.generate.frozen_tokens import FrozenTokens, frozen_tokens
@@ -46,7 +46,9 @@ class Generator:
         self.backend = backend
         self.cache = PrefixCache() if cache is None else cache
         self._prefixes = Prefixes(backend, self.cache)
-        self._pictures = Pictures(lambda trace: self._pixels(self.backend.decode(self.restore([trace]).latents[-1]))[0])
+        self._finished_images = FinishedImages(
+            lambda trace: self._pixels(self.backend.decode(self.restore([trace]).latents[-1]))[0]
+        )
 
     # -- making images ----------------------------------------------------------------------------------------------
 
@@ -187,7 +189,7 @@ class Generator:
         if not trace.pyramid.depth and trace.edit is None:  # new images, without a parent
             drawn = changed(drawn, edits=(), parents=())
         *_, drawn = self.run(drawn, until=until)
-        scores = np.asarray(score(self.picture(drawn)), dtype=np.float64)
+        scores = np.asarray(score(self.image_so_far(drawn)), dtype=np.float64)
         if scores.shape != (n,) or np.isnan(scores).any():
             raise MedvarError(f"score must return {n} numbers, one for each image, but returned {scores}.")
         return self.restore([drawn.trace(int(scores.argmax()))])
@@ -304,12 +306,12 @@ class Generator:
             raise MedvarError(f"There is no preview of scale {k}: {generation.depth} scales are made so far.")
         return self._shown(generation, k, light=k + 1 < len(self.backend.info.schedule))
 
-    def picture(self, generation: Generation) -> FloatArray:
+    def image_so_far(self, generation: Generation) -> FloatArray:
         """The images of all scales so far from the full decoder, finished or not, as they are written to files."""
         return self._shown(generation, generation.depth - 1, light=False)
 
     def pairs(self, generation: Generation, k: int | None = None) -> tuple[FloatArray, MaskArray]:
-        """Images of scales ``0…k``, by default of all made so far, as `preview` or `picture` gives them, and masks.
+        """Images of scales ``0…k``, by default of all made so far, as from `preview` or `image_so_far`, and masks.
 
         Masks ``(B, H, W)`` hold numbers of structures. Raises `MedvarError` for a model without masks.
         """
@@ -341,19 +343,19 @@ class Generator:
         traces = generation.traces
         if any(map(exact_outside, traces)):
             pairs = zip(traces, decoded, strict=True)
-            decoded = np.stack([self._pictures.finished(trace, picture) for trace, picture in pairs])
+            decoded = np.stack([self._finished_images.finished(trace, image) for trace, image in pairs])
         if k + 1 == len(self.backend.info.schedule):
-            for trace, picture in zip(traces, decoded, strict=True):
-                self._pictures.keep(picture_name(trace), picture.copy())
+            for trace, image in zip(traces, decoded, strict=True):
+                self._finished_images.keep(image_key(trace), image.copy())
         return decoded
 
     def image(self, generation: Generation) -> FloatArray:
         """The finished images: ``(B, H, W)``, or ``(B, H, W, 3)``, in [-1, 1]."""
         if not generation.complete:
             raise MedvarError("The images are not finished: run the generation to the end first.")
-        return self.picture(generation)
+        return self.image_so_far(generation)
 
-    def token_pictures(self, trace: Trace, k: int, row: int, column: int, tokens: Sequence[int]) -> FloatArray:
+    def token_previews(self, trace: Trace, k: int, row: int, column: int, tokens: Sequence[int]) -> FloatArray:
         """The preview of scale k with each of ``tokens`` at one position: ``(N, H, W)``, or ``(N, H, W, 3)``."""
         info, pyramid = self.backend.info, trace.pyramid
         check_model(info, trace)

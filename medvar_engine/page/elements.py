@@ -79,7 +79,7 @@ def counted(count: int, what: str) -> str:
     return f"{number(count)} {what}{'' if count == 1 else 's'}"
 
 
-def picture(gray: NDArray[np.uint8], side: int, title: str) -> Markup:
+def jpeg(gray: NDArray[np.uint8], side: int, title: str) -> Markup:
     """A slice ``(H, W)`` as an embedded JPEG, at most ``side`` pixels wide; ``title`` is its tooltip."""
     image = Image.fromarray(gray)
     if image.width > side:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from medvar_engine.backends.base import BackendInfo
 from medvar_engine.errors import MedvarError
-from medvar_engine.generate.composite import KEPT_PICTURES
+from medvar_engine.generate.composite import CACHED_IMAGES
 from medvar_engine.generate.generation import Generation
 from medvar_engine.generate.generator import Generator
 from medvar_engine.generate.trace import lineage, traces_from_dict, traces_to_dict
@@ -110,8 +110,8 @@ def _room(info: BackendInfo, images: int, earlier: int) -> int:
     """Bytes for ``images`` images: latents, scale features under two labels, and pixels; and for ``earlier`` images."""
     latents = len(info.schedule) * info.schedule.latent_side**2 * info.latent_channels
     features = 2 * info.schedule.tokens * info.feature_channels
-    picture = info.image_size**2 * info.channels
-    return 4 * (images * (latents + features + 2 * picture) + min(earlier, KEPT_PICTURES) * picture)
+    pixels = info.image_size**2 * info.channels
+    return 4 * (images * (latents + features + 2 * pixels) + min(earlier, CACHED_IMAGES) * pixels)
 
 
 def _request(values: Mapping[str, Any], default: Sampling) -> Request:

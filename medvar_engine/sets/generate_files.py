@@ -22,9 +22,9 @@ from medvar_engine.types import FloatArray
 from medvar_engine.write.burn_in import marked
 from medvar_engine.write.contact_sheet import scale_labels, write_contact_sheet
 from medvar_engine.write.dicom import Study
-from medvar_engine.write.formats import ENDINGS, files_of, write_picture
+from medvar_engine.write.formats import ENDINGS, files_of, write_image
 from medvar_engine.write.marks import UNMARKED, Marks
-from medvar_engine.write.picture import Picture
+from medvar_engine.write.output_image import OutputImage
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,17 +126,17 @@ def _generated(
         found = screen(images, copies)
         # The preview of the finest scale is the image itself.
         coarse = [generator.preview(generation, k) for k in range(scales - 1)] if options.contact_sheet else []
-        for i, (trace, image, risk) in enumerate(zip(generation.traces, images, found.risks, strict=True)):
+        for i, (trace, pixels, risk) in enumerate(zip(generation.traces, images, found.risks, strict=True)):
             path, files = paths[start + i], list[Path]()
             if i in found.kept:
-                picture = replace(Picture.of(bundle, trace, image, masks[i]), copy_risk=risk)
-                picture = marked(picture, options.marks)
-                files = write_picture(path, options.format, picture, study, start + i + 1)
+                image = replace(OutputImage.of(bundle, trace, pixels, masks[i]), copy_risk=risk)
+                image = marked(image, options.marks)
+                files = write_image(path, options.format, image, study, start + i + 1)
                 if options.contact_sheet:
-                    previews = [*(preview[i] for preview in coarse), image]
+                    previews = [*(preview[i] for preview in coarse), pixels]
                     labels = scale_labels(generator.backend.info.schedule)
                     files.append(write_contact_sheet(_sheet_path(path), previews, labels, trace))
-            yield GeneratedImage(path, trace, image, risk, tuple(files))
+            yield GeneratedImage(path, trace, pixels, risk, tuple(files))
 
 
 def _sheet_path(path: Path) -> Path:

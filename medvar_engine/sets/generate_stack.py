@@ -21,8 +21,8 @@ from medvar_engine.storage import beside, take_name, writing
 from medvar_engine.write.burn_in import marked
 from medvar_engine.write.dicom import Study
 from medvar_engine.write.dicom_seg import check_place
-from medvar_engine.write.formats import write_picture
-from medvar_engine.write.picture import Picture
+from medvar_engine.write.formats import write_image
+from medvar_engine.write.output_image import OutputImage
 from medvar_engine.write.volume_file import write_volume
 
 _SLICE = re.compile(r"\d{4}(-mask)?\.dcm")  # files of a series: slices and their masks
@@ -57,41 +57,41 @@ def generate_stack(
     volume = options.format == "nifti"
     if path.exists() and not options.overwrite:
         raise MedvarError(f"{path} exists already. Choose another folder or seed, or allow overwriting (--overwrite).")
-    copies, pictures = CopyScreen.of(bundle, options.copy_policy), list[Picture]()
+    copies, slices = CopyScreen.of(bundle, options.copy_policy), list[OutputImage]()
     for start in range(0, len(requests), batch):
         generation = generator.finish(generator.start(requests[start : start + batch]), progress)
-        images, masks = finished_pairs(generator, generation)
-        found = screen(images, copies)
+        pixels, masks = finished_pairs(generator, generation)
+        found = screen(pixels, copies)
         if found.withheld:
             first = found.withheld[0]
             raise MedvarError(
                 f"The stack of seed {requests[0].seed} is withheld: slice {start + first + 1} lies "
                 f"{found.risks[first]}. Choose another seed, or --copy-policy flag."
             )
-        for trace, image, mask, risk in zip(generation.traces, images, masks, found.risks, strict=True):
-            picture = replace(Picture.of(bundle, trace, image, mask), copy_risk=risk)
-            pictures.append(marked(placed(picture, stack), options.marks))
+        for trace, shown, mask, risk in zip(generation.traces, pixels, masks, found.risks, strict=True):
+            image = replace(OutputImage.of(bundle, trace, shown, mask), copy_risk=risk)
+            slices.append(marked(placed(image, stack), options.marks))
     try:
         (path.parent if volume else path).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise MedvarError(f"Cannot create the folder {path}: {error.strerror or error}. Choose another.") from error
     if volume:
-        files = write_volume(path, pictures)
+        files = write_volume(path, slices)
     else:
-        for picture in pictures:
-            check_place(picture)
-        files = _write_series(path, pictures, Study(f"{requests[0].condition} {requests[0].seed} {stack}"))
-    return GeneratedStack(tuple(files), tuple(picture.copy_risk for picture in pictures))
+        for image in slices:
+            check_place(image)
+        files = _write_series(path, slices, Study(f"{requests[0].condition} {requests[0].seed} {stack}"))
+    return GeneratedStack(tuple(files), tuple(image.copy_risk for image in slices))
 
 
-def _write_series(folder: Path, pictures: Sequence[Picture], study: Study) -> list[Path]:
+def _write_series(folder: Path, slices: Sequence[OutputImage], study: Study) -> list[Path]:
     """Write all slices aside, then exchange them for those of an older series, so that two series never mix."""
     partial, files = beside(folder, "partial"), list[Path]()
     try:
         with writing(folder, "its older slices, if any, may be incomplete"):
             partial.mkdir()
-            for number, picture in enumerate(pictures, 1):
-                files += write_picture(partial / f"{number:04d}.dcm", "dicom", picture, study, number)
+            for number, image in enumerate(slices, 1):
+                files += write_image(partial / f"{number:04d}.dcm", "dicom", image, study, number)
             for older in folder.iterdir():
                 if _SLICE.fullmatch(older.name):
                     older.unlink()

@@ -12,7 +12,7 @@ from medvar_engine.generate.finished_pairs import finished_pairs
 from medvar_engine.generate.generator import Generator
 from medvar_engine.memorisation.screen import CopyScreen, screen
 from medvar_engine.request import Request, Sampling
-from medvar_engine.write.picture import Picture
+from medvar_engine.write.output_image import OutputImage
 
 
 def make_image(
@@ -22,7 +22,7 @@ def make_image(
     seed: int = 0,
     sampling: Sampling | None = None,
     device: str = "auto",
-) -> Picture:
+) -> OutputImage:
     """One finished image, ready for `save_image`.
 
     The same arguments give the same image on the same kind of device. For many images, keep one `Generator`, which
@@ -56,4 +56,4 @@ def make_image(
     (risk,) = found.risks
     if found.withheld:
         raise MedvarError(f"The image of seed {seed} is withheld: it lies {risk}. Choose another seed.")
-    return replace(Picture.of(bundle, generation.trace(0), images[0], masks[0]), copy_risk=risk)
+    return replace(OutputImage.of(bundle, generation.trace(0), images[0], masks[0]), copy_risk=risk)

@@ -12,7 +12,7 @@ from medvar_engine.errors import MedvarError
 from medvar_engine.request import Request, Sampling, StackPlace
 from medvar_engine.write.dicom import uid
 from medvar_engine.write.geometry import corner, directions, through
-from medvar_engine.write.picture import Picture
+from medvar_engine.write.output_image import OutputImage
 from medvar_engine.write.place import Place
 
 
@@ -59,17 +59,17 @@ def stack_requests(bundle: Bundle, condition: Condition, seed: int, sampling: Sa
     return [Request(one, seed, sampling, stack=StackPlace(i, step)) for i, one in enumerate(conditions)]
 
 
-def placed(picture: Picture, stack: Stack) -> Picture:
+def placed(image: OutputImage, stack: Stack) -> OutputImage:
     """A slice of a stack with its position: the stack is centred on the origin, with one frame of reference."""
-    own = picture.trace.request.stack
-    if own is None or picture.spacing_mm is None:
-        return picture
-    columns, rows = directions(picture.plane)
-    normal = through(picture.plane)
+    own = image.trace.request.stack
+    if own is None or image.spacing_mm is None:
+        return image
+    columns, rows = directions(image.plane)
+    normal = through(image.plane)
     matrix = np.eye(4)
-    matrix[:3, 0], matrix[:3, 1] = columns * picture.spacing_mm, rows * picture.spacing_mm
+    matrix[:3, 0], matrix[:3, 1] = columns * image.spacing_mm, rows * image.spacing_mm
     matrix[:3, 2] = normal * stack.spacing_mm
-    start = corner(picture.plane, picture.pixels.shape, picture.spacing_mm)
+    start = corner(image.plane, image.pixels.shape, image.spacing_mm)
     matrix[:3, 3] = start + normal * stack.spacing_mm * (own.slice - (stack.slices - 1) / 2)
-    frame = uid("stack", picture.trace.bundle_id, str(picture.trace.request.seed), str(stack))
-    return replace(picture, place=Place(matrix + 0.0, frame))
+    frame = uid("stack", image.trace.bundle_id, str(image.trace.request.seed), str(stack))
+    return replace(image, place=Place(matrix + 0.0, frame))

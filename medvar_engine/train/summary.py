@@ -24,7 +24,7 @@ def write_summary(out: Path, settings: Mapping[str, Any]) -> Path:
     sections = [
         Section("learning", "Learning", _learning(metrics)),
         Section("scales", "Scale by scale", _scales(metrics)),
-        Section("samples", "Pictures", _samples(out / "samples")),
+        Section("samples", "Images", _samples(out / "samples")),
         Section("speed", "Speed and memory", _speed(metrics)),
         Section("settings", "Settings", table(("setting", "value"), [(k, _plain(v)) for k, v in settings.items()])),
     ]

@@ -34,6 +34,6 @@ class TensorBoardLog:
     def show(self, step: int, samples: Path) -> None:
         """Add the PNG files of a folder."""
         for path in sorted(samples.glob("*.png")):
-            with Image.open(path) as picture:
-                self._writer.add_image(path.stem, np.asarray(picture)[None], step)
+            with Image.open(path) as image:
+                self._writer.add_image(path.stem, np.asarray(image)[None], step)
         self._writer.flush()

@@ -11,7 +11,7 @@ from medvar_engine.errors import MedvarError
 from medvar_engine.types import BoolArray, FloatArray
 from medvar_engine.write.invisible import add_mark
 from medvar_engine.write.marks import Marks
-from medvar_engine.write.picture import Picture
+from medvar_engine.write.output_image import OutputImage
 
 TEXT = "SYNTHETIC"
 _MARGIN = 2  # dark pixels around the letters before enlargement
@@ -29,35 +29,35 @@ _LETTERS = {
 }
 
 
-def burn_in(picture: Picture) -> Picture:
+def burn_in(image: OutputImage) -> OutputImage:
     """The image with `TEXT`, white on a black box, at the upper or lower side, where it covers the least.
 
     Equal pixels are marked at the same place. Raises `MedvarError` when the image is too small for the letters.
     """
-    if picture.reconstruction:
+    if image.reconstruction:
         raise MedvarError(
             f"{TEXT} cannot be written into a reconstruction of a real image, because it shows a patient. Save it "
             "without this mark; the file itself is marked as a reconstruction."
         )
-    height, width = picture.pixels.shape
+    height, width = image.pixels.shape
     mark = _mark(max(1, width // _PIXELS_PER_ZOOM))
     if mark.shape[0] * 2 > height or mark.shape[1] > width:
         raise MedvarError(
             f"{TEXT} needs {mark.shape[1]}×{mark.shape[0]} pixels and would cover an image of {width}×{height}. It can "
             "be burned into larger images only."
         )
-    pixels = picture.pixels.copy()
+    pixels = image.pixels.copy()
     rows, columns = min(_places(pixels, mark.shape), key=lambda place: float(pixels[place].sum(dtype=np.float64)))
     pixels[rows, columns] = np.where(mark, np.float32(1), np.float32(-1))
-    return replace(picture, pixels=pixels, marks=replace(picture.marks, burned_in=True))
+    return replace(image, pixels=pixels, marks=replace(image.marks, burned_in=True))
 
 
-def marked(picture: Picture, marks: Marks) -> Picture:
+def marked(image: OutputImage, marks: Marks) -> OutputImage:
     """The image with ``marks`` in its pixels. Raises `MedvarError` when it is too small for them."""
     if marks.invisible:
-        pixels = add_mark(picture.pixels)
-        picture = replace(picture, pixels=pixels, marks=replace(picture.marks, invisible=True))
-    return burn_in(picture) if marks.burned_in else picture
+        pixels = add_mark(image.pixels)
+        image = replace(image, pixels=pixels, marks=replace(image.marks, invisible=True))
+    return burn_in(image) if marks.burned_in else image
 
 
 def _places(pixels: FloatArray, shape: tuple[int, int]) -> Iterator[tuple[slice, slice]]:

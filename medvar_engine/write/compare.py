@@ -12,13 +12,13 @@ from medvar_engine.errors import MedvarError
 from medvar_engine.write.dicom import write_dicom
 from medvar_engine.write.nifti import write_nifti
 from medvar_engine.write.open_slice_file import open_dicom, open_nifti, open_png
-from medvar_engine.write.picture import Picture
+from medvar_engine.write.output_image import OutputImage
 from medvar_engine.write.png import write_png, write_png16
 from medvar_engine.write.provenance import kind_of
 
 
-def differing_pixels(file: Path, picture: Picture) -> int:
-    """The number of pixels of a PNG, NIfTI or DICOM file that differ from ``picture`` written in the same format.
+def differing_pixels(file: Path, image: OutputImage) -> int:
+    """The number of pixels of a PNG, NIfTI or DICOM file that differ from ``image`` written in the same format.
 
     In an image of another size, all pixels differ. Raises `MedvarError` when the file's pixels cannot be read.
     """
@@ -27,11 +27,11 @@ def differing_pixels(file: Path, picture: Picture) -> int:
     with TemporaryDirectory() as folder:
         fresh = Path(folder) / file.name
         if kind == "png":
-            fresh = (write_png16 if found.dtype == np.uint16 else write_png)(fresh.with_suffix(".png"), picture)
+            fresh = (write_png16 if found.dtype == np.uint16 else write_png)(fresh.with_suffix(".png"), image)
         elif kind == "dicom":
-            fresh = write_dicom(fresh.with_suffix(".dcm"), picture)
+            fresh = write_dicom(fresh.with_suffix(".dcm"), image)
         else:
-            fresh, _ = write_nifti(fresh, picture)
+            fresh, _ = write_nifti(fresh, image)
         expected = read_pixels(fresh, kind)
     return int((found != expected).sum()) if found.shape == expected.shape else max(found.size, expected.size)
 

@@ -22,7 +22,7 @@ import numpy.typing as npt
 from medvar_engine.errors import MedvarError
 from medvar_engine.storage import sha256_of, write_files
 from medvar_engine.write.geometry import corner, directions
-from medvar_engine.write.picture import Picture
+from medvar_engine.write.output_image import OutputImage
 from medvar_engine.write.provenance import (
     DICOM_CREATOR,
     DICOM_GROUP,
@@ -56,7 +56,7 @@ class Study:
         return sha256_of(self.name)[:12].upper()
 
 
-def write_dicom(path: Path, picture: Picture, study: Study | None = None, number: int = 1) -> Path:
+def write_dicom(path: Path, image: OutputImage, study: Study | None = None, number: int = 1) -> Path:
     """Write ``.dcm`` and return its path; ``number`` is the number of the image in its study.
 
     CT is written in HU, MR with 12 bits from black to white. An image of another modality, or without a pixel spacing,
@@ -69,16 +69,16 @@ def write_dicom(path: Path, picture: Picture, study: Study | None = None, number
     if path.suffix.lower() not in _ENDINGS:
         raise MedvarError(f"{path} must end in .dcm.")
     study = study or Study(path.name)
-    dataset = _general(picture, study, number)
-    match modality_of(picture):
+    dataset = _general(image, study, number)
+    match modality_of(image):
         case "CT":
-            _as_ct(dataset, picture)
+            _as_ct(dataset, image)
         case "MR":
-            _as_mr(dataset, picture)
+            _as_mr(dataset, image)
         case _:
-            _as_capture(dataset, picture)
-    marks = [name for name, there in picture.marks.to_dict().items() if there]
-    which = ("image", study.name, study.when.isoformat(), str(number), picture.trace.to_json(), *marks)
+            _as_capture(dataset, image)
+    marks = [name for name, there in image.marks.to_dict().items() if there]
+    which = ("image", study.name, study.when.isoformat(), str(number), image.trace.to_json(), *marks)
     dataset.SOPInstanceUID = uid(*which)
     dataset.file_meta = FileMetaDataset()
     dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
@@ -88,28 +88,28 @@ def write_dicom(path: Path, picture: Picture, study: Study | None = None, number
     return path
 
 
-def modality_of(picture: Picture) -> str | None:
+def modality_of(image: OutputImage) -> str | None:
     """``CT`` or ``MR``; None for other modalities or an unknown spacing, which become a Secondary Capture."""
-    modality = picture.trace.request.condition.modality
-    if picture.spacing_mm is None or (modality == "CT" and picture.unit != "HU"):
+    modality = image.trace.request.condition.modality
+    if image.spacing_mm is None or (modality == "CT" and image.unit != "HU"):
         return None
     return modality if modality in ("CT", "MR") else None
 
 
-def _general(picture: Picture, study: Study, number: int) -> Dataset:
+def _general(image: OutputImage, study: Study, number: int) -> Dataset:
     """The attributes of images of all SOP classes."""
     from pydicom.dataset import Dataset
 
-    trace = picture.trace
+    trace = image.trace
     condition = trace.request.condition
     dataset = Dataset()
     dataset.SpecificCharacterSet = "ISO_IR 192"
-    what = "RECONSTRUCTION" if picture.reconstruction else "SYNTHETIC"
-    dataset.SyntheticData = "NO" if picture.reconstruction else "YES"
+    what = "RECONSTRUCTION" if image.reconstruction else "SYNTHETIC"
+    dataset.SyntheticData = "NO" if image.reconstruction else "YES"
     dataset.PatientName = f"{what}^MEDVAR"
     dataset.PatientID = f"{what}-{study.identifier}"
     dataset.PatientBirthDate = dataset.PatientSex = ""
-    dataset.PatientComments = origin(picture)
+    dataset.PatientComments = origin(image)
     dataset.StudyInstanceUID = uid("study", study.name, study.when.isoformat())
     dataset.StudyID = study.identifier
     dataset.StudyDate = dataset.ContentDate = study.when.strftime("%Y%m%d")
@@ -125,73 +125,73 @@ def _general(picture: Picture, study: Study, number: int) -> Dataset:
     dataset.PatientOrientation = ""
     dataset.Manufacturer, dataset.ManufacturerModelName = "napari-medvar", f"MedVAR {trace.bundle_id[:12]}"
     dataset.SoftwareVersions = SOFTWARE
-    dataset.BurnedInAnnotation = "YES" if picture.marks.burned_in else "NO"
-    dataset.ImageComments = f"{what}. {statement(picture)}"
+    dataset.BurnedInAnnotation = "YES" if image.marks.burned_in else "NO"
+    dataset.ImageComments = f"{what}. {statement(image)}"
     made = f"model sha256 {trace.bundle_id}, condition {condition}, seed {trace.request.seed}"
-    dataset.DerivationDescription = f"{origin(picture)} {SOFTWARE}, {made}."
+    dataset.DerivationDescription = f"{origin(image)} {SOFTWARE}, {made}."
     if condition.region:
         dataset.BodyPartExamined = condition.region.upper().replace("-", "")[:16]
-    dataset.ContributingEquipmentSequence = [_equipment(picture)]
+    dataset.ContributingEquipmentSequence = [_equipment(image)]
     block = dataset.private_block(DICOM_GROUP, DICOM_CREATOR, create=True)
     block.add_new(DICOM_TRACE, "UT", trace.to_json())
-    block.add_new(DICOM_PIXELS, "UT", json.dumps(about_pixels(picture)))
+    block.add_new(DICOM_PIXELS, "UT", json.dumps(about_pixels(image)))
     return dataset
 
 
-def _equipment(picture: Picture) -> Dataset:
+def _equipment(image: OutputImage) -> Dataset:
     """Contributing Equipment, with a purpose from PS3.16 CID 7005."""
     from pydicom.dataset import Dataset
 
     purpose = Dataset()
     purpose.CodeValue, purpose.CodeMeaning = "109100", "Synthesizing Equipment"
-    if picture.reconstruction:
+    if image.reconstruction:
         purpose.CodeValue, purpose.CodeMeaning = "109103", "Modifying Equipment"
     purpose.CodingSchemeDesignator = "DCM"
     equipment = Dataset()
     equipment.PurposeOfReferenceCodeSequence = [purpose]
     equipment.Manufacturer, equipment.ManufacturerModelName = "napari-medvar", "MedVAR"
     equipment.SoftwareVersions = SOFTWARE
-    done = "Reconstructed" if picture.reconstruction else "Generated"
-    equipment.ContributionDescription = f"{done} by the model of sha256 {picture.trace.bundle_id}"
+    done = "Reconstructed" if image.reconstruction else "Generated"
+    equipment.ContributionDescription = f"{done} by the model of sha256 {image.trace.bundle_id}"
     return equipment
 
 
-def _as_ct(dataset: Dataset, picture: Picture) -> None:
+def _as_ct(dataset: Dataset, image: OutputImage) -> None:
     dataset.SOPClassUID, dataset.Modality = _CT, "CT"
     dataset.ImageType = ["DERIVED", "SECONDARY", "AXIAL"]
     dataset.KVP, dataset.AcquisitionNumber = None, None
     dataset.RescaleIntercept, dataset.RescaleSlope, dataset.RescaleType = 0, 1, "HU"
     limits = np.iinfo(np.int16)
-    hu = np.rint(picture.values()).clip(limits.min, limits.max).astype("<i2")
-    _place(dataset, picture)
-    _pixels(dataset, hu, bits=16, window=(picture.low, picture.high))
+    hu = np.rint(image.values()).clip(limits.min, limits.max).astype("<i2")
+    _place(dataset, image)
+    _pixels(dataset, hu, bits=16, window=(image.low, image.high))
 
 
-def _as_mr(dataset: Dataset, picture: Picture) -> None:
+def _as_mr(dataset: Dataset, image: OutputImage) -> None:
     dataset.SOPClassUID, dataset.Modality = _MR, "MR"
     dataset.ImageType = ["DERIVED", "SECONDARY", "OTHER"]
     dataset.ScanningSequence, dataset.SequenceVariant, dataset.ScanOptions = "RM", "NONE", None
     dataset.MRAcquisitionType = "2D"
     dataset.EchoTime = dataset.RepetitionTime = dataset.EchoTrainLength = None
     white = 2**_MR_BITS - 1
-    _place(dataset, picture)
-    _pixels(dataset, np.rint(picture.share() * white).astype("<u2"), bits=_MR_BITS, window=(0, white))
+    _place(dataset, image)
+    _pixels(dataset, np.rint(image.share() * white).astype("<u2"), bits=_MR_BITS, window=(0, white))
 
 
-def _as_capture(dataset: Dataset, picture: Picture) -> None:
+def _as_capture(dataset: Dataset, image: OutputImage) -> None:
     dataset.SOPClassUID, dataset.Modality = _CAPTURE, "OT"
     dataset.ConversionType, dataset.Laterality = "SYN", ""
     dataset.ImageType = ["DERIVED", "SECONDARY"]
-    if picture.spacing_mm is not None:
-        dataset.NominalScannedPixelSpacing = [_decimal(picture.spacing_mm)] * 2
-    _pixels(dataset, picture.grey(), bits=8, window=(0, 255))
+    if image.spacing_mm is not None:
+        dataset.NominalScannedPixelSpacing = [_decimal(image.spacing_mm)] * 2
+    _pixels(dataset, image.grey(), bits=8, window=(0, 255))
 
 
-def _place(dataset: Dataset, picture: Picture) -> None:
+def _place(dataset: Dataset, image: OutputImage) -> None:
     """Image Plane (PS3.3 C.7.6.2): the position in the scan, or else centred on the origin."""
     dataset.FrameOfReferenceUID = uid("place", dataset.SeriesInstanceUID)
     dataset.PositionReferenceIndicator = dataset.PatientPosition = ""
-    if (place := picture.place) is not None:
+    if (place := image.place) is not None:
         columns, rows = place.directions
         width, height, thickness = place.sides
         dataset.FrameOfReferenceUID = place.frame_of_reference or dataset.FrameOfReferenceUID
@@ -200,10 +200,10 @@ def _place(dataset: Dataset, picture: Picture) -> None:
         dataset.PixelSpacing = [_decimal(height), _decimal(width)]
         dataset.SliceThickness = _decimal(thickness)
         return
-    spacing = picture.spacing_mm or 1.0
-    columns, rows = directions(picture.plane)
+    spacing = image.spacing_mm or 1.0
+    columns, rows = directions(image.plane)
     dataset.ImageOrientationPatient = [_decimal(value) for value in (*columns, *rows)]
-    dataset.ImagePositionPatient = [_decimal(value) for value in corner(picture.plane, picture.pixels.shape, spacing)]
+    dataset.ImagePositionPatient = [_decimal(value) for value in corner(image.plane, image.pixels.shape, spacing)]
     dataset.PixelSpacing = [_decimal(spacing)] * 2
     dataset.SliceThickness = _decimal(spacing)
 

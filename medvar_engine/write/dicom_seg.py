@@ -12,36 +12,36 @@ import numpy as np
 from medvar_engine.errors import MedvarError
 from medvar_engine.storage import write_files
 from medvar_engine.write.dicom import Study, modality_of, uid
-from medvar_engine.write.picture import Picture
+from medvar_engine.write.output_image import OutputImage
 from medvar_engine.write.provenance import SOFTWARE
 
 _SERIES = 5000  # added to the series number of the image
 
 
-def check_place(picture: Picture) -> None:
+def check_place(image: OutputImage) -> None:
     """Raise `MedvarError` for an image with a mask that becomes a Secondary Capture, which has no position."""
-    if picture.mask is not None and modality_of(picture) is None:
+    if image.mask is not None and modality_of(image) is None:
         raise MedvarError(
             "A mask in DICOM needs a CT or MR image of known pixel size, but the modality or the pixel size of "
             "this image is not known. Give --modality, or write PNG or NIfTI."
         )
 
 
-def write_seg(path: Path, picture: Picture, image: Path, study: Study, number: int) -> Path:
-    """Write the mask of an image as ``.dcm``; ``image`` is the DICOM file of the image. Equal studies give equal files.
+def write_seg(path: Path, image: OutputImage, image_path: Path, study: Study, number: int) -> Path:
+    """Write the mask of an image as ``.dcm``; ``image_path`` is the DICOM file of the image.
 
-    Raises `MedvarError` as `check_place` does.
+    Equal studies give equal files. Raises `MedvarError` as `check_place` does.
     """
     import highdicom
     import pydicom
     from pydicom.sr.codedict import codes
 
-    check_place(picture)
-    if picture.mask is None:
+    check_place(image)
+    if image.mask is None:
         raise MedvarError(f"{path}: the image has no mask.")
-    source = pydicom.dcmread(image)
+    source = pydicom.dcmread(image_path)
     made_by = highdicom.AlgorithmIdentificationSequence(
-        f"MedVAR {picture.trace.bundle_id[:12]}", codes.cid7162.ArtificialIntelligence, SOFTWARE
+        f"MedVAR {image.trace.bundle_id[:12]}", codes.cid7162.ArtificialIntelligence, SOFTWARE
     )
     described = [
         highdicom.seg.SegmentDescription(
@@ -54,14 +54,14 @@ def write_seg(path: Path, picture: Picture, image: Path, study: Study, number: i
             tracking_uid=None,
             display_color=highdicom.color.CIELabColor.from_rgb(*structure.rgb),
         )
-        for value, structure in enumerate(picture.structures, 1)
+        for value, structure in enumerate(image.structures, 1)
     ]
-    which = ("mask", study.name, study.when.isoformat(), str(number), picture.trace.to_json())
+    which = ("mask", study.name, study.when.isoformat(), str(number), image.trace.to_json())
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about an empty mask, and about missing names of persons
         segmentation: Any = highdicom.seg.Segmentation(
             source_images=[source],
-            pixel_array=np.ascontiguousarray(picture.mask[np.newaxis]),
+            pixel_array=np.ascontiguousarray(image.mask[np.newaxis]),
             segmentation_type="BINARY",
             segment_descriptions=described,
             series_instance_uid=uid("series", *which),
@@ -69,7 +69,7 @@ def write_seg(path: Path, picture: Picture, image: Path, study: Study, number: i
             sop_instance_uid=uid(*which),
             instance_number=1,
             manufacturer="napari-medvar",
-            manufacturer_model_name=f"MedVAR {picture.trace.bundle_id[:12]}",
+            manufacturer_model_name=f"MedVAR {image.trace.bundle_id[:12]}",
             software_versions=SOFTWARE,
             device_serial_number="none",
             content_label="SYNTHETIC",

@@ -9,14 +9,14 @@ from medvar_engine.write.dicom import Study, write_dicom
 from medvar_engine.write.dicom_seg import check_place
 from medvar_engine.write.mask_file import mask_path, write_mask
 from medvar_engine.write.nifti import sidecar, write_nifti
-from medvar_engine.write.picture import Picture
+from medvar_engine.write.output_image import OutputImage
 from medvar_engine.write.png import write_png, write_png16
 
 ENDINGS = {"png": ".png", "png16": ".png", "nifti": ".nii.gz", "dicom": ".dcm"}
 
 
 def files_of(path: Path, name: str, *, masks: bool = False) -> list[Path]:
-    """The files that `write_picture` writes for ``path``; with ``masks``, for an image with a mask."""
+    """The files that `write_image` writes for ``path``; with ``masks``, for an image with a mask."""
     files = [path, sidecar(path)] if name == "nifti" else [path]
     return [*files, mask_path(path, name)] if masks else files
 
@@ -29,7 +29,7 @@ def format_of(path: Path) -> tuple[str, str] | None:
     return None
 
 
-def save_image(image: Picture, path: str | Path) -> list[Path]:
+def save_image(image: OutputImage, path: str | Path) -> list[Path]:
     """Write an image in the format of the ending of ``path``: .png, .nii, .nii.gz or .dcm. Returns the files.
 
     A NIfTI file gets a ``.json`` beside it, and a mask is written to a separate file. Existing files are replaced.
@@ -38,25 +38,25 @@ def save_image(image: Picture, path: str | Path) -> list[Path]:
     path = Path(path)
     if (found := format_of(path)) is None:
         raise MedvarError(f"{path} must end in .png, .nii, .nii.gz or .dcm.")
-    return write_picture(path, found[0], image, Study(path.name), 1)
+    return write_image(path, found[0], image, Study(path.name), 1)
 
 
-def write_picture(
-    path: Path, name: str, picture: Picture, study: Study, number: int, *, mask: Path | None = None
+def write_image(
+    path: Path, name: str, image: OutputImage, study: Study, number: int, *, mask: Path | None = None
 ) -> list[Path]:
     """Write an image, the ``number``-th of ``study``, in the format ``name`` of `ENDINGS`; returns the files.
 
     A mask is written to ``mask``, by default beside the image.
     """
     if name == "dicom":
-        check_place(picture)
+        check_place(image)
     match name:
         case "png":
-            files = [write_png(path, picture)]
+            files = [write_png(path, image)]
         case "png16":
-            files = [write_png16(path, picture)]
+            files = [write_png16(path, image)]
         case "nifti":
-            files = write_nifti(path, picture)
+            files = write_nifti(path, image)
         case _:
-            files = [write_dicom(path, picture, study, number)]
-    return files + write_mask(mask or mask_path(path, name), name, picture, path, study, number)
+            files = [write_dicom(path, image, study, number)]
+    return files + write_mask(mask or mask_path(path, name), name, image, path, study, number)

@@ -17,7 +17,7 @@ from medvar_engine.write.dicom import Study
 from medvar_engine.write.dicom_seg import write_seg
 from medvar_engine.write.nifti import placement
 from medvar_engine.write.open_slice_file import open_nifti, open_png
-from medvar_engine.write.picture import Picture
+from medvar_engine.write.output_image import OutputImage
 from medvar_engine.write.png import save_png
 from medvar_engine.write.provenance import NIFTI_COMMENT, provenance, statement
 
@@ -33,21 +33,21 @@ def mask_path(path: Path, name: str) -> Path:
     return path.with_name(f"{path.name[: len(path.name) - len(found)]}-mask{endings[0]}")
 
 
-def write_mask(path: Path, name: str, picture: Picture, image: Path, study: Study, number: int) -> list[Path]:
+def write_mask(path: Path, name: str, image: OutputImage, image_path: Path, study: Study, number: int) -> list[Path]:
     """Write the mask of an image in the format ``name``; returns the files.
 
-    ``image`` is the file of the image, to which a DICOM SEG refers. Values are numbers of structures; each format also
-    stores their names and colours.
+    ``image_path`` is the file of the image, to which a DICOM SEG refers. Values are numbers of structures; each format
+    also stores their names and colours.
     """
-    if picture.mask is None:
+    if image.mask is None:
         return []
     match name:
         case "nifti":
-            return _write_nifti(path, picture, picture.mask)
+            return _write_nifti(path, image, image.mask)
         case "dicom":
-            return [write_seg(path, picture, image, study, number)]
+            return [write_seg(path, image, image_path, study, number)]
         case _:
-            return [_write_png(path, picture, picture.mask)]
+            return [_write_png(path, image, image.mask)]
 
 
 def read_mask(path: Path, structures: Structures, side: int) -> MaskArray:
@@ -56,13 +56,13 @@ def read_mask(path: Path, structures: Structures, side: int) -> MaskArray:
     Raises `MedvarError` when it has another size, values that are not numbers of structures, or no structure at all.
     """
     if path.suffix.lower() == ".png":
-        with open_png(path) as picture:
-            if picture.mode not in ("P", "L", "1"):
+        with open_png(path) as opened:
+            if opened.mode not in ("P", "L", "1"):
                 raise MedvarError(
-                    f"{path} is a colour PNG ({picture.mode}). A mask must hold numbers of structures, as palette "
+                    f"{path} is a colour PNG ({opened.mode}). A mask must hold numbers of structures, as palette "
                     "or grey."
                 )
-            values = np.asarray(picture)
+            values = np.asarray(opened)
     else:
         volume = np.asanyarray(open_nifti(path).dataobj)
         while volume.ndim > 2 and volume.shape[-1] == 1:
@@ -80,26 +80,26 @@ def read_mask(path: Path, structures: Structures, side: int) -> MaskArray:
     return values.astype(np.uint8)
 
 
-def _write_png(path: Path, picture: Picture, mask: MaskArray) -> Path:
-    image = Image.fromarray(mask)  # grey
-    palette = [0, 0, 0, *(value for one in picture.structures for value in one.rgb)]
-    image.putpalette(palette)
-    about = {"Description": statement(picture), "Structures": json.dumps(to_dicts(picture.structures))}
-    return save_png(path, image, picture.trace, picture.spacing_mm, about)
+def _write_png(path: Path, image: OutputImage, mask: MaskArray) -> Path:
+    drawn = Image.fromarray(mask)  # grey
+    palette = [0, 0, 0, *(value for one in image.structures for value in one.rgb)]
+    drawn.putpalette(palette)
+    about = {"Description": statement(image), "Structures": json.dumps(to_dicts(image.structures))}
+    return save_png(path, drawn, image.trace, image.spacing_mm, about)
 
 
-def _write_nifti(path: Path, picture: Picture, mask: MaskArray) -> list[Path]:
+def _write_nifti(path: Path, image: OutputImage, mask: MaskArray) -> list[Path]:
     import nibabel
 
-    about = provenance(picture) | {"structures": to_dicts(picture.structures)}
-    image = nibabel.Nifti1Image(np.ascontiguousarray(mask.T[..., np.newaxis]), None)
-    placed = placement(picture)
-    image.set_sform(placed, code=1)
-    image.set_qform(placed, code=1)
-    header: Any = image.header
-    header.set_xyzt_units("unknown" if picture.spacing_mm is None else "mm")
+    about = provenance(image) | {"structures": to_dicts(image.structures)}
+    label_map = nibabel.Nifti1Image(np.ascontiguousarray(mask.T[..., np.newaxis]), None)
+    placed = placement(image)
+    label_map.set_sform(placed, code=1)
+    label_map.set_qform(placed, code=1)
+    header: Any = label_map.header
+    header.set_xyzt_units("unknown" if image.spacing_mm is None else "mm")
     header.set_intent(LABELS)
     header["descrip"] = b"SYNTHETIC mask, MedVAR"
     header.extensions.append(nibabel.nifti1.Nifti1Extension(NIFTI_COMMENT, json.dumps(about).encode()))
-    write_files({path: gzip.compress(image.to_bytes(), mtime=0)})
+    write_files({path: gzip.compress(label_map.to_bytes(), mtime=0)})
     return [path]

@@ -12,14 +12,14 @@ import numpy.typing as npt
 from medvar_engine.errors import MedvarError
 from medvar_engine.storage import write_files
 from medvar_engine.write.geometry import corner, directions
-from medvar_engine.write.picture import Picture
+from medvar_engine.write.output_image import OutputImage
 from medvar_engine.write.provenance import NIFTI_COMMENT, provenance
 
 _LPS_TO_RAS = np.array([-1.0, -1.0, 1.0])
 _ENDINGS = (".nii.gz", ".nii")
 
 
-def write_nifti(path: Path, picture: Picture) -> list[Path]:
+def write_nifti(path: Path, image: OutputImage) -> list[Path]:
     """Write ``.nii`` or ``.nii.gz`` and a sidecar ``.json`` with the provenance; returns both paths.
 
     The volume is ``(W, H, 1)``: HU as int16, other units as float32. Lengths are in mm; an unknown spacing is written
@@ -30,19 +30,19 @@ def write_nifti(path: Path, picture: Picture) -> list[Path]:
     import nibabel
 
     beside, ending = sidecar(path), _ending(path)
-    about = json.dumps(provenance(picture))
-    image = nibabel.Nifti1Image(_volume(picture), None)
-    header = image.header
-    placed = placement(picture)
-    image.set_sform(placed, code=1)
-    image.set_qform(placed, code=1)
-    header.set_xyzt_units("unknown" if picture.spacing_mm is None else "mm")
-    header["cal_min"], header["cal_max"] = picture.low, picture.high
-    what = "RECONSTRUCTION" if picture.reconstruction else "SYNTHETIC"
-    trace = picture.trace
+    about = json.dumps(provenance(image))
+    volume = nibabel.Nifti1Image(_volume(image), None)
+    header = volume.header
+    placed = placement(image)
+    volume.set_sform(placed, code=1)
+    volume.set_qform(placed, code=1)
+    header.set_xyzt_units("unknown" if image.spacing_mm is None else "mm")
+    header["cal_min"], header["cal_max"] = image.low, image.high
+    what = "RECONSTRUCTION" if image.reconstruction else "SYNTHETIC"
+    trace = image.trace
     header["descrip"] = f"{what} MedVAR model {trace.bundle_id[:12]} seed {trace.request.seed}".encode()
     header.extensions.append(nibabel.nifti1.Nifti1Extension(NIFTI_COMMENT, about.encode("utf-8")))
-    content = image.to_bytes()
+    content = volume.to_bytes()
     # Without a time stamp in the archive, so that the same image gives the same file.
     packed = gzip.compress(content, mtime=0) if ending == ".nii.gz" else content
     write_files({path: packed, beside: json.dumps(json.loads(about), indent=1).encode("utf-8")})
@@ -61,11 +61,11 @@ def _ending(path: Path) -> str:
     raise MedvarError(f"{path} must end in .nii or .nii.gz.")
 
 
-def placement(picture: Picture) -> npt.NDArray[np.float64]:
+def placement(image: OutputImage) -> npt.NDArray[np.float64]:
     """The affine from ``(column, row, slice)`` of an image to RAS+ mm: in its scan, or else centred on the origin."""
-    if picture.place is None:
-        return affine(picture.plane, picture.pixels.shape, picture.spacing_mm or 1.0)
-    return np.asarray(np.diag([*_LPS_TO_RAS, 1.0]) @ picture.place.matrix + 0.0)  # -0 becomes 0
+    if image.place is None:
+        return affine(image.plane, image.pixels.shape, image.spacing_mm or 1.0)
+    return np.asarray(np.diag([*_LPS_TO_RAS, 1.0]) @ image.place.matrix + 0.0)  # -0 becomes 0
 
 
 def affine(plane: str, shape: tuple[int, ...], spacing_mm: float) -> npt.NDArray[np.float64]:
@@ -80,9 +80,9 @@ def affine(plane: str, shape: tuple[int, ...], spacing_mm: float) -> npt.NDArray
     return matrix
 
 
-def _volume(picture: Picture) -> npt.NDArray[np.int16] | npt.NDArray[np.float32]:
-    volume = picture.values().T[..., np.newaxis]
-    if picture.unit != "HU":
+def _volume(image: OutputImage) -> npt.NDArray[np.int16] | npt.NDArray[np.float32]:
+    volume = image.values().T[..., np.newaxis]
+    if image.unit != "HU":
         return volume
     limits = np.iinfo(np.int16)
     return np.asarray(np.rint(volume).clip(limits.min, limits.max), dtype=np.int16)

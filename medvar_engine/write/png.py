@@ -15,26 +15,27 @@ from PIL.PngImagePlugin import PngInfo
 from medvar_engine.errors import MedvarError
 from medvar_engine.generate.trace import Trace
 from medvar_engine.storage import write_files
-from medvar_engine.write.picture import Picture
+from medvar_engine.write.output_image import OutputImage
 from medvar_engine.write.provenance import PNG_KEY, PNG_PIXELS_KEY, SOFTWARE, STATEMENT, about_pixels, statement
 
 _MM_PER_INCH = 25.4
 _WHITE_16 = 65535
 
 
-def write_png(path: Path, picture: Picture) -> Path:
-    """Write an 8-bit ``.png`` and return its path. Black is `Picture.low`, white `Picture.high`; dpi gives the spacing.
+def write_png(path: Path, image: OutputImage) -> Path:
+    """Write an 8-bit ``.png`` and return its path.
 
-    Raises `MedvarError` for another ending or when the file cannot be written; an existing file is then unchanged.
+    Black is `OutputImage.low` and white is `OutputImage.high`; the resolution (dpi) gives the pixel spacing. Raises
+    `MedvarError` for another ending or when the file cannot be written; an existing file is then unchanged.
     """
-    return _save_picture(path, Image.fromarray(picture.grey()), picture, {})
+    return _save(path, Image.fromarray(image.grey()), image, {})
 
 
-def write_png16(path: Path, picture: Picture) -> Path:
+def write_png16(path: Path, image: OutputImage) -> Path:
     """Like `write_png`, with 16 bits: CT keeps exact HU, and the text ``Values`` states the scale."""
-    image = Image.fromarray(np.rint(picture.share() * _WHITE_16).astype(np.uint16))
-    values = f"0 is {picture.low:g} {picture.unit}, {_WHITE_16} is {picture.high:g} {picture.unit}"
-    return _save_picture(path, image, picture, {"Values": values})
+    grey = Image.fromarray(np.rint(image.share() * _WHITE_16).astype(np.uint16))
+    values = f"0 is {image.low:g} {image.unit}, {_WHITE_16} is {image.high:g} {image.unit}"
+    return _save(path, grey, image, {"Values": values})
 
 
 def save_png(
@@ -59,7 +60,7 @@ def save_png(
     return path
 
 
-def _save_picture(path: Path, image: Image.Image, picture: Picture, text: Mapping[str, str]) -> Path:
-    real = {"Synthetic": "no, reconstruction of a real image"} if picture.reconstruction else {}
-    about = {**real, "Description": statement(picture), PNG_PIXELS_KEY: json.dumps(about_pixels(picture)), **text}
-    return save_png(path, image, picture.trace, picture.spacing_mm, about)
+def _save(path: Path, grey: Image.Image, image: OutputImage, text: Mapping[str, str]) -> Path:
+    real = {"Synthetic": "no, reconstruction of a real image"} if image.reconstruction else {}
+    about = {**real, "Description": statement(image), PNG_PIXELS_KEY: json.dumps(about_pixels(image)), **text}
+    return save_png(path, grey, image.trace, image.spacing_mm, about)

@@ -11,7 +11,7 @@ from medvar_engine.errors import MedvarError
 from medvar_engine.generate.trace import Trace
 from medvar_engine.untrusted import plain_json
 from medvar_engine.write.open_slice_file import open_dicom, open_nifti, open_png
-from medvar_engine.write.picture import Picture
+from medvar_engine.write.output_image import OutputImage
 
 SOFTWARE = f"napari-medvar {medvar_engine.__version__}"
 STATEMENT = "Synthetic image made by a generative model. It shows no patient and is not for diagnosis."
@@ -25,41 +25,41 @@ NEAR = "MEMORISED? It is closer to a training slice of the model than almost all
 _PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 
 
-def provenance(picture: Picture) -> dict[str, Any]:
+def provenance(image: OutputImage) -> dict[str, Any]:
     """Plain values for JSON: whether the image is synthetic, the meaning of its values, and its trace."""
-    request = picture.trace.request
+    request = image.trace.request
     return {
-        "synthetic": not picture.reconstruction,
-        "reconstruction": picture.reconstruction,
-        "statement": statement(picture),
+        "synthetic": not image.reconstruction,
+        "reconstruction": image.reconstruction,
+        "statement": statement(image),
         "software": SOFTWARE,
-        "model": picture.trace.bundle_id,
+        "model": image.trace.bundle_id,
         "condition": request.condition.to_dict(),
         "seed": request.seed,
-        "low": picture.low,
-        "high": picture.high,
-        "unit": picture.unit,
-        "spacing_mm": picture.spacing_mm,
-        "pixels": about_pixels(picture),
-        "trace": json.loads(picture.trace.to_json()),
+        "low": image.low,
+        "high": image.high,
+        "unit": image.unit,
+        "spacing_mm": image.spacing_mm,
+        "pixels": about_pixels(image),
+        "trace": json.loads(image.trace.to_json()),
     }
 
 
-def about_pixels(picture: Picture) -> dict[str, Any]:
+def about_pixels(image: OutputImage) -> dict[str, Any]:
     """Plain values for JSON: facts about the pixels that are not in the trace, such as copy risk and marks."""
-    near = {} if picture.copy_risk is None else {"nearness": picture.copy_risk.to_dict()}
-    return {**picture.marks.to_dict(), **near}
+    near = {} if image.copy_risk is None else {"nearness": image.copy_risk.to_dict()}
+    return {**image.marks.to_dict(), **near}
 
 
-def statement(picture: Picture) -> str:
+def statement(image: OutputImage) -> str:
     """The statement for users: whether the image is synthetic, and whether it may be a copy."""
-    near = picture.copy_risk is not None and picture.copy_risk.flagged
-    return f"{origin(picture)} {NEAR}" if near else origin(picture)
+    near = image.copy_risk is not None and image.copy_risk.flagged
+    return f"{origin(image)} {NEAR}" if near else origin(image)
 
 
-def origin(picture: Picture) -> str:
+def origin(image: OutputImage) -> str:
     """The origin of the image: synthetic, or a reconstruction of a real image."""
-    return RECONSTRUCTION if picture.reconstruction else STATEMENT
+    return RECONSTRUCTION if image.reconstruction else STATEMENT
 
 
 def read_trace(path: Path) -> Trace:

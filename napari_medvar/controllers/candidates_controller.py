@@ -63,7 +63,7 @@ class CandidatesController:
         if state.idle and self._outdated:
             self.clear()
         self.panel.show_scale(self._edit.scale)
-        self.panel.allow(picture=state.idle, idle=state.idle)
+        self.panel.allow(has_image=state.idle, idle=state.idle)
 
     @property
     def _outdated(self) -> bool:

@@ -31,7 +31,7 @@ class TokenChoice:
     row: int
     column: int
     tokens: Sequence[int]  # the present token first
-    pictures: FloatArray  # (N, H, W)
+    previews: FloatArray  # (N, H, W)
 
 
 class EditController:
@@ -165,7 +165,7 @@ class EditController:
             token = int(session.node.trace.pyramid.maps[k][0, row, column])
             others = [int(other) for other in session.nearby_tokens(k, token, _NEIGHBOURS) if other != token]
             all_tokens = [token, *others]
-            yield TokenChoice(k, row, column, all_tokens, session.token_pictures(k, row, column, all_tokens))
+            yield TokenChoice(k, row, column, all_tokens, session.token_previews(k, row, column, all_tokens))
 
         self._workspace.start("compute", lambda stop: look())
 
@@ -191,7 +191,7 @@ class EditController:
         if isinstance(result, TokenChoice):
             self._choice = result
             title = f"Scale {result.scale}, row {result.row}, column {result.column}: token {result.tokens[0]}"
-            opened, images = self._workspace.session.opened, result.pictures
+            opened, images = self._workspace.session.opened, result.previews
             assert opened is not None
             side = opened.bundle.schedule[result.scale]
             near, whole = closeups(images, place_of_token(result.row, result.column, side, images.shape[1]))
@@ -210,7 +210,7 @@ class EditController:
             node.parent is not None or any(each.id == self._after for each in session.tree.children(node.id))
         )
         self.panel.allow(
-            picture=state.idle and state.picture, complete=state.complete, scale=self.scale, made_from=made_from
+            has_image=state.idle and state.has_image, complete=state.complete, scale=self.scale, made_from=made_from
         )
         self.tokens.setEnabled(state.idle)
 

@@ -62,8 +62,8 @@ class HistoryController:
 
     def end_compare(self) -> None:
         """End the comparison and show the current image."""
-        if self._workspace.picture.comparison.shown:
-            self._workspace.picture.comparison.close()
+        if self._workspace.image_view.comparison.shown:
+            self._workspace.image_view.comparison.close()
             self.panel.end_comparing()
             self._workspace.refresh()
 
@@ -92,12 +92,12 @@ class HistoryController:
             self._workspace.icons.put(result.node.id, result.pixels)
             self.panel.show_icon(result.node.id)
         elif isinstance(result, Compared):
-            pictures = result.first.pixels, result.second.pixels
+            images = result.first.pixels, result.second.pixels
             names = label_of(result.first.node), label_of(result.second.node)
             session = self._workspace.session
             image_spaces = session.image_space_of(result.first.node), session.image_space_of(result.second.node)
-            self._workspace.picture.comparison.show(pictures, names, image_spaces)
-            self._workspace.work.report(1, 1, f"differ by {difference(pictures):.1f} % on average")
+            self._workspace.image_view.comparison.show(images, names, image_spaces)
+            self._workspace.work.report(1, 1, f"differ by {difference(images):.1f} % on average")
 
     def refresh(self, state: State) -> None:
         """Show the tree, and update which controls are enabled."""

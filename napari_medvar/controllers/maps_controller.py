@@ -59,7 +59,7 @@ class MapsController:
     def give_up(self) -> None:
         """Do not request the same map again, because it failed."""
         if self.wanted:
-            self._workspace.views.show_view("picture")
+            self._workspace.views.show_view("image")
 
     def offer(self, bundle: Bundle) -> None:
         """Adapt to another model."""

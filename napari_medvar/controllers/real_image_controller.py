@@ -74,8 +74,8 @@ class RealImageController:
         condition = self._workspace.request().condition
 
         def encode() -> Iterator[object]:
-            pictures = session.start_from_image(image.pixels, condition, name=image.name, image_space=image.image_space)
-            for i, made in enumerate(pictures):
+            images = session.start_from_image(image.pixels, condition, name=image.name, image_space=image.image_space)
+            for i, made in enumerate(images):
                 if i == 0:
                     yield Laid()
                 yield made
@@ -90,7 +90,7 @@ class RealImageController:
     def take(self, result: object) -> None:
         """Handle a result of the worker."""
         if isinstance(result, Laid):
-            self._workspace.picture.layers.bring_to_front()
+            self._workspace.image_view.layers.bring_to_front()
         elif isinstance(result, Scans):
             self._show(result)
         elif isinstance(result, Fidelity):

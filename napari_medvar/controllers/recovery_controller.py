@@ -27,10 +27,10 @@ class RecoveryController:
         if not self._crashed:
             return
         newest = self._crashed[0]
-        pictures = f"{newest.pictures} image{'s' * (newest.pictures != 1)}"
+        images = f"{newest.images} image{'s' * (newest.images != 1)}"
         self._workspace.message.ask(
             Offer(
-                f"napari ended without saving {pictures}, last saved automatically on {newest.saved:%d %B, %H:%M} "
+                f"napari ended without saving {images}, last saved automatically on {newest.saved:%d %B, %H:%M} "
                 f"(model {newest.bundle}).",
                 "Restore them",
                 "Restore the images with their history. Present unsaved images are offered at the next start.",

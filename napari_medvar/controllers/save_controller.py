@@ -14,7 +14,7 @@ from napari_medvar.controllers.history_controller import HistoryController
 from napari_medvar.controllers.shared_state import State, Workspace
 from napari_medvar.panels.message_panel import Offer
 from napari_medvar.panels.save_panel import SavePanel
-from napari_medvar.session.save_images import Form, Written, write_pictures, write_set
+from napari_medvar.session.save_images import Form, Written, write_image_files, write_set
 from napari_medvar.session.trace_tree import Node
 
 
@@ -44,7 +44,7 @@ class SaveController:
             for node in nodes:
                 yield next(iter(session.previews([finest], node=node.id))).pixels
 
-        self._workspace.start("make", lambda stop: write_pictures(opened, nodes, pixels(), folder, form))
+        self._workspace.start("make", lambda stop: write_image_files(opened, nodes, pixels(), folder, form))
 
     def generate_set(self) -> None:
         """Generate and write a synthetic dataset."""

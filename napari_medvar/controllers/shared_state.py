@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from medvar_engine.generate.trace import Request
-from napari_medvar.layers.image_view import PictureView
+from napari_medvar.layers.image_view import ImageView
 from napari_medvar.panels.icons import Icons
 from napari_medvar.panels.message_panel import MessagePanel
 from napari_medvar.panels.sampling_panel import SamplingPanel
@@ -27,7 +27,7 @@ class State:
     """The present state of the widget."""
 
     idle: bool  # a model is loaded and the worker is idle
-    picture: bool
+    has_image: bool
     complete: bool
 
 
@@ -36,7 +36,7 @@ class Workspace(Protocol):
 
     viewer: napari.Viewer
     session: GenerationSession
-    picture: PictureView
+    image_view: ImageView
     sampling: SamplingPanel
     message: MessagePanel
     views: ViewPanel

@@ -37,7 +37,7 @@ class CompareLayers:
 
     def show(
         self,
-        pictures: tuple[FloatArray, FloatArray],
+        images: tuple[FloatArray, FloatArray],
         names: tuple[str, str],
         image_spaces: tuple[ImageSpace, ImageSpace],
     ) -> None:
@@ -48,7 +48,7 @@ class CompareLayers:
             self._before = self._fitting.view()
             for name in self._hidden:
                 self._viewer.layers[name].visible = False
-        for side, pixels, name, image_space in zip(_SIDES, pictures, names, image_spaces, strict=True):
+        for side, pixels, name, image_space in zip(_SIDES, images, names, image_spaces, strict=True):
             array = image_space.placement.array(image_space.display.values(pixels))
             limits = (image_space.display.low, image_space.display.high)
             if side in self._layers and self._layers[side] in self._viewer.layers:
@@ -95,6 +95,6 @@ def _short(name: str) -> str:
     return name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1].rstrip()}…"
 
 
-def difference(pictures: tuple[FloatArray, FloatArray]) -> float:
+def difference(images: tuple[FloatArray, FloatArray]) -> float:
     """The mean absolute difference of two images, in per cent of the range [-1, 1]."""
-    return float(np.abs(pictures[0] - pictures[1]).mean() * 50)
+    return float(np.abs(images[0] - images[1]).mean() * 50)

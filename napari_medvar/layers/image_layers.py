@@ -179,7 +179,7 @@ class ScaleLayers:
         self._forget_deleted()
         if self._image_space is None or k not in self._layers:
             return None
-        return np.asarray(self._image_space.placement.picture(np.asarray(self._layers[k].data)))
+        return np.asarray(self._image_space.placement.image(np.asarray(self._layers[k].data)))
 
     def all(self) -> list[Image]:
         """All layers, from coarse to fine."""
@@ -259,9 +259,9 @@ class ScaleLayers:
         if before is None or not before.placement.same_as(image_space.placement):
             for layer in self._layers.values():
                 side = max(layer.data.shape)
-                picture = np.asarray(layer.data).reshape((side, side, 3) if layer.rgb else (side, side))
+                image = np.asarray(layer.data).reshape((side, side, 3) if layer.rgb else (side, side))
                 layer.data = image_space.placement.array(
-                    picture
+                    image
                 )  # overwritten soon, but it must have the right shape now
                 put(layer, world_in(self._viewer, image_space.placement, side))
             if self._layers and before is not None:
@@ -288,10 +288,10 @@ class ScaleLayers:
         layer = self._layers[k]
         if self._image_space is None or layer.rgb:
             return
-        picture = self._image_space.placement.picture(np.asarray(layer.data))
-        places = np.arange(_THUMBNAIL) * len(picture) // _THUMBNAIL
+        image = self._image_space.placement.image(np.asarray(layer.data))
+        places = np.arange(_THUMBNAIL) * len(image) // _THUMBNAIL
         low, high = layer.contrast_limits
-        shares = np.clip((picture[np.ix_(places, places)] - low) / (high - low), 0, 1)
+        shares = np.clip((image[np.ix_(places, places)] - low) / (high - low), 0, 1)
         layer.thumbnail = (layer.colormap.map(shares.ravel()).reshape(_THUMBNAIL, _THUMBNAIL, 4) * 255).astype(np.uint8)
 
     def _hide(self, k: int | None) -> None:

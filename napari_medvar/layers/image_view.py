@@ -1,4 +1,4 @@
-"""`PictureView`: shows the current image in the viewer, in the chosen view. GUI thread only."""
+"""`ImageView`: shows the current image in the viewer, in the chosen view. GUI thread only."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def caption(view: View, k: int, image_space: ImageSpace) -> str:
     return _CAPTIONS[view].format(k=k, unit=unit)
 
 
-class PictureView:
+class ImageView:
     """The layers of the scales, the maps over them, and the comparison."""
 
     def __init__(self, viewer: napari.Viewer) -> None:

@@ -94,8 +94,8 @@ class MapLayers:
             else:
                 layer = self._viewer.add_image(array, interpolation2d="nearest", blending="translucent", **options)
         layers = self._viewer.layers
-        pictures = [place for place, other in enumerate(layers) if "scale" in other.metadata.get(METADATA, {})]
-        layers.move(len(layers) - 1, max(pictures, default=top_of_images(self._viewer) - 1) + 1)
+        images = [place for place, other in enumerate(layers) if "scale" in other.metadata.get(METADATA, {})]
+        layers.move(len(layers) - 1, max(images, default=top_of_images(self._viewer) - 1) + 1)
         return layer
 
 

@@ -1,4 +1,4 @@
-"""Masks of structures as Labels layers: that of the current picture, and one to paint on. GUI thread only."""
+"""Masks of structures as Labels layers: that of the current image, and one to paint on. GUI thread only."""
 
 from __future__ import annotations
 

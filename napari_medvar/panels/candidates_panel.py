@@ -70,22 +70,22 @@ class CandidatesPanel(QWidget):
             f"<p>{kept}; all others are drawn several times. You may stop and choose early.</p>"
         )
 
-    def show_candidates(self, pictures: FloatArray, k: int) -> None:
+    def show_candidates(self, images: FloatArray, k: int) -> None:
         """Show the previews of scale k of all candidates, ``(N, H, W)`` or ``(N, H, W, 3)``."""
-        self.sheet.show_pictures(list(pictures), [str(i + 1) for i in range(len(pictures))])
+        self.sheet.show_images(list(images), [str(i + 1) for i in range(len(images))])
         self.sheet.show()
         self.note.setText(f"Previews of scale {k}.")
         self.note.show()
 
     def clear(self) -> None:
         """Show no candidates."""
-        self.sheet.show_pictures([], [])
+        self.sheet.show_images([], [])
         self.sheet.hide()
         self.note.hide()
 
-    def allow(self, *, picture: bool, idle: bool) -> None:
+    def allow(self, *, has_image: bool, idle: bool) -> None:
         """Update which controls are enabled."""
-        self.draw_button.setEnabled(picture)
+        self.draw_button.setEnabled(has_image)
         some = idle and self.sheet.count() > 0
         self.sheet.setEnabled(some or not idle)
         self.pick_button.setEnabled(some)

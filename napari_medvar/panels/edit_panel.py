@@ -224,9 +224,9 @@ class EditPanel(QWidget):
         """Choose this layer as the mask."""
         self.mask_combo.setCurrentIndex(max(0, self.mask_combo.findData(name)))
 
-    def offer_grafts(self, pictures: Iterable[tuple[str, int]]) -> None:
+    def offer_grafts(self, images: Iterable[tuple[str, int]]) -> None:
         """Offer other images to mix with, as names and ids."""
-        fill(self.graft_combo, list(pictures))
+        fill(self.graft_combo, list(images))
         for place in range(self.graft_combo.count()):
             if self.graft_combo.itemIcon(place).isNull():
                 self.graft_combo.setItemIcon(place, self._icons.get(self.graft_combo.itemData(place)))
@@ -270,14 +270,14 @@ class EditPanel(QWidget):
             "in its place.</p>"
         )
 
-    def allow(self, *, picture: bool, complete: bool, scale: int, made_from: bool) -> None:
+    def allow(self, *, has_image: bool, complete: bool, scale: int, made_from: bool) -> None:
         """Enable the edits that are possible for the current image while no work is in progress."""
-        self.flip_button.setEnabled(picture and made_from)
-        self.resample_button.setEnabled(picture)
-        self.recondition_button.setEnabled(picture)
-        self.paint_button.setEnabled(picture)
-        self.graft_button.setEnabled(picture and complete and scale > 0 and self.graft_combo.count() > 0)
-        self.pick_button.setEnabled(picture)
+        self.flip_button.setEnabled(has_image and made_from)
+        self.resample_button.setEnabled(has_image)
+        self.recondition_button.setEnabled(has_image)
+        self.paint_button.setEnabled(has_image)
+        self.graft_button.setEnabled(has_image and complete and scale > 0 and self.graft_combo.count() > 0)
+        self.pick_button.setEnabled(has_image)
 
     def _put(self) -> None:
         """Keep the scale that the user has chosen here."""

@@ -37,10 +37,10 @@ class Thumbnails(QListWidget):
         self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         self.itemActivated.connect(lambda item: self.picked.emit(self.row(item)))
 
-    def show_pictures(self, pictures: Sequence[FloatArray], captions: Sequence[str]) -> None:
+    def show_images(self, images: Sequence[FloatArray], captions: Sequence[str]) -> None:
         """Show images in [-1, 1]. The selected index is kept if the number of images is the same as before."""
         tips = [f"{caption}: press Enter or double-click to choose it." for caption in captions]
-        self.show_icons([icon_of(pixels) for pixels in pictures], captions, tips)
+        self.show_icons([icon_of(pixels) for pixels in images], captions, tips)
 
     def show_icons(
         self, icons: Sequence[QIcon], captions: Sequence[str], tips: Sequence[str], large_icons: Sequence[QIcon] = ()

@@ -22,17 +22,17 @@ class TokenPanel(QWidget):
         super().__init__()
         self._tokens: tuple[int, ...] = ()
         self.title = quiet(QLabel())
-        self.pictures = Thumbnails()
-        self.pictures.setAccessibleName("Other tokens")
-        self.pictures.setToolTip("<p>The image with other tokens in this place. The first has the present token.</p>")
-        self.pictures.picked.connect(lambda row: self.chosen.emit(self._tokens[row]))
+        self.thumbnails = Thumbnails()
+        self.thumbnails.setAccessibleName("Other tokens")
+        self.thumbnails.setToolTip("<p>The image with other tokens in this place. The first has the present token.</p>")
+        self.thumbnails.picked.connect(lambda row: self.chosen.emit(self._tokens[row]))
         self.use_button = button(
             "Use the selected token",
             "Insert the token and draw the finer scales again, as a new image.",
-            lambda: self.chosen.emit(self._tokens[self.pictures.currentRow()]),
+            lambda: self.chosen.emit(self._tokens[self.thumbnails.currentRow()]),
         )
         layout = plain_column(self)
-        for widget in (self.title, self.pictures, self.use_button):
+        for widget in (self.title, self.thumbnails, self.use_button):
             layout.addWidget(widget)
         self.ask()
 
@@ -45,7 +45,7 @@ class TokenPanel(QWidget):
         """Ask the user to pick a place in the image."""
         self._tokens = ()
         self.title.setText("Click on a place in the image.")
-        self.pictures.hide()
+        self.thumbnails.hide()
         self.use_button.hide()
 
     def show_tokens(
@@ -61,6 +61,6 @@ class TokenPanel(QWidget):
         )
         captions = [f"now · {tokens[0]}", *map(str, tokens[1:])]
         tips = [f"Token {token}: press Enter or double-click to use it." for token in self._tokens]
-        self.pictures.show_icons([*map(icon_of, near)], captions, tips, [*map(icon_of, whole)])
-        self.pictures.show()
+        self.thumbnails.show_icons([*map(icon_of, near)], captions, tips, [*map(icon_of, whole)])
+        self.thumbnails.show()
         self.use_button.show()

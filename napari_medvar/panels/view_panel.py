@@ -9,10 +9,10 @@ from qtpy.QtWidgets import QComboBox, QLabel, QWidget
 
 from napari_medvar.panels.form_rows import add_row, calm, plain_form, quiet
 
-View = Literal["picture", "scales", "difference", "tokens", "entropy", "likelihood", "anomaly"]
+View = Literal["image", "scales", "difference", "tokens", "entropy", "likelihood", "anomaly"]
 VIEWS: tuple[View, ...] = get_args(View)
 _TEXTS: dict[View, tuple[str, str]] = {
-    "picture": ("Image", "The image after the scale of the slider."),
+    "image": ("Image", "The image after the scale of the slider."),
     "scales": ("All scales", "All scales side by side, from coarse to fine."),
     "difference": (
         "Added by this scale",

@@ -83,7 +83,7 @@ class Recoverable:
 
     path: Path
     saved: datetime  # local time
-    pictures: int
+    images: int
     bundle: str
 
     def discard(self) -> None:

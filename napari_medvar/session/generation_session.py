@@ -271,9 +271,9 @@ class GenerationSession:
         """The anomaly map of the current image ``(H, W)``: the negative log-likelihood over its pixels, in bits."""
         return self._generator.anomaly_map(self._generation(self._looked_at("map")))[0]
 
-    def token_pictures(self, scale: int, row: int, column: int, tokens: Sequence[int]) -> FloatArray:
+    def token_previews(self, scale: int, row: int, column: int, tokens: Sequence[int]) -> FloatArray:
         """Previews ``(N, H, W)`` of a scale of the current image, with each of N ``tokens`` at one row and column."""
-        return self._generator.token_pictures(self._looked_at("edit").trace, scale, row, column, tokens)
+        return self._generator.token_previews(self._looked_at("edit").trace, scale, row, column, tokens)
 
     def nearby_tokens(self, scale: int, token: int, count: int) -> IntArray:
         """The ``count`` tokens of a scale that are most similar to ``token``, with ``token`` itself first.

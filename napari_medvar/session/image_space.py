@@ -15,7 +15,7 @@ from medvar_engine.generate.trace import Trace
 from medvar_engine.masks.structures import MaskArray, Structures
 from medvar_engine.types import FloatArray
 from medvar_engine.value_range import Display
-from medvar_engine.write.picture import Picture
+from medvar_engine.write.output_image import OutputImage
 from medvar_engine.write.place import Place
 from napari_medvar.session.placement import Placement
 
@@ -67,13 +67,13 @@ class ImageSpace:
         place = Place.from_dict(values["place"]) if "place" in values else None
         return cls(display, _placement(values), bundle, place)
 
-    def picture(
+    def output_image(
         self, trace: Trace, pixels: FloatArray, mask: MaskArray | None = None, structures: Structures = ()
-    ) -> Picture:
+    ) -> OutputImage:
         """The content of a file for an image ``(H, W)`` in [-1, 1] in this space, and of the file of its mask."""
         values = self.display.spacing_mm, self.display.low, self.display.high, self.display.unit
         named = () if mask is None else structures
-        return Picture(pixels, trace, *values, place=self.place, mask=mask, structures=named)
+        return OutputImage(pixels, trace, *values, place=self.place, mask=mask, structures=named)
 
 
 def _placement(values: Mapping[str, Any]) -> Placement:

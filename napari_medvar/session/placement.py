@@ -39,13 +39,13 @@ class Placement:
         """The number of axes of the array."""
         return len(self.matrix) - 1
 
-    def array(self, picture: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    def array(self, image: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """An image ``(side, side)`` or ``(side, side, 3)`` as the array of a layer, with ``ndim`` spatial axes."""
         rows, columns = self.axes
-        turned = picture if rows < columns else picture.swapaxes(0, 1)
+        turned = image if rows < columns else image.swapaxes(0, 1)
         return np.expand_dims(turned, tuple(axis for axis in range(self.ndim) if axis not in self.axes))
 
-    def picture(self, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    def image(self, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """The inverse of `array`."""
         flat = np.squeeze(array, axis=tuple(axis for axis in range(self.ndim) if axis not in self.axes))
         return flat if self.axes[0] < self.axes[1] else flat.swapaxes(0, 1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from dataclasses import dataclass, replace
 
-from medvar_engine.generate.composite import picture_name
+from medvar_engine.generate.composite import image_key
 from medvar_engine.generate.generation import Generation
 from medvar_engine.generate.generator import Generator
 from medvar_engine.generate.trace import Trace
@@ -81,7 +81,7 @@ class Previews:
     def of(self, generator: Generator, node: Node, k: int) -> Preview:
         """The preview of scale ``k`` of ``node``, from the cache if its tokens were decoded before."""
         # Tokens alone do not identify it: pixels outside a mask may come from another image.
-        key = picture_name(replace(node.trace, pyramid=node.trace.pyramid.prefix(k + 1)))
+        key = image_key(replace(node.trace, pyramid=node.trace.pyramid.prefix(k + 1)))
         decoded = self._decoded.get(key)
         if decoded is None:
             decoded = self._decoded[key] = _decoded(generator, self.generation(generator, node.trace), k)

@@ -20,7 +20,7 @@ from medvar_engine.storage import slug
 from medvar_engine.types import FloatArray
 from medvar_engine.write.burn_in import marked
 from medvar_engine.write.dicom import Study
-from medvar_engine.write.formats import ENDINGS, files_of, write_picture
+from medvar_engine.write.formats import ENDINGS, files_of, write_image
 from medvar_engine.write.marks import UNMARKED, Marks
 from napari_medvar.session.image_space import ImageSpace
 from napari_medvar.session.opened_bundle import OpenedBundle
@@ -85,9 +85,9 @@ class _Writer:
             self._written = replace(before, withheld=(*before.withheld, f"{path.name} {found.risks[0]}"))
             return self._written
         image_space = image_space or ImageSpace.of(self._bundle, trace.request.condition)
-        picture = replace(image_space.picture(trace, pixels, mask, self._structures), copy_risk=found.risks[0])
+        image = replace(image_space.output_image(trace, pixels, mask, self._structures), copy_risk=found.risks[0])
         number = before.done + len(before.withheld) + 1
-        write_picture(path, self._form.format, marked(picture, self._form.marks), self._study, number)
+        write_image(path, self._form.format, marked(image, self._form.marks), self._study, number)
         self._written = replace(before, done=before.done + 1, path=path)
         return self._written
 
@@ -98,7 +98,7 @@ def file_name(trace: Trace, name: str = "") -> str:
     return "-".join(filter(None, (slug(word).strip("_") for word in words)))[:120]
 
 
-def write_pictures(
+def write_image_files(
     opened: OpenedBundle, nodes: Sequence[Node], pixels: Iterable[FloatArray], folder: Path, form: Form
 ) -> Iterator[Written]:
     """Write the finished images of ``nodes``, and their masks; ``pixels`` yields each image ``(H, W)`` in [-1, 1].

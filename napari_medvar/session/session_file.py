@@ -83,7 +83,7 @@ def savable(session: SavedSession) -> tuple[SavedSession, tuple[str, ...]]:
 
     Images made from one that is left out stay, and become children of its parent.
     """
-    lost = {node.id: node for node in session.nodes if _unsavable(_picture_to_dict(node))}
+    lost = {node.id: node for node in session.nodes if _unsavable(_node_image_to_dict(node))}
     parents = {node.id: node.parent for node in session.nodes}
 
     def above(parent: int | None) -> int | None:
@@ -168,7 +168,7 @@ def _session(values: Mapping[str, Any]) -> SavedSession:
     )
 
 
-def _picture_to_dict(node: Node) -> Callable[[], Any]:
+def _node_image_to_dict(node: Node) -> Callable[[], Any]:
     return lambda: {**_node_to_dict(node), "trace": traces_to_dict([node.trace])}
 
 

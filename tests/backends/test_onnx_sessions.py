@@ -83,7 +83,7 @@ def test_other_weights_are_refused(split: Path, harm: Callable[[Path], None], mo
 def test_a_graph_cannot_open_files(
     split: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, beside: bool
 ) -> None:
-    """A stranger's model would read a user's files, and show them as a picture."""
+    """A stranger's model would read a user's files, and show them as an image."""
     for folder in (split, tmp_path, split / "sub"):
         folder.mkdir(exist_ok=True)
         shutil.copy(split / DATA, folder / "secret.bin")

@@ -32,7 +32,7 @@ Models = tuple[Tokenizer, Transformer]
 
 @pytest.fixture
 def colour(tiny_models: Models, tmp_path: Path) -> Path:
-    """A tokenizer of three channels that gives a gray image the tokens, and the picture, that the tiny one does."""
+    """A tokenizer of three channels that gives a gray image the tokens, and the image, that the tiny one does."""
     gray = tiny_models[0]
     tensors = gray.state_dict()
     tensors["encoder.conv_in.weight"] = tensors["encoder.conv_in.weight"].repeat(1, 3, 1, 1) / 3

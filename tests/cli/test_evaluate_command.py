@@ -18,7 +18,7 @@ from medvar_engine.conditions import Condition
 from medvar_engine.evaluate import utility
 from medvar_engine.evaluate.pairs import pair_quality, segmentation_utility
 from medvar_engine.generate.trace import Trace
-from medvar_engine.write.picture import Picture
+from medvar_engine.write.output_image import OutputImage
 from medvar_engine.write.png import write_png
 
 
@@ -82,8 +82,8 @@ def test_usefulness_is_told_and_kept(
     rng = np.random.default_rng(0)
     for number, condition in enumerate([Condition("CT", "chest", "axial"), Condition("MR", "brain", "axial")] * 2):
         pixels = rng.uniform(-1, 1, (16, 16)).astype(np.float32)
-        picture = Picture(pixels, make_trace(condition=condition), 1.0, 0.0, 1.0, "arbitrary")
-        write_png(tmp_path / "made" / f"{number}.png", picture)
+        image = OutputImage(pixels, make_trace(condition=condition), 1.0, 0.0, 1.0, "arbitrary")
+        write_png(tmp_path / "made" / f"{number}.png", image)
     few = ("--data", data, "--steps", 1, "--seeds", 1)
     found = run("utility", tmp_path / "made", *few, "--out", tmp_path / "utility.json")
     assert found.exit_code == 0, found.output
@@ -167,7 +167,7 @@ def test_pairs_need_slices_with_the_same_masks(
 
 
 def test_a_learning_curve_of_segmentation(pair_bundle: Bundle, pair_slices: Path, tmp_path: Path) -> None:
-    """Numbers, and the picture of them, in files; nothing for images without masks."""
+    """Numbers, and the image of them, in files; nothing for images without masks."""
     named = ("--modality", "CT", "--region", "abdomen", "--plane", "axial")
     asked = ("generate", "--bundle", pair_bundle.path, "--count", 6, "--layout", "nnunet", *named)
     made = CliRunner().invoke(app, [*map(str, asked), "--out", str(tmp_path / "set")])

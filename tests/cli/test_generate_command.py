@@ -264,7 +264,7 @@ def test_info_tells_of_an_image(medvar: Callable[..., Any], generate: Generate, 
 
 
 def test_info_of_a_file_that_is_not_ours(medvar: Callable[..., Any], tmp_path: Path) -> None:
-    """Any other picture would be a traceback."""
+    """Any other image would be a traceback."""
     Image.new("L", (4, 4)).save(tmp_path / "foreign.png")
     (tmp_path / "text.txt").write_text("hello")
     for name in ("foreign.png", "text.txt"):

@@ -18,7 +18,7 @@ from medvar_engine.data.shards import Manifest
 from medvar_engine.write.dicom import write_dicom
 from medvar_engine.write.marks import Marks
 from medvar_engine.write.nifti import write_nifti
-from medvar_engine.write.picture import Picture
+from medvar_engine.write.output_image import OutputImage
 
 Medvar = Callable[..., Any]
 OPTIONS = ("--modality", "MR", "--region", "brain", "--plane", "axial", "--size", 32)
@@ -170,7 +170,7 @@ def test_images_of_a_model_are_taken_when_asked(
     trace = make_trace(condition=Condition("CT", "chest", plane))
     (tmp_path / "set").mkdir()
     ending = {write_dicom: ".dcm", write_nifti: ".nii.gz"}[write]
-    write(tmp_path / "set" / f"one{ending}", Picture(pixels, trace, 0.75, -1000.0, 400.0, "HU"))
+    write(tmp_path / "set" / f"one{ending}", OutputImage(pixels, trace, 0.75, -1000.0, 400.0, "HU"))
     options = ("--modality", "CT", "--region", "chest", "--size", 64, "--patient-ids", "public")
     plain = medvar("prepare", tmp_path / "set", tmp_path / "plain", *options)
     assert (plain.code, "--include-synthetic" in plain.err, "Traceback" in plain.err) == (1, True, False)
@@ -198,8 +198,8 @@ def test_images_of_a_model_that_cannot_be_slices(
     pixels = np.random.default_rng(0).uniform(-1, 1, (64, 64)).astype(np.float32)
     (tmp_path / "set").mkdir()
     ending = {write_dicom: ".dcm", write_nifti: ".nii.gz"}[write]
-    picture = Picture(pixels, make_trace(), spacing_mm, -1000.0, 400.0, "HU", marks=marks)
-    write(tmp_path / "set" / f"one{ending}", picture)
+    image = OutputImage(pixels, make_trace(), spacing_mm, -1000.0, 400.0, "HU", marks=marks)
+    write(tmp_path / "set" / f"one{ending}", image)
     options = ("--modality", "CT", "--region", "chest", "--include-synthetic")
     run = medvar("prepare", tmp_path / "set", tmp_path / "out", *options)
     assert (run.code, told in run.err) == (1, True), run.err

@@ -24,7 +24,7 @@ def test_a_written_image_is_made_again(
 
 
 def test_a_changed_image_is_told(medvar: Callable[..., Any], tiny_bundle: Path, tmp_path: Path) -> None:
-    """A picture that was retouched would pass for the model's."""
+    """An image that was retouched would pass for the model's."""
     assert medvar("generate", "--bundle", tiny_bundle, "--out", tmp_path).code == 0
     path = tmp_path / "seed0.png"
     with Image.open(path) as image:

@@ -67,7 +67,7 @@ def test_wrong_strings_are_refused() -> None:
             next(near_pairs(strings, bits))
 
 
-def picture(seed: int) -> np.ndarray:
+def random_image(seed: int) -> np.ndarray:
     """A smooth image (64, 64) in [-1, 1], another one for each seed."""
     noise = np.random.default_rng(seed).normal(size=(64, 64))
     smooth = ndimage.gaussian_filter(noise, 5)
@@ -94,18 +94,18 @@ def pairs(found: tuple[Pair, ...]) -> set[tuple[int, int]]:
 
 def test_what_is_a_duplicate_of_what(tmp_path: Path) -> None:
     """Breaks for evaluation: the same person under two names must be seen, also in another window."""
-    other_window = np.clip(picture(1) * 0.7 - 0.1, -1, 1)
+    other_window = np.clip(random_image(1) * 0.7 - 0.1, -1, 1)
     dataset = prepared(
         tmp_path / "a",
         [
-            ("ann", "1", picture(1)),  # 0
-            ("ann", "1", picture(2)),  # 1
-            ("bob", "2", picture(3)),  # 2
+            ("ann", "1", random_image(1)),  # 0
+            ("ann", "1", random_image(2)),  # 1
+            ("bob", "2", random_image(3)),  # 2
             ("eve", "3", other_window),  # 3, ann again, tested
-            ("joe", "4", picture(3)),  # 4, bob again
-            ("joe", "4", picture(5)),  # 5
-            ("joe", "4", picture(5)),  # 6, twice in a series
-            ("joe", "5", picture(5)),  # 7, and in another one, as two reconstructions may be
+            ("joe", "4", random_image(3)),  # 4, bob again
+            ("joe", "4", random_image(5)),  # 5
+            ("joe", "4", random_image(5)),  # 6, twice in a series
+            ("joe", "5", random_image(5)),  # 7, and in another one, as two reconstructions may be
         ],
         {"eve"},
     )
@@ -131,8 +131,8 @@ def test_blank_slices_are_no_duplicates(tmp_path: Path) -> None:
 
 def test_near_fingerprints_alone_are_no_proof(tmp_path: Path) -> None:
     """Breaks for brains: two patients's slices may have near fingerprints; the pixels decide."""
-    slices = [("ann", "1", picture(1)), ("bob", "2", picture(2)), ("joe", "3", picture(1))]
-    same = fingerprint(picture(1))
+    slices = [("ann", "1", random_image(1)), ("bob", "2", random_image(2)), ("joe", "3", random_image(1))]
+    same = fingerprint(random_image(1))
     found = find_duplicates(prepared(tmp_path / "a", slices, {"bob"}, [same] * 3))
     assert found.leaks == ()
     assert pairs(found.patients) == {(0, 2)}
@@ -140,7 +140,7 @@ def test_near_fingerprints_alone_are_no_proof(tmp_path: Path) -> None:
 
 def test_more_pairs_than_asked_for_are_told(tmp_path: Path) -> None:
     """Breaks for a folder full of copies: the result says that it is not the whole."""
-    slices = [(f"p{number}", "1", picture(0)) for number in range(12)]
+    slices = [(f"p{number}", "1", random_image(0)) for number in range(12)]
     dataset = prepared(tmp_path / "a", slices, {"p0", "p1"})
     few, all_of_them = find_duplicates(dataset, most=5), find_duplicates(dataset)
     assert (len(few.leaks), few.complete) == (5, False)

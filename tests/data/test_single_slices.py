@@ -26,7 +26,7 @@ from medvar_engine.data.split import SplitRule
 from medvar_engine.data.survey import ScanRules
 from medvar_engine.errors import MedvarError
 from medvar_engine.write.marks import Marks
-from medvar_engine.write.picture import Picture
+from medvar_engine.write.output_image import OutputImage
 from medvar_engine.write.png import write_png
 
 SIDE = 32
@@ -56,7 +56,7 @@ def read(
     return SliceDataset(out), {one.path: one.reason for one in refusals}
 
 
-def picture(number: int) -> np.ndarray:
+def image(number: int) -> np.ndarray:
     """A slice that is no other's."""
     return np.random.default_rng((1, number)).integers(0, 256, (SIDE, SIDE)).astype(np.uint8)
 
@@ -91,7 +91,7 @@ def test_every_format_gives_the_same_pixels(tmp_path: Path) -> None:
 
 
 def test_jpeg_is_read_as_it_is_shown(tmp_path: Path) -> None:
-    """Breaks for pictures of a telephone or a scanner: they would lie on their side."""
+    """Breaks for images of a telephone or a scanner: they would lie on their side."""
     folder = tmp_path / "a"
     folder.mkdir()
     smooth = np.tile(np.linspace(0, 255, SIDE).astype(np.uint8), (SIDE, 1))
@@ -113,7 +113,7 @@ def test_what_the_index_says_is_kept(tmp_path: Path) -> None:
     write_index(folder, row, {"path": "b.npy"})
     (folder / "sub").mkdir()
     Image.fromarray(GRAY).save(folder / "sub" / "a.png")
-    np.save(folder / "b.npy", picture(1))
+    np.save(folder / "b.npy", image(1))
     dataset, refused = read(folder, tmp_path / "out")
     assert refused == {}
     first, second = dataset.rows
@@ -145,8 +145,8 @@ def test_hounsfield_units_are_cut_to_the_window_of_the_region(tmp_path: Path) ->
     assert any("narrower than the window of their region" in remark for remark in dataset.manifest.remarks)
 
 
-def test_pictures_become_squares(tmp_path: Path) -> None:
-    """Breaks for pictures that are no squares: bodies would be stretched."""
+def test_images_become_squares(tmp_path: Path) -> None:
+    """Breaks for images that are no squares: bodies would be stretched."""
     folder = write_index(tmp_path / "a", {"path": "a.npy", "spacing_mm": "2"})
     np.save(folder / "a.npy", np.pad(np.full((40, 60), 255, np.uint8), 2, constant_values=200))
     dataset, _ = read(folder, tmp_path / "out")
@@ -171,7 +171,7 @@ BAD: dict[str, tuple[Callable[[Path], object], dict[str, str], str]] = {
     "colour.png": (lambda path: Image.fromarray(np.dstack([GRAY, GRAY.T, GRAY])).save(path), {}, "in colour"),
     "alpha.png": (lambda path: Image.fromarray(GRAY).convert("LA").save(path), {}, "mode LA; grey"),
     "palette.png": (lambda path: Image.fromarray(GRAY).convert("P").save(path), {}, "mode P; grey"),
-    "text.jpg": (lambda path: path.write_text("no picture"), {}, "cannot be read as an image"),
+    "text.jpg": (lambda path: path.write_text("no image"), {}, "cannot be read as an image"),
     "empty.tif": (lambda path: path.write_bytes(b""), {}, "cannot be read as an image"),
     "blank.npy": (lambda path: np.save(path, np.full((8, 8), 7, np.uint8)), {}, "blank"),
     "raw.npy": (lambda path: np.save(path, GRAY.astype(np.uint16)), {}, "nearly black"),
@@ -264,7 +264,7 @@ def test_rows_that_contradict_each_other(tmp_path: Path) -> None:
     ]
     folder = write_index(tmp_path / "a", *rows)
     for number, name in enumerate("abcdef"):
-        np.save(folder / f"{name}.npy", picture(number))
+        np.save(folder / f"{name}.npy", image(number))
     dataset, refused = read(folder, tmp_path / "out", split=SplitRule(holdout=("other",)))
     assert dataset.manifest.split == {"one": "train", "other": "test"}
     assert dataset.manifest.given_split == ["one"]
@@ -307,9 +307,11 @@ def test_images_that_a_model_made(tmp_path: Path, make_trace: Callable[..., Any]
     """Breaks for training: a model would learn from its own images, unless a person wants it to."""
     folder = write_index(tmp_path / "a", {"path": "a.png"}, {"path": "b.png"}, {"path": "real.npy"})
     pixels = (GRAY / 127.5 - 1).astype(np.float32)
-    picture = Picture(pixels, make_trace(), None, 0.0, 1.0, "arbitrary")
-    write_png(folder / "a.png", picture)
-    write_png(folder / "b.png", Picture(pixels, make_trace(), None, 0.0, 1.0, "arbitrary", marks=Marks(burned_in=True)))
+    image = OutputImage(pixels, make_trace(), None, 0.0, 1.0, "arbitrary")
+    write_png(folder / "a.png", image)
+    write_png(
+        folder / "b.png", OutputImage(pixels, make_trace(), None, 0.0, 1.0, "arbitrary", marks=Marks(burned_in=True))
+    )
     np.save(folder / "real.npy", GRAY)
     dataset, refused = read(folder, tmp_path / "out")
     assert len(dataset) == 1
@@ -328,7 +330,7 @@ def test_a_given_split_survives_merging_and_appending(tmp_path: Path, prepared: 
     ]
     folder = write_index(tmp_path / "a", *rows)
     for number, name in enumerate("abc"):
-        np.save(folder / f"{name}.npy", picture(number))
+        np.save(folder / f"{name}.npy", image(number))
     prepare(folder, tmp_path / "slices", Recipe.of(size=8))
     scans = prepared(tmp_path / "scans", ["ct1", "mr1", "ct2"], holdout=("ct1", "ct2"))
     for order in ((tmp_path / "slices", scans), (scans, tmp_path / "slices")):
@@ -353,7 +355,7 @@ def test_a_given_split_holds_for_all_names_of_one_patient(tmp_path: Path) -> Non
     ]
     folder = write_index(tmp_path / "a", *rows)
     for name, number in zip("abcde", (0, 1, 2, 2, 3), strict=True):
-        np.save(folder / f"{name}.npy", picture(number))
+        np.save(folder / f"{name}.npy", image(number))
     manifest = read(folder, tmp_path / "out")[0].manifest
     assert manifest.one_patient == [["Case 7", "case007"], ["copied", "copy"]]
     assert manifest.split == {"Case 7": "test", "alone": "train", "case007": "test", "copied": "train", "copy": "train"}
@@ -372,7 +374,7 @@ def test_merging_gives_one_patient_the_side_that_was_given(tmp_path: Path) -> No
     )
     for folder, numbers in ((public, {"a": 0, "b": 1}), (own, {"a": 2, "c": 3})):
         for name, number in numbers.items():
-            np.save(folder / f"{name}.npy", picture(number))
+            np.save(folder / f"{name}.npy", image(number))
     prepare(public, tmp_path / "one", RECIPE)
     prepare(own, tmp_path / "two", RECIPE, split=SplitRule(holdout=("p1",)))
     for folders in (("one", "two"), ("two", "one")):

@@ -141,7 +141,7 @@ def hu(array: np.ndarray) -> Volume:
     ],
 )
 def test_what_cannot_be_hu_is_refused(phantom: Any, change: Any, reason: str) -> None:
-    """Breaks for CT of 8 bits, wrapped or never rescaled: white pictures under the name of HU."""
+    """Breaks for CT of 8 bits, wrapped or never rescaled: white images under the name of HU."""
     with pytest.raises(MedvarError, match=reason):
         check_hu(hu(change(phantom)))
 

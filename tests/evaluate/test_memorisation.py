@@ -60,7 +60,7 @@ def test_planted_copies_are_found_and_new_people_are_not(calibration: Calibratio
 
 
 def test_the_gate_names_the_original(calibration: Calibration, training: SliceDataset, slices_of: Slices) -> None:
-    """Breaks for the report's flagged pairs: the picture beside a copy must be what it was copied from."""
+    """Breaks for the report's flagged pairs: the image beside a copy must be what it was copied from."""
     chosen = [30, 4, 61]
     copies = plant(training.batch(chosen)[:, 0], "turned", 0)
     check = calibration.gate.check(np.concatenate([slices_of(99, 2), copies]))

@@ -94,7 +94,7 @@ def test_previews_are_light_and_the_image_is_not(lighted: Path, tiny_weights: We
         assert np.abs(shown - full.preview(generation, k)).max() > 0.05
     np.testing.assert_array_equal(generator.preview(generation, generation.depth - 1), image)
     *_, unfinished = generator.run(generator.start([Request(Condition("CT"), 3)]), until=1)
-    np.testing.assert_allclose(generator.picture(unfinished), full.preview(generation, 1), atol=1e-4)
+    np.testing.assert_allclose(generator.image_so_far(unfinished), full.preview(generation, 1), atol=1e-4)
 
 
 def test_candidates_are_compared_by_the_full_decoder(lighted: Path, tiny_bundle: Path) -> None:
@@ -104,9 +104,9 @@ def test_candidates_are_compared_by_the_full_decoder(lighted: Path, tiny_bundle:
         seen: list[np.ndarray] = []
         generator = Generator(OnnxBackend(read_bundle(folder), device="cpu"))
 
-        def score(pictures: np.ndarray, seen: list[np.ndarray] = seen) -> np.ndarray:
-            seen.append(pictures)
-            return pictures.mean((1, 2))
+        def score(images: np.ndarray, seen: list[np.ndarray] = seen) -> np.ndarray:
+            seen.append(images)
+            return images.mean((1, 2))
 
         generator.best_of(generator.start([Request(Condition("CT"), 0)]), 0, 3, score, until=1)
         chosen.append(seen[0])

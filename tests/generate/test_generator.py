@@ -36,7 +36,7 @@ def tokens(generation: Generation, image: int = 0) -> list[int]:
     return list(generation.pyramid.sequence[image].tolist())
 
 
-# -- same seed, same picture ----------------------------------------------------------------------------------------
+# -- same seed, same image ----------------------------------------------------------------------------------------
 
 
 def test_an_image_is_what_the_networks_and_the_seed_say(tiny_backend: Backend, generator: Generator) -> None:
@@ -197,7 +197,7 @@ def test_run_shows_every_scale_and_stops_when_told(generator: Generator) -> None
     assert tokens(finished) == tokens(generator.finish(start))
 
 
-def test_previews_and_images_are_pictures(watched: Watched) -> None:
+def test_previews_and_images_have_the_right_shape_and_range(watched: Watched) -> None:
     """The viewer would get arrays it cannot show, or pay the full decoder for every preview."""
     generator = Generator(watched)
     generation = generator.finish(generator.start([Request(BRAIN, 1), Request(CHEST, 2)]))
@@ -304,8 +304,8 @@ def test_a_real_image_becomes_a_finished_generation(generator: Generator, tiny_b
     assert generator.image(generator.restore(generation.traces)).shape == (2, SIZE, SIZE)
 
 
-def test_a_trace_from_a_file_shows_the_same_picture(generator: Generator, trace: Trace) -> None:
-    """A saved sample would open as another picture."""
+def test_a_trace_from_a_file_shows_the_same_image(generator: Generator, trace: Trace) -> None:
+    """A saved sample would open as another image."""
     generation = generator.restore([Trace.from_json(trace.to_json())])
     np.testing.assert_array_equal(generator.image(generation), generator.image(generator.restore([trace])))
     assert generation.trace(0).to_json() == trace.to_json()

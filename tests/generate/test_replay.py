@@ -58,7 +58,7 @@ def test_a_real_image_is_not_drawn(generator: Generator, tiny_onnx: OnnxBackend)
 
 
 def test_an_unfinished_image_is_as_far_as_it_was(generator: Generator) -> None:
-    """The trace of a picture that was stopped at scale 2 would come back with scales that nobody has seen."""
+    """The trace of an image that was stopped at scale 2 would come back with scales that nobody has seen."""
     *_, part = generator.run(generator.start([Request(seed=4)]), until=1)
     assert replay(generator, part.trace(0)).pyramid == part.pyramid
 

@@ -140,8 +140,8 @@ def test_a_soft_edge_lies_inside(generator: Generator, trace: Trace, mask: BoolA
     assert not np.array_equal(soft, hard)
 
 
-def test_a_picture_from_a_file_has_the_same_outside(tiny_backend: Backend, trace: Trace, mask: BoolArray) -> None:
-    """A saved picture would open as another one; so would one that was cancelled and continued."""
+def test_an_image_from_a_file_has_the_same_outside(tiny_backend: Backend, trace: Trace, mask: BoolArray) -> None:
+    """A saved image would open as another one; so would one that was cancelled and continued."""
     generator = Generator(tiny_backend)
     start = generator.resample(trace, 1, seed=6, mask=mask, exact_outside=True, soft_edge=1.5)
     half, expected = saved(generator.step(start)), generator.image(generator.finish(start))
@@ -151,25 +151,25 @@ def test_a_picture_from_a_file_has_the_same_outside(tiny_backend: Backend, trace
 
 
 def test_masks_one_after_another(watched: Backend, trace: Trace, mask: BoolArray) -> None:
-    """The second edit would undo what the first one kept, or decode all pictures of a session again."""
+    """The second edit would undo what the first one kept, or decode all images of a session again."""
     generator = Generator(watched)
     other = np.roll(mask, 5, axis=1)
     first = generator.finish(generator.resample(trace, 1, seed=6, mask=mask, exact_outside=True))
     second = generator.finish(generator.resample(first.trace(0), 1, seed=7, mask=other, exact_outside=True))
-    pictures = [generator.image(generator.restore([t]))[0] for t in (trace, first.trace(0))]
+    images = [generator.image(generator.restore([t]))[0] for t in (trace, first.trace(0))]
     watched.previews.clear()  # type: ignore[attr-defined]
-    picture = generator.image(second)[0]
+    image = generator.image(second)[0]
     assert len(watched.previews) == 1  # type: ignore[attr-defined]
-    np.testing.assert_array_equal(picture[~other], pictures[1][~other])
-    np.testing.assert_array_equal(picture[~other & ~mask], pictures[0][~other & ~mask])
-    np.testing.assert_array_equal(Generator(watched).image(second)[0], picture)
+    np.testing.assert_array_equal(image[~other], images[1][~other])
+    np.testing.assert_array_equal(image[~other & ~mask], images[0][~other & ~mask])
+    np.testing.assert_array_equal(Generator(watched).image(second)[0], image)
 
 
 def test_a_long_chain_of_masks(generator: Generator, trace: Trace, mask: BoolArray) -> None:
     """After an afternoon of painting, opening the file would end in a recursion error."""
     for _ in range(1500):
         trace = changed(trace, edit=Resample(1, mask, outside=Outside()), parent=trace)
-    generator._pictures._decode = lambda _: np.zeros((SIZE, SIZE), dtype=np.float32)
+    generator._finished_images._decode = lambda _: np.zeros((SIZE, SIZE), dtype=np.float32)
     assert generator.image(generator.restore([trace])).shape == (1, SIZE, SIZE)
 
 
@@ -206,17 +206,17 @@ def test_says_what_is_wrong_with_an_outside(generator: Generator, trace: Trace, 
 
 @pytest.mark.parametrize("k", range(SCALES))
 def test_candidates_are_what_they_are_alone(tiny_onnx: Backend, mask: BoolArray, k: int) -> None:
-    """The candidate somebody chose would be another picture when made again."""
+    """The candidate somebody chose would be another image when made again."""
     generator = Generator(tiny_onnx)
     trace = generator.finish(generator.start([Request(BRAIN, 5)])).trace(0)
     options = {"condition": CHEST, "mask": mask, "exact_outside": True, "soft_edge": 1.0}
     many = generator.finish(generator.resample_many(trace, k, [3, 4, 3, 9], **options))  # type: ignore[arg-type]
-    pictures = generator.image(many)
+    images = generator.image(many)
     for i, seed in enumerate([3, 4, 3, 9]):
         fresh = Generator(tiny_onnx)
         alone = fresh.finish(fresh.resample(trace, k, seed=seed, **options))  # type: ignore[arg-type]
         assert alone.trace(0).to_json() == many.trace(i).to_json()
-        np.testing.assert_array_equal(fresh.image(alone)[0], pictures[i])
+        np.testing.assert_array_equal(fresh.image(alone)[0], images[i])
 
 
 def test_candidates_share_what_they_have_in_common(watched: Backend) -> None:
@@ -315,7 +315,7 @@ def test_another_condition_costs_one_row_of_the_prefix_once(watched: Backend) ->
 
 
 def test_a_chain_of_edits(tiny_backend: Backend, trace: Trace, mask: BoolArray) -> None:
-    """A picture at the end of an afternoon's edits could not be made again from its file."""
+    """An image at the end of an afternoon's edits could not be made again from its file."""
     generator = Generator(tiny_backend, PrefixCache(limit=0))
     chest = generator.finish(generator.start([Request(CHEST, 8)])).trace(0)
     grafted = generator.edit(trace, Graft(2, chest))
@@ -347,22 +347,22 @@ def test_grafting_what_has_no_entropy(generator: Generator, trace: Trace) -> Non
 # -- tokens by hand -------------------------------------------------------------------------------------------------
 
 
-def test_pictures_of_other_tokens(generator: Generator, trace: Trace) -> None:
-    """The picture somebody picks would not be the one they get."""
+def test_images_of_other_tokens(generator: Generator, trace: Trace) -> None:
+    """The image somebody picks would not be the one they get."""
     for k in range(SCALES):
-        pictures = generator.token_pictures(trace, k, k // 2, 0, [0, 7, 23])
-        for picture, token in zip(pictures, (0, 7, 23), strict=True):
+        images = generator.token_previews(trace, k, k // 2, 0, [0, 7, 23])
+        for image, token in zip(images, (0, 7, 23), strict=True):
             edited = generator.with_token(trace, k, k // 2, 0, token)
             assert edited.pyramid.maps[k][0, k // 2, 0] == token
             assert (edited.pyramid.maps[k] != trace.pyramid.maps[k]).sum() <= 1
-            np.testing.assert_allclose(picture, generator.preview(edited, k)[0], atol=1e-5)
+            np.testing.assert_allclose(image, generator.preview(edited, k)[0], atol=1e-5)
     edit = edited.trace(0).edit
     assert isinstance(edit, Replace)
 
 
 def test_says_what_is_wrong_with_a_token(generator: Generator, trace: Trace) -> None:
     """A click beside the image, or a token of another model, would be a traceback."""
-    for call in (generator.with_token, lambda *a: generator.token_pictures(*a[:-1], [a[-1]])):  # type: ignore[arg-type]
+    for call in (generator.with_token, lambda *a: generator.token_previews(*a[:-1], [a[-1]])):  # type: ignore[arg-type]
         with pytest.raises(MedvarError, match="3×3"):
             call(trace, 2, 3, 0, 1)  # type: ignore[operator]
         with pytest.raises(MedvarError, match="3×3"):
@@ -372,4 +372,4 @@ def test_says_what_is_wrong_with_a_token(generator: Generator, trace: Trace) -> 
         with pytest.raises(MedvarError, match=r"within 0…23"):
             call(trace, 2, 0, 0, 24)  # type: ignore[operator]
     with pytest.raises(MedvarError, match="0 tokens"):
-        generator.token_pictures(trace, 1, 0, 0, [])
+        generator.token_previews(trace, 1, 0, 0, [])

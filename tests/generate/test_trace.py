@@ -26,7 +26,7 @@ def assert_same(one: Trace, other: Trace) -> None:
 
 
 def test_survives_json(make_trace: MakeTrace) -> None:
-    """A picture's file would not make the picture again."""
+    """An image's file would not make the image again."""
     condition = Condition("MR", "brain", "axial", "ixi")
     trace = make_trace((1, 2, 3, 4), seed=MAX_SEED - 1, condition=condition)
     again = Trace.from_json(trace.to_json())
@@ -63,7 +63,7 @@ def test_edits_survive_json(make_trace: MakeTrace, kind: str) -> None:
 
 
 def test_all_of_a_resample_survives_json(make_trace: MakeTrace) -> None:
-    """A picture whose outside was kept, or whose noise was another's, could not be continued from its file."""
+    """An image whose outside was kept, or whose noise was another's, could not be continued from its file."""
     inverted = Request(Condition("CT"), 2**64 - 1, Sampling(top_k=3))
     edit = Resample(0, np.eye(5, dtype=bool), (1, 2), Outside(2.5), inverted)
     again = Trace.from_json(make_trace(edit=edit, parent=make_trace()).to_json()).edit
@@ -72,7 +72,7 @@ def test_all_of_a_resample_survives_json(make_trace: MakeTrace) -> None:
 
 
 def test_files_of_earlier_versions_are_read(make_trace: MakeTrace) -> None:
-    """Pictures made before scales could be locked would not open any more."""
+    """Images made before scales could be locked would not open any more."""
     content = json.loads(make_trace(edit=Resample(1), parent=make_trace()).to_json())
     content["images"][-1]["edit"] = {"kind": "resample", "from_scale": 1, "mask": None}
     again = Trace.from_json(json.dumps(content)).edit
@@ -200,7 +200,7 @@ def test_seeds_are_checked_at_once() -> None:
 
 @pytest.mark.parametrize("value", [None, float("nan"), float("inf"), -float("inf"), 1e400, "nan"])
 def test_numbers_that_could_not_be_saved_are_not_opened(make_trace: MakeTrace, value: Any) -> None:
-    """One such picture of a stranger's would make every later session unsavable."""
+    """One such image of a stranger's would make every later session unsavable."""
     values = json.loads(make_trace(parent=make_trace()).to_json())
     values["images"][0]["entropy"][1][2] = value
     with pytest.raises(MedvarError, match="damaged"):

@@ -57,7 +57,7 @@ def test_a_simclr_encoder_gives_its_stages(tmp_path: Path) -> None:
 
 
 def test_distance_is_none_from_itself_and_grows(tmp_path: Path) -> None:
-    """A loss with its minimum elsewhere pulls pictures away from what they show."""
+    """A loss with its minimum elsewhere pulls images away from what they show."""
     network = load_feature_network(write(tmp_path / "vgg.safetensors", vgg(3)))
     image = torch.rand(3, 1, 16, 16) * 2 - 1
     noise = torch.randn_like(image)

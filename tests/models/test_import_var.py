@@ -271,7 +271,7 @@ REFUSED_TRANSFORMERS = {
 
 @pytest.mark.parametrize("case", REFUSED_TOKENIZERS)
 def test_tokenizers_that_do_not_fit_are_refused(published: tuple[Path, Path], tmp_path: Path, case: str) -> None:
-    """Other forks' files come near VAR's: half of one loaded would give pictures that are subtly wrong."""
+    """Other forks' files come near VAR's: half of one loaded would give images that are subtly wrong."""
     change, message = REFUSED_TOKENIZERS[case]
     torch.save(change(torch.load(published[0], weights_only=True)), published[0])
     with pytest.raises(MedvarError, match=message):

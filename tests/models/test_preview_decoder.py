@@ -27,7 +27,7 @@ def preview(tokenizer: Tokenizer) -> PreviewDecoder:
 
 @pytest.mark.parametrize("preset", TOKENIZERS)
 def test_it_is_light_for_every_preset(preset: str) -> None:
-    """Previews of all scales would cost more than the picture that they announce."""
+    """Previews of all scales would cost more than the image that they announce."""
     tokenizer = TOKENIZERS[preset]
     config = preview_config(tokenizer)
     assert 0 < cost(config, tokenizer) <= MAX_COST
@@ -36,7 +36,7 @@ def test_it_is_light_for_every_preset(preset: str) -> None:
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_it_draws_what_the_full_decoder_draws(make_tokenizer: Callable[..., Tokenizer], channels: int) -> None:
-    """A preview of another size, number of channels or range could not be shown in the picture's place."""
+    """A preview of another size, number of channels or range could not be shown in the image's place."""
     tokenizer = make_tokenizer(image_channels=channels)
     preview = PreviewDecoder(preview_config(tokenizer.config)).eval()
     latent = 100 * torch.randn(3, tokenizer.config.latent_channels, 4, 4)

@@ -55,7 +55,7 @@ def test_training_step_and_encoding_agree(quantizer: MultiScaleQuantizer) -> Non
 
 
 def test_an_image_is_coded_alike_in_any_batch(quantizer: MultiScaleQuantizer) -> None:
-    """A scan encoded alone and in a batch has to give the same tokens, or an edit would not start from the picture."""
+    """A scan encoded alone and in a batch has to give the same tokens, or an edit would not start from the image."""
     data = latents(4)
     together, alone = quantizer.encode(data), quantizer.encode(data[2:3])
     assert all(torch.equal(batch[2:3], single) for batch, single in zip(together, alone, strict=True))
@@ -75,7 +75,7 @@ def test_codes_are_recovered_from_what_they_draw(quantizer: MultiScaleQuantizer)
 
 
 def test_every_scale_brings_the_latent_nearer(quantizer: MultiScaleQuantizer) -> None:
-    """Previews of finer scales have to be better pictures; a scale that spoils them would be waiting for nothing."""
+    """Previews of finer scales have to be better images; a scale that spoils them would be waiting for nothing."""
     data = latents(64)
     losses = trained(quantizer, data, 40)
     assert losses[-1] < 0.8 * losses[0]
@@ -98,7 +98,7 @@ def test_features_are_the_pooled_prefixes(quantizer: MultiScaleQuantizer) -> Non
 
 
 def test_gradients_reach_encoder_and_convolutions(quantizer: MultiScaleQuantizer) -> None:
-    """Choosing a code has no gradient: without the detour the encoder would never learn from the picture."""
+    """Choosing a code has no gradient: without the detour the encoder would never learn from the image."""
     data = latents(2).requires_grad_()
     quantized = quantizer(data)
     (gradient,) = torch.autograd.grad(quantized.latent.sum(), data)
@@ -111,7 +111,7 @@ def test_gradients_reach_encoder_and_convolutions(quantizer: MultiScaleQuantizer
 
 
 def test_depths_show_the_decoder_a_prefix(quantizer: MultiScaleQuantizer) -> None:
-    """Images trained at depth d have to be the prefix of d scales, or coarse previews would not become pictures."""
+    """Images trained at depth d have to be the prefix of d scales, or coarse previews would not become images."""
     data = latents(4)
     depths = torch.tensor([1, 3, len(SCHEDULE), len(SCHEDULE) + 1])
     quantized, whole = quantizer(data, depths), quantizer(data)

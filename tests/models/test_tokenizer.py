@@ -24,7 +24,7 @@ MakeTokenizer = Callable[..., Tokenizer]
     ],
 )
 def test_image_to_tokens_and_back(make_tokenizer: MakeTokenizer, changes: dict[str, object]) -> None:
-    """Every configuration a recipe can ask for has to give a picture of the size it promises."""
+    """Every configuration a recipe can ask for has to give an image of the size it promises."""
     model = make_tokenizer(**changes)
     config = model.config
     image = torch.rand(2, config.image_channels, config.image_size, config.image_size) * 2 - 1
@@ -37,8 +37,8 @@ def test_image_to_tokens_and_back(make_tokenizer: MakeTokenizer, changes: dict[s
     assert float(decoded.abs().max()) <= 1
 
 
-def test_training_and_encoding_see_the_same_picture(tokenizer: Tokenizer) -> None:
-    """The reconstruction in the training log has to be the picture that encoding and decoding give a user."""
+def test_training_and_encoding_see_the_same_image(tokenizer: Tokenizer) -> None:
+    """The reconstruction in the training log has to be the image that encoding and decoding give a user."""
     image = torch.rand(2, 1, 16, 16) * 2 - 1
     with torch.no_grad():
         reconstruction, quantized = tokenizer(image)

@@ -34,7 +34,7 @@ def random_tokens(transformer: Transformer) -> tuple[Tensor, ...]:
 
 @torch.no_grad()
 def test_stepwise_inference_equals_teacher_forcing(transformer: Transformer, quantizer: MultiScaleQuantizer) -> None:
-    """Training sees the whole masked sequence, generation one scale and cached keys: a user's pictures would be
+    """Training sees the whole masked sequence, generation one scale and cached keys: a user's images would be
     drawn by another model than the trained one if the two differed.
     """
     schedule = transformer.schedule
@@ -109,7 +109,7 @@ def test_single_factors_are_dropped_by_themselves(make_transformer: MakeTransfor
 
 
 def test_drop_path_and_dropout_only_while_training(make_transformer: MakeTransformer) -> None:
-    """The same seed has to give the same picture: nothing random may be left in a loaded model."""
+    """The same seed has to give the same image: nothing random may be left in a loaded model."""
     model = make_transformer(drop_path=0.5, dropout=0.2)
     features = torch.randn(3, 29, model.config.latent_channels)
     assert [block.drop_path for block in model.blocks] == [0.0, 0.25, 0.5]
@@ -136,7 +136,7 @@ def test_a_fresh_model_predicts_about_evenly(make_transformer: MakeTransformer) 
 
 
 def test_sampling_gives_whole_pyramids(transformer: Transformer, quantizer: MultiScaleQuantizer) -> None:
-    """The pictures in a training log come from here; the same seed has to give the same ones at every step."""
+    """The images in a training log come from here; the same seed has to give the same ones at every step."""
     sampling = Sampling(guidance=0.0, top_k=8)
     maps, again, other = (
         sample(transformer, quantizer, LABELS, sampling, generator=torch.Generator().manual_seed(seed))

@@ -26,7 +26,7 @@ SPACE = LabelSpace(modality=("CT", "MR", "US"), region=("abdomen", "brain", "che
 
 
 def test_tokenizer_round_trip(tmp_path: Path, tokenizer: Tokenizer) -> None:
-    """A saved tokenizer has to give the same tokens and pictures, or trained transformers would not fit it any more."""
+    """A saved tokenizer has to give the same tokens and images, or trained transformers would not fit it any more."""
     tokenizer.quantizer.get_buffer("usage").uniform_()
     save_tokenizer(tmp_path / "new" / "tokenizer.safetensors", tokenizer)
     loaded = load_tokenizer(tmp_path / "new" / "tokenizer.safetensors")
@@ -42,7 +42,7 @@ def test_tokenizer_round_trip(tmp_path: Path, tokenizer: Tokenizer) -> None:
 
 
 def test_transformer_round_trip(tmp_path: Path, transformer: Transformer) -> None:
-    """A saved transformer has to draw the same pictures under the same names of conditions, and can train on."""
+    """A saved transformer has to draw the same images under the same names of conditions, and can train on."""
     path = tmp_path / "transformer.safetensors"
     save_transformer(path, transformer, SPACE)
     loaded, labels = load_transformer(path)
@@ -72,7 +72,7 @@ def test_nothing_is_left_without_numbers(tmp_path: Path, tokenizer: Tokenizer, t
 
 
 def test_a_file_cut_short_is_refused(tmp_path: Path, tokenizer: Tokenizer) -> None:
-    """Whoever broke off a download has to read that, and not a traceback or a picture of noise."""
+    """Whoever broke off a download has to read that, and not a traceback or an image of noise."""
     path = tmp_path / "tokenizer.safetensors"
     save_tokenizer(path, tokenizer)
     whole = path.read_bytes()

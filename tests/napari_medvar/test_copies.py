@@ -31,7 +31,7 @@ class Gate:
 
 @pytest.fixture
 def layer(monkeypatch: pytest.MonkeyPatch) -> LayerData:
-    """A finished picture."""
+    """A finished image."""
     models = FakeModels()
     monkeypatch.setattr(writer, "open_bundle_of", lambda *_: models(None))
     session = GenerationSession(models)

@@ -31,7 +31,7 @@ BRAIN = Request(Condition("MR", "brain", "axial"), seed=6)
 
 @pytest.fixture(autouse=True)
 def models(monkeypatch: pytest.MonkeyPatch) -> FakeModels:
-    """The fake model is what is found for every picture."""
+    """The fake model is what is found for every image."""
     models = FakeModels()
     for module in (reader, writer):
         monkeypatch.setattr(module, "open_bundle_of", lambda *_: models(None))
@@ -40,7 +40,7 @@ def models(monkeypatch: pytest.MonkeyPatch) -> FakeModels:
 
 @pytest.fixture
 def session() -> GenerationSession:
-    """A picture, two resampled from it, and a brain, which is looked at."""
+    """An image, two resampled from it, and a brain, which is looked at."""
     session = new_session()
     list(session.generate(ABDOMEN))
     list(session.resample(2, Request(ABDOMEN.condition, seed=7)))
@@ -63,7 +63,7 @@ def saved(session: GenerationSession, tmp_path: Path) -> Path:
 
 
 def scales_of(session: GenerationSession, node: int) -> list[LayerData]:
-    """A picture's scales as layers, as the widget names them."""
+    """An image's scales as layers, as the widget names them."""
     assert session.opened is not None
     bundle = session.opened.bundle
     previews = list(session.previews(node=node))[::-1]
@@ -81,11 +81,11 @@ def test_only_session_files_are_taken() -> None:
     """napari would ask whom to open every PNG with, and hand us files that we cannot read."""
     assert get_reader("a/work.MEDVAR") is not None
     assert get_reader(["a.medvar", "b.medvar"]) is not None
-    assert get_reader("picture.png") is None
+    assert get_reader("image.png") is None
     assert get_reader(["a.medvar", "b.nii.gz"]) is None
 
 
-def test_pictures_come_as_layers_in_units_and_millimetres(session: GenerationSession, saved: Path) -> None:
+def test_images_come_as_layers_in_units_and_millimetres(session: GenerationSession, saved: Path) -> None:
     """A session dropped on napari would show grey boxes of the wrong size, or too many of them."""
     layers = read(str(saved))
     names = [attributes["name"] for _, attributes, _ in layers]
@@ -103,7 +103,7 @@ def test_pictures_come_as_layers_in_units_and_millimetres(session: GenerationSes
 
 
 def test_layers_say_what_they_are(session: GenerationSession, saved: Path) -> None:
-    """A synthetic picture would be taken for a scan, and the widget could not open the session that it is of."""
+    """A synthetic image would be taken for a scan, and the widget could not open the session that it is of."""
     (_, attributes, _), *_ = read(str(saved))
     about = attributes["metadata"]["medvar"]
     assert about["synthetic"] is True
@@ -136,7 +136,7 @@ def test_napari_shows_what_is_wrong_as_it_stands(saved: Path, tmp_path: Path, mo
 def test_a_long_session_does_not_flood_the_viewer(
     session: GenerationSession, saved: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A hundred pictures would hold napari up for a minute."""
+    """A hundred images would hold napari up for a minute."""
     monkeypatch.setattr(reader, "MOST_LAYERS", 2)
     with pytest.warns(UserWarning, match="3 images; the newest 2"):
         layers = read(str(saved))
@@ -170,8 +170,8 @@ def test_a_real_bundle_is_found_where_it_was(tmp_path: Path, monkeypatch: pytest
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.nii.gz", "a.nii", "a.dcm", "A.PNG"])
-def test_one_picture_is_written_with_its_trace(session: GenerationSession, tmp_path: Path, name: str) -> None:
-    """A picture saved from napari's own dialog would lose what it is and how it was made."""
+def test_one_image_is_written_with_its_trace(session: GenerationSession, tmp_path: Path, name: str) -> None:
+    """An image saved from napari's own dialog would lose what it is and how it was made."""
     written = write_layers(str(tmp_path / name), scales_of(session, 1)[-1:])
     assert written[0] == str(tmp_path / name)
     assert all(Path(path).is_file() for path in written)
@@ -189,17 +189,17 @@ def test_what_is_written_does_not_depend_on_how_it_is_shown(session: GenerationS
     np.testing.assert_allclose(nibabel.load(path).get_fdata()[..., 0].T, values, atol=0.51)
 
 
-def test_a_coarser_scale_is_written_as_the_unfinished_picture_that_it_is(
+def test_a_coarser_scale_is_written_as_the_unfinished_image_that_it_is(
     session: GenerationSession, tmp_path: Path
 ) -> None:
-    """The blurred picture of scale 1 would be labelled as the finished one."""
+    """The blurred image of scale 1 would be labelled as the finished one."""
     write_layers(str(tmp_path / "a.png"), [scales_of(session, 1)[1]])
     trace = read_trace(tmp_path / "a.png")
     assert trace.pyramid == session.tree.node(1).trace.pyramid.prefix(2)
     assert len(trace.entropy) == 2
 
 
-def test_several_pictures_get_names_of_their_own(session: GenerationSession, tmp_path: Path) -> None:
+def test_several_images_get_names_of_their_own(session: GenerationSession, tmp_path: Path) -> None:
     """They would overwrite each other, or what was there."""
     layers = scales_of(session, 1)[4:]
     written = write_layers(str(tmp_path / "run.png"), layers)
@@ -211,8 +211,8 @@ def test_several_pictures_get_names_of_their_own(session: GenerationSession, tmp
     assert len(list(tmp_path.iterdir())) == 2
 
 
-def test_layers_become_a_session_with_each_picture_once(session: GenerationSession, tmp_path: Path) -> None:
-    """All scales of one picture, selected together, would become as many pictures."""
+def test_layers_become_a_session_with_each_image_once(session: GenerationSession, tmp_path: Path) -> None:
+    """All scales of one image, selected together, would become as many images."""
     layers = [*scales_of(session, 1), *scales_of(session, 3)]
     (written,) = write_layers(str(tmp_path / "a.medvar"), layers)
     again = new_session()
@@ -240,7 +240,7 @@ def test_another_ending_is_refused(session: GenerationSession, tmp_path: Path) -
         write_layers(str(tmp_path / "a.gif"), scales_of(session, 1)[-1:])
 
 
-def test_a_written_picture_can_be_gone_on_with(session: GenerationSession, tmp_path: Path) -> None:
+def test_a_written_image_can_be_gone_on_with(session: GenerationSession, tmp_path: Path) -> None:
     """A colleague who gets a PNG could look at it, but not resample it."""
     path = tmp_path / "a.png"
     write_layers(str(path), scales_of(session, 1)[-1:])

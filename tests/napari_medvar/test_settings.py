@@ -92,7 +92,7 @@ def test_sessions_are_as_the_settings_say(tmp_path: Path, monkeypatch: pytest.Mo
     assert asked == ["cpu", "cpu"]
 
 
-def test_a_server_makes_the_pictures(
+def test_a_server_makes_the_images(
     served: Callable[..., str], tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The setting would be there, and this computer still do the work; or a bundle that is here not be opened."""
@@ -108,7 +108,7 @@ def test_a_server_makes_the_pictures(
         device="cpu", autosave=False, server=served(token="a-token-of-some-length"), token_file=str(token)
     )
     request = Request(Condition("CT", "chest"), seed=5)
-    pictures = []
+    images = []
     for name, where in ((None, settings.server), (tiny_bundle, "CPUExecutionProvider")):
         session = new_session(settings)
         provider = session.load(name).generator.backend.info.provider
@@ -116,11 +116,11 @@ def test_a_server_makes_the_pictures(
         *_, last = session.generate(request)
         list(session.resample(1, Request(Condition("MR"), seed=6)))
         *_, varied = session.previews()
-        pictures.append((last.pixels, varied.pixels, session.trace))
+        images.append((last.pixels, varied.pixels, session.trace))
         session.close()
-    for one, two in zip(*(shown[:2] for shown in pictures), strict=True):
+    for one, two in zip(*(shown[:2] for shown in images), strict=True):
         np.testing.assert_array_equal(one, two)
-    trace = pictures[0][2]
+    trace = images[0][2]
     assert trace is not None
     found = open_bundle_of(trace.bundle_id, [], "cpu", settings.connection)
     assert found.generator.backend.info.provider.endswith(settings.server)

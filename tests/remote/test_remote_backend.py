@@ -146,7 +146,7 @@ def test_the_server_remembers_prefixes(served: Served, scales: list[int]) -> Non
 
 
 def test_clients_at_the_same_time_get_their_own_images(served: Served, tiny_onnx: OnnxBackend) -> None:
-    """One user would be shown the picture of another; or an answer would never come while the server is busy."""
+    """One user would be shown the image of another; or an answer would never come while the server is busy."""
     address, here = served(Limits(waiting=2)), Generator(tiny_onnx, PrefixCache())
 
     def make(seed: int) -> Generation:
@@ -160,7 +160,7 @@ def test_clients_at_the_same_time_get_their_own_images(served: Served, tiny_onnx
 
 
 def test_threads_share_one_backend(served: Served, tiny_onnx: OnnxBackend) -> None:
-    """The plugin's previews would tear apart the connection of the picture that is being made."""
+    """The plugin's previews would tear apart the connection of the image that is being made."""
     backend, here = RemoteBackend(Server(served())), Generator(tiny_onnx)
     with ThreadPoolExecutor(4) as pool:
         made = list(pool.map(lambda seed: _finished(Generator(backend), seed), range(8)))
@@ -236,7 +236,7 @@ def test_another_model_at_the_address_is_told(served: Served, tiny_onnx: OnnxBac
 def test_https_is_spoken_and_strangers_are_not_trusted(
     served: Served, tiny_onnx: OnnxBackend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Token and pictures could be read on the way, or by someone who says to be the server."""
+    """Token and images could be read on the way, or by someone who says to be the server."""
     import trustme
 
     authority = trustme.CA()

@@ -79,19 +79,19 @@ def test_a_volume(plane: str, pair_bundle: Bundle, tmp_path: Path) -> None:
     """Slices and masks lie on the same voxels, as far apart as was asked, whatever the plane."""
     from dataclasses import replace
 
-    from medvar_engine.write.picture import Picture
+    from medvar_engine.write.output_image import OutputImage
     from medvar_engine.write.volume_file import write_volume
 
     generator = Generator(OnnxBackend(pair_bundle, device="cpu"))
     requests = stack_requests(pair_bundle, CT, 1, Sampling(), STACK)
     made = generator.finish(generator.start(requests))
     images, masks = generator.pairs(made)
-    pictures = []
-    for trace, image, mask in zip(made.traces, images, masks, strict=True):
+    slices = []
+    for trace, pixels, mask in zip(made.traces, images, masks, strict=True):
         turned = replace(trace, request=replace(trace.request, condition=Condition("CT", "abdomen", plane)))
-        picture = Picture.of(pair_bundle, trace, image, mask)
-        pictures.append(placed(replace(picture, trace=turned), STACK))
-    volume, beside, label_map = write_volume(tmp_path / "a.nii.gz", pictures)
+        image = OutputImage.of(pair_bundle, trace, pixels, mask)
+        slices.append(placed(replace(image, trace=turned), STACK))
+    volume, beside, label_map = write_volume(tmp_path / "a.nii.gz", slices)
     one, other = nibabel.load(volume), nibabel.load(label_map)
     assert one.shape == other.shape == (16, 16, 6)
     np.testing.assert_array_equal(one.affine, other.affine)

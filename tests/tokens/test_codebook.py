@@ -55,7 +55,7 @@ def test_nearest_codes() -> None:
 
 
 def test_a_bundle_holds_the_codes_of_its_graphs(tiny_bundle: Path, tiny_onnx: OnnxBackend) -> None:
-    """Tokens that are alike in the file would not be in the picture."""
+    """Tokens that are alike in the file would not be in the image."""
     import onnx
     from onnx import numpy_helper
 

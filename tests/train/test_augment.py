@@ -31,7 +31,7 @@ def test_the_same_seed_gives_the_same_batch() -> None:
 
 
 def test_images_stay_plausible() -> None:
-    """Training would learn pictures that no scanner makes: beyond the range, with bright air, or turned over."""
+    """Training would learn images that no scanner makes: beyond the range, with bright air, or turned over."""
     torch.manual_seed(0)
     images = augment(body(64))
     assert images.min() >= -1

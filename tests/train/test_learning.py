@@ -62,8 +62,8 @@ def test_eight_slices_are_learnt_by_heart_and_made_again(
 ) -> None:
     """A mask that leaks, tokens out of place, or sampling unlike training: each would leave a loss or a wrong token."""
     rng = np.random.default_rng(0)
-    pictures = [(f"train-{i}", f"label {i}", blocks(rng, -1, 1)) for i in range(8)]
-    data = write_slices(tmp_path / "eight", [*pictures, ("test", "label 0", pictures[0][2])])
+    images = [(f"train-{i}", f"label {i}", blocks(rng, -1, 1)) for i in range(8)]
+    data = write_slices(tmp_path / "eight", [*images, ("test", "label 0", images[0][2])])
     config = make_config(
         stage="transformer",
         data=data,

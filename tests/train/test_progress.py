@@ -1,4 +1,4 @@
-"""What a person sees of a run: the console, and pictures."""
+"""What a person sees of a run: the console, and images."""
 
 from __future__ import annotations
 

@@ -401,7 +401,7 @@ def test_a_trained_tokenizer_can_be_gone_on_with(make_config: MakeConfig, tmp_pa
     assert float((codes[0] - codes[1]).norm() / codes[0].norm()) < 0.2
 
 
-def test_figures_and_pictures_are_there_for_tensorboard(make_config: MakeConfig, console: Console) -> None:
+def test_figures_and_images_are_there_for_tensorboard(make_config: MakeConfig, console: Console) -> None:
     """Who watches runs of a cluster in a browser would see none."""
     from tensorboard.backend.event_processing import event_accumulator as accumulator
 

@@ -163,7 +163,7 @@ def settle(qtbot: QtBot) -> Callable[[MedvarWidget], None]:
 
 @pytest.fixture
 def made(quick: MedvarWidget, settle: Callable[[MedvarWidget], None]) -> MedvarWidget:
-    """A finished picture."""
+    """A finished image."""
     quick.scales.generate_button.click()
     settle(quick)
     return quick

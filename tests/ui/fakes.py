@@ -51,7 +51,7 @@ def make_bundle(path: Path = Path("fake"), *, schedule: ScaleSchedule = SCHEDULE
 
 
 class FakeBackend:
-    """Logits are a fixed random function of labels and features; pictures are smooth blobs.
+    """Logits are a fixed random function of labels and features; images are smooth blobs.
 
     ``before_step`` is called with k before each scale, in the engine's thread: sleep or wait there.
     """
@@ -63,7 +63,7 @@ class FakeBackend:
         self._by_label = random.normal(size=(16, VOCABULARY)).astype(np.float32)
         self.before_step = before_step
         self.steps: list[int] = []  # the scales run, in order
-        self.decoded = 0  # how many pictures were decoded
+        self.decoded = 0  # how many images were decoded
         self.info = BackendInfo(
             "Fake, CPUExecutionProvider", "float32", schedule, LABELS, VOCABULARY, CHANNELS, CHANNELS, SIZE, 1, "fake"
         )

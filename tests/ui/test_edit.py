@@ -1,4 +1,4 @@
-"""Changing a picture: masks, locks, conditions, grafts, tokens by hand, candidates."""
+"""Changing an image: masks, locks, conditions, grafts, tokens by hand, candidates."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ def paint(widget: MedvarWidget, rows: slice, columns: slice) -> None:
     layer.data = data
 
 
-def test_paint_gives_a_mask_on_the_picture_with_the_brush_in_hand(made: MedvarWidget) -> None:
-    """Painting would begin with five clicks in napari, and hit other places than the picture's."""
+def test_paint_gives_a_mask_on_the_image_with_the_brush_in_hand(made: MedvarWidget) -> None:
+    """Painting would begin with five clicks in napari, and hit other places than the image's."""
     made.edit.panel.paint_button.click()
     layer = made.viewer.layers["mask"]
     assert layer.data.shape == (SIZE, SIZE)
@@ -99,7 +99,7 @@ def test_a_shape_drawn_in_millimetres_is_a_mask(made: MedvarWidget, settle: Sett
 
 
 def test_an_empty_mask_is_told_of_and_changes_nothing(made: MedvarWidget) -> None:
-    """A traceback, or a picture changed everywhere."""
+    """A traceback, or an image changed everywhere."""
     made.edit.panel.paint_button.click()
     made.edit.panel.resample_button.click()
     assert "Nothing of the image is painted" in made.message.text.text()
@@ -142,7 +142,7 @@ def test_locked_scales_stay(made: MedvarWidget, settle: Settle) -> None:
 
 
 def test_another_condition_from_a_scale_on(made: MedvarWidget, settle: Settle) -> None:
-    """The layout would be lost, or the seed, and with it what the two pictures have in common."""
+    """The layout would be lost, or the seed, and with it what the two images have in common."""
     before = node(made)
     made.condition.show_condition(Condition("MR", "brain", "axial"))
     made.scales.slider.setValue(2)
@@ -155,8 +155,8 @@ def test_another_condition_from_a_scale_on(made: MedvarWidget, settle: Settle) -
         np.testing.assert_array_equal(after.trace.pyramid.maps[k], before.trace.pyramid.maps[k])
 
 
-def test_graft_takes_the_coarse_scales_of_another_picture(made: MedvarWidget, settle: Settle) -> None:
-    """Layout and detail would come from the wrong pictures."""
+def test_graft_takes_the_coarse_scales_of_another_image(made: MedvarWidget, settle: Settle) -> None:
+    """Layout and detail would come from the wrong images."""
     coarse = node(made)
     made.scales.generate_button.click()
     settle(made)
@@ -189,12 +189,12 @@ def test_a_click_picks_a_token_and_another_can_be_put_in(made: MedvarWidget, set
     before = node(made).trace.pyramid.maps
     tokens = made.edit.tokens.tokens
     assert tokens[0] == before[3][0, 2, 1]
-    assert len(set(tokens)) == len(tokens) == made.edit.tokens.pictures.count() > 2
+    assert len(set(tokens)) == len(tokens) == made.edit.tokens.thumbnails.count() > 2
     made.edit.tokens.use_button.click()  # the one that is there already
     settle(made)
     assert "is already at this place" in made.message.text.text()
     assert len(made.session.tree.nodes) == 1
-    made.edit.tokens.pictures.setCurrentRow(2)
+    made.edit.tokens.thumbnails.setCurrentRow(2)
     made.edit.tokens.use_button.click()
     settle(made)
     after = node(made).trace.pyramid.maps
@@ -213,21 +213,21 @@ def test_alternatives_of_a_token_are_cut_to_where_they_differ(made: MedvarWidget
     settle(made)
     choice = made.edit._choice
     assert choice is not None
-    near, whole = closeups(choice.pictures, place_of_token(2, 5, SCHEDULE[5], SIZE))
+    near, whole = closeups(choice.previews, place_of_token(2, 5, SCHEDULE[5], SIZE))
     assert len(near) == len(whole) == len(choice.tokens)
     assert {image.shape[2] for image in near} == {3}  # the frame is orange
     side = near[0].shape[0]
     assert SIZE / 4 <= side < SIZE
-    rows, columns = differing_window(choice.pictures)
+    rows, columns = differing_window(choice.previews)
     token_rows, token_columns = place_of_token(2, 5, SCHEDULE[5], SIZE)
     assert rows.start <= token_rows.start < token_rows.stop <= rows.stop
     assert columns.start <= token_columns.start < token_columns.stop <= columns.stop
     outside = np.ones((SIZE, SIZE), dtype=bool)
     outside[rows, columns] = False
-    assert np.abs(choice.pictures - choice.pictures[0])[:, outside].max() < 0.05  # nothing that one would see is cut
+    assert np.abs(choice.previews - choice.previews[0])[:, outside].max() < 0.05  # nothing that one would see is cut
     panel = made.edit.tokens
-    assert panel.pictures.item(0).text().startswith("now")
-    assert not panel.pictures.item(1).icon().isNull()
+    assert panel.thumbnails.item(0).text().startswith("now")
+    assert not panel.thumbnails.item(1).icon().isNull()
 
 
 def test_a_bundle_without_codebook_says_what_to_do(
@@ -241,7 +241,7 @@ def test_a_bundle_without_codebook_says_what_to_do(
     assert "codebook" in made.message.text.text()
 
 
-def test_a_click_beside_the_picture_picks_nothing(made: MedvarWidget) -> None:
+def test_a_click_beside_the_image_picks_nothing(made: MedvarWidget) -> None:
     """A click past the edge would be an error, or take the token of the other side."""
     made.edit.panel.pick_button.click()
     for callback in made.viewer.mouse_drag_callbacks:
@@ -250,7 +250,7 @@ def test_a_click_beside_the_picture_picks_nothing(made: MedvarWidget) -> None:
 
 
 def test_candidates_are_drawn_and_one_is_gone_on_with(made: MedvarWidget, settle: Settle, qtbot: QtBot) -> None:
-    """One would get another picture than the one chosen from the sheet."""
+    """One would get another image than the one chosen from the sheet."""
     parent = node(made)
     made.scales.slider.setValue(2)
     panel = made.candidates.panel
@@ -288,7 +288,7 @@ def test_all_candidates_can_be_finished(made: MedvarWidget, settle: Settle) -> N
 
 
 def test_a_candidate_that_was_gone_on_with_is_not_made_again(made: MedvarWidget, settle: Settle) -> None:
-    """The history would fill with the same picture."""
+    """The history would fill with the same image."""
     made.scales.slider.setValue(2)
     made.candidates.panel.count_box.setValue(3)
     made.candidates.panel.draw_button.click()
@@ -326,7 +326,7 @@ def test_candidates_can_be_stopped_and_chosen_early(
     assert node(made).complete
 
 
-def test_several_pictures_at_once_go_into_the_history(quick: MedvarWidget, settle: Settle) -> None:
+def test_several_images_at_once_go_into_the_history(quick: MedvarWidget, settle: Settle) -> None:
     """Only the first of several would be kept."""
     quick.sampling.count_box.setValue(3)
     quick.sampling.show_seed(5)
@@ -341,7 +341,7 @@ def test_several_pictures_at_once_go_into_the_history(quick: MedvarWidget, settl
 
 
 def test_a_second_press_is_another_try_from_the_same_scale(made: MedvarWidget, settle: Settle) -> None:
-    """The slider goes to the finished picture, and the second try would change hardly anything."""
+    """The slider goes to the finished image, and the second try would change hardly anything."""
     made.scales.slider.setValue(2)
     panel = made.edit.panel
     for press in (panel.resample_button, panel.recondition_button, panel.resample_button):
@@ -370,7 +370,7 @@ def test_the_scale_of_edits_stays_where_it_is_put(made: MedvarWidget, settle: Se
     assert panel.from_scale == 1
 
 
-def test_edits_of_an_unfinished_picture_begin_at_a_scale_that_it_has(quick: MedvarWidget, settle: Settle) -> None:
+def test_edits_of_an_unfinished_image_begin_at_a_scale_that_it_has(quick: MedvarWidget, settle: Settle) -> None:
     """Resampling the first scale alone would be refused, or begin where there is nothing."""
     quick.scales.step_button.click()
     settle(quick)
@@ -444,8 +444,8 @@ def test_a_graft_of_another_body_is_warned_of(made: MedvarWidget, settle: Settle
     assert not made.edit.panel.graft_combo.itemIcon(0).isNull()  # one chooses by what is seen
 
 
-def test_candidates_go_when_another_picture_comes(made: MedvarWidget, settle: Settle) -> None:
-    """Going on with one would leave the picture that is looked at."""
+def test_candidates_go_when_another_image_comes(made: MedvarWidget, settle: Settle) -> None:
+    """Going on with one would leave the image that is looked at."""
     panel = made.candidates.panel
     panel.count_box.setValue(2)
     panel.draw_button.click()

@@ -45,7 +45,7 @@ def _has_text(widget: QWidget) -> bool:
 
 @pytest.fixture
 def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    """Where pictures of this test go."""
+    """Where images of this test go."""
     kept = os.environ.get("MEDVAR_SCREENSHOTS")
     scale = os.environ.get("QT_SCALE_FACTOR", "1")
     folder = Path(kept) / f"{request.node.callspec.id}-{scale}x" if kept else tmp_path / "screenshots"

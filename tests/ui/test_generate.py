@@ -54,7 +54,7 @@ def generate_up_to(widget: MedvarWidget, models: FakeModels, qtbot: QtBot, scale
 
 
 def test_generate_shows_one_layer_a_scale(viewer: Any, widget: MedvarWidget, press: Press) -> None:
-    """The picture would not appear, or its scales under wrong names."""
+    """The image would not appear, or its scales under wrong names."""
     press(widget.scales.generate_button)
     assert [layer.name for layer in viewer.layers] == NAMES == [layer_name(SCHEDULE, k) for k in range(SCALES)]
     assert visible(viewer) == NAMES[-1:]
@@ -63,7 +63,7 @@ def test_generate_shows_one_layer_a_scale(viewer: Any, widget: MedvarWidget, pre
     assert widget.status.device.text() == "Runs on Fake, CPU, float32"
 
 
-def test_a_second_picture_reuses_the_layers(viewer: Any, widget: MedvarWidget, press: Press) -> None:
+def test_a_second_image_reuses_the_layers(viewer: Any, widget: MedvarWidget, press: Press) -> None:
     """Every Generate would take seconds longer and pile up ten more layers."""
     press(widget.scales.generate_button)
     layers, before = list(viewer.layers), contents(viewer)
@@ -75,7 +75,7 @@ def test_a_second_picture_reuses_the_layers(viewer: Any, widget: MedvarWidget, p
 
 
 def test_the_seed_is_kept_when_asked_to(viewer: Any, widget: MedvarWidget, press: Press) -> None:
-    """Somebody who types a seed from a paper would get another picture."""
+    """Somebody who types a seed from a paper would get another image."""
     widget.sampling.fresh_box.setChecked(False)
     widget.sampling.show_seed(2**63 + 1)
     press(widget.scales.generate_button)
@@ -87,7 +87,7 @@ def test_the_seed_is_kept_when_asked_to(viewer: Any, widget: MedvarWidget, press
     assert trace.request.seed == 2**63 + 1
 
 
-def test_pictures_are_in_hounsfield_units_and_millimetres(viewer: Any, widget: MedvarWidget, press: Press) -> None:
+def test_images_are_in_hounsfield_units_and_millimetres(viewer: Any, widget: MedvarWidget, press: Press) -> None:
     """Measured distances and values would be wrong."""
     press(widget.scales.generate_button)
     layer = viewer.layers[-1]
@@ -103,10 +103,10 @@ def test_pictures_are_in_hounsfield_units_and_millimetres(viewer: Any, widget: M
     assert list(layer.contrast_limits) == [0, 1]
 
 
-def test_a_window_set_by_hand_holds_for_every_scale_and_the_next_picture(
+def test_a_window_set_by_hand_holds_for_every_scale_and_the_next_image(
     viewer: Any, widget: MedvarWidget, press: Press
 ) -> None:
-    """A radiologist would have to set the window again for each scale and each picture."""
+    """A radiologist would have to set the window again for each scale and each image."""
     press(widget.scales.generate_button)
     viewer.layers[-1].contrast_limits = (0, 80)
     assert all(tuple(layer.contrast_limits) == (0, 80) for layer in viewer.layers)
@@ -117,7 +117,7 @@ def test_a_window_set_by_hand_holds_for_every_scale_and_the_next_picture(
 def test_layers_say_that_they_are_synthetic_and_how_they_were_made(
     viewer: Any, widget: MedvarWidget, press: Press
 ) -> None:
-    """A synthetic picture could be taken for a patient's, and never be made again."""
+    """A synthetic image could be taken for a patient's, and never be made again."""
     press(widget.scales.generate_button)
     for k, layer in enumerate(viewer.layers):
         values = layer.metadata[METADATA]
@@ -129,7 +129,7 @@ def test_layers_say_that_they_are_synthetic_and_how_they_were_made(
         assert trace.to_json() == widget.session.trace.to_json()
 
 
-def test_the_slider_shows_the_picture_as_it_was(viewer: Any, widget: MedvarWidget, press: Press) -> None:
+def test_the_slider_shows_the_image_as_it_was(viewer: Any, widget: MedvarWidget, press: Press) -> None:
     """The slider would move and nothing happen."""
     press(widget.scales.generate_button)
     widget.scales.slider.setValue(2)
@@ -141,7 +141,7 @@ def test_the_slider_shows_the_picture_as_it_was(viewer: Any, widget: MedvarWidge
 
 
 def test_the_grid_may_show_all_scales(viewer: Any, widget: MedvarWidget, press: Press) -> None:
-    """Scales laid out side by side would vanish one by one with the next picture."""
+    """Scales laid out side by side would vanish one by one with the next image."""
     press(widget.scales.generate_button)
     viewer.canvas.grid.enabled = True
     for layer in viewer.layers:
@@ -165,8 +165,8 @@ def test_step_makes_exactly_one_scale(viewer: Any, widget: MedvarWidget, press: 
     assert widget.scales.generate_button.text() == "&Generate"
 
 
-def test_scales_not_made_yet_do_not_show_the_picture_before(viewer: Any, widget: MedvarWidget, press: Press) -> None:
-    """The fine scales of the last picture would be taken for those of this one."""
+def test_scales_not_made_yet_do_not_show_the_image_before(viewer: Any, widget: MedvarWidget, press: Press) -> None:
+    """The fine scales of the last image would be taken for those of this one."""
     press(widget.scales.generate_button)
     press(widget.scales.step_button)
     assert all(np.ptp(viewer.layers[name].data) == 0 for name in NAMES[1:])
@@ -177,7 +177,7 @@ def test_scales_not_made_yet_do_not_show_the_picture_before(viewer: Any, widget:
 
 
 def test_thumbnails_of_hidden_layers_follow(widget: MedvarWidget, viewer: Any, press: Press) -> None:
-    """The layer list would show the picture before, or one that was undone."""
+    """The layer list would show the image before, or one that was undone."""
     press(widget.scales.generate_button)
     before = np.array(viewer.layers[NAMES[2]].thumbnail)
     press(widget.scales.generate_button)
@@ -219,8 +219,8 @@ def test_resample_keeps_the_coarse_scales(viewer: Any, widget: MedvarWidget, pre
     assert trace.parent.request.seed == seed
 
 
-def test_undo_brings_the_picture_and_its_settings_back(viewer: Any, widget: MedvarWidget, press: Press) -> None:
-    """A good picture would be lost with one click."""
+def test_undo_brings_the_image_and_its_settings_back(viewer: Any, widget: MedvarWidget, press: Press) -> None:
+    """A good image would be lost with one click."""
     press(widget.scales.generate_button)
     before, seed = contents(viewer), widget.sampling.seed
     widget.scales.slider.setValue(1)
@@ -299,7 +299,7 @@ def test_other_layers_are_left_alone(viewer: Any, widget: MedvarWidget, press: P
 def test_the_window_stays_alive_while_the_engine_works(
     widget: MedvarWidget, press: Press, models: FakeModels, qtbot: QtBot, settle: Settle
 ) -> None:
-    """napari would freeze for as long as a picture takes, and be taken for crashed."""
+    """napari would freeze for as long as an image takes, and be taken for crashed."""
     press(widget.scales.generate_button)  # makes the layers, which takes napari its time
     gate = generate_up_to(widget, models, qtbot, scale=3)
     ticks: list[bool] = []

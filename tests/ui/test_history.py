@@ -28,7 +28,7 @@ FINEST = layer_name(SCHEDULE, len(SCHEDULE) - 1)
 
 @pytest.fixture
 def three(quick: MedvarWidget, settle: Settle) -> MedvarWidget:
-    """A picture, one resampled from it, and another."""
+    """An image, one resampled from it, and another."""
     quick.scales.generate_button.click()
     settle(quick)
     quick.scales.slider.setValue(3)
@@ -42,7 +42,7 @@ def three(quick: MedvarWidget, settle: Settle) -> MedvarWidget:
 
 
 def test_a_chain_is_flat_and_a_branch_indented(three: MedvarWidget, settle: Settle) -> None:
-    """Nobody could tell what was done to make a picture, and twenty tries would run out of the panel's side."""
+    """Nobody could tell what was done to make an image, and twenty tries would run out of the panel's side."""
     tree = three.history.panel.tree
     first = three.session.tree.nodes[0].id
     three.history.select(first)
@@ -62,7 +62,7 @@ def test_a_chain_is_flat_and_a_branch_indented(three: MedvarWidget, settle: Sett
 
 
 def test_the_history_can_be_made_higher(made: MedvarWidget, qtbot: QtBot) -> None:
-    """Twenty pictures would be looked at through a slit."""
+    """Twenty images would be looked at through a slit."""
     tree, handle = made.history.panel.tree, made.history.panel.findChild(HeightHandle)
     assert handle is not None
     made.folds["history"].expand()
@@ -73,8 +73,8 @@ def test_the_history_can_be_made_higher(made: MedvarWidget, qtbot: QtBot) -> Non
     assert tree.minimumHeight() > before + 50
 
 
-def test_a_picture_of_the_history_is_shown_again_with_its_settings(three: MedvarWidget, settle: Settle) -> None:
-    """An earlier picture could be seen listed, and not be gone on with."""
+def test_an_image_of_the_history_is_shown_again_with_its_settings(three: MedvarWidget, settle: Settle) -> None:
+    """An earlier image could be seen listed, and not be gone on with."""
     first = three.session.tree.nodes[0]
     three.history.panel.tree.setCurrentItem(three.history.panel.tree.topLevelItem(0))
     three.history.panel.show_button.click()
@@ -86,7 +86,7 @@ def test_a_picture_of_the_history_is_shown_again_with_its_settings(three: Medvar
 
 
 def test_renaming_and_deleting_can_be_undone(three: MedvarWidget, settle: Settle) -> None:
-    """A slip of the mouse would lose a picture for good."""
+    """A slip of the mouse would lose an image for good."""
     panel = three.history.panel
     item = panel.tree.topLevelItem(0)
     item.setText(0, "the good one")
@@ -101,8 +101,8 @@ def test_renaming_and_deleting_can_be_undone(three: MedvarWidget, settle: Settle
     assert panel.tree.topLevelItem(0).text(0) == "the good one"
 
 
-def test_deleting_the_current_picture_shows_another_or_none(three: MedvarWidget, settle: Settle) -> None:
-    """A picture that is gone would stay on the screen."""
+def test_deleting_the_current_image_shows_another_or_none(three: MedvarWidget, settle: Settle) -> None:
+    """An image that is gone would stay on the screen."""
     three.history.delete([node.id for node in three.session.tree.nodes])
     settle(three)
     assert three.session.tree.nodes == ()
@@ -110,7 +110,7 @@ def test_deleting_the_current_picture_shows_another_or_none(three: MedvarWidget,
     assert three.scales.title.text() == "No image yet: press Generate."
 
 
-def test_two_pictures_side_by_side_and_back(three: MedvarWidget, settle: Settle) -> None:
+def test_two_images_side_by_side_and_back(three: MedvarWidget, settle: Settle) -> None:
     """One would compare from memory; or the viewer would not be as before afterwards."""
     mask = three.viewer.add_labels(np.ones((4, 4), dtype=int), name="somebody's")
     before = [(layer.name, layer.visible) for layer in three.viewer.layers]
@@ -135,7 +135,7 @@ def test_two_pictures_side_by_side_and_back(three: MedvarWidget, settle: Settle)
 
 
 def test_generating_ends_a_comparison(three: MedvarWidget, settle: Settle) -> None:
-    """The new picture would grow unseen."""
+    """The new image would grow unseen."""
     ids = [node.id for node in three.session.tree.nodes]
     three.history.compare(ids[0], ids[1])
     settle(three)
@@ -148,7 +148,7 @@ def test_generating_ends_a_comparison(three: MedvarWidget, settle: Settle) -> No
 def test_a_crashed_session_is_offered_and_restored(
     models: FakeModels, qtbot: QtBot, settle: Settle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An afternoon's pictures would be lost with a crash."""
+    """An afternoon's images would be lost with a crash."""
     from napari.components import ViewerModel
 
     folder = tmp_path / "sessions"
@@ -241,7 +241,7 @@ def test_no_two_controls_share_a_letter(quick: MedvarWidget) -> None:
 
 
 def test_every_button_has_a_tooltip(quick: MedvarWidget) -> None:
-    """Somebody without a manual would not know what a control does to the picture."""
+    """Somebody without a manual would not know what a control does to the image."""
     from qtpy.QtWidgets import QPushButton, QToolButton
 
     for kind in (QPushButton, QToolButton):
@@ -251,7 +251,7 @@ def test_every_button_has_a_tooltip(quick: MedvarWidget) -> None:
                 assert widget.toolTip(), widget.text()
 
 
-def test_ten_pictures_leave_no_widgets_behind(quick: MedvarWidget, settle: Settle) -> None:
+def test_ten_images_leave_no_widgets_behind(quick: MedvarWidget, settle: Settle) -> None:
     """An afternoon's work would make napari slower and slower."""
     from qtpy.QtWidgets import QApplication, QWidget
 

@@ -101,11 +101,11 @@ def test_every_section_has_a_question_mark_that_opens_its_page(
     assert opened[-1].tabs.tabText(opened[-1].tabs.currentIndex()) == "Keys"
 
 
-def test_pictures_of_the_guide_are_there(qtbot: QtBot) -> None:
+def test_images_of_the_guide_are_there(qtbot: QtBot) -> None:
     """A page would show a broken file."""
     for name in guide.PAGES:
-        for picture in re.findall(r"\]\(([^)]+)\)", guide.page(name)):
-            assert not QPixmap(str(guide.FOLDER / picture)).isNull(), picture
+        for image in re.findall(r"\]\(([^)]+)\)", guide.page(name)):
+            assert not QPixmap(str(guide.FOLDER / image)).isNull(), image
 
 
 def test_before_the_first_image_the_panel_says_what_to_do(quick: MedvarWidget) -> None:

@@ -74,9 +74,9 @@ def test_an_encoded_slice_of_a_volume_is_seen_at_once(
     settle(widget)
     scan.visible = False
     qtbot.wait(50)
-    picture = empty.layers[NAMES[-1]]
-    assert picture.ndim == 3
-    assert picture.visible
+    image = empty.layers[NAMES[-1]]
+    assert image.ndim == 3
+    assert image.visible
     assert brightness(empty) > 20
     widget.scales.slider.setValue(2)
     settle(widget)
@@ -117,7 +117,7 @@ def test_an_ordinary_image_brings_no_warning(
 def test_layers_deleted_meanwhile_come_back_below_the_mask(
     empty: Any, widget: MedvarWidget, settle: Settle, models: FakeModels, qtbot: QtBot
 ) -> None:
-    """The mask would vanish under the picture, or lose the brush."""
+    """The mask would vanish under the image, or lose the brush."""
     widget.scales.generate_button.click()
     settle(widget)
     mask = empty.add_labels(np.zeros((64, 64), dtype=int), name="my mask")

@@ -68,7 +68,7 @@ def test_napari_opens_the_widget_and_the_shipped_bundle(
 
 
 @pytest.mark.skipif(not shipped_bundles(), reason="no bundle ships with this installation")
-def test_the_shipped_bundle_makes_a_picture(
+def test_the_shipped_bundle_makes_an_image(
     from_menu: Callable[[], MedvarWidget], settle: Settle, viewer: Any, qtbot: QtBot
 ) -> None:
     """Everything would work in tests on fakes, and nothing for the user."""
@@ -161,7 +161,7 @@ def test_an_engine_error_is_told_of_without_offering_to_load(
 
 
 def test_text_that_names_nothing_does_not_stay(widget: MedvarWidget) -> None:
-    """The list would show a word that the picture is not made for."""
+    """The list would show a word that the image is not made for."""
     combo = widget.condition.combos["region"]
     combo.setEditText("elbow")
     combo.lineEdit().editingFinished.emit()
@@ -177,8 +177,8 @@ def test_a_condition_never_seen_is_warned_of(widget: MedvarWidget) -> None:
     assert "900 training slices of 30 patients" in widget.condition.note.text()
 
 
-def test_a_picture_of_unknown_modality_has_no_hounsfield_units() -> None:
-    """Values of what may be an MR picture would be given in HU."""
+def test_an_image_of_unknown_modality_has_no_hounsfield_units() -> None:
+    """Values of what may be an MR image would be given in HU."""
     bundle = make_bundle()
     assert bundle.display(Condition(modality="CT")).unit == "HU"
     assert bundle.display(Condition()).unit == "arbitrary"
@@ -186,7 +186,7 @@ def test_a_picture_of_unknown_modality_has_no_hounsfield_units() -> None:
 
 
 def test_every_control_explains_itself(widget: MedvarWidget) -> None:
-    """Somebody without a manual would not know what a control does to the picture."""
+    """Somebody without a manual would not know what a control does to the image."""
     sampling, scales = widget.sampling, widget.scales
     controls = [
         *widget.condition.combos.values(),
@@ -262,7 +262,7 @@ def _drop(viewer: Any, path: Path) -> None:
 
 @pytest.fixture
 def session_file(models: FakeModels, tmp_path: Path) -> Path:
-    """A picture, and one resampled from it."""
+    """An image, and one resampled from it."""
     session = GenerationSession(models)
     session.load()
     request = Request(Condition("CT", "abdomen", "axial"), seed=5)

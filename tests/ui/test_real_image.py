@@ -1,4 +1,4 @@
-"""A real image that is open in the viewer becomes a picture over itself."""
+"""A real image that is open in the viewer becomes an image over itself."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def value_at(layer: Any, place: Any) -> float:
 
 @pytest.mark.parametrize("order", [(0, 1, 2), (1, 0, 2), (2, 1, 0), (0, 2, 1)])
 def test_the_slice_lies_exactly_where_it_came_from(viewer: ViewerModel, order: tuple[int, ...]) -> None:
-    """Picture and original would not overlay: everything measured between them would be wrong."""
+    """Image and original would not overlay: everything measured between them would be wrong."""
     data = volume((30, 40, 60))
     layer = viewer.add_image(
         data, scale=(3, 0.5, 0.8), translate=(10, -20, 5), contrast_limits=(0, 30_000), units=("mm",) * 3
@@ -114,7 +114,7 @@ def test_three_d_is_refused(viewer: ViewerModel) -> None:
         real_image(viewer, layer, SIZE, "bundle")
 
 
-def test_the_active_layer_becomes_a_picture_over_itself(quick: MedvarWidget, settle: Settle) -> None:
+def test_the_active_layer_becomes_an_image_over_itself(quick: MedvarWidget, settle: Settle) -> None:
     """Reconstruction and original could not be compared in place; or varying it would leave its place."""
     layer = quick.viewer.add_image(
         volume(), name="scan", scale=(3, 0.5, 0.8), translate=(1, 2, 3), contrast_limits=(0, 6000), units=("mm",) * 3
@@ -128,29 +128,27 @@ def test_the_active_layer_becomes_a_picture_over_itself(quick: MedvarWidget, set
     assert node is not None
     assert isinstance(node.trace.edit, Encoded)
     assert node.name == "scan"
-    picture = quick.viewer.layers[FINEST]
-    assert picture.visible
-    assert quick.viewer.layers.index(picture) > quick.viewer.layers.index(layer)  # or the original would hide it
-    assert picture.ndim == 3
-    middle = np.mean(
-        [picture.data_to_world((0, 0, 0)), picture.data_to_world(np.array(picture.data.shape) - 1)], axis=0
-    )
+    image = quick.viewer.layers[FINEST]
+    assert image.visible
+    assert quick.viewer.layers.index(image) > quick.viewer.layers.index(layer)  # or the original would hide it
+    assert image.ndim == 3
+    middle = np.mean([image.data_to_world((0, 0, 0)), image.data_to_world(np.array(image.data.shape) - 1)], axis=0)
     np.testing.assert_allclose(middle, layer.data_to_world((2, 19.5, 29.5)), atol=1e-6)
-    assert tuple(picture.contrast_limits) == (0, 6000)
+    assert tuple(image.contrast_limits) == (0, 6000)
     assert "Reconstructed" in quick.real.panel.result.text()
 
     quick.scales.slider.setValue(2)
     quick.edit.panel.resample_button.click()
     settle(quick)
-    np.testing.assert_allclose(middle_of(picture), middle, atol=1e-6)
+    np.testing.assert_allclose(middle_of(image), middle, atol=1e-6)
 
     quick.real.panel.anomaly_button.click()
     settle(quick)
     over = next(layer for layer in quick.viewer.layers if layer.name.startswith("anomaly"))
     assert over.visible
-    assert over.data.shape == picture.data.shape
+    assert over.data.shape == image.data.shape
 
-    quick.views.show_view("picture")
+    quick.views.show_view("image")
     quick.sampling.roll()
     quick.scales.generate_button.click()  # a synthetic one again, in its own place
     settle(quick)
@@ -273,7 +271,7 @@ def test_a_slice_of_a_scan_keeps_its_frame_of_reference(viewer: ViewerModel, tmp
     node = session.node
     assert node is not None
     assert node.image_space is not None
-    write_dicom(tmp_path / "a.dcm", node.image_space.picture(node.trace, image.pixels))
+    write_dicom(tmp_path / "a.dcm", node.image_space.output_image(node.trace, image.pixels))
     written = pydicom.dcmread(tmp_path / "a.dcm")
     assert written.FrameOfReferenceUID == "1.2.3.4"
     assert written.Modality == "CT"

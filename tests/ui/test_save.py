@@ -1,4 +1,4 @@
-"""Pictures, sets and sittings to files."""
+"""Images, sets and sittings to files."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Settle = Callable[[MedvarWidget], None]
 
 @pytest.fixture
 def two(quick: MedvarWidget, settle: Settle, tmp_path: Path) -> MedvarWidget:
-    """Two finished pictures, to be written into a new folder."""
+    """Two finished images, to be written into a new folder."""
     quick.sampling.count_box.setValue(2)
     quick.scales.generate_button.click()
     settle(quick)
@@ -31,7 +31,7 @@ def two(quick: MedvarWidget, settle: Settle, tmp_path: Path) -> MedvarWidget:
 
 
 @pytest.mark.parametrize("form", list(ENDINGS))
-def test_all_pictures_are_written_in_every_format(two: MedvarWidget, settle: Settle, tmp_path: Path, form: str) -> None:
+def test_all_images_are_written_in_every_format(two: MedvarWidget, settle: Settle, tmp_path: Path, form: str) -> None:
     """What was made could not be taken out of napari, or lost that it is synthetic."""
     panel = two.save.panel
     panel.format_combo.setCurrentIndex(panel.format_combo.findData(form))
@@ -48,7 +48,7 @@ def test_all_pictures_are_written_in_every_format(two: MedvarWidget, settle: Set
 
 
 def test_nothing_is_overwritten(two: MedvarWidget, settle: Settle, tmp_path: Path) -> None:
-    """Pictures of last week would be gone."""
+    """Images of last week would be gone."""
     two.save.panel.save_button.click()
     settle(two)
     (file,) = (tmp_path / "out").glob("*.png")
@@ -89,7 +89,7 @@ def test_a_folder_that_cannot_be_made_is_told_of(two: MedvarWidget, settle: Sett
 
 
 def test_a_set_is_generated_and_written(quick: MedvarWidget, settle: Settle, tmp_path: Path) -> None:
-    """A training set would take as many clicks as pictures."""
+    """A training set would take as many clicks as images."""
     quick.sampling.show_seed(100)
     for box, count in zip(quick.save.panel.counts.values(), (9, 2), strict=True):
         box.setValue(count)
@@ -102,7 +102,7 @@ def test_a_set_is_generated_and_written(quick: MedvarWidget, settle: Settle, tmp
     assert "11 of 11" in quick.status.progress.text()
 
 
-def test_a_set_that_is_stopped_leaves_whole_pictures(
+def test_a_set_that_is_stopped_leaves_whole_images(
     quick: MedvarWidget, settle: Settle, models: FakeModels, qtbot: QtBot, tmp_path: Path
 ) -> None:
     """Stopping a long run would lose what was made, or leave half a file."""
@@ -131,7 +131,7 @@ def test_a_sitting_is_saved_and_opened(
     two.save.save_session(path)
     settle(two)
     assert path.exists()
-    two.views.show_view("picture")
+    two.views.show_view("image")
     for node in two.session.tree.nodes:
         two.session.delete(node.id)
     two.save.open_session(path)
@@ -146,7 +146,7 @@ def test_a_sitting_is_saved_and_opened(
 def test_a_damaged_file_is_told_of_and_harmless(
     two: MedvarWidget, settle: Settle, tmp_path: Path, content: bytes
 ) -> None:
-    """A file cut short by a full disk would bring a traceback and take the pictures in use along."""
+    """A file cut short by a full disk would bring a traceback and take the images in use along."""
     path = tmp_path / "damaged.medvar"
     path.write_bytes(content)
     two.save.open_session(path)
@@ -186,7 +186,7 @@ def test_copies_of_training_slices(
 
 
 def test_a_mark_is_burned_in(two: MedvarWidget, settle: Settle, tmp_path: Path) -> None:
-    """Pictures for slides would lose that they are synthetic as soon as they are pasted."""
+    """Images for slides would lose that they are synthetic as soon as they are pasted."""
     two.save.panel.burn_in_box.setChecked(True)
     two.save.panel.save_button.click()
     settle(two)

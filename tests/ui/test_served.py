@@ -45,7 +45,7 @@ def open_on(
 
 
 @pytest.mark.skipif(not shipped_bundles(), reason="no bundle ships with this installation")
-def test_pictures_come_from_the_server(
+def test_images_come_from_the_server(
     open_on: Callable[[str], MedvarWidget], settle: Callable[[MedvarWidget], None], served: Callable[..., str]
 ) -> None:
     """Whoever set a server would see the small model of this computer, or a form for the wrong model."""

@@ -1,4 +1,4 @@
-"""Structures are painted, and a picture is drawn to them: in the real widget, with a tiny model that makes masks."""
+"""Structures are painted, and an image is drawn to them: in the real widget, with a tiny model that makes masks."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def paired(quick: MedvarWidget, settle: Settle, pair_bundle: Bundle) -> MedvarWi
 
 
 def test_paint_and_draw(paired: MedvarWidget, settle: Settle) -> None:
-    """Paint labels, draw; the mask of the picture is shown, with the names and colours of its structures."""
+    """Paint labels, draw; the mask of the image is shown, with the names and colours of its structures."""
     viewer = paired.viewer
     paired.structures.paint()
     layer = viewer.layers[NAME]

@@ -1,4 +1,4 @@
-"""What of the picture is shown: maps, differences, all scales; and playing the scales."""
+"""What of the image is shown: maps, differences, all scales; and playing the scales."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ def edges(layer: Any) -> np.ndarray:
 
 
 @pytest.mark.parametrize("view", ["tokens", "entropy", "likelihood", "difference", "anomaly"])
-def test_a_map_covers_the_picture_exactly(made: MedvarWidget, settle: Settle, view: Any) -> None:
+def test_a_map_covers_the_image_exactly(made: MedvarWidget, settle: Settle, view: Any) -> None:
     """What the map says of one place would be seen at another."""
     made.views.show_view(view)
     settle(made)
     made.scales.slider.setValue(3)
     settle(made)
-    picture, over = shown(made)
-    assert picture.name == layer_name(SCHEDULE, 3)
+    image, over = shown(made)
+    assert image.name == layer_name(SCHEDULE, 3)
     assert over.metadata["medvar"]["map"] == view
     assert over.data.shape == ((SIZE, SIZE) if view in ("difference", "anomaly") else (SCHEDULE[3], SCHEDULE[3]))
-    np.testing.assert_allclose(edges(over), edges(picture), atol=1e-6)
-    made.views.show_view("picture")
+    np.testing.assert_allclose(edges(over), edges(image), atol=1e-6)
+    made.views.show_view("image")
     assert [layer.name for layer in shown(made)] == [layer_name(SCHEDULE, 3)]
 
 
@@ -59,13 +59,13 @@ def test_maps_say_in_the_canvas_what_they_are_and_what_colours_mean(made: Medvar
     made.views.show_view("tokens")
     settle(made)
     assert shown(made)[1].name_overlay.visible
-    made.views.show_view("picture")
+    made.views.show_view("image")
     settle(made)
     assert not any(layer.name_overlay.visible for layer in shown(made))
 
 
 def test_the_maps_hold_what_the_model_says(made: MedvarWidget, settle: Settle) -> None:
-    """A pretty picture of something else would be studied."""
+    """A pretty image of something else would be studied."""
     node = made.session.node
     assert node is not None
     made.views.show_view("tokens")
@@ -93,8 +93,8 @@ def test_the_coarsest_scale_has_no_difference(made: MedvarWidget, settle: Settle
     assert "no scale before" in made.views.note.text()
 
 
-def test_a_new_picture_keeps_the_view(made: MedvarWidget, settle: Settle) -> None:
-    """Whoever watches the entropies would have to choose them again for every picture, or see old ones."""
+def test_a_new_image_keeps_the_view(made: MedvarWidget, settle: Settle) -> None:
+    """Whoever watches the entropies would have to choose them again for every image, or see old ones."""
     made.views.show_view("likelihood")
     settle(made)
     before = np.array(shown(made)[1].data)
@@ -115,7 +115,7 @@ def test_all_scales_side_by_side_and_back(made: MedvarWidget, settle: Settle) ->
     assert [layer.name for layer in shown(made)] == [layer_name(SCHEDULE, k) for k in range(SCALES)]
     assert all(layer.name_overlay.visible for layer in shown(made))  # which of them is scale 4?
     assert made.viewer.canvas.grid.enabled
-    made.views.show_view("picture")
+    made.views.show_view("image")
     settle(made)
     assert len(shown(made)) == 1
     assert not made.viewer.canvas.grid.enabled
@@ -130,7 +130,7 @@ def test_a_map_that_fails_is_told_of_once(made: MedvarWidget, settle: Settle, mo
     monkeypatch.setattr(made.session, "likelihood_maps", fail)
     made.views.show_view("likelihood")
     settle(made)
-    assert made.views.view == "picture"
+    assert made.views.view == "image"
 
 
 def test_deleted_map_layers_come_back(made: MedvarWidget, settle: Settle) -> None:
@@ -144,7 +144,7 @@ def test_deleted_map_layers_come_back(made: MedvarWidget, settle: Settle) -> Non
 
 
 def test_play_goes_round_and_pauses(made: MedvarWidget, qtbot: QtBot) -> None:
-    """Nobody could watch the picture grow a second time."""
+    """Nobody could watch the image grow a second time."""
     made.scales.play_button.click()
     qtbot.waitUntil(lambda: made.scales.scale == 0, timeout=WAIT)
     qtbot.waitUntil(lambda: made.scales.scale == 1, timeout=WAIT)
@@ -155,7 +155,7 @@ def test_play_goes_round_and_pauses(made: MedvarWidget, qtbot: QtBot) -> None:
 
 
 def test_without_previews_the_layers_follow_at_the_end(quick: MedvarWidget, settle: Settle, models: FakeModels) -> None:
-    """With previews off in the settings, the slider would show the scales of the picture before."""
+    """With previews off in the settings, the slider would show the scales of the image before."""
     quick.session.show_previews = False
     quick.scales.generate_button.click()
     settle(quick)

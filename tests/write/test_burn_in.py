@@ -17,8 +17,8 @@ from medvar_engine.types import FloatArray
 from medvar_engine.write.burn_in import burn_in
 from medvar_engine.write.compare import differing_pixels
 from medvar_engine.write.dicom import Study
-from medvar_engine.write.formats import ENDINGS, write_picture
-from medvar_engine.write.picture import Picture
+from medvar_engine.write.formats import ENDINGS, write_image
+from medvar_engine.write.output_image import OutputImage
 from medvar_engine.write.provenance import read_about_pixels, read_trace
 
 MakeTrace = Callable[..., Trace]
@@ -37,7 +37,7 @@ def body(top: int, bottom: int, left: int = 0, right: int = 128) -> FloatArray:
 )
 def test_it_stands_beside_the_anatomy(make_trace: MakeTrace, pixels: FloatArray, rows: slice) -> None:
     """Breaks for readers of the image: the mark would hide what they look at."""
-    made = burn_in(Picture(pixels, make_trace(), 1.0, -160, 240, "HU"))
+    made = burn_in(OutputImage(pixels, make_trace(), 1.0, -160, 240, "HU"))
     changed = made.pixels != pixels
     assert changed.any()
     assert (pixels[changed] == -1).all()
@@ -48,7 +48,7 @@ def test_it_stands_beside_the_anatomy(make_trace: MakeTrace, pixels: FloatArray,
 
 def test_it_is_written_over_a_full_image_too(make_trace: MakeTrace) -> None:
     """Breaks for images without air, which would go unmarked."""
-    made = burn_in(Picture(np.full((256, 300), 0.9, np.float32), make_trace(), 1.0, 0, 1, "arbitrary"))
+    made = burn_in(OutputImage(np.full((256, 300), 0.9, np.float32), make_trace(), 1.0, 0, 1, "arbitrary"))
     box = made.pixels != np.float32(0.9)
     assert box.sum() == 22 * 114  # letters and box, twice as large
     assert set(np.unique(made.pixels[box])) == {-1, 1}
@@ -57,32 +57,32 @@ def test_it_is_written_over_a_full_image_too(make_trace: MakeTrace) -> None:
 def test_an_image_too_small_for_it(make_trace: MakeTrace) -> None:
     """Breaks for tiny images, of which nothing would be left."""
     with pytest.raises(MedvarError, match="57×11 pixels"):
-        burn_in(Picture(np.zeros((16, 16), np.float32), make_trace(), 1.0, 0, 1, "arbitrary"))
+        burn_in(OutputImage(np.zeros((16, 16), np.float32), make_trace(), 1.0, 0, 1, "arbitrary"))
 
 
 @pytest.mark.parametrize("form", ENDINGS)
 def test_every_format_tells_of_it(make_trace: MakeTrace, tmp_path: Path, form: str) -> None:
     """Breaks for `replay`, which would call every marked file a changed one."""
     rng = np.random.default_rng(0)
-    plain = Picture(rng.uniform(-1, 1, (96, 96)).astype(np.float32), make_trace(), 1.0, -160, 240, "HU")
+    plain = OutputImage(rng.uniform(-1, 1, (96, 96)).astype(np.float32), make_trace(), 1.0, -160, 240, "HU")
     path = tmp_path / f"marked{ENDINGS[form]}"
-    write_picture(path, form, burn_in(plain), Study("some"), 1)
+    write_image(path, form, burn_in(plain), Study("some"), 1)
     assert read_about_pixels(path) == {"burned_in": True, "invisible_mark": False}
     assert read_trace(path).to_json() == plain.trace.to_json()
     assert differing_pixels(path, burn_in(plain)) == 0
     assert differing_pixels(path, plain) > 100
     other = tmp_path / f"plain{ENDINGS[form]}"
-    write_picture(other, form, plain, Study("some"), 1)
+    write_image(other, form, plain, Study("some"), 1)
     assert read_about_pixels(other) == {"burned_in": False, "invisible_mark": False}
 
 
 def test_dicom_says_that_pixels_are_annotated(make_trace: MakeTrace, tmp_path: Path) -> None:
     """Breaks for archives: two images of one UID, and software that trusts Burned In Annotation."""
-    plain = Picture(body(0, 100), make_trace(), 1.0, -160, 240, "HU")
+    plain = OutputImage(body(0, 100), make_trace(), 1.0, -160, 240, "HU")
     study = Study("some")
     found = []
-    for name, picture in (("a", plain), ("b", burn_in(plain))):
-        write_picture(tmp_path / f"{name}.dcm", "dicom", picture, study, 1)
+    for name, image in (("a", plain), ("b", burn_in(plain))):
+        write_image(tmp_path / f"{name}.dcm", "dicom", image, study, 1)
         found.append(pydicom.dcmread(tmp_path / f"{name}.dcm"))
     assert [dataset.BurnedInAnnotation for dataset in found] == ["NO", "YES"]
     assert found[0].SOPInstanceUID != found[1].SOPInstanceUID

@@ -49,7 +49,7 @@ def test_is_written_with_the_trace(make_trace: Callable[..., Trace], tmp_path: P
 
 
 def test_says_what_does_not_fit() -> None:
-    """A wrong call would draw captions under the wrong pictures."""
+    """A wrong call would draw captions under the wrong images."""
     one, other = np.zeros((8, 8), dtype=np.float32), np.zeros((9, 9), dtype=np.float32)
     for previews, labels, message in (
         ([], [], "one label per preview"),

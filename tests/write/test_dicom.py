@@ -23,10 +23,10 @@ from medvar_engine.generate.trace import Trace
 from medvar_engine.write.compare import differing_pixels
 from medvar_engine.write.dicom import Study, write_dicom
 from medvar_engine.write.nifti import write_nifti
-from medvar_engine.write.picture import Picture
+from medvar_engine.write.output_image import OutputImage
 from medvar_engine.write.provenance import DICOM_GROUP, about_pixels, read_about_pixels, read_trace
 
-MakePicture = Callable[..., Picture]
+MakeImage = Callable[..., OutputImage]
 MakeTrace = Callable[..., Trace]
 
 STUDY = Study("a set", datetime(2026, 1, 2, 3, 4, 5))
@@ -37,27 +37,29 @@ UNKNOWN_TO_THE_CHECKER = (
 
 
 @pytest.fixture
-def pictures(make_picture: MakePicture, make_trace: MakeTrace) -> list[Picture]:
+def images(make_output_image: MakeImage, make_trace: MakeTrace) -> list[OutputImage]:
     """CT, MR in each plane, a slice of which nothing is known, and CT without a spacing."""
-    ct = make_picture(trace=make_trace(condition=Condition("CT", "chest", "axial")))
+    ct = make_output_image(trace=make_trace(condition=Condition("CT", "chest", "axial")))
     mr = [
-        make_picture(trace=make_trace(condition=Condition("MR", "brain", plane)), low=0.0, high=1.0, unit="arbitrary")
+        make_output_image(
+            trace=make_trace(condition=Condition("MR", "brain", plane)), low=0.0, high=1.0, unit="arbitrary"
+        )
         for plane in ("axial", "coronal", "sagittal")
     ]
-    unknown = make_picture(trace=make_trace(condition=Condition()), low=0.0, high=1.0, unit="arbitrary")
-    no_spacing = make_picture(trace=make_trace(condition=Condition("CT")), spacing_mm=None)
+    unknown = make_output_image(trace=make_trace(condition=Condition()), low=0.0, high=1.0, unit="arbitrary")
+    no_spacing = make_output_image(trace=make_trace(condition=Condition("CT")), spacing_mm=None)
     return [ct, *mr, unknown, no_spacing]
 
 
-def written(folder: Path, pictures: list[Picture]) -> list[Path]:
-    return [write_dicom(folder / f"{n}.dcm", picture, STUDY, n) for n, picture in enumerate(pictures, 1)]
+def written(folder: Path, images: list[OutputImage]) -> list[Path]:
+    return [write_dicom(folder / f"{n}.dcm", image, STUDY, n) for n, image in enumerate(images, 1)]
 
 
-def test_ct_is_in_hounsfield_units(make_picture: MakePicture, make_trace: MakeTrace, tmp_path: Path) -> None:
+def test_ct_is_in_hounsfield_units(make_output_image: MakeImage, make_trace: MakeTrace, tmp_path: Path) -> None:
     """A workstation would measure densities of no meaning."""
     pixels = np.array([[-1, -0.5, 0], [0, 1, 2]], dtype=np.float32)
-    picture = make_picture(pixels=pixels, trace=make_trace(condition=Condition("CT")))
-    dataset = pydicom.dcmread(write_dicom(tmp_path / "a.dcm", picture, STUDY))
+    image = make_output_image(pixels=pixels, trace=make_trace(condition=Condition("CT")))
+    dataset = pydicom.dcmread(write_dicom(tmp_path / "a.dcm", image, STUDY))
     assert dataset.Modality == "CT"
     assert dataset.RescaleType == "HU"
     hu = dataset.pixel_array * float(dataset.RescaleSlope) + float(dataset.RescaleIntercept)
@@ -72,12 +74,12 @@ def test_ct_is_in_hounsfield_units(make_picture: MakePicture, make_trace: MakeTr
     ids=str,
 )
 def test_the_slice_lies_as_its_plane_says(
-    make_picture: MakePicture, make_trace: MakeTrace, tmp_path: Path, plane: str | None, columns: str, rows: str
+    make_output_image: MakeImage, make_trace: MakeTrace, tmp_path: Path, plane: str | None, columns: str, rows: str
 ) -> None:
     """Left and right would be swapped in the viewer, or head and feet."""
     axes = {"L": (1, 0, 0), "P": (0, 1, 0), "F": (0, 0, -1)}
-    picture = make_picture(trace=make_trace(condition=Condition("CT", plane=plane)))
-    dataset = pydicom.dcmread(write_dicom(tmp_path / "a.dcm", picture, STUDY))
+    image = make_output_image(trace=make_trace(condition=Condition("CT", plane=plane)))
+    dataset = pydicom.dcmread(write_dicom(tmp_path / "a.dcm", image, STUDY))
     along_columns, along_rows = np.array(axes[columns]), np.array(axes[rows])
     assert [float(v) for v in dataset.ImageOrientationPatient] == [*axes[columns], *axes[rows]]
     assert [float(v) for v in dataset.PixelSpacing] == [0.75, 0.75]
@@ -87,12 +89,12 @@ def test_the_slice_lies_as_its_plane_says(
 
 
 def test_a_short_axis_slice_lies_across_the_heart(
-    make_picture: MakePicture, make_trace: MakeTrace, tmp_path: Path
+    make_output_image: MakeImage, make_trace: MakeTrace, tmp_path: Path
 ) -> None:
     """It would be made and then refused, or lie flat like an axial one."""
     trace = make_trace(condition=Condition("MR", "heart", "short-axis"))
-    picture = make_picture(trace=trace, low=0.0, high=1.0, unit="arbitrary")
-    dataset = pydicom.dcmread(write_dicom(tmp_path / "a.dcm", picture, STUDY))
+    image = make_output_image(trace=trace, low=0.0, high=1.0, unit="arbitrary")
+    dataset = pydicom.dcmread(write_dicom(tmp_path / "a.dcm", image, STUDY))
     orientation = np.array([float(v) for v in dataset.ImageOrientationPatient])
     columns, rows = orientation[:3], orientation[3:]
     np.testing.assert_allclose([columns @ columns, rows @ rows, columns @ rows], [1, 1, 0], atol=1e-8)
@@ -101,14 +103,14 @@ def test_a_short_axis_slice_lies_across_the_heart(
     np.testing.assert_allclose([-base @ left, base @ back, base @ head], 3**-0.5, atol=1e-8)
     assert columns @ left > 0  # from the septum to the lateral wall
     assert rows @ head < 0  # down to the inferior wall
-    path, _ = write_nifti(tmp_path / "a.nii", picture)
+    path, _ = write_nifti(tmp_path / "a.nii", image)
     affine = nibabel.load(path).affine
     np.testing.assert_allclose(affine[:3, :2] / 0.75, np.array([columns, rows]).T * [[-1], [-1], [1]], atol=1e-6)
 
 
-def test_nobody_takes_it_for_a_patient(pictures: list[Picture], tmp_path: Path) -> None:
+def test_nobody_takes_it_for_a_patient(images: list[OutputImage], tmp_path: Path) -> None:
     """A made image in an archive would be read, billed or trained on as a person's."""
-    for path, picture in zip(written(tmp_path, pictures), pictures, strict=True):
+    for path, image in zip(written(tmp_path, images), images, strict=True):
         dataset = pydicom.dcmread(path)
         assert dataset.SyntheticData == "YES"
         assert "SYNTHETIC" in str(dataset.PatientName)
@@ -117,13 +119,13 @@ def test_nobody_takes_it_for_a_patient(pictures: list[Picture], tmp_path: Path) 
         assert "DERIVED" in dataset.ImageType
         purpose = dataset.ContributingEquipmentSequence[0].PurposeOfReferenceCodeSequence[0]
         assert (purpose.CodeValue, purpose.CodingSchemeDesignator) == ("109100", "DCM")
-        assert picture.trace.bundle_id in dataset.DerivationDescription
-        assert read_trace(path).to_json() == picture.trace.to_json()
+        assert image.trace.bundle_id in dataset.DerivationDescription
+        assert read_trace(path).to_json() == image.trace.to_json()
 
 
-def test_what_is_not_known_is_not_claimed(pictures: list[Picture], tmp_path: Path) -> None:
+def test_what_is_not_known_is_not_claimed(images: list[OutputImage], tmp_path: Path) -> None:
     """A slice without a size would be measured in millimetres, and one of no modality in HU."""
-    classes = [pydicom.dcmread(path).SOPClassUID.name for path in written(tmp_path, pictures)]
+    classes = [pydicom.dcmread(path).SOPClassUID.name for path in written(tmp_path, images)]
     assert classes == ["CT Image Storage", *["MR Image Storage"] * 3, *["Secondary Capture Image Storage"] * 2]
     for path in (tmp_path / "5.dcm", tmp_path / "6.dcm"):
         dataset = pydicom.dcmread(path)
@@ -132,46 +134,46 @@ def test_what_is_not_known_is_not_claimed(pictures: list[Picture], tmp_path: Pat
         assert "RescaleType" not in dataset
 
 
-def test_a_set_is_one_study_of_separate_places(pictures: list[Picture], tmp_path: Path) -> None:
+def test_a_set_is_one_study_of_separate_places(images: list[OutputImage], tmp_path: Path) -> None:
     """An archive would scatter a set over patients, or a viewer lay unrelated slices into one body."""
-    datasets = [pydicom.dcmread(path) for path in written(tmp_path, pictures)]
+    datasets = [pydicom.dcmread(path) for path in written(tmp_path, images)]
     assert len({d.StudyInstanceUID for d in datasets}) == len({d.PatientID for d in datasets}) == 1
     assert len({d.SeriesInstanceUID for d in datasets}) == len({d.SOPInstanceUID for d in datasets}) == len(datasets)
     placed = [d.FrameOfReferenceUID for d in datasets if "FrameOfReferenceUID" in d]
     assert len(set(placed)) == len(placed) == 4
 
 
-def test_the_same_picture_is_the_same_file(pictures: list[Picture], tmp_path: Path) -> None:
+def test_the_same_image_is_the_same_file(images: list[OutputImage], tmp_path: Path) -> None:
     """Sending a set a second time would fill an archive with copies under new names."""
     (tmp_path / "again").mkdir()
-    first, second = written(tmp_path, pictures), written(tmp_path / "again", pictures)
+    first, second = written(tmp_path, images), written(tmp_path / "again", images)
     assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
-    other = write_dicom(tmp_path / "other.dcm", pictures[0], Study("another", STUDY.when))
+    other = write_dicom(tmp_path / "other.dcm", images[0], Study("another", STUDY.when))
     assert pydicom.dcmread(other).StudyInstanceUID != pydicom.dcmread(first[0]).StudyInstanceUID
 
 
-def test_bad_calls_leave_files_alone(make_picture: MakePicture, tmp_path: Path) -> None:
+def test_bad_calls_leave_files_alone(make_output_image: MakeImage, tmp_path: Path) -> None:
     """A file of another kind would be overwritten, or half a file be left."""
     with pytest.raises(MedvarError, match=r"\.dcm"):
-        write_dicom(tmp_path / "a.png", make_picture())
+        write_dicom(tmp_path / "a.png", make_output_image())
     with pytest.raises(MedvarError, match="Cannot write"):
-        write_dicom(tmp_path / "nowhere" / "a.dcm", make_picture())
+        write_dicom(tmp_path / "nowhere" / "a.dcm", make_output_image())
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("cut", [0, 131, 140, 400])
-def test_a_damaged_file_is_told(make_picture: MakePicture, tmp_path: Path, cut: int) -> None:
+def test_a_damaged_file_is_told(make_output_image: MakeImage, tmp_path: Path, cut: int) -> None:
     """A half-copied file would give a traceback in place of a reason."""
-    path = write_dicom(tmp_path / "a.dcm", make_picture(), STUDY)
+    path = write_dicom(tmp_path / "a.dcm", make_output_image(), STUDY)
     path.write_bytes(path.read_bytes()[:cut])
     with pytest.raises(MedvarError, match=r"a\.dcm"):
         read_trace(path)
 
 
 @pytest.mark.skipif(shutil.which("dciodvfy") is None, reason="dciodvfy is not installed (Debian: dicom3tools)")
-def test_conforms_to_the_standard(pictures: list[Picture], tmp_path: Path) -> None:
+def test_conforms_to_the_standard(images: list[OutputImage], tmp_path: Path) -> None:
     """Archives and workstations would refuse the files."""
-    for path in written(tmp_path, pictures):
+    for path in written(tmp_path, images):
         done = subprocess.run(["dciodvfy", path], capture_output=True, text=True, check=False)
         errors = [line.strip() for line in (done.stdout + done.stderr).splitlines() if line.startswith("Error")]
         assert [line for line in errors if not line.startswith(UNKNOWN_TO_THE_CHECKER)] == [], path.name
@@ -213,10 +215,10 @@ def orthanc(tmp_path: Path) -> Iterator[tuple[int, int]]:
         log.close()
 
 
-def test_an_archive_keeps_it_as_it_was(pictures: list[Picture], tmp_path: Path, orthanc: tuple[int, int]) -> None:
+def test_an_archive_keeps_it_as_it_was(images: list[OutputImage], tmp_path: Path, orthanc: tuple[int, int]) -> None:
     """The hospital's archive would refuse the images, or lose the mark that they are synthetic."""
     port, http = orthanc
-    paths = written(tmp_path, pictures)
+    paths = written(tmp_path, images)
     subprocess.run(["storescu", "127.0.0.1", str(port), *paths], check=True, timeout=60, capture_output=True)
 
     def get(what: str) -> bytes:
@@ -255,11 +257,11 @@ def _free_port() -> int:
 @pytest.mark.parametrize("lengths", ["defined", "undefined"])
 @pytest.mark.parametrize("private", ["UT", "UN"])
 def test_the_trace_survives_every_way_of_writing(
-    pictures: list[Picture], tmp_path: Path, syntax: str, lengths: str, private: str
+    images: list[OutputImage], tmp_path: Path, syntax: str, lengths: str, private: str
 ) -> None:
     """DICOM's default transfer syntax names no VR: an archive would give the image back without what made it."""
-    for number, picture in enumerate(pictures):
-        path = write_dicom(tmp_path / f"{number}.dcm", picture)
+    for number, image in enumerate(images):
+        path = write_dicom(tmp_path / f"{number}.dcm", image)
         dataset = pydicom.dcmread(path)
         if private == "UN":
             for element in dataset.group_dataset(DICOM_GROUP):
@@ -278,6 +280,6 @@ def test_the_trace_survives_every_way_of_writing(
         dataset.file_meta.TransferSyntaxUID = syntax
         big, implicit = syntax.endswith("1.2.2"), syntax == "1.2.840.10008.1.2"
         pydicom.dcmwrite(path, dataset, implicit_vr=implicit, little_endian=not big, enforce_file_format=True)
-        assert read_trace(path).to_json() == picture.trace.to_json()
-        assert read_about_pixels(path) == about_pixels(picture)
-        assert differing_pixels(path, picture) == 0
+        assert read_trace(path).to_json() == image.trace.to_json()
+        assert read_about_pixels(path) == about_pixels(image)
+        assert differing_pixels(path, image) == 0

@@ -16,10 +16,10 @@ from medvar_engine.types import FloatArray
 from medvar_engine.write.burn_in import marked
 from medvar_engine.write.compare import differing_pixels, gray_pixels
 from medvar_engine.write.dicom import Study
-from medvar_engine.write.formats import ENDINGS, write_picture
+from medvar_engine.write.formats import ENDINGS, write_image
 from medvar_engine.write.invisible import FOUND, add_mark, mark_score
 from medvar_engine.write.marks import Marks
-from medvar_engine.write.picture import Picture
+from medvar_engine.write.output_image import OutputImage
 from medvar_engine.write.provenance import read_about_pixels
 
 BOTH = Marks(burned_in=True, invisible=True)
@@ -67,10 +67,10 @@ def test_nobody_sees_it() -> None:
 @pytest.mark.parametrize("form", ENDINGS)
 def test_files_bear_it_and_tell_of_it(make_trace: Callable[..., Trace], tmp_path: Path, form: str) -> None:
     """Breaks for `info --mark` and `replay`, in any format and together with the visible one."""
-    plain = Picture(anatomy(3), make_trace(), 1.0, -160, 240, "HU")
+    plain = OutputImage(anatomy(3), make_trace(), 1.0, -160, 240, "HU")
     for name, marks in (("both", BOTH), ("none", Marks())):
         path = tmp_path / f"{name}{ENDINGS[form]}"
-        write_picture(path, form, marked(plain, marks), Study("some"), 1)
+        write_image(path, form, marked(plain, marks), Study("some"), 1)
         assert (mark_score(gray_pixels(path)) > FOUND) == marks.invisible
         assert Marks.from_dict(read_about_pixels(path)) == marks
         assert differing_pixels(path, marked(plain, marks)) == 0

@@ -11,11 +11,11 @@ from PIL.PngImagePlugin import PngInfo
 
 from medvar_engine.errors import MedvarError
 from medvar_engine.write.nifti import write_nifti
-from medvar_engine.write.picture import Picture
+from medvar_engine.write.output_image import OutputImage
 from medvar_engine.write.png import write_png
 from medvar_engine.write.provenance import read_trace
 
-MakePicture = Callable[..., Picture]
+MakeImage = Callable[..., OutputImage]
 
 
 def plain_png(path: Path, text: str | None = None) -> Path:
@@ -35,7 +35,7 @@ def plain_nifti(path: Path, comment: bytes | None = None) -> Path:
 
 
 def test_says_when_a_file_holds_no_trace(tmp_path: Path) -> None:
-    """Somebody who opens any other picture would see a traceback."""
+    """Somebody who opens any other image would see a traceback."""
     for path in (
         plain_png(tmp_path / "a.png"),
         plain_nifti(tmp_path / "a.nii"),
@@ -58,10 +58,10 @@ def test_says_when_a_trace_is_damaged(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.nii", "a.nii.gz"])
-def test_says_when_a_file_is_cut_short(make_picture: MakePicture, tmp_path: Path, name: str) -> None:
+def test_says_when_a_file_is_cut_short(make_output_image: MakeImage, tmp_path: Path, name: str) -> None:
     """A broken download would crash the program at some of the places where it can break."""
     path = tmp_path / name
-    write_png(path, make_picture()) if name.endswith("png") else write_nifti(path, make_picture())
+    write_png(path, make_output_image()) if name.endswith("png") else write_nifti(path, make_output_image())
     content = path.read_bytes()
     for length in (0, 1, 5, 10, 20, 40, 100, 200, 300, 360, 400, 500):
         path.write_bytes(content[: min(length, len(content) - 200)])

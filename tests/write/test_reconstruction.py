@@ -24,13 +24,13 @@ from medvar_engine.memorisation.screen import CopyScreen, screen
 from medvar_engine.write.burn_in import burn_in
 from medvar_engine.write.dicom import write_dicom
 from medvar_engine.write.nifti import write_nifti
-from medvar_engine.write.picture import Picture
+from medvar_engine.write.output_image import OutputImage
 from medvar_engine.write.png import write_png, write_png16
 from medvar_engine.write.provenance import RECONSTRUCTION, STATEMENT
 
 NEAR, FAR = CopyRisk(0.1, 0.2), CopyRisk(0.9, 0.2)
 MakeTrace = Callable[..., Trace]
-MakePicture = Callable[..., Picture]
+MakeImage = Callable[..., OutputImage]
 
 
 @pytest.fixture
@@ -44,18 +44,18 @@ def resampled(make_trace: MakeTrace, encoded: Trace) -> Trace:
 
 
 def test_what_is_a_reconstruction(
-    make_picture: MakePicture, make_trace: MakeTrace, encoded: Trace, resampled: Trace
+    make_output_image: MakeImage, make_trace: MakeTrace, encoded: Trace, resampled: Trace
 ) -> None:
-    assert make_picture(trace=encoded).reconstruction
-    assert make_picture(trace=encoded, copy_risk=FAR).reconstruction
-    assert make_picture(trace=resampled, copy_risk=NEAR).reconstruction
-    assert not make_picture(trace=resampled, copy_risk=FAR).reconstruction
-    assert not make_picture(trace=make_trace(), copy_risk=NEAR).reconstruction
+    assert make_output_image(trace=encoded).reconstruction
+    assert make_output_image(trace=encoded, copy_risk=FAR).reconstruction
+    assert make_output_image(trace=resampled, copy_risk=NEAR).reconstruction
+    assert not make_output_image(trace=resampled, copy_risk=FAR).reconstruction
+    assert not make_output_image(trace=make_trace(), copy_risk=NEAR).reconstruction
 
 
 @pytest.mark.parametrize("write", [write_png, write_png16])
-def test_png(tmp_path: Path, make_picture: MakePicture, encoded: Trace, write: Callable[..., Path]) -> None:
-    file = write(tmp_path / "a.png", make_picture(trace=encoded))
+def test_png(tmp_path: Path, make_output_image: MakeImage, encoded: Trace, write: Callable[..., Path]) -> None:
+    file = write(tmp_path / "a.png", make_output_image(trace=encoded))
     with Image.open(file) as image:
         assert image.info["Synthetic"].startswith("no")
         assert image.info["Description"] == RECONSTRUCTION
@@ -63,8 +63,8 @@ def test_png(tmp_path: Path, make_picture: MakePicture, encoded: Trace, write: C
         read_gray(file)
 
 
-def test_nifti(tmp_path: Path, make_picture: MakePicture, encoded: Trace) -> None:
-    file, beside = write_nifti(tmp_path / "a.nii.gz", make_picture(trace=encoded))
+def test_nifti(tmp_path: Path, make_output_image: MakeImage, encoded: Trace) -> None:
+    file, beside = write_nifti(tmp_path / "a.nii.gz", make_output_image(trace=encoded))
     header = nibabel.load(file).header
     inside = json.loads(header.extensions[0].text.rstrip("\0"))
     for about in (inside, json.loads(beside.read_text())):
@@ -76,8 +76,8 @@ def test_nifti(tmp_path: Path, make_picture: MakePicture, encoded: Trace) -> Non
         check(file, synthetic=False)
 
 
-def test_dicom(tmp_path: Path, make_picture: MakePicture, encoded: Trace) -> None:
-    file = write_dicom(tmp_path / "a.dcm", make_picture(trace=encoded))
+def test_dicom(tmp_path: Path, make_output_image: MakeImage, encoded: Trace) -> None:
+    file = write_dicom(tmp_path / "a.dcm", make_output_image(trace=encoded))
     dataset = pydicom.dcmread(file)
     assert dataset.SyntheticData == "NO"
     assert RECONSTRUCTION in dataset.ImageComments
@@ -89,10 +89,10 @@ def test_dicom(tmp_path: Path, make_picture: MakePicture, encoded: Trace) -> Non
         read_headers(file)
 
 
-def test_no_letters_say_otherwise(make_picture: MakePicture, encoded: Trace) -> None:
+def test_no_letters_say_otherwise(make_output_image: MakeImage, encoded: Trace) -> None:
     pixels = np.zeros((128, 128), dtype=np.float32)
     with pytest.raises(MedvarError, match="shows a patient"):
-        burn_in(make_picture(trace=encoded, pixels=pixels))
+        burn_in(make_output_image(trace=encoded, pixels=pixels))
 
 
 def test_only_owned_images_pass_the_gate() -> None:
@@ -107,7 +107,7 @@ def test_only_owned_images_pass_the_gate() -> None:
     assert (found.flagged, found.withheld, found.kept) == ((0, 1, 2), (0, 2), (1,))
 
 
-def test_all_others_stay_synthetic(tmp_path: Path, make_picture: MakePicture) -> None:
-    with Image.open(write_png(tmp_path / "a.png", make_picture())) as image:
+def test_all_others_stay_synthetic(tmp_path: Path, make_output_image: MakeImage) -> None:
+    with Image.open(write_png(tmp_path / "a.png", make_output_image())) as image:
         assert (image.info["Synthetic"], image.info["Description"]) == ("yes", STATEMENT)
-    assert pydicom.dcmread(write_dicom(tmp_path / "a.dcm", make_picture())).SyntheticData == "YES"
+    assert pydicom.dcmread(write_dicom(tmp_path / "a.dcm", make_output_image())).SyntheticData == "YES"

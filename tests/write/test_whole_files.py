@@ -10,17 +10,17 @@ import pytest
 from medvar_engine.errors import MedvarError
 from medvar_engine.storage import write_files
 from medvar_engine.write.nifti import write_nifti
-from medvar_engine.write.picture import Picture
+from medvar_engine.write.output_image import OutputImage
 from medvar_engine.write.png import write_png
 
-MakePicture = Callable[..., Picture]
+MakeImage = Callable[..., OutputImage]
 
 
 def test_a_full_disk_leaves_the_old_file(
-    make_picture: MakePicture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    make_output_image: MakeImage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The image of yesterday would be gone, and half of today's in its place."""
-    path = write_png(tmp_path / "a.png", make_picture())
+    path = write_png(tmp_path / "a.png", make_output_image())
     before = path.read_bytes()
 
     def full(_: int) -> None:
@@ -28,16 +28,16 @@ def test_a_full_disk_leaves_the_old_file(
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(MedvarError, match=r"a\.png: No space left"):
-        write_png(path, make_picture(low=0.0))
+        write_png(path, make_output_image(low=0.0))
     assert path.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["a.png"]
 
 
 def test_image_and_sidecar_come_together_or_not_at_all(
-    make_picture: MakePicture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    make_output_image: MakeImage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A slice would lie beside the provenance of another."""
-    path, sidecar = write_nifti(tmp_path / "a.nii", make_picture())
+    path, sidecar = write_nifti(tmp_path / "a.nii", make_output_image())
     before = path.read_bytes(), sidecar.read_bytes()
     calls = 0
 
@@ -49,18 +49,18 @@ def test_image_and_sidecar_come_together_or_not_at_all(
 
     monkeypatch.setattr(os, "fsync", full_at_the_second)
     with pytest.raises(MedvarError, match="No space left"):
-        write_nifti(path, make_picture(low=0.0))
+        write_nifti(path, make_output_image(low=0.0))
     assert (path.read_bytes(), sidecar.read_bytes()) == before
     assert len(list(tmp_path.iterdir())) == 2
 
 
-def test_says_where_it_could_not_write(make_picture: MakePicture, tmp_path: Path) -> None:
+def test_says_where_it_could_not_write(make_output_image: MakeImage, tmp_path: Path) -> None:
     """Somebody who mistypes a folder would see a traceback."""
     with pytest.raises(MedvarError, match=r"missing/a\.png: No such file"):
-        write_png(tmp_path / "missing" / "a.png", make_picture())
+        write_png(tmp_path / "missing" / "a.png", make_output_image())
     (tmp_path / "folder.png").mkdir()
     with pytest.raises(MedvarError, match="it is a folder"):
-        write_png(tmp_path / "folder.png", make_picture())
+        write_png(tmp_path / "folder.png", make_output_image())
     (tmp_path / "file").touch()
     with pytest.raises(MedvarError, match="Not a directory"):
         write_files({tmp_path / "file" / "a.png": b""})

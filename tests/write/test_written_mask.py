@@ -14,17 +14,17 @@ from medvar_engine.errors import MedvarError
 from medvar_engine.generate.trace import Trace
 from medvar_engine.masks.structures import structures_of
 from medvar_engine.write.dicom import Study
-from medvar_engine.write.formats import ENDINGS, write_picture
-from medvar_engine.write.picture import Picture
+from medvar_engine.write.formats import ENDINGS, write_image
+from medvar_engine.write.output_image import OutputImage
 from medvar_engine.write.written_mask import read_written_mask
 
 NAMES = ("liver", "spleen", "aorta")
 
 
-def picture(make_trace: Callable[..., Trace], mask: np.ndarray) -> Picture:
+def masked_image(make_trace: Callable[..., Trace], mask: np.ndarray) -> OutputImage:
     pixels = np.random.default_rng(0).uniform(-1, 1, mask.shape).astype(np.float32)
     trace = make_trace(condition=Condition("CT", "abdomen", "axial"))
-    return Picture(pixels, trace, 1.0, -160.0, 240.0, "HU", mask=mask, structures=structures_of(NAMES))
+    return OutputImage(pixels, trace, 1.0, -160.0, 240.0, "HU", mask=mask, structures=structures_of(NAMES))
 
 
 @pytest.mark.parametrize("form", ["png", "nifti", "dicom"])
@@ -34,7 +34,7 @@ def test_a_mask_comes_back(
 ) -> None:
     """Turned, or with names of other values; one of DICOM lacks frames of structures that it does not show."""
     mask = np.random.default_rng(1).choice(values, (9, 9)).astype(np.uint8)
-    *_, file = write_picture(tmp_path / f"one{ENDINGS[form]}", form, picture(make_trace, mask), Study("test"), 1)
+    *_, file = write_image(tmp_path / f"one{ENDINGS[form]}", form, masked_image(make_trace, mask), Study("test"), 1)
     found, structures = read_written_mask(file)
     np.testing.assert_array_equal(found, mask)
     assert tuple(one.name for one in structures) == NAMES
@@ -43,8 +43,8 @@ def test_a_mask_comes_back(
 @pytest.mark.parametrize("form", ["png", "nifti", "dicom"])
 def test_an_image_is_no_mask(make_trace: Callable[..., Trace], tmp_path: Path, form: str) -> None:
     """Grey values would be taken for organs."""
-    image, *_ = write_picture(
-        tmp_path / f"one{ENDINGS[form]}", form, picture(make_trace, np.ones((9, 9), np.uint8)), Study("test"), 1
+    image, *_ = write_image(
+        tmp_path / f"one{ENDINGS[form]}", form, masked_image(make_trace, np.ones((9, 9), np.uint8)), Study("test"), 1
     )
     with pytest.raises(MedvarError, match="no mask that medvar wrote"):
         read_written_mask(image)

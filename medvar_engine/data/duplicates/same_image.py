@@ -34,14 +34,14 @@ def distinctive(fingerprints: NDArray[np.uint8]) -> IntArray:
     return np.flatnonzero((set_bits >= PLAIN_BITS) & (set_bits <= BITS - PLAIN_BITS))
 
 
-def one_picture(first: CodeArray, second: CodeArray) -> bool:
+def show_same_image(first: CodeArray, second: CodeArray) -> bool:
     """Whether two slices show the same image, possibly in another window or resolution."""
     a, b = _small(first), _small(second)
     norms = float(np.sqrt((a * a).sum() * (b * b).sum()))
     return norms > 0 and float((a * b).sum()) >= ALIKE * norms
 
 
-def join_by_pictures(
+def join_by_images(
     same: SamePatient, fingerprints: NDArray[np.uint8], patients: list[str], codes: Callable[[int], CodeArray]
 ) -> None:
     """Join the patients who share an image in ``same``.
@@ -53,7 +53,7 @@ def join_by_pictures(
     for first, second, _ in near_pairs(fingerprints[distinct], NEAR_BITS):
         for one, other in zip(distinct[first].tolist(), distinct[second].tolist(), strict=True):
             a, b = patients[one], patients[other]
-            if a != b and same.first(a) != same.first(b) and one_picture(codes(one), codes(other)):
+            if a != b and same.first(a) != same.first(b) and show_same_image(codes(one), codes(other)):
                 same.join(a, b)
 
 

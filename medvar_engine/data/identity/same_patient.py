@@ -86,6 +86,6 @@ def remarks_on_same(groups: Iterable[Names]) -> list[str]:
     """Remarks about patients with several names."""
     return [
         f"{', '.join(names[:5])}{', …' if len(names) > 5 else ''} are taken for one patient: these names differ in "
-        "their spelling only, or share a series or pictures"
+        "their spelling only, or share a series or images"
         for names in groups
     ]

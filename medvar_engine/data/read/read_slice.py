@@ -32,7 +32,7 @@ def read_gray(path: Path, *, synthetic: bool = False) -> GrayArray:
     Raises `MedvarError` for a file that is damaged, in colour, too large, blank, or has several frames; and for an
     image made by a generative model, unless ``synthetic`` accepts these.
     """
-    gray = _read_npy(path) if path.suffix.lower() == ".npy" else _read_picture(path, synthetic)
+    gray = _read_npy(path) if path.suffix.lower() == ".npy" else _read_image_file(path, synthetic)
     if gray.min() == gray.max():
         raise MedvarError("it is blank: all pixels have the same value")
     if gray.dtype == np.uint16 and gray.max() < _RAW_BELOW:
@@ -74,7 +74,7 @@ def _read_npy(path: Path) -> GrayArray:
     return np.array(array, dtype=array.dtype.newbyteorder("="))
 
 
-def _read_picture(path: Path, synthetic: bool) -> GrayArray:
+def _read_image_file(path: Path, synthetic: bool) -> GrayArray:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about sizes, which are checked here

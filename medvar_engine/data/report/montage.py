@@ -10,7 +10,7 @@ from medvar_engine.data.dataset import SliceDataset
 from medvar_engine.data.near_duplicates import Pair
 from medvar_engine.data.report.choose_slices import groups, patients, spread
 from medvar_engine.data.shards import SliceRow
-from medvar_engine.page.elements import Markup, element, picture
+from medvar_engine.page.elements import Markup, element, jpeg
 
 TILES = 20
 _SIDE = 96
@@ -42,7 +42,7 @@ def tile(dataset: SliceDataset, position: int, side: int) -> Markup:
     row = dataset.rows[position]
     place = "" if row.position_mm is None else f", {row.position_mm:g} mm"
     gray = (dataset.codes(position) >> 8).astype(np.uint8)
-    return picture(gray, side, f"{_whose(row)}, series {row.series}{place}")
+    return jpeg(gray, side, f"{_whose(row)}, series {row.series}{place}")
 
 
 def _whose(row: SliceRow) -> str:

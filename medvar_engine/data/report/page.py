@@ -28,7 +28,7 @@ def page(
     title = f"Slices in {dataset.folder.resolve().name}"
     sections = [
         Section("counts", "Numbers of slices", _counts(dataset)),
-        Section("pictures", "Example slices", _pictures(dataset)),
+        Section("examples", "Example slices", _examples(dataset)),
         Section("intensities", "Intensities", _intensities(dataset, scans)),
         Section("duplicates", "Near-duplicates", _duplicates(dataset, duplicates)),
         Section("patients", "Patients", _patients(dataset)),
@@ -68,7 +68,7 @@ def _counts(dataset: SliceDataset) -> Markup:
     return join(key, chart, table(columns, rows))
 
 
-def _pictures(dataset: SliceDataset) -> Markup:
+def _examples(dataset: SliceDataset) -> Markup:
     intro = "The examples come from as many patients as possible. Point at a slice to read its patient."
     return join(
         element("p", intro, class_="quiet"),

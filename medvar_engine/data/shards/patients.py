@@ -9,7 +9,7 @@ from itertools import accumulate
 
 import numpy as np
 
-from medvar_engine.data.duplicates.same_image import join_by_pictures
+from medvar_engine.data.duplicates.same_image import join_by_images
 from medvar_engine.data.identity.pseudonyms import Pseudonyms
 from medvar_engine.data.identity.same_patient import SamePatient, by_marks, marks_of
 from medvar_engine.data.shards.shard_folder import ShardFolder
@@ -87,7 +87,7 @@ def same_patients(parts: Sequence[ShardFolder], known_marks: dict[str, list[str]
         within = at - first_rows[which]
         return shard(which, int(shards[within]))[rows[within]]  # type: ignore[no-any-return]
 
-    join_by_pictures(same, prints, patients, codes)
+    join_by_images(same, prints, patients, codes)
     return same
 
 

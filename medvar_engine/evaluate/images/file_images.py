@@ -36,7 +36,7 @@ class FileImages:
         return np.stack([read_slice(Path(self._files[int(i)])) for i in indices])
 
 
-def find_pictures(folder: Path) -> list[str]:
+def find_image_files(folder: Path) -> list[str]:
     """The sorted image files in and below a folder, without masks, hidden files and contact sheets of scales.
 
     Raises `MedvarError` for files of several formats, because the same image may then occur twice.
@@ -57,7 +57,7 @@ def find_pictures(folder: Path) -> list[str]:
     return sorted(file for file in files if file not in masks)
 
 
-def check_pictures(files: Iterable[str]) -> str:
+def check_image_files(files: Iterable[str]) -> str:
     """Read every file once, one at a time, and return the digest of their content.
 
     Raises `MedvarError` for the first file that cannot be read or has another size than those before.

@@ -16,7 +16,7 @@ from medvar_engine.conditions import FACTORS, Condition, LabelSpace
 from medvar_engine.data.dataset import Conditions, SliceDataset
 from medvar_engine.encoders.image_source import Images, Indices
 from medvar_engine.errors import MedvarError
-from medvar_engine.evaluate.images.file_images import FileImages, check_pictures, find_pictures
+from medvar_engine.evaluate.images.file_images import FileImages, check_image_files, find_image_files
 from medvar_engine.evaluate.images.mask_source import FileMasks, Masks, SetMasks, mask_beside
 from medvar_engine.generate.trace import Trace
 from medvar_engine.request import Sampling
@@ -57,7 +57,7 @@ def open_synthetic(path: Path) -> Synthetic:
         return _of_shards(ImageSet.open(path))
     if manifest is not None and not manifest.complete:
         raise MedvarError(f"{path} is not complete. Run the command that began it again to continue it.")
-    files = find_pictures(path)
+    files = find_image_files(path)
     if not files:
         raise MedvarError(
             f"{path} holds neither a synthetic dataset (set.json) nor PNG, NIfTI or DICOM files of medvar. Make some: "
@@ -69,7 +69,7 @@ def open_synthetic(path: Path) -> Synthetic:
         )
     models: set[str] = set()
     conditions = coded(_asked(Path(file), models) for file in files)
-    images = FileImages(files, check_pictures(files))
+    images = FileImages(files, check_image_files(files))
     return Synthetic(path.name, images, conditions, tuple(sorted(models)), _file_masks(files))
 
 

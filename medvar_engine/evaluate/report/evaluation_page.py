@@ -22,7 +22,7 @@ from medvar_engine.evaluate.report.pair_section import pair_section, stack_secti
 from medvar_engine.evaluate.report.utility_section import utility_section
 from medvar_engine.page.curves import Curve, curves
 from medvar_engine.page.document import Section, document, note
-from medvar_engine.page.elements import Child, Markup, counted, element, join, picture, table
+from medvar_engine.page.elements import Child, Markup, counted, element, join, jpeg, table
 from medvar_engine.types import FloatArray
 from medvar_engine.value_range import grey_levels
 
@@ -60,7 +60,7 @@ def page(found: Evaluation, synthetic: Synthetic, data: SliceDataset) -> Markup:
         "for diagnosis.",
     )
     sections = [
-        Section("pictures", "Examples", _pictures(synthetic, data)),
+        Section("examples", "Examples", _examples(synthetic, data)),
         Section("measures", "Main measures", _measures(found)),
         Section("quality", "Quality", join(*map(_quality, found.encoders))),
         Section("labels", "Label by label", join(*map(_labels, found.encoders), _left_out(found))),
@@ -77,7 +77,7 @@ def page(found: Evaluation, synthetic: Synthetic, data: SliceDataset) -> Markup:
     return document(f"Evaluation of {found.name}", lead, sections, notes)
 
 
-def _pictures(synthetic: Synthetic, data: SliceDataset) -> Markup:
+def _examples(synthetic: Synthetic, data: SliceDataset) -> Markup:
     asked = np.array([label_of(condition) for condition in synthetic.conditions])
     kinds = np.array([label_of(kind) for kind in data.conditions.kinds])[data.conditions.codes]
     parts: list[Child] = []
@@ -93,7 +93,7 @@ def _pictures(synthetic: Synthetic, data: SliceDataset) -> Markup:
 
 
 def _tiles(images: FloatArray, title: str) -> Markup:
-    return element("div", *(picture(grey_levels(image), SIDE, title) for image in images), class_="tiles")
+    return element("div", *(jpeg(grey_levels(image), SIDE, title) for image in images), class_="tiles")
 
 
 def _spread(numbers: np.ndarray) -> np.ndarray:
@@ -197,8 +197,8 @@ def _copies(found: Evaluation, synthetic: Synthetic, data: SliceDataset) -> Mark
     shown = [
         element(
             "figure",
-            picture(grey_levels(synthetic.images.batch([image])[0]), 2 * SIDE, "synthetic"),
-            picture(grey_levels(data.batch([slice_])[0, 0]), 2 * SIDE, "training slice"),
+            jpeg(grey_levels(synthetic.images.batch([image])[0]), 2 * SIDE, "synthetic"),
+            jpeg(grey_levels(data.batch([slice_])[0, 0]), 2 * SIDE, "training slice"),
             element("figcaption", f"synthetic image {image}, training slice {slice_}"),
         )
         for image, slice_ in one.pairs[:PAIRS]

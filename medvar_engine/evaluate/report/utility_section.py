@@ -56,7 +56,7 @@ def _curve(points: Sequence[CurvePoint], alone: MetricValue, metric: str) -> Mar
         for name in (REAL, BOTH)
     ]
     drawn.append(Curve(f"{SYNTHETIC} alone", tuple((float(end), _value(alone)) for end in sorted(set(ends)))))
-    picture = curves(drawn, f"{metric} by training patients", "training patients", log_across=True)
+    chart = curves(drawn, f"{metric} by training patients", "training patients", log_across=True)
     rows: list[tuple[Child, ...]] = [
         (str(one.patients), metric_cell(one.metrics[REAL]), metric_cell(one.metrics[BOTH])) for one in points
     ]
@@ -65,7 +65,7 @@ def _curve(points: Sequence[CurvePoint], alone: MetricValue, metric: str) -> Mar
         "saw. To see what it adds to few patients, train it on these alone."
     )
     return join(
-        element("div", picture, class_="charts"),
+        element("div", chart, class_="charts"),
         table(("training patients", REAL, BOTH), rows),
         element("p", note, class_="quiet"),
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 from medvar_engine.bundle.read import Bundle
 from medvar_engine.errors import MedvarError
 from medvar_engine.sets.layouts import bids, coco, decathlon, imagefolder, nnunet, shards
-from medvar_engine.sets.layouts.image_files import write_pictures
+from medvar_engine.sets.layouts.image_files import write_image_files
 from medvar_engine.sets.set_image import SetImage
 from medvar_engine.sets.set_plan import Kind, Plan
 
@@ -58,4 +58,4 @@ def write_images(plan: Plan, unit: int, folder: Path, bundle: Bundle, images: Se
     if plan.kind.layout == "shards":
         return shards.write_shard(unit, folder, images, bundle.image_size)
     layout = _FILES[plan.kind.layout]
-    return write_pictures(plan, unit, folder, bundle, images, layout.place, layout.mask_place)
+    return write_image_files(plan, unit, folder, bundle, images, layout.place, layout.mask_place)

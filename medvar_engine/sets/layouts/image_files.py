@@ -14,14 +14,14 @@ from medvar_engine.sets.set_image import SetImage
 from medvar_engine.sets.set_plan import Plan
 from medvar_engine.write.burn_in import marked
 from medvar_engine.write.dicom import Study
-from medvar_engine.write.formats import write_picture
-from medvar_engine.write.picture import Picture
+from medvar_engine.write.formats import write_image
+from medvar_engine.write.output_image import OutputImage
 
 Place = Callable[[Plan, int, Condition], str]
 """A function that returns the path of image number i of a condition, relative to the folder of the dataset."""
 
 
-def write_pictures(
+def write_image_files(
     plan: Plan,
     unit: int,
     folder: Path,
@@ -40,7 +40,7 @@ def write_pictures(
                 parent.mkdir(parents=True, exist_ok=True)
             except OSError as error:
                 raise MedvarError(f"Cannot create the folder {parent}: {error.strerror or error}.") from error
-        picture = replace(Picture.of(bundle, made.trace, made.image, made.mask), copy_risk=made.copy_risk)
-        picture = marked(picture, plan.marks)
-        written += write_picture(path, plan.kind.format, picture, study, made.number + 1, mask=mask)
+        image = replace(OutputImage.of(bundle, made.trace, made.image, made.mask), copy_risk=made.copy_risk)
+        image = marked(image, plan.marks)
+        written += write_image(path, plan.kind.format, image, study, made.number + 1, mask=mask)
     return written

@@ -39,7 +39,7 @@ def test_radiological_convention() -> None:
 
 
 def test_shapes_and_spacing_belong_together() -> None:
-    """Breaks for anisotropic scans: swapped spacing stretches the picture."""
+    """Breaks for anisotropic scans: swapped spacing stretches the image."""
     volume = volume_of(np.ones((50, 60, 70)), (1.0, 1.5, 2.0))
     expected = {
         "axial": ((60, 50), (1.5, 1.0)),
@@ -105,7 +105,7 @@ def test_unknown_plane(planes: tuple[str, ...]) -> None:
 
 
 def test_repeats_are_dropped_and_neighbours_are_not() -> None:
-    """Breaks for cine, where one picture would be taught many times; and for thin slices, if too much goes."""
+    """Breaks for cine, where one image would be taught many times; and for thin slices, if too much goes."""
     generator = np.random.default_rng(0)
     first, other = (np.kron(generator.uniform(-1, 1, (16, 16)), np.ones((2, 2))).astype(np.float32) for _ in range(2))
     noisy = first + generator.normal(0, 0.002, first.shape).astype(np.float32)

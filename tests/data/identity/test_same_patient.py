@@ -173,7 +173,7 @@ def test_folders_of_before_are_known_by_their_remark(tmp_path: Path, nifti: Any)
         merge([tmp_path / "one", tmp_path / "other"], tmp_path / "out")
 
 
-def picture(seed: int) -> np.ndarray:
+def random_image(seed: int) -> np.ndarray:
     noise = ndimage.gaussian_filter(np.random.default_rng(seed).normal(size=(64, 64)), 5)
     return np.clip(noise / np.abs(noise).max(), -1, 1).astype(np.float32)
 
@@ -197,13 +197,13 @@ def written(folder: Path, slices: dict[str, np.ndarray], tested: set[str]) -> Pa
 )
 def test_verify_finds_near_identical_slices_on_both_sides(tmp_path: Path, change: Any) -> None:
     """Breaks for evaluation: what is measured on slices that were trained on is too good, and nobody was told."""
-    slices = {"ann": picture(1), "bob": picture(2), "eve": change(picture(1))}
+    slices = {"ann": random_image(1), "bob": random_image(2), "eve": change(random_image(1))}
     folder = written(tmp_path / "a", slices, {"eve"})
     with pytest.raises(MedvarError, match="ann = eve"):
         verify(folder)
     resplit(folder, SplitRule(holdout=("eve",)))
     assert verify(folder).split == {"ann": "test", "bob": "train", "eve": "test"}
-    alone = written(tmp_path / "b", {"ann2": picture(3), "eve2": change(picture(2))}, {"eve2"})
+    alone = written(tmp_path / "b", {"ann2": random_image(3), "eve2": change(random_image(2))}, {"eve2"})
     manifest = merge([folder, alone], tmp_path / "both")
     assert manifest.split["bob"] == manifest.split["eve2"] == "test"
     verify(tmp_path / "both")
@@ -214,4 +214,4 @@ def test_verify_finds_near_identical_slices_on_both_sides(tmp_path: Path, change
 def test_verify_finds_spellings_on_both_sides(tmp_path: Path) -> None:
     """Breaks for folders of before: they were split by the letters of names."""
     with pytest.raises(MedvarError, match="Ann 1 = ann01"):
-        verify(written(tmp_path / "a", {"Ann 1": picture(1), "ann01": picture(2)}, {"ann01"}))
+        verify(written(tmp_path / "a", {"Ann 1": random_image(1), "ann01": random_image(2)}, {"ann01"}))

@@ -58,7 +58,7 @@ def test_hounsfield_units_per_slice(tmp_path: Path, phantom: Any, series: Any) -
 
 
 def test_ct_without_rescale_is_refused(tmp_path: Path, phantom: Any, series: Any) -> None:
-    """Breaks for CT without HU: a window over raw numbers gives white pictures."""
+    """Breaks for CT without HU: a window over raw numbers gives white images."""
     series(tmp_path, phantom, modality="CT")
     assert "not in HU" in only_refusal(tmp_path)
 
@@ -269,7 +269,7 @@ def test_multiframe_with_a_frame_missing(tmp_path: Path, phantom: Any, multifram
 def test_cine_without_geometry_keeps_frames_as_stored(
     tmp_path: Path, phantom: Any, multiframe: Callable[..., Path]
 ) -> None:
-    """Breaks for old cine loops: a plane invented for them would be a wrong label, a turn a wrong picture."""
+    """Breaks for old cine loops: a plane invented for them would be a wrong label, a turn a wrong image."""
     from medvar_engine.data.harmonise.slicing import SliceRules, cut
 
     multiframe(tmp_path / "cine.dcm", phantom, geometry=False)

@@ -21,7 +21,7 @@ from medvar_engine.data.read.volume import Volume
 from medvar_engine.errors import MedvarError
 from medvar_engine.write.dicom import write_dicom
 from medvar_engine.write.nifti import write_nifti
-from medvar_engine.write.picture import Picture
+from medvar_engine.write.output_image import OutputImage
 
 
 def only_volume(source: Path, **options: Any) -> Volume:
@@ -241,9 +241,9 @@ def test_synthetic_nifti_is_refused_unless_asked_for(
 def test_what_the_engine_writes_is_refused(tmp_path: Path, make_trace: Any) -> None:
     """Breaks when the writers change their words: the engine's own images would be trained on."""
     pixels = np.linspace(-1, 1, 64 * 64, dtype=np.float32).reshape(64, 64)
-    picture = Picture(pixels, make_trace(), spacing_mm=0.75, low=-1000.0, high=400.0, unit="HU")
-    write_nifti(tmp_path / "made.nii.gz", picture)
-    write_dicom(tmp_path / "made.dcm", picture)
+    image = OutputImage(pixels, make_trace(), spacing_mm=0.75, low=-1000.0, high=400.0, unit="HU")
+    write_nifti(tmp_path / "made.nii.gz", image)
+    write_dicom(tmp_path / "made.dcm", image)
     found, refusals = find_series(tmp_path)
     assert not found
     assert ["generative model" in one.reason for one in refusals] == [True, True]

@@ -31,7 +31,7 @@ HOSTILE = "<script>alert(1)</script>\"'&--><!--\u202e\x1b"
 VOID = {"br", "img", "line", "meta", "rect"}
 
 
-def picture(seed: int) -> np.ndarray:
+def random_image(seed: int) -> np.ndarray:
     smooth = ndimage.gaussian_filter(np.random.default_rng(seed).normal(size=(SIZE, SIZE)), 2)
     return np.clip(smooth / np.abs(smooth).max(), -1, 1).astype(np.float32)
 
@@ -97,10 +97,10 @@ class Page(HTMLParser):
 
 def test_what_the_page_says(tmp_path: Path) -> None:
     """Breaks for whoever prepares data: numbers, names, reasons and licences must be those of the folder."""
-    slices = [{"image": picture(i), "patient": "ann"} for i in range(3)]
-    slices += [{"image": picture(i), "patient": "bob", "spacing_mm": None} for i in range(10, 12)]
+    slices = [{"image": random_image(i), "patient": "ann"} for i in range(3)]
+    slices += [{"image": random_image(i), "patient": "bob", "spacing_mm": None} for i in range(10, 12)]
     slices += [
-        {"image": picture(20), "patient": "eve", "modality": "CT", "region": "chest", "unit": "HU", "plane": None,
+        {"image": random_image(20), "patient": "eve", "modality": "CT", "region": "chest", "unit": "HU", "plane": None,
          "low": -1000.0, "high": 400.0, "dataset": None, "licence": ""},
     ]  # fmt: skip
     about = {
@@ -128,7 +128,7 @@ def test_what_the_page_says(tmp_path: Path) -> None:
     assert [concern.grave for concern in raised] == [False, False]
 
 
-def test_pictures_are_the_slices(tmp_path: Path) -> None:
+def test_example_images_are_the_slices(tmp_path: Path) -> None:
     """Breaks for everybody who looks: a montage must show the slices, and say whose they are."""
     bright = np.where(np.arange(SIZE) < SIZE // 2, -0.5, 0.75) * np.ones((SIZE, 1))
     write_report(
@@ -144,9 +144,9 @@ def test_pictures_are_the_slices(tmp_path: Path) -> None:
 
 def test_leaks_are_warned_of(tmp_path: Path) -> None:
     """Breaks for evaluation: a person on both sides under two names makes every figure too good."""
-    slices = [{"image": picture(i), "patient": "ann"} for i in range(3)]
-    slices += [{"image": picture(i), "patient": "Zoe"} for i in (1, 2)]
-    slices += [{"image": picture(7), "patient": "P-01"}, {"image": picture(8), "patient": "p1"}]
+    slices = [{"image": random_image(i), "patient": "ann"} for i in range(3)]
+    slices += [{"image": random_image(i), "patient": "Zoe"} for i in (1, 2)]
+    slices += [{"image": random_image(7), "patient": "P-01"}, {"image": random_image(8), "patient": "p1"}]
     folder = prepared(tmp_path / "a", slices, {"Zoe", "p1"})
     raised = write_report(folder, tmp_path / "r.html")
     assert [concern.title for concern in raised if concern.grave] == [
@@ -167,8 +167,9 @@ def test_leaks_are_warned_of(tmp_path: Path) -> None:
 def test_hostile_names_stay_text(tmp_path: Path) -> None:
     """Breaks for who opens a report on somebody else's scans: nothing in a file may become part of the page."""
     slices = [
-        {"image": picture(i), "patient": f"{HOSTILE}{i % 2}", "series": HOSTILE, "dataset": HOSTILE, "region": HOSTILE,
-         "plane": HOSTILE, "modality": HOSTILE, "source": HOSTILE, "licence": HOSTILE, "unit": HOSTILE}
+        {"image": random_image(i), "patient": f"{HOSTILE}{i % 2}", "series": HOSTILE, "dataset": HOSTILE,
+         "region": HOSTILE, "plane": HOSTILE, "modality": HOSTILE, "source": HOSTILE, "licence": HOSTILE,
+         "unit": HOSTILE}
         for i in (0, 1, 0, 3)
     ]  # fmt: skip
     slices[2]["patient"] = f"{HOSTILE}1"  # a leak, so that its name is in the warnings too
@@ -191,7 +192,7 @@ def test_hostile_names_stay_text(tmp_path: Path) -> None:
 
 def test_page_needs_nothing_else(tmp_path: Path) -> None:
     """Breaks for hospitals without network, and for privacy: the page loads nothing, and its policy forbids it."""
-    write_report(prepared(tmp_path / "a", [{"image": picture(1)}], set()), tmp_path / "r.html")
+    write_report(prepared(tmp_path / "a", [{"image": random_image(1)}], set()), tmp_path / "r.html")
     page = Page(tmp_path / "r.html")
     for _, attributes in page.elements:
         for name in ("src", "href"):
@@ -213,7 +214,7 @@ def test_histograms_of_the_scans(tmp_path: Path, nifti: Callable[..., Path], pha
     (scans / "index.csv").write_text(
         "path,patient,modality,region\none.nii.gz,ann,MR,brain\ntwo.nii.gz,bob,MR,brain\n", encoding="utf-8"
     )
-    folder = prepared(tmp_path / "a", [{"image": picture(1)}], set())
+    folder = prepared(tmp_path / "a", [{"image": random_image(1)}], set())
     write_report(folder, tmp_path / "r.html", scans=scans)
     page = Page(tmp_path / "r.html")
     assert "before: 1 scan" in page.text
@@ -229,7 +230,7 @@ def test_odd_values_do_not_stop_the_report(tmp_path: Path) -> None:
     blank = np.full((SIZE, SIZE), -1, np.float32)
     slices = [
         {"image": blank, "patient": "a", "low": 5.0, "high": 5.0, "spacing_mm": None, "position_mm": None},
-        {"image": picture(1), "patient": "b", "region": "liver", "low": float("nan"), "high": float("inf")},
+        {"image": random_image(1), "patient": "b", "region": "liver", "low": float("nan"), "high": float("inf")},
         {"image": blank, "patient": "c", "region": None, "plane": None, "dataset": None},
     ]
     write_report(prepared(tmp_path / "a", slices, {"a"}), tmp_path / "r.html")
@@ -240,7 +241,7 @@ def test_odd_values_do_not_stop_the_report(tmp_path: Path) -> None:
 
 def test_many_names_stay_readable(tmp_path: Path) -> None:
     """Breaks for large sets: a page of ten thousand rows is not read. The numbers still say how many there are."""
-    slices = [{"image": picture(i), "patient": f"patient {i}"} for i in range(130)]
+    slices = [{"image": random_image(i), "patient": f"patient {i}"} for i in range(130)]
     refused = [{"path": f"{i}.nii", "reason": "no"} for i in range(130)]
     write_report(prepared(tmp_path / "a", slices, set(), refused=refused), tmp_path / "r.html")
     page = Page(tmp_path / "r.html")
@@ -252,7 +253,7 @@ def test_many_names_stay_readable(tmp_path: Path) -> None:
 
 def test_what_cannot_be_reported_is_told(tmp_path: Path) -> None:
     """Breaks at the command line: a wrong name gives a sentence, and an older report stays."""
-    folder = prepared(tmp_path / "a", [{"image": picture(1)}], set())
+    folder = prepared(tmp_path / "a", [{"image": random_image(1)}], set())
     (tmp_path / "r.html").write_text("old")
     (tmp_path / "empty").mkdir()
     for slices, out, scans, match in [

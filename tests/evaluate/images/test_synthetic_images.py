@@ -27,41 +27,41 @@ from medvar_engine.sets.set_manifest import SET, SetManifest
 from medvar_engine.sets.set_plan import Kind, Plan
 from medvar_engine.types import FloatArray
 from medvar_engine.write.dicom import Study
-from medvar_engine.write.formats import ENDINGS, write_picture
+from medvar_engine.write.formats import ENDINGS, write_image
 from medvar_engine.write.nifti import sidecar
-from medvar_engine.write.picture import Picture
+from medvar_engine.write.output_image import OutputImage
 
 SIDE = 6
 CHEST = Condition("CT", "chest", "axial")
 BRAIN = Condition("MR", "brain", "axial", contrast="T1 after contrast", position=0.25)
-Pictures = Callable[..., list[Picture]]
+MakeImages = Callable[..., list[OutputImage]]
 
 
 @pytest.fixture
-def pictures(make_trace: Callable[..., Trace]) -> Pictures:
-    """Pictures of chests and brains in turn."""
+def images(make_trace: Callable[..., Trace]) -> MakeImages:
+    """Images of chests and brains in turn."""
 
-    def make(count: int = 6, side: int = SIDE) -> list[Picture]:
+    def make(count: int = 6, side: int = SIDE) -> list[OutputImage]:
         found = []
         for number in range(count):
             pixels = np.random.default_rng(number).uniform(-1, 1, (side, side)).astype(np.float32)
             ct = not number % 2
             about = (0.75, -1000.0, 400.0, "HU") if ct else (1.0, 0.0, 1.0, "arbitrary")
-            found.append(Picture(pixels, make_trace(seed=number, condition=CHEST if ct else BRAIN), *about))
+            found.append(OutputImage(pixels, make_trace(seed=number, condition=CHEST if ct else BRAIN), *about))
         return found
 
     return make
 
 
-def write(folder: Path, pictures: list[Picture], form: str, place: Place | None = None) -> list[Path]:
-    """Each picture as a file: by number, or where a layout puts it."""
+def write(folder: Path, images: list[OutputImage], form: str, place: Place | None = None) -> list[Path]:
+    """Each image as a file: by number, or where a layout puts it."""
     written = []
-    for number, picture in enumerate(pictures):
-        condition = picture.trace.request.condition
+    for number, image in enumerate(images):
+        condition = image.trace.request.condition
         name = f"{number:03d}{ENDINGS[form]}" if place is None else place(plan(form), number, condition)
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        written.append(write_picture(path, form, picture, Study("test"), number)[0])
+        written.append(write_image(path, form, image, Study("test"), number)[0])
     return written
 
 
@@ -70,16 +70,16 @@ def plan(form: str = "uint16", layout: str = "imagefolder", count: int = 6, unit
     return Plan(Mixture(parts), count, "ab" * 32, Kind(layout, form), "2026-01-01T00:00:00+00:00", unit)
 
 
-def expected(pictures: list[Picture]) -> FloatArray:
-    return np.stack([picture.pixels for picture in pictures])
+def expected(images: list[OutputImage]) -> FloatArray:
+    return np.stack([image.pixels for image in images])
 
 
 @pytest.mark.parametrize(
     ("form", "off"), [("png", 1 / 255), ("png16", 1 / 65535), ("nifti", 1 / 1400), ("dicom", 1 / 1400)]
 )
-def test_files_come_back_as_they_were_made(tmp_path: Path, pictures: Pictures, form: str, off: float) -> None:
+def test_files_come_back_as_they_were_made(tmp_path: Path, images: MakeImages, form: str, off: float) -> None:
     """Breaks for whoever keeps images as NIfTI or DICOM: turned or in another window they would look bad."""
-    made = pictures()
+    made = images()
     write(tmp_path / "files", made, form)
     found = open_synthetic(tmp_path / "files")
     assert list(found.conditions) == [CHEST, BRAIN] * 3
@@ -89,12 +89,12 @@ def test_files_come_back_as_they_were_made(tmp_path: Path, pictures: Pictures, f
 
 
 @pytest.mark.parametrize(("layout", "form"), [("imagefolder", "png"), ("bids", "nifti"), ("nnunet", "nifti")])
-def test_a_set_of_files_is_read_as_it_lies(tmp_path: Path, pictures: Pictures, layout: str, form: str) -> None:
+def test_a_set_of_files_is_read_as_it_lies(tmp_path: Path, images: MakeImages, layout: str, form: str) -> None:
     """Breaks for sets in the layouts that others read: they could be made, but not judged."""
     from medvar_engine.sets.layouts import bids, imagefolder, nnunet
 
     place = {"bids": bids, "imagefolder": imagefolder, "nnunet": nnunet}[layout].place
-    written = write(tmp_path, pictures(), form, place)
+    written = write(tmp_path, images(), form, place)
     SetManifest(plan(form, layout), {}, ("0" * 64,) * 2).write(tmp_path)
     found = open_synthetic(tmp_path)
     assert sorted(map(str, found.conditions)) == sorted(map(str, [CHEST, BRAIN] * 3))
@@ -107,30 +107,30 @@ def test_a_set_of_files_is_read_as_it_lies(tmp_path: Path, pictures: Pictures, l
         open_synthetic(tmp_path)
 
 
-def shards(folder: Path, pictures: list[Picture], withheld: frozenset[int] = frozenset()) -> Path:
-    asked = replace(plan(layout="shards", count=len(pictures)), copy_policy="withhold", gate="g" if withheld else "")
+def shards(folder: Path, images: list[OutputImage], withheld: frozenset[int] = frozenset()) -> Path:
+    asked = replace(plan(layout="shards", count=len(images)), copy_policy="withhold", gate="g" if withheld else "")
     for unit in range(asked.units):
-        made = [SetImage(i, pictures[i].pixels, pictures[i].trace, None) for i in asked.numbers(unit)]
+        made = [SetImage(i, images[i].pixels, images[i].trace, None) for i in asked.numbers(unit)]
         write_shard(unit, folder, [one for one in made if one.number not in withheld], SIDE)
     SetManifest(asked, {}, ("0" * 64,) * asked.units, withheld).write(folder)
     return folder
 
 
-def test_shards_without_those_withheld(tmp_path: Path, pictures: Pictures) -> None:
+def test_shards_without_those_withheld(tmp_path: Path, images: MakeImages) -> None:
     """Breaks for sets of a bundle with a gate: every image after a withheld one would get another's label."""
-    made = pictures(11)
+    made = images(11)
     (tmp_path / "units").mkdir()
     found = open_synthetic(shards(tmp_path, made, frozenset({0, 4, 5, 6, 7, 9})))
     kept = [made[i] for i in (1, 2, 3, 8, 10)]
-    assert list(found.conditions) == [picture.trace.request.condition for picture in kept]
+    assert list(found.conditions) == [image.trace.request.condition for image in kept]
     np.testing.assert_allclose(found.images.batch(range(5)), expected(kept), atol=1e-4)
     np.testing.assert_array_equal(found.images.batch([4, 0]), found.images.batch(range(5))[[4, 0]])
 
 
 @pytest.mark.parametrize("form", ["shards", "png"])
-def test_traces_are_not_kept(tmp_path: Path, pictures: Pictures, form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_traces_are_not_kept(tmp_path: Path, images: MakeImages, form: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Breaks for large sets, whose traces with all their edits do not fit into memory."""
-    made, alive = pictures(24), []
+    made, alive = images(24), []
 
     def there() -> int:
         return sum(type(one) is Trace for one in gc.get_objects())
@@ -165,11 +165,11 @@ def test_conditions_take_bytes() -> None:
     assert list(coded(iter(()))) == []
 
 
-def test_a_nifti_that_lost_its_trace_has_its_sidecar(tmp_path: Path, pictures: Pictures) -> None:
+def test_a_nifti_that_lost_its_trace_has_its_sidecar(tmp_path: Path, images: MakeImages) -> None:
     """Breaks for files that went through another program, which drops what it does not know."""
     import nibabel
 
-    made = pictures(2)
+    made = images(2)
     for path in write(tmp_path, made, "nifti"):
         image = nibabel.Nifti1Image.from_filename(path)
         image.header.extensions.clear()
@@ -180,8 +180,8 @@ def test_a_nifti_that_lost_its_trace_has_its_sidecar(tmp_path: Path, pictures: P
         open_synthetic(tmp_path)
 
 
-def spoilt(folder: Path, form: str, spoil: Callable[[Path], object], pictures: list[Picture]) -> None:
-    spoil(write(folder, pictures, form)[1])
+def spoilt(folder: Path, form: str, spoil: Callable[[Path], object], images: list[OutputImage]) -> None:
+    spoil(write(folder, images, form)[1])
 
 
 def cut(path: Path) -> None:
@@ -190,28 +190,28 @@ def cut(path: Path) -> None:
 
 @pytest.mark.parametrize("form", ["png", "nifti", "dicom"])
 @pytest.mark.parametrize("spoil", [cut, lambda path: path.write_bytes(b""), lambda path: path.write_bytes(b"x" * 500)])
-def test_a_broken_file_is_named(tmp_path: Path, pictures: Pictures, form: str, spoil: Callable[[Path], object]) -> None:
+def test_a_broken_file_is_named(tmp_path: Path, images: MakeImages, form: str, spoil: Callable[[Path], object]) -> None:
     """Breaks after hours, with a traceback, if it is not told before any work."""
-    spoilt(tmp_path, form, spoil, pictures(3, 32))
+    spoilt(tmp_path, form, spoil, images(3, 32))
     with pytest.raises(MedvarError, match="001"):
         open_synthetic(tmp_path)
 
 
-def test_what_cannot_be_judged_together(tmp_path: Path, pictures: Pictures, make_trace: Callable[..., Trace]) -> None:
+def test_what_cannot_be_judged_together(tmp_path: Path, images: MakeImages, make_trace: Callable[..., Trace]) -> None:
     """Breaks for honest figures: the same images twice, or of somebody else, or of two sizes."""
 
     def opened(name: str) -> Synthetic:
         return open_synthetic(tmp_path / name)
 
     for form in ("png", "dicom"):
-        write(tmp_path / "formats", pictures(2), form)
+        write(tmp_path / "formats", images(2), form)
     with pytest.raises(MedvarError, match=r"several formats: 2 DICOM files .*, 2 PNG files"):
         opened("formats")
-    write(tmp_path / "sizes", pictures(2), "png")
-    write(tmp_path / "sizes" / "large", pictures(1, 9), "png")
+    write(tmp_path / "sizes", images(2), "png")
+    write(tmp_path / "sizes" / "large", images(1, 9), "png")
     with pytest.raises(MedvarError, match=r"several sizes: .*large.*9×9 pixels"):
         opened("sizes")
-    write(tmp_path / "foreign", pictures(1), "png")
+    write(tmp_path / "foreign", images(1), "png")
     Image.new("L", (SIDE, SIDE)).save(tmp_path / "foreign" / "other.png")
     with pytest.raises(MedvarError, match=r"other\.png contains no MedVAR trace"):
         opened("foreign")
@@ -221,11 +221,11 @@ def test_what_cannot_be_judged_together(tmp_path: Path, pictures: Pictures, make
             opened(name)
 
 
-def test_a_nifti_of_other_values(tmp_path: Path, pictures: Pictures) -> None:
+def test_a_nifti_of_other_values(tmp_path: Path, images: MakeImages) -> None:
     """Breaks for figures: without black and white told, HU would be taken for shades."""
     import nibabel
 
-    (path,) = write(tmp_path, pictures(1), "nifti")
+    (path,) = write(tmp_path, images(1), "nifti")
     image = nibabel.Nifti1Image.from_filename(path)
     image.header["cal_max"] = image.header["cal_min"]
     shutil.copy(path, tmp_path / "kept")
@@ -234,9 +234,9 @@ def test_a_nifti_of_other_values(tmp_path: Path, pictures: Pictures) -> None:
         open_synthetic(tmp_path)
 
 
-def test_sheets_of_scales_are_no_images(tmp_path: Path, pictures: Pictures) -> None:
+def test_sheets_of_scales_are_no_images(tmp_path: Path, images: MakeImages) -> None:
     """Breaks for folders made with --show-scales: a sheet is no slice."""
-    written = write(tmp_path, pictures(2), "png")
+    written = write(tmp_path, images(2), "png")
     shutil.copy(written[0], tmp_path / "000-scales.png")
     shutil.copy(written[0], tmp_path / ".hidden.png")
     assert len(open_synthetic(tmp_path)) == 2

@@ -195,7 +195,7 @@ def test_ms_ssim_is_made_of_torchmetrics_ssim(side: int) -> None:
     assert ms_ssim(a, b) == pytest.approx(expected, rel=1e-6)
 
 
-def test_a_model_of_one_picture_is_not_diverse() -> None:
+def test_a_model_of_one_image_is_not_diverse() -> None:
     """Mode collapse looks perfect image by image."""
     rng = np.random.default_rng(0)
     varied = rng.uniform(-1, 1, (12, 32, 32)).astype(np.float32)

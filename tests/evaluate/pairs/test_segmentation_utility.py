@@ -39,7 +39,7 @@ def test_useful_pairs_are_told_from_useless_ones(useful: SegmentationUtility, pa
 
 
 def test_learning_curve(useful: SegmentationUtility) -> None:
-    """Nobody could see with how many patients synthetic pairs help; the picture would lack a number."""
+    """Nobody could see with how many patients synthetic pairs help; the image would lack a number."""
     assert [one.patients for one in useful.curve] == [1, 2, 4, 5]
     assert useful.curve[-1].metrics["real"] == useful.dice["real"]
     page = utility_page(useful, "a model")

@@ -49,7 +49,7 @@ def crash(session: GenerationSession) -> None:
 
 
 def test_a_crash_loses_nothing(session: GenerationSession, folder: Path) -> None:
-    """An afternoon's pictures would be gone with napari."""
+    """An afternoon's images would be gone with napari."""
     list(session.generate(REQUEST))
     list(session.resample(2, Request(REQUEST.condition, seed=6)))
     session.rename(0, "keep this")
@@ -57,7 +57,7 @@ def test_a_crash_loses_nothing(session: GenerationSession, folder: Path) -> None
     session.select(0)
     crash(session)
     (left,) = recoverable(folder)
-    assert (left.pictures, left.bundle) == (2, "fake")
+    assert (left.images, left.bundle) == (2, "fake")
     again = new_session(folder)
     previews = [made for made in again.recover(left) if isinstance(made, Preview)]
     np.testing.assert_array_equal(previews[0].pixels, next(session.previews()).pixels)
@@ -95,7 +95,7 @@ time.sleep(120)
         process.kill()
         process.wait()
         process.stdout.close()
-    assert [left.pictures for left in recoverable(folder)] == [1]
+    assert [left.images for left in recoverable(folder)] == [1]
 
 
 def test_a_clean_end_leaves_nothing(session: GenerationSession, folder: Path) -> None:
@@ -126,7 +126,7 @@ def test_a_scale_made_before_a_crash_is_kept(
 def test_scales_made_in_a_rush_are_not_all_written(
     session: GenerationSession, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Writing would take longer than making the picture."""
+    """Writing would take longer than making the image."""
     writes = []
     keep = Autosave.write
     monkeypatch.setattr(Autosave, "write", lambda self, saved: (writes.append(saved), keep(self, saved)))
@@ -169,13 +169,11 @@ def test_a_folder_that_cannot_be_made_is_told_of(tmp_path: Path) -> None:
     assert recoverable(tmp_path / "file" / "sessions") == ()
 
 
-def test_pictures_of_the_model_before_can_be_recovered(
-    session: GenerationSession, folder: Path, tmp_path: Path
-) -> None:
-    """Choosing another bundle would throw unsaved pictures away; saved ones would be offered again and again."""
+def test_images_of_the_model_before_can_be_recovered(session: GenerationSession, folder: Path, tmp_path: Path) -> None:
+    """Choosing another bundle would throw unsaved images away; saved ones would be offered again and again."""
     list(session.generate(REQUEST))
     session.load("fake")
-    assert [left.pictures for left in recoverable(folder)] == [1]
+    assert [left.images for left in recoverable(folder)] == [1]
     recoverable(folder)[0].discard()
     list(session.generate(REQUEST))
     session.save(tmp_path / "work.medvar")
@@ -212,9 +210,9 @@ def test_the_newest_comes_first(folder: Path) -> None:
         session = new_session(folder)
         list(session.generate(Request(REQUEST.condition, seed=seed), count=seed))
         crash(session)
-    newest = next(left for left in recoverable(folder) if left.pictures == 1)
+    newest = next(left for left in recoverable(folder) if left.images == 1)
     os.utime(newest.path, (time.time() + 60, time.time() + 60))
-    assert [left.pictures for left in recoverable(folder)] == [1, 2]
+    assert [left.images for left in recoverable(folder)] == [1, 2]
 
 
 def test_the_folder_is_the_users_own() -> None:
@@ -223,8 +221,8 @@ def test_the_folder_is_the_users_own() -> None:
     assert autosave_folder().name == "sessions"
 
 
-def test_a_picture_that_cannot_be_saved_does_not_stop_the_others(session: GenerationSession, folder: Path) -> None:
-    """One bad number in one picture would switch saving off for all that follow."""
+def test_an_image_that_cannot_be_saved_does_not_stop_the_others(session: GenerationSession, folder: Path) -> None:
+    """One bad number in one image would switch saving off for all that follow."""
     list(session.generate(REQUEST))
     list(session.resample(2, Request(REQUEST.condition, seed=6)))
     session.rename(0, "odd")
@@ -240,7 +238,7 @@ def test_a_picture_that_cannot_be_saved_does_not_stop_the_others(session: Genera
     assert "settings of the panels" in problem
     crash(session)
     (left,) = recoverable(folder)
-    assert left.pictures == 1
+    assert left.images == 1
     again = new_session(folder)
     list(again.recover(left))
     assert [(one.id, one.parent) for one in again.tree.nodes] == [(1, None)]

@@ -34,12 +34,12 @@ def session(models: FakeModels) -> GenerationSession:
     return session
 
 
-def pictures(previews: list[Preview]) -> dict[int, np.ndarray]:
+def images(previews: list[Preview]) -> dict[int, np.ndarray]:
     return {preview.k: preview.pixels for preview in previews}
 
 
 def test_generate_yields_one_preview_a_scale_coarse_to_fine(session: GenerationSession) -> None:
-    """A user who watches the picture grow would miss a scale, or see one twice."""
+    """A user who watches the image grow would miss a scale, or see one twice."""
     previews = list(session.generate(REQUEST))
     assert [preview.k for preview in previews] == list(range(SCALES))
     assert all(preview.newest for preview in previews)
@@ -49,7 +49,7 @@ def test_generate_yields_one_preview_a_scale_coarse_to_fine(session: GenerationS
     assert session.trace.request == REQUEST
 
 
-def test_the_last_preview_is_the_finished_picture(session: GenerationSession) -> None:
+def test_the_last_preview_is_the_finished_image(session: GenerationSession) -> None:
     """What is saved would not be what was seen."""
     *_, last = session.generate(REQUEST)
     assert session.opened is not None
@@ -74,9 +74,9 @@ def test_long_sessions_keep_tokens_only(session: GenerationSession, monkeypatch:
     np.testing.assert_array_equal(again.pixels, shown[0].pixels)
 
 
-def test_steps_make_the_same_picture_as_generate(session: GenerationSession) -> None:
-    """Somebody who steps would get another picture for the same seed than somebody who generates."""
-    whole = pictures(list(session.generate(REQUEST)))
+def test_steps_make_the_same_image_as_generate(session: GenerationSession) -> None:
+    """Somebody who steps would get another image for the same seed than somebody who generates."""
+    whole = images(list(session.generate(REQUEST)))
     session.undo()
     steps = [list(session.step(REQUEST)) for _ in range(SCALES)]
     assert [[preview.k for preview in step] for step in steps] == [[k] for k in range(SCALES)]
@@ -95,8 +95,8 @@ def test_generate_finishes_what_was_stepped(session: GenerationSession, models: 
     assert not session.continues(REQUEST)
 
 
-def test_a_changed_setting_begins_a_new_picture(session: GenerationSession) -> None:
-    """A changed seed or condition would silently be ignored for the rest of the picture."""
+def test_a_changed_setting_begins_a_new_image(session: GenerationSession) -> None:
+    """A changed seed or condition would silently be ignored for the rest of the image."""
     list(session.step(REQUEST))
     other = Request(REQUEST.condition, seed=6)
     (preview,) = session.step(other)
@@ -121,24 +121,24 @@ def test_stopping_before_the_first_scale_changes_nothing(session: GenerationSess
 
 
 def test_resample_shares_coarse_scales_and_runs_only_finer_ones(session: GenerationSession, models: FakeModels) -> None:
-    """The layout that a user wanted to keep would change, or keeping it would cost as much as a new picture."""
-    whole = pictures(list(session.generate(REQUEST)))
+    """The layout that a user wanted to keep would change, or keeping it would cost as much as a new image."""
+    whole = images(list(session.generate(REQUEST)))
     models.backend.steps.clear()
-    fresh = pictures(list(session.resample(3, Request(REQUEST.condition, seed=99))))
+    fresh = images(list(session.resample(3, Request(REQUEST.condition, seed=99))))
     assert models.backend.steps == [3, 4, 5]
     assert list(fresh) == [3, 4, 5]
     assert session.trace is not None
     assert session.trace.parent is not None
     assert isinstance(session.trace.edit, Resample)
     assert session.trace.edit.from_scale == 3
-    shared = pictures(list(session.previews()))
+    shared = images(list(session.previews()))
     for k in range(SCALES):
         assert np.array_equal(shared[k], whole[k]) == (k < 3)
     assert session.tree.nodes[1].parent == 0
 
 
 def test_resample_takes_the_settings_that_are_asked_for(session: GenerationSession) -> None:
-    """The settings in the panel would say one thing, and the picture be made with another."""
+    """The settings in the panel would say one thing, and the image be made with another."""
     list(session.generate(REQUEST))
     request = Request(Condition("MR", "brain", "axial"), 8, Sampling(guidance=3.0))
     list(session.resample(2, request))
@@ -146,8 +146,8 @@ def test_resample_takes_the_settings_that_are_asked_for(session: GenerationSessi
     assert session.trace.request == request
 
 
-def test_undo_and_redo_walk_through_the_pictures(session: GenerationSession) -> None:
-    """A user who resampled a good picture away could not get it back."""
+def test_undo_and_redo_walk_through_the_images(session: GenerationSession) -> None:
+    """A user who resampled a good image away could not get it back."""
     list(session.generate(REQUEST))
     first = session.node
     list(session.resample(2, Request(REQUEST.condition, seed=1)))
@@ -171,8 +171,8 @@ def test_previews_come_finest_first_and_are_decoded_once(session: GenerationSess
     assert models.backend.decoded == decoded
 
 
-def test_loading_forgets_the_pictures_of_the_model_before(session: GenerationSession) -> None:
-    """A picture of one model would be continued by another."""
+def test_loading_forgets_the_images_of_the_model_before(session: GenerationSession) -> None:
+    """An image of one model would be continued by another."""
     list(session.generate(REQUEST))
     session.load("fake")
     assert session.node is None
@@ -181,7 +181,7 @@ def test_loading_forgets_the_pictures_of_the_model_before(session: GenerationSes
 
 
 def test_a_bundle_that_cannot_be_opened_leaves_the_model_in_use(session: GenerationSession) -> None:
-    """One wrong click in the folder picker would lose the model and every picture."""
+    """One wrong click in the folder picker would lose the model and every image."""
     list(session.generate(REQUEST))
     opened = session.opened
     with pytest.raises(MedvarError):
@@ -208,7 +208,7 @@ def tokens(session: GenerationSession, node: int) -> list[np.ndarray]:
 
 
 def test_several_images_at_once_are_those_of_their_seeds(session: GenerationSession) -> None:
-    """Whoever notes the seed of the third of eight pictures could not make it again alone."""
+    """Whoever notes the seed of the third of eight images could not make it again alone."""
     made = list(session.generate(REQUEST, count=3))
     assert [node.trace.request.seed for node in session.tree.nodes] == [5, 6, 7]
     assert session.tree.current == 0
@@ -223,7 +223,7 @@ def test_several_images_at_once_are_those_of_their_seeds(session: GenerationSess
 
 
 def test_seeds_of_several_images_stay_seeds(session: GenerationSession) -> None:
-    """The largest seed there is would end in an error when more than one picture is asked for."""
+    """The largest seed there is would end in an error when more than one image is asked for."""
     list(session.generate(Request(REQUEST.condition, seed=MAX_SEED), count=2))
     assert [node.trace.request.seed for node in session.tree.nodes] == [MAX_SEED, 0]
 
@@ -234,8 +234,8 @@ def test_no_images_are_refused(session: GenerationSession) -> None:
         list(session.generate(REQUEST, count=0))
 
 
-def test_without_previews_only_finished_pictures_are_decoded(models: FakeModels) -> None:
-    """The setting would do nothing: with a slow decoder each scale would still wait for its picture."""
+def test_without_previews_only_finished_images_are_decoded(models: FakeModels) -> None:
+    """The setting would do nothing: with a slow decoder each scale would still wait for its image."""
     session = GenerationSession(models, show_previews=False)
     session.load()
     made = list(session.generate(REQUEST))
@@ -244,7 +244,7 @@ def test_without_previews_only_finished_pictures_are_decoded(models: FakeModels)
 
 
 def test_resample_inside_a_mask_keeps_the_outside_to_the_pixel(session: GenerationSession) -> None:
-    """A user who paints over a lesion would find the rest of the picture changed."""
+    """A user who paints over a lesion would find the rest of the image changed."""
     *_, before = session.generate(REQUEST)
     mask = np.zeros((SIZE, SIZE), dtype=bool)
     mask[:20, :20] = True
@@ -268,7 +268,7 @@ def test_locked_scales_stay(session: GenerationSession) -> None:
 
 
 def test_graft_takes_coarse_scales_of_one_and_fine_ones_of_the_other(session: GenerationSession) -> None:
-    """The layout of one picture under the texture of another would be neither."""
+    """The layout of one image under the texture of another would be neither."""
     list(session.generate(REQUEST, count=2))
     made = list(session.graft(3, coarse=0, fine=1))
     new = tokens(session, 2)
@@ -281,7 +281,7 @@ def test_graft_takes_coarse_scales_of_one_and_fine_ones_of_the_other(session: Ge
 
 
 def test_replaced_tokens_stay_and_finer_scales_are_drawn_again(session: GenerationSession) -> None:
-    """A token chosen by hand would be overwritten; or undo would stop half-way, at a picture without fine scales."""
+    """A token chosen by hand would be overwritten; or undo would stop half-way, at an image without fine scales."""
     list(session.generate(REQUEST))
     chosen = (tokens(session, 0)[2] + 1) % VOCABULARY
     where = np.eye(3, dtype=bool)
@@ -298,7 +298,7 @@ def test_replaced_tokens_stay_and_finer_scales_are_drawn_again(session: Generati
 def test_candidates_are_drawn_shown_and_only_the_picked_one_kept(
     session: GenerationSession, models: FakeModels
 ) -> None:
-    """Choosing among eight would cost eight whole pictures, or leave seven in the history."""
+    """Choosing among eight would cost eight whole images, or leave seven in the history."""
     list(session.generate(REQUEST))
     models.backend.steps.clear()
     request = Request(REQUEST.condition, seed=30)
@@ -325,8 +325,8 @@ def test_all_candidates_can_be_finished(session: GenerationSession) -> None:
     assert not session.tree.nodes
 
 
-def test_a_candidate_of_a_deleted_picture_is_refused(session: GenerationSession) -> None:
-    """The new picture would hang on nothing, and the session file could not be opened again."""
+def test_a_candidate_of_a_deleted_image_is_refused(session: GenerationSession) -> None:
+    """The new image would hang on nothing, and the session file could not be opened again."""
     list(session.generate(REQUEST))
     (drawn,) = session.candidates(2, REQUEST, 2)
     session.delete(0)
@@ -348,7 +348,7 @@ def test_a_real_image_becomes_a_node_to_vary(session: GenerationSession) -> None
     np.testing.assert_array_equal(tokens(session, 1)[2], tokens(session, 0)[2])
 
 
-def test_maps_of_the_current_picture(session: GenerationSession) -> None:
+def test_maps_of_the_current_image(session: GenerationSession) -> None:
     """The overlays would have no or the wrong shape."""
     with pytest.raises(MedvarError, match="generate one first"):
         session.likelihood_maps()
@@ -357,15 +357,15 @@ def test_maps_of_the_current_picture(session: GenerationSession) -> None:
     assert [scale.shape for scale in session.entropy_maps()] == shapes
     assert [scale.shape for scale in session.likelihood_maps()] == shapes
     assert session.anomaly_map().shape == (SIZE, SIZE)
-    assert session.token_pictures(2, 0, 1, [4, 5, 6]).shape == (3, SIZE, SIZE)
+    assert session.token_previews(2, 0, 1, [4, 5, 6]).shape == (3, SIZE, SIZE)
     assert session.nearby_tokens(0, 4, 3)[0] == 4
 
 
 # -- the tree -----------------------------------------------------------------------------------------------------
 
 
-def test_an_older_picture_can_be_branched_from(session: GenerationSession) -> None:
-    """Only the newest picture could be gone on with."""
+def test_an_older_image_can_be_branched_from(session: GenerationSession) -> None:
+    """Only the newest image could be gone on with."""
     list(session.generate(REQUEST))
     list(session.resample(2, Request(REQUEST.condition, seed=1)))
     session.select(0)
@@ -377,7 +377,7 @@ def test_an_older_picture_can_be_branched_from(session: GenerationSession) -> No
 
 
 def test_deleting_keeps_what_was_made_from_it(session: GenerationSession) -> None:
-    """Deleting one picture would lose others, or leave them without what they came from."""
+    """Deleting one image would lose others, or leave them without what they came from."""
     list(session.generate(REQUEST))
     list(session.resample(2, Request(REQUEST.condition, seed=1)))
     list(session.resample(2, Request(REQUEST.condition, seed=2)))
@@ -397,7 +397,7 @@ def test_deleting_keeps_what_was_made_from_it(session: GenerationSession) -> Non
 
 
 def test_ids_are_not_given_twice(session: GenerationSession) -> None:
-    """A list in the widget would take a new picture for the one deleted."""
+    """A list in the widget would take a new image for the one deleted."""
     list(session.generate(REQUEST, count=2))
     session.delete(1)
     list(session.generate(Request(REQUEST.condition, seed=50)))
@@ -416,7 +416,7 @@ def test_names_can_be_given_and_taken_back(session: GenerationSession) -> None:
 
 
 def test_compare_shows_the_finest_scale_that_both_have(session: GenerationSession) -> None:
-    """An unfinished picture could not be compared, or two scales would be taken for the same."""
+    """An unfinished image could not be compared, or two scales would be taken for the same."""
     list(session.generate(REQUEST))
     list(session.step(Request(REQUEST.condition, seed=6)))
     one, other = session.compare(0, 1)

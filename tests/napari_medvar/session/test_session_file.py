@@ -44,7 +44,7 @@ def new_session() -> GenerationSession:
 
 @pytest.fixture
 def session() -> GenerationSession:
-    """Pictures made in every way: three at once, resampled in a mask, grafted, from an image, and unfinished."""
+    """Images made in every way: three at once, resampled in a mask, grafted, from an image, and unfinished."""
     session = new_session()
     list(session.generate(REQUEST, count=3))
     mask = np.zeros((SIZE, SIZE), dtype=bool)
@@ -98,7 +98,7 @@ def test_stars_come_back_and_can_be_undone(session: GenerationSession, good: dic
 
 
 def test_a_real_image_comes_back_in_its_place_and_units(tmp_path: Path) -> None:
-    """A picture made of a scan yesterday would lie beside it today, in other units and values."""
+    """An image made of a scan yesterday would lie beside it today, in other units and values."""
     session = new_session()
     image = np.zeros((SIZE, SIZE), dtype=np.float32)
     list(session.start_from_image(image, REQUEST.condition, name="scan", image_space=IMAGE_SPACE))
@@ -114,7 +114,7 @@ def test_a_real_image_comes_back_in_its_place_and_units(tmp_path: Path) -> None:
         assert image_space.placement.same_as(IMAGE_SPACE.placement)
     list(again.resample(2, Request(REQUEST.condition, seed=10)))
     assert again.node is not None
-    assert again.node.image_space is None  # the synthetic picture was the current one
+    assert again.node.image_space is None  # the synthetic image was the current one
 
 
 def test_a_unit_that_napari_may_not_know_is_left_out(good: dict[str, Any], tmp_path: Path) -> None:
@@ -134,7 +134,7 @@ def test_a_session_of_the_first_format_still_opens(good: dict[str, Any], tmp_pat
     assert len(session.tree.nodes) == 2
 
 
-def test_after_opening_the_newest_pictures_can_be_undone(session: GenerationSession, tmp_path: Path) -> None:
+def test_after_opening_the_newest_images_can_be_undone(session: GenerationSession, tmp_path: Path) -> None:
     """A slip just before closing napari could not be taken back the next morning."""
     again = new_session()
     list(again.open(session.save(tmp_path / "work.medvar")))
@@ -155,8 +155,8 @@ def test_after_opening_the_newest_pictures_can_be_undone(session: GenerationSess
     assert again.node.id > max(ids)
 
 
-def test_an_unfinished_picture_is_gone_on_with(session: GenerationSession, tmp_path: Path) -> None:
-    """A picture stopped half-way, saved and opened, would end as another one."""
+def test_an_unfinished_image_is_gone_on_with(session: GenerationSession, tmp_path: Path) -> None:
+    """An image stopped half-way, saved and opened, would end as another one."""
     again = new_session()
     list(again.open(session.save(tmp_path / "work.medvar")))
     request = Request(REQUEST.condition, seed=77)
@@ -167,8 +167,8 @@ def test_an_unfinished_picture_is_gone_on_with(session: GenerationSession, tmp_p
     assert again.tree.current == session.tree.current
 
 
-def test_a_new_picture_after_opening_gets_a_new_id(session: GenerationSession, tmp_path: Path) -> None:
-    """A new picture would take the place of one in the file."""
+def test_a_new_image_after_opening_gets_a_new_id(session: GenerationSession, tmp_path: Path) -> None:
+    """A new image would take the place of one in the file."""
     again = new_session()
     list(again.open(session.save(tmp_path / "work.medvar")))
     list(again.generate(REQUEST))
@@ -267,8 +267,8 @@ HOSTILE: dict[str, Callable[[dict[str, Any]], Any]] = {
     "an id that is no number": lambda v: change(v, "nodes", 0, "id", to="0"),
     "an id that is true": lambda v: change(v, "nodes", 1, "id", to=True),
     "an id without end": lambda v: change(v, "nodes", 0, "id", to=10**400),
-    "a current picture that is not there": lambda v: change(v, "current", to=99),
-    "a list as current picture": lambda v: change(v, "current", to=[]),
+    "a current image that is not there": lambda v: change(v, "current", to=99),
+    "a list as current image": lambda v: change(v, "current", to=[]),
     "fewer nodes than traces": lambda v: change(v, "nodes", to=v["nodes"][:1]),
     "panels that are a list": lambda v: change(v, "panels", to=[]),
     "a trace that comes from itself": lambda v: change(v, "traces", "images", 0, "parent", to=0),
@@ -303,7 +303,7 @@ HOSTILE: dict[str, Callable[[dict[str, Any]], Any]] = {
 
 @pytest.fixture(scope="module")
 def good() -> dict[str, Any]:
-    """The content of a session file of two pictures."""
+    """The content of a session file of two images."""
     import tempfile
 
     session = new_session()
@@ -360,7 +360,7 @@ def test_a_small_file_cannot_fill_the_memory(tmp_path: Path, monkeypatch: pytest
 
 
 def test_tokens_beyond_the_codebook_are_refused_and_the_session_stays(good: dict[str, Any], tmp_path: Path) -> None:
-    """A file with wrong tokens would crash the runtime, or lose the pictures that are open."""
+    """A file with wrong tokens would crash the runtime, or lose the images that are open."""
     images = good["traces"]["images"]
     bad = change(json.loads(json.dumps(good)), "traces", "images", 0, "tokens", 0, to=10**6)
     assert len(images[0]["tokens"]) == SCHEDULE.tokens

@@ -1,4 +1,4 @@
-"""A session with a model that makes masks: pictures to a mask, and again to another."""
+"""A session with a model that makes masks: images to a mask, and again to another."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from napari_medvar import writer
 from napari_medvar.layers.layer_data import layer_data
 from napari_medvar.session.generation_session import GenerationSession, Preview
 from napari_medvar.session.opened_bundle import OpenedBundle
-from napari_medvar.session.save_images import Form, Written, write_pictures, write_set
+from napari_medvar.session.save_images import Form, Written, write_image_files, write_set
 from napari_medvar.session.session_file import SavedSession, write_session
 from napari_medvar.session.trace_tree import TraceTree
 
@@ -51,7 +51,7 @@ def test_previews_have_masks(session: GenerationSession) -> None:
     assert last.mask.shape == last.pixels.shape
 
 
-def test_pictures_to_a_mask(session: GenerationSession) -> None:
+def test_images_to_a_mask(session: GenerationSession) -> None:
     """Several at once, one step of undo; the mask is the painted one."""
     made = [one for one in session.draw_to_mask(REQUEST, painted(), count=2) if isinstance(one, Preview)]
     assert len(session.tree.nodes) == 2
@@ -63,8 +63,8 @@ def test_pictures_to_a_mask(session: GenerationSession) -> None:
     assert not session.tree.nodes
 
 
-def test_the_current_picture_to_another_mask(session: GenerationSession) -> None:
-    """The coarse image stays, and the new picture is a child of the old."""
+def test_the_current_image_to_another_mask(session: GenerationSession) -> None:
+    """The coarse image stays, and the new image is a child of the old."""
     list(session.draw_to_mask(REQUEST, painted()))
     parent = session.node
     *_, last = session.redraw_to_mask(1, REQUEST, painted(9))
@@ -89,7 +89,7 @@ def saved_as_copies(
     assert session.opened is not None
     generator, nodes = session.opened.generator, session.tree.nodes
     pixels = [generator.image(generator.restore([node.trace]))[0] for node in nodes]
-    *_, written = write_pictures(session.opened, nodes, pixels, folder, Form("dicom", policy, own_source=True))
+    *_, written = write_image_files(session.opened, nodes, pixels, folder, Form("dicom", policy, own_source=True))
     return written
 
 
@@ -131,14 +131,14 @@ def test_masks_are_saved_beside_images(session: GenerationSession, tmp_path: Pat
     assert isinstance(last, Preview)
     assert session.opened is not None
     nodes = session.tree.nodes
-    *_, written = write_pictures(session.opened, nodes, [last.pixels], tmp_path, Form(form))
+    *_, written = write_image_files(session.opened, nodes, [last.pixels], tmp_path, Form(form))
     assert written.path is not None
     mask, structures = read_written_mask(mask_path(written.path, form))
     np.testing.assert_array_equal(mask, last.mask)
     assert [one.name for one in structures] == list(STRUCTURES)
     written.path.unlink()
     with pytest.raises(MedvarError, match="exists already"):
-        list(write_pictures(session.opened, nodes, [last.pixels], tmp_path, Form(form)))
+        list(write_image_files(session.opened, nodes, [last.pixels], tmp_path, Form(form)))
 
 
 def test_sets_are_saved_with_masks(session: GenerationSession, tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ def latents(count: int) -> Tensor:
 
 
 def test_codes_follow_the_vectors_that_chose_them(quantizer: MultiScaleQuantizer) -> None:
-    """The codebook has no gradient: if it did not follow the data, no training would bring the pictures nearer."""
+    """The codebook has no gradient: if it did not follow the data, no training would bring the images nearer."""
     quantized = quantizer(latents(4))
     before = quantizer.codebook.weight.clone()
     CodebookFollower(quantizer).follow(quantizer, Use.of(quantizer, quantized), decay=0.0)

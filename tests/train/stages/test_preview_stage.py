@@ -81,7 +81,7 @@ def test_it_sees_every_number_of_scales(
 
 
 def test_the_tokenizer_stays_what_it_is(make_preview: MakeConfig, console: Console, tokenizer_file: Path) -> None:
-    """Training a light decoder would change what pictures look like."""
+    """Training a light decoder would change what images look like."""
     before = tokenizer_file.read_bytes()
     path = run(make_preview(), console=console)
     assert tokenizer_file.read_bytes() == before

@@ -1,4 +1,4 @@
-"""`Picture`: one image to write, with the meaning of its pixels and its provenance."""
+"""`OutputImage`: one image to write, with the meaning of its pixels and its provenance."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from medvar_engine.write.place import Place
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class Picture:
+class OutputImage:
     """One slice with its provenance, in radiological orientation.
 
     Axial rows run from anterior to posterior, coronal and sagittal rows from head to feet. Columns run from the
@@ -56,7 +56,7 @@ class Picture:
             raise MedvarError(f"The pixel spacing must be above 0 mm, but is {self.spacing_mm}.")
 
     @classmethod
-    def of(cls, bundle: Bundle, trace: Trace, pixels: FloatArray, mask: MaskArray | None = None) -> Picture:
+    def of(cls, bundle: Bundle, trace: Trace, pixels: FloatArray, mask: MaskArray | None = None) -> OutputImage:
         """A finished image ``(H, W)`` and its mask, with pixel spacing and value range from the bundle.
 
         A condition that does not decide between CT and MR gives no HU.
