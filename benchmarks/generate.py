@@ -204,7 +204,7 @@ def export(weights: Weights, out: Path, precision: Precision = "float32") -> Pat
 
     print(f"exporting {out.name} …")
     about = Description(f"{out.name}, random weights", "none", (), "nobody", "")
-    return export_bundle(*weights, out, about, precision=precision, tell=lambda _: None)
+    return export_bundle(*weights, out, about, precision=precision, log=lambda _: None)
 
 
 def timed(call: Callable[[], object]) -> float:

@@ -2,7 +2,7 @@
 
     python benchmarks/invisible_mark.py [--bundle NAME] [--count N] [--set FOLDER] [--data SLICES] [--encoder FILE]
 
-Draws N images of all kinds that the bundle knows, or takes those of a set of shards, with the mark and without, and
+Draws N images of all conditions of the bundle, or takes those of a set of shards, with the mark and without, and
 sends both through round trips. Prints the peak signal-to-noise ratio of the mark, and for each trip how many marked
 images score above the threshold, how many unmarked ones do, and how many marked ones do at a threshold that 1 % of
 unmarked ones pass. With SLICES, which `medvar prepare` wrote, real slices are scored, too, and the Fréchet distance of
@@ -100,8 +100,8 @@ def draw(name: str | None, count: int) -> FloatArray:
     """Images ``(count, H, W)`` in [-1, 1], of each kind as many."""
     bundle = read_bundle(find_bundle(name))
     generator = Generator(OnnxBackend(bundle))
-    kinds = [slice_type.condition for slice_type in bundle.slice_types]
-    requests = [Request(kinds[i % len(kinds)], 1000 + i, bundle.sampling) for i in range(count)]
+    conditions = [slice_type.condition for slice_type in bundle.slice_types]
+    requests = [Request(conditions[i % len(conditions)], 1000 + i, bundle.sampling) for i in range(count)]
     made = []
     for first in range(0, count, BATCH):
         made.append(generator.image(generator.finish(generator.start(requests[first : first + BATCH]))))

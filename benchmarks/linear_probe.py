@@ -72,7 +72,7 @@ def main() -> None:
         for name, values in slices.inputs.items():
             probe(name, values[known], truth, patients, held_out)
         if slices.said:
-            tell(
+            print_row(
                 "the model itself", "no fit", truth[held_out], slices.said[factor][known][held_out], patients[held_out]
             )
 
@@ -83,12 +83,12 @@ def probe(name: str, values: FloatArray, truth: np.ndarray, patients: np.ndarray
     crossed = {c: left_out(values[learnt], truth[learnt], patients[learnt], c) for c in STRENGTHS}
     strength = max(STRENGTHS, key=lambda c: balanced(truth[learnt], crossed[c]))
     said = fit_of(values[learnt], strength).fit(values[learnt], truth[learnt]).predict(values[held_out])
-    tell(f"{name}, {values.shape[1]} numbers", f"C {strength:g}", truth[held_out], said, patients[held_out])
+    print_row(f"{name}, {values.shape[1]} numbers", f"C {strength:g}", truth[held_out], said, patients[held_out])
     said = left_out(values, truth, patients, strength)
-    tell("", "one patient left out", truth[held_out], said[held_out], patients[held_out])
+    print_row("", "one patient left out", truth[held_out], said[held_out], patients[held_out])
 
 
-def tell(name: str, how: str, truth: np.ndarray, said: np.ndarray, patients: np.ndarray) -> None:
+def print_row(name: str, how: str, truth: np.ndarray, said: np.ndarray, patients: np.ndarray) -> None:
     """One line of the table."""
     found = estimate(lambda rows: balanced(truth[rows], said[rows]), patients.tolist(), draws=1000)
     classes = np.unique(truth)

@@ -36,7 +36,7 @@ from medvar_engine.models.transformer import Transformer
 from medvar_engine.models.weight_files import load_tokenizer, save_tokenizer
 from medvar_engine.storage import sha256
 from medvar_engine.train.config import TrainConfig
-from medvar_engine.train.distributed.processes import World
+from medvar_engine.train.distributed.processes import Processes
 from medvar_engine.train.stages.transformer_stage import TransformerStage
 from medvar_engine.train.token_pyramids import Encoding, codebook_of, write_pyramids
 from medvar_engine.train.trainer import Trainer
@@ -107,10 +107,10 @@ def ours(options: argparse.Namespace, folder: Path) -> Callable[[int], None]:
         codebook = codebook_of(load_tokenizer(config.tokenizer))
         encoding = Encoding(data, lambda: random_tokens, sha256(config.tokenizer), codebook, 1, config.seed)
         write_pyramids(config.pyramids, encoding)
-    stage = TransformerStage(config, sets[0], sets[1], World(torch.device("cpu")))
+    stage = TransformerStage(config, sets[0], sets[1], Processes(torch.device("cpu")))
     stage.model = stage.network = Transformer(replace(stage.model.config, depth=options.depth, drop_path=0.0))
     del stage.tokenizer.encoder, stage.tokenizer.decoder  # no part of a step
-    trainer = Trainer(config, stage, World(torch.device("cpu")))
+    trainer = Trainer(config, stage, Processes(torch.device("cpu")))
 
     def step(number: int) -> None:
         trainer.gradients(number, [(0, tuple(map(torch.from_numpy, stage.batches[number, 0])))])

@@ -42,8 +42,8 @@ def grid(rows: dict[str, Sequence[FloatArray]], heads: Sequence[str]) -> Image.I
         top = 2 * LINE + j * (TILE + GAP)
         pen.multiline_text((4, top + TILE // 2), name, fill=0, font=font, anchor="lm")
         for i, image in enumerate(images):
-            gray = np.rint((np.clip(image, -1, 1) + 1) * 127.5).astype(np.uint8)
-            tile = Image.fromarray(gray).resize((TILE, TILE), Image.Resampling.NEAREST)
+            grey = np.rint((np.clip(image, -1, 1) + 1) * 127.5).astype(np.uint8)
+            tile = Image.fromarray(grey).resize((TILE, TILE), Image.Resampling.NEAREST)
             sheet.paste(tile, (MARGIN + i * (TILE + GAP), top))
     return sheet
 

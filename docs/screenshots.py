@@ -243,7 +243,7 @@ def other_sections(studio: Studio) -> None:
     studio.open_fold("save")
     studio.shoot("plugin-dataset")
     studio.open_fold(None)
-    studio.widget.tell("None of the chosen images is finished. Finish one, or choose others.")
+    studio.widget.show_error("None of the chosen images is finished. Finish one, or choose others.")
     studio.shoot("plugin-message")
     studio.widget.message.clear()
     studio.shoot_window("plugin-guide", HelpDialog(studio.widget.session.opened, studio.widget, "edit"))

@@ -224,12 +224,12 @@ def _follow(parent: int) -> None:
     """Set up a worker: ignore Ctrl-C, which the main process handles, and end when the main process has ended."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
-    def end_with_it() -> None:
+    def exit_with_parent() -> None:
         while os.getppid() == parent:  # the parent of an orphaned process changes
             time.sleep(1)
         os._exit(1)
 
-    threading.Thread(target=end_with_it, daemon=True).start()
+    threading.Thread(target=exit_with_parent, daemon=True).start()
 
 
 def _missing(error: ImportError, extra: str) -> MedvarError:

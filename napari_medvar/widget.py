@@ -238,7 +238,7 @@ class MedvarWidget(QWidget):
         self.refresh()
         return True
 
-    def tell(self, text: str) -> None:
+    def show_error(self, text: str) -> None:
         """Show an error message."""
         self.message.show_error(text, loading=False)
 
@@ -353,7 +353,7 @@ class MedvarWidget(QWidget):
         self.status.show_device(self.session.opened.generator.backend.info if self.session.opened else None)
         self.refresh()
         if problem := self.session.autosave_problem:
-            self.tell(problem)
+            self.show_error(problem)
         if self.session.node is not None:
             self.image_view.layers.blank_from(self.session.node.depth)
         self._look()

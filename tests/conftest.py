@@ -116,7 +116,7 @@ def tiny_bundle(tiny_weights: Weights, tmp_path_factory: pytest.TempPathFactory)
     chest = SliceType(Condition("CT", "chest", "axial"), 70, 3, 0.75, -1000, 400, "HU")
     brain = SliceType(Condition("MR", "brain", "axial"), 90, 2, None, 0, 1, "arbitrary")
     about = Description("tiny", "MIT", ("nobody",), "Random weights: nobody.", "# tiny\n", (chest, brain))
-    return export_bundle(*tiny_weights, tmp_path_factory.mktemp("bundles") / "tiny", about, tell=lambda _: None)
+    return export_bundle(*tiny_weights, tmp_path_factory.mktemp("bundles") / "tiny", about, log=lambda _: None)
 
 
 @pytest.fixture(scope="session")

@@ -53,10 +53,10 @@ def _slice_types(dataset: SliceDataset) -> tuple[SliceType, ...]:
     """The slice types of a dataset, one for each modality, region and plane."""
     table = dataset.columns("patient", "spacing_mm", "low", "high", "unit")
     columns = {name: table[name].to_numpy() for name in table.column_names}
-    kinds: dict[Condition, list[int]] = defaultdict(list)
-    for code, kind in enumerate(dataset.conditions.kinds):
-        kinds[Condition(kind.modality, kind.region, kind.plane)].append(code)
-    chosen = {condition: np.isin(dataset.conditions.codes, codes) for condition, codes in kinds.items()}
+    codes_of: dict[Condition, list[int]] = defaultdict(list)
+    for code, one in enumerate(dataset.conditions.distinct):
+        codes_of[Condition(one.modality, one.region, one.plane)].append(code)
+    chosen = {condition: np.isin(dataset.conditions.codes, codes) for condition, codes in codes_of.items()}
     return tuple(
         _slice_type(condition, {name: values[chosen[condition]] for name, values in columns.items()})
         for condition in sorted(chosen, key=str)

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from medvar_engine.bundle.read import Bundle
 from medvar_engine.errors import MedvarError
 from medvar_engine.models.any_tokenizer import AnyTokenizer
-from medvar_engine.models.grey import as_gray
+from medvar_engine.models.grey import as_grey
 from medvar_engine.models.quantizer import MultiScaleQuantizer
 from medvar_engine.models.resolution_tokenizer import ResolutionConfig, ResolutionTokenizer
 from medvar_engine.models.tokenizer import Tokenizer, TokenizerConfig
@@ -53,7 +53,7 @@ def write_weights(bundle: Bundle, folder: Path) -> tuple[Path, Path]:
     """
     tokenizer, transformer = read_weights(bundle)
     paths = folder / "tokenizer.safetensors", folder / "transformer.safetensors"
-    save_tokenizer(paths[0], as_gray(tokenizer))
+    save_tokenizer(paths[0], as_grey(tokenizer))
     save_transformer(paths[1], transformer, bundle.labels)
     return paths
 

@@ -28,7 +28,7 @@ from medvar_engine.conditions import Condition, LabelSpace
 from medvar_engine.errors import MedvarError
 from medvar_engine.masks.structures import structures_of, to_dicts
 from medvar_engine.models.any_tokenizer import AnyTokenizer
-from medvar_engine.models.grey import as_gray
+from medvar_engine.models.grey import as_grey
 from medvar_engine.models.import_var import is_published
 from medvar_engine.models.resolution_tokenizer import ResolutionConfig
 from medvar_engine.models.tokenizer import TokenizerConfig
@@ -69,7 +69,7 @@ def export_bundle(
     precision: Precision = "float32",
     data: Path | None = None,
     preview: Path | None = None,
-    tell: Callable[[str], None] = print,
+    log: Callable[[str], None] = print,
 ) -> Path:
     """Export trained weights to the folder ``out``, which must not exist yet, with a parity check against torch.
 
@@ -89,7 +89,7 @@ def export_bundle(
     coder = load_tokenizer(tokenizer)
     network, labels = load_transformer(transformer)
     if data is not None or not is_published(labels):
-        coder = as_gray(coder)
+        coder = as_grey(coder)
     for shape, own in (("schedule",) * 2, ("vocabulary",) * 2, ("feature_channels", "latent_channels")):
         if getattr(coder.config, shape) != getattr(network.config, own):
             raise MedvarError(f"{transformer} was not trained on tokens of {tokenizer}: their {shape} differ.")
@@ -103,7 +103,7 @@ def export_bundle(
     pairs = isinstance(coder.config, ResolutionConfig) and bool(coder.config.structures)
     held_out = held_out_slices(data, labels, coder.config.image_size, masks=pairs) if data else None
     with whole_folder(out) as temporary:  # checked before the long computation
-        tell("Tracing the tokenizer and the transformer …")
+        log("Tracing the tokenizer and the transformer …")
         graphs = _graphs(coder, network, precision)
         for name, graph in graphs.items():
             write_graph(temporary / name, graph)
@@ -115,7 +115,7 @@ def export_bundle(
         (temporary / CARD).write_text(description.card, encoding="utf-8")
         manifest = _manifest(coder, network, labels, description, precision, temporary)
         write_manifest(temporary, manifest)
-        tell("Comparing with torch …")
+        log("Comparing with torch …")
         manifest["parity"] = _parity(reference, temporary, precision, held_out) | parity
         write_manifest(temporary, manifest)
     return out

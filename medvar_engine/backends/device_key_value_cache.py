@@ -29,7 +29,7 @@ class DeviceKeysValues:
 
 
 class DeviceMemory:
-    """`Memory` of a device: chunks are `DeviceKeysValues`, and small graphs do what numpy does on the CPU.
+    """`KeyValueMemory` of a device: chunks are `DeviceKeysValues`, and small graphs do what numpy does on the CPU.
 
     All rows of a batch pass through the networks together, so a chunk has one part.
     """
@@ -38,33 +38,33 @@ class DeviceMemory:
         self._sessions = sessions
 
     def run(self, graph: str, feeds: dict[str, Any]) -> tuple[FloatArray, Any]:
-        """See `Memory`. Logits are copied to the host, where tokens are drawn."""
+        """See `KeyValueMemory`. Logits are copied to the host, where tokens are drawn."""
         outputs = self._sessions.run_bound(graph, feeds, kept={"present"})
         if len(outputs) != 2:
             raise odd_output(graph, f"{len(outputs)} outputs instead of 2")
         return outputs[0], outputs[1]
 
     def chunk(self, parts: Sequence[Any]) -> DeviceKeysValues:
-        """See `Memory`."""
+        """See `KeyValueMemory`."""
         (value,) = parts
         return DeviceKeysValues(value)
 
     def join(self, chunks: Sequence[DeviceKeysValues], rows: slice) -> Any:
-        """See `Memory`; ``rows`` must be all rows."""
+        """See `KeyValueMemory`; ``rows`` must be all rows."""
         if len(chunks) == 1:
             return chunks[0].value
         feeds = {f"scale_{i}": chunk.value for i, chunk in enumerate(chunks)}
         return self._moved(f"join of {len(chunks)}", join_graph(len(chunks)), feeds, kept={"joined"})
 
     def gather(self, rows: Sequence[tuple[DeviceKeysValues, int]]) -> DeviceKeysValues:
-        """See `Memory`. Consecutive rows of one chunk are gathered together."""
+        """See `KeyValueMemory`. Consecutive rows of one chunk are gathered together."""
         runs = [list(run) for _, run in groupby(rows, key=lambda own: id(own[0]))]
         feeds = {f"source_{i}": run[0][0].value for i, run in enumerate(runs)}
         feeds |= {f"rows_{i}": np.array([row for _, row in run], dtype=np.int64) for i, run in enumerate(runs)}
         return DeviceKeysValues(self._moved(f"gather of {len(runs)}", gather_graph(len(runs)), feeds, {"gathered"}))
 
     def average(self, chunk: DeviceKeysValues) -> FloatArray:
-        """See `Memory`. The device may add in another order than numpy, so the last digits may differ."""
+        """See `KeyValueMemory`. The device may add in another order than numpy, so the last digits may differ."""
         average: FloatArray = self._moved("average", average_graph(), {"scale": chunk.value})
         return average
 

@@ -13,7 +13,7 @@ from medvar_engine.backends.onnx_sessions import Sessions
 from medvar_engine.types import FloatArray
 
 
-class Memory(Protocol):
+class KeyValueMemory(Protocol):
     """A memory for keys and values. A *chunk* holds those of one scale; its type depends on the memory."""
 
     def run(self, graph: str, feeds: dict[str, Any]) -> tuple[FloatArray, Any]:
@@ -58,13 +58,13 @@ class KeysValues:
 
 
 class HostMemory:
-    """`Memory` of the CPU: chunks are `KeysValues`."""
+    """`KeyValueMemory` of the CPU: chunks are `KeysValues`."""
 
     def __init__(self, sessions: Sessions) -> None:
         self._sessions = sessions
 
     def run(self, graph: str, feeds: dict[str, Any]) -> tuple[FloatArray, FloatArray]:
-        """See `Memory`."""
+        """See `KeyValueMemory`."""
         logits, present = check_outputs(graph, self._sessions.run(graph, feeds), 2)
         wanted = (*feeds["past"].shape[:4], feeds["features"].shape[1], *feeds["past"].shape[5:])
         if present.shape != wanted:
@@ -72,17 +72,17 @@ class HostMemory:
         return logits, present
 
     def chunk(self, parts: Sequence[FloatArray]) -> KeysValues:
-        """See `Memory`."""
+        """See `KeyValueMemory`."""
         return KeysValues(tuple(parts))
 
     def join(self, chunks: Sequence[KeysValues], rows: slice) -> FloatArray:
-        """See `Memory`."""
+        """See `KeyValueMemory`."""
         return np.concatenate([chunk.rows(rows.start, rows.stop) for chunk in chunks], axis=4)
 
     def gather(self, rows: Sequence[tuple[KeysValues, int]]) -> KeysValues:
-        """See `Memory`."""
+        """See `KeyValueMemory`."""
         return KeysValues((np.concatenate([own.rows(row, row + 1) for own, row in rows], axis=2),))
 
     def average(self, chunk: KeysValues) -> FloatArray:
-        """See `Memory`."""
+        """See `KeyValueMemory`."""
         return np.concatenate([part.mean(axis=4) for part in chunk.parts], axis=2)

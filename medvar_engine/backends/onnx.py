@@ -11,7 +11,7 @@ from medvar_engine.backends.base import PrefixState, average_tokens, gather_rows
 from medvar_engine.backends.bundle_info import info_of
 from medvar_engine.backends.check_outputs import check_masks, check_outputs, check_tokens, odd_output
 from medvar_engine.backends.device_key_value_cache import DeviceMemory
-from medvar_engine.backends.key_value_cache import HostMemory, Memory
+from medvar_engine.backends.key_value_cache import HostMemory, KeyValueMemory
 from medvar_engine.backends.onnx_sessions import DEVICES, Sessions, providers
 from medvar_engine.bundle.read import PREVIEW, STEP, Bundle
 from medvar_engine.errors import MedvarError
@@ -41,7 +41,7 @@ class OnnxBackend:
         self._takes_positions = any(one.name == "positions" for one in step.get_inputs())
         self.info = info_of(bundle, f"ONNX Runtime, {step.get_providers()[0]}")
         on_device = step.get_providers()[0] in DEVICES
-        self._memory: Memory = DeviceMemory(self._sessions) if on_device else HostMemory(self._sessions)
+        self._memory: KeyValueMemory = DeviceMemory(self._sessions) if on_device else HostMemory(self._sessions)
         self._block = None if on_device else BLOCK
         light = [PREVIEW] if self.info.light_previews else []
         self._sessions.warm([*(f"accumulate_{k}.onnx" for k in range(len(bundle.schedule))), *light, "decode.onnx"])

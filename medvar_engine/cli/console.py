@@ -15,18 +15,18 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
 
-def say(text: object = "") -> None:
+def print_result(text: object = "") -> None:
     """A line of a result. What a stranger's file says cannot change the terminal."""
     typer.echo(harmless(str(text)))
 
 
-def fail(message: str) -> None:
+def print_error(message: str) -> None:
     """An error for a person."""
     typer.secho("error: ", fg="red", bold=True, err=True, nl=False)
-    tell(message)
+    print_message(message)
 
 
-def tell(message: str) -> None:
+def print_message(message: str) -> None:
     """A remark on the way."""
     typer.echo(harmless(message), err=True)
 

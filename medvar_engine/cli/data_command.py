@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from medvar_engine.cli.console import needs, progress, say, tell
+from medvar_engine.cli.console import needs, print_message, print_result, progress
 
 if TYPE_CHECKING:
     from medvar_engine.data.shards import Manifest
@@ -45,7 +45,7 @@ def list_slices(folder: Folder) -> None:
     with _extra("train"):
         from medvar_engine.data.shards import Manifest
     for line in _table(Manifest.read(folder)):
-        say(line)
+        print_result(line)
 
 
 @app.command()
@@ -64,8 +64,8 @@ def report(
         from medvar_engine.data.recipe.recipe_file import load_recipe
         from medvar_engine.data.report import write_report
     for concern in write_report(folder, out, scans=scans, recipe=load_recipe(recipe) if recipe else None):
-        tell(f"{'warning' if concern.grave else 'note'}: {concern}")
-    say(out)
+        print_message(f"{'warning' if concern.grave else 'note'}: {concern}")
+    print_result(out)
 
 
 @app.command()
@@ -75,7 +75,7 @@ def verify(folder: Folder) -> None:
         from medvar_engine.data.shards import verify as run
     with _bar() as advance:
         manifest = run(folder, advance)
-    say(f"{folder}: {manifest.slices} slices are unchanged.")
+    print_result(f"{folder}: {manifest.slices} slices are unchanged.")
 
 
 @app.command()
@@ -89,8 +89,8 @@ def append(
     with _extra("train"):
         from medvar_engine.data.identity.pseudonyms import known_pseudonyms
         from medvar_engine.data.shards import append as run
-    _tell(run(folder, more, any_recipe=any_recipe, pseudonyms=known_pseudonyms(key)))
-    say(folder)
+    _print_manifest(run(folder, more, any_recipe=any_recipe, pseudonyms=known_pseudonyms(key)))
+    print_result(folder)
 
 
 @app.command()
@@ -107,8 +107,8 @@ def merge(
     with _extra("train"):
         from medvar_engine.data.identity.pseudonyms import known_pseudonyms
         from medvar_engine.data.shards import merge as run
-    _tell(run(folders, out, any_recipe=any_recipe, pseudonyms=known_pseudonyms(key)))
-    say(out)
+    _print_manifest(run(folders, out, any_recipe=any_recipe, pseudonyms=known_pseudonyms(key)))
+    print_result(out)
 
 
 @app.command()
@@ -131,8 +131,8 @@ def split(
         from medvar_engine.data.shards import resplit
         from medvar_engine.data.split import SplitRule
     strata = tuple(by) if by else SplitRule().strata
-    _tell(resplit(folder, SplitRule(test_fraction, seed, tuple(holdout or ()), strata)))
-    say(folder)
+    _print_manifest(resplit(folder, SplitRule(test_fraction, seed, tuple(holdout or ()), strata)))
+    print_result(folder)
 
 
 @export.command()
@@ -142,7 +142,7 @@ def webdataset(folder: Folder, out: Out) -> None:
         from medvar_engine.data.adapters.webdataset import export_webdataset
     with _bar() as advance:
         export_webdataset(folder, out, progress=advance)
-    say(out)
+    print_result(out)
 
 
 @export.command()
@@ -152,7 +152,7 @@ def litdata(folder: Folder, out: Out) -> None:
         from medvar_engine.data.adapters.litdata import export_litdata
     with _bar() as advance, _extra("litdata"):
         export_litdata(folder, out, progress=advance)
-    say(out)
+    print_result(out)
 
 
 @contextmanager
@@ -175,11 +175,11 @@ def _bar() -> Iterator[Callable[[str, int, int], None]]:
         yield advance
 
 
-def _tell(manifest: Manifest) -> None:
+def _print_manifest(manifest: Manifest) -> None:
     for remark in manifest.remarks:
-        tell(f"note: {remark}")
+        print_message(f"note: {remark}")
     for line in _table(manifest):
-        tell(line)
+        print_message(line)
 
 
 def _table(manifest: Manifest) -> Iterator[str]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from medvar_engine.cli.console import needs, progress, say, tell
+from medvar_engine.cli.console import needs, print_message, print_result, progress
 from medvar_engine.errors import MedvarError
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def encode(
             bundle_encoder, bundle.path, digest, device, 1 if workers > 1 or cluster else None
         )
         masks = bool(bundle.structures)
-        tell("note: a bundle rounds differently than its tokenizer in torch, so occasionally a token differs.")
+        print_message("note: a bundle rounds differently than its tokenizer in torch, so occasionally a token differs.")
     else:
         loaded = load_tokenizer(tokenizer)
         where, size, digest = str(pick_device(device)), loaded.config.image_size, sha256(tokenizer)
@@ -80,11 +80,11 @@ def encode(
             try:
                 pyramids = write_pyramids(out, encoding, workers=workers, cluster=cluster, progress=advance)
             except KeyboardInterrupt:
-                tell(f"{out} is not complete. Run the same command again to continue.")
+                print_message(f"{out} is not complete. Run the same command again to continue.")
                 raise
             bar.update(task, completed=len(part))
-            tell(f"{split}: {len(part)} slices × {len(pyramids)} variants of {pyramids.shape[2]} tokens")
-    say(out)
+            print_message(f"{split}: {len(part)} slices × {len(pyramids)} variants of {pyramids.shape[2]} tokens")
+    print_result(out)
 
 
 @functools.lru_cache(maxsize=1)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from medvar_engine.cli.console import needs, progress, say, tell
+from medvar_engine.cli.console import needs, print_message, print_result, progress
 from medvar_engine.storage import sha256_of
 from medvar_engine.untrusted import plain_json
 
@@ -131,10 +131,10 @@ def images(
             out.with_suffix(".md"): text.encode(),
         }
     )
-    tell(text)
+    print_message(text)
     if bundle is not None:
-        tell(f"to add it to the model card: medvar evaluate card {synthetic} {report}")
-    say(out)
+        print_message(f"to add it to the model card: medvar evaluate card {synthetic} {report}")
+    print_result(out)
 
 
 @evaluate.command()
@@ -149,7 +149,7 @@ def card(
     from medvar_engine.bundle.read import open_bundle
     from medvar_engine.evaluate.report.card_section import put_into_card
 
-    say(put_into_card(open_bundle(bundle), report).path)
+    print_result(put_into_card(open_bundle(bundle), report).path)
 
 
 @evaluate.command()
@@ -197,10 +197,10 @@ def utility(
         report = out.with_suffix(".json") if out.suffix == ".html" else out
         write_files({report: content, out.with_suffix(".html"): utility_page(found, judged.name).encode()})
     for name, one in found.metrics.items():
-        say(_line(name, one))
+        print_result(_line(name, one))
     for point in found.curve:
         for name, one in point.metrics.items():
-            say(_line(f"{name}, {point.patients} patient{'s' * (point.patients > 1)}", one))
+            print_result(_line(f"{name}, {point.patients} patient{'s' * (point.patients > 1)}", one))
 
 
 def _line(name: str, one: MetricValue) -> str:
@@ -212,7 +212,7 @@ def _utility(
     synthetic: Synthetic,
     data: Path,
     task: Task,
-    told: Callable[[str, int, int], None],
+    report_progress: Callable[[str, int, int], None],
     **how: Any,
 ) -> Utility | SegmentationUtility:
     """Of a classifier, with a learning curve where numbers of patients are asked for, or of a segmenter."""
@@ -220,10 +220,10 @@ def _utility(
         from medvar_engine.evaluate.pairs import segmentation_utility
 
         _needs_monai()
-        return segmentation_utility.measure_segmentation(synthetic, data, progress=told, **how)
+        return segmentation_utility.measure_segmentation(synthetic, data, progress=report_progress, **how)
     from medvar_engine.evaluate import utility
 
-    return utility.measure_utility(synthetic, data, task, progress=told, **how)
+    return utility.measure_utility(synthetic, data, task, progress=report_progress, **how)
 
 
 @evaluate.command()
@@ -244,9 +244,9 @@ def compare(
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise MedvarError(f"{path} is not an evaluation written by `medvar evaluate images` ({error}).") from error
     if len({one.get("data") for one in found}) > 1:
-        tell("note: these evaluations are on different slices, so their metrics cannot be compared")
+        print_message("note: these evaluations are on different slices, so their metrics cannot be compared")
     write_files({out: written.encode()})
-    say(out)
+    print_result(out)
 
 
 def _check_task(task: Task | None, training: SliceDataset, held_out: SliceDataset, bundle: Bundle | None) -> None:
@@ -311,10 +311,11 @@ def parameters_of(bundle: Bundle) -> int | None:
 
 def _membership(generator: Generator, training: SliceDataset, held_out: SliceDataset) -> MembershipInference:
     from medvar_engine.evaluate.membership import membership_inference
-    from medvar_engine.evaluate.slice_likelihood import surprise
+    from medvar_engine.evaluate.slice_likelihood import negative_log_likelihood
 
-    tell("computing the likelihood of training slices and of held-out slices …")
-    (members, member_patients), (others, of_others) = (surprise(generator, side, 128) for side in (training, held_out))
+    print_message("computing the likelihood of training slices and of held-out slices …")
+    sides = (negative_log_likelihood(generator, side, 128) for side in (training, held_out))
+    (members, member_patients), (others, of_others) = sides
     return membership_inference(members, others, member_patients=member_patients, other_patients=of_others)
 
 

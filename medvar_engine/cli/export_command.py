@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from medvar_engine.cli.console import needs, say, tell
+from medvar_engine.cli.console import needs, print_message, print_result
 
 if TYPE_CHECKING:
     from medvar_engine.conditions import Condition
@@ -78,9 +78,9 @@ def export(
         precision=precision,  # type: ignore[arg-type]
         data=data,
         preview=preview,
-        tell=tell,
+        log=print_message,
     )
-    say(folder)
+    print_result(folder)
 
 
 def _condition(given: list[str] | None) -> Condition | None:

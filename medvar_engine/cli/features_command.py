@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from medvar_engine.cli.console import needs, progress, say, tell
+from medvar_engine.cli.console import needs, print_message, print_result, progress
 from medvar_engine.storage import flush_to_disk, take_name, temporary_of, writing
 from medvar_engine.untrusted.plain_npy import open_npy
 
@@ -96,8 +96,8 @@ def features(
     finally:
         with suppress(OSError):
             temporary.unlink()
-    tell(f"{count} images, {width} columns, by {generator.backend.info.provider}")
-    say(out)
+    print_message(f"{count} images, {width} columns, by {generator.backend.info.provider}")
+    print_result(out)
 
 
 def _write_rows(path: Path, out: Path, count: int, parts: Iterator[FloatArray]) -> int:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from medvar_engine.cli.console import needs, say, tell
+from medvar_engine.cli.console import needs, print_message, print_result
 from medvar_engine.errors import MedvarError
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def finetune(
         from medvar_engine.bundle.add_files import add_to_bundle
         from medvar_engine.bundle.read import PREVIEW, read_bundle
         from medvar_engine.memorisation.training_index import GATE
-        from medvar_engine.train.finetune import Amount, describe_plan, settings
+        from medvar_engine.train.finetune import DataAmount, describe_plan, settings
         from medvar_engine.train.finetune import finetune as train
         from medvar_engine.train.stop_signal import EXIT_STOPPED, StoppedEarly
         from medvar_export.finetuned import Origin, describe_finetuned
@@ -49,20 +49,20 @@ def finetune(
 
     if (out / "bundle").exists():
         raise MedvarError(f"{out / 'bundle'} exists already; choose another --out or remove it first.")
-    warnings = Amount.of(data).warnings
+    warnings = DataAmount.of(data).warnings
     coder, transformer, bundle = _weights(base, tokenizer, out / "base")
     if (terms := licence or (bundle.licence if bundle else None)) is None:
         raise MedvarError("The licence of these weights is unknown: give the licence of the new model with --licence.")
     config = settings(
         coder, transformer, data, out / "run", rank=0 if full else rank, steps=steps, overrides=overrides or ()
     )
-    tell(describe_plan(config))
+    print_message(describe_plan(config))
     for warning in warnings:
-        tell(f"warning: {warning}")
+        print_message(f"warning: {warning}")
     try:
         tuned = train(config, resume=resume)
     except StoppedEarly as stopped:
-        tell(str(stopped))
+        print_message(str(stopped))
         raise typer.Exit(EXIT_STOPPED) from stopped
     origin = Origin(
         name=f"the bundle {bundle.name} (digest {bundle.bundle_id}, {bundle.licence})"
@@ -74,18 +74,18 @@ def finetune(
         after=tuned.after,
         minutes=tuned.minutes,
     )
-    tell(origin.summary)
+    print_message(origin.summary)
     about = describe_finetuned(name or out.name, terms, data, config.out / "log.csv", origin)
-    made = export_bundle(coder, tuned.transformer, out / "bundle", about, precision=precision, tell=tell)  # type: ignore[arg-type]
+    made = export_bundle(coder, tuned.transformer, out / "bundle", about, precision=precision, log=print_message)  # type: ignore[arg-type]
     if bundle is not None and PREVIEW in bundle.sha256:  # the tokenizer is the parent's, and so are previews
         parity = {**read_bundle(made).parity, "preview": bundle.parity.get("preview", 0.0)}
         add_to_bundle(made, {PREVIEW: bundle.read(PREVIEW)}, parity=parity)
     if bundle is not None and GATE in bundle.sha256:
-        tell(
+        print_message(
             f"note: {bundle.name} holds back copies of its training slices; the new model, which may repeat them, too, "
             f"does not. `medvar gate {made} --data {data}` makes it do so, but for the new slices only."
         )
-    say(made)
+    print_result(made)
 
 
 def _weights(base: str, tokenizer: Path | None, folder: Path) -> tuple[Path, Path, Bundle | None]:

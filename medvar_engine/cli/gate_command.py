@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from medvar_engine.cli.console import needs, progress, say, tell
+from medvar_engine.cli.console import needs, print_message, print_result, progress
 
 if TYPE_CHECKING:
     from medvar_engine.bundle.read import Bundle
@@ -49,14 +49,16 @@ def gate(
         calibration = calibrate(images, next(names), others, next(names), advance)
         bar.update(task, description="planting copies", completed=0, total=None)
         found = find_planted_copies(calibration.gate, images)
-    tell("copies found: " + ", ".join(f"{kind} {share.value:.1%}" for kind, share in found.items()))
+    print_message("copies found: " + ", ".join(f"{kind} {share.value:.1%}" for kind, share in found.items()))
     shares = list(calibration.false_alarms.values())
-    tell(f"false alarms for a patient who did not influence the threshold: {sum(shares) / len(shares):.1%} on average")
+    print_message(
+        f"false alarms for a patient who did not influence the threshold: {sum(shares) / len(shares):.1%} on average"
+    )
     if poor := [kind for kind, share in found.items() if share.value < _ENOUGH]:
-        tell(f"note: fewer than {_ENOUGH:.0%} of these copies are found: {', '.join(poor)}")
+        print_message(f"note: fewer than {_ENOUGH:.0%} of these copies are found: {', '.join(poor)}")
     files = pack_index(calibration.gate)
-    tell(f"{sum(map(len, files.values())) / 2**20:.1f} MB for {len(training)} slices")
-    say(add_to_bundle(model.path, files).path)
+    print_message(f"{sum(map(len, files.values())) / 2**20:.1f} MB for {len(training)} slices")
+    print_result(add_to_bundle(model.path, files).path)
 
 
 def _check_fit(model: Bundle, training: SliceDataset) -> None:
@@ -70,7 +72,7 @@ def _check_fit(model: Bundle, training: SliceDataset) -> None:
         )
     trained = sum(slice_type.slices for slice_type in model.slice_types)
     if model.slice_types and trained != len(training):
-        tell(
+        print_message(
             f"note: {model.name} says that it was trained on {trained} slices, but {training.folder} has "
             f"{len(training)} to train on. Copies of slices that are not there will not be known."
         )

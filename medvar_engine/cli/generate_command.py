@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from medvar_engine.cli.console import progress, say, tell
+from medvar_engine.cli.console import print_message, print_result, progress
 
 if TYPE_CHECKING:
     from medvar_engine.bundle.read import Bundle
@@ -205,10 +205,10 @@ def _generate_files(
         made = generate_files(generator, model, requests, out, options, mask=mask, batch=batch, progress=advance)
         for image in made:
             if image.copy_risk and image.copy_risk.flagged:
-                tell(f"{'flagged' if image.files else 'withheld'}: {image.path.name} lies {image.copy_risk}")
+                print_message(f"{'flagged' if image.files else 'withheld'}: {image.path.name} lies {image.copy_risk}")
             written += bool(image.files)
             for path in image.files:
-                say(path)
+                print_result(path)
     if not written:
         raise MedvarError(
             "Nothing was written, because every image may be a copy of a training slice. Try other seeds or a higher "
@@ -235,9 +235,9 @@ def _generate_stack(
         made = generate_stack(generator, model, requests, stack, path, options, batch=batch, progress=advance)
     for number, risk in enumerate(made.risks, 1):
         if risk and risk.flagged:
-            tell(f"flagged: slice {number} of {len(made.risks)} lies {risk}")
+            print_message(f"flagged: slice {number} of {len(made.risks)} lies {risk}")
     for written in made.files:
-        say(written)
+        print_result(written)
 
 
 def _generator(model: Bundle, device: str, remote: RemoteBackend | None) -> Generator:
@@ -247,7 +247,7 @@ def _generator(model: Bundle, device: str, remote: RemoteBackend | None) -> Gene
     if remote is None:
         model.verify()
     generator = Generator(remote or OnnxBackend(model, device=device))
-    tell(f"{model.name} on {generator.backend.info.provider}")
+    print_message(f"{model.name} on {generator.backend.info.provider}")
     return generator
 
 

@@ -7,14 +7,14 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from medvar_engine.cli.console import needs, progress, say, tell
+from medvar_engine.cli.console import needs, print_message, print_result, progress
 
 if TYPE_CHECKING:
     from medvar_engine.bundle.read import Bundle
     from medvar_engine.memorisation.copy_risk import CopyPolicy
     from medvar_engine.sets.make_set import Computing
     from medvar_engine.sets.mixture import Mixture
-    from medvar_engine.sets.set_plan import Kind
+    from medvar_engine.sets.set_plan import SetFormat
     from medvar_engine.write.marks import Marks
 
 
@@ -23,7 +23,7 @@ def generate_set(
     bundle: Bundle,
     mixture: Mixture,
     count: int | None,
-    kind: Kind,
+    kind: SetFormat,
     computing: Computing,
     copy_policy: CopyPolicy | None,
     marks: Marks,
@@ -35,8 +35,8 @@ def generate_set(
     wanted = count or mixture.total or 1
     for condition in mixture.folders():
         if bundle.slice_types and bundle.slice_type(condition) is None:
-            tell(f"note: {bundle.name} was not trained on any slice of {condition}")
-    tell(f"{wanted} images by {bundle.name} as {kind}")
+            print_message(f"note: {bundle.name} was not trained on any slice of {condition}")
+    print_message(f"{wanted} images by {bundle.name} as {kind}")
     with progress() as bar:
         task = bar.add_task("the first unit", total=wanted)
         begun = time.monotonic()
@@ -65,11 +65,11 @@ def generate_set(
         except ImportError as error:
             raise needs("sets", error) from error
         except KeyboardInterrupt:
-            tell(f"{out} is not complete. Run the same command again to continue.")
+            print_message(f"{out} is not complete. Run the same command again to continue.")
             raise
     for condition, images in manifest.plan.counts(manifest.withheld).items():
-        tell(f"{images:>8}  {condition}")
+        print_message(f"{images:>8}  {condition}")
     if manifest.flagged:
         what = "withheld" if manifest.withheld else "flagged"
-        tell(f"{len(manifest.flagged):>8}  {what}: possible copies of training slices; see set.json")
-    say(out)
+        print_message(f"{len(manifest.flagged):>8}  {what}: possible copies of training slices; see set.json")
+    print_result(out)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from medvar_engine.cli.console import needs, say
+from medvar_engine.cli.console import needs, print_result
 
 
 def import_var(
@@ -21,4 +21,4 @@ def import_var(
     except ImportError as error:
         raise needs("train", error) from error
     for path in run(tokenizer, transformer, out):
-        say(path)
+        print_result(path)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from medvar_engine.cli.console import say
+from medvar_engine.cli.console import print_result
 
 if TYPE_CHECKING:
     from medvar_engine.bundle.read import Bundle
@@ -37,25 +37,25 @@ def info(
     bundle = open_bundle(target)
     bundle.verify()
     if card:
-        say(bundle.card)
+        print_result(bundle.card)
         return
-    say(f"{bundle.name}  ({bundle.path})")
+    print_result(f"{bundle.name}  ({bundle.path})")
     size, scales = bundle.image_size, len(bundle.schedule)
-    say(f"  images      {size}×{size}, {scales} scales of sides {bundle.schedule}")
+    print_result(f"  images      {size}×{size}, {scales} scales of sides {bundle.schedule}")
     for factor, known in bundle.labels.to_dict().items():
-        say(f"  {factor:<11} {f'0 to 1, in {known} steps' if factor == 'position' else listed(known)}")
-    say(f"  precision   {bundle.precision}")
-    say(f"  previews    {_previews(bundle)}")
+        print_result(f"  {factor:<11} {f'0 to 1, in {known} steps' if factor == 'position' else listed(known)}")
+    print_result(f"  precision   {bundle.precision}")
+    print_result(f"  previews    {_previews(bundle)}")
     if bundle.default_condition:
-        say(f"  default     {bundle.default_condition}")
+        print_result(f"  default     {bundle.default_condition}")
     slices = known_slices(bundle)
     copies = f"of {slices} training slices are known" if slices else "are not known: no training index"
-    say(f"  copies      {copies}")
-    say(f"  evaluated   {headline(bundle) or 'not: see `medvar evaluate images`'}")
-    say(f"  licence     {bundle.licence}")
-    say(f"  trained on  {bundle.training_data}")
-    say("  parity      " + ", ".join(f"{name} {value:.2g}" for name, value in bundle.parity.items()))
-    say(f"  sha256      {bundle.bundle_id}")
+    print_result(f"  copies      {copies}")
+    print_result(f"  evaluated   {headline(bundle) or 'not: see `medvar evaluate images`'}")
+    print_result(f"  licence     {bundle.licence}")
+    print_result(f"  trained on  {bundle.training_data}")
+    print_result("  parity      " + ", ".join(f"{name} {value:.2g}" for name, value in bundle.parity.items()))
+    print_result(f"  sha256      {bundle.bundle_id}")
 
 
 def _previews(bundle: Bundle) -> str:
@@ -73,32 +73,34 @@ def _image(path: Path) -> None:
 
     trace, pixels = read_trace(path), read_about_pixels(path)
     request = trace.request
-    say(f"{path}: synthetic, made by medvar {trace.version}")
-    say(f"  condition   {request.condition}")
-    say(f"  seed        {request.seed}")
-    say("  sampling    " + ", ".join(f"{name} {value:g}" for name, value in request.to_dict()["sampling"].items()))
-    say(f"  scales      {trace.pyramid.depth} of {len(trace.pyramid.schedule)}")
-    say(f"  model       {trace.bundle_id}")
+    print_result(f"{path}: synthetic, made by medvar {trace.version}")
+    print_result(f"  condition   {request.condition}")
+    print_result(f"  seed        {request.seed}")
+    print_result(
+        "  sampling    " + ", ".join(f"{name} {value:g}" for name, value in request.to_dict()["sampling"].items())
+    )
+    print_result(f"  scales      {trace.pyramid.depth} of {len(trace.pyramid.schedule)}")
+    print_result(f"  model       {trace.bundle_id}")
     steps, parent = 0, trace.parent
     while parent:
         steps, parent = steps + 1, parent.parent
     if steps:
-        say(f"  edits       {steps}")
+        print_result(f"  edits       {steps}")
     marks = {"burned_in": "SYNTHETIC is burned in", "invisible_mark": "they contain the invisible mark"}
     if said := [text for name, text in marks.items() if pixels.get(name)]:
-        say(f"  pixels      {', '.join(said)}")
+        print_result(f"  pixels      {', '.join(said)}")
     if isinstance(near := pixels.get("nearness"), dict):
         verdict = "MAY BE A COPY of a training slice" if near.get("flagged") else "no copy was found"
-        say(f"  copies      {verdict}: distance {near.get('distance')}, threshold {near.get('threshold')}")
+        print_result(f"  copies      {verdict}: distance {near.get('distance')}, threshold {near.get('threshold')}")
 
 
 def _look_for_mark(target: str | None) -> None:
     from medvar_engine.errors import MedvarError
-    from medvar_engine.write.compare import gray_pixels
+    from medvar_engine.write.compare import grey_pixels
     from medvar_engine.write.invisible import FOUND, mark_score
 
     if not target or not Path(target).is_file():
         raise MedvarError("--mark detects the invisible mark in an image: give a PNG, NIfTI or DICOM file.")
-    score = mark_score(gray_pixels(Path(target)))
+    score = mark_score(grey_pixels(Path(target)))
     found = "contains the invisible mark" if score > FOUND else "shows no invisible mark, which proves little"
-    say(f"{target}: {found} (score {score:.1f}, threshold {FOUND:g})")
+    print_result(f"{target}: {found} (score {score:.1f}, threshold {FOUND:g})")

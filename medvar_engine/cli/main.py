@@ -9,7 +9,7 @@ from collections.abc import Callable
 import typer
 
 import medvar_engine
-from medvar_engine.cli.console import fail, tell
+from medvar_engine.cli.console import print_error, print_message
 from medvar_engine.cli.data_command import app as data
 from medvar_engine.cli.encode_command import encode
 from medvar_engine.cli.evaluate_command import evaluate
@@ -103,12 +103,12 @@ def guarded(run: Callable[[list[str]], object]) -> int:
     except BaseException as error:  # panics of libraries written in Rust are no `Exception`
         code = _failed(unforeseen(error), debug, _UNFORESEEN)
     if code == _INTERRUPTED:  # newer versions of Typer return it
-        fail("Interrupted; nothing was left half-written.")
+        print_error("Interrupted; nothing was left half-written.")
     return code if isinstance(code, int) else 0 if code is None else 1
 
 
 def _failed(message: str, debug: bool, code: int = 1) -> int:
     if debug:
-        tell(traceback.format_exc())
-    fail(message)
+        print_message(traceback.format_exc())
+    print_error(message)
     return code

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from medvar_engine.cli.console import needs, progress, say, tell
+from medvar_engine.cli.console import needs, print_message, print_result, progress
 from medvar_engine.errors import MedvarError
 
 if TYPE_CHECKING:
@@ -152,7 +152,7 @@ def prepare(
                 progress=advance,
             )
         except KeyboardInterrupt:
-            tell(f"{out} is not complete. Run the same command again to continue.")
+            print_message(f"{out} is not complete. Run the same command again to continue.")
             raise
         except MedvarError:
             if refused is not None and refusals:  # all were
@@ -163,7 +163,7 @@ def prepare(
         _write_refusals(refused, refusals)
     if append:
         _add(out, target, key)
-    say(out)
+    print_result(out)
 
 
 def _add(out: Path, more: Path, key: Path | None) -> None:
@@ -233,7 +233,9 @@ def _pseudonyms(key: Path | None, out: Path) -> Pseudonyms:
     is_new = not path.exists()
     pseudonyms = Pseudonyms(load_or_make_key(path, outside=out))
     if is_new:
-        tell(f"A new key for pseudonyms is stored in {path}. Without it, pseudonyms cannot be assigned to patients.")
+        print_message(
+            f"A new key for pseudonyms is stored in {path}. Without it, pseudonyms cannot be assigned to patients."
+        )
     return pseudonyms
 
 
@@ -256,17 +258,17 @@ def _write_refusals(path: Path, refusals: Sequence[Refusal]) -> None:
 
 
 def _report(manifest: Manifest, refusals: Sequence[Refusal]) -> None:
-    _tell_some([f"refused {one}" for one in refusals], "--refused FILE.csv lists them all")
-    _tell_some([f"note: {remark}" for remark in manifest.remarks], "manifest.json has them all")
+    _print_some([f"refused {one}" for one in refusals], "--refused FILE.csv lists them all")
+    _print_some([f"note: {remark}" for remark in manifest.remarks], "manifest.json has them all")
     for row in manifest.counts:
         slice_type = " ".join(str(row[name]) for name in ("modality", "region", "plane") if row[name])
-        tell(f"{row['split']:>5}  {slice_type}: {row['slices']} slices of {row['patients']} patients")
+        print_message(f"{row['split']:>5}  {slice_type}: {row['slices']} slices of {row['patients']} patients")
     if manifest.structures:
-        tell(f"masks: {', '.join(one['name'] for one in manifest.structures)}")
+        print_message(f"masks: {', '.join(one['name'] for one in manifest.structures)}")
 
 
-def _tell_some(lines: Sequence[str], where: str) -> None:
+def _print_some(lines: Sequence[str], where: str) -> None:
     for line in lines[:_SHOWN]:
-        tell(line)
+        print_message(line)
     if len(lines) > _SHOWN:
-        tell(f"… and {len(lines) - _SHOWN} more; {where}")
+        print_message(f"… and {len(lines) - _SHOWN} more; {where}")

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from medvar_engine.cli.console import needs, say
+from medvar_engine.cli.console import needs, print_result
 
 
 def preview(
@@ -36,4 +36,4 @@ def preview(
         )
     graph, difference = export_preview(model, found.schedule.latent_side)
     parity = {**found.parity, "preview": difference}
-    say(add_to_bundle(found.path, {PREVIEW: graph}, parity=parity).path)
+    print_result(add_to_bundle(found.path, {PREVIEW: graph}, parity=parity).path)

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from medvar_engine.cli.console import say, tell
+from medvar_engine.cli.console import print_message, print_result
 
 
 def replay(
@@ -35,7 +35,7 @@ def replay(
         raise MedvarError(
             f"{file} describes an unfinished image: its tokens are the same, but there is no image to compare."
         )
-    tell(f"every token is the same, on {generator.backend.info.provider}")
+    print_message(f"every token is the same, on {generator.backend.info.provider}")
     image = OutputImage.of(model, generation.trace(0), generator.image(generation)[0])
     image = marked(image, Marks.from_dict(read_about_pixels(file)))
     if different := differing_pixels(file, image):
@@ -43,4 +43,4 @@ def replay(
             f"{different} pixels of {file} differ from the image made again: the file was changed, is a contact "
             "sheet, or was decoded on another backend or device."
         )
-    say(f"{file}: the same image, pixel for pixel")
+    print_result(f"{file}: the same image, pixel for pixel")

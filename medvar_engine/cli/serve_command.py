@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from medvar_engine.cli.console import needs, tell
+from medvar_engine.cli.console import needs, print_message
 
 
 def serve(
@@ -72,9 +72,11 @@ def serve(
         copy_policy=copy_policy,
     )
     scheme = "https" if certificate else "http"
-    tell(f"{model.name} on {backend.info.provider} at {scheme}://{f'[{host}]' if ':' in host else host}:{port}")
+    print_message(
+        f"{model.name} on {backend.info.provider} at {scheme}://{f'[{host}]' if ':' in host else host}:{port}"
+    )
     if not certificate and not is_loopback(host):
-        tell(
+        print_message(
             "Without --certificate and --key, everything that is sent, including the token, can be read in the network."
         )
     # asyncio warns at every piece that is sent to a client which has left.

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from medvar_engine.conditions import NAMED, POSITION_STEPS, Condition
 from medvar_engine.data.shards import Rows, ShardFolder
 from medvar_engine.data.shards.slice_table import names, numbers
-from medvar_engine.data.shards.tally import kinds_of
+from medvar_engine.data.shards.tally import distinct_rows
 from medvar_engine.errors import MedvarError
 from medvar_engine.masks.structures import MaskArray, Structures
 from medvar_engine.types import FloatArray
@@ -24,13 +24,13 @@ OPEN_SHARDS = 128
 
 
 class Conditions(Sequence[Condition]):
-    """The conditions of many slices, stored as distinct ``kinds`` and the number of the kind of each slice, ``codes``.
+    """The conditions of many slices, stored as ``distinct`` ones and, for each slice, the number of its own, ``codes``.
 
-    Positions are rounded to the middle of one of `POSITION_STEPS` steps, so that there are few kinds.
+    Positions are rounded to the middle of one of `POSITION_STEPS` steps, so that there are few distinct conditions.
     """
 
-    def __init__(self, kinds: tuple[Condition, ...], codes: NDArray[np.int32]) -> None:
-        self.kinds, self.codes = kinds, codes
+    def __init__(self, distinct: tuple[Condition, ...], codes: NDArray[np.int32]) -> None:
+        self.distinct, self.codes = distinct, codes
 
     def __len__(self) -> int:
         return len(self.codes)
@@ -41,8 +41,8 @@ class Conditions(Sequence[Condition]):
     def __getitem__(self, index: slice) -> Conditions: ...
     def __getitem__(self, index: int | slice) -> Condition | Conditions:
         if isinstance(index, slice):
-            return Conditions(self.kinds, self.codes[index])
-        return self.kinds[self.codes[index]]
+            return Conditions(self.distinct, self.codes[index])
+        return self.distinct[self.codes[index]]
 
 
 class SliceDataset:
@@ -142,14 +142,14 @@ def _positions(source: ShardFolder, split: str | None) -> NDArray[np.int64]:
 
 def _conditions(source: ShardFolder, positions: NDArray[np.int64]) -> Conditions:
     """The conditions of the slices at ``positions``."""
-    named, codes = kinds_of(source.table, NAMED)
+    named, codes = distinct_rows(source.table, NAMED)
     places = [*((step + 0.5) / POSITION_STEPS for step in range(POSITION_STEPS)), None]
     codes = codes[positions] * len(places) + _steps(source.table["position"].to_numpy()[positions])
     present = np.flatnonzero(np.bincount(codes))
     renumbered = np.zeros(len(named) * len(places), dtype=np.int32)
     renumbered[present] = np.arange(len(present))
-    kinds = (divmod(code, len(places)) for code in present.tolist())
-    values = ({**dict(zip(NAMED, named[name], strict=True)), "position": places[step]} for name, step in kinds)
+    pairs = (divmod(code, len(places)) for code in present.tolist())
+    values = ({**dict(zip(NAMED, named[name], strict=True)), "position": places[step]} for name, step in pairs)
     return Conditions(tuple(map(Condition.from_dict, values)), renumbered[codes])
 
 

@@ -13,7 +13,7 @@ from medvar_engine.data.duplicates.hamming import near_pairs
 from medvar_engine.data.duplicates.same_image import NEAR_BITS, distinctive, show_same_image
 from medvar_engine.data.harmonise.slicing import SliceRules
 from medvar_engine.data.shards.slice_table import fingerprints, names, numbers
-from medvar_engine.data.shards.tally import kinds_of
+from medvar_engine.data.shards.tally import distinct_rows
 from medvar_engine.types import IntArray
 from medvar_engine.value_range import CodeArray
 
@@ -59,7 +59,7 @@ def find_duplicates(dataset: SliceDataset, *, most: int = MOST_PAIRS) -> Duplica
     distinct = distinctive(strings)
     columns = dataset.columns("patient", "series", "plane")
     patients = numbers(columns, "patient")
-    _, series = kinds_of(columns, columns.column_names)
+    _, series = distinct_rows(columns, columns.column_names)
     tested = _is_tested(dataset)
     rules = SliceRules()
     kinds: dict[str, Callable[[IntArray, IntArray, IntArray], NDArray[np.bool_]]] = {

@@ -18,7 +18,7 @@ from medvar_engine.data.harmonise.slice_recipe import Recipe
 from medvar_engine.data.identity.pseudonyms import Pseudonyms
 from medvar_engine.data.identity.same_patient import SamePatient, by_marks, remarks_on_same
 from medvar_engine.data.identity.series_identity import Identity, relative
-from medvar_engine.data.nobody import names_nobody
+from medvar_engine.data.placeholder_id import is_placeholder
 from medvar_engine.data.read.scans import Refusal
 from medvar_engine.data.recipe.slice_index_file import is_slice_index
 from medvar_engine.data.shards import Manifest, ShardWriter
@@ -26,7 +26,7 @@ from medvar_engine.data.shards.patients import PUBLIC
 from medvar_engine.data.slice_survey import survey_slices
 from medvar_engine.data.split import SplitRule, Stratum, split_patients
 from medvar_engine.data.survey import Known, ScanRules, anonymous, plain, survey_scans
-from medvar_engine.data.work_units import Part, SlicesWork, Work, make_part, parts_folder, read_part
+from medvar_engine.data.work_units import SeriesUnit, SlicesUnit, UnitResult, process_unit, read_result, work_folder
 from medvar_engine.errors import MedvarError
 from medvar_engine.parallel import UnitLost, run
 from medvar_engine.value_range import CodeArray
@@ -89,18 +89,20 @@ def prepare(
     refusals = found.refusals
     split = replace(split, holdout=_holdout(split.holdout, found.patients, pseudonyms, source))
     _check_holdout(split.holdout, found.split)
-    with parts_folder(out) as folder:
+    with work_folder(out) as folder:
         for partial in folder.parent.glob(f".{out.name}-partial-*"):  # left by a process that was killed
             shutil.rmtree(partial, ignore_errors=True)
-        works: Sequence[Work | SlicesWork] = found.works(recipe, source, folder, synthetic=rules.include_synthetic)
-        parts = _make_parts(works, workers, cluster, progress)
-        refusals += [one for work, part in zip(works, parts, strict=True) for one in work.refusals(part)]
+        units: Sequence[SeriesUnit | SlicesUnit] = found.units(
+            recipe, source, folder, synthetic=rules.include_synthetic
+        )
+        results = _process_units(units, workers, cluster, progress)
+        refusals += [one for unit, result in zip(units, results, strict=True) for one in unit.refusals(result)]
         named = [plain(one, source) for one in refusals]
         if on_refusal is not None:
             for refusal in named:
                 on_refusal(refusal)
         shown = named if pseudonyms is None else anonymous(refusals, source, pseudonyms, found.series)
-        kept = [part for part in parts if part.slices]
+        kept = [result for result in results if result.slices]
         if kept:
             with ShardWriter(out, recipe.size, structures=found.structures, overwrite=overwrite) as writer:
                 gathered = _gather(writer, folder, kept, split.strata)
@@ -152,24 +154,24 @@ def _check_holdout(holdout: Sequence[str], given: Mapping[str, str]) -> None:
         raise MedvarError(f"Held-out patients {trained} belong to the training split of index.csv. Hold out others.")
 
 
-def _make_parts(
-    works: Sequence[Work | SlicesWork], workers: int, cluster: str | None, progress: Progress | None
-) -> list[Part]:
-    """Process all work units; returns their results in the order of ``works``."""
-    parts: dict[int, Part] = {}
+def _process_units(
+    units: Sequence[SeriesUnit | SlicesUnit], workers: int, cluster: str | None, progress: Progress | None
+) -> list[UnitResult]:
+    """Process all work units; returns their results in the order of ``units``."""
+    results: dict[int, UnitResult] = {}
     slices = 0
-    with closing(run(make_part, works, workers=workers, cluster=cluster)) as outcomes:
+    with closing(run(process_unit, units, workers=workers, cluster=cluster)) as outcomes:
         for index, outcome in outcomes:
             if isinstance(outcome, UnitLost):
-                parts[index] = Part("", 0, str(outcome))
+                results[index] = UnitResult("", 0, str(outcome))
             elif isinstance(outcome, MedvarError):
                 raise outcome
             else:
-                parts[index] = outcome
-            slices += parts[index].slices
+                results[index] = outcome
+            slices += results[index].slices
             if progress is not None:
-                progress(relative(works[index].path, works[index].source), len(parts), len(works), slices)
-    return [parts[index] for index in range(len(works))]
+                progress(relative(units[index].path, units[index].source), len(results), len(units), slices)
+    return [results[index] for index in range(len(units))]
 
 
 @dataclass(slots=True)
@@ -183,11 +185,11 @@ class _Gathered:
     first_rows: list[int] = field(default_factory=list)
 
 
-def _gather(writer: ShardWriter, folder: Path, parts: Iterable[Part], columns: Sequence[str]) -> _Gathered:
+def _gather(writer: ShardWriter, folder: Path, results: Iterable[UnitResult], columns: Sequence[str]) -> _Gathered:
     """Copy the slices of all parts to the shards."""
     gathered = _Gathered()
-    for part in parts:
-        found = read_part(folder, part)
+    for result in results:
+        found = read_result(folder, result)
         writer.add(found.codes, found.facts, found.masks)
         gathered.first_rows.append(len(gathered.patients))
         for facts in found.facts:
@@ -208,10 +210,12 @@ def _marks(identities: Iterable[Identity], patients: Iterable[str]) -> dict[str,
     return {patient: sorted(marks) for patient, marks in sorted(found.items())}
 
 
-def _same(marks: Mapping[str, Iterable[str]], gathered: _Gathered, folder: Path, parts: Sequence[Part]) -> SamePatient:
+def _same(
+    marks: Mapping[str, Iterable[str]], gathered: _Gathered, folder: Path, results: Sequence[UnitResult]
+) -> SamePatient:
     """Find names of the same patient, by their marks and by equal images."""
     same = by_marks(marks)
-    codes_of = lru_cache(maxsize=128)(lambda which: read_part(folder, parts[which]).codes)
+    codes_of = lru_cache(maxsize=128)(lambda which: read_result(folder, results[which]).codes)
 
     def codes(at: int) -> CodeArray:
         which = bisect_right(gathered.first_rows, at) - 1
@@ -235,7 +239,7 @@ def _remarks(
     shared = {
         series.patient
         for series, identity in known
-        if series.patient is not None and names_nobody(series.patient)
+        if series.patient is not None and is_placeholder(series.patient)
         if identity.patient in (series.patient, pseudonyms and pseudonyms.patient(series.patient))
     }
     remarks = [

@@ -14,7 +14,7 @@ from medvar_engine.data.harmonise.slice_recipe import Recipe
 from medvar_engine.data.harmonise.slicing import AXES, PLANES, view
 from medvar_engine.data.identity.series_identity import Identity, relative
 from medvar_engine.data.read.dicom_file import DICOM_SUFFIXES, looks_like_dicom
-from medvar_engine.data.read.read_slice import GrayArray, read_gray, read_single_dicom
+from medvar_engine.data.read.read_slice import GreyArray, read_grey, read_single_dicom
 from medvar_engine.data.read.refusal import reason_of
 from medvar_engine.data.recipe.slice_index_file import IMAGE_SUFFIXES, SliceFile
 from medvar_engine.data.series_slices import SeriesSlices, facts_of, to_matrix
@@ -68,7 +68,7 @@ def is_cut_short(values: ValueRange | None, region: str, recipe: Recipe) -> bool
 def _harmonised(file: SliceFile, recipe: Recipe, synthetic: bool) -> tuple[FloatArray, ValueRange, tuple[float, float]]:
     """The slice (H, W) in [-1, 1], the values of -1 and 1, and its pixel size in mm, NaN if unknown."""
     if file.path.suffix.lower() in IMAGE_SUFFIXES:
-        image, values = _by_window(read_gray(file.path, synthetic=synthetic), file, recipe)
+        image, values = _by_window(read_grey(file.path, synthetic=synthetic), file, recipe)
         side = nan if file.spacing_mm is None else file.spacing_mm
         return image, values, (side, side)
     if looks_like_dicom(file.path):
@@ -77,11 +77,11 @@ def _harmonised(file: SliceFile, recipe: Recipe, synthetic: bool) -> tuple[Float
     raise MedvarError(f"its format is none of a single slice: its name ends in none of {known}, and it is no DICOM")
 
 
-def _by_window(gray: GrayArray, file: SliceFile, recipe: Recipe) -> tuple[FloatArray, ValueRange]:
+def _by_window(grey: GreyArray, file: SliceFile, recipe: Recipe) -> tuple[FloatArray, ValueRange]:
     """CT in HU is clipped to the window of its region, like volumes; other images keep their range."""
-    white = float(np.iinfo(gray.dtype).max)
+    white = float(np.iinfo(grey.dtype).max)
     stored = file.values or ValueRange(0.0, white, "arbitrary")
-    image = ValueRange(0.0, white, stored.unit).to_image(gray.astype(np.float32))
+    image = ValueRange(0.0, white, stored.unit).to_image(grey.astype(np.float32))
     if stored.unit != "HU":
         return image, stored
     window = recipe.ct_window(file.region)

@@ -14,10 +14,10 @@ from medvar_engine.data.read.refusal import Refusal
 from medvar_engine.data.read.scans import Series
 from medvar_engine.data.recipe.slice_index_file import IMAGE_SUFFIXES, SliceFile, read_slice_index
 from medvar_engine.data.slice_files import Listed, is_cut_short, is_wanted
-from medvar_engine.data.work_units import SlicesWork
+from medvar_engine.data.work_units import SlicesUnit
 from medvar_engine.masks.structures import Structures
 
-FILES_OF_A_WORK = 32
+FILES_PER_UNIT = 32
 """Slices per work unit: few, because a unit is lost with its worker; not too few, to avoid many small files."""
 
 
@@ -53,12 +53,12 @@ class ListedSlices:
         """The names of patients as they are written."""
         return {identity.patient for identity in self.identities}
 
-    def works(self, recipe: Recipe, source: Path, folder: Path, *, synthetic: bool) -> list[SlicesWork]:
+    def units(self, recipe: Recipe, source: Path, folder: Path, *, synthetic: bool) -> list[SlicesUnit]:
         """The work units for a recipe, without slices of planes that it does not request."""
         files = [one for one in self.files if is_wanted(one[0].plane, recipe)]
         return [
-            SlicesWork(tuple(files[start : start + FILES_OF_A_WORK]), recipe, source, folder, synthetic)
-            for start in range(0, len(files), FILES_OF_A_WORK)
+            SlicesUnit(tuple(files[start : start + FILES_PER_UNIT]), recipe, source, folder, synthetic)
+            for start in range(0, len(files), FILES_PER_UNIT)
         ]
 
     def remarks(self, recipe: Recipe) -> list[str]:

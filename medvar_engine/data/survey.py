@@ -16,7 +16,7 @@ from medvar_engine.data.read.assumed_geometry import NOTHING, Assumed
 from medvar_engine.data.read.scans import LOOKED_FOR, Refusal, Series, find_series
 from medvar_engine.data.recipe.dataset_recipe import match
 from medvar_engine.data.recipe.index_file import names_of, read_index
-from medvar_engine.data.work_units import Work
+from medvar_engine.data.work_units import SeriesUnit
 from medvar_engine.errors import MedvarError
 from medvar_engine.masks.structures import Structures
 
@@ -68,11 +68,12 @@ class FoundScans:
         """Empty, because scans have no given split."""
         return {}
 
-    def works(self, recipe: Recipe, source: Path, folder: Path, *, synthetic: bool) -> list[Work]:
+    def units(self, recipe: Recipe, source: Path, folder: Path, *, synthetic: bool) -> list[SeriesUnit]:
         """One work unit for each series."""
         labels = self.masks.of_scan if self.masks else {}
         return [
-            Work(series, identity, recipe, source, folder, labels.get(series.uid)) for series, identity in self.series
+            SeriesUnit(series, identity, recipe, source, folder, labels.get(series.uid))
+            for series, identity in self.series
         ]
 
     def remarks(self, recipe: Recipe) -> list[str]:

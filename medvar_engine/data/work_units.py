@@ -37,7 +37,7 @@ _KEPT = "finished parts are kept; free some disk space, and run the same again t
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
+class SeriesUnit:
     """A work unit of one series, whose part goes into ``folder``. Plain values, so that another process can do it."""
 
     series: Series
@@ -76,15 +76,15 @@ class Work:
         """Make the slices. Raises `MedvarError` when the series cannot be used."""
         return slices_of(self.series, self.identity, self.recipe, self.source, self.labels)
 
-    def refusals(self, part: Part) -> list[Refusal]:
+    def refusals(self, result: UnitResult) -> list[Refusal]:
         """The refused files of this unit."""
-        if part.refused is None:
+        if result.refused is None:
             return []
-        return [Refusal(str(self.path), part.refused.removeprefix(f"{self.path}: "))]
+        return [Refusal(str(self.path), result.refused.removeprefix(f"{self.path}: "))]
 
 
 @dataclass(frozen=True, slots=True)
-class SlicesWork:
+class SlicesUnit:
     """A work unit of single slices, whose part goes into ``folder``.
 
     Plain values, so that another process can do it.
@@ -119,15 +119,15 @@ class SlicesWork:
         """Make the slices."""
         return slices_of_files(self.files, self.recipe, self.source, synthetic=self.synthetic)
 
-    def refusals(self, part: Part) -> list[Refusal]:
+    def refusals(self, result: UnitResult) -> list[Refusal]:
         """The refused files of this unit."""
-        if part.refused is not None:
-            return [Refusal(str(file.path), part.refused) for file, _ in self.files]
-        return [Refusal(str(self.source / name), why) for name, why in part.left_out]
+        if result.refused is not None:
+            return [Refusal(str(file.path), result.refused) for file, _ in self.files]
+        return [Refusal(str(self.source / name), why) for name, why in result.left_out]
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class UnitResult:
     """The result of a work unit: the number of slices in the part ``key``, or the reason why all were refused.
 
     ``left_out`` are single files that were not used, by their names relative to the source, with the reasons.
@@ -140,7 +140,7 @@ class Part:
 
 
 @contextlib.contextmanager
-def parts_folder(out: Path) -> Iterator[Path]:
+def work_folder(out: Path) -> Iterator[Path]:
     """The folder of the parts of ``out``, locked for one process at a time; existing parts stay.
 
     Raises `MedvarError` when another process holds the lock.
@@ -158,46 +158,46 @@ def parts_folder(out: Path) -> Iterator[Path]:
         yield folder
 
 
-def make_part(work: Work | SlicesWork) -> Part:
+def process_unit(unit: SeriesUnit | SlicesUnit) -> UnitResult:
     """Make the part of a work unit unless it exists. For an unusable series the part contains the reason.
 
     Raises `MedvarError` when the part cannot be written.
     """
-    key = work.key
-    if (done := finished(work.folder, key)) is not None:
+    key = unit.key
+    if (done := finished_result(unit.folder, key)) is not None:
         return done
     try:
-        found = work.slices()
+        found = unit.slices()
     except Exception as error:  # libraries raise exceptions of any type, and no file may end a run
-        return _write(work.folder, key, {"refused": reason_of(error)})
-    digest = _write_slices(work, f"{key}.npy", found.codes, "<u2")
-    of_masks = {} if found.masks is None else {"masks": _write_slices(work, f"{key}.masks.npy", found.masks, "|u1")}
+        return _write(unit.folder, key, {"refused": reason_of(error)})
+    digest = _write_slices(unit, f"{key}.npy", found.codes, "<u2")
+    of_masks = {} if found.masks is None else {"masks": _write_slices(unit, f"{key}.masks.npy", found.masks, "|u1")}
     names = [one.name for one in fields(SliceFacts)]  # `asdict` copies every value
     facts = [
         {name: getattr(one, name) for name in names} | {"fingerprint": one.fingerprint.hex()} for one in found.facts
     ]
     values = {"sha256": digest, **of_masks, "facts": facts, "remarks": found.remarks, "left_out": found.left_out}
-    return _write(work.folder, key, values)
+    return _write(unit.folder, key, values)
 
 
-def finished(folder: Path, key: str) -> Part | None:
+def finished_result(folder: Path, key: str) -> UnitResult | None:
     """The part if it exists and is complete; None otherwise."""
     try:
         values = json.loads((folder / f"{key}.json").read_bytes())
         whole = "refused" in values or sha256(folder / f"{key}.npy") == values["sha256"]
         if "masks" in values:
             whole = whole and sha256(folder / f"{key}.masks.npy") == values["masks"]
-        return _part(key, values) if whole else None
+        return _result(key, values) if whole else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
-def read_part(folder: Path, part: Part) -> SeriesSlices:
+def read_result(folder: Path, result: UnitResult) -> SeriesSlices:
     """The slices of a part that was not refused; the codes are a memory map."""
     try:
-        values = json.loads((folder / f"{part.key}.json").read_bytes())
-        codes = open_npy(folder / f"{part.key}.npy")
-        masks = open_npy(folder / f"{part.key}.masks.npy") if "masks" in values else None
+        values = json.loads((folder / f"{result.key}.json").read_bytes())
+        codes = open_npy(folder / f"{result.key}.npy")
+        masks = open_npy(folder / f"{result.key}.masks.npy") if "masks" in values else None
     except (OSError, ValueError) as error:
         raise MedvarError(
             f"A part in {folder} was changed by another process ({error}). Run the same again to make it again."
@@ -206,10 +206,10 @@ def read_part(folder: Path, part: Part) -> SeriesSlices:
     return SeriesSlices(codes, tuple(facts), tuple(values["remarks"]), masks=masks)
 
 
-def _write_slices(work: Work | SlicesWork, name: str, slices: CodeArray | MaskArray, dtype: str) -> str:
+def _write_slices(unit: SeriesUnit | SlicesUnit, name: str, slices: CodeArray | MaskArray, dtype: str) -> str:
     """Write slices (N, size, size) to a file of the part; returns its sha256."""
-    with _named(work.folder, name) as temporary:
-        file = ImageFile(temporary, work.recipe.size, dtype)
+    with _named(unit.folder, name) as temporary:
+        file = ImageFile(temporary, unit.recipe.size, dtype)
         try:
             file.write(slices)
             digest: str = file.finish()["sha256"]
@@ -218,10 +218,10 @@ def _write_slices(work: Work | SlicesWork, name: str, slices: CodeArray | MaskAr
     return digest
 
 
-def _write(folder: Path, key: str, values: dict[str, Any]) -> Part:
+def _write(folder: Path, key: str, values: dict[str, Any]) -> UnitResult:
     with _named(folder, f"{key}.json") as temporary:
         temporary.write_bytes(json.dumps(values).encode())
-    return _part(key, values)
+    return _result(key, values)
 
 
 @contextlib.contextmanager
@@ -236,9 +236,9 @@ def _named(folder: Path, name: str) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
-def _part(key: str, values: dict[str, Any]) -> Part:
+def _result(key: str, values: dict[str, Any]) -> UnitResult:
     left_out = tuple((str(name), str(why)) for name, why in values.get("left_out", ()))
-    return Part(key, len(values.get("facts", ())), values.get("refused"), left_out)
+    return UnitResult(key, len(values.get("facts", ())), values.get("refused"), left_out)
 
 
 def _state(path: Path) -> tuple[int, int] | None:

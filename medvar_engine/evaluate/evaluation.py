@@ -24,7 +24,7 @@ from medvar_engine.evaluate.membership import MembershipInference
 from medvar_engine.evaluate.memorisation import PLANTED, calibrate, check_images, find_planted_copies
 from medvar_engine.evaluate.metrics.bootstrap import estimate_mean
 from medvar_engine.evaluate.metrics.diversity import pair_similarity
-from medvar_engine.evaluate.metrics.feature_rows import Rows
+from medvar_engine.evaluate.metrics.feature_rows import FeatureRows
 from medvar_engine.evaluate.metrics.frechet import SampleSizeBias, frechet_distance_to, moments, sample_size_bias
 from medvar_engine.evaluate.metrics.metric_table import MetricValue, Reference, row, shown
 from medvar_engine.evaluate.pairs.pair_quality import PairQuality, measure_pairs
@@ -167,24 +167,24 @@ def _by_encoder(
         few = isinstance(images, CollapsedImages)
         groups = [str(i % images.kept) for i in some] if isinstance(images, CollapsedImages) else patients
         over = "different images" if few else "held-out patients"
-        rows[baseline] = row(Rows(features(baseline, images), some), groups, reference, over=over)
+        rows[baseline] = row(FeatureRows(features(baseline, images), some), groups, reference, over=over)
     labels, _ = _labels(synthetic.conditions, training)
     by_label = {}
     for name, (mine, theirs) in labels.items():
         others = np.flatnonzero(_names(held_out) == name)
         part = Reference.of(
-            Rows(reference.training, theirs),
-            Rows(reference.held_out, others),
+            FeatureRows(reference.training, theirs),
+            FeatureRows(reference.held_out, others),
             [training_patients[int(i)] for i in theirs],
         )
-        by_label[name] = row(Rows(ours, mine), [str(i) for i in mine], part)
+        by_label[name] = row(FeatureRows(ours, mine), [str(i) for i in mine], part)
     bias = sample_size_bias(ours, reference.training_moments)
     return ByEncoder(encoder.describe(), rows, by_label, bias, _to_held_out(ours, reference))
 
 
 def _to_held_out(ours: FloatArray, reference: Reference) -> dict[str, float] | None:
     """Fréchet distances to held-out slices; None when a side has too few images."""
-    some = Rows(reference.training, spread(len(reference.training), len(ours)))
+    some = FeatureRows(reference.training, spread(len(reference.training), len(ours)))
     try:
         distance = frechet_distance_to(moments(reference.held_out))
         return {JUDGED: distance(ours), "training": distance(some)}
@@ -197,10 +197,10 @@ def _labels(
 ) -> tuple[dict[str, tuple[np.ndarray, np.ndarray]], list[str]]:
     """Indices of the synthetic images and the training slices of each label, and the labels with too few images."""
     asked = np.array([label_of(condition) for condition in conditions])
-    kinds = _names(training)
+    training_names = _names(training)
     found, few = {}, []
     for name in sorted(set(asked.tolist())):
-        sides = np.flatnonzero(asked == name), np.flatnonzero(kinds == name)
+        sides = np.flatnonzero(asked == name), np.flatnonzero(training_names == name)
         if min(map(len, sides)) < FEWEST:
             few.append(f"{name} ({len(sides[0])} synthetic, {len(sides[1])} training)")
         else:
@@ -210,7 +210,7 @@ def _labels(
 
 def _names(data: SliceDataset) -> np.ndarray:
     """The label of every slice."""
-    names: np.ndarray = np.array([label_of(kind) for kind in data.conditions.kinds])[data.conditions.codes]
+    names: np.ndarray = np.array([label_of(condition) for condition in data.conditions.distinct])[data.conditions.codes]
     return names
 
 

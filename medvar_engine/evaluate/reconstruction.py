@@ -78,6 +78,6 @@ def _mask_dice(counts: IntArray, people: Sequence[str]) -> MetricValue:
 
 def _psnr(made: FloatArray, real: FloatArray) -> FloatArray:
     """PSNR of each image ``(B, H, W)`` in [-1, 1], in dB; three channels are averaged."""
-    gray = made.mean(-1) if made.ndim == 4 else made
-    found: FloatArray = psnr(torch.from_numpy(gray)[:, None], torch.from_numpy(real)[:, None]).numpy()
+    grey = made.mean(-1) if made.ndim == 4 else made
+    found: FloatArray = psnr(torch.from_numpy(grey)[:, None], torch.from_numpy(real)[:, None]).numpy()
     return found

@@ -12,7 +12,9 @@ from medvar_engine.types import FloatArray
 _BATCH = 16
 
 
-def surprise(generator: Generator, data: SliceDataset, count: int, seed: int = 0) -> tuple[FloatArray, list[str]]:
+def negative_log_likelihood(
+    generator: Generator, data: SliceDataset, count: int, seed: int = 0
+) -> tuple[FloatArray, list[str]]:
     """Mean negative log-likelihood of the tokens of ``count`` random slices ``(N,)`` in bits, and the patient of each.
 
     Every slice is evaluated under its own condition, as far as the model knows it.

@@ -43,7 +43,7 @@ def measure_stacks(generator: Generator, bundle: Bundle, data: SliceDataset) -> 
 
     Labels whose pixel size the bundle does not know are left out: their slices have no distance in mm.
     """
-    asked = [Condition(kind.modality, kind.region, kind.plane) for kind in data.conditions.kinds]
+    asked = [Condition(condition.modality, condition.region, condition.plane) for condition in data.conditions.distinct]
     codes = np.array([asked.index(one) for one in asked])[data.conditions.codes]
     places = [-1.0 if row.position_mm is None else row.position_mm for row in data.rows]
     series = [row.series for row in data.rows]

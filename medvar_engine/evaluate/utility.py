@@ -57,7 +57,7 @@ def classes_of(task: str, training: SliceDataset, held_out: SliceDataset) -> lis
     """
     if task not in TASKS:
         raise MedvarError(f"The task must be one of {', '.join(TASKS)}, not {task!r}.")
-    real, test = ({getattr(kind, task) for kind in data.conditions.kinds} for data in (training, held_out))
+    real, test = ({getattr(condition, task) for condition in data.conditions.distinct} for data in (training, held_out))
     names = sorted((real & test) - {None})
     if len(names) < 2:
         raise MedvarError(
@@ -101,8 +101,8 @@ def measure_utility(
     images = PreparedImages(training)
 
     def measured(what: str, parts: Callable[[int], list[Part]]) -> MetricValue:
-        told = functools.partial(_tell, progress, what, steps)
-        trained = (_trained(parts(seed), len(names), steps, seed, told) for seed in range(seeds))
+        reported = functools.partial(_report_step, progress, what, steps)
+        trained = (_trained(parts(seed), len(names), steps, seed, reported) for seed in range(seeds))
         guesses = [_guesses(network, held_out, kept) for network in trained]
 
         def accuracy(index: npt.NDArray[np.int64]) -> float:
@@ -138,7 +138,7 @@ def _of_patients(labels: Labels, patients: Sequence[str], count: int, seed: int)
     return chosen
 
 
-def _tell(progress: Progress | None, name: str, total: int, done: int) -> None:
+def _report_step(progress: Progress | None, name: str, total: int, done: int) -> None:
     if progress is not None:
         progress(f"training on {name}", done, total)
 

@@ -20,7 +20,7 @@ _TOGETHER = 16  # images whose keys and values are all in memory at once
 
 def likelihood(prefixes: Prefixes, generation: Generation) -> tuple[FloatArray, ...]:
     """Negative log-likelihood of every token under its condition, in bits: ``(B, side, side)`` per scale."""
-    return tuple(surprise for surprise, _ in _surprises(prefixes, generation))
+    return tuple(bits for bits, _ in _negative_log_likelihoods(prefixes, generation))
 
 
 def anomaly_map(prefixes: Prefixes, generation: Generation) -> FloatArray:
@@ -32,8 +32,8 @@ def anomaly_map(prefixes: Prefixes, generation: Generation) -> FloatArray:
     """
     size = prefixes.backend.info.image_size
     total = np.zeros((len(generation.requests), size, size), dtype=np.float32)
-    for surprise, expected in _surprises(prefixes, generation):
-        total += token_map_to_image(surprise - expected, size)
+    for bits, expected in _negative_log_likelihoods(prefixes, generation):
+        total += token_map_to_image(bits - expected, size)
     return total
 
 
@@ -80,7 +80,7 @@ def invert(prefixes: Prefixes, trace: Trace, request: Request) -> Inversion:
     return Inversion(trace, request, tuple(noise))
 
 
-def _surprises(prefixes: Prefixes, generation: Generation) -> Iterator[tuple[FloatArray, FloatArray]]:
+def _negative_log_likelihoods(prefixes: Prefixes, generation: Generation) -> Iterator[tuple[FloatArray, FloatArray]]:
     """Negative log-likelihood of every token and its expectation, in bits: ``(B, side, side)`` each, per scale."""
     for past in prefixes.replay(generation.requests, generation.pyramid):
         if past.depth == generation.depth:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from medvar_engine.backends.base import PrefixState
 
 
-class Key(NamedTuple):
+class PrefixKey(NamedTuple):
     """Everything that determines one row of a prefix state."""
 
     network: str  # weights and backend: keys and values of one backend have no meaning for another
@@ -33,7 +33,7 @@ class PrefixCache:
     def __init__(self, limit: int = 512 * 2**20) -> None:
         self.limit = limit
         self.nbytes = 0
-        self._rows: OrderedDict[Key, Row] = OrderedDict()
+        self._rows: OrderedDict[PrefixKey, Row] = OrderedDict()
         self._states: Counter[int] = Counter()  # id of a state → number of its stored rows
         self._chunks: Counter[int] = Counter()  # id of an array → number of stored states that hold it
 
@@ -41,14 +41,14 @@ class PrefixCache:
         """Number of stored rows."""
         return len(self._rows)
 
-    def get(self, keys: list[Key]) -> list[Row | None]:
+    def get(self, keys: list[PrefixKey]) -> list[Row | None]:
         """The row of each key; None for a missing one."""
         for key in keys:
             if key in self._rows:
                 self._rows.move_to_end(key)
         return [self._rows.get(key) for key in keys]
 
-    def put(self, keys: list[Key], state: PrefixState) -> None:
+    def put(self, keys: list[PrefixKey], state: PrefixState) -> None:
         """Store every row of ``state`` under its key."""
         for row, key in enumerate(keys):
             self._forget(key)
@@ -68,7 +68,7 @@ class PrefixCache:
             for chunk in state.chunks:
                 self.nbytes += _added(self._chunks, chunk)
 
-    def _forget(self, key: Key) -> None:
+    def _forget(self, key: PrefixKey) -> None:
         if (row := self._rows.pop(key, None)) is None:
             return
         state = row[0]

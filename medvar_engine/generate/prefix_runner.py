@@ -10,7 +10,7 @@ import numpy as np
 from medvar_engine.backends.base import Backend, PrefixState
 from medvar_engine.backends.release_memory import give_back
 from medvar_engine.generate.generation import Generation
-from medvar_engine.generate.prefix_cache import Key, PrefixCache
+from medvar_engine.generate.prefix_cache import PrefixCache, PrefixKey
 from medvar_engine.generate.sampling import guide
 from medvar_engine.generate.validation import check_logits
 from medvar_engine.request import Request
@@ -158,14 +158,14 @@ class Prefixes:
         rows = [space.encode(request.condition) for request in generation.requests]
         return np.array(rows + [space.unconditional] * len(rows) * guided, dtype=np.int64)
 
-    def _keys(self, generation: Generation, labels: IntArray, depth: int) -> list[Key]:
+    def _keys(self, generation: Generation, labels: IntArray, depth: int) -> list[PrefixKey]:
         """Names of the prefix states of ``depth`` scales. Scale k's keys and values follow from scales 0…k-1."""
         info = self.backend.info
         network = f"{info.bundle_id} {info.precision} {info.provider}"
         contents = [row.tobytes() for row in generation.pyramid.prefix(depth - 1).sequence]
         images = [i % len(contents) for i in range(len(labels))]
         pairs = zip(labels.tolist(), images, strict=True)
-        return [Key(network, tuple(row), depth, contents[image]) for row, image in pairs]
+        return [PrefixKey(network, tuple(row), depth, contents[image]) for row, image in pairs]
 
 
 def _wanted(generation: Generation, labels: IntArray) -> list[int]:
@@ -176,9 +176,9 @@ def _wanted(generation: Generation, labels: IntArray) -> list[int]:
     ]
 
 
-def _distinct(keys: Sequence[Key]) -> tuple[list[int], list[int]]:
+def _distinct(keys: Sequence[PrefixKey]) -> tuple[list[int], list[int]]:
     """Index of the first occurrence of each distinct key, and for every key its number among these."""
-    first: dict[Key, int] = {}
+    first: dict[PrefixKey, int] = {}
     for i, key in enumerate(keys):
         first.setdefault(key, i)
     place = {key: n for n, key in enumerate(first)}

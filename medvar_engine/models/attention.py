@@ -9,7 +9,7 @@ from torch import Tensor
 
 def attend(query: Tensor, key: Tensor, value: Tensor, *, scale: float, dropout: float = 0.0) -> Tensor:
     """Attention of every query to every key: query ``(…, L, d)``, key and value ``(…, S, d)`` → ``(…, L, d)``."""
-    return (fused if query.is_cuda else spelt_out)(query, key, value, scale=scale, dropout=dropout)
+    return (fused if query.is_cuda else two_products)(query, key, value, scale=scale, dropout=dropout)
 
 
 def fused(query: Tensor, key: Tensor, value: Tensor, *, scale: float, dropout: float) -> Tensor:
@@ -17,7 +17,7 @@ def fused(query: Tensor, key: Tensor, value: Tensor, *, scale: float, dropout: f
     return F.scaled_dot_product_attention(query, key, value, dropout_p=dropout, scale=scale)
 
 
-def spelt_out(query: Tensor, key: Tensor, value: Tensor, *, scale: float, dropout: float) -> Tensor:
+def two_products(query: Tensor, key: Tensor, value: Tensor, *, scale: float, dropout: float) -> Tensor:
     """`attend` as two matrix products and a softmax.
 
     On a CPU, these take about half the time of the fused kernel, forward and backward, and every ONNX runtime supports

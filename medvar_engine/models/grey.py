@@ -12,7 +12,7 @@ from medvar_engine.models.resolution_tokenizer import ResolutionTokenizer
 from medvar_engine.models.tokenizer import Tokenizer
 
 
-def as_gray(tokenizer: AnyTokenizer) -> AnyTokenizer:
+def as_grey(tokenizer: AnyTokenizer) -> AnyTokenizer:
     """The same tokenizer with one image channel; ``tokenizer`` itself if it has one channel already.
 
     A grey image gets the tokens that ``tokenizer`` gives to the image copied to all channels; decoding gives the mean
@@ -23,7 +23,7 @@ def as_gray(tokenizer: AnyTokenizer) -> AnyTokenizer:
     channels, patch = tokenizer.config.image_channels, tokenizer.config.patch
     config = dataclasses.replace(tokenizer.config, image_channels=1)
     with torch.device("meta"):
-        gray = Tokenizer(config)
+        grey = Tokenizer(config)
     tensors = dict(tokenizer.state_dict())
 
     def apart(tensor: Tensor, dim: int) -> Tensor:
@@ -37,5 +37,5 @@ def as_gray(tokenizer: AnyTokenizer) -> AnyTokenizer:
         tensors["linear_in.weight"] = tensors["linear_in.weight"].sum(1, keepdim=True)
         tensors["linear_out.weight"] = tensors["linear_out.weight"].mean(1, keepdim=True)
         tensors["linear_out.bias"] = tensors["linear_out.bias"].mean(0, keepdim=True)
-    gray.load_state_dict(tensors, assign=True)
-    return gray.train(tokenizer.training)
+    grey.load_state_dict(tensors, assign=True)
+    return grey.train(tokenizer.training)

@@ -79,9 +79,9 @@ def counted(count: int, what: str) -> str:
     return f"{number(count)} {what}{'' if count == 1 else 's'}"
 
 
-def jpeg(gray: NDArray[np.uint8], side: int, title: str) -> Markup:
+def jpeg(grey: NDArray[np.uint8], side: int, title: str) -> Markup:
     """A slice ``(H, W)`` as an embedded JPEG, at most ``side`` pixels wide; ``title`` is its tooltip."""
-    image = Image.fromarray(gray)
+    image = Image.fromarray(grey)
     if image.width > side:
         image = image.resize((side, side), Image.Resampling.BOX)
     file = io.BytesIO()

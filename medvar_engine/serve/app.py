@@ -29,8 +29,8 @@ from medvar_engine.serve.body import check_model, read_body
 from medvar_engine.serve.guard import Guard
 from medvar_engine.serve.jobs import Job, Jobs
 from medvar_engine.serve.limits import Limits, Refused
-from medvar_engine.serve.memory_budget import Memory
-from medvar_engine.serve.network_requests import CALLS, Arrays, Calls
+from medvar_engine.serve.memory_budget import MemoryBudget
+from medvar_engine.serve.network_requests import CALLS, Arrays, NetworkRequests
 from medvar_engine.serve.networks import JobBackend, Networks
 from medvar_engine.serve.stream import frames, parsed, started
 
@@ -58,7 +58,7 @@ def make_app(
         openapi_url=None, exception_handlers=_HANDLERS
     )  # no documentation pages: those of FastAPI load external scripts
     app.add_middleware(Guard, token=token, hosts=hosts, rate=limits.rate)
-    jobs, memory = Jobs(limits), Memory(limits.memory)
+    jobs, memory = Jobs(limits), MemoryBudget(limits.memory)
     networks = Networks(backend, PrefixCache(limits.cache))
     copies = CopyScreen.of(bundle, copy_policy)
     manifest, names = (bundle.path / MANIFEST).read_bytes(), served_files(bundle)
@@ -87,11 +87,11 @@ def make_app(
         body = await read_body(request, share, most=most, seconds=limits.slow)
         return body, Job(limits.seconds, share)
 
-    def network(call: Callable[[Calls, Message], Arrays]) -> Callable[[Request], Awaitable[Response]]:
+    def network(call: Callable[[NetworkRequests, Message], Arrays]) -> Callable[[Request], Awaitable[Response]]:
         async def answer(request: Request) -> Response:
             with ExitStack() as held:
                 body, job = await received(request, held, limits.body)
-                calls = Calls(JobBackend(networks, job), job, limits.rows)
+                calls = NetworkRequests(JobBackend(networks, job), job, limits.rows)
                 content = await jobs.run(lambda: pack({}, call(calls, unpack(body, line=_LINE))), job)
                 return Answer.of(content, held.pop_all(), limits.seconds)
 

@@ -1,4 +1,4 @@
-"""`Memory`: a limit on the memory for the requests and responses of all clients."""
+"""`MemoryBudget`: a limit on the memory for the requests and responses of all clients."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Self
 from medvar_engine.serve.limits import Refused
 
 
-class Memory:
+class MemoryBudget:
     """Counts bytes. One client, identified by its address, can use at most half of the limit.
 
     A larger request is accepted only when no other memory is in use; otherwise it could never be served.
@@ -55,7 +55,7 @@ class Memory:
 class Share:
     """The memory account of one request; as a context manager, it is released at the end."""
 
-    def __init__(self, memory: Memory, client: str) -> None:
+    def __init__(self, memory: MemoryBudget, client: str) -> None:
         self.client, self.held = client, 0
         self._memory = memory
 

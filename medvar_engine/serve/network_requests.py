@@ -19,7 +19,7 @@ Arrays = dict[str, npt.NDArray[Any]]
 _FLOAT = 4  # bytes
 
 
-class Calls:
+class NetworkRequests:
     """Runs networks of ``backend`` for one job, for messages of at most ``rows`` rows."""
 
     def __init__(self, backend: Backend, job: Job, rows: int) -> None:
@@ -96,10 +96,10 @@ class Calls:
         self._job.share.take(rows * numbers * _FLOAT)
 
 
-CALLS: Mapping[str, Callable[[Calls, Message], Arrays]] = {
-    "step": Calls.step,
-    "summary": Calls.summary,
-    "accumulate": Calls.accumulate,
-    "encode": Calls.encode,
-    "decode": Calls.decode,
+CALLS: Mapping[str, Callable[[NetworkRequests, Message], Arrays]] = {
+    "step": NetworkRequests.step,
+    "summary": NetworkRequests.summary,
+    "accumulate": NetworkRequests.accumulate,
+    "encode": NetworkRequests.encode,
+    "decode": NetworkRequests.decode,
 }

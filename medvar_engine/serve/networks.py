@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from medvar_engine.backends.base import Backend, PrefixState
-from medvar_engine.generate.prefix_cache import Key, PrefixCache, Row
+from medvar_engine.generate.prefix_cache import PrefixCache, PrefixKey, Row
 from medvar_engine.remote.scale_input import extended, gather_inputs
 from medvar_engine.serve.fair_lock import FairLock
 from medvar_engine.serve.jobs import Job
@@ -112,10 +112,12 @@ class JobBackend:
             return self._backend.decode(latent, preview=preview)
 
 
-def _keys(labels: IntArray, scale_features: Sequence[FloatArray], depth: int) -> list[Key]:
+def _keys(labels: IntArray, scale_features: Sequence[FloatArray], depth: int) -> list[PrefixKey]:
     """Cache keys of the prefixes of ``depth`` scales, whose input are the features of scales 1…depth-1."""
     hashes = [hashlib.sha256() for _ in labels]
     for scale in scale_features[: depth - 1]:
         for own, row in zip(hashes, scale, strict=True):
             own.update(row.tobytes())
-    return [Key("", tuple(label), depth, own.digest()) for label, own in zip(labels.tolist(), hashes, strict=True)]
+    return [
+        PrefixKey("", tuple(label), depth, own.digest()) for label, own in zip(labels.tolist(), hashes, strict=True)
+    ]

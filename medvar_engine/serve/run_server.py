@@ -96,7 +96,7 @@ def _protocol(limits: Limits) -> type[asyncio.Protocol]:
     slow, share = min(limits.slow, _HEADERS), max(1, limits.connections // _ADDRESSES)
     waiting: Counter[str] = Counter()
 
-    class Impatient(H11Protocol):
+    class TimeLimitedProtocol(H11Protocol):
         _waits: asyncio.TimerHandle | None = None
         _address = ""
 
@@ -137,4 +137,4 @@ def _protocol(limits: Limits) -> type[asyncio.Protocol]:
                 if not waiting[self._address]:
                     del waiting[self._address]
 
-    return Impatient
+    return TimeLimitedProtocol

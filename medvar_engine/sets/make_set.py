@@ -19,8 +19,8 @@ from medvar_engine.memorisation.training_index import GATE
 from medvar_engine.sets.layouts import describe, describe_made
 from medvar_engine.sets.mixture import Mixture
 from medvar_engine.sets.set_manifest import SET, UNITS, SetManifest, about_model
-from medvar_engine.sets.set_plan import SHARDS, UNIT_IMAGES, Kind, Plan
-from medvar_engine.sets.set_unit import Work, flagged_images, make_unit
+from medvar_engine.sets.set_plan import SHARDS, UNIT_IMAGES, SetFormat, SetPlan
+from medvar_engine.sets.set_unit import SetUnit, flagged_images, make_unit
 from medvar_engine.storage import alone, write_files
 from medvar_engine.write.marks import UNMARKED, Marks
 
@@ -52,7 +52,7 @@ def make_set(
     count: int,
     bundle: Bundle,
     *,
-    kind: Kind = SHARDS,
+    kind: SetFormat = SHARDS,
     computing: Computing = HERE,
     unit_images: int = UNIT_IMAGES,
     copy_policy: CopyPolicy | None = None,
@@ -79,7 +79,7 @@ def make_set(
     policy = policy_of(bundle, copy_policy)
     gate = "" if policy == "off" else bundle.sha256[GATE]
     begun = datetime.now().astimezone().isoformat(timespec="seconds")
-    asked = Plan(mixture, count, bundle.bundle_id, kind, begun, unit_images, policy, gate, marks)
+    asked = SetPlan(mixture, count, bundle.bundle_id, kind, begun, unit_images, policy, gate, marks)
     folder = folder.absolute()
     manifest = _planned(folder, asked, bundle)
     plan = manifest.plan
@@ -96,7 +96,7 @@ def make_set(
         # Workers share the cores, and a worker of a cluster usually has one thread.
         own = computing.workers
         threads = 1 if computing.cluster else max(1, _cores() // own) if own > 1 else None
-        work = Work(plan, 0, folder, bundle.path.absolute(), computing.device, computing.batch, threads)
+        work = SetUnit(plan, 0, folder, bundle.path.absolute(), computing.device, computing.batch, threads)
         works = [replace(work, unit=unit) for unit in range(plan.units)]
         units = tuple(_make(works, own, computing.cluster, progress))
         manifest = replace(manifest, units=units, flagged=flagged_images(plan, folder))
@@ -108,7 +108,7 @@ def make_set(
     return manifest
 
 
-def _make(works: list[Work], workers: int, cluster: str | None, progress: Progress | None) -> list[str]:
+def _make(works: list[SetUnit], workers: int, cluster: str | None, progress: Progress | None) -> list[str]:
     """Make all units; returns the sha256 of their notes."""
     notes = [""] * len(works)
     there = made = 0
@@ -136,7 +136,7 @@ def _make(works: list[Work], workers: int, cluster: str | None, progress: Progre
     return notes
 
 
-def _planned(folder: Path, asked: Plan, bundle: Bundle) -> SetManifest:
+def _planned(folder: Path, asked: SetPlan, bundle: Bundle) -> SetManifest:
     """The manifest of a new dataset, or of the one in ``folder`` with the requested size."""
     try:
         there = folder.exists()

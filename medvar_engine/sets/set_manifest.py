@@ -11,7 +11,7 @@ import medvar_engine
 from medvar_engine.bundle.read import Bundle
 from medvar_engine.errors import MedvarError
 from medvar_engine.masks.structures import Structures, from_dicts, to_dicts
-from medvar_engine.sets.set_plan import Plan
+from medvar_engine.sets.set_plan import SetPlan
 from medvar_engine.storage import write_files
 from medvar_engine.untrusted import plain_json
 from medvar_engine.write.provenance import STATEMENT
@@ -25,7 +25,7 @@ UNITS = "units"  # the folder of the notes that say what each unit gave
 class SetManifest:
     """The plan of a dataset, its model and, once it is complete, the sha256 of the note of every unit."""
 
-    plan: Plan
+    plan: SetPlan
     model: dict[str, Any]
     units: tuple[str, ...] = ()
     flagged: frozenset[int] = frozenset()  # numbers of images that may be copies of training slices
@@ -60,7 +60,7 @@ class SetManifest:
                     f"{path} has format {values['medvar_set']}; this version reads {SCHEMA_VERSION}. Update medvar."
                 )
             found = cls(
-                Plan.from_dict(values["plan"]),
+                SetPlan.from_dict(values["plan"]),
                 dict(values["model"]),
                 tuple(map(str, values["units"])),
                 frozenset(map(int, values.get("too_near", ()))),

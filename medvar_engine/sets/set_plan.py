@@ -1,4 +1,4 @@
-"""`Plan`: everything that determines a synthetic dataset, and its units, which are ranges of image numbers."""
+"""`SetPlan`: everything that determines a synthetic dataset, and its units, which are ranges of image numbers."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _AT_ONCE = 100_000  # requests that are held while counting
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class SetFormat:
     """How a set is written: a layout of `medvar_engine.sets.layouts`, and a format of `medvar_engine.write.formats`."""
 
     layout: str = "shards"
@@ -35,17 +35,17 @@ class Kind:
         return f"{self.layout} ({self.format})"
 
 
-SHARDS = Kind()
+SHARDS = SetFormat()
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class SetPlan:
     """Image 0…count-1 of a mixture, drawn by the model of that digest."""
 
     mixture: Mixture
     count: int
     bundle_id: str
-    kind: Kind = SHARDS
+    kind: SetFormat = SHARDS
     created: str = (
         ""  # when the set was begun, ISO 8601; it is in files that hold a time, so that they come out the same
     )
@@ -112,14 +112,14 @@ class Plan:
         }
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Plan:
+    def from_dict(cls, values: Mapping[str, Any]) -> SetPlan:
         """The inverse of `to_dict`. Raises `ValueError`, `KeyError` or `TypeError` for anything else."""
         datetime.fromisoformat(values["created"])
         return cls(
             Mixture.from_dict(values["mix"]),
             int(values["count"]),
             str(values["model"]),
-            Kind(str(values["layout"]), str(values["format"])),
+            SetFormat(str(values["layout"]), str(values["format"])),
             str(values["created"]),
             int(values["unit_images"]),
             _POLICIES[values.get("memorised", "allow")],

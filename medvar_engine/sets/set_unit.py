@@ -22,17 +22,17 @@ from medvar_engine.memorisation.training_index import GATE
 from medvar_engine.sets.layouts import write_images
 from medvar_engine.sets.set_image import SetImage
 from medvar_engine.sets.set_manifest import UNITS
-from medvar_engine.sets.set_plan import Plan
+from medvar_engine.sets.set_plan import SetPlan
 from medvar_engine.sets.worker_gpu import take_gpu
 from medvar_engine.storage import sha256, sha256_of, write_files, writing
 from medvar_engine.untrusted import plain_json
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
+class SetUnit:
     """One unit to be made in ``folder``. Plain values, so another process can do it."""
 
-    plan: Plan
+    plan: SetPlan
     unit: int
     folder: Path
     bundle: Path
@@ -42,7 +42,7 @@ class Work:
 
 
 @dataclass(frozen=True, slots=True)
-class Done:
+class FinishedUnit:
     """A finished unit: the sha256 of its note, its images, and whether this call made them."""
 
     note: str
@@ -55,11 +55,11 @@ def note_path(folder: Path, unit: int) -> Path:
     return folder / UNITS / f"{unit:05d}.json"
 
 
-def make_unit(work: Work) -> Done:
+def make_unit(work: SetUnit) -> FinishedUnit:
     """Make a unit unless it is complete. Raises `MedvarError` when it cannot be made or written."""
     numbers = work.plan.numbers(work.unit)
     if (there := finished(work.plan, work.unit, work.folder)) is not None:
-        return Done(there, len(numbers), False)
+        return FinishedUnit(there, len(numbers), False)
     bundle, generator, copies = _engine(work)
     images = list(_images(work, numbers, generator, copies))
     found = Screened(copies.policy, tuple(made.copy_risk for made in images))
@@ -78,10 +78,10 @@ def make_unit(work: Work) -> Done:
     }
     content = json.dumps(note, indent=1).encode()
     write_files({note_path(work.folder, work.unit): content})
-    return Done(sha256_of(content), len(numbers), True)
+    return FinishedUnit(sha256_of(content), len(numbers), True)
 
 
-def _images(work: Work, numbers: range, generator: Generator, copies: CopyScreen) -> Iterator[SetImage]:
+def _images(work: SetUnit, numbers: range, generator: Generator, copies: CopyScreen) -> Iterator[SetImage]:
     """The images of a unit. While one batch is decoded and checked for copies, the next is drawn."""
 
     def decoded(some: range, generation: Generation) -> list[SetImage]:
@@ -102,7 +102,7 @@ def _images(work: Work, numbers: range, generator: Generator, copies: CopyScreen
             yield from before.result()
 
 
-def flagged_images(plan: Plan, folder: Path) -> frozenset[int]:
+def flagged_images(plan: SetPlan, folder: Path) -> frozenset[int]:
     """The numbers of possible copies of training slices in a complete dataset, from the notes of its units."""
     if not plan.gate:
         return frozenset()
@@ -113,7 +113,7 @@ def flagged_images(plan: Plan, folder: Path) -> frozenset[int]:
         raise MedvarError(f"A note in {folder / UNITS} cannot be read: {error!r}. Make the dataset again.") from error
 
 
-def finished(plan: Plan, unit: int, folder: Path) -> str | None:
+def finished(plan: SetPlan, unit: int, folder: Path) -> str | None:
     """The sha256 of a unit's note if the unit belongs to this plan and all files are complete and unchanged."""
     numbers = plan.numbers(unit)
     try:
@@ -131,7 +131,7 @@ def finished(plan: Plan, unit: int, folder: Path) -> str | None:
 _OWN = threading.local()  # a cluster's worker may have several threads, and a generator can be used by one only
 
 
-def _engine(work: Work) -> tuple[Bundle, Generator, CopyScreen]:
+def _engine(work: SetUnit) -> tuple[Bundle, Generator, CopyScreen]:
     """The bundle, a generator, and the screen for copies, loaded once in each thread."""
     from medvar_engine.backends.onnx import OnnxBackend
 

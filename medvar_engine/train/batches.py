@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 from medvar_engine.data.dataset import Conditions, SliceDataset
 from medvar_engine.errors import MedvarError
 from medvar_engine.train.config import TrainConfig
-from medvar_engine.train.distributed.processes import World
+from medvar_engine.train.distributed.processes import Processes
 from medvar_engine.train.stage import Batch, Batches
 
 
@@ -29,7 +29,7 @@ class BalancedSampler:
     """
 
     def __init__(self, conditions: Conditions, balance: float, most_repeats: float = np.inf) -> None:
-        slice_types = [(c.modality, c.region, c.plane) for c in conditions.kinds]
+        slice_types = [(c.modality, c.region, c.plane) for c in conditions.distinct]
         sizes: Counter[tuple[str | None, ...]] = Counter()
         for slice_type, slices in zip(slice_types, np.bincount(conditions.codes).tolist(), strict=True):
             sizes[slice_type] += slices
@@ -67,12 +67,12 @@ class Draw:
         return slice(part * size, (part + 1) * size)
 
 
-def draw_of(conditions: Conditions, config: TrainConfig, world: World) -> Draw:
+def draw_of(conditions: Conditions, config: TrainConfig, processes: Processes) -> Draw:
     """The `Draw` of a run. Raises `MedvarError` when a batch cannot be divided evenly."""
-    parts = world.size * config.accumulate
+    parts = processes.size * config.accumulate
     if config.batch_size % parts:
         raise MedvarError(
-            f"batch_size {config.batch_size} cannot be divided evenly among {world.size} processes × "
+            f"batch_size {config.batch_size} cannot be divided evenly among {processes.size} processes × "
             f"{config.accumulate} micro-batches (accumulate). Make it a multiple of {parts}."
         )
     return Draw(BalancedSampler(conditions, config.balance, config.most_repeats), config.batch_size, parts, config.seed)
@@ -129,8 +129,8 @@ def _leave_signals_to_the_run(_: int) -> None:
 
 def in_hounsfield(data: SliceDataset, index: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
     """Whether each of the slices ``index`` is CT, with values in Hounsfield units: ``(B,)``."""
-    kinds = np.array([kind.modality == "CT" for kind in data.conditions.kinds])
-    chosen: npt.NDArray[np.bool_] = kinds[data.conditions.codes[index]]
+    is_ct = np.array([condition.modality == "CT" for condition in data.conditions.distinct])
+    chosen: npt.NDArray[np.bool_] = is_ct[data.conditions.codes[index]]
     return chosen
 
 

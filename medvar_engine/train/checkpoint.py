@@ -14,7 +14,7 @@ import torch
 
 from medvar_engine.errors import MedvarError
 from medvar_engine.storage import replace_folder, sha256
-from medvar_engine.train.distributed.processes import World
+from medvar_engine.train.distributed.processes import Processes
 
 _MANIFEST = "manifest.json"
 
@@ -37,7 +37,7 @@ def save_checkpoint(
     loss: float | None,
     *,
     keep: int,
-    world: World,
+    processes: Processes,
 ) -> Path:
     """Write ``folder/step-XXXXXXXX``; only the newest ``keep`` checkpoints and the one with the lowest loss stay.
 
@@ -47,13 +47,13 @@ def save_checkpoint(
     target = folder / f"step-{step:08d}"
     temporary = folder / f".{target.name}.tmp"
     try:
-        if world.is_main:
+        if processes.is_main:
             shutil.rmtree(temporary, ignore_errors=True)
             temporary.mkdir(parents=True)
-        world.wait()
+        processes.wait()
         write(temporary)
-        world.wait()
-        if world.is_main:
+        processes.wait()
+        if processes.is_main:
             hashes = {path.name: sha256(path) for path in sorted(temporary.iterdir())}
             manifest = {"step": step, "loss": loss, "values": dict(values), "sha256": hashes}
             (temporary / _MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
@@ -64,11 +64,11 @@ def save_checkpoint(
             "free some disk space and resume with --resume."
         ) from error
     finally:
-        if world.is_main:
+        if processes.is_main:
             shutil.rmtree(temporary, ignore_errors=True)
-    if world.is_main:
+    if processes.is_main:
         _drop_old(folder, target, keep)
-    world.wait()  # no process continues or ends before the checkpoint exists
+    processes.wait()  # no process continues or ends before the checkpoint exists
     return target
 
 
@@ -81,13 +81,13 @@ def _drop_old(folder: Path, newest: Path, keep: int) -> None:
             shutil.rmtree(old, ignore_errors=True)
 
 
-def best_checkpoint(folder: Path, world: World, tell: Callable[[str], None]) -> Checkpoint | None:
+def best_checkpoint(folder: Path, processes: Processes, log: Callable[[str], None]) -> Checkpoint | None:
     """The undamaged checkpoint with the lowest loss on held-out patients; None when none has a loss.
 
-    Damaged checkpoints are skipped with a message to ``tell``. All processes get the same result.
+    Damaged checkpoints are skipped with a message to ``log``. All processes get the same result.
     """
-    known = [path for path in _folders(folder) if _loss(path) < math.inf] if world.is_main else []
-    return _first_sound(folder, sorted(known, key=_loss), world, tell)
+    known = [path for path in _folders(folder) if _loss(path) < math.inf] if processes.is_main else []
+    return _first_sound(folder, sorted(known, key=_loss), processes, log)
 
 
 def remove_unfinished(folder: Path) -> None:
@@ -96,20 +96,22 @@ def remove_unfinished(folder: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
 
 
-def newest_checkpoint(folder: Path, world: World, tell: Callable[[str], None]) -> Checkpoint | None:
-    """The newest checkpoint with correct hashes; damaged ones are reported to ``tell``. All processes get the same."""
-    return _first_sound(folder, _folders(folder), world, tell)
+def newest_checkpoint(folder: Path, processes: Processes, log: Callable[[str], None]) -> Checkpoint | None:
+    """The newest checkpoint with correct hashes; damaged ones are reported to ``log``. All processes get the same."""
+    return _first_sound(folder, _folders(folder), processes, log)
 
 
-def _first_sound(folder: Path, order: Sequence[Path], world: World, tell: Callable[[str], None]) -> Checkpoint | None:
+def _first_sound(
+    folder: Path, order: Sequence[Path], processes: Processes, log: Callable[[str], None]
+) -> Checkpoint | None:
     step = -1
-    for path in order if world.is_main else ():
+    for path in order if processes.is_main else ():
         try:
             step = _checked(path).step
             break
         except Exception as error:  # a damaged file can raise any exception, and an earlier checkpoint may be intact
-            tell(f"Skipped the damaged checkpoint {path}: {error}")
-    step = int(world.take_from_main(torch.tensor(step, device=world.device)))
+            log(f"Skipped the damaged checkpoint {path}: {error}")
+    step = int(processes.take_from_main(torch.tensor(step, device=processes.device)))
     return None if step < 0 else read_checkpoint(folder / f"step-{step:08d}")
 
 

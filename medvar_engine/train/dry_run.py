@@ -19,14 +19,14 @@ from medvar_engine.models.weight_files import load_tokenizer, load_transformer
 from medvar_engine.train.config import TrainConfig
 from medvar_engine.train.stages.pretrained import start_transformer
 from medvar_engine.train.stages.tokenizer_stage import keep_tokens
-from medvar_engine.train.stages.transformer_stage import asked_labels, fresh_shape
+from medvar_engine.train.stages.transformer_stage import fresh_shape, label_space_of
 
 _BYTES_KEPT = 8  # per weight, in float32: the weight and its moving average
 _BYTES_LEARNT = 12  # additional bytes per trainable weight: its gradient and AdamW's two moments
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class RunCost:
     """The cost of a run, without a discriminator and a feature network."""
 
     slices: int
@@ -57,7 +57,7 @@ class Plan:
         )
 
 
-def plan(config: TrainConfig, processes: int = 1) -> Plan:
+def plan(config: TrainConfig, processes: int = 1) -> RunCost:
     """Estimate the cost of a run on ``processes``. Raises `MedvarError` for data or a tokenizer that do not fit."""
     if config.stage == "preview":
         raise MedvarError("The cost of stage preview is not estimated: training a light decoder takes minutes.")
@@ -74,7 +74,7 @@ def plan(config: TrainConfig, processes: int = 1) -> Plan:
             output.sum().backward()
     parameters = sum(p.numel() for p in model.parameters())
     learning = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    return Plan(
+    return RunCost(
         slices=len(data),
         parameters=parameters,
         learning=learning,
@@ -123,7 +123,7 @@ def _refiner(shape: ResolutionConfig, images: int) -> tuple[nn.Module, Callable[
 
 def _transformer(config: TrainConfig, tokenizer: TokenizerConfig | ResolutionConfig, data: SliceDataset) -> Transformer:
     """The transformer as `TransformerStage` creates it, without data in its weights."""
-    labels = asked_labels(config, data.conditions.kinds)
+    labels = label_space_of(config, data.conditions.distinct)
     if config.init is None:
         return Transformer(fresh_shape(config, tokenizer, labels.sizes))
     with torch.device("cpu"):

@@ -18,8 +18,8 @@ from medvar_engine.train.batches import check_size
 from medvar_engine.train.checkpoint import newest_checkpoint
 from medvar_engine.train.config import TrainConfig, load_config
 from medvar_engine.train.device import pick_device
-from medvar_engine.train.distributed.processes import World
-from medvar_engine.train.out_of_memory import memory_enough
+from medvar_engine.train.distributed.processes import Processes
+from medvar_engine.train.out_of_memory import explaining_lack_of_memory
 from medvar_engine.train.run_training import run
 from medvar_engine.train.stages.transformer_stage import TransformerStage
 
@@ -29,7 +29,7 @@ FEW_PATIENTS = 2  # held-out patients; with fewer, early stopping depends on a s
 
 
 @dataclass(frozen=True, slots=True)
-class Amount:
+class DataAmount:
     """The numbers of slices and patients for training and for validation."""
 
     slices: int
@@ -38,7 +38,7 @@ class Amount:
     held_out_patients: int
 
     @classmethod
-    def of(cls, data: Path) -> Amount:
+    def of(cls, data: Path) -> DataAmount:
         """Count prepared slices. Raises `MedvarError` when there are no held-out patients."""
         train = SliceDataset(data, "train")
         patients = list(train.manifest.split.values())
@@ -83,7 +83,7 @@ def settings(
 
     Raises `MedvarError` when the slices do not fit the models, or when there are no held-out patients.
     """
-    amount = Amount.of(data)
+    amount = DataAmount.of(data)
     train = SliceDataset(data, "train")
     check_size(train, load_tokenizer(tokenizer).config.image_size)
     known = load_transformer(transformer)[1]
@@ -115,15 +115,15 @@ def settings(
 
 def describe_plan(config: TrainConfig) -> str:
     """A description of the run."""
-    amount = Amount.of(config.data)
+    amount = DataAmount.of(config.data)
     what = f"low-rank changes (rank {config.lora_rank})" if config.lora_rank else "all weights"
     known = load_transformer(_init(config))[1]
-    kinds = SliceDataset(config.data, "train").conditions.kinds
+    conditions = SliceDataset(config.data, "train").conditions.distinct
     new = [
         f"{name} {label}"
         for name in NAMED
         if name in config.factors
-        for label in getattr(LabelSpace.of(kinds), name)
+        for label in getattr(LabelSpace.of(conditions), name)
         if label not in getattr(known, name)
     ]
     return (
@@ -150,7 +150,7 @@ def finetune(config: TrainConfig, *, resume: bool = False, console: Console | No
     before = _held_out_loss(config, config.out / "samples" / "before")
     path = run(config, resume=resume, console=console)
     after = _held_out_loss(replace(config, init=path, lora_rank=0))
-    last = newest_checkpoint(config.out / "checkpoints", World(torch.device("cpu")), lambda _: None)
+    last = newest_checkpoint(config.out / "checkpoints", Processes(torch.device("cpu")), lambda _: None)
     seconds = last.values.get("seconds_so_far", 0.0) if last else 0.0
     return Finetuned(path, before, after, seconds / 60)
 
@@ -160,8 +160,8 @@ def _held_out_loss(config: TrainConfig, samples: Path | None = None) -> float:
     """The held-out loss of the transformer that the run starts from; samples are written to ``samples``."""
     train, held_out = SliceDataset(config.data, "train"), SliceDataset(config.data, "test")
     device = pick_device(config.device)
-    with memory_enough(config, device):
-        stage = TransformerStage(config, train, held_out, World(device))
+    with explaining_lack_of_memory(config, device):
+        stage = TransformerStage(config, train, held_out, Processes(device))
         return stage.held_out_loss(stage.validate(stage.model.eval(), samples))
 
 
@@ -172,7 +172,7 @@ def _init(config: TrainConfig) -> Path:
 
 
 def _check_modalities(train: SliceDataset, known: LabelSpace, transformer: Path, rank: int) -> None:
-    new = sorted({str(kind.modality) for kind in train.conditions.kinds} - set(known.modality))
+    new = sorted({str(condition.modality) for condition in train.conditions.distinct} - set(known.modality))
     if rank and known.modality and new:
         raise MedvarError(
             f"{transformer} was trained on {', '.join(known.modality)}, but the slices in {train.folder} are "

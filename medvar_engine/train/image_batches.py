@@ -24,8 +24,8 @@ class ImageBatches:
     def __getitem__(self, key: tuple[int, int]) -> tuple[FloatArray, npt.NDArray[np.bool_], npt.NDArray[np.int64]]:
         """Images ``(B, 1, H, W)`` or pairs ``(B, 2, H, W)``, whether each is CT ``(B,)``, and slice types ``(B,)``."""
         index, _ = self.draw(*key)
-        kinds = self.data.conditions.codes[index].astype(np.int64)
-        return inputs_of(self.data, index, self.masks), in_hounsfield(self.data, index), kinds
+        condition_codes = self.data.conditions.codes[index].astype(np.int64)
+        return inputs_of(self.data, index, self.masks), in_hounsfield(self.data, index), condition_codes
 
 
 def inputs_of(data: SliceDataset, index: npt.NDArray[np.int64], masks: bool) -> FloatArray:

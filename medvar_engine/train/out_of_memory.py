@@ -12,7 +12,7 @@ from medvar_engine.train.config import TrainConfig
 
 
 @contextmanager
-def memory_enough(config: TrainConfig, device: torch.device) -> Iterator[None]:
+def explaining_lack_of_memory(config: TrainConfig, device: torch.device) -> Iterator[None]:
     """Raises `MedvarError` instead of the errors of torch or NumPy when ``device`` or the machine is out of memory."""
     try:
         yield

@@ -14,29 +14,29 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from medvar_engine.metric_log import LOG, Metric, MetricLog
 from medvar_engine.train.config import TrainConfig
-from medvar_engine.train.distributed.processes import World
+from medvar_engine.train.distributed.processes import Processes
 from medvar_engine.train.stage import Metrics
 from medvar_engine.train.tensorboard_log import TensorBoardLog
 
 SPEED, MEMORY = Metric("images_per_second"), Metric("memory_gb")
 
 
-class Watch:
+class TrainingProgress:
     """Shows progress and writes logs in the main process; the other processes contribute to mean values."""
 
-    def __init__(self, config: TrainConfig, start: int, console: Console, world: World) -> None:
-        self._config, self._console, self._world = config, console, world
-        self._logs: list[MetricLog | TensorBoardLog] = [MetricLog(config.out / LOG, start)] if world.is_main else []
-        if config.tensorboard and world.is_main:
+    def __init__(self, config: TrainConfig, start: int, console: Console, processes: Processes) -> None:
+        self._config, self._console, self._processes = config, console, processes
+        self._logs: list[MetricLog | TensorBoardLog] = [MetricLog(config.out / LOG, start)] if processes.is_main else []
+        if config.tensorboard and processes.is_main:
             self._logs.append(TensorBoardLog(config.out / "tensorboard", start))
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         self._progress = Progress(
-            *columns, TextColumn("{task.fields[note]}"), console=console, disable=not world.is_main
+            *columns, TextColumn("{task.fields[note]}"), console=console, disable=not processes.is_main
         )
         self._task = self._progress.add_task(config.stage, total=config.steps, completed=start, note="")
         self._clock, self._seen = time.monotonic(), start
 
-    def __enter__(self) -> Watch:
+    def __enter__(self) -> TrainingProgress:
         self._progress.start()
         return self
 
@@ -51,14 +51,14 @@ class Watch:
             now = time.monotonic()
             speed = (done - self._seen) * self._config.batch_size / max(now - self._clock, 1e-9)
             self._clock, self._seen = now, done
-            means = self._world.mean(metrics) | {SPEED: speed} | _memory(self._world.device)
+            means = self._processes.mean(metrics) | {SPEED: speed} | _memory(self._processes.device)
             self._write(done, means)
             self._progress.update(self._task, note=_note(means))
         self._progress.update(self._task, completed=done)
 
     def samples(self, done: int) -> Path | None:
         """The folder for the sample grids of a validation; None in other processes."""
-        return self._config.out / "samples" / f"step-{done:08d}" if self._world.is_main else None
+        return self._config.out / "samples" / f"step-{done:08d}" if self._processes.is_main else None
 
     def validated(self, done: int, metrics: Mapping[Metric, float]) -> None:
         """Report the metrics of a validation."""

@@ -14,9 +14,9 @@ from medvar_engine.errors import MedvarError
 from medvar_engine.models.weight_files import RESOLUTION, tokenizer_kind
 from medvar_engine.storage import alone
 from medvar_engine.train.config import TrainConfig
-from medvar_engine.train.distributed.processes import World, join
+from medvar_engine.train.distributed.processes import Processes, join
 from medvar_engine.train.loop import train
-from medvar_engine.train.out_of_memory import memory_enough
+from medvar_engine.train.out_of_memory import explaining_lack_of_memory
 from medvar_engine.train.stage import Stage
 from medvar_engine.train.stages.preview_stage import PreviewStage
 from medvar_engine.train.stages.refiner_stage import RefinerStage
@@ -37,10 +37,14 @@ def run(config: TrainConfig, *, resume: bool = False, console: Console | None = 
             f"{config.out} holds the checkpoints of another run. Use --resume, or choose another out folder."
         )
     train_set, held_out = SliceDataset(config.data, split="train"), SliceDataset(config.data, split="test")
-    with join(config.device) as world, _alone(config.out, world), memory_enough(config, world.device):
-        if not world.is_main:
+    with (
+        join(config.device) as processes,
+        _alone(config.out, processes),
+        explaining_lack_of_memory(config, processes.device),
+    ):
+        if not processes.is_main:
             console = Console(quiet=True)
-        if config.shard and (config.stage != "transformer" or world.size == 1):
+        if config.shard and (config.stage != "transformer" or processes.size == 1):
             raise MedvarError("shard=true needs stage=transformer and several processes, started by torchrun.")
         if config.shard and config.lora_rank:
             raise MedvarError(
@@ -51,27 +55,29 @@ def run(config: TrainConfig, *, resume: bool = False, console: Console | None = 
             raise MedvarError(
                 "shard=true distributes matrices over processes, but Muon needs them whole. Set optimizer=adamw."
             )
-        stage: Stage = _STAGES[config.stage](config, train_set, held_out, world)
+        stage: Stage = _STAGES[config.stage](config, train_set, held_out, processes)
         parameters = sum(p.numel() for p in stage.model.parameters())
-        processes = f" in {world.size} processes" if world.size > 1 else ""
+        where = f" in {processes.size} processes" if processes.size > 1 else ""
         console.print(
-            f"Training the {config.stage} ({parameters / 1e6:.1f} M parameters) on {world.device}{processes}: "
+            f"Training the {config.stage} ({parameters / 1e6:.1f} M parameters) on {processes.device}{where}: "
             f"{len(train_set)} slices, validated on {len(held_out)} of other patients."
         )
-        return train(config, stage, world, resume=resume, console=console)
+        return train(config, stage, processes, resume=resume, console=console)
 
 
-def _tokenizer_stage(config: TrainConfig, train_set: SliceDataset, held_out: SliceDataset, world: World) -> Stage:
+def _tokenizer_stage(
+    config: TrainConfig, train_set: SliceDataset, held_out: SliceDataset, processes: Processes
+) -> Stage:
     """The stage for the kind of tokenizer that the run continues, or that the preset names."""
     trained = config.tokenizer is not None and tokenizer_kind(config.tokenizer) == RESOLUTION
     if trained or (config.tokenizer is None and config.preset == "resolution"):
-        return RefinerStage(config, train_set, held_out, world)
+        return RefinerStage(config, train_set, held_out, processes)
     if config.draw_with is not None:
         raise MedvarError("draw_with needs a tokenizer of resolutions. Set preset=resolution, or leave it out.")
-    return TokenizerStage(config, train_set, held_out, world)
+    return TokenizerStage(config, train_set, held_out, processes)
 
 
-_STAGES: Mapping[str, Callable[[TrainConfig, SliceDataset, SliceDataset, World], Stage]] = {
+_STAGES: Mapping[str, Callable[[TrainConfig, SliceDataset, SliceDataset, Processes], Stage]] = {
     "tokenizer": _tokenizer_stage,
     "transformer": TransformerStage,
     "preview": PreviewStage,
@@ -79,9 +85,9 @@ _STAGES: Mapping[str, Callable[[TrainConfig, SliceDataset, SliceDataset, World],
 
 
 @contextmanager
-def _alone(out: Path, world: World) -> Iterator[None]:
+def _alone(out: Path, processes: Processes) -> Iterator[None]:
     """Lock the folder of the run, and turn write errors into a `MedvarError` with advice."""
-    if not world.is_main:
+    if not processes.is_main:
         yield
         return
     try:

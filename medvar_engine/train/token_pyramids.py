@@ -26,10 +26,10 @@ import torch
 
 from medvar_engine.data.dataset import SliceDataset
 from medvar_engine.data.shards import MANIFEST
-from medvar_engine.data.work_units import parts_folder
+from medvar_engine.data.work_units import work_folder
 from medvar_engine.errors import MedvarError
 from medvar_engine.models.any_tokenizer import AnyTokenizer
-from medvar_engine.models.grey import as_gray
+from medvar_engine.models.grey import as_grey
 from medvar_engine.models.weight_files import load_tokenizer
 from medvar_engine.parallel import run
 from medvar_engine.storage import replace_file, sha256, sha256_of, whole_file, writing
@@ -111,7 +111,7 @@ def write_pyramids(
     note, made_of = path.with_suffix(".json"), json.dumps(encoding.note)
     if path.is_file() and note.is_file() and note.read_text(encoding="utf-8") == made_of:
         return _open(path)
-    with parts_folder(path) as parts:
+    with work_folder(path) as parts:
         blocks_folder = parts / sha256_of(made_of)
         with writing(path, _KEPT):
             folder.mkdir(parents=True, exist_ok=True)
@@ -163,7 +163,7 @@ def read_pyramids(folder: Path, data: SliceDataset, tokenizer: Path, variants: i
 @functools.lru_cache(maxsize=1)
 def tokenizer_encoder(path: Path, digest: str, device: str) -> Encode:
     """The encoder of a trained tokenizer (.safetensors) with that sha256, cached for the next work unit."""
-    return encoder_of(as_gray(load_tokenizer(path)).to(device))
+    return encoder_of(as_grey(load_tokenizer(path)).to(device))
 
 
 def codebook_of(tokenizer: AnyTokenizer) -> str:

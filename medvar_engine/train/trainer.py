@@ -19,7 +19,7 @@ from medvar_engine.models.weight_files import read_tensors, write_tensors
 from medvar_engine.train.config import TrainConfig
 from medvar_engine.train.device import autocast
 from medvar_engine.train.distributed import data_parallel, fully_sharded
-from medvar_engine.train.distributed.processes import World
+from medvar_engine.train.distributed.processes import Processes
 from medvar_engine.train.optimise import (
     copied,
     critic_optimizer,
@@ -36,13 +36,13 @@ from medvar_engine.train.stage import Batch, Metrics, Stage
 class Trainer:
     """Performs training steps. Raises `MedvarError` for a checkpoint that does not fit."""
 
-    def __init__(self, config: TrainConfig, stage: Stage, world: World) -> None:
-        self.config, self.stage, self.world = config, stage, world
+    def __init__(self, config: TrainConfig, stage: Stage, processes: Processes) -> None:
+        self.config, self.stage, self.processes = config, stage, processes
         self.model, self.average = stage.model, copied(stage.model)
         if config.shard:
             for model in (self.model, self.average):
-                fully_sharded.shard(model, world)
-        elif world.size > 1:
+                fully_sharded.shard(model, processes)
+        elif processes.size > 1:
             stage.network = data_parallel.replicate(self.model)
         self.optimizers = optimizers(self.model, config)
         self.critic_optimizer = critic_optimizer(stage.critic, config) if stage.critic else None
@@ -61,7 +61,7 @@ class Trainer:
         for i, (number, batch) in enumerate(parts):
             torch.manual_seed((number << 45) + self.config.seed * 1_000_003 + step)
             with self._synchronised(last=i + 1 == len(parts)):
-                with autocast(self.world.device, self.config.precision):
+                with autocast(self.processes.device, self.config.precision):
                     loss, metrics = self.stage.loss(batch, step)
                 (loss / len(parts)).backward()
             seen.append({Metric("loss"): loss.detach(), **metrics})
@@ -92,7 +92,7 @@ class Trainer:
             losses.append(loss.detach())
         if not losses:
             return {}
-        self.world.average_gradients(critic)
+        self.processes.average_gradients(critic)
         norm = nn.utils.clip_grad_norm_(critic.parameters(), self.config.clip)
         if not torch.isfinite(norm):
             return {}
@@ -110,7 +110,7 @@ class Trainer:
         """Write the state into the folder of a checkpoint. Every process calls this and writes its share."""
         if self.config.shard:
             fully_sharded.write(folder, self.model, self.average, self.optimizers["optimizer"])
-        if not self.world.is_main:
+        if not self.processes.is_main:
             return
         groups: dict[str, Mapping[str, Tensor]] = {name: module.state_dict() for name, module in self._modules()}
         groups |= {name: optimizer_tensors(optimizer) for name, optimizer in self._optimizers()}
@@ -135,7 +135,7 @@ class Trainer:
     def averaged(self) -> nn.Module | None:
         """The averaged model in the main process; None in the others. Every process calls this."""
         average = fully_sharded.gathered(self.average) if self.config.shard else self.average
-        return average if self.world.is_main else None
+        return average if self.processes.is_main else None
 
     def _modules(self) -> list[tuple[str, nn.Module]]:
         whole = [] if self.config.shard else [("model", self.model), ("average", self.average)]

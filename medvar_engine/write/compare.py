@@ -36,7 +36,7 @@ def differing_pixels(file: Path, image: OutputImage) -> int:
     return int((found != expected).sum()) if found.shape == expected.shape else max(found.size, expected.size)
 
 
-def gray_pixels(file: Path) -> npt.NDArray[np.generic]:
+def grey_pixels(file: Path) -> npt.NDArray[np.generic]:
     """The grey slice ``(H, W)`` of any PNG, NIfTI or DICOM file, in the unit of the file.
 
     Raises `MedvarError` for other files.

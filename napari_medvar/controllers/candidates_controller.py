@@ -33,7 +33,7 @@ class CandidatesController:
         try:
             options = self._edit.options() if session.node else {}
         except MedvarError as error:
-            self._workspace.tell(str(error))
+            self._workspace.show_error(str(error))
             return
         self.clear()
         self._workspace.start(

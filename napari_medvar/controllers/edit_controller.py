@@ -144,7 +144,7 @@ class EditController:
         if choice is None or session.opened is None:
             return
         if token == choice.tokens[0]:
-            self._workspace.tell(f"Token {token} is already at this place. Choose another token.")
+            self._workspace.show_error(f"Token {token} is already at this place. Choose another token.")
             return
         side = session.opened.bundle.schedule[choice.scale]
         where = np.zeros((side, side), dtype=np.bool_)
@@ -229,7 +229,7 @@ class EditController:
         try:
             options = self.options()
         except MedvarError as error:
-            self._workspace.tell(str(error))
+            self._workspace.show_error(str(error))
             return
         started = self._workspace.start("make", lambda stop: session.resample(k, request, should_stop=stop, **options))
         if started and (mask := self._own_mask) is not None:
@@ -286,7 +286,7 @@ class EditController:
         self.panel.offer_masks(masks.mask_layers(self._workspace.viewer))
         self._show_brush()
         if chosen is not None and self.panel.mask_layer is None:
-            self._workspace.tell(f"The mask “{chosen}” was removed. Edits now change the whole image.")
+            self._workspace.show_error(f"The mask “{chosen}” was removed. Edits now change the whole image.")
 
 
 def _consumed(layer: Any, event: Any) -> Iterator[None]:

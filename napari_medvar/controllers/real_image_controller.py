@@ -21,7 +21,7 @@ from napari_medvar.session.generation_session import Preview
 if TYPE_CHECKING:
     from napari.layers import Layer
 
-_TOLD = 5  # refusals to show; others are usually similar
+_SHOWN_REFUSALS = 5  # refusals to show; others are usually similar
 
 
 class Laid:
@@ -69,7 +69,7 @@ class RealImageController:
         try:
             image = real_image(viewer, layer, bundle.image_size, str(bundle.path))
         except MedvarError as error:
-            self._workspace.tell(str(error))
+            self._workspace.show_error(str(error))
             return
         condition = self._workspace.request().condition
 
@@ -119,7 +119,7 @@ class RealImageController:
         viewer.dims.set_point([ahead + axis for axis in range(layer.ndim)], list(middle))
         viewer.reset_view(layers=[layer] if not ahead else None)
         if scans.refused:
-            self._workspace.tell("\n".join(scans.refused[:_TOLD]))
+            self._workspace.show_error("\n".join(scans.refused[:_SHOWN_REFUSALS]))
 
     def _layer(self) -> Layer | None:
         """The chosen layer; without an image layer, the selected layer, to say why it cannot be encoded."""

@@ -35,7 +35,7 @@ class SaveController:
         if opened is None:
             return
         if not nodes:
-            self._workspace.tell("None of the chosen images is finished. Finish one, or choose others.")
+            self._workspace.show_error("None of the chosen images is finished. Finish one, or choose others.")
             return
         folder, form = self.panel.folder, self._form()
         finest = len(opened.bundle.schedule) - 1
@@ -52,7 +52,7 @@ class SaveController:
         if opened is None:
             return
         if not orders:
-            self._workspace.tell("Set the number of images for at least one slice type.")
+            self._workspace.show_error("Set the number of images for at least one slice type.")
             return
         asked, folder, form = self._workspace.request(), self.panel.folder, self._form()
         self._workspace.start(

@@ -57,7 +57,7 @@ class Workspace(Protocol):
     def start(self, doing: Doing, work: Work, text: str = "") -> bool:
         """Start work in the worker; its results are passed to `take`. Returns False when the worker is busy."""
 
-    def tell(self, text: str) -> None:
+    def show_error(self, text: str) -> None:
         """Show an error message."""
 
     def reopen(self) -> None:

@@ -68,7 +68,7 @@ class StructuresController:
         if opened is None:
             return None
         if not opened.bundle.structures:
-            self._workspace.tell(
+            self._workspace.show_error(
                 f"The model {opened.bundle.name} makes images without masks. Open a bundle that makes masks to draw to "
                 "labels."
             )
@@ -84,5 +84,5 @@ class StructuresController:
         try:
             return structures_of(active, self._workspace.image_space.placement, viewer.dims.point)
         except MedvarError as error:
-            self._workspace.tell(str(error))
+            self._workspace.show_error(str(error))
             return None

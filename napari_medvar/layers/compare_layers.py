@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_medvar.layers.image_layers import CAPTION, METADATA, put, world_in
-from napari_medvar.layers.zoom_to_fit import Fitting, View
+from napari_medvar.layers.zoom_to_fit import Fitting, ViewState
 from napari_medvar.session.image_space import ImageSpace
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ class CompareLayers:
         self._layers: dict[str, Image] = {}
         self._hidden: list[str] = []
         self._selected: list[Layer] = []
-        self._before: View | None = None
+        self._before: ViewState | None = None
 
     @property
     def shown(self) -> bool:

@@ -17,7 +17,7 @@ _ENOUGH = 0.5  # visible fraction of a layer, or of the canvas when it shows a d
 
 
 @dataclass(frozen=True, slots=True)
-class View:
+class ViewState:
     """A state of the camera and the layers in view."""
 
     center: tuple[float, ...]
@@ -53,12 +53,12 @@ class Fitting:
         if shared < _ENOUGH * min(np.prod(seen[1] - seen[0]), np.prod(extent[1] - extent[0])):
             self.fit([layer])
 
-    def view(self) -> View:
+    def view(self) -> ViewState:
         """The present view, for `go_back`."""
         camera = self._viewer.scene.camera
-        return View(tuple(camera.center), float(camera.zoom), tuple(self._layers), self._camera)
+        return ViewState(tuple(camera.center), float(camera.zoom), tuple(self._layers), self._camera)
 
-    def go_back(self, view: View) -> None:
+    def go_back(self, view: ViewState) -> None:
         """Restore an earlier view."""
         camera = self._viewer.scene.camera
         camera.center, camera.zoom = view.center, view.zoom

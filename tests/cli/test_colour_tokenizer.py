@@ -12,7 +12,7 @@ import torch
 
 from medvar_engine.bundle.read import PREVIEW, read_bundle
 from medvar_engine.conditions import LabelSpace
-from medvar_engine.models.grey import as_gray
+from medvar_engine.models.grey import as_grey
 from medvar_engine.models.preview_decoder import PreviewDecoder, preview_config
 from medvar_engine.models.tokenizer import Tokenizer
 from medvar_engine.models.transformer import Transformer
@@ -33,12 +33,12 @@ Models = tuple[Tokenizer, Transformer]
 @pytest.fixture
 def colour(tiny_models: Models, tmp_path: Path) -> Path:
     """A tokenizer of three channels that gives a gray image the tokens, and the image, that the tiny one does."""
-    gray = tiny_models[0]
-    tensors = gray.state_dict()
+    grey = tiny_models[0]
+    tensors = grey.state_dict()
     tensors["encoder.conv_in.weight"] = tensors["encoder.conv_in.weight"].repeat(1, 3, 1, 1) / 3
     for name in ("decoder.conv_out.weight", "decoder.conv_out.bias"):
         tensors[name] = tensors[name].repeat(3, *(1,) * (tensors[name].ndim - 1))
-    tokenizer = Tokenizer(dataclasses.replace(gray.config, image_channels=3))
+    tokenizer = Tokenizer(dataclasses.replace(grey.config, image_channels=3))
     tokenizer.load_state_dict(tensors)
     save_tokenizer(tmp_path / "colour.safetensors", tokenizer)
     return tmp_path / "colour.safetensors"
@@ -69,13 +69,13 @@ def test_a_fine_tuned_model_generates(
 @pytest.fixture
 def light(colour: Path, tmp_path: Path) -> Path:
     """A light decoder as stage=preview writes it for that tokenizer."""
-    gray, path = as_gray(load_tokenizer(colour)), tmp_path / "preview.safetensors"
-    save_preview(path, PreviewDecoder(preview_config(gray.config)), codebook_of(gray), tokenizer_digest(gray))
+    grey, path = as_grey(load_tokenizer(colour)), tmp_path / "preview.safetensors"
+    save_preview(path, PreviewDecoder(preview_config(grey.config)), codebook_of(grey), tokenizer_digest(grey))
     return path
 
 
 @pytest.mark.usefixtures("traced")
-def test_a_trained_model_is_exported_gray(
+def test_a_trained_model_is_exported_as_grey(
     medvar: Medvar, colour: Path, light: Path, tiny_weights: Weights, slices: Path, tmp_path: Path
 ) -> None:
     """Comparing on held-out slices would be a traceback of torch, or its light decoder another tokenizer's."""

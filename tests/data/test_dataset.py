@@ -61,7 +61,7 @@ def test_rows_and_conditions_are_sequences(folder: Path) -> None:
     assert list(dataset.conditions[4:1:-2]) == list(dataset.conditions)[4:1:-2]
     assert {row.split for row in rows} == {"test"}
     assert [row.spacing_mm for row in rows[:3]] == [None, 1.25, 1.25]
-    assert set(dataset.conditions.kinds) == set(dataset.conditions)
+    assert set(dataset.conditions.distinct) == set(dataset.conditions)
     assert dataset.columns("patient", "low").to_pylist()[3] == {"patient": "mr2", "low": -1000.0}
     for sequence in (dataset.rows, dataset.conditions, dataset):
         with pytest.raises(IndexError):
@@ -94,7 +94,7 @@ def test_a_position_is_that_of_its_step(folder: Path, tmp_path: Path) -> None:
     steps = [0.0625, 0.0625, 0.1875, None, 0.9375, 0.9375, None]
     assert [condition.position for condition in dataset.conditions] == steps
     assert {condition.contrast for condition in dataset.conditions} == {"T1"}
-    assert len(dataset.conditions.kinds) == 4
+    assert len(dataset.conditions.distinct) == 4
 
 
 def test_slices_prepared_before_there_were_positions(folder: Path) -> None:

@@ -17,7 +17,7 @@ from medvar_engine.data.dataset import SliceDataset
 from medvar_engine.data.harmonise.slice_recipe import Recipe
 from medvar_engine.data.identity.pseudonyms import Pseudonyms
 from medvar_engine.data.prepare import prepare
-from medvar_engine.data.read.read_slice import read_gray
+from medvar_engine.data.read.read_slice import read_grey
 from medvar_engine.data.read.refusal import Refusal
 from medvar_engine.data.recipe.recipe_file import load_recipe
 from medvar_engine.data.recipe.slice_index_file import COLUMNS, is_slice_index
@@ -31,7 +31,7 @@ from medvar_engine.write.png import write_png
 
 SIDE = 32
 RECIPE = Recipe.of(size=SIDE)
-GRAY = np.random.default_rng(0).integers(0, 256, (SIDE, SIDE)).astype(np.uint8)
+GREY = np.random.default_rng(0).integers(0, 256, (SIDE, SIDE)).astype(np.uint8)
 SLICES = Path(__file__).parents[2].parent / "shared" / "data" / "slices"
 
 
@@ -70,14 +70,14 @@ def test_every_format_gives_the_same_pixels(tmp_path: Path) -> None:
     """Breaks for whoever changes formats: a gray value would mean something else."""
     folder = tmp_path / "a"
     folder.mkdir()
-    deep = GRAY.astype(np.uint16) * 257
-    Image.fromarray(GRAY).save(folder / "a.png")
+    deep = GREY.astype(np.uint16) * 257
+    Image.fromarray(GREY).save(folder / "a.png")
     Image.fromarray(deep).save(folder / "b.png")
-    Image.fromarray(GRAY).save(folder / "c.tif")
+    Image.fromarray(GREY).save(folder / "c.tif")
     Image.fromarray(deep).save(folder / "d.TIFF")
-    Image.fromarray(GRAY).convert("RGB").save(folder / "e.webp", lossless=True)
-    Image.fromarray(GRAY).convert("RGB").save(folder / "f.png")
-    np.save(folder / "g.npy", GRAY)
+    Image.fromarray(GREY).convert("RGB").save(folder / "e.webp", lossless=True)
+    Image.fromarray(GREY).convert("RGB").save(folder / "f.png")
+    np.save(folder / "g.npy", GREY)
     np.save(folder / "h.npy", np.asfortranarray(deep.astype(">u2")))
     tags = ImageFileDirectory_v2()
     tags[262] = 0  # white is zero
@@ -87,7 +87,7 @@ def test_every_format_gives_the_same_pixels(tmp_path: Path) -> None:
     assert refused == {}
     assert [row.series for row in dataset.rows] == names
     for index, name in enumerate(names):
-        np.testing.assert_allclose(shown(dataset, index), GRAY / 255, atol=1e-4, err_msg=name)
+        np.testing.assert_allclose(shown(dataset, index), GREY / 255, atol=1e-4, err_msg=name)
 
 
 def test_jpeg_is_read_as_it_is_shown(tmp_path: Path) -> None:
@@ -112,7 +112,7 @@ def test_what_the_index_says_is_kept(tmp_path: Path) -> None:
     }  # fmt: skip
     write_index(folder, row, {"path": "b.npy"})
     (folder / "sub").mkdir()
-    Image.fromarray(GRAY).save(folder / "sub" / "a.png")
+    Image.fromarray(GREY).save(folder / "sub" / "a.png")
     np.save(folder / "b.npy", image(1))
     dataset, refused = read(folder, tmp_path / "out")
     assert refused == {}
@@ -131,17 +131,17 @@ def test_hounsfield_units_are_cut_to_the_window_of_the_region(tmp_path: Path) ->
     ct = {"modality": "CT", "region": "abdomen", "low": "-1000", "high": "1040", "unit": "HU"}
     write_index(folder, {"path": "a.npy", **ct}, {"path": "b.npy", **ct, "low": "", "high": "", "unit": ""})
     for name in ("a", "b"):
-        np.save(folder / f"{name}.npy", GRAY)
+        np.save(folder / f"{name}.npy", GREY)
     dataset, _ = read(folder, tmp_path / "out")
-    hu = GRAY / 255 * 2040 - 1000
+    hu = GREY / 255 * 2040 - 1000
     np.testing.assert_allclose(shown(dataset), np.clip((hu + 160) / 400, 0, 1), atol=1e-3)
-    np.testing.assert_allclose(shown(dataset, 1), GRAY / 255, atol=1e-4)
+    np.testing.assert_allclose(shown(dataset, 1), GREY / 255, atol=1e-4)
     assert [(row.low, row.high, row.unit) for row in dataset.rows] == [(-160, 240, "HU"), (0, 255, "arbitrary")]
     assert not any("window" in remark for remark in dataset.manifest.remarks)
     narrow = write_index(tmp_path / "b", {"path": "a.npy", **ct, "low": "0", "high": "80"})
-    np.save(narrow / "a.npy", GRAY)
+    np.save(narrow / "a.npy", GREY)
     dataset, _ = read(narrow, tmp_path / "narrow")
-    np.testing.assert_allclose(shown(dataset), (GRAY / 255 * 80 + 160) / 400, atol=1e-3)
+    np.testing.assert_allclose(shown(dataset), (GREY / 255 * 80 + 160) / 400, atol=1e-3)
     assert any("narrower than the window of their region" in remark for remark in dataset.manifest.remarks)
 
 
@@ -168,33 +168,33 @@ def damage(path: Path, content: bytes) -> None:
 
 
 BAD: dict[str, tuple[Callable[[Path], object], dict[str, str], str]] = {
-    "colour.png": (lambda path: Image.fromarray(np.dstack([GRAY, GRAY.T, GRAY])).save(path), {}, "in colour"),
-    "alpha.png": (lambda path: Image.fromarray(GRAY).convert("LA").save(path), {}, "mode LA; grey"),
-    "palette.png": (lambda path: Image.fromarray(GRAY).convert("P").save(path), {}, "mode P; grey"),
+    "colour.png": (lambda path: Image.fromarray(np.dstack([GREY, GREY.T, GREY])).save(path), {}, "in colour"),
+    "alpha.png": (lambda path: Image.fromarray(GREY).convert("LA").save(path), {}, "mode LA; grey"),
+    "palette.png": (lambda path: Image.fromarray(GREY).convert("P").save(path), {}, "mode P; grey"),
     "text.jpg": (lambda path: path.write_text("no image"), {}, "cannot be read as an image"),
     "empty.tif": (lambda path: path.write_bytes(b""), {}, "cannot be read as an image"),
     "blank.npy": (lambda path: np.save(path, np.full((8, 8), 7, np.uint8)), {}, "blank"),
-    "raw.npy": (lambda path: np.save(path, GRAY.astype(np.uint16)), {}, "nearly black"),
-    "float.npy": (lambda path: np.save(path, GRAY / 255), {}, "float64; uint8 or uint16"),
-    "volume.npy": (lambda path: np.save(path, np.dstack([GRAY] * 4)), {}, "two axes"),
+    "raw.npy": (lambda path: np.save(path, GREY.astype(np.uint16)), {}, "nearly black"),
+    "float.npy": (lambda path: np.save(path, GREY / 255), {}, "float64; uint8 or uint16"),
+    "volume.npy": (lambda path: np.save(path, np.dstack([GREY] * 4)), {}, "two axes"),
     "pickle.npy": (lambda path: np.save(path, np.array([{}]), allow_pickle=True), {}, "cannot be read"),
-    "cut.npy": (lambda path: (np.save(path, GRAY), damage(path, path.read_bytes())), {}, "cannot be read"),
+    "cut.npy": (lambda path: (np.save(path, GREY), damage(path, path.read_bytes())), {}, "cannot be read"),
     "frames.tif": (
-        lambda path: Image.fromarray(GRAY).save(path, save_all=True, append_images=[Image.fromarray(GRAY.T)]),
+        lambda path: Image.fromarray(GREY).save(path, save_all=True, append_images=[Image.fromarray(GREY.T)]),
         {},
         "2 frames",
     ),
     "volume.nii": (lambda path: path.write_bytes(b"x"), {}, "format is none of a single slice"),
     "absent.png": (lambda path: None, {}, "no such file"),
     "folder.png": (lambda path: path.mkdir(), {}, "no such file"),
-    "plane.npy": (lambda path: np.save(path, GRAY), {"plane": "oblique"}, "unknown plane 'oblique'"),
-    "unit.npy": (lambda path: np.save(path, GRAY), {"unit": "HU", "low": "0", "high": "9"}, "only CT is in HU"),
-    "low.npy": (lambda path: np.save(path, GRAY), {"low": "9", "high": "9"}, "low below high"),
-    "nan.npy": (lambda path: np.save(path, GRAY), {"low": "nan", "high": "9"}, "which is no number"),
-    "spacing.npy": (lambda path: np.save(path, GRAY), {"spacing_mm": "-1"}, "spacing_mm is -1"),
-    "split.npy": (lambda path: np.save(path, GRAY), {"split": "validation"}, "unknown split"),
-    "nobody.npy": (lambda path: np.save(path, GRAY), {"patient": ""}, "patient is empty"),
-    "modality.npy": (lambda path: np.save(path, GRAY), {"modality": "PET"}, "Unknown modality"),
+    "plane.npy": (lambda path: np.save(path, GREY), {"plane": "oblique"}, "unknown plane 'oblique'"),
+    "unit.npy": (lambda path: np.save(path, GREY), {"unit": "HU", "low": "0", "high": "9"}, "only CT is in HU"),
+    "low.npy": (lambda path: np.save(path, GREY), {"low": "9", "high": "9"}, "low below high"),
+    "nan.npy": (lambda path: np.save(path, GREY), {"low": "nan", "high": "9"}, "which is no number"),
+    "spacing.npy": (lambda path: np.save(path, GREY), {"spacing_mm": "-1"}, "spacing_mm is -1"),
+    "split.npy": (lambda path: np.save(path, GREY), {"split": "validation"}, "unknown split"),
+    "nobody.npy": (lambda path: np.save(path, GREY), {"patient": ""}, "patient is empty"),
+    "modality.npy": (lambda path: np.save(path, GREY), {"modality": "PET"}, "Unknown modality"),
 }
 
 
@@ -203,7 +203,7 @@ def test_what_cannot_be_used_is_refused_by_name(tmp_path: Path) -> None:
     folder = write_index(
         tmp_path / "a", {"path": "good.npy"}, *({"path": name, **row} for name, (_, row, _) in BAD.items())
     )
-    np.save(folder / "good.npy", GRAY)
+    np.save(folder / "good.npy", GREY)
     for name, (make, _, _) in BAD.items():
         make(folder / name)
     dataset, refused = read(folder, tmp_path / "out")
@@ -216,10 +216,10 @@ def test_what_cannot_be_used_is_refused_by_name(tmp_path: Path) -> None:
 
 def test_paths_that_lead_out_of_the_folder(tmp_path: Path) -> None:
     """Breaks for indices from strangers: a file of somebody else would be given away with the slices."""
-    np.save(tmp_path / "outside.npy", GRAY)
+    np.save(tmp_path / "outside.npy", GREY)
     paths = ["../outside.npy", str(tmp_path / "outside.npy"), "link.npy", "sub/../../outside.npy"]
     folder = write_index(tmp_path / "a", {"path": "good.npy"}, *({"path": path, "patient": "x"} for path in paths))
-    np.save(folder / "good.npy", GRAY)
+    np.save(folder / "good.npy", GREY)
     (folder / "link.npy").symlink_to(tmp_path / "outside.npy")
     refusals: list[Refusal] = []
     prepare(folder, tmp_path / "out", RECIPE, on_refusal=refusals.append)
@@ -231,7 +231,7 @@ def test_paths_that_lead_out_of_the_folder(tmp_path: Path) -> None:
 
 def test_an_index_without_a_column_is_refused_whole(tmp_path: Path) -> None:
     """Breaks for an index of another layout: everything would be taken as unknown, and the split be drawn."""
-    np.save(write_index(tmp_path / "a", {"path": "a.npy"}, columns=COLUMNS[:-4]) / "a.npy", GRAY)
+    np.save(write_index(tmp_path / "a", {"path": "a.npy"}, columns=COLUMNS[:-4]) / "a.npy", GREY)
     with pytest.raises(MedvarError, match=r"index\.csv: columns split, set, source, licence are missing"):
         prepare(tmp_path / "a", tmp_path / "out", RECIPE)
     assert not (tmp_path / "out").exists()
@@ -280,7 +280,7 @@ def test_names_stay_here_with_pseudonyms(tmp_path: Path) -> None:
     """Breaks for hospitals: names of people would be given away in a table of refusals."""
     rows = [{"path": f"anna-{n}.npy", "patient": "Anna", "split": split} for n, split in enumerate(("train", "test"))]
     folder = write_index(tmp_path / "a", *rows, {"path": "bert.npy", "patient": "Bert"}, {"path": "../carl.npy"})
-    np.save(folder / "bert.npy", GRAY)
+    np.save(folder / "bert.npy", GREY)
     key = Pseudonyms(bytes(32))
     prepare(folder, tmp_path / "out", RECIPE, ScanRules(pseudonyms=key))
     text = (tmp_path / "out" / "manifest.json").read_text().lower()
@@ -295,7 +295,7 @@ def test_only_planes_that_are_asked_for(tmp_path: Path) -> None:
     planes = ["axial", "coronal", "short-axis"]
     folder = write_index(tmp_path / "a", *({"path": f"{plane}.npy", "plane": plane} for plane in planes))
     for plane in planes:
-        np.save(folder / f"{plane}.npy", GRAY)
+        np.save(folder / f"{plane}.npy", GREY)
     for asked, found in ((None, planes), (["axial"], ["axial"]), (["coronal", "short-axis"], planes[1:])):
         dataset, refused = read(folder, tmp_path / f"out{len(found)}", Recipe.of(size=SIDE, planes=asked))
         assert [row.plane for row in dataset.rows] == found
@@ -306,13 +306,13 @@ def test_only_planes_that_are_asked_for(tmp_path: Path) -> None:
 def test_images_that_a_model_made(tmp_path: Path, make_trace: Callable[..., Any]) -> None:
     """Breaks for training: a model would learn from its own images, unless a person wants it to."""
     folder = write_index(tmp_path / "a", {"path": "a.png"}, {"path": "b.png"}, {"path": "real.npy"})
-    pixels = (GRAY / 127.5 - 1).astype(np.float32)
+    pixels = (GREY / 127.5 - 1).astype(np.float32)
     image = OutputImage(pixels, make_trace(), None, 0.0, 1.0, "arbitrary")
     write_png(folder / "a.png", image)
     write_png(
         folder / "b.png", OutputImage(pixels, make_trace(), None, 0.0, 1.0, "arbitrary", marks=Marks(burned_in=True))
     )
-    np.save(folder / "real.npy", GRAY)
+    np.save(folder / "real.npy", GREY)
     dataset, refused = read(folder, tmp_path / "out")
     assert len(dataset) == 1
     assert all("made by a generative model" in refused[name] for name in ("a.png", "b.png"))
@@ -389,7 +389,7 @@ def test_stopped_and_gone_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     names = [f"{number:03d}.npy" for number in range(70)]
     folder = write_index(tmp_path / "a", *({"path": name} for name in names), {"path": "bad.npy"})
     for number, name in enumerate(names):
-        np.save(folder / name, np.roll(GRAY, number))
+        np.save(folder / name, np.roll(GREY, number))
     (folder / "bad.npy").write_text("no array")
     expected = prepare(folder, tmp_path / "whole", RECIPE)
     assert expected.slices == 70
@@ -404,9 +404,9 @@ def test_stopped_and_gone_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
     def noting(path: Path, **how: Any) -> Any:
         seen.append(path.name)
-        return read_gray(path, **how)
+        return read_grey(path, **how)
 
-    monkeypatch.setattr(slice_files, "read_gray", noting)
+    monkeypatch.setattr(slice_files, "read_grey", noting)
     assert prepare(folder, tmp_path / "out", RECIPE) == expected
     assert set(seen) == {*names[64:], "bad.npy"}
 
@@ -447,7 +447,7 @@ def test_dicom_that_is_not_one_slice(tmp_path: Path, phantom: Any, series: Any, 
     multiframe(folder / "many.dcm", phantom)
     (folder / "cut.dcm").write_bytes(single.read_bytes()[:900])
     secondary = series(folder / "screen", phantom, SOPClassUID="1.2.840.10008.5.1.4.1.1.7")[0]
-    np.save(folder / "good.npy", GRAY)
+    np.save(folder / "good.npy", GREY)
     one = f"all/{single.name}"
     rows = [
         ({"path": one, "plane": "coronal"}, "index.csv says coronal, but according to the DICOM header"),

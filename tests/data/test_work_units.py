@@ -26,7 +26,7 @@ from medvar_engine.data.series_slices import slices_of
 from medvar_engine.data.shards import verify
 from medvar_engine.data.split import SplitRule
 from medvar_engine.data.survey import ScanRules
-from medvar_engine.data.work_units import parts_folder
+from medvar_engine.data.work_units import work_folder
 from medvar_engine.errors import MedvarError
 from medvar_engine.parallel import UnitLost
 
@@ -206,7 +206,7 @@ def test_a_full_disk_keeps_what_is_finished(
 def test_two_at_once_are_told(scans: Path, tmp_path: Path) -> None:
     """Two would write over each other's work."""
     with (
-        parts_folder(tmp_path / "out"),
+        work_folder(tmp_path / "out"),
         pytest.raises(MedvarError, match=rf"is being written by process {os.getpid()} on .*Wait"),
     ):
         prepare(scans, tmp_path / "out", RECIPE, NAMES)

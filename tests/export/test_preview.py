@@ -118,7 +118,7 @@ def test_exported_with_the_model(
 ) -> None:
     """Export would leave the light decoder out, or give another one than when it is put in later."""
     about = Description("tiny", "MIT", (), "nobody", "# tiny\n")
-    folder = export_bundle(*tiny_weights, tmp_path / "out", about, preview=light, tell=lambda _: None)
+    folder = export_bundle(*tiny_weights, tmp_path / "out", about, preview=light, log=lambda _: None)
     bundle = read_bundle(folder)
     assert bundle.sha256[PREVIEW] == read_bundle(lighted).sha256[PREVIEW]
     assert bundle.parity["preview"] < exporting.BAR
@@ -138,7 +138,7 @@ def test_another_tokenizers_is_refused(
         TorchBackend.load(*tiny_weights, preview=other)
     about = Description("new", "MIT", (), "nobody", "# tiny\n")
     with pytest.raises(MedvarError, match="was not trained for the tokenizer of"):
-        export_bundle(*tiny_weights, tmp_path / "out", about, preview=other, tell=lambda _: None)
+        export_bundle(*tiny_weights, tmp_path / "out", about, preview=other, log=lambda _: None)
     assert not (tmp_path / "out").exists()
     assert {path.name: path.read_bytes() for path in copied.iterdir()} == before
 

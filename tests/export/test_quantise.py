@@ -122,7 +122,7 @@ def test_a_bundle_for_cpus(
     about = Description("tiny", "MIT", (), "nobody", "# tiny\n")
     out = tmp_path / "out"
     bundle = read_bundle(
-        export_bundle(*tiny_weights, out, about, precision="int8-weights", data=data, tell=lambda _: None)
+        export_bundle(*tiny_weights, out, about, precision="int8-weights", data=data, log=lambda _: None)
     )
     assert bundle.precision == "int8-weights"
     assert "MatMulInteger" in {node.op_type for node in onnx.load(out / "step.onnx").graph.node}
@@ -144,7 +144,7 @@ def test_slices_of_another_size_are_refused(
     data = prepared(tmp_path / "slices", ["ct1", "ct2", "mr1", "mr2"], size=8)
     about = Description("tiny", "MIT", (), "nobody", "# tiny\n")
     with pytest.raises(MedvarError, match="8 pixels"):
-        export_bundle(*tiny_weights, tmp_path / "out", about, data=data, tell=lambda _: None)
+        export_bundle(*tiny_weights, tmp_path / "out", about, data=data, log=lambda _: None)
     assert not (tmp_path / "out").exists()
 
 

@@ -52,7 +52,7 @@ def bundle(networks: Networks, tmp_path_factory: pytest.TempPathFactory) -> Bund
     save_tokenizer(files[0], networks[0])
     save_transformer(files[1], networks[1], LABELS)
     about = Description("tiny", "MIT", (), "nobody", "# tiny\n", default_condition=Condition("MR", "brain"))
-    return read_bundle(export_bundle(*files, folder / "bundle", about, tell=lambda _: None))
+    return read_bundle(export_bundle(*files, folder / "bundle", about, log=lambda _: None))
 
 
 @pytest.fixture(scope="module")

@@ -36,7 +36,7 @@ def export(tiny_weights: Weights, tmp_path: Path) -> Callable[..., Path]:
     """Export of the tiny networks to ``tmp_path/out``."""
 
     def run(out: Path = tmp_path / "out", precision: Precision = "float32", weights: Weights = tiny_weights) -> Path:
-        return export_bundle(*weights, out, ABOUT, precision=precision, tell=lambda _: None)
+        return export_bundle(*weights, out, ABOUT, precision=precision, log=lambda _: None)
 
     return run
 

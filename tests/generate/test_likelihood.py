@@ -41,14 +41,14 @@ def test_an_anomaly_is_surprise_beyond_the_usual(generator: Generator) -> None:
     generation = generator.finish(generator.start([Request(BRAIN, 1), Request(CHEST, 2)]))
     found = generator.anomaly_map(generation)
     assert found.shape == (2, SIZE, SIZE)
-    surprise = generator.likelihood(generation)
+    negative_log_likelihood = generator.likelihood(generation)
     # Without guidance a scale's entropy is kept as it is drawn.
-    usual = [np.zeros_like(part) for part in surprise]
+    usual = [np.zeros_like(part) for part in negative_log_likelihood]
     for i, trace in enumerate(generation.traces):
         redrawn = generator.resample(trace, 0, sampling=Sampling(guidance=0), keep=(0, 1, 2))
         for k, bits in enumerate(generator.finish(redrawn).entropy):
             usual[k][i] = bits[0]
-    expected = sum(token_map_to_image(a - b, SIZE) for a, b in zip(surprise, usual, strict=True))
+    expected = sum(token_map_to_image(a - b, SIZE) for a, b in zip(negative_log_likelihood, usual, strict=True))
     np.testing.assert_allclose(found, expected, atol=1e-3)
 
 

@@ -5,15 +5,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from medvar_engine.backends.base import PrefixState, gather_rows, one_state
-from medvar_engine.generate.prefix_cache import Key, PrefixCache
+from medvar_engine.generate.prefix_cache import PrefixCache, PrefixKey
 
 
 def state(rows: int, nbytes: int = 100) -> PrefixState:
     return PrefixState(np.zeros((rows, 1), dtype=np.int64), (np.zeros(nbytes, dtype=np.uint8),))
 
 
-def key(name: int, network: str = "") -> Key:
-    return Key(network, (name,), 1, b"")
+def key(name: int, network: str = "") -> PrefixKey:
+    return PrefixKey(network, (name,), 1, b"")
 
 
 def test_finds_rows_of_different_states() -> None:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 
-from medvar_engine.models.attention import fused, spelt_out
+from medvar_engine.models.attention import fused, two_products
 
 
 @pytest.mark.parametrize("scale", [1.0, 0.35], ids=["normalised", "scaled"])
 def test_both_ways_agree(scale: float) -> None:
     """A model trained on a GPU would draw other images on a CPU, and nobody would see why."""
     draws = []
-    for attend in (fused, spelt_out):
+    for attend in (fused, two_products):
         rng = torch.Generator().manual_seed(0)
         shapes = ((2, 3, 5, 8), (2, 3, 14, 8), (2, 3, 14, 8))  # a scale's 5 tokens see themselves and 9 coarser ones
         inputs = [torch.randn(shape, generator=rng).requires_grad_() for shape in shapes]
@@ -22,7 +22,7 @@ def test_both_ways_agree(scale: float) -> None:
         torch.testing.assert_close(ours, other, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("attend", [fused, spelt_out], ids=["fused", "spelt-out"])
+@pytest.mark.parametrize("attend", [fused, two_products], ids=["fused", "spelt-out"])
 def test_dropout_keeps_the_mean(attend: object) -> None:
     """One way would drop nothing, or shrink what is left, and the same settings would train two models."""
     torch.manual_seed(0)

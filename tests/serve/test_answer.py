@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from typing import Any
 
 from medvar_engine.serve.answer import Answer
-from medvar_engine.serve.memory_budget import Memory
+from medvar_engine.serve.memory_budget import MemoryBudget
 
 SCOPE = {"type": "http", "asgi": {"spec_version": "2.3"}}
 
@@ -19,7 +19,7 @@ async def never(*_: Any) -> Any:
 
 def test_who_does_not_take_an_answer_is_left() -> None:
     """Clients that ask, and never read what comes, would keep the server's memory for ever."""
-    memory, held = Memory(100), ExitStack()
+    memory, held = MemoryBudget(100), ExitStack()
     held.enter_context(memory.share("deaf")).take(100)
     asyncio.run(Answer.of(bytes(100), held, 0.05)(SCOPE, never, never))
     assert memory.held == 0
@@ -27,7 +27,7 @@ def test_who_does_not_take_an_answer_is_left() -> None:
 
 def test_an_answer_is_given_in_pieces() -> None:
     """The connection would hold all of an answer until a slow client has taken it, and nobody counts that."""
-    memory, held, content = Memory(2**30), ExitStack(), bytes(range(256)) * 2**13
+    memory, held, content = MemoryBudget(2**30), ExitStack(), bytes(range(256)) * 2**13
     held.enter_context(memory.share("slow")).take(len(content))
     taken: list[bytes] = []
 

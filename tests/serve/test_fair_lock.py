@@ -13,11 +13,11 @@ import pytest
 from medvar_engine.errors import MedvarError
 from medvar_engine.serve.fair_lock import FairLock
 from medvar_engine.serve.jobs import Job
-from medvar_engine.serve.memory_budget import Memory
+from medvar_engine.serve.memory_budget import MemoryBudget
 
 
 def job(seconds: float = 60) -> Job:
-    return Job(seconds, Memory(1).share("me"))
+    return Job(seconds, MemoryBudget(1).share("me"))
 
 
 @contextmanager

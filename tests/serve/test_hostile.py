@@ -22,7 +22,7 @@ from medvar_engine.errors import MedvarError
 from medvar_engine.remote.messages import pack
 from medvar_engine.serve import run_server as run
 from medvar_engine.serve.limits import Limits
-from medvar_engine.serve.memory_budget import Memory
+from medvar_engine.serve.memory_budget import MemoryBudget
 from medvar_engine.serve.rate_limit import RateLimit
 
 Served = Callable[..., str]
@@ -299,28 +299,28 @@ def _unfinished(address: str, path: str, size: int, client: str = "127.0.0.1") -
 
 
 @pytest.fixture
-def memories(monkeypatch: pytest.MonkeyPatch) -> list[Memory]:
+def memories(monkeypatch: pytest.MonkeyPatch) -> list[MemoryBudget]:
     """What the servers of this test hold, to know when all that was sent has arrived."""
     from medvar_engine.serve import app
 
-    made: list[Memory] = []
+    made: list[MemoryBudget] = []
 
-    def noted(most: int) -> Memory:
-        made.append(Memory(most))
+    def noted(most: int) -> MemoryBudget:
+        made.append(MemoryBudget(most))
         return made[-1]
 
-    monkeypatch.setattr(app, "Memory", noted)
+    monkeypatch.setattr(app, "MemoryBudget", noted)
     return made
 
 
-def _until_held(memory: Memory, count: int) -> None:
+def _until_held(memory: MemoryBudget, count: int) -> None:
     until = time.monotonic() + 60
     while memory.held != count:
         assert time.monotonic() < until
         time.sleep(0.005)
 
 
-def test_large_bodies_leave_room_for_others(served: Served, ask: Ask, memories: list[Memory]) -> None:
+def test_large_bodies_leave_room_for_others(served: Served, ask: Ask, memories: list[MemoryBudget]) -> None:
     """One client could take the server's memory by large requests, a few hundred at a time, or shut out the others."""
     address = served(Limits(memory=4 * 2**20, body=2**20, slow=600))
     with contextlib.ExitStack() as large:
@@ -377,7 +377,7 @@ def test_lineages_are_bounded(served: Served, ask: Ask, edited: Callable[[int], 
     assert (answer.status, "these have 5" in answer.error) == (400, True)
 
 
-def test_answers_count_before_they_are_made(served: Served, ask: Ask, memories: list[Memory]) -> None:
+def test_answers_count_before_they_are_made(served: Served, ask: Ask, memories: list[MemoryBudget]) -> None:
     """Clients that ask for much and never take it would fill the server's memory."""
     address = served(Limits(memory=20_000, slow=600))
     wish = pack({}, {"labels": whole(16, 3), "features": floats(16, 4, 4)})

@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 
 from medvar_engine.errors import MedvarError
-from medvar_engine.serve.memory_budget import Memory
+from medvar_engine.serve.memory_budget import MemoryBudget
 
 
 def test_one_client_leaves_room_for_the_others() -> None:
     """Whoever sends most would shut out all others, or all together take the computer's memory."""
-    memory = Memory(100)
+    memory = MemoryBudget(100)
     with memory.share("a") as first, memory.share("a") as second, memory.share("b") as other, memory.share("c") as last:
         first.take(30)
         second.take(20)
@@ -27,7 +27,7 @@ def test_one_client_leaves_room_for_the_others() -> None:
 
 def test_what_is_given_back_can_be_taken_again() -> None:
     """A server would refuse everything after some days, for what it forgot to give back."""
-    memory = Memory(100)
+    memory = MemoryBudget(100)
     for _ in range(9):
         with memory.share("a") as share, memory.share("a") as more:
             share.take(40)
@@ -38,7 +38,7 @@ def test_what_is_given_back_can_be_taken_again() -> None:
 
 def test_what_is_too_large_goes_alone() -> None:
     """A model whose answers are larger than the bound could not be served at all."""
-    memory = Memory(100)
+    memory = MemoryBudget(100)
     with memory.share("a") as large:
         large.take(300)
         with memory.share("b") as small, pytest.raises(MedvarError, match="Try again"):

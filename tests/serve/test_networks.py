@@ -17,7 +17,7 @@ from medvar_engine.generate.generator import Generator
 from medvar_engine.generate.prefix_cache import PrefixCache
 from medvar_engine.request import Request, Sampling
 from medvar_engine.serve.jobs import Job
-from medvar_engine.serve.memory_budget import Memory
+from medvar_engine.serve.memory_budget import MemoryBudget
 from medvar_engine.serve.networks import JobBackend, Networks
 
 CHEST, BRAIN = Condition("CT", "chest"), Condition("MR", "brain", "axial")
@@ -30,7 +30,7 @@ ASKED = [
 
 
 def job(client: str = "me") -> Job:
-    return Job(60, Memory(1).share(client))
+    return Job(60, MemoryBudget(1).share(client))
 
 
 def generator(networks: Networks) -> Generator:

@@ -25,7 +25,7 @@ from medvar_engine.sets.image_set import ImageSet
 from medvar_engine.sets.layouts import kind_of
 from medvar_engine.sets.mixture import Mixture
 from medvar_engine.sets.set_manifest import SetManifest
-from medvar_engine.sets.set_plan import Kind
+from medvar_engine.sets.set_plan import SetFormat
 from medvar_engine.write.provenance import read_trace
 
 MakeSet = Callable[..., SetManifest]
@@ -42,7 +42,7 @@ def files(folder: Path) -> dict[str, bytes]:
 @pytest.mark.parametrize("file_format", ["png", "png16", "nifti", "dicom"])
 def test_folders_by_label(make: MakeSet, mixture: Mixture, tmp_path: Path, file_format: str) -> None:
     """A loader would find no classes, or one too many; or an image would not say what made it."""
-    make(tmp_path, kind=Kind("imagefolder", file_format))
+    make(tmp_path, kind=SetFormat("imagefolder", file_format))
     folders = sorted((tmp_path / "images").iterdir())
     assert [path.name for path in folders] == ["ct-chest-axial", "mr-brain"]
     images = sorted(
@@ -54,7 +54,7 @@ def test_folders_by_label(make: MakeSet, mixture: Mixture, tmp_path: Path, file_
 
 def test_a_set_of_files_is_the_shards_in_pixels(make: MakeSet, tmp_path: Path) -> None:
     """The layout would decide what is drawn."""
-    make(tmp_path / "png", kind=Kind("imagefolder", "png16"))
+    make(tmp_path / "png", kind=SetFormat("imagefolder", "png16"))
     make(tmp_path / "shards")
     images = ImageSet.open(tmp_path / "shards")
     for path in tmp_path.glob("png/images/*/*.png"):
@@ -66,7 +66,7 @@ def test_a_set_of_files_is_the_shards_in_pixels(make: MakeSet, tmp_path: Path) -
 
 def test_units_of_dicom_are_studies(make: MakeSet, tmp_path: Path) -> None:
     """An archive would show one patient of a hundred thousand series; or a set gone on with would differ in times."""
-    make(tmp_path, kind=Kind("imagefolder", "dicom"))
+    make(tmp_path, kind=SetFormat("imagefolder", "dicom"))
     before = files(tmp_path)
     datasets = [pydicom.dcmread(path) for path in sorted(tmp_path.rglob("*.dcm"))]
     assert {one.SyntheticData for one in datasets} == {"YES"}
@@ -74,13 +74,13 @@ def test_units_of_dicom_are_studies(make: MakeSet, tmp_path: Path) -> None:
     assert len({one.SOPInstanceUID for one in datasets}) == 10
     (tmp_path / "units" / "00001.json").unlink()
     next(tmp_path.rglob("00000005.dcm")).unlink()
-    make(tmp_path, kind=Kind("imagefolder", "dicom"), batch=1)
+    make(tmp_path, kind=SetFormat("imagefolder", "dicom"), batch=1)
     assert files(tmp_path) == before
 
 
 def test_bids(make: MakeSet, tmp_path: Path) -> None:
     """A BIDS tool would refuse the folder, or take images for people."""
-    make(tmp_path, kind=Kind("bids", "nifti"))
+    make(tmp_path, kind=SetFormat("bids", "nifti"))
     about = json.loads((tmp_path / "dataset_description.json").read_text())
     assert (about["DatasetType"], about["BIDSVersion"]) == ("derivative", "1.10.0")
     assert "SYNTHETIC" in about["Name"]
@@ -100,9 +100,9 @@ def test_bids(make: MakeSet, tmp_path: Path) -> None:
 def test_nnunet(make: MakeSet, mixture: Mixture, tmp_path: Path) -> None:
     """nnU-Net would normalise MR as CT, or wait for labels that there are not."""
     with pytest.raises(MedvarError, match="one modality per channel, but the mixture has CT, MR"):
-        make(tmp_path / "both", kind=Kind("nnunet", "nifti"))
+        make(tmp_path / "both", kind=SetFormat("nnunet", "nifti"))
     assert not (tmp_path / "both").exists()
-    make(tmp_path, Mixture(mixture.components[:1]), kind=Kind("nnunet", "nifti"))
+    make(tmp_path, Mixture(mixture.components[:1]), kind=SetFormat("nnunet", "nifti"))
     about = json.loads((tmp_path / "dataset.json").read_text())
     assert about["channel_names"] == {"0": "CT"}
     assert about["numTraining"] == len(list((tmp_path / "imagesTr").glob("*_0000.nii.gz"))) == 10
@@ -111,8 +111,8 @@ def test_nnunet(make: MakeSet, mixture: Mixture, tmp_path: Path) -> None:
     assert not (tmp_path / "labelsTr").exists()
 
 
-@pytest.mark.parametrize("kind", [Kind("bids", "nifti"), Kind("imagefolder", "dicom")])
-def test_prepare_refuses_it(make: MakeSet, tmp_path: Path, kind: Kind) -> None:
+@pytest.mark.parametrize("kind", [SetFormat("bids", "nifti"), SetFormat("imagefolder", "dicom")])
+def test_prepare_refuses_it(make: MakeSet, tmp_path: Path, kind: SetFormat) -> None:
     """Images of a model would be trained on as if they were patients."""
     make(tmp_path, kind=kind)
     series, refused = find_series(tmp_path)
@@ -120,8 +120,8 @@ def test_prepare_refuses_it(make: MakeSet, tmp_path: Path, kind: Kind) -> None:
     assert sum("made by a generative model" in refusal.reason for refusal in refused) == 10
 
 
-@pytest.mark.parametrize("kind", [Kind("bids", "nifti"), Kind("imagefolder", "dicom")])
-def test_prepare_takes_it_when_asked(make: MakeSet, mixture: Mixture, tmp_path: Path, kind: Kind) -> None:
+@pytest.mark.parametrize("kind", [SetFormat("bids", "nifti"), SetFormat("imagefolder", "dicom")])
+def test_prepare_takes_it_when_asked(make: MakeSet, mixture: Mixture, tmp_path: Path, kind: SetFormat) -> None:
     """Whoever trains on a set on purpose would be refused all the same, or get slices that are not its images."""
     make(tmp_path / "set", Mixture(mixture.components[:1]), count=3, kind=kind)
     make(tmp_path / "shards", Mixture(mixture.components[:1]), count=3)
@@ -142,31 +142,31 @@ def test_prepare_takes_it_when_asked(make: MakeSet, mixture: Mixture, tmp_path: 
 def test_a_disk_that_cannot_be_written(make: MakeSet, tmp_path: Path) -> None:
     """Files of a class would be missing without a word."""
     (tmp_path / "set").mkdir()
-    make(tmp_path / "set", count=1, kind=Kind("imagefolder", "png"))
+    make(tmp_path / "set", count=1, kind=SetFormat("imagefolder", "png"))
     brain = tmp_path / "set" / "images" / "mr-brain"
     brain.write_text("mine")
     with pytest.raises(MedvarError, match="mr-brain"):
-        make(tmp_path / "set", kind=Kind("imagefolder", "png"))
+        make(tmp_path / "set", kind=SetFormat("imagefolder", "png"))
     brain.unlink()
-    make(tmp_path / "set", kind=Kind("imagefolder", "png"))
+    make(tmp_path / "set", kind=SetFormat("imagefolder", "png"))
     assert len(list(tmp_path.rglob("*.png"))) == 10
 
 
 @pytest.mark.parametrize(
     ("layout", "file_format", "kind"),
     [
-        (None, None, Kind("shards", "uint16")),
-        (None, "shards", Kind("shards", "uint16")),
-        (None, "dicom", Kind("imagefolder", "dicom")),
-        ("imagefolder", None, Kind("imagefolder", "png")),
-        ("bids", None, Kind("bids", "nifti")),
-        ("nnunet", "nifti", Kind("nnunet", "nifti")),
+        (None, None, SetFormat("shards", "uint16")),
+        (None, "shards", SetFormat("shards", "uint16")),
+        (None, "dicom", SetFormat("imagefolder", "dicom")),
+        ("imagefolder", None, SetFormat("imagefolder", "png")),
+        ("bids", None, SetFormat("bids", "nifti")),
+        ("nnunet", "nifti", SetFormat("nnunet", "nifti")),
         ("bids", "png", None),
         ("bids", "shards", None),
         ("shards", "png", None),
     ],
 )
-def test_layouts_and_formats(layout: str | None, file_format: str | None, kind: Kind | None) -> None:
+def test_layouts_and_formats(layout: str | None, file_format: str | None, kind: SetFormat | None) -> None:
     """PNG would be called NIfTI, or a call be guessed at."""
     if kind is None:
         with pytest.raises(MedvarError, match="The layout"):

@@ -26,8 +26,8 @@ from medvar_engine.sets import make_set as running
 from medvar_engine.sets.image_set import ImageSet
 from medvar_engine.sets.mixture import Mixture
 from medvar_engine.sets.set_manifest import SET, SetManifest
-from medvar_engine.sets.set_plan import Kind
-from medvar_engine.sets.set_unit import Work, make_unit
+from medvar_engine.sets.set_plan import SetFormat
+from medvar_engine.sets.set_unit import SetUnit, make_unit
 from medvar_engine.value_range import encode
 
 MakeSet = Callable[..., SetManifest]
@@ -79,7 +79,7 @@ def test_units_come_in_any_order(whole: Path, bundle: Bundle, tmp_path: Path) ->
     plan = SetManifest.read(whole).plan
     (tmp_path / "units").mkdir()
     for unit in reversed(range(plan.units)):
-        make_unit(Work(plan, unit, tmp_path, bundle.path, "cpu"))
+        make_unit(SetUnit(plan, unit, tmp_path, bundle.path, "cpu"))
     assert content(tmp_path) == content(whole)
 
 
@@ -167,7 +167,7 @@ def test_what_is_damaged_is_found_and_made_anew(make: MakeSet, whole: Path, tmp_
     ("change", "says"),
     [
         ({"count": 9}, "enlarged, but not reduced"),
-        ({"kind": Kind("imagefolder", "png")}, "layout, format differ"),
+        ({"kind": SetFormat("imagefolder", "png")}, "layout, format differ"),
         ({"mixture": Mixture.of(Condition(), Sampling())}, "mix differ"),
     ],
 )

@@ -16,7 +16,7 @@ from medvar_engine.errors import MedvarError
 from medvar_engine.request import Sampling
 from medvar_engine.sets.mixture import Component, Mixture
 from medvar_engine.sets.mixture_file import read_mixture
-from medvar_engine.sets.set_plan import Plan
+from medvar_engine.sets.set_plan import SetPlan
 
 GOOD = """\
 seed: 7
@@ -160,9 +160,9 @@ def test_counts_are_exact(tmp_path: Path, bundle: Bundle) -> None:
     """Whoever asks for 3 and 2 images would get 4 and 1."""
     mixture = read(tmp_path, bundle, "conditions:\n- {region: chest, count: 3}\n- {region: brain, count: 2}\n")
     assert mixture.total == 5
-    assert Plan(mixture, 5, "model").counts() == {Condition(region="chest"): 3, Condition(region="brain"): 2}
+    assert SetPlan(mixture, 5, "model").counts() == {Condition(region="chest"): 3, Condition(region="brain"): 2}
     with pytest.raises(MedvarError, match="5 images together, but 6"):
-        Plan(mixture, 6, "model")
+        SetPlan(mixture, 6, "model")
 
 
 def test_labels_of_like_spelling_have_folders_of_their_own() -> None:
@@ -176,15 +176,15 @@ def test_labels_of_like_spelling_have_folders_of_their_own() -> None:
 def test_how_many(count: int, mixture: Mixture) -> None:
     """A typing mistake would fill the memory with units."""
     with pytest.raises(MedvarError, match="1 to"):
-        Plan(mixture, count, "model")
+        SetPlan(mixture, count, "model")
 
 
 def test_seeds_end_somewhere() -> None:
     """The last images of a night would fail."""
     last = Mixture((Component(Condition(), Sampling(), 2**64 - 5),))
-    Plan(last, 5, "model")
+    SetPlan(last, 5, "model")
     with pytest.raises(MedvarError, match="The largest seed is"):
-        Plan(last, 6, "model")
+        SetPlan(last, 6, "model")
 
 
 def test_a_set_with_tokens_left_out_keeps_its_name() -> None:

@@ -19,21 +19,21 @@ from medvar_engine.train.checkpoint import (
     remove_unfinished,
     save_checkpoint,
 )
-from medvar_engine.train.distributed.processes import World
+from medvar_engine.train.distributed.processes import Processes
 from medvar_engine.train.optimise import optimizer_tensors, restore_optimizer
 
-HERE = World(torch.device("cpu"))
+HERE = Processes(torch.device("cpu"))
 
 
 def save(folder: Path, step: int, loss: float | None = None, *, keep: int, weight: float | None = None) -> Path:
     def write(into: Path) -> None:
         write_tensors(into / "model.safetensors", {"w": torch.full((3, 2), step if weight is None else weight)})
 
-    return save_checkpoint(folder, step, write, {"seed": 1}, loss, keep=keep, world=HERE)
+    return save_checkpoint(folder, step, write, {"seed": 1}, loss, keep=keep, processes=HERE)
 
 
-def newest(folder: Path, tell: Callable[[str], object]) -> Checkpoint | None:
-    return newest_checkpoint(folder, HERE, tell)
+def newest(folder: Path, log: Callable[[str], object]) -> Checkpoint | None:
+    return newest_checkpoint(folder, HERE, log)
 
 
 def weight_of(found: Checkpoint) -> torch.Tensor:

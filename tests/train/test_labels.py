@@ -6,7 +6,7 @@ from pathlib import Path
 
 from medvar_engine.conditions import Condition, LabelSpace
 from medvar_engine.train.config import load_config
-from medvar_engine.train.stages.transformer_stage import asked_labels
+from medvar_engine.train.stages.transformer_stage import label_space_of
 
 KINDS = [
     Condition("MR", "brain", "axial", "ixi", "T1", 0.3125),
@@ -17,7 +17,7 @@ KINDS = [
 
 def labels(factors: str) -> LabelSpace:
     overrides = ["stage=transformer", "data=a", "out=b", f"tokenizer={Path('c')}", f"factors={factors}"]
-    return asked_labels(load_config(None, overrides), KINDS)
+    return label_space_of(load_config(None, overrides), KINDS)
 
 
 def test_position_and_contrast_are_learnt_when_asked_for() -> None:

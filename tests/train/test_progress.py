@@ -45,8 +45,8 @@ def test_samples_are_shown_scale_by_scale(
     run(config, console=console)
     folder = config.out / "samples" / "step-00000001"
     with Image.open(folder / "samples.png") as samples, Image.open(folder / "ladders.png") as ladders:
-        finished, rows = np.asarray(samples), np.asarray(ladders)
+        finished_result, rows = np.asarray(samples), np.asarray(ladders)
     assert rows.shape == (2 * 16, 4 * 16)  # a row a kind of slice, a column a scale
-    assert np.array_equal(rows[:, -16:], finished[:, :16])
+    assert np.array_equal(rows[:, -16:], finished_result[:, :16])
     assert not np.array_equal(rows[:, :16], rows[:, -16:])
     assert "<h3>ladders, step 00000001" in (config.out / "summary.html").read_text(encoding="utf-8")

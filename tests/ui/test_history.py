@@ -167,7 +167,7 @@ def test_a_crashed_session_is_offered_and_restored(
     assert "without saving 1 image," in widget.message.text.text()
     widget.scales.generate_button.click()  # the question waits for its answer
     settle(widget)
-    widget.tell("Something else is wrong.")
+    widget.show_error("Something else is wrong.")
     widget.scales.step_button.click()
     settle(widget)
     assert "without saving 1 image," in widget.message.text.text()

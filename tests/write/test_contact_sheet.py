@@ -21,8 +21,8 @@ def test_every_preview_is_there_with_its_caption_and_the_mark() -> None:
     levels = [-1.0, -0.5, 0.0, 0.5, 1.0]
     sheet = np.asarray(contact_sheet([np.full((100, 100), v, dtype=np.float32) for v in levels], labels))
     for level in levels[1:]:
-        gray = round((level + 1) * 127.5)
-        assert (sheet == gray).sum() >= 100 * 100, level
+        grey = round((level + 1) * 127.5)
+        assert (sheet == grey).sum() >= 100 * 100, level
     assert (sheet[:20] > 0).any()  # the mark
     assert not (sheet[20:28] > 0).any()
     bare = np.asarray(contact_sheet([np.full((100, 100), -1, dtype=np.float32)], [""]))

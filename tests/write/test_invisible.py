@@ -14,7 +14,7 @@ from medvar_engine.errors import MedvarError
 from medvar_engine.generate.trace import Trace
 from medvar_engine.types import FloatArray
 from medvar_engine.write.burn_in import marked
-from medvar_engine.write.compare import differing_pixels, gray_pixels
+from medvar_engine.write.compare import differing_pixels, grey_pixels
 from medvar_engine.write.dicom import Study
 from medvar_engine.write.formats import ENDINGS, write_image
 from medvar_engine.write.invisible import FOUND, add_mark, mark_score
@@ -34,15 +34,15 @@ def anatomy(seed: int, side: int = 128) -> FloatArray:
     return np.where(x**2 + y**2 < 0.7, np.clip(body, -1, 1), -1).astype(np.float32)
 
 
-def gray(image: FloatArray) -> FloatArray:
+def grey(image: FloatArray) -> FloatArray:
     return np.rint((np.clip(image, -1, 1) + 1) * 127.5) / 127.5 - 1
 
 
 def windowed_twice(image: FloatArray, seed: int) -> FloatArray:
     """PNG of 8 bits, DICOM of 12, shown in another window, and saved again."""
     rng = np.random.default_rng(seed)
-    stored = np.rint((gray(image) + 1) / 2 * 4095) / 4095 * 2 - 1
-    return gray((stored - rng.uniform(-0.2, 0.2)) / np.exp(rng.uniform(-0.3, 0.3)))
+    stored = np.rint((grey(image) + 1) / 2 * 4095) / 4095 * 2 - 1
+    return grey((stored - rng.uniform(-0.2, 0.2)) / np.exp(rng.uniform(-0.3, 0.3)))
 
 
 def test_it_is_found_after_round_trips_and_only_then() -> None:
@@ -71,7 +71,7 @@ def test_files_bear_it_and_tell_of_it(make_trace: Callable[..., Trace], tmp_path
     for name, marks in (("both", BOTH), ("none", Marks())):
         path = tmp_path / f"{name}{ENDINGS[form]}"
         write_image(path, form, marked(plain, marks), Study("some"), 1)
-        assert (mark_score(gray_pixels(path)) > FOUND) == marks.invisible
+        assert (mark_score(grey_pixels(path)) > FOUND) == marks.invisible
         assert Marks.from_dict(read_about_pixels(path)) == marks
         assert differing_pixels(path, marked(plain, marks)) == 0
 
@@ -87,12 +87,12 @@ def test_images_that_cannot_bear_it_or_say_nothing() -> None:
 
 def test_other_peoples_files_are_looked_at(tmp_path: Path) -> None:
     """Breaks for images that lost all their metadata, for which the mark is there; and for what is no slice."""
-    pixels = np.asarray((gray(add_mark(anatomy(5))) + 1) * 127.5, dtype=np.uint8)
+    pixels = np.asarray((grey(add_mark(anatomy(5))) + 1) * 127.5, dtype=np.uint8)
     Image.fromarray(np.stack([pixels] * 3, axis=-1)).save(tmp_path / "colour.png")
-    assert mark_score(gray_pixels(tmp_path / "colour.png")) > FOUND
+    assert mark_score(grey_pixels(tmp_path / "colour.png")) > FOUND
     with pytest.raises(MedvarError, match="Cannot read"):
-        gray_pixels(tmp_path / "absent.png")
+        grey_pixels(tmp_path / "absent.png")
     for name in ("text.png", "text.nii", "text.nii.gz"):
         (tmp_path / name).write_text("no image")
         with pytest.raises(MedvarError, match=name):
-            gray_pixels(tmp_path / name)
+            grey_pixels(tmp_path / name)

@@ -15,7 +15,7 @@ from PIL import Image
 
 from medvar_engine.data.read.dicom_header import read_headers
 from medvar_engine.data.read.read_nifti import check
-from medvar_engine.data.read.read_slice import read_gray
+from medvar_engine.data.read.read_slice import read_grey
 from medvar_engine.errors import MedvarError
 from medvar_engine.generate.edits import Encoded, Resample
 from medvar_engine.generate.trace import Trace
@@ -60,7 +60,7 @@ def test_png(tmp_path: Path, make_output_image: MakeImage, encoded: Trace, write
         assert image.info["Synthetic"].startswith("no")
         assert image.info["Description"] == RECONSTRUCTION
     with pytest.raises(MedvarError, match="made by a generative model"):
-        read_gray(file)
+        read_grey(file)
 
 
 def test_nifti(tmp_path: Path, make_output_image: MakeImage, encoded: Trace) -> None:

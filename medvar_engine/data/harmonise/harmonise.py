@@ -8,7 +8,7 @@ import numpy as np
 
 from medvar_engine.data.harmonise.faces import face_region
 from medvar_engine.data.harmonise.intensity import ct_window, mr_foreground, mr_range
-from medvar_engine.data.harmonise.percentiles import Ranked
+from medvar_engine.data.harmonise.percentiles import RankedValues
 from medvar_engine.data.harmonise.slice_recipe import Recipe
 from medvar_engine.data.read.volume import Volume
 from medvar_engine.errors import MedvarError
@@ -39,7 +39,7 @@ def harmonise(volume: Volume, modality: str, region: str, recipe: Recipe) -> Har
     if modality == "CT":
         window = recipe.ct_window(region)
         return Harmonised(ct_window((window.low, window.high)), recipe.ct_foreground_hu)
-    ranked = Ranked(volume.array)
+    ranked = RankedValues(volume.array)
     foreground = mr_foreground(ranked)
     return Harmonised(mr_range(ranked, foreground, recipe.mr_percentiles), foreground)
 

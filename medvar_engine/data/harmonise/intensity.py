@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from medvar_engine.data.harmonise.percentiles import Ranked
+from medvar_engine.data.harmonise.percentiles import RankedValues
 from medvar_engine.errors import MedvarError
 from medvar_engine.value_range import ValueRange
 
@@ -66,12 +66,12 @@ def ct_window(window: Window) -> ValueRange:
     return ValueRange(low, high, "HU")
 
 
-def mr_foreground(ranked: Ranked) -> float:
+def mr_foreground(ranked: RankedValues) -> float:
     """The value above which an MR voxel counts as tissue: 5 % of the way from the minimum to the 99th percentile."""
     return ranked.low + 0.05 * (ranked.percentile(99) - ranked.low)
 
 
-def mr_range(ranked: Ranked, foreground: float, percentiles: tuple[float, float] = MR_PERCENTILES) -> ValueRange:
+def mr_range(ranked: RankedValues, foreground: float, percentiles: tuple[float, float] = MR_PERCENTILES) -> ValueRange:
     """The range between ``percentiles`` of the voxels above ``foreground`` in an MR volume (a clipped histogram).
 
     Raises `MedvarError` for a blank volume.

@@ -15,7 +15,7 @@ _MOST_NUMBERS = 1 << 16
 _LARGEST_NUMBER = 1 << 24  # up to which float32 has all whole numbers
 
 
-class Ranked:
+class RankedValues:
     """Finite values of any shape, prepared for several percentiles.
 
     The values are counted in bins once; a percentile then needs the values of one or two bins only. The bin index

@@ -173,7 +173,7 @@ def value_of(dataset: Dataset, keyword: str) -> Any:
     return dataset[tag].value if tag in dataset else None
 
 
-def is_said(dataset: Dataset, keyword: str) -> bool:
+def has_attribute(dataset: Dataset, keyword: str) -> bool:
     """Whether a data set has an attribute, be it empty."""
     return _tag(keyword) in dataset
 

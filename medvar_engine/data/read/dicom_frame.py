@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pydicom.dataset import Dataset
 
-from medvar_engine.data.read.dicom_file import floats_of, is_said, value_of, values_of
+from medvar_engine.data.read.dicom_file import floats_of, has_attribute, value_of, values_of
 from medvar_engine.data.read.dicom_mosaic import CSA_HEADER
 from medvar_engine.errors import MedvarError
 
@@ -69,7 +69,7 @@ class FrameTags:
         self.dataset = dataset
         self._creators = list(filter(_is_creator, dataset.keys()))
         self._items: list[Dataset] = []
-        if is_said(dataset, GROUPS[1]):
+        if has_attribute(dataset, GROUPS[1]):
             groups, count = value_of(dataset, GROUPS[1]), int(value_of(dataset, "NumberOfFrames") or 1)
             if len(groups) != count:
                 raise MedvarError(f"{path}: {count} frames, but functional groups for {len(groups)}.")

@@ -19,7 +19,7 @@ from pydicom.uid import (
 )
 
 from medvar_engine.data.read import dicom_mosaic, dicom_stored
-from medvar_engine.data.read.dicom_file import floats_of, is_said, modality_of, open_header, value_of, values_of
+from medvar_engine.data.read.dicom_file import floats_of, has_attribute, modality_of, open_header, value_of, values_of
 from medvar_engine.data.read.dicom_frame import GROUPS, PRIVATE_TAGS, FrameTags
 from medvar_engine.data.read.dicom_kind import not_anatomy
 from medvar_engine.data.read.dicom_stored import Scale, StoredPixels, scale_of, stored_of
@@ -117,7 +117,7 @@ def read_headers(path: Path, *, synthetic: bool = False) -> tuple[list[Header], 
     dataset, element = open_header(path, _TAGS)
     try:
         with disable_value_validation():
-            made = _says_synthetic(dataset)
+            made = _is_marked_synthetic(dataset)
             if made and not synthetic:
                 raise MedvarError(MADE_BY_A_MODEL)
             _check(dataset, made)
@@ -128,7 +128,7 @@ def read_headers(path: Path, *, synthetic: bool = False) -> tuple[list[Header], 
         raise MedvarError(f"a value in its header is missing or malformed ({error!r})") from error
 
 
-def _says_synthetic(dataset: Dataset) -> bool:
+def _is_marked_synthetic(dataset: Dataset) -> bool:
     """Whether a file is marked as made by a generative model.
 
     The mark is Synthetic Data (0008,001C), or Contributing Equipment with the purpose (109100, DCM, Synthesizing
@@ -143,7 +143,7 @@ def _says_synthetic(dataset: Dataset) -> bool:
 
 
 def _check(dataset: Dataset, synthetic: bool) -> None:
-    if not all(is_said(dataset, one) for one in ("SOPClassUID", "Rows", "SeriesInstanceUID")):
+    if not all(has_attribute(dataset, one) for one in ("SOPClassUID", "Rows", "SeriesInstanceUID")):
         raise MedvarError("it is not a DICOM image: SOPClassUID, SeriesInstanceUID or Rows is missing")
     modality, kind = modality_of(dataset), UID(value_of(dataset, "SOPClassUID"))
     burned_in = str(value_of(dataset, "BurnedInAnnotation") or "NO").upper()
@@ -166,16 +166,16 @@ def _check(dataset: Dataset, synthetic: bool) -> None:
         raise MedvarError(f"Modality is {modality or 'missing'}; CT and MR are used")
     if photometric not in ("MONOCHROME1", "MONOCHROME2"):
         raise MedvarError(f"PhotometricInterpretation is {photometric or 'missing'}; MONOCHROME1 or 2 is expected")
-    if is_said(dataset, "ModalityLUTSequence"):
+    if has_attribute(dataset, "ModalityLUTSequence"):
         raise MedvarError("its values are given by a ModalityLUTSequence, which is not supported")
-    if kind in _ENHANCED and not is_said(dataset, GROUPS[1]):
+    if kind in _ENHANCED and not has_attribute(dataset, GROUPS[1]):
         raise MedvarError("its functional groups are missing, so that its frames cannot be placed")
 
 
 def _frames(path: Path, dataset: Dataset, stored: StoredPixels, synthetic: bool) -> tuple[list[Header], list[str]]:
     """A header for each frame of anatomy, and the reasons for left-out frames. Raises `MedvarError` if all are."""
     count = stored.frames
-    cine = count > 1 and not is_said(dataset, GROUPS[1])
+    cine = count > 1 and not has_attribute(dataset, GROUPS[1])
     headers: list[Header] = []
     refused: Counter[str] = Counter()
     for index in range(1 if cine else count):

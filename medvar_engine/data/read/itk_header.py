@@ -48,7 +48,7 @@ _MILLIMETRES |= {"nm": 1e-6}
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class StatedGeometry:
     """Whether a header has the orientation and the size of voxels, and the unit of lengths in mm."""
 
     orientation: bool
@@ -88,17 +88,17 @@ def data_files(path: Path) -> tuple[Path, ...]:
     return () if data is None else (data,)
 
 
-def said(path: Path) -> Said:
+def stated_geometry(path: Path) -> StatedGeometry:
     """The geometry information of a header. Raises `MedvarError` for different or unknown units."""
     fields = _fields(path)
     if not path.name.lower().endswith(NRRD_SUFFIXES):
         matrix = any(name in fields for name in ("transformmatrix", "rotation", "orientation"))
         spacing = any(name in fields for name in ("elementspacing", "elementsize"))
-        return Said(matrix, spacing, 1.0)
+        return StatedGeometry(matrix, spacing, 1.0)
     directions = _known(fields.get("space directions", ""))
     space = fields.get("space", "").lower().removesuffix("-time").removesuffix("t")
     sides = directions or [one for one in fields.get("spacings", "").split() if one.lower() != "nan"]
-    return Said(space in _PATIENT_SPACES and len(directions) >= 3, len(sides) >= 3, _unit(path, fields))
+    return StatedGeometry(space in _PATIENT_SPACES and len(directions) >= 3, len(sides) >= 3, _unit(path, fields))
 
 
 def _known(directions: str) -> list[str]:

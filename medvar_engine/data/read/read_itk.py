@@ -9,7 +9,7 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from medvar_engine.data.read.assumed_geometry import NOTHING, Assumed
-from medvar_engine.data.read.itk_header import META_SUFFIXES, NRRD_SUFFIXES, data_files, said
+from medvar_engine.data.read.itk_header import META_SUFFIXES, NRRD_SUFFIXES, data_files, stated_geometry
 from medvar_engine.data.read.orientation import lps_to_ras
 from medvar_engine.errors import MedvarError
 
@@ -21,7 +21,7 @@ def check(path: Path, assumed: Assumed) -> tuple[tuple[Path, ...], tuple[str, ..
 
     Raises `MedvarError` when the header is invalid, or lacks orientation or voxel size and nothing is assumed.
     """
-    files, known = data_files(path), said(path)
+    files, known = data_files(path), stated_geometry(path)
     missing = []
     if not known.orientation and assumed.orientation is None:
         missing.append("how it lies in the patient (--assume-orientation LPS says it)")
@@ -35,7 +35,7 @@ def check(path: Path, assumed: Assumed) -> tuple[tuple[Path, ...], tuple[str, ..
 def read(path: Path, assumed: Assumed = NOTHING) -> tuple[NDArray[np.generic], NDArray[np.float64]]:
     """Read voxels of 3 or 4 dimensions, and their affine to RAS mm."""
     check(path, assumed)
-    known = said(path)
+    known = stated_geometry(path)
     reader = sitk.ImageFileReader()
     # The format is given, because ITK would try all its formats on an untrusted file otherwise.
     reader.SetImageIO("NrrdImageIO" if path.name.lower().endswith(NRRD_SUFFIXES) else "MetaImageIO")

@@ -17,7 +17,7 @@ from medvar_engine.data.read.refusal import MADE_BY_A_MODEL
 from medvar_engine.data.read.volume import Volume
 from medvar_engine.errors import MedvarError
 
-GrayArray = NDArray[np.uint8] | NDArray[np.uint16]
+GreyArray = NDArray[np.uint8] | NDArray[np.uint16]
 
 LARGEST_PIXELS = 2**26  # pixels of a slice; a large radiograph has 2**24
 _RAW_BELOW = 4096  # a 16-bit image with lower values has 12 bits only, and would be nearly black
@@ -26,21 +26,21 @@ _TRACE, _PIXELS = "medvar", "medvar-pixels"  # keywords of the PNG chunks in ima
 _PHOTOMETRIC, _WHITE_IS_ZERO = 262, 0  # TIFF 6.0, section 8
 
 
-def read_gray(path: Path, *, synthetic: bool = False) -> GrayArray:
+def read_grey(path: Path, *, synthetic: bool = False) -> GreyArray:
     """Read the grey values (H, W) of an image as uint8 or uint16: 0 is black, the largest number is white.
 
     Raises `MedvarError` for a file that is damaged, in colour, too large, blank, or has several frames; and for an
     image made by a generative model, unless ``synthetic`` accepts these.
     """
-    gray = _read_npy(path) if path.suffix.lower() == ".npy" else _read_image_file(path, synthetic)
-    if gray.min() == gray.max():
+    grey = _read_npy(path) if path.suffix.lower() == ".npy" else _read_image_file(path, synthetic)
+    if grey.min() == grey.max():
         raise MedvarError("it is blank: all pixels have the same value")
-    if gray.dtype == np.uint16 and gray.max() < _RAW_BELOW:
+    if grey.dtype == np.uint16 and grey.max() < _RAW_BELOW:
         raise MedvarError(
-            f"its largest value is {gray.max()} of 65535, so that it would be nearly black; store it so that white is "
+            f"its largest value is {grey.max()} of 65535, so that it would be nearly black; store it so that white is "
             "65535 (or 255 in 8 bits)"
         )
-    return gray
+    return grey
 
 
 def read_single_dicom(path: Path, modality: str, *, synthetic: bool = False) -> Volume:
@@ -59,7 +59,7 @@ def read_single_dicom(path: Path, modality: str, *, synthetic: bool = False) -> 
     return volume
 
 
-def _read_npy(path: Path) -> GrayArray:
+def _read_npy(path: Path) -> GreyArray:
     try:
         array = np.load(
             path, mmap_mode="r", allow_pickle=False
@@ -74,7 +74,7 @@ def _read_npy(path: Path) -> GrayArray:
     return np.array(array, dtype=array.dtype.newbyteorder("="))
 
 
-def _read_image_file(path: Path, synthetic: bool) -> GrayArray:
+def _read_image_file(path: Path, synthetic: bool) -> GreyArray:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about sizes, which are checked here
@@ -83,14 +83,14 @@ def _read_image_file(path: Path, synthetic: bool) -> GrayArray:
                 _check_maker(image.info, synthetic)
                 if (frames := getattr(image, "n_frames", 1)) > 1:
                     raise MedvarError(f"it holds {frames} frames; a file with one slice is expected")
-                return _gray(image)
+                return _grey(image)
     except MedvarError:
         raise
     except Exception as error:  # Pillow raises exceptions of many types for damaged files
         raise MedvarError(f"it cannot be read as an image; it may be truncated ({error})") from error
 
 
-def _gray(image: Image.Image) -> GrayArray:
+def _grey(image: Image.Image) -> GreyArray:
     turned = ImageOps.exif_transpose(image)
     if turned.mode == "L":
         return np.asarray(turned, dtype=np.uint8)

@@ -8,15 +8,15 @@ import numpy as np
 
 from medvar_engine.data.dataset import SliceDataset
 from medvar_engine.data.shards.slice_table import numbers
-from medvar_engine.data.shards.tally import kinds_of
+from medvar_engine.data.shards.tally import distinct_rows
 from medvar_engine.types import IntArray
 
 
 def groups(dataset: SliceDataset, columns: Sequence[str]) -> list[tuple[tuple[str, ...], IntArray]]:
     """The positions of slices with equal values in ``columns``, by these values; ``""`` for a missing value."""
-    kinds, codes = kinds_of(dataset.columns(*columns), columns)
+    values, codes = distinct_rows(dataset.columns(*columns), columns)
     parts = np.split(np.argsort(codes, kind="stable"), np.cumsum(np.bincount(codes))[:-1])
-    named = [(tuple(name or "" for name in kind), part) for kind, part in zip(kinds, parts, strict=True)]
+    named = [(tuple(name or "" for name in row), part) for row, part in zip(values, parts, strict=True)]
     return sorted(named, key=lambda item: item[0])
 
 

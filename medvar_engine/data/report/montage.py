@@ -41,8 +41,8 @@ def tile(dataset: SliceDataset, position: int, side: int) -> Markup:
     """One slice with a description as its tooltip."""
     row = dataset.rows[position]
     place = "" if row.position_mm is None else f", {row.position_mm:g} mm"
-    gray = (dataset.codes(position) >> 8).astype(np.uint8)
-    return jpeg(gray, side, f"{_whose(row)}, series {row.series}{place}")
+    grey = (dataset.codes(position) >> 8).astype(np.uint8)
+    return jpeg(grey, side, f"{_whose(row)}, series {row.series}{place}")
 
 
 def _whose(row: SliceRow) -> str:

@@ -15,7 +15,7 @@ from medvar_engine.data.identity.same_patient import SamePatient, by_marks, mark
 from medvar_engine.data.shards.shard_folder import ShardFolder
 from medvar_engine.data.shards.shard_manifest import Manifest
 from medvar_engine.data.shards.slice_table import fingerprints, names, numbers
-from medvar_engine.data.shards.tally import kinds_of
+from medvar_engine.data.shards.tally import distinct_rows
 from medvar_engine.errors import MedvarError
 from medvar_engine.value_range import CodeArray
 
@@ -59,8 +59,8 @@ def marks(parts: Sequence[ShardFolder], pseudonyms: Pseudonyms | None) -> dict[s
     for part in parts:
         own = {name: set(marks) for name, marks in part.manifest.marks.items()}
         if patient_ids(part.manifest) == [PUBLIC]:
-            kinds, _ = kinds_of(part.table, ("patient", "series"))
-            for patient, series in kinds:
+            series_of_patients, _ = distinct_rows(part.table, ("patient", "series"))
+            for patient, series in series_of_patients:
                 marks = marks_of(patient or "", [series or ""], pseudonyms if keyed else None)
                 own.setdefault(patient or "", set()).update(marks)
         for name, its_marks in own.items():

@@ -19,14 +19,12 @@ Groups = Sequence[Mapping[str, Any]]
 
 def tally(table: pa.Table) -> Groups:
     """The groups of a table: a few for each patient."""
-    kinds, codes = kinds_of(table, _COUNTED)
-    slices = np.bincount(codes, minlength=len(kinds)).tolist()
-    return [
-        dict(zip(_COUNTED, kind, strict=True)) | {"slices": count} for kind, count in zip(kinds, slices, strict=True)
-    ]
+    rows, codes = distinct_rows(table, _COUNTED)
+    slices = np.bincount(codes, minlength=len(rows)).tolist()
+    return [dict(zip(_COUNTED, row, strict=True)) | {"slices": count} for row, count in zip(rows, slices, strict=True)]
 
 
-def kinds_of(table: pa.Table, columns: Sequence[str]) -> tuple[list[tuple[str | None, ...]], NDArray[np.int32]]:
+def distinct_rows(table: pa.Table, columns: Sequence[str]) -> tuple[list[tuple[str | None, ...]], NDArray[np.int32]]:
     """The distinct combinations of names in ``columns``, and the number of the combination of each row."""
     words = [[*names(table, column), None] for column in columns]  # index -1, no name, selects the last one
     found: dict[tuple[int, ...], int] = {}
@@ -36,9 +34,9 @@ def kinds_of(table: pa.Table, columns: Sequence[str]) -> tuple[list[tuple[str | 
         alike = np.zeros(len(numbered[0]), dtype=np.int64)
         for values, known in zip(numbered, words, strict=True):
             _, first, alike = np.unique(alike * len(known) + (values + 1), return_index=True, return_inverse=True)
-        kinds = zip(*(values[first].tolist() for values in numbered), strict=True)
-        codes[start : start + BATCH_ROWS] = np.array([found.setdefault(kind, len(found)) for kind in kinds])[alike]
-    return [tuple(known[i] for known, i in zip(words, kind, strict=True)) for kind in found], codes
+        rows = zip(*(values[first].tolist() for values in numbered), strict=True)
+        codes[start : start + BATCH_ROWS] = np.array([found.setdefault(row, len(found)) for row in rows])[alike]
+    return [tuple(known[i] for known, i in zip(words, row, strict=True)) for row in found], codes
 
 
 def strata_of(groups: Groups, columns: Iterable[str]) -> dict[str, set[tuple[str, ...]]]:

@@ -84,9 +84,9 @@ def _file_masks(files: Sequence[str]) -> FileMasks | None:
 
 def coded(conditions: Iterable[Condition]) -> Conditions:
     """Conditions, with equal ones stored once."""
-    kinds: dict[Condition, int] = {}
-    codes = np.fromiter((kinds.setdefault(one, len(kinds)) for one in conditions), dtype=np.int32)
-    return Conditions(tuple(kinds), codes)
+    distinct: dict[Condition, int] = {}
+    codes = np.fromiter((distinct.setdefault(one, len(distinct)) for one in conditions), dtype=np.int32)
+    return Conditions(tuple(distinct), codes)
 
 
 def _asked(file: Path, models: set[str]) -> Condition:
@@ -153,7 +153,7 @@ def mixture_like(data: SliceDataset, sampling: Sampling, known: LabelSpace, seed
     """A mixture with the slice types of ``data`` in the same shares, as far as the model knows them."""
     counts: Counter[Condition] = Counter()
     for code, count in Counter(data.conditions.codes.tolist()).items():
-        counts[known.known(data.conditions.kinds[code])] += count
+        counts[known.known(data.conditions.distinct[code])] += count
     return Mixture(
         tuple(Component(kind, sampling, seed, float(count)) for kind, count in sorted(counts.items(), key=str))
     )

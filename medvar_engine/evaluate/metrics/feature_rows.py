@@ -1,4 +1,4 @@
-"""`Rows`: a selection of rows of features on the disk, read in parts, e.g. for bootstrap draws."""
+"""`FeatureRows`: a selection of rows of features on the disk, read in parts, e.g. for bootstrap draws."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from medvar_engine.types import FloatArray, IntArray
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Rows:
+class FeatureRows:
     """The rows ``chosen`` ``(N,)`` of ``features``, in that order, as an array ``(N, D)`` that is read on demand.
 
     >>> Rows(np.float32([[0], [1], [2]]), np.array([2, 2, 0]))[1:].tolist()
     [[2.0], [0.0]]
     """
 
-    features: FloatArray | Rows
+    features: FloatArray | FeatureRows
     chosen: IntArray
 
     @property
@@ -42,5 +42,5 @@ class Rows:
         return np.asarray(self[:], dtype=dtype)
 
 
-Features = FloatArray | Rows
+Features = FloatArray | FeatureRows
 """Features ``(N, D)`` of images: in memory, memory-mapped, or selected rows."""

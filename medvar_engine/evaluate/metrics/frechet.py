@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from medvar_engine.errors import MedvarError
 from medvar_engine.evaluate.metrics.check_features import check_comparable
-from medvar_engine.evaluate.metrics.feature_rows import Features, Rows
+from medvar_engine.evaluate.metrics.feature_rows import FeatureRows, Features
 
 Doubles = npt.NDArray[np.float64]
 
@@ -148,6 +148,6 @@ def sample_size_bias(ours: Features, theirs: Moments, *, seed: int = 0) -> Sampl
     distance_to = frechet_distance_to(theirs)
     order = np.random.default_rng(seed).permutation(len(ours))
     sizes = tuple(int(size) for size in np.unique(np.linspace(len(ours) // 4, len(ours), _SIZES).astype(np.int64)))
-    distances = tuple(distance_to(Rows(ours, np.sort(order[:size]))) for size in sizes)
+    distances = tuple(distance_to(FeatureRows(ours, np.sort(order[:size]))) for size in sizes)
     _, unbiased = np.polyfit(1 / np.array(sizes), np.array(distances), 1)
     return SampleSizeBias(sizes, distances, float(unbiased))

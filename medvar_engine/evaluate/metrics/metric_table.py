@@ -19,7 +19,7 @@ from medvar_engine.evaluate.metrics.bootstrap import (
     group_weights,
 )
 from medvar_engine.evaluate.metrics.coverage import Neighbourhoods, neighbourhoods
-from medvar_engine.evaluate.metrics.feature_rows import Features, Rows
+from medvar_engine.evaluate.metrics.feature_rows import FeatureRows, Features
 from medvar_engine.evaluate.metrics.frechet import Moments, frechet_distance_to, moments
 from medvar_engine.evaluate.metrics.kernel import cmmd, cmmd_draws, kernel_distance, kernel_draws
 from medvar_engine.types import FloatArray, IntArray
@@ -133,7 +133,7 @@ def _frechet(features: Features, groups: Sequence[str], reference: Moments, seed
     to_reference = frechet_distance_to(reference)
 
     def distance(index: IntArray) -> float:
-        return to_reference(Rows(features, np.sort(index)))
+        return to_reference(FeatureRows(features, np.sort(index)))
 
     return estimate_distance(distance, groups, draws=DRAWS, seed=seed)
 

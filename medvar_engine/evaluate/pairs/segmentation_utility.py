@@ -104,7 +104,7 @@ def measure_segmentation(
     def measured(what: str, sources: Callable[[int], Sequence[Pairs]]) -> MetricValue:
         found = []
         for seed in range(seeds):
-            report = None if progress is None else functools.partial(_tell, progress, what, steps)
+            report = None if progress is None else functools.partial(_report_step, progress, what, steps)
             network = trained_segmenter(sources(seed), side, steps, seed, report)
             found.append(dice_by_patient(overlaps(network, test, side), people))
         values = np.stack(found)  # (seeds, patients, structures)
@@ -146,5 +146,5 @@ def _mean(values: npt.NDArray[np.float64]) -> float:
     return float((sums[counts > 0] / counts[counts > 0]).mean()) if counts.any() else float("nan")  # of a draw
 
 
-def _tell(progress: Progress, what: str, total: int, done: int) -> None:
+def _report_step(progress: Progress, what: str, total: int, done: int) -> None:
     progress(f"training on {what}", done, total)

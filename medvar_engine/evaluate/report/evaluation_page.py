@@ -79,10 +79,10 @@ def page(found: Evaluation, synthetic: Synthetic, data: SliceDataset) -> Markup:
 
 def _examples(synthetic: Synthetic, data: SliceDataset) -> Markup:
     asked = np.array([label_of(condition) for condition in synthetic.conditions])
-    kinds = np.array([label_of(kind) for kind in data.conditions.kinds])[data.conditions.codes]
+    labels = np.array([label_of(condition) for condition in data.conditions.distinct])[data.conditions.codes]
     parts: list[Child] = []
     for label in sorted(set(asked.tolist())):
-        mine, real = _spread(np.flatnonzero(asked == label)), _spread(np.flatnonzero(kinds == label))
+        mine, real = _spread(np.flatnonzero(asked == label)), _spread(np.flatnonzero(labels == label))
         parts.append(element("h3", label))
         parts.append(_tiles(synthetic.images.batch(mine), "synthetic"))
         parts.append(_tiles(data.batch(real)[:, 0], "training slice") if len(real) else None)

@@ -141,8 +141,8 @@ def _stacks(found: Evaluation) -> Sentence | None:
     if not found.stacks:
         return None
     ratios = {name: one.ratio for name, one in found.stacks.items()}
-    told = ", ".join(f"{name} {ratio:.2f}" for name, ratio in ratios.items())
-    text = f"Mean difference between neighbouring slices, relative to real volumes at the same distance: {told}."
+    listed = ", ".join(f"{name} {ratio:.2f}" for name, ratio in ratios.items())
+    text = f"Mean difference between neighbouring slices, relative to real volumes at the same distance: {listed}."
     if max(ratios.values()) > _ROUGH:
         return Sentence("Stacks are rougher than real volumes", text, True)
     return Sentence("Stacks are about as smooth as real volumes", text, False)

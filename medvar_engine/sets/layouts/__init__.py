@@ -10,7 +10,7 @@ from medvar_engine.errors import MedvarError
 from medvar_engine.sets.layouts import bids, coco, decathlon, imagefolder, nnunet, shards
 from medvar_engine.sets.layouts.image_files import write_image_files
 from medvar_engine.sets.set_image import SetImage
-from medvar_engine.sets.set_plan import Kind, Plan
+from medvar_engine.sets.set_plan import SetFormat, SetPlan
 
 _FORMATS = {
     "shards": ("uint16",),
@@ -23,7 +23,7 @@ _FORMATS = {
 _FILES = {"imagefolder": imagefolder, "bids": bids, "nnunet": nnunet, "decathlon": decathlon, "coco": coco}
 
 
-def kind_of(layout: str | None, file_format: str | None) -> Kind:
+def kind_of(layout: str | None, file_format: str | None) -> SetFormat:
     """The kind of dataset for a layout and a format: shards by default, folders by label for a format alone.
 
     Raises `MedvarError` for a format that the layout does not support.
@@ -32,14 +32,14 @@ def kind_of(layout: str | None, file_format: str | None) -> Kind:
         layout = layout or "shards"
         if file_format == "shards" and layout != "shards":
             raise MedvarError(f"The layout {layout} does not support --format. Leave it out.")
-        return Kind(layout, _FORMATS[layout][0])
+        return SetFormat(layout, _FORMATS[layout][0])
     layout = layout or "imagefolder"
     if file_format not in _FORMATS[layout]:
         raise MedvarError(f"The layout {layout} supports {' or '.join(_FORMATS[layout])}, not {file_format}.")
-    return Kind(layout, file_format)
+    return SetFormat(layout, file_format)
 
 
-def describe(plan: Plan, bundle: Bundle, withheld: Collection[int] = ()) -> dict[str, str]:
+def describe(plan: SetPlan, bundle: Bundle, withheld: Collection[int] = ()) -> dict[str, str]:
     """File name → text of the files that describe the whole dataset, without the images ``withheld``.
 
     Raises `MedvarError` for a dataset that the layout does not support.
@@ -48,12 +48,12 @@ def describe(plan: Plan, bundle: Bundle, withheld: Collection[int] = ()) -> dict
     return layout.describe(plan, bundle, withheld)
 
 
-def describe_made(plan: Plan, folder: Path, bundle: Bundle, withheld: Collection[int] = ()) -> dict[str, str]:
+def describe_made(plan: SetPlan, folder: Path, bundle: Bundle, withheld: Collection[int] = ()) -> dict[str, str]:
     """File name → text: what describes the images in ``folder`` and is known only when all of them are made."""
     return coco.list_objects(plan, folder, bundle, withheld) if plan.kind.layout == "coco" else {}
 
 
-def write_images(plan: Plan, unit: int, folder: Path, bundle: Bundle, images: Sequence[SetImage]) -> list[Path]:
+def write_images(plan: SetPlan, unit: int, folder: Path, bundle: Bundle, images: Sequence[SetImage]) -> list[Path]:
     """Write images of a unit; returns the files."""
     if plan.kind.layout == "shards":
         return shards.write_shard(unit, folder, images, bundle.image_size)

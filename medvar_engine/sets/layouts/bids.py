@@ -13,7 +13,7 @@ import medvar_engine
 from medvar_engine.bundle.read import Bundle
 from medvar_engine.conditions import FACTORS, Condition
 from medvar_engine.sets.layouts.data_card import card
-from medvar_engine.sets.set_plan import Plan
+from medvar_engine.sets.set_plan import SetPlan
 from medvar_engine.write.provenance import STATEMENT
 
 _ABOUT = """A BIDS derivative: every image is a subject of its own, a NIfTI of one slice and a sidecar with its trace.
@@ -22,7 +22,7 @@ and none yet for CT; the files end in `_mri` and `_ct`, which `.bidsignore` make
 _SUFFIXES = {"CT": ("ct", "ct"), "MR": ("anat", "mri")}
 
 
-def describe(plan: Plan, bundle: Bundle, withheld: Collection[int]) -> dict[str, str]:
+def describe(plan: SetPlan, bundle: Bundle, withheld: Collection[int]) -> dict[str, str]:
     """The data card, the description, the participants, and ``.bidsignore``."""
     about = {
         "Name": f"SYNTHETIC images by {bundle.name}",
@@ -56,14 +56,14 @@ def describe(plan: Plan, bundle: Bundle, withheld: Collection[int]) -> dict[str,
     }
 
 
-def place(plan: Plan, number: int, condition: Condition) -> str:
+def place(plan: SetPlan, number: int, condition: Condition) -> str:
     """The path of an image."""
     subject = _subject(number)
     folder, suffix = _SUFFIXES.get(condition.modality or "", ("anat", "image"))
     return f"{subject}/{folder}/{subject}_desc-synthetic_{suffix}.nii.gz"
 
 
-def mask_place(plan: Plan, number: int, condition: Condition) -> str:
+def mask_place(plan: SetPlan, number: int, condition: Condition) -> str:
     """The path of the mask of an image: a discrete segmentation beside it (BIDS 1.10, imaging derivatives)."""
     subject = _subject(number)
     folder, _ = _SUFFIXES.get(condition.modality or "", ("anat", "image"))

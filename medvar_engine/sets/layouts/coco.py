@@ -19,7 +19,7 @@ from medvar_engine.bundle.read import Bundle
 from medvar_engine.conditions import Condition
 from medvar_engine.errors import MedvarError
 from medvar_engine.sets.layouts.data_card import card
-from medvar_engine.sets.set_plan import Plan
+from medvar_engine.sets.set_plan import SetPlan
 from medvar_engine.write.provenance import STATEMENT
 from medvar_engine.write.written_mask import read_written_mask
 
@@ -30,14 +30,14 @@ object, with bounding box and run lengths, e.g. for `pycocotools`. `masks` holds
 the categories. No person has labelled anything."""
 
 
-def describe(plan: Plan, bundle: Bundle, withheld: Collection[int]) -> dict[str, str]:
+def describe(plan: SetPlan, bundle: Bundle, withheld: Collection[int]) -> dict[str, str]:
     """The data card. Raises `MedvarError` for a model that makes no masks."""
     if not bundle.structures:
         raise MedvarError(f"The layout coco lists objects in images, but {bundle.name} makes images without masks.")
     return {"README.md": card(plan, bundle, _ABOUT, withheld)}
 
 
-def list_objects(plan: Plan, folder: Path, bundle: Bundle, withheld: Collection[int]) -> dict[str, str]:
+def list_objects(plan: SetPlan, folder: Path, bundle: Bundle, withheld: Collection[int]) -> dict[str, str]:
     """``annotations.json``, from the masks that are there. Raises `MedvarError` when one cannot be read."""
     images: list[dict[str, Any]] = []
     objects: list[dict[str, Any]] = []
@@ -66,12 +66,12 @@ def list_objects(plan: Plan, folder: Path, bundle: Bundle, withheld: Collection[
     return {ANNOTATIONS: json.dumps(found, ensure_ascii=False) + "\n"}
 
 
-def place(plan: Plan, number: int, condition: Condition) -> str:
+def place(plan: SetPlan, number: int, condition: Condition) -> str:
     """Where an image goes."""
     return f"images/{number:08d}.png"
 
 
-def mask_place(plan: Plan, number: int, condition: Condition) -> str:
+def mask_place(plan: SetPlan, number: int, condition: Condition) -> str:
     """Where its mask goes."""
     return f"masks/{number:08d}.png"
 

@@ -6,7 +6,7 @@ from collections.abc import Collection
 
 import medvar_engine
 from medvar_engine.bundle.read import Bundle
-from medvar_engine.sets.set_plan import Plan
+from medvar_engine.sets.set_plan import SetPlan
 from medvar_engine.write.provenance import STATEMENT
 
 _FLAGGED = {
@@ -15,7 +15,7 @@ _FLAGGED = {
 }
 
 
-def card(plan: Plan, bundle: Bundle, about: str, withheld: Collection[int]) -> str:
+def card(plan: SetPlan, bundle: Bundle, about: str, withheld: Collection[int]) -> str:
     """The card in Markdown. ``about`` describes the layout."""
     rows = "\n".join(f"| {condition} | {count} |" for condition, count in plan.counts(withheld).items())
     sources = "\n".join(f"- {source}" for source in bundle.attributions) or "- none stated"
@@ -45,7 +45,7 @@ Licence of the model: {bundle.licence}. Attributions:
 """
 
 
-def _copies(plan: Plan) -> str:
+def _copies(plan: SetPlan) -> str:
     if not plan.gate:
         return "The images were not checked for copies of training slices."
     return f"An image closer to a training slice than almost all slices of other patients {_FLAGGED[plan.copy_policy]}"

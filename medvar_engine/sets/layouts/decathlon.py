@@ -9,14 +9,14 @@ from medvar_engine.bundle.read import Bundle
 from medvar_engine.conditions import Condition
 from medvar_engine.errors import MedvarError
 from medvar_engine.sets.layouts.data_card import card
-from medvar_engine.sets.set_plan import Plan
+from medvar_engine.sets.set_plan import SetPlan
 from medvar_engine.write.provenance import STATEMENT
 
 _ABOUT = """Laid out as the Medical Segmentation Decathlon: `imagesTr` holds one slice a case, `labelsTr` its mask, and
 `dataset.json` lists both, e.g. for `monai.data.load_decathlon_datalist`. No person has labelled anything."""
 
 
-def describe(plan: Plan, bundle: Bundle, withheld: Collection[int]) -> dict[str, str]:
+def describe(plan: SetPlan, bundle: Bundle, withheld: Collection[int]) -> dict[str, str]:
     """Data card and ``dataset.json``. Raises `MedvarError` for a model that makes no masks."""
     if not bundle.structures:
         raise MedvarError(
@@ -44,12 +44,12 @@ def describe(plan: Plan, bundle: Bundle, withheld: Collection[int]) -> dict[str,
     }
 
 
-def place(plan: Plan, number: int, condition: Condition) -> str:
+def place(plan: SetPlan, number: int, condition: Condition) -> str:
     """The path of an image."""
     return f"imagesTr/{_name(number)}"
 
 
-def mask_place(plan: Plan, number: int, condition: Condition) -> str:
+def mask_place(plan: SetPlan, number: int, condition: Condition) -> str:
     """The path of the mask of an image."""
     return f"labelsTr/{_name(number)}"
 

@@ -11,18 +11,18 @@ from medvar_engine.bundle.read import Bundle
 from medvar_engine.conditions import Condition
 from medvar_engine.errors import MedvarError
 from medvar_engine.sets.set_image import SetImage
-from medvar_engine.sets.set_plan import Plan
+from medvar_engine.sets.set_plan import SetPlan
 from medvar_engine.write.burn_in import marked
 from medvar_engine.write.dicom import Study
 from medvar_engine.write.formats import write_image
 from medvar_engine.write.output_image import OutputImage
 
-Place = Callable[[Plan, int, Condition], str]
+Place = Callable[[SetPlan, int, Condition], str]
 """A function that returns the path of image number i of a condition, relative to the folder of the dataset."""
 
 
 def write_image_files(
-    plan: Plan,
+    plan: SetPlan,
     unit: int,
     folder: Path,
     bundle: Bundle,

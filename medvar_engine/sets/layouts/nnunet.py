@@ -9,7 +9,7 @@ from medvar_engine.bundle.read import Bundle
 from medvar_engine.conditions import Condition
 from medvar_engine.errors import MedvarError
 from medvar_engine.sets.layouts.data_card import card
-from medvar_engine.sets.set_plan import Plan
+from medvar_engine.sets.set_plan import SetPlan
 from medvar_engine.write.provenance import STATEMENT
 
 _PAIRS = """nnU-Net raw data: `imagesTr` holds one slice a case, channel 0000, and `labelsTr` its mask. Both are made by
@@ -18,7 +18,7 @@ _ABOUT = """nnU-Net raw data: `imagesTr` holds one slice a case, channel 0000. *
 `labelsTr` is absent, for the model makes images only. Predict them with a model of your own, or pre-train without."""
 
 
-def describe(plan: Plan, bundle: Bundle, withheld: Collection[int]) -> dict[str, str]:
+def describe(plan: SetPlan, bundle: Bundle, withheld: Collection[int]) -> dict[str, str]:
     """The data card and ``dataset.json``.
 
     Raises `MedvarError` for several modalities, which one channel cannot hold.
@@ -45,11 +45,11 @@ def describe(plan: Plan, bundle: Bundle, withheld: Collection[int]) -> dict[str,
     }
 
 
-def place(plan: Plan, number: int, condition: Condition) -> str:
+def place(plan: SetPlan, number: int, condition: Condition) -> str:
     """The path of an image."""
     return f"imagesTr/synthetic_{number:08d}_0000.nii.gz"
 
 
-def mask_place(plan: Plan, number: int, condition: Condition) -> str:
+def mask_place(plan: SetPlan, number: int, condition: Condition) -> str:
     """The path of the mask of an image."""
     return f"labelsTr/synthetic_{number:08d}.nii.gz"

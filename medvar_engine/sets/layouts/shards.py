@@ -18,7 +18,7 @@ from medvar_engine.conditions import NAMED
 from medvar_engine.sets.layouts.data_card import card
 from medvar_engine.sets.set_image import SetImage
 from medvar_engine.sets.set_manifest import UNITS
-from medvar_engine.sets.set_plan import Plan
+from medvar_engine.sets.set_plan import SetPlan
 from medvar_engine.storage import write_files
 from medvar_engine.value_range import encode
 from medvar_engine.write.provenance import STATEMENT
@@ -28,7 +28,7 @@ _ABOUT = """Shards: `units/*.npy` are uint16 arrays (images, rows, columns) in w
 `medvar_engine.sets.image_set.ImageSet.open(folder)[i]` gives an image and its trace."""
 
 
-def describe(plan: Plan, bundle: Bundle, withheld: Collection[int]) -> dict[str, str]:
+def describe(plan: SetPlan, bundle: Bundle, withheld: Collection[int]) -> dict[str, str]:
     """The data card."""
     values = ", ".join(f"{value} {one.name}" for value, one in enumerate(bundle.structures, 1))
     masks = f"\n\n`units/*-masks.npy` are the masks of the images, uint8: 0 nothing, {values}." if values else ""

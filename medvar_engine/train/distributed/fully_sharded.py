@@ -23,15 +23,15 @@ from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forwar
 from torch.optim import Optimizer
 
 from medvar_engine.models.transformer import Transformer
-from medvar_engine.train.distributed.processes import World
+from medvar_engine.train.distributed.processes import Processes
 
 _FLAT = StateDictOptions(flatten_optimizer_state_dict=True)
 
 
-def shard(model: nn.Module, world: World) -> None:
+def shard(model: nn.Module, processes: Processes) -> None:
     """Distribute the weights of every block over the processes; they are gathered while the block runs."""
     assert isinstance(model, Transformer)
-    mesh = init_device_mesh(world.device.type, (world.size,))
+    mesh = init_device_mesh(processes.device.type, (processes.size,))
     for block in model.blocks:
         fully_shard(block, mesh=mesh)
     fully_shard(model, mesh=mesh)

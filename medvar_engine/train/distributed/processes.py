@@ -1,4 +1,4 @@
-"""`World`: the processes of a run, one or as many as ``torchrun`` started on one or more machines."""
+"""`Processes`: the processes of a run, one or as many as ``torchrun`` started on one or more machines."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _PATIENCE = timedelta(hours=12)  # longest wait of other processes while one enc
 
 
 @dataclass(frozen=True)
-class World:
+class Processes:
     """This process among all processes of the run. Every process must call the same methods in the same order."""
 
     device: torch.device
@@ -78,14 +78,14 @@ class World:
 
 
 @contextmanager
-def join(device: str) -> Iterator[World]:
+def join(device: str) -> Iterator[Processes]:
     """Join the processes that ``torchrun`` started, found by its environment variables; otherwise only this one.
 
     Raises `MedvarError` when the device is not available or the processes cannot connect.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
-        yield World(pick_device(device))
+        yield Processes(pick_device(device))
         return
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -97,6 +97,6 @@ def join(device: str) -> Iterator[World]:
     except (RuntimeError, ValueError) as error:
         raise MedvarError(f"The {size} processes of this run cannot connect to each other: {error}") from error
     try:
-        yield World(here, distributed.get_rank(), size)
+        yield Processes(here, distributed.get_rank(), size)
     finally:
         distributed.destroy_process_group()

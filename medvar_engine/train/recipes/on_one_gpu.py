@@ -99,9 +99,9 @@ def unpack(packed: Path, folder: Path) -> Manifest:
         about = json.loads(file.read("slices.json"))
         with ShardWriter(folder, about["size"]) as writer:
             for i, values in enumerate(about["slices"]):
-                gray = np.asarray(Image.open(io.BytesIO(file.read(f"{i}.webp"))).convert("L"))
+                grey = np.asarray(Image.open(io.BytesIO(file.read(f"{i}.webp"))).convert("L"))
                 facts = SliceFacts(**values | {"fingerprint": bytes.fromhex(values["fingerprint"])})
-                writer.add(gray.astype(np.uint16)[None] * 257, [facts])
+                writer.add(grey.astype(np.uint16)[None] * 257, [facts])
             return writer.finish(about["split"])
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from medvar_engine.models.quantizer import MultiScaleQuantizer, Quantized
-from medvar_engine.train.distributed.processes import World
+from medvar_engine.train.distributed.processes import Processes
 
 COUNT_DECAY = 0.98
 DEAD = 0.03  # a code with less than this fraction of the mean use counts as dead
@@ -38,9 +38,9 @@ class Use:
     def __add__(self, other: Use) -> Use:
         return Use(self.count + other.count, self.sum + other.sum, self.hits + other.hits, self.images + other.images)
 
-    def everywhere(self, world: World) -> Use:
+    def everywhere(self, processes: Processes) -> Use:
         """The use summed over all processes."""
-        return Use(*(world.add(tensor.clone()) for tensor in (self.count, self.sum, self.hits, self.images)))
+        return Use(*(processes.add(tensor.clone()) for tensor in (self.count, self.sum, self.hits, self.images)))
 
 
 class CodebookFollower(nn.Module):
@@ -96,10 +96,10 @@ class CodebookFollower(nn.Module):
         self._restart(quantizer, quantized, dead)
 
     @torch.no_grad()
-    def same_everywhere(self, quantizer: MultiScaleQuantizer, world: World) -> None:
+    def same_everywhere(self, quantizer: MultiScaleQuantizer, processes: Processes) -> None:
         """Copy the main process's codebook to all processes after a restart, for which each drew its own vectors."""
         for tensor in (quantizer.codebook.weight, self.get_buffer("count"), self.get_buffer("sum")):
-            world.take_from_main(tensor.data)
+            processes.take_from_main(tensor.data)
 
     @torch.no_grad()
     def _restart(self, quantizer: MultiScaleQuantizer, quantized: Quantized, codes: Tensor) -> None:

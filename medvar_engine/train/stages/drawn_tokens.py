@@ -37,22 +37,26 @@ class DrawnTokens:
             )
         self._quantizer, self._transformer = quantizer, transformer.eval().requires_grad_(False)
         self._first, self._sampling = len(quantizer.schedule) - scales, sampling
-        kinds = [labels.encode(labels.known(kind)) for kind in data.conditions.kinds]
-        self._labels = torch.tensor(kinds, dtype=torch.int64, device=next(transformer.parameters()).device)
+        encoded = [labels.encode(labels.known(condition)) for condition in data.conditions.distinct]
+        self._labels = torch.tensor(encoded, dtype=torch.int64, device=next(transformer.parameters()).device)
 
     @torch.no_grad()
-    def __call__(self, tokens: tuple[Tensor, ...], kinds: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
+    def __call__(self, tokens: tuple[Tensor, ...], condition_codes: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
         """Replace tokens of some images by drawn ones; returns the token maps, and which images were drawn ``(B,)``.
 
-        ``tokens`` are true token maps ``(B, L_k)``, ``kinds`` ``(B,)`` the slice types.
+        ``tokens`` are true token maps ``(B, L_k)``, ``condition_codes`` ``(B,)`` the conditions.
         """
-        count = int(len(kinds) * SHARE + torch.rand(()).item())  # rounded at random, so that a batch of one counts
-        some = torch.randperm(len(kinds), device=kinds.device)[:count]
-        drawn_ones = torch.zeros_like(kinds, dtype=torch.bool).index_fill(0, some, True)
+        count = int(
+            len(condition_codes) * SHARE + torch.rand(()).item()
+        )  # rounded at random, so that a batch of one counts
+        some = torch.randperm(len(condition_codes), device=condition_codes.device)[:count]
+        drawn_ones = torch.zeros_like(condition_codes, dtype=torch.bool).index_fill(0, some, True)
         if not len(some):
             return tokens, drawn_ones
         known = tuple(own[some] for own in tokens[: self._first])
-        drawn = sample(self._transformer, self._quantizer, self._labels[kinds[some]], self._sampling, known=known)
+        drawn = sample(
+            self._transformer, self._quantizer, self._labels[condition_codes[some]], self._sampling, known=known
+        )
         maps = tuple(own.index_copy(0, some, new) for own, new in zip(tokens, drawn, strict=True))
         return maps, drawn_ones
 

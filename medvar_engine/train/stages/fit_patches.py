@@ -16,11 +16,11 @@ ITERATIONS = 16
 CHUNK = 16_384  # vectors whose distances are in memory at once
 NOISE_FLOOR = 0.02  # standard deviation below which scale features are not amplified, as a fraction of half the range
 
-Tell = Callable[[str], None]
+Log = Callable[[str], None]
 
 
 @torch.no_grad()
-def fit_patches(quantizer: ResolutionQuantizer, canvases: Tensor, tell: Tell = print) -> None:
+def fit_patches(quantizer: ResolutionQuantizer, canvases: Tensor, log: Log = print) -> None:
     """Fit patches and whitening, from coarse to fine, to images folded as canvases ``(N, p², side, side)``.
 
     Uses torch's global random generator. Patches of one scale get the numbers of the most similar patches of the scale
@@ -38,7 +38,7 @@ def fit_patches(quantizer: ResolutionQuantizer, canvases: Tensor, tell: Tell = p
         before[quantizer.coded[k]] = patches
         for part in rest.split(256):  # views, so `rest` itself is changed
             part -= quantizer.lift(quantizer.nearest(quantizer.residual(part, k), k), k)
-        tell(f"Scale {k}: {-10 * torch.log10(rest.square().mean((1, 2, 3)).clamp_min(1e-12) / 4).mean():.2f} dB")
+        log(f"Scale {k}: {-10 * torch.log10(rest.square().mean((1, 2, 3)).clamp_min(1e-12) / 4).mean():.2f} dB")
 
 
 def _some(vectors: Tensor) -> Tensor:

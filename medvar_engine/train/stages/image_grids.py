@@ -14,7 +14,7 @@ from medvar_engine.models.resolution_tokenizer import ResolutionTokenizer
 from medvar_engine.value_range import grey_levels
 
 
-def ladder(tokenizer: AnyTokenizer, tokens: tuple[Tensor, ...]) -> Tensor:
+def scale_previews(tokenizer: AnyTokenizer, tokens: tuple[Tensor, ...]) -> Tensor:
     """The previews of all K scales, from coarse to fine: ``(B, K, C, H, W)``."""
     latents = [tokenizer.quantizer.decode(tokens[: k + 1]) for k in range(len(tokens))]
     preview = tokenizer.preview if isinstance(tokenizer, ResolutionTokenizer) else tokenizer.decode

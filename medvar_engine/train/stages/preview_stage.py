@@ -13,14 +13,14 @@ from torch import Tensor, nn
 from medvar_engine.data.dataset import SliceDataset
 from medvar_engine.errors import MedvarError
 from medvar_engine.metric_log import Metric
-from medvar_engine.models.grey import as_gray
+from medvar_engine.models.grey import as_grey
 from medvar_engine.models.preview_decoder import PreviewDecoder, preview_config
 from medvar_engine.models.tokenizer import Tokenizer
 from medvar_engine.models.weight_files import load_tokenizer, save_preview, tokenizer_digest
 from medvar_engine.train.augment import augment
 from medvar_engine.train.batches import check_size, draw_of, spread
 from medvar_engine.train.config import TrainConfig
-from medvar_engine.train.distributed.processes import World
+from medvar_engine.train.distributed.processes import Processes
 from medvar_engine.train.image_batches import ImageBatches
 from medvar_engine.train.stage import Batch, Metrics
 from medvar_engine.train.stages.image_grids import write_grid
@@ -36,19 +36,19 @@ class PreviewStage:
 
     critic = None
 
-    def __init__(self, config: TrainConfig, train: SliceDataset, held_out: SliceDataset, world: World) -> None:
+    def __init__(self, config: TrainConfig, train: SliceDataset, held_out: SliceDataset, processes: Processes) -> None:
         assert config.tokenizer is not None  # checked by TrainConfig
-        self.config, self.held_out, self.world = config, held_out, world
+        self.config, self.held_out, self.processes = config, held_out, processes
         self.state: dict[str, nn.Module] = {}
-        tokenizer = as_gray(load_tokenizer(config.tokenizer))
+        tokenizer = as_grey(load_tokenizer(config.tokenizer))
         if not isinstance(tokenizer, Tokenizer):
             raise MedvarError("A tokenizer of resolutions needs no light decoder, because its scales are images.")
-        self.tokenizer = tokenizer.to(world.device).requires_grad_(False)
+        self.tokenizer = tokenizer.to(processes.device).requires_grad_(False)
         check_size(train, self.tokenizer.config.image_size)
         torch.manual_seed(config.seed)
-        self.model: PreviewDecoder = PreviewDecoder(preview_config(self.tokenizer.config)).to(world.device)
+        self.model: PreviewDecoder = PreviewDecoder(preview_config(self.tokenizer.config)).to(processes.device)
         self.network: nn.Module = self.model
-        self.batches = ImageBatches(train, draw_of(train.conditions, config, world))
+        self.batches = ImageBatches(train, draw_of(train.conditions, config, processes))
 
     def before_step(self, step: int) -> None:
         """Nothing to do."""
@@ -88,7 +88,7 @@ class PreviewStage:
         found: list[Tensor] = []
         to_images: list[Tensor] = []
         for part in np.array_split(index, -(-len(index) // self.config.batch_size)):
-            images = torch.from_numpy(self.held_out.batch(part)).to(self.world.device)
+            images = torch.from_numpy(self.held_out.batch(part)).to(self.processes.device)
             latents = self._latents(images)
             found.append(torch.stack([psnr(model.decode(one), self.tokenizer.decode(one)) for one in latents]))
             to_images.append(psnr(model.decode(latents[-1]), images))
@@ -120,7 +120,7 @@ class PreviewStage:
     def _show(self, model: PreviewDecoder, folder: Path) -> None:
         """Write a grid with two rows per slice: previews of all scales by the light decoder and by the full one."""
         latents = self._latents(
-            torch.from_numpy(self.held_out.batch(spread(len(self.held_out), SHOWN))).to(self.world.device)
+            torch.from_numpy(self.held_out.batch(spread(len(self.held_out), SHOWN))).to(self.processes.device)
         )
         rows = torch.stack(
             [torch.stack([decode(one) for one in latents]) for decode in (model.decode, self.tokenizer.decode)]

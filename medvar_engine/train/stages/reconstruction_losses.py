@@ -1,4 +1,4 @@
-"""`Reconstruction`: the losses of decoded images against real ones, and the discriminator, for all decoders."""
+"""`ReconstructionLoss`: the losses of decoded images against real ones, and the discriminator, for all decoders."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Certain:
     part: Callable[[Tensor], Tensor]  # removes the detail of drawn scales from images (B, C, H, W)
 
 
-class Reconstruction:
+class ReconstructionLoss:
     """Weighted sum of the losses in the settings, optionally with a patch discriminator late in the run."""
 
     def __init__(self, config: TrainConfig, channels: int, device: torch.device) -> None:

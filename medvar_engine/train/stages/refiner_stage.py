@@ -24,16 +24,16 @@ from medvar_engine.request import Sampling
 from medvar_engine.train.augment import augment
 from medvar_engine.train.batches import BalancedSampler, check_size, draw_of, in_hounsfield, spread
 from medvar_engine.train.config import TrainConfig
-from medvar_engine.train.distributed.processes import World
+from medvar_engine.train.distributed.processes import Processes
 from medvar_engine.train.image_batches import ImageBatches, check_structures, inputs_of
 from medvar_engine.train.stage import Batch, Metrics
 from medvar_engine.train.stages.drawn_tokens import DrawnTokens
 from medvar_engine.train.stages.fit_patches import fit_patches
 from medvar_engine.train.stages.held_out_metrics import Scores, codes_used
-from medvar_engine.train.stages.image_grids import ladder, write_grid
+from medvar_engine.train.stages.image_grids import scale_previews, write_grid
 from medvar_engine.train.stages.image_similarity import psnr
 from medvar_engine.train.stages.mask_losses import dice_of, mask_loss
-from medvar_engine.train.stages.reconstruction_losses import Certain, Reconstruction
+from medvar_engine.train.stages.reconstruction_losses import Certain, ReconstructionLoss
 
 SHOWN = 8  # held-out slices in a sample grid
 FITTED_ON = 6000  # number of slices, most of them augmented, that patches are fitted to
@@ -43,20 +43,20 @@ FITTED = "patches.safetensors"  # file in the run's folder: the fitted tokenizer
 class RefinerStage:
     """Trains the refiner with reconstruction losses, and optionally a discriminator, on canvases of fixed patches."""
 
-    def __init__(self, config: TrainConfig, train: SliceDataset, held_out: SliceDataset, world: World) -> None:
-        self.config, self.held_out, self.device = config, held_out, world.device
+    def __init__(self, config: TrainConfig, train: SliceDataset, held_out: SliceDataset, processes: Processes) -> None:
+        self.config, self.held_out, self.device = config, held_out, processes.device
         torch.manual_seed(config.seed)
-        with world.main_first():
+        with processes.main_first():
             model = _start(config, train)
             self.model = (with_grain(model) if config.texture else model).to(self.device)
         check_size(train, self.model.config.image_size)
         self.masks = bool(self.model.config.structures)
         check_structures(train, self.model.config.structures)
-        self.batches = ImageBatches(train, draw_of(train.conditions, config, world), self.masks)
+        self.batches = ImageBatches(train, draw_of(train.conditions, config, processes), self.masks)
         self.network: nn.Module = self.model
         if config.compile:
             self.model.refiner.compile()
-        self.reconstruction = Reconstruction(config, self.model.config.image_channels, self.device)
+        self.reconstruction = ReconstructionLoss(config, self.model.config.image_channels, self.device)
         self.critic = self.reconstruction.critic
         self.state: Mapping[str, nn.Module] = {}
         self.draws = None
@@ -73,14 +73,14 @@ class RefinerStage:
 
     def loss(self, batch: Batch, step: int) -> tuple[Tensor, Metrics]:
         """Weighted sum of the losses of one micro-batch."""
-        images, hounsfield, kinds = batch
+        images, hounsfield, condition_codes = batch
         if self.config.augment:
             images = augment(images, hounsfield, masks=self.masks)
         drawn, certain = torch.zeros(len(images), dtype=torch.bool, device=self.device), None
         with torch.no_grad():
             tokens = self.model.encode(images)
             if self.draws is not None:
-                tokens, drawn = self.draws(tokens, kinds)
+                tokens, drawn = self.draws(tokens, condition_codes)
                 certain = Certain(~drawn, partial(self.draws.certain, drawn=drawn))
             with torch.autocast(self.device.type, enabled=False):
                 canvas = self.model.quantizer.decode(tokens)
@@ -93,7 +93,7 @@ class RefinerStage:
         return total + self.config.mask_loss * of_masks, metrics | {Metric("mask_loss"): of_masks.detach()}
 
     def critic_losses(self) -> Iterator[Tensor]:
-        """See `Reconstruction`."""
+        """See `ReconstructionLoss`."""
         return self.reconstruction.critic_losses()
 
     def after_step(self, step: int) -> None:
@@ -138,7 +138,7 @@ class RefinerStage:
         """Write a grid; each row shows a held-out slice, its previews from coarse to fine, and its reconstruction."""
         shown = inputs_of(self.held_out, spread(len(self.held_out), SHOWN), self.masks)
         images = torch.from_numpy(shown).to(self.device)
-        rows = torch.cat([images[:, None], ladder(model, model.encode(images))], 1)
+        rows = torch.cat([images[:, None], scale_previews(model, model.encode(images))], 1)
         write_grid(folder / "reconstructions.png", rows.flatten(0, 1), rows.shape[1])
 
 

@@ -62,11 +62,13 @@ class EncodedNow:
 
     def __call__(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         """See `Source`."""
-        images, hounsfield, kinds = batch
+        images, hounsfield, condition_codes = batch
         if self._config.augment:
             images = augment(images, hounsfield, masks=self._masks)
         latent = self._tokenizer.latent(images)
-        return self._labels[kinds], *encoded(self._tokenizer.quantizer, latent, self._config.corruption, self._similar)
+        return self._labels[condition_codes], *encoded(
+            self._tokenizer.quantizer, latent, self._config.corruption, self._similar
+        )
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from medvar_engine.data.dataset import SliceDataset
 from medvar_engine.metric_log import Metric
-from medvar_engine.models.grey import as_gray
+from medvar_engine.models.grey import as_grey
 from medvar_engine.models.presets import tokenizer_preset
 from medvar_engine.models.quantizer import Quantized
 from medvar_engine.models.tokenizer import Tokenizer, TokenizerConfig
@@ -21,13 +21,13 @@ from medvar_engine.models.weight_files import load_tokenizer, save_tokenizer
 from medvar_engine.train.augment import augment
 from medvar_engine.train.batches import check_size, draw_of, spread
 from medvar_engine.train.config import TrainConfig
-from medvar_engine.train.distributed.processes import World
+from medvar_engine.train.distributed.processes import Processes
 from medvar_engine.train.image_batches import ImageBatches
 from medvar_engine.train.stage import Batch, Metrics
 from medvar_engine.train.stages.codebook_learning import CodebookFollower, Use
 from medvar_engine.train.stages.held_out_metrics import Scores, codes_used
-from medvar_engine.train.stages.image_grids import ladder, write_grid
-from medvar_engine.train.stages.reconstruction_losses import Reconstruction
+from medvar_engine.train.stages.image_grids import scale_previews, write_grid
+from medvar_engine.train.stages.reconstruction_losses import ReconstructionLoss
 
 SHOWN = 8  # held-out slices in a sample grid
 
@@ -35,16 +35,16 @@ SHOWN = 8  # held-out slices in a sample grid
 class TokenizerStage:
     """Trains with reconstruction, gradient and codebook losses, and optionally a discriminator; restarts dead codes."""
 
-    def __init__(self, config: TrainConfig, train: SliceDataset, held_out: SliceDataset, world: World) -> None:
-        self.config, self.held_out, self.world, device = config, held_out, world, world.device
+    def __init__(self, config: TrainConfig, train: SliceDataset, held_out: SliceDataset, processes: Processes) -> None:
+        self.config, self.held_out, self.processes, device = config, held_out, processes, processes.device
         torch.manual_seed(config.seed)
         self.model: Tokenizer = _start(config).to(device)
         self.network: nn.Module = self.model
         if config.compile:
             self.model.compile()
         check_size(train, self.model.config.image_size)
-        self.batches = ImageBatches(train, draw_of(train.conditions, config, world))
-        self.reconstruction = Reconstruction(config, self.model.config.image_channels, device)
+        self.batches = ImageBatches(train, draw_of(train.conditions, config, processes))
+        self.reconstruction = ReconstructionLoss(config, self.model.config.image_channels, device)
         self.critic = self.reconstruction.critic
         if config.codebook_learning == "gradient" and not config.decoder_only:
             self.model.quantizer.codebook.requires_grad_(True)
@@ -70,7 +70,7 @@ class TokenizerStage:
         return total + config.codebook * quantized.loss, metrics | {Metric("codebook"): quantized.loss.detach()}
 
     def critic_losses(self) -> Iterator[Tensor]:
-        """See `Reconstruction`."""
+        """See `ReconstructionLoss`."""
         return self.reconstruction.critic_losses()
 
     def after_step(self, step: int) -> None:
@@ -81,16 +81,16 @@ class TokenizerStage:
         fresh = not self.codebook.started
         use = functools.reduce(operator.add, (Use.of(quantizer, part) for part in self._quantized))
         if config.codebook_learning == "average":
-            self.codebook.follow(quantizer, use.everywhere(self.world))
+            self.codebook.follow(quantizer, use.everywhere(self.processes))
         else:
-            self.codebook.keep_count(quantizer, use.everywhere(self.world))
+            self.codebook.keep_count(quantizer, use.everywhere(self.processes))
         if fresh:
             self.codebook.restart_all(quantizer, self._quantized[0])
         elif (step + 1) % config.restart_every == 0 and step < config.restart_until * config.steps:
             self.codebook.restart_dead(quantizer, self._quantized[0])
         else:
             return
-        self.codebook.same_everywhere(quantizer, self.world)
+        self.codebook.same_everywhere(quantizer, self.processes)
 
     def validate(self, model: nn.Module, folder: Path | None) -> dict[Metric, float]:
         """Similarity on held-out patients, overall and by region; number and entropy of the codes used per scale."""
@@ -99,7 +99,7 @@ class TokenizerStage:
         scores = Scores()
         counts = torch.zeros(len(model.schedule), model.config.vocabulary, dtype=torch.int64)
         for part in np.array_split(index, -(-len(index) // self.config.batch_size)):
-            images = torch.from_numpy(self.held_out.batch(part)).to(self.world.device)
+            images = torch.from_numpy(self.held_out.batch(part)).to(self.processes.device)
             tokens = model.encode(images)
             for count, token_map in zip(counts, tokens, strict=True):
                 count += token_map.flatten().bincount(minlength=len(count)).cpu()
@@ -121,19 +121,19 @@ class TokenizerStage:
 
     def _show(self, model: Tokenizer, folder: Path) -> None:
         """Write a grid; each row shows a held-out slice and its previews from coarse to fine."""
-        images = torch.from_numpy(self.held_out.batch(spread(len(self.held_out), SHOWN))).to(self.world.device)
-        rows = torch.cat([images[:, None], ladder(model, model.encode(images))], 1)
+        images = torch.from_numpy(self.held_out.batch(spread(len(self.held_out), SHOWN))).to(self.processes.device)
+        rows = torch.cat([images[:, None], scale_previews(model, model.encode(images))], 1)
         write_grid(folder / "reconstructions.png", rows.flatten(0, 1), rows.shape[1])
 
     def _depths(self, count: int, step: int) -> Tensor:
         """The number of scales of each image that the decoder gets; K + 1 is the latent before quantisation."""
         scales, config = len(self.model.schedule), self.config
-        shallow = torch.rand(count, device=self.world.device) < config.random_depth
-        depths = torch.where(shallow, torch.randint(1, scales + 1, (count,), device=self.world.device), scales)
+        shallow = torch.rand(count, device=self.processes.device) < config.random_depth
+        depths = torch.where(shallow, torch.randint(1, scales + 1, (count,), device=self.processes.device), scales)
         if config.tokenizer is not None:  # a trained tokenizer needs no fading in of quantisation
             return depths
         fading = 1 - step / max(1, config.continuous * config.steps)
-        return torch.where(torch.rand(count, device=self.world.device) < fading, scales + 1, depths)
+        return torch.where(torch.rand(count, device=self.processes.device) < fading, scales + 1, depths)
 
 
 def _start(config: TrainConfig) -> Tokenizer:
@@ -142,7 +142,7 @@ def _start(config: TrainConfig) -> Tokenizer:
         preset = tokenizer_preset(config.preset, config.image_size)
         assert isinstance(preset, TokenizerConfig)  # checked in `medvar_engine.train.run_training`
         return Tokenizer(preset)
-    model = as_gray(load_tokenizer(config.tokenizer))
+    model = as_grey(load_tokenizer(config.tokenizer))
     assert isinstance(model, Tokenizer)
     if config.decoder_only:
         keep_tokens(model)

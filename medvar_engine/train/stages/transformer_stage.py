@@ -17,7 +17,7 @@ from medvar_engine.conditions import Condition, LabelSpace
 from medvar_engine.data.dataset import SliceDataset
 from medvar_engine.errors import MedvarError
 from medvar_engine.metric_log import Metric, Split
-from medvar_engine.models.grey import as_gray
+from medvar_engine.models.grey import as_grey
 from medvar_engine.models.lora import merge
 from medvar_engine.models.presets import transformer_preset
 from medvar_engine.models.resolution_tokenizer import ResolutionConfig, ResolutionTokenizer
@@ -30,11 +30,11 @@ from medvar_engine.storage import sha256
 from medvar_engine.tokens.schedule import ScaleSchedule
 from medvar_engine.train.batches import check_size, draw_of, spread
 from medvar_engine.train.config import TrainConfig
-from medvar_engine.train.distributed.processes import World
+from medvar_engine.train.distributed.processes import Processes
 from medvar_engine.train.image_batches import check_structures
 from medvar_engine.train.stage import Batch, Metrics
 from medvar_engine.train.stages.held_out_metrics import Scores
-from medvar_engine.train.stages.image_grids import ladder, write_grid
+from medvar_engine.train.stages.image_grids import scale_previews, write_grid
 from medvar_engine.train.stages.pretrained import check_tokenizer, join_labels, start_transformer
 from medvar_engine.train.stages.teacher_forcing import plain
 from medvar_engine.train.stages.token_sources import EncodedBefore, EncodedNow, PyramidBatches, Source
@@ -51,26 +51,26 @@ class TransformerStage:
 
     critic = None
 
-    def __init__(self, config: TrainConfig, train: SliceDataset, held_out: SliceDataset, world: World) -> None:
+    def __init__(self, config: TrainConfig, train: SliceDataset, held_out: SliceDataset, processes: Processes) -> None:
         assert config.tokenizer is not None  # checked by TrainConfig
-        self.config, self.device = config, world.device
+        self.config, self.device = config, processes.device
         self.state: dict[str, nn.Module] = {}
-        self.tokenizer = as_gray(load_tokenizer(config.tokenizer)).to(self.device).requires_grad_(False)
+        self.tokenizer = as_grey(load_tokenizer(config.tokenizer)).to(self.device).requires_grad_(False)
         check_size(train, self.tokenizer.config.image_size)
         self.structures: tuple[str, ...] = getattr(self.tokenizer.config, "structures", ())
         check_structures(train, self.structures)
         self.schedule = self.tokenizer.schedule
         torch.manual_seed(config.seed)
-        self.label_space, model = self._start(asked_labels(config, train.conditions.kinds))
+        self.label_space, model = self._start(label_space_of(config, train.conditions.distinct))
         self.model: Transformer = model.to(self.device)
         self.model.recompute = config.recompute
         if config.compile:
             for block in self.model.blocks:  # identical blocks are compiled once
                 block.compile()
         self.network: nn.Module = self.model
-        labels, draw = self._labels(train.conditions.kinds), draw_of(train.conditions, config, world)
+        labels, draw = self._labels(train.conditions.distinct), draw_of(train.conditions, config, processes)
         self.source: Source
-        with world.main_first():
+        with processes.main_first():
             if isinstance(self.tokenizer, ResolutionTokenizer):
                 if config.pyramids is not None:
                     raise MedvarError(
@@ -85,8 +85,8 @@ class TransformerStage:
         self.batches = self.source.batches
         self.weights = scale_weights(self.schedule, config.scale_balance).to(self.device)
         self.held_out_conditions = held_out.conditions
-        self.held_out_labels = self._labels(held_out.conditions.kinds)[held_out.conditions.codes]
-        self.slice_types = sorted({(c.modality, c.region, c.plane) for c in train.conditions.kinds}, key=str)
+        self.held_out_labels = self._labels(held_out.conditions.distinct)[held_out.conditions.codes]
+        self.slice_types = sorted({(c.modality, c.region, c.plane) for c in train.conditions.distinct}, key=str)
 
     def before_step(self, step: int) -> None:
         """Nothing to do."""
@@ -158,7 +158,7 @@ class TransformerStage:
         if folder is not None:
             write_grid(folder / "samples.png", self.tokenizer.decode(self.tokenizer.quantizer.decode(tokens)), SHOWN)
             firsts = spread(len(slice_types), LADDERS) * SHOWN
-            rows = ladder(self.tokenizer, tuple(token_map[firsts] for token_map in tokens))
+            rows = scale_previews(self.tokenizer, tuple(token_map[firsts] for token_map in tokens))
             write_grid(folder / "ladders.png", rows.flatten(0, 1), rows.shape[1])
 
     def _by_scale(self, split: Split, losses: Tensor, logits: Tensor, targets: Tensor) -> Metrics:
@@ -196,9 +196,9 @@ class TransformerStage:
         return write_pyramids(config.out, encoding)
 
 
-def asked_labels(config: TrainConfig, kinds: Iterable[Condition]) -> LabelSpace:
+def label_space_of(config: TrainConfig, conditions: Iterable[Condition]) -> LabelSpace:
     """The label space of a model that is trained on these slice types."""
-    return LabelSpace.of(_asked(config, kind) for kind in kinds)
+    return LabelSpace.of(_asked(config, condition) for condition in conditions)
 
 
 def _asked(config: TrainConfig, condition: Condition) -> Condition:

@@ -21,7 +21,7 @@ from medvar_engine.data.harmonise.intensity import (
     mr_range,
 )
 from medvar_engine.data.harmonise.matrix import fit_to_matrix, resample
-from medvar_engine.data.harmonise.percentiles import Ranked
+from medvar_engine.data.harmonise.percentiles import RankedValues
 from medvar_engine.data.harmonise.slice_recipe import Recipe
 from medvar_engine.data.read.volume import Volume
 from medvar_engine.errors import MedvarError
@@ -95,7 +95,7 @@ def test_mr_is_clipped_by_the_volume() -> None:
     volume = generator.uniform(0, 5, (40, 40, 40)).astype(np.float32)
     volume[10:20, 10:20, 10:20] = generator.normal(500, 50, (10, 10, 10))
     volume[0, 0, 0] = 1e5
-    ranked = Ranked(volume)
+    ranked = RankedValues(volume)
     values = mr_range(ranked, mr_foreground(ranked))
     image = values.to_image(volume)
     assert values.unit == "arbitrary"
@@ -110,7 +110,7 @@ def test_mr_is_clipped_by_the_volume() -> None:
 def test_blank_mr_is_refused() -> None:
     """Breaks for empty scans: a division by zero would fill shards with NaN."""
     with pytest.raises(MedvarError, match="blank"):
-        mr_range(Ranked(np.full((4, 4, 4), 7, np.float32)), 7.0)
+        mr_range(RankedValues(np.full((4, 4, 4), 7, np.float32)), 7.0)
 
 
 @settings(deadline=None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from medvar_engine.data.harmonise.percentiles import Ranked
+from medvar_engine.data.harmonise.percentiles import RankedValues
 
 GENERATOR = np.random.default_rng(0)
 VALUES = {
@@ -28,7 +28,7 @@ VALUES = {
 def test_as_numpy_has_them(values: np.ndarray) -> None:
     """Breaks for MR: black and white would depend on how values are spread, or be those of another scan."""
     for layout in (values.astype(np.float32), values.astype(np.float32).T):
-        ranked = Ranked(layout)
+        ranked = RankedValues(layout)
         exact = np.sort(layout.astype(np.float64), axis=None)
         middle = float(exact[len(exact) // 3])
         above = exact[exact > middle]

@@ -24,7 +24,7 @@ from medvar_engine.sets.layouts.shards import write_shard
 from medvar_engine.sets.mixture import Component, Mixture
 from medvar_engine.sets.set_image import SetImage
 from medvar_engine.sets.set_manifest import SET, SetManifest
-from medvar_engine.sets.set_plan import Kind, Plan
+from medvar_engine.sets.set_plan import SetFormat, SetPlan
 from medvar_engine.types import FloatArray
 from medvar_engine.write.dicom import Study
 from medvar_engine.write.formats import ENDINGS, write_image
@@ -65,9 +65,9 @@ def write(folder: Path, images: list[OutputImage], form: str, place: Place | Non
     return written
 
 
-def plan(form: str = "uint16", layout: str = "imagefolder", count: int = 6, unit: int = 4) -> Plan:
+def plan(form: str = "uint16", layout: str = "imagefolder", count: int = 6, unit: int = 4) -> SetPlan:
     parts = tuple(Component(one, Sampling(), 0, 1.0) for one in (CHEST, BRAIN))
-    return Plan(Mixture(parts), count, "ab" * 32, Kind(layout, form), "2026-01-01T00:00:00+00:00", unit)
+    return SetPlan(Mixture(parts), count, "ab" * 32, SetFormat(layout, form), "2026-01-01T00:00:00+00:00", unit)
 
 
 def expected(images: list[OutputImage]) -> FloatArray:
@@ -160,7 +160,7 @@ def test_conditions_take_bytes() -> None:
     """Breaks for a set of ten million images, of each of which an object would be kept."""
     found = coded(Condition("CT", ("chest", "heart")[i % 2]) for i in range(10_000))
     assert found.codes.nbytes == 40_000
-    assert len(found.kinds) == 2
+    assert len(found.distinct) == 2
     assert found[9_999].region == "heart"
     assert list(coded(iter(()))) == []
 

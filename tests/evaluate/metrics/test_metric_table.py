@@ -11,7 +11,7 @@ import pytest
 from medvar_engine.errors import MedvarError
 from medvar_engine.evaluate.metrics import metric_table
 from medvar_engine.evaluate.metrics.bootstrap import estimate_mean
-from medvar_engine.evaluate.metrics.feature_rows import Rows
+from medvar_engine.evaluate.metrics.feature_rows import FeatureRows
 from medvar_engine.evaluate.metrics.frechet import sample_size_bias
 from medvar_engine.evaluate.metrics.metric_table import BETTER, MetricValue, Reference, row
 
@@ -95,7 +95,7 @@ def test_memory_does_not_grow_by_the_features(monkeypatch: pytest.MonkeyPatch) -
         wide = np.random.default_rng(0).standard_normal((count, 128), dtype=np.float32)
         names, reference = groups(count), Reference.of(wide[:300], wide[:300], groups(300))
         tracemalloc.start()
-        row(Rows(wide, np.arange(count)), names, reference)
+        row(FeatureRows(wide, np.arange(count)), names, reference)
         estimate_mean(wide[:, 0], names)
         sample_size_bias(wide, reference.training_moments)
         peaks.append(tracemalloc.get_traced_memory()[1])

@@ -24,7 +24,7 @@ def discs(count: int) -> Tensor:
 def fitted() -> ResolutionTokenizer:
     torch.manual_seed(0)
     model = ResolutionTokenizer(CONFIG)
-    fit_patches(model.quantizer, model.latent(discs(400)), tell=lambda _: None)
+    fit_patches(model.quantizer, model.latent(discs(400)), log=lambda _: None)
     return model
 
 
@@ -45,7 +45,7 @@ def test_fewer_slices_than_codes_are_enough() -> None:
     """A first try on a few slices would end in a traceback."""
     torch.manual_seed(0)
     model, images = ResolutionTokenizer(CONFIG), discs(9)  # nine blocks of the coarsest scale for 48 codes
-    fit_patches(model.quantizer, model.latent(images), tell=lambda _: None)
+    fit_patches(model.quantizer, model.latent(images), log=lambda _: None)
     restored = model.preview(model.quantizer.decode(model.encode(images)))
     assert float((restored - images).square().mean()) < 0.05
 
@@ -65,7 +65,7 @@ def test_the_same_seed_gives_the_same_patches() -> None:
     for _ in range(2):
         torch.manual_seed(3)
         model = ResolutionTokenizer(CONFIG)
-        fit_patches(model.quantizer, model.latent(discs(100)), tell=lambda _: None)
+        fit_patches(model.quantizer, model.latent(discs(100)), log=lambda _: None)
         made.append(model.quantizer.codes)
     assert (made[0] == made[1]).all()
 
@@ -75,7 +75,7 @@ def test_fewer_slices_than_patches() -> None:
     torch.manual_seed(0)
     model = ResolutionTokenizer(CONFIG)
     few = discs(20)
-    fit_patches(model.quantizer, model.latent(few), tell=lambda _: None)
+    fit_patches(model.quantizer, model.latent(few), log=lambda _: None)
     assert torch.isfinite(torch.from_numpy(model.quantizer.codes)).all()
     shown = model.preview(model.quantizer.decode(model.encode(few)))
     assert float((shown - few).abs().mean()) < 0.1

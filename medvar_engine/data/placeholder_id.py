@@ -12,10 +12,10 @@ _NOBODY = re.compile(
 )
 
 
-def names_nobody(patient: str) -> bool:
+def is_placeholder(patient: str) -> bool:
     """Whether an id is a placeholder that may be shared by several patients: ``ANONYMOUS``, ``0000``, ``unknown``.
 
-    >>> [names_nobody(one) for one in ("ANONYMOUS", "Unknown^Patient", "LIDC-IDRI-0314", "TEST01")]
+    >>> [is_placeholder(one) for one in ("ANONYMOUS", "Unknown^Patient", "LIDC-IDRI-0314", "TEST01")]
     [True, True, False, False]
     """
     return _NOBODY.fullmatch(re.sub(r"[_^\s]+", " ", patient).strip()) is not None
