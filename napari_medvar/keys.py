@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+OR = " or "  # between several keys of one action
 _PREFIX = "napari-medvar:"
 
 
@@ -49,7 +50,14 @@ def register(opened_in: Callable[[Any], Any]) -> None:
 
 def texts() -> dict[str, str]:
     """The current keys of all actions, as text to show to users; an empty text for an action without a key."""
-    return {key.action: " or ".join(map(str, _chosen(key))) for key in KEYS}
+    return {key.action: OR.join(map(str, _chosen(key))) for key in KEYS}
+
+
+def changed() -> Any:
+    """The event of napari that is emitted when the user has changed keys."""
+    from napari.settings import get_settings
+
+    return get_settings().shortcuts.events.shortcuts
 
 
 def _chosen(key: Key) -> list[Any]:

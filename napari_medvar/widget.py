@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from qtpy.compat import isalive
 from qtpy.QtCore import Qt, QTimer
 from qtpy.QtGui import QKeySequence
-from qtpy.QtWidgets import QAbstractButton, QApplication, QShortcut, QSizePolicy, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QAbstractButton, QApplication, QPushButton, QShortcut, QSizePolicy, QVBoxLayout, QWidget
 
 from medvar_engine.bundle.read import shipped_bundles
 from medvar_engine.generate.trace import Request
@@ -33,6 +33,7 @@ from napari_medvar.panels.condition_panel import ConditionPanel
 from napari_medvar.panels.form_rows import beside_title, fold, question_mark, scroll_area
 from napari_medvar.panels.help_dialog import HelpDialog
 from napari_medvar.panels.icons import Icons
+from napari_medvar.panels.key_label import KeyLabel
 from napari_medvar.panels.message_panel import MessagePanel
 from napari_medvar.panels.sampling_panel import SamplingPanel
 from napari_medvar.panels.scales_panel import ScalesPanel
@@ -456,6 +457,11 @@ class MedvarWidget(QWidget):
             shortcut.setContext(Qt.ShortcutContext.WidgetWithChildrenShortcut)
             shortcut.activated.connect(self.buttons[name].click)
         keys.register(opened_in)
+        self._key_labels = {
+            name: KeyLabel(each) for name, each in self.buttons.items() if isinstance(each, QPushButton)
+        }
+        self._show_keys()
+        keys.changed().connect(self._show_keys)  # napari keeps only a weak reference
         # The clean-up must not use the widget, which no longer exists by then.
         worker, session, edit, real = self.worker, self.session, self.edit, self.real
 
@@ -469,6 +475,12 @@ class MedvarWidget(QWidget):
         self.destroyed.connect(close)
         if (app := QApplication.instance()) is not None:
             app.aboutToQuit.connect(session.close)
+
+    def _show_keys(self, event: object = None) -> None:
+        """Show the present keys on the buttons."""
+        texts = {name: key for key, name in _KEYS.items()} | keys.texts()
+        for name, label in self._key_labels.items():
+            label.show_key(texts[name].partition(keys.OR)[0])
 
     def _lay_out(self) -> None:
         content = QWidget()
@@ -486,7 +498,7 @@ class MedvarWidget(QWidget):
         for name, section in {"sampling": self.sampling.fold, **self.folds}.items():
             beside_title(section, question_mark(f"Guide: {section.text()[2:]}", partial(self.help, name)))
         for panel in (self.bundle, self.condition, self.sampling, self.scales, self.views, *self.folds.values()):
-            panel.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Fixed)  # scrolled, not squeezed
+            panel.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Minimum)  # scrolled, not squeezed
             panels.addWidget(panel)
         panels.addStretch(1)
         self.area = scroll = scroll_area(content)

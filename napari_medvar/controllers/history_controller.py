@@ -48,8 +48,7 @@ class HistoryController:
     def delete(self, nodes: Sequence[int]) -> None:
         """Delete images."""
         current = self._workspace.session.tree.current
-        for node in nodes:
-            self._workspace.session.delete(node)
+        self._workspace.session.delete(*nodes)
         if self._workspace.session.tree.current != current:
             self._workspace.show_current()
         self._workspace.refresh()

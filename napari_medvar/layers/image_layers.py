@@ -17,6 +17,7 @@ import numpy as np
 from medvar_engine.generate.trace import Trace
 from medvar_engine.tokens.schedule import ScaleSchedule
 from medvar_engine.types import FloatArray
+from medvar_engine.value_range import ValueRange
 from napari_medvar.layers.units import agreed_units
 from napari_medvar.layers.zoom_to_fit import Fitting
 from napari_medvar.session.image_space import ImageSpace
@@ -247,15 +248,13 @@ class ScaleLayers:
         layers.move(len(layers) - 1, place)
 
     def _apply(self, image_space: ImageSpace) -> None:
-        """Apply an image space. Contrast limits set by the user are reset only when the units change."""
+        """Apply an image space. Contrast limits set by the user are reset only when the values change.
+
+        An edit may keep coarse scales and change what pixel values stand for, so the values of all layers are adapted.
+        """
         before, self._image_space = self._image_space, image_space
         for k in [k for k, layer in self._layers.items() if layer.ndim != image_space.placement.ndim]:
             self._viewer.layers.remove(self._layers.pop(k))
-        if before is None or before.display != image_space.display:
-            for layer in self._layers.values():
-                if not layer.rgb:
-                    layer.contrast_limits_range = (image_space.display.low, image_space.display.high)
-                    layer.contrast_limits = (image_space.display.low, image_space.display.high)
         if before is None or not before.placement.same_as(image_space.placement):
             for layer in self._layers.values():
                 side = max(layer.data.shape)
@@ -266,6 +265,15 @@ class ScaleLayers:
                 put(layer, world_in(self._viewer, image_space.placement, side))
             if self._layers and before is not None:
                 self._fitting.fit(list(self._layers.values()))
+        if before is None or before.display != image_space.display:
+            for k, layer in self._layers.items():
+                if not layer.rgb:
+                    if before is not None:
+                        old = ValueRange(before.display.low, before.display.high, before.display.unit)
+                        layer.data = image_space.display.values(old.to_image(np.asarray(layer.data)))
+                    layer.contrast_limits_range = (image_space.display.low, image_space.display.high)
+                    layer.contrast_limits = (image_space.display.low, image_space.display.high)
+                    self._draw_thumbnail(k)
 
     def _describe(self, preview: Preview, image_space: ImageSpace) -> None:
         """Store the newest trace in every layer of the image."""

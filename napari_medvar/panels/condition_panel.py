@@ -121,6 +121,7 @@ class ConditionPanel(QWidget):
         self._form.setRowVisible(self.position, "position" in factors)
 
     def _changed(self) -> None:
+        self.position.show_plane(self.condition.plane)
         if self._bundle is not None:
             self.note.show()
             self.note.setText(_what_is_known(self._bundle.slice_type(self.condition), self.condition))

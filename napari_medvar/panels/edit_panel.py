@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from qtpy.QtCore import QSize, Signal
+from qtpy.QtGui import QResizeEvent
 from qtpy.QtWidgets import (
     QCheckBox,
     QComboBox,
     QDoubleSpinBox,
     QGridLayout,
-    QHBoxLayout,
     QLabel,
     QPushButton,
     QSpinBox,
@@ -23,14 +23,15 @@ from napari_medvar.panels.icons import Icons
 _SCROLL_BAR = 24  # px
 _LOCK = 24  # px wide
 _GRAFT = 32  # px of a thumbnail in the list of images
+_ARROW = 48  # px of a closed list beside its text and thumbnail
 _COLUMNS = 4  # lock buttons side by side in a narrow dock
 _WHERE_TIP = (
     "Where the image may change: anywhere, or only inside what is painted in a Labels layer or drawn in a Shapes layer."
 )
 _OUTSIDE_TIP = (
-    "“may change a little”: tokens outside the mask are kept, but pixels near the mask may change slightly, "
+    "“nearly the same”: tokens outside the mask are kept, but pixels near the mask may change slightly, "
     "because each "
-    "token affects its surroundings. “stays exactly”: pixels outside the mask are copied from the image before."
+    "token affects its surroundings. “exactly the same”: pixels outside the mask are copied from the image before."
 )
 _FROM_TIP = (
     "Edits keep the coarser scales, and draw this scale and all finer ones again. The value stays: press a button "
@@ -86,8 +87,8 @@ class EditPanel(QWidget):
         self.invert_button = button("Invert", "Swap painted and unpainted areas.", self.invert.emit)
         self.clear_button = button("Clear", "Erase everything that is painted.", self.clear_mask.emit)
         self.outside_combo = QComboBox()
-        self.outside_combo.addItem("may change a little", False)
-        self.outside_combo.addItem("stays exactly", True)
+        self.outside_combo.addItem("nearly the same", False)
+        self.outside_combo.addItem("exactly the same", True)
         self.outside_combo.currentIndexChanged.connect(lambda: self._allow_mask())
         self.edge_box = QDoubleSpinBox()
         self.edge_box.setRange(0, 64)
@@ -103,11 +104,14 @@ class EditPanel(QWidget):
         self.recondition_button = button("Change &condition", "", self.recondition.emit)
         self.flip_button = button(
             "Before / after",
-            "Show the image that this one was made from. Press again to return to this one (Ctrl+B).",
+            "Show the image that this one was made from. Press again to return to this one.",
             self.flip.emit,
         )
         self.graft_combo = QComboBox()
         self.graft_combo.currentIndexChanged.connect(lambda: self.graft_chosen.emit())
+        self.graft_combo.currentIndexChanged.connect(lambda: self._show_cut_name())
+        self.graft_name = quiet(QLabel())
+        self.graft_name.hide()
         self.graft_note = quiet(QLabel())
         self.graft_note.hide()
         self.graft_combo.setIconSize(QSize(_GRAFT, _GRAFT))
@@ -123,22 +127,17 @@ class EditPanel(QWidget):
         first = plain_form(top)
         add_row(first, "From scale", calm(self.from_box), _FROM_TIP)
         first.addRow("", self.follow_box)
-        inside = QWidget()
-        row = QHBoxLayout(inside)
-        row.setContentsMargins(0, 0, 0, 0)
-        row.addWidget(calm(self.mask_combo), 1)
-        row.addWidget(self.paint_button)
-        add_row(form, "Inside", inside, _WHERE_TIP)
-        self.mask_combo.setToolTip(f"<p>{_WHERE_TIP}</p>")
+        add_row(form, "Inside", calm(self.mask_combo), _WHERE_TIP)
         tools = QWidget()
         grid = QGridLayout(tools)
         grid.setContentsMargins(0, 0, 0, 0)
-        grid.addWidget(calm(self.brush_box), 0, 0, 1, 2)
+        grid.addWidget(self.paint_button, 0, 0)
+        grid.addWidget(calm(self.brush_box), 0, 1)
         grid.addWidget(self.invert_button, 1, 0)
         grid.addWidget(self.clear_button, 1, 1)
-        add_row(form, "Brush", tools, "The size of the brush, for a mask made with Paint.")
-        self.brush_box.setToolTip("<p>The width of the brush in pixels.</p>")
-        self.brush_box.setAccessibleName("Brush")
+        add_row(form, "Brush", tools, "Paints a mask, inside which the image may change.")
+        self.brush_box.setToolTip("<p>The width of the brush in pixels, for a mask made with Paint.</p>")
+        self.brush_box.setAccessibleName("Width of the brush")
         add_row(form, "Outside", calm(self.outside_combo), _OUTSIDE_TIP)
         add_row(form, "Soft edge", calm(self.edge_box), _EDGE_TIP)
         add_row(form, "Locked", self._locks, "Scales whose tokens are kept when other scales are drawn again.")
@@ -150,7 +149,7 @@ class EditPanel(QWidget):
         for part in (title, self.graft_combo):
             part.setToolTip(f"<p>{_MIX_TIP}</p>")
         self.graft_combo.setAccessibleName("Mix coarse scales from")
-        for widget in (title, calm(self.graft_combo), self.graft_note, self.graft_button):
+        for widget in (title, calm(self.graft_combo), self.graft_name, self.graft_note, self.graft_button):
             column.addWidget(widget)
         self.column = layout = plain_column(self)
         layout.addWidget(top)
@@ -234,6 +233,7 @@ class EditPanel(QWidget):
             names.setMinimumWidth(
                 names.sizeHintForColumn(0) + _SCROLL_BAR
             )  # so that names are not cut when the list opens
+        self._show_cut_name()
 
     @property
     def graft_from(self) -> int | None:
@@ -256,7 +256,7 @@ class EditPanel(QWidget):
         kept = f"Scales 0 to {k - 1}, and so the layout up to there, are kept; scale" if k else "Scale"
         self.resample_button.setText(f"&Resample from scale {k}")
         self.resample_button.setToolTip(
-            f"<p>{kept} {k} and all finer ones are drawn again, with a new seed and the settings above (Ctrl+R).</p>"
+            f"<p>{kept} {k} and all finer ones are drawn again, with a new seed and the settings above.</p>"
         )
         self.recondition_button.setText(f"Change &condition from scale {k} on")
         self.recondition_button.setToolTip(
@@ -288,6 +288,18 @@ class EditPanel(QWidget):
         self.from_box.blockSignals(True)
         self.from_box.setValue(k)
         self.from_box.blockSignals(False)
+
+    def resizeEvent(self, event: QResizeEvent | None) -> None:  # Qt's own name
+        """Show the name of the image to mix with in full, at any width."""
+        super().resizeEvent(event)
+        self._show_cut_name()
+
+    def _show_cut_name(self) -> None:
+        """Repeat the name of the image to mix with below the list, where the closed list has to cut it."""
+        name = self.graft_combo.currentText()
+        needed = self.graft_combo.fontMetrics().horizontalAdvance(name) + _GRAFT + _ARROW
+        self.graft_name.setText(name)
+        self.graft_name.setVisible(needed > self.graft_combo.width())
 
     def _allow_mask(self) -> None:
         self.outside_combo.setEnabled(self.mask_layer is not None)

@@ -21,6 +21,7 @@ from qtpy.QtWidgets import (
 )
 from superqt import QCollapsible
 
+ANY_HEIGHT = 16_777_215  # Qt's value for no limit
 _SCROLL_BAR = 18  # px of width that a scroll bar may take
 _LETTERS = 3  # letters that a list shows at least
 _OPEN, _SHUT = "▾", "▸"
@@ -113,16 +114,19 @@ def fold(title: str, content: QWidget, tip: str) -> QCollapsible:
     )  # superqt's own icons are small and have a fixed colour
     section.setDuration(0)
     section.toggled.connect(lambda on: section.setText(f"{_OPEN if on else _SHUT} {title}"))
+    # superqt would limit the height to that of the unwrapped texts.
+    section.toggled.connect(lambda on: section.content().setMaximumHeight(ANY_HEIGHT if on else 0))
     section.setText(f"{_SHUT} {title}")
     section.toggleButton().setToolTip(f"<p>{tip}</p>")
     section.toggleButton().setAccessibleName(title)
     outer, inner = section.layout(), section.content().layout()
     assert outer is not None
     assert inner is not None
+    outer.setAlignment(Qt.AlignmentFlag(0))  # aligned at the top, wrapped texts would get too little height
     outer.setContentsMargins(0, 0, 0, 0)
     outer.setSpacing(0)
     inner.setContentsMargins(0, _FOLD_MARGIN, 0, _FOLD_MARGIN)
-    section.addWidget(content)
+    inner.addWidget(content)  # not `addWidget` of superqt, which would limit the height again at every change of size
     return section
 
 

@@ -61,6 +61,7 @@ class HistoryPanel(QWidget):
         self.tree.setIconSize(QSize(_SIDE, _SIDE))
         self.tree.setIndentation(14)
         self.tree.setRootIsDecorated(False)
+        self.tree.setWordWrap(True)  # long names take two lines beside the thumbnail
         self.tree.setSelectionMode(QTreeWidget.SelectionMode.ExtendedSelection)
         self.tree.setEditTriggers(QTreeWidget.EditTrigger.EditKeyPressed)
         self.tree.setAccessibleName("History")
@@ -116,6 +117,8 @@ class HistoryPanel(QWidget):
                 item.setFont(0, font)
                 self.tree.blockSignals(False)
         if current in self._items:
+            if current != self._current and self.selected:
+                self._select_only(self._items[current])
             self.tree.scrollToItem(self._items[current])
         self._current = current
         self._allow()
@@ -181,6 +184,12 @@ class HistoryPanel(QWidget):
         self._entries = entries
         if self._items:  # undo may restore them
             self._icons.keep(self._items)
+
+    def _select_only(self, item: QTreeWidgetItem) -> None:
+        """Move the selection to the image that has become the current one: buttons and keys act on what is shown."""
+        self.tree.blockSignals(True)
+        self.tree.setCurrentItem(item)
+        self.tree.blockSignals(False)
 
     def _renamed(self, item: QTreeWidgetItem) -> None:
         names: Mapping[int, str] = {entry.id: entry.name for entry in self._entries}

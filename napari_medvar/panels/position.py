@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from qtpy.QtCore import QSignalBlocker, Qt, Signal
-from qtpy.QtWidgets import QCheckBox, QHBoxLayout, QWidget
+from qtpy.QtWidgets import QCheckBox, QHBoxLayout, QLabel, QWidget
 from superqt import QLabeledDoubleSlider
 
-from napari_medvar.panels.form_rows import calm
+from napari_medvar.panels.form_rows import calm, plain_column, quiet
+
+_GAP = 6  # px between the box and the slider
+_ENDS = {"axial": ("feet", "head"), "coronal": ("back", "front"), "sagittal": ("patient's left", "right")}
 
 
 class PositionChooser(QWidget):
-    """A position from 0 to 1, or None while the box is checked."""
+    """A position from 0 to 1, or None while the box is checked; below it, what both ends of the slider mean."""
 
     changed = Signal()
 
@@ -25,10 +28,16 @@ class PositionChooser(QWidget):
         self.slider.setDecimals(2)
         self.slider.setValue(0.5)  # type: ignore[arg-type]
         calm(self.slider)
-        layout = QHBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.addWidget(self.any_box)
-        layout.addWidget(self.slider)
+        self.hint = quiet(QLabel())
+        row = QHBoxLayout()
+        row.setSpacing(_GAP)
+        row.addWidget(self.any_box)
+        row.addWidget(self.slider)
+        layout = plain_column(self)
+        layout.setSpacing(0)
+        layout.addLayout(row)
+        layout.addWidget(self.hint)
+        self.hint.hide()
         self.setFocusProxy(self.any_box)
         self.any_box.toggled.connect(self._toggled)
         self.slider.valueChanged.connect(self.changed)
@@ -38,6 +47,12 @@ class PositionChooser(QWidget):
     def value(self) -> float | None:
         """The chosen position, or None."""
         return None if self.any_box.isChecked() else round(float(self.slider.value()), 2)
+
+    def show_plane(self, plane: str | None) -> None:
+        """Say what 0 and 1 mean in slices of this plane; nothing for another plane or while the box is checked."""
+        low, high = _ENDS.get(plane or "", ("", ""))
+        self.hint.setText(f"0: {low} · 1: {high}")
+        self.hint.setVisible(bool(low) and not self.any_box.isChecked())
 
     def show_value(self, position: float | None) -> None:
         """Show a position without emitting a signal."""

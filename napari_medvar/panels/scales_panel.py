@@ -9,8 +9,8 @@ from superqt import QLabeledSlider
 from medvar_engine.tokens.schedule import ScaleSchedule
 from napari_medvar.panels.form_rows import button, calm, plain_column
 
-_GENERATE_TIP = "Generate a whole image, scale by scale from the coarsest to the finest (Ctrl+Enter)."
-_FINISH_TIP = "Generate the missing scales of this image, and of those begun together with it (Ctrl+Enter)."
+_GENERATE_TIP = "Generate a whole image, scale by scale from the coarsest to the finest."
+_FINISH_TIP = "Generate the missing scales of this image, and of those begun together with it."
 _BEAT = 450  # ms that each scale is shown when playing
 
 
@@ -31,14 +31,10 @@ class ScalesPanel(QWidget):
         self._made = 0
         self.generate_button = button("&Generate", _GENERATE_TIP, self.generate.emit)
         self.generate_button.setStyleSheet("font-weight: bold;")
-        self.step_button = button("&Step", "Generate one more scale, then pause (Ctrl+.).", self.step.emit)
-        self.stop_button = button(
-            "St&op", "Stop after the current scale. Finished scales are kept (Esc).", self.stop.emit
-        )
-        self.undo_button = button("&Undo", "Undo the last change (Ctrl+Z in this panel).", self.undo.emit)
-        self.redo_button = button(
-            "Re&do", "Redo the change that was undone last (Ctrl+Shift+Z in this panel).", self.redo.emit
-        )
+        self.step_button = button("&Step", "Generate one more scale, then pause.", self.step.emit)
+        self.stop_button = button("St&op", "Stop after the current scale. Finished scales are kept.", self.stop.emit)
+        self.undo_button = button("&Undo", "Undo the last change.", self.undo.emit)
+        self.redo_button = button("Re&do", "Redo the change that was undone last.", self.redo.emit)
         self.slider = QLabeledSlider(Qt.Orientation.Horizontal)
         self.slider.setToolTip("<p>Show the image after this scale. The arrow keys move the slider.</p>")
         self.slider.setAccessibleName("Scale")

@@ -9,13 +9,13 @@ from qtpy.QtGui import QHelpEvent, QIcon, QResizeEvent
 from qtpy.QtWidgets import QListWidget, QListWidgetItem
 
 from medvar_engine.types import FloatArray
+from napari_medvar.panels.form_rows import ANY_HEIGHT
 from napari_medvar.panels.icons import icon_of, show_large
 
 _SIDE = 64  # px per side of a thumbnail: three fit into a narrow dock
 _ROWS = 3  # rows seen without scrolling
 _BETWEEN = 12  # px between two thumbnails
 _SCROLL_BAR = 18  # px
-_ANY_HEIGHT = 16_777_215  # Qt's value for no limit
 
 
 class Thumbnails(QListWidget):
@@ -75,7 +75,7 @@ class Thumbnails(QListWidget):
         self._side, self._fits = side, fits
         if not fits:
             self.setMinimumHeight(0)
-            self.setMaximumHeight(_ANY_HEIGHT)
+            self.setMaximumHeight(ANY_HEIGHT)
         self._fit()
 
     def viewportEvent(self, event: QEvent | None) -> bool:  # Qt's own name

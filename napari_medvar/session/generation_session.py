@@ -206,7 +206,7 @@ class GenerationSession:
         start = generator.resample(
             source, from_scale, seed=request.seed, condition=request.condition, sampling=request.sampling, keep=kept
         )
-        return self._keep(self._run(start, None, should_stop), parent=node.id, seen=from_scale)
+        return self._edited(start, node.id, should_stop)  # all its scales are new, also those before from_scale
 
     def image_space_of(self, node: Node) -> ImageSpace:
         """The image space of a node: the meaning of its pixels and their position."""
@@ -302,9 +302,12 @@ class GenerationSession:
         """Star images, or remove their stars."""
         self._step(self.tree.with_stars(nodes, starred))
 
-    def delete(self, node: int) -> None:
-        """Delete an image. Images made from it stay, and become children of its parent."""
-        self._step(self.tree.deleted(node))
+    def delete(self, *nodes: int) -> None:
+        """Delete images, in one step of undo. Images made from them stay, and become children of their parents."""
+        tree = self.tree
+        for node in nodes:
+            tree = tree.deleted(node)
+        self._step(tree)
 
     @property
     def can_undo(self) -> bool:

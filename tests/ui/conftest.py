@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -167,3 +168,21 @@ def made(quick: MedvarWidget, settle: Callable[[MedvarWidget], None]) -> MedvarW
     quick.scales.generate_button.click()
     settle(quick)
     return quick
+
+
+@pytest.fixture
+def shows_current() -> Callable[[MedvarWidget], None]:
+    """Checks that the layer of every scale shows the current image, in its own values."""
+
+    def check(widget: MedvarWidget) -> None:
+        node = widget.session.node
+        assert node is not None
+        space = widget.session.image_space_of(node)
+        for preview in widget.session.previews():
+            layer = widget.picture.layers.all()[preview.k]
+            np.testing.assert_allclose(
+                space.placement.picture(np.asarray(layer.data)), space.display.values(preview.pixels), atol=0.01
+            )
+            assert tuple(layer.contrast_limits) == (space.display.low, space.display.high)
+
+    return check

@@ -141,8 +141,13 @@ def test_locked_scales_stay(made: MedvarWidget, settle: Settle) -> None:
     assert not all(same)
 
 
-def test_another_condition_from_a_scale_on(made: MedvarWidget, settle: Settle) -> None:
-    """The layout would be lost, or the seed, and with it what the two images have in common."""
+def test_another_condition_from_a_scale_on(
+    made: MedvarWidget, settle: Settle, shows_current: Callable[[MedvarWidget], None]
+) -> None:
+    """The layout would be lost, or the seed, and with it what the two images have in common.
+
+    And coarse scales, which stay, would show HU within the limits of MR: black and white.
+    """
     before = node(made)
     made.condition.show_condition(Condition("MR", "brain", "axial"))
     made.scales.slider.setValue(2)
@@ -153,6 +158,10 @@ def test_another_condition_from_a_scale_on(made: MedvarWidget, settle: Settle) -
     assert after.trace.request.seed == before.trace.request.seed
     for k in range(2):
         np.testing.assert_array_equal(after.trace.pyramid.maps[k], before.trace.pyramid.maps[k])
+    shows_current(made)
+    made.undo()
+    settle(made)
+    shows_current(made)
 
 
 def test_graft_takes_the_coarse_scales_of_another_image(made: MedvarWidget, settle: Settle) -> None:
@@ -442,6 +451,19 @@ def test_a_graft_of_another_body_is_warned_of(made: MedvarWidget, settle: Settle
     assert "CT abdomen axial" in made.edit.panel.graft_note.text()
     assert not made.edit.panel.graft_note.isHidden()
     assert not made.edit.panel.graft_combo.itemIcon(0).isNull()  # one chooses by what is seen
+
+
+def test_the_name_of_the_other_image_is_shown_in_full(made: MedvarWidget, settle: Settle, qtbot: QtBot) -> None:
+    """In a narrow dock the list would show “1 · CT chest axial posit”."""
+    made.history.rename(node(made).id, "the chest with the large left lung and the small heart")
+    made.scales.generate_button.click()
+    settle(made)
+    made.folds["edit"].expand()
+    panel = made.edit.panel
+    for width, repeated in ((300, True), (900, False)):
+        made.resize(width, 900)
+        qtbot.waitUntil(lambda repeated=repeated: panel.graft_name.isVisible() == repeated)
+    assert panel.graft_name.text() == panel.graft_combo.currentText()
 
 
 def test_candidates_go_when_another_image_comes(made: MedvarWidget, settle: Settle) -> None:

@@ -101,6 +101,27 @@ def test_renaming_and_deleting_can_be_undone(three: MedvarWidget, settle: Settle
     assert panel.tree.topLevelItem(0).text(0) == "the good one"
 
 
+def test_buttons_act_on_the_image_that_is_shown(three: MedvarWidget, settle: Settle) -> None:
+    """Delete or Rename after an edit would take an image that was selected long before."""
+    panel, nodes = three.history.panel, three.session.tree.nodes
+    panel.tree.setCurrentItem(panel.tree.topLevelItem(0))
+    panel.show_button.click()
+    settle(three)
+    assert panel.selected == [nodes[0].id]
+    three.edit.panel.resample_button.click()
+    settle(three)
+    assert panel.selected == [three.session.tree.nodes[-1].id]
+    panel.tree.selectAll()
+    three.refresh()
+    assert len(panel.selected) == 4  # a selection of the user's stays while the image does
+    panel.delete_button.click()
+    settle(three)
+    assert not three.session.tree.nodes
+    three.scales.undo_button.click()  # one step
+    settle(three)
+    assert len(three.session.tree.nodes) == 4
+
+
 def test_deleting_the_current_image_shows_another_or_none(three: MedvarWidget, settle: Settle) -> None:
     """An image that is gone would stay on the screen."""
     three.history.delete([node.id for node in three.session.tree.nodes])

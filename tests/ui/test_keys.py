@@ -15,6 +15,7 @@ from qtpy.QtWidgets import QTextBrowser, QToolButton, QWidget
 
 from napari_medvar import guide, keys
 from napari_medvar.panels.help_dialog import HelpDialog
+from napari_medvar.panels.key_label import KeyLabel
 from napari_medvar.widget import MedvarWidget
 
 Settle = Callable[[MedvarWidget], None]
@@ -112,3 +113,33 @@ def test_before_the_first_image_the_panel_says_what_to_do(quick: MedvarWidget) -
     """A newcomer would look at a dozen controls, and not know which one to press."""
     assert "press Generate" in quick.scales.title.text()
     assert not quick.status.progress.isVisible()  # an empty frame says nothing
+
+
+def key_on(button: QWidget) -> str:
+    """The key that a button shows."""
+    (label,) = button.findChildren(KeyLabel)
+    assert label.isVisible()
+    return label.text()
+
+
+def test_buttons_show_their_keys_also_when_they_change(changed: None, quick: MedvarWidget) -> None:
+    """Keys would be found by chance only, or a button would tell of a key that does nothing any more."""
+    from app_model.types import KeyBinding
+    from napari.settings import get_settings
+
+    quick.folds["edit"].expand()
+    shown = {name: key_on(button) for name, button in quick.buttons.items() if name != "help"}
+    assert shown == {
+        "generate": "Ctrl+Enter",
+        "step": "Ctrl+Alt+S",
+        "stop": "Esc",
+        "undo": "Ctrl+Z",
+        "redo": "Ctrl+⇧+Z",
+        "resample": "Ctrl+⇧+R",
+        "flip": "Ctrl+B",
+    }
+    shortcuts = get_settings().shortcuts
+    shortcuts.shortcuts = {**shortcuts.shortcuts, "napari-medvar:step": [KeyBinding.from_str("F7")]}
+    assert key_on(quick.scales.step_button) == "F7"
+    shortcuts.shortcuts = {**shortcuts.shortcuts, "napari-medvar:step": []}
+    assert key_on(quick.scales.step_button) == ""

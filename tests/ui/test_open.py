@@ -222,6 +222,11 @@ def test_a_position_is_asked_for_where_the_model_knows_it(widget: MedvarWidget) 
     panel.position.any_box.setChecked(False)
     panel.position.slider.setValue(0.25)
     assert panel.condition.position == 0.25
+    panel.combos["plane"].setCurrentIndex(panel.combos["plane"].findData("axial"))
+    assert panel.position.hint.text() == "0: feet · 1: head"  # nobody knows by heart where 0.25 is
+    assert not panel.position.hint.isHidden()
+    panel.combos["plane"].setCurrentIndex(panel.combos["plane"].findData(None))
+    assert panel.position.hint.isHidden()
     panel.show_condition(Condition("MR", position=0.75))
     assert panel.condition == Condition("MR", position=0.75)
     panel.show_condition(Condition("MR"))

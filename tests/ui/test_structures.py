@@ -28,7 +28,7 @@ def paired(quick: MedvarWidget, settle: Settle, pair_bundle: Bundle) -> MedvarWi
     return quick
 
 
-def test_paint_and_draw(paired: MedvarWidget, settle: Settle) -> None:
+def test_paint_and_draw(paired: MedvarWidget, settle: Settle, shows_current: Callable[[MedvarWidget], None]) -> None:
     """Paint labels, draw; the mask of the image is shown, with the names and colours of its structures."""
     viewer = paired.viewer
     paired.structures.paint()
@@ -52,6 +52,7 @@ def test_paint_and_draw(paired: MedvarWidget, settle: Settle) -> None:
     settle(paired)
     assert len(paired.session.tree.nodes) == 2
     assert (np.asarray(viewer.layers[NAME].data) == moved).mean() > 0.9
+    shows_current(paired)
 
 
 def test_what_cannot_be_drawn_is_said(paired: MedvarWidget) -> None:
