@@ -8,7 +8,7 @@ rotations of a sequential CT (PS3.3 C.7.10.1), which are one volume.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -16,6 +16,7 @@ from highdicom.spatial import get_volume_positions
 
 from medvar_engine.data.read.dicom_geometry import FrameGeometry, parallel
 from medvar_engine.data.read.dicom_header import Header, Value
+from medvar_engine.data.read.dicom_turn import turned_to
 from medvar_engine.data.read.volume import MINIMUM_SLICES
 
 # Attributes that distinguish images at one position, in the order in which they are tried. Attributes of the content
@@ -26,7 +27,10 @@ _COUNTED = ("temporal position", "trigger time", "acquisition number", "acquisit
 _SCANS = ("echo", "image type", "frame of reference")
 _MOST_ACQUISITIONS = 4  # more acquisitions of the same positions are a time series
 
+_VIEW = "position in the plane"
+
 _SAME_PLACE = 0.02  # mm
+_SAME_VIEW = 1.0  # mm; time points that follow the motion of a patient differ by less
 _LOCALIZER_SLICES = 10  # of one plane
 _LOCALIZER_GAP = 4.0  # mm
 
@@ -45,11 +49,25 @@ class Scan:
 
 
 @dataclass(frozen=True, slots=True)
+class _Step:
+    """The value of the attribute ``name`` that distinguishes a volume; its rank at each position if ``ranked``."""
+
+    name: str
+    value: Value | int
+    ranked: bool = False
+
+    @property
+    def said(self) -> str:
+        """The attribute, for a remark."""
+        return f"{self.name} (in order at each position)" if self.ranked else self.name
+
+
+@dataclass(frozen=True, slots=True)
 class _Leaf:
-    """One volume, and the values that distinguish it from others."""
+    """One volume, and what distinguishes it from others."""
 
     headers: tuple[Header, ...]
-    trail: tuple[tuple[str, Value | int], ...] = ()
+    trail: tuple[_Step, ...] = ()
 
 
 def group(headers: Iterable[Header]) -> list[Scan]:
@@ -58,8 +76,12 @@ def group(headers: Iterable[Header]) -> list[Scan]:
     for same_series in _by(headers, lambda one: (one.patient, one.modality, one.series_uid)):
         scans += [Scan(((header,),)) for header in same_series if header.cine]
         for alike in _by((one for one in same_series if not one.cine), lambda one: one.matrix):
-            for stack in _by_orientation(alike):
-                scans += _scans(stack)
+            for stack in _turned_alike(_by_orientation(alike)):
+                views = _views(stack)
+                apart = (_VIEW,) if len(views) > 1 else ()
+                scans += [
+                    replace(one, distinguished_by=apart + one.distinguished_by) for v in views for one in _scans(v)
+                ]
     return scans
 
 
@@ -89,12 +111,12 @@ def localizers(headers: Iterable[Header]) -> list[Header]:
 
 def _scans(stack: list[Header]) -> Iterator[Scan]:
     leaves = _leaves(stack, (*_SHOWN, *_COUNTED))
-    acquisitions = {value for leaf in leaves for name, value in leaf.trail if name == "acquisition number"}
+    acquisitions = {step.value for leaf in leaves for step in leaf.trail if step.name == "acquisition number"}
     apart = (*_SCANS, "acquisition number") if len(acquisitions) <= _MOST_ACQUISITIONS else _SCANS
     by_scan: dict[object, list[_Leaf]] = {}
     for leaf in leaves:
-        by_scan.setdefault(tuple(one for one in leaf.trail if one[0] in apart), []).append(leaf)
-    names = dict.fromkeys(name for leaf in leaves for name, _ in leaf.trail)
+        by_scan.setdefault(tuple(step for step in leaf.trail if step.name in apart), []).append(leaf)
+    names = dict.fromkeys(step.said for leaf in leaves for step in leaf.trail)
     for members in by_scan.values():
         volumes = [leaf.headers for leaf in members]
         if _SHOWN[0] in names:
@@ -128,7 +150,9 @@ def _leaves(headers: list[Header], keys: Sequence[str]) -> list[_Leaf]:
             continue
         found: list[_Leaf] = []
         for value, part in parts:
-            found += [_Leaf(leaf.headers, ((key, value), *leaf.trail)) for leaf in _leaves(part, keys[at + 1 :])]
+            found += [
+                _Leaf(leaf.headers, (_Step(key, value, ranked), *leaf.trail)) for leaf in _leaves(part, keys[at + 1 :])
+            ]
         if complete or all(_is_regular(leaf.headers) for leaf in found):
             return found
         if not most and not ranked and _lack_slices(found):
@@ -187,7 +211,7 @@ def _stacks(headers: list[Header]) -> list[_Leaf]:
             # Packages of one acquisition interleave; they are not separate scans, even if slices are missing.
             apart = key != "acquisition number" or _are_disjoint(parts)
             if len(parts) > 1 and apart and all(map(_is_regular, parts)):
-                return [_Leaf(_leaf(part).headers, ((key, part[0].values[key]),)) for part in parts]
+                return [_Leaf(_leaf(part).headers, (_Step(key, part[0].values[key]),)) for part in parts]
     return [_leaf(headers)]
 
 
@@ -207,6 +231,62 @@ def _by_orientation(headers: Sequence[Header]) -> list[list[Header]]:
         return None if one.orientation is None else (*one.orientation, *(one.spacing or ()))
 
     return [[headers[index] for index in alike] for alike in parallel([numbers(one) for one in headers])]
+
+
+def _turned_alike(stacks: Iterable[list[Header]]) -> list[list[Header]]:
+    """Stacks, of which those with rows or columns in other directions are joined if their slices lie between others.
+
+    Every other slice of some series is stored upside down; these are one volume, because no position repeats.
+    """
+    found: list[list[Header]] = []
+    for stack in stacks:
+        for at, other in enumerate(found):
+            turned = _turned(stack, other[0])
+            if turned and _continue(other, turned):
+                found[at] = other + turned
+                break
+        else:
+            found.append(stack)
+    return found
+
+
+def _turned(stack: Sequence[Header], like: Header) -> list[Header]:
+    """The headers of a stack, turned to the orientation of another frame; empty if that is not possible."""
+    geometry = _geometry(stack)
+    if geometry is None or like.orientation is None or like.spacing is None:
+        return []
+    found = []
+    for header, frame in zip(stack, geometry, strict=True):
+        turned = turned_to(frame, header.matrix, like.orientation)
+        if turned is None or not np.allclose(frame.spacing, like.spacing, rtol=1e-3):
+            return []
+        turn, there = turned
+        found.append(replace(header, position=there.position, orientation=there.orientation, turn=turn))
+    return found
+
+
+def _continue(stack: Sequence[Header], other: Sequence[Header]) -> bool:
+    """Whether no position is in both stacks, and their slices lie among each other or form one regular stack."""
+    both = [*stack, *other]
+    places = _places(both)
+    if not places or set(places[: len(stack)]) & set(places[len(stack) :]):
+        return False
+    return not _are_disjoint((stack, other)) or _is_regular(both)
+
+
+def _views(stack: list[Header]) -> list[list[Header]]:
+    """Stacks that repeat positions along the normal, at other places in the plane, such as stations of a body."""
+    places, geometry = _places(stack), _geometry(stack)
+    if not geometry or len(set(places)) == len(places):
+        return [stack]
+    axes = np.reshape(geometry[0].orientation, (2, 3))
+    corners = [tuple(float(one) for one in axes @ frame.position) for frame in geometry]
+    views = parallel(corners, _SAME_VIEW)
+    seen = [{places[index] for index in view} for view in views]
+    # Tilted slices lie at other places in the plane, too, but at one only for each position along the normal.
+    if sum(map(len, seen)) == len(set(places)) or min(map(len, seen)) < MINIMUM_SLICES:
+        return [stack]
+    return [[stack[index] for index in view] for view in views]
 
 
 def _geometry(headers: Sequence[Header]) -> list[FrameGeometry] | None:

@@ -23,6 +23,7 @@ from medvar_engine.data.read.dicom_file import floats_of, has_attribute, modalit
 from medvar_engine.data.read.dicom_frame import GROUPS, PRIVATE_TAGS, FrameTags
 from medvar_engine.data.read.dicom_kind import not_anatomy
 from medvar_engine.data.read.dicom_stored import Scale, StoredPixels, scale_of, stored_of
+from medvar_engine.data.read.dicom_turn import UNTURNED, Turn
 from medvar_engine.data.read.refusal import MADE_BY_A_MODEL
 from medvar_engine.errors import MedvarError
 
@@ -79,7 +80,7 @@ class Header:
     ``index`` is the index of the frame in its file; ``cine`` marks a classic multi-frame file, which has no positions
     of frames. ``values`` may distinguish images at one position, with the names of
     `medvar_engine.data.read.dicom_group`. ``synthetic`` is whether the file is marked as made by a generative model.
-    ``stored`` describes the pixels of the file.
+    ``stored`` describes the pixels of the file, and ``turn`` how they are turned to get orientation and position.
     """
 
     path: Path
@@ -100,6 +101,7 @@ class Header:
     synthetic: bool
     stored: StoredPixels
     scale: Scale
+    turn: Turn = UNTURNED
 
     @property
     def b_value(self) -> float | None:

@@ -14,6 +14,7 @@ from medvar_engine.data.read.dicom_geometry import FrameGeometry, stack_affine
 from medvar_engine.data.read.dicom_header import Header
 from medvar_engine.data.read.dicom_pixels import fill_padding, measured
 from medvar_engine.data.read.dicom_stored import Scale, StoredPixels
+from medvar_engine.data.read.dicom_turn import UNTURNED, Turn
 from medvar_engine.data.read.orientation import check_finite, to_ras
 from medvar_engine.data.read.volume import MINIMUM_SLICES, Volume
 from medvar_engine.errors import MedvarError
@@ -25,6 +26,7 @@ class PlacedFrame:
     """One frame: the index of its file, its index in the file, its geometry, and the scale of its values.
 
     ``position`` and ``orientation`` are in LPS mm, ``spacing`` is that of rows and columns in mm; None if unknown.
+    They are those of the frame after its ``turn``.
     """
 
     file: int
@@ -33,6 +35,7 @@ class PlacedFrame:
     orientation: tuple[float, ...] | None
     spacing: tuple[float, ...] | None
     scale: Scale
+    turn: Turn = UNTURNED
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +112,8 @@ def scan_of(volumes: Sequence[Sequence[Header]]) -> tuple[DicomScan, tuple[Path,
     numbers = {path: number for number, path in enumerate(files)}
 
     def placed(one: Header) -> PlacedFrame:
-        return PlacedFrame(numbers[one.path], one.index, one.position, one.orientation, one.spacing, one.scale)
+        geometry = one.position, one.orientation, one.spacing
+        return PlacedFrame(numbers[one.path], one.index, *geometry, one.scale, one.turn)
 
     stacks = tuple(FrameStack(tuple(map(placed, volume)), volume[0].b_value, volume[0].cine) for volume in volumes)
     patient = None if first.patient_guessed else first.patient
@@ -163,7 +167,8 @@ def _values(scan: DicomScan, opened: _Opened, stack: FrameStack, places: Sequenc
         file, placed = opened.file(number), list(members)
         padded |= file.stored.padding is not None
         pixels = file.frames([frame.index for frame, _ in placed])
-        for (frame, place), one in zip(placed, pixels, strict=True):
+        for (frame, place), pixels_of_frame in zip(placed, pixels, strict=True):
+            one = frame.turn.pixels(pixels_of_frame)
             if array is None:  # allocated when the first frame is decoded
                 array = np.empty((len(places), *one.shape), np.float32)
             array[place] = measured(one, file.stored, *frame.scale.line(file.path, scan.modality))
