@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from medvar_engine.data.duplicates.fingerprint import fingerprints
-from medvar_engine.data.harmonise.harmonise import check_hu, harmonise, treat_face
+from medvar_engine.data.harmonise.harmonise import harmonise, treat_face
+from medvar_engine.data.harmonise.hounsfield import check_hu
 from medvar_engine.data.harmonise.matrix import fitting_pixel, resample
 from medvar_engine.data.harmonise.nearest import resample_nearest
 from medvar_engine.data.harmonise.slice_recipe import Recipe

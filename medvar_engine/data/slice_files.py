@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from medvar_engine.data.duplicates.fingerprint import fingerprint
-from medvar_engine.data.harmonise.harmonise import check_hu, harmonise
+from medvar_engine.data.harmonise.harmonise import harmonise
+from medvar_engine.data.harmonise.hounsfield import check_hu
 from medvar_engine.data.harmonise.slice_recipe import Recipe
 from medvar_engine.data.harmonise.slicing import AXES, PLANES, view
 from medvar_engine.data.identity.series_identity import Identity, relative

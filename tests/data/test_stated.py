@@ -171,6 +171,27 @@ def test_cifti_and_statistics_are_named(tmp_path: Path, phantom: Any, affine: An
     assert len(refusals) == 4
 
 
+@pytest.mark.parametrize(
+    ("intent", "described", "said"),
+    [
+        (1001, b"", "an estimate of a parameter"),
+        (0, b"Tissue class 1", "a probability map"),
+        (0, b"SPM{T_[17.0]} - contrast 1: listening", "a statistic"),
+        (0, b"spm_spm:beta (0001) - Sn(1) word", "a statistic"),
+    ],
+)
+def test_maps_of_which_the_header_says_so(
+    tmp_path: Path, phantom: Any, affine: Any, intent: int, described: bytes, said: str
+) -> None:
+    """Breaks for folders of SPM: segments and statistics have names that say nothing."""
+    image = nib.Nifti1Image(phantom, affine)
+    image.header["intent_code"], image.header["descrip"] = intent, described
+    nib.save(image, tmp_path / "c1.nii")
+    found, (refusal,) = find_series(tmp_path)
+    assert not found
+    assert said in refusal.reason
+
+
 def test_metres_that_are_millimetres_are_doubted(tmp_path: Path, phantom: Any, affine: Any) -> None:
     """Breaks for programs that write 1 for the unit of mm: voxels a metre large."""
     image = nib.Nifti1Image(phantom, affine)
@@ -294,6 +315,25 @@ def test_no_file_ends_a_run(
     manifest = prepare(scans, tmp_path / "out", Recipe.of(size=32), ScanRules(modality="MR", region="brain"))
     assert manifest.slices
     assert [one["path"] for one in manifest.refused] == [bad]
+
+
+def test_grouping_refuses_one_series_alone(
+    tmp_path: Path, phantom: Any, series: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Breaks the same way where the fault is in no file alone: the other series must be read."""
+    series(tmp_path / "bad", phantom, SeriesInstanceUID="1.2.3.666")
+    series(tmp_path / "good", phantom)
+    usual = read.group
+
+    def broken(headers: Any) -> Any:
+        if any(one.series_uid.endswith("666") for one in headers):
+            raise ArithmeticError("odd")
+        return usual(headers)
+
+    monkeypatch.setattr(read, "group", broken)
+    found, (refusal,) = find_series(tmp_path)
+    assert [one.uid for one in found] == ["1.2.3.4"]
+    assert "ArithmeticError" in refusal.reason
 
 
 @pytest.mark.parametrize("name", ["harmonise", "cut", "treat_face"])

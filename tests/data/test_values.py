@@ -10,7 +10,8 @@ import pydicom
 import pytest
 from pydicom.uid import JPEG2000Lossless, RLELossless
 
-from medvar_engine.data.harmonise.harmonise import check_hu, harmonise
+from medvar_engine.data.harmonise.harmonise import harmonise
+from medvar_engine.data.harmonise.hounsfield import check_hu
 from medvar_engine.data.harmonise.slice_recipe import Recipe
 from medvar_engine.data.read.scans import find_series
 from medvar_engine.data.read.volume import Volume
@@ -126,6 +127,20 @@ def test_slope_on_some_slices_is_refused(tmp_path: Path, phantom: Any, series: A
         only_volume(tmp_path)
 
 
+@pytest.mark.parametrize("modality", ["MR", "CT"])
+def test_intercept_on_some_slices_is_refused(tmp_path: Path, phantom: Any, series: Any, modality: str) -> None:
+    """Breaks the same way for an intercept, and the reason must not blame the slope."""
+
+    def change(number: int, one: Any) -> None:
+        one.RescaleSlope = 1
+        if number != 5:
+            one.RescaleIntercept = -1024
+
+    series(tmp_path, phantom, modality=modality, change=change)
+    with pytest.raises(MedvarError, match="1 of 42 slices have no RescaleIntercept"):
+        only_volume(tmp_path)
+
+
 def hu(array: np.ndarray) -> Volume:
     return Volume(array.astype(np.float32), np.eye(4), (1.0, 1.0, 1.0), "CT", None, "s", Path("x"))
 
@@ -138,10 +153,14 @@ def hu(array: np.ndarray) -> Volume:
         (lambda a: np.where(a < 300, 64536, a.astype(int)), "64536"),
         (lambda a: a + 500, "subtract 1024"),
         (lambda a: np.where(a < 200, a % 40 - 20, a % 100 + 1000), "subtract 1024"),
+        (lambda a: np.where(a < 400, -2000, a % 300 + 900), "subtract 1024"),
+        (lambda a: np.where(a < 600, a % 40 - 2040, a % 100 - 1024), "subtracted twice"),
+        (lambda a: np.where(a < 600, a % 40 - 2000, a % 100), "multiplied"),
+        (lambda a: np.where(a < 600, a % 20 - 510, a % 50), "near -5.*divided"),
     ],
 )
 def test_what_cannot_be_hu_is_refused(phantom: Any, change: Any, reason: str) -> None:
-    """Breaks for CT of 8 bits, wrapped or never rescaled: white images under the name of HU."""
+    """Breaks for CT of 8 bits, wrapped, never or twice rescaled: white or black images under the name of HU."""
     with pytest.raises(MedvarError, match=reason):
         check_hu(hu(change(phantom)))
 
@@ -150,6 +169,15 @@ def test_a_stated_window_lets_cut_hu_pass(phantom: Any) -> None:
     """Breaks for skull-stripped CT, of which the user knows that it is HU cut to the brain window."""
     check_hu(hu(phantom / 20), window_stated=True)
     check_hu(hu(phantom - 1000))
+
+
+@pytest.mark.parametrize("air", [-1024, -2000, -3024, -500, -200])
+def test_padding_and_clipped_air_say_nothing(phantom: Any, air: int) -> None:
+    """Breaks for CT with a round field of view, and for HU that were clipped to a window: their tissue is right."""
+    head = np.where(phantom < 600, phantom % 80 - 1040, phantom % 300 - 150)
+    check_hu(hu(np.maximum(head, air)))
+    head[:12] = air
+    check_hu(hu(head))
 
 
 def test_a_head_without_air_passes(phantom: Any) -> None:

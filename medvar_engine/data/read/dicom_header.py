@@ -16,6 +16,10 @@ from pydicom.uid import (
     EnhancedMRImageStorage,
     LegacyConvertedEnhancedCTImageStorage,
     LegacyConvertedEnhancedMRImageStorage,
+    MRSpectroscopyStorage,
+    ParametricMapStorage,
+    RawDataStorage,
+    SegmentationStorage,
 )
 
 from medvar_engine.data.read import dicom_mosaic, dicom_stored
@@ -57,6 +61,15 @@ _ENHANCED = (
     LegacyConvertedEnhancedCTImageStorage,
     LegacyConvertedEnhancedMRImageStorage,
 )
+
+# Objects of these modalities that are not images of anatomy (PS3.3 A.36.3, A.37, A.51, A.75) → what they are.
+_NO_IMAGES = {
+    ParametricMapStorage: "a parametric map",
+    SegmentationStorage: "a segmentation",
+    UID("1.2.840.10008.5.1.4.1.1.66.7"): "a label map",
+    MRSpectroscopyStorage: "spectra",
+    RawDataStorage: "raw data",
+}
 
 _KEYWORDS: tuple[str | int, ...] = (
     *GROUPS, *PRIVATE_TAGS, *dicom_stored.TAGS, *dicom_mosaic.TAGS,
@@ -145,6 +158,9 @@ def _is_marked_synthetic(dataset: Dataset) -> bool:
 
 
 def _check(dataset: Dataset, synthetic: bool) -> None:
+    shown = _NO_IMAGES.get(UID(str(value_of(dataset, "SOPClassUID") or "")))
+    if shown is not None:
+        raise MedvarError(f"SOPClassUID says {shown}, not an image of anatomy")
     if not all(has_attribute(dataset, one) for one in ("SOPClassUID", "Rows", "SeriesInstanceUID")):
         raise MedvarError("it is not a DICOM image: SOPClassUID, SeriesInstanceUID or Rows is missing")
     modality, kind = modality_of(dataset), UID(value_of(dataset, "SOPClassUID"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-# Of ImageType and FrameType, from the third value on (PS3.3 C.8.3.1.1.1, C.8.13.1.1.1, C.8.16.1 and vendors'
+# Of ImageType and FrameType, from the third value on (PS3.3 C.8.2.1.1.1, C.8.3.1.1.1, C.8.13.1.1.1, C.8.16.1, vendors'
 # conformance statements) → what the frame is. A T1 alone says the weighting of anatomy; T1 MAP is the map.
 _KINDS = (
     (r"SCREEN.?(SAVE|CAPTURE|SHOT)|PASTED|PROT|CSAPARALLEL|DOSE_INFO|REPORT", "a screen capture, not a scan"),
@@ -20,6 +20,7 @@ _KINDS = (
     (r"(REL|R)?(CBF|CBV|MTT|TTP|TMAX|PBP|PVM|K2|KTRANS|KEP|VE|VP|IAUC)(.?MAP)?", "a perfusion map"),
     (r"(T1|T2|T2\*|T2.?STAR|T1RHO|R1|R2|R2\*|R2.?STAR|PD|PROTON.?DENSITY).?MAP|R2\*|R2.?STAR", "a relaxation map"),
     (r"QUANT.*|FAT.?FRACTION|FF|METABOLITE.?MAP|QSM|SUSCEPTIBILITY.?MAP|ELASTOGRAM|STIFFNESS.*", "a quantitative map"),
+    (r"MAT_(SPECIFIC|FRACTIONAL|VALUE_BASED)|EFF_ATOMIC_NUM|ELECTRON_DENSITY", "a map of material, not HU"),
     (r"[TZF].?(MAP|TEST|STAT)|STD_?DEV.*|SPM|GLM|CORRELATION|BETA.?MAP|FMRI.?MAP", "a statistic"),
 )
 _PATTERNS = [(re.compile(f"(?:{pattern})"), kind) for pattern, kind in _KINDS]

@@ -15,6 +15,7 @@ from medvar_engine.data.read.dicom_header import Header
 from medvar_engine.data.read.dicom_pixels import fill_padding, measured
 from medvar_engine.data.read.dicom_stored import Scale, StoredPixels
 from medvar_engine.data.read.dicom_turn import UNTURNED, Turn
+from medvar_engine.data.read.label_maps import looks_like_labels
 from medvar_engine.data.read.orientation import check_finite, to_ras
 from medvar_engine.data.read.volume import MINIMUM_SLICES, Volume
 from medvar_engine.errors import MedvarError
@@ -144,19 +145,27 @@ def _load_stack(
     order, affine = stack_affine(geometry, first, minimum, lambda: _values(scan, opened, stack, numbers))
     places = {number: place for place, number in enumerate(order)}
     array = _values(scan, opened, stack, [places[number] for number in numbers])
+    if looks_like_labels(array):
+        raise MedvarError(f"{first}: its values are those of a label map, not of an image.")
     turned, affine, spacing = to_ras(array.T, affine, first)
     return Volume(turned, affine, spacing, scan.modality, scan.patient, uid, first, name)
 
 
 def _check_scales(first: Path, scales: Sequence[tuple[Path, Scale]]) -> None:
-    """Raise `MedvarError` if some slices have a slope and others have none."""
-    without = [path for path, scale in scales if scale.slope is None and scale.fault is None]
-    if 0 < len(without) < len(scales):
-        names = list(dict.fromkeys(path.name for path in without))
-        raise MedvarError(
-            f"{first}: {len(without)} of {len(scales)} slices have no RescaleSlope and the others have: "
-            f"{', '.join(names[:5])}{', …' if len(names) > 5 else ''}. Their values cannot be compared."
-        )
+    """Raise `MedvarError` if some slices have a slope or an intercept and others have none (PS3.3 C.11.1)."""
+    for name, values in (
+        ("RescaleSlope", [scale.slope for _, scale in scales]),
+        ("RescaleIntercept", [scale.intercept for _, scale in scales]),
+    ):
+        without = [
+            path for (path, scale), value in zip(scales, values, strict=True) if value is None and scale.fault is None
+        ]
+        if 0 < len(without) < len(scales):
+            names = list(dict.fromkeys(path.name for path in without))
+            raise MedvarError(
+                f"{first}: {len(without)} of {len(scales)} slices have no {name} and the others have: "
+                f"{', '.join(names[:5])}{', …' if len(names) > 5 else ''}. Their values cannot be compared."
+            )
 
 
 def _values(scan: DicomScan, opened: _Opened, stack: FrameStack, places: Sequence[int]) -> FloatArray:

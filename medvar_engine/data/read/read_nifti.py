@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import math
+import re
 import zlib
 from pathlib import Path
 from typing import Any
@@ -27,12 +28,18 @@ _LABEL_INTENT = 1002
 # Intent codes of files that are not scans (nifti1.h of the NIfTI-1 standard, and the CIFTI-2 specification).
 _NO_SCAN = {
     **dict.fromkeys(range(2, 25), "a statistic"),
+    1001: "an estimate of a parameter",
     _LABEL_INTENT: "a label map",
     1003: "names of neurones",
     **dict.fromkeys(range(1004, 1012), "matrices, vectors or a surface"),
     **dict.fromkeys((2002, 2003, 2004, 2005), "values of a surface, or colours"),
     **dict.fromkeys(range(3000, 3100), "CIFTI-2, a matrix of values of surfaces and grey matter"),
 }
+# The descriptions that SPM writes into headers → what the file holds.
+_DESCRIBED = (
+    (re.compile(r"tissue class|probability map", re.IGNORECASE), "a probability map"),
+    (re.compile(r"SPM\{[A-Z]|spm_spm:"), "a statistic"),
+)
 _GZIP = 16 + zlib.MAX_WBITS
 _PACKED_PIECE = 2**16
 _LARGEST_EXTENSION = 64 * 2**20
@@ -184,6 +191,10 @@ def _check_possible(path: Path, *, labels: bool) -> None:
     intent = int(header["intent_code"])
     if intent in _NO_SCAN and not (labels and intent == _LABEL_INTENT):
         raise MedvarError(f"{path}: its header says that it is {_NO_SCAN[intent]}, not a scan (intent code {intent}).")
+    described = bytes(header["descrip"]).split(b"\0")[0].decode("latin-1")
+    for pattern, kind in _DESCRIBED:
+        if not labels and pattern.search(described):
+            raise MedvarError(f"{path}: its header says that it is {kind}, not a scan (description {described!r}).")
     dimensions = [int(side) for side in header["dim"]]
     shape = dimensions[1 : dimensions[0] + 1]
     if not 1 <= dimensions[0] <= 7 or min(shape) < 1:

@@ -150,14 +150,27 @@ def _find(paths: Sequence[Path], synthetic: bool, assumed: Assumed) -> tuple[lis
                 refusals += [Refusal(str(path), reason) for reason in left_out]
         except Exception as error:  # libraries raise exceptions of any type, and no file may end a run
             refusals.append(_refusal(path, error))
-    headers, damaged = without_copies(headers)
-    refusals += damaged
+    by_uid: dict[str, list[Header]] = {}
+    for header in headers:
+        by_uid.setdefault(header.series_uid, []).append(header)
+    for same in by_uid.values():
+        try:
+            found_series, refused = _of_dicom(same)
+        except Exception as error:  # as above, for odd values that are not of one file alone
+            found_series, refused = [], [_refusal(same[0].path, error)]
+        series += found_series
+        refusals += refused
+    return series, refusals
+
+
+def _of_dicom(headers: Sequence[Header]) -> tuple[list[Series], list[Refusal]]:
+    """The scans of one SeriesInstanceUID."""
+    headers, refusals = without_copies(headers)
     planning = localizers(headers)
     refusals += [Refusal(str(path), _PLANNING) for path in dict.fromkeys(header.path for header in planning)]
     left = {id(header) for header in planning}
-    for name, scan in name_scans(group([one for one in headers if id(one) not in left])).items():
-        series.append(_series(name, scan))
-    return series, refusals
+    scans = name_scans(group([one for one in headers if id(one) not in left]))
+    return [_series(name, scan) for name, scan in scans.items()], refusals
 
 
 def _series(name: str, scan: Scan) -> Series:

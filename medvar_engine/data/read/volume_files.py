@@ -11,6 +11,7 @@ from medvar_engine.data.read import read_itk, read_nifti
 from medvar_engine.data.read.assumed_geometry import NOTHING, Assumed
 from medvar_engine.data.read.label_maps import looks_like_labels, names_labels
 from medvar_engine.data.read.orientation import to_ras
+from medvar_engine.data.read.probability_maps import REMARK, lies_between_0_and_1, looks_like_probabilities
 from medvar_engine.data.read.read_itk import ITK_SUFFIXES
 from medvar_engine.data.read.read_nifti import NIFTI_SUFFIXES
 from medvar_engine.data.read.volume import MINIMUM_SLICES, Volume
@@ -81,7 +82,12 @@ def load(
             raise MedvarError(f"{path}: its values are those of a label map, not of an image.")
         turned, turned_affine, spacing = to_ras(values, affine, path)
         name = f"phase {phase + 1} of {phases}" if phases > 1 else None
-        yield Volume(turned, turned_affine, spacing, None, None, uid, path, name, remarks=remarks)
+        said = remarks
+        if lies_between_0_and_1(float(turned.min()), float(turned.max())):
+            if looks_like_probabilities(turned):
+                raise MedvarError(f"{path}: its values are those of a probability map or a soft mask, not of an image.")
+            said = (*remarks, REMARK)
+        yield Volume(turned, turned_affine, spacing, None, None, uid, path, name, remarks=said)
 
 
 def _is_nifti(path: Path) -> bool:

@@ -183,6 +183,28 @@ def test_contrasts_are_scans_of_their_own(
     assert [float(one.array.mean() - phantom.mean()) for one in volumes] == pytest.approx([0, 1], abs=1e-3)
 
 
+@pytest.mark.parametrize("counted", ["TriggerTime", "AcquisitionTime"])
+@pytest.mark.parametrize("shared", [False, True])
+def test_heartbeats_of_different_length(tmp_path: Path, phantom: Any, series: Any, counted: str, shared: bool) -> None:
+    """Breaks for cines of which each slice has its own heartbeats: the same phases, at other times after each beat."""
+    for phase in range(5):
+
+        def change(number: int, one: Any, phase: int = phase) -> None:
+            beat = (700.0, 900.0)[number % 2] if shared else 700.0 + 13 * (number * 7 % 11)
+            time = phase * beat / 5
+            setattr(one, counted, f"{time:.1f}" if counted == "TriggerTime" else f"1010{10 + time / 1000:07.4f}")
+            one.InstanceNumber = None
+
+        series(tmp_path / str(9 - phase), phantom + phase, change=change)
+    volumes, reasons = read(tmp_path, phase_step=1)
+    assert not reasons
+    for phase, volume in enumerate(volumes):
+        np.testing.assert_array_equal(volume.array, phantom + phase)
+    (one,), _ = find_series(tmp_path)
+    assert "(in order at each position)" in one.remarks()[0]
+    assert one.remarks()[0].startswith("1 of 5 volumes")
+
+
 def standard(one: Any, b_value: float, direction: Sequence[float]) -> None:
     one.DiffusionBValue, one.DiffusionGradientOrientation = b_value, list(direction)
 
@@ -410,6 +432,47 @@ def test_what_is_no_magnitude_is_refused_by_name(types: list[str], component: An
 def test_magnitude_is_anatomy(types: list[str]) -> None:
     """Breaks for everybody, when the ordinary types of scanners are taken for maps."""
     assert not_anatomy(types, "MAGNITUDE", ["US", "normalized"]) is None
+
+
+@pytest.mark.parametrize("kind", ["MAT_SPECIFIC", "MAT_FRACTIONAL", "EFF_ATOMIC_NUM", "ELECTRON_DENSITY"])
+def test_maps_of_material_do_not_shadow_the_ct(tmp_path: Path, phantom: Any, series: Any, kind: str) -> None:
+    """Breaks for CT of two energies: only the virtual monoenergetic images are in HU."""
+    hu = {"modality": "CT", "RescaleSlope": 1, "RescaleIntercept": -1024}
+    series(tmp_path / "a", phantom + 1, ImageType=["DERIVED", "PRIMARY", "AXIAL", kind], **hu)
+    series(tmp_path / "b", phantom, ImageType=["DERIVED", "PRIMARY", "AXIAL", "VMI"], **hu)
+    volumes, reasons = read(tmp_path)
+    assert [float(one.array.max()) for one in volumes] == [phantom.max() - 1024.0]
+    assert len(reasons) == 42
+    assert "material" in reasons[0]
+
+
+@pytest.mark.parametrize(
+    ("sop_class", "said"),
+    [
+        ("1.2.840.10008.5.1.4.1.1.30", "a parametric map"),
+        ("1.2.840.10008.5.1.4.1.1.66.4", "a segmentation"),
+        ("1.2.840.10008.5.1.4.1.1.66.7", "a label map"),
+        ("1.2.840.10008.5.1.4.1.1.4.2", "spectra"),
+        ("1.2.840.10008.5.1.4.1.1.66", "raw data"),
+    ],
+)
+def test_objects_that_are_no_images_are_named(
+    tmp_path: Path, phantom: Any, series: Any, sop_class: str, said: str
+) -> None:
+    """Breaks for derived objects beside a scan: they were called truncated, for want of pixels."""
+    series(tmp_path, phantom, change=lambda i, one: i < 3, SOPClassUID=sop_class, BitsAllocated=32)
+    volumes, reasons = read(tmp_path)
+    assert not volumes
+    assert all(f"SOPClassUID says {said}" in one for one in reasons)
+
+
+@pytest.mark.parametrize("labels", [2, 60])
+def test_a_label_map_in_dicom_is_refused(tmp_path: Path, phantom: Any, series: Any, labels: int) -> None:
+    """Breaks for masks that a program has written as MR, with the tags of the scan that they belong to."""
+    series(tmp_path, (phantom - 100) // 200 % labels * 50, change=lambda i, one: True)
+    volumes, (reason,) = read(tmp_path)
+    assert not volumes
+    assert "label map" in reason
 
 
 def test_a_field_map_does_not_shadow_the_magnitude(tmp_path: Path, phantom: Any, dicom_image: Any) -> None:
