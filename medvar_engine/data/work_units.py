@@ -32,7 +32,7 @@ from medvar_engine.storage import alone, sha256, sha256_of, writing
 from medvar_engine.untrusted.plain_npy import open_npy
 from medvar_engine.value_range import CodeArray
 
-SCHEMA_VERSION = 5  # increased whenever the same series would give other slices
+SCHEMA_VERSION = 6  # increased whenever the same series would give other slices
 _KEPT = "finished parts are kept; free some disk space, and run the same again to continue"
 
 

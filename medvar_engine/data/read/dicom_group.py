@@ -57,7 +57,7 @@ class _Step:
     ranked: bool = False
 
     @property
-    def said(self) -> str:
+    def label(self) -> str:
         """The attribute, for a remark."""
         return f"{self.name} (in order at each position)" if self.ranked else self.name
 
@@ -116,7 +116,7 @@ def _scans(stack: list[Header]) -> Iterator[Scan]:
     by_scan: dict[object, list[_Leaf]] = {}
     for leaf in leaves:
         by_scan.setdefault(tuple(step for step in leaf.trail if step.name in apart), []).append(leaf)
-    names = dict.fromkeys(step.said for leaf in leaves for step in leaf.trail)
+    names = dict.fromkeys(step.label for leaf in leaves for step in leaf.trail)
     for members in by_scan.values():
         volumes = [leaf.headers for leaf in members]
         if _SHOWN[0] in names:

@@ -59,8 +59,8 @@ class Scale:
             raise MedvarError(f"{path}: a value in its header is missing or malformed ({self.fault}).")
         unit = self.unit or "HU"
         if modality == "CT" and (self.slope is None or self.intercept is None or unit not in ("HU", "US")):
-            said = f"RescaleSlope {self.slope}, RescaleIntercept {self.intercept}, RescaleType {unit}"
-            raise MedvarError(f"{path}: CT values are not in HU ({said}).")
+            found = f"RescaleSlope {self.slope}, RescaleIntercept {self.intercept}, RescaleType {unit}"
+            raise MedvarError(f"{path}: CT values are not in HU ({found}).")
         return 1.0 if self.slope is None else self.slope, 0.0 if self.intercept is None else self.intercept
 
 

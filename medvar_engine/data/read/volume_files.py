@@ -82,12 +82,12 @@ def load(
             raise MedvarError(f"{path}: its values are those of a label map, not of an image.")
         turned, turned_affine, spacing = to_ras(values, affine, path)
         name = f"phase {phase + 1} of {phases}" if phases > 1 else None
-        said = remarks
+        noted = remarks
         if lies_between_0_and_1(float(turned.min()), float(turned.max())):
             if looks_like_probabilities(turned):
                 raise MedvarError(f"{path}: its values are those of a probability map or a soft mask, not of an image.")
-            said = (*remarks, REMARK)
-        yield Volume(turned, turned_affine, spacing, None, None, uid, path, name, remarks=said)
+            noted = (*remarks, REMARK)
+        yield Volume(turned, turned_affine, spacing, None, None, uid, path, name, remarks=noted)
 
 
 def _is_nifti(path: Path) -> bool:
