@@ -17,7 +17,7 @@ from typing import Any
 from medvar_engine.errors import MedvarError
 
 NAMED = ("modality", "region", "plane", "dataset", "contrast")
-"""The factors whose values are names."""
+"""The factors with names as values."""
 FACTORS = (*NAMED, "position")
 """All factors, in the order in which the networks see them."""
 POSITION_STEPS = 8

@@ -87,7 +87,7 @@ class Request:
     seed: int = 0
     sampling: Sampling = Sampling()
     skipped: float = 0.0  # in images of earlier versions: the share of fine tokens that was skipped
-    stack: StackPlace | None = None  # of a slice of a stack; None of an image by itself
+    stack: StackPlace | None = None  # place in a stack; None for a single image
 
     def __post_init__(self) -> None:
         check_seed(self.seed)

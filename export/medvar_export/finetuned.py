@@ -42,7 +42,7 @@ def describe_finetuned(name: str, licence: str, data: Path, log: Path, origin: O
         statement += f"\n\nThe base model was trained on: {base.training_data}"
     attributions = tuple(dict.fromkeys((*own.attributions, *(base.attributions if base else ()))))
     slice_types = joined(own.slice_types, base.slice_types if base else ())
-    notes = f"- {origin.summary[0].upper()}{origin.summary[1:]}\n- Of the base, {origin.how} learnt."
+    notes = f"- {origin.summary[0].upper()}{origin.summary[1:]}\n- Of the base, {origin.how} were trained."
     card = model_card(name, licence, statement, attributions, slice_types, held_out_metrics([log]), notes)
     return replace(own, training_data=statement, attributions=attributions, slice_types=slice_types, card=card)
 

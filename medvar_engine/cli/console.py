@@ -1,4 +1,4 @@
-"""How verbs speak: results on standard output, everything else on standard error."""
+"""Output of the commands: results on standard output, everything else on standard error."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ if TYPE_CHECKING:
 
 
 def print_result(text: object = "") -> None:
-    """A line of a result. What a stranger's file says cannot change the terminal."""
+    """Print a line of a result. Text from untrusted files cannot control the terminal."""
     typer.echo(harmless(str(text)))
 
 
 def print_error(message: str) -> None:
-    """An error for a person."""
+    """Print an error message."""
     typer.secho("error: ", fg="red", bold=True, err=True, nl=False)
     print_message(message)
 
 
 def print_message(message: str) -> None:
-    """A remark on the way."""
+    """Print a note or a warning on standard error."""
     typer.echo(harmless(message), err=True)
 
 
 def harmless(text: str) -> str:
-    """``text`` with every character that a terminal would obey, or not show, written as its code."""
+    """``text`` with every control character and invisible character written as its code."""
     return "".join(letter if _is_seen(letter) else ascii(letter)[1:-1] for letter in text)
 
 
@@ -52,5 +52,5 @@ def progress() -> Iterator[Progress]:
 
 
 def needs(extra: str, error: ImportError) -> MedvarError:
-    """What to say when an optional part of the installation is missing."""
+    """The error for a missing optional dependency of the extra ``extra``."""
     return MedvarError(f"This needs {error.name}, which is not installed: `pip install 'napari-medvar[{extra}]'`.")

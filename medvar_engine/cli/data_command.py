@@ -1,4 +1,4 @@
-"""``medvar data``: what can be done with prepared slices besides training on them."""
+"""``medvar data``: manages prepared slices."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ def litdata(folder: Folder, out: Out) -> None:
 
 @contextmanager
 def _extra(name: str) -> Iterator[None]:
-    """Say what to install when an import fails."""
+    """Turn a failed import into an error that says what to install."""
     try:
         yield
     except ImportError as error:
@@ -183,7 +183,7 @@ def _print_manifest(manifest: Manifest) -> None:
 
 
 def _table(manifest: Manifest) -> Iterator[str]:
-    """Counts, in columns."""
+    """Counts of slices and patients as aligned columns."""
     columns = ("modality", "region", "plane", "split", "slices", "patients")
     rows = [columns, *(tuple(str(row[name] or "-") for name in columns) for row in manifest.counts)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

@@ -1,4 +1,4 @@
-"""``medvar encode``: slices → token pyramids, once for all trainings of a transformer."""
+"""``medvar encode``: encodes slices as token pyramids, once for all trainings of a transformer."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def encode(
         bundle = open_bundle(tokenizer)
         if (codes := bundle.codebook()) is None:
             raise MedvarError(
-                f"{bundle.path} has no codebook, by which `medvar train` would tell what its tokens mean. Export that "
+                f"{bundle.path} has no codebook, which `medvar train` needs for the meaning of its tokens. Export that "
                 "model again, or give the tokenizer.safetensors that it was exported from."
             )
         codebook = codebook_digest(codes)
@@ -89,7 +89,7 @@ def encode(
 
 @functools.lru_cache(maxsize=1)
 def bundle_encoder(bundle: Path, digest: str, device: str, threads: int | None) -> Encode:
-    """The encode graph, of that sha256, of a bundle, kept for the next unit of work in this process."""
+    """The encoder of a bundle with this sha256, cached for the next work unit in this process."""
     import numpy as np
 
     from medvar_engine.backends.onnx import OnnxBackend

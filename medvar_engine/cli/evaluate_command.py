@@ -1,4 +1,4 @@
-"""``medvar evaluate``: how good, how varied and how private synthetic images are."""
+"""``medvar evaluate``: measures quality, diversity and privacy of synthetic images."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def images(
 
     kept = cache or out.with_suffix(".cache")
     training, held_out = SliceDataset(data, "train"), SliceDataset(data, "test")
-    # What is wrong is told before hours of work.
+    # Errors are reported before hours of work.
     others = [open_encoder(text) for text in encoder or ()]
     bundle, folder = None, Path(synthetic)
     if not folder.is_dir() or (folder / "bundle.json").is_file():
@@ -215,7 +215,7 @@ def _utility(
     report_progress: Callable[[str, int, int], None],
     **how: Any,
 ) -> Utility | SegmentationUtility:
-    """Of a classifier, with a learning curve where numbers of patients are asked for, or of a segmenter."""
+    """Measure the utility for a classifier or a segmenter; with numbers of patients as a learning curve."""
     if task == "segmentation":
         from medvar_engine.evaluate.pairs import segmentation_utility
 
@@ -250,7 +250,7 @@ def compare(
 
 
 def _check_task(task: Task | None, training: SliceDataset, held_out: SliceDataset, bundle: Bundle | None) -> None:
-    """Raise `MedvarError` for what cannot be measured, before hours of work."""
+    """Raise `MedvarError` before hours of work if the task cannot be measured."""
     from medvar_engine.errors import MedvarError
     from medvar_engine.evaluate.utility import classes_of
 
@@ -271,14 +271,14 @@ def _needs_monai() -> None:
 
 
 def _made(bundle: Bundle, mixture: Mixture, cache: Path, count: int, device: str) -> Path:
-    """A set of the bundle that is made now, or was made before."""
+    """A synthetic dataset of the bundle, which is made unless it exists."""
     from medvar_engine.sets.make_set import Computing, make_set
 
     asked = sha256_of(f"{bundle.bundle_id} {mixture.to_dict()} {count}")
     folder = cache / f"set-{asked[:12]}"
     with progress() as bar:
         task = bar.add_task("making images", total=count)
-        # Nothing is withheld: what is judged is what the model makes.
+        # Nothing is withheld, because all images of the model are evaluated.
         make_set(
             folder,
             mixture,
@@ -292,7 +292,7 @@ def _made(bundle: Bundle, mixture: Mixture, cache: Path, count: int, device: str
 
 
 def _seconds(generator: Generator, mixture: Mixture) -> float:
-    """That one image takes alone."""
+    """Seconds to make one image alone."""
     taken = []
     for request in mixture.requests(range(6)):
         begin = time.perf_counter()
@@ -302,7 +302,7 @@ def _seconds(generator: Generator, mixture: Mixture) -> float:
 
 
 def parameters_of(bundle: Bundle) -> int | None:
-    """What the manifest says; older bundles do not."""
+    """The number of parameters from the manifest; None for older bundles."""
     from medvar_engine.bundle.read import MANIFEST
 
     found = json.loads((bundle.path / MANIFEST).read_text(encoding="utf-8"))["model"].get("parameters")
@@ -327,7 +327,7 @@ def _training(steps: int | None) -> SimCLRTraining:
 
 @contextmanager
 def _reporting() -> Iterator[Callable[[str, int, int], None]]:
-    """A bar for each thing that is counted."""
+    """Show a progress bar for each counted task."""
     with progress() as bar:
         tasks: dict[str, object] = {}
 

@@ -1,4 +1,4 @@
-"""``medvar export``: trained weights → a bundle."""
+"""``medvar export``: exports trained weights as a bundle."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def export(
     ] = False,
     default: Annotated[
         list[str] | None,
-        typer.Option(help="Label that images get if nothing is asked for, e.g. region=brain; repeat for more factors."),
+        typer.Option(help="Label of images if none is requested, e.g. region=brain; repeat for more factors."),
     ] = None,
 ) -> None:
     """Export trained weights as a bundle: ONNX graphs, compared with torch, and a model card."""

@@ -1,4 +1,4 @@
-"""``medvar features``: images → columns of numbers."""
+"""``medvar features``: computes features of images."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ def features(
 ) -> None:
     """Write multi-scale features of images, one row per image, for scikit-learn and similar libraries.
 
-    Beside OUT stand <name>.columns.csv, which names the columns, and for prepared slices <name>.rows.csv, which says
-    whose slice a row is and what it shows.
+    Two files are written beside OUT: <name>.columns.csv names the columns, and for prepared slices <name>.rows.csv
+    gives the patient and the label of each row.
     """
     import numpy as np
 
@@ -68,7 +68,7 @@ def features(
     generator = Generator(OnnxBackend(model, device=device))
     conditions = tuple(slice_type.condition for slice_type in model.slice_types) if likelihood else ()
     if likelihood and not conditions:
-        raise MedvarError(f"The bundle {model.path} does not state what it was trained on: leave out --likelihood.")
+        raise MedvarError(f"The bundle {model.path} does not state its training slices, so leave out --likelihood.")
 
     def made() -> Iterator[FloatArray]:
         with progress() as bar:
@@ -101,9 +101,9 @@ def features(
 
 
 def _write_rows(path: Path, out: Path, count: int, parts: Iterator[FloatArray]) -> int:
-    """Write an array of ``count`` rows as .npy to ``path``, which is to become ``out``; gives the columns.
+    """Write an array of ``count`` rows as .npy to ``path``, which is to become ``out``; returns the number of columns.
 
-    A part at a time, so that memory does not grow with the images.
+    Written in parts, so that memory does not grow with the number of images.
     """
     import numpy as np
 
@@ -124,7 +124,7 @@ def _write_rows(path: Path, out: Path, count: int, parts: Iterator[FloatArray]) 
 
 
 def _prepared(folder: Path, split: str) -> tuple[int, Any, list[tuple[Any, ...]]]:
-    """How many slices, how to get some, and what they are."""
+    """The number of slices, a function that reads a batch, and the metadata of each."""
     try:
         from medvar_engine.data.dataset import SliceDataset
     except ImportError as error:
@@ -136,7 +136,7 @@ def _prepared(folder: Path, split: str) -> tuple[int, Any, list[tuple[Any, ...]]
 
 
 def _array(path: Path) -> tuple[int, Any, None]:
-    """How many images, and how to get some. The model says what shape and range it takes."""
+    """The number of images, and a function that reads a batch. The model checks shape and range."""
     import numpy as np
 
     from medvar_engine.errors import MedvarError

@@ -1,4 +1,4 @@
-"""``medvar finetune``: a bundle, and a user's own slices → another bundle."""
+"""``medvar finetune``: adapts a bundle to a user's own slices."""
 
 from __future__ import annotations
 
@@ -77,7 +77,9 @@ def finetune(
     print_message(origin.summary)
     about = describe_finetuned(name or out.name, terms, data, config.out / "log.csv", origin)
     made = export_bundle(coder, tuned.transformer, out / "bundle", about, precision=precision, log=print_message)  # type: ignore[arg-type]
-    if bundle is not None and PREVIEW in bundle.sha256:  # the tokenizer is the parent's, and so are previews
+    if (
+        bundle is not None and PREVIEW in bundle.sha256
+    ):  # the tokenizer, and therefore the previews, are those of the base
         parity = {**read_bundle(made).parity, "preview": bundle.parity.get("preview", 0.0)}
         add_to_bundle(made, {PREVIEW: bundle.read(PREVIEW)}, parity=parity)
     if bundle is not None and GATE in bundle.sha256:

@@ -1,4 +1,4 @@
-"""``medvar gate``: a bundle learns to know copies of what it was trained on."""
+"""``medvar gate``: adds a training index to a bundle, to recognise copies of training slices."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from medvar_engine.bundle.read import Bundle
     from medvar_engine.data.dataset import SliceDataset
 
-_ENOUGH = 0.95  # share of planted copies below which passing the gate says little
+_ENOUGH = 0.95  # share of found planted copies below which a passed check means little
 
 
 def gate(
@@ -62,17 +62,17 @@ def gate(
 
 
 def _check_fit(model: Bundle, training: SliceDataset) -> None:
-    """Whether these can be the slices that the model was trained on."""
+    """Check that the slices can be those that the model was trained on."""
     from medvar_engine.errors import MedvarError
 
     if training.size != model.image_size:
         raise MedvarError(
-            f"{training.folder} holds slices of {training.size} pixels a side, but {model.name} makes "
+            f"{training.folder} holds slices of {training.size} pixels per side, but {model.name} makes "
             f"{model.image_size}; give the slices that it was trained on."
         )
     trained = sum(slice_type.slices for slice_type in model.slice_types)
     if model.slice_types and trained != len(training):
         print_message(
-            f"note: {model.name} says that it was trained on {trained} slices, but {training.folder} has "
-            f"{len(training)} to train on. Copies of slices that are not there will not be known."
+            f"note: {model.name} was trained on {trained} slices, but {training.folder} has "
+            f"{len(training)} to train on. Copies of missing slices will not be recognised."
         )

@@ -1,4 +1,4 @@
-"""``medvar generate``: a bundle → synthetic images."""
+"""``medvar generate``: makes synthetic images with a bundle."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def generate(
     ] = None,
     stack: Annotated[
         int | None,
-        typer.Option(help="Number of slices of one body, drawn to belong together: a NIfTI volume or a DICOM series."),
+        typer.Option(help="Number of slices of one body, drawn together: a NIfTI volume or a DICOM series."),
     ] = None,
     slice_mm: Annotated[
         float | None, typer.Option(help="Distance between the slices of --stack, mm; 3 by default.")
@@ -149,7 +149,7 @@ def generate(
     model.labels.encode(condition)
     if stack is not None:
         if mix or layout or mask or count or show_scales or file_format not in (None, "nifti", "dicom"):
-            raise MedvarError("A stack is one NIfTI volume or DICOM series: leave out what is for images or datasets.")
+            raise MedvarError("A stack is one NIfTI volume or DICOM series: leave out options of images or datasets.")
         if workers > 1 or cluster:
             raise MedvarError("A stack is made by one process: leave out --workers and --cluster.")
         slices = Stack(stack, 3.0 if slice_mm is None else slice_mm, to_position)
@@ -163,7 +163,9 @@ def generate(
         )
     given = _given_mask(mask, model) if mask else None
     if given is not None and (mix or layout or file_format == "shards" or workers > 1 or cluster):
-        raise MedvarError("A set is drawn with masks of its own: leave --mask out, or --mix, --layout and --workers.")
+        raise MedvarError(
+            "A synthetic dataset has masks of its own: leave out --mask, or leave out --mix, --layout and --workers."
+        )
     if mix or layout or file_format == "shards" or workers > 1 or cluster:
         from medvar_engine.cli.generate_set import generate_set
         from medvar_engine.sets.layouts import kind_of
@@ -171,7 +173,8 @@ def generate(
 
         if remote:
             raise MedvarError(
-                "A synthetic dataset is made where its bundle is: run this on the server itself, without --server."
+                "A synthetic dataset is made on the computer of its bundle: run this on the server itself, "
+                "without --server."
             )
         own = {"seed": bool(seed), "a condition": bool(condition.to_dict()), "sampling": sampling != default}
         if mix and (said := [name for name, given in own.items() if given]):
@@ -253,7 +256,7 @@ def _generator(model: Bundle, device: str, remote: RemoteBackend | None) -> Gene
 
 @contextlib.contextmanager
 def _generating(scales: int) -> Iterator[Callable[[int], None]]:
-    """A progress bar of so many scales of images; called with the number of images that have one more."""
+    """A progress bar over the scales of all images; called with the number of images that have one more scale."""
     with progress() as bar:
         task = bar.add_task("generating", total=scales)
 

@@ -1,4 +1,4 @@
-"""The part of ``medvar generate`` that makes a set."""
+"""The part of ``medvar generate`` that makes a synthetic dataset."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def generate_set(
     copy_policy: CopyPolicy | None,
     marks: Marks,
 ) -> None:
-    """Make a set, or go on with it, and say how far it is."""
+    """Make or continue a synthetic dataset, and print its progress."""
     from medvar_engine.sets.make_set import make_set
     from medvar_engine.sets.set_plan import UNIT_IMAGES
 
@@ -42,7 +42,7 @@ def generate_set(
         begun = time.monotonic()
 
         def advance(there: int, made: int) -> None:
-            # The bar's own estimate forgets what is more than half a minute old, and a unit may take longer.
+            # The estimate of the bar ignores everything older than half a minute, but a unit may take longer.
             rate = made / (time.monotonic() - begun)
             left = f", {timedelta(seconds=round((wanted - there) / rate))} left" if rate else ""
             bar.update(task, completed=there, description=f"{rate:.3g} images/s{left}" if made else "found whole")
@@ -57,9 +57,7 @@ def generate_set(
                 computing=computing,
                 copy_policy=copy_policy,
                 marks=marks,
-                unit_images=max(
-                    UNIT_IMAGES, computing.batch
-                ),  # a unit is the most that goes through the networks together
+                unit_images=max(UNIT_IMAGES, computing.batch),  # at most one unit is processed together
                 progress=advance,
             )
         except ImportError as error:

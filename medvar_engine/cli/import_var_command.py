@@ -1,4 +1,4 @@
-"""``medvar import-var``: the published VAR weights → ours."""
+"""``medvar import-var``: converts the published VAR weights."""
 
 from __future__ import annotations
 

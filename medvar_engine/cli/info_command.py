@@ -1,4 +1,4 @@
-"""``medvar info``: what a bundle or a written image is."""
+"""``medvar info``: describes a bundle or a written image."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def info(
 
 
 def _previews(bundle: Bundle) -> str:
-    """How scales on the way are shown. Where every scale has its own codes, they are codes of the image itself."""
+    """How previews are made. If every scale has its own codes, the scales are images themselves."""
     from medvar_engine.bundle.read import PREVIEW
 
     codes = bundle.codebook()

@@ -1,4 +1,4 @@
-"""``medvar``: one verb a file. Nothing heavy is imported until a verb runs."""
+"""``medvar``: one file per command. Large libraries are imported only when a command runs."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ app.add_typer(evaluate)
 _INTERRUPTED = 130
 _UNFORESEEN = 70  # EX_SOFTWARE of sysexits.h
 _DEBUG = "--debug"
-# A wrong call. Typer carries a copy of click, or in older versions uses click, and names this class in neither.
+# Wrong arguments. Typer carries a copy of click, or in older versions uses click, and names this class in neither.
 _WrongCall: type[typer.BadParameter] = typer.BadParameter.__mro__[1]
 
 
@@ -73,16 +73,16 @@ def _version(
 
 
 def main() -> None:
-    """Entry point. Exit code 0 on success, 1 for what the user can put right, 2 for a wrong call, 130 for Ctrl-C.
+    """Entry point. Exit code: 0 on success, 1 after a user's error, 2 for wrong arguments, 130 after Ctrl-C.
 
-    What nobody foresaw is said in one sentence, with the exit code 70; ``--debug``, anywhere in the call, prints the
+    An unexpected error is reported in one sentence, with exit code 70; ``--debug``, anywhere in the call, prints the
     traceback too.
     """
     sys.exit(guarded(lambda given: app(given, prog_name="medvar", standalone_mode=False)))
 
 
 def guarded(run: Callable[[list[str]], object]) -> int:
-    """The exit code of ``run``, given the arguments of the command line. However it fails, a person can read why."""
+    """The exit code of ``run`` for the arguments of the command line. Every failure is reported in plain text."""
     given = [one for one in sys.argv[1:] if one != _DEBUG]
     debug = len(given) < len(sys.argv) - 1
     try:

@@ -1,4 +1,4 @@
-"""``medvar prepare``: scans → slices."""
+"""``medvar prepare``: turns scans into prepared slices."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from medvar_engine.data.read.refusal import Refusal
     from medvar_engine.data.shards import Manifest
 
-_SHOWN = 20  # refusals and remarks each
+_SHOWN = 20  # largest number of refusals and of remarks that are printed
 _WIDTH = 30  # letters of a name in the progress bar
 
 
@@ -118,7 +118,7 @@ def prepare(
     if refused is not None:
         _check_list(refused, out)
     refusals: list[Refusal] = []
-    # What is added is a folder of its own until it is whole.
+    # New slices are written to a separate folder until they are complete.
     target = out.absolute().with_name(f".{out.name}.more") if append else out
     with progress() as bar:
         task = bar.add_task("looking for scans", total=None)
@@ -155,7 +155,7 @@ def prepare(
             print_message(f"{out} is not complete. Run the same command again to continue.")
             raise
         except MedvarError:
-            if refused is not None and refusals:  # all were
+            if refused is not None and refusals:  # all were refused
                 _write_refusals(refused, refusals)
             raise
     _report(manifest, refusals)
@@ -167,7 +167,7 @@ def prepare(
 
 
 def _add(out: Path, more: Path, key: Path | None) -> None:
-    """Append the folder ``more`` and remove it. It stays only where the work that is in it can still be appended."""
+    """Append the folder ``more`` and remove it. It is kept only if it can still be appended later."""
     from medvar_engine.data.identity.pseudonyms import known_pseudonyms
     from medvar_engine.data.shards import append
 
@@ -183,7 +183,7 @@ def _add(out: Path, more: Path, key: Path | None) -> None:
 
 
 def _never(out: Path, more: Path, pseudonyms: Pseudonyms | None) -> str | None:
-    """Why ``more`` cannot be appended now or later, unless it can."""
+    """The reason why ``more`` can never be appended; None if it can."""
     from medvar_engine.data.shards import ShardFolder
     from medvar_engine.data.shards.join import check_fit
 
@@ -207,7 +207,7 @@ def _window(text: str) -> Window:
 
 
 def _check_same_recipe(there: Manifest, recipe: Recipe, out: Path) -> None:
-    """Asked before hours of work that could not be added."""
+    """Raise `MedvarError` before hours of work if the result could not be added."""
     wanted = recipe.to_dict()
     if differing := sorted(name for name in wanted if there.recipe.get(name) != wanted[name]):
         raise MedvarError(
@@ -217,7 +217,7 @@ def _check_same_recipe(there: Manifest, recipe: Recipe, out: Path) -> None:
 
 
 def _check_same_ids(there: Manifest, public: bool, key: Path | None, out: Path) -> None:
-    """Asked before hours of work too."""
+    """Raise `MedvarError` before hours of work if patient ids could not be compared."""
     from medvar_engine.data.identity.pseudonyms import known_pseudonyms
     from medvar_engine.data.shards.patients import PUBLIC, check_ids, patient_ids
 
@@ -240,7 +240,7 @@ def _pseudonyms(key: Path | None, out: Path) -> Pseudonyms:
 
 
 def _check_list(refused: Path, out: Path) -> None:
-    """Asked before hours of work, at the end of which the list could not be written."""
+    """Raise `MedvarError` before hours of work if the list of refused files could not be written."""
     if refused.resolve().is_relative_to(out.resolve()):
         raise MedvarError(f"The list {refused} has real names, so it must not lie in {out}; choose another place.")
     if refused.is_dir() or not refused.absolute().parent.is_dir() or not os.access(refused.absolute().parent, os.W_OK):

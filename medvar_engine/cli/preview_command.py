@@ -1,4 +1,4 @@
-"""``medvar preview``: a bundle gets a light decoder for its previews."""
+"""``medvar preview``: adds a light decoder for previews to a bundle."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def preview(
 
     found = open_bundle(bundle)
     model = load_preview_for(decoder, found.codebook(), found.name)
-    if model.config.image_channels != found.image_channels:  # the codebook is that of the gray tokenizer, too
+    if model.config.image_channels != found.image_channels:  # the codebook is that of the grey tokenizer, too
         raise MedvarError(
             f"{decoder} makes previews of {model.config.image_channels} channels, but {found.name} images of "
             f"{found.image_channels}. Export the model as a grey one: `medvar export … --data SLICES`."

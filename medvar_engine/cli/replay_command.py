@@ -1,4 +1,4 @@
-"""``medvar replay``: a written image → the same image, made again."""
+"""``medvar replay``: makes a written image again and compares the pixels."""
 
 from __future__ import annotations
 

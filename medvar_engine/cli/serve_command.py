@@ -1,4 +1,4 @@
-"""``medvar serve``: a bundle for those whose GPU is elsewhere."""
+"""``medvar serve``: runs the networks of a bundle for other computers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from medvar_engine.cli.console import needs, print_message
 def serve(
     bundle: Annotated[str | None, typer.Option(help="Folder or name of a bundle; the shipped one by default.")] = None,
     host: Annotated[
-        str, typer.Option(help="Address to listen on; all except that of this computer itself need a token.")
+        str, typer.Option(help="Address to listen on; every address except the loopback address needs a token.")
     ] = ("127.0.0.1"),
     port: Annotated[int, typer.Option(help="Port to listen on.", min=1, max=65535)] = 8765,
     name: Annotated[
@@ -55,7 +55,7 @@ def serve(
 
     token = read_token(token_file) if token_file else None
     model = open_bundle(bundle)
-    model.verify()  # damage shows now, and not in front of a client
+    model.verify()  # so that damage is found now, and not by a client
     backend = OnnxBackend(model, device=device)
     sizes = {"body": body * 2**20, "cache": cache * 2**20, "memory": memory * 2**20}
     limits = Limits(rows, waiting=waiting, rate=rate, seconds=seconds, **sizes)
@@ -79,9 +79,9 @@ def serve(
         print_message(
             "Without --certificate and --key, everything that is sent, including the token, can be read in the network."
         )
-    # asyncio warns at every piece that is sent to a client which has left.
+    # asyncio warns about every piece that is sent to a client that has disconnected.
     logging.getLogger("asyncio").setLevel(logging.ERROR)
     try:
         server.run()
-    except SystemExit as error:  # uvicorn's way to say that it cannot listen; its log says why
+    except SystemExit as error:  # uvicorn exits if it cannot listen; its log has the reason
         raise MedvarError(f"Cannot listen on {host}, port {port}. Choose another --port or --host.") from error

@@ -123,7 +123,7 @@ class _Taken:
 
 
 def _confirmed(dataset: SliceDataset, taken: _Taken, same: Callable[[CodeArray, CodeArray], bool]) -> tuple[Pair, ...]:
-    """The pairs whose pixels agree, too; the most similar first."""
+    """The pairs with similar pixels, too; the most similar first."""
     pairs = sorted(taken.pairs, key=lambda pair: (pair.first, pair.second))  # in the order on the disk
     kept = [pair for pair in pairs if same(dataset.codes(pair.first), dataset.codes(pair.second))]
     return tuple(sorted(kept, key=lambda pair: pair.bits))

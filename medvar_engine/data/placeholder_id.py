@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-_NOBODY = re.compile(
+_PLACEHOLDER = re.compile(
     r"((patient|subject) )?(anon(ymous|ymi[sz]ed|ym)?|de-?identified|not (available|known)|no|none|null|nil|n/?a"
     r"|unknown|undefined|default|dummy|empty|removed|test)( ?(patient|subject|name|id))?"
     r"|(patient|subject)( ?id)?|xxx*|0+|1|-+|\?+",
@@ -18,4 +18,4 @@ def is_placeholder(patient: str) -> bool:
     >>> [is_placeholder(one) for one in ("ANONYMOUS", "Unknown^Patient", "LIDC-IDRI-0314", "TEST01")]
     [True, True, False, False]
     """
-    return _NOBODY.fullmatch(re.sub(r"[_^\s]+", " ", patient).strip()) is not None
+    return _PLACEHOLDER.fullmatch(re.sub(r"[_^\s]+", " ", patient).strip()) is not None

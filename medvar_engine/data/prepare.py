@@ -176,7 +176,7 @@ def _process_units(
 
 @dataclass(slots=True)
 class _Gathered:
-    """The strata of each patient, remarks, fingerprint and patient of each slice, and the first slice of each part."""
+    """Strata of each patient, remarks, fingerprint and patient of each slice, and the first slice of each result."""
 
     strata: dict[str, set[Stratum]] = field(default_factory=dict)
     remarks: list[str] = field(default_factory=list)
@@ -186,7 +186,7 @@ class _Gathered:
 
 
 def _gather(writer: ShardWriter, folder: Path, results: Iterable[UnitResult], columns: Sequence[str]) -> _Gathered:
-    """Copy the slices of all parts to the shards."""
+    """Copy the slices of all results to the shards."""
     gathered = _Gathered()
     for result in results:
         found = read_result(folder, result)

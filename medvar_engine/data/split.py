@@ -104,7 +104,7 @@ def remarks_on(strata: Mapping[str, Iterable[Stratum]], split: Mapping[str, str]
 def _drawn(
     strata: Mapping[str, set[Stratum]], test: set[str], fixed: set[str], test_fraction: float, seed: int
 ) -> set[str]:
-    """Random patients to test in addition to ``test``, none of whom is in ``settled``."""
+    """Random patients to test in addition to ``test``, and not in ``fixed``."""
     members = _members(strata)
     tested = Counter(stratum for patient in test for stratum in strata[patient])
     drawn: set[str] = set()

@@ -27,7 +27,7 @@ Known = tuple[Series, Identity]
 class ScanRules(IdentityRules):
     """How the scans of a folder are read and identified.
 
-    ``include_synthetic`` accepts what a generative model made. ``assumed`` says how files lie that do not state it.
+    ``include_synthetic`` accepts what a generative model made. ``assumed`` is the geometry of files without one.
     With ``masks`` every slice has a mask, and scans without a label map are refused.
     """
 

@@ -1,8 +1,8 @@
-"""Work units of `prepare` and their results (parts), which are stored in a hidden folder until the end.
+"""Work units of `prepare`, and their results, which are stored in a hidden folder until the end.
 
-A part consists of ``KEY.json``, and ``KEY.npy`` with the codes unless the whole unit was refused. The key is a digest
-of everything that the slices depend on, so an existing part need not be made again. Parts are written without waiting
-for the disk: one that is incomplete after a power failure is recognised by its hash, and made again.
+A result consists of ``KEY.json``, and ``KEY.npy`` with the codes unless the whole unit was refused. The key is a digest
+of everything that the slices depend on, so an existing result need not be made again. Results are written without
+waiting for the disk: one that is incomplete after a power failure is recognised by its hash, and made again.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ from medvar_engine.untrusted.plain_npy import open_npy
 from medvar_engine.value_range import CodeArray
 
 SCHEMA_VERSION = 6  # increased whenever the same series would give other slices
-_KEPT = "finished parts are kept; free some disk space, and run the same again to continue"
+_KEPT = "finished series are kept; free some disk space, and run the same command again to continue"
 
 
 @dataclass(frozen=True, slots=True)
 class SeriesUnit:
-    """A work unit of one series, whose part goes into ``folder``. Plain values, so that another process can do it."""
+    """A work unit of one series, with its result in ``folder``. Plain values, so that another process can do it."""
 
     series: Series
     identity: Identity
@@ -85,7 +85,7 @@ class SeriesUnit:
 
 @dataclass(frozen=True, slots=True)
 class SlicesUnit:
-    """A work unit of single slices, whose part goes into ``folder``.
+    """A work unit of single slices, with its result in ``folder``.
 
     Plain values, so that another process can do it.
     """
@@ -128,7 +128,7 @@ class SlicesUnit:
 
 @dataclass(frozen=True, slots=True)
 class UnitResult:
-    """The result of a work unit: the number of slices in the part ``key``, or the reason why all were refused.
+    """The result ``key`` of a work unit: the number of slices, or the reason why all were refused.
 
     ``left_out`` are single files that were not used, by their names relative to the source, with the reasons.
     """
@@ -141,7 +141,7 @@ class UnitResult:
 
 @contextlib.contextmanager
 def work_folder(out: Path) -> Iterator[Path]:
-    """The folder of the parts of ``out``, locked for one process at a time; existing parts stay.
+    """The folder of the results for ``out``, locked for one process at a time; existing results stay.
 
     Raises `MedvarError` when another process holds the lock.
     """
@@ -159,9 +159,9 @@ def work_folder(out: Path) -> Iterator[Path]:
 
 
 def process_unit(unit: SeriesUnit | SlicesUnit) -> UnitResult:
-    """Make the part of a work unit unless it exists. For an unusable series the part contains the reason.
+    """Make the result of a work unit unless it exists. For an unusable series it contains the reason.
 
-    Raises `MedvarError` when the part cannot be written.
+    Raises `MedvarError` when the result cannot be written.
     """
     key = unit.key
     if (done := finished_result(unit.folder, key)) is not None:
@@ -181,7 +181,7 @@ def process_unit(unit: SeriesUnit | SlicesUnit) -> UnitResult:
 
 
 def finished_result(folder: Path, key: str) -> UnitResult | None:
-    """The part if it exists and is complete; None otherwise."""
+    """The result if it exists and is complete; None otherwise."""
     try:
         values = json.loads((folder / f"{key}.json").read_bytes())
         whole = "refused" in values or sha256(folder / f"{key}.npy") == values["sha256"]
@@ -193,21 +193,21 @@ def finished_result(folder: Path, key: str) -> UnitResult | None:
 
 
 def read_result(folder: Path, result: UnitResult) -> SeriesSlices:
-    """The slices of a part that was not refused; the codes are a memory map."""
+    """The slices of a result that was not refused; the codes are a memory map."""
     try:
         values = json.loads((folder / f"{result.key}.json").read_bytes())
         codes = open_npy(folder / f"{result.key}.npy")
         masks = open_npy(folder / f"{result.key}.masks.npy") if "masks" in values else None
     except (OSError, ValueError) as error:
         raise MedvarError(
-            f"A part in {folder} was changed by another process ({error}). Run the same again to make it again."
+            f"A result in {folder} was changed by another process ({error}). Run the same command again."
         ) from error
     facts = (SliceFacts(**one | {"fingerprint": bytes.fromhex(one["fingerprint"])}) for one in values["facts"])
     return SeriesSlices(codes, tuple(facts), tuple(values["remarks"]), masks=masks)
 
 
 def _write_slices(unit: SeriesUnit | SlicesUnit, name: str, slices: CodeArray | MaskArray, dtype: str) -> str:
-    """Write slices (N, size, size) to a file of the part; returns its sha256."""
+    """Write slices (N, size, size) to a file of the result; returns its sha256."""
     with _named(unit.folder, name) as temporary:
         file = ImageFile(temporary, unit.recipe.size, dtype)
         try:

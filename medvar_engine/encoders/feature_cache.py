@@ -42,7 +42,7 @@ def cached_features(encoder: Encoder, images: Images, folder: Path, progress: Pr
                     _compute(encoder, images, target, progress)
                     kept = _open(target, shape)
     if kept is None:
-        raise MedvarError(f"{target} was changed by another program while it was written. Run the same again.")
+        raise MedvarError(f"{target} was changed by another program while it was written. Run the same command again.")
     if progress is not None:
         progress(len(images), len(images))
     return kept

@@ -64,7 +64,7 @@ KNOWN_ENCODERS = {
     for known in (
         KnownEncoder(
             "inception",
-            "InceptionV3 as the Fréchet Inception Distance has it, Heusel et al., NeurIPS 2017",
+            "InceptionV3 as used by the Fréchet Inception Distance, Heusel et al., NeurIPS 2017",
             "https://github.com/mseitzer/pytorch-fid",
             "Apache-2.0",
             2048,
@@ -121,7 +121,7 @@ model = Encoder()""",
         ),
         KnownEncoder(
             "clip",
-            "CLIP ViT-L/14 at 336 pixels, of length 1, as CMMD has it, Jayasumana et al., CVPR 2024",
+            "CLIP ViT-L/14 at 336 pixels, of length 1, as used by CMMD, Jayasumana et al., CVPR 2024",
             "https://huggingface.co/openai/clip-vit-large-patch14-336",
             "MIT",
             768,

@@ -1,4 +1,4 @@
-"""Real slices encoded by a model: with their masks by a model of pairs."""
+"""Encodes real slices by a model; a model of pairs also encodes their masks."""
 
 from __future__ import annotations
 

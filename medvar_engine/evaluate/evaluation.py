@@ -83,7 +83,7 @@ class Evaluation:
     texture: dict[str, Texture] = field(default_factory=dict)  # by label, and for all images
     recognition: Recognition | None = None
     pairs: PairQuality | None = None
-    stacks: dict[str, StackSmoothness] = field(default_factory=dict)  # by label; empty of images that were there
+    stacks: dict[str, StackSmoothness] = field(default_factory=dict)  # by label; empty for existing images
     reconstruction: Reconstruction | None = None
     membership: MembershipInference | None = None
     utility: Utility | SegmentationUtility | None = None

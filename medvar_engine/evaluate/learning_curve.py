@@ -1,4 +1,4 @@
-"""How many patients a network learns from: 1, 2, 4 … of those that there are, and the metric with each number."""
+"""Learning curves: the metric of a network that learned from 1, 2, 4 … patients."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ REAL, BOTH, SYNTHETIC = "real", "real and synthetic", "synthetic"
 
 @dataclass(frozen=True, slots=True)
 class CurvePoint:
-    """The metric on held-out patients after learning from so many patients."""
+    """The metric on held-out patients after learning from a number of patients."""
 
     patients: int
     metrics: dict[str, MetricValue]  # `REAL` and `BOTH`
 
 
 def patient_counts(available: int, asked: Sequence[int] = ()) -> tuple[int, ...]:
-    """The numbers of patients to learn from, rising: those ``asked`` for, or 1, 2, 4 …; and always all of them.
+    """The numbers of patients to learn from in rising order: those in ``asked``, or else 1, 2, 4 …; and all patients.
 
     Raises `MedvarError` for a number that is below 1 or above ``available``.
     """
     if wrong := [count for count in asked if not 1 <= count <= available]:
-        raise MedvarError(f"There are 1 to {available} training patients to learn from, not {wrong[0]}.")
+        raise MedvarError(f"The number of training patients must be from 1 to {available}, but is {wrong[0]}.")
     doubled = (2**power for power in range(available.bit_length()))
     return tuple(sorted({*(asked or doubled), available}))
 
 
 def rows_of_patients(patients: Sequence[str], count: int, seed: int) -> npt.NDArray[np.int64]:
-    """The numbers of the slices of ``count`` patients, drawn by ``seed``; a larger count draws the same and more."""
+    """The indices of the slices of ``count`` random patients; a larger count contains the same patients and more."""
     names = sorted(set(patients))
     chosen = {names[i] for i in np.random.default_rng(seed).permutation(len(names))[:count]}
     return np.flatnonzero([name in chosen for name in patients])

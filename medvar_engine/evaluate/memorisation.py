@@ -33,7 +33,7 @@ TO_SET_IT = 60  # copies of each kind that set the threshold
 _FITTED = 1500  # slices that are copied to fit the projection
 _TOLD_APART = 6000  # largest number of slices that the projection is fitted to separate
 _OF_A_PATIENT = 6  # largest number of held-out slices per patient, so that patients have equal weight
-_CHUNK = 256  # images that are read at a time
+_CHUNK = 256  # images that are read together
 _PARTS = ("distances", "neighbours")
 _MOVED = {"zoom_by": 0.05, "shift_by": 3.5 / 128}  # half the distance between the views that the gate compares
 
@@ -62,7 +62,7 @@ def calibrate(
     """The gate of a training set, with a threshold from planted copies and from held-out patients.
 
     The threshold is the smaller one of `copy_threshold` and `alarm_threshold`. The same slices give the same gate.
-    The false alarms of a held-out patient are those of a gate whose levels and threshold are set without that patient.
+    The false alarms of a held-out patient are those of a gate that is set without that patient.
 
     Args:
         training: slices that the model was trained on.
@@ -107,15 +107,15 @@ def calibrate(
 
 
 class _Setting(NamedTuple):
-    """What sets a gate."""
+    """The settings of a gate."""
 
     levels: tuple[float, float]
-    copies: float  # the distance that it takes to find planted copies
+    copies: float  # distance needed to find planted copies
     threshold: float
 
     @classmethod
     def of(cls, values: FloatArray, patients: Sequence[str], copies: Sequence[FloatArray]) -> _Setting:
-        """By the measures ``(M, 2)`` of slices of patients who are not trained on, and those of each kind of copy."""
+        """Derive the settings from measures ``(M, 2)`` of held-out slices, and those of each kind of copy."""
         # A measure is high where a distance is small: the level is the alarm threshold of its negative.
         whole, part = (max(-alarm_threshold(-values[:, i], patients), 1e-3) for i in range(len(MEASURES)))
         levels = (whole, part)

@@ -19,7 +19,7 @@ from medvar_engine.train.batches import spread
 from medvar_engine.train.stages.image_similarity import psnr
 from medvar_engine.types import FloatArray, IntArray
 
-SMALLEST = 100  # pixels of a structure in a slice above which its mask is judged
+SMALLEST = 100  # least number of pixels of a structure in a slice for a Dice coefficient
 _BATCH = 16
 
 

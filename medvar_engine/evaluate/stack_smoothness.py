@@ -1,4 +1,4 @@
-"""Are neighbouring slices of stacks as alike as those of real volumes? Mean differences of neighbours, side by side."""
+"""Smoothness of stacks: mean differences of neighbouring slices, compared with those of real volumes."""
 
 from __future__ import annotations
 
@@ -17,31 +17,35 @@ from medvar_engine.generate.generator import Generator
 from medvar_engine.sets.stack import Stack, stack_requests
 from medvar_engine.types import FloatArray, IntArray
 
-LABELS, SLICES, STACKS = 4, 8, 2  # labels that are measured, those of most slices; slices of a stack; stacks of each
-_FEWEST = 8  # pairs of real neighbours below which their difference says little
-_MOST = 200  # pairs of real neighbours that are compared
-_ALIKE = 0.1  # of the distance between neighbours, by which pairs of one label may differ
+LABELS, SLICES, STACKS = (
+    4,
+    8,
+    2,
+)  # number of labels with most slices that are measured; slices per stack; stacks per label
+_FEWEST = 8  # least number of pairs of real neighbours for a meaningful difference
+_MOST = 200  # largest number of pairs of real neighbours that are compared
+_ALIKE = 0.1  # largest difference of distances within a label, as a fraction of the distance
 
 
 @dataclass(frozen=True, slots=True)
 class StackSmoothness:
-    """Mean absolute difference of neighbouring slices in [-1, 1], of one label."""
+    """Mean absolute difference of neighbouring slices of one label, in [-1, 1]."""
 
     spacing_mm: float  # between neighbours
     stacks: float
     real: float  # of volumes, at the same spacing
-    unrelated: float  # of slices of stacks of different seeds: what a stack of no coherence would have
+    unrelated: float  # for slices of different seeds, like a stack without coherence
 
     @property
     def ratio(self) -> float:
-        """1 where stacks are as smooth as real volumes; above, they are rougher."""
+        """1 if stacks are as smooth as real volumes; above 1 if they are rougher."""
         return self.stacks / max(self.real, 1e-9)
 
 
 def measure_stacks(generator: Generator, bundle: Bundle, data: SliceDataset) -> dict[str, StackSmoothness]:
-    """By label (modality, region and plane), of those whose slices lie at regular distances in ``data``.
+    """Smoothness by label (modality, region and plane), for labels with regularly spaced slices in ``data``.
 
-    Labels whose pixel size the bundle does not know are left out: their slices have no distance in mm.
+    Labels without a pixel size in the bundle are left out, because their slices have no distance in mm.
     """
     asked = [Condition(condition.modality, condition.region, condition.plane) for condition in data.conditions.distinct]
     codes = np.array([asked.index(one) for one in asked])[data.conditions.codes]
@@ -54,7 +58,7 @@ def measure_stacks(generator: Generator, bundle: Bundle, data: SliceDataset) -> 
         pairs, distances = _neighbours(own, series, places)
         if len(pairs) < _FEWEST or len(found) == LABELS:
             continue
-        # A distance that occurs: between two middle ones that differ, the median would be that of no pair.
+        # A distance that occurs; the mean of two different middle values would be the distance of no pair.
         spacing = float(np.percentile(distances, 50, method="lower"))
         pairs = pairs[np.abs(distances - spacing) <= _ALIKE * spacing]
         if len(pairs) < _FEWEST:
@@ -74,14 +78,14 @@ def measure_stacks(generator: Generator, bundle: Bundle, data: SliceDataset) -> 
 def _neighbours(
     own: IntArray, series: list[str], places: list[float]
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
-    """Numbers of slices that follow each other in a series ``(N, 2)``, and the distances in mm."""
+    """Indices of neighbouring slices of a series ``(N, 2)``, and their distances in mm."""
     order = sorted(own.tolist(), key=lambda i: (series[i], places[i]))
     pairs = [(a, b) for a, b in pairwise(order) if series[a] == series[b] and places[a] < places[b]]
     return np.array(pairs, dtype=np.int64).reshape(-1, 2), np.array([places[b] - places[a] for a, b in pairs])
 
 
 def _label(generator: Generator, bundle: Bundle, condition: Condition, spacing: float) -> StackSmoothness:
-    """With nothing of real volumes yet."""
+    """The differences within stacks; those of real volumes are added later."""
     condition, stack = bundle.labels.known(condition), Stack(SLICES, spacing)
     images = []
     for seed in range(STACKS):

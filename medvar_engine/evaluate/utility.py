@@ -41,7 +41,7 @@ class Utility:
     steps: int  # training steps of each classifier
     seeds: int  # number of classifiers that are averaged
     accuracy: dict[str, MetricValue]  # balanced accuracy by training images: "real", "real and synthetic", "synthetic"
-    curve: tuple[CurvePoint, ...] = ()  # for fewer patients of each class, up to all; empty when it was not asked for
+    curve: tuple[CurvePoint, ...] = ()  # for fewer patients of each class, up to all; empty if not requested
 
     @property
     def metrics(self) -> dict[str, MetricValue]:
@@ -92,8 +92,8 @@ def measure_utility(
     of_made = _numbers(made, names)
     if not (of_made >= 0).any():
         raise MedvarError(f"None of the synthetic images shows a {task} that occurs among held-out slices.")
-    of_real, whose = _numbers(real, names), [row.patient for row in training.rows]
-    most = max(len({whose[i] for i in np.flatnonzero(of_real == one)}) for one in range(len(names)))
+    of_real, patient_of_row = _numbers(real, names), [row.patient for row in training.rows]
+    most = max(len({patient_of_row[i] for i in np.flatnonzero(of_real == one)}) for one in range(len(names)))
     counts = () if patients is None else patient_counts(most, patients)
     truth = _numbers(test, names)
     kept = np.flatnonzero(truth >= 0)
@@ -111,10 +111,10 @@ def measure_utility(
         return shown(estimate(accuracy, people), "held-out patients")
 
     def both(count: int) -> dict[str, MetricValue]:
-        """Of so many patients of each class."""
+        """Real images of ``count`` patients of each class."""
 
         def some(seed: int) -> Part:
-            return images, np.where(_of_patients(of_real, whose, count, seed), of_real, -1)
+            return images, np.where(_of_patients(of_real, patient_of_row, count, seed), of_real, -1)
 
         few = "" if count == most else f" ({count} patients of a class)"
         return {
@@ -130,7 +130,7 @@ def measure_utility(
 
 
 def _of_patients(labels: Labels, patients: Sequence[str], count: int, seed: int) -> npt.NDArray[np.bool_]:
-    """Which slices are of the ``count`` patients of each class that ``seed`` draws."""
+    """Which slices belong to ``count`` random patients of each class."""
     chosen = np.zeros(len(labels), dtype=bool)
     for one in np.unique(labels[labels >= 0]):
         own = np.flatnonzero(labels == one)

@@ -102,7 +102,7 @@ def _laid_over(trace: Trace, decoded: FloatArray, parent: FloatArray | None) -> 
 
 
 def _named_layers(trace: Trace) -> list[tuple[Trace, str]]:
-    """The image, its parent if it is visible outside a mask, and so on; each with the name of its pixels."""
+    """The image, its parent if it is visible outside a mask, and so on; each with the key of its pixels."""
     layers = [trace]
     while exact_outside(layers[-1]):
         layers.append(_parent(layers[-1]))

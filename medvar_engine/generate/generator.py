@@ -124,8 +124,8 @@ class Generator:
         """An image that shares scales ``0…from_scale-1`` with ``trace``; the rest is still to be drawn.
 
         Options that are not given are those of ``trace``; see `ResampleOptions`. A slice of a stack keeps its place in
-        it. Under another condition the shared scales are processed again, as if the model had drawn them under it:
-        their tokens stay, and the first such resample costs one pass over them.
+        the stack. Under another condition the shared scales are processed again under that condition: their tokens
+        stay, and the first such resample costs one pass over them.
         """
         return self.resample_many(trace, from_scale, [trace.request.seed if seed is None else seed], **options)
 

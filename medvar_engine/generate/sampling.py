@@ -23,7 +23,7 @@ def gumbel(seed: int, k: int, positions: int, vocabulary: int) -> FloatArray:
 
 
 def uniform_of_slice(seed: int, k: int, number: int, positions: int, vocabulary: int) -> FloatArray:
-    """Noise of its own for each slice ``number`` of a stack: uniform in (0, 1), never 0 or 1, keyed as `gumbel` is."""
+    """Noise for slice ``number`` of a stack: uniform in (0, 1), never 0 or 1, with the keys of `gumbel`."""
     return _uniform(_bits(seed, k + ((number + 1) << 16), positions, vocabulary))
 
 
@@ -89,7 +89,7 @@ def candidates(logits: FloatArray, top_k: int, top_p: float) -> tuple[IntArray, 
 def draw(logits: FloatArray, sampling: Sampling, seed: int, k: int, noise: FloatArray | None = None) -> IntArray:
     """Tokens of scale k of one image: guided logits ``(L, V)`` → ``(L,)``, by the Gumbel-max trick.
 
-    ``noise`` ``(L, V)`` is taken in place of the seed's.
+    ``noise`` ``(L, V)`` replaces the noise of the seed.
     """
     if sampling.temperature == 0:
         likeliest: IntArray = logits.argmax(-1)

@@ -1,12 +1,12 @@
-"""Noise of the slices of a stack: each slice's is Gumbel noise as always, and neighbours' are alike.
+"""Noise of the slices of a stack: every slice gets Gumbel noise, and the noise of neighbours is similar.
 
-Noise turns slowly from one independent draw into the next: as Gaussian numbers, the mean of two draws with weights
-``cos`` and ``sin`` of an angle that grows from slice to slice. The sum of their squares is 1, so that the mean is
-Gaussian again, and so, turned back, Gumbel again. Each slice is therefore drawn from the model's own distribution, and
-what two slices have in common falls with their distance.
+Noise changes slowly from one independent draw to the next: it is the sum of two draws of Gaussian numbers with weights
+``cos`` and ``sin`` of an angle that grows from slice to slice. The squares of the weights sum to 1, so the result is
+Gaussian, and is transformed to Gumbel noise. Each slice is therefore drawn from the distribution of the model, and the
+similarity of two slices decreases with their distance.
 
-How fast noise turns follows from the size of a token: a token that covers 20 mm of the image shows what goes on for
-some such lengths through the plane, too. So coarse scales hardly change from slice to slice, and fine ones do.
+The rate of change follows from the size of a token: what a token of 20 mm shows extends over about this length through
+the plane, too. Coarse scales therefore hardly change from slice to slice, and fine ones do.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Set with the model shipped first, so that neighbours differ about as much as tho
 
 
 def stack_noise(seed: int, place: StackPlace, k: int, side: int, vocabulary: int) -> FloatArray:
-    """Standard Gumbel noise ``(side², V)`` of scale k, of ``side`` tokens a side, for one slice of a stack."""
+    """Standard Gumbel noise ``(side², V)`` of scale k with ``side`` tokens per side, for one slice of a stack."""
     way, draw = math.modf(place.slice * side * place.step / REACH)
     angle = way * math.pi / 2
     total = np.zeros((side * side, vocabulary))

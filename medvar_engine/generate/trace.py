@@ -25,7 +25,7 @@ SCHEMA_VERSION = 1
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Trace:
-    """One finished or unfinished image. A resample or an edit makes a new trace, whose parent is the old one."""
+    """One finished or unfinished image. A resample or an edit makes a new trace with the old one as its parent."""
 
     request: Request
     pyramid: TokenPyramid  # of one image

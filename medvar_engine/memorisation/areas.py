@@ -1,4 +1,4 @@
-"""`areas`: a slice and its parts. A copy of one of these suffices."""
+"""`areas`: a slice and its parts. An image is a copy if one of them is copied."""
 
 from __future__ import annotations
 

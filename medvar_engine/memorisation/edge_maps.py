@@ -19,16 +19,16 @@ from scipy import ndimage
 from medvar_engine.encoders.preprocessing import resize
 from medvar_engine.types import BoolArray, FloatArray
 
-GRID = 24  # cells a side of a map
+GRID = 24  # cells per side of a map
 FORMS = 8  # rotations by right angles, and their mirror images
-_SIDE = 128  # pixels a side at which images are described
-_BIN = 2  # pixels a side that are averaged before cells are
+_SIDE = 128  # pixels per side to which images are resized
+_BIN = 2  # pixels per side that are averaged before cells
 _EDGE = 1.5  # pixels, standard deviation of the derivative of a Gaussian
-_SURROUNDINGS = 8.0  # pixels, likewise
-_SHARE = np.float32(0.7)  # of the strength around, at which an edge counts half
-_FLOOR = np.float32(0.004)  # a gradient a pixel below which there is no edge, but noise
+_SURROUNDINGS = 8.0  # shift in pixels, likewise
+_SHARE = np.float32(0.7)  # strength relative to the surroundings at which an edge counts half
+_FLOOR = np.float32(0.004)  # gradient per pixel below which there is only noise
 _EVEN = 0.02  # range of values within a flat area
-_FLAT = 9  # pixels a side of a square that fits into a flat area
+_FLAT = 9  # pixels per side of a square that fits into a flat area
 _BORDER = 4  # pixels around a flat area in which its border makes edges
 
 Maps = npt.NDArray[np.complex64]
@@ -36,7 +36,7 @@ Numbers = npt.NDArray[np.floating]
 
 
 class View(NamedTuple):
-    """A way to look at an image: it is enlarged by ``zoom`` about its middle, then moved down and right in pixels."""
+    """A view of an image: enlarged by ``zoom`` about its middle, then moved down and right in pixels."""
 
     zoom: float
     down: float
@@ -47,7 +47,7 @@ class View(NamedTuple):
 class Directions:
     """The directions of an image's edges ``(64, 64)``, averages of 2 × 2 pixels, and which share of these is seen.
 
-    Flat areas may be masks: nothing is known of what is under them, and their borders are no edges of the slice.
+    Flat areas may be masks: what is under them is unknown, and their borders are not edges of the slice.
     """
 
     edges: Maps
@@ -55,7 +55,7 @@ class Directions:
 
     @classmethod
     def of(cls, image: FloatArray) -> Directions:
-        """Those of an image ``(H, W)`` in [-1, 1]."""
+        """The directions of an image ``(H, W)`` in [-1, 1]."""
         described = _described(image)
         seen = ~_flat(described)
         return cls(
@@ -91,7 +91,7 @@ def turned(maps: Maps, form: int) -> Maps:
 
 
 def turned_shares(shares: FloatArray, form: int) -> FloatArray:
-    """The same of numbers that are no directions."""
+    """Like `turned`, for numbers that are not directions."""
     return np.asarray(np.rot90(shares[..., ::-1] if form >= FORMS // 2 else shares, form % 4, (-2, -1)))
 
 
@@ -101,9 +101,9 @@ def turned_back(maps: Maps, form: int) -> Maps:
     return np.asarray(np.conj(straight[..., ::-1]) if form >= FORMS // 2 else straight, dtype=np.complex64)
 
 
-@lru_cache(maxsize=4096)  # what the gate asks for again and again
+@lru_cache(maxsize=4096)  # the views that the gate needs repeatedly
 def _cells(zoom: float, shift: float) -> FloatArray:
-    """How much of each bin of a side lies in each cell, in a view: ``(GRID, bins)``."""
+    """The share of each bin of a side that lies in each cell, in a view: ``(GRID, bins)``."""
     cells = np.linspace(0, _SIDE, GRID + 1)
     bins = (np.arange(0, _SIDE + 1, _BIN) - _SIDE / 2) * zoom + _SIDE / 2 + shift
     overlap = np.minimum(cells[1:, None], bins[1:]) - np.maximum(cells[:-1, None], bins[:-1])
@@ -115,7 +115,7 @@ def _described(image: FloatArray) -> FloatArray:
 
 
 def _flat(image: FloatArray) -> BoolArray:
-    """Where an image is flat, with the border around it."""
+    """The flat areas of an image, with their borders."""
     even = ndimage.maximum_filter(image, 5) - ndimage.minimum_filter(image, 5) < _EVEN
     squares = ndimage.minimum_filter(even, _FLAT - 4)  # middles of flat squares; the range was of 5 × 5 pixels
     return np.asarray(ndimage.maximum_filter(squares, _FLAT + 2 * _BORDER), dtype=bool)

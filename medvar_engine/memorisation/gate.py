@@ -1,10 +1,10 @@
 """`Gate`: detects images that may be copies of a training slice. It needs numpy and scipy only.
 
-Two steps. A few numbers of each training slice say quickly which ones are most like an image that is turned, mirrored,
-zoomed and shifted in every way. Over each of these the image is then laid as well as possible, and compared with it and
-with similar slices of other patients, as a whole and in parts, so that a part of it that is a copy suffices. An image
-is flagged when it is nearer to one slice than nearly all slices of held-out patients are. That finds copies; that an
-image passes is no guarantee of privacy.
+The check has two steps. A few numbers of each training slice quickly show which ones are most similar to an image that
+is turned, mirrored, zoomed and shifted in every way. The image is then aligned with each of these, and
+compared with it and with similar slices of other patients, as a whole and in parts, so that copies of parts are found,
+too. An image is flagged if it is closer to one slice than almost all slices of held-out patients are. An image that
+passes is no guarantee of privacy.
 """
 
 from __future__ import annotations
@@ -27,15 +27,18 @@ from medvar_engine.memorisation.window_search import WindowSearch
 from medvar_engine.types import BoolArray, FloatArray, IntArray
 
 MEASURES = ("whole", "a part")
-ZOOMS = np.exp(np.linspace(np.log(3 / 4), np.log(4 / 3), 7))  # in which an image is looked at
-_SHIFTS = np.array([-7.0, 0, 7])  # pixels of 128, each way
-_ZOOMS_OF = (slice(2, 7), slice(0, 3))  # for each of `REGIONS`: an image enlarged shows it, one made smaller its middle
-_BY_NUMBERS = 6  # training slices over which an image is laid, of each region
-_IN_PLACE = 8  # and of those that are like a part of it
+ZOOMS = np.exp(np.linspace(np.log(3 / 4), np.log(4 / 3), 7))  # the zooms at which an image is compared
+_SHIFTS = np.array([-7.0, 0, 7])  # shifts in each direction, in pixels of 128
+_ZOOMS_OF = (
+    slice(2, 7),
+    slice(0, 3),
+)  # for each of `REGIONS`: an enlarged image shows the region, a reduced one only its middle
+_BY_NUMBERS = 6  # number of training slices with which an image is aligned, for each region
+_IN_PLACE = 8  # and number of slices similar to a part of it
 _OTHERS = 20  # similar slices of other patients
-_SAME = 0.9  # similarity of two maps above which one patient is taken to be there under two names
-_BLOCK = 4096  # rows of the index that are compared at a time
-_FARTHEST = 2.0  # distance of what is like no slice
+_SAME = 0.9  # similarity of two maps above which two names are taken for one patient
+_BLOCK = 4096  # rows of the index that are compared together
+_FARTHEST = 2.0  # distance of an image that is similar to no slice
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +71,9 @@ class _Candidate(NamedTuple):
     """A training slice that an image may be a copy of."""
 
     row: int
-    similar: FloatArray  # (N,) of each training slice, in the same view
+    similar: FloatArray  # (N,) similarity of each training slice, in the same view
     view: View
-    form: int  # by which the image is turned
+    form: int  # rotation of the image
 
 
 @dataclass(frozen=True)
@@ -122,7 +125,7 @@ class Gate:
         return self.said([self.measure(image) for image in images])
 
     def said(self, measured: Sequence[tuple[list[float], list[int]]]) -> Check:
-        """What is to be said of M images by their `measure`."""
+        """The result for M images with these values of `measure`."""
         values = np.array([one for one, _ in measured], dtype=np.float32).reshape(-1, len(MEASURES))
         rows = np.array([one for _, one in measured], dtype=np.int64).reshape(-1, len(MEASURES))
         neighbours = rows[np.arange(len(rows)), (values / self.levels).argmax(axis=1)]
@@ -144,7 +147,7 @@ class Gate:
         return ratios[best, [0, 1]].tolist(), [candidates[i].row for i in best]
 
     def _by_numbers(self, image: Directions, region: int) -> Iterator[_Candidate]:
-        """Slices that are most like the image in any view, by the numbers of a region."""
+        """The slices that are most similar to the image in any view, by the numbers of a region."""
         maps, seen, views = image.views(ZOOMS[_ZOOMS_OF[region]], _SHIFTS, _SHIFTS)
         forms = ((turned(maps, form), turned_shares(seen, form)) for form in range(FORMS))
         asked = np.concatenate([self.projection.unit(region, *form) for form in forms])
@@ -157,7 +160,7 @@ class Gate:
             yield _Candidate(int(row), in_this_view, views[i % len(views)], int(i) // len(views))
 
     def _in_place(self, image: Directions) -> Iterator[_Candidate]:
-        """Slices of which the image has a part, where it lies in them."""
+        """The slices that share a part with the image, with the position of the part."""
         maps, seen, views = image.views(*np.array([[1.0], [0], [0]]))
         forms = [(turned(maps, form), turned_shares(seen, form)) for form in range(FORMS)]
         similar = self._windows.similar(*(np.concatenate(part) for part in zip(*forms, strict=True)))
@@ -175,12 +178,12 @@ class Gate:
 
 
 def distances(values: npt.NDArray[np.floating], levels: Sequence[float]) -> FloatArray:
-    """How far images are from training slices ``(M,)``, by their measures ``(M, 2)``: 1 where one is at its level."""
+    """Distances ``(M,)`` of images from training slices, from their measures ``(M, 2)``: 1 if one is at its level."""
     highest = (values / np.array(levels)).max(axis=1)
     return np.asarray(1 / np.maximum(highest, 1 / _FARTHEST), dtype=np.float32)
 
 
 def _highest(values: FloatArray, count: int) -> IntArray:
-    """Where the highest finite values are, in no order."""
+    """The indices of the highest finite values, in no order."""
     places = np.argpartition(-values, min(count, len(values)) - 1)[:count]
     return np.asarray(places[np.isfinite(values[places])])

@@ -1,4 +1,4 @@
-"""Edge maps in a byte a cell: four bits for each part of a direction, finer where it is small."""
+"""Edge maps with one byte per cell: four bits for each part of a direction, with finer steps for small values."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import numpy.typing as npt
 from medvar_engine.memorisation.edge_maps import GRID, Maps
 
 NUMBERS = GRID * GRID  # bytes of a map
-_MOST = np.float32(0.7)  # what is larger is stored as this
+_MOST = np.float32(0.7)  # larger values are stored as this one
 _STEPS = 7  # values on either side of 0
 _VALUES = (np.arange(16) - 8) * np.abs(np.arange(16) - 8) * _MOST / _STEPS**2
-_TABLE = (_VALUES[:, None] + 1j * _VALUES).ravel().astype(np.complex64)  # of every byte, the direction
+_TABLE = (_VALUES[:, None] + 1j * _VALUES).ravel().astype(np.complex64)  # the direction of every byte
 
 Packed = npt.NDArray[np.uint8]
 
@@ -23,7 +23,7 @@ def pack(maps: Maps) -> Packed:
 
 
 def unpack(rows: Packed) -> Maps:
-    """The inverse of `pack`, but for rounding: to a ninth of what is there, in the mean."""
+    """The inverse of `pack`, except for rounding by a ninth of the value on average."""
     return np.asarray(_TABLE[rows].reshape(-1, GRID, GRID))
 
 

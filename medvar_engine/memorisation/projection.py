@@ -15,8 +15,8 @@ from medvar_engine.errors import MedvarError
 from medvar_engine.memorisation.edge_maps import GRID, Maps
 from medvar_engine.types import FloatArray
 
-_EMPTY = 0.15  # share of what most slices have in a region, below which there is nothing to compare
-_RIDGE = 0.1  # of the mean variance within copies, added to each
+_EMPTY = 0.15  # share of the usual content of a region below which there is nothing to compare
+_RIDGE = 0.1  # share of the mean variance within copies that is added to each variance
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class Region:
         return np.concatenate([part.real, part.imag], axis=1).astype(np.float32)
 
     def shares(self, seen: FloatArray) -> FloatArray:
-        """The share of each of `values` that is seen, from that of each cell."""
+        """The visible share of each of `values`, from that of each cell."""
         return np.tile(self._averaged(seen), (1, 2)).astype(np.float32)
 
     @property
@@ -48,7 +48,7 @@ class Region:
 
 
 WHOLE = Region(GRID, 2, 128)
-INNER = Region(16, 2, 128)  # what is left of a slice when an image shows it larger
+INNER = Region(16, 2, 128)  # the part of a slice that an enlarged image shows
 REGIONS = (WHOLE, INNER)
 _SIZES = [size for region in REGIONS for size in (region.features * region.numbers, region.features, 1)]
 
@@ -63,7 +63,7 @@ class Projection:
 
     @classmethod
     def fit(cls, slices: Maps, originals: Maps, copies: Maps) -> Projection:
-        """The projection that tells ``slices`` apart, but not ``originals`` from ``copies`` of them."""
+        """The projection that separates ``slices`` from each other, but not ``originals`` from their ``copies``."""
         from scipy.linalg import eigh
 
         matrices, means, floors = [], [], []
@@ -86,7 +86,7 @@ class Projection:
     def unit(self, number: int, maps: Maps, seen: FloatArray | None = None) -> FloatArray:
         """The numbers of region ``number``, scaled to length 1: ``(N, numbers)``; zeros where it is empty.
 
-        What is not seen, see `Region.shares`, is taken for average.
+        Invisible parts, see `Region.shares`, count as average.
         """
         region, mean = REGIONS[number], self.means[number]
         values = region.values(maps)

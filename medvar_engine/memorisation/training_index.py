@@ -1,9 +1,9 @@
 """The training index of a bundle, by which users of the bundle can apply the `Gate`.
 
-Three files: ``gate.json`` says threshold, levels and whose each slice is; ``gate_index.npy`` holds the edge map of each
-training slice, see `packed_maps`; ``gate_projection.npy`` is the `Projection` by which they are searched. There are no
-images and no names in it: patients go by pseudonyms made with a secret key, and rows are ordered by those. The maps
-still say something of the slices, as a rough sketch does; who may have the bundle may have them.
+Three files: ``gate.json`` holds threshold, levels and the patient of each slice; ``gate_index.npy`` holds the edge map
+of each training slice, see `packed_maps`; ``gate_projection.npy`` is the `Projection` by which they are searched. There
+are no images and no names in it: patients have pseudonyms made with a secret key, and rows are in their order. The maps
+are rough sketches of the slices, so they may be shared only with those who may have the bundle.
 """
 
 from __future__ import annotations

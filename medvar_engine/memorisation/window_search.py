@@ -1,4 +1,4 @@
-"""`WindowSearch`: training slices of which an image has a part, for it may be masked or mixed with another one."""
+"""`WindowSearch`: finds training slices that share a part with an image, which may be masked or mixed with another."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from medvar_engine.memorisation.edge_maps import GRID, Maps
 from medvar_engine.types import FloatArray
 
 _WINDOWS = 4  # a side
-_CELLS = 3  # a side of a window; each is the average of 2 × 2 cells of a map
-_LEAST_SEEN = np.float32(0.15)  # share of a cell that must be seen
-_EDGES = 0.03  # squared length of the edges that a window must have
-_USUAL = 30  # that many slices are more like an image in a window than is usual
-_CEILING = np.float32(0.9)  # similarity that is usual at most, so that slices that are there many times are found
+_CELLS = 3  # cells per side of a window; each is the average of 2 × 2 cells of a map
+_LEAST_SEEN = np.float32(0.15)  # least visible share of a cell
+_EDGES = 0.03  # least squared length of the edges of a window
+_USUAL = 30  # number of slices that may be more similar to an image in a window than usual
+_CEILING = np.float32(0.9)  # largest usual similarity, so that slices that occur many times are found
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,14 +28,14 @@ class WindowSearch:
 
     @classmethod
     def of(cls, blocks: Iterable[Maps]) -> WindowSearch:
-        """That of all maps ``(N, GRID, GRID)``, which come in blocks."""
+        """The search over all maps ``(N, GRID, GRID)``, which are given in blocks."""
         windows = [_windows(block) for block in blocks]
         parts = np.concatenate([_parts(maps) for maps in windows], axis=1)
         lengths = np.concatenate([np.square(np.abs(maps)) for maps in windows], axis=1)
         return cls(parts, lengths)
 
     def similar(self, edges: Maps, seen: FloatArray) -> FloatArray:
-        """How much more than usual the slices are like V maps ``(V, GRID, GRID)``: ``(V, N)``, added over windows.
+        """How much more similar than usual the slices are to V maps ``(V, GRID, GRID)``: ``(V, N)``, summed.
 
         ``seen`` is the share of each cell that is seen.
         """
@@ -67,6 +67,6 @@ def _parts(maps: npt.NDArray[np.inexact]) -> FloatArray:
 
 
 def _highest_but(values: FloatArray, count: int) -> FloatArray:
-    """Of each row the value that ``count`` others exceed, ``(V, 1)``; the lowest when there are no more."""
+    """The value of each row that ``count`` others exceed, ``(V, 1)``; the lowest if there are no more."""
     place = max(0, values.shape[1] - 1 - count)
     return np.partition(values, place, axis=1)[:, place, None]

@@ -1,4 +1,4 @@
-"""HTML and SVG elements as a type of its own: text is escaped unless it was made by these functions."""
+"""HTML and SVG elements as a separate type: text is escaped unless these functions made it."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ class Limits:
                 raise MedvarError(f"The limit {name} must be above 0, but is {getattr(self, name)}.")
 
 
-HANG_UP = {"Connection": "close"}  # for a response before the end of the request, whose rest might never arrive
+HANG_UP = {"Connection": "close"}  # for a response before the end of the request, because the rest might never arrive
 
 
 @dataclass(eq=False)

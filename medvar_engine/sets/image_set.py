@@ -86,7 +86,7 @@ class ImageSet:
     def masks(self, unit: int) -> MaskArray:
         """The masks of `numbers`: uint8 ``(N, H, W)``, a read-only memory map.
 
-        Raises `MedvarError` when they are missing or damaged, as those of a model without masks are.
+        Raises `MedvarError` when they are missing or damaged, or the model makes none.
         """
         codes, path = self.codes(unit), masks_path(self.path, unit)
         try:
@@ -99,7 +99,7 @@ class ImageSet:
 
     @property
     def structures(self) -> Structures:
-        """What the values of masks stand for, from 1 up; empty where images have no masks."""
+        """The structures of masks, in the order of their values from 1 up; empty without masks."""
         return self.manifest.structures
 
     def table(self) -> pa.Table:

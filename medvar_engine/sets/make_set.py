@@ -30,7 +30,7 @@ Progress = Callable[[int, int], None]
 _LOCK = ".lock"
 _TEMPORARY = re.compile(r"\..+\.\d+\.tmp")  # temporary files of `write_files`, left by a process that was killed
 _WORDS = {"memorised": "copy policy"}  # names in set.json that differ from the words in messages
-_KEPT = "Finished images are kept. Correct this, and run the same again to continue."
+_KEPT = "Finished images are kept. Correct this, and run the same command again to continue."
 
 
 @dataclass(frozen=True, slots=True)

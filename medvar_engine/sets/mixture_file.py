@@ -38,7 +38,7 @@ _Seed = Annotated[_Whole, Field(ge=0, le=MAX_SEED, description="random seed of i
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
 class _SamplingFields:
-    """What differs from the default sampling."""
+    """The differences from the default sampling."""
 
     guidance: Annotated[_Number | None, Field(description="guidance strength")] = None
     temperature: Annotated[_Number | None, Field(description="temperature")] = None
@@ -71,7 +71,7 @@ class _ComponentFields:
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
 class _MixtureFields:
-    """A whole file."""
+    """A whole file of a mixture."""
 
     seed: _Seed = 0
     sampling: _SamplingFields | None = None
@@ -110,7 +110,7 @@ def read_mixture(path: Path, bundle: Bundle) -> Mixture:
 
 
 def _sampling(own: _SamplingFields | None, default: Sampling) -> Sampling:
-    """``default`` with what is given otherwise."""
+    """``default`` with the given values."""
     return default if own is None else dataclasses.replace(default, **_given(own, _KNOWN["sampling"]))
 
 

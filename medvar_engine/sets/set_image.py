@@ -17,8 +17,8 @@ class SetImage:
     number: int
     image: FloatArray  # (H, W) in [-1, 1]
     trace: Trace
-    copy_risk: CopyRisk | None = None  # None when copies are not checked for
-    mask: MaskArray | None = None  # (H, W), of a model that makes masks
+    copy_risk: CopyRisk | None = None  # None without a search for copies
+    mask: MaskArray | None = None  # (H, W); None without masks
 
     @property
     def flagged(self) -> bool:

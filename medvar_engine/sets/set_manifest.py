@@ -18,7 +18,7 @@ from medvar_engine.write.provenance import STATEMENT
 
 SCHEMA_VERSION = 1
 SET = "set.json"
-UNITS = "units"  # the folder of the notes that say what each unit gave
+UNITS = "units"  # the folder of the notes with the files of each unit
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,17 +32,17 @@ class SetManifest:
 
     @property
     def complete(self) -> bool:
-        """Whether every unit is there."""
+        """Whether every unit is finished."""
         return len(self.units) == self.plan.units
 
     @property
     def withheld(self) -> frozenset[int]:
-        """Numbers of images that are not there, for they may be copies of training slices."""
+        """Numbers of images that were withheld, because they may be copies of training slices."""
         return self.flagged if self.plan.copy_policy == "withhold" else frozenset()
 
     @property
     def structures(self) -> Structures:
-        """What the values of masks stand for, from 1 up; empty where images have no masks."""
+        """The structures of masks, in the order of their values from 1 up; empty without masks."""
         return from_dicts(self.model.get("structures", ()))
 
     def write(self, folder: Path) -> None:
@@ -65,7 +65,7 @@ class SetManifest:
                 tuple(map(str, values["units"])),
                 frozenset(map(int, values.get("too_near", ()))),
             )
-            _ = found.structures  # that they can be read is said here
+            _ = found.structures  # checks that they can be read
             return found
         except FileNotFoundError as error:
             raise MedvarError(

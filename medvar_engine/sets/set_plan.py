@@ -18,15 +18,15 @@ from medvar_engine.write.marks import UNMARKED, Marks
 
 UNIT_IMAGES = 64
 MOST_IMAGES = 10_000_000
-# The words of `CopyPolicy` in set.json, which a set's identity is taken over.
+# The names of `CopyPolicy` in set.json, which enter the identity of a dataset.
 _STORED: dict[CopyPolicy, str] = {"withhold": "withhold", "flag": "mark", "off": "allow"}
 _POLICIES = {word: policy for policy, word in _STORED.items()}
-_AT_ONCE = 100_000  # requests that are held while counting
+_AT_ONCE = 100_000  # requests in memory while counting
 
 
 @dataclass(frozen=True, slots=True)
 class SetFormat:
-    """How a set is written: a layout of `medvar_engine.sets.layouts`, and a format of `medvar_engine.write.formats`."""
+    """How a dataset is written: a layout of `medvar_engine.sets.layouts`, a format of `medvar_engine.write.formats`."""
 
     layout: str = "shards"
     format: str = "uint16"
@@ -40,15 +40,13 @@ SHARDS = SetFormat()
 
 @dataclass(frozen=True, slots=True)
 class SetPlan:
-    """Image 0…count-1 of a mixture, drawn by the model of that digest."""
+    """Image 0…count-1 of a mixture, drawn by the model with this digest."""
 
     mixture: Mixture
     count: int
     bundle_id: str
     kind: SetFormat = SHARDS
-    created: str = (
-        ""  # when the set was begun, ISO 8601; it is in files that hold a time, so that they come out the same
-    )
+    created: str = ""  # when the dataset was begun, ISO 8601; used for times in files, so that they are reproducible
     unit_images: int = UNIT_IMAGES
     copy_policy: CopyPolicy = "off"  # what is done with possible copies of training slices
     gate: str = ""  # sha256 of the gate that finds them; empty when the policy is off
@@ -68,13 +66,13 @@ class SetPlan:
 
     @property
     def identity(self) -> str:
-        """sha256 over all that an image of this set follows from; a larger set of the same images has the same."""
+        """sha256 of everything that determines an image; a larger dataset of the same images has the same sha256."""
         made_of = {name: value for name, value in self.to_dict().items() if name != "count"}
         return sha256_of(json.dumps(made_of, sort_keys=True))
 
     @property
     def units(self) -> int:
-        """How many units there are; the last one may be shorter."""
+        """The number of units; the last one may be shorter."""
         return -(-self.count // self.unit_images)
 
     def numbers(self, unit: int) -> range:
@@ -83,7 +81,7 @@ class SetPlan:
         return range(first, min(first + self.unit_images, self.count))
 
     def conditions(self, withheld: Collection[int] = ()) -> Iterator[tuple[int, Condition, int]]:
-        """Number, condition and seed of every image but those ``withheld``."""
+        """Number, condition and seed of every image except those ``withheld``."""
         for first in range(0, self.count, _AT_ONCE):
             numbers = range(first, min(first + _AT_ONCE, self.count))
             for number, request in zip(numbers, self.mixture.requests(numbers), strict=True):
@@ -91,13 +89,13 @@ class SetPlan:
                     yield number, request.condition, request.seed
 
     def counts(self, withheld: Collection[int] = ()) -> dict[Condition, int]:
-        """How many images there are of each condition but those ``withheld``, in the order of the mixture."""
+        """The number of images of each condition except those ``withheld``, in the order of the mixture."""
         found = Counter(condition for _, condition, _ in self.conditions(withheld))
         return {condition: found[condition] for condition in self.mixture.folders()}
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
-        # Left out where they say nothing, so that a set of an older version has the identity that it had.
+        # Left out if they have their defaults, so that datasets of older versions keep their identity.
         checked = {"memorised": _STORED[self.copy_policy], "gate": self.gate} if self.gate else {}
         return {
             **checked,

@@ -50,7 +50,7 @@ Progress = Callable[[str, int, int], None]
 NAMES = {"train": "train", "test": "held-out"}
 _BATCH = 64  # slices that share a random generator: another value would change the augmentations
 _BLOCK = 16 * _BATCH  # slices of one work unit
-_KEPT = "finished parts are kept; free some disk space, and start again to continue"
+_KEPT = "finished blocks are kept; free some disk space, and run the same command again to continue"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""`Learner`: the weights, their moving average and the optimisers of a run.
+"""`Trainer`: the weights, their moving average and the optimisers of a run.
 
 It works in one process, or in several with copies (DDP) or shares (FSDP2) of the weights.
 """

@@ -8,7 +8,8 @@ import numpy.typing as npt
 from medvar_engine.errors import MedvarError
 
 # Directions of the rows and columns of a slice in DICOM's axes: left, posterior, superior.
-# Short-axis slices are perpendicular to the long axis of the left ventricle, whose direction varies between patients.
+# Short-axis slices are perpendicular to the long axis of the left ventricle, which has another direction in every
+# patient.
 # Here the apex points equally to the left, to the front and to the feet: 45° from the sagittal plane and 35° below the
 # axial plane. Seen from the apex, the septum is on the left of the image and the inferior wall at the bottom.
 _ROWS = {"axial": (0, 1, 0), "coronal": (0, 0, -1), "sagittal": (0, 0, -1), "short-axis": (-1, 1, -2)}

@@ -76,7 +76,9 @@ def open_nifti(path: Path) -> Any:
 def _check_file(path: Path) -> None:
     try:
         if not path.is_file():
-            raise MedvarError(f"Cannot read {path}: " + ("it is no file." if path.exists() else "it does not exist."))
+            raise MedvarError(
+                f"Cannot read {path}: " + ("it is not a file." if path.exists() else "it does not exist.")
+            )
         if path.stat().st_size > MAX_BYTES:
             raise _too_large(path)
     except OSError as error:

@@ -45,7 +45,7 @@ class Place:
     def directions(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
         """Unit vectors (LPS) from column to column and from row to row, as DICOM requires them.
 
-        Raises `MedvarError` for a sheared slice, whose rows are not perpendicular to its columns.
+        Raises `MedvarError` for a sheared slice, with rows that are not perpendicular to columns.
         """
         columns, rows = (self.matrix[:3, axis] / self.sides[axis] for axis in range(2))
         if abs(float(columns @ rows)) > _SQUARE:

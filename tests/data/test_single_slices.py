@@ -190,7 +190,7 @@ BAD: dict[str, tuple[Callable[[Path], object], dict[str, str], str]] = {
     "plane.npy": (lambda path: np.save(path, GREY), {"plane": "oblique"}, "unknown plane 'oblique'"),
     "unit.npy": (lambda path: np.save(path, GREY), {"unit": "HU", "low": "0", "high": "9"}, "only CT is in HU"),
     "low.npy": (lambda path: np.save(path, GREY), {"low": "9", "high": "9"}, "low below high"),
-    "nan.npy": (lambda path: np.save(path, GREY), {"low": "nan", "high": "9"}, "which is no number"),
+    "nan.npy": (lambda path: np.save(path, GREY), {"low": "nan", "high": "9"}, "which is not a number"),
     "spacing.npy": (lambda path: np.save(path, GREY), {"spacing_mm": "-1"}, "spacing_mm is -1"),
     "split.npy": (lambda path: np.save(path, GREY), {"split": "validation"}, "unknown split"),
     "nobody.npy": (lambda path: np.save(path, GREY), {"patient": ""}, "patient is empty"),

@@ -63,7 +63,7 @@ def only_volume(source: Path, assumed: Assumed = NOTHING) -> Volume:
 )
 def test_nrrd_that_does_not_say_how_it_lies(tmp_path: Path, phantom: Any, where: str) -> None:
     """Breaks for NRRD of scanners and programs that know no patient: planes and sides would be guesses."""
-    assert "does not say how it lies in the patient" in reason(nrrd(tmp_path / "a.nrrd", phantom, where))
+    assert "lacks the orientation in the patient" in reason(nrrd(tmp_path / "a.nrrd", phantom, where))
 
 
 @pytest.mark.parametrize(

@@ -84,18 +84,20 @@ def load_or_make_key(path: Path, *, outside: Path) -> bytes:
     others can read it; or when it contains no key.
     """
     if path.resolve().is_relative_to(outside.resolve()):
-        raise MedvarError(f"The key {path} would lie inside {outside}, and be given away with it; name another place.")
+        raise MedvarError(
+            f"The key {path} would lie inside {outside}, and would be shared with it. Choose another place."
+        )
     try:
         if not path.exists():
             _make_key(path)
         return _read_key(path)
     except OSError as error:
-        raise MedvarError(f"The key {path} cannot be read or made ({error.strerror or error}).") from error
+        raise MedvarError(f"The key {path} cannot be read or created ({error.strerror or error}).") from error
 
 
 def _read_key(path: Path) -> bytes:
     if not path.is_file():
-        raise MedvarError(f"The key {path} is no file.")
+        raise MedvarError(f"The key {path} is not a file.")
     if os.name == "posix" and stat.S_IMODE(path.stat().st_mode) & 0o077:
         raise MedvarError(f"The key {path} may be read by others, who could link patients; run: chmod 600 {path}")
     with path.open("rb") as file:

@@ -144,10 +144,10 @@ def _by_recipe(recipe: DatasetRecipe, one: Series, source: Path) -> Identity:
     matches = [recipe.match(path) for path in one.paths]
     match = matches[0]
     if match is None:
-        where = "index.csv does not name it" if recipe.index else f"it looks like none of {', '.join(recipe.patterns)}"
-        raise MedvarError(f"the recipe {recipe.name} has no place for it: {where}")
+        where = "index.csv does not list it" if recipe.index else f"it matches none of {', '.join(recipe.patterns)}"
+        raise MedvarError(f"the recipe {recipe.name} does not describe it: {where}")
     if any(other != match for other in matches):
-        raise MedvarError(f"the recipe {recipe.name} says different things of the files of this one series")
+        raise MedvarError(f"the recipe {recipe.name} describes the files of this one series differently")
     entry = match.entry
     return Identity(
         patient=match.patient,
@@ -169,7 +169,7 @@ def _by_header(one: Series, source: Path, modality: str | None, region: str | No
     if known_modality is None or known_region is None or missing:
         raise MedvarError(
             f"its {' and '.join(missing)} is not known: {'the DICOM header' if one.is_dicom else 'the file format'} "
-            "does not say it; name it as an argument, or in an index.csv (path, patient, modality, region, …)"
+            "does not state it; give it as an argument, or in an index.csv (path, patient, modality, region, …)"
         )
     return Identity(
         patient=one.patient or _patient_of(one.path),

@@ -75,7 +75,7 @@ def find_masks(rule: MaskRule, series: Sequence[Series], source: Path) -> FoundM
 
 def _no_mask(rule: MaskRule, one: Series) -> str:
     if one.archive is not None:
-        return "it lies in an archive, where label maps are not looked for; unpack it first"
+        return "label maps are not searched for in archives; unpack it first"
     return f"it has no label map ({rule.name}); looked for {rule.looked_for}"
 
 

@@ -75,7 +75,7 @@ def _on_scan(grid: Grid, volume: Volume, path: Path, *, covers: bool) -> NDArray
     array, affine = grid
     shape = np.array(volume.array.shape)
     if not volume.oriented:
-        raise MedvarError(f"{path}: the scan does not say how it lies, so that nothing can be laid on it.")
+        raise MedvarError(f"{path}: the scan has no orientation, so no label map can be matched to it.")
     step = np.linalg.inv(volume.affine) @ affine  # from voxels of the label map to those of the scan
     shift = np.rint(step[:3, 3])
     corners = np.array([[i, j, k] for i in (0, 1) for j in (0, 1) for k in (0, 1)]) * (np.array(array.shape) - 1)
@@ -83,12 +83,12 @@ def _on_scan(grid: Grid, volume: Volume, path: Path, *, covers: bool) -> NDArray
     low, high = shift.astype(np.int64), shift.astype(np.int64) + array.shape
     if off > _OFF or (covers and ((low > 0).any() or (high < shape).any())):
         raise MedvarError(
-            f"{path}: it does not lie on its scan: {_extent(array.shape, affine)} against "
+            f"{path}: its voxels do not match those of its scan: {_extent(array.shape, affine)} against "
             f"{_extent(shape, volume.affine)} "
-            "of the scan. Resample it to the scan's voxels first, nearest neighbour, or correct its header."
+            "of the scan. Resample it to the voxels of the scan by nearest neighbour, or correct its header."
         )
     if not covers and ((low < 0).any() or (high > shape).any()):
-        raise MedvarError(f"{path}: it reaches beyond its scan; is it that of another series?")
+        raise MedvarError(f"{path}: it extends beyond its scan. Does it belong to another series?")
     placed = np.zeros(volume.array.shape, dtype=np.float32)
     inside, own = [], []
     for start, end, side in zip(low.tolist(), high.tolist(), shape.tolist(), strict=True):
@@ -121,7 +121,7 @@ def _values(file: LabelFile, found: NDArray[np.float32], named_by: str) -> MaskA
 
 def _refuse_overlap(voxels: int, who: str, one: str) -> None:
     if voxels:
-        raise MedvarError(f"{who} both claim {voxels} voxels: each belongs to {one} only.")
+        raise MedvarError(f"{who} share {voxels} voxels, but each voxel must belong to {one} only.")
 
 
 def _extent(shape: NDArray[np.int64] | tuple[int, ...], affine: NDArray[np.float64]) -> str:

@@ -32,7 +32,7 @@ def segments_of(path: Path) -> tuple[str, dict[int, str]] | None:
         series = str(header.ReferencedSeriesSequence[0].SeriesInstanceUID)
         names = {int(one.SegmentNumber): str(one.SegmentLabel).strip() for one in header.SegmentSequence}
     except (AttributeError, IndexError, TypeError, ValueError) as error:
-        raise MedvarError(f"{path}: a DICOM SEG that does not say what it is of ({error}).") from error
+        raise MedvarError(f"{path}: this DICOM SEG does not name the series that it belongs to ({error}).") from error
     return series, names
 
 

@@ -88,7 +88,7 @@ def _unpack_zip(archive: Path, folder: Path, members: Collection[str] | None) ->
             kind = stat.S_IFMT(entry.external_attr >> 16)
             reason = _why_not(entry.filename, plain=kind in (0, stat.S_IFREG), link=kind == stat.S_IFLNK)
             if reason is None and entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-                reason = "its compression is neither none nor deflate"
+                reason = "its compression is not supported; only none and deflate are"
             if reason is None:
                 target = folder / _normal(entry.filename)
                 try:
@@ -161,7 +161,7 @@ class _Forward:
     def finish(self) -> None:
         """Check that the archive ends with a block of zeros, because `tarfile` treats a damaged header as the end."""
         if self._last != bytes(tarfile.BLOCKSIZE):
-            raise ValueError("it ends without its end mark")
+            raise ValueError("it has no end mark")
         while self.read(_CHUNK_BYTES):
             pass
 
@@ -176,14 +176,14 @@ def _most_bytes(archive: Path) -> int:
 
 def _bomb(archive: Path) -> MedvarError:
     return MedvarError(
-        f"{archive}: unpacked it is larger than {_most_bytes(archive) / 1e9:.3g} GB, which is the most for an archive "
-        "of its size; when you trust it, unpack it yourself."
+        f"{archive}: its unpacked content is larger than {_most_bytes(archive) / 1e9:.3g} GB, the limit "
+        "for an archive of its size. If you trust it, unpack it yourself."
     )
 
 
 def _check_count(archive: Path, count: int) -> None:
     if count > MAXIMUM_ENTRIES:
-        raise MedvarError(f"{archive}: more than {MAXIMUM_ENTRIES} entries; when you trust it, unpack it yourself.")
+        raise MedvarError(f"{archive}: more than {MAXIMUM_ENTRIES} entries. If you trust it, unpack it yourself.")
 
 
 def _why_not(name: str, *, plain: bool, link: bool) -> str | None:
@@ -192,13 +192,13 @@ def _why_not(name: str, *, plain: bool, link: bool) -> str | None:
     if not parts or name.startswith("/") or ".." in parts or "\\" in name or any(map(_DRIVE.match, parts)):
         return "its name leads out of the archive's folder"
     if not name.isprintable():
-        return "its name holds characters that are no text"
+        return "its name contains characters that are not text"
     if link:
         return "a link; links in archives are not followed"
     if not plain:
         return "neither file nor folder"
     if is_archive(PurePosixPath(name)):
-        return "an archive in an archive is not opened; unpack the outer one first"
+        return "an archive inside an archive is not opened; unpack the outer one first"
     return None
 
 

@@ -41,9 +41,9 @@ class Assumed:
         """Remarks about a file whose ``orientation`` or ``spacing`` is assumed."""
         found = []
         if orientation:
-            found.append(f"its orientation is not stated; {self.orientation} is assumed, as asked")
+            found.append(f"its orientation is not stated; {self.orientation} is assumed, as requested")
         if spacing:
-            found.append(f"the size of its voxels is not stated; {self.spacing_mm:g} mm is assumed, as asked")
+            found.append(f"the size of its voxels is not stated; {self.spacing_mm:g} mm is assumed, as requested")
         return tuple(found)
 
     def affine(self, spacing: tuple[float, float, float]) -> NDArray[np.float64]:

@@ -166,7 +166,7 @@ def _items(content: bytes, *, marked: bool) -> list[bytes]:
         found.append(content[at + 8 : end])
         at = end
     if not found or not (tag == _END or (at == len(content) and not marked)):
-        raise ValueError("its fragments do not end as they should")
+        raise ValueError("its fragments have no end mark")
     return found
 
 

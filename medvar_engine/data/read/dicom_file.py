@@ -81,7 +81,7 @@ def opened(path: Path, *, largest: int = LARGEST_INFLATED) -> BinaryIO:
 
 
 def _bounded(path: Path, largest: int) -> BinaryIO:
-    """The same, for pydicom to read."""
+    """The content of a file, unpacked if it is a gzip file, as a file object for pydicom."""
     return _open(path, largest, lambda: _Bounded(path, largest))
 
 
@@ -93,7 +93,7 @@ def _open(path: Path, largest: int, plain: Callable[[], BinaryIO]) -> BinaryIO:
 
 
 class _Bounded(io.BufferedReader):
-    """A file whose rest is read at once only where that inflates to at most ``largest`` bytes.
+    """A file object that can be read to its end only if that inflates to at most ``largest`` bytes.
 
     pydicom reads the rest of a file at once to inflate it, in memory, and in no other case.
     """
@@ -103,7 +103,7 @@ class _Bounded(io.BufferedReader):
         self._path, self._largest = path, largest
 
     def read(self, size: int | None = -1, /) -> bytes:
-        """As of any file. Raises `MedvarError` where the rest inflates without end."""
+        """Read as from any file. Raises `MedvarError` if the rest inflates to more than the limit."""
         if size is None or size < 0:
             start = self.tell()
             self._check()
@@ -118,7 +118,7 @@ class _Bounded(io.BufferedReader):
                 inflated += len(inflater.decompress(packed, 2**20))
                 packed = inflater.unconsumed_tail or super().read(2**16)
                 if inflated > self._largest:
-                    raise MedvarError(f"{self._path}: inflated it is larger than {self._largest} bytes.")
+                    raise MedvarError(f"{self._path}: its inflated content is larger than {self._largest} bytes.")
         except zlib.error as error:
             raise MedvarError(f"{self._path}: cannot be inflated, it may be truncated ({error}).") from error
 
@@ -174,7 +174,7 @@ def value_of(dataset: Dataset, keyword: str) -> Any:
 
 
 def has_attribute(dataset: Dataset, keyword: str) -> bool:
-    """Whether a data set has an attribute, be it empty."""
+    """Whether a DICOM data set has an attribute, even an empty one."""
     return _tag(keyword) in dataset
 
 
@@ -196,9 +196,9 @@ def _unpacked(path: Path, largest: int) -> bytes:
     except (OSError, EOFError, zlib.error) as error:
         raise MedvarError(f"{path}: cannot be unpacked, it may be truncated ({error}).") from error
     if len(content) > largest:
-        raise MedvarError(f"{path}: unpacked it is larger than {largest} bytes.")
+        raise MedvarError(f"{path}: its unpacked content is larger than {largest} bytes.")
     if DeflatedExplicitVRLittleEndian.encode() in content[:2048]:
-        raise MedvarError(f"{path}: it is packed twice, by gzip and in the deflated transfer syntax.")
+        raise MedvarError(f"{path}: it is compressed twice, by gzip and by the deflated transfer syntax.")
     return content
 
 

@@ -123,7 +123,7 @@ class FrameTags:
         return tuple(number for value in self._private(private) for number in _numbers(value))
 
     def _private(self, private: _Private) -> list[object]:
-        """The values of private elements that are there, in whichever block their creator has reserved."""
+        """The values of the private elements that exist, in whichever block their creator has reserved."""
         creator, group, elements = private
         for tag in self._creators:
             if tag >> 16 == group and str(self.dataset[tag].value).upper().startswith(creator):
@@ -133,12 +133,12 @@ class FrameTags:
 
 
 def _is_creator(tag: int) -> bool:
-    """Whether an element names who has reserved a block of private ones."""
+    """Whether an element names the creator that has reserved a block of private elements."""
     return bool(tag & 0x10000) and tag & 0xFFFF in _BLOCKS
 
 
 def _of_csa(dataset: Dataset) -> tuple[float | None, tuple[float, ...] | None]:
-    """b-value and gradient direction of older Siemens scanners, which say them in the CSA header alone."""
+    """b-value and gradient direction of older Siemens scanners, which store them only in the CSA header."""
     if CSA_HEADER not in dataset:
         return None, None
     with warnings.catch_warnings():
@@ -148,7 +148,7 @@ def _of_csa(dataset: Dataset) -> tuple[float | None, tuple[float, ...] | None]:
         header = csareader.read(dataset[CSA_HEADER].value)  # type: ignore[no-untyped-call]
         b_value = csareader.get_scalar(header, "B_value")  # type: ignore[no-untyped-call]
         direction = csareader.get_vector(header, "DiffusionGradientDirection", 3)  # type: ignore[no-untyped-call]
-    except Exception:  # a damaged header shows in many kinds of errors; something else may tell the images apart
+    except Exception:  # a damaged header can raise many exceptions; others may distinguish the images apart
         return None, None
     return None if b_value is None else float(b_value), None if direction is None else tuple(map(float, direction))
 

@@ -40,7 +40,9 @@ class FrameGeometry:
                 raise ValueError(f"{name} is {values}; {count} numbers are expected")
         rows, columns = np.reshape(self.orientation, (2, 3))
         if max(abs(rows @ rows - 1), abs(columns @ columns - 1), abs(rows @ columns)) > 1e-2:
-            raise ValueError(f"ImageOrientationPatient is {self.orientation}; no right angle of unit vectors")
+            raise ValueError(
+                f"ImageOrientationPatient is {self.orientation}; two unit vectors at a right angle are expected"
+            )
 
     @property
     def normal(self) -> NDArray[np.float64]:

@@ -161,7 +161,7 @@ def _leaves(headers: list[Header], keys: Sequence[str]) -> list[_Leaf]:
 
 
 def _lack_slices(leaves: Sequence[_Leaf]) -> bool:
-    """Whether no place repeats in a volume, and most volumes are whole: the others lack slices."""
+    """Whether no position repeats within a volume, and most volumes are complete; the others lack slices."""
     places = [_places(leaf.headers) for leaf in leaves]
     whole = sum(_is_regular(leaf.headers) for leaf in leaves)
     return 2 * whole > len(leaves) and all(len(set(one)) == len(one) for one in places)

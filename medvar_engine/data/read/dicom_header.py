@@ -169,11 +169,11 @@ def _check(dataset: Dataset, synthetic: bool) -> None:
     if synthetic and "Secondary Capture" in kind.name:
         raise MedvarError(
             "a synthetic secondary capture (SOPClassUID): its modality or the size of its pixels is not known. Ask for "
-            "a modality; where the bundle does not know the size, make slices of a set of shards with `to_slices`"
+            "a modality; where the bundle does not know the size, make slices from a dataset of shards with `to_slices`"
         )
     if synthetic and burned_in != "NO":
         raise MedvarError(
-            f"BurnedInAnnotation is {burned_in}: a model would learn what is written into its pixels. Generate it "
+            f"BurnedInAnnotation is {burned_in}: a model would learn the letters in its pixels. Generate it "
             "without --burn-in"
         )
     if "Secondary Capture" in kind.name:
@@ -187,7 +187,7 @@ def _check(dataset: Dataset, synthetic: bool) -> None:
     if has_attribute(dataset, "ModalityLUTSequence"):
         raise MedvarError("its values are given by a ModalityLUTSequence, which is not supported")
     if kind in _ENHANCED and not has_attribute(dataset, GROUPS[1]):
-        raise MedvarError("its functional groups are missing, so that its frames cannot be placed")
+        raise MedvarError("its functional groups are missing, so its frames have no position")
 
 
 def _frames(path: Path, dataset: Dataset, stored: StoredPixels, synthetic: bool) -> tuple[list[Header], list[str]]:
@@ -269,7 +269,7 @@ def _header(path: Path, tags: FrameTags, index: int, stored: StoredPixels, *, ci
 
 
 def _time(tags: FrameTags) -> Value:
-    """Day and time of day, which begins anew at midnight; None where neither is said."""
+    """The date and the time of day of the acquisition; None if both are unknown."""
     both = str(tags.get("FrameAcquisitionDateTime") or tags.get("AcquisitionDateTime") or "")
     day, time = (both[:8], both[8:]) if both else (str(tags.get(f"Acquisition{one}") or "") for one in ("Date", "Time"))
     return (day, time) if day or time else None

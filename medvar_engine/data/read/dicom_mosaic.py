@@ -41,10 +41,10 @@ class Mosaic:
         )
         step = floats_of(dataset.get("SpacingBetweenSlices")) or floats_of(dataset.get("SliceThickness"))
         if place is None or orientation is None or spacing is None or step is None or len(orientation) != 6:
-            raise MedvarError("a mosaic whose header does not say where its slices lie, or how far apart")
+            raise MedvarError("the header of this mosaic lacks the positions or the distance of its slices")
         rows, columns = np.asarray(orientation[:3]), np.asarray(orientation[3:])
         if abs(float(np.dot(np.cross(rows, columns), self.normal))) < _ALONG:
-            raise MedvarError("a mosaic whose slices do not follow along the normal of their rows and columns")
+            raise MedvarError("the slices of this mosaic are not stacked along the normal of their rows and columns")
         left_out = [int(dataset.get(name)) * (1 - 1 / self.side) / 2 for name in ("Columns", "Rows")]
         corner = np.asarray(place) + rows * spacing[1] * left_out[0] + columns * spacing[0] * left_out[1]
         return tuple(float(one) for one in corner + np.asarray(self.normal) * step[0] * tile)
@@ -54,8 +54,8 @@ def mosaic_of(dataset: Dataset) -> Mosaic:
     """The arrangement of the slices of a mosaic, from its CSA header. Raises `MedvarError` if it is missing there."""
     if CSA_HEADER not in dataset or "CSA" not in str(dataset[CSA_CREATOR].value if CSA_CREATOR in dataset else ""):
         raise MedvarError(
-            "a mosaic without the CSA header, which says how many slices it has and in which order; convert it before "
-            "it is made anonymous"
+            "this mosaic lacks the CSA header with the number and the order of its slices; convert the scan before "
+            "de-identifying it"
         )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # nibabel warns that its DICOM readers are experimental
@@ -66,11 +66,11 @@ def mosaic_of(dataset: Dataset) -> Mosaic:
         vector = csareader.get_slice_normal(header)  # type: ignore[no-untyped-call]
         normal = tuple(float(one) for one in (() if vector is None else vector))
     except Exception as error:  # a damaged header can raise many exceptions
-        raise MedvarError(f"a mosaic whose CSA header is damaged ({error!r})") from error
+        raise MedvarError(f"the CSA header of this mosaic is damaged ({error!r})") from error
     length = math.hypot(*normal)
     if not 1 < count <= _MOST_SLICES or len(normal) != 3 or not 0.99 < length < 1.01:
-        raise MedvarError(f"a mosaic whose CSA header says {count} slices that follow along {normal}")
+        raise MedvarError(f"the CSA header of this mosaic has impossible values: {count} slices along {normal}")
     side = math.ceil(math.sqrt(count))
     if any(int(dataset.get(name) or 0) % side for name in ("Rows", "Columns")):
-        raise MedvarError(f"a mosaic of {count} slices whose sides are no multiples of {side}")
+        raise MedvarError(f"the sides of this mosaic of {count} slices are not multiples of {side}")
     return Mosaic(count, side, tuple(one / length for one in normal))

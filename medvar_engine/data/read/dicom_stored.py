@@ -65,7 +65,7 @@ class Scale:
 
 
 def stored_of(dataset: Dataset, element: PixelElement | None) -> StoredPixels:
-    """The `StoredPixels` of a file, whose pixels are at ``element``."""
+    """The `StoredPixels` of a file with its pixels at ``element``."""
 
     def number(keyword: str, otherwise: int = 0) -> int:
         value = value_of(dataset, keyword)

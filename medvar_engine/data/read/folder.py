@@ -32,7 +32,7 @@ def files_below(source: Path) -> tuple[list[Path], list[Refusal]]:
             if name.startswith("."):
                 continue
             if not _is_text(name):
-                refusals.append(Refusal(ascii(str(path)), "its name is no valid text; rename it"))
+                refusals.append(Refusal(ascii(str(path)), "its name is not valid text; rename it"))
             elif path.is_symlink():
                 links.append(path)
             elif path.is_file():  # not a pipe or device, reading of which might never end

@@ -138,7 +138,7 @@ def _fields(path: Path) -> dict[str, str]:
         name, found, value = text.partition(separator)
         name = name.strip().lower()
         if not found:
-            raise ValueError(f"line {number + 1} is no field")
+            raise ValueError(f"line {number + 1} is not a field")
         if name in fields:
             raise ValueError(f"{name} is said twice")
         fields[name] = value.strip()
@@ -177,7 +177,7 @@ def _meta(path: Path, fields: dict[str, str]) -> _Claim:
         raise ValueError(f"CompressedDataSize is {fields['compresseddatasize']}, more than the file has")
     channels = int(fields.get("elementnumberofchannels", 1))
     if channels != 1:
-        raise MedvarError(f"{path}: one value a voxel is expected, found {channels}.")
+        raise MedvarError(f"{path}: one value per voxel is expected, but it has {channels}.")
     voxel_bytes = _BYTES_OF_META[fields["elementtype"].upper().removeprefix("MET_")]
     return _Claim(shape, voxel_bytes, DEFLATE_RATIO if packed else 1, None if local else data_file)
 

@@ -24,11 +24,11 @@ def check(path: Path, assumed: Assumed) -> tuple[tuple[Path, ...], tuple[str, ..
     files, known = data_files(path), stated_geometry(path)
     missing = []
     if not known.orientation and assumed.orientation is None:
-        missing.append("how it lies in the patient (--assume-orientation LPS says it)")
+        missing.append("the orientation in the patient (state it with --assume-orientation LPS)")
     if not known.spacing and assumed.spacing_mm is None:
-        missing.append("how large its voxels are (--assume-spacing 1 says it, in mm)")
+        missing.append("the size of its voxels (state it in mm with --assume-spacing 1)")
     if missing:
-        raise MedvarError(f"{path}: its header does not say {' and '.join(missing)}.")
+        raise MedvarError(f"{path}: its header lacks {' and '.join(missing)}.")
     return files, assumed.remarks(orientation=not known.orientation, spacing=not known.spacing)
 
 
@@ -46,7 +46,9 @@ def read(path: Path, assumed: Assumed = NOTHING) -> tuple[NDArray[np.generic], N
         reason = str(error).strip().splitlines()[-1] if str(error).strip() else repr(error)
         raise MedvarError(f"{path}: cannot be read, it may be truncated ({reason}).") from error
     if image.GetNumberOfComponentsPerPixel() != 1:
-        raise MedvarError(f"{path}: one value a voxel is expected, found {image.GetNumberOfComponentsPerPixel()}.")
+        raise MedvarError(
+            f"{path}: one value per voxel is expected, but it has {image.GetNumberOfComponentsPerPixel()}."
+        )
     dimension = image.GetDimension()
     direction = np.asarray(image.GetDirection()).reshape(dimension, dimension)[:3, :3]
     affine = np.eye(4)

@@ -54,7 +54,7 @@ def data_files(path: Path) -> tuple[Path, ...]:
         return ()
     image = path.with_suffix(".IMG" if path.suffix.isupper() else ".img")
     if image.is_symlink() or not image.is_file():
-        raise MedvarError(f"{path}: {image.name} with its voxels is not beside it, as a file.")
+        raise MedvarError(f"{path}: {image.name} with its voxels is not a file beside it.")
     return (image,)
 
 
@@ -67,17 +67,15 @@ def check(path: Path, *, synthetic: bool, assumed: Assumed = NOTHING) -> bool:
     header = _open(path).header
     if not _has_orientation(header) and assumed.orientation is None:
         raise MedvarError(
-            f"{path}: its header does not say how it lies in the patient (sform and qform code are 0; "
-            "--assume-orientation LPS says it)."
+            f"{path}: its header lacks the orientation in the patient (sform and qform codes are 0; "
+            "state it with --assume-orientation LPS)."
         )
     said = [_said(one) for one in header.extensions if one.get_code() == _COMMENT]
     made = [one for one in said if one.get("synthetic") is True or one.get("reconstruction") is True]
     if made and not synthetic:
         raise MedvarError(f"{path}: {MADE_BY_A_MODEL}.")
     if any(isinstance(one.get("pixels"), dict) and one["pixels"].get("burned_in") for one in made):
-        raise MedvarError(
-            f"{path}: a model would learn the letters that are written into its pixels. Generate it without --burn-in."
-        )
+        raise MedvarError(f"{path}: a model would learn the letters in its pixels. Generate it without --burn-in.")
     return bool(made)
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from medvar_engine.errors import MedvarError
 
-MADE_BY_A_MODEL = "made by a generative model, and taken only when asked for: medvar prepare --include-synthetic"
+MADE_BY_A_MODEL = "made by a generative model; use it with medvar prepare --include-synthetic"
 
 
 @dataclass(frozen=True, slots=True)

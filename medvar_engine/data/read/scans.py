@@ -36,7 +36,7 @@ class Series:
     ``modality``, ``region`` and ``patient`` are None if the headers do not contain them. ``patient_guessed`` is True if
     only file names or study numbers distinguish patients. ``data_files`` hold the voxels if ``path`` is a header only.
     ``synthetic`` is whether all files are marked as made by a generative model; such a series may be a single slice.
-    ``scan`` is what the headers of DICOM say, and ``told_apart`` is what tells several volumes apart.
+    ``scan`` is the information of DICOM headers, and ``distinguished_by`` names what distinguishes volumes.
     ``assumed`` are orientation and voxel size for files of other formats without them.
 
     A series in an ``archive`` has paths such as ``study.zip!/folder/file``, which cannot be opened directly. All fields
@@ -70,7 +70,7 @@ class Series:
         """Remarks about how the images of a series were distinguished, and which of several volumes `load` reads."""
         if not self.distinguished_by:
             return ()
-        said = f"its images are told apart by {', '.join(self.distinguished_by)}"
+        said = f"its images are distinguished by {', '.join(self.distinguished_by)}"
         if self.scan is None or len(self.scan.stacks) < 2:
             return (f"several scans share its series; {said}",)
         used = f"{len(self.scan.chosen(phase_step, diffusion))} of {len(self.scan.stacks)}"

@@ -72,8 +72,8 @@ def load(
         raise MedvarError(f"{path}: the shape is {array.shape}; a scan needs at least {minimum} slices.")
     if fewest < MINIMUM_SLICES and not read_nifti.has_unit(path):
         raise MedvarError(
-            f"{path}: a synthetic slice without a unit of length, so that the size of its pixels is not known. Make "
-            "slices of a set of shards with `to_slices`."
+            f"{path}: a synthetic slice without a unit of length, so its pixel size is not known. Make "
+            "slices from a dataset of shards with `to_slices`."
         )
     phases = array.shape[3]
     for phase in range(0, phases, phase_step):

@@ -178,8 +178,8 @@ def _values(cells: Cells, modality: str) -> ValueRange | None:
         return None
     if low is None or high is None or not low < high:
         raise MedvarError(
-            f"low is {cells['low'] or 'empty'} and high is {cells['high'] or 'empty'}: what black and white stand for "
-            "are two numbers, low below high; both are empty where nothing is known, and unit is not HU then"
+            f"low is {cells['low'] or 'empty'} and high is {cells['high'] or 'empty'}: the values of black and "
+            "white must be two numbers, low below high. Leave both empty, and unit not HU, if they are unknown"
         )
     return ValueRange(low, high, unit)
 
@@ -191,5 +191,5 @@ def _number(cells: Cells, name: str) -> float | None:
     except ValueError:
         number = math.nan
     if number is not None and not math.isfinite(number):
-        raise MedvarError(f"{name} is {text!r}, which is no number")
+        raise MedvarError(f"{name} is {text!r}, which is not a number")
     return number

@@ -1,4 +1,4 @@
-"""A look at prepared slices: one HTML page that needs neither network nor script."""
+"""A report on prepared slices: one HTML page that needs neither network nor scripts."""
 
 from __future__ import annotations
 
@@ -19,12 +19,13 @@ __all__ = ["Concern", "write_report"]
 def write_report(
     slices: Path, out: Path, *, scans: Path | None = None, recipe: DatasetRecipe | None = None
 ) -> list[Concern]:
-    """Write a page on the folder of prepared slices ``slices`` to ``out``; gives what is to be known before training.
+    """Write an HTML page about the prepared slices in ``slices`` to ``out``; returns concerns before training.
 
-    With ``scans``, and their ``recipe`` where they were prepared by one, histograms before harmonising show all values
-    of a few scans; without, only what the slices keep of them. The same slices give the same page.
+    With ``scans``, and their ``recipe`` if they were prepared by one, histograms before harmonising show all values of
+    a few scans; otherwise they show the values that the slices keep. The same slices give the same page.
 
-    Raises `MedvarError` when ``slices`` or ``scans`` cannot be read, or ``out`` not be written; it is as it was then.
+    Raises `MedvarError` when ``slices`` or ``scans`` cannot be read, or ``out`` cannot be written; ``out``
+    is then unchanged.
     """
     out = Path(out)
     if out.suffix.lower() not in (".html", ".htm"):
@@ -36,6 +37,6 @@ def write_report(
     duplicates = find_duplicates(dataset)
     raised = concerns(dataset, duplicates)
     content = page(dataset, duplicates, raised, before).encode("utf-8", errors="replace")
-    with writing(out, "it is as it was"):
+    with writing(out, "it was not changed"):
         replace_file(out, content)
     return raised

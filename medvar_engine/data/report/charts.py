@@ -1,4 +1,4 @@
-"""Charts as inline SVG: they take their colours from the page, so that they are read on light and dark."""
+"""Charts as inline SVG with the colours of the page, so that they are readable in light and dark mode."""
 
 from __future__ import annotations
 

@@ -26,13 +26,15 @@ def patients(dataset: SliceDataset) -> IntArray:
 
 
 def spread(positions: IntArray, patients: IntArray, count: int) -> IntArray:
-    """``count`` of the positions at most: one of each patient first, then a second one, and so on.
+    """At most ``count`` of the positions: one of each patient first, then a second one, and so on.
 
-    ``whose`` (N,) says of each position whose it is. Who and which are drawn by a fixed seed.
+    ``patients`` (N,) is the patient of each position. The choice is random with a fixed seed.
     """
     generator = np.random.default_rng(0)
     shuffled = generator.permutation(len(positions))
-    order = shuffled[np.argsort(patients[shuffled], kind="stable")]  # patients together, each one's slices shuffled
+    order = shuffled[
+        np.argsort(patients[shuffled], kind="stable")
+    ]  # by patient, with the slices of each patient shuffled
     ordered = patients[order]
     starts = np.flatnonzero(np.diff(ordered, prepend=ordered[:1] - 1))
     turn = np.arange(len(order)) - np.repeat(starts, np.diff(np.append(starts, len(order))))

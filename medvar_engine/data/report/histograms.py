@@ -118,7 +118,8 @@ def scan_histograms(scans: Path, recipe: DatasetRecipe | None = None) -> ScanHis
     known, _ = survey(scans, ScanRules(dataset_recipe=recipe))
     if not known:
         raise MedvarError(
-            f"Of no scan in {scans} region and modality are known; name the folder that was prepared, and its recipe."
+            f"The region and the modality of no scan in {scans} are known. Give the folder that was prepared, "
+            "and its recipe."
         )
     by_group: dict[Group, list[Known]] = {}
     for one in known:

@@ -31,7 +31,7 @@ def pairs(dataset: SliceDataset, found: Iterable[Pair]) -> Markup:
     figures = []
     for pair in found:
         sides = [tile(dataset, position, _PAIR_SIDE) for position in (pair.first, pair.second)]
-        names = [_whose(dataset.rows[position]) for position in (pair.first, pair.second)]
+        names = [_patient_of(dataset.rows[position]) for position in (pair.first, pair.second)]
         caption = element("figcaption", names[0], element("br"), names[1])
         figures.append(element("figure", *sides, caption))
     return element("div", *figures, class_="pairs")
@@ -42,8 +42,8 @@ def tile(dataset: SliceDataset, position: int, side: int) -> Markup:
     row = dataset.rows[position]
     place = "" if row.position_mm is None else f", {row.position_mm:g} mm"
     grey = (dataset.codes(position) >> 8).astype(np.uint8)
-    return jpeg(grey, side, f"{_whose(row)}, series {row.series}{place}")
+    return jpeg(grey, side, f"{_patient_of(row)}, series {row.series}{place}")
 
 
-def _whose(row: SliceRow) -> str:
+def _patient_of(row: SliceRow) -> str:
     return f"{row.patient} ({row.split})"

@@ -85,7 +85,7 @@ def _intensities(dataset: SliceDataset, scans: ScanHistograms | None) -> Markup:
     )
     intro = (
         f"A line is one patient, its height the square root of the share of pixels. {before} After: what a model sees. "
-        "Scans whose lines lie apart after harmonising are worth a look; point at a line to read its patient."
+        "Scans with lines that lie apart after harmonising are worth a look; point at a line to read its patient."
     )
     charts = [_charts(one, None if scans is None else scans.groups.get(one.group)) for one in slice_histograms(dataset)]
     unread = f"{counted(scans.unread, 'scan')} could not be read." if scans is not None and scans.unread else None
@@ -127,7 +127,7 @@ def _duplicates(dataset: SliceDataset, found: Duplicates) -> Markup:
             parts.append(pairs(dataset, kind[:_PAIRS]))
     note = (
         "Found by fingerprint, confirmed by the pixels. Shifted, turned, cropped or noisy copies are not found, "
-        f"so that finding none is no proof. {counted(found.plain, 'slice')} had too little in them to be compared."
+        f"so finding none is no proof. {counted(found.plain, 'slice')} had too little content to be compared."
     )
     return join(*parts, element("p", note, class_="quiet"))
 

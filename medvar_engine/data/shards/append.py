@@ -34,8 +34,8 @@ def append(folder: Path, more: Path, *, any_recipe: bool = False, pseudonyms: Ps
         old, new = (part.manifest for part in parts)
         remarks = check_fit(parts, any_recipe=any_recipe, pseudonyms=pseudonyms)
         rule = SplitRule.of(old.recipe)
-        settled = {*SplitRule.of(new.recipe).holdout, *new.given_split}
-        kept = {name: side for name, side in new.split.items() if name in settled}
+        given = {*SplitRule.of(new.recipe).holdout, *new.given_split}
+        kept = {name: side for name, side in new.split.items() if name in given}
         patients = strata_of([group for part in parts for group in tally(part.table)], rule.strata)
         known_marks = marks(parts, pseudonyms)
         one_patient = same_patients(parts, known_marks).groups()

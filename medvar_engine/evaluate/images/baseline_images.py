@@ -16,7 +16,7 @@ JUDGED = "synthetic"
 
 
 class Baseline(StrEnum):
-    """Images whose worth is known, the best first, by the names that reports and their JSON have for them."""
+    """Images of known quality, the best first, with their names in reports and JSON."""
 
     REAL = "real, other people"
     BLURRED = "real, blurred"

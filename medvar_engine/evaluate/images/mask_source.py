@@ -25,14 +25,14 @@ class Masks(Protocol):
 
     @property
     def structures(self) -> Structures:
-        """What their values stand for, from 1 up."""
+        """The structures, in the order of their values from 1 up."""
 
     def batch(self, indices: Indices) -> MaskArray:
-        """Some of them, ``(B, H, W)`` uint8."""
+        """The masks of images ``indices``: ``(B, H, W)`` uint8."""
 
 
 class PreparedMasks:
-    """The masks of the slices of a `SliceDataset` that has any."""
+    """The masks of the slices of a `SliceDataset` with masks."""
 
     def __init__(self, dataset: SliceDataset) -> None:
         self.structures, self._dataset = dataset.structures, dataset
@@ -43,10 +43,10 @@ class PreparedMasks:
 
 
 class FileMasks:
-    """Files that each hold the mask of one image."""
+    """Files with the mask of one image each."""
 
     def __init__(self, files: Sequence[Path]) -> None:
-        """Raises `MedvarError` when a file is no mask, or has other structures than the first."""
+        """Raises `MedvarError` when a file is not a mask, or has other structures than the first."""
         self._files = files
         _, self.structures = read_written_mask(files[0])
 
@@ -72,12 +72,14 @@ class SetMasks:
     def batch(self, indices: Indices) -> MaskArray:
         """See `Masks`."""
         units = np.searchsorted(self._ends, indices, side="right")
-        rows = [int(i) - int(self._ends[unit]) for i, unit in zip(indices, units, strict=True)]  # from the unit's end
+        rows = [
+            int(i) - int(self._ends[unit]) for i, unit in zip(indices, units, strict=True)
+        ]  # counted from the end of the unit
         return np.stack([self._source.masks(int(unit))[row] for unit, row in zip(units, rows, strict=True)])
 
 
 def mask_beside(image: Path) -> Path | None:
-    """Where the mask of an image file lies, in whatever layout medvar wrote it; None where there is none."""
+    """The path of the mask of an image file in any layout that medvar writes; None if there is no mask."""
     ending = _ENDING.search(image.name)
     if ending is None:
         return None

@@ -1,4 +1,4 @@
-"""Dice of masks whose values are numbers of structures: 2·|A ∩ B| / (|A| + |B|), of each structure."""
+"""Dice of masks of numbered structures: 2·|A ∩ B| / (|A| + |B|) for each structure."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from medvar_engine.types import FloatArray, IntArray
 class FeatureRows:
     """The rows ``chosen`` ``(N,)`` of ``features``, in that order, as an array ``(N, D)`` that is read on demand.
 
-    >>> Rows(np.float32([[0], [1], [2]]), np.array([2, 2, 0]))[1:].tolist()
+    >>> FeatureRows(np.float32([[0], [1], [2]]), np.array([2, 2, 0]))[1:].tolist()
     [[2.0], [0.0]]
     """
 

@@ -1,1 +1,1 @@
-"""Images with masks: segmenters that learn from them, how well masks fit images, and copies of masks."""
+"""Evaluation of images with masks: usefulness for segmentation, how well masks fit images, and copies of masks."""

@@ -1,4 +1,4 @@
-"""Masks that may be copies of training masks: nearer to one than nearly all masks of held-out patients are."""
+"""Finds masks that may be copies of training masks: they are closer to one than almost all held-out masks are."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from medvar_engine.train.batches import spread
 from medvar_engine.types import FloatArray
 
 _SIDE = 64  # pixels at which masks are compared
-_HELD_OUT = 2000  # held-out masks that set the threshold, at most
+_HELD_OUT = 2000  # largest number of held-out masks that set the threshold
 _CHUNK = 1024  # training masks that are in memory together
 
 
 def copied_masks(synthetic: Pairs, training: SliceDataset, held_out: SliceDataset) -> npt.NDArray[np.bool_]:
-    """Which masks are nearer to a training mask than all but 3 % of held-out masks are, every patient counting alike.
+    """Which masks are closer to a training mask than 97 % of held-out masks are, with equal weight for each patient.
 
-    Empty masks are no copies: many slices show no structure.
+    Empty masks are not copies, because many slices show no structure.
     """
     chosen = spread(len(held_out), _HELD_OUT)
     asked = _small(np.concatenate([held_out.masks(chosen), synthetic.masks.batch(synthetic.rows)]))
@@ -33,7 +33,7 @@ def copied_masks(synthetic: Pairs, training: SliceDataset, held_out: SliceDatase
 
 
 def nearest_masks(masks: MaskArray, known: MaskArray, structures: int) -> FloatArray:
-    """Distance of each mask to the nearest of ``known``: 1 less the Dice of all structures together; 1 of an empty one.
+    """Distance of each mask to the nearest one in ``known``: 1 - Dice of all structures together; 1 for an empty mask.
 
     Masks are ``(N, H, W)``.
     """
@@ -46,6 +46,6 @@ def nearest_masks(masks: MaskArray, known: MaskArray, structures: int) -> FloatA
 
 
 def _small(masks: MaskArray) -> MaskArray:
-    """By nearest neighbour, where masks are larger."""
+    """Masks reduced to the side of the comparison by nearest neighbour."""
     step = max(1, masks.shape[-1] // _SIDE)
     return np.ascontiguousarray(masks[:, step // 2 :: step, step // 2 :: step])

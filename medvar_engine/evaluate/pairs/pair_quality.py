@@ -18,20 +18,22 @@ from medvar_engine.evaluate.pairs.segmentation_utility import real_pairs, synthe
 from medvar_engine.evaluate.pairs.segmenter import overlaps, side_of, trained_segmenter
 from medvar_engine.types import IntArray
 
-STEPS = 300  # of training the U-Net
+STEPS = 300  # training steps of the U-Net
 
 
 @dataclass(frozen=True, slots=True)
 class PairQuality:
-    """Dice between masks and those that a U-Net, which learned from training pairs, sees in the images; and copies."""
+    """Dice between masks and the segmentation of their images by a U-Net trained on training pairs; and copies."""
 
     structures: tuple[str, ...]
-    steps: int  # of training the U-Net
+    steps: int  # training steps of the U-Net
     synthetic: MetricValue
-    held_out: MetricValue  # of real pairs of held-out patients: more than this cannot be expected
-    by_structure: dict[str, dict[str, float | None]]  # Dice of "synthetic" and "held out"; None where there is none
-    mask_copies: MetricValue  # share of masks that are nearer to a training mask than 97 % of held-out masks are
-    pair_copies: MetricValue | None  # share of pairs of which image and mask are; None where images were not checked
+    held_out: MetricValue  # for real pairs of held-out patients: more cannot be expected
+    by_structure: dict[str, dict[str, float | None]]  # Dice of "synthetic" and "held out"; None if there is none
+    mask_copies: MetricValue  # share of masks that are closer to a training mask than 97 % of held-out masks are
+    pair_copies: (
+        MetricValue | None
+    )  # share of pairs with such an image and such a mask; None if images were not checked
 
 
 def measure_pairs(
@@ -43,9 +45,10 @@ def measure_pairs(
     steps: int | None = None,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> PairQuality:
-    """Metrics of all pairs. ``flagged`` says which images may be copies; ``steps`` of training are `STEPS` by default.
+    """Metrics of all pairs. ``flagged`` marks images that may be copies.
 
-    Dice is that of all pixels of a structure together, then the mean over structures.
+    The U-Net is trained for ``steps``, by default `STEPS`. Dice is computed for all pixels of a structure together, and
+    averaged over structures.
     """
     steps = STEPS if steps is None else steps
 
@@ -81,7 +84,7 @@ def _dice(counts: IntArray, groups: Sequence[str], over: str) -> MetricValue:
         return float(np.nanmean(values)) if np.isfinite(values).any() else float("nan")
 
     if not counts.any():
-        return MetricValue(None, missing="no mask shows a structure, and the segmenter sees none")
+        return MetricValue(None, missing="no mask shows a structure, and the segmenter finds none")
     return shown(estimate(mean, groups), over)
 
 

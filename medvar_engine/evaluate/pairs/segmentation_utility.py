@@ -1,7 +1,7 @@
-"""Do synthetic pairs help to segment? A U-Net learns from real pairs, both, or synthetic ones alone.
+"""Do synthetic pairs help to train a segmenter? U-Nets learn from real pairs, synthetic pairs, or both.
 
-It learns from 1, 2, 4 … training patients, and is tested on patients who were held out from the model of the pairs and
-from the U-Net. The model of the pairs saw all training patients, however few of them the U-Net sees: that it adds
+They learn from 1, 2, 4 … training patients, and are tested on patients who were held out from the model of the pairs
+and from the U-Nets. The model of the pairs saw all training patients, however few of them the U-Net sees: that it adds
 something to few patients is shown only by a model that saw no more than these.
 """
 
@@ -35,23 +35,23 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class SegmentationUtility:
-    """How well U-Nets segment held-out patients, by what they learned from."""
+    """How well U-Nets segment held-out patients, by their training pairs."""
 
     structures: tuple[str, ...]
-    steps: int  # of training each U-Net
-    seeds: int  # U-Nets that a metric is the mean of
+    steps: int  # training steps of each U-Net
+    seeds: int  # number of U-Nets that are averaged
     dice: dict[str, MetricValue]  # of all training patients: "real", "real and synthetic"; and "synthetic"
-    curve: tuple[CurvePoint, ...]  # with fewer patients, up to all; empty when it was not asked for
+    curve: tuple[CurvePoint, ...]  # with fewer patients, up to all; empty if not requested
     task: str = "segmentation"
 
     @property
     def metrics(self) -> dict[str, MetricValue]:
-        """By what was learned from."""
+        """The metric by training pairs."""
         return self.dice
 
 
 def check_segmentation(synthetic: Synthetic, training: SliceDataset, held_out: SliceDataset) -> None:
-    """Raise `MedvarError` when pairs are missing on a side, or their structures are others."""
+    """Raise `MedvarError` when pairs are missing on a side, or the structures differ."""
     if synthetic.masks is None:
         raise MedvarError(f"{synthetic.name} holds images without masks, so there is nothing to learn to segment.")
     check_structures(synthetic.masks.structures, training, synthetic.name)
@@ -85,17 +85,17 @@ def measure_segmentation(
     patients: Sequence[int] | None = None,
     progress: Progress | None = None,
 ) -> SegmentationUtility:
-    """Dice on held-out patients, as nnU-Net counts it: of each patient's structures, then the mean over patients.
+    """Dice on held-out patients, as in nnU-Net: for each structure of a patient, then averaged over patients.
 
     A structure that neither a patient's masks nor the U-Net show counts for nothing, and one that only the U-Net shows
     as 0. Intervals are over patients, and every metric is the mean over U-Nets of several seeds, each of which draws
-    other training patients. With ``patients`` U-Nets also learn from fewer patients: from so many or, if it is empty,
-    from 1, 2, 4 …. Raises `MedvarError` as `check_segmentation` and `patient_counts` do.
+    other training patients. With ``patients`` U-Nets also learn from fewer patients: from these numbers or, if it is
+    empty, from 1, 2, 4 …. Raises `MedvarError` as `check_segmentation` and `patient_counts` do.
     """
     training, held_out = SliceDataset(data, "train"), SliceDataset(data, "test")
     check_segmentation(synthetic, training, held_out)
-    whose = [row.patient for row in training.rows]
-    every = len(set(whose))
+    patient_of_row = [row.patient for row in training.rows]
+    every = len(set(patient_of_row))
     counts = (every,) if patients is None else patient_counts(every, patients)
     test, side = tested_pairs(held_out), side_of(training.size)
     real, made = real_pairs(training), synthetic_pairs(synthetic)
@@ -121,7 +121,7 @@ def measure_segmentation(
         few = "" if count == every else f" ({count} patient{'s' * (count > 1)})"
 
         def some(seed: int, count: int = count) -> Pairs:
-            return Pairs(real.images, real.masks, rows_of_patients(whose, count, seed))
+            return Pairs(real.images, real.masks, rows_of_patients(patient_of_row, count, seed))
 
         of_real = measured(f"{REAL}{few}", lambda seed: [some(seed)])
         of_both = measured(f"{BOTH}{few}", lambda seed: [some(seed), made])

@@ -1,4 +1,4 @@
-"""A small U-Net that learns to segment slices, for judging pairs of image and mask: MONAI's, on small images."""
+"""A small U-Net of MONAI that segments slices, to evaluate pairs of image and mask."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from medvar_engine.train.augment import augment
 from medvar_engine.types import IntArray
 
 BATCH, LEARNING_RATE = 8, 2e-3
-LARGEST_SIDE = 128  # pixels of the images that are segmented; larger ones are made smaller
+LARGEST_SIDE = 128  # largest side of the segmented images in pixels; larger images are reduced
 _CHANNELS, _HALVINGS = (16, 32, 64, 128), 3
-_CHUNK = 32  # slices that are segmented together
+_CHUNK = 32  # slices in one forward pass
 
 
 @dataclass(frozen=True, slots=True)
 class Pairs:
-    """Some images, their masks, and the numbers of those that are meant."""
+    """Images, their masks, and the indices of the pairs that are used."""
 
     images: Images
     masks: Masks
@@ -39,13 +39,13 @@ class Pairs:
 
 
 def side_of(pixels: int) -> int:
-    """The side of the images that a segmenter sees, of images of so many pixels a side."""
+    """The side in pixels to which images with this side are reduced for a segmenter."""
     multiple = 2**_HALVINGS
     return max(2 * multiple, min(LARGEST_SIDE, pixels) // multiple * multiple)
 
 
 def resized(images: Tensor, side: int) -> Tensor:
-    """``(B, 1, H, W)`` → ``(B, 1, side, side)``: means of pixels where there are more of them."""
+    """``(B, 1, H, W)`` → ``(B, 1, side, side)``, by averages of pixels."""
     if images.shape[-1] == side:
         return images
     if images.shape[-1] > side:
@@ -56,10 +56,10 @@ def resized(images: Tensor, side: int) -> Tensor:
 def trained_segmenter(
     sources: Sequence[Pairs], side: int, steps: int, seed: int, report: Callable[[int], None] | None = None
 ) -> nn.Module:
-    """A U-Net that has learned for ``steps`` batches, of which every source gives as many pairs.
+    """A U-Net trained for ``steps`` batches, to which every source contributes equally many pairs.
 
-    Its output is a score of the background and of each structure, ``(B, M + 1, side, side)``. Slices that show no
-    structure are learned from as well. Raises `MedvarError` when a source has no pairs.
+    Its output is a score of the background and of each structure, ``(B, M + 1, side, side)``. Slices without
+    structures are used, too. Raises `MedvarError` when a source has no pairs.
     """
     from monai.losses import DiceCELoss
 
@@ -84,7 +84,7 @@ def trained_segmenter(
 
 @torch.no_grad()
 def overlaps(network: nn.Module, pairs: Pairs, side: int) -> IntArray:
-    """`overlap_counts` of what the network sees in the images, and of their masks: ``(N, M, 3)``."""
+    """`overlap_counts` of the network's segmentations and the masks of images: ``(N, M, 3)``."""
     structures, found = len(pairs.masks.structures), []
     for rows in np.array_split(pairs.rows, max(1, -(-len(pairs.rows) // _CHUNK))):
         batch = pairs.batch(rows, side)

@@ -121,7 +121,7 @@ def _usefulness(found: Evaluation) -> Sentence | None:
 
 
 def _masks(found: Evaluation) -> Sentence | None:
-    """Whether masks fit their images as well as those of real pairs do, as far as a segmenter can tell."""
+    """Whether masks fit their images as well as those of real pairs do, according to a segmenter."""
     one = found.pairs
     if one is None:
         return None

@@ -49,7 +49,7 @@ def describe(plan: SetPlan, bundle: Bundle, withheld: Collection[int] = ()) -> d
 
 
 def describe_made(plan: SetPlan, folder: Path, bundle: Bundle, withheld: Collection[int] = ()) -> dict[str, str]:
-    """File name → text: what describes the images in ``folder`` and is known only when all of them are made."""
+    """File name → text of the files that describe the images in ``folder`` and are known only when all are made."""
     return coco.list_objects(plan, folder, bundle, withheld) if plan.kind.layout == "coco" else {}
 
 

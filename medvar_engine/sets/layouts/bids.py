@@ -17,7 +17,7 @@ from medvar_engine.sets.set_plan import SetPlan
 from medvar_engine.write.provenance import STATEMENT
 
 _ABOUT = """A BIDS derivative: every image is a subject of its own, a NIfTI of one slice and a sidecar with its trace.
-`participants.tsv` tells conditions and seeds. Subjects are no patients. BIDS has no suffix for MR of unknown contrast
+`participants.tsv` lists conditions and seeds. Subjects are not patients. BIDS has no suffix for MR of unknown contrast
 and none yet for CT; the files end in `_mri` and `_ct`, which `.bidsignore` makes a validator pass by."""
 _SUFFIXES = {"CT": ("ct", "ct"), "MR": ("anat", "mri")}
 

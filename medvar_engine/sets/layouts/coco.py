@@ -1,7 +1,7 @@
-"""A set as COCO's instance annotations, for 2-D segmentation and detection: PNG images, and masks in one JSON.
+"""The layout of COCO instance annotations, for 2-D segmentation and detection: PNG images, and masks in one JSON.
 
 Every structure in an image is one object, with its bounding box and its pixels in COCO's run lengths: column by column,
-the first run is of background. The masks are there as PNG, too, for whoever has no reader of these.
+the first run is of background. The masks are also written as PNG, for programs without a reader of run lengths.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from medvar_engine.write.written_mask import read_written_mask
 ANNOTATIONS = "annotations.json"
 
 _ABOUT = """Laid out as COCO: `annotations.json` lists the images in `images`, and every structure in them as one
-object, with bounding box and run lengths, e.g. for `pycocotools`. `masks` holds the same masks as PNG, whose values are
-the categories. No person has labelled anything."""
+object, with bounding box and run lengths, e.g. for `pycocotools`. `masks` holds the same masks as PNG, with the
+categories as values. No person has labelled anything."""
 
 
 def describe(plan: SetPlan, bundle: Bundle, withheld: Collection[int]) -> dict[str, str]:
@@ -38,7 +38,7 @@ def describe(plan: SetPlan, bundle: Bundle, withheld: Collection[int]) -> dict[s
 
 
 def list_objects(plan: SetPlan, folder: Path, bundle: Bundle, withheld: Collection[int]) -> dict[str, str]:
-    """``annotations.json``, from the masks that are there. Raises `MedvarError` when one cannot be read."""
+    """``annotations.json``, from the masks in the folder. Raises `MedvarError` when one cannot be read."""
     images: list[dict[str, Any]] = []
     objects: list[dict[str, Any]] = []
     for number, condition, seed in plan.conditions(withheld):
@@ -67,12 +67,12 @@ def list_objects(plan: SetPlan, folder: Path, bundle: Bundle, withheld: Collecti
 
 
 def place(plan: SetPlan, number: int, condition: Condition) -> str:
-    """Where an image goes."""
+    """The path of an image."""
     return f"images/{number:08d}.png"
 
 
 def mask_place(plan: SetPlan, number: int, condition: Condition) -> str:
-    """Where its mask goes."""
+    """The path of the mask of an image."""
     return f"masks/{number:08d}.png"
 
 

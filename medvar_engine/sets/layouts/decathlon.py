@@ -12,8 +12,8 @@ from medvar_engine.sets.layouts.data_card import card
 from medvar_engine.sets.set_plan import SetPlan
 from medvar_engine.write.provenance import STATEMENT
 
-_ABOUT = """Laid out as the Medical Segmentation Decathlon: `imagesTr` holds one slice a case, `labelsTr` its mask, and
-`dataset.json` lists both, e.g. for `monai.data.load_decathlon_datalist`. No person has labelled anything."""
+_ABOUT = """Laid out as the Medical Segmentation Decathlon: `imagesTr` holds one slice per case, `labelsTr` its mask,
+and `dataset.json` lists both, e.g. for `monai.data.load_decathlon_datalist`. No person has labelled anything."""
 
 
 def describe(plan: SetPlan, bundle: Bundle, withheld: Collection[int]) -> dict[str, str]:

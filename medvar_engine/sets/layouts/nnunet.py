@@ -12,10 +12,10 @@ from medvar_engine.sets.layouts.data_card import card
 from medvar_engine.sets.set_plan import SetPlan
 from medvar_engine.write.provenance import STATEMENT
 
-_PAIRS = """nnU-Net raw data: `imagesTr` holds one slice a case, channel 0000, and `labelsTr` its mask. Both are made by
-the model; no person has labelled anything."""
-_ABOUT = """nnU-Net raw data: `imagesTr` holds one slice a case, channel 0000. **There are no labels**: the folder
-`labelsTr` is absent, for the model makes images only. Predict them with a model of your own, or pre-train without."""
+_PAIRS = """nnU-Net raw data: `imagesTr` holds one slice per case, channel 0000, and `labelsTr` its mask. Both are made
+by the model; no person has labelled anything."""
+_ABOUT = """nnU-Net raw data: `imagesTr` holds one slice per case, channel 0000. **There are no labels**: the folder
+`labelsTr` is absent, because the model makes images only. Predict labels with another model, or pre-train without."""
 
 
 def describe(plan: SetPlan, bundle: Bundle, withheld: Collection[int]) -> dict[str, str]:

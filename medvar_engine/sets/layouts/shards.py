@@ -57,7 +57,7 @@ def shard_paths(folder: Path, unit: int) -> tuple[Path, Path]:
 
 
 def masks_path(folder: Path, unit: int) -> Path:
-    """Masks of a unit, of a model that makes any."""
+    """The path of the masks of a unit, of a model that makes masks."""
     return folder / UNITS / f"{unit:05d}-masks.npy"
 
 

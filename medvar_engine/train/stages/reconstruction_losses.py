@@ -84,7 +84,7 @@ class ReconstructionLoss:
         return total, metrics
 
     def _texture(self, output: Tensor, images: Tensor, certain: Certain | None) -> Tensor:
-        """Of drawn images the strength of detail as a whole must be right; of the others also where it lies."""
+        """For drawn images only the strength of detail counts; for other images its position counts, too."""
         local, whole = texture_losses(output, images)
         if certain is None:
             return (local + whole).mean()

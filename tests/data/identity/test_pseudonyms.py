@@ -102,7 +102,7 @@ def test_place_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(MedvarError, match="cannot be read or made"):
         load_or_make_key(tmp_path / "file" / "patient.key", outside=tmp_path / "out")
-    with pytest.raises(MedvarError, match="is no file"):
+    with pytest.raises(MedvarError, match="is not a file"):
         load_or_make_key(tmp_path, outside=tmp_path / "out")
 
 

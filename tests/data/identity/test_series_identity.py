@@ -58,7 +58,7 @@ def test_index_before_recipe_before_header(tmp_path: Path) -> None:
             {"dataset_recipe": replace(RECIPE, entries=(replace(ENTRY, files=(Pattern("{who}/*"),)),))},
             "recipe mine says MR",
         ),
-        ({"dataset_recipe": RECIPE}, "has no place for it"),
+        ({"dataset_recipe": RECIPE}, "does not describe it"),
         ({"dataset_recipe": replace(RECIPE, ignore=((Pattern("*.dcm"), "a dose map"),))}, "leaves it out: a dose map"),
     ],
 )

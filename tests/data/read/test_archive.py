@@ -245,7 +245,7 @@ def test_what_else_archives_hold(tmp_path: Path, study: Path) -> None:
     reasons = {Path(one.path.split("!")[0]).name: one.reason for one in find_series(tmp_path)[1]}
     assert "no images" in reasons["empty.zip"]
     assert "no images" in reasons["notes.zip"]
-    assert "archive in an archive" in reasons["nested.zip"]
+    assert "archive inside an archive" in reasons["nested.zip"]
     assert "no images" in reasons["system.zip"]
 
 

@@ -132,7 +132,9 @@ def test_time_points_in_files_are_phases(tmp_path: Path, phantom: Any, series: A
     volumes = list(one.load(phase_step=8))
     assert [volume.phase for volume in volumes] == ["phase 1 of 10", "phase 9 of 10"]
     np.testing.assert_array_equal(volumes[1].array, phantom + 8)
-    assert one.remarks() == ("2 of 10 volumes are used (--phase-step); its images are told apart by temporal position",)
+    assert one.remarks() == (
+        "2 of 10 volumes are used (--phase-step); its images are distinguished by temporal position",
+    )
 
 
 @pytest.mark.parametrize(

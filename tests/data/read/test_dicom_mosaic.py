@@ -178,7 +178,7 @@ def without_spacing(one: FileDataset) -> None:
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (without_csa, "a mosaic without the CSA header"),
+        (without_csa, "this mosaic lacks the CSA header"),
         (damaged, "CSA header is damaged"),
         (of_zero_slices, "says 0 slices"),
         (without_direction, r"follow along \(\)"),

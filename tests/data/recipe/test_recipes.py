@@ -362,7 +362,7 @@ def test_scans_recipe(tmp_path: Path, nifti: Any) -> None:
     known, unknown = find_series(tmp_path)[0]
     identity = identify(known, read_index(tmp_path), tmp_path, IdentityRules(dataset_recipe=recipe, pseudonyms=KEY))
     assert (identity.patient, identity.region, identity.series) == ("p1", "spine", "a.nii.gz")
-    with pytest.raises(MedvarError, match=r"index\.csv does not name it"):
+    with pytest.raises(MedvarError, match=r"index\.csv does not list it"):
         identify(unknown, read_index(tmp_path), tmp_path, IdentityRules(dataset_recipe=recipe, pseudonyms=KEY))
     assert recipe.recipe().rules.duplicate_bits == 0
     assert recipe.recipe(duplicate_bits=4, size=None).rules.duplicate_bits == 4

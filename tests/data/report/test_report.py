@@ -235,7 +235,7 @@ def test_odd_values_do_not_stop_the_report(tmp_path: Path) -> None:
     ]
     write_report(prepared(tmp_path / "a", slices, {"a"}), tmp_path / "r.html")
     page = Page(tmp_path / "r.html")
-    assert "2 slices had too little in them" in page.text
+    assert "2 slices had too little content" in page.text
     assert "nan" not in "".join(str(line["points"]) for line in page.all("polyline"))
 
 
