@@ -24,7 +24,7 @@ class Settings:
     autosave: bool = True
     autosave_folder: str = ""  # "" is the user's state folder
     server: str = ""  # address of a `medvar serve` that generates the images; "" is this computer
-    token_file: str = ""  # a file whose first line is the server's token
+    token_file: str = ""  # a file with the server's token in its first line
 
     @property
     def sessions(self) -> Path | None:

@@ -40,7 +40,7 @@ class EditController:
     def __init__(self, workspace: Workspace) -> None:
         self._workspace = workspace
         self._choice: TokenChoice | None = None
-        self._after: int | None = None  # the image whose parent `flip` shows
+        self._after: int | None = None  # the image that `flip` returns to
         self.panel, self.tokens = EditPanel(workspace.icons), TokenPanel()
         self.tokens.hide()
         self.panel.column.addWidget(self.tokens)

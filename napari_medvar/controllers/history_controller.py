@@ -27,7 +27,7 @@ class HistoryController:
 
     def __init__(self, workspace: Workspace) -> None:
         self._workspace = workspace
-        self._tried: set[int] = set()  # images whose thumbnail was requested
+        self._tried: set[int] = set()  # images with a requested thumbnail
         self.panel = HistoryPanel(workspace.icons)
         self.panel.select.connect(self.select)
         self.panel.rename.connect(self.rename)

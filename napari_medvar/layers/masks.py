@@ -51,7 +51,7 @@ def mask_of(layer: Layer, placement: Placement, point: Sequence[float] = ()) -> 
 
 
 def structures_of(layer: Layer | None, placement: Placement, point: Sequence[float] = ()) -> MaskArray:
-    """The numbers ``(H, W)`` that a Labels layer has at the pixels of a image.
+    """The numbers ``(H, W)`` that a Labels layer has at the pixels of an image.
 
     Raises `MedvarError` for another layer, for numbers above 255, and when nothing lies on the image.
     """
@@ -126,7 +126,7 @@ def _set(layer: Layer, places: tuple[np.ndarray, ...], value: int) -> None:
 
 
 def _of_labels(layer: Layer, placement: Placement, point: Sequence[float]) -> IntArray:
-    """The layer's numbers ``(H, W)`` at the pixels of a image; 0 where it does not reach."""
+    """The layer's numbers ``(H, W)`` at the pixels of an image; 0 where it does not reach."""
     data = layer.data[0] if getattr(layer, "multiscale", False) else layer.data
     index = _indices(placement.points(), layer, point)
     whole = np.rint(index).astype(int)

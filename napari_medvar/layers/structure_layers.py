@@ -27,7 +27,7 @@ class StructureLayers:
         self._layer: Labels | None = None
 
     def show(self, mask: MaskArray, structures: Structures, placement: Placement) -> Labels:
-        """Put a mask ``(H, W)`` into the layer, which is made when there is none."""
+        """Put a mask ``(H, W)`` into the layer, which is created if there is none."""
         values = placement.array(mask)
         if self._layer is not None and self._layer not in self._viewer.layers:
             self._layer = None
@@ -48,7 +48,7 @@ class StructureLayers:
         return self._layer
 
     def paint(self, structures: Structures, placement: Placement) -> Labels:
-        """The layer with the brush in hand; an empty one when there is none."""
+        """The layer with the brush selected; a new, empty layer if there is none."""
         if self._layer is None or self._layer not in self._viewer.layers:
             self.show(np.zeros((placement.size, placement.size), dtype=np.uint8), structures, placement)
         assert self._layer is not None

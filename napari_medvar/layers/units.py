@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def agreed_units(viewer: napari.Viewer, own: Sequence[str], ours: str) -> tuple[str, ...]:
     """The units ``own`` of a layer's axes, each replaced where the other layers have a unit of another kind.
 
-    Layers whose metadata have the key ``ours`` are ignored. Axes are matched from the last one, as in napari.
+    Layers with the key ``ours`` in their metadata are ignored. Axes are matched from the last one, as in napari.
     """
     others = [layer.units for layer in viewer.layers if ours not in layer.metadata]
     result = []

@@ -18,7 +18,7 @@ _SERVER_TIP = (
     "The address of a computer that runs <code>medvar serve</code>, such as https://gpu.example:8765. If empty, this "
     "computer generates the images."
 )
-_FILE_TIP = "A file whose first line is the server's access token. You get it from the person who runs the server."
+_FILE_TIP = "A file with the server's access token in its first line. You get it from the person who runs the server."
 
 
 class DevicePanel(QWidget):

@@ -55,7 +55,7 @@ class EditPanel(QWidget):
     graft_chosen = Signal()  # another image to take coarse scales from was chosen
     masked = Signal()  # another mask was chosen
     paint = Signal()
-    graft = Signal(int)  # id of the image whose coarse scales are taken
+    graft = Signal(int)  # id of the image that gives the coarse scales
     picking = Signal(bool)
     moved = Signal()  # another scale was chosen for edits to begin at
     brush = Signal(int)  # diameter in pixels
@@ -140,7 +140,7 @@ class EditPanel(QWidget):
         self.brush_box.setAccessibleName("Width of the brush")
         add_row(form, "Outside", calm(self.outside_combo), _OUTSIDE_TIP)
         add_row(form, "Soft edge", calm(self.edge_box), _EDGE_TIP)
-        add_row(form, "Locked", self._locks, "Scales whose tokens are kept when other scales are drawn again.")
+        add_row(form, "Locked", self._locks, "The tokens of these scales are kept when other scales are drawn again.")
         mixing = QWidget()
         column = plain_column(mixing)
         title = QLabel("Mix coarse and fine, coarse scales from:")
@@ -237,7 +237,7 @@ class EditPanel(QWidget):
 
     @property
     def graft_from(self) -> int | None:
-        """The id of the image whose coarse scales are taken."""
+        """The id of the image that gives the coarse scales."""
         return self.graft_combo.currentData()  # type: ignore[no-any-return]
 
     def warn_of_graft(self, text: str) -> None:

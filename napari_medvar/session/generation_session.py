@@ -199,7 +199,8 @@ class GenerationSession:
         node, generator = self._looked_at("draw again"), self._generator
         if not node.complete:
             raise MedvarError("Another mask needs a finished image: make its other scales first.")
-        # The encoded image has no ancestors, so it must itself tell whether a real image was among those of the node.
+        # The encoded image has no ancestors, so it must itself record whether one of the node's ancestors is a real
+        # image.
         image, real = generator.image(self._generation(node)), node.trace.of_real_image
         source = generator.encode(image, [request], mask[np.newaxis], real=real).trace(0)
         kept = generator.backend.info.mask_scales

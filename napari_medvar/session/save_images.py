@@ -158,7 +158,7 @@ def _makes_masks(opened: OpenedBundle) -> bool:
 
 def _free_paths(folder: Path, names: Sequence[str], form: str, opened: OpenedBundle) -> list[Path]:
     _make_folder(folder)
-    depth = "-16bit" if form == "png16" else ""  # tells them from 8-bit files, which have the same suffix
+    depth = "-16bit" if form == "png16" else ""  # distinguishes them from 8-bit files, which have the same suffix
     paths = [folder / f"{name}{depth}{ENDINGS[form]}" for name in names]
     for path in paths:
         for file in files_of(path, form, masks=_makes_masks(opened)):

@@ -182,4 +182,4 @@ def test_slices_of_another_size(
     data = prepared(tmp_path / "slices", ["ct1", "ct2", "ct3", "ct4"])
     run = medvar("gate", tiny_bundle, "--data", data)
     assert run.code == 1
-    assert "8 pixels a side" in run.err
+    assert "8 pixels per side" in run.err

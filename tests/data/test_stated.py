@@ -93,9 +93,9 @@ def test_units_that_are_no_length_are_refused(tmp_path: Path, phantom: Any) -> N
 @pytest.mark.parametrize(
     ("fields", "missing"),
     [
-        ("", "how it lies in the patient .* and how large"),
-        ("ElementSpacing = 1 1 2\n", "how it lies in the patient"),
-        ("TransformMatrix = 1 0 0 0 1 0 0 0 1\n", "how large its voxels are"),
+        ("", "the orientation .* and the size"),
+        ("ElementSpacing = 1 1 2\n", "the orientation in the patient"),
+        ("TransformMatrix = 1 0 0 0 1 0 0 0 1\n", "the size of its voxels"),
     ],
 )
 def test_metaimage_that_does_not_say_it(tmp_path: Path, phantom: Any, fields: str, missing: str) -> None:

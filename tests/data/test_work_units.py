@@ -188,7 +188,7 @@ def test_a_full_disk_keeps_what_is_finished(
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "replace", full_after(3, os.replace))  # a part takes two: codes and note
-        with pytest.raises(MedvarError, match=r"No space left.*run the same again"):
+        with pytest.raises(MedvarError, match=r"No space left.*run the same command again"):
             prepare(scans, out, RECIPE, NAMES)
     assert not out.exists()
     made.clear()

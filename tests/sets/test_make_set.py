@@ -223,7 +223,7 @@ def test_a_full_disk(make: MakeSet, whole: Path, tmp_path: Path, monkeypatch: py
         flush(handle)
 
     monkeypatch.setattr("medvar_engine.storage.os.fsync", full)
-    with pytest.raises(MedvarError, match=r"Images 4 to 7 .*No space left.*run the same again"):
+    with pytest.raises(MedvarError, match=r"Images 4 to 7 .*No space left.*run the same command again"):
         make(tmp_path / "set")
     assert not list(tmp_path.rglob("*.tmp"))
     monkeypatch.undo()

@@ -70,7 +70,7 @@ def test_key_is_not_given_away(tmp_path: Path) -> None:
     """Breaks for whoever shares the shards: a key among them undoes every pseudonym. Nothing is left behind either."""
     out = tmp_path / "out"
     for path in (out / "patient.key", out / "deep" / ".." / "patient.key"):
-        with pytest.raises(MedvarError, match="given away"):
+        with pytest.raises(MedvarError, match="shared with it"):
             load_or_make_key(path, outside=out)
     assert not out.exists()
 
@@ -80,7 +80,7 @@ def test_key_behind_a_link(tmp_path: Path) -> None:
     """Breaks for a link that leads into the output."""
     (tmp_path / "out").mkdir()
     (tmp_path / "keys").symlink_to(tmp_path / "out")
-    with pytest.raises(MedvarError, match="given away"):
+    with pytest.raises(MedvarError, match="shared with it"):
         load_or_make_key(tmp_path / "keys" / "patient.key", outside=tmp_path / "out")
 
 
@@ -100,7 +100,7 @@ def test_file_that_is_no_key(tmp_path: Path, content: bytes) -> None:
 def test_place_that_cannot_be_written(tmp_path: Path) -> None:
     """Breaks for read-only homes: an answer, no traceback."""
     (tmp_path / "file").write_text("x")
-    with pytest.raises(MedvarError, match="cannot be read or made"):
+    with pytest.raises(MedvarError, match="cannot be read or created"):
         load_or_make_key(tmp_path / "file" / "patient.key", outside=tmp_path / "out")
     with pytest.raises(MedvarError, match="is not a file"):
         load_or_make_key(tmp_path, outside=tmp_path / "out")

@@ -212,9 +212,9 @@ def damaged(path: Path, labels: np.ndarray) -> None:
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
-        (other_grid, "does not lie on its scan"),
+        (other_grid, "voxels do not match those of its scan"),
         (fewer_slices, "48×40×6 voxels"),
-        (coarser, "does not lie on its scan"),
+        (coarser, "voxels do not match those of its scan"),
         (unknown_label, "labels 7, which dataset.json does not name"),
         (empty, "nothing is labelled"),
         (fractions, "whole numbers"),
@@ -238,7 +238,7 @@ def test_overlapping_files(totalsegmentator: Path, tmp_path: Path) -> None:
     save(case / "heart.nii.gz", (labels == 2).astype(np.uint8))
     manifest = prepare(totalsegmentator, tmp_path / "out", RECIPE, replace(NAMES, masks=mask_rule("totalsegmentator")))
     assert len(manifest.refused) == 1
-    assert "both claim 288 voxels" in manifest.refused[0]["reason"]
+    assert "share 288 voxels" in manifest.refused[0]["reason"]
 
 
 def test_larger_label_map_of_the_same_voxels(msd: Path, tmp_path: Path) -> None:

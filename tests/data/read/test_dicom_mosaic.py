@@ -179,11 +179,11 @@ def without_spacing(one: FileDataset) -> None:
     ("change", "reason"),
     [
         (without_csa, "this mosaic lacks the CSA header"),
-        (damaged, "CSA header is damaged"),
-        (of_zero_slices, "says 0 slices"),
-        (without_direction, r"follow along \(\)"),
-        (of_odd_sides, "no multiples of 4"),
-        (without_spacing, "how far apart"),
+        (damaged, "CSA header of this mosaic is damaged"),
+        (of_zero_slices, "values: 0 slices"),
+        (without_direction, r"slices along \(\)"),
+        (of_odd_sides, "not multiples of 4"),
+        (without_spacing, "the distance of its slices"),
     ],
 )
 def test_what_does_not_say_how_it_lies_is_refused(tmp_path: Path, dicom_image: Any, change: Any, reason: str) -> None:

@@ -192,7 +192,7 @@ def test_names_that_are_no_text(tmp_path: Path) -> None:
     except OSError:
         pytest.skip("this file system has names in Unicode only")
     (refusal,) = find_series(tmp_path)[1]
-    assert "no valid text" in refusal.reason
+    assert "not valid text" in refusal.reason
     str(refusal).encode()
 
 

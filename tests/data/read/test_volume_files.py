@@ -124,7 +124,7 @@ def test_truncated_file_names_itself(tmp_path: Path, phantom: Any, affine: Any, 
         (lambda a, m: nib.Nifti1Image(np.where(a > 500, np.nan, a).astype(np.float32), m), "not finite"),
         (lambda a, m: nib.Nifti1Image(a[..., 0], m), "3 dimensions"),
         (lambda a, m: nib.Nifti1Image(a.astype(np.complex64), m), "complex"),
-        (lambda a, m: nib.Nifti1Image(a, None), "how it lies"),
+        (lambda a, m: nib.Nifti1Image(a, None), "lacks the orientation"),
         (lambda a, m: nib.Nifti1Image((a // 300).astype(np.uint8), m), "label map"),
     ],
 )

@@ -57,7 +57,7 @@ def test_what_cannot_be_compared(pair_slices: Path) -> None:
         measure_segmentation(synthetic_of(pairs, ("bar", "square")), pair_slices)
     with pytest.raises(MedvarError, match="images without masks"):
         measure_segmentation(replace(synthetic_of(pairs), masks=None), pair_slices)
-    with pytest.raises(MedvarError, match="1 to 5 training patients to learn from, not 6"):
+    with pytest.raises(MedvarError, match="must be from 1 to 5, but is 6"):
         measure_segmentation(synthetic_of(pairs), pair_slices, patients=[6])
 
 
