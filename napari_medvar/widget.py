@@ -331,8 +331,9 @@ class MedvarWidget(QWidget):
             self._together = max(self._together, new, len(self.session.unfinished))
             images = f" · {self._together} images" if self._together > 1 else ""
             counts = made.node.trace.pyramid.schedule.token_counts
-            left = self.work.time_left(sum(counts[:depth]), sum(counts))
-            self.work.report(depth, scales, f"{depth} of {scales} scales{images}{left}")
+            # The first scales have few tokens, and nobody can tell from them how long the others take.
+            left = self.work.time_left(sum(counts[:depth]), sum(counts)) if 2 * depth > scales else ""
+            self.work.report(depth, scales, f"{depth} of {scales} scales{images}", left=left)
             if drawn and not self._plain:
                 self._look()
             self.refresh()

@@ -21,20 +21,23 @@ class WorkReport:
         self._owner, self._status = owner, status
         self._activity = Activity(owner)
         self._began = 0.0
-        self._last = ""
+        self._last: tuple[int, int, str] | None = None  # done, total, text
 
     def begin(self, text: str, cancel: Callable[[], object]) -> None:
         """Start to report work. ``text`` describes it, and may be empty; ``cancel`` asks it to stop."""
-        self._began, self._last = perf_counter(), ""
+        self._began, self._last = perf_counter(), None
         self._activity.begin(text, cancel)
         if text:
             self._status.show_busy(text)
 
-    def report(self, done: int, total: int, text: str) -> None:
-        """Show that ``done`` of ``total`` steps are finished, with ``text`` beside the bar."""
-        self._last = text
-        self._status.show_progress(done, total, f"{text} · {perf_counter() - self._began:.1f} s")
-        self._activity.report(done, total, text)
+    def report(self, done: int, total: int, text: str, *, left: str = "") -> None:
+        """Show that ``done`` of ``total`` steps are finished, with ``text`` beside the bar.
+
+        ``left`` is the result of `time_left`; it disappears at the end, also of work that is stopped.
+        """
+        self._last = done, total, text
+        self._show(left)
+        self._activity.report(done, total, f"{text}{left}")
 
     def time_left(self, done: float, total: float) -> str:
         """The estimated remaining time, e.g. `` · about 40 s left``; empty in the first seconds."""
@@ -48,8 +51,14 @@ class WorkReport:
         """End the report. Long work that is ``awaited`` ends with a notification, for users in another window."""
         self._activity.end()
         self._status.end_busy()
+        self._show()
         if awaited and perf_counter() - self._began > _LONG:
             from napari.utils.notifications import show_info
 
             QApplication.alert(self._owner)
-            show_info(f"MedVAR is done: {self._last}." if self._last else "MedVAR is done.")
+            show_info(f"MedVAR is done: {self._last[2]}." if self._last else "MedVAR is done.")
+
+    def _show(self, left: str = "") -> None:
+        if self._last is not None:
+            done, total, text = self._last
+            self._status.show_progress(done, total, f"{text}{left} · {perf_counter() - self._began:.1f} s")

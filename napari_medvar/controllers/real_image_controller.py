@@ -109,11 +109,13 @@ class RealImageController:
     # -- internals --------------------------------------------------------------------------------------------------
 
     def _show(self, scans: Scans) -> None:
-        """Add the scans as layers, and select and show the last one at its middle slice."""
+        """Add the scans as layers, select the last one, and show its middle slice in the plane it was acquired in."""
         viewer = self._workspace.viewer
         for array, attributes, _ in scans.layers:
             layer = viewer.add_image(array, **attributes)
         viewer.layers.selection.active = layer
+        if viewer.dims.ndim == layer.ndim:
+            viewer.dims.order = _acquired_plane(layer)
         middle = layer.data_to_world((np.array(layer.data.shape) - 1) / 2)
         ahead = viewer.dims.ndim - layer.ndim
         viewer.dims.set_point([ahead + axis for axis in range(layer.ndim)], list(middle))
@@ -134,3 +136,12 @@ class RealImageController:
         names = [layer.name for layer in layers if isinstance(layer, Image) and METADATA not in layer.metadata]
         active = layers.selection.active
         self.panel.offer_images(names, None if active is None else active.name)
+
+
+def _acquired_plane(layer: Layer) -> tuple[int, ...]:
+    """The order of the viewer's axes in which the slider goes through the acquired slices of a scan.
+
+    Their distance is the largest side of a voxel. The head, or the front in axial slices, is up.
+    """
+    through = int(np.argmax(np.round(layer.scale, 3)))  # the first, so axial, for cubes
+    return through, *(axis for axis in range(layer.ndim) if axis != through)

@@ -98,7 +98,7 @@ class SaveController:
         if isinstance(result, Written):
             seen = result.done + len(result.withheld)
             left = self._workspace.work.time_left(seen, result.total)
-            self._workspace.work.report(seen, result.total, f"{result.done} of {result.total} written{left}")
+            self._workspace.work.report(seen, result.total, f"{result.done} of {result.total} written", left=left)
             self.panel.report(str(result))
 
     def refresh(self, state: State) -> None:

@@ -95,3 +95,23 @@ def test_several_images_say_how_many_and_how_long(
     gate.open()
     settle(quick)
     assert quick.status.progress.format().startswith("image 4 of 4")
+
+
+def test_no_time_is_left_of_work_that_was_stopped(
+    quick: MedvarWidget, settle: Settle, models: FakeModels, qtbot: QtBot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The panel would say “about 45 min left” after the first scale, and for ever after a stop."""
+    monkeypatch.setattr(work_report, "_NO_GUESS", 0.0)
+    gate = models.backend.before_step = Gate(at=1)
+    quick.scales.generate_button.click()
+    qtbot.waitUntil(lambda: quick.status.progress.format().startswith("1 of 6 scales"), timeout=WAIT)
+    assert " left" not in quick.status.progress.format()
+    models.backend.before_step = later = Gate(at=4)
+    gate.open()
+    qtbot.waitUntil(lambda: quick.status.progress.format().startswith("4 of 6 scales"), timeout=WAIT)
+    assert " left" in quick.status.progress.format()
+    quick.scales.stop_button.click()
+    later.open()
+    settle(quick)
+    assert not quick.session.node.complete  # type: ignore[union-attr]
+    assert " left" not in quick.status.progress.format()

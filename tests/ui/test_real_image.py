@@ -249,6 +249,34 @@ def test_an_encoded_slice_is_written_where_the_scan_lies(quick: MedvarWidget, se
     np.testing.assert_allclose(image.get_fdata()[..., 0].T, (pixels + 1) * 200, atol=1e-2)
 
 
+@pytest.mark.parametrize(
+    ("shape", "sides", "seen"),
+    [
+        ((8, 30, 30), (6, 1, 1), (0, 1)),  # sagittal: head up, front to the left
+        ((30, 8, 30), (1, 6, 1), (0, 2)),  # coronal: head up
+        ((30, 30, 8), (1, 1, 6), (1, 2)),  # axial: front up
+        ((20, 20, 20), (1, 1, 1), (1, 2)),
+    ],
+)
+def test_an_opened_scan_is_seen_in_the_plane_it_was_acquired_in(
+    quick: MedvarWidget,
+    settle: Settle,
+    tmp_path: Path,
+    shape: tuple[int, int, int],
+    sides: tuple[float, float, float],
+    seen: tuple[int, int],
+) -> None:
+    """A coronal scan of fifteen slices would be seen as stripes."""
+    import nibabel
+
+    values = np.random.default_rng(0).random(shape, dtype=np.float32)
+    nibabel.Nifti1Image(values, np.diag([*sides, 1.0])).to_filename(tmp_path / "scan.nii.gz")
+    quick.real.open_scan(tmp_path / "scan.nii.gz")
+    settle(quick)
+    assert not quick.message.isVisible(), quick.message.text.text()
+    assert quick.viewer.dims.displayed == seen
+
+
 def test_a_slice_of_a_scan_keeps_its_frame_of_reference(viewer: ViewerModel, tmp_path: Path) -> None:
     """A viewer of DICOM would not lay it over the scan."""
     import pydicom
