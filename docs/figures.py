@@ -64,7 +64,7 @@ def growing(generator: Generator, made: Generation) -> Image.Image:
 
 
 def resampled(generator: Generator, first: Generation) -> Image.Image:
-    """What stays when finer scales are drawn anew: the first picture, then four others from each of three scales."""
+    """What stays when finer scales are drawn again: the first image, then four others from each of three scales."""
     seeds = range(SEED + 1, SEED + 5)
     rows = {}
     for k in (1, 3, 6):

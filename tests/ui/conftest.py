@@ -179,9 +179,9 @@ def shows_current() -> Callable[[MedvarWidget], None]:
         assert node is not None
         space = widget.session.image_space_of(node)
         for preview in widget.session.previews():
-            layer = widget.picture.layers.all()[preview.k]
+            layer = widget.image_view.layers.all()[preview.k]
             np.testing.assert_allclose(
-                space.placement.picture(np.asarray(layer.data)), space.display.values(preview.pixels), atol=0.01
+                space.placement.image(np.asarray(layer.data)), space.display.values(preview.pixels), atol=0.01
             )
             assert tuple(layer.contrast_limits) == (space.display.low, space.display.high)
 
