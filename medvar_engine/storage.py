@@ -54,6 +54,16 @@ def writing(folder: Path, outcome: str) -> Iterator[None]:
         raise MedvarError(f"{folder} cannot be written ({reason}); {outcome}.") from error
 
 
+def make_folder(folder: Path) -> None:
+    """Create a folder and its parents unless they exist. Raises `MedvarError` when that fails."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise MedvarError(
+            f"Cannot create the folder {folder}: {error.strerror or error}. Choose another folder."
+        ) from error
+
+
 def check_output(folder: Path) -> None:
     """Raises `MedvarError` unless ``folder`` does not exist or is an empty folder."""
     if folder.exists() and not folder.is_dir():

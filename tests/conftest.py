@@ -222,21 +222,20 @@ def make_trace() -> Callable[..., Trace]:
 @pytest.fixture(scope="session")
 def prepared() -> Callable[..., Path]:
     """Prepared slices of random pixels: `prepared(folder, ["ct1", "mr1"])`, where a name begins with the modality."""
+    from invented_facts import invented_facts
+
     from medvar_engine.data.shards import ShardWriter
     from medvar_engine.data.shards.slice_facts import SliceFacts
     from medvar_engine.data.split import SplitRule, split_patients
 
     def facts(patient: str, number: int) -> SliceFacts:
         modality = patient[:2].upper()
-        return SliceFacts(
-            patient=patient,
+        return invented_facts(
+            patient,
             modality=modality,
             region={"CT": "chest", "MR": "brain"}[modality],
-            plane="axial",
             dataset="some",
-            contrast=None,
             spacing_mm=1.25 if number else None,
-            low=-1000.0,
             high=400.0,
             unit="HU" if modality == "CT" else "arbitrary",
             position_mm=float(number),

@@ -17,7 +17,7 @@ from medvar_engine.masks.structures import MaskArray
 from medvar_engine.memorisation.copy_risk import CopyPolicy, CopyRisk
 from medvar_engine.memorisation.screen import CopyScreen, screen
 from medvar_engine.request import Request
-from medvar_engine.storage import slug
+from medvar_engine.storage import make_folder, slug
 from medvar_engine.types import FloatArray
 from medvar_engine.write.burn_in import marked
 from medvar_engine.write.contact_sheet import scale_labels, write_contact_sheet
@@ -92,10 +92,7 @@ def generate_files(
             f"Only grey images can be written, but {bundle.name} makes images with {bundle.image_channels} channels."
         )
     copies = CopyScreen.of(bundle, options.copy_policy)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise MedvarError(f"Cannot create the folder {folder}: {error.strerror or error}. Choose another.") from error
+    make_folder(folder)
     return _generated(generator, bundle, requests, paths, options, copies, mask, batch, progress)
 
 

@@ -17,7 +17,7 @@ from medvar_engine.memorisation.screen import CopyScreen, screen
 from medvar_engine.request import Request
 from medvar_engine.sets.generate_files import FileOptions
 from medvar_engine.sets.stack import Stack, placed
-from medvar_engine.storage import beside, take_name, writing
+from medvar_engine.storage import beside, make_folder, take_name, writing
 from medvar_engine.write.burn_in import marked
 from medvar_engine.write.dicom import Study
 from medvar_engine.write.dicom_seg import check_place
@@ -71,10 +71,7 @@ def generate_stack(
         for trace, shown, mask, risk in zip(generation.traces, pixels, masks, found.risks, strict=True):
             image = replace(OutputImage.of(bundle, trace, shown, mask), copy_risk=risk)
             slices.append(marked(placed(image, stack), options.marks))
-    try:
-        (path.parent if volume else path).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise MedvarError(f"Cannot create the folder {path}: {error.strerror or error}. Choose another.") from error
+    make_folder(path.parent if volume else path)
     if volume:
         files = write_volume(path, slices)
     else:

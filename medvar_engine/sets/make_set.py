@@ -21,7 +21,7 @@ from medvar_engine.sets.mixture import Mixture
 from medvar_engine.sets.set_manifest import SET, UNITS, SetManifest, about_model
 from medvar_engine.sets.set_plan import SHARDS, UNIT_IMAGES, SetFormat, SetPlan
 from medvar_engine.sets.set_unit import SetUnit, flagged_images, make_unit
-from medvar_engine.storage import alone, write_files
+from medvar_engine.storage import alone, make_folder, write_files
 from medvar_engine.write.marks import UNMARKED, Marks
 
 Progress = Callable[[int, int], None]
@@ -84,12 +84,7 @@ def make_set(
     manifest = _planned(folder, asked, bundle)
     plan = manifest.plan
     described = describe(plan, bundle)
-    try:
-        (folder / UNITS).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise MedvarError(
-            f"Cannot create the folder {folder}: {error.strerror or error}. Choose another one."
-        ) from error
+    make_folder(folder / UNITS)
     with _alone(folder):
         manifest.write(folder)  # first, because it identifies the folder
         write_files({folder / name: text.encode() for name, text in described.items()})

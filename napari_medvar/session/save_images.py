@@ -16,7 +16,7 @@ from medvar_engine.masks.structures import MaskArray
 from medvar_engine.memorisation.copy_risk import CopyPolicy
 from medvar_engine.memorisation.screen import CopyScreen, screen
 from medvar_engine.request import MAX_SEED, Request, Sampling
-from medvar_engine.storage import slug
+from medvar_engine.storage import make_folder, slug
 from medvar_engine.types import FloatArray
 from medvar_engine.write.burn_in import marked
 from medvar_engine.write.dicom import Study
@@ -130,7 +130,7 @@ def write_set(
     if seed + len(asked) - 1 > MAX_SEED:
         raise MedvarError(f"Seeds would exceed {MAX_SEED}. Begin with a smaller seed.")
     requests = [Request(condition, seed + i, sampling) for i, condition in enumerate(asked)]
-    _make_folder(folder)
+    make_folder(folder)
     waiting, together = iter(requests), 1
     writer = _Writer(opened, form, Study(folder.name or "medvar"), len(requests))
     while batch := list(islice(waiting, together)):
@@ -157,7 +157,7 @@ def _makes_masks(opened: OpenedBundle) -> bool:
 
 
 def _free_paths(folder: Path, names: Sequence[str], form: str, opened: OpenedBundle) -> list[Path]:
-    _make_folder(folder)
+    make_folder(folder)
     depth = "-16bit" if form == "png16" else ""  # distinguishes them from 8-bit files, which have the same suffix
     paths = [folder / f"{name}{depth}{ENDINGS[form]}" for name in names]
     for path in paths:
@@ -165,15 +165,6 @@ def _free_paths(folder: Path, names: Sequence[str], form: str, opened: OpenedBun
             if file.exists():
                 raise MedvarError(f"{file} exists already. Choose another folder, or move the file.")
     return paths
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise MedvarError(
-            f"Cannot create the folder {folder}: {error.strerror or error}. Choose another folder."
-        ) from error
 
 
 def _distinct(names: Sequence[str]) -> list[str]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from invented_facts import invented_facts
 
 from medvar_engine.conditions import Condition
 from medvar_engine.data.dataset import SliceDataset
@@ -42,9 +43,7 @@ def disc(rng: np.random.Generator, region: str) -> FloatArray:
 
 
 def facts(patient: str, region: str) -> SliceFacts:
-    about = {"modality": "CT", "region": region, "plane": "axial", "dataset": None, "contrast": None, "spacing_mm": 1.0}
-    about |= {"low": -1000.0, "high": 1000.0, "unit": "HU", "position_mm": None, "series": "", "source": "invented"}
-    return SliceFacts(patient=patient, licence="MIT", fingerprint=bytes(32), **about)  # type: ignore[arg-type]
+    return invented_facts(patient, region=region)
 
 
 @pytest.fixture(scope="module")

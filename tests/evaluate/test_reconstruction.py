@@ -4,12 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from invented_facts import invented_facts
 
 from medvar_engine.backends.onnx import OnnxBackend
 from medvar_engine.bundle.read import find_bundle, read_bundle
 from medvar_engine.data.dataset import SliceDataset
 from medvar_engine.data.shards import ShardWriter
-from medvar_engine.data.shards.slice_facts import SliceFacts
 from medvar_engine.evaluate.reconstruction import measure_reconstruction
 from medvar_engine.generate.generator import Generator
 from medvar_engine.value_range import encode
@@ -19,20 +19,10 @@ from medvar_engine.value_range import encode
 def held_out(tmp_path: Path) -> SliceDataset:
     """Six slices of two patients: discs."""
     rows, columns = np.mgrid[:128, :128]
-    about = {
-        "modality": "CT",
-        "region": "chest",
-        "plane": "axial",
-        "dataset": None,
-        "contrast": None,
-        "spacing_mm": 1.0,
-    }
-    about |= {"low": -1000.0, "high": 1000.0, "unit": "HU", "position_mm": None, "series": "", "source": "invented"}
     with ShardWriter(tmp_path / "slices", 128) as writer:
         for i in range(6):
             inside = np.hypot(rows - 60 - i, columns - 64) < 40 + i
-            facts = SliceFacts(patient=f"p{i % 2}", licence="MIT", fingerprint=bytes(32), **about)  # type: ignore[arg-type]
-            writer.add(encode(np.where(inside, 0.3, -1).astype(np.float32))[None], [facts])
+            writer.add(encode(np.where(inside, 0.3, -1).astype(np.float32))[None], [invented_facts(f"p{i % 2}")])
         writer.finish({"p0": "test", "p1": "test"})
     return SliceDataset(tmp_path / "slices", "test")
 

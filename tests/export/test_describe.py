@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from invented_facts import invented_facts
 
 from medvar_engine.bundle.read import SliceType
 from medvar_engine.conditions import Condition
 from medvar_engine.data.shards import ShardWriter
-from medvar_engine.data.shards.slice_facts import SliceFacts
 from medvar_engine.errors import MedvarError
 from medvar_engine.metric_log import MetricLog, read_log
 from medvar_engine.value_range import encode
@@ -33,22 +33,16 @@ def slices(tmp_path: Path) -> Path:
             writer.add(
                 encode(np.zeros((8, 8), np.float32))[None],
                 [
-                    SliceFacts(
-                        patient=patient,
+                    invented_facts(
+                        patient,
                         modality=modality,
-                        region="chest",
-                        plane="axial",
-                        dataset=None,
-                        contrast=None,
                         spacing_mm=spacing,
                         low=values[0],
                         high=values[1],
                         unit=values[2],
-                        position_mm=None,
                         series=patient,
                         source="Some Data",
                         licence="CC BY 4.0",
-                        fingerprint=bytes(32),
                     )
                 ],
             )

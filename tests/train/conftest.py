@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from invented_facts import invented_facts
 from rich.console import Console
 
 from medvar_engine.data.shards import ShardWriter
-from medvar_engine.data.shards.slice_facts import SliceFacts
 from medvar_engine.models import presets
 from medvar_engine.models.resolution_tokenizer import ResolutionConfig
 from medvar_engine.models.tokenizer import TokenizerConfig
@@ -61,25 +61,7 @@ def write_slices(folder: Path, held_out: str = "MR", size: int = SIZE) -> Path:
                 modality, region = ("MR", "brain") if person == 4 else ("CT", "chest")
                 writer.add(
                     encode(image)[None],
-                    [
-                        SliceFacts(
-                            patient=f"{modality}-{person}",
-                            modality=modality,
-                            region=region,
-                            plane="axial",
-                            dataset=None,
-                            contrast=None,
-                            spacing_mm=1.0,
-                            low=-1000.0,
-                            high=1000.0,
-                            unit="HU",
-                            position_mm=None,
-                            series="",
-                            source="invented",
-                            licence="MIT",
-                            fingerprint=bytes(32),
-                        )
-                    ],
+                    [invented_facts(f"{modality}-{person}", modality=modality, region=region)],
                 )
         writer.finish({person: "test" if person.startswith(held_out) else "train" for person in writer.strata})
     return folder

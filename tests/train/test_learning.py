@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from invented_facts import invented_facts
 from rich.console import Console
 
 from medvar_engine.conditions import Condition
 from medvar_engine.data.dataset import SliceDataset
 from medvar_engine.data.shards import ShardWriter
-from medvar_engine.data.shards.slice_facts import SliceFacts
 from medvar_engine.metric_log import Metric, read_log
 from medvar_engine.models.sample import sample
 from medvar_engine.models.tokenizer import TokenizerConfig
@@ -44,10 +44,7 @@ def write_slices(folder: Path, images: Sequence[tuple[str, str, FloatArray]]) ->
     """Slices ``(patient, data set label, image)``; patients whose name begins with "test" are held out."""
     with ShardWriter(folder, 16) as writer:
         for patient, label, image in images:
-            facts = {"modality": "CT", "region": "chest", "plane": "axial", "contrast": None, "spacing_mm": 1.0}
-            facts |= {"low": -1000.0, "high": 1000.0, "unit": "HU", "position_mm": None, "series": ""}
-            facts |= {"source": "invented", "licence": "MIT", "fingerprint": bytes(32)}
-            writer.add(encode(image)[None], [SliceFacts(patient=patient, dataset=label, **facts)])  # type: ignore[arg-type]
+            writer.add(encode(image)[None], [invented_facts(patient, dataset=label)])
         writer.finish({name: "test" if name.startswith("test") else "train" for name in writer.strata})
     return folder
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from invented_facts import invented_facts
 from rich.console import Console
 from tiny_pairs import STRUCTURES, make_pairs
 
@@ -14,7 +15,6 @@ from medvar_engine.backends.torch import TorchBackend
 from medvar_engine.conditions import Condition
 from medvar_engine.data.masks.mask_rule import mask_rule
 from medvar_engine.data.shards import ShardWriter
-from medvar_engine.data.shards.slice_facts import SliceFacts
 from medvar_engine.errors import MedvarError
 from medvar_engine.generate.generator import Generator
 from medvar_engine.masks.structures import structures_of
@@ -47,11 +47,7 @@ def write_pairs(folder: Path, names: tuple[str, ...] = STRUCTURES) -> Path:
     with ShardWriter(folder, 16, structures=structures_of(names)) as writer:
         for person in range(4):
             pairs = make_pairs(12, person)
-            about = {"modality": "CT", "region": "abdomen", "plane": "axial", "dataset": None, "contrast": None}
-            about |= {"spacing_mm": 1.0, "low": -160.0, "high": 240.0, "unit": "HU", "position_mm": None}
-            facts = SliceFacts(
-                patient=f"p{person}", series="", source="invented", licence="MIT", fingerprint=bytes(32), **about
-            )
+            facts = invented_facts(f"p{person}", region="abdomen", low=-160.0, high=240.0)
             masks = pairs[:, 1].astype(np.uint8) if names else None
             writer.add(encode(pairs[:, 0]), [facts] * len(pairs), masks)
         writer.finish({"p0": "train", "p1": "train", "p2": "train", "p3": "test"})

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from medvar_engine.bundle.read import Bundle
 from medvar_engine.conditions import Condition
-from medvar_engine.errors import MedvarError
 from medvar_engine.sets.set_image import SetImage
 from medvar_engine.sets.set_plan import SetPlan
+from medvar_engine.storage import make_folder
 from medvar_engine.write.burn_in import marked
 from medvar_engine.write.dicom import Study
 from medvar_engine.write.formats import write_image
@@ -36,10 +36,7 @@ def write_image_files(
     for made in images:
         path, mask = (folder / of(plan, made.number, made.trace.request.condition) for of in (place, mask_place))
         for parent in {path.parent, mask.parent} if made.mask is not None else {path.parent}:
-            try:
-                parent.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise MedvarError(f"Cannot create the folder {parent}: {error.strerror or error}.") from error
+            make_folder(parent)
         image = replace(OutputImage.of(bundle, made.trace, made.image, made.mask), copy_risk=made.copy_risk)
         image = marked(image, plan.marks)
         written += write_image(path, plan.kind.format, image, study, made.number + 1, mask=mask)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from invented_facts import invented_facts
 from tiny_pairs import make_pairs, synthetic_of
 
 from medvar_engine.data.dataset import SliceDataset
@@ -66,9 +67,7 @@ def test_copies_of_training_masks_are_found(tmp_path: Path) -> None:
 
 
 def facts(patient: str) -> SliceFacts:
-    about = {"modality": "CT", "region": "abdomen", "plane": "axial", "dataset": None, "contrast": None, "series": ""}
-    about |= {"spacing_mm": 1.0, "low": -160.0, "high": 240.0, "unit": "HU", "position_mm": None}
-    return SliceFacts(patient=patient, source="invented", licence="MIT", fingerprint=bytes(32), **about)
+    return invented_facts(patient, region="abdomen", low=-160.0, high=240.0)
 
 
 def test_copies_of_pairs(pair_slices: Path, monkeypatch: pytest.MonkeyPatch) -> None:
