@@ -12,7 +12,7 @@ from medvar_engine.errors import MedvarError
 SPACE = LabelSpace(modality=("CT", "MR"), region=("abdomen", "brain", "chest"))
 
 
-def test_every_condition_has_a_label_of_its_own() -> None:
+def test_every_condition_has_its_own_label() -> None:
     """Two conditions would make the same images."""
     conditions = [Condition(m, r) for m, r in product((None, "CT", "MR"), (None, "abdomen", "brain", "chest"))]
     labels = [SPACE.encode(condition) for condition in conditions]
@@ -28,7 +28,7 @@ def test_what_is_left_out_is_the_unconditional_class() -> None:
     assert str(Condition("MR", plane="axial")) == "MR axial"
 
 
-def test_unknown_labels_are_met_with_the_nearest_known_one() -> None:
+def test_the_nearest_known_label_is_suggested() -> None:
     """A typing mistake would leave a person guessing what the model knows."""
     with pytest.raises(MedvarError, match=r"Unknown region 'brian'.*mean 'brain'.*abdomen, brain, chest"):
         SPACE.encode(Condition(region="brian"))
@@ -44,7 +44,7 @@ def test_unknown_labels_are_met_with_the_nearest_known_one() -> None:
         SPACE.decode((0, 4))
 
 
-def test_survives_json() -> None:
+def test_a_trace_survives_json() -> None:
     """A bundle's names would get other numbers than in training."""
     assert LabelSpace.from_dict(SPACE.to_dict()) == SPACE
     condition = Condition("MR", "brain", "axial", "ixi")
@@ -96,7 +96,7 @@ def test_the_same_position_is_the_same_condition() -> None:
 
 
 @pytest.mark.parametrize("value", [-0.01, 1.01, float("nan"), float("inf"), True, "0.4", b"0.4", [0.4], 10**400])
-def test_positions_that_are_none(value: object) -> None:
+def test_invalid_positions_are_refused(value: object) -> None:
     """A mistyped position would give some other slice."""
     with pytest.raises(MedvarError, match=r"position is the position .* a number from 0 to 1"):
         Condition.from_dict({"position": value})
@@ -112,7 +112,7 @@ def test_a_model_without_the_factors_says_so() -> None:
 
 
 @pytest.mark.parametrize("labels", [{"position": 1.5}, {"position": ["a"]}, {"position": -1}, {"position": 10**9}])
-def test_labels_of_a_position_that_are_none(labels: dict[str, object]) -> None:
+def test_invalid_position_labels_are_refused(labels: dict[str, object]) -> None:
     """A damaged bundle would fail at its first image, with a traceback."""
     with pytest.raises(MedvarError, match="labels of position must be a number of steps"):
         LabelSpace.from_dict(labels)

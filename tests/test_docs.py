@@ -117,7 +117,7 @@ def write_scans(folder: Path) -> None:
 
 
 @EACH_PAGE
-def test_marks_are_known(page: Path) -> None:
+def test_markup_is_valid(page: Path) -> None:
     """A block would silently not run because of a slip in its mark."""
     for block in blocks(page):
         assert re.fullmatch(r"|run|not run: .{8,}|file: [\w.-]+", block.mark), block.mark
@@ -148,7 +148,7 @@ def extras() -> set[str]:
 
 
 @EACH_OF_DOCS
-def test_says_for_whom_it_is(page: Path) -> None:
+def test_pages_name_their_readers(page: Path) -> None:
     """A reader would have to read a page to find that it is not meant for them."""
     title, blank, purpose, *_ = page.read_text(encoding="utf-8").splitlines()
     assert title.startswith("# ")
@@ -156,7 +156,7 @@ def test_says_for_whom_it_is(page: Path) -> None:
     assert purpose.startswith("*For ")
 
 
-def test_there_is_something_to_check() -> None:
+def test_the_documentation_contains_code() -> None:
     """The tests above would pass because they find nothing."""
     assert sum(len(list(commands(page))) for page in PAGES) > 30
     assert sum(block.runs for page in PAGES for block in blocks(page)) >= 10

@@ -79,7 +79,7 @@ def test_every_unit_is_done_once(where: str, request: pytest.FixtureRequest) -> 
             assert outcome == index // 2
 
 
-def test_a_worker_that_dies_takes_only_its_unit_with_it(tmp_path: Path) -> None:
+def test_a_worker_that_ends_loses_only_its_unit(tmp_path: Path) -> None:
     """One scan too large for the memory would cost the whole night, or be taken for another one."""
     outcomes = dict(run(deadly, [(number, tmp_path) for number in range(12)], workers=2))
     assert sorted(outcomes) == list(range(12))
@@ -130,7 +130,7 @@ def mortal_cluster() -> Iterator[str]:
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs signals")
-def test_a_worker_of_a_cluster_that_dies_takes_only_its_unit_with_it(tmp_path: Path, mortal_cluster: str) -> None:
+def test_a_worker_of_a_cluster_that_ends_loses_only_its_unit(tmp_path: Path, mortal_cluster: str) -> None:
     """The same on a cluster, whose scheduler blames every unit that was given to the worker, innocent ones too."""
     outcomes = dict(run(deadly, [(number, tmp_path) for number in range(12)], cluster=mortal_cluster))
     assert sorted(outcomes) == list(range(12))
@@ -138,7 +138,7 @@ def test_a_worker_of_a_cluster_that_dies_takes_only_its_unit_with_it(tmp_path: P
     assert [outcomes[number] for number in range(12) if number != 5] == [n for n in range(12) if n != 5]
 
 
-def test_a_cluster_without_workers_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cluster_without_workers_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     """A run would wait for ever, and say nothing, when the last worker has gone."""
     from distributed import LocalCluster
 
@@ -185,13 +185,13 @@ def test_units_wait_until_results_are_taken() -> None:
     assert len(asked) < 20
 
 
-def test_workers_do_not_fight_for_the_cores() -> None:
+def test_workers_share_the_cores() -> None:
     """Sixteen workers with sixteen threads each are slower than one."""
     for _, found in run(threads_of, range(2), workers=2):
         assert found == "1"
 
 
-def test_nothing_works_on_after_closing() -> None:
+def test_closing_ends_all_work() -> None:
     """Ctrl-C would leave processes behind."""
     outcomes = run(slow, range(100), workers=2)
     _, pid = next(outcomes)
@@ -229,14 +229,14 @@ def test_a_worker_that_starts_after_its_parent_was_killed_ends() -> None:
 @pytest.mark.parametrize(
     ("missing", "how"), [("loky", {"workers": 2}), ("distributed", {"cluster": "tcp://nowhere:1"})]
 )
-def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch, missing: str, how: dict) -> None:
+def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch, missing: str, how: dict) -> None:
     """People would see a traceback instead of the command that installs it."""
     monkeypatch.setitem(sys.modules, missing, None)
     with pytest.raises(MedvarError, match=r"pip install 'napari-medvar\["):
         list(run(half, [0, 2], **how))
 
 
-def test_no_cluster_there(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_cluster_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     """A mistyped address would end in a traceback of asyncio."""
     monkeypatch.setattr("medvar_engine.parallel._CONNECT_SECONDS", 0.5)
     with pytest.raises(MedvarError, match=r"No cluster answers at tcp://127.0.0.1:9"):

@@ -20,7 +20,7 @@ def test_every_public_name_is_there() -> None:
     assert medvar.Condition(region="brain") == medvar.Request(medvar.Condition(region="brain")).condition
 
 
-def test_a_name_that_does_not_exist_is_said_to_be_missing() -> None:
+def test_a_name_that_does_not_exist_is_reported_to_be_missing() -> None:
     """`hasattr`, and tools that look at modules, would fail in odd ways."""
     with pytest.raises(AttributeError, match="no attribute 'Generatr'"):
         medvar.Generatr  # noqa: B018

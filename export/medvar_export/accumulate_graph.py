@@ -68,12 +68,11 @@ def accumulate_graph(quantizer: MultiScaleQuantizer, k: int) -> onnx.ModelProto:
             helper.make_tensor_value_info("total", TensorProto.FLOAT, latent_shape),
             helper.make_tensor_value_info("features", TensorProto.FLOAT, ["batch", following * following, channels]),
         ],
-        [numpy_helper.from_array(_numpy(value), name) for name, value in constants.items()],
+        [
+            numpy_helper.from_array(np.ascontiguousarray(value.detach().cpu().numpy()), name)
+            for name, value in constants.items()
+        ],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
     onnx.checker.check_model(model)
     return model
-
-
-def _numpy(tensor: torch.Tensor) -> np.ndarray[tuple[int, ...], np.dtype[np.generic]]:
-    return np.ascontiguousarray(tensor.detach().cpu().numpy())

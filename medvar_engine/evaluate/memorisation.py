@@ -94,7 +94,10 @@ def calibrate(
     names = [held_out_patients[i] for i in chosen]
     measured = [gate.measure(image) for image in _images(held_out, chosen, progress)]
     values = np.array([one for one, _ in measured], dtype=np.float32)
-    copies = [_measured(gate, planted) for _, planted in _planted(training, TO_SET_IT, _FOR_THRESHOLD)]
+    copies = [
+        np.array([gate.measure(image)[0] for image in planted], dtype=np.float32)
+        for _, planted in _planted(training, TO_SET_IT, _FOR_THRESHOLD)
+    ]
     setting = _Setting.of(values, names, copies)
     gate = replace(gate, levels=setting.levels, threshold=setting.threshold)
     false_alarms = {}
@@ -178,10 +181,6 @@ def _planted(training: Images, count: int, seed: int) -> Iterator[tuple[IntArray
     originals = training.batch(chosen)
     for kind in COPIES:
         yield chosen, plant(originals, kind, seed)
-
-
-def _measured(gate: Gate, images: FloatArray) -> FloatArray:
-    return np.array([gate.measure(image)[0] for image in images], dtype=np.float32)
 
 
 def _some_of_each(patients: Sequence[str]) -> IntArray:

@@ -191,7 +191,9 @@ def _encode_block(block: _Block) -> int:
         return len(index)
     encode = encoding.open_encoder()
     variants = [
-        np.concatenate([_encode_batch(encoding, encode, batch, variant) for batch in _batches(index)])
+        np.concatenate(
+            [_encode_batch(encoding, encode, index[i : i + _BATCH], variant) for i in range(0, len(index), _BATCH)]
+        )
         for variant in range(encoding.variants)
     ]
     # On a cluster, two processes may encode the same block.
@@ -212,10 +214,6 @@ def _encode_batch(encoding: Encoding, encode: Encode, index: npt.NDArray[np.int6
     if tokens.max() > np.iinfo(np.uint16).max:
         raise MedvarError(f"Token {tokens.max()} does not fit into 16 bits: the vocabulary must be at most 65536.")
     return tokens.astype(np.uint16)
-
-
-def _batches(index: npt.NDArray[np.int64]) -> list[npt.NDArray[np.int64]]:
-    return [index[start : start + _BATCH] for start in range(0, len(index), _BATCH)]
 
 
 def _gather(path: Path, blocks: list[_Block]) -> None:

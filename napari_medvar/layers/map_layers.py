@@ -42,7 +42,11 @@ class MapLayers:
         """
         array, world = image_space.placement.array(values), world_in(self._viewer, image_space.placement, len(values))
         layer = self._present
-        if layer is None or layer.ndim != array.ndim or (kind == "tokens") != (_kind_of(layer) == "tokens"):
+        if (
+            layer is None
+            or layer.ndim != array.ndim
+            or (kind == "tokens") != (layer.metadata[METADATA]["map"] == "tokens")
+        ):
             self._remove()
             layer = self._layer = self._make(kind, array, world)
         else:
@@ -97,10 +101,6 @@ class MapLayers:
         images = [place for place, other in enumerate(layers) if "scale" in other.metadata.get(METADATA, {})]
         layers.move(len(layers) - 1, max(images, default=top_of_images(self._viewer) - 1) + 1)
         return layer
-
-
-def _kind_of(layer: Layer) -> str:
-    return str(layer.metadata[METADATA]["map"])
 
 
 def span(maps: tuple[npt.NDArray[np.float32], ...]) -> tuple[float, float]:

@@ -22,7 +22,7 @@ def agreed_units(viewer: napari.Viewer, own: Sequence[str], ours: str) -> tuple[
     result = []
     for axis, unit in zip(range(-len(own), 0), own, strict=True):
         given = [units[axis] for units in others if len(units) >= -axis]
-        strange = [other for other in given if not _alike(other, unit)]
+        strange = [other for other in given if other.dimensionality != _unit(unit).dimensionality]
         result.append(str(strange[0]) if strange else unit)
     return tuple(result)
 
@@ -34,10 +34,6 @@ def agree(viewer: napari.Viewer, own: Sequence[str], ours: str) -> None:
             wanted = agreed_units(viewer, (("pixel",) * layer.ndim + tuple(own))[-layer.ndim :], ours)
             if any(str(now) != str(_unit(then)) for now, then in zip(layer.units, wanted, strict=True)):
                 layer.units = wanted
-
-
-def _alike(one: Any, other: str) -> bool:
-    return bool(one.dimensionality == _unit(other).dimensionality)
 
 
 def _unit(name: str) -> Any:

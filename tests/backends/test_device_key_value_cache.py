@@ -200,7 +200,7 @@ def test_graphs_are_valid(graph: bytes) -> None:
     ("text", "said"),
     [("Failed to allocate memory for requested buffer", "fewer images"), ("CUDNN failure 3", r"step\.onnx: CUDNN")],
 )
-def test_errors_are_told(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch, text: str, said: str) -> None:
+def test_errors_are_reported(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch, text: str, said: str) -> None:
     """A batch that a GPU's memory does not hold would end in a traceback."""
 
     def failing(*_: Any) -> None:

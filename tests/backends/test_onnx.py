@@ -49,7 +49,7 @@ def test_says_what_it_runs_on(tiny_onnx: OnnxBackend, bundle: Bundle) -> None:
     assert tiny_onnx.info.weights == bundle.weights != ""
 
 
-def test_without_the_runtime(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_runtime_is_reported(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first start after `pip install napari-medvar` would end in a traceback."""
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(MedvarError) as caught:
@@ -58,14 +58,14 @@ def test_without_the_runtime(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) ->
     assert "pip install 'napari-medvar[gpu]'" in str(caught.value)
 
 
-def test_with_both_runtimes_on_top_of_each_other(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_installed_runtimes_are_reported(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     """onnxruntime and onnxruntime-gpu together leave an empty package: an AttributeError nobody understands."""
     monkeypatch.setitem(sys.modules, "onnxruntime", ModuleType("onnxruntime"))
     with pytest.raises(MedvarError, match="Uninstall both"):
         OnnxBackend(bundle)
 
 
-def test_cuda_asked_for_but_absent(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cuda_requested_but_absent(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     """ONNX Runtime would fall back to the CPU without a word, ten times slower."""
     monkeypatch.setattr("onnxruntime.get_available_providers", lambda: ["CPUExecutionProvider"])
     with pytest.raises(MedvarError, match=r"napari-medvar\[gpu\]"):
@@ -73,7 +73,7 @@ def test_cuda_asked_for_but_absent(bundle: Bundle, monkeypatch: pytest.MonkeyPat
     assert "CPUExecutionProvider" in OnnxBackend(bundle, device="auto").info.provider
 
 
-def test_cuda_there_but_not_working(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cuda_that_does_not_work_is_reported(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     """A wheel for CUDA on a machine without it says that it offers CUDA: what really runs must be told."""
     offered = ["CUDAExecutionProvider", "CPUExecutionProvider"]
     monkeypatch.setattr("onnxruntime.get_available_providers", lambda: offered)
@@ -98,14 +98,16 @@ def use_every_graph(bundle: Bundle) -> None:
 
 @pytest.mark.parametrize("name", ["step.onnx", "decode.onnx", "accumulate_1.onnx", "encode.onnx"])
 @pytest.mark.parametrize("content", [b"", b"garbage", b"\x08\x08" * 100])
-def test_garbage_with_the_right_hash(bundle: Bundle, tmp_path: Path, name: str, content: bytes) -> None:
+def test_a_graph_of_random_bytes_with_a_correct_hash_is_refused(
+    bundle: Bundle, tmp_path: Path, name: str, content: bytes
+) -> None:
     """A bundle made by a broken tool would crash with the runtime's own exceptions."""
     spoilt = replaced(bundle, tmp_path / "spoilt", name, content)
     with pytest.raises(MedvarError, match=name):
         use_every_graph(spoilt)
 
 
-def test_a_graph_in_the_place_of_another(bundle: Bundle, tmp_path: Path) -> None:
+def test_an_exchanged_graph_is_refused(bundle: Bundle, tmp_path: Path) -> None:
     """Two graphs mixed up would fail deep inside numpy."""
     swapped = replaced(bundle, tmp_path / "swapped", "step.onnx", bundle.read("decode.onnx"))
     generator = Generator(OnnxBackend(swapped, device="cpu"))
@@ -159,7 +161,7 @@ def test_a_prefix_continued_twice(tiny_onnx: OnnxBackend) -> None:
 
 @pytest.mark.parametrize("graph", ["step.onnx", "accumulate_0.onnx", "decode.onnx", "encode.onnx"])
 @pytest.mark.parametrize("odd", ["flat", "missing", "text", "scalar", "turned"])
-def test_outputs_that_are_not_the_manifests_are_refused(
+def test_outputs_other_than_those_in_the_manifest_are_refused(
     bundle: Bundle, monkeypatch: pytest.MonkeyPatch, graph: str, odd: str
 ) -> None:
     """A bundle that a stranger signed again would end in a traceback, in the middle of an image."""

@@ -108,7 +108,7 @@ def test_an_older_runtime_is_refused(tiny_bundle: Path, monkeypatch: pytest.Monk
         OnnxBackend(read_bundle(tiny_bundle), device="cpu")
 
 
-def test_loading_goes_on_in_the_background(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_loading_continues_in_the_background(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The plugin's window would stay shut until the last graph is there; or a graph would be loaded twice."""
     may_read, reads = threading.Event(), []
     bundle, read = read_bundle(tiny_bundle), Bundle.read
@@ -128,7 +128,7 @@ def test_loading_goes_on_in_the_background(tiny_bundle: Path, monkeypatch: pytes
     assert reads == ["step.onnx", *(f"accumulate_{k}.onnx" for k in range(4)), GRAPH]
 
 
-def test_an_error_in_the_background_comes_to_who_asks(tiny_bundle: Path, tmp_path: Path) -> None:
+def test_an_error_of_background_loading_is_raised_on_use(tiny_bundle: Path, tmp_path: Path) -> None:
     """A damaged decoder would be a message nobody sees, or spoil every other graph; and mending it would not help."""
     folder = shutil.copytree(tiny_bundle, tmp_path / "spoilt")
     content = (folder / GRAPH).read_bytes()
@@ -179,7 +179,7 @@ def looping(folder: Path) -> None:
     hostile(folder, [helper.make_node("Loop", ["times", "yes", "latent"], ["image"], body=body)], constants)
 
 
-def test_a_graph_without_end_is_stopped(tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_endless_graph_is_stopped(tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A stranger's model would hold the window, or the server, for ever."""
     monkeypatch.setattr("medvar_engine.untrusted.time_limit.LEAST_SECONDS", 2.0)
     folder = shutil.copytree(tiny_bundle, tmp_path / "hostile")

@@ -33,7 +33,7 @@ def test_the_digest_is_of_the_weights(tiny_models: Models, tiny_weights: tuple[P
         assert weights_digest(*other) != digest  # type: ignore[arg-type]
 
 
-def test_traces_go_from_torch_to_the_bundle_and_back(tiny_weights: tuple[Path, Path], tiny_bundle: Path) -> None:
+def test_traces_of_torch_open_in_the_bundle_and_vice_versa(tiny_weights: tuple[Path, Path], tiny_bundle: Path) -> None:
     """An image found while training could not be opened in napari, nor one from napari examined in torch."""
     bundle = read_bundle(tiny_bundle)
     ours = Generator(TorchBackend.load(*tiny_weights))

@@ -35,7 +35,7 @@ def test_another_graph_is_another_model(bundle: Path) -> None:
     assert add_to_bundle(bundle, {"step.onnx": b"other"}).bundle_id != before
 
 
-def test_it_signs_nothing_that_was_damaged(bundle: Path) -> None:
+def test_damaged_files_are_not_signed(bundle: Path) -> None:
     """Breaks for safety: adding a gate would make a damaged file look right."""
     (bundle / CARD).write_text("changed")
     after = add_to_bundle(bundle, {"gate.json": b"{}"})
@@ -56,7 +56,7 @@ def test_a_full_disk_leaves_the_bundle_as_it_was(bundle: Path, monkeypatch: pyte
     assert {path.name: path.read_bytes() for path in bundle.iterdir()} == before
 
 
-def test_what_is_no_bundle(tmp_path: Path) -> None:
+def test_folders_that_are_not_bundles_are_refused(tmp_path: Path) -> None:
     """Breaks for a mistyped folder, which would get files nobody asked for."""
     with pytest.raises(MedvarError, match=r"bundle\.json"):
         add_to_bundle(tmp_path, {"gate.json": b"{}"})

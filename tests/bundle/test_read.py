@@ -135,7 +135,7 @@ def test_a_file_that_is_not_named_is_not_used(bundle: Bundle) -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes with names here")
-def test_a_pipe_is_no_file(bundle: Bundle) -> None:
+def test_a_pipe_is_refused(bundle: Bundle) -> None:
     """Opening a stranger's bundle would never end."""
     (bundle.path / "step.onnx").unlink()
     os.mkfifo(bundle.path / "step.onnx")
@@ -172,7 +172,7 @@ BROKEN: dict[str, tuple[Callable[[str], bytes], str]] = {
 
 
 @pytest.mark.parametrize("damage", BROKEN)
-def test_a_broken_manifest_is_one_clear_error(tmp_path: Path, damage: str) -> None:
+def test_a_damaged_manifest_is_one_clear_error(tmp_path: Path, damage: str) -> None:
     """Somebody with a broken download would see a traceback, and a stranger's bundle could reach other files."""
     folder = write(tmp_path)
     spoil, says = BROKEN[damage]
@@ -211,7 +211,7 @@ def _places(value: object, path: tuple[str | int, ...] = ()) -> list[tuple[str |
 
 
 @given(place=st.sampled_from(_places(MANIFEST_VALUES)[1:]), value=JSON)
-def test_no_value_of_a_manifest_is_more_than_an_error(place: tuple[str | int, ...], value: object) -> None:
+def test_any_value_in_a_manifest_gives_at_most_an_error(place: tuple[str | int, ...], value: object) -> None:
     """A garbled or hostile manifest would crash napari with whatever exception it likes."""
     with tempfile.TemporaryDirectory() as folder:
         path = write(Path(folder), changed(*place, to=value))
@@ -269,12 +269,12 @@ def _use(bundle: Bundle) -> None:
         (Condition("MR", "brain", "sagittal"), None),
     ],
 )
-def test_the_kind_of_slice_that_a_condition_means(bundle: Bundle, asked: Condition, expected: SliceType | None) -> None:
+def test_a_condition_selects_its_slice_type(bundle: Bundle, asked: Condition, expected: SliceType | None) -> None:
     """A brain would be written with the pixel size of a chest, or a slice never seen would claim one."""
     assert bundle.slice_type(asked) == expected
 
 
-def test_all_kinds_that_a_condition_leaves_open(bundle: Bundle) -> None:
+def test_an_incomplete_condition_fits_several_slice_types(bundle: Bundle) -> None:
     """An image that may be CT or MR would be written in HU."""
     assert bundle.fitting(Condition("CT")) == (SLICE_TYPES[1], SLICE_TYPES[0], SLICE_TYPES[2])
     assert set(bundle.fitting(Condition())) == set(SLICE_TYPES)
@@ -303,7 +303,7 @@ def test_says_where_there_is_no_bundle(tmp_path: Path, monkeypatch: pytest.Monke
         find_bundle(name)
 
 
-def test_what_earlier_versions_wrote_is_ignored(tmp_path: Path) -> None:
+def test_obsolete_fields_of_earlier_versions_are_ignored(tmp_path: Path) -> None:
     """A bundle of two transformers, or whose graph could leave tokens out, would not open any more."""
     fine = {"from_scale": 2, "depth": 1, "heads": 1, "head_dim": 8}
     values = {name: value for name, value in MANIFEST_VALUES.items() if name != "digest"}

@@ -40,7 +40,7 @@ def test_signing_twice_changes_nothing(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b"\xff", None])
-def test_what_cannot_be_signed(folder: Path, content: bytes | None) -> None:
+def test_invalid_bundles_are_not_signed(folder: Path, content: bytes | None) -> None:
     """A slip in the JSON would be a traceback, or lose the manifest."""
     path = folder / MANIFEST
     path.unlink()

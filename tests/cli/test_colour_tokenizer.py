@@ -89,7 +89,7 @@ def test_a_trained_model_is_exported_as_grey(
         assert ("held_out_loss" in bundle.parity) == bool(data)
 
 
-def test_vars_own_pair_stays_colour(
+def test_the_published_var_stays_in_colour(
     medvar: Medvar, colour: Path, light: Path, tiny_models: Models, tmp_path: Path
 ) -> None:
     """The published model would lose its colours, or get previews of one channel that nothing can show."""

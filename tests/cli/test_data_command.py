@@ -20,7 +20,7 @@ def folder(tmp_path: Path, prepared: Prepared) -> Path:
     return prepared(tmp_path / "a", ["ct1", "ct2", "ct3", "mr1"])
 
 
-def test_list(medvar: Medvar, folder: Path) -> None:
+def test_list_prints_counts(medvar: Medvar, folder: Path) -> None:
     """Nobody could see what a folder holds without opening its files."""
     assert medvar("data", "list", folder).lines == [
         "modality  region  plane  split  slices  patients",
@@ -94,7 +94,7 @@ def test_exports(medvar: Medvar, folder: Path, tmp_path: Path) -> None:
     ],
     ids=str,
 )
-def test_what_goes_wrong(medvar: Medvar, folder: Path, arguments: tuple[str, ...], code: int, says: str) -> None:
+def test_errors_are_reported(medvar: Medvar, folder: Path, arguments: tuple[str, ...], code: int, says: str) -> None:
     """A slip would be a traceback, or would pass for success in a script."""
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     run = medvar("data", *(argument.format(a=folder) for argument in arguments))
@@ -105,7 +105,7 @@ def test_what_goes_wrong(medvar: Medvar, folder: Path, arguments: tuple[str, ...
 
 
 @pytest.mark.parametrize("verb", ["list", "verify", "append", "merge", "split", "export webdataset", "export litdata"])
-def test_every_verb_explains_itself(medvar: Medvar, verb: str) -> None:
+def test_every_command_has_help(medvar: Medvar, verb: str) -> None:
     """Nobody could find out what a verb takes."""
     run = medvar("data", *verb.split(), "--help")
     assert run.code == 0
@@ -119,7 +119,7 @@ def test_every_verb_explains_itself(medvar: Medvar, verb: str) -> None:
         (("export", "litdata", "{a}", "out"), "litdata.streaming", "litdata"),
     ],
 )
-def test_a_part_that_is_not_installed(
+def test_a_missing_extra_is_named(
     medvar: Medvar, monkeypatch: pytest.MonkeyPatch, folder: Path, arguments: tuple[str, ...], module: str, extra: str
 ) -> None:
     """Whoever installed only what generating needs would see an ImportError instead of the command that helps."""

@@ -75,7 +75,7 @@ def test_training_on_encoded_slices_is_the_same(
     assert Path(again.lines[-1]).read_bytes() == Path(whole.lines[-1]).read_bytes()
 
 
-def test_stopped_and_gone_on_with(
+def test_an_interrupted_run_continues(
     medvar: Medvar, slices: Path, tokenizer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Hours of encoding would be lost, or end in other tokens."""
@@ -145,7 +145,7 @@ def test_a_full_disk(
     }
 
 
-def test_what_does_not_fit_is_told(medvar: Medvar, slices: Path, tokenizer: Path, tmp_path: Path) -> None:
+def test_mismatched_files_are_reported(medvar: Medvar, slices: Path, tokenizer: Path, tmp_path: Path) -> None:
     """A transformer would be trained on the tokens of another tokenizer, or of other slices."""
     tokens = tmp_path / "tokens"
     assert medvar("encode", slices, tokenizer, tokens, "--variants", 2).code == 0
@@ -190,7 +190,7 @@ def test_a_bundle_encodes(medvar: Medvar, slices: Path, tokenizer: Path, tiny_bu
         assert not (tmp_path / name / "pyramids-train.npy").exists()
 
 
-def test_a_bundle_that_does_not_say_what_its_tokens_mean(
+def test_a_bundle_without_a_codebook_is_refused(
     medvar: Medvar, slices: Path, tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Hours of encoding would end in tokens that training refuses."""

@@ -45,7 +45,7 @@ def test_several_evaluations_become_one_page(tmp_path: Path) -> None:
     assert "<svg" in html
 
 
-def test_evaluations_on_other_slices_are_told_of(tmp_path: Path) -> None:
+def test_evaluations_on_different_slices_are_reported(tmp_path: Path) -> None:
     """Figures that cannot be compared would be read as a ranking."""
     reports = [written(tmp_path / f"{data}.json", data, 1000, data) for data in "ab"]
     found = run("compare", *reports, "--out", tmp_path / "page.html")
@@ -54,7 +54,7 @@ def test_evaluations_on_other_slices_are_told_of(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", "3", '{"encoders": [{}]}', '{"encoders": null}'])
-def test_what_is_no_evaluation_is_named_and_writes_nothing(text: str, tmp_path: Path) -> None:
+def test_files_other_than_evaluations_are_named_and_nothing_is_written(text: str, tmp_path: Path) -> None:
     """A wrong file would give a traceback, or a page with half of the models."""
     good, bad = written(tmp_path / "good.json", "good", 1000), tmp_path / "bad.json"
     bad.write_text(text, encoding="utf-8")
@@ -65,7 +65,7 @@ def test_what_is_no_evaluation_is_named_and_writes_nothing(text: str, tmp_path: 
     assert not (tmp_path / "page.html").exists()
 
 
-def test_missing_slices_are_told_before_any_work(tmp_path: Path) -> None:
+def test_missing_slices_are_reported_before_any_work(tmp_path: Path) -> None:
     """Images would be made for an hour, to be compared with nothing."""
     found = run("images", tmp_path, "--data", tmp_path / "nowhere", "--out", tmp_path / "page.html")
     assert type(found.exception).__name__ == "MedvarError"
@@ -73,7 +73,7 @@ def test_missing_slices_are_told_before_any_work(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_usefulness_is_told_and_kept(
+def test_utility_is_printed_and_saved(
     prepared: Callable[..., Path], make_trace: Callable[..., Trace], tmp_path: Path
 ) -> None:
     """Figures of an hour of training would be lost with the window that showed them."""
@@ -96,7 +96,7 @@ def test_usefulness_is_told_and_kept(
     assert not (tmp_path / "other.json").exists()
 
 
-def test_a_bundle_is_evaluated_and_its_card_and_info_tell_it(
+def test_an_evaluation_is_added_to_card_and_info(
     tiny_bundle: Path, prepared: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Breaks for owners of a model: the way from images to a card that says how good they are."""

@@ -34,7 +34,9 @@ def table(path: Path) -> list[list[str]]:
         return list(csv.reader(file))
 
 
-def test_of_an_array(medvar: Callable[..., object], tiny_bundle: Path, tmp_path: Path, images: np.ndarray) -> None:
+def test_features_of_an_array(
+    medvar: Callable[..., object], tiny_bundle: Path, tmp_path: Path, images: np.ndarray
+) -> None:
     """Columns without names, or a table that another batch size would change."""
     np.save(tmp_path / "images.npy", images)
     run = medvar("features", tmp_path / "images.npy", "--out", tmp_path / "f.npy", "--bundle", tiny_bundle)
@@ -48,7 +50,7 @@ def test_of_an_array(medvar: Callable[..., object], tiny_bundle: Path, tmp_path:
     assert (again.code, "exists already" in again.err) == (1, True)
 
 
-def test_of_prepared_slices(
+def test_features_of_prepared_slices(
     medvar: Callable[..., object], tiny_bundle: Path, tmp_path: Path, prepared: Callable[..., Path]
 ) -> None:
     """A row would be taken for another patient's."""
@@ -81,7 +83,7 @@ def test_a_table_is_written_part_by_part(
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 
 
-def test_a_column_is_what_its_name_says(tiny_onnx: OnnxBackend, images: np.ndarray) -> None:
+def test_columns_match_their_names(tiny_onnx: OnnxBackend, images: np.ndarray) -> None:
     """Whoever picks a scale by its name would get another one."""
     generator = Generator(tiny_onnx)
     made = multiscale_features(generator, images)
@@ -96,7 +98,7 @@ def test_a_column_is_what_its_name_says(tiny_onnx: OnnxBackend, images: np.ndarr
     np.testing.assert_allclose(alone[0], made[3], atol=1e-6)
 
 
-def test_a_condition_that_explains_an_image(tiny_onnx: OnnxBackend, images: np.ndarray) -> None:
+def test_the_true_condition_explains_an_image_best(tiny_onnx: OnnxBackend, images: np.ndarray) -> None:
     """The likelihood of one condition would stand under another's name, or change with the images beside it."""
     generator, conditions = Generator(tiny_onnx), [Condition(region="brain"), Condition(region="abdomen")]
     made = likelihood_features(generator, images[:2], conditions)
@@ -110,7 +112,7 @@ def test_a_condition_that_explains_an_image(tiny_onnx: OnnxBackend, images: np.n
     np.testing.assert_array_equal(likelihood_features(generator, images[1:2], conditions)[0], made[1])
 
 
-def test_likelihood_of_every_kind_of_slice(
+def test_likelihood_features_for_every_slice_type(
     medvar: Callable[..., object], tiny_bundle: Path, tmp_path: Path, images: np.ndarray
 ) -> None:
     """Who asks for it would get a table whose names do not fit its columns, or one of nothing."""
@@ -126,7 +128,7 @@ def test_likelihood_of_every_kind_of_slice(
     ]
 
 
-def test_averages_of_cells_that_do_not_divide() -> None:
+def test_averages_over_sides_that_are_not_divisible() -> None:
     """A latent of 13 tokens a side would have no features."""
     latent = np.arange(26, dtype=np.float32).reshape(1, 1, 2, 13)
     made = averaged(latent, 4)
@@ -146,7 +148,7 @@ def test_averages_of_cells_that_do_not_divide() -> None:
         (np.array(["a"]), "f.npy", "neither"),
     ],
 )
-def test_says_what_is_wrong(
+def test_errors_say_what_is_wrong(
     medvar: Callable[..., object], tiny_bundle: Path, tmp_path: Path, content: object, out: str, message: str
 ) -> None:
     """A traceback, or half a table."""

@@ -35,7 +35,7 @@ def slices(prepared: Callable[..., Path], tmp_path: Path) -> Path:
 
 
 @pytest.mark.usefixtures("traced")
-def test_a_bundle_becomes_another(
+def test_a_bundle_is_fine_tuned(
     medvar: Medvar, gated: Callable[[Path, FloatArray], Path], slices: Path, tmp_path: Path
 ) -> None:
     """Nobody could adapt the shipped model; or its child would hide where it comes from, forget what it knew, or hand
@@ -64,7 +64,9 @@ def test_a_bundle_becomes_another(
 
 
 @pytest.mark.parametrize("rank", [0, 2])
-def test_weights_learn_and_stay_plain(tiny_weights: Weights, slices: Path, tmp_path: Path, rank: int) -> None:
+def test_fine_tuned_weights_change_and_have_no_adapters(
+    tiny_weights: Weights, slices: Path, tmp_path: Path, rank: int
+) -> None:
     """Low-rank training would leave a file that nothing else reads, or change nothing at all."""
     overrides = [str(part) for part in QUICK if "=" in str(part)]
     config = settings(*tiny_weights, slices, tmp_path / "run", rank=rank, steps=2, overrides=overrides)
@@ -81,7 +83,7 @@ def test_weights_learn_and_stay_plain(tiny_weights: Weights, slices: Path, tmp_p
     assert tuned.before != tuned.after
 
 
-def test_minutes_are_those_of_all_parts_of_a_run(
+def test_training_time_covers_all_parts_of_a_run(
     tiny_weights: Weights, slices: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The card of a model that trained for a day would say that it took minutes, after the last of its restarts."""
@@ -107,14 +109,14 @@ def test_minutes_are_those_of_all_parts_of_a_run(
     assert finetune(config, resume=True, console=Console(file=io.StringIO())).minutes == 3  # it was at its end
 
 
-def test_nobody_held_out(prepared: Callable[..., Path], tmp_path: Path) -> None:
+def test_slices_without_held_out_patients_are_refused(prepared: Callable[..., Path], tmp_path: Path) -> None:
     """Early stopping would have nothing to go by, hours later."""
     folder = prepared(tmp_path / "slices", ["mr1"], size=16, test_fraction=0.0)
     with pytest.raises(MedvarError, match=r"has no held-out patients.*--holdout"):
         Amount.of(folder)
 
 
-def test_what_is_new_is_told(
+def test_new_condition_names_are_reported(
     prepared: Callable[..., Path], tiny_weights: Weights, slices: Path, tmp_path: Path
 ) -> None:
     """A misspelt region would silently become one that the model has to learn from nothing."""
@@ -136,7 +138,7 @@ def test_what_is_new_is_told(
     ],
 )
 @pytest.mark.usefixtures("slices")
-def test_says_what_is_wrong(
+def test_errors_say_what_is_wrong(
     medvar: Medvar,
     tiny_weights: Weights,
     tmp_path: Path,

@@ -54,7 +54,7 @@ def test_copies_are_withheld_by_default(medvar: Medvar, knowing: Path, tmp_path:
     assert "ann" not in run.err.replace("than", "")
 
 
-def test_who_is_withheld_does_not_depend_on_the_others(medvar: Medvar, knowing: Path, tmp_path: Path) -> None:
+def test_withholding_does_not_depend_on_other_images(medvar: Medvar, knowing: Path, tmp_path: Path) -> None:
     """Breaks for resumed and parallel work, whose results would differ."""
     for batch in (1, 3):
         run = medvar(
@@ -67,7 +67,7 @@ def test_who_is_withheld_does_not_depend_on_the_others(medvar: Medvar, knowing: 
 
 
 @pytest.mark.parametrize("form", ["png", "png16", "nifti", "dicom"])
-def test_marked_copies_say_so(medvar: Medvar, knowing: Path, tmp_path: Path, form: str) -> None:
+def test_flagged_copies_are_marked_in_their_files(medvar: Medvar, knowing: Path, tmp_path: Path, form: str) -> None:
     """Breaks for whoever gets the file: that it may be a copy would be known only to whoever made it."""
     run = medvar(
         "generate",
@@ -96,7 +96,7 @@ def test_marked_copies_say_so(medvar: Medvar, knowing: Path, tmp_path: Path, for
     assert "MAY BE A COPY" in medvar("info", files[1]).out
 
 
-def test_nothing_left_to_write(medvar: Medvar, knowing: Path, tmp_path: Path) -> None:
+def test_if_all_images_are_withheld_nothing_is_written(medvar: Medvar, knowing: Path, tmp_path: Path) -> None:
     """Breaks for scripts, which would go on with an empty folder."""
     run = medvar("generate", "--bundle", knowing, *CHEST, "--seed", 1, "--out", tmp_path)
     assert run.code == 1
@@ -107,7 +107,7 @@ def test_nothing_left_to_write(medvar: Medvar, knowing: Path, tmp_path: Path) ->
     assert "nearness" not in read_about_pixels(tmp_path / "ct-chest-seed1.png")
 
 
-def test_a_bundle_that_knows_no_slices(medvar: Medvar, tiny_bundle: Path, tmp_path: Path) -> None:
+def test_a_bundle_without_an_index_cannot_withhold(medvar: Medvar, tiny_bundle: Path, tmp_path: Path) -> None:
     """Breaks for trust: who asks for copies to be withheld must not believe that they were."""
     run = medvar("generate", "--bundle", tiny_bundle, *CHEST, "--copy-policy", "withhold", "--out", tmp_path)
     assert run.code == 1
@@ -115,16 +115,14 @@ def test_a_bundle_that_knows_no_slices(medvar: Medvar, tiny_bundle: Path, tmp_pa
     assert names(tmp_path) == []
 
 
-def test_what_a_bundle_knows_is_told_without_a_runtime(
-    medvar: Medvar, knowing: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_info_about_the_index_needs_no_runtime(medvar: Medvar, knowing: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Breaks for a bare installation: it could not even say what the bundle is."""
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     run = medvar("info", knowing)
     assert (run.code, "training slices are known" in run.out) == (0, True), run.err
 
 
-def test_a_damaged_gate_is_no_open_one(medvar: Medvar, knowing: Path, tmp_path: Path) -> None:
+def test_a_damaged_gate_stops_generation(medvar: Medvar, knowing: Path, tmp_path: Path) -> None:
     """Breaks for patients: a gate that cannot be read would let everything pass."""
     bundle = shutil.copytree(knowing, tmp_path / "bundle")
     (bundle / "gate_index.npy").write_bytes(b"")
@@ -154,7 +152,9 @@ def test_burned_in_and_made_again(medvar: Medvar, knowing: Path, tmp_path: Path)
     assert "--layout" in run.err
 
 
-def test_a_bundle_gets_a_gate(medvar: Medvar, tiny_bundle: Path, prepared: Callable[..., Path], tmp_path: Path) -> None:
+def test_a_gate_is_added_to_a_bundle(
+    medvar: Medvar, tiny_bundle: Path, prepared: Callable[..., Path], tmp_path: Path
+) -> None:
     """Breaks for owners of a model: the one command that makes its copies known."""
     data = prepared(tmp_path / "slices", ["ct1", "ct2", "ct3", "mr1", "mr2", "mr3"], size=16)
     bundle = shutil.copytree(tiny_bundle, tmp_path / "bundle")

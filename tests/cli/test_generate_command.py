@@ -141,7 +141,9 @@ def test_the_batch_changes_nothing(generate: Generate, tmp_path: Path) -> None:
         (("--seed", str(2**64 - 1), "--count", "2"), "A seed must be"),
     ],
 )
-def test_what_cannot_be_asked_for(generate: Generate, tmp_path: Path, arguments: tuple[str, ...], says: str) -> None:
+def test_impossible_requests_are_refused(
+    generate: Generate, tmp_path: Path, arguments: tuple[str, ...], says: str
+) -> None:
     """A mistake would be a traceback, another image than asked for, or an empty folder."""
     run = generate(*arguments)
     assert (run.code, run.out) == (1, "")
@@ -162,7 +164,7 @@ def test_a_damaged_bundle(generate: Generate, tiny_bundle: Path, tmp_path: Path,
     assert not (tmp_path / "out").exists()
 
 
-def test_no_bundle(generate: Generate, tmp_path: Path) -> None:
+def test_a_missing_bundle_is_reported(generate: Generate, tmp_path: Path) -> None:
     """A mistyped name would be a traceback."""
     run = generate(bundle=tmp_path / "nowhere")
     assert run.code == 1
@@ -179,7 +181,7 @@ def test_no_bundle(generate: Generate, tmp_path: Path) -> None:
         ("seed1-scales.png", ("--show-scales",)),
     ],
 )
-def test_files_that_are_there_already(
+def test_existing_files_are_not_overwritten(
     generate: Generate, tmp_path: Path, mine: str, arguments: tuple[str, ...]
 ) -> None:
     """Somebody's earlier image would be gone, or half of a batch written before saying so."""
@@ -194,7 +196,7 @@ def test_files_that_are_there_already(
     assert (tmp_path / "out" / mine).read_bytes() != b"mine"
 
 
-def test_a_place_that_cannot_be_written(generate: Generate, tmp_path: Path) -> None:
+def test_an_unwritable_folder_is_reported(generate: Generate, tmp_path: Path) -> None:
     """A long run would end in a traceback."""
     (tmp_path / "file").write_text("mine")
     for out in (tmp_path / "file", tmp_path / "file" / "out"):
@@ -204,7 +206,7 @@ def test_a_place_that_cannot_be_written(generate: Generate, tmp_path: Path) -> N
     assert (tmp_path / "file").read_text() == "mine"
 
 
-def test_without_cuda(generate: Generate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_cuda_is_reported(generate: Generate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever asks for the GPU would wait for the CPU without knowing."""
     monkeypatch.setattr("onnxruntime.get_available_providers", lambda: ["CPUExecutionProvider"])
     run = generate("--device", "cuda")
@@ -212,7 +214,7 @@ def test_without_cuda(generate: Generate, tmp_path: Path, monkeypatch: pytest.Mo
     assert "CUDA was requested" in run.err
 
 
-def test_info_tells_of_a_bundle(medvar: Callable[..., Any], tiny_bundle: Path, tiny_onnx: OnnxBackend) -> None:
+def test_info_describes_a_bundle(medvar: Callable[..., Any], tiny_bundle: Path, tiny_onnx: OnnxBackend) -> None:
     """Nobody could find out which labels a bundle takes, or whom it was trained on."""
     run = medvar("info", tiny_bundle)
     assert run.code == 0
@@ -230,7 +232,7 @@ def test_info_tells_of_a_bundle(medvar: Callable[..., Any], tiny_bundle: Path, t
     assert medvar("info", tiny_bundle, "--card").out == "# tiny\n\n"
 
 
-def test_very_many_labels(medvar: Callable[..., Any], tiny_bundle: Path, tmp_path: Path) -> None:
+def test_many_labels_are_abbreviated(medvar: Callable[..., Any], tiny_bundle: Path, tmp_path: Path) -> None:
     """A model of 1000 classes would fill the terminal with their names, also after a typing mistake."""
     copy = shutil.copytree(tiny_bundle, tmp_path / "copy")
     manifest = json.loads((copy / "bundle.json").read_text())
@@ -253,7 +255,7 @@ def test_info_finds_damage_anywhere(medvar: Callable[..., Any], tiny_bundle: Pat
     assert "encode.onnx" in run.err
 
 
-def test_info_tells_of_an_image(medvar: Callable[..., Any], generate: Generate, tiny_onnx: OnnxBackend) -> None:
+def test_info_describes_an_image(medvar: Callable[..., Any], generate: Generate, tiny_onnx: OnnxBackend) -> None:
     """A file found years later could not be explained."""
     (path,) = generate(*CHEST, "--seed", 5).lines
     run = medvar("info", path)
@@ -263,7 +265,7 @@ def test_info_tells_of_an_image(medvar: Callable[..., Any], generate: Generate, 
     assert "edits" not in run.out
 
 
-def test_info_of_a_file_that_is_not_ours(medvar: Callable[..., Any], tmp_path: Path) -> None:
+def test_info_refuses_other_files(medvar: Callable[..., Any], tmp_path: Path) -> None:
     """Any other image would be a traceback."""
     Image.new("L", (4, 4)).save(tmp_path / "foreign.png")
     (tmp_path / "text.txt").write_text("hello")

@@ -54,7 +54,7 @@ def test_images_to_a_given_mask(medvar: Medvar, pair_bundle: Bundle, tmp_path: P
     assert again.code == 0, again.err
 
 
-def test_a_mask_that_cannot_be_used(medvar: Medvar, pair_bundle: Bundle, tmp_path: Path) -> None:
+def test_unusable_masks_are_refused(medvar: Medvar, pair_bundle: Bundle, tmp_path: Path) -> None:
     """One sentence, and nothing is left behind."""
     painted, out = mask_file(tmp_path / "in"), tmp_path / "out"
     run = medvar("generate", "--bundle", "demo", "--out", out, "--mask", painted)
@@ -157,7 +157,7 @@ def test_sets_of_pairs_are_judged_with_their_masks(
         (("--to-position", 0.4), "--slice-mm and --to-position are for"),
     ],
 )
-def test_options_that_a_stack_and_images_do_not_share(
+def test_options_of_stacks_and_images_exclude_each_other(
     medvar: Medvar, pair_bundle: Bundle, tmp_path: Path, arguments: tuple[object, ...], said: str
 ) -> None:
     """An option that does nothing would make its user believe that it did."""

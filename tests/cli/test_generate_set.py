@@ -30,7 +30,7 @@ def generate(medvar: Callable[..., Any], tiny_bundle: Path, tmp_path: Path) -> G
     return run
 
 
-def test_a_mix_becomes_shards(generate: Generate, tmp_path: Path) -> None:
+def test_a_mixture_becomes_shards(generate: Generate, tmp_path: Path) -> None:
     """The plainest call would not work, or not say what it made."""
     run = generate()
     assert (run.code, run.lines) == (0, [str(tmp_path / "out")]), run.err
@@ -91,7 +91,7 @@ def test_files_by_label(generate: Generate, tmp_path: Path) -> None:
         (("--cluster", "tcp://127.0.0.1:1"), "No cluster answers"),
     ],
 )
-def test_what_cannot_be_asked_for(
+def test_impossible_requests_are_refused(
     generate: Generate, monkeypatch: pytest.MonkeyPatch, arguments: tuple[object, ...], says: str
 ) -> None:
     """A mistake would be a traceback, or another set than asked for."""
@@ -117,7 +117,7 @@ def test_a_condition_that_was_not_trained_on(generate: Generate, tmp_path: Path)
     assert "was not trained on any slice of CT brain" in generate().err
 
 
-def test_interrupted(generate: Generate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_run_continues(generate: Generate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ctrl-C would leave half a file, a traceback, or nobody knowing how to go on."""
 
     def stop(*_: object) -> None:

@@ -34,7 +34,7 @@ def test_exit_codes_and_streams_of_a_process(tmp_path: Any) -> None:
 
 
 @pytest.mark.parametrize("verb", VERBS)
-def test_every_verb_explains_itself(medvar: Callable[..., Any], verb: str) -> None:
+def test_every_command_has_help(medvar: Callable[..., Any], verb: str) -> None:
     """Nobody could find out what a verb takes."""
     run = medvar(verb, "--help")
     assert run.code == 0
@@ -66,7 +66,7 @@ def test_version(medvar: Callable[..., Any]) -> None:
         (("export", "one.safetensors"), "argument"),
     ],
 )
-def test_a_wrong_call(medvar: Callable[..., Any], arguments: tuple[str, ...], says: str) -> None:
+def test_wrong_arguments_are_reported(medvar: Callable[..., Any], arguments: tuple[str, ...], says: str) -> None:
     """A typing mistake would be a traceback."""
     run = medvar(*arguments)
     assert (run.code, run.out) == (2, "")
@@ -82,7 +82,7 @@ def test_a_wrong_call(medvar: Callable[..., Any], arguments: tuple[str, ...], sa
         (MemoryError("1 GiB"), 1, "Free some memory"),
     ],
 )
-def test_what_the_system_does(
+def test_errors_of_the_system_are_reported(
     medvar: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, error: BaseException, code: int, says: str
 ) -> None:
     """Ctrl-C, a full disk or too little memory would end in a traceback."""
@@ -98,7 +98,7 @@ def test_what_the_system_does(
 
 
 @pytest.mark.parametrize("where", [("--debug", "info"), ("info", "--debug"), ("info",)])
-def test_a_bug_is_not_hidden(
+def test_unexpected_errors_are_reported(
     medvar: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, where: tuple[str, ...]
 ) -> None:
     """A mistake of ours would be told as if the person had made it, or in a traceback that says nothing to them."""
@@ -115,7 +115,7 @@ def test_a_bug_is_not_hidden(
     assert ("Traceback" in run.err) == ("--debug" in where)
 
 
-def test_what_ends_in_any_other_way_is_told_too(medvar: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_exceptions_are_reported_too(medvar: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """Libraries in other languages raise what is no Exception, and a deep file all of Python's calls."""
 
     class PanicException(BaseException):
@@ -143,7 +143,7 @@ def test_what_ends_in_any_other_way_is_told_too(medvar: Callable[..., Any], monk
         ("\r\x9b2J", r"\r\x9b2J"),
     ],
 )
-def test_terminals_are_not_told_what_to_do(text: str, shown: str) -> None:
+def test_terminals_are_not_controlled(text: str, shown: str) -> None:
     """A stranger's file would clear the screen, or write another file's name over its own."""
     assert harmless(text) == shown
 
@@ -157,7 +157,7 @@ def test_terminals_are_not_told_what_to_do(text: str, shown: str) -> None:
         (("import-var", "a", "b"), "medvar_engine.models.import_var", "train"),
     ],
 )
-def test_a_part_that_is_not_installed(
+def test_a_missing_extra_is_named(
     medvar: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, verb: tuple[str, ...], module: str, extra: str
 ) -> None:
     """Whoever installed only what generating needs would see an ImportError instead of the command that helps."""

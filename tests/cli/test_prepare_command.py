@@ -39,7 +39,7 @@ def scans(tmp_path: Path) -> Path:
     return write_scans(tmp_path / "scans", "anna", "bert", "carl")
 
 
-def test_names_stay_here_unless_asked_for(medvar: Medvar, scans: Path, tmp_path: Path) -> None:
+def test_names_are_not_written_unless_requested(medvar: Medvar, scans: Path, tmp_path: Path) -> None:
     """Whoever gives slices away would give the names of people away with them."""
     (scans / "dora.nii.gz").write_bytes(b"no scan")
     listed = tmp_path / "refused.csv"
@@ -87,7 +87,7 @@ def test_slices_are_added(medvar: Medvar, scans: Path, tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["more", "out", "scans"]
 
 
-def test_slices_that_cannot_be_added(medvar: Medvar, scans: Path, tmp_path: Path) -> None:
+def test_mismatched_slices_are_not_added(medvar: Medvar, scans: Path, tmp_path: Path) -> None:
     """What can never be added would lie hidden on the disk for good; what cannot be added now would be lost."""
     more, out = write_scans(tmp_path / "more", "emil"), tmp_path / "out"
     assert medvar("prepare", scans, out, *OPTIONS).code == 0
@@ -114,7 +114,9 @@ def test_slices_that_cannot_be_added(medvar: Medvar, scans: Path, tmp_path: Path
     assert sorted(path.name for path in tmp_path.iterdir()) == there
 
 
-def test_interrupted(medvar: Medvar, scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_run_continues(
+    medvar: Medvar, scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """After Ctrl-C people would not know that the same command goes on, and delete what is finished."""
     from medvar_engine.data import work_units
 
@@ -162,7 +164,7 @@ def test_wrong_options(medvar: Medvar, scans: Path, tmp_path: Path, options: tup
 
 @pytest.mark.parametrize("plane", ["axial", "coronal", "sagittal"])
 @pytest.mark.parametrize("write", [write_dicom, write_nifti])
-def test_images_of_a_model_are_taken_when_asked(
+def test_synthetic_images_are_accepted_on_request(
     medvar: Medvar, tmp_path: Path, make_trace: Any, write: Any, plane: str
 ) -> None:
     """What one asks for by name would be refused; or be turned, mirrored, or taken for another plane."""
@@ -191,7 +193,7 @@ def test_images_of_a_model_are_taken_when_asked(
         (write_nifti, 0.75, Marks(burned_in=True), "without --burn-in"),
     ],
 )
-def test_images_of_a_model_that_cannot_be_slices(
+def test_unusable_synthetic_images_are_refused(
     medvar: Medvar, tmp_path: Path, make_trace: Any, write: Any, spacing_mm: float | None, marks: Marks, told: str
 ) -> None:
     """A model would learn letters, or wrong sizes; or nobody would know what to do."""
@@ -206,7 +208,7 @@ def test_images_of_a_model_that_cannot_be_slices(
     assert not (tmp_path / "out").exists()
 
 
-def test_a_scan_of_one_slice_stays_refused(medvar: Medvar, tmp_path: Path) -> None:
+def test_a_scan_with_one_slice_is_still_refused(medvar: Medvar, tmp_path: Path) -> None:
     """A scout view would be trained on as if it were a scan."""
     folder = tmp_path / "scans"
     folder.mkdir()

@@ -23,7 +23,7 @@ def test_a_written_image_is_made_again(
     assert (run.code, run.out.strip().endswith("pixel for pixel")) == (0, True), run.err
 
 
-def test_a_changed_image_is_told(medvar: Callable[..., Any], tiny_bundle: Path, tmp_path: Path) -> None:
+def test_a_changed_image_is_reported(medvar: Callable[..., Any], tiny_bundle: Path, tmp_path: Path) -> None:
     """An image that was retouched would pass for the model's."""
     assert medvar("generate", "--bundle", tiny_bundle, "--out", tmp_path).code == 0
     path = tmp_path / "seed0.png"
@@ -41,7 +41,7 @@ def test_a_changed_image_is_told(medvar: Callable[..., Any], tiny_bundle: Path, 
     assert "seed0.png" in run.err
 
 
-def test_another_bundle_is_told(medvar: Callable[..., Any], tiny_bundle: Path, tmp_path: Path) -> None:
+def test_another_bundle_is_reported(medvar: Callable[..., Any], tiny_bundle: Path, tmp_path: Path) -> None:
     """Another model would make another image, and nobody would know why."""
     assert medvar("generate", "--bundle", tiny_bundle, "--out", tmp_path).code == 0
     run = medvar("replay", tmp_path / "seed0.png")

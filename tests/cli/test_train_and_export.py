@@ -111,7 +111,7 @@ def test_prepare_needs_scans(medvar: Medvar, tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-def test_prepare_says_what_it_does_not_know(medvar: Medvar, scans: Path, tmp_path: Path) -> None:
+def test_prepare_reports_unknown_facts(medvar: Medvar, scans: Path, tmp_path: Path) -> None:
     """NIfTI files do not name the body part: the options that help would stay unknown."""
     run = medvar("prepare", scans, tmp_path / "out")
     assert run.code == 1
@@ -119,7 +119,7 @@ def test_prepare_says_what_it_does_not_know(medvar: Medvar, scans: Path, tmp_pat
     assert not (tmp_path / "out").exists()
 
 
-def test_prepare_tells_of_refused_files(medvar: Medvar, scans: Path, tmp_path: Path) -> None:
+def test_prepare_reports_refused_files(medvar: Medvar, scans: Path, tmp_path: Path) -> None:
     """A damaged scan would go missing without a word."""
     content = (scans / "alice.nii.gz").read_bytes()
     (scans / "carol.nii.gz").write_bytes(content[: len(content) // 2])
@@ -202,7 +202,7 @@ def test_export_says_what_is_wrong(
 
 
 @pytest.mark.parametrize("content", [b"", b"no weights", b"PK\x03\x04 broken"])
-def test_import_of_something_else(medvar: Medvar, tmp_path: Path, content: bytes) -> None:
+def test_import_refuses_other_files(medvar: Medvar, tmp_path: Path, content: bytes) -> None:
     """A download page saved in place of the weights would be a traceback."""
     (tmp_path / "vae.pth").write_bytes(content)
     run = medvar("import-var", tmp_path / "vae.pth", tmp_path / "out")

@@ -97,7 +97,7 @@ def test_a_position_is_that_of_its_step(folder: Path, tmp_path: Path) -> None:
     assert len(dataset.conditions.distinct) == 4
 
 
-def test_slices_prepared_before_there_were_positions(folder: Path) -> None:
+def test_older_slices_without_positions_are_read(folder: Path) -> None:
     """A user would have to prepare all data again."""
     rows = list(SliceDataset(folder).rows)
     table = folder / Manifest.read(folder).table["file"]
@@ -136,7 +136,7 @@ def test_workers_open_the_files_themselves(folder: Path) -> None:
     np.testing.assert_array_equal(np.stack([image for image, _ in found]), dataset.batch(range(9)))
 
 
-def test_a_folder_that_changes_under_a_worker(folder: Path, tmp_path: Path, prepared: Prepared) -> None:
+def test_a_changed_folder_is_noticed_by_workers(folder: Path, tmp_path: Path, prepared: Prepared) -> None:
     """Breaks for slices appended during training: a worker would number them otherwise than the others do."""
     dataset = SliceDataset(folder)
     packed = pickle.dumps(dataset)
@@ -148,7 +148,7 @@ def test_a_folder_that_changes_under_a_worker(folder: Path, tmp_path: Path, prep
         pickle.loads(packed)
 
 
-def test_a_split_that_is_not_there(tmp_path: Path, prepared: Prepared) -> None:
+def test_an_empty_split_is_refused(tmp_path: Path, prepared: Prepared) -> None:
     """Breaks for a mistyped split, and for sets without anybody held out."""
     folder = prepared(tmp_path / "a", ["ct1"])
     with pytest.raises(MedvarError, match="split must be 'train'"):

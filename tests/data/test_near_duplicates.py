@@ -48,7 +48,7 @@ def test_every_near_pair_comes_once(count: int, length: int, bits: int, seed: in
     assert {(i, j): distance for i, j, distance in found} == brute_force(strings, bits)
 
 
-def test_many_equal_strings_are_no_burden_to_who_stops() -> None:
+def test_the_search_among_many_equal_strings_can_be_stopped() -> None:
     """Breaks for a folder with the same slice ten thousand times: fifty million pairs are not waited for."""
     first, second, distance = next(near_pairs(np.full((10_000, 32), 7, np.uint8), 8))
     assert len(first) == 9_999
@@ -92,7 +92,7 @@ def pairs(found: tuple[Pair, ...]) -> set[tuple[int, int]]:
     return {(pair.first, pair.second) for pair in found}
 
 
-def test_what_is_a_duplicate_of_what(tmp_path: Path) -> None:
+def test_duplicates_are_found_and_classified(tmp_path: Path) -> None:
     """Breaks for evaluation: the same person under two names must be seen, also in another window."""
     other_window = np.clip(random_image(1) * 0.7 - 0.1, -1, 1)
     dataset = prepared(
@@ -117,7 +117,7 @@ def test_what_is_a_duplicate_of_what(tmp_path: Path) -> None:
     assert found.plain == 0
 
 
-def test_blank_slices_are_no_duplicates(tmp_path: Path) -> None:
+def test_blank_slices_are_not_duplicates(tmp_path: Path) -> None:
     """Breaks for the ends of scans: black, gray and shaded slices of strangers are all alike, and no leak."""
     ramp = np.broadcast_to(np.linspace(-1, 1, 64, dtype=np.float32), (64, 64))
     dot = np.full((64, 64), -1, np.float32)
@@ -129,7 +129,7 @@ def test_blank_slices_are_no_duplicates(tmp_path: Path) -> None:
     assert found.plain == len(slices)
 
 
-def test_near_fingerprints_alone_are_no_proof(tmp_path: Path) -> None:
+def test_similar_fingerprints_alone_are_not_duplicates(tmp_path: Path) -> None:
     """Breaks for brains: two patients's slices may have near fingerprints; the pixels decide."""
     slices = [("ann", "1", random_image(1)), ("bob", "2", random_image(2)), ("joe", "3", random_image(1))]
     same = fingerprint(random_image(1))
@@ -138,7 +138,7 @@ def test_near_fingerprints_alone_are_no_proof(tmp_path: Path) -> None:
     assert pairs(found.patients) == {(0, 2)}
 
 
-def test_more_pairs_than_asked_for_are_told(tmp_path: Path) -> None:
+def test_incomplete_searches_are_reported(tmp_path: Path) -> None:
     """Breaks for a folder full of copies: the result says that it is not the whole."""
     slices = [(f"p{number}", "1", random_image(0)) for number in range(12)]
     dataset = prepared(tmp_path / "a", slices, {"p0", "p1"})

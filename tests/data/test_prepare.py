@@ -36,7 +36,7 @@ def scans(tmp_path: Path, phantom: Any, nifti: Any, series: Any) -> Path:
     return folder
 
 
-def test_index_names_everything(scans: Path, tmp_path: Path) -> None:
+def test_the_index_describes_everything(scans: Path, tmp_path: Path) -> None:
     """Breaks for whoever writes an index: labels, licences and patients must come from it."""
     seen: list[tuple[str, int, int, int]] = []
     manifest = prepare(scans, tmp_path / "out", Recipe(32), progress=lambda *what: seen.append(what))
@@ -109,7 +109,7 @@ def test_nifti_needs_names(tmp_path: Path, phantom: Any, nifti: Any) -> None:
     assert any("guessed" in remark for remark in manifest.remarks)
 
 
-def test_bad_files_are_refused_and_the_rest_goes_on(scans: Path, tmp_path: Path) -> None:
+def test_bad_files_are_refused_and_the_rest_is_prepared(scans: Path, tmp_path: Path) -> None:
     """Breaks for large collections: one bad file must not cost the night."""
     (scans / "mr" / "one.nii.gz").write_bytes((scans / "mr" / "one.nii.gz").read_bytes()[:2000])
     sorted((scans / "ct").iterdir())[20].unlink()
@@ -121,7 +121,7 @@ def test_bad_files_are_refused_and_the_rest_goes_on(scans: Path, tmp_path: Path)
     assert str(tmp_path) not in str(manifest.refused)
 
 
-def test_nothing_left_leaves_nothing(tmp_path: Path, phantom: Any, series: Any) -> None:
+def test_if_everything_is_refused_nothing_is_written(tmp_path: Path, phantom: Any, series: Any) -> None:
     """Breaks for wrong folders: an error that says why, and no empty data set."""
     series(tmp_path / "in", phantom, BodyPartExamined="BRAIN", change=lambda number, dataset: number != 20)
     with pytest.raises(MedvarError, match="1 slices are missing"):
@@ -147,7 +147,7 @@ def test_same_input_same_bytes(scans: Path, tmp_path: Path) -> None:
         assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes(), path.name
 
 
-def test_holdout(scans: Path, tmp_path: Path) -> None:
+def test_held_out_patients_are_tested(scans: Path, tmp_path: Path) -> None:
     """Breaks for fixed test sets, and for a typing error that would leak a test patient."""
     manifest = prepare(scans, tmp_path / "out", SMALL, split=SplitRule(holdout=("p1",)))
     assert manifest.split == {"p1": "test", "p2": "train", "p3": "train"}
@@ -156,7 +156,7 @@ def test_holdout(scans: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "out2").exists()
 
 
-def test_header_against_index(scans: Path, tmp_path: Path) -> None:
+def test_contradictions_of_header_and_index_are_refused(scans: Path, tmp_path: Path) -> None:
     """Breaks for slips in an index: MR windows on CT, silently."""
     text = (scans / "index.csv").read_text().replace("ct,p3,CT", "ct,p3,MR")
     (scans / "index.csv").write_text(text + "gone.nii.gz,p4,MR,brain,,,,,,\n")
@@ -174,7 +174,7 @@ def test_header_against_index(scans: Path, tmp_path: Path) -> None:
         (HEADER + "x,p,PET,brain,,,,,,\n", "line 2: Unknown modality 'PET'"),
     ],
 )
-def test_bad_index(tmp_path: Path, phantom: Any, nifti: Any, text: str, reason: str) -> None:
+def test_bad_indexes_are_refused(tmp_path: Path, phantom: Any, nifti: Any, text: str, reason: str) -> None:
     """Breaks for whoever writes an index by hand: the line and the column must be named."""
     nifti(tmp_path / "x.nii.gz", phantom)
     (tmp_path / "index.csv").write_text(text)
@@ -182,7 +182,7 @@ def test_bad_index(tmp_path: Path, phantom: Any, nifti: Any, text: str, reason: 
         prepare(tmp_path, tmp_path / "out")
 
 
-def test_values_that_are_no_hounsfield_units(tmp_path: Path, nifti: Any) -> None:
+def test_values_that_cannot_be_hounsfield_units_are_refused(tmp_path: Path, nifti: Any) -> None:
     """Breaks for CT stored as HU + 1024: every window would show white."""
     array = np.zeros((50, 50, 50), np.int16)
     array[10:40, 10:40, 10:40] = np.random.default_rng(0).normal(1060, 40, (30, 30, 30))

@@ -102,7 +102,7 @@ def test_jpeg_is_read_as_it_is_shown(tmp_path: Path) -> None:
     np.testing.assert_allclose(shown(dataset), np.rot90(smooth, -1) / 255, atol=0.03)
 
 
-def test_what_the_index_says_is_kept(tmp_path: Path) -> None:
+def test_facts_of_the_index_are_kept(tmp_path: Path) -> None:
     """Breaks for training: a slice would be learnt as something that it is not, and nobody be named for it."""
     folder = tmp_path / "a"
     row = {
@@ -125,7 +125,7 @@ def test_what_the_index_says_is_kept(tmp_path: Path) -> None:
     assert dataset.manifest.split == {"p 1": "test", "b": "train"}
 
 
-def test_hounsfield_units_are_cut_to_the_window_of_the_region(tmp_path: Path) -> None:
+def test_hounsfield_units_are_clipped_to_the_window_of_the_region(tmp_path: Path) -> None:
     """Breaks for CT: the same tissue would have another gray in slices than in volumes."""
     folder = tmp_path / "a"
     ct = {"modality": "CT", "region": "abdomen", "low": "-1000", "high": "1040", "unit": "HU"}
@@ -145,7 +145,7 @@ def test_hounsfield_units_are_cut_to_the_window_of_the_region(tmp_path: Path) ->
     assert any("narrower than the window of their region" in remark for remark in dataset.manifest.remarks)
 
 
-def test_images_become_squares(tmp_path: Path) -> None:
+def test_images_are_padded_to_squares(tmp_path: Path) -> None:
     """Breaks for images that are no squares: bodies would be stretched."""
     folder = write_index(tmp_path / "a", {"path": "a.npy", "spacing_mm": "2"})
     np.save(folder / "a.npy", np.pad(np.full((40, 60), 255, np.uint8), 2, constant_values=200))
@@ -198,7 +198,7 @@ BAD: dict[str, tuple[Callable[[Path], object], dict[str, str], str]] = {
 }
 
 
-def test_what_cannot_be_used_is_refused_by_name(tmp_path: Path) -> None:
+def test_unusable_files_are_refused_by_name(tmp_path: Path) -> None:
     """Breaks for a folder of thousands: one bad file would end the work, or be learnt from."""
     folder = write_index(
         tmp_path / "a", {"path": "good.npy"}, *({"path": name, **row} for name, (_, row, _) in BAD.items())
@@ -214,7 +214,7 @@ def test_what_cannot_be_used_is_refused_by_name(tmp_path: Path) -> None:
     assert {one["path"] for one in dataset.manifest.refused} == set(BAD)
 
 
-def test_paths_that_lead_out_of_the_folder(tmp_path: Path) -> None:
+def test_paths_outside_the_folder_are_refused(tmp_path: Path) -> None:
     """Breaks for indices from strangers: a file of somebody else would be given away with the slices."""
     np.save(tmp_path / "outside.npy", GREY)
     paths = ["../outside.npy", str(tmp_path / "outside.npy"), "link.npy", "sub/../../outside.npy"]
@@ -229,7 +229,7 @@ def test_paths_that_lead_out_of_the_folder(tmp_path: Path) -> None:
         assert one.reason.startswith(f"line {line}: the path {path!r} leads out of the folder")
 
 
-def test_an_index_without_a_column_is_refused_whole(tmp_path: Path) -> None:
+def test_an_index_without_a_column_is_refused(tmp_path: Path) -> None:
     """Breaks for an index of another layout: everything would be taken as unknown, and the split be drawn."""
     np.save(write_index(tmp_path / "a", {"path": "a.npy"}, columns=COLUMNS[:-4]) / "a.npy", GREY)
     with pytest.raises(MedvarError, match=r"index\.csv: columns split, set, source, licence are missing"):
@@ -243,7 +243,7 @@ def test_an_index_without_a_column_is_refused_whole(tmp_path: Path) -> None:
     assert is_slice_index(scans)
 
 
-def test_a_quote_that_is_left_open(tmp_path: Path) -> None:
+def test_an_unclosed_quote_is_refused(tmp_path: Path) -> None:
     """Breaks for tables typed by hand: all rows behind it would be missing, and nobody be told."""
     folder = write_index(tmp_path / "a", {"path": "a.npy"}, {"path": "b.npy"})
     text = (folder / "index.csv").read_text()
@@ -252,7 +252,7 @@ def test_a_quote_that_is_left_open(tmp_path: Path) -> None:
         prepare(folder, tmp_path / "out", RECIPE)
 
 
-def test_rows_that_contradict_each_other(tmp_path: Path) -> None:
+def test_contradictory_rows_are_refused(tmp_path: Path) -> None:
     """Breaks for the test: a person who is learnt from would be tested, too."""
     rows = [
         {"path": "a.npy", "patient": "both", "split": "train"},
@@ -276,7 +276,7 @@ def test_rows_that_contradict_each_other(tmp_path: Path) -> None:
         prepare(folder, tmp_path / "no", RECIPE, split=SplitRule(holdout=("one",)))
 
 
-def test_names_stay_here_with_pseudonyms(tmp_path: Path) -> None:
+def test_pseudonyms_hide_names(tmp_path: Path) -> None:
     """Breaks for hospitals: names of people would be given away in a table of refusals."""
     rows = [{"path": f"anna-{n}.npy", "patient": "Anna", "split": split} for n, split in enumerate(("train", "test"))]
     folder = write_index(tmp_path / "a", *rows, {"path": "bert.npy", "patient": "Bert"}, {"path": "../carl.npy"})
@@ -290,7 +290,7 @@ def test_names_stay_here_with_pseudonyms(tmp_path: Path) -> None:
     assert len(Manifest.read(tmp_path / "out").refused) == 3
 
 
-def test_only_planes_that_are_asked_for(tmp_path: Path) -> None:
+def test_only_requested_planes_are_used(tmp_path: Path) -> None:
     """Breaks for a model of one plane: it would learn the others, too."""
     planes = ["axial", "coronal", "short-axis"]
     folder = write_index(tmp_path / "a", *({"path": f"{plane}.npy", "plane": plane} for plane in planes))
@@ -303,7 +303,7 @@ def test_only_planes_that_are_asked_for(tmp_path: Path) -> None:
     assert "left out: 1 axial" in dataset.manifest.remarks[-1]
 
 
-def test_images_that_a_model_made(tmp_path: Path, make_trace: Callable[..., Any]) -> None:
+def test_synthetic_images_are_refused_unless_requested(tmp_path: Path, make_trace: Callable[..., Any]) -> None:
     """Breaks for training: a model would learn from its own images, unless a person wants it to."""
     folder = write_index(tmp_path / "a", {"path": "a.png"}, {"path": "b.png"}, {"path": "real.npy"})
     pixels = (GREY / 127.5 - 1).astype(np.float32)
@@ -384,7 +384,7 @@ def test_merging_gives_one_patient_the_side_that_was_given(tmp_path: Path) -> No
         assert verify(tmp_path / "".join(folders)).split == merged.split
 
 
-def test_stopped_and_gone_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_run_continues(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Breaks for a hundred thousand files: all would be read again, or the result be another."""
     names = [f"{number:03d}.npy" for number in range(70)]
     folder = write_index(tmp_path / "a", *({"path": name} for name in names), {"path": "bad.npy"})
@@ -440,7 +440,7 @@ def test_single_dicom_slices(plane: str, tmp_path: Path, phantom: Any, series: C
         assert [row.position for row in dataset.rows] == [None, None]
 
 
-def test_dicom_that_is_not_one_slice(tmp_path: Path, phantom: Any, series: Any, multiframe: Any) -> None:
+def test_dicom_with_several_frames_is_refused(tmp_path: Path, phantom: Any, series: Any, multiframe: Any) -> None:
     """Breaks for an index that is wrong: it would be believed against the header."""
     folder = tmp_path / "a"
     single = series(folder / "all", phantom)[0]

@@ -15,7 +15,7 @@ PATIENTS = st.dictionaries(st.text(min_size=1, max_size=4), st.sets(CELL, min_si
 
 @settings(deadline=None)
 @given(PATIENTS, st.floats(0, 0.9), st.integers(0, 5))
-def test_every_patient_has_one_side_and_every_cell_is_trained_on(
+def test_every_patient_has_one_side_and_every_slice_type_is_trained_on(
     strata: dict[str, set[tuple[str, str]]], fraction: float, seed: int
 ) -> None:
     """Breaks for every figure reported: a patient on both sides makes memorising look like skill."""
@@ -30,7 +30,9 @@ def test_every_patient_has_one_side_and_every_cell_is_trained_on(
 
 @settings(deadline=None)
 @given(st.dictionaries(st.text(min_size=1, max_size=4), CELL, max_size=25), st.floats(0.01, 0.9), st.integers(0, 5))
-def test_every_cell_of_two_is_tested(strata: dict[str, tuple[str, str]], fraction: float, seed: int) -> None:
+def test_every_slice_type_with_two_patients_is_tested(
+    strata: dict[str, tuple[str, str]], fraction: float, seed: int
+) -> None:
     """Breaks for rare regions: without a test patient nobody learns how bad they are."""
     split, remarks = split_patients(
         {patient: [stratum] for patient, stratum in strata.items()}, test_fraction=fraction, seed=seed
@@ -55,7 +57,7 @@ def test_holdout_overrides() -> None:
     assert len(remarks) == 2
 
 
-def test_bad_input() -> None:
+def test_bad_input_is_refused() -> None:
     """Breaks for a typing error in a held-out name, which would leak the patient into training."""
     with pytest.raises(MedvarError, match="zz"):
         split_patients({"a": [("CT", "chest")]}, holdout=["zz"])
@@ -64,7 +66,7 @@ def test_bad_input() -> None:
 
 
 @given(PATIENTS, PATIENTS, st.floats(0, 0.9), st.integers(0, 5))
-def test_patients_known_already_stay(
+def test_known_patients_keep_their_side(
     first: dict[str, set[tuple[str, str]]], more: dict[str, set[tuple[str, str]]], fraction: float, seed: int
 ) -> None:
     """Breaks for data that grows: a patient trained on last year must not be tested on this year."""
@@ -96,7 +98,7 @@ def test_a_split_by_data_set() -> None:
     assert [sum(split[patient] == "test" for patient in strata if patient[0] == letter) for letter in "ls"] == [10, 1]
 
 
-def test_the_rule_travels_in_the_recipe() -> None:
+def test_the_rule_is_stored_in_the_recipe() -> None:
     """Breaks for appended slices: new patients would be split otherwise than the old ones were."""
     rule = SplitRule(0.25, 7, ("p1", "p2"), ("modality",))
     assert SplitRule.of({"size": 8} | rule.to_dict()) == rule

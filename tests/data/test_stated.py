@@ -61,7 +61,7 @@ def only_volume(source: Path, assumed: Assumed = NOTHING) -> Volume:
         "spacings: 1 1 2\n",
     ],
 )
-def test_nrrd_that_does_not_say_how_it_lies(tmp_path: Path, phantom: Any, where: str) -> None:
+def test_nrrd_without_geometry_is_refused(tmp_path: Path, phantom: Any, where: str) -> None:
     """Breaks for NRRD of scanners and programs that know no patient: planes and sides would be guesses."""
     assert "lacks the orientation in the patient" in reason(nrrd(tmp_path / "a.nrrd", phantom, where))
 
@@ -69,7 +69,7 @@ def test_nrrd_that_does_not_say_how_it_lies(tmp_path: Path, phantom: Any, where:
 @pytest.mark.parametrize(
     "space", ["left-posterior-superior", "LPS", "right-anterior-superior", "RAS", "left-anterior-superior"]
 )
-def test_nrrd_that_says_it(tmp_path: Path, phantom: Any, space: str) -> None:
+def test_nrrd_with_geometry_is_read(tmp_path: Path, phantom: Any, space: str) -> None:
     """Breaks for every NRRD of 3D Slicer."""
     assert only_volume(nrrd(tmp_path / "a.nrrd", phantom, SPACE.format(space))).spacing == (1.5, 1.25, 2.0)
 
@@ -84,7 +84,7 @@ def test_units_of_nrrd(tmp_path: Path, phantom: Any, unit: str, factor: float) -
     assert only_volume(path).spacing == pytest.approx([side * factor for side in (1.5, 1.25, 2.0)])
 
 
-def test_units_that_are_no_length_are_refused(tmp_path: Path, phantom: Any) -> None:
+def test_units_other_than_lengths_are_refused(tmp_path: Path, phantom: Any) -> None:
     """Breaks for volumes over wavelength or time: they are no scans."""
     units = 'space units: "mm" "mm" "s"\n'
     assert "lengths are in mm, s" in reason(nrrd(tmp_path / "a.nrrd", phantom, SPACE.format("LPS") + units))
@@ -98,14 +98,14 @@ def test_units_that_are_no_length_are_refused(tmp_path: Path, phantom: Any) -> N
         ("TransformMatrix = 1 0 0 0 1 0 0 0 1\n", "the size of its voxels"),
     ],
 )
-def test_metaimage_that_does_not_say_it(tmp_path: Path, phantom: Any, fields: str, missing: str) -> None:
+def test_metaimage_without_geometry_is_refused(tmp_path: Path, phantom: Any, fields: str, missing: str) -> None:
     """Breaks for MetaImage headers written by hand."""
     import re
 
     assert re.search(missing, reason(meta(tmp_path / "a.mha", phantom, fields)))
 
 
-def test_what_is_assumed_is_taken_with_a_remark(tmp_path: Path, phantom: Any) -> None:
+def test_assumed_geometry_is_used_with_a_remark(tmp_path: Path, phantom: Any) -> None:
     """Breaks for people who know how their files lie: they can say so, and the result tells of it."""
     meta(tmp_path / "a.mha", phantom, "")
     volume = only_volume(tmp_path, Assumed("LPS", 2.0))
@@ -127,13 +127,13 @@ def test_what_is_assumed_is_taken_with_a_remark(tmp_path: Path, phantom: Any) ->
 
 
 @pytest.mark.parametrize("orientation", ["", "LP", "LPSS", "LRS", "XYZ", "lps"])
-def test_orientations_that_are_none(orientation: str) -> None:
+def test_invalid_orientations_are_refused(orientation: str) -> None:
     """Breaks for typing errors: they must be answered, not guessed."""
     with pytest.raises(MedvarError, match="orientation"):
         Assumed(orientation)
 
 
-def test_what_is_stated_is_never_overruled(tmp_path: Path, phantom: Any, nifti: Any) -> None:
+def test_stated_geometry_has_priority(tmp_path: Path, phantom: Any, nifti: Any) -> None:
     """Breaks for folders in which some files state it and some do not."""
     nifti(tmp_path / "a.nii.gz", phantom, codes="PIR")
     volume = only_volume(tmp_path, Assumed("LPS", 9.0))
@@ -231,7 +231,7 @@ def test_label_maps_of_many_labels_and_of_thin_ones(phantom: Any) -> None:
 
 
 @pytest.mark.parametrize("factors", [(2, 2, 2), (4, 4, 1), (3, 1, 5)])
-def test_a_scan_enlarged_by_nearest_neighbour_is_none(phantom: Any, factors: tuple[int, int, int]) -> None:
+def test_an_enlarged_scan_is_not_a_label_map(phantom: Any, factors: tuple[int, int, int]) -> None:
     """Breaks for 8-bit scans that a viewer exported in a larger matrix: most neighbours are alike."""
     scan = (phantom / 6).astype(np.uint8)
     for axis, factor in enumerate(factors):
@@ -239,7 +239,7 @@ def test_a_scan_enlarged_by_nearest_neighbour_is_none(phantom: Any, factors: tup
     assert not looks_like_labels(scan)
 
 
-def test_a_smooth_scan_of_few_values_is_none() -> None:
+def test_a_smooth_scan_of_few_values_is_not_a_label_map() -> None:
     """Breaks for filtered 8-bit scans: neighbours differ by nothing or by one."""
     x, y, z = np.meshgrid(*(np.linspace(-1, 1, 60),) * 3, indexing="ij")
     assert not looks_like_labels((120 * np.exp(-(x**2 + y**2 + z**2))).astype(np.uint8))

@@ -40,7 +40,7 @@ SYNTAXES = [None, RLELossless, JPEG2000Lossless]
 
 
 @pytest.mark.parametrize("syntax", SYNTAXES)
-def test_unused_bits_are_no_part_of_a_value(tmp_path: Path, phantom: Any, series: Any, syntax: str | None) -> None:
+def test_unused_bits_are_ignored(tmp_path: Path, phantom: Any, series: Any, syntax: str | None) -> None:
     """Breaks for scans with an overlay in their high bits: white stripes in the head."""
 
     def change(number: int, one: Any) -> None:
@@ -159,13 +159,13 @@ def hu(array: np.ndarray) -> Volume:
         (lambda a: np.where(a < 600, a % 20 - 510, a % 50), "near -5.*divided"),
     ],
 )
-def test_what_cannot_be_hu_is_refused(phantom: Any, change: Any, reason: str) -> None:
+def test_values_that_cannot_be_hu_are_refused(phantom: Any, change: Any, reason: str) -> None:
     """Breaks for CT of 8 bits, wrapped, never or twice rescaled: white or black images under the name of HU."""
     with pytest.raises(MedvarError, match=reason):
         check_hu(hu(change(phantom)))
 
 
-def test_a_stated_window_lets_cut_hu_pass(phantom: Any) -> None:
+def test_clipped_hu_are_accepted_with_a_stated_window(phantom: Any) -> None:
     """Breaks for skull-stripped CT, of which the user knows that it is HU cut to the brain window."""
     check_hu(hu(phantom / 20), window_stated=True)
     check_hu(hu(phantom - 1000))

@@ -122,7 +122,7 @@ def test_a_worker_of_a_cluster_that_is_killed(scans: Path, expected: dict[str, b
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs signals")
-def test_killed_and_gone_on_with(scans: Path, expected: dict[str, bytes], tmp_path: Path, made: list[str]) -> None:
+def test_a_killed_run_continues(scans: Path, expected: dict[str, bytes], tmp_path: Path, made: list[str]) -> None:
     """A night's work would be lost when the machine is taken away; or the result would be another one."""
     out = tmp_path / "out"
     script = (
@@ -154,7 +154,7 @@ def stopped(scans: Path, out: Path, after: int, **more: Any) -> None:
         prepare(scans, out, RECIPE, NAMES, progress=progress, **more)
 
 
-def test_what_changed_is_made_anew(scans: Path, tmp_path: Path, made: list[str]) -> None:
+def test_changed_series_are_prepared_again(scans: Path, tmp_path: Path, made: list[str]) -> None:
     """Parts of other scans, of another recipe or of a broken disk would get into the data set."""
     out = tmp_path / "out"
     stopped(scans, out, 5)
@@ -203,7 +203,7 @@ def test_a_full_disk_keeps_what_is_finished(
     assert contents(out) == expected
 
 
-def test_two_at_once_are_told(scans: Path, tmp_path: Path) -> None:
+def test_a_second_process_is_refused(scans: Path, tmp_path: Path) -> None:
     """Two would write over each other's work."""
     with (
         work_folder(tmp_path / "out"),
@@ -227,7 +227,7 @@ def test_a_series_that_ends_its_worker_is_refused(scans: Path, tmp_path: Path, m
     assert set(manifest.split) == {"bert", "carl", "dora"}
 
 
-def test_no_name_gets_out(scans: Path, tmp_path: Path) -> None:
+def test_no_name_is_written(scans: Path, tmp_path: Path) -> None:
     """A data set that is given away would name people, if only in the list of what was left out."""
     pseudonyms = Pseudonyms(bytes(range(32)))
     refused: list[Refusal] = []

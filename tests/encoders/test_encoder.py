@@ -42,7 +42,7 @@ def pooling_model(*, channels: int = 3, pooled: bool = True, external: str = "")
     return bytes(model.SerializeToString())
 
 
-def test_preprocessing_is_what_it_says() -> None:
+def test_preprocessing_follows_its_settings() -> None:
     """Breaks for published figures: a mean or a range applied otherwise gives an FID that compares with nobody's."""
     image = np.array([[[-1, 0], [0, 1]]], dtype=np.float32)
     prepare = Preprocessing(2, low=0, high=255, mean=(127.5, 0.0, 55.0), std=(127.5, 255.0, 10.0))
@@ -137,7 +137,7 @@ def test_unusable_onnx_files(content: bytes, says: str, tmp_path: Path, monkeypa
         OnnxEncoder(content, Preprocessing(8), name="bad")
 
 
-def test_files_that_are_no_encoder(tmp_path: Path) -> None:
+def test_files_that_are_not_encoders_are_refused(tmp_path: Path) -> None:
     """Breaks for a pickled checkpoint, which could run code, and for mistyped names."""
     with pytest.raises(MedvarError, match="There is no encoder file"):
         open_encoder(str(tmp_path / "none.onnx"))
@@ -150,7 +150,7 @@ def test_files_that_are_no_encoder(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["descriptor", "simclr"])
-def test_slices_that_cannot_be_encoded(kind: str, simclr_file: Path) -> None:
+def test_invalid_slices_are_refused(kind: str, simclr_file: Path) -> None:
     """Breaks for arrays not harmonised: figures of HU taken for [-1, 1] would look like figures."""
     encoder = open_encoder(kind if kind == "descriptor" else str(simclr_file))
     good = np.zeros((2, 32, 32), np.float32)
@@ -160,7 +160,7 @@ def test_slices_that_cannot_be_encoded(kind: str, simclr_file: Path) -> None:
     assert encoder.encode(good[:0]).shape == (0, encoder.dimension)
 
 
-def test_the_descriptor_sees_what_simclr_is_trained_not_to(slices_of: Slices, simclr_file: Path) -> None:
+def test_the_descriptor_detects_changes_that_simclr_ignores(slices_of: Slices, simclr_file: Path) -> None:
     """Breaks for reports: with two encoders blind to blur, a blurring model would look as good as the data."""
     from medvar_engine.evaluate.images.planted_copies import plant
 

@@ -57,7 +57,7 @@ def test_features_are_computed_once(tmp_path: Path, slices_of: Slices) -> None:
     assert not list(tmp_path.rglob("*.partial.*"))
 
 
-def test_a_killed_run_goes_on(tmp_path: Path, slices_of: Slices) -> None:
+def test_a_killed_run_continues(tmp_path: Path, slices_of: Slices) -> None:
     """Breaks for long runs on clusters, which are killed as a matter of course."""
     images, dying, fresh = ArrayImages(slices_of(1, 19)), Averages(dies_after=8), Averages()
     with pytest.raises(KeyboardInterrupt):
@@ -68,7 +68,7 @@ def test_a_killed_run_goes_on(tmp_path: Path, slices_of: Slices) -> None:
 
 
 @pytest.mark.parametrize("damage", ["note", "cut", "garbage", "whole"])
-def test_damaged_files_are_not_believed(tmp_path: Path, slices_of: Slices, damage: str) -> None:
+def test_damaged_files_are_computed_again(tmp_path: Path, slices_of: Slices, damage: str) -> None:
     """Breaks after a full disk or a power cut: half of the features would be zeros, and every figure wrong."""
     images = ArrayImages(slices_of(2, 12))
     with pytest.raises(KeyboardInterrupt):
@@ -101,21 +101,21 @@ def test_other_images_and_encoders_have_other_features(slices_of: Slices, people
     assert cache_key(encoder, ArrayImages(array.copy())) == cache_key(encoder, images)
 
 
-def test_no_images_at_all(tmp_path: Path) -> None:
+def test_an_empty_source_has_no_features(tmp_path: Path) -> None:
     """Breaks for a label of which nothing was generated."""
     images = ArrayImages(np.zeros((0, 8, 8), np.float32))
     for _ in range(2):
         assert cached_features(Averages(), images, tmp_path).shape == (0, 2)
 
 
-def test_two_runs_at_a_time(tmp_path: Path, slices_of: Slices) -> None:
+def test_a_second_run_is_refused(tmp_path: Path, slices_of: Slices) -> None:
     """Breaks for two terminals: both would write into one file."""
     images = ArrayImages(slices_of(0, 6))
     with FileLock(tmp_path / f"{cache_key(Averages(), images)}.lock"), pytest.raises(MedvarError, match="another run"):
         cached_features(Averages(), images, tmp_path)
 
 
-def test_a_folder_that_cannot_be_written(tmp_path: Path, slices_of: Slices) -> None:
+def test_an_unwritable_folder_is_reported(tmp_path: Path, slices_of: Slices) -> None:
     """Breaks for a mistyped cache folder: a message, not a traceback."""
     (tmp_path / "file").write_text("")
     with pytest.raises(MedvarError, match="cannot be written"):

@@ -52,7 +52,7 @@ def test_it_is_trained_once(training: SliceDataset, tmp_path: Path) -> None:
     assert len(steps) == 9
 
 
-def test_training_learns_to_tell_slices_apart(held_out: SliceDataset, simclr_file: Path) -> None:
+def test_training_learns_to_distinguish_slices(held_out: SliceDataset, simclr_file: Path) -> None:
     """Breaks for every figure of the default encoder: untrained features would pass all other tests."""
     from medvar_engine.evaluate.images.planted_copies import plant
 
@@ -72,7 +72,7 @@ def test_the_loss_is_that_of_the_paper() -> None:
     torch.testing.assert_close(contrastive_loss(rows, 0.5), torch.stack(terms).mean())
 
 
-def test_people_held_out_are_not_trained_on(held_out: SliceDataset, tmp_path: Path) -> None:
+def test_held_out_patients_are_not_trained_on(held_out: SliceDataset, tmp_path: Path) -> None:
     """Breaks for memorisation: an encoder that knows the held-out people makes copies seem far."""
     with pytest.raises(MedvarError, match="'train'"):
         trained_simclr(held_out, tmp_path / "a.safetensors", SHORT, TINY)
@@ -80,7 +80,7 @@ def test_people_held_out_are_not_trained_on(held_out: SliceDataset, tmp_path: Pa
         SimCLRTraining(batch_size=1)
 
 
-def test_files_that_are_no_simclr_encoder(simclr_file: Path, tmp_path: Path) -> None:
+def test_files_that_are_not_simclr_encoders_are_refused(simclr_file: Path, tmp_path: Path) -> None:
     """Breaks for mistaken and damaged files: the message names the file and what is wrong."""
     tensors, metadata = read_tensors(simclr_file)
     path = tmp_path / "bad.safetensors"

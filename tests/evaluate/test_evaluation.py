@@ -97,7 +97,7 @@ def good(judge: Callable[[Synthetic], Evaluation]) -> tuple[Synthetic, Evaluatio
     return synthetic, judge(synthetic)
 
 
-def test_what_is_known_is_ranked_as_known(good: tuple[Synthetic, Evaluation]) -> None:
+def test_baselines_are_ranked_correctly(good: tuple[Synthetic, Evaluation]) -> None:
     """Figures that put noise before slices would be printed as if they meant something."""
     for one in good[1].encoders:
         assert ranked_rightly(one), one.encoder["name"]
@@ -111,7 +111,7 @@ def test_what_is_known_is_ranked_as_known(good: tuple[Synthetic, Evaluation]) ->
         assert repeated < real
 
 
-def test_good_images_are_told_from_bad_ones(
+def test_good_images_are_distinguished_from_bad_ones(
     good: tuple[Synthetic, Evaluation], slices: Path, judge: Callable[[Synthetic], Evaluation]
 ) -> None:
     """The page would praise a model that copies, or one that shows noise."""
@@ -139,7 +139,7 @@ def test_good_images_are_told_from_bad_ones(
     assert not any("memorises" in one.title for one in findings(good[1]))
 
 
-def test_the_page_says_it_all(good: tuple[Synthetic, Evaluation], slices: Path) -> None:
+def test_the_page_contains_all_results(good: tuple[Synthetic, Evaluation], slices: Path) -> None:
     """Who reads only this page must know what the model can do; and a name must not become markup."""
     synthetic, found = good
     hostile = made(synthetic.images, [c.region for c in synthetic.conditions], "<script>alert(1)</script>")  # type: ignore[misc]
@@ -163,7 +163,7 @@ def test_the_page_says_it_all(good: tuple[Synthetic, Evaluation], slices: Path) 
     assert f"{frechet['value'] * np.log1p(0.1):.4g}" in both  # Efficiency
 
 
-def test_too_few_images_are_told_of(judge: Callable[[Synthetic], Evaluation], slices: Path) -> None:
+def test_labels_with_too_few_images_are_reported(judge: Callable[[Synthetic], Evaluation], slices: Path) -> None:
     """A label of three images would get figures that mean nothing."""
     rng = np.random.default_rng(3)
     found = judge(made(ArrayImages(np.stack([disc(rng, "chest") for _ in range(3)])), ["chest"] * 3))
@@ -175,7 +175,7 @@ def test_too_few_images_are_told_of(judge: Callable[[Synthetic], Evaluation], sl
         evaluate(made(ArrayImages(np.zeros((1, SIZE, SIZE), np.float32)), ["chest"]), slices, [Patches()], slices)
 
 
-def test_baselines_are_what_they_say() -> None:
+def test_baselines_match_their_names() -> None:
     """The yardstick itself would be wrong."""
     rng = np.random.default_rng(0)
     source = ArrayImages(rng.uniform(-1, 1, (9, SIZE, SIZE)).astype(np.float32))
@@ -186,7 +186,7 @@ def test_baselines_are_what_they_say() -> None:
     assert len({images.digest for images in baselines(source).values()}) == 4
 
 
-def test_utility_tells_useful_images_from_useless_ones(slices: Path, good: tuple[Synthetic, Evaluation]) -> None:
+def test_utility_distinguishes_useful_from_useless_images(slices: Path, good: tuple[Synthetic, Evaluation]) -> None:
     """Images that teach a classifier nothing would be sold as training data; or nobody could read what was found."""
     rng = np.random.default_rng(1)
     regions = ["chest", "brain"] * 30

@@ -31,7 +31,7 @@ def test_tokens_are_averaged_over_an_image() -> None:
     assert found.low <= found.auc <= found.high
 
 
-def test_slices_of_one_person_are_not_independent() -> None:
+def test_slices_of_one_patient_are_not_independent() -> None:
     """Breaks for honest intervals: ten alike slices a person are not ten people."""
     rng = np.random.default_rng(2)
     members, others = (np.repeat(rng.normal(0, 1, 12), 10) for _ in range(2))
@@ -53,7 +53,7 @@ def test_slices_of_one_person_are_not_independent() -> None:
         ([1.0], {"confidence": 95}, "confidence"),
     ],
 )
-def test_input_that_means_nothing(members: list[float], options: dict[str, object], says: str) -> None:
+def test_meaningless_input_is_refused(members: list[float], options: dict[str, object], says: str) -> None:
     """Breaks for scripts: a number computed from nothing would be believed."""
     with pytest.raises(MedvarError, match=says):
         membership_inference(members, [1.0, 2.0], **options)  # type: ignore[arg-type]

@@ -37,7 +37,7 @@ def calibration(training: SliceDataset, held_out: SliceDataset) -> Calibration:
         return calibrate(train, patients(training), test, patients(held_out))
 
 
-def test_one_person_of_many_slices_does_not_set_the_threshold() -> None:
+def test_a_patient_with_many_slices_does_not_dominate_the_threshold() -> None:
     """Breaks for rare kinds of slice: a threshold set by the many brains would flag every new spine."""
     distances = np.concatenate([np.linspace(1, 2, 1000), np.linspace(0.5, 0.9, 41)])
     names = ["many"] * 1000 + ["few"] * 41
@@ -48,7 +48,7 @@ def test_one_person_of_many_slices_does_not_set_the_threshold() -> None:
     assert alarm_threshold(np.arange(101.0), crowd) == 3
 
 
-def test_planted_copies_are_found_and_new_people_are_not(calibration: Calibration, training: SliceDataset) -> None:
+def test_planted_copies_are_flagged_and_new_patients_are_not(calibration: Calibration, training: SliceDataset) -> None:
     """Breaks for patients: a gate that misses copies is worse than none, and one that always rings is switched off."""
     found = find_planted_copies(calibration.gate, PreparedImages(training), count=24)
     assert set(found) == set(COPIES)
@@ -94,7 +94,7 @@ def test_the_strongest_changes(
     assert calibration.gate.check(copies).share >= 0.9
 
 
-def test_many_images_are_checked_as_few_are(calibration: Calibration, slices_of: Slices) -> None:
+def test_results_do_not_depend_on_the_number_of_images(calibration: Calibration, slices_of: Slices) -> None:
     """Breaks for whoever generates in batches: what is flagged must not depend on them."""
     images = slices_of(50, 11)
     whole = calibration.gate.check(images)
@@ -120,7 +120,7 @@ def test_a_slice_that_two_patients_have_is_found(calibration: Calibration, train
     assert doubled.check(training.batch([5])[:, 0]).flagged.all()
 
 
-def test_what_shows_nothing_is_no_copy(calibration: Calibration) -> None:
+def test_empty_images_are_not_copies(calibration: Calibration) -> None:
     """Breaks for empty images, whose every measure would be one of noise."""
     flat = np.stack([np.full((32, 32), value, np.float32) for value in (-1, 0, 1)])
     check = calibration.gate.check(flat)
@@ -128,7 +128,7 @@ def test_what_shows_nothing_is_no_copy(calibration: Calibration) -> None:
     assert (check.distances == 2).all()
 
 
-def test_a_comparison_that_would_mean_nothing(calibration: Calibration, slices_of: Slices) -> None:
+def test_meaningless_comparisons_are_refused(calibration: Calibration, slices_of: Slices) -> None:
     """Breaks for data split by slice: the same person on both sides makes every copy look normal."""
     some, none = ArrayImages(slices_of(0, 4)), ArrayImages(np.zeros((0, 32, 32), np.float32))
     with pytest.raises(MedvarError, match="ann is both in the training set and held out"):
@@ -143,7 +143,7 @@ def test_a_comparison_that_would_mean_nothing(calibration: Calibration, slices_o
         calibration.gate.check(np.full((1, 8, 8), np.nan, np.float32))
 
 
-def test_one_held_out_person_does_not_judge_herself(slices_of: Slices) -> None:
+def test_a_held_out_patient_does_not_influence_her_own_false_alarms(slices_of: Slices) -> None:
     """Breaks for small sets: the only person held out would set the threshold by which she is judged."""
     train, test = ArrayImages(slices_of(0, 4)), ArrayImages(slices_of(1, 4))
     calibration = calibrate(train, ["ann"] * 4, test, ["bob"] * 4)
@@ -168,7 +168,7 @@ def test_the_smaller_threshold_counts(calibration: Calibration) -> None:
     assert calibration.gate.threshold == min(calibration.copies, alarms)
 
 
-def test_planted_copies_are_what_they_are_called(slices_of: Slices) -> None:
+def test_planted_copies_match_their_names(slices_of: Slices) -> None:
     """Breaks for the promise: a disguise that changes nothing would be found by anything."""
     images = slices_of(2, 3, 128)
     for kind in COPIES:

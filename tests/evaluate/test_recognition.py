@@ -15,7 +15,7 @@ def side(names: list[str | None], shown: list[int], spread: float = 0.1) -> Side
     return Side(features.astype(np.float32), names, [str(i // 4) for i in range(len(names))])
 
 
-def test_it_is_the_share_that_shows_what_was_asked_for() -> None:
+def test_recognition_is_the_share_of_correct_images() -> None:
     """A model that draws chests when asked for brains would pass."""
     numbers = [i % 3 for i in range(60)]
     training = side([*(CLASSES[i] for i in numbers), None], [*numbers, 0])
@@ -29,7 +29,7 @@ def test_it_is_the_share_that_shows_what_was_asked_for() -> None:
     assert found.by_class == {CLASSES[0]: (1.0, 1.0), CLASSES[1]: (0.5, 1.0), CLASSES[2]: (None, 1.0)}
 
 
-def test_without_two_classes_there_is_nothing_to_tell() -> None:
+def test_recognition_needs_two_classes() -> None:
     """A single class is always recognised."""
     one = side([CLASSES[0]] * 8, [0] * 8)
     assert measure_recognition(one, one, one) is None

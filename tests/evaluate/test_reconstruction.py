@@ -27,7 +27,7 @@ def held_out(tmp_path: Path) -> SliceDataset:
     return SliceDataset(tmp_path / "slices", "test")
 
 
-def test_it_tells_what_tokens_hold_and_what_drawing_costs(held_out: SliceDataset) -> None:
+def test_reconstruction_and_the_loss_of_drawing_are_measured(held_out: SliceDataset) -> None:
     """A model whose finest scale is drawn blindly gives wool, however good its reconstructions are."""
     bundle = read_bundle(find_bundle("demo"))
     generator = Generator(OnnxBackend(bundle, device="cpu"))

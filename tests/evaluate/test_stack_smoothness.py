@@ -16,7 +16,7 @@ from medvar_engine.evaluate.stack_smoothness import measure_stacks
 from medvar_engine.generate.generator import Generator
 
 
-def test_stacks_are_compared_with_volumes_at_their_distance(pair_bundle: Bundle, pair_slices: Path) -> None:
+def test_stacks_are_compared_with_volumes_at_the_same_spacing(pair_bundle: Bundle, pair_slices: Path) -> None:
     """A stack would be called smooth for being compared with slices far apart, or with those of other patients."""
     data = SliceDataset(pair_slices)
     by_label = measure_stacks(Generator(OnnxBackend(pair_bundle, device="cpu")), pair_bundle, data)
@@ -49,7 +49,7 @@ def test_series_of_different_distances(pair_bundle: Bundle, pair_slices: Path, m
     assert measure_stacks(generator, pair_bundle, data) == {}
 
 
-def test_slices_without_places_are_left_out(pair_bundle: Bundle, prepared: object, tmp_path: Path) -> None:
+def test_slices_without_positions_are_left_out(pair_bundle: Bundle, prepared: object, tmp_path: Path) -> None:
     """Slices of a label that the model does not know would end the evaluation."""
     data = SliceDataset(prepared(tmp_path / "slices", ["mr1", "mr2", "mr3"], size=16))  # type: ignore[operator]
     assert measure_stacks(Generator(OnnxBackend(pair_bundle, device="cpu")), pair_bundle, data) == {}

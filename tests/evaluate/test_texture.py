@@ -44,14 +44,14 @@ def test_octaves_hold_the_waves_of_their_frequencies() -> None:
         assert octave_power(wave).argmax() == octave
 
 
-def test_a_slope_has_the_gradient_that_one_expects() -> None:
+def test_a_slope_has_the_expected_gradient() -> None:
     """Strength would depend on the direction of an edge, or on the number of images."""
     slope = np.broadcast_to(np.arange(8, dtype=np.float32) * 0.1, (3, 8, 8))
     assert gradient_strength(slope) == pytest.approx(0.1)
     assert gradient_strength(slope.transpose(0, 2, 1)) == pytest.approx(0.1)
 
 
-def test_nothing_to_compare(real: np.ndarray) -> None:
+def test_an_empty_side_is_refused(real: np.ndarray) -> None:
     """An empty set of images would be as good as any."""
     with pytest.raises(MedvarError, match="cannot be compared"):
         compare_texture(real[:0], real, "real")

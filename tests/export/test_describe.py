@@ -86,7 +86,7 @@ def test_logs_of_earlier_versions_say_the_same(slices: Path, tmp_path: Path) -> 
     assert old.card == new.card
 
 
-def test_nothing_measured_is_said(slices: Path) -> None:
+def test_missing_measurements_are_stated(slices: Path) -> None:
     """A card without figures would look as if it had some."""
     assert "Not measured." in describe("lungs", "MIT", slices).card
 
@@ -108,7 +108,7 @@ def test_a_damaged_log(slices: Path, tmp_path: Path, text: str | None) -> None:
         describe("lungs", "MIT", slices, logs=[tmp_path / "log.csv"])
 
 
-def test_slices_that_are_none(tmp_path: Path) -> None:
+def test_folders_without_slices_are_refused(tmp_path: Path) -> None:
     """A wrong --data would be a traceback."""
     with pytest.raises(MedvarError, match="medvar prepare"):
         describe("lungs", "MIT", tmp_path)

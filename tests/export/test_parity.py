@@ -43,7 +43,7 @@ def test_parity_is_recorded(tiny_bundle: Path) -> None:
     assert max(parity[name] for name in DIFFERENCES) <= BAR
 
 
-def test_parity_notices_what_is_not_a_number(tiny_backend: TorchBackend) -> None:
+def test_parity_refuses_nan(tiny_backend: TorchBackend) -> None:
     """An export that gives NaN would pass for a perfect one."""
 
     class Broken(TorchBackend):
@@ -100,7 +100,7 @@ def test_both_backends_encode_the_same_tokens(tiny_backend: TorchBackend, tiny_o
 
 
 @pytest.mark.parametrize("guidance", [0, 3])
-def test_a_seed_is_an_image_alone_in_a_batch_and_resampled(tiny_onnx: OnnxBackend, guidance: float) -> None:
+def test_a_seed_gives_the_same_image_alone_in_a_batch_and_resampled(tiny_onnx: OnnxBackend, guidance: float) -> None:
     """One of many candidates could not be made again alone, or would change when the memory for prefixes is full."""
     sampling = Sampling(guidance=guidance)
     requests = [Request(Condition("MR", "brain"), seed, sampling) for seed in range(4)]

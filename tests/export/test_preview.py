@@ -66,7 +66,7 @@ def made(folder: Path) -> tuple[Generator, np.ndarray]:
     return generator, generator.image(generator.finish(generator.start([Request(Condition("CT"), 3)])))
 
 
-def test_images_and_the_models_name_stay(lighted: Path, tiny_bundle: Path) -> None:
+def test_images_and_the_digest_of_the_model_stay(lighted: Path, tiny_bundle: Path) -> None:
     """Traces made before would no longer replay, or the same seed would give another image."""
     before, after = read_bundle(tiny_bundle), read_bundle(lighted)
     assert after.bundle_id == before.bundle_id
@@ -125,7 +125,7 @@ def test_exported_with_the_model(
     assert bundle.parity["logits"] >= 0
 
 
-def test_another_tokenizers_is_refused(
+def test_a_decoder_of_another_tokenizer_is_refused(
     copied: Path, tiny_weights: Weights, tiny_models: Models, tmp_path: Path, traced: dict[str, object]
 ) -> None:
     """Previews would be noise: latents of two tokenizers have nothing in common."""
@@ -143,7 +143,7 @@ def test_another_tokenizers_is_refused(
     assert {path.name: path.read_bytes() for path in copied.iterdir()} == before
 
 
-def test_one_of_another_decoder_with_the_same_codes_is_refused(tiny_models: Models, tmp_path: Path) -> None:
+def test_a_decoder_for_other_weights_with_the_same_codes_is_refused(tiny_models: Models, tmp_path: Path) -> None:
     """Previews would show what an earlier decoder made of the codes, after training went on with the codes held."""
     tokenizer, path = copy.deepcopy(tiny_models[0]), tmp_path / "preview.safetensors"
     model = PreviewDecoder(preview_config(tokenizer.config))
@@ -156,9 +156,7 @@ def test_one_of_another_decoder_with_the_same_codes_is_refused(tiny_models: Mode
         load_preview_of(path, tokenizer, "mine")
 
 
-def test_a_graph_that_draws_something_else_is_refused(
-    copied: Path, light: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_graph_with_another_result_is_refused(copied: Path, light: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A mistake of the exporter would be found by whoever looks at previews."""
     before = {path.name: path.read_bytes() for path in copied.iterdir()}
 
@@ -176,7 +174,7 @@ def test_a_graph_that_draws_something_else_is_refused(
     assert {path.name: path.read_bytes() for path in copied.iterdir()} == before
 
 
-def test_at_the_command_line(copied: Path, light: Path, tmp_path: Path) -> None:
+def test_export_at_the_command_line(copied: Path, light: Path, tmp_path: Path) -> None:
     """Whoever trained a light decoder could not put it into a bundle, nor see whether one is in it."""
     runner = CliRunner()
     assert "previews    by the full decoder" in runner.invoke(app, ["info", str(copied)]).stdout

@@ -60,7 +60,7 @@ def test_nearly_the_same_product(product: onnx.ModelProto, weight: FloatArray) -
         assert np.abs(difference).max() < 0.02 * np.abs(x @ weight).max()
 
 
-def test_a_token_does_not_see_the_others(product: onnx.ModelProto) -> None:
+def test_tokens_are_quantised_independently(product: onnx.ModelProto) -> None:
     """A seed would give another image beside other seeds, as it does with the runtime's own dynamic quantisation."""
     model, rng = quantise_products(product), np.random.default_rng(2)
     x = (rng.standard_normal((4, 3, 64)) * np.array([1, 1e-3, 50, 1e4])[:, None, None]).astype(np.float32)
@@ -87,7 +87,7 @@ def test_sums_of_extreme_values_are_not_clipped(weight: FloatArray) -> None:
     np.testing.assert_allclose(run(model, np.ones((1, 1, 64), np.float32)), 64, rtol=1e-5)
 
 
-def test_what_stays_in_floats(weight: FloatArray) -> None:
+def test_other_operations_stay_in_floating_point(weight: FloatArray) -> None:
     """Peaks behind a GELU would be lost, and with them most of the quality; a shared weight must not be lost either."""
     square = np.random.default_rng(3).standard_normal((128, 64)).astype(np.float32)
     model = chain(
@@ -148,7 +148,7 @@ def test_slices_of_another_size_are_refused(
     assert not (tmp_path / "out").exists()
 
 
-def test_nobody_held_out_is_no_error(prepared: Callable[..., Path], tmp_path: Path) -> None:
+def test_slices_without_held_out_patients_are_accepted(prepared: Callable[..., Path], tmp_path: Path) -> None:
     """Who trained on everybody could not export with a model card."""
     data = prepared(tmp_path / "slices", ["ct1", "mr1"], size=16, test_fraction=0.0)
     assert held_out_slices(data, LabelSpace(), 16) is None

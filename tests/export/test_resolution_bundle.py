@@ -65,7 +65,7 @@ def finished(generator: Generator, requests: list[Request]) -> Generation:
     return last
 
 
-def test_it_computes_what_torch_does(bundle: Bundle) -> None:
+def test_the_bundle_computes_the_same_as_torch(bundle: Bundle) -> None:
     """Images in napari would not be those that training saw."""
     assert bundle.parity["tokens_agreeing"] == 1
     assert max(bundle.parity[name] for name in ("logits", "latent", "image")) < 1e-4
@@ -115,7 +115,7 @@ def test_a_real_image_is_encoded_and_every_scale_has_codes_of_its_own(onnx: Onnx
         np.testing.assert_allclose(codes_of_scale(onnx.codebook, k), networks[0].quantizer.patches(k).numpy())
 
 
-def test_graphs_say_nothing_of_who_exported_them(bundle: Bundle) -> None:
+def test_graphs_contain_no_paths_of_the_exporting_computer(bundle: Bundle) -> None:
     """Whoever hands a bundle on would hand on the names of their folders, and perhaps their own."""
     here = str(Path(torch.__file__).parent.parent).encode()
     assert not [name for name in bundle.sha256 if here in bundle.read(name)]

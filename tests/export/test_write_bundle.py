@@ -66,7 +66,9 @@ def test_a_bundle_is_complete(export: Callable[..., Path], tiny_weights: Weights
 
 
 @pytest.mark.usefixtures("traced")
-def test_weights_in_half_the_space(export: Callable[..., Path], tiny_bundle: Path, tiny_onnx: OnnxBackend) -> None:
+def test_half_precision_halves_the_file_size(
+    export: Callable[..., Path], tiny_bundle: Path, tiny_onnx: OnnxBackend
+) -> None:
     """A bundle for download would be twice as large as need be, or no longer give nearly the same numbers."""
     bundle = read_bundle(export(precision="float16-weights"))
     assert bundle.precision == "float16-weights"
@@ -105,7 +107,7 @@ def test_an_existing_folder_is_refused(export: Callable[..., Path], tmp_path: Pa
 
 
 @pytest.mark.usefixtures("not_traced")
-def test_a_place_that_cannot_be_written(export: Callable[..., Path], tmp_path: Path) -> None:
+def test_an_unwritable_folder_is_reported(export: Callable[..., Path], tmp_path: Path) -> None:
     """Minutes of tracing would end in a traceback."""
     (tmp_path / "file").write_text("mine")
     with pytest.raises(MedvarError, match=r"out cannot be written \(Not a directory\)"):
@@ -167,7 +169,7 @@ def test_an_interrupted_export_leaves_nothing(
         ({"schedule": (2, 3, 4)}, "schedule"),
     ],
 )
-def test_networks_that_do_not_belong_together(
+def test_mismatched_networks_are_refused(
     export: Callable[..., Path],
     tiny_models: tuple[Tokenizer, Transformer],
     tiny_weights: Weights,
@@ -183,7 +185,7 @@ def test_networks_that_do_not_belong_together(
 
 
 @pytest.mark.usefixtures("not_traced")
-def test_files_in_the_wrong_order(export: Callable[..., Path], tiny_weights: Weights) -> None:
+def test_files_in_the_wrong_order_are_refused(export: Callable[..., Path], tiny_weights: Weights) -> None:
     """Swapped arguments would be a list of missing keys."""
     with pytest.raises(MedvarError, match="a tokenizer is needed"):
         export(weights=tiny_weights[::-1])
@@ -217,7 +219,7 @@ def test_weights_too_large_for_half_precision(
         (np.nan, "float16-weights", "not finite"),
     ],
 )
-def test_a_bad_export_is_refused(
+def test_an_inaccurate_export_is_refused(
     export: Callable[..., Path],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

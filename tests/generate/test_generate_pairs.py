@@ -38,7 +38,7 @@ def requests(count: int, first: int = 0) -> list[Request]:
     return [Request(CT, first + i) for i in range(count)]
 
 
-def test_the_bundle_says_what_its_masks_show(pair_bundle: Bundle, generator: Generator) -> None:
+def test_the_bundle_lists_its_structures(pair_bundle: Bundle, generator: Generator) -> None:
     """Numbers without names are no masks."""
     assert [(one.name, one.colour) for one in pair_bundle.structures] == [("square", "#ff0000"), ("bar", "#0000ff")]
     assert generator.backend.info.mask_scales == MASK_SCALES
@@ -74,7 +74,7 @@ def test_an_image_comes_with_its_mask(generator: Generator) -> None:
     assert not np.array_equal(previews[MASK_SCALES[0]], previews[0])
 
 
-def test_a_given_mask_is_held(generator: Generator) -> None:
+def test_a_given_mask_stays_unchanged(generator: Generator) -> None:
     """The mask that was painted is the mask of the image; other seeds give other images to it."""
     masks = given()
     made = generator.finish(generator.from_masks(masks, requests(2)))
@@ -140,13 +140,13 @@ def test_a_region_changes_in_image_and_mask(generator: Generator) -> None:
         (np.ones((1, 8, 8), np.uint8), r"masks of shape \(1, 16, 16\)"),
     ],
 )
-def test_masks_that_cannot_be_meant(masks: np.ndarray, said: str, generator: Generator) -> None:
+def test_invalid_masks_are_refused(masks: np.ndarray, said: str, generator: Generator) -> None:
     """Each in one sentence."""
     with pytest.raises(MedvarError, match=said):
         generator.from_masks(masks, requests(1))
 
 
-def test_models_without_masks(tiny_backend: TorchBackend, generator: Generator) -> None:
+def test_models_without_masks_refuse_masks(tiny_backend: TorchBackend, generator: Generator) -> None:
     """Nobody gets a mask that nothing drew."""
     plain = Generator(tiny_backend)
     with pytest.raises(MedvarError, match="without masks"):
@@ -157,7 +157,7 @@ def test_models_without_masks(tiny_backend: TorchBackend, generator: Generator) 
         generator.encode(np.zeros((1, 16, 16), np.float32), requests(1))
 
 
-def test_a_bundle_that_lies_about_its_masks(pair_bundle: Bundle, tmp_path: Path) -> None:
+def test_a_bundle_with_wrong_masks_is_refused(pair_bundle: Bundle, tmp_path: Path) -> None:
     """Numbers that stand for no structure are refused, and so is a manifest that names no scale."""
     import json
     import shutil

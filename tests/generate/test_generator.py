@@ -39,7 +39,7 @@ def tokens(generation: Generation, image: int = 0) -> list[int]:
 # -- same seed, same image ----------------------------------------------------------------------------------------
 
 
-def test_an_image_is_what_the_networks_and_the_seed_say(tiny_backend: Backend, generator: Generator) -> None:
+def test_an_image_follows_from_networks_and_seed(tiny_backend: Backend, generator: Generator) -> None:
     """All else could agree with itself and still be another model's image: here is the loop written out, no cache."""
     request = Request(BRAIN, 9, Sampling(guidance=3.0, top_k=12, top_p=0.9))
     info = tiny_backend.info
@@ -138,7 +138,7 @@ def test_a_lost_prefix_is_computed_once(watched: Watched) -> None:
     assert watched.scales == [2, 3]
 
 
-def test_another_condition_has_a_prefix_of_its_own(watched: Watched) -> None:
+def test_another_condition_has_a_separate_prefix(watched: Watched) -> None:
     """The old condition would go on speaking from the cache; the unconditional rows need no second run alone."""
     generator = Generator(watched)
     trace = generator.finish(generator.start([Request(BRAIN, 5)])).trace(0)
@@ -162,7 +162,7 @@ def test_nothing_is_doubled_without_guidance(watched: Watched) -> None:
         assert alone.finish(alone.start([request])).trace(0).pyramid == together.trace(i).pyramid
 
 
-def test_the_finest_scale_is_not_kept(watched: Watched) -> None:
+def test_the_finest_scale_is_not_cached(watched: Watched) -> None:
     """The largest keys and values, which no scale ever reads, would push useful ones out of the cache."""
     kept: list[int] = []
 
@@ -179,7 +179,7 @@ def test_the_finest_scale_is_not_kept(watched: Watched) -> None:
 # -- scale by scale -------------------------------------------------------------------------------------------------
 
 
-def test_run_shows_every_scale_and_stops_when_told(generator: Generator) -> None:
+def test_run_shows_every_scale_and_stops_on_request(generator: Generator) -> None:
     """A cancel in the widget would wait for the whole image; or the preview would skip scales."""
     start = generator.start([Request(BRAIN, 1)])
     assert [g.depth for g in generator.run(start)] == [1, 2, 3, 4]
@@ -233,7 +233,7 @@ def test_likelihood_is_that_of_the_drawn_tokens(tiny_backend: Backend, generator
 # -- edits ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_mask_keeps_what_it_does_not_touch(generator: Generator, trace: Trace) -> None:
+def test_tokens_outside_a_mask_stay(generator: Generator, trace: Trace) -> None:
     """Painting over a lesion would change the rest of the image."""
     mask = np.zeros((SIZE, SIZE), dtype=bool)
     mask[:5, :4] = True
@@ -262,7 +262,7 @@ def test_a_cancelled_resample_inside_a_mask_can_be_continued_from_its_file(gener
     assert generator.finish(restored).pyramid == generator.finish(start).pyramid
 
 
-def test_replaced_tokens_stand_and_finer_ones_follow(generator: Generator, trace: Trace) -> None:
+def test_replaced_tokens_stay_and_finer_ones_are_drawn(generator: Generator, trace: Trace) -> None:
     """A stamp on scale 1 would vanish, or its finer scales would still show the old image."""
     where, stamp = np.array([[True, False], [False, True]]), np.full((2, 2), 3)
     start = generator.edit(trace, Replace(1, where, stamp))
@@ -360,7 +360,7 @@ def test_says_what_was_wrong_with_an_edit(generator: Generator, trace: Trace) ->
     assert generator.edit(trace, Resample(2)).depth == 2
 
 
-def test_says_what_is_not_there_yet(generator: Generator, trace: Trace) -> None:
+def test_missing_scales_are_reported(generator: Generator, trace: Trace) -> None:
     """A preview asked for too early would be an index error."""
     start = generator.start([Request(BRAIN)])
     with pytest.raises(MedvarError, match="no preview of scale 0"):
@@ -371,7 +371,7 @@ def test_says_what_is_not_there_yet(generator: Generator, trace: Trace) -> None:
         generator.step(generator.restore([trace]))
 
 
-def test_refuses_images_it_cannot_encode(generator: Generator) -> None:
+def test_invalid_images_are_not_encoded(generator: Generator) -> None:
     """Raw HU values would be encoded as if they were harmonised."""
     image = np.zeros((1, SIZE, SIZE), dtype=np.float32)
     with pytest.raises(MedvarError, match=r"\(1, 16, 16\).*\(1, 8, 8\)"):
@@ -413,7 +413,7 @@ def test_takes_traces_that_name_the_weights(generator: Generator, tiny_backend: 
         generator.restore([changed(trace, bundle_id="")])
 
 
-def test_colour_models_give_colour(generator: Generator) -> None:
+def test_colour_models_give_colour_images(generator: Generator) -> None:
     """Published VAR weights make RGB images, which viewers want as (H, W, 3)."""
 
     class Colour:

@@ -98,7 +98,7 @@ def test_another_condition_keeps_more_than_a_new_image(generator: Generator, rea
     assert shared[0] < 1
 
 
-def test_a_cancelled_inversion_goes_on_from_its_file(tiny_backend: Backend, real: Trace) -> None:
+def test_a_cancelled_inversion_continues_from_its_file(tiny_backend: Backend, real: Trace) -> None:
     """After a crash the rest would be drawn with other noise; or the file would hold megabytes of it."""
     generator = Generator(tiny_backend)
     inversion = generator.invert(real, condition=Condition("MR"), sampling=Sampling(guidance=1), seed=9)

@@ -36,7 +36,7 @@ def test_a_token_covers_its_own_pixels(side: int, size: int) -> None:
         assert image[1, y, x] == image[0, y, x] + side * side
 
 
-def test_an_anomaly_is_surprise_beyond_the_usual(generator: Generator) -> None:
+def test_anomaly_is_likelihood_below_expectation(generator: Generator) -> None:
     """A map of the image's texture would pass for a map of what is wrong with it."""
     generation = generator.finish(generator.start([Request(BRAIN, 1), Request(CHEST, 2)]))
     found = generator.anomaly_map(generation)
@@ -52,7 +52,7 @@ def test_an_anomaly_is_surprise_beyond_the_usual(generator: Generator) -> None:
     np.testing.assert_allclose(found, expected, atol=1e-3)
 
 
-def test_nothing_is_anomalous_about_what_the_model_draws(generator: Generator) -> None:
+def test_drawn_images_are_not_anomalous(generator: Generator) -> None:
     """Healthy images would light up."""
     sampling = Sampling(guidance=0, top_p=1)
     drawn = generator.finish(generator.start([Request(BRAIN, seed, sampling) for seed in range(24)]))

@@ -16,7 +16,7 @@ def key(name: int, network: str = "") -> PrefixKey:
     return PrefixKey(network, (name,), 1, b"")
 
 
-def test_finds_rows_of_different_states() -> None:
+def test_rows_of_different_states_are_found() -> None:
     """Candidates drawn in one batch could not be continued one by one."""
     cache, one, two = PrefixCache(), state(2), state(1)
     cache.put([key(0), key(1)], one)
@@ -25,14 +25,14 @@ def test_finds_rows_of_different_states() -> None:
     assert cache.get([key(1)]) == [(one, 1)]
 
 
-def test_networks_do_not_share() -> None:
+def test_networks_do_not_share_rows() -> None:
     """Two models with one cache would continue each other's prefixes, and give noise."""
     cache = PrefixCache()
     cache.put([key(0, "one")], state(1))
     assert cache.get([key(0, "other")]) == [None]
 
 
-def test_drops_what_was_used_longest_ago() -> None:
+def test_the_least_recently_used_is_removed() -> None:
     """A long session would fill the memory; or what is in use would be dropped first."""
     cache = PrefixCache(limit=300)
     for name in range(3):
@@ -43,7 +43,7 @@ def test_drops_what_was_used_longest_ago() -> None:
     assert all(cache.get([key(name) for name in (0, 2, 3)]))
 
 
-def test_putting_again_counts_once() -> None:
+def test_a_state_stored_twice_counts_once() -> None:
     """The same prefix made again and again would push everything else out."""
     cache = PrefixCache(limit=250)
     cache.put([key(0)], state(1))
@@ -83,9 +83,7 @@ OPERATIONS = st.lists(
 
 
 @given(limit=st.integers(0, 400), operations=OPERATIONS)
-def test_no_more_is_held_than_the_limit_and_the_newest_state(
-    limit: int, operations: list[tuple[str, list[int]]]
-) -> None:
+def test_at_most_the_limit_and_the_newest_state_are_cached(limit: int, operations: list[tuple[str, list[int]]]) -> None:
     """An afternoon of candidates and resamples would fill the memory of the machine."""
     cache, newest = PrefixCache(limit), 0
     for what, names in operations:

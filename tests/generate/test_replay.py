@@ -57,7 +57,7 @@ def test_a_real_image_is_not_drawn(generator: Generator, tiny_onnx: OnnxBackend)
     assert replay(Generator(tiny_onnx), Trace.from_json(varied.to_json())).pyramid == varied.pyramid
 
 
-def test_an_unfinished_image_is_as_far_as_it_was(generator: Generator) -> None:
+def test_an_unfinished_image_is_replayed_to_its_depth(generator: Generator) -> None:
     """The trace of an image that was stopped at scale 2 would come back with scales that nobody has seen."""
     *_, part = generator.run(generator.start([Request(seed=4)]), until=1)
     assert replay(generator, part.trace(0)).pyramid == part.pyramid
@@ -98,7 +98,7 @@ def test_an_image_with_tokens_left_out_is_shown_but_not_made_again(generator: Ge
         generator.finish(generator.restore([unfinished]))
 
 
-def test_a_file_that_says_that_no_token_was_left_out(generator: Generator) -> None:
+def test_a_file_without_skipped_tokens_is_replayed(generator: Generator) -> None:
     """Half of an older collection would be refused for a field that says nothing."""
     trace = finished(generator)
     read = Trace.from_json(trace.to_json().replace('"top_p":0.96', '"top_p":0.96,"skip_settled":0.0'))

@@ -52,7 +52,7 @@ def test_locked_scales_stay(generator: Generator, trace: Trace, keep: tuple[int,
     assert len(new.entropy) == SCALES
 
 
-def test_a_cancelled_resample_with_locked_scales_goes_on_from_its_file(generator: Generator, trace: Trace) -> None:
+def test_a_cancelled_resample_with_locked_scales_continues_from_its_file(generator: Generator, trace: Trace) -> None:
     """After a crash the locked scales would be drawn, too."""
     start = generator.resample(trace, 0, seed=6, keep=(2,))
     half = saved(generator.step(start))
@@ -67,7 +67,7 @@ def test_locked_scales_and_a_mask(generator: Generator, trace: Trace, mask: Bool
     assert new.pyramid.prefix(3) == masked.pyramid.prefix(3)
 
 
-def test_says_why_scales_cannot_be_kept(generator: Generator, trace: Trace) -> None:
+def test_impossible_locks_are_refused(generator: Generator, trace: Trace) -> None:
     """Somebody who locks everything would wait for the same image; an unfinished image would be an index error."""
     with pytest.raises(MedvarError, match="there is nothing to draw"):
         generator.resample(trace, 2, keep=(2, 3))
@@ -89,7 +89,7 @@ def stack_slice(generator: Generator) -> Trace:
 
 
 @pytest.mark.parametrize("k", range(SCALES))
-def test_a_slice_of_a_stack_is_resampled_as_such(generator: Generator, stack_slice: Trace, k: int) -> None:
+def test_a_resampled_slice_stays_in_its_stack(generator: Generator, stack_slice: Trace, k: int) -> None:
     """The same seed would give another image, and a varied slice would not fit its neighbours any more."""
     again = generator.finish(generator.resample(stack_slice, k))
     assert again.pyramid == stack_slice.pyramid
@@ -100,7 +100,7 @@ def test_a_slice_of_a_stack_is_resampled_as_such(generator: Generator, stack_sli
     assert replay(generator, other).pyramid == other.pyramid
 
 
-def test_a_slice_that_left_its_stack_is_still_made_again(generator: Generator, stack_slice: Trace) -> None:
+def test_a_slice_that_left_its_stack_is_still_replayed(generator: Generator, stack_slice: Trace) -> None:
     """Resampled slices of earlier versions were drawn with the noise of single images."""
     start = generator.resample(stack_slice, 1)
     earlier = generator.finish(changed(start, requests=(changed(stack_slice.request, stack=None),)))
@@ -205,7 +205,7 @@ def test_says_what_is_wrong_with_an_outside(generator: Generator, trace: Trace, 
 
 
 @pytest.mark.parametrize("k", range(SCALES))
-def test_candidates_are_what_they_are_alone(tiny_onnx: Backend, mask: BoolArray, k: int) -> None:
+def test_candidates_equal_single_resamples(tiny_onnx: Backend, mask: BoolArray, k: int) -> None:
     """The candidate somebody chose would be another image when made again."""
     generator = Generator(tiny_onnx)
     trace = generator.finish(generator.start([Request(BRAIN, 5)])).trace(0)
@@ -219,7 +219,7 @@ def test_candidates_are_what_they_are_alone(tiny_onnx: Backend, mask: BoolArray,
         np.testing.assert_array_equal(fresh.image(alone)[0], images[i])
 
 
-def test_candidates_share_what_they_have_in_common(watched: Backend) -> None:
+def test_candidates_share_their_prefix(watched: Backend) -> None:
     """64 candidates would run their common prefix 64 times."""
     generator = Generator(watched)
     trace = generator.finish(generator.start([Request(BRAIN, 5)])).trace(0)
@@ -231,7 +231,7 @@ def test_candidates_share_what_they_have_in_common(watched: Backend) -> None:
     assert steps[3] == (3, 2 * len({many.pyramid.tokens(2)[i].tobytes() for i in range(8)}))
 
 
-def test_the_best_of_some(generator: Generator, trace: Trace) -> None:
+def test_the_best_candidate_wins(generator: Generator, trace: Trace) -> None:
     """The candidate that is kept would not be the one that scored best, or could not be made again."""
     seen: list[FloatArray] = []
 
@@ -260,13 +260,15 @@ def test_the_best_of_new_images(generator: Generator) -> None:
 @pytest.mark.parametrize(
     "score", [lambda p: p, lambda p: p.mean(), lambda p: np.full(len(p), np.nan), lambda p: np.zeros(2)]
 )
-def test_a_score_that_is_none(generator: Generator, trace: Trace, score: Callable[[FloatArray], FloatArray]) -> None:
+def test_invalid_scores_are_refused(
+    generator: Generator, trace: Trace, score: Callable[[FloatArray], FloatArray]
+) -> None:
     """A slip in somebody's score would choose a candidate at random."""
     with pytest.raises(MedvarError, match="score must return 3 numbers"):
         generator.best_of(trace, 1, 3, score)
 
 
-def test_says_what_is_wrong_with_a_contest(generator: Generator, trace: Trace) -> None:
+def test_errors_of_best_of_say_what_is_wrong(generator: Generator, trace: Trace) -> None:
     """No candidates, or a comparison before they differ, would be an index error."""
     for n, until in ((0, 2), (3, 0)):
         with pytest.raises(MedvarError, match="cannot be compared"):
@@ -281,7 +283,7 @@ def test_says_what_is_wrong_with_a_contest(generator: Generator, trace: Trace) -
 
 
 @pytest.mark.parametrize("k", range(SCALES))
-def test_another_condition_reads_the_prefix_anew(tiny_backend: Backend, trace: Trace, k: int) -> None:
+def test_another_condition_processes_the_prefix_again(tiny_backend: Backend, trace: Trace, k: int) -> None:
     """Keys and values of the old condition would be mixed with the new one's: a sequence nothing was trained on."""
     info = tiny_backend.info
     labels = np.array([info.labels.encode(CHEST), info.labels.unconditional], dtype=np.int64)
@@ -333,7 +335,7 @@ def test_a_chain_of_edits(tiny_backend: Backend, trace: Trace, mask: BoolArray) 
     assert replayed.pyramid == stamped.pyramid
 
 
-def test_grafting_what_has_no_entropy(generator: Generator, trace: Trace) -> None:
+def test_grafting_an_image_without_entropy(generator: Generator, trace: Trace) -> None:
     """The structure of a real image under the texture of a drawn one would mix up whose entropy is whose."""
     image = np.random.default_rng(0).uniform(-1, 1, (1, SIZE, SIZE)).astype(np.float32)
     real = generator.encode(image, [Request(BRAIN)]).trace(0)

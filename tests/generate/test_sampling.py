@@ -24,7 +24,7 @@ logit_rows = st.integers(1, 40).flatmap(
 
 
 @given(seeds, scales, st.integers(1, 6), st.integers(1, 50))
-def test_noise_is_a_function_of_its_place(seed: int, k: int, positions: int, vocabulary: int) -> None:
+def test_noise_depends_on_its_position_only(seed: int, k: int, positions: int, vocabulary: int) -> None:
     """The same seed would give another image at another size of a batch or a schedule."""
     noise = gumbel(seed, k, positions, vocabulary)
     assert noise.shape == (positions, vocabulary)
@@ -40,7 +40,7 @@ def test_noise_is_the_same_on_every_machine_and_version() -> None:
     assert gumbel(MAX_SEED, 9, 1, 1)[0].tolist() == pytest.approx([0.8377053], abs=1e-6)
 
 
-def test_seeds_and_scales_have_noise_of_their_own() -> None:
+def test_seeds_and_scales_have_different_noise() -> None:
     """Candidates of different seeds would look alike; or one scale's choices would repeat in the next."""
     noises = [gumbel(seed, k, 64, 64).ravel() for seed in (0, 1, 2, 2**32, 2**63) for k in (0, 1)]
     correlation = np.corrcoef(noises) - np.eye(len(noises))
@@ -89,7 +89,7 @@ def slow_candidates(row: FloatArray, top_k: int, top_p: float) -> list[int]:
 
 
 @given(logit_rows, st.integers(0, 45), st.floats(0.05, 1))
-def test_top_k_and_top_p_keep_what_they_say(logits: FloatArray, top_k: int, top_p: float) -> None:
+def test_top_k_and_top_p_keep_the_right_tokens(logits: FloatArray, top_k: int, top_p: float) -> None:
     """Unlikely tokens would slip in (speckle), or likely ones be lost (monotony)."""
     tokens, values = candidates(logits, top_k, top_p)
     for row, found, value in zip(logits, tokens, values, strict=True):
@@ -126,7 +126,7 @@ def test_entropy_agrees_with_scipy(logits: FloatArray) -> None:
     np.testing.assert_allclose(entropy(logits), expected, atol=2e-4)
 
 
-def test_entropy_of_certainty_and_of_none() -> None:
+def test_entropy_of_certain_and_uniform_distributions() -> None:
     """Impossible tokens (-inf) would make the map of uncertainty NaN; large logits would overflow."""
     assert entropy(np.zeros((1, 1024), dtype=np.float32)) == pytest.approx(10)
     assert entropy(np.array([[1e4, 0, -1e4]], dtype=np.float32)) == 0
@@ -134,7 +134,7 @@ def test_entropy_of_certainty_and_of_none() -> None:
 
 
 @given(logit_rows, st.floats(0, 20, width=16))
-def test_guidance_is_plain_algebra(logits: FloatArray, strength: float) -> None:
+def test_guidance_follows_its_formula(logits: FloatArray, strength: float) -> None:
     """A strength that people know from papers would do something else here."""
     conditional, unconditional = logits[0], logits[1]
     np.testing.assert_array_equal(guide(conditional, unconditional, 0), conditional)
@@ -143,7 +143,7 @@ def test_guidance_is_plain_algebra(logits: FloatArray, strength: float) -> None:
     np.testing.assert_allclose(guide(conditional, unconditional, strength), expected, atol=1e-4, rtol=1e-4)
 
 
-def test_guidance_rises_from_none_to_full() -> None:
+def test_guidance_rises_from_zero_to_its_value() -> None:
     """Coarse scales would lose their variety to guidance, or fine ones get too little of it."""
     assert [ramp(1.5, k, 4) for k in range(4)] == pytest.approx([0, 0.5, 1.0, 1.5])
     assert ramp(1.5, 0, 1) == 0
@@ -174,7 +174,7 @@ def test_even_guidance_is_the_same_at_every_scale_and_older_names_stay() -> None
         ("top_p", 1.1),
     ],
 )
-def test_names_the_setting_that_is_wrong(name: str, value: float) -> None:
+def test_a_wrong_setting_is_named(name: str, value: float) -> None:
     """A wrong setting would show as a strange image, or as an error deep inside."""
     with pytest.raises(MedvarError, match=f"{name} must be"):
         Sampling(**{name: value})  # type: ignore[arg-type]

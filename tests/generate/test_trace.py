@@ -25,7 +25,7 @@ def assert_same(one: Trace, other: Trace) -> None:
         np.testing.assert_array_equal(mine, its)
 
 
-def test_survives_json(make_trace: MakeTrace) -> None:
+def test_a_trace_survives_json(make_trace: MakeTrace) -> None:
     """An image's file would not make the image again."""
     condition = Condition("MR", "brain", "axial", "ixi")
     trace = make_trace((1, 2, 3, 4), seed=MAX_SEED - 1, condition=condition)
@@ -62,7 +62,7 @@ def test_edits_survive_json(make_trace: MakeTrace, kind: str) -> None:
             pytest.fail(f"{again.edit} is no edit")
 
 
-def test_all_of_a_resample_survives_json(make_trace: MakeTrace) -> None:
+def test_all_fields_of_a_resample_survive_json(make_trace: MakeTrace) -> None:
     """An image whose outside was kept, or whose noise was another's, could not be continued from its file."""
     inverted = Request(Condition("CT"), 2**64 - 1, Sampling(top_k=3))
     edit = Resample(0, np.eye(5, dtype=bool), (1, 2), Outside(2.5), inverted)
@@ -170,14 +170,14 @@ def _change(text: str, **values: Any) -> str:
     ],
     ids=str,
 )
-def test_damage_is_told_of(make_trace: MakeTrace, values: dict[str, Any]) -> None:
+def test_damage_is_reported(make_trace: MakeTrace, values: dict[str, Any]) -> None:
     """A stranger's or a damaged file would crash the program, or fill the memory."""
     with pytest.raises(MedvarError):
         Trace.from_json(_change(make_trace().to_json(), **values))
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "3", "null", "{}", '{"medvar_trace":1,"images":[]}', "[" * 100_000])
-def test_what_is_no_trace_is_told_of(text: str) -> None:
+def test_files_that_are_not_traces_are_reported(text: str) -> None:
     """Opening some other JSON would crash the program."""
     with pytest.raises(MedvarError, match="not a MedVAR trace"):
         Trace.from_json(text)
@@ -190,7 +190,7 @@ def test_a_newer_format_asks_for_an_update(make_trace: MakeTrace) -> None:
         Trace.from_json(text)
 
 
-def test_seeds_are_checked_at_once() -> None:
+def test_seeds_are_checked_on_creation() -> None:
     """A seed too large for the noise would fail in the middle of a batch."""
     with pytest.raises(MedvarError, match="seed"):
         Request(seed=2**64)

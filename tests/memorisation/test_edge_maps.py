@@ -49,7 +49,7 @@ def test_any_size_is_described(slices_of: Callable[..., FloatArray]) -> None:
     assert not edge_map(np.zeros((16, 16), np.float32)).any()
 
 
-def test_a_mask_is_not_seen(image: FloatArray) -> None:
+def test_flat_masks_are_ignored(image: FloatArray) -> None:
     """Breaks for masked copies: the border of the mask would be an edge, and what it hides would be missing."""
     noisy = np.clip(image + np.random.default_rng(0).normal(0, 0.05, image.shape), -1, 1).astype(np.float32)
     masked = noisy.copy()

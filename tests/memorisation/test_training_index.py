@@ -62,7 +62,7 @@ def test_the_gate_that_is_read_flags_the_same(
     assert read_index(files.__getitem__).check(training.batch([5])[:, 0]).flagged.all()
 
 
-def test_it_tells_nobody_who_was_trained_on(gate: Gate, files: Files) -> None:
+def test_the_index_reveals_no_patients(gate: Gate, files: Files) -> None:
     """Breaks for patients: whoever has the bundle must not read, nor find by trying names, who is in it."""
     assert files == pack_index(gate, key=KEY)
     again = pack_index(gate)
@@ -113,7 +113,7 @@ def test_an_earlier_index_says_what_to_do(files: Files) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[1]", b"[" * 100_000, b"\xff"])
-def test_a_gate_json_that_is_none(files: Files, content: bytes) -> None:
+def test_an_invalid_gate_json_is_refused(files: Files, content: bytes) -> None:
     """Breaks for downloads that were cut off."""
     with pytest.raises(MedvarError, match=r"gate\.json"):
         read_index({**files, GATE: content}.__getitem__)

@@ -28,7 +28,7 @@ def write(path: Path, network: nn.Sequential) -> Path:
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_it_is_the_network_that_the_file_holds(tmp_path: Path, channels: int) -> None:
+def test_the_network_equals_the_file(tmp_path: Path, channels: int) -> None:
     """A pooling in the wrong place would still train, on features that mean nothing."""
     plain = vgg(channels)
     network = load_feature_network(write(tmp_path / "vgg.safetensors", plain))
@@ -56,7 +56,7 @@ def test_a_simclr_encoder_gives_its_stages(tmp_path: Path) -> None:
     assert (network.distance(image, image.flip(2)) > 0).all()
 
 
-def test_distance_is_none_from_itself_and_grows(tmp_path: Path) -> None:
+def test_distance_is_zero_to_itself_and_grows(tmp_path: Path) -> None:
     """A loss with its minimum elsewhere pulls images away from what they show."""
     network = load_feature_network(write(tmp_path / "vgg.safetensors", vgg(3)))
     image = torch.rand(3, 1, 16, 16) * 2 - 1
@@ -80,7 +80,7 @@ def test_distance_is_none_from_itself_and_grows(tmp_path: Path) -> None:
         ({"features.0.weight": torch.zeros(4, 3, 7, 7), "features.0.bias": torch.zeros(4)}, "7, 7"),
     ],
 )
-def test_says_what_is_no_feature_network(tmp_path: Path, tensors: dict[str, torch.Tensor], message: str) -> None:
+def test_other_files_are_refused(tmp_path: Path, tensors: dict[str, torch.Tensor], message: str) -> None:
     """The wrong file of a download page would be a traceback."""
     write_tensors(tmp_path / "file.safetensors", tensors)
     with pytest.raises(MedvarError, match=message):

@@ -29,7 +29,7 @@ def test_bands_hold_the_two_finest_octaves_of_an_image() -> None:
     assert all(share[:2].sum() < 0.1 for share in shares)
 
 
-def test_each_channel_is_by_itself() -> None:
+def test_channels_are_independent() -> None:
     """Colours of one image would leak into each other."""
     image = torch.rand(2, 3, 12, 12)
     together = detail_bands(image).unflatten(1, (BANDS, 3))
@@ -49,7 +49,7 @@ def test_grain_is_the_same_everywhere() -> None:
     torch.testing.assert_close(noise[:, 0, :2], torch.tensor(known), atol=1e-4, rtol=0)
 
 
-def test_grain_goes_on_beyond_a_side() -> None:
+def test_grain_is_periodic() -> None:
     """Moved about, it would show a seam."""
     noise = grain(32)
     within, across = noise.diff(dim=2).square().mean(), (noise[:, :, 0] - noise[:, :, -1]).square().mean()

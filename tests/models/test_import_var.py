@@ -180,7 +180,7 @@ def test_a_tokenizer_alone(make_tokenizer: MakeTokenizer, vae: Tokenizer, tmp_pa
 
 
 @pytest.mark.parametrize(("phis", "prefix"), [(1, "qresi."), (4, "")], ids=["one-phi", "one-phi-a-scale"])
-def test_other_sharings_of_phi(
+def test_other_numbers_of_phi_are_imported(
     make_tokenizer: MakeTokenizer, published: tuple[Path, Path], tmp_path: Path, phis: int, prefix: str
 ) -> None:
     """VAR's own options for sharing its convolutions have other names in the file, and should load as well."""
@@ -194,7 +194,7 @@ def test_other_sharings_of_phi(
         assert torch.equal(ours, theirs)
 
 
-def test_usage_counts_hits_an_image(published: tuple[Path, Path], tmp_path: Path) -> None:
+def test_code_usage_is_per_image(published: tuple[Path, Path], tmp_path: Path) -> None:
     """VAR counts hits a batch: taken as they are, no code would ever look dead when its tokenizer is trained on."""
     state = torch.load(published[0], weights_only=True)
     hits = state["quantize.ema_vocab_hit_SV"] * 500
@@ -319,7 +319,7 @@ def test_other_files_are_refused(published: tuple[Path, Path], tmp_path: Path, c
     assert not (tmp_path / "out").exists()
 
 
-def test_a_file_cut_short_and_one_that_is_not_there(published: tuple[Path, Path], tmp_path: Path) -> None:
+def test_truncated_and_missing_files_are_reported(published: tuple[Path, Path], tmp_path: Path) -> None:
     """As above."""
     published[0].write_bytes(published[0].read_bytes()[:-1000])
     with pytest.raises(MedvarError, match="not a plain PyTorch state dict"):

@@ -50,7 +50,7 @@ def test_merged_equals_adapted(transformer: Transformer, features: Tensor) -> No
     torch.testing.assert_close(merged(LABELS, features), expected, rtol=0, atol=1e-5)
 
 
-def test_a_merged_model_is_a_plain_one(transformer: Transformer, tmp_path: Path) -> None:
+def test_a_merged_model_has_no_adapters(transformer: Transformer, tmp_path: Path) -> None:
     """Export and the torch backend would not read the file: they know nothing of adapters."""
     merged = merge(learnt(adapt(transformer, 2, [[0], []])))
     assert {n: p.shape for n, p in merged.named_parameters()} == {n: p.shape for n, p in transformer.named_parameters()}
@@ -80,7 +80,7 @@ def test_only_adapters_and_new_labels_learn(transformer: Transformer, features: 
     assert (before != after).any(dim=1).tolist() == [False, True, False, False]
 
 
-def test_the_change_has_the_rank_asked_for(make_transformer: Callable[..., Transformer]) -> None:
+def test_the_change_has_the_rank_requested(make_transformer: Callable[..., Transformer]) -> None:
     """A rank that does not limit the change would neither save memory nor keep from memorising."""
     base = make_transformer()
     change = merge(learnt(adapt(base, 3))).head.weight - base.head.weight
@@ -92,7 +92,7 @@ def test_the_change_has_the_rank_asked_for(make_transformer: Callable[..., Trans
         adapt(base, 0)
 
 
-def test_the_base_is_left_alone(transformer: Transformer) -> None:
+def test_the_base_model_is_unchanged(transformer: Transformer) -> None:
     """A caller that still needs the base, to compare with, would hold an adapted one."""
     before = [parameter.clone() for parameter in transformer.parameters()]
     learnt(adapt(transformer, 2))

@@ -53,7 +53,7 @@ def test_masks_come_back(pair_networks: Networks) -> None:
     assert float((out[:, 0] - new[:, 0]).abs().mean()) < 0.1
 
 
-def test_tokens_of_masks_are_of_masks_alone(pair_networks: Networks) -> None:
+def test_tokens_of_masks_depend_on_masks_only(pair_networks: Networks) -> None:
     """A given mask could not be held while an image is drawn to it."""
     model = pair_networks[0]
     one, other = pairs(3, 1), pairs(3, 2)
@@ -98,7 +98,7 @@ def test_presets_of_pairs(size: int) -> None:
 
 
 @pytest.mark.parametrize("changes", [{"mask_channels": 0}, {"mask_scales": (3,)}, {"mask_scales": ()}, {"colours": ()}])
-def test_half_a_mask_is_refused(changes: dict[str, object], pair_networks: Networks) -> None:
+def test_incomplete_mask_settings_are_refused(changes: dict[str, object], pair_networks: Networks) -> None:
     """A damaged file must not become a model that fails later."""
     from dataclasses import replace
 

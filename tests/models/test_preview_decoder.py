@@ -35,7 +35,7 @@ def test_it_is_light_for_every_preset(preset: str) -> None:
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_it_draws_what_the_full_decoder_draws(make_tokenizer: Callable[..., Tokenizer], channels: int) -> None:
+def test_the_light_decoder_resembles_the_full_one(make_tokenizer: Callable[..., Tokenizer], channels: int) -> None:
     """A preview of another size, number of channels or range could not be shown in the image's place."""
     tokenizer = make_tokenizer(image_channels=channels)
     preview = PreviewDecoder(preview_config(tokenizer.config)).eval()
@@ -58,7 +58,7 @@ def test_round_trip(tmp_path: Path, preview: PreviewDecoder) -> None:
         assert torch.equal(loaded(latent), preview(latent))
 
 
-def test_the_files_of_a_run_are_told_apart(tmp_path: Path, preview: PreviewDecoder) -> None:
+def test_files_of_different_kinds_are_distinguished(tmp_path: Path, preview: PreviewDecoder) -> None:
     """Light decoder and tokenizer lie in folders alike; one taken for the other would be a traceback."""
     path = tmp_path / "preview.safetensors"
     save_preview(path, preview, CODEBOOK)
@@ -76,7 +76,7 @@ def test_the_files_of_a_run_are_told_apart(tmp_path: Path, preview: PreviewDecod
         lambda values: values["config"].update(groups=0),
     ],
 )
-def test_a_file_that_does_not_fit_itself(
+def test_inconsistent_files_are_refused(
     tmp_path: Path, preview: PreviewDecoder, change: Callable[[dict[str, dict[str, object]]], None]
 ) -> None:
     """A damaged file, or one of another version, has to be refused with a message and not with a traceback."""

@@ -61,7 +61,7 @@ def test_an_image_is_coded_alike_in_any_batch(quantizer: MultiScaleQuantizer) ->
     assert all(torch.equal(batch[2:3], single) for batch, single in zip(together, alone, strict=True))
 
 
-def test_codes_are_recovered_from_what_they_draw(quantizer: MultiScaleQuantizer) -> None:
+def test_codes_are_recovered_from_their_image(quantizer: MultiScaleQuantizer) -> None:
     """A latent that is one code everywhere has to be coded as that code at the first scale, with nothing left over."""
     with torch.no_grad():
         for phi in quantizer.phis:
@@ -133,7 +133,7 @@ def test_depths_show_the_decoder_a_prefix(quantizer: MultiScaleQuantizer) -> Non
         ((4,), 4, [0]),
     ],
 )
-def test_scales_take_the_convolution_that_var_takes(sides: tuple[int, ...], phis: int, expected: list[int]) -> None:
+def test_scales_use_the_same_convolutions_as_var(sides: tuple[int, ...], phis: int, expected: list[int]) -> None:
     """Published weights would decode wrongly if one scale took its neighbour's convolution; ties are decided alike."""
     quantizer = MultiScaleQuantizer(ScaleSchedule(sides), 4, 2, phis=phis)
     modules = list(quantizer.phis)

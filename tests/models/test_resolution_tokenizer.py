@@ -112,7 +112,7 @@ def test_the_same_canvas_has_the_same_grain(tokenizer: ResolutionTokenizer) -> N
 
 
 @pytest.mark.parametrize("size", [128, 192, 256])
-def test_the_sizes_that_are_promised(size: int) -> None:
+def test_sizes_follow_from_the_configuration(size: int) -> None:
     """A preset of a size whose schedule does not end at the image's resolution would fail at the first slice."""
     from medvar_engine.models.presets import tokenizer_preset
 
@@ -133,7 +133,7 @@ def test_another_size_is_refused() -> None:
         ResolutionConfig(100, (1, 2, 4), 32)
 
 
-def test_a_file_says_which_kind_it_holds(tokenizer: ResolutionTokenizer, tmp_path: Path) -> None:
+def test_the_kind_of_a_file_is_known(tokenizer: ResolutionTokenizer, tmp_path: Path) -> None:
     """The other kind of tokenizer would be built around these weights."""
     path = tmp_path / "tokenizer.safetensors"
     save_tokenizer(path, tokenizer)

@@ -97,7 +97,7 @@ def test_dropped_conditions_are_the_unconditional_class(make_transformer: MakeTr
     assert make_transformer(condition_dropout=1.0).drop_condition(labels).unique(dim=0).tolist() == [[3, 5]]
 
 
-def test_single_factors_are_dropped_by_themselves(make_transformer: MakeTransformer) -> None:
+def test_factors_are_dropped_independently(make_transformer: MakeTransformer) -> None:
     """Whoever asks for a modality and leaves the region open needs a model that has seen such conditions."""
     torch.manual_seed(0)
     labels = torch.stack((torch.arange(4000) % 3, torch.arange(4000) % 5), dim=1)
@@ -158,7 +158,7 @@ def test_greedy_sampling_takes_the_likeliest_tokens(transformer: Transformer, qu
 
 
 @torch.no_grad()
-def test_sampling_is_guided_and_goes_on_from_known_scales(
+def test_sampling_is_guided_and_continues_from_known_scales(
     transformer: Transformer, quantizer: MultiScaleQuantizer
 ) -> None:
     """A refiner would learn on other images than those that people generate."""

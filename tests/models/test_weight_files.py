@@ -56,7 +56,7 @@ def test_transformer_round_trip(tmp_path: Path, transformer: Transformer) -> Non
     loaded.train()(label, features).sum().backward()
 
 
-def test_nothing_is_left_without_numbers(tmp_path: Path, tokenizer: Tokenizer, transformer: Transformer) -> None:
+def test_all_weights_are_initialised(tmp_path: Path, tokenizer: Tokenizer, transformer: Transformer) -> None:
     """Models are built without numbers and filled from the file: what files do not hold, such as masks and resize
     matrices, has to be real all the same, or moving the model to a GPU would fail.
     """
@@ -164,7 +164,7 @@ def test_a_failed_write_keeps_the_old_file(
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
+def test_an_impossible_folder_is_reported(tmp_path: Path) -> None:
     """An output folder that is a file is the user's slip: a message, not a traceback."""
     (tmp_path / "out").write_text("a file")
     with pytest.raises(MedvarError, match="Cannot write"):

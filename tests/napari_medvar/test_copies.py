@@ -49,7 +49,7 @@ def test_a_copy_is_not_saved(layer: LayerData, tmp_path: Path, monkeypatch: pyte
     assert list(tmp_path.iterdir()) == []
 
 
-def test_others_are_saved_and_say_how_near_they_are(
+def test_other_images_are_saved_with_their_distance(
     layer: LayerData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Breaks for whoever gets the file, who could not see that it was looked at."""

@@ -27,7 +27,7 @@ def test_npe2_calls_the_manifest_valid() -> None:
     assert run.returncode == 0, run.stdout + run.stderr
 
 
-def test_other_peoples_images_are_saved_by_napari() -> None:
+def test_other_images_are_saved_by_napari() -> None:
     """Saving any image as PNG would fail, for everybody who has the plugin installed."""
     manager = npe2.PluginManager()
     manager.discover()
@@ -37,7 +37,7 @@ def test_other_peoples_images_are_saved_by_napari() -> None:
     assert writer.plugin_name == "napari-medvar"
 
 
-def test_other_peoples_files_are_opened_as_before() -> None:
+def test_other_files_are_opened_by_napari() -> None:
     """napari would ask everybody, for every PNG, whether to open it with this plugin."""
     manager = npe2.PluginManager()
     manager.discover()

@@ -115,7 +115,7 @@ def test_layers_say_what_they_are(session: GenerationSession, saved: Path) -> No
     assert session_of(other) is None
 
 
-def test_napari_shows_what_is_wrong_as_it_stands(saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_napari_shows_the_error_message(saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The message would be buried under a traceback and the advice to install another plugin."""
     from napari.utils import notifications
 
@@ -240,7 +240,7 @@ def test_another_ending_is_refused(session: GenerationSession, tmp_path: Path) -
         write_layers(str(tmp_path / "a.gif"), scales_of(session, 1)[-1:])
 
 
-def test_a_written_image_can_be_gone_on_with(session: GenerationSession, tmp_path: Path) -> None:
+def test_a_written_image_can_be_continued(session: GenerationSession, tmp_path: Path) -> None:
     """A colleague who gets a PNG could look at it, but not resample it."""
     path = tmp_path / "a.png"
     write_layers(str(path), scales_of(session, 1)[-1:])

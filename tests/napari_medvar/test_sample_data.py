@@ -51,7 +51,7 @@ def test_the_synthetic_sample_grows_and_carries_its_trace() -> None:
     assert corner < -800 < middle  # air around a body
 
 
-def test_a_lost_file_is_told_of(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_missing_file_is_reported(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A broken installation would end in a traceback."""
     monkeypatch.setattr(sample_data, "SAMPLES", tmp_path)
     with pytest.raises(MedvarError, match="Install it again"):

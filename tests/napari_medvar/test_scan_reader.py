@@ -78,7 +78,7 @@ def test_a_ct_is_in_hounsfield_units_and_where_it_lies_in_the_patient(tmp_path: 
     np.testing.assert_allclose(scan.to_lps @ (0, 5, 7, 1), (-16.5, -26.5, 100 + 2.5 * top, 1))
 
 
-def test_an_oblique_scan_is_laid_straight_and_keeps_its_place(tmp_path: Path) -> None:
+def test_an_oblique_scan_is_shown_unrotated_at_its_place(tmp_path: Path) -> None:
     """napari would cut across its slices."""
     angle = np.deg2rad(12)
     turn = np.array([[1, 0, 0], [0, np.cos(angle), -np.sin(angle)], [0, np.sin(angle), np.cos(angle)]])
@@ -97,7 +97,7 @@ def test_an_oblique_scan_is_laid_straight_and_keeps_its_place(tmp_path: Path) ->
     assert attributes["metadata"][SCAN]["unit"] == "arbitrary"
 
 
-def test_what_cannot_be_opened_is_said_in_sentences(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_opened_is_reported_in_sentences(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A traceback, or an empty viewer without a word."""
     from napari.utils import notifications
 

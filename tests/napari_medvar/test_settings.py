@@ -66,7 +66,7 @@ def test_what_is_chosen_in_the_panel_is_read_at_the_next_start(plugin_settings: 
     assert read_settings() == chosen
 
 
-def test_sessions_are_as_the_settings_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sessions_follow_the_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Autosave off would still write; another device would not be used."""
     from fakes import FakeModels
 

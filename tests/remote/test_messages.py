@@ -44,7 +44,7 @@ def test_messages_follow_each_other_in_a_stream() -> None:
 
 
 @given(some.binary(max_size=200))
-def test_noise_is_no_message(content: bytes) -> None:
+def test_random_bytes_are_refused(content: bytes) -> None:
     """A client that sends garbage would see, or cause, a traceback."""
     with pytest.raises(MedvarError):
         unpack(content)
@@ -79,7 +79,7 @@ def line(arrays: object, **more: object) -> bytes:
         line(3),
     ],
 )
-def test_lies_about_arrays_are_told(content: bytes) -> None:
+def test_wrong_descriptions_of_arrays_are_refused(content: bytes) -> None:
     """A server would set aside memory without end, or read beyond a message."""
     with pytest.raises(MedvarError, match="not a message of `medvar serve`"):
         unpack(content)

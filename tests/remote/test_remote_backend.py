@@ -124,7 +124,9 @@ def scales(tiny_onnx: OnnxBackend, monkeypatch: pytest.MonkeyPatch) -> list[int]
     return computed
 
 
-def test_what_the_server_forgot_is_computed_again(served: Served, tiny_onnx: OnnxBackend, scales: list[int]) -> None:
+def test_prefixes_lost_by_the_server_are_computed_again(
+    served: Served, tiny_onnx: OnnxBackend, scales: list[int]
+) -> None:
     """An image would break off, or change, when the server's memory is short."""
     address = served(Limits(cache=2))
     here, there, between = Generator(tiny_onnx), remote(address), remote(address)
@@ -172,7 +174,7 @@ def _finished(generator: Generator, seed: int) -> Generation:
     return generator.finish(generator.start([Request(BRAIN, seed=seed)]))
 
 
-def test_the_token_opens(served: Served, tmp_path: Path) -> None:
+def test_the_token_grants_access(served: Served, tmp_path: Path) -> None:
     """Whoever guesses the address could use the server, or whoever has the token could not."""
     address, file = served(token=TOKEN), tmp_path / "token"
     file.touch(mode=0o600)
@@ -205,7 +207,7 @@ def test_addresses_are_checked(address: str) -> None:
         Server(address)
 
 
-def test_a_server_that_is_not_there_is_told() -> None:
+def test_a_missing_server_is_reported() -> None:
     """A user would wait, or read a traceback."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # and does not listen
@@ -213,7 +215,7 @@ def test_a_server_that_is_not_there_is_told() -> None:
             RemoteBackend(Server(f"http://127.0.0.1:{taken.getsockname()[1]}"))
 
 
-def test_a_server_that_started_anew_is_found_again(served: Served, tiny_onnx: OnnxBackend) -> None:
+def test_a_server_that_was_restarted_is_found_again(served: Served, tiny_onnx: OnnxBackend) -> None:
     """The connection of a long session is cut by whatever lies between; the session would be lost with it."""
     here, there = Generator(tiny_onnx), remote(served())
     one, other = here.step(here.start(asked(1))), there.step(there.start(asked(1)))
@@ -222,7 +224,7 @@ def test_a_server_that_started_anew_is_found_again(served: Served, tiny_onnx: On
     assert_same(here.finish(one), there.finish(other))
 
 
-def test_another_model_at_the_address_is_told(served: Served, tiny_onnx: OnnxBackend, monkeypatch: Any) -> None:
+def test_another_model_at_the_address_is_reported(served: Served, tiny_onnx: OnnxBackend, monkeypatch: Any) -> None:
     """A server restarted with another bundle would go on with tokens that mean nothing to it."""
     there = remote(served())
     generation = there.step(there.start(asked(1)))
@@ -233,7 +235,7 @@ def test_another_model_at_the_address_is_told(served: Served, tiny_onnx: OnnxBac
         there.step(generation)
 
 
-def test_https_is_spoken_and_strangers_are_not_trusted(
+def test_https_is_used_and_unknown_certificates_are_refused(
     served: Served, tiny_onnx: OnnxBackend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Token and images could be read on the way, or by someone who says to be the server."""
@@ -294,7 +296,7 @@ def answering() -> Iterator[Callable[[bytes, dict[str, str]], str]]:
         (b"zz\r\n", {"Transfer-Encoding": "chunked"}),
     ],
 )
-def test_other_servers_are_told(
+def test_other_servers_are_reported(
     content: bytes, headers: dict[str, str], answering: Callable[[bytes, dict[str, str]], str]
 ) -> None:
     """A wrong port would be a traceback."""

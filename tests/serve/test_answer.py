@@ -17,7 +17,7 @@ async def never(*_: Any) -> Any:
     await asyncio.Event().wait()
 
 
-def test_who_does_not_take_an_answer_is_left() -> None:
+def test_clients_that_do_not_receive_are_disconnected() -> None:
     """Clients that ask, and never read what comes, would keep the server's memory for ever."""
     memory, held = MemoryBudget(100), ExitStack()
     held.enter_context(memory.share("deaf")).take(100)

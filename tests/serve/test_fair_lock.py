@@ -41,7 +41,7 @@ def all_waiting(lock: FairLock) -> Iterator[Callable[..., Future[None]]]:
     pool.shutdown()
 
 
-def test_everybody_has_a_turn_in_the_order_of_asking() -> None:
+def test_turns_follow_the_order_of_requests() -> None:
     """A client might never have its turn while others keep asking; or two networks would run at once."""
     lock, order, inside = FairLock(), list[int](), threading.Semaphore(1)
 
@@ -58,7 +58,7 @@ def test_everybody_has_a_turn_in_the_order_of_asking() -> None:
     assert order == list(range(8))
 
 
-def test_the_mistake_of_one_is_not_the_others() -> None:
+def test_errors_of_one_job_do_not_affect_others() -> None:
     """After one wrong request the server would answer nobody any more."""
     lock, done = FairLock(), threading.Event()
 
@@ -73,7 +73,7 @@ def test_the_mistake_of_one_is_not_the_others() -> None:
     assert done.is_set()
 
 
-def test_who_is_late_or_has_left_costs_no_turn() -> None:
+def test_expired_and_disconnected_jobs_take_no_turn() -> None:
     """The networks would work for nobody."""
     lock, gone, ran = FairLock(), job(), list[str]()
     with all_waiting(lock) as ask:

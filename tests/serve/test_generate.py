@@ -51,7 +51,7 @@ def test_previews_can_be_left_out(served: Served) -> None:
     assert all("preview" not in message.arrays for message in streamed(served(), requests=[{}], previews=False))
 
 
-def test_a_resample_is_gone_on_with(served: Served, tiny_onnx: OnnxBackend) -> None:
+def test_a_resample_is_continued(served: Served, tiny_onnx: OnnxBackend) -> None:
     """A script could make new images only."""
     generator = Generator(tiny_onnx)
     parent = generator.finish(generator.start(REQUESTS[:1])).trace(0)
@@ -63,7 +63,7 @@ def test_a_resample_is_gone_on_with(served: Served, tiny_onnx: OnnxBackend) -> N
     np.testing.assert_array_equal(last.arrays["images"], generator.image(generator.finish(begun)))
 
 
-def test_traces_of_another_model_are_told(served: Served, make_trace: Callable[..., Trace]) -> None:
+def test_traces_of_another_model_are_reported(served: Served, make_trace: Callable[..., Trace]) -> None:
     """Tokens of one model would be shown as an image of another."""
     for sides in ((1, 2, 3), (1, 2, 3, 4)):
         with pytest.raises(MedvarError, match="Open the bundle that made it"):
@@ -95,7 +95,7 @@ def test_hanging_up_stops_the_work_within_a_scale(
     assert computed[:-3] in ([0, 1, 0], [0, 0])  # nothing finer of the one that was left
 
 
-def test_what_goes_wrong_on_the_way_is_told(
+def test_errors_during_a_stream_are_reported(
     served: Served, tiny_onnx: OnnxBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The stream would just end, and half an image be taken for a whole one."""
@@ -145,13 +145,13 @@ def test_copies_of_training_slices_are_withheld(
     assert (len(last.arrays["images"]), set(last.values)) == (2, {"traces"})
 
 
-def test_to_withhold_takes_an_index(served: Served) -> None:
+def test_withholding_needs_an_index(served: Served) -> None:
     """Whoever asks for a gate would believe that there is one."""
     with pytest.raises(MedvarError, match="has no training index"):
         served(copy_policy="withhold")
 
 
-def test_numbers_that_are_none_are_answered(served: Served, tiny_onnx: OnnxBackend) -> None:
+def test_invalid_numbers_are_reported(served: Served, tiny_onnx: OnnxBackend) -> None:
     """A script would see its stream cut, and not learn why."""
     generator = Generator(tiny_onnx)
     values = traces_to_dict([generator.step(generator.start(REQUESTS[:1])).trace(0)])
@@ -172,7 +172,7 @@ def test_a_bug_is_the_last_frame(served: Served, monkeypatch: pytest.MonkeyPatch
     assert "secret" not in str(raised.value)
 
 
-def test_nan_is_not_drawn_from(served: Served, tiny_onnx: OnnxBackend, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nan_logits_are_refused(served: Served, tiny_onnx: OnnxBackend, monkeypatch: pytest.MonkeyPatch) -> None:
     """Damaged weights would give images that mean nothing."""
     step = type(tiny_onnx).step
 

@@ -121,7 +121,7 @@ def test_garbage_is_refused(path: str, body: bytes, served: Served, ask: Ask) ->
         ({"traces": []}, "JSON object"),
     ],
 )
-def test_odd_wishes_are_refused(asked: dict[str, Any], said: str, served: Served, ask: Ask) -> None:
+def test_odd_requests_are_refused(asked: dict[str, Any], said: str, served: Served, ask: Ask) -> None:
     """A script with a mistake would be told nothing of use."""
     answer = ask(served(), "/generate", asked)
     assert (answer.status, said in answer.error) == (400, True), answer.error
@@ -151,7 +151,7 @@ def test_too_much_is_refused(served: Served, ask: Ask) -> None:
         "/",
     ],
 )
-def test_nothing_else_is_found(path: str, served: Served, ask: Ask) -> None:
+def test_other_paths_do_not_exist(path: str, served: Served, ask: Ask) -> None:
     """The weights, or any file of the computer, could be read."""
     answer = ask(served(), path)
     assert answer.status == 404
@@ -167,7 +167,7 @@ def test_requests_for_another_host_are_refused(host: str, served: Served, ask: A
 
 
 @pytest.mark.parametrize("host", ["localhost", "LOCALHOST:1", "127.0.0.1:8765", "[::1]:8765", "gpu.example"])
-def test_own_names_are_known(host: str, served: Served, ask: Ask) -> None:
+def test_names_of_the_computer_are_accepted(host: str, served: Served, ask: Ask) -> None:
     """Nobody could connect by the computer's name."""
     assert ask(served(names=("gpu.example",)), "/model", Host=host).status == 200
 
@@ -181,7 +181,7 @@ def test_pages_in_a_browser_are_refused(served: Served, ask: Ask) -> None:
 
 @pytest.mark.parametrize("path", ["/model", "/bundle/bundle.json", "/step", "/generate", "/nothing"])
 @pytest.mark.parametrize("sent", [None, "", "Bearer", "Bearer x", f"Basic {TOKEN}", TOKEN, f"Bearer {TOKEN}é"])
-def test_without_the_token_there_is_nothing(path: str, sent: str | None, served: Served, ask: Ask) -> None:
+def test_without_the_token_everything_is_refused(path: str, sent: str | None, served: Served, ask: Ask) -> None:
     """Whoever finds the port could use the server, or learn what it holds."""
     address = served(token=TOKEN)
     answer = ask(address, path, **({} if sent is None else {"Authorization": sent}))
@@ -190,7 +190,7 @@ def test_without_the_token_there_is_nothing(path: str, sent: str | None, served:
     assert ask(address, "/model", Authorization=f"Bearer {TOKEN}").status == 200
 
 
-def test_strangers_need_a_token(tiny_bundle: Any, tiny_onnx: OnnxBackend) -> None:
+def test_other_computers_need_a_token(tiny_bundle: Any, tiny_onnx: OnnxBackend) -> None:
     """Anyone in the network could use a server that was bound to all addresses by habit."""
     bundle: Bundle = read_bundle(tiny_bundle)
     for host in ("0.0.0.0", "::", "192.168.0.7", "gpu.example"):
@@ -198,7 +198,7 @@ def test_strangers_need_a_token(tiny_bundle: Any, tiny_onnx: OnnxBackend) -> Non
             run.make_server(bundle, tiny_onnx, Limits(), host=host)
 
 
-def test_one_client_may_not_ask_for_ever(served: Served, ask: Ask) -> None:
+def test_requests_per_client_are_limited(served: Served, ask: Ask) -> None:
     """One client would leave no room for the others; or tokens could be tried out without end."""
     address = served(Limits(rate=3), token=TOKEN)
     assert [ask(address, "/model").status for _ in range(4)] == [401, 401, 401, 429]
@@ -229,7 +229,7 @@ def test_rates_recover() -> None:
         b"POST /step HTTP/1.1\r\nHost: evil.example\r\nContent-Length: 100\r\n\r\nabc",
     ],
 )
-def test_the_slow_are_cut_off(sent: bytes, served: Served, ask: Ask) -> None:
+def test_slow_clients_are_disconnected(sent: bytes, served: Served, ask: Ask) -> None:
     """A few hundred connections that send a byte now and then would lock everybody else out."""
     address = served(Limits(slow=0.3))
     parts = urlsplit(address)
@@ -258,7 +258,7 @@ def _drip(slow: socket.socket) -> None:
         time.sleep(0.05)
 
 
-def test_a_bug_tells_nothing_of_the_server(
+def test_an_unexpected_error_reveals_nothing_about_the_server(
     served: Served, ask: Ask, tiny_onnx: OnnxBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Paths and code of the server would be shown to strangers."""

@@ -36,7 +36,7 @@ def test_what_is_given_back_can_be_taken_again() -> None:
     assert memory.held == 0
 
 
-def test_what_is_too_large_goes_alone() -> None:
+def test_a_request_above_the_limit_runs_alone() -> None:
     """A model whose answers are larger than the bound could not be served at all."""
     memory = MemoryBudget(100)
     with memory.share("a") as large:

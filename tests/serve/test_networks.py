@@ -57,7 +57,7 @@ def test_jobs_at_the_same_time_get_what_they_get_alone(cache: int, tiny_onnx: On
                 np.testing.assert_array_equal(mine, theirs)
 
 
-def test_a_long_line_of_edits_lets_others_in(
+def test_long_jobs_let_other_jobs_run(
     tiny_onnx: OnnxBackend, monkeypatch: pytest.MonkeyPatch, edited: Callable[[int], Any]
 ) -> None:
     """Whoever sends a session of hundreds of edits would hold the server for minutes."""

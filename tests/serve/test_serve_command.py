@@ -33,7 +33,7 @@ def medvar(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) 
     return run
 
 
-def test_generated_files_are_those_of_here(
+def test_generated_files_equal_local_ones(
     served: Callable[..., str], tiny_bundle: Path, tmp_path: Path, medvar: Callable[..., tuple[int, str]]
 ) -> None:
     """A file made on a server could not be replayed from its bundle."""
@@ -81,7 +81,7 @@ def test_copies_of_training_slices_are_withheld_here_too(
         (("serve", "--bundle", "nothing"), "is not a bundle"),
     ],
 )
-def test_mistakes_are_told(arguments: tuple[str, ...], said: str, medvar: Callable[..., tuple[int, str]]) -> None:
+def test_mistakes_are_reported(arguments: tuple[str, ...], said: str, medvar: Callable[..., tuple[int, str]]) -> None:
     """A mistyped option would be a traceback, or a server that is open to all."""
     code, told = medvar(*arguments)
     assert (code, said in told) == (1, True), told

@@ -60,7 +60,9 @@ def test_copies_are_withheld_and_listed(make: MakeSet, plain: Path, knowing: Bun
     assert "# 7 synthetic images" in (tmp_path / "set" / "README.md").read_text()
 
 
-def test_it_does_not_depend_on_batches_nor_on_being_stopped(make: MakeSet, knowing: Bundle, tmp_path: Path) -> None:
+def test_withholding_does_not_depend_on_batches_or_interruptions(
+    make: MakeSet, knowing: Bundle, tmp_path: Path
+) -> None:
     """Breaks for resumed and parallel work: two machines would withhold different images."""
     whole = make(tmp_path / "a", bundle=knowing, batch=1)
     make(tmp_path / "b", count=5, bundle=knowing, batch=3)
@@ -72,7 +74,7 @@ def test_it_does_not_depend_on_batches_nor_on_being_stopped(make: MakeSet, knowi
     assert make(tmp_path / "a", bundle=knowing).flagged == whole.flagged
 
 
-def test_marked_ones_are_there(make: MakeSet, knowing: Bundle, tmp_path: Path) -> None:
+def test_flagged_images_are_written(make: MakeSet, knowing: Bundle, tmp_path: Path) -> None:
     """Breaks for those who study copies: they would be gone, or not to be told from the others."""
     manifest = make(tmp_path / "set", bundle=knowing, copy_policy="flag", kind=kind_of("imagefolder", None))
     assert (manifest.withheld, manifest.flagged) == (frozenset(), {3, 8, 9})
@@ -82,7 +84,7 @@ def test_marked_ones_are_there(make: MakeSet, knowing: Bundle, tmp_path: Path) -
     assert sorted(flagged) == [3, 8, 9]
 
 
-def test_what_describes_a_set_counts_what_is_there(make: MakeSet, knowing: Bundle, tmp_path: Path) -> None:
+def test_descriptions_count_the_written_images(make: MakeSet, knowing: Bundle, tmp_path: Path) -> None:
     """Breaks for readers of BIDS: subjects would be listed that have no files."""
     make(tmp_path / "bids", bundle=knowing, kind=kind_of("bids", None))
     rows = (tmp_path / "bids" / "participants.tsv").read_text().splitlines()
@@ -90,7 +92,7 @@ def test_what_describes_a_set_counts_what_is_there(make: MakeSet, knowing: Bundl
     assert {row.split("\t")[0] for row in rows[1:]} == {path.name for path in (tmp_path / "bids").glob("sub-*")}
 
 
-def test_they_become_slices_without_those_withheld(make: MakeSet, knowing: Bundle, tmp_path: Path) -> None:
+def test_withheld_images_do_not_become_slices(make: MakeSet, knowing: Bundle, tmp_path: Path) -> None:
     """Breaks for training on a set: rows and pixels would be out of step."""
     make(tmp_path / "set", bundle=knowing)
     to_slices(tmp_path / "set", tmp_path / "slices", knowing)
@@ -98,7 +100,9 @@ def test_they_become_slices_without_those_withheld(make: MakeSet, knowing: Bundl
     assert [int(row["patient"][-1]) for row in rows] == [0, 1, 2, 4, 5, 6, 7]
 
 
-def test_a_set_is_not_mixed_of_two_rules(make: MakeSet, knowing: Bundle, bundle: Bundle, tmp_path: Path) -> None:
+def test_the_copy_policy_of_a_dataset_cannot_change(
+    make: MakeSet, knowing: Bundle, bundle: Bundle, tmp_path: Path
+) -> None:
     """Breaks for patients: half of a set would be checked, and its data card would say all."""
     make(tmp_path / "set", bundle=knowing)
     with pytest.raises(MedvarError, match=r"copy policy.* differ"):

@@ -112,7 +112,7 @@ def test_nnunet(make: MakeSet, mixture: Mixture, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", [SetFormat("bids", "nifti"), SetFormat("imagefolder", "dicom")])
-def test_prepare_refuses_it(make: MakeSet, tmp_path: Path, kind: SetFormat) -> None:
+def test_prepare_refuses_synthetic_datasets(make: MakeSet, tmp_path: Path, kind: SetFormat) -> None:
     """Images of a model would be trained on as if they were patients."""
     make(tmp_path, kind=kind)
     series, refused = find_series(tmp_path)
@@ -121,7 +121,9 @@ def test_prepare_refuses_it(make: MakeSet, tmp_path: Path, kind: SetFormat) -> N
 
 
 @pytest.mark.parametrize("kind", [SetFormat("bids", "nifti"), SetFormat("imagefolder", "dicom")])
-def test_prepare_takes_it_when_asked(make: MakeSet, mixture: Mixture, tmp_path: Path, kind: SetFormat) -> None:
+def test_prepare_accepts_synthetic_datasets_on_request(
+    make: MakeSet, mixture: Mixture, tmp_path: Path, kind: SetFormat
+) -> None:
     """Whoever trains on a set on purpose would be refused all the same, or get slices that are not its images."""
     make(tmp_path / "set", Mixture(mixture.components[:1]), count=3, kind=kind)
     make(tmp_path / "shards", Mixture(mixture.components[:1]), count=3)

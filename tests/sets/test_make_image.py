@@ -22,7 +22,7 @@ from medvar_engine.write.provenance import read_trace
 CHEST = Condition("CT", "chest", "axial")
 
 
-def test_it_is_the_image_of_the_generator(tiny_bundle: Path, tiny_onnx: OnnxBackend) -> None:
+def test_the_image_equals_that_of_the_generator(tiny_bundle: Path, tiny_onnx: OnnxBackend) -> None:
     """The easy way would give other images than the long one, and so other ones than the command line."""
     bundle = open_bundle(tiny_bundle)
     generator = Generator(tiny_onnx)
@@ -63,7 +63,7 @@ def test_a_copy_of_a_training_slice_is_withheld(
     assert make_image(knowing, CHEST, seed=4, device="cpu").pixels.shape == (16, 16)
 
 
-def test_what_the_model_does_not_know_is_said(tiny_bundle: Path) -> None:
+def test_unknown_labels_are_reported(tiny_bundle: Path) -> None:
     """A slip in a name would give an image of something else."""
     with pytest.raises(MedvarError, match="Did you mean 'chest'"):
         make_image(open_bundle(tiny_bundle), Condition(region="chst"), device="cpu")

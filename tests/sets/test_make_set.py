@@ -59,7 +59,9 @@ def test_every_image_is_what_its_request_gives_alone(whole: Path, mixture: Mixtu
 
 
 @pytest.mark.parametrize("how", [{"batch": 1}, {"batch": 3}, {"batch": 16}, {"workers": 2, "batch": 3}])
-def test_how_it_is_made_changes_nothing(make: MakeSet, whole: Path, tmp_path: Path, how: dict[str, int]) -> None:
+def test_workers_and_batches_do_not_change_the_result(
+    make: MakeSet, whole: Path, tmp_path: Path, how: dict[str, int]
+) -> None:
     """Memory or the number of cores would decide what is drawn."""
     make(tmp_path / "set", **how)
     assert content(tmp_path / "set") == content(whole)
@@ -138,7 +140,7 @@ def test_a_larger_set_begins_as_the_smaller_one(make: MakeSet, whole: Path, tmp_
     ImageSet.open(folder).verify()
 
 
-def test_a_set_that_is_there_is_not_made_again(make: MakeSet, tmp_path: Path) -> None:
+def test_a_complete_dataset_is_not_made_again(make: MakeSet, tmp_path: Path) -> None:
     """To look whether a set is whole would take a night; and meanwhile nobody could read it."""
     make(tmp_path)
     made: list[tuple[int, int]] = []
@@ -147,7 +149,7 @@ def test_a_set_that_is_there_is_not_made_again(make: MakeSet, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("name", ["00001.npy", "00001.arrow", "00001.json"])
-def test_what_is_damaged_is_found_and_made_anew(make: MakeSet, whole: Path, tmp_path: Path, name: str) -> None:
+def test_damaged_units_are_found_and_made_again(make: MakeSet, whole: Path, tmp_path: Path, name: str) -> None:
     """A bad disk would give images that nobody drew."""
     make(tmp_path)
     path = tmp_path / "units" / name
@@ -189,7 +191,7 @@ def test_another_model(make: MakeSet, whole: Path, bundle: Bundle) -> None:
         running._planned(whole, replace(SetManifest.read(whole).plan, bundle_id=other.bundle_id), other)
 
 
-def test_somebody_elses_folder(make: MakeSet, tmp_path: Path) -> None:
+def test_other_folders_are_refused(make: MakeSet, tmp_path: Path) -> None:
     """A folder of patients would become a set."""
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "scan.nii").write_text("mine")
@@ -236,7 +238,7 @@ def test_a_full_disk(make: MakeSet, whole: Path, tmp_path: Path, monkeypatch: py
 @pytest.mark.parametrize(
     "text", ["", "{}", "[]", '{"medvar_set": 9}', '{"medvar_set": 1, "plan": {}, "model": {}, "units": []}']
 )
-def test_a_manifest_that_is_none(make: MakeSet, tmp_path: Path, text: str) -> None:
+def test_an_invalid_manifest_is_refused(make: MakeSet, tmp_path: Path, text: str) -> None:
     """Somebody's edit of the manifest would be a traceback."""
     (tmp_path / SET).write_text(text)
     for do in (make, ImageSet.open):
@@ -258,7 +260,7 @@ def test_the_manifest_says_what_it_is(whole: Path, bundle: Bundle) -> None:
     assert table["number"].to_pylist() == list(range(10))
 
 
-def test_training_does_not_take_it(whole: Path) -> None:
+def test_training_refuses_synthetic_datasets(whole: Path) -> None:
     """A model would be trained on images of a model without anybody having asked for it."""
     from medvar_engine.data.shards import ShardFolder
 

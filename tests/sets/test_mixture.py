@@ -43,7 +43,7 @@ def read(tmp_path: Path, bundle: Bundle, text: str | bytes) -> Mixture:
     return read_mixture(path, bundle)
 
 
-def test_a_mix_is_what_its_file_says(tmp_path: Path, bundle: Bundle) -> None:
+def test_a_mixture_is_read_from_its_file(tmp_path: Path, bundle: Bundle) -> None:
     """Sampling or seeds that were asked for would silently be others."""
     default = bundle.sampling.to_dict()
     chest, brain = read(tmp_path, bundle, GOOD).components
@@ -110,7 +110,7 @@ def test_a_mix_is_what_its_file_says(tmp_path: Path, bundle: Bundle) -> None:
         ("x" * 2**21, "too large"),
     ],
 )
-def test_what_a_file_must_not_say(tmp_path: Path, bundle: Bundle, text: str | bytes, says: str) -> None:
+def test_invalid_mixture_files_are_refused(tmp_path: Path, bundle: Bundle, text: str | bytes, says: str) -> None:
     """A mistake would be found after a night, in a traceback, or never; a stranger's file would run code."""
     with pytest.raises(MedvarError) as error:
         read(tmp_path, bundle, text)
@@ -173,13 +173,13 @@ def test_labels_of_like_spelling_have_folders_of_their_own() -> None:
 
 
 @pytest.mark.parametrize("count", [0, 10**9])
-def test_how_many(count: int, mixture: Mixture) -> None:
+def test_the_number_of_images_follows_from_counts(count: int, mixture: Mixture) -> None:
     """A typing mistake would fill the memory with units."""
     with pytest.raises(MedvarError, match="1 to"):
         SetPlan(mixture, count, "model")
 
 
-def test_seeds_end_somewhere() -> None:
+def test_too_large_seeds_are_refused() -> None:
     """The last images of a night would fail."""
     last = Mixture((Component(Condition(), Sampling(), 2**64 - 5),))
     SetPlan(last, 5, "model")

@@ -39,7 +39,7 @@ def test_noise_of_every_slice_is_gumbel() -> None:
         assert kstest(noise(number).ravel(), lambda x: np.exp(-np.exp(-x))).pvalue > 1e-3
 
 
-def test_noise_is_alike_where_slices_are_near() -> None:
+def test_noise_of_neighbouring_slices_is_similar() -> None:
     """And the less so, the finer the scale and the farther the slice."""
     first = noise(3, step=0.2).ravel()
     alike = [float(np.corrcoef(first, noise(3 + far, step=0.2).ravel())[0, 1]) for far in (1, 3, 40)]
@@ -64,7 +64,7 @@ def test_noise_is_keyed(pair_bundle: Bundle) -> None:
     np.testing.assert_array_equal(replay(generator, again).pyramid.sequence, trace.pyramid.sequence)
 
 
-def test_neighbours_are_more_alike_than_strangers(pair_bundle: Bundle) -> None:
+def test_neighbours_are_more_similar_than_distant_slices(pair_bundle: Bundle) -> None:
     """Otherwise there would be no body."""
     generator = Generator(OnnxBackend(pair_bundle, device="cpu"))
     requests = stack_requests(pair_bundle, CT, 3, Sampling(), Stack(24, 1.6))
@@ -146,7 +146,7 @@ def test_a_shorter_series_replaces_all_of_a_longer_one(pair_bundle: Bundle, tmp_
         (lambda: StackPlace(-1, 0.1), "slices 0 to 1023"),
     ],
 )
-def test_stacks_that_cannot_be(make: object, said: str) -> None:
+def test_impossible_stacks_are_refused(make: object, said: str) -> None:
     with pytest.raises(MedvarError, match=said):
         make()  # type: ignore[operator]
 

@@ -39,7 +39,7 @@ def test_slices_say_that_they_are_synthetic(make: MakeSet, bundle: Bundle, tmp_p
     assert {(row["unit"], row["spacing_mm"]) for row in rows} == {("HU", 0.75), ("arbitrary", None)}
 
 
-def test_what_cannot_become_slices(make: MakeSet, bundle: Bundle, tmp_path: Path) -> None:
+def test_unsuitable_datasets_are_refused(make: MakeSet, bundle: Bundle, tmp_path: Path) -> None:
     """Pixels would be given the values of another model, or slices lack a modality."""
     make(tmp_path / "set", Mixture.of(Condition(region="brain"), Sampling()), count=1)
     with pytest.raises(MedvarError, match=r"'brain' of .* has none"):

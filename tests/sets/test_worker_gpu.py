@@ -36,14 +36,14 @@ def test_workers_share_the_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
         assert gpu == "3,GPU-abc"
 
 
-def test_the_process_that_was_called_keeps_all(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_main_process_keeps_all_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     """A script that makes a set would lose its GPUs."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
     take_gpu("cuda")
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "0,1"
 
 
-def test_which_there_are(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_visible_gpus_are_listed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A machine of two GPUs would be taken for one of none; or a machine without the driver's tool fail."""
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setenv("PATH", str(tmp_path))

@@ -104,7 +104,7 @@ def test_a_wrong_codebook_is_one_clear_error(tiny_bundle: Path, tmp_path: Path, 
 
 
 @given(start=st.binary(max_size=40), rest=st.binary(max_size=200))
-def test_no_bytes_are_more_than_an_error(start: bytes, rest: bytes) -> None:
+def test_random_bytes_give_at_most_an_error(start: bytes, rest: bytes) -> None:
     """A hostile file would crash napari with whatever exception it likes."""
 
     class Claims(Bundle):

@@ -70,7 +70,7 @@ def test_an_image_does_not_depend_on_what_the_others_are() -> None:
     assert torch.equal(results[0][0], results[1][0])
 
 
-def test_the_affine_part_is_scipys(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_affine_warp_equals_that_of_scipy(monkeypatch: pytest.MonkeyPatch) -> None:
     """A mistake in the grid's convention would turn, shear or shift by other amounts than are written here."""
     for name in ("MAX_ELASTIC", "MAX_GAMMA", "MAX_GAIN", "MAX_BIAS"):
         monkeypatch.setattr(module, name, 0.0)

@@ -64,7 +64,7 @@ def test_the_newest_is_found_again(tmp_path: Path) -> None:
         *("manifest of no run", "manifest of an odd loss"),
     ],
 )
-def test_a_damaged_one_is_skipped_and_told_of(tmp_path: Path, damage: str) -> None:
+def test_a_damaged_checkpoint_is_skipped_and_reported(tmp_path: Path, damage: str) -> None:
     """One bad sector would end a week's run, or go on from garbage."""
     save(tmp_path, 1, keep=2)
     folder = save(tmp_path, 2, keep=2)
@@ -137,7 +137,7 @@ def test_saving_a_step_again_replaces_it(tmp_path: Path) -> None:
     assert torch.equal(weight_of(found), torch.full((3, 2), 7.0))
 
 
-def test_an_optimizer_goes_on_where_it_was(tmp_path: Path) -> None:
+def test_an_optimizer_continues_where_it_stopped(tmp_path: Path) -> None:
     """A resumed run would start with cold moments and jump."""
     torch.manual_seed(0)
     models = [nn.Linear(3, 2) for _ in range(2)]
@@ -171,7 +171,7 @@ def test_the_best_is_kept_beside_the_newest(tmp_path: Path) -> None:
     assert steps(tmp_path) == ["step-00000006", "step-00000007"]
 
 
-def test_what_a_killed_run_left_is_removed(tmp_path: Path) -> None:
+def test_leftovers_of_a_killed_run_are_removed(tmp_path: Path) -> None:
     """Every kill while a checkpoint is written would cost its size in disk for good."""
     kept = save(tmp_path, 1, keep=2)
     (tmp_path / ".step-00000002.123.tmp").mkdir()

@@ -23,7 +23,7 @@ SHOWN = (Metric("loss"), Metric("gradient_norm"), Metric("loss", "held_out"))
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_is_compiled_learns_the_same(
+def test_compiled_training_is_the_same(
     make_config: Callable[..., TrainConfig],
     tmp_path: Path,
     console: Console,

@@ -53,13 +53,13 @@ def test_overrides_win_over_the_file(tmp_path: Path, name: str, text: str) -> No
         (("stage=transformer", "data=a", "out=b"), "needs a trained tokenizer"),
     ],
 )
-def test_names_the_setting_that_is_wrong(overrides: tuple[str, ...], message: str) -> None:
+def test_a_wrong_setting_is_named(overrides: tuple[str, ...], message: str) -> None:
     """A run would start with a setting that means something else, or stop hours later."""
     with pytest.raises(MedvarError, match=message):
         load_config(None, overrides)
 
 
-def test_says_when_the_file_is_no_config(tmp_path: Path) -> None:
+def test_other_files_are_refused(tmp_path: Path) -> None:
     """A typing mistake in a file would be a traceback."""
     for name, content in (
         ("missing.toml", None),
@@ -91,7 +91,7 @@ def exit_code(*arguments: str) -> object:
     return ended.value.code
 
 
-def test_ctrl_c_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_ctrl_c_says_how_to_continue(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """Whoever stops a run by hand would see a traceback, and a script not know that it was stopped."""
 
     def interrupted(*_: object, **__: object) -> None:

@@ -56,7 +56,7 @@ def test_parts_and_recomputing_take_less_memory(make_config: MakeConfig) -> None
         plan(replace(config, batch_size=2, accumulate=4))
 
 
-def test_what_does_not_learn_takes_less_memory(make_config: MakeConfig, tmp_path: Path) -> None:
+def test_frozen_weights_take_less_memory(make_config: MakeConfig, tmp_path: Path) -> None:
     """One would rent a larger card than fine-tuning needs, or believe that it does not fit the own one."""
     config = make_config(stage="transformer", factors=("modality", "region"))
     assert config.tokenizer is not None
@@ -88,7 +88,7 @@ def test_a_decoder_alone_takes_less_memory(make_config: MakeConfig) -> None:
     assert decoder.activation_bytes < whole.activation_bytes
 
 
-def test_it_is_said_without_starting_anything(make_config: MakeConfig, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_dry_run_starts_nothing(make_config: MakeConfig, capsys: pytest.CaptureFixture[str]) -> None:
     """One would learn what a run costs by running it."""
     config = make_config()
     arguments = [f"{name}={value}" for name, value in config_to_dict(config).items() if isinstance(value, int | str)]

@@ -20,7 +20,7 @@ def labels(factors: str) -> LabelSpace:
     return label_space_of(load_config(None, overrides), KINDS)
 
 
-def test_position_and_contrast_are_learnt_when_asked_for() -> None:
+def test_position_and_contrast_are_learnt_when_requested() -> None:
     """A user would ask for a position in vain, or a model learn names that nobody wanted."""
     assert labels("[modality, position]") == LabelSpace(("CT", "MR"), position=8)
     assert labels("[modality, contrast]") == LabelSpace(("CT", "MR"), contrast=("T1",))

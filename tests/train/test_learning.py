@@ -54,9 +54,7 @@ def blocks(rng: np.random.Generator, low: float, high: float) -> FloatArray:
     return np.kron(rng.uniform(low, high, (4, 4)), np.ones((4, 4))).astype(np.float32)
 
 
-def test_eight_slices_are_learnt_by_heart_and_made_again(
-    make_config: MakeConfig, tmp_path: Path, console: Console
-) -> None:
+def test_eight_slices_are_memorised_and_made_again(make_config: MakeConfig, tmp_path: Path, console: Console) -> None:
     """A mask that leaks, tokens out of place, or sampling unlike training: each would leave a loss or a wrong token."""
     rng = np.random.default_rng(0)
     images = [(f"train-{i}", f"label {i}", blocks(rng, -1, 1)) for i in range(8)]

@@ -58,7 +58,7 @@ def test_what_is_packed_comes_back(script: ModuleType, slices: Path, tmp_path: P
         assert np.abs(after.batch(range(len(after))) - before.batch(range(len(before)))).max() <= 1 / 255 + 1e-4
 
 
-def test_a_file_is_no_larger_than_what_may_travel(script: ModuleType, slices: Path, tmp_path: Path) -> None:
+def test_files_stay_below_the_size_limit(script: ModuleType, slices: Path, tmp_path: Path) -> None:
     """It would be refused on the way, after minutes of packing."""
     whole = script.pack(slices, tmp_path / "all.zip")
     size = (tmp_path / "all.zip").stat().st_size

@@ -32,7 +32,7 @@ def no_room_in_the_machine() -> Exception:
 
 
 @pytest.mark.parametrize("error", [no_room_on_the_card, no_room_in_the_machine, MemoryError])
-def test_what_to_do_is_said(
+def test_the_message_gives_advice(
     make_config: MakeConfig, console: Console, monkeypatch: pytest.MonkeyPatch, error: Callable[[], Exception]
 ) -> None:
     """The commonest end of a training run would be a traceback, and cost what was trained until then."""

@@ -17,7 +17,7 @@ from medvar_engine.train.run_training import run
 
 
 @pytest.mark.parametrize("stage", ["tokenizer", "preview"])
-def test_the_console_tells_speed_memory_and_what_matters_most(
+def test_the_console_shows_speed_memory_and_main_metrics(
     make_config: Callable[..., TrainConfig], tokenizer_file: Path, console: Console, stage: str
 ) -> None:
     """Who watches would see neither that a run crawls or fills the memory, nor that its codebook collapses."""

@@ -92,7 +92,7 @@ def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(
 
 
 @pytest.mark.parametrize("number", ["SIGTERM", "SIGUSR1"])
-def test_a_run_that_is_told_to_stop_saves_first(
+def test_a_stopped_run_saves_a_checkpoint(
     make_config: MakeConfig, tmp_path: Path, console: Console, monkeypatch: pytest.MonkeyPatch, number: str
 ) -> None:
     """A scheduler that takes a machine away would throw away everything since the last validation."""
@@ -133,7 +133,7 @@ def test_a_run_is_not_resumed_as_another(make_config: MakeConfig, console: Conso
     run(replace(config, log_every=1, keep=1), resume=True, console=console)
 
 
-def test_checkpoints_come_as_often_as_asked(make_config: MakeConfig, console: Console) -> None:
+def test_checkpoints_come_as_often_as_requested(make_config: MakeConfig, console: Console) -> None:
     """A long run would lose hours, since validation is too dear to be done often."""
     config = make_config(save_every=1, keep=100)
     run(config, console=console)
@@ -155,7 +155,7 @@ def test_training_learns(make_config: MakeConfig, console: Console) -> None:
     assert log[1, "loss"] == pytest.approx(np.log(128), rel=0.05)  # a fresh transformer knows nothing
 
 
-def test_what_a_run_leaves_can_be_used(make_config: MakeConfig, tmp_path: Path, console: Console) -> None:
+def test_the_files_of_a_run_are_usable(make_config: MakeConfig, tmp_path: Path, console: Console) -> None:
     """Hours of training would end in files that nothing reads."""
     tokenizer = run(make_config(), console=console)
     assert load_tokenizer(tokenizer).config.image_size == 16
@@ -173,7 +173,7 @@ def test_what_a_run_leaves_can_be_used(make_config: MakeConfig, tmp_path: Path, 
 
 
 @pytest.mark.parametrize("stage", ["tokenizer", "transformer"])
-def test_held_out_people_are_validated_on_and_not_trained_on(
+def test_held_out_patients_are_used_for_validation_only(
     make_config: MakeConfig, console: Console, monkeypatch: pytest.MonkeyPatch, stage: str
 ) -> None:
     """Figures on the training set look better than they are."""
@@ -243,7 +243,7 @@ def test_a_feature_network_teaches_and_measures(
         assert log[6, "held-out feature distance"] == log[6, "held-out feature distance, MR brain"] > 0
 
 
-def test_the_critic_joins_when_it_is_told_to(make_config: MakeConfig, console: Console) -> None:
+def test_the_discriminator_starts_when_configured(make_config: MakeConfig, console: Console) -> None:
     """The adversarial switch would do nothing, or break training from its first step."""
     config = make_config(adversarial=0.5, adversarial_start=0.5)
     run(config, console=console)
@@ -258,7 +258,7 @@ def _ran(config: TrainConfig, console: Console) -> TrainConfig:
     return config
 
 
-def test_a_full_disk_stops_the_run_with_a_word(
+def test_a_full_disk_stops_the_run_with_a_message(
     make_config: MakeConfig, console: Console, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A week's run would end in a traceback, and perhaps in a checkpoint that is none."""
@@ -365,7 +365,7 @@ def test_learning_rate_rises_and_falls(make_config: MakeConfig) -> None:
     assert learning_rate(make_config(warmup=0), 0) == make_config().learning_rate
 
 
-def test_rare_kinds_of_slice_are_drawn_as_asked(slices: Path) -> None:
+def test_rare_kinds_of_slice_are_drawn_as_requested(slices: Path) -> None:
     """A model of nine tenths chest would hardly see a brain; or the same brain all the time."""
     conditions = SliceDataset(slices).conditions  # 16 CT chest, 4 MR brain
     rng = np.random.default_rng(0)
@@ -377,9 +377,7 @@ def test_rare_kinds_of_slice_are_drawn_as_asked(slices: Path) -> None:
     assert spread(3, 10).tolist() == [0, 1, 2]
 
 
-def test_a_decoder_can_learn_on_without_changing_tokens(
-    make_config: MakeConfig, tmp_path: Path, console: Console
-) -> None:
+def test_training_the_decoder_does_not_change_tokens(make_config: MakeConfig, tmp_path: Path, console: Console) -> None:
     """A transformer speaks the tokens it was trained on: a better decoder must not make them mean something else."""
     first = run(make_config(out=tmp_path / "first"), console=console)
     second = run(make_config(out=tmp_path / "second", tokenizer=first, decoder_only=True), console=console)
@@ -393,7 +391,7 @@ def test_a_decoder_can_learn_on_without_changing_tokens(
         assert not torch.equal(before.decode(latent), after.decode(latent))
 
 
-def test_a_trained_tokenizer_can_be_gone_on_with(make_config: MakeConfig, tmp_path: Path, console: Console) -> None:
+def test_training_of_a_tokenizer_can_be_continued(make_config: MakeConfig, tmp_path: Path, console: Console) -> None:
     """Fine-tuning that threw the codebook away in its first step would be worse than starting anew."""
     first = run(make_config(out=tmp_path / "first"), console=console)
     second = run(make_config(out=tmp_path / "second", tokenizer=first, steps=1), console=console)
@@ -401,7 +399,7 @@ def test_a_trained_tokenizer_can_be_gone_on_with(make_config: MakeConfig, tmp_pa
     assert float((codes[0] - codes[1]).norm() / codes[0].norm()) < 0.2
 
 
-def test_figures_and_images_are_there_for_tensorboard(make_config: MakeConfig, console: Console) -> None:
+def test_metrics_and_images_are_written_for_tensorboard(make_config: MakeConfig, console: Console) -> None:
     """Who watches runs of a cluster in a browser would see none."""
     from tensorboard.backend.event_processing import event_accumulator as accumulator
 
@@ -413,7 +411,7 @@ def test_figures_and_images_are_there_for_tensorboard(make_config: MakeConfig, c
     assert [event.step for event in found.Images("reconstructions")] == [3, 6]
 
 
-def test_patience_ends_a_run_that_begins_to_memorise(
+def test_early_stopping_ends_a_run_that_memorises(
     make_config: MakeConfig, console: Console, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Fine-tuning on few patients would go on past its best, and the best model would not be the one that is kept."""
@@ -445,7 +443,7 @@ def test_a_batch_in_parts_is_the_whole_batch(make_config: MakeConfig, tmp_path: 
         run(make_config(accumulate=3, batch_size=4, out=tmp_path / "odd"), console=console)
 
 
-def test_what_a_run_starts_from_may_be_the_best(
+def test_the_initial_model_may_be_the_best(
     make_config: MakeConfig, tmp_path: Path, console: Console, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Fine-tuning on too few patients would return something worse than the base as if it were an improvement."""
@@ -458,7 +456,7 @@ def test_what_a_run_starts_from_may_be_the_best(
     assert all(torch.equal(a, b) for a, b in zip(base.parameters(), kept.parameters(), strict=True))
 
 
-def test_a_transformer_has_the_shape_that_is_asked_for(make_config: MakeConfig, console: Console) -> None:
+def test_a_transformer_has_the_shape_that_is_requested(make_config: MakeConfig, console: Console) -> None:
     """Comparing sizes would compare presets only."""
     config = make_config(stage="transformer", depth=2, width=64, heads=4, steps=1)
     shape = load_transformer(run(config, console=console))[0].config

@@ -41,7 +41,7 @@ def test_without_corruption_it_is_plain_teacher_forcing(tokenizer: ResolutionTok
         torch.testing.assert_close(ours, its)
 
 
-def test_targets_mend_what_was_replaced(tokenizer: ResolutionTokenizer) -> None:
+def test_targets_correct_replaced_tokens(tokenizer: ResolutionTokenizer) -> None:
     """The transformer would learn to go on as if its own mistakes had not been made."""
     torch.manual_seed(0)
     quantizer, images = tokenizer.quantizer, torch.rand(16, 1, 16, 16) * 2 - 1
@@ -54,7 +54,7 @@ def test_targets_mend_what_was_replaced(tokenizer: ResolutionTokenizer) -> None:
     assert not torch.allclose(features, quantizer.scale_features(tokenizer.encode(images)))
 
 
-def test_similar_codes_are_others(tokenizer: ResolutionTokenizer) -> None:
+def test_similar_codes_exclude_the_code_itself(tokenizer: ResolutionTokenizer) -> None:
     """A replaced token would be the same one."""
     table = similar_codes(tokenizer.quantizer)
     assert table.shape == (4, 32, 16)

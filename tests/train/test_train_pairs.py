@@ -76,7 +76,7 @@ def metrics(out: Path) -> dict[str, float]:
     return {str(metric): points[-1][1] for metric, points in read_log(out / "log.csv").items()}
 
 
-def test_pairs_are_learnt_and_drawn(tmp_path: Path, console: Console) -> None:
+def test_pairs_are_learned_and_generated(tmp_path: Path, console: Console) -> None:
     """From slices with masks to an image with its mask, and one to a given mask."""
     slices = write_pairs(tmp_path / "slices")
     tokenizer = run(config(slices, tmp_path / "tokenizer"), console=console)
@@ -101,7 +101,7 @@ def test_a_dry_run_knows_pairs(tmp_path: Path) -> None:
     assert more.activation_bytes > less.activation_bytes
 
 
-def test_what_does_not_fit_is_refused(tmp_path: Path, console: Console) -> None:
+def test_mismatched_settings_are_refused(tmp_path: Path, console: Console) -> None:
     """Slices without masks, or with others, would teach something else."""
     slices, plain = write_pairs(tmp_path / "slices"), write_pairs(tmp_path / "plain", ())
     with pytest.raises(MedvarError, match="has no masks to train on"):
@@ -128,7 +128,7 @@ def test_the_recipe_trains(tmp_path: Path, console: Console) -> None:
     assert load_transformer(run(second, console=console))[1].region == ("abdomen",)
 
 
-def test_the_recipe_says_what_it_is() -> None:
+def test_the_recipe_is_described() -> None:
     """Nobody may take a model of two patients for more than it is; and its file of label maps must be one."""
     text = PAGE.read_text()
     assert "A model that saw one patient, or two, makes copies of them." in " ".join(text.split())

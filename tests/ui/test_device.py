@@ -15,7 +15,7 @@ from napari_medvar.widget import MedvarWidget
 Settle = Callable[[MedvarWidget], None]
 
 
-def test_another_server_is_used_at_once_and_kept(
+def test_another_server_is_used_at_once_and_stored(
     quick: MedvarWidget, settle: Settle, monkeypatch: pytest.MonkeyPatch, models: FakeModels
 ) -> None:
     """The address would be hidden in Preferences, and take effect some other day."""
@@ -45,7 +45,7 @@ def test_another_server_is_used_at_once_and_kept(
     assert "fake runs on" in panel.state.text()
 
 
-def test_a_server_that_is_not_there_is_told_of_and_the_model_stays(
+def test_a_missing_server_is_reported_and_the_model_stays(
     quick: MedvarWidget, settle: Settle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A traceback; or no model any more, with an hour's images on the screen."""

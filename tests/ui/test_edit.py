@@ -39,7 +39,7 @@ def paint(widget: MedvarWidget, rows: slice, columns: slice) -> None:
     layer.data = data
 
 
-def test_paint_gives_a_mask_on_the_image_with_the_brush_in_hand(made: MedvarWidget) -> None:
+def test_paint_gives_a_mask_on_the_image_with_the_brush_selected(made: MedvarWidget) -> None:
     """Painting would begin with five clicks in napari, and hit other places than the image's."""
     made.edit.panel.paint_button.click()
     layer = made.viewer.layers["mask"]
@@ -50,7 +50,7 @@ def test_paint_gives_a_mask_on_the_image_with_the_brush_in_hand(made: MedvarWidg
     assert made.edit.panel.mask_layer == "mask"
 
 
-def test_outside_the_mask_stays_exactly_when_asked(made: MedvarWidget, settle: Settle) -> None:
+def test_pixels_outside_the_mask_stay_exactly_on_request(made: MedvarWidget, settle: Settle) -> None:
     """A lesion painted into one corner would change the opposite one."""
     before, parent = pixels(made), node(made).id
     made.scales.slider.setValue(1)
@@ -98,7 +98,7 @@ def test_a_shape_drawn_in_millimetres_is_a_mask(made: MedvarWidget, settle: Sett
     assert abs(columns.min() - 10) <= 1
 
 
-def test_an_empty_mask_is_told_of_and_changes_nothing(made: MedvarWidget) -> None:
+def test_an_empty_mask_is_reported_and_changes_nothing(made: MedvarWidget) -> None:
     """A traceback, or an image changed everywhere."""
     made.edit.panel.paint_button.click()
     made.edit.panel.resample_button.click()
@@ -108,7 +108,7 @@ def test_an_empty_mask_is_told_of_and_changes_nothing(made: MedvarWidget) -> Non
     assert len(made.session.tree.nodes) == 1
 
 
-def test_a_mask_deleted_meanwhile_is_not_offered_any_more(made: MedvarWidget, settle: Settle) -> None:
+def test_a_deleted_mask_is_no_longer_offered(made: MedvarWidget, settle: Settle) -> None:
     """Resample would fail on a layer that is gone."""
     made.edit.panel.paint_button.click()
     made.viewer.layers.remove("mask")
@@ -120,7 +120,7 @@ def test_a_mask_deleted_meanwhile_is_not_offered_any_more(made: MedvarWidget, se
     assert len(made.session.tree.nodes) == 2
 
 
-def test_maps_are_no_masks(made: MedvarWidget, settle: Settle) -> None:
+def test_maps_are_not_offered_as_masks(made: MedvarWidget, settle: Settle) -> None:
     """The token map, a Labels layer itself, would be offered as a mask."""
     made.views.show_view("tokens")
     settle(made)
@@ -188,7 +188,7 @@ class Click:
         self.position = position
 
 
-def test_a_click_picks_a_token_and_another_can_be_put_in(made: MedvarWidget, settle: Settle) -> None:
+def test_a_click_picks_a_token_that_can_be_replaced(made: MedvarWidget, settle: Settle) -> None:
     """Nobody could change one place by hand, or another place would change."""
     made.scales.slider.setValue(3)
     made.edit.panel.pick_button.click()
@@ -214,7 +214,7 @@ def test_a_click_picks_a_token_and_another_can_be_put_in(made: MedvarWidget, set
     assert made.edit._clicked not in made.viewer.mouse_drag_callbacks
 
 
-def test_alternatives_of_a_token_are_cut_to_where_they_differ(made: MedvarWidget, settle: Settle) -> None:
+def test_previews_of_other_tokens_show_where_they_differ(made: MedvarWidget, settle: Settle) -> None:
     """At 72 pixels a side all of them look the same."""
     made.edit.panel.from_box.setValue(5)
     made.edit.panel.pick_button.click()
@@ -258,7 +258,7 @@ def test_a_click_beside_the_image_picks_nothing(made: MedvarWidget) -> None:
     assert not made.worker.running
 
 
-def test_candidates_are_drawn_and_one_is_gone_on_with(made: MedvarWidget, settle: Settle, qtbot: QtBot) -> None:
+def test_candidates_are_drawn_and_one_is_finished(made: MedvarWidget, settle: Settle, qtbot: QtBot) -> None:
     """One would get another image than the one chosen from the sheet."""
     parent = node(made)
     made.scales.slider.setValue(2)
@@ -296,7 +296,7 @@ def test_all_candidates_can_be_finished(made: MedvarWidget, settle: Settle) -> N
     assert made.status.progress.format().startswith("image 3 of 3")
 
 
-def test_a_candidate_that_was_gone_on_with_is_not_made_again(made: MedvarWidget, settle: Settle) -> None:
+def test_a_finished_candidate_is_not_made_again(made: MedvarWidget, settle: Settle) -> None:
     """The history would fill with the same image."""
     made.scales.slider.setValue(2)
     made.candidates.panel.count_box.setValue(3)
@@ -416,7 +416,7 @@ def test_the_mask_has_its_tools_in_the_panel(made: MedvarWidget, settle: Settle)
     assert mask.opacity > 0.4
 
 
-def test_a_segmentation_of_somebody_s_is_not_painted_over(made: MedvarWidget) -> None:
+def test_a_segmentation_of_the_user_is_not_painted_over(made: MedvarWidget) -> None:
     """Clear would wipe out an afternoon of segmenting."""
     made.viewer.add_labels(np.ones((SIZE, SIZE), dtype=int), name="mine")
     made.edit.panel.choose_mask("mine")
@@ -439,7 +439,7 @@ def test_before_and_after_with_one_button(made: MedvarWidget, settle: Settle) ->
     assert len(made.session.tree.nodes) == 2
 
 
-def test_a_graft_of_another_body_is_warned_of(made: MedvarWidget, settle: Settle) -> None:
+def test_mixing_different_regions_gives_a_warning(made: MedvarWidget, settle: Settle) -> None:
     """A head in the layout of an abdomen would come out, and nobody know why."""
     made.sampling.roll()
     made.scales.generate_button.click()

@@ -62,7 +62,7 @@ def test_before_the_first_image_it_says_what_to_do(quick: MedvarWidget, settle: 
     assert not quick.gallery.panel.hint.isVisible()
 
 
-def test_good_ones_are_starred_and_kept_in_the_session_s_file(
+def test_stars_are_stored_in_the_session_file(
     many: MedvarWidget, settle: Settle, qtbot: QtBot, models: FakeModels, tmp_path: Path
 ) -> None:
     """An hour of choosing would be lost with the window."""
@@ -97,7 +97,7 @@ def test_renaming_a_starred_image_keeps_the_star_out_of_its_name(many: MedvarWid
     assert many.history.panel.tree.topLevelItem(0).text(0) == "★ the good one"
 
 
-def test_others_are_thrown_away_and_one_is_gone_on_with(many: MedvarWidget, settle: Settle, qtbot: QtBot) -> None:
+def test_images_are_deleted_and_one_is_continued(many: MedvarWidget, settle: Settle, qtbot: QtBot) -> None:
     """The sheet would only be there to look at."""
     panel = many.gallery.panel
     nodes = many.session.tree.nodes
@@ -135,7 +135,7 @@ def test_the_starred_ones_are_saved(
     assert not many.worker.running
 
 
-def test_the_sheet_in_a_window_of_its_own_and_back(many: MedvarWidget, settle: Settle, qtbot: QtBot) -> None:
+def test_the_gallery_moves_to_a_window_and_back(many: MedvarWidget, settle: Settle, qtbot: QtBot) -> None:
     """Small thumbnails would be all there is; or the sheet be gone with the window."""
     panel = many.gallery.panel
     small = panel.sheet.iconSize().width()
@@ -172,7 +172,7 @@ def test_resting_on_an_image_shows_it_large(many: MedvarWidget, qtbot: QtBot, wh
     QApplication.sendEvent(view.viewport(), QHelpEvent(QEvent.Type.ToolTip, empty, empty))
 
 
-def test_another_model_s_images_have_their_own_icons(many: MedvarWidget, settle: Settle) -> None:
+def test_images_of_another_model_have_their_own_icons(many: MedvarWidget, settle: Settle) -> None:
     """An image would be shown that another model made."""
     many.load("fake")
     settle(many)

@@ -74,7 +74,7 @@ def test_a_second_image_reuses_the_layers(viewer: Any, widget: MedvarWidget, pre
     assert not np.array_equal(contents(viewer)[-1], before[-1])
 
 
-def test_the_seed_is_kept_when_asked_to(viewer: Any, widget: MedvarWidget, press: Press) -> None:
+def test_the_seed_is_kept_on_request(viewer: Any, widget: MedvarWidget, press: Press) -> None:
     """Somebody who types a seed from a paper would get another image."""
     widget.sampling.fresh_box.setChecked(False)
     widget.sampling.show_seed(2**63 + 1)
@@ -257,7 +257,7 @@ def test_a_deleted_layer_comes_back_in_its_place(
     assert visible(viewer) == NAMES[-1:]
 
 
-def test_a_widget_opened_again_goes_on_with_the_layers(
+def test_a_widget_opened_again_continues_with_the_layers(
     viewer: Any, widget: MedvarWidget, press: Press, open_widget: Callable[[], MedvarWidget], settle: Settle
 ) -> None:
     """Closing the panel to have more room would double every layer afterwards."""

@@ -199,7 +199,7 @@ def test_a_crashed_session_is_offered_and_restored(
     widget.worker.close()
 
 
-def test_the_keyboard_does_it(three: MedvarWidget, settle: Settle, qtbot: QtBot) -> None:
+def test_the_history_works_by_keyboard(three: MedvarWidget, settle: Settle, qtbot: QtBot) -> None:
     """Somebody who cannot use a mouse could not use the widget."""
     three.activateWindow()
     qtbot.waitUntil(three.isActiveWindow, timeout=WAIT)
@@ -245,7 +245,7 @@ def test_the_tab_key_reaches_everything_from_top_to_bottom(made: MedvarWidget, s
         assert stops.index(before) < stops.index(after)
 
 
-def test_no_two_controls_share_a_letter(quick: MedvarWidget) -> None:
+def test_no_two_controls_share_a_mnemonic(quick: MedvarWidget) -> None:
     """Alt and a letter would only move the focus to and fro."""
     from qtpy.QtWidgets import QAbstractButton, QLabel
 

@@ -30,7 +30,7 @@ def canvas(widget: MedvarWidget) -> QWidget:
     return found
 
 
-def test_keys_work_while_one_looks_at_the_image(
+def test_keys_work_while_the_canvas_has_the_focus(
     viewer: Any, widget: MedvarWidget, settle: Settle, qtbot: QtBot, canvas: QWidget
 ) -> None:
     """For every image one would go to the panel and back with the mouse."""
@@ -50,7 +50,7 @@ def test_keys_work_while_one_looks_at_the_image(
     assert widget.session.tree.current == widget.session.tree.nodes[0].id
 
 
-def test_no_key_is_one_of_napari_s(widget: MedvarWidget) -> None:
+def test_keys_of_napari_are_not_taken(widget: MedvarWidget) -> None:
     """Somebody's reset of the view would draw another image."""
     from app_model.types import KeyBinding
     from napari.utils.shortcuts import default_shortcuts

@@ -173,7 +173,7 @@ def test_picking_a_token_does_not_paint(empty: Any, widget: MedvarWidget, settle
     assert np.asarray(mask.data).any()  # a click does paint
 
 
-def test_a_click_into_the_slider_s_groove_goes_one_scale_that_way(
+def test_a_click_beside_the_slider_handle_moves_one_scale(
     empty: Any, widget: MedvarWidget, settle: Settle, qtbot: QtBot
 ) -> None:
     """A click beside the handle would jump to scale 0."""
@@ -185,9 +185,7 @@ def test_a_click_into_the_slider_s_groove_goes_one_scale_that_way(
     assert widget.scales.scale == len(SCHEDULE) - 2
 
 
-def test_a_new_image_is_seen_though_a_scan_was_opened_above_or_beside(
-    empty: Any, widget: MedvarWidget, settle: Settle
-) -> None:
+def test_a_new_image_is_visible_beside_an_opened_scan(empty: Any, widget: MedvarWidget, settle: Settle) -> None:
     """The image would grow unseen below the scan, or out of sight."""
     widget.scales.generate_button.click()
     settle(widget)

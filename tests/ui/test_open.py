@@ -127,7 +127,7 @@ def test_without_onnxruntime_the_widget_says_how_to_install_it(
     assert widget.scales.generate_button.isEnabled()
 
 
-def test_a_folder_that_is_no_bundle_is_told_of_and_harmless(
+def test_a_folder_that_is_not_a_bundle_is_reported(
     widget: MedvarWidget, settle: Settle, qtbot: QtBot, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A wrong folder would bring a traceback, or lose the model in use."""
@@ -143,7 +143,7 @@ def test_a_folder_that_is_no_bundle_is_told_of_and_harmless(
     assert not widget.message.isVisible()
 
 
-def test_an_engine_error_is_told_of_without_offering_to_load(
+def test_an_engine_error_does_not_offer_to_load_again(
     widget: MedvarWidget, settle: Settle, models: FakeModels, qtbot: QtBot
 ) -> None:
     """A user whose memory ran out would be sent to look for another model."""
@@ -160,7 +160,7 @@ def test_an_engine_error_is_told_of_without_offering_to_load(
     assert widget.scales.generate_button.isEnabled()
 
 
-def test_text_that_names_nothing_does_not_stay(widget: MedvarWidget) -> None:
+def test_text_that_names_no_entry_is_replaced(widget: MedvarWidget) -> None:
     """The list would show a word that the image is not made for."""
     combo = widget.condition.combos["region"]
     combo.setEditText("elbow")
@@ -169,7 +169,7 @@ def test_text_that_names_nothing_does_not_stay(widget: MedvarWidget) -> None:
     assert widget.condition.condition.region == "abdomen"
 
 
-def test_a_condition_never_seen_is_warned_of(widget: MedvarWidget) -> None:
+def test_a_condition_without_training_slices_gives_a_warning(widget: MedvarWidget) -> None:
     """A user would take nonsense for what the model can do."""
     widget.condition.show_condition(Condition("CT", "brain", "coronal"))
     assert "contain no" in widget.condition.note.text()
@@ -210,7 +210,7 @@ def test_only_what_the_model_knows_is_offered_and_lists_follow(widget: MedvarWid
     assert "500 training slices" in widget.condition.note.text()
 
 
-def test_a_position_is_asked_for_where_the_model_knows_it(widget: MedvarWidget) -> None:
+def test_the_position_is_offered_if_the_model_supports_it(widget: MedvarWidget) -> None:
     """A slice of the feet could not be asked for, or one be asked for that the model cannot make."""
     panel = widget.condition
     assert panel.position.isHidden()

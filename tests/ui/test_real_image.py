@@ -173,7 +173,7 @@ def test_a_layer_without_units_may_come_later(made: MedvarWidget) -> None:
     np.testing.assert_allclose(made.viewer.layers[FINEST].scale, [0.8, 0.8])
 
 
-def test_a_layer_that_cannot_be_encoded_is_told_of(quick: MedvarWidget) -> None:
+def test_a_layer_that_cannot_be_encoded_is_reported(quick: MedvarWidget) -> None:
     """A traceback in the radiologist's face."""
     quick.viewer.layers.selection.clear()
     quick.real.panel.encode_button.click()
@@ -181,7 +181,7 @@ def test_a_layer_that_cannot_be_encoded_is_told_of(quick: MedvarWidget) -> None:
     assert quick.message.isVisible()
 
 
-def test_the_menu_s_command_waits_for_the_model(quick: MedvarWidget, settle: Settle) -> None:
+def test_the_menu_command_waits_for_the_model(quick: MedvarWidget, settle: Settle) -> None:
     """Chosen in the layer list's menu, it would do nothing while the model is being loaded."""
     layer = quick.viewer.add_image(volume()[0], name="scan")
     quick.viewer.layers.selection.active = layer

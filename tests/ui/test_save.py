@@ -59,7 +59,7 @@ def test_nothing_is_overwritten(two: MedvarWidget, settle: Settle, tmp_path: Pat
     assert file.read_bytes() == before
 
 
-def test_what_was_written_before_is_not_taken_for_what_failed_now(two: MedvarWidget, settle: Settle) -> None:
+def test_a_failed_save_does_not_report_earlier_files(two: MedvarWidget, settle: Settle) -> None:
     """“1 of 1 written” would stand below the message that nothing was written."""
     for _ in range(2):
         two.save.panel.save_button.click()
@@ -79,7 +79,7 @@ def test_eight_and_sixteen_bits_lie_side_by_side(two: MedvarWidget, settle: Sett
     assert len(list((tmp_path / "out").glob("*.png"))) == 2
 
 
-def test_a_folder_that_cannot_be_made_is_told_of(two: MedvarWidget, settle: Settle, tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_made_is_reported(two: MedvarWidget, settle: Settle, tmp_path: Path) -> None:
     """A read-only disk would bring a traceback."""
     (tmp_path / "file").write_text("")
     two.save.panel.choose_folder(tmp_path / "file" / "inside")
@@ -120,7 +120,7 @@ def test_a_set_that_is_stopped_leaves_whole_images(
     assert quick.scales.generate_button.isEnabled()
 
 
-def test_a_sitting_is_saved_and_opened(
+def test_a_session_is_saved_and_opened(
     two: MedvarWidget, settle: Settle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One could not go on tomorrow."""
@@ -143,9 +143,7 @@ def test_a_sitting_is_saved_and_opened(
 
 
 @pytest.mark.parametrize("content", [b"", b"nonsense", json.dumps({"medvar_session": 99}).encode()])
-def test_a_damaged_file_is_told_of_and_harmless(
-    two: MedvarWidget, settle: Settle, tmp_path: Path, content: bytes
-) -> None:
+def test_a_damaged_file_is_reported(two: MedvarWidget, settle: Settle, tmp_path: Path, content: bytes) -> None:
     """A file cut short by a full disk would bring a traceback and take the images in use along."""
     path = tmp_path / "damaged.medvar"
     path.write_bytes(content)

@@ -61,7 +61,7 @@ def test_images_come_from_the_server(
     assert session.node.complete
 
 
-def test_a_server_that_is_not_there_is_told(
+def test_a_missing_server_is_reported(
     open_on: Callable[[str], MedvarWidget], settle: Callable[[MedvarWidget], None]
 ) -> None:
     """The widget would not open, or stay empty without a word."""

@@ -55,7 +55,7 @@ def test_paint_and_draw(paired: MedvarWidget, settle: Settle, shows_current: Cal
     shows_current(paired)
 
 
-def test_what_cannot_be_drawn_is_said(paired: MedvarWidget) -> None:
+def test_impossible_masks_are_reported(paired: MedvarWidget) -> None:
     """An empty layer, another layer, a model without masks: one sentence each, and nothing is made."""
     viewer = paired.viewer
     paired.structures.paint()

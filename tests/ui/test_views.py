@@ -64,7 +64,7 @@ def test_maps_say_in_the_canvas_what_they_are_and_what_colours_mean(made: Medvar
     assert not any(layer.name_overlay.visible for layer in shown(made))
 
 
-def test_the_maps_hold_what_the_model_says(made: MedvarWidget, settle: Settle) -> None:
+def test_the_maps_equal_those_of_the_model(made: MedvarWidget, settle: Settle) -> None:
     """A pretty image of something else would be studied."""
     node = made.session.node
     assert node is not None
@@ -121,7 +121,7 @@ def test_all_scales_side_by_side_and_back(made: MedvarWidget, settle: Settle) ->
     assert not made.viewer.canvas.grid.enabled
 
 
-def test_a_map_that_fails_is_told_of_once(made: MedvarWidget, settle: Settle, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_map_is_reported_once(made: MedvarWidget, settle: Settle, monkeypatch: pytest.MonkeyPatch) -> None:
     """The widget would ask the model for the same again and again, and never be idle."""
 
     def fail() -> Any:
@@ -143,7 +143,7 @@ def test_deleted_map_layers_come_back(made: MedvarWidget, settle: Settle) -> Non
     assert [layer.name for layer in shown(made)] == [layer_name(SCHEDULE, 2), "tokens · scale 2"]
 
 
-def test_play_goes_round_and_pauses(made: MedvarWidget, qtbot: QtBot) -> None:
+def test_playing_repeats_and_pauses(made: MedvarWidget, qtbot: QtBot) -> None:
     """Nobody could watch the image grow a second time."""
     made.scales.play_button.click()
     qtbot.waitUntil(lambda: made.scales.scale == 0, timeout=WAIT)

@@ -29,7 +29,7 @@ from medvar_engine.untrusted.plain_npy import open_npy
         "x" * 300_000,
     ],
 )
-def test_odd_yaml_is_one_kind_of_error(text: str) -> None:
+def test_odd_yaml_gives_one_type_of_error(text: str) -> None:
     """Each would give an error of its own, and a few lines of aliases gigabytes."""
     with pytest.raises(ValueError, match=r"."):
         plain_yaml.loads(text)
@@ -54,7 +54,7 @@ def test_plain_yaml_is_read() -> None:
         b"__import__('os').system('ls')",
     ],
 )
-def test_odd_headers_of_arrays_are_one_kind_of_error(tmp_path: Path, header: bytes) -> None:
+def test_odd_array_headers_give_one_type_of_error(tmp_path: Path, header: bytes) -> None:
     """A header is Python's text, and fails in as many ways."""
     padded = header + b" " * (-(len(header) + 11) % 64) + b"\n"
     path = tmp_path / "a.npy"
@@ -74,7 +74,7 @@ def test_arrays_are_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.name != "posix", reason="links and processes of POSIX")
-def test_links_are_not_followed_and_left_files_go(tmp_path: Path) -> None:
+def test_links_are_not_followed_and_leftovers_are_removed(tmp_path: Path) -> None:
     """Who may write beside a file would have another one overwritten, and killed processes fill the disk."""
     precious, path = tmp_path / "precious", tmp_path / "a[1].txt"
     precious.write_text("mine")

@@ -25,13 +25,13 @@ from medvar_engine.untrusted import plain_json
         ("1" * 5000, "digits"),
     ],
 )
-def test_what_is_refused(text: str | bytes, said: str) -> None:
+def test_invalid_json_is_refused(text: str | bytes, said: str) -> None:
     """Breaks for whoever opens a stranger's file: a number that cannot be saved again, or memory without end."""
     with pytest.raises(ValueError, match=said):
         plain_json.loads(text)
 
 
-def test_what_is_read(tmp_path: Path) -> None:
+def test_plain_json_is_read(tmp_path: Path) -> None:
     """Breaks for everybody: honest files must be read as ever."""
     assert plain_json.loads('{"a": [1, 2.5, -1e-9, null, "NaN"]}') == {"a": [1, 2.5, -1e-9, None, "NaN"]}
     assert plain_json.loads(b"[" + b"[[1]]," * 1000 + b"[]]")[0] == [[1]]

@@ -22,14 +22,14 @@ def test_threads_are_used_again() -> None:
     assert len(names) == 1
 
 
-def test_a_call_that_hears_is_stopped() -> None:
+def test_a_call_that_can_be_stopped_is_stopped() -> None:
     stopped = threading.Event()
     with pytest.raises(TimeoutError, match="longer than 0 s"):
         within(0.05, lambda: stopped.wait(30), stopped.set)
     assert stopped.is_set()
 
 
-def test_a_call_that_does_not_hear_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_call_that_cannot_be_stopped_is_abandoned(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("medvar_engine.untrusted.time_limit._GRACE", 0.05)
     end, begun = threading.Event(), time.monotonic()
     with pytest.raises(TimeoutError):

@@ -35,7 +35,7 @@ def body(top: int, bottom: int, left: int = 0, right: int = 128) -> FloatArray:
     ("pixels", "rows"),
     [(body(0, 110), slice(117, 128)), (body(20, 128), slice(0, 11)), (body(60, 128, 70), slice(117, 128))],
 )
-def test_it_stands_beside_the_anatomy(make_trace: MakeTrace, pixels: FloatArray, rows: slice) -> None:
+def test_the_mark_lies_beside_the_anatomy(make_trace: MakeTrace, pixels: FloatArray, rows: slice) -> None:
     """Breaks for readers of the image: the mark would hide what they look at."""
     made = burn_in(OutputImage(pixels, make_trace(), 1.0, -160, 240, "HU"))
     changed = made.pixels != pixels
@@ -46,7 +46,7 @@ def test_it_stands_beside_the_anatomy(make_trace: MakeTrace, pixels: FloatArray,
     assert made.pixels.max() == 1
 
 
-def test_it_is_written_over_a_full_image_too(make_trace: MakeTrace) -> None:
+def test_a_full_image_is_marked_too(make_trace: MakeTrace) -> None:
     """Breaks for images without air, which would go unmarked."""
     made = burn_in(OutputImage(np.full((256, 300), 0.9, np.float32), make_trace(), 1.0, 0, 1, "arbitrary"))
     box = made.pixels != np.float32(0.9)
@@ -54,14 +54,14 @@ def test_it_is_written_over_a_full_image_too(make_trace: MakeTrace) -> None:
     assert set(np.unique(made.pixels[box])) == {-1, 1}
 
 
-def test_an_image_too_small_for_it(make_trace: MakeTrace) -> None:
+def test_a_too_small_image_is_refused(make_trace: MakeTrace) -> None:
     """Breaks for tiny images, of which nothing would be left."""
     with pytest.raises(MedvarError, match="57×11 pixels"):
         burn_in(OutputImage(np.zeros((16, 16), np.float32), make_trace(), 1.0, 0, 1, "arbitrary"))
 
 
 @pytest.mark.parametrize("form", ENDINGS)
-def test_every_format_tells_of_it(make_trace: MakeTrace, tmp_path: Path, form: str) -> None:
+def test_every_format_records_the_mark(make_trace: MakeTrace, tmp_path: Path, form: str) -> None:
     """Breaks for `replay`, which would call every marked file a changed one."""
     rng = np.random.default_rng(0)
     plain = OutputImage(rng.uniform(-1, 1, (96, 96)).astype(np.float32), make_trace(), 1.0, -160, 240, "HU")
@@ -88,7 +88,7 @@ def test_dicom_says_that_pixels_are_annotated(make_trace: MakeTrace, tmp_path: P
     assert found[0].SOPInstanceUID != found[1].SOPInstanceUID
 
 
-def test_files_that_do_not_say(tmp_path: Path) -> None:
+def test_files_without_a_record_have_no_marks(tmp_path: Path) -> None:
     """Breaks for files of an older version, and for damaged ones, on which a traceback would follow."""
     Image.new("L", (4, 4)).save(tmp_path / "old.png")
     assert read_about_pixels(tmp_path / "old.png") == {}

@@ -108,7 +108,7 @@ def test_a_short_axis_slice_lies_across_the_heart(
     np.testing.assert_allclose(affine[:3, :2] / 0.75, np.array([columns, rows]).T * [[-1], [-1], [1]], atol=1e-6)
 
 
-def test_nobody_takes_it_for_a_patient(images: list[OutputImage], tmp_path: Path) -> None:
+def test_dicom_files_are_marked_as_synthetic(images: list[OutputImage], tmp_path: Path) -> None:
     """A made image in an archive would be read, billed or trained on as a person's."""
     for path, image in zip(written(tmp_path, images), images, strict=True):
         dataset = pydicom.dcmread(path)
@@ -123,7 +123,7 @@ def test_nobody_takes_it_for_a_patient(images: list[OutputImage], tmp_path: Path
         assert read_trace(path).to_json() == image.trace.to_json()
 
 
-def test_what_is_not_known_is_not_claimed(images: list[OutputImage], tmp_path: Path) -> None:
+def test_unknown_facts_are_not_claimed(images: list[OutputImage], tmp_path: Path) -> None:
     """A slice without a size would be measured in millimetres, and one of no modality in HU."""
     classes = [pydicom.dcmread(path).SOPClassUID.name for path in written(tmp_path, images)]
     assert classes == ["CT Image Storage", *["MR Image Storage"] * 3, *["Secondary Capture Image Storage"] * 2]
@@ -152,7 +152,7 @@ def test_the_same_image_is_the_same_file(images: list[OutputImage], tmp_path: Pa
     assert pydicom.dcmread(other).StudyInstanceUID != pydicom.dcmread(first[0]).StudyInstanceUID
 
 
-def test_bad_calls_leave_files_alone(make_output_image: MakeImage, tmp_path: Path) -> None:
+def test_invalid_calls_leave_files_unchanged(make_output_image: MakeImage, tmp_path: Path) -> None:
     """A file of another kind would be overwritten, or half a file be left."""
     with pytest.raises(MedvarError, match=r"\.dcm"):
         write_dicom(tmp_path / "a.png", make_output_image())
@@ -162,7 +162,7 @@ def test_bad_calls_leave_files_alone(make_output_image: MakeImage, tmp_path: Pat
 
 
 @pytest.mark.parametrize("cut", [0, 131, 140, 400])
-def test_a_damaged_file_is_told(make_output_image: MakeImage, tmp_path: Path, cut: int) -> None:
+def test_a_damaged_file_is_reported(make_output_image: MakeImage, tmp_path: Path, cut: int) -> None:
     """A half-copied file would give a traceback in place of a reason."""
     path = write_dicom(tmp_path / "a.dcm", make_output_image(), STUDY)
     path.write_bytes(path.read_bytes()[:cut])
@@ -215,7 +215,9 @@ def orthanc(tmp_path: Path) -> Iterator[tuple[int, int]]:
         log.close()
 
 
-def test_an_archive_keeps_it_as_it_was(images: list[OutputImage], tmp_path: Path, orthanc: tuple[int, int]) -> None:
+def test_an_archive_keeps_the_image_unchanged(
+    images: list[OutputImage], tmp_path: Path, orthanc: tuple[int, int]
+) -> None:
     """The hospital's archive would refuse the images, or lose the mark that they are synthetic."""
     port, http = orthanc
     paths = written(tmp_path, images)

@@ -45,7 +45,7 @@ def windowed_twice(image: FloatArray, seed: int) -> FloatArray:
     return grey((stored - rng.uniform(-0.2, 0.2)) / np.exp(rng.uniform(-0.3, 0.3)))
 
 
-def test_it_is_found_after_round_trips_and_only_then() -> None:
+def test_the_mark_survives_round_trips() -> None:
     """Breaks for whoever asks whether an image is synthetic: a mark that is lost, or found in patients, misleads."""
     images = [anatomy(seed) for seed in range(40)]
     with_mark = [mark_score(windowed_twice(add_mark(image), i)) for i, image in enumerate(images)]
@@ -55,7 +55,7 @@ def test_it_is_found_after_round_trips_and_only_then() -> None:
     assert np.std(without) < 1.5
 
 
-def test_nobody_sees_it() -> None:
+def test_the_mark_is_invisible() -> None:
     """Breaks for measurements in the image."""
     for seed in range(3):
         image = anatomy(seed)
@@ -65,7 +65,7 @@ def test_nobody_sees_it() -> None:
 
 
 @pytest.mark.parametrize("form", ENDINGS)
-def test_files_bear_it_and_tell_of_it(make_trace: Callable[..., Trace], tmp_path: Path, form: str) -> None:
+def test_files_contain_and_record_the_mark(make_trace: Callable[..., Trace], tmp_path: Path, form: str) -> None:
     """Breaks for `info --mark` and `replay`, in any format and together with the visible one."""
     plain = OutputImage(anatomy(3), make_trace(), 1.0, -160, 240, "HU")
     for name, marks in (("both", BOTH), ("none", Marks())):
@@ -76,7 +76,7 @@ def test_files_bear_it_and_tell_of_it(make_trace: Callable[..., Trace], tmp_path
         assert differing_pixels(path, marked(plain, marks)) == 0
 
 
-def test_images_that_cannot_bear_it_or_say_nothing() -> None:
+def test_unsuitable_images_are_refused_or_score_zero() -> None:
     """Breaks for odd files: a traceback, or a mark in an empty image."""
     with pytest.raises(MedvarError, match="32 pixels"):
         add_mark(np.zeros((16, 40), np.float32))
@@ -85,7 +85,7 @@ def test_images_that_cannot_bear_it_or_say_nothing() -> None:
     assert mark_score(np.eye(64)) < FOUND
 
 
-def test_other_peoples_files_are_looked_at(tmp_path: Path) -> None:
+def test_files_of_other_programs_are_searched(tmp_path: Path) -> None:
     """Breaks for images that lost all their metadata, for which the mark is there; and for what is no slice."""
     pixels = np.asarray((grey(add_mark(anatomy(5))) + 1) * 127.5, dtype=np.uint8)
     Image.fromarray(np.stack([pixels] * 3, axis=-1)).save(tmp_path / "colour.png")

@@ -126,7 +126,7 @@ def given(folder: Path, values: np.ndarray, mode: str = "L") -> Path:
     return path
 
 
-def test_bad_masks(image: OutputImage, tmp_path: Path) -> None:
+def test_bad_masks_are_refused(image: OutputImage, tmp_path: Path) -> None:
     """Each in one sentence that names the file."""
     good = make_pairs(1)[0, 1].astype(np.uint8)
     for path, said in (

@@ -105,7 +105,7 @@ def test_says_that_it_is_synthetic_and_how_it_was_made(make_output_image: MakeIm
         assert read_trace(path).to_json() == image.trace.to_json()
 
 
-def test_other_programs_find_no_fault(make_output_image: MakeImage, tmp_path: Path) -> None:
+def test_other_programs_accept_the_file(make_output_image: MakeImage, tmp_path: Path) -> None:
     """Viewers and pipelines stricter than nibabel would refuse the file."""
     if shutil.which("nifti_tool") is None:
         pytest.skip("nifti_tool (Debian: nifti-bin) is not installed")
@@ -132,7 +132,7 @@ def test_the_same_image_is_the_same_file(make_output_image: MakeImage, tmp_path:
     assert gzip.decompress(one.read_bytes())[344:347] == b"n+1"
 
 
-def test_refuses_what_it_cannot_place_or_name(
+def test_impossible_images_are_refused(
     make_output_image: MakeImage, make_trace: Callable[..., Trace], tmp_path: Path
 ) -> None:
     """A slice of an unheard-of plane would be placed wrongly; a .img would be half a file."""

@@ -52,7 +52,7 @@ def test_every_changed_byte_is_read_or_refused(make_output_image: MakeImage, tmp
 
 
 @pytest.mark.parametrize("dims", [(3, -5, 128, 1), (3, 5, -128, 1), (7, 32767, 32767, 32767), (-3, 4, 4, 1)])
-def test_dimensions_that_cannot_be(make_output_image: MakeImage, tmp_path: Path, dims: tuple[int, ...]) -> None:
+def test_impossible_dimensions_are_refused(make_output_image: MakeImage, tmp_path: Path, dims: tuple[int, ...]) -> None:
     """Breaks for a header of two bytes changed: memory was mapped of a negative length."""
     path = write_nifti(tmp_path / "a.nii", make_output_image())[0]
     content = bytearray(path.read_bytes())
@@ -91,7 +91,7 @@ def test_bombs_take_no_memory(make_output_image: MakeImage, tmp_path: Path) -> N
         tracemalloc.stop()
 
 
-def test_claims_are_not_believed(make_output_image: MakeImage, tmp_path: Path) -> None:
+def test_false_claims_are_refused(make_output_image: MakeImage, tmp_path: Path) -> None:
     """Breaks for headers that claim more pixels than memory holds."""
     png = write_png(tmp_path / "a.png", make_output_image())
     content = bytearray(png.read_bytes())
@@ -107,7 +107,7 @@ def test_claims_are_not_believed(make_output_image: MakeImage, tmp_path: Path) -
             opened(file)
 
 
-def test_sequences_without_end_are_told(make_output_image: MakeImage, tmp_path: Path) -> None:
+def test_endless_sequences_are_reported(make_output_image: MakeImage, tmp_path: Path) -> None:
     """Breaks for a few kilobytes: each item within the other took a call, until Python had no more."""
     path = write_dicom(tmp_path / "a.dcm", make_output_image())
     content = path.read_bytes()

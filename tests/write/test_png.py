@@ -72,7 +72,7 @@ def test_the_same_image_is_the_same_file(make_output_image: MakeImage, tmp_path:
         ({"spacing_mm": 0.0}, "above 0 mm"),
     ],
 )
-def test_refuses_what_is_no_image(make_output_image: MakeImage, values: dict[str, object], message: str) -> None:
+def test_invalid_images_are_refused(make_output_image: MakeImage, values: dict[str, object], message: str) -> None:
     """Rubbish would be written with a clean label."""
     with pytest.raises(MedvarError, match=message):
         make_output_image(**values)

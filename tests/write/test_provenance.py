@@ -69,7 +69,7 @@ def test_says_when_a_file_is_cut_short(make_output_image: MakeImage, tmp_path: P
             read_trace(path)
 
 
-def test_says_when_there_is_nothing_to_read(tmp_path: Path) -> None:
+def test_missing_files_are_reported(tmp_path: Path) -> None:
     """A mistyped name would be a traceback."""
     with pytest.raises(MedvarError, match="No such file"):
         read_trace(tmp_path / "a.png")

@@ -43,7 +43,7 @@ def resampled(make_trace: MakeTrace, encoded: Trace) -> Trace:
     return replace(make_trace(), edit=Resample(1), parent=encoded)
 
 
-def test_what_is_a_reconstruction(
+def test_reconstructions_are_recognised(
     make_output_image: MakeImage, make_trace: MakeTrace, encoded: Trace, resampled: Trace
 ) -> None:
     assert make_output_image(trace=encoded).reconstruction
@@ -54,7 +54,9 @@ def test_what_is_a_reconstruction(
 
 
 @pytest.mark.parametrize("write", [write_png, write_png16])
-def test_png(tmp_path: Path, make_output_image: MakeImage, encoded: Trace, write: Callable[..., Path]) -> None:
+def test_png_states_the_reconstruction(
+    tmp_path: Path, make_output_image: MakeImage, encoded: Trace, write: Callable[..., Path]
+) -> None:
     file = write(tmp_path / "a.png", make_output_image(trace=encoded))
     with Image.open(file) as image:
         assert image.info["Synthetic"].startswith("no")
@@ -63,7 +65,7 @@ def test_png(tmp_path: Path, make_output_image: MakeImage, encoded: Trace, write
         read_grey(file)
 
 
-def test_nifti(tmp_path: Path, make_output_image: MakeImage, encoded: Trace) -> None:
+def test_nifti_states_the_reconstruction(tmp_path: Path, make_output_image: MakeImage, encoded: Trace) -> None:
     file, beside = write_nifti(tmp_path / "a.nii.gz", make_output_image(trace=encoded))
     header = nibabel.load(file).header
     inside = json.loads(header.extensions[0].text.rstrip("\0"))
@@ -76,7 +78,7 @@ def test_nifti(tmp_path: Path, make_output_image: MakeImage, encoded: Trace) -> 
         check(file, synthetic=False)
 
 
-def test_dicom(tmp_path: Path, make_output_image: MakeImage, encoded: Trace) -> None:
+def test_dicom_states_the_reconstruction(tmp_path: Path, make_output_image: MakeImage, encoded: Trace) -> None:
     file = write_dicom(tmp_path / "a.dcm", make_output_image(trace=encoded))
     dataset = pydicom.dcmread(file)
     assert dataset.SyntheticData == "NO"
@@ -89,7 +91,7 @@ def test_dicom(tmp_path: Path, make_output_image: MakeImage, encoded: Trace) -> 
         read_headers(file)
 
 
-def test_no_letters_say_otherwise(make_output_image: MakeImage, encoded: Trace) -> None:
+def test_reconstructions_are_not_marked_synthetic(make_output_image: MakeImage, encoded: Trace) -> None:
     pixels = np.zeros((128, 128), dtype=np.float32)
     with pytest.raises(MedvarError, match="shows a patient"):
         burn_in(make_output_image(trace=encoded, pixels=pixels))

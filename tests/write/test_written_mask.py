@@ -41,7 +41,7 @@ def test_a_mask_comes_back(
 
 
 @pytest.mark.parametrize("form", ["png", "nifti", "dicom"])
-def test_an_image_is_no_mask(make_trace: Callable[..., Trace], tmp_path: Path, form: str) -> None:
+def test_an_image_is_not_a_mask(make_trace: Callable[..., Trace], tmp_path: Path, form: str) -> None:
     """Grey values would be taken for organs."""
     image, *_ = write_image(
         tmp_path / f"one{ENDINGS[form]}", form, masked_image(make_trace, np.ones((9, 9), np.uint8)), Study("test"), 1
@@ -50,7 +50,7 @@ def test_an_image_is_no_mask(make_trace: Callable[..., Trace], tmp_path: Path, f
         read_written_mask(image)
 
 
-def test_damaged_files(tmp_path: Path) -> None:
+def test_damaged_files_are_refused(tmp_path: Path) -> None:
     """One sentence for each."""
     Image.new("P", (4, 4)).save(tmp_path / "foreign.png")
     (tmp_path / "cut.nii.gz").write_bytes(b"\x1f\x8b")

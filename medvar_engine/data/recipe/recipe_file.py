@@ -17,7 +17,8 @@ SUFFIXES = (".yaml", ".yml")
 
 def recipe_names() -> list[str]:
     """The names of the recipes in the package."""
-    return sorted(name for path in _folder().iterdir() if (name := _stem(path.name)) and name != TEMPLATE)
+    names = (path.name.removesuffix(".yaml") for path in _folder().iterdir() if path.name.endswith(".yaml"))
+    return sorted(name for name in names if name != TEMPLATE)
 
 
 def load_recipe(name_or_path: str | Path) -> DatasetRecipe:
@@ -43,7 +44,3 @@ def _read(path: Path) -> DatasetRecipe:
 
 def _folder() -> Path:
     return Path(str(resources.files("medvar_engine.data.recipe") / "shipped"))
-
-
-def _stem(file: str) -> str:
-    return file[: -len(".yaml")] if file.endswith(".yaml") else ""

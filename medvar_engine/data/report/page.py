@@ -42,11 +42,9 @@ def page(
         f"{counted(patients.total(), 'patient')}: {number(patients['train'])} in training, "
         f"{number(patients['test'])} in test."
     )
-    return document(title, element("p", lead), sections, notes=[_concern(one) for one in raised])
-
-
-def _concern(concern: Concern) -> Markup:
-    return note(concern.title, concern.text, grave=concern.grave)
+    return document(
+        title, element("p", lead), sections, notes=[note(one.title, one.text, grave=one.grave) for one in raised]
+    )
 
 
 def _counts(dataset: SliceDataset) -> Markup:

@@ -74,7 +74,7 @@ def test_litdata_reads_it(folder: Path, tmp_path: Path) -> None:
     assert len(list((tmp_path / "out" / "train").glob("*.bin"))) > 1
 
 
-def test_an_export_is_the_same_each_time_and_says_whose_it_is(folder: Path, tmp_path: Path) -> None:
+def test_an_export_is_reproducible_and_attributed(folder: Path, tmp_path: Path) -> None:
     """Breaks for caches by hash, and for licences that ask to be named wherever the images go."""
     seen: list[tuple[str, int, int]] = []
     first = export_webdataset(folder, tmp_path / "one", progress=lambda *what: seen.append(what))
@@ -89,7 +89,7 @@ def test_an_export_is_the_same_each_time_and_says_whose_it_is(folder: Path, tmp_
 
 
 @pytest.mark.parametrize("export", [export_webdataset, export_litdata])
-def test_an_export_is_whole_or_not_there(
+def test_an_export_is_complete_or_absent(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, export: Callable[[Path, Path], list[Path]]
 ) -> None:
     """Breaks for full disks: half an export would be trained on as if it were all."""

@@ -109,7 +109,7 @@ def test_unit_does_not_matter(scale: tuple[float, float]) -> None:
     np.testing.assert_array_equal(region, expected)
 
 
-def test_part_of_a_head() -> None:
+def test_part_of_a_head_shows_no_face() -> None:
     """Breaks for slabs: eyes and nose without a chin are a face, a slab above the eyes is none."""
     volume = scan(head)
     to_the_nose, above_the_eyes, no_vertex = (volume.array[:, :, 38:], volume.array[:, :, 58:], volume.array[:, :, :84])
@@ -120,7 +120,7 @@ def test_part_of_a_head() -> None:
     assert face_region(replace(volume, array=no_vertex)) is not None
 
 
-def test_what_cannot_be_judged_has_no_face() -> None:
+def test_volumes_that_cannot_be_judged_have_no_face() -> None:
     """Breaks for odd files: no place, no size, no content, one thick slice."""
     volume = scan(head)
     assert face_region(replace(volume, oriented=False)) is None

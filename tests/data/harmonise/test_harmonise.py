@@ -58,13 +58,13 @@ def test_windows_are_the_usual_ones() -> None:
 @pytest.mark.parametrize(
     "window", ["fog", (1.0,), (2.0, 1.0), (1.0, 1.0), (0.0, float("nan")), ("low", "high"), 40, None]
 )
-def test_window_that_is_none(window: Any) -> None:
+def test_invalid_windows_are_refused(window: Any) -> None:
     """Breaks for typing errors: they must be answered, not guessed."""
     with pytest.raises(MedvarError, match="window"):
         ct_window(window)
 
 
-def test_recipe_says_which_window() -> None:
+def test_the_recipe_selects_the_window() -> None:
     """Breaks for whoever overrides a window: the nearest word must win, region before all regions before the usual."""
     air = volume_of(np.full((4, 4, 4), -1000))
     shown = {
@@ -80,7 +80,7 @@ def test_recipe_says_which_window() -> None:
     assert harmonise(air, "CT", "knee", Recipe()).values == ValueRange(-160, 240, "HU")
 
 
-def test_recipe_says_which_percentiles() -> None:
+def test_the_recipe_selects_the_percentiles() -> None:
     """Breaks for whoever wants more contrast in MR: the numbers asked for must be the ones used, on tissue alone."""
     values = np.zeros((20, 20, 20), np.float32)
     values[5:15, 5:15, 5:15] = np.linspace(1000, 2000, 1000).reshape(10, 10, 10)
@@ -217,7 +217,7 @@ def test_faces(monkeypatch: pytest.MonkeyPatch) -> None:
         {"colour": "red"},
     ],
 )
-def test_settings_that_are_wrong(settings: dict[str, Any]) -> None:
+def test_wrong_settings_are_refused(settings: dict[str, Any]) -> None:
     """Breaks for typing errors in recipes: they are answered by the setting's name, before hours of reading."""
     with pytest.raises(MedvarError, match=next(iter(settings)).split("_")[0].rstrip("s")):
         Recipe.of(**settings)
@@ -242,7 +242,7 @@ def test_recipe_and_its_dictionary_mean_the_same() -> None:
     assert Recipe.from_dict({}).digest() == Recipe().digest()
 
 
-def test_digest_tells_recipes_apart() -> None:
+def test_digest_distinguishes_recipes() -> None:
     """Breaks for going on with half a data set: slices of another recipe must not be taken for these."""
     assert Recipe(window="bone").digest() == Recipe(window=(-500, 1300)).digest()
     others = [

@@ -58,7 +58,7 @@ def test_a_slice_does_not_depend_on_its_neighbours(plane: str) -> None:
     np.testing.assert_array_equal(encode(copied), encode(together))
 
 
-def test_fingerprint_is_that_of_pillow() -> None:
+def test_the_fingerprint_equals_that_of_pillow() -> None:
     """Breaks for data sets made before: copies of their slices in new ones would not be found."""
     from PIL import Image
 

@@ -25,7 +25,7 @@ VALUES = {
 
 
 @pytest.mark.parametrize("values", VALUES.values(), ids=VALUES)
-def test_as_numpy_has_them(values: np.ndarray) -> None:
+def test_percentiles_equal_those_of_numpy(values: np.ndarray) -> None:
     """Breaks for MR: black and white would depend on how values are spread, or be those of another scan."""
     for layout in (values.astype(np.float32), values.astype(np.float32).T):
         ranked = RankedValues(layout)

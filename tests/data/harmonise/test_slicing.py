@@ -50,7 +50,7 @@ def test_shapes_and_spacing_belong_together() -> None:
         assert (one.images.shape[1:], one.spacing) == expected[str(one.plane)]
 
 
-def test_position_is_where_the_slice_lies() -> None:
+def test_positions_match_the_slices() -> None:
     """Breaks for whoever puts slices back into the scan."""
     volume = volume_of(np.ones((50, 60, 70)), (1.0, 1.5, 2.0))
     slabs = [one for one in cut(volume, 0.5, SliceRules()) if one.first <= 10 < one.first + len(one.images)]
@@ -123,7 +123,7 @@ def test_repeats_are_dropped_and_neighbours_are_not() -> None:
 @pytest.mark.parametrize(
     "rule", [{"max_anisotropy": 0.5}, {"min_side": 0}, {"min_foreground": -1}, {"duplicate_bits": 300}]
 )
-def test_rules_that_cannot_be(rule: dict[str, float]) -> None:
+def test_impossible_rules_are_refused(rule: dict[str, float]) -> None:
     """Breaks for typing errors in a recipe: with a share of 8 instead of 0.08 no slice would be left."""
     with pytest.raises(MedvarError, match=next(iter(rule))):
         SliceRules(**rule)  # type: ignore[arg-type]

@@ -56,7 +56,7 @@ def test_key_is_made_once(tmp_path: Path) -> None:
 
 
 @posix
-def test_key_is_its_owners(tmp_path: Path) -> None:
+def test_only_the_owner_can_read_the_key(tmp_path: Path) -> None:
     """Breaks on shared machines: whoever reads the key can link patients."""
     path = tmp_path / "patient.key"
     load_or_make_key(path, outside=tmp_path / "out")
@@ -66,7 +66,7 @@ def test_key_is_its_owners(tmp_path: Path) -> None:
         load_or_make_key(path, outside=tmp_path / "out")
 
 
-def test_key_is_not_given_away(tmp_path: Path) -> None:
+def test_a_key_inside_the_output_is_refused(tmp_path: Path) -> None:
     """Breaks for whoever shares the shards: a key among them undoes every pseudonym. Nothing is left behind either."""
     out = tmp_path / "out"
     for path in (out / "patient.key", out / "deep" / ".." / "patient.key"):
@@ -87,7 +87,7 @@ def test_key_behind_a_link(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "content", [b"", b"abcd\n", b"no key at all, but a text that is long enough to be one", b"\xff" * 64]
 )
-def test_file_that_is_no_key(tmp_path: Path, content: bytes) -> None:
+def test_files_that_are_not_keys_are_refused(tmp_path: Path, content: bytes) -> None:
     """Breaks for a wrong path: a photograph or an empty file must not become the key."""
     path = tmp_path / "patient.key"
     path.write_bytes(content)
@@ -97,7 +97,7 @@ def test_file_that_is_no_key(tmp_path: Path, content: bytes) -> None:
     assert path.read_bytes() == content
 
 
-def test_place_that_cannot_be_written(tmp_path: Path) -> None:
+def test_an_unwritable_key_path_is_reported(tmp_path: Path) -> None:
     """Breaks for read-only homes: an answer, no traceback."""
     (tmp_path / "file").write_text("x")
     with pytest.raises(MedvarError, match="cannot be read or created"):
@@ -107,7 +107,7 @@ def test_place_that_cannot_be_written(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="the place of these systems is not a variable's")
-def test_usual_place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_default_key_path(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Breaks for finding the key again: it lies where earlier versions put it."""
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     assert default_key_path() == tmp_path / "medvar" / "patient.key"
@@ -119,7 +119,9 @@ def test_usual_place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     ("system", "place"),
     [(Windows, "AppData/Roaming/medvar"), (MacOS, "Library/Application Support/medvar")],
 )
-def test_usual_place_elsewhere(monkeypatch: pytest.MonkeyPatch, system: type[PlatformDirsABC], place: str) -> None:
+def test_the_default_key_path_on_other_systems(
+    monkeypatch: pytest.MonkeyPatch, system: type[PlatformDirsABC], place: str
+) -> None:
     """Breaks for finding the key again on these systems."""
     monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
     monkeypatch.setattr("platformdirs.windows.get_win_folder", lambda _: str(Path.home() / "AppData/Roaming"))

@@ -64,7 +64,7 @@ def test_uids() -> None:
     assert plain_uid("img/001.nii.gz") is plain_uid("7") is None
 
 
-def test_marks_give_no_name_away() -> None:
+def test_marks_reveal_no_names() -> None:
     """Breaks for privacy: without the key nobody may find the name, and one key's marks say nothing to another's."""
     names = " doe^jane", "DOE^JANE"
     assert marks_of(names[0], [], ONE) == marks_of(names[1], [], ONE) != marks_of(names[0], [], OTHER)
@@ -95,7 +95,7 @@ def test_a_group_is_drawn_together(seed: int) -> None:
 
 
 @pytest.mark.parametrize("pseudonyms", [None, ONE])
-def test_one_person_in_several_spellings(tmp_path: Path, nifti: Any, pseudonyms: Pseudonyms | None) -> None:
+def test_one_patient_in_several_spellings(tmp_path: Path, nifti: Any, pseudonyms: Pseudonyms | None) -> None:
     """Breaks for files named by hand: pseudonyms would hide that two of them are one patient."""
     names = ["Jane 01", "jane1", "JANE 1 ", "joe", "jim", "eve"]
     for seed, name in enumerate(names):
@@ -159,7 +159,7 @@ def test_other_keys_and_public_names_do_not_mix(tmp_path: Path, nifti: Any) -> N
     assert len({Manifest.read(tmp_path / "both").split[name] for name in ("eve", ONE.patient("eve"))}) == 1
 
 
-def test_folders_of_before_are_known_by_their_remark(tmp_path: Path, nifti: Any) -> None:
+def test_keys_of_older_folders_are_read_from_their_remark(tmp_path: Path, nifti: Any) -> None:
     """Breaks for slices that were prepared by an older version: their key stood in a remark alone."""
     scan(tmp_path / "in", "ann", 0, nifti)
     scan(tmp_path / "later", "bob", 1, nifti)

@@ -62,13 +62,13 @@ def test_index_before_recipe_before_header(tmp_path: Path) -> None:
         ({"dataset_recipe": replace(RECIPE, ignore=((Pattern("*.dcm"), "a dose map"),))}, "leaves it out: a dose map"),
     ],
 )
-def test_contradictions(options: dict[str, Any], said: str) -> None:
+def test_contradictions_are_refused(options: dict[str, Any], said: str) -> None:
     """Breaks for slips in recipes and options: MR windows on CT, silently."""
     with pytest.raises(MedvarError, match=said):
         identify(DICOM, {}, Path("/data"), IdentityRules(pseudonyms=KEY, **options))
 
 
-def test_files_of_one_series_that_are_two_things() -> None:
+def test_contradictory_files_of_one_series_are_refused() -> None:
     """Breaks for two patients whose files share a series UID: they must not become one scan."""
     recipe = replace(RECIPE, entries=(replace(ENTRY, modality="CT", files=(Pattern("{who}/*"),)),))
     two = replace(DICOM, paths=(Path("/data/a/1.dcm"), Path("/data/b/1.dcm")))

@@ -113,7 +113,7 @@ def test_decathlon_and_nnunet(msd: Path, tmp_path: Path) -> None:
     assert set(SliceDataset(tmp_path / "nnunet").manifest.split) == {"spleen_0", "spleen_1"}
 
 
-def test_own_layout_and_table(msd: Path, tmp_path: Path) -> None:
+def test_layouts_and_tables_of_the_user(msd: Path, tmp_path: Path) -> None:
     """Patterns, names, colours and a choice of structures in a YAML file; or a table of files."""
     rule = tmp_path / "masks.yaml"
     rule.write_text(
@@ -221,7 +221,9 @@ def damaged(path: Path, labels: np.ndarray) -> None:
         (damaged, "cannot be read as NIfTI"),
     ],
 )
-def test_bad_label_maps(spoil: Callable[[Path, np.ndarray], None], said: str, msd: Path, tmp_path: Path) -> None:
+def test_bad_label_maps_are_refused(
+    spoil: Callable[[Path, np.ndarray], None], said: str, msd: Path, tmp_path: Path
+) -> None:
     """A scan with a bad label map is refused in one sentence that names the file, and the others go on."""
     spoil(msd / "labelsTr" / "spleen_1.nii.gz", body(1)[1])
     manifest = prepare(msd, tmp_path / "out", RECIPE, replace(NAMES, masks=mask_rule("msd")))
@@ -251,7 +253,7 @@ def test_larger_label_map_of_the_same_voxels(msd: Path, tmp_path: Path) -> None:
     check_pairs(tmp_path / "out", "spleen", "liver")
 
 
-def test_nothing_fits(msd: Path, tmp_path: Path) -> None:
+def test_a_folder_without_label_maps_is_refused(msd: Path, tmp_path: Path) -> None:
     """Whoever names the wrong layout is told what was looked for."""
     with pytest.raises(MedvarError, match=r"looked for \{case\}/segmentations/\{structure\}.nii.gz"):
         prepare(msd, tmp_path / "out", RECIPE, replace(NAMES, masks=mask_rule("totalsegmentator")))
@@ -272,7 +274,7 @@ def test_nothing_fits(msd: Path, tmp_path: Path) -> None:
         ("- a\n", "holds no fields"),
     ],
 )
-def test_bad_rules(text: str, said: str, tmp_path: Path) -> None:
+def test_bad_rules_are_refused(text: str, said: str, tmp_path: Path) -> None:
     """A YAML file that cannot be meant is refused before any scan is read."""
     (tmp_path / "masks.yaml").write_text(text)
     with pytest.raises(MedvarError, match=said):
@@ -304,7 +306,7 @@ def test_append_and_merge_keep_masks(msd: Path, totalsegmentator: Path, tmp_path
         SliceDataset(tmp_path / "plain").masks([0])
 
 
-def test_masks_are_checked_as_images_are(msd: Path, tmp_path: Path) -> None:
+def test_damaged_masks_are_found_like_damaged_images(msd: Path, tmp_path: Path) -> None:
     """A mask file that was changed, or names no structure, is found."""
     prepare(msd, tmp_path / "out", RECIPE, replace(NAMES, masks=mask_rule("msd")))
     path = tmp_path / "out" / "masks-00000.npy"

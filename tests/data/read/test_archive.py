@@ -78,7 +78,7 @@ def test_every_kind_of_scan_in_an_archive(tmp_path: Path, study: Path, phantom: 
         assert "temporary" not in volume.series
 
 
-def test_iterator_that_is_left_removes_its_files(tmp_path: Path, phantom: Any, affine: Any, temporary: Path) -> None:
+def test_an_abandoned_iterator_removes_its_files(tmp_path: Path, phantom: Any, affine: Any, temporary: Path) -> None:
     """Breaks for whoever stops after the first phase: a disk full of patients."""
     folder = tmp_path / "files"
     folder.mkdir()
@@ -130,7 +130,7 @@ BAD_NAMES = [
 
 @pytest.mark.parametrize("name", BAD_NAMES)
 @pytest.mark.parametrize("kind", ["zip", "tar"])
-def test_names_that_lead_out_are_refused(tmp_path: Path, name: str, kind: str) -> None:
+def test_names_outside_the_folder_are_refused(tmp_path: Path, name: str, kind: str) -> None:
     """Breaks for everybody who opens a stranger's archive: files of theirs would be overwritten."""
     path = tmp_path / f"study.{kind}"
     if kind == "zip":
@@ -186,7 +186,7 @@ def test_too_many_entries_are_refused(tmp_path: Path, monkeypatch: pytest.Monkey
     assert "more than 5 entries" in refusals_of(path)[0].reason
 
 
-def test_disk_too_small_is_said_before(tmp_path: Path, study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_disk_too_small_is_reported_before(tmp_path: Path, study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Breaks for whoever has a small temporary folder: they must learn how to name another."""
     monkeypatch.setattr(archive.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 1000}))
     assert "TMPDIR" in refusals_of(pack(study, tmp_path / "study.zip"))[0].reason
@@ -209,7 +209,7 @@ def test_encrypted_archive(tmp_path: Path) -> None:
     assert "encrypted" in refusals_of(path)[0].reason
 
 
-def test_bad_checksum_costs_one_entry(tmp_path: Path, phantom: Any, affine: Any) -> None:
+def test_a_wrong_checksum_refuses_one_entry(tmp_path: Path, phantom: Any, affine: Any) -> None:
     """Breaks for damaged downloads: one bad byte must be noticed, and must not cost the study."""
     for name in ("good.nii", "zbad.nii"):
         nib.save(nib.Nifti1Image(phantom, affine), tmp_path / name)
@@ -236,7 +236,7 @@ def test_truncated_archive(tmp_path: Path, study: Path, name: str, keep: float) 
     assert "damaged" in refusal.reason
 
 
-def test_what_else_archives_hold(tmp_path: Path, study: Path) -> None:
+def test_other_entries_of_archives_are_refused(tmp_path: Path, study: Path) -> None:
     """Breaks for folders with other archives in them: each is told of once, and archives in archives stay shut."""
     zipped(tmp_path / "empty.zip")
     zipped(tmp_path / "notes.zip", ("readme.txt", b"nothing"))
@@ -277,7 +277,7 @@ def test_overlapping_entries(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes here")
-def test_pipes_are_passed_over(tmp_path: Path) -> None:
+def test_pipes_are_skipped(tmp_path: Path) -> None:
     """Breaks for folders with a pipe in them: opening it waits for ever."""
     os.mkfifo(tmp_path / "scan.dcm")
     assert find_series(tmp_path) == ([], [])

@@ -120,7 +120,7 @@ def test_duplicates_are_refused(tmp_path: Path, phantom: Any, series: Any) -> No
     assert "42 of 84 slices are duplicates" in only_refusal(tmp_path)
 
 
-def test_two_slices_are_no_scan(tmp_path: Path, phantom: Any, series: Any) -> None:
+def test_two_slices_are_refused(tmp_path: Path, phantom: Any, series: Any) -> None:
     """Breaks for leftovers of a series: two far slices would pass for a volume with a huge spacing."""
     series(tmp_path, phantom, change=lambda number, dataset: number in (3, 30))
     assert "at least 3" in only_refusal(tmp_path)
@@ -149,7 +149,7 @@ def test_localizer_in_the_series_is_left_out(tmp_path: Path, phantom: Any, serie
         ({"Modality": "US"}, "Modality is US"),
     ],
 )
-def test_what_may_name_a_patient_or_is_no_scan_is_refused(
+def test_images_that_may_name_a_patient_or_are_not_scans_are_refused(
     tmp_path: Path, phantom: Any, series: Any, tags: dict[str, str], reason: str
 ) -> None:
     """Breaks for the patient whose name is in the pixels, and for whoever trains on screenshots."""
@@ -205,7 +205,7 @@ def test_header_cut_short_is_refused(tmp_path: Path, phantom: Any, series: Any) 
     assert paths[0].name in str(refusals[0])
 
 
-def test_junk_named_dicom_is_refused_and_the_rest_read(tmp_path: Path, phantom: Any, series: Any) -> None:
+def test_damaged_dicom_is_refused_and_the_rest_is_read(tmp_path: Path, phantom: Any, series: Any) -> None:
     """Breaks for folders with rubbish in them."""
     series(tmp_path / "scan", phantom)
     (tmp_path / "junk.dcm").write_bytes(b"not an image" * 30)

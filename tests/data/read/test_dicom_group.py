@@ -94,7 +94,7 @@ def test_places_that_do_not_repeat_are_one_volume(
     np.testing.assert_array_equal(only_volume(tmp_path).array, phantom)
 
 
-def test_packages_with_a_missing_slice_are_not_torn(tmp_path: Path, phantom: Any, series: Any) -> None:
+def test_packages_with_a_missing_slice_are_not_divided(tmp_path: Path, phantom: Any, series: Any) -> None:
     """Breaks for interleaved scans with a hole: each package alone looks even, twice as thick as it is."""
 
     def change(number: int, one: Any) -> bool:
@@ -148,7 +148,7 @@ def test_time_points_in_files_are_phases(tmp_path: Path, phantom: Any, series: A
         ("AcquisitionNumber", lambda phase, i: 1 + 2 * phase + i % 2),
     ],
 )
-def test_what_a_scanner_counts_tells_time_points_apart(
+def test_counters_of_the_scanner_distinguish_time_points(
     tmp_path: Path, phantom: Any, series: Any, keyword: str, value: Callable[[int, int], Any]
 ) -> None:
     """Breaks for cine and dynamic MR whose times differ from slice to slice, or that have no time at all."""
@@ -174,7 +174,7 @@ def test_what_a_scanner_counts_tells_time_points_apart(
         ("AcquisitionNumber", (1, 2)),
     ],
 )
-def test_contrasts_are_scans_of_their_own(
+def test_contrasts_are_separate_scans(
     tmp_path: Path, phantom: Any, series: Any, keyword: str, values: tuple[Any, Any]
 ) -> None:
     """Breaks for two echoes, or before and after contrast medium: --phase-step must not pass them by."""
@@ -375,7 +375,7 @@ def test_an_image_that_is_damaged_in_all_copies_refuses_its_series(tmp_path: Pat
     assert any("-41.dcm" in one and "truncated" in one for one in reasons)
 
 
-def test_copies_that_are_alike_are_not_decoded_to_find_it_out(
+def test_equal_copies_are_not_decoded_for_comparison(
     tmp_path: Path, phantom: Any, series: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Breaks for large archives: to decode each image once more takes as long as to read it."""
@@ -411,7 +411,9 @@ def test_copies_that_are_alike_are_not_decoded_to_find_it_out(
         (["DERIVED", "PRIMARY", "OTHER"], None, "10^-6 mm2/s", "mm2/s"),
     ],
 )
-def test_what_is_no_magnitude_is_refused_by_name(types: list[str], component: Any, units: str, said: str) -> None:
+def test_images_other_than_magnitude_are_refused_by_name(
+    types: list[str], component: Any, units: str, said: str
+) -> None:
     """Breaks for whoever trains on phase images and maps under the name of MR."""
     assert said in str(not_anatomy(types, component, [units]))
 
@@ -517,7 +519,7 @@ def test_localizer_without_the_word(tmp_path: Path, phantom: Any, series: Any) -
 
 
 @pytest.mark.parametrize(("patient", "remarked"), [("ANONYMOUS", True), ("0000", True), ("someone", False)])
-def test_an_id_of_nobody_is_remarked_on(
+def test_a_placeholder_id_gives_a_remark(
     tmp_path: Path, phantom: Any, series: Any, patient: str, remarked: bool
 ) -> None:
     """Breaks for archives in which everybody has the same id: they would be one patient without a word."""
@@ -570,7 +572,7 @@ def test_legacy_converted_without_dimensions(tmp_path: Path, phantom: Any, dicom
         np.testing.assert_array_equal(volume.array, phantom[..., :12] + offset)
 
 
-def test_enhanced_without_functional_groups_is_no_cine(tmp_path: Path, phantom: Any, dicom_image: Any) -> None:
+def test_enhanced_files_without_functional_groups_are_refused(tmp_path: Path, phantom: Any, dicom_image: Any) -> None:
     """Breaks for damaged enhanced files: frames without a place would pass for 2-D images of no plane."""
     one = enhanced(dicom_image, [axial(phantom, number) for number in range(12)], [place(n) for n in range(12)])
     del one.PerFrameFunctionalGroupsSequence, one.SharedFunctionalGroupsSequence

@@ -99,7 +99,7 @@ def at_places(volume: Volume, affine: np.ndarray, shape: tuple[int, ...]) -> np.
 @pytest.mark.parametrize("plane", list(ROWS))
 @pytest.mark.parametrize("against", [False, True])
 @pytest.mark.parametrize("seed", [None, 1])
-def test_each_slice_lies_where_nibabel_has_it(
+def test_slice_positions_equal_those_of_nibabel(
     tmp_path: Path, dicom_image: Any, plane: str, against: bool, seed: int | None
 ) -> None:
     """Breaks for functional and diffusion MR of Siemens: tiles in disorder, or a brain upside down."""
@@ -125,7 +125,7 @@ def test_each_slice_lies_where_nibabel_has_it(
 
 @pytest.mark.skipif(shutil.which("dcm2niix") is None, reason="dcm2niix is not installed")
 @pytest.mark.parametrize(("plane", "against"), [("axial", False), ("coronal", True), ("sagittal", True)])
-def test_each_slice_lies_where_dcm2niix_has_it(tmp_path: Path, dicom_image: Any, plane: str, against: bool) -> None:
+def test_slice_positions_equal_those_of_dcm2niix(tmp_path: Path, dicom_image: Any, plane: str, against: bool) -> None:
     """Breaks for whoever compares with what everybody uses."""
     scans = tmp_path / "scans"
     scans.mkdir()
@@ -137,7 +137,7 @@ def test_each_slice_lies_where_dcm2niix_has_it(tmp_path: Path, dicom_image: Any,
     np.testing.assert_array_equal(at_places(found, other.affine, data.shape), data)
 
 
-def test_mosaics_over_time_packed(tmp_path: Path, dicom_image: Any) -> None:
+def test_mosaics_of_a_time_series(tmp_path: Path, dicom_image: Any) -> None:
     """Breaks for functional MR: a mosaic is one time point of many, with numbers and times of its own."""
     for phase in range(9):
         one = mosaic(dicom_image, slices(seed=phase), turned("axial", None), InstanceNumber=phase + 1)
@@ -186,7 +186,7 @@ def without_spacing(one: FileDataset) -> None:
         (without_spacing, "the distance of its slices"),
     ],
 )
-def test_what_does_not_say_how_it_lies_is_refused(tmp_path: Path, dicom_image: Any, change: Any, reason: str) -> None:
+def test_mosaics_without_geometry_are_refused(tmp_path: Path, dicom_image: Any, change: Any, reason: str) -> None:
     """Breaks for mosaics that were made anonymous: the order and number of slices are lost with the private header."""
     one = mosaic(dicom_image, slices(), turned("axial", None))
     change(one)

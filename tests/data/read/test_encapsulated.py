@@ -93,7 +93,7 @@ def save(folder: Path, dicom_image: Any, syntax: str, stream: bytes, **tags: Any
         (JPEGBaseline8Bit, lambda stream: baseline(progressive=True), IN_EIGHT),
     ],
 )
-def test_lossy_jpeg_off_the_letter(
+def test_lossy_jpeg_with_deviations_from_the_standard(
     tmp_path: Path, dicom_image: Any, syntax: str, change: Callable[[bytes], bytes], tags: dict[str, Any]
 ) -> None:
     """Breaks for files that GDCM and DCMTK read: bits or syntax that the header has wrong, ends missing or padded."""
@@ -157,9 +157,7 @@ def test_jpeg_2000_in_boxes(tmp_path: Path, dicom_image: Any) -> None:
         (baseline()[:30], "JPEG without a frame"),
     ],
 )
-def test_code_streams_that_are_no_such_image_are_refused(
-    tmp_path: Path, dicom_image: Any, stream: bytes, reason: str
-) -> None:
+def test_mismatched_code_streams_are_refused(tmp_path: Path, dicom_image: Any, stream: bytes, reason: str) -> None:
     """Breaks for colour under a header that says grey, and for damage: GDCM gives stripes of such files."""
     save(tmp_path, dicom_image, JPEGBaseline8Bit, stream, **IN_EIGHT)
     (one,), _ = find_series(tmp_path)
@@ -233,7 +231,7 @@ def test_packed_pixels_of_a_stated_length(tmp_path: Path, dicom_image: Any) -> N
 
 @pytest.mark.parametrize("lost", [5, 9, 40])
 @pytest.mark.parametrize("syntax", [JPEGLSLossless, JPEG2000Lossless, RLELossless, JPEGBaseline8Bit])
-def test_a_cut_end_is_noticed(tmp_path: Path, dicom_image: Any, syntax: str, lost: int) -> None:
+def test_a_truncated_end_is_noticed(tmp_path: Path, dicom_image: Any, syntax: str, lost: int) -> None:
     """Breaks for broken downloads: decoders of JPEG take a cut code stream without a word, and fill up with grey."""
     lossy = syntax == JPEGBaseline8Bit
     stream = baseline() if lossy else streams_of(dicom_image, IMAGE.astype(np.uint16), syntax)[0]
@@ -245,7 +243,7 @@ def test_a_cut_end_is_noticed(tmp_path: Path, dicom_image: Any, syntax: str, los
         list(one.load())
 
 
-def test_pieces_that_make_no_frames_are_refused(
+def test_fragments_that_do_not_form_frames_are_refused(
     tmp_path: Path, dicom_image: Any, multiframe: Any, phantom: Any
 ) -> None:
     """Breaks for files that lost frames: which is missing nobody knows."""

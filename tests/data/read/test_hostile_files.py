@@ -109,7 +109,7 @@ def test_dicom_that_claims_more_than_it_has(tmp_path: Path, dicom_image: Any) ->
     assert len(reasons_of(tmp_path)) == 4
 
 
-def test_extension_that_inflates(tmp_path: Path) -> None:
+def test_an_inflating_extension_is_refused(tmp_path: Path) -> None:
     """Breaks for a server: nibabel reads what lies before the voxels into memory."""
     header = bytearray(nifti_1([4, 4, 4]))
     header[108:112] = struct.pack("<f", 2e9)
@@ -130,7 +130,7 @@ def test_deflated_dicom_bomb(tmp_path: Path, dicom_image: Any, monkeypatch: pyte
     assert reasons_of(tmp_path)
 
 
-def test_sequences_without_bottom(tmp_path: Path, dicom_image: Any) -> None:
+def test_deeply_nested_sequences_are_refused(tmp_path: Path, dicom_image: Any) -> None:
     """Breaks for a server: a sequence in a sequence in a sequence ends in a RecursionError."""
     dataset = dicom_image("MR", np.zeros((32, 32)))
     dataset.save_as(tmp_path / "scan.dcm", enforce_file_format=True)

@@ -116,7 +116,7 @@ def test_a_scan_over_midnight(tmp_path: Path, phantom: Any, series: Any) -> None
     assert offsets(volumes, phantom) == [0, 1]
 
 
-def test_a_slope_of_zero_is_named(tmp_path: Path, phantom: Any, series: Any) -> None:
+def test_a_slope_of_zero_is_reported(tmp_path: Path, phantom: Any, series: Any) -> None:
     """Breaks for damaged headers: one slice would be black, or the whole scan refused as blank."""
     series(tmp_path, phantom, change=lambda i, one: setattr(one, "RescaleSlope", int(i != 5)), RescaleIntercept=0)
     volumes, (reason,) = read(tmp_path)
@@ -190,7 +190,7 @@ def test_a_diffusion_scan_without_b_values(tmp_path: Path, phantom: Any, series:
 
 
 @pytest.mark.parametrize(("kind", "said"), [(1, "phase"), (2, "real part"), (3, "imaginary part")])
-def test_ge_says_the_part_of_the_signal_in_a_private_element(
+def test_private_elements_of_ge_give_the_part_of_the_signal(
     tmp_path: Path, phantom: Any, series: Any, kind: int, said: str
 ) -> None:
     """Breaks for GE, whose ImageType is the same for magnitude, phase, real and imaginary part."""
@@ -206,7 +206,7 @@ def test_ge_says_the_part_of_the_signal_in_a_private_element(
     assert said in reasons[0]
 
 
-def test_water_and_fat_are_scans_of_their_own(tmp_path: Path, phantom: Any, series: Any) -> None:
+def test_water_and_fat_are_separate_scans(tmp_path: Path, phantom: Any, series: Any) -> None:
     """Breaks for Dixon scans, four contrasts of one place in one series."""
     for number, name in enumerate(("W", "F", "IP", "OP")):
         series(tmp_path / name, phantom + number, ImageType=["DERIVED", "PRIMARY", "DIXON", name])
@@ -225,7 +225,7 @@ def test_two_patients_positions_of_one_series(tmp_path: Path, phantom: Any, seri
     assert offsets(volumes, phantom) == [0, 1]
 
 
-def test_matrix_and_pixel_size_part_a_series(tmp_path: Path, phantom: Any, series: Any) -> None:
+def test_matrix_and_pixel_size_divide_a_series(tmp_path: Path, phantom: Any, series: Any) -> None:
     """Breaks for series that hold a second reconstruction: its slices lie among those of the first."""
     series(tmp_path / "large", phantom)
     series(tmp_path / "small", phantom[:40])
@@ -285,7 +285,7 @@ def test_padding_of_signed_words_in_every_syntax(
 # Enhanced files
 
 
-def test_frames_in_disorder_with_slopes_of_their_own(tmp_path: Path, phantom: Any, dicom_image: Any) -> None:
+def test_unordered_frames_with_separate_slopes(tmp_path: Path, phantom: Any, dicom_image: Any) -> None:
     """Breaks for enhanced MR of Philips: each frame has its scale, and lies anywhere in the file."""
     order = np.random.default_rng(1).permutation(12)
     groups = [
@@ -415,7 +415,9 @@ def test_velocity_and_magnitude_frames(tmp_path: Path, phantom: Any, dicom_image
 # Reasons
 
 
-def test_another_reconstruction_at_the_same_places_is_no_duplicate(tmp_path: Path, phantom: Any, series: Any) -> None:
+def test_another_reconstruction_at_the_same_positions_is_not_a_duplicate(
+    tmp_path: Path, phantom: Any, series: Any
+) -> None:
     """Breaks for what nothing tells apart: it is refused, but not for being a duplicate, which it is not."""
     for number in range(2):
         series(tmp_path / str(number), phantom + number)

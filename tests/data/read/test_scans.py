@@ -152,7 +152,7 @@ def test_data_file_elsewhere_is_refused(tmp_path: Path, name: str, header: str, 
 # Links
 
 
-def test_circles_of_links_end(tmp_path: Path, phantom: Any, nifti: Any) -> None:
+def test_circular_links_are_not_followed(tmp_path: Path, phantom: Any, nifti: Any) -> None:
     """Breaks for folders with a link to themselves: the search would never end, or find all again."""
     nifti(tmp_path / "source/scan.nii", phantom)
     (tmp_path / "source/again").symlink_to(tmp_path / "source")
@@ -164,7 +164,7 @@ def test_circles_of_links_end(tmp_path: Path, phantom: Any, nifti: Any) -> None:
     assert ["circle" in one.reason for one in refusals] == [True, True]
 
 
-def test_links_out_of_the_folder_are_refused(tmp_path: Path, phantom: Any, nifti: Any) -> None:
+def test_links_outside_the_folder_are_refused(tmp_path: Path, phantom: Any, nifti: Any) -> None:
     """Breaks for a study that must hold what it shows: another patient's scan would come in by a link."""
     nifti(tmp_path / "other/scan.nii", phantom)
     (tmp_path / "source").mkdir()
@@ -185,7 +185,7 @@ def test_content_in_a_hidden_folder_is_read_by_its_link(tmp_path: Path, phantom:
     assert one.path == tmp_path / "sub-01/t1.nii"
 
 
-def test_names_that_are_no_text(tmp_path: Path) -> None:
+def test_file_names_that_are_not_text_are_refused(tmp_path: Path) -> None:
     """Breaks for old disks with names in another code: a traceback when the report is written."""
     try:
         Path(os.fsdecode(bytes(tmp_path) + b"/\xff.dcm")).write_bytes(b"x")
@@ -199,7 +199,7 @@ def test_names_that_are_no_text(tmp_path: Path) -> None:
 # Images that a model made
 
 
-def test_synthetic_dicom_is_refused_unless_asked_for(tmp_path: Path, phantom: Any, series: Any) -> None:
+def test_synthetic_dicom_is_refused_unless_requested(tmp_path: Path, phantom: Any, series: Any) -> None:
     """Breaks for the next model: trained on the last one's images, it gets worse and nobody knows why."""
     purpose, equipment = Dataset(), Dataset()
     purpose.CodeValue, purpose.CodingSchemeDesignator = "109100", "DCM"
@@ -226,7 +226,7 @@ def test_synthetic_dicom_is_refused_unless_asked_for(tmp_path: Path, phantom: An
         ("[" * 100_000, False),
     ],
 )
-def test_synthetic_nifti_is_refused_unless_asked_for(
+def test_synthetic_nifti_is_refused_unless_requested(
     tmp_path: Path, phantom: Any, affine: Any, comment: str, refused: bool
 ) -> None:
     """Breaks for the next model, as above; somebody else's comment must not cost a scan."""

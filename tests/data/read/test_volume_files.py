@@ -76,7 +76,7 @@ def test_packed_in_several_parts(tmp_path: Path, phantom: Any, affine: Any, slop
     np.testing.assert_array_equal(volume.array, expected.astype(np.float32))
 
 
-def test_damaged_within_is_refused(tmp_path: Path, phantom: Any, affine: Any) -> None:
+def test_files_damaged_in_the_middle_are_refused(tmp_path: Path, phantom: Any, affine: Any) -> None:
     """Breaks for bad disks: voxels that are not what was packed."""
     content = bytearray(gzip.compress(nib.Nifti1Image(phantom, affine).to_bytes(), 0))
     content[len(content) // 2] ^= 255  # stored, not packed: only the checksum tells
@@ -94,7 +94,7 @@ def test_lengths_in_metres(tmp_path: Path, phantom: Any, affine: Any) -> None:
 
 
 @pytest.mark.parametrize("unit", ["meter", "micron"])
-def test_units_that_cannot_be_are_doubted(tmp_path: Path, phantom: Any, affine: Any, unit: str) -> None:
+def test_implausible_units_are_refused(tmp_path: Path, phantom: Any, affine: Any, unit: str) -> None:
     """Breaks for files of which only the unit is wrong: a head of two hundred metres, or of two tenths of a mm."""
     image = nib.Nifti1Image(phantom, affine)
     image.header.set_xyzt_units(unit)
@@ -128,7 +128,9 @@ def test_truncated_file_names_itself(tmp_path: Path, phantom: Any, affine: Any, 
         (lambda a, m: nib.Nifti1Image((a // 300).astype(np.uint8), m), "label map"),
     ],
 )
-def test_what_is_no_scan_is_refused(tmp_path: Path, phantom: Any, affine: Any, make: Any, reason: str) -> None:
+def test_files_that_are_not_scans_are_refused(
+    tmp_path: Path, phantom: Any, affine: Any, make: Any, reason: str
+) -> None:
     """Breaks for folders with derived files: they must not be trained on, and must be named."""
     nib.save(make(phantom, affine), tmp_path / "scan.nii.gz")
     with pytest.raises(MedvarError, match=reason):

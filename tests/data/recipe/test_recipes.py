@@ -384,7 +384,7 @@ def test_another_tree_is_refused(name: str, tmp_path: Path) -> None:
         match(recipe, [], tmp_path)
 
 
-def test_paper_is_covered() -> None:
+def test_all_datasets_of_the_paper_have_recipes() -> None:
     """Breaks for reproducing the paper: each of its 26 entries has a recipe, and every recipe has a tree above."""
     entries = [(kind, name) for kind, names in PAPER.items() for name in names.split()]
     assert len(entries) == 26
@@ -394,7 +394,7 @@ def test_paper_is_covered() -> None:
 
 
 @pytest.mark.parametrize("name", sorted({*recipe_names()} - {"bids", "hcc", "scans", "slices"}))
-def test_what_is_said_of_a_set_can_be_looked_up(name: str) -> None:
+def test_facts_of_recipes_have_sources(name: str) -> None:
     """Breaks for whoever gives a model away: a licence that somebody guessed, or a layout that nobody has seen."""
     recipe = load_recipe(name)
     assert "layout" in recipe.sources
@@ -495,7 +495,7 @@ def changed(field: str, value: Any) -> dict[str, Any]:
         ("ignore", {"{": "why"}, "ignore: the pattern"),
     ],
 )
-def test_recipe_that_is_wrong(tmp_path: Path, field: str, value: Any, said: str) -> None:
+def test_wrong_recipes_are_refused(tmp_path: Path, field: str, value: Any, said: str) -> None:
     """Breaks for whoever writes a recipe: the file, the field, and what is expected there must be named."""
     path = tmp_path / "mine.yaml"
     path.write_text(yaml.safe_dump(changed(field, value)))
@@ -527,7 +527,7 @@ def test_the_line_of_harmonise(tmp_path: Path) -> None:
         ("x" * 70_000, "too large"),
     ],
 )
-def test_file_that_is_no_recipe(tmp_path: Path, text: str, said: str) -> None:
+def test_files_that_are_not_recipes_are_refused(tmp_path: Path, text: str, said: str) -> None:
     """Breaks for recipes of strangers: no code is run, nothing is guessed, and nothing grows without end."""
     path = tmp_path / "theirs.yaml"
     path.write_text(text)
@@ -535,7 +535,7 @@ def test_file_that_is_no_recipe(tmp_path: Path, text: str, said: str) -> None:
         load_recipe(str(path))
 
 
-def test_recipe_that_does_not_exist(tmp_path: Path) -> None:
+def test_an_unknown_recipe_is_reported(tmp_path: Path) -> None:
     """Breaks for typing errors: the names that exist must be told."""
     with pytest.raises(MedvarError, match=r"no recipe 'amoss'.*amos, "):
         load_recipe("amoss")
@@ -545,7 +545,7 @@ def test_recipe_that_does_not_exist(tmp_path: Path) -> None:
         load_recipe("../prepare")
 
 
-def test_text_from_a_recipe_is_no_program(tmp_path: Path, plant: Any) -> None:
+def test_text_in_a_recipe_is_not_executed(tmp_path: Path, plant: Any) -> None:
     """Breaks for recipes of strangers: a format string must not reach into objects."""
     path = tmp_path / "theirs.yaml"
     path.write_text(yaml.safe_dump(changed(".patient", "{p}{p.__class__}")))

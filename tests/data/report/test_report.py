@@ -95,7 +95,7 @@ class Page(HTMLParser):
         return [attributes for name, attributes in self.elements if name == tag]
 
 
-def test_what_the_page_says(tmp_path: Path) -> None:
+def test_the_content_of_the_page(tmp_path: Path) -> None:
     """Breaks for whoever prepares data: numbers, names, reasons and licences must be those of the folder."""
     slices = [{"image": random_image(i), "patient": "ann"} for i in range(3)]
     slices += [{"image": random_image(i), "patient": "bob", "spacing_mm": None} for i in range(10, 12)]
@@ -142,7 +142,7 @@ def test_example_images_are_the_slices(tmp_path: Path) -> None:
     np.testing.assert_allclose(shown, (bright + 1) * 127.5, atol=4)
 
 
-def test_leaks_are_warned_of(tmp_path: Path) -> None:
+def test_leaks_are_warned_about(tmp_path: Path) -> None:
     """Breaks for evaluation: a person on both sides under two names makes every figure too good."""
     slices = [{"image": random_image(i), "patient": "ann"} for i in range(3)]
     slices += [{"image": random_image(i), "patient": "Zoe"} for i in (1, 2)]
@@ -164,7 +164,7 @@ def test_leaks_are_warned_of(tmp_path: Path) -> None:
     assert (tmp_path / "s.html").read_bytes() == (tmp_path / "r.html").read_bytes()
 
 
-def test_hostile_names_stay_text(tmp_path: Path) -> None:
+def test_hostile_names_are_escaped(tmp_path: Path) -> None:
     """Breaks for who opens a report on somebody else's scans: nothing in a file may become part of the page."""
     slices = [
         {"image": random_image(i), "patient": f"{HOSTILE}{i % 2}", "series": HOSTILE, "dataset": HOSTILE,
@@ -190,7 +190,7 @@ def test_hostile_names_stay_text(tmp_path: Path) -> None:
         assert not any(name.startswith("on") for name in attributes), (tag, attributes)
 
 
-def test_page_needs_nothing_else(tmp_path: Path) -> None:
+def test_the_page_is_self_contained(tmp_path: Path) -> None:
     """Breaks for hospitals without network, and for privacy: the page loads nothing, and its policy forbids it."""
     write_report(prepared(tmp_path / "a", [{"image": random_image(1)}], set()), tmp_path / "r.html")
     page = Page(tmp_path / "r.html")
@@ -251,7 +251,7 @@ def test_many_names_stay_readable(tmp_path: Path) -> None:
     assert len({image["title"] for image in page.all("img")}) == 20
 
 
-def test_what_cannot_be_reported_is_told(tmp_path: Path) -> None:
+def test_impossible_reports_are_refused(tmp_path: Path) -> None:
     """Breaks at the command line: a wrong name gives a sentence, and an older report stays."""
     folder = prepared(tmp_path / "a", [{"image": random_image(1)}], set())
     (tmp_path / "r.html").write_text("old")
@@ -268,7 +268,7 @@ def test_what_cannot_be_reported_is_told(tmp_path: Path) -> None:
     assert (tmp_path / "r.html").read_text() == "old"
 
 
-def test_spread_is_fair_and_steady() -> None:
+def test_slices_are_chosen_evenly_and_reproducibly() -> None:
     """Breaks for montages: each person comes once before anybody comes twice, and the same ones every time."""
     whose = np.repeat([7, 3, 9], [1, 50, 4])
     positions = np.arange(100, 155)
@@ -289,7 +289,7 @@ def test_alike_names() -> None:
     assert sorted(alike_names(names)) == [("Ann ", "ann"), ("P-01", "p1")]
 
 
-def test_elements_escape() -> None:
+def test_elements_escape_text() -> None:
     """Breaks for everything on the page: text is text, also in attributes; markup is made in one place."""
     assert element("p", "a < b", title='"x" & y', class_="note") == (
         '<p title="&quot;x&quot; &amp; y" class="note">a &lt; b</p>'

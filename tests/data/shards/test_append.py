@@ -84,7 +84,7 @@ def test_append(tmp_path: Path, prepared: Prepared) -> None:
     verify(folder)
 
 
-def test_who_is_held_out_by_name_is_not_trained_on(tmp_path: Path, prepared: Prepared) -> None:
+def test_patients_held_out_by_name_are_not_trained_on(tmp_path: Path, prepared: Prepared) -> None:
     """Breaks for published test sets: appended to a set that draws its own test, they would be trained on."""
     folder = prepared(tmp_path / "a", [f"ct{n}" for n in range(10)])
     manifest = append(folder, prepared(tmp_path / "b", ["mr1", "mr2", "mr3"], seed=1, holdout=("mr1", "mr3")))
@@ -105,7 +105,7 @@ def test_merge(tmp_path: Path, prepared: Prepared) -> None:
     verify(tmp_path / "out")
 
 
-def test_folders_that_do_not_fit(tmp_path: Path, prepared: Prepared) -> None:
+def test_mismatched_folders_are_refused(tmp_path: Path, prepared: Prepared) -> None:
     """Breaks for mixtures: images of two sizes, made in two ways or there twice spoil what is learned."""
     a = prepared(tmp_path / "a", ["ct1", "ct2"])
     wide = prepared(tmp_path / "wide", ["ct3"], size=16, seed=1)
@@ -157,7 +157,7 @@ def test_resplit(tmp_path: Path, prepared: Prepared) -> None:
     assert SplitRule.of(Manifest.read(folder).recipe) == SplitRule(0.25, strata=("dataset",))
 
 
-def test_one_at_a_time(tmp_path: Path, prepared: Prepared) -> None:
+def test_one_process_changes_a_folder_at_a_time(tmp_path: Path, prepared: Prepared) -> None:
     """Breaks for clusters: of two processes that append at once, one would undo the other."""
     folder = prepared(tmp_path / "a", ["ct1"])
     more = prepared(tmp_path / "b", ["ct2"], seed=1)

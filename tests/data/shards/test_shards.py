@@ -206,7 +206,7 @@ def test_failed_overwrite_keeps_the_old(tmp_path: Path, monkeypatch: pytest.Monk
     np.testing.assert_allclose(SliceDataset(tmp_path / "a").batch(range(5))[:, 0], images, atol=1.7e-5)
 
 
-def test_other_peoples_folders_are_not_overwritten(tmp_path: Path) -> None:
+def test_other_folders_are_not_overwritten(tmp_path: Path) -> None:
     """Breaks for a mistyped output folder: nothing that is not ours is ever deleted."""
     (tmp_path / "home").mkdir()
     (tmp_path / "home" / "thesis.txt").write_text("years")
@@ -246,7 +246,7 @@ def test_wrong_facts_are_refused(tmp_path: Path, wrong: dict[str, Any]) -> None:
     assert SliceDataset(tmp_path / "a").codes(0).max() == 0
 
 
-def test_damage_is_told(tmp_path: Path) -> None:
+def test_damage_is_reported(tmp_path: Path) -> None:
     """Breaks for copied and half-copied data sets: the file that is wrong must be named."""
 
     def damaged(case: int, name: str, content: bytes | None) -> Path:
@@ -309,7 +309,7 @@ def test_damaged_tables_do_no_harm(tmp_path: Path) -> None:
     assert refused > 10
 
 
-def test_rows_outside_the_shards(tmp_path: Path) -> None:
+def test_rows_outside_the_shards_are_refused(tmp_path: Path) -> None:
     """Breaks for tables made by other tools: a row that points nowhere is an error before training begins."""
     write(tmp_path / "a")
     path = tmp_path / "a" / TABLE
@@ -332,7 +332,7 @@ def test_folders_of_older_versions(tmp_path: Path) -> None:
         SliceDataset(tmp_path)
 
 
-def test_an_overwrite_that_was_killed(tmp_path: Path) -> None:
+def test_an_interrupted_overwrite_is_explained(tmp_path: Path) -> None:
     """Breaks for whoever loses power in the very moment: the old slices are there, and are to be found."""
     write(tmp_path / "a")
     (tmp_path / "a").rename(tmp_path / ".a-old-0123abcd")

@@ -46,7 +46,7 @@ def test_distances_rank_the_baselines(rows: dict[str, dict[str, MetricValue]], d
     assert real < repeated
 
 
-def test_a_collapse_is_seen_in_recall(rows: dict[str, dict[str, MetricValue]]) -> None:
+def test_recall_detects_mode_collapse(rows: dict[str, dict[str, MetricValue]]) -> None:
     """Four perfect images would pass for a model."""
     collapsed, real = (rows[name]["coverage"].value for name in ("four real images, repeated", "real, other people"))
     assert collapsed is not None
@@ -54,7 +54,7 @@ def test_a_collapse_is_seen_in_recall(rows: dict[str, dict[str, MetricValue]]) -
     assert collapsed < real / 2
 
 
-def test_baselines_are_as_many_as_the_slices_and_the_same_by_any_batch(made: dict[str, Images]) -> None:
+def test_baselines_have_the_size_of_the_source_and_do_not_depend_on_batches(made: dict[str, Images]) -> None:
     """Features that are kept from a stopped run would be of other images than those of the next."""
     assert len({one.digest for one in made.values()}) == len(made)
     assert len({len(one) for one in made.values()}) == 1
@@ -65,7 +65,7 @@ def test_baselines_are_as_many_as_the_slices_and_the_same_by_any_batch(made: dic
         assert np.abs(whole).max() <= 1
 
 
-def test_a_collapsed_model_knows_few_images(made: dict[str, Images]) -> None:
+def test_the_collapsed_baseline_has_few_images(made: dict[str, Images]) -> None:
     """The planted collapse would be as varied as the slices, and the ranking would test nothing."""
     one = made["four real images, repeated"]
     assert len(np.unique(one.batch(range(len(one))), axis=0)) == KEPT

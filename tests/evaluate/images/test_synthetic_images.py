@@ -89,7 +89,7 @@ def test_files_come_back_as_they_were_made(tmp_path: Path, images: MakeImages, f
 
 
 @pytest.mark.parametrize(("layout", "form"), [("imagefolder", "png"), ("bids", "nifti"), ("nnunet", "nifti")])
-def test_a_set_of_files_is_read_as_it_lies(tmp_path: Path, images: MakeImages, layout: str, form: str) -> None:
+def test_datasets_of_files_are_read_in_place(tmp_path: Path, images: MakeImages, layout: str, form: str) -> None:
     """Breaks for sets in the layouts that others read: they could be made, but not judged."""
     from medvar_engine.sets.layouts import bids, imagefolder, nnunet
 
@@ -116,7 +116,7 @@ def shards(folder: Path, images: list[OutputImage], withheld: frozenset[int] = f
     return folder
 
 
-def test_shards_without_those_withheld(tmp_path: Path, images: MakeImages) -> None:
+def test_withheld_images_of_shards_are_left_out(tmp_path: Path, images: MakeImages) -> None:
     """Breaks for sets of a bundle with a gate: every image after a withheld one would get another's label."""
     made = images(11)
     (tmp_path / "units").mkdir()
@@ -128,7 +128,9 @@ def test_shards_without_those_withheld(tmp_path: Path, images: MakeImages) -> No
 
 
 @pytest.mark.parametrize("form", ["shards", "png"])
-def test_traces_are_not_kept(tmp_path: Path, images: MakeImages, form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_traces_are_not_kept_in_memory(
+    tmp_path: Path, images: MakeImages, form: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Breaks for large sets, whose traces with all their edits do not fit into memory."""
     made, alive = images(24), []
 
@@ -156,7 +158,7 @@ def test_traces_are_not_kept(tmp_path: Path, images: MakeImages, form: str, monk
     assert there() == before
 
 
-def test_conditions_take_bytes() -> None:
+def test_conditions_take_four_bytes_each() -> None:
     """Breaks for a set of ten million images, of each of which an object would be kept."""
     found = coded(Condition("CT", ("chest", "heart")[i % 2]) for i in range(10_000))
     assert found.codes.nbytes == 40_000
@@ -165,7 +167,7 @@ def test_conditions_take_bytes() -> None:
     assert list(coded(iter(()))) == []
 
 
-def test_a_nifti_that_lost_its_trace_has_its_sidecar(tmp_path: Path, images: MakeImages) -> None:
+def test_a_lost_trace_is_read_from_the_sidecar(tmp_path: Path, images: MakeImages) -> None:
     """Breaks for files that went through another program, which drops what it does not know."""
     import nibabel
 
@@ -197,7 +199,7 @@ def test_a_broken_file_is_named(tmp_path: Path, images: MakeImages, form: str, s
         open_synthetic(tmp_path)
 
 
-def test_what_cannot_be_judged_together(tmp_path: Path, images: MakeImages, make_trace: Callable[..., Trace]) -> None:
+def test_mixed_files_are_refused(tmp_path: Path, images: MakeImages, make_trace: Callable[..., Trace]) -> None:
     """Breaks for honest figures: the same images twice, or of somebody else, or of two sizes."""
 
     def opened(name: str) -> Synthetic:
@@ -221,7 +223,7 @@ def test_what_cannot_be_judged_together(tmp_path: Path, images: MakeImages, make
             opened(name)
 
 
-def test_a_nifti_of_other_values(tmp_path: Path, images: MakeImages) -> None:
+def test_nifti_with_other_values_is_refused(tmp_path: Path, images: MakeImages) -> None:
     """Breaks for figures: without black and white told, HU would be taken for shades."""
     import nibabel
 
@@ -234,7 +236,7 @@ def test_a_nifti_of_other_values(tmp_path: Path, images: MakeImages) -> None:
         open_synthetic(tmp_path)
 
 
-def test_sheets_of_scales_are_no_images(tmp_path: Path, images: MakeImages) -> None:
+def test_contact_sheets_are_skipped(tmp_path: Path, images: MakeImages) -> None:
     """Breaks for folders made with --show-scales: a sheet is no slice."""
     written = write(tmp_path, images(2), "png")
     shutil.copy(written[0], tmp_path / "000-scales.png")

@@ -34,7 +34,7 @@ def good(reference: Reference) -> dict[str, MetricValue]:
     return row(features(80, seed=3), groups(80), reference)
 
 
-def test_a_row_has_every_figure_as_json(good: dict[str, MetricValue]) -> None:
+def test_a_row_has_every_metric_as_json(good: dict[str, MetricValue]) -> None:
     """A report that lacks a figure, or that JSON cannot hold, would be found out after hours of encoding."""
     assert list(good) == list(BETTER)
     again = json.loads(json.dumps({name: one.to_dict() for name, one in good.items()}, allow_nan=False))
@@ -42,7 +42,7 @@ def test_a_row_has_every_figure_as_json(good: dict[str, MetricValue]) -> None:
     assert all(one.images == 80 and not one.missing for one in good.values())
 
 
-def test_an_interval_holds_its_figure(good: dict[str, MetricValue]) -> None:
+def test_an_interval_contains_its_value(good: dict[str, MetricValue]) -> None:
     """A distance outside of its own interval: nobody could tell which of the two to believe."""
     for name, one in good.items():
         assert one.value is not None
@@ -53,7 +53,7 @@ def test_an_interval_holds_its_figure(good: dict[str, MetricValue]) -> None:
         assert not one.no_interval
 
 
-def test_more_images_are_known_better(reference: Reference) -> None:
+def test_more_images_give_narrower_intervals(reference: Reference) -> None:
     """An interval that does not shrink is not one: a set of ten would seem as well known as one of a thousand."""
     widths = []
     for count in (40, 1000):
@@ -64,7 +64,7 @@ def test_more_images_are_known_better(reference: Reference) -> None:
             assert widths[1][name] < 0.6 * widths[0][name], name
 
 
-def test_images_of_few_people_are_known_less(reference: Reference) -> None:
+def test_fewer_patients_give_wider_intervals(reference: Reference) -> None:
     """Slices of one patient are alike: drawn one by one they would seem to be of as many patients."""
     made = np.repeat(features(20, seed=3), 4, axis=0)
     alone = row(made, groups(80), reference)
@@ -76,7 +76,7 @@ def test_images_of_few_people_are_known_less(reference: Reference) -> None:
         assert together[name].over == "patients"
 
 
-def test_where_there_is_no_interval_it_is_said_why(reference: Reference) -> None:
+def test_a_missing_interval_has_a_reason(reference: Reference) -> None:
     """An empty place beside a figure would be taken for a mistake, and no width at all for certainty."""
     one = row(features(80, seed=3), ["ann"] * 80, reference, over="patients")
     assert one["kid"].value is not None
@@ -86,7 +86,7 @@ def test_where_there_is_no_interval_it_is_said_why(reference: Reference) -> None
     assert (far.value, far.low, far.no_interval) == (0.0, None, "the same in every draw")
 
 
-def test_memory_does_not_grow_by_the_features(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_does_not_grow_with_the_features(monkeypatch: pytest.MonkeyPatch) -> None:
     """A hundred thousand images would need the memory of all their features, and of 200 draws of them."""
     monkeypatch.setattr(metric_table, "LARGEST", 40)
     monkeypatch.setattr(metric_table, "DRAWS", 3)
@@ -103,7 +103,7 @@ def test_memory_does_not_grow_by_the_features(monkeypatch: pytest.MonkeyPatch) -
     assert (peaks[1] - peaks[0]) / (sizes[1] - sizes[0]) < 400  # bytes an image; its features alone have 512
 
 
-def test_worse_images_get_worse_figures(good: dict[str, MetricValue], reference: Reference) -> None:
+def test_worse_images_get_worse_metrics(good: dict[str, MetricValue], reference: Reference) -> None:
     """A figure turned round would praise the worst model."""
     bad = row(features(80, 2.0, seed=3), groups(80), reference)
     for name, way in BETTER.items():
@@ -114,12 +114,12 @@ def test_worse_images_get_worse_figures(good: dict[str, MetricValue], reference:
             assert (ours < theirs) == (way == "lower"), name
 
 
-def test_the_same_row_again(good: dict[str, MetricValue], reference: Reference) -> None:
+def test_rows_are_reproducible(good: dict[str, MetricValue], reference: Reference) -> None:
     """Two reports of the same images would differ."""
     assert row(features(80, seed=3), groups(80), reference) == good
 
 
-def test_three_images_of_a_label_have_reasons_not_figures(reference: Reference) -> None:
+def test_too_few_images_give_reasons_instead_of_values(reference: Reference) -> None:
     """A label of three images would get shares that mean nothing."""
     few = row(features(3), groups(3), reference)
     assert few["frechet"].value is not None
@@ -130,7 +130,7 @@ def test_three_images_of_a_label_have_reasons_not_figures(reference: Reference) 
     assert "at least 2" in one["kid"].missing
 
 
-def test_features_that_are_not_finite_give_no_figure_at_all(reference: Reference) -> None:
+def test_features_that_are_not_finite_give_no_values(reference: Reference) -> None:
     """One NaN would pass for an image that lies nowhere, and change every share a little without a word."""
     broken = features(80)
     broken[3, 2] = np.nan
@@ -139,7 +139,7 @@ def test_features_that_are_not_finite_give_no_figure_at_all(reference: Reference
         assert "not finite" in one.missing
 
 
-def test_an_encoder_that_sees_nothing_is_told() -> None:
+def test_an_encoder_with_constant_features_is_reported() -> None:
     """A dead encoder would report copies, or that nothing is real."""
     dead = Reference.of(*(np.full((count, 8), 1000.1, np.float32) for count in (60, 30)), groups(60))
     found = row(np.full((40, 8), 1000.1, np.float32), groups(40), dead)

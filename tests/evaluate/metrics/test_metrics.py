@@ -46,7 +46,7 @@ def features(count: int, dimension: int = 6, shift: float = 0.0, seed: int = 0) 
     return (mixed + shift).astype(np.float32)
 
 
-def test_frechet_distance_is_torchmetrics() -> None:
+def test_frechet_distance_equals_that_of_torchmetrics() -> None:
     """A FID that no other tool gives cannot be compared with any paper."""
     real, made = features(300), features(200, shift=0.5, seed=1)
     metric = FrechetInceptionDistance(feature=Flat(6), input_img_size=(1, 1, 6), normalize=False).set_dtype(
@@ -69,7 +69,7 @@ def test_frechet_distance_of_known_gaussians() -> None:
 
 @settings(max_examples=20, deadline=None)
 @given(st.integers(2, 60), st.integers(2, 60), st.integers(1, 8), st.integers(0, 2**31))
-def test_distances_do_not_care_about_order_side_or_blocks(n: int, m: int, dimension: int, seed: int) -> None:
+def test_distances_do_not_depend_on_order_side_or_blocks(n: int, m: int, dimension: int, seed: int) -> None:
     """The same images in another order, or in smaller pieces, would be judged differently."""
     a, b = features(n, dimension, seed=seed), features(m, dimension, 1.0, seed=seed + 1)
     mixed = np.random.default_rng(seed).permutation(n)
@@ -85,7 +85,7 @@ def test_distances_do_not_care_about_order_side_or_blocks(n: int, m: int, dimens
 
 @settings(max_examples=20, deadline=None)
 @given(st.integers(8, 40), st.integers(1, 12), st.integers(0, 2**31))
-def test_distances_do_not_care_how_features_are_turned(count: int, dimension: int, seed: int) -> None:
+def test_distances_do_not_depend_on_rotations_of_features(count: int, dimension: int, seed: int) -> None:
     """An encoder whose numbers mean the same in another order would judge otherwise."""
     a, b = (features(count, dimension, shift, seed + int(shift)).astype(np.float64) for shift in (0.0, 1.0))
     turn, _ = np.linalg.qr(np.random.default_rng(seed).normal(size=(dimension, dimension)))
@@ -106,7 +106,7 @@ def test_the_distance_of_many_draws_is_the_distance(count: int) -> None:
     assert frechet_distance_to(reference)(made) == pytest.approx(expected, rel=1e-6)
 
 
-def test_few_images_are_told_from_many() -> None:
+def test_the_bias_of_few_images_is_extrapolated() -> None:
     """A model would look worse only because fewer images were made; the extrapolation mends most of that."""
     reference = moments(features(4000, 16))
     made = features(4200, 16)[:300]  # of the same distribution
@@ -117,7 +117,7 @@ def test_few_images_are_told_from_many() -> None:
     assert sample_size_bias(made[:50], reference) is None
 
 
-def test_kernel_distance_is_torchmetrics() -> None:
+def test_kernel_distance_equals_that_of_torchmetrics() -> None:
     """A KID that no other tool gives cannot be compared with any paper."""
     real, made = features(80), features(80, shift=0.3, seed=1)
     metric = KernelInceptionDistance(feature=Flat(6), subsets=1, subset_size=80)
@@ -129,7 +129,7 @@ def test_kernel_distance_is_torchmetrics() -> None:
     assert abs(same) < 0.1 * mean + 3 * spread
 
 
-def test_cmmd_is_its_definition() -> None:
+def test_cmmd_equals_its_definition() -> None:
     """The paper's numbers, times 1000 and of unit vectors, would be missed by a factor."""
     a, b = features(20), features(30, shift=1.0, seed=3)
     x, y = (f.astype(np.float64) / np.linalg.norm(f.astype(np.float64), axis=1, keepdims=True) for f in (a, b))
@@ -141,7 +141,7 @@ def test_cmmd_is_its_definition() -> None:
 
 
 @pytest.mark.parametrize("shift", [0.0, 1.5])
-def test_precision_and_coverage_are_those_of_prdc(shift: float) -> None:
+def test_precision_and_coverage_equal_those_of_prdc(shift: float) -> None:
     """The figures could not be compared with any paper's."""
     real, made = features(150), features(120, shift=shift, seed=1)
     ours = coverage(real, made, neighbours=5)
@@ -166,7 +166,7 @@ def test_copies_are_not_authentic() -> None:
     assert copying_score(training, held_out[:2], new) is None
 
 
-def test_ms_ssim_is_torchmetrics() -> None:
+def test_ms_ssim_equals_that_of_torchmetrics() -> None:
     """The figure could not be compared with any paper's."""
     rng = np.random.default_rng(0)
     a = rng.uniform(-1, 1, (512, 480)).astype(np.float32)
@@ -179,7 +179,7 @@ def test_ms_ssim_is_torchmetrics() -> None:
 
 
 @pytest.mark.parametrize("side", [176, 224, 256])
-def test_ms_ssim_is_made_of_torchmetrics_ssim(side: int) -> None:
+def test_ms_ssim_consists_of_ssim_of_torchmetrics(side: int) -> None:
     """The whole differs from torchmetrics by the border of the last scale, which could hide an error."""
     rng = np.random.default_rng(side)
     a = rng.uniform(-1, 1, (side, side)).astype(np.float32)
@@ -209,7 +209,7 @@ def test_a_model_of_one_image_is_not_diverse() -> None:
         pair_similarity(varied, ["one"] * 12)
 
 
-def test_efficiency_is_that_of_both_readings() -> None:
+def test_efficiency_has_both_interpretations() -> None:
     """One reading alone would look like the paper's figure, and might be a thousand times off."""
     assert efficiencies(10, 0.1, gamma=2.0) == {
         "P in seconds": pytest.approx(10 * np.log(1.1) ** 2),
@@ -217,7 +217,7 @@ def test_efficiency_is_that_of_both_readings() -> None:
     }
 
 
-def test_an_interval_is_of_people_not_of_slices() -> None:
+def test_intervals_are_over_patients_not_slices() -> None:
     """A hundred slices of two patients would look like a hundred people."""
     rng = np.random.default_rng(0)
     people = rng.normal(size=10)
@@ -256,7 +256,7 @@ def test_a_kernel_distance_varies_as_with_new_images(draws: Any, figure: Any) ->
     assert np.std(drawn) == pytest.approx(np.std(anew), rel=0.5)
 
 
-def test_an_interval_of_a_distance_is_about_the_distance() -> None:
+def test_the_interval_of_a_distance_contains_the_distance() -> None:
     """Repeated images are farther away: the interval would lie beside its own figure, and the model look worse."""
     rng = np.random.default_rng(0)
     made, to_reference = rng.normal(size=(60, 16)), frechet_distance_to(moments(rng.normal(size=(3000, 16))))
@@ -273,7 +273,7 @@ def test_an_interval_of_a_distance_is_about_the_distance() -> None:
     assert estimate_distance(lambda index: 1.0, ["one"] * 5).low is None
 
 
-def test_the_same_images_are_no_distance_apart() -> None:
+def test_equal_images_have_distance_zero() -> None:
     """Rounding of large features would pass for a difference, and for neighbours of a copy."""
     training = features(50) + 1000
     assert authentic_share(training, training) == 0
@@ -299,7 +299,7 @@ def broken(count: int) -> np.ndarray:
         lambda a, b: copying_score(a, a, b),
     ],
 )
-def test_what_cannot_be_compared_is_refused(compare: object) -> None:
+def test_incomparable_features_are_refused(compare: object) -> None:
     """NaN passes every comparison as false, and so would give shares; other dimensions a traceback."""
     for made, message in ((broken(40), "not finite"), (features(40, 5), "encoder"), (features(40)[:, 0], "encoder")):
         with pytest.raises(MedvarError, match=message):
@@ -324,7 +324,7 @@ def test_what_cannot_be_compared_is_refused(compare: object) -> None:
         (lambda: ms_ssim(np.zeros((8, 8), dtype=np.float32), np.zeros((8, 8), dtype=np.float32)), "10 pixels"),
     ],
 )
-def test_too_little_is_told_and_not_computed(call: object, message: str) -> None:
+def test_too_few_images_are_reported(call: object, message: str) -> None:
     """A label of three images would get a figure that means nothing."""
     with pytest.raises(MedvarError, match=message):
         call()  # type: ignore[operator]

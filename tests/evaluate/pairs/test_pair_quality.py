@@ -26,7 +26,7 @@ def measured(pairs: np.ndarray, data: Path, flagged: np.ndarray | None = None, *
     return measure_pairs(synthetic_of(pairs), *sides, flagged, steps=steps)
 
 
-def test_masks_that_fit_are_told_from_masks_that_do_not(pair_slices: Path) -> None:
+def test_masks_that_fit_are_distinguished_from_masks_that_do_not(pair_slices: Path) -> None:
     """A model whose masks are beside its organs would be praised."""
     pairs = make_pairs(24, 60)
     fitting = measured(pairs, pair_slices)

@@ -26,7 +26,7 @@ def useful(pair_slices: Path) -> SegmentationUtility:
     return measure_segmentation(synthetic_of(make_pairs(40, 50)), pair_slices, steps=40, seeds=1, patients=())
 
 
-def test_useful_pairs_are_told_from_useless_ones(useful: SegmentationUtility, pair_slices: Path) -> None:
+def test_useful_pairs_are_distinguished_from_useless_ones(useful: SegmentationUtility, pair_slices: Path) -> None:
     """Pairs whose masks have nothing to do with their images would be sold as training data."""
     assert (useful.task, useful.structures) == ("segmentation", STRUCTURES)
     assert set(useful.dice) == {"real", "real and synthetic", "synthetic"}
@@ -50,7 +50,7 @@ def test_learning_curve(useful: SegmentationUtility) -> None:
     json.loads(json.dumps(asdict(useful), allow_nan=False))
 
 
-def test_what_cannot_be_compared(pair_slices: Path) -> None:
+def test_mismatched_pairs_are_refused(pair_slices: Path) -> None:
     """A segmenter would learn that 1 is a liver here and a spleen there."""
     pairs = make_pairs(4, 1)
     with pytest.raises(MedvarError, match=r"makes masks of bar, square, but those in .* show square, bar"):
@@ -61,7 +61,7 @@ def test_what_cannot_be_compared(pair_slices: Path) -> None:
         measure_segmentation(synthetic_of(pairs), pair_slices, patients=[6])
 
 
-def test_slices_without_masks(prepared: object, tmp_path: Path) -> None:
+def test_slices_without_masks_are_refused(prepared: object, tmp_path: Path) -> None:
     """An hour of training would end in a traceback."""
     data = prepared(tmp_path / "slices", ["ct1", "ct2", "ct3"], size=16)  # type: ignore[operator]
     with pytest.raises(MedvarError, match=r"have none\. Prepare them with --masks"):

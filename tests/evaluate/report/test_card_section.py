@@ -48,7 +48,7 @@ def written(path: Path, values: Any) -> Path:
     return path
 
 
-def test_the_card_tells_it_and_the_model_stays_the_same(bundle: Bundle, tmp_path: Path) -> None:
+def test_the_card_gets_the_evaluation_and_the_model_stays_the_same(bundle: Bundle, tmp_path: Path) -> None:
     """Breaks for whoever has images of before: their model would no longer be found; and the card would say nothing."""
     report, before = written(tmp_path / "report.json", evaluation(bundle)), bundle.card
     after = put_into_card(bundle, report)
@@ -81,7 +81,7 @@ def test_the_second_replaces_the_first(bundle: Bundle, tmp_path: Path) -> None:
     assert "12.5" not in second.card
 
 
-def test_a_trace_of_before_is_made_again(bundle: Bundle, tmp_path: Path) -> None:
+def test_earlier_traces_can_still_be_replayed(bundle: Bundle, tmp_path: Path) -> None:
     """Breaks for reproduction: an evaluated bundle would not be the model that made an image."""
     from medvar_engine.backends import onnx
 
@@ -118,7 +118,9 @@ def test_an_evaluation_of_another_model_is_refused(bundle: Bundle, tmp_path: Pat
         lambda values: {**values, "counts": {"synthetic": "many"}},
     ],
 )
-def test_what_is_no_evaluation(bundle: Bundle, tmp_path: Path, spoil: Callable[[dict[str, Any]], Any]) -> None:
+def test_files_that_are_not_evaluations_are_refused(
+    bundle: Bundle, tmp_path: Path, spoil: Callable[[dict[str, Any]], Any]
+) -> None:
     """Breaks for the only copy of a bundle: a wrong file would give a card that is half one."""
     with pytest.raises(MedvarError, match=r"report\.json.*not an evaluation"):
         put_into_card(bundle, written(tmp_path / "report.json", spoil(evaluation(bundle))))
@@ -127,7 +129,7 @@ def test_what_is_no_evaluation(bundle: Bundle, tmp_path: Path, spoil: Callable[[
     assert read_bundle(bundle.path).card == bundle.card
 
 
-def test_text_stays_text(bundle: Bundle) -> None:
+def test_text_is_escaped(bundle: Bundle) -> None:
     """Breaks for whoever shows cards: a name from elsewhere must not end the section, nor become markup."""
     values = evaluation(bundle)
     values["findings"][0]["text"] = "<!-- end of the evaluation -->\n# Safe <script> | for patients"

@@ -27,12 +27,12 @@ def said(ours: float, **baselines: float) -> list[Sentence]:
         (5.5, "one rates them worse than blurred slices", True),
     ],
 )
-def test_a_distance_is_put_between_the_baselines(ours: float, title: str, grave: bool) -> None:
+def test_a_distance_is_compared_with_the_baselines(ours: float, title: str, grave: bool) -> None:
     """Images worse than blurred slices would be praised, or good ones be warned of."""
     assert (title, grave) in [(one.title, one.grave) for one in said(ours)]
 
 
-def test_an_encoder_that_rank_the_baselines_wrongly_praises_nothing() -> None:
+def test_an_encoder_that_ranks_baselines_wrongly_gives_a_warning() -> None:
     """One page would say that a figure means little and, below, what it means."""
     titles = [one.title for one in said(1.0, **{"real, blurred": 1.5})]
     assert "The metrics contradict the baselines" in titles

@@ -13,7 +13,7 @@ def texture(images: int, gradient: float, *octaves: float) -> dict[str, Any]:
     return {"images": images, "gradient": gradient, "octaves": octaves}
 
 
-def test_every_measure_stands_with_its_value_and_what_is_right() -> None:
+def test_every_measure_has_its_value_and_a_reference() -> None:
     """Whoever judges a model would look at its strong sides only."""
     labels = {f"label {i}": texture(10 + i, 0.8 + i / 100, 1.0, 0.4 + i / 10) for i in range(7)}
     told = measures(

@@ -70,7 +70,7 @@ def test_a_crash_loses_nothing(session: GenerationSession, folder: Path) -> None
     assert len(recoverable(folder)) == 1  # it was safe again before the old file went
 
 
-def test_killed_processes_are_told_from_living_ones(folder: Path) -> None:
+def test_killed_processes_are_distinguished_from_running_ones(folder: Path) -> None:
     """The session of another napari that is still open would be offered, and deleted."""
     code = f"""
 import sys, time
@@ -123,7 +123,7 @@ def test_a_scale_made_before_a_crash_is_kept(
     again.close()
 
 
-def test_scales_made_in_a_rush_are_not_all_written(
+def test_scales_in_quick_succession_are_not_all_written(
     session: GenerationSession, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Writing would take longer than making the image."""
@@ -137,7 +137,7 @@ def test_scales_made_in_a_rush_are_not_all_written(
     assert len(writes) == 2  # nothing is left that would be worth keeping
 
 
-def test_a_full_disk_is_told_of_and_work_goes_on(
+def test_a_full_disk_is_reported_and_work_continues(
     session: GenerationSession, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A full disk would stop the work, or the user would believe to be safe."""
@@ -158,7 +158,7 @@ def test_a_full_disk_is_told_of_and_work_goes_on(
     assert session.autosave_problem is None
 
 
-def test_a_folder_that_cannot_be_made_is_told_of(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_made_is_reported(tmp_path: Path) -> None:
     """A wrong setting would stop the work."""
     (tmp_path / "file").write_text("")
     session = new_session(tmp_path / "file" / "sessions")
@@ -215,7 +215,7 @@ def test_the_newest_comes_first(folder: Path) -> None:
     assert [left.images for left in recoverable(folder)] == [1, 2]
 
 
-def test_the_folder_is_the_users_own() -> None:
+def test_only_the_user_can_read_the_folder() -> None:
     """Sessions would be written into the working folder, or a place shared by all."""
     assert autosave_folder().is_relative_to(Path.home())
     assert autosave_folder().name == "sessions"

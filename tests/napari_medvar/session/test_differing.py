@@ -37,7 +37,7 @@ def test_tokens_cover_the_image_without_gaps() -> None:
 
 
 @pytest.mark.parametrize("colours", [(), (3,)])
-def test_what_is_cut_out_has_a_frame_around_the_token(colours: tuple[int, ...]) -> None:
+def test_close_ups_have_a_frame_around_the_token(colours: tuple[int, ...]) -> None:
     """Nobody could tell which part of the close-up is the token's."""
     token = place_of_token(2, 3, 8, 64)
     images = np.zeros((2, 64, 64, *colours), dtype=np.float32)

@@ -85,7 +85,7 @@ def test_steps_make_the_same_image_as_generate(session: GenerationSession) -> No
     assert len(session.tree.nodes) == 1
 
 
-def test_generate_finishes_what_was_stepped(session: GenerationSession, models: FakeModels) -> None:
+def test_generate_finishes_a_stepped_image(session: GenerationSession, models: FakeModels) -> None:
     """Finish would throw the first scales away and make them again."""
     list(session.step(REQUEST))
     list(session.step(REQUEST))
@@ -104,7 +104,7 @@ def test_a_changed_setting_begins_a_new_image(session: GenerationSession) -> Non
     assert [node.trace.request for node in session.tree.nodes] == [REQUEST, other]
 
 
-def test_stop_keeps_the_scales_that_are_there(session: GenerationSession) -> None:
+def test_stop_keeps_the_finished_scales(session: GenerationSession) -> None:
     """Stop would lose the work done, or go on to the end."""
     made: list[Preview] = []
     for preview in session.generate(REQUEST, should_stop=lambda: len(made) == 3):
@@ -137,7 +137,7 @@ def test_resample_shares_coarse_scales_and_runs_only_finer_ones(session: Generat
     assert session.tree.nodes[1].parent == 0
 
 
-def test_resample_takes_the_settings_that_are_asked_for(session: GenerationSession) -> None:
+def test_resample_takes_the_settings_that_are_requested(session: GenerationSession) -> None:
     """The settings in the panel would say one thing, and the image be made with another."""
     list(session.generate(REQUEST))
     request = Request(Condition("MR", "brain", "axial"), 8, Sampling(guidance=3.0))

@@ -63,7 +63,7 @@ def pixels(session: GenerationSession) -> dict[int, list[np.ndarray]]:
     return {node.id: [p.pixels for p in session.previews(node=node.id)] for node in session.tree.nodes}
 
 
-def test_everything_comes_back_to_the_pixel(session: GenerationSession, tmp_path: Path) -> None:
+def test_a_session_is_restored_exactly(session: GenerationSession, tmp_path: Path) -> None:
     """What somebody left in the evening would be something else in the morning."""
     path = session.save(tmp_path / "work.medvar")
     again = new_session()
@@ -155,7 +155,7 @@ def test_after_opening_the_newest_images_can_be_undone(session: GenerationSessio
     assert again.node.id > max(ids)
 
 
-def test_an_unfinished_image_is_gone_on_with(session: GenerationSession, tmp_path: Path) -> None:
+def test_an_unfinished_image_is_continued(session: GenerationSession, tmp_path: Path) -> None:
     """An image stopped half-way, saved and opened, would end as another one."""
     again = new_session()
     list(again.open(session.save(tmp_path / "work.medvar")))
@@ -328,7 +328,7 @@ def test_hostile_content_is_refused(good: dict[str, Any], tmp_path: Path, harm: 
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"\x1f\x8b", gzip.compress(b"\xff"), gzip.compress(b"[" * 10**5)])
-def test_what_is_no_session_is_refused(tmp_path: Path, content: bytes) -> None:
+def test_files_that_are_not_sessions_are_refused(tmp_path: Path, content: bytes) -> None:
     """Any other file of that name would end in a traceback."""
     path = tmp_path / "bad.medvar"
     path.write_bytes(content)
@@ -344,7 +344,7 @@ def test_a_file_cut_short_is_refused(session: GenerationSession, tmp_path: Path)
         read_session(path)
 
 
-def test_a_file_that_is_not_there_is_told_of(tmp_path: Path) -> None:
+def test_a_file_that_is_not_there_is_reported(tmp_path: Path) -> None:
     """A file moved away would end in a traceback."""
     with pytest.raises(MedvarError, match="Cannot read"):
         read_session(tmp_path / "gone.medvar")
@@ -371,7 +371,7 @@ def test_tokens_beyond_the_codebook_are_refused_and_the_session_stays(good: dict
     assert len(session.tree.nodes) == 1
 
 
-def test_a_session_of_a_model_that_is_not_here_says_so(good: dict[str, Any], tmp_path: Path) -> None:
+def test_a_session_of_a_missing_model_is_reported(good: dict[str, Any], tmp_path: Path) -> None:
     """Without the bundle, a user would not learn which one is needed, nor where it was looked for."""
     values = {**good, "model": "ee" * 32, "folder": str(tmp_path / "models" / "lung")}
     session = new_session()
@@ -382,7 +382,7 @@ def test_a_session_of_a_model_that_is_not_here_says_so(good: dict[str, Any], tmp
 
 
 @pytest.mark.parametrize("folder", ["\\\\evil\\share", "//evil/share"])
-def test_a_folder_on_the_network_is_not_looked_at(good: dict[str, Any], tmp_path: Path, folder: str) -> None:
+def test_network_folders_are_not_read(good: dict[str, Any], tmp_path: Path, folder: str) -> None:
     """Opening a stranger's file would, on Windows, send the user's password to a server of his choice."""
     values = {**good, "model": "ee" * 32, "folder": folder}
     with pytest.raises(MedvarError) as caught:

@@ -164,7 +164,7 @@ def test_the_layer_is_saved_with_its_mask(
     np.testing.assert_array_equal(mask, last.mask)
 
 
-def test_what_cannot_be_drawn(session: GenerationSession) -> None:
+def test_impossible_masks_are_refused(session: GenerationSession) -> None:
     with pytest.raises(MedvarError, match="no image to draw again"):
         list(session.redraw_to_mask(1, REQUEST, painted()))
     with pytest.raises(MedvarError, match="The mask is empty"):

@@ -109,7 +109,7 @@ def test_two_processes_learn_what_one_learns(
     assert kept == {".safetensors", ".json"}  # nothing that runs code when it is read
 
 
-def test_a_launcher_that_is_told_to_stop(make_config: MakeConfig, tmp_path: Path) -> None:
+def test_a_stopped_launcher_stops_the_run(make_config: MakeConfig, tmp_path: Path) -> None:
     """A cluster would end the job, and all that it learnt since the last checkpoint would be lost, or half-written."""
     changes = {"stage": "transformer", "steps": 60, "validate_every": 60, "batch_size": 4, "dropout": 0.1}
     whole, stopped = (make_config(out=tmp_path / name, **changes) for name in ("whole", "stopped"))

@@ -50,7 +50,7 @@ def test_only_the_finest_scales_of_some_images_are_drawn(
         DrawnTokens(model.quantizer, transformer, LABELS, data, scales=4, sampling=SAMPLING)
 
 
-def test_single_images_are_drawn_too(slices: Path, resolution_file: Path, transformer: Transformer) -> None:
+def test_batches_of_one_image_are_drawn(slices: Path, resolution_file: Path, transformer: Transformer) -> None:
     """A micro-batch of one image would end the run, or would never be drawn."""
     model, data = load_tokenizer(resolution_file), SliceDataset(slices, "train")
     assert isinstance(model, ResolutionTokenizer)
@@ -61,7 +61,7 @@ def test_single_images_are_drawn_too(slices: Path, resolution_file: Path, transf
     assert 0 < sum(found) < 20
 
 
-def test_drawn_images_are_compared_where_they_are_certain(
+def test_drawn_images_are_compared_at_the_true_scales(
     slices: Path, resolution_file: Path, transformer: Transformer
 ) -> None:
     """Pixel by pixel, an image without any detail is nearer to the slice than one whose detail was drawn."""

@@ -7,7 +7,7 @@ from skimage.metrics import structural_similarity
 from medvar_engine.train.stages.image_similarity import psnr, ssim
 
 
-def test_ssim_is_that_of_an_independent_implementation() -> None:
+def test_ssim_equals_that_of_another_implementation() -> None:
     """Figures could not be compared with those of any paper."""
     torch.manual_seed(0)
     target = torch.rand(3, 1, 40, 32) * 2 - 1
@@ -24,7 +24,7 @@ def test_ssim_is_that_of_an_independent_implementation() -> None:
     assert ssim(target, target).tolist() == pytest.approx([1.0] * 3)
 
 
-def test_psnr_is_that_of_its_definition() -> None:
+def test_psnr_equals_its_definition() -> None:
     """Figures could not be compared with those of any paper."""
     # Peak to peak is 2.
     assert psnr(torch.full((1, 1, 4, 4), 0.2), torch.zeros(1, 1, 4, 4)).item() == pytest.approx(20)

@@ -34,7 +34,7 @@ def test_a_loss_is_least_where_nothing_differs(loss: object) -> None:
     assert values[1] < values[2]
 
 
-def test_texture_counts_how_strong_grain_is_and_where_not_where_its_grains_lie() -> None:
+def test_texture_losses_depend_on_strength_and_region_of_grain_only() -> None:
     """A smooth image would be nearer to a grainy one than another draw of the same grain."""
     torch.manual_seed(0)
     there = torch.ones(64).index_fill(0, torch.arange(32), 0)  # in one half only
@@ -48,7 +48,7 @@ def test_texture_counts_how_strong_grain_is_and_where_not_where_its_grains_lie()
     assert detail_strength(real / 2, real).tolist() == pytest.approx([0.5] * 4, abs=0.01)
 
 
-def test_a_critic_sees_grain_too_faint_to_be_seen_beside_the_image() -> None:
+def test_the_discriminator_sees_faint_grain() -> None:
     """It would judge outlines alone for most of a short run."""
     torch.manual_seed(0)
     critic, image = PatchDiscriminator(1), torch.rand(2, 1, 32, 32)

@@ -33,7 +33,7 @@ def logits(model: Transformer, labels: LabelSpace, *conditions: Condition) -> Te
 
 
 @pytest.mark.parametrize("rank", [0, 2])
-def test_what_the_base_knows_is_kept(base: Transformer, rank: int) -> None:
+def test_known_conditions_are_kept(base: Transformer, rank: int) -> None:
     """Old names, also those that the new data lack, and the unconditional class that guidance needs, would be lost."""
     model = start_transformer(base, BASE, OWN, rank)
     joined = join_labels(BASE, OWN)
@@ -41,7 +41,7 @@ def test_what_the_base_knows_is_kept(base: Transformer, rank: int) -> None:
     assert torch.equal(logits(model, joined, *asked), logits(base, BASE, *asked))
 
 
-def test_new_names_stand_amid_the_known_ones(base: Transformer) -> None:
+def test_new_names_start_at_the_mean_of_known_ones(base: Transformer) -> None:
     """A new region would start as noise, and pull the whole network with it."""
     model, joined = start_transformer(base, BASE, OWN, 0), join_labels(BASE, OWN)
     assert joined.region == ("brain", "chest", "ankle")
@@ -62,7 +62,7 @@ def test_steps_of_the_base_stay(base: Transformer) -> None:
     assert start_transformer(base, BASE, new, 2).labels[3].weight.shape == (9, 16)
 
 
-def test_a_factor_in_between_is_put_in_its_place(base: Transformer) -> None:
+def test_a_factor_between_others_is_inserted(base: Transformer) -> None:
     """Factors are numbered in a fixed order: a plane would be taken for a region."""
     new = LabelSpace(plane=("axial",))
     other = LabelSpace(modality=("CT", "MR"), dataset=("brain", "chest"))

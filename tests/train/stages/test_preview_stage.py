@@ -33,7 +33,7 @@ def held_out_psnr(config: TrainConfig, scale: int | None = None) -> list[float]:
     return [value for _, value in read_log(config.out / "log.csv")[Metric("psnr", "held_out", scale)]]
 
 
-def test_it_learns_what_the_full_decoder_shows(
+def test_the_light_decoder_learns_the_full_one(
     make_preview: MakeConfig, console: Console, tokenizer_file: Path
 ) -> None:
     """Previews would be no likeness of what the full decoder makes of the same scales, on patients not trained on."""
@@ -80,7 +80,7 @@ def test_it_sees_every_number_of_scales(
     assert depths == {0, 1, 2, 3}
 
 
-def test_the_tokenizer_stays_what_it_is(make_preview: MakeConfig, console: Console, tokenizer_file: Path) -> None:
+def test_the_tokenizer_is_unchanged(make_preview: MakeConfig, console: Console, tokenizer_file: Path) -> None:
     """Training a light decoder would change what images look like."""
     before = tokenizer_file.read_bytes()
     path = run(make_preview(), console=console)

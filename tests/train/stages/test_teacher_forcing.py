@@ -28,7 +28,7 @@ def test_nothing_replaced_is_plain_teacher_forcing(quantizer: MultiScaleQuantize
         torch.testing.assert_close(ours, its, rtol=0, atol=1e-5)
 
 
-def test_targets_mend_what_was_replaced(quantizer: MultiScaleQuantizer, tokens: tuple[Tensor, ...]) -> None:
+def test_targets_correct_replaced_tokens(quantizer: MultiScaleQuantizer, tokens: tuple[Tensor, ...]) -> None:
     """The transformer would learn to go on as if its own mistakes had not been made, which is what it does already."""
     torch.manual_seed(1)
     features, targets = corrupted(quantizer, tokens, 1.0)
