@@ -188,8 +188,8 @@ def test_the_page_on_the_plugin_is_the_guide_of_the_plugin() -> None:
 
 def test_the_training_settings_are_as_described() -> None:
     """A setting would be looked for in the source, or the page tell a default that is no longer so."""
-    script = run_path(str(ROOT / "docs" / "settings.py"))
-    assert script["PAGE"].read_text(encoding="utf-8") == script["page"](), "run: python docs/settings.py"
+    script = run_path(str(ROOT / "docs" / "training_settings.py"))
+    assert script["PAGE"].read_text(encoding="utf-8") == script["page"](), "run: python docs/training_settings.py"
 
 
 def test_the_site_builds_and_loads_nothing_from_elsewhere(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 All parameters are drawn from torch's global generator, which the loop seeds at every step, so that a resumed run gets
 the same batches as an uninterrupted one. No library is used: kornia took five times as long per batch
-(benchmarks/augment.py) and has no bias field, and TorchIO and MONAI process one volume at a time.
+(benchmarks/augmentation.py) and has no bias field, and TorchIO and MONAI process one volume at a time.
 """
 
 from __future__ import annotations

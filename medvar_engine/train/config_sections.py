@@ -1,6 +1,6 @@
 """The settings of a training run, in groups. `TrainConfig` combines all groups.
 
-``docs/settings.py`` writes ``docs/reference/training-settings.md`` from them: run it after every change.
+``docs/training_settings.py`` writes ``docs/reference/training-settings.md`` from them: run it after every change.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """How fast do scans become slices, and how much of that is reading them?
 
-    python benchmarks/prepare.py [SCANS] [--size 128] [--axial] [--repeats 3]
+    python benchmarks/preparation.py [SCANS] [--size 128] [--axial] [--repeats 3]
 
 Without ``SCANS`` eight scans are invented: CT and MR, as DICOM series and as compressed NIfTI. Every repeat runs, one
 after the other in processes of their own: *decode*, the same files read by pydicom and nibabel and nothing else;

@@ -1,6 +1,6 @@
 """Time to augment a batch of 32 slices of 128×128 pixels, against kornia (``pip install kornia``), on one thread.
 
-python benchmarks/augment.py
+python benchmarks/augmentation.py
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Do time and memory stay flat when the slices become ten times as many, and does a batch cost what its bytes cost?
 
-    python benchmarks/shards.py [--size 32] [--slices 44000 440000] [--folder /tmp]
+    python benchmarks/slice_reading.py [--size 32] [--slices 44000 440000] [--folder /tmp]
 
 Writes that many slices of invented patients, 8,325 in 440,000, under 26 labels of data set × modality, to a temporary
 folder, and does with them what training and preparation do, each in a fresh process. Own memory is the most that the

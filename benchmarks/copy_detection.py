@@ -1,6 +1,6 @@
 """Are copies of training slices found, by kind and strength of change, and are new patients left alone?
 
-    python benchmarks/memorisation.py SLICES [--copies 200] [--held-out PATIENTS]
+    python benchmarks/copy_detection.py SLICES [--copies 200] [--held-out PATIENTS]
 
 SLICES is a folder that `medvar prepare` wrote, with patients held out; `--held-out ann,bob` holds out these instead, so
 that by several runs everybody is new once. Makes a gate as `medvar gate` does, and plants other copies than those that

@@ -1,6 +1,6 @@
 """Writes ``docs/reference/training-settings.md``: every setting of ``medvar train``, with its description.
 
-Run ``python docs/settings.py`` after every change of a setting.
+Run ``python docs/training_settings.py`` after every change of a setting.
 """
 
 from __future__ import annotations
