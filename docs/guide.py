@@ -27,7 +27,7 @@ In napari, open **Plugins › MedVAR Generate**. A `?` beside each section of th
 | Alt and an underlined letter | press that button |
 | ? | help: guide, keys, version, model card |
 
-The first five work in the whole window, and can be changed in *Preferences › Shortcuts*.
+Buttons show their keys. The first five work in the whole window, and can be changed in *Preferences › Shortcuts*.
 
 """
 

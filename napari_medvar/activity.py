@@ -11,7 +11,7 @@ from qtpy.QtCore import QObject, QTimer
 if TYPE_CHECKING:
     from napari.utils import cancelable_progress
 
-_PATIENCE = 1.0  # seconds of work before a progress bar appears: a bar that only flashes disturbs
+_PATIENCE = 2.0  # seconds of work before a progress bar appears: one that only flashes disturbs, and costs time
 _BETWEEN = 200  # ms between two updates of the bar
 
 

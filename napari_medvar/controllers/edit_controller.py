@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,6 +19,9 @@ from napari_medvar.panels.edit_panel import EditPanel
 from napari_medvar.panels.token_panel import TokenPanel
 from napari_medvar.session.differing import closeups, place_of_token
 from napari_medvar.session.image_names import label_of
+
+if TYPE_CHECKING:
+    from napari.layers import Layer
 
 _NEIGHBOURS = 9  # tokens shown: the present one and the most similar others
 
@@ -41,6 +44,7 @@ class EditController:
         self._workspace = workspace
         self._choice: TokenChoice | None = None
         self._after: int | None = None  # the image that `flip` returns to
+        self._mask: Layer | None = None  # the chosen mask, which the user may rename
         self.panel, self.tokens = EditPanel(workspace.icons), TokenPanel()
         self.tokens.hide()
         self.panel.column.addWidget(self.tokens)
@@ -48,7 +52,7 @@ class EditController:
         self.panel.recondition.connect(self.recondition)
         self.panel.paint.connect(self.paint)
         self.panel.graft_chosen.connect(self._warn_of_graft)
-        self.panel.masked.connect(self._show_brush)
+        self.panel.masked.connect(self._mask_chosen)
         self.panel.brush.connect(self.set_brush)
         self.panel.invert.connect(self.invert_mask)
         self.panel.clear_mask.connect(self.clear_mask)
@@ -57,8 +61,10 @@ class EditController:
         self.panel.picking.connect(self.set_picking)
         self.panel.moved.connect(workspace.refresh)
         self.tokens.chosen.connect(self.replace)
-        workspace.viewer.layers.events.inserted.connect(self._layers_changed)  # napari keeps only weak references
-        workspace.viewer.layers.events.removed.connect(self._layers_changed)
+        events = workspace.viewer.layers.events
+        self._layer_events = events.inserted, events.removed, events.renamed
+        for event in self._layer_events:
+            event.connect(self._layers_changed)  # napari keeps only weak references
 
     @property
     def scale(self) -> int:
@@ -219,8 +225,8 @@ class EditController:
         viewer = self._workspace.viewer
         if self._clicked in viewer.mouse_drag_callbacks:
             viewer.mouse_drag_callbacks.remove(self._clicked)
-        viewer.layers.events.inserted.disconnect(self._layers_changed)
-        viewer.layers.events.removed.disconnect(self._layers_changed)
+        for event in self._layer_events:
+            event.disconnect(self._layers_changed)
 
     # -- internals --------------------------------------------------------------------------------------------------
 
@@ -266,11 +272,11 @@ class EditController:
     @property
     def _own_mask(self) -> Any:
         """The chosen mask if Paint made it."""
-        name, layers = self.panel.mask_layer, self._workspace.viewer.layers
-        layer = layers[name] if name is not None and name in layers else None
-        return layer if masks.own_mask(layer) else None
+        return self._mask if masks.own_mask(self._mask) else None
 
-    def _show_brush(self) -> None:
+    def _mask_chosen(self) -> None:
+        name, layers = self.panel.mask_layer, self._workspace.viewer.layers
+        self._mask = layers[name] if name is not None and name in layers else None
         mask = self._own_mask
         self.panel.show_brush(None if mask is None else int(mask.brush_size))
 
@@ -282,9 +288,11 @@ class EditController:
         self._offer_masks()
 
     def _offer_masks(self) -> None:
-        chosen = self.panel.mask_layer
-        self.panel.offer_masks(masks.mask_layers(self._workspace.viewer))
-        self._show_brush()
+        chosen, viewer = self.panel.mask_layer, self._workspace.viewer
+        self.panel.offer_masks(masks.mask_layers(viewer))
+        if self._mask is not None and self._mask in viewer.layers:  # it may have another name
+            self.panel.choose_mask(self._mask.name)
+        self._mask_chosen()
         if chosen is not None and self.panel.mask_layer is None:
             self._workspace.show_error(f"The mask “{chosen}” was removed. Edits now change the whole image.")
 

@@ -43,8 +43,13 @@ class RealImageController:
         self.panel = RealImagePanel()
         self.panel.encode.connect(self.encode)
         self.panel.open_scan.connect(self.open_scan)
+        self.panel.chosen.connect(self._mark_chosen)
         layers = workspace.viewer.layers
-        self._events = (layers.events.inserted, layers.events.removed, layers.selection.events.active)
+        self._chosen: Layer | None = None  # the image of the list, which the user may rename
+        self._events = (
+            *(layers.events.inserted, layers.events.removed, layers.events.renamed),
+            layers.selection.events.active,
+        )
         for event in self._events:
             event.connect(self._offer_images)  # napari keeps only weak references
         self._offer_images()
@@ -108,6 +113,10 @@ class RealImageController:
 
     # -- internals --------------------------------------------------------------------------------------------------
 
+    def _mark_chosen(self) -> None:
+        name, layers = self.panel.image, self._workspace.viewer.layers
+        self._chosen = layers[name] if name is not None and name in layers else None
+
     def _show(self, scans: Scans) -> None:
         """Add the scans as layers, select the last one, and show its middle slice in the plane it was acquired in."""
         viewer = self._workspace.viewer
@@ -134,8 +143,10 @@ class RealImageController:
 
         layers = self._workspace.viewer.layers
         names = [layer.name for layer in layers if isinstance(layer, Image) and METADATA not in layer.metadata]
-        active = layers.selection.active
-        self.panel.offer_images(names, None if active is None else active.name)
+        active, chosen = layers.selection.active, self._chosen
+        now = chosen.name if chosen is not None and chosen in layers else None
+        self.panel.offer_images(names, None if active is None else active.name, now)
+        self._mark_chosen()
 
 
 def _acquired_plane(layer: Layer) -> tuple[int, ...]:

@@ -70,11 +70,11 @@ class SaveController:
         if not session.would_lose(path):
             self._open(path)
             return
-        count = len(session.tree.nodes)
+        count = session.unsaved
+        lost = {0: "The session has unsaved changes", 1: "There is 1 unsaved image"}
         self._workspace.message.ask(
             Offer(
-                f"There {'is 1 unsaved image' if count == 1 else f'are {count} unsaved images'}. Open {path.name} in "
-                "their place?",
+                f"{lost.get(count, f'There are {count} unsaved images')}. Open {path.name} instead?",
                 "Open it",
                 "Close these images. napari offers to restore them at the next start.",
                 "Keep these",

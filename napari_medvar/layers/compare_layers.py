@@ -26,7 +26,7 @@ class CompareLayers:
     def __init__(self, viewer: napari.Viewer, fitting: Fitting) -> None:
         self._viewer, self._fitting = viewer, fitting
         self._layers: dict[str, Image] = {}
-        self._hidden: list[str] = []
+        self._hidden: list[Layer] = []
         self._selected: list[Layer] = []
         self._before: ViewState | None = None
 
@@ -43,11 +43,11 @@ class CompareLayers:
     ) -> None:
         """Show only these two images ``(H, W)`` or ``(H, W, 3)`` in [-1, 1]; other layers are hidden until `close`."""
         if not self.shown:
-            self._hidden = [layer.name for layer in self._viewer.layers if layer.visible]
+            self._hidden = [layer for layer in self._viewer.layers if layer.visible]
             self._selected = list(self._viewer.layers.selection)
             self._before = self._fitting.view()
-            for name in self._hidden:
-                self._viewer.layers[name].visible = False
+            for layer in self._hidden:
+                layer.visible = False
         for side, pixels, name, image_space in zip(_SIDES, images, names, image_spaces, strict=True):
             array = image_space.placement.array(image_space.display.values(pixels))
             limits = (image_space.display.low, image_space.display.high)
@@ -82,9 +82,9 @@ class CompareLayers:
             if layer in self._viewer.layers:
                 self._viewer.layers.remove(layer)
         self._layers.clear()
-        for name in self._hidden:
-            if name in self._viewer.layers:
-                self._viewer.layers[name].visible = True
+        for layer in self._hidden:
+            if layer in self._viewer.layers:
+                layer.visible = True
         self._viewer.layers.selection.update(layer for layer in self._selected if layer in self._viewer.layers)
         if self._before is not None:
             self._fitting.go_back(self._before)

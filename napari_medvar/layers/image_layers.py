@@ -83,11 +83,11 @@ def top_of_images(viewer: napari.Viewer) -> int:
 
 @contextmanager
 def selection_kept(viewer: napari.Viewer) -> Iterator[None]:
-    """Keep the selection of other layers while layers are added in this context."""
+    """Keep the selection, if there is one, while layers are added in this context."""
     selection = viewer.layers.selection
     before, active = list(selection), selection.active
     yield
-    if any(METADATA not in layer.metadata or "mask" in layer.metadata[METADATA] for layer in before):
+    if any(layer in viewer.layers for layer in before):
         selection.clear()
         selection.update(layer for layer in before if layer in viewer.layers)
         selection.active = active

@@ -27,6 +27,7 @@ class RealImagePanel(QWidget):
 
     open_scan = Signal(object)  # Path
     encode = Signal()
+    chosen = Signal()  # the user has chosen an image in the list
     anomaly = Signal()
 
     def __init__(self) -> None:
@@ -34,7 +35,7 @@ class RealImagePanel(QWidget):
         self._by_hand = False  # whether the user chose the image here
         self.image_combo = QComboBox()
         self.image_combo.setPlaceholderText("no image is open")
-        self.image_combo.activated.connect(self._chosen)
+        self.image_combo.activated.connect(self._choose)
         self.open_button = button(
             "Open a scan…",
             "Open your own CT or MR scan: a DICOM, NIfTI, NRRD or MetaImage file. The scan's folder is not changed.",
@@ -70,9 +71,11 @@ class RealImagePanel(QWidget):
         """The name of the chosen layer; None when there is none."""
         return self.image_combo.currentData()  # type: ignore[no-any-return]
 
-    def offer_images(self, names: Sequence[str], active: str | None) -> None:
-        """Offer the image layers. A layer that the user chose stays chosen; otherwise the ``active`` one is."""
-        chosen = self.image
+    def offer_images(self, names: Sequence[str], active: str | None, chosen: str | None = None) -> None:
+        """Offer the image layers. A layer that the user chose stays chosen; otherwise the ``active`` one is.
+
+        ``chosen`` is the present name of the layer in the list, which may have been renamed.
+        """
         fill(self.image_combo, [(name, name) for name in names])
         self._by_hand = self._by_hand and chosen in names
         wanted = chosen if self._by_hand or active not in names else active
@@ -90,8 +93,9 @@ class RealImagePanel(QWidget):
         self.encode_button.setEnabled(idle)
         self.anomaly_button.setEnabled(idle and complete)
 
-    def _chosen(self) -> None:
+    def _choose(self) -> None:
         self._by_hand = True
+        self.chosen.emit()
 
     def _open_file(self) -> None:
         path, _ = QFileDialog.getOpenFileName(self, "Open a scan", "", _FILES)

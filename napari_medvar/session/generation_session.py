@@ -102,6 +102,12 @@ class GenerationSession:
         return bool(self.tree.nodes) and self.tree.nodes is not self._saved.nodes
 
     @property
+    def unsaved(self) -> int:
+        """The number of images that are in no file of the user's as they are now."""
+        saved = set(map(id, self._saved.nodes))  # nodes are never changed, only replaced
+        return sum(id(node) not in saved for node in self.tree.nodes)
+
+    @property
     def autosave_problem(self) -> str | None:
         """Why the autosave failed, as a message for users; None if it did not."""
         return None if self._autosave is None else self._autosave.problem

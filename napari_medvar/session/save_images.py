@@ -53,6 +53,8 @@ class Written:
 
     def __str__(self) -> str:
         """The report for users."""
+        if self.total == 1 and self.path:
+            return f"Saved {self.path}"
         last = f", the last: {self.path}" if self.path else ""
         copies = f"; {len(self.withheld)} withheld, {self.withheld[-1]}" if self.withheld else ""
         return f"{self.done} of {self.total} written{last}{copies}"

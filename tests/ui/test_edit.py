@@ -416,6 +416,25 @@ def test_the_mask_has_its_tools_in_the_panel(made: MedvarWidget, settle: Settle)
     assert mask.opacity > 0.4
 
 
+def test_a_renamed_mask_stays_the_mask(made: MedvarWidget, settle: Settle) -> None:
+    """The next edit would change the whole image, though a mask was painted and chosen."""
+    made.edit.panel.paint_button.click()
+    layer = made.viewer.layers["mask"]
+    painted = np.zeros(layer.data.shape, dtype=np.uint8)
+    painted[:32, :32] = 1
+    layer.data = painted
+    layer.name = "the nodule"
+    assert made.edit.panel.mask_layer == "the nodule"
+    made.edit.panel.brush_box.setValue(9)
+    assert layer.brush_size == 9
+    made.edit.panel.resample_button.click()
+    settle(made)
+    edit = node(made).trace.edit
+    assert isinstance(edit, Resample)
+    assert edit.mask is not None
+    assert not made.message.isVisible()
+
+
 def test_a_segmentation_of_the_user_is_not_painted_over(made: MedvarWidget) -> None:
     """Clear would wipe out an afternoon of segmenting."""
     made.viewer.add_labels(np.ones((SIZE, SIZE), dtype=int), name="mine")

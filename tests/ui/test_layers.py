@@ -96,7 +96,10 @@ def test_an_ordinary_image_brings_no_warning(
     """napari would warn of inconsistent units at every image, and draw without them."""
     widget.scales.generate_button.click()
     settle(widget)
+    shown = empty.layers.selection.active
     widget.views.show_view("entropy")
+    settle(widget)
+    assert empty.layers.selection.active == shown  # or the tools of the layer would be those of a map, also later
     widget.edit.panel.paint_button.click()
     settle(widget)
     assert [str(unit) for unit in empty.layers[NAMES[0]].units] == ["millimeter"] * 2

@@ -206,7 +206,11 @@ def test_the_image_worked_on_follows_the_selection_until_it_is_chosen(quick: Med
     panel.image_combo.activated.emit(panel.image_combo.currentIndex())
     viewer.layers.selection.active = first
     assert panel.image == "second"
-    viewer.layers.remove("second")
+    viewer.layers["second"].name = "the scan"
+    assert panel.image == "the scan"
+    viewer.layers.selection.active = first
+    assert panel.image == "the scan"
+    viewer.layers.remove("the scan")
     assert panel.image == "first"
 
 
