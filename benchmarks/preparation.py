@@ -2,8 +2,9 @@
 
     python benchmarks/preparation.py [SCANS] [--size 128] [--axial] [--repeats 3]
 
-Without ``SCANS`` eight scans are invented: CT and MR, as DICOM series and as compressed NIfTI. Every repeat runs, one
-after the other in processes of their own: *decode*, the same files read by pydicom and nibabel and nothing else;
+``SCANS`` is a folder of real scans with an index.csv. Without it eight scans are invented: CT and MR, as DICOM series
+and as compressed NIfTI. Every repeat runs, one after the other in processes of their own: *decode*, the bound, the same
+series found, and the same images read by pydicom, nibabel and SimpleITK and nothing else;
 *medvar* with one and with two workers; and *MONAI*, its reader, orientation, intensity and resize transforms for the
 same slices of the same planes, without table, hashes, duplicates or checks. MONAI is left out when it cannot be
 imported; ``pip install --target PEER --no-deps monai``, and ``PYTHONPATH=PEER`` brings it.
@@ -90,22 +91,26 @@ def cpu_seconds() -> float:
 
 
 def decode(scans: Path, size: int, axial: bool) -> int:
-    """Read the pixels of all files that `prepare` would read, in their stored type."""
+    """Find the series as `prepare` does, and read the pixels of all images that it reads, in their stored type."""
     import nibabel
-    import pydicom
     import SimpleITK as sitk
+    from pydicom.pixels import pixel_array
 
     from medvar_engine.data.read.scans import find_series
 
     slices = 0
     for series in find_series(scans)[0]:
-        for path in series.paths:
-            if series.is_dicom:
-                slices += int(np.prod(pydicom.dcmread(path).pixel_array.shape[:-2]))
-            elif path.name.endswith((".nii", ".nii.gz")):
-                slices += np.asanyarray(nibabel.load(path).dataobj).shape[2]
-            else:
-                slices += sitk.GetArrayFromImage(sitk.ReadImage(str(path))).shape[0]
+        if series.scan is not None:
+            for number in series.scan.chosen(8, "b0"):
+                stack = series.scan.stacks[number]
+                for frame in stack.frames:
+                    path, of = series.paths[frame.file], series.scan.files[frame.file]
+                    index = frame.index if of.frames > 1 and not stack.cine else None
+                    slices += int(np.prod(pixel_array(path, index=index).shape[:-2]))
+        elif series.path.name.endswith((".nii", ".nii.gz", ".hdr")):
+            slices += np.asanyarray(nibabel.load(series.path).dataobj).shape[2]
+        else:
+            slices += sitk.GetArrayFromImage(sitk.ReadImage(str(series.path))).shape[0]
     return slices
 
 

@@ -156,7 +156,6 @@ def hu(array: np.ndarray) -> Volume:
         (lambda a: np.where(a < 400, -2000, a % 300 + 900), "subtract 1024"),
         (lambda a: np.where(a < 600, a % 40 - 2040, a % 100 - 1024), "subtracted twice"),
         (lambda a: np.where(a < 600, a % 40 - 2000, a % 100), "multiplied"),
-        (lambda a: np.where(a < 600, a % 20 - 510, a % 50), "near -5.*divided"),
     ],
 )
 def test_values_that_cannot_be_hu_are_refused(phantom: Any, change: Any, reason: str) -> None:

@@ -145,7 +145,8 @@ def _load_stack(
     order, affine = stack_affine(geometry, first, minimum, lambda: _values(scan, opened, stack, numbers))
     places = {number: place for place, number in enumerate(order)}
     array = _values(scan, opened, stack, [places[number] for number in numbers])
-    if looks_like_labels(array):
+    # Frames that are each of one value are blank, and no labels.
+    if looks_like_labels(array) and (array.min(axis=(1, 2)) < array.max(axis=(1, 2))).any():
         raise MedvarError(f"{first}: its values are those of a label map, not of an image.")
     turned, affine, spacing = to_ras(array.T, affine, first)
     return Volume(turned, affine, spacing, scan.modality, scan.patient, uid, first, name)
