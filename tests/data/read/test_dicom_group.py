@@ -596,6 +596,7 @@ def test_enhanced_files_without_functional_groups_are_refused(tmp_path: Path, ph
     padding=st.booleans(),
     scales=st.sampled_from(["none", "one", "each"]),
     unused=st.booleans(),
+    turned=st.booleans(),
     syntax=st.sampled_from([None, RLELossless, JPEG2000Lossless]),  # JPEG-LS cannot be written of small noise
     as_enhanced=st.sampled_from(["classic", "one file", "a file a volume", "a file a frame"]),
     seed=st.integers(0, 2**16),
@@ -612,6 +613,7 @@ def test_any_series_is_read_back(
     padding: bool,
     scales: str,
     unused: bool,
+    turned: bool,
     syntax: str | None,
     as_enhanced: str,
     seed: int,
@@ -634,20 +636,26 @@ def test_any_series_is_read_back(
                 frame[0, 0] = 4000
             if unused:
                 frame |= generator.integers(0, 16, frame.shape) << 12
-            position = [float(one) for one in axes[:, 2] * spacing[2] * number]
+            corner, orientation = axes[:, 2] * spacing[2] * number, np.concatenate([axes[:, 0], axes[:, 1]])
+            if turned and number % 2:
+                frame, orientation = frame[::-1, ::-1], -orientation
+                corner = corner + axes[:, :2] @ [spacing[0] * (shape[0] - 1), spacing[1] * (shape[1] - 1)]
+            position = corner.tolist()
             classic, groups = _told_apart(counted, phase, number, shape[2])
             slope = {"none": None, "one": 2, "each": 1 + int(generator.integers(0, 3))}[scales]
             if slope is not None:
                 classic |= {"RescaleSlope": slope, "RescaleIntercept": number}
                 groups["PixelValueTransformationSequence"] = {"RescaleSlope": slope, "RescaleIntercept": number}
                 values[phase, :, :, number] = values[phase, :, :, number] * slope + number
-            classic |= {"ImagePositionPatient": position, "AcquisitionNumber": 1 + number % packages}
+            classic |= {"ImagePositionPatient": position, "ImageOrientationPatient": orientation.tolist()}
+            classic |= {"AcquisitionNumber": 1 + number % packages}
             groups["PlanePositionSequence"] = {"ImagePositionPatient": position}
+            groups["PlaneOrientationSequence"] = {"ImageOrientationPatient": orientation.tolist()}
             groups.setdefault("FrameContentSequence", {})["FrameAcquisitionNumber"] = 1 + number % packages
             images.append((phase, frame, classic, groups))
     images = [images[i] for i in generator.permutation(len(images))]
     about: dict[str, Any] = {"PixelPaddingValue": 4000} if padding else {}
-    orientation, sides = [*axes[:, 0], *axes[:, 1]], [spacing[1], spacing[0]]
+    sides = [spacing[1], spacing[0]]
     parts: dict[int, list[Any]] = {}
     for at, image in enumerate(images):
         parts.setdefault({"one file": 0, "a file a volume": image[0]}.get(as_enhanced, at), []).append(image)
@@ -655,10 +663,9 @@ def test_any_series_is_read_back(
         if as_enhanced == "classic":
             (_, frame, classic, _), *_ = part
             one = dicom_image("MR", frame, **classic, **about)
-            one.ImageOrientationPatient, one.PixelSpacing = orientation, sides
+            one.PixelSpacing = sides
         else:
             one = enhanced(dicom_image, [image[1] for image in part], [image[3] for image in part], **about)
-            one.SharedFunctionalGroupsSequence[0].PlaneOrientationSequence[0].ImageOrientationPatient = orientation
             one.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0].PixelSpacing = sides
             one.InstanceNumber = min(image[2]["InstanceNumber"] for image in part)
         if syntax is not None:
