@@ -29,6 +29,8 @@ from medvar_engine.untrusted import plain_json
 
 _OF_MASKS = ("structures", "colours", "mask_scales", "mask_channels")
 RESOLUTION = "resolution tokenizer"  # the kind in the metadata of a `ResolutionTokenizer`
+_MOST_TENSORS = 20_000  # the deepest transformer has some hundred
+_LONGEST_HEADER = 10**8  # bytes, the limit of safetensors
 _Model = TypeVar("_Model", bound=torch.nn.Module)
 
 
@@ -53,6 +55,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Read tensors and metadata of a safetensors file. Raises `MedvarError` if it is damaged or no such file."""
     try:
+        _check_header(path)
         with safe_open(path, framework="pt") as file:
             # Cloned, because safetensors returns views of the mapped file, which Windows then cannot replace or delete.
             tensors = {name: file.get_tensor(name).clone() for name in list(file.keys())}
@@ -62,6 +65,15 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     except Exception as error:  # e.g. an unknown dtype or an impossible shape
         reason = f"{path} is not a complete safetensors file ({error}). Get it from its source again."
         raise MedvarError(reason) from error
+
+
+def _check_header(path: Path) -> None:
+    """Raise `ValueError` if the header of a safetensors file lists more tensors than any model has."""
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        tensors = file.read(min(length, _LONGEST_HEADER)).count(b'"dtype"')
+    if tensors > _MOST_TENSORS:
+        raise ValueError(f"it has {tensors} tensors, and at most {_MOST_TENSORS} are read")
 
 
 def save_tokenizer(path: Path, model: AnyTokenizer) -> None:

@@ -13,6 +13,11 @@ MAX_BYTES = 64 * 2**20
 MAX_CONTAINERS = 500_000
 """Largest number of lists and objects in a text. Each needs about 60 bytes of memory, but only two characters."""
 
+MAX_NUMBERS = 8_000_000
+"""Largest number of values of a text. A number needs 32 bytes of memory, but two characters."""
+
+_FEW = 1_000_000  # a text may always hold so many values, and so many texts
+_NUMBER_BYTES, _TEXT_BYTES = 4, 32  # beyond, a value and a text have so many bytes on average
 _MAX_DEPTH = 100
 
 
@@ -20,14 +25,22 @@ def loads(text: str | bytes, *, most: int = MAX_BYTES) -> Any:
     """The value of a JSON text.
 
     Raises `ValueError` for invalid JSON, NaN, infinity, numbers beyond float64, more than ``most`` bytes, more than
-    `MAX_CONTAINERS` lists and objects, or values that are nested too deeply.
+    `MAX_CONTAINERS` lists and objects or `MAX_NUMBERS` values, far more texts or values than a text of its size has, or
+    values that are nested too deeply.
     """
     if len(text) > most:
         raise ValueError(f"it has {len(text)} bytes, and at most {most} are read")
     content = text.decode("utf-8") if isinstance(text, bytes) else text
+    del text  # so that it is not in memory twice
     opening = content.count("[") + content.count("{")
     if opening > MAX_CONTAINERS:
         raise ValueError(f"it holds {opening} lists and objects, and at most {MAX_CONTAINERS} are read")
+    for what, count, limit in (
+        ("values", content.count(","), min(MAX_NUMBERS, _FEW + len(content) // _NUMBER_BYTES)),
+        ("texts", content.count('"') // 2, _FEW + len(content) // _TEXT_BYTES),
+    ):
+        if count > limit:
+            raise ValueError(f"it holds {count} {what}, and at most {limit} are read")
     try:
         value = json.loads(content, parse_constant=_refuse, parse_float=_finite)
     except RecursionError as error:

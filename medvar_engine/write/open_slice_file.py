@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from pydicom.dataset import Dataset
 
+_MOST_ELEMENTS = 10_000  # of a DICOM file; medvar writes about a hundred
+_NIFTI_HEADER = 348  # bytes
 MAX_BYTES = 64 * 2**20
 """Largest size of a file, also unpacked, and of its pixels. A slice of 1024 × 1024 float32 has 4 MiB."""
 
@@ -36,7 +38,7 @@ def open_dicom(path: Path) -> Dataset:
     from medvar_engine.data.read import dicom_file
 
     _check_file(path)
-    dataset = dicom_file.open_dicom(path, largest=MAX_BYTES)
+    dataset = dicom_file.open_dicom(path, largest=MAX_BYTES, most_elements=_MOST_ELEMENTS)
     try:
         sides = [int(dataset.get(name) or 1) for name in ("Rows", "Columns", "NumberOfFrames", "SamplesPerPixel")]
         bits = int(dataset.get("BitsAllocated") or 8)
@@ -49,6 +51,8 @@ def open_dicom(path: Path) -> Dataset:
 def open_nifti(path: Path) -> Any:
     """Read a NIfTI image completely into memory. Raises `MedvarError` for other files."""
     import nibabel
+
+    from medvar_engine.data.read.nifti_extensions import check_extensions, quiet
 
     if not path.name.lower().endswith((".nii", ".nii.gz")):
         raise MedvarError(f"{path} is neither PNG, DICOM nor NIfTI (.nii, .nii.gz), so it contains no MedVAR trace.")
@@ -63,7 +67,11 @@ def open_nifti(path: Path) -> Any:
     if len(content) > MAX_BYTES:
         raise _too_large(path)
     try:
-        image = nibabel.Nifti1Image.from_bytes(content)
+        header = nibabel.Nifti1Header(content[:_NIFTI_HEADER], check=False)
+        end = int(header["vox_offset"])
+        check_extensions(content, _NIFTI_HEADER, end, little_endian=header.endianness == "<")
+        with quiet():
+            image = nibabel.Nifti1Image.from_bytes(content)
         sides, itemsize = [int(side) for side in image.shape], image.header.get_data_dtype().itemsize
     except Exception as error:  # nibabel raises exceptions of many types for damaged files
         raise MedvarError(f"{path} is not a complete NIfTI file: {error}.") from error

@@ -58,6 +58,8 @@ def _seg(path: Path) -> _Found:
     dataset = open_dicom(path)
     if dataset.SOPClassUID != SEGMENTATION:
         raise ValueError("it is no segmentation")
+    if dataset.file_meta.TransferSyntaxUID.is_encapsulated:  # some decoders crash on damaged data
+        raise ValueError("segments are read uncompressed only")
     mask = np.zeros((dataset.Rows, dataset.Columns), dtype=np.uint8)
     frames = dataset.pixel_array.reshape(-1, *mask.shape)
     for frame, about in zip(frames, dataset.PerFrameFunctionalGroupsSequence, strict=True):

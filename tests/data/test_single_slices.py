@@ -182,7 +182,7 @@ BAD: dict[str, tuple[Callable[[Path], object], dict[str, str], str]] = {
     "frames.tif": (
         lambda path: Image.fromarray(GREY).save(path, save_all=True, append_images=[Image.fromarray(GREY.T)]),
         {},
-        "2 frames",
+        "several frames",
     ),
     "volume.nii": (lambda path: path.write_bytes(b"x"), {}, "format is none of a single slice"),
     "absent.png": (lambda path: None, {}, "no such file"),

@@ -20,6 +20,8 @@ from medvar_engine.untrusted import plain_json
         ("[" * 200 + "]" * 200, "deep"),
         ('{"a":' * 200 + "1" + "}" * 200, "deep"),
         ("[" + "[]," * 600_000 + "1]", "lists and objects"),
+        ("[" + "1," * 2_500_000 + "1]", "values"),
+        ("[" + '"a",' * 1_100_000 + "1]", "texts"),
         ("{", "Expecting"),
         (b"\xff", "decode"),
         ("1" * 5000, "digits"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +16,7 @@ from medvar_engine.data.read.scans import Refusal, Series
 from medvar_engine.data.recipe.file_patterns import Pattern
 from medvar_engine.errors import MedvarError
 from medvar_engine.masks.structures import Structures, structures_of
-from medvar_engine.untrusted import plain_json
+from medvar_engine.untrusted import plain_csv, plain_json
 
 DATASET = "dataset.json"
 _TABLE = ("scan", "labels")
@@ -149,13 +148,8 @@ def _by_segments(source: Path) -> dict[object, _Named]:
 def _by_table(rule: MaskRule, source: Path) -> dict[object, _Named]:
     path = source / str(rule.table)
     named: dict[object, _Named] = {}
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise MedvarError(f"{path} cannot be read ({error}).") from error
-    for line, row in enumerate(rows, 2):
-        cells = {name: (row.get(name) or "").strip() for name in (*_TABLE, STRUCTURE)}
+    for line, row in plain_csv.rows(path):
+        cells = {name: row.get(name, "") for name in (*_TABLE, STRUCTURE)}
         if missing := [name for name in _TABLE if not cells[name]]:
             raise MedvarError(f"{path}, line {line}: {missing[0]} is empty; the columns are scan, labels, structure.")
         if any(Path(cells[name]).is_absolute() or ".." in Path(cells[name]).parts for name in _TABLE):

@@ -61,7 +61,7 @@ def _read(path: Path, assumed: Assumed) -> Grid:
     if path.name.lower().endswith(NIFTI_SUFFIXES):
         array, affine = read_nifti.read(path, assumed, labels=True)
     else:
-        array, affine = read_itk.read(path, assumed)
+        array, affine = read_itk.read(path, assumed, labels=True)
     while array.ndim > 3 and array.shape[-1] == 1:
         array = array[..., 0]
     if array.ndim != 3 or array.size == 0:

@@ -9,13 +9,16 @@ from typing import Any
 import numpy as np
 import pydicom
 from numpy.typing import NDArray
+from pydicom.tag import Tag
 
 from medvar_engine.data.masks.label_files import SegmentFile
-from medvar_engine.data.read.header_limits import check_claim
+from medvar_engine.data.read.dicom_file import open_dicom, open_header
+from medvar_engine.data.read.header_limits import DEFLATE_RATIO, check_claim, check_packed
 from medvar_engine.data.read.orientation import lps_to_ras
 from medvar_engine.errors import MedvarError
 
 _SEGMENTATION = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")  # SEG, and label map SEG
+_TAGS = tuple(map(Tag, ("SOPClassUID", "ReferencedSeriesSequence", "SegmentSequence")))
 # Decoders of other transfer syntaxes can crash on damaged data.
 _PLAIN = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.5", "1.2.840.10008.1.2.1.99")
 
@@ -23,10 +26,11 @@ _PLAIN = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.5", "1.
 def segments_of(path: Path) -> tuple[str, dict[int, str]] | None:
     """The SeriesInstanceUID that a segmentation belongs to, and number → name of its segments; None for other files."""
     try:
-        header = pydicom.dcmread(path, stop_before_pixels=True)
+        header, _ = open_header(path, _TAGS)
+        kind = header.get("SOPClassUID")
     except Exception:  # a file that is not DICOM is not a segmentation
         return None
-    if header.get("SOPClassUID") not in _SEGMENTATION:
+    if kind not in _SEGMENTATION:
         return None
     try:
         series = str(header.ReferencedSeriesSequence[0].SeriesInstanceUID)
@@ -41,7 +45,7 @@ def read_segments(file: SegmentFile) -> Iterator[tuple[int, NDArray[np.uint8], N
     import highdicom
 
     try:
-        dataset = pydicom.dcmread(file.path)
+        dataset = open_dicom(file.path)
         _check(file.path, dataset)
         segmentation: Any = highdicom.seg.Segmentation.from_dataset(dataset)
         for number, value in file.values.items():
@@ -61,4 +65,8 @@ def _check(path: Path, dataset: pydicom.Dataset) -> None:
     if syntax not in _PLAIN:
         raise MedvarError(f"{path}: segments are read uncompressed or as RLE, but it is stored as {syntax.name}.")
     voxels = int(dataset.Rows) * int(dataset.Columns) * int(dataset.get("NumberOfFrames", 1))
-    check_claim(path, voxels, 0, None)
+    held, bits = len(dataset.PixelData), int(dataset.BitsAllocated)
+    if syntax.is_encapsulated:
+        check_packed(path, voxels, voxels * bits // 8, held, DEFLATE_RATIO)
+    else:
+        check_claim(path, voxels, voxels * bits // 8, held)

@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import IO
 
+from medvar_engine.data.read.header_limits import most_unpacked
 from medvar_engine.data.read.refusal import Refusal
 from medvar_engine.errors import MedvarError
 
@@ -28,8 +29,6 @@ TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz")
 
 MAXIMUM_ENTRIES = 200_000
 MAXIMUM_BYTES = 64 * 2**30
-MAXIMUM_RATIO = 200  # ratio of unpacked to packed size; scans have 2 to 10, deflate can reach 1032
-SMALL_BYTES = 64 * 2**20  # unpacked size below which the ratio is not checked
 
 _CHUNK_BYTES = 2**20
 _DRIVE = re.compile(r"[A-Za-z]:")
@@ -171,7 +170,7 @@ class _Forward:
 
 
 def _most_bytes(archive: Path) -> int:
-    return min(MAXIMUM_BYTES, max(SMALL_BYTES, MAXIMUM_RATIO * archive.stat().st_size))
+    return min(MAXIMUM_BYTES, most_unpacked(archive.stat().st_size))
 
 
 def _bomb(archive: Path) -> MedvarError:

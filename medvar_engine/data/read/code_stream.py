@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from pydicom.uid import JPEG2000, JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLosslessSV1, JPEGLSLossless
 
+JPEG_SCAN = b"\xff\xda"  # begins a scan; between markers the byte after ff is 0 or a restart
+MOST_SCANS = 100  # of a JPEG; each is decoded in whole, and progressive files have about ten
 _JPEG_START, _JPEG_2000_START = b"\xff\xd8", b"\xff\x4f\xff\x51"
 # Start of frame, all kinds of JPEG (ISO/IEC 10918-1, table B.1: without DHT, JPG and DAC), and of JPEG-LS.
 _START_OF_FRAME = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC} | {0xF7}

@@ -16,18 +16,19 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.encaps import encapsulate
 from pydicom.pixels import get_decoder
-from pydicom.uid import UID, ExplicitVRBigEndian, RLELossless
+from pydicom.uid import UID, ExplicitVRBigEndian, JPEGExtended12Bit, RLELossless
 
-from medvar_engine.data.read.code_stream import begins_code_stream, code_stream
+from medvar_engine.data.read.code_stream import JPEG_SCAN, MOST_SCANS, begins_code_stream, code_stream
 from medvar_engine.data.read.dicom_file import open_dicom, opened
 from medvar_engine.data.read.dicom_stored import StoredPixels
-from medvar_engine.data.read.header_limits import check_claim
+from medvar_engine.data.read.header_limits import check_claim, check_packed
 from medvar_engine.errors import MedvarError
 
 # pylibjpeg decodes all JPEG syntaxes. Of the alternatives, GDCM ends the process on damaged files, CharLS (pyjpegls)
 # may run forever, and Pillow supports few syntaxes. RLE is decoded by pydicom.
 DECODER = "pylibjpeg"
 
+_TOGETHER = 64  # frames that are decoded together
 _WORDS = (8, 16, 32)  # supported values of BitsAllocated
 _ITEM, _END = b"\xfe\xff\x00\xe0", b"\xfe\xff\xdd\xe0"  # tags in little endian
 
@@ -88,10 +89,10 @@ class PixelFile:
     def digest(self) -> str:
         """A hash of the stored values of all frames."""
         found = sha256()
-        for index in range(self.stored.frames):
-            (frame,) = self._frames([index])
-            found.update(f"{frame.shape} {frame.dtype.str}".encode())
-            found.update(frame.tobytes())
+        for first in range(0, self.stored.frames, _TOGETHER):
+            for frame in self._frames(range(first, min(first + _TOGETHER, self.stored.frames))):
+                found.update(f"{frame.shape} {frame.dtype.str}".encode())
+                found.update(frame.tobytes())
         return found.hexdigest()
 
     def _plain_frames(self, indices: Sequence[int]) -> list[Frame]:
@@ -118,8 +119,10 @@ class PixelFile:
     @cached_property
     def _packed_frames(self) -> list[bytes]:
         stored = self.stored
+        voxels = stored.rows * stored.columns * stored.frames
         # A compressed frame needs at least one byte.
-        check_claim(self.path, stored.rows * stored.columns * stored.frames, stored.frames, len(self.content))
+        check_claim(self.path, voxels, stored.frames, len(self.content))
+        check_packed(self.path, voxels, voxels * stored.bits_allocated // 8, len(self.content))
         return _frames_of(self.content, stored)
 
 
@@ -186,6 +189,8 @@ def _decoded(frame: bytes, stored: StoredPixels) -> Frame:
             raise ValueError(
                 f"a frame has {stream.rows} × {stream.columns} pixels, its header says {stored.rows} × {stored.columns}"
             )
+        if stream.syntax == JPEGExtended12Bit and frame.count(JPEG_SCAN) > MOST_SCANS:
+            raise ValueError(f"a frame has more than {MOST_SCANS} scans, each of which is decoded in whole")
         if stream.samples != 1:
             raise ValueError(f"a frame has {stream.samples} samples a pixel, its header says one")
         syntax, signed = stream.syntax, stream.signed
@@ -213,7 +218,7 @@ def _decoded(frame: bytes, stored: StoredPixels) -> Frame:
         warnings.simplefilter("ignore")
         array, _ = get_decoder(UID(syntax)).as_array(encapsulate([frame], has_bot=False), index=0, **options)
     size = stored.bits_allocated // 8
-    words = array.astype(np.int64).astype(f"u{size}").view(f"{'i' if stored.signed else 'u'}{size}")
+    words = array.astype(f"u{size}").view(f"{'i' if stored.signed else 'u'}{size}")
     return _only_stored_bits(words, stored, left_aligned)
 
 

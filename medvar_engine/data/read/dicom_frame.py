@@ -98,7 +98,7 @@ class FrameTags:
         direction = floats_of(self.get("DiffusionGradientOrientation"))
         nested = self.get("DiffusionGradientDirectionSequence")
         if direction is None and nested:
-            direction = floats_of(nested[0].get("DiffusionGradientOrientation"))  # type: ignore[index]
+            direction = floats_of(value_of(nested[0], "DiffusionGradientOrientation"))  # type: ignore[index]
         for of_value, of_direction in _DIFFUSION if b_value is None and self._creators else ():
             for number in self._numbers(of_value)[:1]:
                 b_value = number % 1e6 if of_value[0] == "GEMS" else number  # GE adds 10⁹ to some b-values
@@ -126,9 +126,9 @@ class FrameTags:
         """The values of the private elements that exist, in whichever block their creator has reserved."""
         creator, group, elements = private
         for tag in self._creators:
-            if tag >> 16 == group and str(self.dataset[tag].value).upper().startswith(creator):
+            if tag >> 16 == group and str(value_of(self.dataset, tag)).upper().startswith(creator):
                 tags = (tag & 0xFFFF0000 | (tag & 0xFF) << 8 | one for one in elements)
-                return [self.dataset[one].value for one in tags if one in self.dataset]
+                return [value_of(self.dataset, one) for one in tags if one in self.dataset]
         return []
 
 

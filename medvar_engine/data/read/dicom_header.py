@@ -151,9 +151,9 @@ def _is_marked_synthetic(dataset: Dataset) -> bool:
     """
     said = str(value_of(dataset, "SyntheticData") or "NO").strip().upper() == "YES"
     for equipment in value_of(dataset, "ContributingEquipmentSequence") or ():
-        for purpose in equipment.get("PurposeOfReferenceCodeSequence") or ():
-            said |= (purpose.get("CodeValue"), purpose.get("CodingSchemeDesignator")) == ("109100", "DCM")
-        said |= equipment.get("ManufacturerModelName") == "MedVAR"
+        for purpose in value_of(equipment, "PurposeOfReferenceCodeSequence") or ():
+            said |= (value_of(purpose, "CodeValue"), value_of(purpose, "CodingSchemeDesignator")) == ("109100", "DCM")
+        said |= value_of(equipment, "ManufacturerModelName") == "MedVAR"
     return said
 
 
@@ -232,7 +232,7 @@ def _types(tags: FrameTags) -> list[str]:
 def _not_anatomy(tags: FrameTags) -> str | None:
     units = [str(tags.get("RescaleType") or "")]
     for code in tags.get("MeasurementUnitsCodeSequence") or ():  # type: ignore[attr-defined]
-        units += [str(code.get("CodeValue") or "")]
+        units += [str(value_of(code, "CodeValue") or "")]
     return not_anatomy(
         _types(tags),
         tags.component(),

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from pydicom.dataset import Dataset
 
-from medvar_engine.data.read.dicom_file import floats_of
+from medvar_engine.data.read.dicom_file import floats_of, value_of
 from medvar_engine.errors import MedvarError
 
 CSA_CREATOR, CSA_HEADER = 0x00290010, 0x00291010
@@ -37,9 +37,10 @@ class Mosaic:
     def position(self, tile: int, dataset: Dataset) -> tuple[float, ...]:
         """The ImagePositionPatient of one slice. Raises `MedvarError` if the header lacks the positions of slices."""
         place, orientation, spacing = (
-            floats_of(dataset.get(name)) for name in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
+            floats_of(value_of(dataset, name))
+            for name in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
         )
-        step = floats_of(dataset.get("SpacingBetweenSlices")) or floats_of(dataset.get("SliceThickness"))
+        step = floats_of(value_of(dataset, "SpacingBetweenSlices")) or floats_of(value_of(dataset, "SliceThickness"))
         if place is None or orientation is None or spacing is None or step is None or len(orientation) != 6:
             raise MedvarError("the header of this mosaic lacks the positions or the distance of its slices")
         rows, columns = np.asarray(orientation[:3]), np.asarray(orientation[3:])

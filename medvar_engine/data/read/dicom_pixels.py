@@ -37,8 +37,7 @@ def padding(stored: StoredPixels, pixels: NDArray[np.integer]) -> NDArray[np.boo
     if stored.padding is None:
         return None
     low, high = sorted(_as_stored(value, stored) for value in stored.padding)
-    values = pixels.astype(np.int64)
-    return np.asarray((values >= low) & (values <= high))
+    return np.asarray((pixels >= low) & (pixels <= high))
 
 
 def fill_padding(path: Path, frames: FloatArray) -> None:

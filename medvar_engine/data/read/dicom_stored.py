@@ -6,11 +6,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pydicom.dataset import Dataset
-from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+)
 
 from medvar_engine.data.read.dicom_file import PixelElement, modality_of, value_of
 from medvar_engine.data.read.dicom_frame import FrameTags
 from medvar_engine.errors import MedvarError
+
+_NATIVE = (ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian)
 
 TAGS = (
     "Rows", "Columns", "NumberOfFrames", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation",
@@ -39,6 +46,16 @@ class StoredPixels:
     padding: tuple[int, int] | None
     element: PixelElement | None
     tiles: int = 1
+
+    @property
+    def voxels(self) -> int:
+        """The number of pixels of all frames."""
+        return self.rows * self.columns * self.frames
+
+    @property
+    def compressed(self) -> bool:
+        """Whether the pixels are encapsulated, as compressed frames."""
+        return self.syntax not in _NATIVE
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from medvar_engine.data.read.header_limits import DEFLATE_RATIO, check_claim
+from medvar_engine.data.read.header_limits import SCAN_RATIO, check_claim, check_packed
 from medvar_engine.errors import MedvarError
 
 NRRD_SUFFIXES = (".nrrd", ".nhdr")
@@ -31,10 +31,9 @@ _BYTES_OF_NRRD = {
     **dict.fromkeys(("uint64", "uint64_t", "double"), 8),
     "float": 4,
 }
-_POSSIBLE_OF_NRRD: dict[str, int | None] = {
-    **dict.fromkeys(("raw", "txt", "text", "ascii", "hex"), 1),
-    **dict.fromkeys(("gz", "gzip"), DEFLATE_RATIO),
-    **dict.fromkeys(("bz2", "bzip2"), None),
+_PACKED_OF_NRRD = {
+    **dict.fromkeys(("raw", "txt", "text", "ascii", "hex"), False),
+    **dict.fromkeys(("gz", "gzip", "bz2", "bzip2"), True),
 }
 
 
@@ -58,15 +57,15 @@ class StatedGeometry:
 
 @dataclass(frozen=True, slots=True)
 class _Claim:
-    """The data that a header claims: shape, bytes per voxel, largest compression ratio, and position."""
+    """The data that a header claims: shape, bytes per voxel, whether they are compressed, and their file."""
 
     shape: tuple[int, ...]
     voxel_bytes: int
-    ratio: int | None
+    packed: bool
     data_file: str | None
 
 
-def data_files(path: Path) -> tuple[Path, ...]:
+def data_files(path: Path, ratio: int = SCAN_RATIO) -> tuple[Path, ...]:
     """The data file of a detached header, after all checks; empty if the voxels follow the header.
 
     Raises `MedvarError` when the header is damaged, claims more voxels than the file can hold, or names a data file
@@ -83,8 +82,11 @@ def data_files(path: Path) -> tuple[Path, ...]:
     if len(claim.shape) not in (3, 4) or min(claim.shape) < 1:
         raise MedvarError(f"{path}: a volume of 3 dimensions is expected, its header claims the shape {claim.shape}.")
     voxels = math.prod(claim.shape)
-    possible = None if claim.ratio is None else (data or path).stat().st_size * claim.ratio
-    check_claim(path, voxels, voxels * claim.voxel_bytes, possible)
+    held, claimed = (data or path).stat().st_size, voxels * claim.voxel_bytes
+    if claim.packed:
+        check_packed(path, voxels, claimed, held, ratio)
+    else:
+        check_claim(path, voxels, claimed, held)
     return () if data is None else (data,)
 
 
@@ -157,7 +159,7 @@ def _nrrd(path: Path, fields: dict[str, str]) -> _Claim:
     for skip in ("byte skip", "byteskip", "line skip", "lineskip"):
         if not -1 <= int(fields.get(skip, 0)) <= _LONGEST_HEADER:
             raise ValueError(f"{skip} is {fields[skip]}")
-    return _Claim(shape, 1 if text else _BYTES_OF_NRRD[fields["type"].lower()], _POSSIBLE_OF_NRRD[encoding], data_file)
+    return _Claim(shape, 1 if text else _BYTES_OF_NRRD[fields["type"].lower()], _PACKED_OF_NRRD[encoding], data_file)
 
 
 def _meta(path: Path, fields: dict[str, str]) -> _Claim:
@@ -179,7 +181,7 @@ def _meta(path: Path, fields: dict[str, str]) -> _Claim:
     if channels != 1:
         raise MedvarError(f"{path}: one value per voxel is expected, but it has {channels}.")
     voxel_bytes = _BYTES_OF_META[fields["elementtype"].upper().removeprefix("MET_")]
-    return _Claim(shape, voxel_bytes, DEFLATE_RATIO if packed else 1, None if local else data_file)
+    return _Claim(shape, voxel_bytes, packed, None if local else data_file)
 
 
 def _beside(path: Path, name: str) -> Path:

@@ -17,6 +17,7 @@ _NAME = re.compile(
 _FEW_VALUES = 16  # a scan has more different values; a mask has two
 _SAMPLE = 20_000  # number of voxels whose values are counted
 _COMPARED = 200_000  # number of voxels that are compared with their neighbours along each axis
+_PIECE = 2**20  # number of voxels that are examined together
 _ENOUGH = 1000  # least number of neighbours for a decision
 
 
@@ -39,7 +40,7 @@ def looks_like_labels(array: NDArray[Any]) -> bool:
         return False
     values, counts = np.unique(few, return_counts=True)
     if values.size <= _FEW_VALUES:
-        count = np.unique(array).size  # rare values may be missing in the sample
+        count = _count_values(array)  # rare values may be missing in the sample
         if count <= _FEW_VALUES:
             return count > 1  # with one value the scan is blank
     background = values[counts.argmax()]
@@ -50,6 +51,17 @@ def looks_like_labels(array: NDArray[Any]) -> bool:
     if alike + unlike == 0:
         return False
     return alike > unlike and small < 0.5 * max(1, unlike)
+
+
+def _count_values(array: NDArray[Any]) -> int:
+    """The number of different values, or one above `_FEW_VALUES` at least if there are more."""
+    flat, found = array.ravel(order="K"), np.empty(0, array.dtype)
+    for first in range(0, flat.size, _PIECE):  # sorting all values of a large scan would take minutes
+        piece = flat[first : first + _PIECE]
+        found = np.union1d(found, piece[np.isin(piece, found, invert=True)])
+        if found.size > _FEW_VALUES:
+            break
+    return found.size
 
 
 def _neighbours(array: NDArray[Any], background: Any, step: int) -> tuple[int, int, int]:

@@ -15,6 +15,7 @@ from medvar_engine.data.read.dicom_header import Header
 from medvar_engine.data.read.dicom_pixels import fill_padding, measured
 from medvar_engine.data.read.dicom_stored import Scale, StoredPixels
 from medvar_engine.data.read.dicom_turn import UNTURNED, Turn
+from medvar_engine.data.read.header_limits import check_packed
 from medvar_engine.data.read.label_maps import looks_like_labels
 from medvar_engine.data.read.orientation import check_finite, to_ras
 from medvar_engine.data.read.volume import MINIMUM_SLICES, Volume
@@ -68,6 +69,7 @@ class DicomScan:
         Of several volumes every ``phase_step``-th is read; of a diffusion scan those with the lowest b-value, or
         ``all``.
         """
+        self._check_compressed(paths)
         opened = _Opened(paths, self.files)
         for number in self.chosen(phase_step, diffusion):
             stack = self.stacks[number]
@@ -82,6 +84,13 @@ class DicomScan:
                 raise MedvarError(
                     f"{paths[0]}: there is not enough memory for its {len(stack.frames)} frames."
                 ) from error
+
+    def _check_compressed(self, paths: Sequence[Path]) -> None:
+        """Raise `MedvarError` if compressed files together claim far more than they hold."""
+        pairs = [(path, file) for path, file in zip(paths, self.files, strict=True) if file.compressed]
+        voxels = sum(file.voxels for _, file in pairs)
+        claimed = sum(file.voxels * file.bits_allocated // 8 for _, file in pairs)
+        check_packed(paths[0], voxels, claimed, sum(path.stat().st_size for path, _ in pairs))
 
     @property
     def is_diffusion(self) -> bool:

@@ -9,6 +9,7 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from medvar_engine.data.read.assumed_geometry import NOTHING, Assumed
+from medvar_engine.data.read.header_limits import DEFLATE_RATIO, SCAN_RATIO
 from medvar_engine.data.read.itk_header import META_SUFFIXES, NRRD_SUFFIXES, data_files, stated_geometry
 from medvar_engine.data.read.orientation import lps_to_ras
 from medvar_engine.errors import MedvarError
@@ -16,12 +17,12 @@ from medvar_engine.errors import MedvarError
 ITK_SUFFIXES = NRRD_SUFFIXES + META_SUFFIXES
 
 
-def check(path: Path, assumed: Assumed) -> tuple[tuple[Path, ...], tuple[str, ...]]:
+def check(path: Path, assumed: Assumed, ratio: int = SCAN_RATIO) -> tuple[tuple[Path, ...], tuple[str, ...]]:
     """The data file of a detached header, after all checks, and remarks about ``assumed`` values.
 
     Raises `MedvarError` when the header is invalid, or lacks orientation or voxel size and nothing is assumed.
     """
-    files, known = data_files(path), stated_geometry(path)
+    files, known = data_files(path, ratio), stated_geometry(path)
     missing = []
     if not known.orientation and assumed.orientation is None:
         missing.append("the orientation in the patient (state it with --assume-orientation LPS)")
@@ -32,9 +33,11 @@ def check(path: Path, assumed: Assumed) -> tuple[tuple[Path, ...], tuple[str, ..
     return files, assumed.remarks(orientation=not known.orientation, spacing=not known.spacing)
 
 
-def read(path: Path, assumed: Assumed = NOTHING) -> tuple[NDArray[np.generic], NDArray[np.float64]]:
-    """Read voxels of 3 or 4 dimensions, and their affine to RAS mm."""
-    check(path, assumed)
+def read(
+    path: Path, assumed: Assumed = NOTHING, *, labels: bool = False
+) -> tuple[NDArray[np.generic], NDArray[np.float64]]:
+    """Read voxels of 3 or 4 dimensions, and their affine to RAS mm. ``labels`` accepts label maps."""
+    check(path, assumed, DEFLATE_RATIO if labels else SCAN_RATIO)
     known = stated_geometry(path)
     reader = sitk.ImageFileReader()
     # The format is given, because ITK would try all its formats on an untrusted file otherwise.

@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medvar_engine.data.read.assumed_geometry import NOTHING, Assumed
-from medvar_engine.data.read.header_limits import DEFLATE_RATIO, check_claim
+from medvar_engine.data.read.header_limits import DEFLATE_RATIO, SCAN_RATIO, check_claim, check_packed
+from medvar_engine.data.read.nifti_extensions import LARGEST_EXTENSIONS, check_extensions, quiet
 from medvar_engine.data.read.refusal import MADE_BY_A_MODEL
 from medvar_engine.errors import MedvarError
 from medvar_engine.untrusted import plain_json
@@ -42,7 +43,6 @@ _DESCRIBED = (
 )
 _GZIP = 16 + zlib.MAX_WBITS
 _PACKED_PIECE = 2**16
-_LARGEST_EXTENSION = 64 * 2**20
 _LARGEST_OF_METRES = 100.0  # mm; larger voxels mean that the unit in the header is wrong
 _SMALLEST_OF_MICROMETRES = 0.01  # mm; smaller voxels are those of a microscope, or given in mm
 _MILLIMETRES = {"meter": 1000.0, "micron": 0.001}
@@ -161,7 +161,8 @@ def _open(path: Path, *, labels: bool = False) -> Any:
     """Open an image and check its header, without reading the voxels."""
     try:
         _check_possible(path, labels=labels)
-        image = nib.load(path)
+        with quiet():
+            image = nib.load(path)
         if not isinstance(image, nib.Nifti1Pair):  # also true for NIfTI-2, but not for CIFTI-2 and others
             raise MedvarError(f"{path}: it is {type(image).__name__}, not a scan in NIfTI.")
         return image
@@ -174,16 +175,13 @@ def _open(path: Path, *, labels: bool = False) -> Any:
 def _check_possible(path: Path, *, labels: bool) -> None:
     """Check the numbers of the header, because nibabel allocates the memory that they claim."""
     packed = _is_packed(path)
-    try:
-        with gzip.open(path) if packed else path.open("rb") as file:
-            block = file.read(max(_HEADER_OF_SIZE))
-    except (OSError, EOFError, zlib.error) as error:
-        raise MedvarError(f"{path}: cannot be read as NIfTI, it may be truncated ({error}).") from error
+    block = _beginning(path, max(_HEADER_OF_SIZE))
     first = {int.from_bytes(block[:4], "little"), int.from_bytes(block[:4], "big")}
     size = next((size for size in _HEADER_OF_SIZE if size in first), None)
     if size is None or len(block) < size:
         raise MedvarError(f"{path}: it is not NIfTI, or truncated: a header of 348 or 540 bytes is expected.")
     header = _HEADER_OF_SIZE[size](block[:size], check=False)
+    separate = path.suffix.lower() == ".hdr"
     if bytes(header["magic"])[:3] not in _MAGIC:
         raise MedvarError(f"{path}: it is not NIfTI: its header lacks the word n+1, ni1, n+2 or ni2.")
     intent = int(header["intent_code"])
@@ -198,13 +196,32 @@ def _check_possible(path: Path, *, labels: bool) -> None:
     if not 1 <= dimensions[0] <= 7 or min(shape) < 1:
         raise MedvarError(f"{path}: its header claims the impossible shape {shape or dimensions}.")
     offset = float(header["vox_offset"])
-    if not 0 <= offset <= _LARGEST_EXTENSION:
+    if not 0 <= offset <= LARGEST_EXTENSIONS:
         raise MedvarError(f"{path}: its header claims that voxels begin at byte {offset:g}.")
+    end = path.stat().st_size if separate else int(offset)
+    if end > LARGEST_EXTENSIONS:
+        raise MedvarError(f"{path}: a header of {end} bytes is not read.")
+    try:
+        check_extensions(_beginning(path, end), size, end, little_endian=header.endianness == "<")
+    except ValueError as error:
+        raise MedvarError(f"{path}: cannot be read as NIfTI, it may be truncated ({error}).") from error
     voxels = math.prod(shape)
     pair = data_files(path)
     stored = (pair[0] if pair else path).stat().st_size
-    possible = stored * (DEFLATE_RATIO if packed else 1) - int(offset)
-    check_claim(path, voxels, voxels * header.get_data_dtype().itemsize, possible)
+    claimed = voxels * header.get_data_dtype().itemsize
+    if packed:
+        check_packed(path, voxels, claimed, stored, DEFLATE_RATIO if labels else SCAN_RATIO)
+    else:
+        check_claim(path, voxels, claimed, stored - int(offset))
+
+
+def _beginning(path: Path, size: int) -> bytes:
+    """The first ``size`` bytes of a file, unpacked."""
+    try:
+        with gzip.open(path) if _is_packed(path) else path.open("rb") as file:
+            return file.read(size)
+    except (OSError, EOFError, zlib.error) as error:
+        raise MedvarError(f"{path}: cannot be read as NIfTI, it may be truncated ({error}).") from error
 
 
 def _said(extension: Any) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from pathlib import Path
 from typing import Any
@@ -11,11 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from medvar_engine.data.read.code_stream import JPEG_SCAN, MOST_SCANS
 from medvar_engine.data.read.dicom_header import read_headers
 from medvar_engine.data.read.read_dicom import scan_of
 from medvar_engine.data.read.refusal import MADE_BY_A_MODEL
 from medvar_engine.data.read.volume import Volume
 from medvar_engine.errors import MedvarError
+from medvar_engine.untrusted import plain_json
 
 GreyArray = NDArray[np.uint8] | NDArray[np.uint16]
 
@@ -79,10 +80,11 @@ def _read_image_file(path: Path, synthetic: bool) -> GreyArray:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about sizes, which are checked here
             with Image.open(path, formats=_FORMATS) as image:
-                _check_size(*image.size)
+                _check_size(*image.size, LARGEST_PIXELS if image.format != "WEBP" else LARGEST_PIXELS // 2)
                 _check_maker(image.info, synthetic)
-                if (frames := getattr(image, "n_frames", 1)) > 1:
-                    raise MedvarError(f"it holds {frames} frames; a file with one slice is expected")
+                _check_frames(image)
+                if image.format == "JPEG" and path.read_bytes().count(JPEG_SCAN) > MOST_SCANS:
+                    raise MedvarError(f"it holds more than {MOST_SCANS} scans, each of which is decoded in whole")
                 return _grey(image)
     except MedvarError:
         raise
@@ -100,16 +102,27 @@ def _grey(image: Image.Image) -> GreyArray:
         inverted = image.format == "TIFF" and image.tag_v2.get(_PHOTOMETRIC) == _WHITE_IS_ZERO  # type: ignore[attr-defined]
         return np.invert(values) if inverted else values
     if turned.mode == "RGB":  # WebP stores grey images as RGB
-        channels = np.asarray(turned, dtype=np.uint8)
-        if (channels == channels[..., :1]).all():
-            return np.ascontiguousarray(channels[..., 0])
+        red, green, blue = (np.asarray(channel, dtype=np.uint8) for channel in turned.split())
+        if np.array_equal(red, green) and np.array_equal(red, blue):
+            return red
         raise MedvarError("it is in colour; a grey slice is expected")
     raise MedvarError(f"its pixels have the mode {turned.mode}; grey pixels of 8 or 16 bits are expected")
 
 
-def _check_size(width: int, height: int) -> None:
-    if width * height > LARGEST_PIXELS or not width * height:
-        raise MedvarError(f"it has {width}×{height} pixels; at least one and at most {LARGEST_PIXELS} are read")
+def _check_frames(image: Image.Image) -> None:
+    """Raise `MedvarError` for several frames. They are not counted: a TIFF may have millions."""
+    try:
+        image.seek(1)
+    except EOFError:
+        image.seek(0)
+    else:
+        raise MedvarError("it holds several frames; a file with one slice is expected")
+
+
+def _check_size(width: int, height: int, largest: int = LARGEST_PIXELS) -> None:
+    """``largest`` is half as many pixels for WebP, which is unpacked in colour, and twice."""
+    if width * height > largest or not width * height:
+        raise MedvarError(f"it has {width}×{height} pixels; at least one and at most {largest} are read")
 
 
 def _check_maker(info: dict[Any, Any], synthetic: bool) -> None:
@@ -118,7 +131,7 @@ def _check_maker(info: dict[Any, Any], synthetic: bool) -> None:
     if not synthetic:
         raise MedvarError(MADE_BY_A_MODEL)
     try:
-        said = json.loads(info.get(_PIXELS) or "{}")
+        said = plain_json.loads(info.get(_PIXELS) or "{}")
     except (ValueError, RecursionError):
         said = None
     if not isinstance(said, dict) or said.get("burned_in"):

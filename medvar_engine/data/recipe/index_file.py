@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import csv
 import re
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from medvar_engine.errors import MedvarError
+from medvar_engine.untrusted import plain_csv
+from medvar_engine.untrusted.plain_csv import Cells
 
 INDEX = "index.csv"
 REQUIRED = ("path", "patient", "modality", "region")
@@ -54,17 +56,12 @@ def read_index(folder: Path) -> Index:
     path = folder / INDEX
     if not path.is_file():
         return {}
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            missing = [name for name in REQUIRED if name not in (reader.fieldnames or ())]
-            if missing:
-                raise MedvarError(f"{path}: columns {missing} are missing; {', '.join(REQUIRED)} are needed.")
-            rows = [_row(path, reader.line_num, cells) for cells in reader]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise MedvarError(f"{path} cannot be read ({error}).") from error
+    names = plain_csv.columns(path)
+    if missing := [name for name in REQUIRED if name not in names]:
+        raise MedvarError(f"{path}: columns {missing} are missing; {', '.join(REQUIRED)} are needed.")
     index: dict[str, IndexRow] = {}
-    for row in rows:
+    for line, cells in plain_csv.rows(path):
+        row = _row(path, line, cells)
         index.setdefault(Path(row.path).as_posix(), row)
     return index
 
@@ -82,9 +79,9 @@ def names_of(folder: Path, path: Path) -> Iterator[str]:
         yield from (name.as_posix() for name in names)
 
 
-def _row(path: Path, line: int, cells: dict[str, str | None]) -> IndexRow:
+def _row(path: Path, line: int, cells: Cells) -> IndexRow:
     def cell(name: str) -> str:
-        return (cells.get(name) or "").strip()
+        return sys.intern(cells.get(name, ""))  # most cells of a column are alike
 
     for name in REQUIRED:
         if not cell(name):

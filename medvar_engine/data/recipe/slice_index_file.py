@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import csv
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +12,8 @@ from medvar_engine.data.harmonise.slicing import SINGLE_PLANES
 from medvar_engine.data.read.refusal import Refusal
 from medvar_engine.data.recipe.index_file import INDEX, normal_label, normal_modality
 from medvar_engine.errors import MedvarError
+from medvar_engine.untrusted import plain_csv
+from medvar_engine.untrusted.plain_csv import Cells
 from medvar_engine.value_range import ValueRange
 
 COLUMNS = (
@@ -22,9 +23,9 @@ COLUMNS = (
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".npy")
 
 _FILLED = ("path", "patient", "modality", "region", "plane")
+_MOST_REFUSALS = 10_000
 _SPLITS = ("train", "test")
 _SMALLEST_MM, _LARGEST_MM = 0.01, 100.0  # limits of the pixel size
-Cells = Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +57,9 @@ def is_slice_index(folder: Path) -> bool:
     path = folder / INDEX
     if not path.is_file():
         return False
-    names, rows = _table(path)
+    names = plain_csv.columns(path)
     return {"plane", "split"}.issubset(names) or any(
-        cells.get("path", "").lower().endswith(IMAGE_SUFFIXES) for _, cells in rows
+        cells.get("path", "").lower().endswith(IMAGE_SUFFIXES) for _, cells in plain_csv.rows(path)
     )
 
 
@@ -68,17 +69,17 @@ def read_slice_index(folder: Path) -> tuple[list[SliceFile], list[Refusal]]:
     Raises `MedvarError` when the index cannot be read or lacks a column.
     """
     path = folder / INDEX
-    names, rows = _table(path)
+    names = plain_csv.columns(path)
     if missing := [name for name in COLUMNS if name not in names]:
         raise MedvarError(
             f"{path}: columns {', '.join(missing)} are missing. An index of single slices has the columns "
             f"{', '.join(COLUMNS)}; where nothing is known, a cell is empty."
         )
-    sides = _sides(cells for _, cells in rows)
+    sides = _sides(cells for _, cells in plain_csv.rows(path))
     root = folder.resolve()
     found: dict[Path, SliceFile] = {}
     refusals: list[Refusal] = []
-    for line, cells in rows:
+    for line, cells in plain_csv.rows(path):
         named = path
         try:
             named = _inside(folder, root, cells["path"], line)
@@ -89,24 +90,9 @@ def read_slice_index(folder: Path) -> tuple[list[SliceFile], list[Refusal]]:
             found[named] = _slice_file(named, cells)
         except MedvarError as error:
             refusals.append(Refusal(str(named), str(error)))
+            if len(refusals) > _MOST_REFUSALS:
+                raise MedvarError(f"{path}: more than {_MOST_REFUSALS} rows cannot be used ({error}).") from error
     return list(found.values()), refusals
-
-
-def _table(path: Path) -> tuple[list[str], list[tuple[int, Cells]]]:
-    """The column names, and the line and cells of each row, without surrounding spaces."""
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.reader(file, strict=True)  # otherwise an unclosed quote hides all following rows
-            names = [name.strip() for name in next(reader, [])]
-            rows = [(reader.line_num, _cells(names, values)) for values in reader if any(map(str.strip, values))]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise MedvarError(f"{path} cannot be read ({error}).") from error
-    return names, rows
-
-
-def _cells(names: list[str], values: list[str]) -> Cells:
-    cells = {name: value.strip() for name, value in zip(names, values, strict=False)}
-    return {**dict.fromkeys(names, ""), **cells, **({"": "more"} if len(values) > len(names) else {})}
 
 
 def _sides(rows: Iterator[Cells]) -> dict[str, set[str]]:

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from medvar_engine.data.read import archive
+from medvar_engine.data.read import archive, header_limits
 from medvar_engine.data.read.scans import Refusal, find_series
 from medvar_engine.errors import MedvarError
 
@@ -174,7 +174,7 @@ def test_bombs_are_refused_before_they_unpack(
     folder = tmp_path / "files"
     folder.mkdir()
     (folder / "scan.nii").write_bytes(bytes(8 * 2**20))
-    monkeypatch.setattr(archive, "SMALL_BYTES", 2**20)
+    monkeypatch.setattr(header_limits, "SMALL_BYTES", 2**20)
     (refusal,) = refusals_of(pack(folder, tmp_path / name))
     assert "larger than" in refusal.reason
 
