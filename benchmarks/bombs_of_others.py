@@ -1,0 +1,277 @@
+"""Bombs in arrays, archives, weights, graphs, texts and tables."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import struct
+import tarfile
+import zipfile
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from bomb_readers import MIB, Make, bomb, encoder, index, npy, recipe, scan, session, single, trace, weights
+from bombs_of_scans import zeros
+
+
+def npy_of(folder: Path, header: bytes) -> Path:
+    """An array with that header."""
+    padded = header + b" " * (-(len(header) + 11) % 64) + b"\n"
+    length = struct.pack("<H", len(padded)) if len(padded) < 65_536 else struct.pack("<I", len(padded))
+    version = b"\x01\x00" if len(length) == 2 else b"\x02\x00"
+    (folder / "a.npy").write_bytes(b"\x93NUMPY" + version + length + padded + bytes(64))
+    return folder / "a.npy"
+
+
+for reader in (npy, single):
+
+    @bomb(reader)
+    def npy_of_huge_shape(folder: Path) -> Path:
+        """NPY of huge shape."""
+        return npy_of(folder, b"{'descr': '<u2', 'fortran_order': False, 'shape': (1000000, 1000000)}")
+
+    @bomb(reader)
+    def npy_of_a_long_header(folder: Path) -> Path:
+        """NPY of a long header."""
+        return npy_of(folder, b"{'descr': '<u2', 'fortran_order': False, 'shape': (" + b"1," * 8_000_000 + b")}")
+
+    @bomb(reader)
+    def npy_of_a_deep_header(folder: Path) -> Path:
+        """NPY of a deep header."""
+        return npy_of(folder, b"(" * 9000)
+
+
+@bomb(scan)
+def zip_of_zeros(folder: Path) -> Path:
+    """ZIP of zeros."""
+    with zipfile.ZipFile(folder / "a.zip", "w", zipfile.ZIP_DEFLATED, compresslevel=1) as file:
+        file.writestr("a.dcm", bytes(1000 * MIB))
+    return folder / "a.zip"
+
+
+@bomb(scan)
+def zip_of_overlapping_entries(folder: Path) -> Path:
+    """ZIP of overlapping entries."""
+    with zipfile.ZipFile(folder / "a.zip", "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("0.dcm", bytes(50 * MIB))
+        one = file.filelist[0]
+        for number in range(1, 200):
+            other = zipfile.ZipInfo(f"{number}.dcm")
+            for name in ("compress_type", "CRC", "compress_size", "file_size", "header_offset"):
+                setattr(other, name, getattr(one, name))
+            file.filelist.append(other)
+            file.NameToInfo[other.filename] = other
+    return folder / "a.zip"
+
+
+@bomb(scan)
+def zip_of_many_entries(folder: Path) -> Path:
+    """ZIP of many entries."""
+    with zipfile.ZipFile(folder / "a.zip", "w") as file:
+        for number in range(60_000):
+            file.writestr(f"{number}", b"")
+    return folder / "a.zip"
+
+
+@bomb(scan)
+def tar_of_zeros(folder: Path) -> Path:
+    """Tar of zeros."""
+    entry = tarfile.TarInfo("a.dcm")
+    entry.size = 1000 * MIB
+    return zeros(folder / "a.tar.gz", entry.tobuf(), 1000 * MIB)
+
+
+@bomb(scan)
+def tar_with_a_long_name(folder: Path) -> Path:
+    """Tar with a long name."""
+    entry = tarfile.TarInfo("././@LongLink")
+    entry.type, entry.size = tarfile.GNUTYPE_LONGNAME, 1000 * MIB
+    return zeros(folder / "a.tar.gz", entry.tobuf(), 1000 * MIB)
+
+
+@bomb(session, honest=64 * MIB)
+def session_of_zeros(folder: Path) -> Path:
+    """Session of zeros."""
+    return zeros(folder / "a.medvar", b"", 1024 * MIB)
+
+
+TEXTS = {
+    "json_nested_deeply": "[" * 40_000_000,
+    "json_of_many_lists": "[" + "[]," * 13_000_000 + "1]",
+    "json_of_many_floats": "[" + "1e1," * 10_000_000 + "1]",
+    "json_of_many_numbers": "[" + "1000," * 8_000_000 + "1]",
+    "json_of_many_texts": "[" + '"ab",' * 8_000_000 + "1]",
+    "json_of_many_keys": "{" + ",".join(f'"{number:x}":1' for number in range(4_000_000)) + "}",
+    "json_of_one_long_number": "1" * 40_000_000,
+    "json_of_escapes": '"' + "\\u00e9" * 6_000_000 + '"',
+}
+
+
+def write_text(name: str, text: str) -> Make:
+    """A bomb of a text."""
+
+    def make(folder: Path) -> Path:
+        """Write it."""
+        (folder / "a.json").write_text(text)
+        return folder / "a.json"
+
+    make.__name__ = name
+    return make
+
+
+def write_session(name: str, text: str) -> Make:
+    """A bomb of a session with that text."""
+
+    def make(folder: Path) -> Path:
+        """Write it."""
+        (folder / "a.medvar").write_bytes(gzip.compress(text.encode(), 1))
+        return folder / "a.medvar"
+
+    make.__name__ = f"session: {name}"
+    return make
+
+
+for title, content in TEXTS.items():
+    # A number of four characters is one of eight bytes.
+    bomb(trace, honest=2 * len(content) if "number" in title else None)(write_text(title, content))
+    bomb(session, honest=64 * MIB)(write_session(title, content))
+
+
+def yaml(name: str, text: str) -> None:
+    """Register a bomb in YAML."""
+
+    def make(folder: Path) -> Path:
+        """Write it."""
+        (folder / "a.yaml").write_text(text)
+        return folder / "a.yaml"
+
+    make.__name__ = name
+    bomb(recipe)(make)
+
+
+ALIASES = "".join(f"{b}: &{b} [*{a}, *{a}]\n" for a, b in pairwise("abcdefghi"))
+yaml("yaml_of_aliases", "a: &a [x, x]\n" + ALIASES)
+yaml("yaml_nested_deeply", "[" * 100_000)
+yaml("yaml_of_many_lists", "notes: [" + "[]," * 80_000 + "]")
+yaml("yaml_of_many_lines", "\n".join(f"a{number}: {number}" for number in range(20_000)))
+yaml("yaml_of_a_long_number", "a: " + "1" * 250_000)
+yaml("yaml_of_base_sixty", "a: " + "1:" * 120_000 + "1")
+yaml("yaml_of_merges", "a: &a {x: 1}\nb: {<<: [" + "*a," * 10_000 + "]}")
+yaml("yaml_of_a_long_range", "name: a\nentries: [{files: ['{case}'], parts: {case: 1-999999999999}}]")
+yaml("yaml_of_a_slow_pattern", "name: a\nentries: [{files: ['" + "**/" * 2000 + "a']}]")
+
+
+def table(name: str, text: str) -> None:
+    """Register a bomb in CSV."""
+
+    def make(folder: Path) -> Path:
+        """Write it."""
+        (folder / "index.csv").write_text(text)
+        return folder / "index.csv"
+
+    make.__name__ = name
+    bomb(index)(make)
+
+
+HEAD = "path,patient,modality,region,plane,contrast,spacing_mm,low,high,unit,split,set,source,licence"
+table("table_of_many_empty_rows", HEAD + "\n" + ",\n" * 8_000_000)
+table("table_of_many_short_rows", HEAD + "\n" + "a\n" * 4_000_000)
+table("table_of_many_columns", HEAD + ",x" * 4_000_000 + "\n" + "1,2\n" * 100)
+table("table_of_one_long_cell", HEAD + "\n" + "a" * 50_000_000)
+table("table_of_an_open_quote", HEAD + '\n"' + "a,\n" * 10_000_000)
+table("table_of_scans_of_short_rows", "path,patient,modality,region\n" + "a,b,CT,c\n" * 2_000_000)
+
+
+def tensors(header: bytes, body: bytes = b"") -> Make:
+    """A file of weights with that header."""
+
+    def make(folder: Path) -> Path:
+        """Write it."""
+        (folder / "a.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + body)
+        return folder / "a.safetensors"
+
+    return make
+
+
+def weight_bomb(name: str, header: bytes, body: bytes = b"") -> None:
+    """Register a file of weights."""
+    make = tensors(header, body)
+    make.__name__ = name
+    bomb(weights)(make)
+
+
+def said(**config: Any) -> bytes:
+    """A header with a configuration."""
+    about = {"medvar": json.dumps({"kind": "tokenizer", "config": config})}
+    one = {"dtype": "F32", "shape": [4], "data_offsets": [0, 16]}
+    return json.dumps({"__metadata__": about, "a": one}).encode()
+
+
+DEFAULTS = {"image_size": 32, "schedule": [1, 2, 4], "vocabulary": 64, "latent_channels": 4, "channels": [8, 16]}
+weight_bomb("weights_of_a_huge_shape", b'{"a":{"dtype":"F32","shape":[4294967296,4],"data_offsets":[0,16]}}', bytes(16))
+weight_bomb(
+    "weights_of_many_tensors",
+    (
+        "{" + ",".join(f'"{n:x}":{{"dtype":"F32","shape":[0],"data_offsets":[0,0]}}' for n in range(300_000)) + "}"
+    ).encode(),
+)
+weight_bomb("weights_of_a_huge_model", said(**DEFAULTS | {"vocabulary": 2**31}), bytes(16))
+weight_bomb("weights_of_huge_channels", said(**DEFAULTS | {"channels": [2**15, 2**15]}), bytes(16))
+weight_bomb("weights_of_many_blocks", said(**DEFAULTS | {"res_blocks": 10**7}), bytes(16))
+weight_bomb("weights_of_a_huge_schedule", said(**DEFAULTS | {"schedule": [2**15] * 999}), bytes(16))
+weight_bomb("weights_with_a_long_header", b'{"__metadata__":{"medvar":"' + b"[" * 50_000_000 + b'"}}')
+
+
+def graph(nodes: Callable[[], Any]) -> Make:
+    """Register a graph."""
+
+    def make(folder: Path) -> Path:
+        """Write it."""
+        (folder / "a.onnx").write_bytes(nodes().SerializeToString())
+        return folder / "a.onnx"
+
+    make.__name__ = nodes.__name__
+    bomb(encoder)(make)
+    return make
+
+
+def model(nodes: list[Any], *initializers: Any) -> Any:
+    """A model of these nodes."""
+    from onnx import TensorProto, helper
+
+    given = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 3, 32, 32])
+    result = helper.make_tensor_value_info("y", TensorProto.FLOAT, None)
+    made = helper.make_graph(nodes, "a", [given], [result], list(initializers))
+    return helper.make_model(made, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+@graph
+def graph_of_a_huge_constant() -> Any:
+    """Graph of a huge constant."""
+    from onnx import helper, numpy_helper
+
+    shape = numpy_helper.from_array(np.array([2**31], np.int64), "s")
+    return model([helper.make_node("ConstantOfShape", ["s"], ["y"])], shape)
+
+
+@graph
+def graph_that_tiles() -> Any:
+    """Graph that tiles."""
+    from onnx import helper, numpy_helper
+
+    many = numpy_helper.from_array(np.array([1, 1, 2**10, 2**10], np.int64), "s")
+    return model([helper.make_node("Tile", ["x", "s"], ["y"])], many)
+
+
+@graph
+def graph_of_a_huge_range() -> Any:
+    """Graph of a huge range."""
+    from onnx import helper, numpy_helper
+
+    ends = [
+        numpy_helper.from_array(np.array(number, np.int64), name) for number, name in ((0, "a"), (2**31, "b"), (1, "c"))
+    ]
+    return model([helper.make_node("Range", ["a", "b", "c"], ["y"])], *ends)
