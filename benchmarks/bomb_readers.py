@@ -70,12 +70,12 @@ def image(path: Path) -> None:
 
 def single(path: Path) -> None:
     """A single slice of an index."""
-    from medvar_engine.data.read.read_slice import read_gray, read_single_dicom
+    from medvar_engine.data.read.read_slice import read_grey, read_single_dicom
 
     if path.suffix == ".dcm":
         read_single_dicom(path, "MR")
     else:
-        read_gray(path)
+        read_grey(path)
 
 
 def session(path: Path) -> None:

@@ -23,6 +23,7 @@ DICOM_GROUP, DICOM_CREATOR = 0x0099, "NAPARI-MEDVAR"
 DICOM_TRACE, DICOM_PIXELS = 0x01, 0x02  # the private elements that hold the trace, and `about_pixels`
 NEAR = "MEMORISED? It is closer to a training slice of the model than almost all slices of other patients are."
 _PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
+_DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
 
 
 def provenance(image: OutputImage) -> dict[str, Any]:
@@ -107,14 +108,17 @@ def _read(path: Path, png_key: str, dicom_element: int, nifti_key: str) -> str |
 
 
 def kind_of(path: Path) -> Literal["png", "dicom", "nifti"]:
-    """The format of a file by its first bytes; NIfTI, which may be compressed, if it is neither PNG nor DICOM."""
+    """The format of a file by its first bytes; NIfTI, which may be compressed, if it is neither PNG nor DICOM.
+
+    DICOM without a preamble, as some programs write it, is known by its name.
+    """
     if path.exists() and not path.is_file() and not path.is_dir():
         raise OSError(None, "it is no file")  # reading a pipe might never end
     with path.open("rb") as file:
         magic = file.read(132)
     if magic.startswith(_PNG_MAGIC):
         return "png"
-    return "dicom" if magic.endswith(b"DICM") else "nifti"
+    return "dicom" if magic.endswith(b"DICM") or path.suffix.lower() in _DICOM_SUFFIXES else "nifti"
 
 
 def _png_text(path: Path, key: str) -> str | None:

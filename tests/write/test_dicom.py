@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
-import socket
 import subprocess
-import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
@@ -34,21 +32,6 @@ STUDY = Study("a set", datetime(2026, 1, 2, 3, 4, 5))
 UNKNOWN_TO_THE_CHECKER = (
     "Error - Attribute with an even group number is not a recognized standard attribute - (0x0008,0x001c)"
 )
-
-
-@pytest.fixture
-def images(make_output_image: MakeImage, make_trace: MakeTrace) -> list[OutputImage]:
-    """CT, MR in each plane, a slice of which nothing is known, and CT without a spacing."""
-    ct = make_output_image(trace=make_trace(condition=Condition("CT", "chest", "axial")))
-    mr = [
-        make_output_image(
-            trace=make_trace(condition=Condition("MR", "brain", plane)), low=0.0, high=1.0, unit="arbitrary"
-        )
-        for plane in ("axial", "coronal", "sagittal")
-    ]
-    unknown = make_output_image(trace=make_trace(condition=Condition()), low=0.0, high=1.0, unit="arbitrary")
-    no_spacing = make_output_image(trace=make_trace(condition=Condition("CT")), spacing_mm=None)
-    return [ct, *mr, unknown, no_spacing]
 
 
 def written(folder: Path, images: list[OutputImage]) -> list[Path]:
@@ -179,42 +162,6 @@ def test_conforms_to_the_standard(images: list[OutputImage], tmp_path: Path) -> 
         assert [line for line in errors if not line.startswith(UNKNOWN_TO_THE_CHECKER)] == [], path.name
 
 
-@pytest.fixture
-def orthanc(tmp_path: Path) -> Iterator[tuple[int, int]]:
-    """An archive on this machine: its DICOM and its HTTP port."""
-    program = shutil.which("Orthanc")
-    if program is None or shutil.which("storescu") is None:
-        pytest.skip("Orthanc or storescu is not installed (Debian: orthanc, dcmtk)")
-    dicom, http = _free_port(), _free_port()
-    settings = {
-        "StorageDirectory": str(tmp_path / "archive"),
-        "IndexDirectory": str(tmp_path / "archive"),
-        "DicomPort": dicom,
-        "HttpPort": http,
-        "RemoteAccessAllowed": False,
-        "AuthenticationEnabled": False,
-        "DicomAlwaysAllowStore": True,
-        "Plugins": [],
-    }
-    (tmp_path / "orthanc.json").write_text(json.dumps(settings))
-    log = (tmp_path / "orthanc.log").open("wb")
-    server = subprocess.Popen([program, tmp_path / "orthanc.json"], stdout=log, stderr=log)
-    try:
-        for _ in range(300):
-            try:
-                urllib.request.urlopen(f"http://127.0.0.1:{http}/system", timeout=1).close()
-                break
-            except OSError:
-                time.sleep(0.1)
-        else:
-            pytest.fail((tmp_path / "orthanc.log").read_text())
-        yield dicom, http
-    finally:
-        server.terminate()
-        server.wait(30)
-        log.close()
-
-
 def test_an_archive_keeps_the_image_unchanged(
     images: list[OutputImage], tmp_path: Path, orthanc: tuple[int, int]
 ) -> None:
@@ -238,12 +185,6 @@ def test_an_archive_keeps_the_image_unchanged(
     for path in paths:
         original = pydicom.dcmread(path)
         assert found[original.SOPInstanceUID] == original  # the meta header is the archive's own
-
-
-def _free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return int(taken.getsockname()[1])
 
 
 @pytest.mark.parametrize(
