@@ -212,12 +212,17 @@ _FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | g
 
 def temporary_of(path: Path) -> Path:
     """The name of this process's temporary file for ``path``; removes those that killed processes left."""
-    for left in path.parent.glob(f".{_plain(path.name)}.*.tmp") if path.parent.is_dir() else ():
-        number = re.fullmatch(rf"\.{re.escape(path.name)}\.(\d+)\.tmp", left.name)
+    remove_left(path.parent, path.name)
+    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
+
+
+def remove_left(folder: Path, name: str | None = None) -> None:
+    """Remove the temporary files in ``folder`` that killed processes left, of files of any name or of one ``name``."""
+    for left in folder.glob(f".{'*' if name is None else _plain(name)}.*.tmp") if folder.is_dir() else ():
+        number = re.fullmatch(rf"\.{'.+' if name is None else re.escape(name)}\.(\d+)\.tmp", left.name)
         if number and int(number[1]) != os.getpid() and _is_left(left, int(number[1])):
             with suppress(OSError):
                 left.unlink()
-    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
 
 
 def create(path: Path) -> IO[bytes]:

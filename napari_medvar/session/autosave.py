@@ -15,7 +15,7 @@ from pathlib import Path
 from time import monotonic
 
 from medvar_engine.errors import MedvarError
-from medvar_engine.storage import hold, is_held
+from medvar_engine.storage import hold, is_held, remove_left
 from napari_medvar.session.session_file import SUFFIX, SavedSession, read_session, savable, write_session
 
 SECONDS_BETWEEN = 5.0  # while an image is being made; a finished image is written at once
@@ -112,6 +112,7 @@ class _LockedFile:
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        remove_left(folder)  # of processes that were killed while they wrote; their names do not come again
         self.path = folder / f"{os.getpid()}-{secrets.token_hex(4)}{SUFFIX}"
         # The engine's thread writes the file, and another thread closes it.
         self._release = hold(_lock_path(self.path))

@@ -243,3 +243,17 @@ def test_an_image_that_cannot_be_saved_does_not_stop_the_others(session: Generat
     list(again.recover(left))
     assert [(one.id, one.parent) for one in again.tree.nodes] == [(1, None)]
     again.close()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="processes of POSIX")
+def test_what_a_killed_process_was_writing_is_removed(folder: Path) -> None:
+    """Breaks the disk in years: each session has a name of its own, so that nobody would write that file again."""
+    folder.mkdir(parents=True)
+    left, alive = folder / ".1-ab.medvar.4194305.tmp", folder / f".2-cd.medvar.{os.getppid()}.tmp"
+    for one in (left, alive):
+        one.write_bytes(b"half")
+    session = new_session(folder)
+    list(session.generate(REQUEST))
+    assert not left.exists()
+    assert alive.exists()
+    session.close()
