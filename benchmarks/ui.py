@@ -28,11 +28,11 @@ _FIRST = 20  # images, after which memory is measured first
 
 def settle(widget: MedvarWidget) -> None:
     """Until nothing is going on."""
-    quiet = 0
-    while quiet < 20:
+    small_text = 0
+    while small_text < 20:
         QApplication.processEvents()
         time.sleep(0.005)
-        quiet = 0 if widget.busy else quiet + 1
+        small_text = 0 if widget.busy else small_text + 1
 
 
 def timed(do: Callable[[], object]) -> float:

@@ -58,11 +58,11 @@ class Studio:
 
     def settle(self) -> None:
         """Until the widget has nothing to do, and everything is drawn."""
-        quiet = 0
-        while quiet < 20:
+        small_text = 0
+        while small_text < 20:
             QApplication.processEvents()
             time.sleep(0.01)
-            quiet = 0 if self.widget.busy else quiet + 1
+            small_text = 0 if self.widget.busy else small_text + 1
         QApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete.value)  # as Qt's own loop does
         QApplication.processEvents()
 

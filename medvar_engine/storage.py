@@ -40,7 +40,7 @@ def whole_folder(folder: Path) -> Iterator[Path]:
 def changing(folder: Path) -> Iterator[None]:
     """Lock ``folder`` against changes by other processes. Raises `MedvarError` when another process holds the lock."""
     refusal = f"{folder} is being changed by another process. Wait until that process has ended."
-    with writing(folder, "it was not changed"), alone(folder / LOCK, refusal):
+    with writing(folder, "it was not changed"), exclusive_lock(folder / LOCK, refusal):
         yield
 
 
@@ -107,7 +107,7 @@ def whole_file(path: Path, temporary: Path) -> Iterator[IO[bytes]]:
     a time may do so. Raises `OSError` when the disk is full; ``path`` is then unchanged.
     """
     try:
-        with create(temporary) as file:
+        with create_file(temporary) as file:
             yield file
             flush_to_disk(file)
         take_name(temporary, path)
@@ -179,7 +179,7 @@ def write_files(contents: Mapping[Path, bytes]) -> None:
             try:
                 if path.is_dir():
                     raise IsADirectoryError(None, "it is a folder")
-                with create(temporary) as file:
+                with create_file(temporary) as file:
                     file.write(contents[path])
                     file.flush()
                     os.fsync(file.fileno())
@@ -225,7 +225,7 @@ def remove_left(folder: Path, name: str | None = None) -> None:
                 left.unlink()
 
 
-def create(path: Path) -> IO[bytes]:
+def create_file(path: Path) -> IO[bytes]:
     """A new, empty file to write to. An existing file or link of that name is removed first, not followed."""
     with suppress(FileNotFoundError):
         path.unlink()
@@ -251,7 +251,7 @@ def _plain(name: str) -> str:
     return re.sub(r"([*?[])", r"[\1]", name)
 
 
-def hold(lock: Path) -> Callable[[], None]:
+def take_lock(lock: Path) -> Callable[[], None]:
     """Hold the lock file ``lock`` until the returned function is called, from any thread, or the process ends.
 
     Raises `OSError` when the file cannot be created, and `TimeoutError` when another process holds the lock.
@@ -263,24 +263,24 @@ def hold(lock: Path) -> Callable[[], None]:
     return own.release
 
 
-def is_held(lock: Path) -> bool:
+def is_locked(lock: Path) -> bool:
     """Whether a process holds the lock file ``lock``. Raises `OSError` when it cannot be opened."""
     try:
-        hold(lock)()
+        take_lock(lock)()
     except TimeoutError:
         return True
     return False
 
 
 @contextmanager
-def alone(lock: Path, refusal: str) -> Iterator[None]:
+def exclusive_lock(lock: Path, refusal: str) -> Iterator[None]:
     """Hold the lock file ``lock`` in this block. The operating system releases it when the process ends for any reason.
 
     Raises `MedvarError` with the text ``refusal`` when another process holds it, and `OSError` when the file cannot be
     created.
     """
     try:
-        release = hold(lock)
+        release = take_lock(lock)
     except TimeoutError as error:
         raise MedvarError(refusal) from error
     try:

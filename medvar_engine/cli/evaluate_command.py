@@ -272,7 +272,7 @@ def _needs_monai() -> None:
 
 def _made(bundle: Bundle, mixture: Mixture, cache: Path, count: int, device: str) -> Path:
     """A synthetic dataset of the bundle, which is made unless it exists."""
-    from medvar_engine.sets.make_set import Computing, make_set
+    from medvar_engine.sets.make_set import Resources, make_set
 
     asked = sha256_of(f"{bundle.bundle_id} {mixture.to_dict()} {count}")
     folder = cache / f"set-{asked[:12]}"
@@ -284,7 +284,7 @@ def _made(bundle: Bundle, mixture: Mixture, cache: Path, count: int, device: str
             mixture,
             count,
             bundle,
-            computing=Computing(device),
+            computing=Resources(device),
             copy_policy="off",
             progress=lambda there, _: bar.update(task, completed=there),
         )

@@ -168,8 +168,8 @@ def generate(
         )
     if mix or layout or file_format == "shards" or workers > 1 or cluster:
         from medvar_engine.cli.generate_set import generate_set
-        from medvar_engine.sets.layouts import kind_of
-        from medvar_engine.sets.make_set import Computing
+        from medvar_engine.sets.layouts import set_format
+        from medvar_engine.sets.make_set import Resources
 
         if remote:
             raise MedvarError(
@@ -182,7 +182,7 @@ def generate(
         if show_scales or overwrite:
             raise MedvarError("--show-scales and --overwrite do not apply to a synthetic dataset; choose a new folder.")
         made_of = read_mixture(mix, model) if mix else Mixture.of(condition, sampling, seed)
-        kind, computing = kind_of(layout, file_format), Computing(device, batch, workers, cluster)
+        kind, computing = set_format(layout, file_format), Resources(device, batch, workers, cluster)
         generate_set(out, model, made_of, count, kind, computing, copy_policy, marks)
     else:
         requests = [Request(condition, seed + i, sampling) for i in range(count or 1)]

@@ -12,7 +12,7 @@ from medvar_engine.cli.console import needs, print_message, print_result, progre
 if TYPE_CHECKING:
     from medvar_engine.bundle.read import Bundle
     from medvar_engine.memorisation.copy_risk import CopyPolicy
-    from medvar_engine.sets.make_set import Computing
+    from medvar_engine.sets.make_set import Resources
     from medvar_engine.sets.mixture import Mixture
     from medvar_engine.sets.set_plan import SetFormat
     from medvar_engine.write.marks import Marks
@@ -24,7 +24,7 @@ def generate_set(
     mixture: Mixture,
     count: int | None,
     kind: SetFormat,
-    computing: Computing,
+    computing: Resources,
     copy_policy: CopyPolicy | None,
     marks: Marks,
 ) -> None:

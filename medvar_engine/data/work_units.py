@@ -28,7 +28,7 @@ from medvar_engine.data.shards.slice_facts import SliceFacts
 from medvar_engine.data.slice_files import Listed, slices_of_files
 from medvar_engine.errors import MedvarError
 from medvar_engine.masks.structures import MaskArray
-from medvar_engine.storage import alone, sha256, sha256_of, writing
+from medvar_engine.storage import exclusive_lock, sha256, sha256_of, writing
 from medvar_engine.untrusted.plain_npy import open_npy
 from medvar_engine.value_range import CodeArray
 
@@ -152,7 +152,7 @@ def work_folder(out: Path) -> Iterator[Path]:
             folder.mkdir(parents=True, exist_ok=True)
             who = holder.read_text(encoding="utf-8") if holder.is_file() else "another process"
             held.enter_context(
-                alone(folder / ".lock", f"{out} is being written by {who}. Wait until that process has ended.")
+                exclusive_lock(folder / ".lock", f"{out} is being written by {who}. Wait until that process has ended.")
             )
             holder.write_text(f"process {os.getpid()} on {platform.node()}", encoding="utf-8")
         yield folder

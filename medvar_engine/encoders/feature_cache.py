@@ -17,7 +17,7 @@ import numpy as np
 from medvar_engine.encoders.encoder import Encoder
 from medvar_engine.encoders.image_source import Images
 from medvar_engine.errors import MedvarError
-from medvar_engine.storage import alone, replace_file, sha256_of, take_name, writing
+from medvar_engine.storage import exclusive_lock, replace_file, sha256_of, take_name, writing
 from medvar_engine.types import FloatArray
 
 CHUNK = 64  # slices encoded between two notes of progress
@@ -37,7 +37,7 @@ def cached_features(encoder: Encoder, images: Images, folder: Path, progress: Pr
         folder.mkdir(parents=True, exist_ok=True)
         if (kept := _open(target, shape)) is None:
             refusal = f"{target} is being written by another run. Wait until that run has ended."
-            with alone(target.with_suffix(".lock"), refusal):
+            with exclusive_lock(target.with_suffix(".lock"), refusal):
                 if (kept := _open(target, shape)) is None:
                     _compute(encoder, images, target, progress)
                     kept = _open(target, shape)

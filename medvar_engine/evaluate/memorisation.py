@@ -106,7 +106,7 @@ def calibrate(
         others = _Setting.of(values[~own], [one for one in names if one != patient], copies) if not own.all() else None
         levels, threshold = (others.levels, others.threshold) if others else (setting.levels, setting.copies)
         false_alarms[patient] = float((distances(values[own], levels) < threshold).mean())
-    return Calibration(gate, setting.copies, gate.said(measured), tuple(names), false_alarms)
+    return Calibration(gate, setting.copies, gate.checked(measured), tuple(names), false_alarms)
 
 
 class _Setting(NamedTuple):

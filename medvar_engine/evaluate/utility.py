@@ -28,7 +28,7 @@ TASKS = ("region", "plane", "modality")
 
 Progress = Callable[[str, int, int], None]
 Labels = npt.NDArray[np.int64]
-Part = tuple[Images, Labels]
+LabelledImages = tuple[Images, Labels]
 """Images, and the number of the class of each; -1 without a class."""
 
 
@@ -100,7 +100,7 @@ def measure_utility(
     people = [held_out.rows[int(i)].patient for i in kept]
     images = PreparedImages(training)
 
-    def measured(what: str, parts: Callable[[int], list[Part]]) -> MetricValue:
+    def measured(what: str, parts: Callable[[int], list[LabelledImages]]) -> MetricValue:
         reported = functools.partial(_report_step, progress, what, steps)
         trained = (_trained(parts(seed), len(names), steps, seed, reported) for seed in range(seeds))
         guesses = [_guesses(network, held_out, kept) for network in trained]
@@ -113,7 +113,7 @@ def measure_utility(
     def both(count: int) -> dict[str, MetricValue]:
         """Real images of ``count`` patients of each class."""
 
-        def some(seed: int) -> Part:
+        def some(seed: int) -> LabelledImages:
             return images, np.where(_of_patients(of_real, patient_of_row, count, seed), of_real, -1)
 
         few = "" if count == most else f" ({count} patients of a class)"
@@ -153,7 +153,9 @@ def _balanced(truth: Labels, guesses: Labels) -> float:
     return float(np.mean([(guesses[truth == one] == one).mean() for one in np.unique(truth)]))
 
 
-def _trained(parts: list[Part], classes: int, steps: int, seed: int, report: Callable[[int], None]) -> nn.Module:
+def _trained(
+    parts: list[LabelledImages], classes: int, steps: int, seed: int, report: Callable[[int], None]
+) -> nn.Module:
     """Train a classifier; all ``parts``, and all classes of a part, contribute equally many images to a batch."""
     torch.manual_seed(seed)
     network = _network(classes).train()

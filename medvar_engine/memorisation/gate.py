@@ -122,9 +122,9 @@ class Gate:
         Images are checked one by one, because rounding could depend on the batch: the result of an image does not
         depend on other images.
         """
-        return self.said([self.measure(image) for image in images])
+        return self.checked([self.measure(image) for image in images])
 
-    def said(self, measured: Sequence[tuple[list[float], list[int]]]) -> Check:
+    def checked(self, measured: Sequence[tuple[list[float], list[int]]]) -> Check:
         """The result for M images with these values of `measure`."""
         values = np.array([one for one, _ in measured], dtype=np.float32).reshape(-1, len(MEASURES))
         rows = np.array([one for _, one in measured], dtype=np.int64).reshape(-1, len(MEASURES))

@@ -22,7 +22,7 @@ from medvar_engine.models.preview_decoder import PreviewConfig, PreviewDecoder
 from medvar_engine.models.resolution_tokenizer import ResolutionConfig, ResolutionTokenizer
 from medvar_engine.models.tokenizer import Tokenizer, TokenizerConfig
 from medvar_engine.models.transformer import Transformer, TransformerConfig
-from medvar_engine.storage import create, take_name, temporary_of
+from medvar_engine.storage import create_file, take_name, temporary_of
 from medvar_engine.tokens.codebook import codebook_digest
 from medvar_engine.types import FloatArray
 from medvar_engine.untrusted import plain_json
@@ -41,7 +41,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
         path.parent.mkdir(parents=True, exist_ok=True)
         # Shared or strided tensors cannot be stored; contiguous copies can.
         copies = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-        create(temporary).close()  # so that an existing link is not followed
+        create_file(temporary).close()  # so that an existing link is not followed
         save_file(copies, temporary, dict(metadata) if metadata else None)
         take_name(temporary, path)
     except (OSError, SafetensorError) as error:

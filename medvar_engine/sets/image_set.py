@@ -27,7 +27,7 @@ _AGAIN = "Run the command that made the dataset again: it replaces damaged units
 _OPEN = 64  # number of shards that stay open
 
 
-class Made(NamedTuple):
+class SyntheticImage(NamedTuple):
     """One synthetic image ``(H, W)`` in [-1, 1] and its trace."""
 
     image: FloatArray
@@ -59,7 +59,7 @@ class ImageSet:
         """The number of images, including withheld ones."""
         return self.manifest.plan.count
 
-    def __getitem__(self, number: int) -> Made:
+    def __getitem__(self, number: int) -> SyntheticImage:
         """Image ``number``.
 
         Raises `IndexError` beyond the last image, and `MedvarError` when it is withheld or its shard is damaged.
@@ -70,9 +70,9 @@ class ImageSet:
         unit = number // self.manifest.plan.unit_images
         row = self.numbers(unit).index(number)
         codes, table = self._shard(unit)
-        return Made(decode(codes[row]), Trace.from_json(table["trace"][row].as_py()))
+        return SyntheticImage(decode(codes[row]), Trace.from_json(table["trace"][row].as_py()))
 
-    def __iter__(self) -> Iterator[Made]:
+    def __iter__(self) -> Iterator[SyntheticImage]:
         return (self[number] for number in range(len(self)) if number not in self.manifest.withheld)
 
     def numbers(self, unit: int) -> list[int]:

@@ -21,7 +21,7 @@ from medvar_engine.sets.mixture import Mixture
 from medvar_engine.sets.set_manifest import SET, UNITS, SetManifest, about_model
 from medvar_engine.sets.set_plan import SHARDS, UNIT_IMAGES, SetFormat, SetPlan
 from medvar_engine.sets.set_unit import SetUnit, flagged_images, make_unit
-from medvar_engine.storage import alone, make_folder, write_files
+from medvar_engine.storage import exclusive_lock, make_folder, write_files
 from medvar_engine.write.marks import UNMARKED, Marks
 
 Progress = Callable[[int, int], None]
@@ -34,7 +34,7 @@ _KEPT = "Finished images are kept. Correct this, and run the same command again 
 
 
 @dataclass(frozen=True, slots=True)
-class Computing:
+class Resources:
     """Where a dataset is made. With several GPUs, each worker uses one."""
 
     device: str = "auto"  # "auto", "cpu" or "cuda"
@@ -43,7 +43,7 @@ class Computing:
     cluster: str | None = None  # address of a dask scheduler, instead of local processes
 
 
-HERE = Computing()
+HERE = Resources()
 
 
 def make_set(
@@ -53,7 +53,7 @@ def make_set(
     bundle: Bundle,
     *,
     kind: SetFormat = SHARDS,
-    computing: Computing = HERE,
+    computing: Resources = HERE,
     unit_images: int = UNIT_IMAGES,
     copy_policy: CopyPolicy | None = None,
     marks: Marks = UNMARKED,
@@ -168,7 +168,7 @@ def _alone(folder: Path) -> Iterator[None]:
     refusal = f"{folder} is being made by another process. Wait until that process has ended."
     with contextlib.ExitStack() as held:
         try:
-            held.enter_context(alone(folder / _LOCK, refusal))
+            held.enter_context(exclusive_lock(folder / _LOCK, refusal))
         except OSError as error:
             raise MedvarError(f"Cannot write to {folder}: {error.strerror or error}.") from error
         _remove_temporaries(folder)

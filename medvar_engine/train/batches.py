@@ -44,7 +44,7 @@ class BalancedSampler:
 
 
 @dataclass(frozen=True)
-class Draw:
+class BatchDraw:
     """The slices of each step, as a function of seed, step and micro-batch, which every process can compute.
 
     The micro-batches of a step divide its slices; other random choices of a step are the same in all its micro-batches.
@@ -67,15 +67,17 @@ class Draw:
         return slice(part * size, (part + 1) * size)
 
 
-def draw_of(conditions: Conditions, config: TrainConfig, processes: Processes) -> Draw:
-    """The `Draw` of a run. Raises `MedvarError` when a batch cannot be divided evenly."""
+def batch_draw(conditions: Conditions, config: TrainConfig, processes: Processes) -> BatchDraw:
+    """The `BatchDraw` of a run. Raises `MedvarError` when a batch cannot be divided evenly."""
     parts = processes.size * config.accumulate
     if config.batch_size % parts:
         raise MedvarError(
             f"batch_size {config.batch_size} cannot be divided evenly among {processes.size} processes × "
             f"{config.accumulate} micro-batches (accumulate). Make it a multiple of {parts}."
         )
-    return Draw(BalancedSampler(conditions, config.balance, config.most_repeats), config.batch_size, parts, config.seed)
+    return BatchDraw(
+        BalancedSampler(conditions, config.balance, config.most_repeats), config.batch_size, parts, config.seed
+    )
 
 
 @contextmanager

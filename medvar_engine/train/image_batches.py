@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from medvar_engine.data.dataset import SliceDataset
 from medvar_engine.errors import MedvarError
-from medvar_engine.train.batches import Draw, in_hounsfield
+from medvar_engine.train.batches import BatchDraw, in_hounsfield
 from medvar_engine.types import FloatArray
 
 
@@ -18,7 +18,7 @@ class ImageBatches:
     """Batches of images, or of pairs of image and mask, with their modality and slice type."""
 
     data: SliceDataset
-    draw: Draw
+    draw: BatchDraw
     masks: bool = False
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[FloatArray, npt.NDArray[np.bool_], npt.NDArray[np.int64]]:

@@ -12,7 +12,7 @@ from rich.console import Console
 from medvar_engine.data.dataset import SliceDataset
 from medvar_engine.errors import MedvarError
 from medvar_engine.models.weight_files import RESOLUTION, tokenizer_kind
-from medvar_engine.storage import alone
+from medvar_engine.storage import exclusive_lock
 from medvar_engine.train.config import TrainConfig
 from medvar_engine.train.distributed.processes import Processes, join
 from medvar_engine.train.loop import train
@@ -92,7 +92,7 @@ def _alone(out: Path, processes: Processes) -> Iterator[None]:
         return
     try:
         out.mkdir(parents=True, exist_ok=True)
-        with alone(
+        with exclusive_lock(
             out / ".lock", f"Another run is writing to {out}. Wait until it has ended, or choose another out folder."
         ):
             yield

@@ -8,7 +8,7 @@ from medvar_engine.bundle.read import Bundle
 from napari_medvar.controllers.history_controller import HistoryController, about
 from napari_medvar.controllers.save_controller import SaveController
 from napari_medvar.controllers.shared_state import State, Workspace
-from napari_medvar.panels.gallery_panel import GalleryPanel, Shown
+from napari_medvar.panels.gallery_panel import GalleryItem, GalleryPanel
 from napari_medvar.session.generation_session import Preview
 from napari_medvar.session.image_names import label_of
 
@@ -49,6 +49,6 @@ class GalleryController:
         nodes = self._workspace.session.tree.nodes
         shown = [node for node in nodes if node.starred or not self.panel.only_starred]
         self.panel.show_images(
-            [Shown(node.id, str(node.id + 1), f"{label_of(node)}. {about(node)}", node.starred) for node in shown]
+            [GalleryItem(node.id, str(node.id + 1), f"{label_of(node)}. {about(node)}", node.starred) for node in shown]
         )
         self.panel.allow(idle=state.idle)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from medvar_engine.bundle.read import Bundle
 from napari_medvar.controllers.shared_state import State, Workspace
 from napari_medvar.layers.compare_layers import difference
-from napari_medvar.panels.history_panel import Entry, HistoryPanel
+from napari_medvar.panels.history_panel import HistoryEntry, HistoryPanel
 from napari_medvar.session.generation_session import Preview
 from napari_medvar.session.image_names import label_of, made_by
 from napari_medvar.session.trace_tree import Node
@@ -105,10 +105,10 @@ class HistoryController:
         self.panel.allow(idle=state.idle)
 
 
-def _entry(node: Node) -> Entry:
+def _entry(node: Node) -> HistoryEntry:
     depth, scales = node.depth, len(node.trace.pyramid.schedule)
     unfinished = "" if node.complete else f" ({depth} of {scales})"
-    return Entry(node.id, node.parent, label_of(node) + unfinished, about(node), node.starred)
+    return HistoryEntry(node.id, node.parent, label_of(node) + unfinished, about(node), node.starred)
 
 
 def about(node: Node) -> str:

@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 _SHOWN_REFUSALS = 5  # refusals to show; others are usually similar
 
 
-class Laid:
+class ImageEncoded:
     """A real image was encoded and added to the history; it is shown above the original."""
 
 
 @dataclass(frozen=True, slots=True)
-class Fidelity:
+class ReconstructionError:
     """The mean absolute difference between reconstruction and image, in per cent of its contrast range."""
 
     percent: float
@@ -82,10 +82,10 @@ class RealImageController:
             images = session.start_from_image(image.pixels, condition, name=image.name, image_space=image.image_space)
             for i, made in enumerate(images):
                 if i == 0:
-                    yield Laid()
+                    yield ImageEncoded()
                 yield made
                 if isinstance(made, Preview) and made.newest:
-                    yield Fidelity(float(np.abs(made.pixels - image.pixels).mean() * 50))
+                    yield ReconstructionError(float(np.abs(made.pixels - image.pixels).mean() * 50))
 
         self._workspace.start("make", lambda stop: encode())
 
@@ -94,11 +94,11 @@ class RealImageController:
 
     def take(self, result: object) -> None:
         """Handle a result of the worker."""
-        if isinstance(result, Laid):
+        if isinstance(result, ImageEncoded):
             self._workspace.image_view.layers.bring_to_front()
         elif isinstance(result, Scans):
             self._show(result)
-        elif isinstance(result, Fidelity):
+        elif isinstance(result, ReconstructionError):
             self.panel.report(f"Reconstructed, with a mean error of {result.percent:.1f} % of the contrast range.")
 
     def refresh(self, state: State) -> None:

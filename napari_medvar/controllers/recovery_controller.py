@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from napari_medvar.controllers.shared_state import Workspace
-from napari_medvar.panels.message_panel import Offer
+from napari_medvar.panels.message_panel import Question
 from napari_medvar.session.autosave import Recoverable
 
 
@@ -29,7 +29,7 @@ class RecoveryController:
         newest = self._crashed[0]
         images = f"{newest.images} image{'s' * (newest.images != 1)}"
         self._workspace.message.ask(
-            Offer(
+            Question(
                 f"napari ended without saving {images}, last saved automatically on {newest.saved:%d %B, %H:%M} "
                 f"(model {newest.bundle}).",
                 "Restore them",

@@ -12,9 +12,9 @@ from medvar_engine.write.formats import ENDINGS
 from medvar_engine.write.marks import Marks
 from napari_medvar.controllers.history_controller import HistoryController
 from napari_medvar.controllers.shared_state import State, Workspace
-from napari_medvar.panels.message_panel import Offer
+from napari_medvar.panels.message_panel import Question
 from napari_medvar.panels.save_panel import SavePanel
-from napari_medvar.session.save_images import Form, Written, write_image_files, write_set
+from napari_medvar.session.save_images import SaveOptions, SaveProgress, write_image_files, write_set
 from napari_medvar.session.trace_tree import Node
 
 
@@ -62,7 +62,7 @@ class SaveController:
     def save_session(self, path: Path) -> None:
         """Save the whole session to a file."""
         session = self._workspace.session
-        self._workspace.start("compute", lambda stop: [Written(1, 1, session.save(path))])
+        self._workspace.start("compute", lambda stop: [SaveProgress(1, 1, session.save(path))])
 
     def open_session(self, path: Path) -> None:
         """Open a session or an image from a file; asks first if that would remove unsaved images."""
@@ -73,7 +73,7 @@ class SaveController:
         count = session.unsaved
         lost = {0: "The session has unsaved changes", 1: "There is 1 unsaved image"}
         self._workspace.message.ask(
-            Offer(
+            Question(
                 f"{lost.get(count, f'There are {count} unsaved images')}. Open {path.name} instead?",
                 "Open it",
                 "Close these images. napari offers to restore them at the next start.",
@@ -95,7 +95,7 @@ class SaveController:
 
     def take(self, result: object) -> None:
         """Handle a result of the worker."""
-        if isinstance(result, Written):
+        if isinstance(result, SaveProgress):
             seen = result.done + len(result.withheld)
             left = self._workspace.work.time_left(seen, result.total)
             self._workspace.work.report(seen, result.total, f"{result.done} of {result.total} written", left=left)
@@ -105,9 +105,9 @@ class SaveController:
         """Update which controls are enabled."""
         self.panel.allow(idle=state.idle, complete=state.complete, some=bool(self._workspace.session.tree.nodes))
 
-    def _form(self) -> Form:
+    def _form(self) -> SaveOptions:
         marks = Marks(burned_in=self.panel.burned_in)
-        return Form(self.panel.format, self.panel.copy_policy, marks, self.panel.own_source)
+        return SaveOptions(self.panel.format, self.panel.copy_policy, marks, self.panel.own_source)
 
     def _chosen(self) -> list[Node]:
         tree = self._workspace.session.tree

@@ -8,7 +8,7 @@ from pathlib import Path
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QComboBox, QFileDialog, QHBoxLayout, QPushButton, QWidget
 
-from napari_medvar.panels.form_rows import add_row, calm, plain_form
+from napari_medvar.panels.form_rows import add_row, plain_form, without_wheel
 from napari_medvar.session.opened_bundle import OpenedBundle
 
 _TIP = "The model that generates the images. To use your own, choose the folder that <code>medvar export</code> wrote."
@@ -36,7 +36,7 @@ class BundlePanel(QWidget):
         row = QWidget()
         layout = QHBoxLayout(row)
         layout.setContentsMargins(0, 0, 0, 0)
-        layout.addWidget(calm(self.combo), 1)
+        layout.addWidget(without_wheel(self.combo), 1)
         layout.addWidget(self.open_button)
         add_row(plain_form(self), "Model", row, _TIP)
 

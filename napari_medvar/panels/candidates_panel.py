@@ -6,7 +6,7 @@ from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QHBoxLayout, QLabel, QSpinBox, QWidget
 
 from medvar_engine.types import FloatArray
-from napari_medvar.panels.form_rows import add_row, button, calm, plain_column, plain_form, quiet
+from napari_medvar.panels.form_rows import add_row, button, plain_column, plain_form, small_text, without_wheel
 from napari_medvar.panels.thumbnails import Thumbnails
 
 
@@ -34,14 +34,16 @@ class CandidatesPanel(QWidget):
         self.all_button = button(
             "Finish all", "Finish all candidates and add them to the history.", self.finish_all.emit
         )
-        self.note = quiet(QLabel())
+        self.note = small_text(QLabel())
         fields = QWidget()
         form = plain_form(fields)
-        add_row(form, "How many", calm(self.count_box), "Number of candidates to draw, each with its own seed.")
+        add_row(
+            form, "How many", without_wheel(self.count_box), "Number of candidates to draw, each with its own seed."
+        )
         add_row(
             form,
             "Up to scale",
-            calm(self.until_box),
+            without_wheel(self.until_box),
             "The scale at which you choose. A coarse scale is fast and shows the layout; the finest shows every "
             "detail.",
         )

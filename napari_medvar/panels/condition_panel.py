@@ -11,7 +11,7 @@ from superqt import QSearchableComboBox
 
 from medvar_engine.bundle.read import Bundle, SliceType
 from medvar_engine.conditions import NAMED, Condition
-from napari_medvar.panels.form_rows import add_row, calm, plain_column, plain_form, quiet
+from napari_medvar.panels.form_rows import add_row, plain_column, plain_form, small_text, without_wheel
 from napari_medvar.panels.position import PositionChooser
 
 ANY = "any"
@@ -49,11 +49,11 @@ class ConditionPanel(QWidget):
                     lambda combo=combo: combo.setEditText(combo.itemText(combo.currentIndex()))
                 )
             self.combos[factor] = combo
-            add_row(self._form, factor.capitalize(), calm(combo), _TIPS[factor])
+            add_row(self._form, factor.capitalize(), without_wheel(combo), _TIPS[factor])
         self.position = PositionChooser()
         self.position.changed.connect(self._changed)
         add_row(self._form, "Position", self.position, _POSITION_TIP)
-        self.note = quiet(QLabel())
+        self.note = small_text(QLabel())
         layout = plain_column(self)
         layout.addWidget(fields)
         layout.addWidget(self.note)

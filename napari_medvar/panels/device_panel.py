@@ -7,7 +7,15 @@ from pathlib import Path
 from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import QComboBox, QFileDialog, QHBoxLayout, QLabel, QLineEdit, QWidget
 
-from napari_medvar.panels.form_rows import add_row, button, calm, plain_column, plain_form, quiet, selectable
+from napari_medvar.panels.form_rows import (
+    add_row,
+    button,
+    plain_column,
+    plain_form,
+    selectable,
+    small_text,
+    without_wheel,
+)
 
 _DEVICES = {
     "auto": ("GPU if there is one", "Use the GPU if possible, otherwise the CPU."),
@@ -43,14 +51,16 @@ class DevicePanel(QWidget):
             self.connect_to.emit,
         )
         self.server_edit.returnPressed.connect(self.connect_button.click)
-        self.state = selectable(quiet(QLabel()))
+        self.state = selectable(small_text(QLabel()))
         fields, token = QWidget(), QWidget()
         row = QHBoxLayout(token)
         row.setContentsMargins(0, 0, 0, 0)
         row.addWidget(self.token_edit, 1)
         row.addWidget(self.token_button)
         form = plain_form(fields)
-        add_row(form, "Device", calm(self.device_combo), "The device on which models run when there is no server.")
+        add_row(
+            form, "Device", without_wheel(self.device_combo), "The device on which models run when there is no server."
+        )
         add_row(form, "Server", self.server_edit, _SERVER_TIP)
         add_row(form, "Token", token, _FILE_TIP)
         self.token_edit.setAccessibleName("Token")

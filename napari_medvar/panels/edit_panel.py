@@ -17,7 +17,16 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_medvar.panels.form_rows import add_row, button, calm, fill, plain_column, plain_form, quiet, tab_after
+from napari_medvar.panels.form_rows import (
+    add_row,
+    button,
+    fill,
+    plain_column,
+    plain_form,
+    small_text,
+    tab_after,
+    without_wheel,
+)
 from napari_medvar.panels.icons import Icons
 
 _SCROLL_BAR = 24  # px
@@ -110,9 +119,9 @@ class EditPanel(QWidget):
         self.graft_combo = QComboBox()
         self.graft_combo.currentIndexChanged.connect(lambda: self.graft_chosen.emit())
         self.graft_combo.currentIndexChanged.connect(lambda: self._show_cut_name())
-        self.graft_name = quiet(QLabel())
+        self.graft_name = small_text(QLabel())
         self.graft_name.hide()
-        self.graft_note = quiet(QLabel())
+        self.graft_note = small_text(QLabel())
         self.graft_note.hide()
         self.graft_combo.setIconSize(QSize(_GRAFT, _GRAFT))
         self.graft_combo.setPlaceholderText("no other image yet")
@@ -125,21 +134,21 @@ class EditPanel(QWidget):
         form = plain_form(fields)
         top = QWidget()
         first = plain_form(top)
-        add_row(first, "From scale", calm(self.from_box), _FROM_TIP)
+        add_row(first, "From scale", without_wheel(self.from_box), _FROM_TIP)
         first.addRow("", self.follow_box)
-        add_row(form, "Inside", calm(self.mask_combo), _WHERE_TIP)
+        add_row(form, "Inside", without_wheel(self.mask_combo), _WHERE_TIP)
         tools = QWidget()
         grid = QGridLayout(tools)
         grid.setContentsMargins(0, 0, 0, 0)
         grid.addWidget(self.paint_button, 0, 0)
-        grid.addWidget(calm(self.brush_box), 0, 1)
+        grid.addWidget(without_wheel(self.brush_box), 0, 1)
         grid.addWidget(self.invert_button, 1, 0)
         grid.addWidget(self.clear_button, 1, 1)
         add_row(form, "Brush", tools, "Paints a mask, inside which the image may change.")
         self.brush_box.setToolTip("<p>The width of the brush in pixels, for a mask made with Paint.</p>")
         self.brush_box.setAccessibleName("Width of the brush")
-        add_row(form, "Outside", calm(self.outside_combo), _OUTSIDE_TIP)
-        add_row(form, "Soft edge", calm(self.edge_box), _EDGE_TIP)
+        add_row(form, "Outside", without_wheel(self.outside_combo), _OUTSIDE_TIP)
+        add_row(form, "Soft edge", without_wheel(self.edge_box), _EDGE_TIP)
         add_row(form, "Locked", self._locks, "The tokens of these scales are kept when other scales are drawn again.")
         mixing = QWidget()
         column = plain_column(mixing)
@@ -149,7 +158,7 @@ class EditPanel(QWidget):
         for part in (title, self.graft_combo):
             part.setToolTip(f"<p>{_MIX_TIP}</p>")
         self.graft_combo.setAccessibleName("Mix coarse scales from")
-        for widget in (title, calm(self.graft_combo), self.graft_name, self.graft_note, self.graft_button):
+        for widget in (title, without_wheel(self.graft_combo), self.graft_name, self.graft_note, self.graft_button):
             column.addWidget(widget)
         self.column = layout = plain_column(self)
         layout.addWidget(top)

@@ -38,7 +38,7 @@ class _OnlyWithFocus(QObject):
         return True
 
 
-def calm(widget: QWidget) -> QWidget:
+def without_wheel(widget: QWidget) -> QWidget:
     """Make ``widget`` ignore the mouse wheel until it has the keyboard focus, and return it."""
     # The slider of a labelled slider. A list contains scroll bars, which Qt counts as sliders.
     inside = [] if isinstance(widget, QComboBox) else widget.findChildren(QAbstractSlider)
@@ -82,7 +82,7 @@ def plain_form(owner: QWidget) -> QFormLayout:
     return form
 
 
-def quiet(label: QLabel) -> QLabel:
+def small_text(label: QLabel) -> QLabel:
     """Show the text of ``label`` small and wrapped; returns ``label``."""
     label.setWordWrap(True)
     label.setStyleSheet("font-size: 11px;")

@@ -9,7 +9,7 @@ from qtpy.QtCore import QEvent, Qt, Signal
 from qtpy.QtGui import QKeyEvent
 from qtpy.QtWidgets import QComboBox, QDialog, QGridLayout, QLabel, QVBoxLayout, QWidget
 
-from napari_medvar.panels.form_rows import add_row, button, calm, plain_column, plain_form, quiet
+from napari_medvar.panels.form_rows import add_row, button, plain_column, plain_form, small_text, without_wheel
 from napari_medvar.panels.icons import STAR, Icons
 from napari_medvar.panels.thumbnails import Thumbnails
 
@@ -19,7 +19,7 @@ _WINDOW = 900, 700
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
+class GalleryItem:
     """One thumbnail of the gallery."""
 
     id: int
@@ -40,7 +40,7 @@ class GalleryPanel(QWidget):
     def __init__(self, icons: Icons) -> None:
         super().__init__()
         self._icons = icons
-        self._shown: tuple[Shown, ...] = ()
+        self._shown: tuple[GalleryItem, ...] = ()
         self._idle = False
         self.window_of_its_own: QDialog | None = None
         self.filter_combo = QComboBox()
@@ -53,7 +53,7 @@ class GalleryPanel(QWidget):
         self.sheet.itemSelectionChanged.connect(self._allow)
         self.sheet.picked.connect(lambda place: self.go_on.emit(self._shown[place].id))
         self.sheet.installEventFilter(self)
-        self.hint = quiet(QLabel(_HINT))
+        self.hint = small_text(QLabel(_HINT))
         self.star_button = button(f"{STAR} Star", "Star the selected images, or remove their stars (S).", self._star)
         self.continue_button = button(
             "Continue one", "Make the selected image the current one, to view or edit it (Enter).", self._go_on
@@ -72,7 +72,7 @@ class GalleryPanel(QWidget):
             "Large, in a window", "Show the gallery in a separate window, with larger thumbnails.", self.show_large
         )
         fields = QWidget()
-        add_row(plain_form(fields), "Show", calm(self.filter_combo), "Which images the gallery shows.")
+        add_row(plain_form(fields), "Show", without_wheel(self.filter_combo), "Which images the gallery shows.")
         self._content = QWidget()
         self._column = plain_column(self._content)
         self._column.addWidget(fields)
@@ -82,7 +82,7 @@ class GalleryPanel(QWidget):
         for place, widget in enumerate((self.star_button, self.continue_button, self.throw_button, self.save_button)):
             grid.addWidget(widget, place // 2, place % 2)
         self._column.addLayout(grid)
-        self._elsewhere = quiet(QLabel("The gallery is in a separate window."))
+        self._elsewhere = small_text(QLabel("The gallery is in a separate window."))
         layout = plain_column(self)
         layout.addWidget(self._content)
         layout.addWidget(self._elsewhere)
@@ -100,7 +100,7 @@ class GalleryPanel(QWidget):
         """The ids of the selected images."""
         return [self._shown[self.sheet.row(item)].id for item in self.sheet.selectedItems()]
 
-    def show_images(self, images: Sequence[Shown]) -> None:
+    def show_images(self, images: Sequence[GalleryItem]) -> None:
         """Show these images in this order, and keep the selection."""
         images = tuple(images)
         if [image.id for image in images] == [image.id for image in self._shown]:
@@ -195,5 +195,5 @@ class GalleryPanel(QWidget):
         self.save_button.setEnabled(self._idle and any(image.starred for image in self._shown))
 
 
-def _caption(image: Shown) -> str:
+def _caption(image: GalleryItem) -> str:
     return f"{STAR} {image.number}" if image.starred else image.number

@@ -21,7 +21,7 @@ _HEIGHT = 220
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class HistoryEntry:
     """One image of the history."""
 
     id: int
@@ -54,7 +54,7 @@ class HistoryPanel(QWidget):
         super().__init__()
         self._items: dict[int, QTreeWidgetItem] = {}
         self._icons = icons
-        self._entries: tuple[Entry, ...] = ()
+        self._entries: tuple[HistoryEntry, ...] = ()
         self._idle = False
         self.tree = _Tree()
         self.tree.setHeaderHidden(True)
@@ -98,7 +98,7 @@ class HistoryPanel(QWidget):
         """The ids of the selected images."""
         return [_id(item) for item in self.tree.selectedItems()]
 
-    def show_entries(self, entries: Sequence[Entry], current: int | None) -> None:
+    def show_entries(self, entries: Sequence[HistoryEntry], current: int | None) -> None:
         """Show all images, parents before children; the current one is bold."""
         entries = tuple(entries)
         if [(entry.id, entry.parent) for entry in entries] != [(entry.id, entry.parent) for entry in self._entries]:
@@ -156,7 +156,7 @@ class HistoryPanel(QWidget):
 
     _current: int | None = None
 
-    def _fill(self, entries: tuple[Entry, ...]) -> None:
+    def _fill(self, entries: tuple[HistoryEntry, ...]) -> None:
         selected, continued = set(self.selected), set[int | None]()
         self.tree.blockSignals(True)
         self.tree.clear()
@@ -230,7 +230,7 @@ class HistoryPanel(QWidget):
         self.compare_button.setEnabled(self.compare_button.isChecked() or (self._idle and self._pair() is not None))
 
 
-def _write(item: QTreeWidgetItem, entry: Entry) -> None:
+def _write(item: QTreeWidgetItem, entry: HistoryEntry) -> None:
     item.setText(0, f"{STAR} {entry.name}" if entry.starred else entry.name)
     item.setToolTip(0, f"<p>{entry.about}</p>")
 

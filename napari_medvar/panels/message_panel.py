@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import QFrame, QHBoxLayout, QLabel, QPushButton, QVBoxLayout, QWidget
 
-from napari_medvar.panels.form_rows import button, quiet, selectable
+from napari_medvar.panels.form_rows import button, selectable, small_text
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class Offer:
+class Question:
     """A question with two answers and their actions."""
 
     text: str
@@ -35,10 +35,10 @@ class MessagePanel(QFrame):
 
     def __init__(self) -> None:
         super().__init__()
-        self._offers: list[Offer] = []
+        self._offers: list[Question] = []
         self.setObjectName("medvarMessage")
         self.setStyleSheet("#medvarMessage { border-left: 3px solid #e0a030; background: rgba(224, 160, 48, 40); }")
-        self.text = selectable(quiet(QLabel()))
+        self.text = selectable(small_text(QLabel()))
         self.text.setTextFormat(Qt.TextFormat.PlainText)  # paths and file contents are not markup
         self.retry_button = QPushButton("Try again")
         self.retry_button.setToolTip(
@@ -74,7 +74,7 @@ class MessagePanel(QFrame):
         self.answers.hide()
         self.show()
 
-    def ask(self, offer: Offer) -> None:
+    def ask(self, offer: Question) -> None:
         """Ask a question that need not be answered at once."""
         self._offers.append(offer)
         self._show_offer(offer)
@@ -86,7 +86,7 @@ class MessagePanel(QFrame):
         else:
             self.hide()
 
-    def _show_offer(self, offer: Offer) -> None:
+    def _show_offer(self, offer: Question) -> None:
         self.text.setText(offer.text)
         for one, text, tip in (
             (self.accept_button, offer.accept, offer.accept_tip),

@@ -6,7 +6,7 @@ from qtpy.QtCore import QSignalBlocker, Qt, Signal
 from qtpy.QtWidgets import QCheckBox, QHBoxLayout, QLabel, QWidget
 from superqt import QLabeledDoubleSlider
 
-from napari_medvar.panels.form_rows import calm, plain_column, quiet
+from napari_medvar.panels.form_rows import plain_column, small_text, without_wheel
 
 _GAP = 6  # px between the box and the slider
 _ENDS = {"axial": ("feet", "head"), "coronal": ("back", "front"), "sagittal": ("patient's left", "right")}
@@ -27,8 +27,8 @@ class PositionChooser(QWidget):
         self.slider.setSingleStep(0.05)  # type: ignore[arg-type]  # superqt's annotation is for integers
         self.slider.setDecimals(2)
         self.slider.setValue(0.5)  # type: ignore[arg-type]
-        calm(self.slider)
-        self.hint = quiet(QLabel())
+        without_wheel(self.slider)
+        self.hint = small_text(QLabel())
         row = QHBoxLayout()
         row.setSpacing(_GAP)
         row.addWidget(self.any_box)

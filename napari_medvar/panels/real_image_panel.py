@@ -8,7 +8,7 @@ from pathlib import Path
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QComboBox, QFileDialog, QHBoxLayout, QLabel, QWidget
 
-from napari_medvar.panels.form_rows import add_row, button, calm, fill, plain_column, plain_form, quiet
+from napari_medvar.panels.form_rows import add_row, button, fill, plain_column, plain_form, small_text, without_wheel
 
 _ABOUT = (
     "Go to a slice of an image, set its contrast, and choose above what it shows. The encoded slice becomes an "
@@ -53,14 +53,14 @@ class RealImagePanel(QWidget):
             "research only: bright does not mean pathology.",
             self.anomaly.emit,
         )
-        self.result = quiet(QLabel())
+        self.result = small_text(QLabel())
         fields = QWidget()
-        add_row(plain_form(fields), "Image", calm(self.image_combo), _IMAGE_TIP)
+        add_row(plain_form(fields), "Image", without_wheel(self.image_combo), _IMAGE_TIP)
         opening = QHBoxLayout()
         opening.addWidget(self.open_button)
         opening.addWidget(self.folder_button)
         layout = plain_column(self)
-        layout.addWidget(quiet(QLabel(_ABOUT)))
+        layout.addWidget(small_text(QLabel(_ABOUT)))
         layout.addLayout(opening)
         for widget in (fields, self.encode_button, self.anomaly_button, self.result):
             layout.addWidget(widget)

@@ -9,7 +9,7 @@ from qtpy.QtWidgets import QApplication, QCheckBox, QHBoxLayout, QPushButton, QS
 from superqt import QLabeledDoubleSlider, QLabeledSlider, QLargeIntSpinBox
 
 from medvar_engine.request import MAX_SEED, Sampling
-from napari_medvar.panels.form_rows import add_row, calm, fold, plain_column, plain_form
+from napari_medvar.panels.form_rows import add_row, fold, plain_column, plain_form, without_wheel
 
 MAX_COUNT = 64  # images at a time; more are a synthetic dataset
 _ROLLED = 1_000_000  # random seeds are short enough to be read aloud, typed and shown in full
@@ -70,7 +70,7 @@ class SamplingPanel(QWidget):
         ):
             slider = getattr(self, name)
             slider.valueChanged.connect(self.changed)
-            add_row(form, text, calm(slider), _TIPS[name])
+            add_row(form, text, without_wheel(slider), _TIPS[name])
         self.reset_button = QPushButton("Reset to the model's settings")
         self.reset_button.setToolTip("<p>Use the settings that the authors of the model recommend.</p>")
         self.reset_button.clicked.connect(lambda: self.show_sampling(self._own))
@@ -82,14 +82,14 @@ class SamplingPanel(QWidget):
         row = QWidget()
         seeds = QHBoxLayout(row)
         seeds.setContentsMargins(0, 0, 0, 0)
-        seeds.addWidget(calm(self.seed_box), 1)
+        seeds.addWidget(without_wheel(self.seed_box), 1)
         seeds.addWidget(self.roll_button)
         fields = QWidget()
         form = plain_form(fields)
         add_row(form, "Seed", row, _SEED_TIP)
         self.seed_box.setToolTip(f"<p>{_SEED_TIP}</p>")
         self.seed_box.setAccessibleName("Seed")
-        add_row(form, "Images", calm(self.count_box), _COUNT_TIP)
+        add_row(form, "Images", without_wheel(self.count_box), _COUNT_TIP)
         layout = plain_column(self)
         layout.addWidget(fields)
         layout.addWidget(self.fresh_box)

@@ -15,13 +15,13 @@ from medvar_engine.memorisation.copy_risk import CopyPolicy
 from napari_medvar.panels.form_rows import (
     add_row,
     button,
-    calm,
     fold,
     plain_column,
     plain_form,
-    quiet,
     selectable,
+    small_text,
     tab_after,
+    without_wheel,
 )
 
 _FORMATS = {
@@ -102,14 +102,17 @@ class SavePanel(QWidget):
             "Generate the number of images set for each slice type, and write each image as soon as it is made.",
             self.generate_set.emit,
         )
-        self.report_label = selectable(quiet(QLabel()))  # placed by the widget that shows the panel
+        self.report_label = selectable(small_text(QLabel()))  # placed by the widget that shows the panel
 
         fields = QWidget()
         form = plain_form(fields)
-        add_row(form, "What", calm(self.what_combo), "Which images to write.")
-        add_row(form, "Format", calm(self.format_combo), "The file format.")
+        add_row(form, "What", without_wheel(self.what_combo), "Which images to write.")
+        add_row(form, "Format", without_wheel(self.format_combo), "The file format.")
         add_row(
-            form, "Copies", calm(self.copies_combo), "What to do with images that may be copies of training slices."
+            form,
+            "Copies",
+            without_wheel(self.copies_combo),
+            "What to do with images that may be copies of training slices.",
         )
         self._form = form
         form.addRow(self.own_source_box)
@@ -129,7 +132,7 @@ class SavePanel(QWidget):
         layout.addLayout(sessions)
         dataset = QWidget()
         column = plain_column(dataset)
-        column.addWidget(quiet(QLabel("Number of images of each slice type:")))
+        column.addWidget(small_text(QLabel("Number of images of each slice type:")))
         column.addWidget(self._counts)
         column.addWidget(self.set_button)
         self.dataset_fold = fold(
@@ -198,7 +201,7 @@ class SavePanel(QWidget):
             label.setBuddy(box)
             self._count_form.setFormAlignment(Qt.AlignmentFlag.AlignLeft)
             self._count_form.setRowWrapPolicy(QFormLayout.RowWrapPolicy.DontWrapRows)
-            self._count_form.addRow(label, calm(box))
+            self._count_form.addRow(label, without_wheel(box))
             self.counts[condition] = box
         tab_after(self.open_session_button, self.counts.values())
 

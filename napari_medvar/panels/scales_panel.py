@@ -7,7 +7,7 @@ from qtpy.QtWidgets import QGridLayout, QHBoxLayout, QLabel, QToolButton, QWidge
 from superqt import QLabeledSlider
 
 from medvar_engine.tokens.schedule import ScaleSchedule
-from napari_medvar.panels.form_rows import button, calm, plain_column
+from napari_medvar.panels.form_rows import button, plain_column, without_wheel
 
 _GENERATE_TIP = "Generate a whole image, scale by scale from the coarsest to the finest."
 _FINISH_TIP = "Generate the missing scales of this image, and of those begun together with it."
@@ -57,7 +57,7 @@ class ScalesPanel(QWidget):
             actions.addWidget(widget, 1 + place // 2, place % 2)
         row = QHBoxLayout()
         row.addWidget(self.play_button)
-        row.addWidget(calm(self.slider), 1)
+        row.addWidget(without_wheel(self.slider), 1)
         layout = plain_column(self)
         layout.addLayout(actions)
         layout.addWidget(self.title)

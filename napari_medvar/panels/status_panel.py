@@ -5,7 +5,7 @@ from __future__ import annotations
 from qtpy.QtWidgets import QHBoxLayout, QLabel, QProgressBar, QVBoxLayout, QWidget
 
 from medvar_engine.backends.base import BackendInfo
-from napari_medvar.panels.form_rows import question_mark, quiet
+from napari_medvar.panels.form_rows import question_mark, small_text
 
 _NOTICE = "Synthetic images, for research. Not for diagnosis."
 
@@ -17,7 +17,7 @@ class StatusPanel(QWidget):
         super().__init__()
         self.progress = QProgressBar()
         self.progress.setTextVisible(True)
-        self.device = quiet(QLabel())
+        self.device = small_text(QLabel())
         self.help_button = question_mark("Guide, keys, version, licence and model card (?).", lambda: None)
         self.help_button.setAccessibleName("Help")
         layout = QVBoxLayout(self)
@@ -25,7 +25,7 @@ class StatusPanel(QWidget):
         layout.addWidget(self.progress)
         layout.addWidget(self.device)
         row = QHBoxLayout()
-        row.addWidget(quiet(QLabel(_NOTICE)), 1)
+        row.addWidget(small_text(QLabel(_NOTICE)), 1)
         row.addWidget(self.help_button)
         layout.addLayout(row)
         self.show_progress(0, 0, "")

@@ -8,7 +8,7 @@ from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QLabel, QWidget
 
 from medvar_engine.types import FloatArray
-from napari_medvar.panels.form_rows import button, plain_column, quiet
+from napari_medvar.panels.form_rows import button, plain_column, small_text
 from napari_medvar.panels.icons import icon_of
 from napari_medvar.panels.thumbnails import Thumbnails
 
@@ -21,7 +21,7 @@ class TokenPanel(QWidget):
     def __init__(self) -> None:
         super().__init__()
         self._tokens: tuple[int, ...] = ()
-        self.title = quiet(QLabel())
+        self.title = small_text(QLabel())
         self.thumbnails = Thumbnails()
         self.thumbnails.setAccessibleName("Other tokens")
         self.thumbnails.setToolTip("<p>The image with other tokens in this place. The first has the present token.</p>")

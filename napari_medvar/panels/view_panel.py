@@ -7,7 +7,7 @@ from typing import Literal, get_args
 from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import QComboBox, QLabel, QWidget
 
-from napari_medvar.panels.form_rows import add_row, calm, plain_form, quiet
+from napari_medvar.panels.form_rows import add_row, plain_form, small_text, without_wheel
 
 View = Literal["image", "scales", "difference", "tokens", "entropy", "likelihood", "anomaly"]
 VIEWS: tuple[View, ...] = get_args(View)
@@ -52,12 +52,12 @@ class ViewPanel(QWidget):
             self.combo.addItem(text, view)
             self.combo.setItemData(self.combo.count() - 1, tip, Qt.ItemDataRole.ToolTipRole)
         self.combo.currentIndexChanged.connect(self._changed)
-        self.note = quiet(QLabel())
+        self.note = small_text(QLabel())
         form = plain_form(self)
         add_row(
             form,
             "V&iew",
-            calm(self.combo),
+            without_wheel(self.combo),
             "What to show of the image. Layers of a view are created when it is first chosen.",
         )
         form.addRow(self.note)

@@ -15,7 +15,7 @@ from pathlib import Path
 from time import monotonic
 
 from medvar_engine.errors import MedvarError
-from medvar_engine.storage import hold, is_held, remove_left
+from medvar_engine.storage import is_locked, remove_left, take_lock
 from napari_medvar.session.session_file import SUFFIX, SavedSession, read_session, savable, write_session
 
 SECONDS_BETWEEN = 5.0  # while an image is being made; a finished image is written at once
@@ -100,7 +100,7 @@ def recoverable(folder: Path | None = None) -> tuple[Recoverable, ...]:
         return ()
     for path in paths:
         with suppress(MedvarError, OSError):
-            if not is_held(_lock_path(path)):
+            if not is_locked(_lock_path(path)):
                 session = read_session(path)
                 saved = datetime.fromtimestamp(path.stat().st_mtime)
                 found.append(Recoverable(path, saved, len(session.nodes), session.bundle))
@@ -115,7 +115,7 @@ class _LockedFile:
         remove_left(folder)  # of processes that were killed while they wrote; their names do not come again
         self.path = folder / f"{os.getpid()}-{secrets.token_hex(4)}{SUFFIX}"
         # The engine's thread writes the file, and another thread closes it.
-        self._release = hold(_lock_path(self.path))
+        self._release = take_lock(_lock_path(self.path))
 
     def unlock(self) -> None:
         self._release()

@@ -31,7 +31,7 @@ _PATIENCE = 1.0  # seconds that they may take together, because Stop waits for a
 
 
 @dataclass(frozen=True, slots=True)
-class Form:
+class SaveOptions:
     """How images are written."""
 
     format: str  # one of `write.formats`
@@ -43,7 +43,7 @@ class Form:
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
+class SaveProgress:
     """Reports one more image that was written or withheld."""
 
     done: int
@@ -63,11 +63,11 @@ class Written:
 class _Writer:
     """Writes images into one study and counts them."""
 
-    def __init__(self, opened: OpenedBundle, form: Form, study: Study, total: int) -> None:
+    def __init__(self, opened: OpenedBundle, form: SaveOptions, study: Study, total: int) -> None:
         self._bundle, self._form, self._study = opened.bundle, form, study
         self._structures = opened.generator.backend.info.structures
         self._copies = CopyScreen.of(opened.bundle, form.copy_policy)
-        self._written = Written(0, total, None)
+        self._written = SaveProgress(0, total, None)
 
     def write(
         self,
@@ -76,7 +76,7 @@ class _Writer:
         pixels: FloatArray,
         mask: MaskArray | None,
         image_space: ImageSpace | None = None,
-    ) -> Written:
+    ) -> SaveProgress:
         """Write one image, and its mask if it has one, unless it is withheld.
 
         ``image_space`` is given if the image came from a real image.
@@ -101,8 +101,8 @@ def file_name(trace: Trace, name: str = "") -> str:
 
 
 def write_image_files(
-    opened: OpenedBundle, nodes: Sequence[Node], pixels: Iterable[FloatArray], folder: Path, form: Form
-) -> Iterator[Written]:
+    opened: OpenedBundle, nodes: Sequence[Node], pixels: Iterable[FloatArray], folder: Path, form: SaveOptions
+) -> Iterator[SaveProgress]:
     """Write the finished images of ``nodes``, and their masks; ``pixels`` yields each image ``(H, W)`` in [-1, 1].
 
     Images of the same name get a number. Raises `MedvarError` rather than overwrite a file.
@@ -120,9 +120,9 @@ def write_set(
     sampling: Sampling,
     seed: int,
     folder: Path,
-    form: Form,
+    form: SaveOptions,
     should_stop: Callable[[], bool],
-) -> Iterator[Written]:
+) -> Iterator[SaveProgress]:
     """Generate a number of images of each condition, with seeds that count up from ``seed``, and write each at once.
 
     If it is stopped, all files written are complete. As many images are generated together as take about a second.

@@ -121,7 +121,7 @@ def test_a_full_disk_leaves_nothing(
     export: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, space: int
 ) -> None:
     """Half a bundle would stay, and take the last room on the disk."""
-    open_file, create, written = Path.open, storage.create, []
+    open_file, create, written = Path.open, storage.create_file, []
 
     def count(path: Path) -> None:
         if len(written) == space:
@@ -138,7 +138,7 @@ def test_a_full_disk_leaves_nothing(
         return create(path)
 
     monkeypatch.setattr(Path, "open", open_until_full)
-    monkeypatch.setattr(storage, "create", create_until_full)
+    monkeypatch.setattr(storage, "create_file", create_until_full)
     with pytest.raises(MedvarError, match="No space left"):
         export()
     assert list(tmp_path.iterdir()) == []

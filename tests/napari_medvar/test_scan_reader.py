@@ -45,7 +45,7 @@ def write_ct(folder: Path, slices: int = 4) -> None:
         dataset.save_as(folder / f"IM{z}", enforce_file_format=True)
 
 
-class Shown:
+class GalleryItem:
     """A layer as far as the metadata go."""
 
     def __init__(self, layer: Any) -> None:
@@ -70,7 +70,7 @@ def test_a_ct_is_in_hounsfield_units_and_where_it_lies_in_the_patient(tmp_path: 
     np.testing.assert_allclose(attributes["translate"], (-100 - 2.5 * top, -30, -20))
     assert attributes["units"] == ("mm",) * 3
     assert attributes["contrast_limits"] == (-160, 240)
-    scan = scan_of(Shown((array, attributes, kind)))  # type: ignore[arg-type]
+    scan = scan_of(GalleryItem((array, attributes, kind)))  # type: ignore[arg-type]
     assert scan is not None
     assert scan.unit == "HU"
     assert scan.frame_of_reference == FRAME

@@ -11,7 +11,7 @@ import pytest
 from medvar_engine.bundle.read import Bundle, read_bundle
 from medvar_engine.conditions import Condition
 from medvar_engine.request import Sampling
-from medvar_engine.sets.make_set import Computing, make_set
+from medvar_engine.sets.make_set import Resources, make_set
 from medvar_engine.sets.mixture import Component, Mixture
 from medvar_engine.sets.set_manifest import SetManifest
 
@@ -37,7 +37,7 @@ def make(bundle: Bundle, mixture: Mixture) -> MakeSet:
     def run(
         folder: Path, mixture: Mixture = mixture, count: int = 10, bundle: Bundle = bundle, **how: Any
     ) -> SetManifest:
-        computing = Computing("cpu", **{name: how.pop(name) for name in ("batch", "workers", "cluster") if name in how})
+        computing = Resources("cpu", **{name: how.pop(name) for name in ("batch", "workers", "cluster") if name in how})
         return make_set(folder, mixture, count, bundle, **{"computing": computing, "unit_images": 4} | how)
 
     return run

@@ -22,7 +22,7 @@ from medvar_engine.data.read.scans import find_series
 from medvar_engine.data.survey import ScanRules
 from medvar_engine.errors import MedvarError
 from medvar_engine.sets.image_set import ImageSet
-from medvar_engine.sets.layouts import kind_of
+from medvar_engine.sets.layouts import set_format
 from medvar_engine.sets.mixture import Mixture
 from medvar_engine.sets.set_manifest import SetManifest
 from medvar_engine.sets.set_plan import SetFormat
@@ -172,9 +172,9 @@ def test_layouts_and_formats(layout: str | None, file_format: str | None, kind: 
     """PNG would be called NIfTI, or a call be guessed at."""
     if kind is None:
         with pytest.raises(MedvarError, match="The layout"):
-            kind_of(layout, file_format)
+            set_format(layout, file_format)
     else:
-        assert kind_of(layout, file_format) == kind
+        assert set_format(layout, file_format) == kind
 
 
 def test_colour_is_refused(make: MakeSet, bundle: Bundle, tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ def content(folder: Path) -> dict[str, bytes]:
 def whole(tmp_path_factory: pytest.TempPathFactory, bundle: Bundle, mixture: Mixture) -> Path:
     """A set of ten images, made in one go."""
     folder = tmp_path_factory.mktemp("sets") / "whole"
-    running.make_set(folder, mixture, 10, bundle, computing=running.Computing("cpu"), unit_images=4)
+    running.make_set(folder, mixture, 10, bundle, computing=running.Resources("cpu"), unit_images=4)
     return folder
 
 
@@ -92,9 +92,9 @@ def test_killed_in_the_middle(tmp_path: Path, bundle: Bundle, mixture: Mixture, 
     plan.write_text(json.dumps(mixture.to_dict()))
     script = (
         "import json, sys\nfrom pathlib import Path\nfrom medvar_engine.bundle.read import read_bundle\n"
-        "from medvar_engine.sets.mixture import Mixture\nfrom medvar_engine.sets.make_set import Computing, make_set\n"
+        "from medvar_engine.sets.mixture import Mixture\nfrom medvar_engine.sets.make_set import Resources, make_set\n"
         "folder, bundle, plan = map(Path, sys.argv[1:])\nmixture = Mixture.from_dict(json.loads(plan.read_text()))\n"
-        "make_set(folder, mixture, 400, read_bundle(bundle), computing=Computing('cpu', 1), unit_images=4)\n"
+        "make_set(folder, mixture, 400, read_bundle(bundle), computing=Resources('cpu', 1), unit_images=4)\n"
     )
     folder = tmp_path / "set"
     process = subprocess.Popen([sys.executable, "-c", script, str(folder), str(bundle.path), str(plan)])

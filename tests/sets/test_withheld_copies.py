@@ -13,8 +13,8 @@ from medvar_engine.bundle.read import Bundle, read_bundle
 from medvar_engine.data.shards import ShardFolder
 from medvar_engine.errors import MedvarError
 from medvar_engine.sets.image_set import ImageSet
-from medvar_engine.sets.layouts import kind_of
-from medvar_engine.sets.make_set import Computing, make_set
+from medvar_engine.sets.layouts import set_format
+from medvar_engine.sets.make_set import Resources, make_set
 from medvar_engine.sets.mixture import Mixture
 from medvar_engine.sets.set_manifest import SET, SetManifest
 from medvar_engine.sets.to_slices import to_slices
@@ -28,7 +28,7 @@ MakeSet = Callable[..., SetManifest]
 def plain(bundle: Bundle, mixture: Mixture, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The set of a bundle without a gate."""
     folder = tmp_path_factory.mktemp("plain") / "set"
-    make_set(folder, mixture, 10, bundle, computing=Computing("cpu"), unit_images=4)
+    make_set(folder, mixture, 10, bundle, computing=Resources("cpu"), unit_images=4)
     return folder
 
 
@@ -76,7 +76,7 @@ def test_withholding_does_not_depend_on_batches_or_interruptions(
 
 def test_flagged_images_are_written(make: MakeSet, knowing: Bundle, tmp_path: Path) -> None:
     """Breaks for those who study copies: they would be gone, or not to be told from the others."""
-    manifest = make(tmp_path / "set", bundle=knowing, copy_policy="flag", kind=kind_of("imagefolder", None))
+    manifest = make(tmp_path / "set", bundle=knowing, copy_policy="flag", kind=set_format("imagefolder", None))
     assert (manifest.withheld, manifest.flagged) == (frozenset(), {3, 8, 9})
     files = {int(path.stem): path for path in (tmp_path / "set" / "images").rglob("*.png")}
     assert sorted(files) == list(range(10))
@@ -86,7 +86,7 @@ def test_flagged_images_are_written(make: MakeSet, knowing: Bundle, tmp_path: Pa
 
 def test_descriptions_count_the_written_images(make: MakeSet, knowing: Bundle, tmp_path: Path) -> None:
     """Breaks for readers of BIDS: subjects would be listed that have no files."""
-    make(tmp_path / "bids", bundle=knowing, kind=kind_of("bids", None))
+    make(tmp_path / "bids", bundle=knowing, kind=set_format("bids", None))
     rows = (tmp_path / "bids" / "participants.tsv").read_text().splitlines()
     assert len(rows) == 1 + 7
     assert {row.split("\t")[0] for row in rows[1:]} == {path.name for path in (tmp_path / "bids").glob("sub-*")}

@@ -153,11 +153,11 @@ def settle(qtbot: QtBot) -> Callable[[MedvarWidget], None]:
     """Waits until the engine has nothing to do any more."""
 
     def wait(widget: MedvarWidget) -> None:
-        quiet = 0
-        while quiet < 3:  # work may be followed by more: a deleted layer is made again afterwards
+        small_text = 0
+        while small_text < 3:  # work may be followed by more: a deleted layer is made again afterwards
             qtbot.waitUntil(lambda: not widget.busy, timeout=WAIT)
             qtbot.wait(10)
-            quiet = 0 if widget.busy else quiet + 1
+            small_text = 0 if widget.busy else small_text + 1
 
     return wait
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from medvar_engine.errors import MedvarError
-from medvar_engine.storage import create, temporary_of, write_files
+from medvar_engine.storage import create_file, temporary_of, write_files
 from medvar_engine.untrusted import plain_yaml
 from medvar_engine.untrusted.plain_npy import open_npy
 
@@ -88,7 +88,7 @@ def test_links_are_not_followed_and_leftovers_are_removed(tmp_path: Path) -> Non
     assert not path.is_symlink()
     assert not left.exists()
     assert alive.exists()
-    with create(tmp_path / "b") as file:
+    with create_file(tmp_path / "b") as file:
         file.write(b"1")
     (tmp_path / "folder").mkdir()
     with pytest.raises(MedvarError, match="folder"):

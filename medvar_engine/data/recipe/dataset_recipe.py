@@ -22,7 +22,7 @@ from medvar_engine.data.recipe.recipe_fields import (
     Ignored,
     Label,
     Modality,
-    Part,
+    PartValues,
     PatientIds,
     Switch,
     Text,
@@ -54,7 +54,7 @@ class Entry:
     ]
     patient: Annotated[Text, Field(description="id of the patient: a text with named parts")]
     contrast: Annotated[Text | None, Field(description="a text with named parts")] = None
-    parts: Annotated[Mapping[str, Part], Field(description="allowed values of named parts")] = dataclasses.field(
+    parts: Annotated[Mapping[str, PartValues], Field(description="allowed values of named parts")] = dataclasses.field(
         default_factory=dict
     )
     channels: Annotated[tuple[Text, ...], Field(description="contrasts of the phases of a 4-D file")] = ()

@@ -84,7 +84,7 @@ Label = Annotated[Text, AfterValidator(normal_label)]
 Modality = Annotated[Text, AfterValidator(_stating(normal_modality))]
 FilePattern = Annotated[Pattern, BeforeValidator(_pattern)]
 Ignored = Annotated[tuple[tuple[FilePattern, Text], ...], BeforeValidator(_ignored)]
-Part = Annotated[range | Mapping[str, str], PlainValidator(_part)]
+PartValues = Annotated[range | Mapping[str, str], PlainValidator(_part)]
 """The allowed values of a named part: a range of numbers, or a mapping of texts to labels."""
 Harmonisation = Annotated[Mapping[str, Any], AfterValidator(_stating(_harmonisation))]
 Address = Annotated[Text, AfterValidator(_address)]

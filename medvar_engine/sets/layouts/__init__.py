@@ -23,7 +23,7 @@ _FORMATS = {
 _FILES = {"imagefolder": imagefolder, "bids": bids, "nnunet": nnunet, "decathlon": decathlon, "coco": coco}
 
 
-def kind_of(layout: str | None, file_format: str | None) -> SetFormat:
+def set_format(layout: str | None, file_format: str | None) -> SetFormat:
     """The kind of dataset for a layout and a format: shards by default, folders by label for a format alone.
 
     Raises `MedvarError` for a format that the layout does not support.

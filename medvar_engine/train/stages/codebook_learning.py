@@ -18,7 +18,7 @@ VECTORS_PER_SCALE = (
 
 
 @dataclass(frozen=True)
-class Use:
+class CodeUse:
     """How often a batch uses each code; can be summed over micro-batches and processes."""
 
     count: Tensor  # (V,) number of vectors of each code
@@ -28,19 +28,21 @@ class Use:
 
     @staticmethod
     @torch.no_grad()
-    def of(quantizer: MultiScaleQuantizer, quantized: Quantized) -> Use:
+    def of(quantizer: MultiScaleQuantizer, quantized: Quantized) -> CodeUse:
         """The use of codes by one micro-batch."""
         index, vectors = torch.cat([t.flatten() for t in quantized.tokens]), torch.cat(quantized.residuals).float()
         total = torch.zeros_like(quantizer.codebook.weight).index_add_(0, index, vectors)
         hits = torch.stack([t.flatten().bincount(minlength=quantizer.vocabulary) for t in quantized.tokens]).float()
-        return Use(hits.sum(0), total, hits, torch.tensor(float(len(quantized.latent)), device=hits.device))
+        return CodeUse(hits.sum(0), total, hits, torch.tensor(float(len(quantized.latent)), device=hits.device))
 
-    def __add__(self, other: Use) -> Use:
-        return Use(self.count + other.count, self.sum + other.sum, self.hits + other.hits, self.images + other.images)
+    def __add__(self, other: CodeUse) -> CodeUse:
+        return CodeUse(
+            self.count + other.count, self.sum + other.sum, self.hits + other.hits, self.images + other.images
+        )
 
-    def everywhere(self, processes: Processes) -> Use:
+    def everywhere(self, processes: Processes) -> CodeUse:
         """The use summed over all processes."""
-        return Use(*(processes.add(tensor.clone()) for tensor in (self.count, self.sum, self.hits, self.images)))
+        return CodeUse(*(processes.add(tensor.clone()) for tensor in (self.count, self.sum, self.hits, self.images)))
 
 
 class CodebookFollower(nn.Module):
@@ -64,7 +66,7 @@ class CodebookFollower(nn.Module):
         return bool(self.get_buffer("count").any())
 
     @torch.no_grad()
-    def follow(self, quantizer: MultiScaleQuantizer, use: Use, decay: float = COUNT_DECAY) -> None:
+    def follow(self, quantizer: MultiScaleQuantizer, use: CodeUse, decay: float = COUNT_DECAY) -> None:
         """Move each code towards the mean of its vectors, and update its use per scale."""
         count, total = self.get_buffer("count"), self.get_buffer("sum")
         count.lerp_(use.count, 1 - decay)
@@ -74,7 +76,7 @@ class CodebookFollower(nn.Module):
         self.keep_count(quantizer, use, decay)
 
     @torch.no_grad()
-    def keep_count(self, quantizer: MultiScaleQuantizer, use: Use, decay: float = COUNT_DECAY) -> None:
+    def keep_count(self, quantizer: MultiScaleQuantizer, use: CodeUse, decay: float = COUNT_DECAY) -> None:
         """Update only the use per scale, for codes that are trained by gradients."""
         quantizer.get_buffer("usage").lerp_(use.hits / use.images, 1 - decay)
 

@@ -18,7 +18,7 @@ from medvar_engine.models.preview_decoder import PreviewDecoder, preview_config
 from medvar_engine.models.tokenizer import Tokenizer
 from medvar_engine.models.weight_files import load_tokenizer, save_preview, tokenizer_digest
 from medvar_engine.train.augment import augment
-from medvar_engine.train.batches import check_size, draw_of, spread
+from medvar_engine.train.batches import batch_draw, check_size, spread
 from medvar_engine.train.config import TrainConfig
 from medvar_engine.train.distributed.processes import Processes
 from medvar_engine.train.image_batches import ImageBatches
@@ -48,7 +48,7 @@ class PreviewStage:
         torch.manual_seed(config.seed)
         self.model: PreviewDecoder = PreviewDecoder(preview_config(self.tokenizer.config)).to(processes.device)
         self.network: nn.Module = self.model
-        self.batches = ImageBatches(train, draw_of(train.conditions, config, processes))
+        self.batches = ImageBatches(train, batch_draw(train.conditions, config, processes))
 
     def before_step(self, step: int) -> None:
         """Nothing to do."""

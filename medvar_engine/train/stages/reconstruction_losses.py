@@ -29,7 +29,7 @@ DRAWN = 2.0  # weight of the texture loss of drawn detail, relative to detail wi
 
 
 @dataclass(frozen=True, eq=False)
-class Certain:
+class CertainParts:
     """The part of decoded images that must agree with real ones, if some of their tokens were drawn."""
 
     wholly: Tensor  # (B,) bool: images of true tokens, which must agree completely
@@ -56,7 +56,7 @@ class ReconstructionLoss:
         images: Tensor,
         step: int,
         last: Tensor,
-        certain: Certain | None = None,
+        certain: CertainParts | None = None,
     ) -> tuple[Tensor, Metrics]:
         """Loss of decoded images ``(B, C, H, W)`` against real images.
 
@@ -83,7 +83,7 @@ class ReconstructionLoss:
             self._seen.append((images, output.detach()))
         return total, metrics
 
-    def _texture(self, output: Tensor, images: Tensor, certain: Certain | None) -> Tensor:
+    def _texture(self, output: Tensor, images: Tensor, certain: CertainParts | None) -> Tensor:
         """For drawn images only the strength of detail counts; for other images its position counts, too."""
         local, whole = texture_losses(output, images)
         if certain is None:

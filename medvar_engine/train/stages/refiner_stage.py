@@ -22,7 +22,7 @@ from medvar_engine.models.resolution_tokenizer import ResolutionConfig, Resoluti
 from medvar_engine.models.weight_files import load_tokenizer, load_transformer, save_tokenizer
 from medvar_engine.request import Sampling
 from medvar_engine.train.augment import augment
-from medvar_engine.train.batches import BalancedSampler, check_size, draw_of, in_hounsfield, spread
+from medvar_engine.train.batches import BalancedSampler, batch_draw, check_size, in_hounsfield, spread
 from medvar_engine.train.config import TrainConfig
 from medvar_engine.train.distributed.processes import Processes
 from medvar_engine.train.image_batches import ImageBatches, check_structures, inputs_of
@@ -33,7 +33,7 @@ from medvar_engine.train.stages.held_out_metrics import Scores, codes_used
 from medvar_engine.train.stages.image_grids import scale_previews, write_grid
 from medvar_engine.train.stages.image_similarity import psnr
 from medvar_engine.train.stages.mask_losses import dice_of, mask_loss
-from medvar_engine.train.stages.reconstruction_losses import Certain, ReconstructionLoss
+from medvar_engine.train.stages.reconstruction_losses import CertainParts, ReconstructionLoss
 
 SHOWN = 8  # held-out slices in a sample grid
 FITTED_ON = 6000  # number of slices, most of them augmented, that patches are fitted to
@@ -52,7 +52,7 @@ class RefinerStage:
         check_size(train, self.model.config.image_size)
         self.masks = bool(self.model.config.structures)
         check_structures(train, self.model.config.structures)
-        self.batches = ImageBatches(train, draw_of(train.conditions, config, processes), self.masks)
+        self.batches = ImageBatches(train, batch_draw(train.conditions, config, processes), self.masks)
         self.network: nn.Module = self.model
         if config.compile:
             self.model.refiner.compile()
@@ -81,7 +81,7 @@ class RefinerStage:
             tokens = self.model.encode(images)
             if self.draws is not None:
                 tokens, drawn = self.draws(tokens, condition_codes)
-                certain = Certain(~drawn, partial(self.draws.certain, drawn=drawn))
+                certain = CertainParts(~drawn, partial(self.draws.certain, drawn=drawn))
             with torch.autocast(self.device.type, enabled=False):
                 canvas = self.model.quantizer.decode(tokens)
         output = self.network(canvas).float()

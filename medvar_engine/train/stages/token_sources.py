@@ -14,7 +14,7 @@ from medvar_engine.data.dataset import SliceDataset
 from medvar_engine.models.quantizer import MultiScaleQuantizer
 from medvar_engine.models.resolution_tokenizer import ResolutionTokenizer
 from medvar_engine.train.augment import augment
-from medvar_engine.train.batches import Draw
+from medvar_engine.train.batches import BatchDraw
 from medvar_engine.train.config import TrainConfig
 from medvar_engine.train.image_batches import ImageBatches
 from medvar_engine.train.stage import Batch, Batches
@@ -52,7 +52,7 @@ class EncodedNow:
     """Tokens of slices that are augmented and encoded during training, so that every augmentation is new."""
 
     def __init__(
-        self, tokenizer: ResolutionTokenizer, data: SliceDataset, labels: Tensor, draw: Draw, config: TrainConfig
+        self, tokenizer: ResolutionTokenizer, data: SliceDataset, labels: Tensor, draw: BatchDraw, config: TrainConfig
     ) -> None:
         """``labels`` ``(slice types, F)`` are the labels of the slice types in ``data``."""
         self._masks = bool(tokenizer.config.structures)
@@ -77,7 +77,7 @@ class PyramidBatches:
 
     pyramids: npt.NDArray[np.uint16]  # (variants, N, L)
     labels: npt.NDArray[np.int64]  # (N, F)
-    draw: Draw
+    draw: BatchDraw
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """Tokens ``(B, L)`` and labels ``(B, F)``."""

@@ -19,12 +19,12 @@ from medvar_engine.models.quantizer import Quantized
 from medvar_engine.models.tokenizer import Tokenizer, TokenizerConfig
 from medvar_engine.models.weight_files import load_tokenizer, save_tokenizer
 from medvar_engine.train.augment import augment
-from medvar_engine.train.batches import check_size, draw_of, spread
+from medvar_engine.train.batches import batch_draw, check_size, spread
 from medvar_engine.train.config import TrainConfig
 from medvar_engine.train.distributed.processes import Processes
 from medvar_engine.train.image_batches import ImageBatches
 from medvar_engine.train.stage import Batch, Metrics
-from medvar_engine.train.stages.codebook_learning import CodebookFollower, Use
+from medvar_engine.train.stages.codebook_learning import CodebookFollower, CodeUse
 from medvar_engine.train.stages.held_out_metrics import Scores, codes_used
 from medvar_engine.train.stages.image_grids import scale_previews, write_grid
 from medvar_engine.train.stages.reconstruction_losses import ReconstructionLoss
@@ -43,7 +43,7 @@ class TokenizerStage:
         if config.compile:
             self.model.compile()
         check_size(train, self.model.config.image_size)
-        self.batches = ImageBatches(train, draw_of(train.conditions, config, processes))
+        self.batches = ImageBatches(train, batch_draw(train.conditions, config, processes))
         self.reconstruction = ReconstructionLoss(config, self.model.config.image_channels, device)
         self.critic = self.reconstruction.critic
         if config.codebook_learning == "gradient" and not config.decoder_only:
@@ -79,7 +79,7 @@ class TokenizerStage:
         if config.decoder_only:
             return
         fresh = not self.codebook.started
-        use = functools.reduce(operator.add, (Use.of(quantizer, part) for part in self._quantized))
+        use = functools.reduce(operator.add, (CodeUse.of(quantizer, part) for part in self._quantized))
         if config.codebook_learning == "average":
             self.codebook.follow(quantizer, use.everywhere(self.processes))
         else:

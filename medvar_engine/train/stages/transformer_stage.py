@@ -28,7 +28,7 @@ from medvar_engine.models.weight_files import load_tokenizer, load_transformer, 
 from medvar_engine.request import Sampling
 from medvar_engine.storage import sha256
 from medvar_engine.tokens.schedule import ScaleSchedule
-from medvar_engine.train.batches import check_size, draw_of, spread
+from medvar_engine.train.batches import batch_draw, check_size, spread
 from medvar_engine.train.config import TrainConfig
 from medvar_engine.train.distributed.processes import Processes
 from medvar_engine.train.image_batches import check_structures
@@ -68,7 +68,7 @@ class TransformerStage:
             for block in self.model.blocks:  # identical blocks are compiled once
                 block.compile()
         self.network: nn.Module = self.model
-        labels, draw = self._labels(train.conditions.distinct), draw_of(train.conditions, config, processes)
+        labels, draw = self._labels(train.conditions.distinct), batch_draw(train.conditions, config, processes)
         self.source: Source
         with processes.main_first():
             if isinstance(self.tokenizer, ResolutionTokenizer):

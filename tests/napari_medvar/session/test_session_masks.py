@@ -23,7 +23,7 @@ from napari_medvar import writer
 from napari_medvar.layers.layer_data import layer_data
 from napari_medvar.session.generation_session import GenerationSession, Preview
 from napari_medvar.session.opened_bundle import OpenedBundle
-from napari_medvar.session.save_images import Form, Written, write_image_files, write_set
+from napari_medvar.session.save_images import SaveOptions, SaveProgress, write_image_files, write_set
 from napari_medvar.session.session_file import SavedSession, write_session
 from napari_medvar.session.trace_tree import TraceTree
 
@@ -78,7 +78,7 @@ def test_the_current_image_to_another_mask(session: GenerationSession) -> None:
 
 def saved_as_copies(
     session: GenerationSession, folder: Path, policy: CopyPolicy, monkeypatch: pytest.MonkeyPatch
-) -> Written:
+) -> SaveProgress:
     """All images of the session, written as DICOM of the user's own images by a gate that flags every image."""
 
     class Gate:
@@ -89,7 +89,9 @@ def saved_as_copies(
     assert session.opened is not None
     generator, nodes = session.opened.generator, session.tree.nodes
     pixels = [generator.image(generator.restore([node.trace]))[0] for node in nodes]
-    *_, written = write_image_files(session.opened, nodes, pixels, folder, Form("dicom", policy, own_source=True))
+    *_, written = write_image_files(
+        session.opened, nodes, pixels, folder, SaveOptions("dicom", policy, own_source=True)
+    )
     return written
 
 
@@ -131,21 +133,21 @@ def test_masks_are_saved_beside_images(session: GenerationSession, tmp_path: Pat
     assert isinstance(last, Preview)
     assert session.opened is not None
     nodes = session.tree.nodes
-    *_, written = write_image_files(session.opened, nodes, [last.pixels], tmp_path, Form(form))
+    *_, written = write_image_files(session.opened, nodes, [last.pixels], tmp_path, SaveOptions(form))
     assert written.path is not None
     mask, structures = read_written_mask(mask_path(written.path, form))
     np.testing.assert_array_equal(mask, last.mask)
     assert [one.name for one in structures] == list(STRUCTURES)
     written.path.unlink()
     with pytest.raises(MedvarError, match="exists already"):
-        list(write_image_files(session.opened, nodes, [last.pixels], tmp_path, Form(form)))
+        list(write_image_files(session.opened, nodes, [last.pixels], tmp_path, SaveOptions(form)))
 
 
 def test_sets_are_saved_with_masks(session: GenerationSession, tmp_path: Path) -> None:
     """A set from the panel would lack what a set from the command line has."""
     assert session.opened is not None
     orders = [(ABDOMEN.condition, 2)]
-    list(write_set(session.opened, orders, ABDOMEN.sampling, 5, tmp_path, Form("nifti"), lambda: False))
+    list(write_set(session.opened, orders, ABDOMEN.sampling, 5, tmp_path, SaveOptions("nifti"), lambda: False))
     assert len(list(tmp_path.glob("*-mask.nii.gz"))) == 2
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from medvar_engine.models.quantizer import MultiScaleQuantizer
 from medvar_engine.tokens.schedule import ScaleSchedule
-from medvar_engine.train.stages.codebook_learning import CodebookFollower, Use
+from medvar_engine.train.stages.codebook_learning import CodebookFollower, CodeUse
 
 SCHEDULE = ScaleSchedule((1, 2, 3, 6))
 
@@ -29,7 +29,7 @@ def test_codes_follow_the_vectors_that_chose_them(quantizer: MultiScaleQuantizer
     """The codebook has no gradient: if it did not follow the data, no training would bring the images nearer."""
     quantized = quantizer(latents(4))
     before = quantizer.codebook.weight.clone()
-    CodebookFollower(quantizer).follow(quantizer, Use.of(quantizer, quantized), decay=0.0)
+    CodebookFollower(quantizer).follow(quantizer, CodeUse.of(quantizer, quantized), decay=0.0)
     index, vectors = torch.cat([t.flatten() for t in quantized.tokens]), torch.cat(quantized.residuals)
     used = index.unique()
     assert 1 < len(used) < quantizer.vocabulary
@@ -44,7 +44,7 @@ def test_dead_codes_are_found_and_moved_to_the_data(quantizer: MultiScaleQuantiz
         quantizer.codebook.weight[10:] += 1000  # out of reach
     data, follower = latents(16), CodebookFollower(quantizer)
     for _ in range(5):
-        follower.follow(quantizer, Use.of(quantizer, quantizer(data)))
+        follower.follow(quantizer, CodeUse.of(quantizer, quantizer(data)))
     torch.testing.assert_close(  # the usage of scale k rises to side² hits an image
         quantizer.get_buffer("usage").sum(1), (1 - 0.98**5) * torch.tensor(SCHEDULE.token_counts).float()
     )
@@ -56,7 +56,7 @@ def test_dead_codes_are_found_and_moved_to_the_data(quantizer: MultiScaleQuantiz
 def test_use_adds_up_over_the_parts_of_a_batch(quantizer: MultiScaleQuantizer) -> None:
     """A codebook that follows one of several processes forgets what the others saw."""
     data = latents(6)
-    whole = Use.of(quantizer, quantizer(data))
-    parts = Use.of(quantizer, quantizer(data[:2])) + Use.of(quantizer, quantizer(data[2:]))
+    whole = CodeUse.of(quantizer, quantizer(data))
+    parts = CodeUse.of(quantizer, quantizer(data[:2])) + CodeUse.of(quantizer, quantizer(data[2:]))
     for name in ("count", "sum", "hits", "images"):
         torch.testing.assert_close(getattr(parts, name), getattr(whole, name), rtol=1e-5, atol=1e-5)
