@@ -49,7 +49,7 @@ from medvar_engine.models.tokenizer import Tokenizer, TokenizerConfig
 from medvar_engine.models.transformer import Transformer, TransformerConfig
 from medvar_engine.models.weight_files import save_tokenizer, save_transformer
 from medvar_engine.request import Request, Sampling
-from medvar_engine.sets.make_set import Computing, make_set
+from medvar_engine.sets.make_set import Resources, make_set
 from medvar_engine.sets.mixture import Component, Mixture
 from medvar_engine.tokens.pyramid import TokenPyramid
 from medvar_engine.tokens.schedule import ScaleSchedule
@@ -240,7 +240,7 @@ class Making(Job):
     def work(self, out: Path) -> None:
         """Make the dataset."""
         mixture = Mixture((Component(Condition("CT", "chest", "axial"), Sampling(), 5, 1.0),))
-        make_set(out, mixture, IMAGES, self.bundle, computing=Computing("cpu"), unit_images=2, copy_policy="off")
+        make_set(out, mixture, IMAGES, self.bundle, computing=Resources("cpu"), unit_images=2, copy_policy="off")
 
 
 class Saving(Job):

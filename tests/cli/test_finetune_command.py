@@ -18,7 +18,7 @@ from medvar_engine.bundle.read import PREVIEW, read_bundle
 from medvar_engine.conditions import Condition
 from medvar_engine.errors import MedvarError
 from medvar_engine.models.weight_files import load_transformer
-from medvar_engine.train.finetune import Amount, describe_plan, finetune, settings
+from medvar_engine.train.finetune import DataAmount, describe_plan, finetune, settings
 from medvar_engine.train.stage import Batch, Metrics
 from medvar_engine.train.stages.transformer_stage import TransformerStage
 from medvar_engine.types import FloatArray
@@ -113,7 +113,7 @@ def test_slices_without_held_out_patients_are_refused(prepared: Callable[..., Pa
     """Early stopping would have nothing to go by, hours later."""
     folder = prepared(tmp_path / "slices", ["mr1"], size=16, test_fraction=0.0)
     with pytest.raises(MedvarError, match=r"has no held-out patients.*--holdout"):
-        Amount.of(folder)
+        DataAmount.of(folder)
 
 
 def test_new_condition_names_are_reported(

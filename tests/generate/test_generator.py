@@ -11,7 +11,7 @@ from medvar_engine.conditions import Condition
 from medvar_engine.errors import MedvarError
 from medvar_engine.generate.generation import Generation
 from medvar_engine.generate.generator import Generator
-from medvar_engine.generate.prefix_cache import Key, PrefixCache
+from medvar_engine.generate.prefix_cache import PrefixCache, PrefixKey
 from medvar_engine.generate.sampling import draw, guide, log_softmax
 from medvar_engine.generate.trace import Encoded, Graft, Replace, Request, Resample, Trace
 from medvar_engine.request import Sampling, ramp
@@ -167,7 +167,7 @@ def test_the_finest_scale_is_not_cached(watched: Watched) -> None:
     kept: list[int] = []
 
     class Noting(PrefixCache):
-        def put(self, keys: list[Key], state: PrefixState) -> None:
+        def put(self, keys: list[PrefixKey], state: PrefixState) -> None:
             kept.append(state.depth)
             super().put(keys, state)
 

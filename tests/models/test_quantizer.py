@@ -11,7 +11,7 @@ from torch import Tensor
 from medvar_engine.models.presets import VAR_SCHEDULE
 from medvar_engine.models.quantizer import MultiScaleQuantizer
 from medvar_engine.tokens.schedule import ScaleSchedule
-from medvar_engine.train.stages.codebook_learning import CodebookFollower, Use
+from medvar_engine.train.stages.codebook_learning import CodebookFollower, CodeUse
 
 SCHEDULE = ScaleSchedule((1, 2, 3, 4, 6))
 
@@ -37,7 +37,7 @@ def trained(quantizer: MultiScaleQuantizer, data: Tensor, steps: int) -> list[fl
         optimizer.zero_grad()
         quantized.loss.backward()
         optimizer.step()
-        follower.follow(quantizer, Use.of(quantizer, quantized), decay=0.8)
+        follower.follow(quantizer, CodeUse.of(quantizer, quantized), decay=0.8)
         if step == 0:
             follower.restart_all(quantizer, quantized)
         losses.append(float(quantized.loss.detach()))
