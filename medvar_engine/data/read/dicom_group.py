@@ -9,15 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 
 import numpy as np
-from highdicom.spatial import get_volume_positions
 
-from medvar_engine.data.read.dicom_geometry import FrameGeometry, parallel
 from medvar_engine.data.read.dicom_header import Header, Value
-from medvar_engine.data.read.dicom_turn import turned_to
-from medvar_engine.data.read.volume import MINIMUM_SLICES
+from medvar_engine.data.read.dicom_places import are_disjoint, geometry_of, is_regular, places_of
+from medvar_engine.data.read.dicom_stacks import by_orientation, turned_alike, views_of
 
 # Attributes that distinguish images at one position, in the order in which they are tried. Attributes of the content
 # come first, because a repeated b = 0 would count as a further time point otherwise; counters come last.
@@ -29,8 +26,6 @@ _MOST_ACQUISITIONS = 4  # more acquisitions of the same positions are a time ser
 
 _VIEW = "position in the plane"
 
-_SAME_PLACE = 0.02  # mm
-_SAME_VIEW = 1.0  # mm; time points that follow the motion of a patient differ by less
 _LOCALIZER_SLICES = 10  # of one plane
 _LOCALIZER_GAP = 4.0  # mm
 
@@ -76,8 +71,8 @@ def group(headers: Iterable[Header]) -> list[Scan]:
     for same_series in _by(headers, lambda one: (one.patient, one.modality, one.series_uid)):
         scans += [Scan(((header,),)) for header in same_series if header.cine]
         for alike in _by((one for one in same_series if not one.cine), lambda one: one.matrix):
-            for stack in _turned_alike(_by_orientation(alike)):
-                views = _views(stack)
+            for stack in turned_alike(by_orientation(alike)):
+                views = views_of(stack)
                 apart = (_VIEW,) if len(views) > 1 else ()
                 scans += [
                     replace(one, distinguished_by=apart + one.distinguished_by) for v in views for one in _scans(v)
@@ -101,9 +96,9 @@ def localizers(headers: Iterable[Header]) -> list[Header]:
     """Headers of localizers without an ImageType of localizers: few thick slices in each of three planes."""
     found: list[Header] = []
     for same_series in _by(headers, lambda one: (one.patient, one.modality, one.series_uid)):
-        stacks = [stack for stack in _by_orientation(same_series) if _geometry(stack) is not None]
+        stacks = [stack for stack in by_orientation(same_series) if geometry_of(stack) is not None]
         planes = {_plane(stack[0]) for stack in stacks}
-        few = all(_places(stack)[-1] < _LOCALIZER_SLICES for stack in stacks if _places(stack))
+        few = all(places_of(stack)[-1] < _LOCALIZER_SLICES for stack in stacks if places_of(stack))
         if len(planes) == 3 and few and all(_is_sparse(stack) for stack in stacks):
             found += same_series
     return found
@@ -122,7 +117,7 @@ def _scans(stack: list[Header]) -> Iterator[Scan]:
         if _SHOWN[0] in names:
             volumes.sort(key=_acquired)
         # A volume that lacks slices, as the last one of an interrupted scan does, is refused alone.
-        whole = [one for one in volumes if _is_regular(one)] if len(volumes) > 1 else volumes
+        whole = [one for one in volumes if is_regular(one)] if len(volumes) > 1 else volumes
         yield Scan(tuple(whole or volumes), tuple(names))
         if whole:
             yield from (Scan((one,), tuple(names)) for one in volumes if not any(one is other for other in whole))
@@ -138,7 +133,7 @@ def _acquired(volume: Sequence[Header]) -> tuple[object, ...]:
 
 def _leaves(headers: list[Header], keys: Sequence[str]) -> list[_Leaf]:
     """The volumes at the positions of ``headers``. Indistinguishable images stay together, and are refused later."""
-    places = _places(headers)
+    places = places_of(headers)
     if not places:
         return [_leaf(headers)]
     if len(set(places)) == len(places):
@@ -153,7 +148,7 @@ def _leaves(headers: list[Header], keys: Sequence[str]) -> list[_Leaf]:
             found += [
                 _Leaf(leaf.headers, (_Step(key, value, ranked), *leaf.trail)) for leaf in _leaves(part, keys[at + 1 :])
             ]
-        if complete or all(_is_regular(leaf.headers) for leaf in found):
+        if complete or all(is_regular(leaf.headers) for leaf in found):
             return found
         if not most and not ranked and _lack_slices(found):
             most = found
@@ -162,8 +157,8 @@ def _leaves(headers: list[Header], keys: Sequence[str]) -> list[_Leaf]:
 
 def _lack_slices(leaves: Sequence[_Leaf]) -> bool:
     """Whether no position repeats within a volume, and most volumes are complete; the others lack slices."""
-    places = [_places(leaf.headers) for leaf in leaves]
-    whole = sum(_is_regular(leaf.headers) for leaf in leaves)
+    places = [places_of(leaf.headers) for leaf in leaves]
+    whole = sum(is_regular(leaf.headers) for leaf in leaves)
     return 2 * whole > len(leaves) and all(len(set(one)) == len(one) for one in places)
 
 
@@ -205,12 +200,12 @@ def _parts(
 
 def _stacks(headers: list[Header]) -> list[_Leaf]:
     """One volume; or several if the positions form regular stacks only by type, frame of reference or acquisition."""
-    if not _is_regular(headers):
+    if not is_regular(headers):
         for key in ("image type", "frame of reference", "echo", "acquisition number"):
             parts = _by(headers, lambda one, name=key: one.values[name])  # type: ignore[misc]
             # Packages of one acquisition interleave; they are not separate scans, even if slices are missing.
-            apart = key != "acquisition number" or _are_disjoint(parts)
-            if len(parts) > 1 and apart and all(map(_is_regular, parts)):
+            apart = key != "acquisition number" or are_disjoint(parts)
+            if len(parts) > 1 and apart and all(map(is_regular, parts)):
                 return [_Leaf(_leaf(part).headers, (_Step(key, part[0].values[key]),)) for part in parts]
     return [_leaf(headers)]
 
@@ -226,112 +221,6 @@ def _by(headers: Iterable[Header], key: Callable[[Header], object]) -> list[list
     return list(groups.values())
 
 
-def _by_orientation(headers: Sequence[Header]) -> list[list[Header]]:
-    def numbers(one: Header) -> tuple[float, ...] | None:
-        return None if one.orientation is None else (*one.orientation, *(one.spacing or ()))
-
-    return [[headers[index] for index in alike] for alike in parallel([numbers(one) for one in headers])]
-
-
-def _turned_alike(stacks: Iterable[list[Header]]) -> list[list[Header]]:
-    """Stacks, of which those with rows or columns in other directions are joined if their slices lie between others.
-
-    Every other slice of some series is stored upside down; these are one volume, because no position repeats.
-    """
-    found: list[list[Header]] = []
-    for stack in stacks:
-        for at, other in enumerate(found):
-            turned = _turned(stack, other[0])
-            if turned and _continue(other, turned):
-                found[at] = other + turned
-                break
-        else:
-            found.append(stack)
-    return found
-
-
-def _turned(stack: Sequence[Header], like: Header) -> list[Header]:
-    """The headers of a stack, turned to the orientation of another frame; empty if that is not possible."""
-    geometry = _geometry(stack)
-    if geometry is None or like.orientation is None or like.spacing is None:
-        return []
-    found = []
-    for header, frame in zip(stack, geometry, strict=True):
-        turned = turned_to(frame, header.matrix, like.orientation)
-        if turned is None or not np.allclose(frame.spacing, like.spacing, rtol=1e-3):
-            return []
-        turn, there = turned
-        found.append(replace(header, position=there.position, orientation=there.orientation, turn=turn))
-    return found
-
-
-def _continue(stack: Sequence[Header], other: Sequence[Header]) -> bool:
-    """Whether no position is in both stacks, and their slices lie among each other or form one regular stack."""
-    both = [*stack, *other]
-    places = _places(both)
-    if not places or set(places[: len(stack)]) & set(places[len(stack) :]):
-        return False
-    return not _are_disjoint((stack, other)) or _is_regular(both)
-
-
-def _views(stack: list[Header]) -> list[list[Header]]:
-    """Stacks that repeat positions along the normal, at other places in the plane, such as stations of a body."""
-    places, geometry = _places(stack), _geometry(stack)
-    if not geometry or len(set(places)) == len(places):
-        return [stack]
-    axes = np.reshape(geometry[0].orientation, (2, 3))
-    corners = [tuple(float(one) for one in axes @ frame.position) for frame in geometry]
-    views = parallel(corners, _SAME_VIEW)
-    seen = [{places[index] for index in view} for view in views]
-    # Tilted slices lie at other places in the plane, too, but at one only for each position along the normal.
-    if sum(map(len, seen)) == len(set(places)) or min(map(len, seen)) < MINIMUM_SLICES:
-        return [stack]
-    return [[stack[index] for index in view] for view in views]
-
-
-def _geometry(headers: Sequence[Header]) -> list[FrameGeometry] | None:
-    """The geometry of all frames; None if it is missing or impossible for one of them."""
-    try:
-        return [FrameGeometry(one.position or (), one.orientation or (), one.spacing or (1.0, 1.0)) for one in headers]
-    except ValueError:
-        return None
-
-
-def _places(headers: Sequence[Header]) -> list[int]:
-    """The index of each header's position along the normal, from 0; empty if a position is missing."""
-    geometry = _geometry(headers)
-    if geometry is None:
-        return []
-    normal = geometry[0].normal
-    depths = np.asarray([float(np.dot(normal, one.position)) for one in geometry])
-    order = np.argsort(depths, kind="stable")
-    numbers = np.concatenate([[0], np.cumsum(np.diff(depths[order]) > _SAME_PLACE)])
-    places = np.empty(len(depths), dtype=int)
-    places[order] = numbers
-    return [int(place) for place in places]
-
-
-def _is_regular(headers: Sequence[Header]) -> bool:
-    """Whether frames form a regular stack with enough slices for a scan."""
-    geometry = _geometry(headers)
-    if geometry is None or len(geometry) < MINIMUM_SLICES:
-        return False
-    step, _ = get_volume_positions([one.position for one in geometry], geometry[0].orientation)
-    return step is not None
-
-
-def _are_disjoint(parts: Sequence[Sequence[Header]]) -> bool:
-    """Whether parts do not overlap along the normal."""
-    extents = []
-    for part in parts:
-        depths = [one.depth for one in _geometry(part) or ()]
-        if not depths:
-            return False
-        extents.append((min(depths), max(depths)))
-    extents.sort()
-    return all(one[1] < another[0] for one, another in pairwise(extents))
-
-
 def _plane(header: Header) -> int:
     """The index of the patient's axis that is closest to the normal."""
     rows, columns = np.reshape(header.orientation or (1, 0, 0, 0, 1, 0), (2, 3))
@@ -340,7 +229,7 @@ def _plane(header: Header) -> int:
 
 def _is_sparse(stack: Sequence[Header]) -> bool:
     """Whether slices are thick or far apart, or there is only one."""
-    depths = np.unique(np.round([one.depth for one in _geometry(stack) or ()], 2))
+    depths = np.unique(np.round([one.depth for one in geometry_of(stack) or ()], 2))
     gap = float(np.diff(depths).min()) if len(depths) > 1 else np.inf
     return gap >= _LOCALIZER_GAP or (stack[0].thickness or 0.0) >= _LOCALIZER_GAP
 
