@@ -268,7 +268,7 @@ def guide_images(folder: Path) -> None:
 
 
 def main() -> None:
-    """All scenes, one after the other: each goes on from the one before. What the pages do not show is not kept."""
+    """All scenes, one after the other: each continues from the one before. What the pages do not show is not kept."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--seed", type=int, default=3)
     arguments = parser.parse_args()

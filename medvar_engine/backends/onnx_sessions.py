@@ -133,7 +133,7 @@ class Sessions:
     def _open(self, name: str) -> Any:
         content = self._added[name] if name in self._added else self._bundle.read(name)
         # If a table of files is given, even an unused one, the runtime looks for weights only there. Without it, the
-        # runtime opens files that the graph names in the current folder, whose hashes are not known.
+        # runtime opens files that the graph names in the current folder, and their hashes are not known.
         table = {"": b"\0"}
         if name + DATA in self._bundle.sha256:
             if (self._bundle.path / (name + DATA)).is_symlink():

@@ -72,7 +72,7 @@ class ListedSlices:
         if short := Counter(file.region for file, _ in self.files if is_cut_short(file.values, file.region, recipe)):
             counts = ", ".join(f"{count} of the {region}" for region, count in sorted(short.items()))
             remarks.append(
-                "CT slices whose range of values is narrower than the window of their region, so that part of "
+                "CT slices with a range of values narrower than the window of their region, so that part of "
                 f"the window is missing: {counts}"
             )
         return remarks

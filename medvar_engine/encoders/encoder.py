@@ -44,7 +44,7 @@ def open_encoder(text: str, preprocessing: Preprocessing | None = None) -> Encod
 
     Args:
         text: ``descriptor``; or ``FILE``, an ONNX file or the safetensors file of a SimCLR encoder of medvar; or
-        ``NAME=FILE``, in which NAME is one of `KNOWN_ENCODERS`, whose preprocessing is known.
+        ``NAME=FILE``, in which NAME is one of `KNOWN_ENCODERS`, with known preprocessing.
         preprocessing: how to prepare images for an ONNX file. With None, that of the known encoder is used, or a JSON
         file of the same name beside the ONNX file (``encoder.onnx`` and ``encoder.json``).
 

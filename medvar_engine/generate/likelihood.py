@@ -15,7 +15,7 @@ from medvar_engine.generate.trace import Trace
 from medvar_engine.request import Request
 from medvar_engine.types import FloatArray
 
-_TOGETHER = 16  # images whose keys and values are all in memory at once
+_TOGETHER = 16  # images with all keys and values in memory at once
 
 
 def likelihood(prefixes: Prefixes, generation: Generation) -> tuple[FloatArray, ...]:

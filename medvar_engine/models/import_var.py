@@ -166,7 +166,7 @@ def _default_schedule(state: _State) -> tuple[int, ...]:
     scales, _ = state.shape("quantize.ema_vocab_hit_SV", 2)
     if scales != len(VAR_SCHEDULE):
         raise state.refuse(
-            f"it has {scales} scales, whose sides are not stored in a tokenizer. Give its transformer too."
+            f"it has {scales} scales, but a tokenizer does not store their sides. Give its transformer too."
         )
     return VAR_SCHEDULE
 

@@ -74,7 +74,7 @@ class Server:
     def call(
         self, path: str, values: Mapping[str, Any], arrays: Mapping[str, npt.NDArray[Any]], *, model: str, limit: int
     ) -> Message:
-        """Send a message and return the answer, whose arrays may have at most ``limit`` bytes."""
+        """Send a message and return the answer, with at most ``limit`` bytes of arrays."""
         headers = {"Content-Type": "application/octet-stream", MODEL_HEADER: model}
         return unpack(self._whole("POST", path, pack(values, arrays), headers, limit + 2**20))
 

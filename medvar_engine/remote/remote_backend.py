@@ -32,7 +32,7 @@ Expected = dict[str, tuple[str, tuple[int, ...]]]
 
 
 class RemoteBackend:
-    """A `Backend` whose networks run on a server. Sampling and edits run locally, with the same results.
+    """A `Backend` with networks that run on a server. Sampling and edits run locally, with the same results.
 
     A chunk of a prefix state is the input of its scale, see `scale_input`; it has no tokens at scale 0.
     """

@@ -16,7 +16,7 @@ def extended(state: PrefixState, scale_features: FloatArray | None, channels: in
 
 
 def gather_inputs(rows: Sequence[tuple[PrefixState, int]]) -> PrefixState:
-    """`Backend.gather` for states whose chunks are inputs of scales."""
+    """`Backend.gather` for states with inputs of scales as chunks."""
     return gather_rows(rows, lambda chunks: np.stack([chunk[row] for chunk, row in chunks]))
 
 

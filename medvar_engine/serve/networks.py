@@ -113,7 +113,7 @@ class JobBackend:
 
 
 def _keys(labels: IntArray, scale_features: Sequence[FloatArray], depth: int) -> list[PrefixKey]:
-    """Cache keys of the prefixes of ``depth`` scales, whose input are the features of scales 1…depth-1."""
+    """Cache keys of the prefixes of ``depth`` scales, with the features of scales 1…depth-1 as input."""
     hashes = [hashlib.sha256() for _ in labels]
     for scale in scale_features[: depth - 1]:
         for own, row in zip(hashes, scale, strict=True):

@@ -175,7 +175,7 @@ def test_a_tokenizer_alone(make_tokenizer: MakeTokenizer, vae: Tokenizer, tmp_pa
     assert [path.name for path in paths] == ["tokenizer.safetensors"]
     assert load_tokenizer(paths[0]).config == original.config
     torch.save(var_tokenizer(vae), tmp_path / "vae.pth")
-    with pytest.raises(MedvarError, match="4 scales, whose sides are not stored in a tokenizer"):
+    with pytest.raises(MedvarError, match="4 scales, but a tokenizer does not store their sides"):
         import_var(tmp_path / "vae.pth", None, tmp_path / "other")
 
 

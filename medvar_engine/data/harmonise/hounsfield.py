@@ -18,7 +18,7 @@ _DARKEST = -1500  # HU; air is -1000, and noise does not reach further often
 
 
 def check_hu(volume: Volume, *, window_stated: bool = False) -> None:
-    """Raise `MedvarError` for CT whose values cannot be HU: air is −1000, fat is below 0, nothing is above 32767.
+    """Raise `MedvarError` for CT with values that cannot be HU: air is −1000, fat is below 0, nothing is above 32767.
 
     Values that were clipped to a window or to 8 bits are accepted if the user has stated the window to show
     (``window_stated``).

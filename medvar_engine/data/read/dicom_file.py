@@ -119,7 +119,7 @@ class _Unpacked(io.BytesIO):
 class _Bounded(io.BufferedReader):
     """A file for pydicom, of which at most as many elements are read as one of its size may have.
 
-    Elements take much more memory than bytes. pydicom reads the eight bytes of each one's tag and length at once.
+    Elements take much more memory than bytes. pydicom reads the eight bytes of tag and length of each element at once.
     """
 
     def __init__(self, raw: io.RawIOBase, path: Path, most_elements: int) -> None:

@@ -11,9 +11,9 @@ from medvar_engine.data.read.refusal import Refusal
 def files_below(source: Path) -> tuple[list[Path], list[Refusal]]:
     """``source`` itself if it is a file, or else the files below it in a stable order; and the refused paths.
 
-    Files and folders whose names begin with a dot are ignored. A link to a file inside ``source`` is followed if the
-    file is not listed at its own path, as in data sets that store their content in a hidden folder. A link to a folder
-    inside is ignored, because the folder is listed at its own path; loops of links are therefore not followed.
+    Files and folders with names that begin with a dot are ignored. A link to a file inside ``source`` is followed if
+    the file is not listed at its own path, as in data sets that store their content in a hidden folder. A link to a
+    folder inside is ignored, because the folder is listed at its own path; loops of links are therefore not followed.
     """
     if source.is_file():
         return [source], []

@@ -15,7 +15,7 @@ _NAME = re.compile(
     re.IGNORECASE,
 )
 _FEW_VALUES = 16  # a scan has more different values; a mask has two
-_SAMPLE = 20_000  # number of voxels whose values are counted
+_SAMPLE = 20_000  # number of voxels for the count of values
 _COMPARED = 200_000  # number of voxels that are compared with their neighbours along each axis
 _PIECE = 2**20  # number of voxels that are examined together
 _ENOUGH = 1000  # least number of neighbours for a decision

@@ -19,7 +19,7 @@ _PART = "a named part is the first and the last number, or names with labels."
 
 
 def _stating(read: Callable[[Any], _T]) -> Callable[[Any], _T]:
-    """``read`` as a validator, whose `MedvarError` is reported for the field."""
+    """``read`` as a validator that reports its `MedvarError` for the field."""
 
     def checked(value: Any) -> _T:
         try:

@@ -30,7 +30,7 @@ class Manifest:
     folders. ``marks`` are keyed hashes by which names are recognised as one patient, see
     `medvar_engine.data.identity.same_patient.marks_of`; ``one_patient`` are groups of names of one patient. ``table``
     and each of ``shards`` have ``file``, ``slices`` and ``sha256``. ``split`` is patient → train or test; slices follow
-    their patient, so no patient is on both sides. ``given_split`` are the patients whose side was given with the data,
+    their patient, so no patient is on both sides. ``given_split`` are the patients with a side given with the data,
     which merging and appending keep. ``structures`` are the structures of masks, in the order of their values from 1
     up; if there are any, each of ``shards`` lists its ``masks`` with file and sha256.
     """

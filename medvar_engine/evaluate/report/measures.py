@@ -8,7 +8,7 @@ from typing import Any
 Measure = tuple[str, str, str]
 """The name of a measure, its value, and the value of real slices or the ideal value."""
 
-LARGEST = 6  # number of most frequent labels whose octaves are reported
+LARGEST = 6  # number of most frequent labels with reported octaves
 _ALL = "all images"
 
 

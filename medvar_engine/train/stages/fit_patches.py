@@ -13,7 +13,7 @@ from medvar_engine.models.resolution_tokenizer import ResolutionQuantizer
 
 MOST_VECTORS = 200_000  # largest number of vectors of one scale for k-means
 ITERATIONS = 16
-CHUNK = 16_384  # vectors whose distances are in memory at once
+CHUNK = 16_384  # vectors with distances in memory at once
 NOISE_FLOOR = 0.02  # standard deviation below which scale features are not amplified, as a fraction of half the range
 
 Log = Callable[[str], None]
