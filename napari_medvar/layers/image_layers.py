@@ -145,13 +145,13 @@ class ScaleLayers:
             self._reveal(k)
 
     def select_shown(self) -> None:
-        """Select the visible scale, so that napari shows its layer controls, unless another layer is selected.
+        """Select the visible scale, so that napari shows its layer controls, unless other layers are selected.
 
         This is the slowest part of a change of scale in napari, so it is done when the slider is at rest.
         """
         self._forget_deleted()
         selection, layer = self._viewer.layers.selection, self._layers.get(-1 if self._shown is None else self._shown)
-        ours = selection.active in self._layers.values()
+        ours = not selection or selection.active in self._layers.values()
         if ours and layer is not None and layer.visible and selection.active is not layer:
             selection.active = layer
 

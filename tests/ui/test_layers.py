@@ -156,6 +156,20 @@ def test_what_was_selected_is_selected_again_after_comparing(empty: Any, widget:
     assert empty.layers.selection.active == before
 
 
+def test_the_image_is_selected_where_nothing_is(made: MedvarWidget, settle: Settle) -> None:
+    """napari would show no layer controls after the selected scan was removed by a script or a plugin."""
+    layers = made.viewer.layers
+    scan = layers.selection.active = made.viewer.add_image(np.zeros((64, 64)), name="scan")
+    made.scales.slider.setValue(2)
+    settle(made)
+    assert layers.selection.active is scan
+    layers.remove(scan)
+    layers.selection.clear()
+    made.scales.slider.setValue(3)
+    settle(made)
+    assert layers.selection.active is layers[NAMES[3]]
+
+
 def test_picking_a_token_does_not_paint(empty: Any, widget: MedvarWidget, settle: Settle, qtbot: QtBot) -> None:
     """Every look at a token would leave a blot in the mask."""
     widget.scales.generate_button.click()
