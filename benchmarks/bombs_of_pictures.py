@@ -104,7 +104,7 @@ def jpeg_of_many_progressive_passes(folder: Path) -> Path:
 @bomb(single, honest=2**27)
 def webp_of_zeros(folder: Path) -> Path:
     """WebP of zeros."""
-    Image.new("L", (5700, 5700)).save(folder / "a.webp", lossless=True)
+    Image.new("L", (4000, 4000)).save(folder / "a.webp", lossless=True)
     return folder / "a.webp"
 
 

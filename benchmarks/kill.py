@@ -4,7 +4,7 @@
 
     train      a tiny tokenizer learns from made-up slices, saving every step: the model must be the same
     prepare    made-up scans become shards: every file must be the same
-    sets       a tiny model makes a synthetic dataset: every file must be the same
+    sets       a tiny model makes a synthetic dataset: images and traces must be the same
     autosave   a session of the plugin grows and is saved after every image: what is left must hold every image
                whose saving had ended, unchanged
 
@@ -231,11 +231,15 @@ class Making(Job):
         about = Description("tiny", "MIT", ("nobody",), "Random weights: nobody.", "# tiny\n", (chest,))
         # In a process of its own: a fork does not survive threads of torch.
         process = FORK.Process(
-            target=export_bundle, args=(*weights, self.folder / "bundle", about), kwargs={"tell": lambda _: None}
+            target=export_bundle, args=(*weights, self.folder / "bundle", about), kwargs={"log": lambda _: None}
         )
         process.start()
         process.join()
         self.bundle: Bundle = read_bundle(self.folder / "bundle")
+
+    def result(self, out: Path) -> Mapping[str, bytes]:
+        """Images and traces. The other files hold the time when the dataset was begun."""
+        return {name: content for name, content in super().result(out).items() if name.endswith((".npy", ".arrow"))}
 
     def work(self, out: Path) -> None:
         """Make the dataset."""

@@ -80,7 +80,7 @@ def _read_image_file(path: Path, synthetic: bool) -> GreyArray:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about sizes, which are checked here
             with Image.open(path, formats=_FORMATS) as image:
-                _check_size(*image.size, LARGEST_PIXELS if image.format != "WEBP" else LARGEST_PIXELS // 2)
+                _check_size(*image.size, LARGEST_PIXELS if image.format != "WEBP" else LARGEST_PIXELS // 4)
                 _check_maker(image.info, synthetic)
                 _check_frames(image)
                 if image.format == "JPEG" and path.read_bytes().count(JPEG_SCAN) > MOST_SCANS:
@@ -120,7 +120,7 @@ def _check_frames(image: Image.Image) -> None:
 
 
 def _check_size(width: int, height: int, largest: int = LARGEST_PIXELS) -> None:
-    """``largest`` is half as many pixels for WebP, which is unpacked in colour, and twice."""
+    """``largest`` is a quarter for WebP, which is unpacked in colour, and twice."""
     if width * height > largest or not width * height:
         raise MedvarError(f"it has {width}×{height} pixels; at least one and at most {largest} are read")
 
