@@ -127,7 +127,7 @@ def test_a_full_disk(
         patch.setattr(storage, "flush_to_disk", full)
         run = medvar("encode", slices, tokenizer, tokens)
     assert run.code == 1
-    assert "No space left on device); finished parts are kept" in run.err
+    assert "No space left on device); finished blocks are kept" in run.err
     kept = sorted(path.name for path in tokens.rglob("*") if path.suffix in {".npy", ".tmp"})
     assert kept == ["0000000000.npy", "0000000008.npy", "0000000016.npy"][:finished]
     batch, calls = token_pyramids._encode_batch, 0

@@ -62,7 +62,7 @@ def test_unusable_masks_are_refused(medvar: Medvar, pair_bundle: Bundle, tmp_pat
     assert "makes images without masks" in run.err
     run = medvar("generate", "--bundle", pair_bundle.path, "--out", out, "--mask", painted, "--layout", "nnunet")
     assert run.code == 1
-    assert "leave --mask out" in run.err
+    assert "leave out --mask" in run.err
     assert not out.exists()
 
 
