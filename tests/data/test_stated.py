@@ -10,16 +10,16 @@ import nibabel as nib
 import numpy as np
 import pytest
 from nibabel import cifti2
+from reading import only_volume
 
 from medvar_engine.data import series_slices
 from medvar_engine.data.harmonise.slice_recipe import Recipe
 from medvar_engine.data.prepare import prepare
 from medvar_engine.data.read import dicom_file, read_itk, read_nifti, volume_files
 from medvar_engine.data.read import scans as read
-from medvar_engine.data.read.assumed_geometry import NOTHING, Assumed
+from medvar_engine.data.read.assumed_geometry import Assumed
 from medvar_engine.data.read.label_maps import looks_like_labels
 from medvar_engine.data.read.scans import find_series
-from medvar_engine.data.read.volume import Volume
 from medvar_engine.data.survey import ScanRules
 from medvar_engine.errors import MedvarError
 
@@ -42,13 +42,6 @@ def reason(source: Path) -> str:
     found, (refusal,) = find_series(source)
     assert not found
     return refusal.reason
-
-
-def only_volume(source: Path, assumed: Assumed = NOTHING) -> Volume:
-    (one,), refusals = find_series(source, assumed=assumed)
-    assert not refusals
-    (volume,) = one.load()
-    return volume
 
 
 @pytest.mark.parametrize(
@@ -108,17 +101,17 @@ def test_metaimage_without_geometry_is_refused(tmp_path: Path, phantom: Any, fie
 def test_assumed_geometry_is_used_with_a_remark(tmp_path: Path, phantom: Any) -> None:
     """Breaks for people who know how their files lie: they can say so, and the result tells of it."""
     meta(tmp_path / "a.mha", phantom, "")
-    volume = only_volume(tmp_path, Assumed("LPS", 2.0))
+    volume = only_volume(tmp_path, assumed=Assumed("LPS", 2.0))
     np.testing.assert_array_equal(volume.array, phantom[::-1, ::-1])
     assert volume.spacing == (2.0, 2.0, 2.0)
     assert len(volume.remarks) == 2
     (tmp_path / "b").mkdir()
     nrrd(tmp_path / "b" / "a.nrrd", phantom, SPACE.format("scanner-xyz"))
-    assert only_volume(tmp_path / "b", Assumed("RAS")).spacing == (1.5, 1.25, 2.0)
-    np.testing.assert_array_equal(only_volume(tmp_path / "b", Assumed("RAS")).array, phantom)
+    assert only_volume(tmp_path / "b", assumed=Assumed("RAS")).spacing == (1.5, 1.25, 2.0)
+    np.testing.assert_array_equal(only_volume(tmp_path / "b", assumed=Assumed("RAS")).array, phantom)
     (tmp_path / "c").mkdir()
     nib.save(nib.Nifti1Image(phantom, None), tmp_path / "c" / "a.nii")
-    np.testing.assert_array_equal(only_volume(tmp_path / "c", Assumed("RAS")).array, phantom)
+    np.testing.assert_array_equal(only_volume(tmp_path / "c", assumed=Assumed("RAS")).array, phantom)
     out = tmp_path / "out"
     manifest = prepare(
         tmp_path / "c", out, Recipe.of(size=32), ScanRules(modality="MR", region="brain", assumed=Assumed("RAS"))
@@ -136,7 +129,7 @@ def test_invalid_orientations_are_refused(orientation: str) -> None:
 def test_stated_geometry_has_priority(tmp_path: Path, phantom: Any, nifti: Any) -> None:
     """Breaks for folders in which some files state it and some do not."""
     nifti(tmp_path / "a.nii.gz", phantom, codes="PIR")
-    volume = only_volume(tmp_path, Assumed("LPS", 9.0))
+    volume = only_volume(tmp_path, assumed=Assumed("LPS", 9.0))
     np.testing.assert_array_equal(volume.array, phantom)
     assert volume.remarks == ()
 

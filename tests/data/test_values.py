@@ -9,20 +9,13 @@ import numpy as np
 import pydicom
 import pytest
 from pydicom.uid import JPEG2000Lossless, RLELossless
+from reading import only_volume
 
 from medvar_engine.data.harmonise.harmonise import harmonise
 from medvar_engine.data.harmonise.hounsfield import check_hu
 from medvar_engine.data.harmonise.slice_recipe import Recipe
-from medvar_engine.data.read.scans import find_series
 from medvar_engine.data.read.volume import Volume
 from medvar_engine.errors import MedvarError
-
-
-def only_volume(folder: Path) -> Volume:
-    (one,), refusals = find_series(folder)
-    assert not refusals
-    (volume,) = one.load()
-    return volume
 
 
 def packed(folder: Path, syntax: str | None, bits: int = 12, high: int = 11) -> None:

@@ -11,7 +11,7 @@ import pydicom
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from pydicom.dataset import Dataset, FileDataset
+from pydicom.dataset import FileDataset
 from pydicom.uid import (
     EnhancedMRImageStorage,
     ImplicitVRLittleEndian,
@@ -20,38 +20,19 @@ from pydicom.uid import (
     LegacyConvertedEnhancedMRImageStorage,
     RLELossless,
 )
+from reading import item, place_group, volumes_and_reasons
 
 from medvar_engine.data.read.dicom_kind import not_anatomy
-from medvar_engine.data.read.scans import Refusal, find_series
+from medvar_engine.data.read.scans import find_series
 from medvar_engine.data.read.volume import Volume
 from medvar_engine.data.survey import ScanRules
-from medvar_engine.errors import MedvarError
-
-
-def read(folder: Path, **options: Any) -> tuple[list[Volume], list[str]]:
-    """All volumes below a folder, and all reasons."""
-    found, refusals = find_series(folder)
-    volumes = []
-    for one in found:
-        try:
-            volumes += list(one.load(**options))
-        except MedvarError as error:
-            refusals.append(Refusal(str(one.path), str(error)))
-    return volumes, [str(one) for one in refusals]
 
 
 def only_volume(folder: Path, **options: Any) -> Volume:
-    volumes, reasons = read(folder, **options)
+    volumes, reasons = volumes_and_reasons(folder, **options)
     assert not reasons
     (volume,) = volumes
     return volume
-
-
-def item(**values: Any) -> list[Dataset]:
-    one = Dataset()
-    for name, value in values.items():
-        setattr(one, name, item(**value) if isinstance(value, dict) else value)
-    return [one]
 
 
 def enhanced(image: Any, frames: Sequence[np.ndarray], groups: Sequence[dict[str, Any]], **tags: Any) -> FileDataset:
@@ -62,15 +43,8 @@ def enhanced(image: Any, frames: Sequence[np.ndarray], groups: Sequence[dict[str
         PlaneOrientationSequence=item(ImageOrientationPatient=[1, 0, 0, 0, 1, 0]),
         PixelMeasuresSequence=item(PixelSpacing=[1.25, 1.5]),
     )
-    one.PerFrameFunctionalGroupsSequence = [
-        item(**{name: item(**values) for name, values in group.items()})[0] for group in groups
-    ]
+    one.PerFrameFunctionalGroupsSequence = [item(**group)[0] for group in groups]
     return one
-
-
-def place(number: int) -> dict[str, Any]:
-    """The functional group of an axial frame at its place."""
-    return {"PlanePositionSequence": {"ImagePositionPatient": [-40.5, -65.75, 100.0 + 2 * number]}}
 
 
 def axial(array: np.ndarray, number: int) -> np.ndarray:
@@ -102,7 +76,7 @@ def test_packages_with_a_missing_slice_are_not_divided(tmp_path: Path, phantom: 
         return number != 40  # the last but one of all, and the last of its package
 
     series(tmp_path, phantom, change=change)
-    volumes, (reason,) = read(tmp_path)
+    volumes, (reason,) = volumes_and_reasons(tmp_path)
     assert not volumes
     assert "1 slices are missing" in reason
 
@@ -115,7 +89,7 @@ def test_two_stations_of_one_series_are_two_scans(tmp_path: Path, phantom: Any, 
         return not 15 <= number < 20
 
     series(tmp_path, phantom, change=change)
-    volumes, reasons = read(tmp_path)
+    volumes, reasons = volumes_and_reasons(tmp_path)
     assert not reasons
     assert [one.array.shape[2] for one in volumes] == [15, 22]
 
@@ -158,7 +132,7 @@ def test_counters_of_the_scanner_distinguish_time_points(
             phantom + phase,
             change=lambda i, one, phase=phase: setattr(one, keyword, value(phase, i)),
         )
-    volumes, reasons = read(tmp_path, phase_step=3)
+    volumes, reasons = volumes_and_reasons(tmp_path, phase_step=3)
     assert not reasons
     assert [one.phase for one in volumes] == ["phase 1 of 6", "phase 4 of 6"]
     for one, offset in zip(volumes, (0, 3), strict=True):
@@ -180,7 +154,7 @@ def test_contrasts_are_separate_scans(
     """Breaks for two echoes, or before and after contrast medium: --phase-step must not pass them by."""
     for number, value in enumerate(values):
         series(tmp_path / str(number), phantom + number, **{keyword: value})
-    volumes, reasons = read(tmp_path, phase_step=8)
+    volumes, reasons = volumes_and_reasons(tmp_path, phase_step=8)
     assert not reasons
     assert [float(one.array.mean() - phantom.mean()) for one in volumes] == pytest.approx([0, 1], abs=1e-3)
 
@@ -198,7 +172,7 @@ def test_heartbeats_of_different_length(tmp_path: Path, phantom: Any, series: An
             one.InstanceNumber = None
 
         series(tmp_path / str(9 - phase), phantom + phase, change=change)
-    volumes, reasons = read(tmp_path, phase_step=1)
+    volumes, reasons = volumes_and_reasons(tmp_path, phase_step=1)
     assert not reasons
     for phase, volume in enumerate(volumes):
         np.testing.assert_array_equal(volume.array, phantom + phase)
@@ -258,7 +232,7 @@ def test_diffusion_volumes(tmp_path: Path, phantom: Any, series: Any, vendor: An
     volume = only_volume(tmp_path)
     np.testing.assert_array_equal(volume.array, phantom)
     assert volume.phase == "b 0, volume 1 of 4"
-    volumes, reasons = read(tmp_path, diffusion="all")
+    volumes, reasons = volumes_and_reasons(tmp_path, diffusion="all")
     assert not reasons
     assert sorted(float(one.array.mean() - phantom.mean()) for one in volumes) == pytest.approx([0, 1, 2, 3], abs=1e-2)
     (one,), _ = find_series(tmp_path)
@@ -280,7 +254,7 @@ def test_directions_come_as_they_were_acquired(tmp_path: Path, phantom: Any, ser
             DiffusionBValue=float(b_value),
             DiffusionGradientOrientation=[float(number) for number in direction],
         )
-    volumes, reasons = read(tmp_path, diffusion="all")
+    volumes, reasons = volumes_and_reasons(tmp_path, diffusion="all")
     assert not reasons
     assert [round(float(one.array.mean() - phantom.mean())) for one in volumes] == [1, 5, 3, 0, 2, 4]
     assert [one.phase for one in volumes][:3] == [f"b {b}, volume {n} of 6" for n, b in enumerate((0, 0, 500), 1)]
@@ -297,7 +271,7 @@ def test_private_elements_in_any_block(tmp_path: Path, phantom: Any, series: Any
 
     for number, b_value in enumerate((0, 10**9 + 800)):
         series(tmp_path / str(number), phantom + number, change=lambda i, one, b=b_value: change(i, one, b))
-    volumes, reasons = read(tmp_path, diffusion="all")
+    volumes, reasons = volumes_and_reasons(tmp_path, diffusion="all")
     assert not reasons
     assert [one.phase for one in volumes] == ["b 0, volume 1 of 2", "b 800, volume 2 of 2"]
 
@@ -311,7 +285,7 @@ def test_repeated_b0_volumes_are_apart(tmp_path: Path, phantom: Any, series: Any
             change=lambda i, one, number=number: setattr(one, "InstanceNumber", number * 42 + i + 1),
             DiffusionBValue=float(b_value),
         )
-    volumes, reasons = read(tmp_path, phase_step=1)
+    volumes, reasons = volumes_and_reasons(tmp_path, phase_step=1)
     assert not reasons
     assert [one.phase for one in volumes] == ["b 0, volume 1 of 3", "b 0, volume 2 of 3"]
 
@@ -331,7 +305,7 @@ def test_other_pixels_under_one_uid_are_refused(tmp_path: Path, phantom: Any, se
         one = pydicom.dcmread(path)
         one.PixelData = (one.pixel_array + 1).astype("<u2").tobytes()
         one.save_as(tmp_path / "two" / path.name)
-    volumes, (reason,) = read(tmp_path)
+    volumes, (reason,) = volumes_and_reasons(tmp_path)
     assert not volumes
     assert "42 of 84 slices lie at a position that another slice has and show something else" in reason
 
@@ -354,7 +328,7 @@ def test_a_damaged_copy_is_refused_and_the_other_read(
         short = number % 4 == 0
         cut += short
         (tmp_path / first / path.name).write_bytes(content[: int(len(content) * keep)] if short else content)
-    volumes, reasons = read(tmp_path)
+    volumes, reasons = volumes_and_reasons(tmp_path)
     assert len(reasons) == cut
     assert all(f"/{first}/" in one and ("copy" in one or "truncated" in one) for one in reasons)
     np.testing.assert_array_equal(volumes[0].array, phantom)
@@ -370,7 +344,7 @@ def test_an_image_that_is_damaged_in_all_copies_refuses_its_series(tmp_path: Pat
             content = content[:-100]
             path.write_bytes(content)
         (tmp_path / "two" / path.name).write_bytes(content)
-    volumes, reasons = read(tmp_path)
+    volumes, reasons = volumes_and_reasons(tmp_path)
     assert not volumes
     assert any("-41.dcm" in one and "truncated" in one for one in reasons)
 
@@ -444,7 +418,7 @@ def test_maps_of_material_do_not_shadow_the_ct(tmp_path: Path, phantom: Any, ser
     hu = {"modality": "CT", "RescaleSlope": 1, "RescaleIntercept": -1024}
     series(tmp_path / "a", phantom + 1, ImageType=["DERIVED", "PRIMARY", "AXIAL", kind], **hu)
     series(tmp_path / "b", phantom, ImageType=["DERIVED", "PRIMARY", "AXIAL", "VMI"], **hu)
-    volumes, reasons = read(tmp_path)
+    volumes, reasons = volumes_and_reasons(tmp_path)
     assert [float(one.array.max()) for one in volumes] == [phantom.max() - 1024.0]
     assert len(reasons) == 42
     assert "material" in reasons[0]
@@ -465,7 +439,7 @@ def test_objects_that_are_no_images_are_named(
 ) -> None:
     """Breaks for derived objects beside a scan: they were called truncated, for want of pixels."""
     series(tmp_path, phantom, change=lambda i, one: i < 3, SOPClassUID=sop_class, BitsAllocated=32)
-    volumes, reasons = read(tmp_path)
+    volumes, reasons = volumes_and_reasons(tmp_path)
     assert not volumes
     assert all(f"SOPClassUID says {said}" in one for one in reasons)
 
@@ -474,7 +448,7 @@ def test_objects_that_are_no_images_are_named(
 def test_a_label_map_in_dicom_is_refused(tmp_path: Path, phantom: Any, series: Any, labels: int) -> None:
     """Breaks for masks that a program has written as MR, with the tags of the scan that they belong to."""
     series(tmp_path, (phantom - 100) // 200 % labels * 50, change=lambda i, one: True)
-    volumes, (reason,) = read(tmp_path)
+    volumes, (reason,) = volumes_and_reasons(tmp_path)
     assert not volumes
     assert "label map" in reason
 
@@ -487,9 +461,9 @@ def test_a_field_map_does_not_shadow_the_magnitude(tmp_path: Path, phantom: Any,
             frames.append(axial(phantom, number) + offset)
             content = {"DimensionIndexValues": [first, number + 1]}
             types = {"FrameType": ["ORIGINAL", "PRIMARY", "T1", kind]}
-            groups.append(place(number) | {"FrameContentSequence": content, "MRImageFrameTypeSequence": types})
+            groups.append(place_group(number) | {"FrameContentSequence": content, "MRImageFrameTypeSequence": types})
     enhanced(dicom_image, frames, groups, ImageType=["ORIGINAL", "PRIMARY", "T1", "MIXED"]).save_as(tmp_path / "a.dcm")
-    (volume,), (reason,) = read(tmp_path)
+    (volume,), (reason,) = volumes_and_reasons(tmp_path)
     np.testing.assert_array_equal(volume.array, phantom[..., :12])
     assert "12 of 24 frames" in reason
     assert "field map" in reason
@@ -499,7 +473,7 @@ def test_phase_images_do_not_shadow_the_magnitude(tmp_path: Path, phantom: Any, 
     """Breaks for phase contrast and field mapping with a file for each image, of one series."""
     series(tmp_path / "m", phantom, ImageType=["ORIGINAL", "PRIMARY", "M", "ND"])
     series(tmp_path / "p", phantom + 1, ImageType=["ORIGINAL", "PRIMARY", "P", "ND"])
-    (volume,), reasons = read(tmp_path)
+    (volume,), reasons = volumes_and_reasons(tmp_path)
     np.testing.assert_array_equal(volume.array, phantom)
     assert len(reasons) == 42
     assert "the phase of the signal" in reasons[0]
@@ -509,7 +483,7 @@ def test_localizer_without_the_word(tmp_path: Path, phantom: Any, series: Any) -
     """Breaks for planning images whose ImageType says nothing: three planes of a few thick slices are no scan."""
     for plane in ("axial", "coronal", "sagittal"):
         series(tmp_path / plane, phantom, plane, change=lambda i, one: i in (5, 15, 25), SliceThickness=8)
-    volumes, reasons = read(tmp_path)
+    volumes, reasons = volumes_and_reasons(tmp_path)
     assert not volumes
     assert len(reasons) == 9
     assert all("a localizer" in one for one in reasons)
@@ -537,7 +511,9 @@ def test_a_placeholder_id_gives_a_remark(
 def test_enhanced_files_of_one_frame_each(tmp_path: Path, phantom: Any, dicom_image: Any) -> None:
     """Breaks for enhanced objects that archives split into frames: their geometry is in functional groups alone."""
     for number in range(12):
-        group = place(number) | {"PixelValueTransformationSequence": {"RescaleSlope": 2, "RescaleIntercept": number}}
+        group = place_group(number) | {
+            "PixelValueTransformationSequence": {"RescaleSlope": 2, "RescaleIntercept": number}
+        }
         one = enhanced(dicom_image, [axial(phantom, number)], [group], InstanceNumber=number + 1)
         one.save_as(tmp_path / f"{number}.dcm")
     np.testing.assert_array_equal(only_volume(tmp_path).array, phantom[..., :12] * 2 + np.arange(12))
@@ -547,9 +523,9 @@ def test_enhanced_files_of_one_volume_each(tmp_path: Path, phantom: Any, dicom_i
     """Breaks for scans over time with an enhanced file for each time point."""
     for phase in range(9):
         frames = [axial(phantom, number) + phase for number in range(12)]
-        one = enhanced(dicom_image, frames, [place(number) for number in range(12)], InstanceNumber=phase + 1)
+        one = enhanced(dicom_image, frames, [place_group(number) for number in range(12)], InstanceNumber=phase + 1)
         one.save_as(tmp_path / f"{phase}.dcm")
-    volumes, reasons = read(tmp_path)
+    volumes, reasons = volumes_and_reasons(tmp_path)
     assert not reasons
     assert [one.phase for one in volumes] == ["phase 1 of 9", "phase 9 of 9"]
     np.testing.assert_array_equal(volumes[1].array, phantom[..., :12] + 8)
@@ -562,11 +538,11 @@ def test_legacy_converted_without_dimensions(tmp_path: Path, phantom: Any, dicom
         for echo in (0, 1):
             frames.append(axial(phantom, number) + echo)
             unassigned = {"EchoTime": 2.5 + 2.5 * echo}
-            groups.append(place(number) | {"UnassignedPerFrameConvertedAttributesSequence": unassigned})
+            groups.append(place_group(number) | {"UnassignedPerFrameConvertedAttributesSequence": unassigned})
     one = enhanced(dicom_image, frames, groups)
     one.SOPClassUID = one.file_meta.MediaStorageSOPClassUID = LegacyConvertedEnhancedMRImageStorage
     one.save_as(tmp_path / "a.dcm")
-    volumes, reasons = read(tmp_path)
+    volumes, reasons = volumes_and_reasons(tmp_path)
     assert not reasons
     for volume, offset in zip(volumes, (0, 1), strict=True):
         np.testing.assert_array_equal(volume.array, phantom[..., :12] + offset)
@@ -574,10 +550,10 @@ def test_legacy_converted_without_dimensions(tmp_path: Path, phantom: Any, dicom
 
 def test_enhanced_files_without_functional_groups_are_refused(tmp_path: Path, phantom: Any, dicom_image: Any) -> None:
     """Breaks for damaged enhanced files: frames without a place would pass for 2-D images of no plane."""
-    one = enhanced(dicom_image, [axial(phantom, number) for number in range(12)], [place(n) for n in range(12)])
+    one = enhanced(dicom_image, [axial(phantom, number) for number in range(12)], [place_group(n) for n in range(12)])
     del one.PerFrameFunctionalGroupsSequence, one.SharedFunctionalGroupsSequence
     one.save_as(tmp_path / "a.dcm")
-    volumes, (reason,) = read(tmp_path)
+    volumes, (reason,) = volumes_and_reasons(tmp_path)
     assert not volumes
     assert "functional groups are missing" in reason
 
@@ -673,7 +649,7 @@ def test_any_series_is_read_back(
             one.compress(syntax, generate_instance_uid=False)
             one.BitsStored, one.HighBit = 12, 11
         one.save_as(folder / f"{name}.dcm")
-    volumes, reasons = read(folder, phase_step=1, diffusion="all")
+    volumes, reasons = volumes_and_reasons(folder, phase_step=1, diffusion="all")
     assert not reasons
     assert len(volumes) == phases
     index = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"), -1).reshape(-1, 3)

@@ -21,6 +21,7 @@ from pydicom.uid import (
     JPEGLSLossless,
     RLELossless,
 )
+from reading import only_volume
 
 from medvar_engine.data.read.scans import find_series
 from medvar_engine.data.read.volume import Volume
@@ -32,13 +33,6 @@ IMAGE[0, 0] = 4095
 EIGHT = (IMAGE // 16).astype(np.uint8)
 IN_EIGHT = {"BitsAllocated": 8, "BitsStored": 8, "HighBit": 7}
 IN_SIXTEEN = {"BitsStored": 16, "HighBit": 15}
-
-
-def read_one(folder: Path) -> Volume:
-    (one,), refusals = find_series(folder)
-    assert not refusals
-    (volume,) = one.load()
-    return volume
 
 
 def shown(volume: Volume) -> np.ndarray:
@@ -98,7 +92,7 @@ def test_lossy_jpeg_with_deviations_from_the_standard(
 ) -> None:
     """Breaks for files that GDCM and DCMTK read: bits or syntax that the header has wrong, ends missing or padded."""
     save(tmp_path, dicom_image, syntax, change(baseline()), **tags)
-    np.testing.assert_allclose(shown(read_one(tmp_path))[1], EIGHT, atol=6)
+    np.testing.assert_allclose(shown(only_volume(tmp_path))[1], EIGHT, atol=6)
 
 
 @pytest.mark.parametrize("syntax", [JPEGLSLossless, JPEG2000Lossless])
@@ -119,7 +113,7 @@ def test_bits_of_the_code_stream(
     """Breaks for archives that packed the pixels and left the header, or the other way round."""
     (stream,) = streams_of(dicom_image, IMAGE.astype(np.uint16), syntax, bits)
     save(tmp_path, dicom_image, syntax, stream, **said)
-    np.testing.assert_array_equal(shown(read_one(tmp_path))[1], IMAGE)
+    np.testing.assert_array_equal(shown(only_volume(tmp_path))[1], IMAGE)
 
 
 @pytest.mark.parametrize("said", [{"PixelRepresentation": 1}, {**IN_SIXTEEN, "PixelRepresentation": 1}])
@@ -127,7 +121,7 @@ def test_signed_jpeg_2000(tmp_path: Path, dicom_image: Any, said: dict[str, Any]
     """Breaks for CT of signed words in JPEG 2000, which says of itself that it has a sign."""
     (stream,) = streams_of(dicom_image, (IMAGE - 2048).astype(np.int16), JPEG2000Lossless)
     save(tmp_path, dicom_image, JPEG2000Lossless, stream, **said)
-    np.testing.assert_array_equal(shown(read_one(tmp_path))[1], IMAGE - 2048)
+    np.testing.assert_array_equal(shown(only_volume(tmp_path))[1], IMAGE - 2048)
 
 
 @pytest.mark.parametrize(("kind", "said"), [(JPEGLSLossless, JPEGBaseline8Bit), (JPEG2000Lossless, HTJ2KLossless)])
@@ -135,7 +129,7 @@ def test_another_syntax_than_the_header_says(tmp_path: Path, dicom_image: Any, k
     """Breaks for files that a gateway repacked without telling: the code stream knows what it is."""
     (stream,) = streams_of(dicom_image, IMAGE.astype(np.uint16), kind)
     save(tmp_path, dicom_image, said, stream)
-    np.testing.assert_array_equal(shown(read_one(tmp_path))[1], IMAGE)
+    np.testing.assert_array_equal(shown(only_volume(tmp_path))[1], IMAGE)
 
 
 def test_jpeg_2000_in_boxes(tmp_path: Path, dicom_image: Any) -> None:
@@ -145,7 +139,7 @@ def test_jpeg_2000_in_boxes(tmp_path: Path, dicom_image: Any) -> None:
     boxes = b"\0\0\0\x0cjP  \r\n\x87\n\0\0\0\x14ftypjp2 \0\0\0\0jp2 \0\0\0\x2djp2h\0\0\0\x16ihdr" + size
     boxes += b"\0\1\x0b\7\0\0\0\0\0\x0fcolr\1\0\0\0\0\0\x11" + (len(stream) + 8).to_bytes(4, "big") + b"jp2c"
     save(tmp_path, dicom_image, JPEG2000Lossless, boxes + stream)
-    np.testing.assert_array_equal(shown(read_one(tmp_path))[1], IMAGE)
+    np.testing.assert_array_equal(shown(only_volume(tmp_path))[1], IMAGE)
 
 
 @pytest.mark.parametrize(
@@ -202,7 +196,7 @@ def test_frames_of_several_fragments(
     one.PixelData = encapsulated(frames, table)
     one["PixelData"].VR, one["PixelData"].is_undefined_length = "OB", True
     one.save_as(path)
-    np.testing.assert_array_equal(read_one(tmp_path).array, phantom)
+    np.testing.assert_array_equal(only_volume(tmp_path).array, phantom)
 
 
 @pytest.mark.parametrize("syntax", [RLELossless, JPEGLSLossless])
@@ -214,7 +208,7 @@ def test_one_frame_in_many_fragments(tmp_path: Path, dicom_image: Any, syntax: s
         one = pydicom.dcmread(path)
         one.PixelData = encapsulated([[*in_pieces(stream, 128), b""]], "empty")
         one.save_as(path)
-    np.testing.assert_array_equal(shown(read_one(tmp_path))[0], IMAGE)
+    np.testing.assert_array_equal(shown(only_volume(tmp_path))[0], IMAGE)
 
 
 def test_packed_pixels_of_a_stated_length(tmp_path: Path, dicom_image: Any) -> None:
@@ -226,7 +220,7 @@ def test_packed_pixels_of_a_stated_length(tmp_path: Path, dicom_image: Any) -> N
         at = content.index(b"\xe0\x7f\x10\x00OB\0\0\xff\xff\xff\xff")
         value = content[at + 12 : -8]
         path.write_bytes(content[: at + 8] + len(value).to_bytes(4, "little") + value)
-    np.testing.assert_array_equal(shown(read_one(tmp_path))[0], IMAGE)
+    np.testing.assert_array_equal(shown(only_volume(tmp_path))[0], IMAGE)
 
 
 @pytest.mark.parametrize("lost", [5, 9, 40])
@@ -267,7 +261,7 @@ def test_a_file_without_meta_information(tmp_path: Path, phantom: Any, series: A
     for path in series(tmp_path, phantom):
         one = pydicom.dcmread(path)
         pydicom.dcmwrite(path, pydicom.Dataset(one), implicit_vr=True, little_endian=True, enforce_file_format=False)
-    np.testing.assert_array_equal(read_one(tmp_path).array, phantom)
+    np.testing.assert_array_equal(only_volume(tmp_path).array, phantom)
 
 
 def test_headers_are_read_once(tmp_path: Path, phantom: Any, series: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,31 +9,11 @@ from typing import Any
 import numpy as np
 import pydicom
 import pytest
-from pydicom.dataset import Dataset, FileDataset
+from pydicom.dataset import FileDataset
 from pydicom.uid import EnhancedCTImageStorage, EnhancedMRImageStorage, JPEGLSLossless, RLELossless
+from reading import item, place_group, volumes_and_reasons
 
-from medvar_engine.data.read.scans import Refusal, find_series
 from medvar_engine.data.read.volume import Volume
-from medvar_engine.errors import MedvarError
-
-
-def read(folder: Path, **options: Any) -> tuple[list[Volume], list[str]]:
-    """All volumes below a folder, and all reasons."""
-    found, refusals = find_series(folder)
-    volumes = []
-    for one in found:
-        try:
-            volumes += list(one.load(**options))
-        except MedvarError as error:
-            refusals.append(Refusal(str(one.path), str(error)))
-    return volumes, [str(one) for one in refusals]
-
-
-def item(**values: Any) -> list[Dataset]:
-    one = Dataset()
-    for name, value in values.items():
-        setattr(one, name, item(**value) if isinstance(value, dict) else value)
-    return [one]
 
 
 def enhanced(
@@ -52,11 +32,6 @@ def enhanced(
 AXIAL = {"ImageOrientationPatient": [1, 0, 0, 0, 1, 0]}
 PIXELS = {"PixelSpacing": [1.25, 1.5]}
 SHARED = {"PlaneOrientationSequence": AXIAL, "PixelMeasuresSequence": PIXELS}
-
-
-def place(number: int) -> dict[str, Any]:
-    """The functional group of an axial frame at its place."""
-    return {"PlanePositionSequence": {"ImagePositionPatient": [-40.5, -65.75, 100.0 + 2 * number]}}
 
 
 def axial(array: np.ndarray, number: int) -> np.ndarray:
@@ -87,7 +62,7 @@ def test_a_time_point_that_lacks_slices_is_refused_alone(
 
     for time in range(4):
         series(tmp_path / str(time), phantom + time, change=lambda i, one, time=time: change(i, one, time))
-    volumes, (reason,) = read(tmp_path, phase_step=1)
+    volumes, (reason,) = volumes_and_reasons(tmp_path, phase_step=1)
     assert offsets(volumes, phantom) == [time for time in range(4) if time != lacking[0]]
     assert "2 slices; a scan needs" in reason if lacking[0] == 3 else "missing" in reason or "uneven" in reason
     assert f"{tmp_path / str(lacking[0])}" in reason
@@ -102,7 +77,7 @@ def test_phases_of_which_some_lack_slices_are_not_mixed(tmp_path: Path, phantom:
 
     for phase in range(3):
         series(tmp_path / str(phase), phantom + phase, change=lambda i, one, phase=phase: change(i, one, phase))
-    volumes, (reason,) = read(tmp_path, phase_step=1)
+    volumes, (reason,) = volumes_and_reasons(tmp_path, phase_step=1)
     assert not volumes
     assert "parts them into volumes" in reason
 
@@ -111,7 +86,7 @@ def test_a_scan_over_midnight(tmp_path: Path, phantom: Any, series: Any) -> None
     """Breaks for scans at night: the time of day begins anew, and the last time point would come first."""
     for time, (day, clock) in enumerate((("20200229", "235959.5"), ("20200301", "000001.0"))):
         series(tmp_path / str(time), phantom + time, AcquisitionDate=day, AcquisitionTime=clock)
-    volumes, reasons = read(tmp_path, phase_step=1)
+    volumes, reasons = volumes_and_reasons(tmp_path, phase_step=1)
     assert not reasons
     assert offsets(volumes, phantom) == [0, 1]
 
@@ -119,7 +94,7 @@ def test_a_scan_over_midnight(tmp_path: Path, phantom: Any, series: Any) -> None
 def test_a_slope_of_zero_is_reported(tmp_path: Path, phantom: Any, series: Any) -> None:
     """Breaks for damaged headers: one slice would be black, or the whole scan refused as blank."""
     series(tmp_path, phantom, change=lambda i, one: setattr(one, "RescaleSlope", int(i != 5)), RescaleIntercept=0)
-    volumes, (reason,) = read(tmp_path)
+    volumes, (reason,) = volumes_and_reasons(tmp_path)
     assert not volumes
     assert "RescaleSlope is 0" in reason
 
@@ -135,7 +110,7 @@ def test_echoes_over_time(tmp_path: Path, phantom: Any, series: Any) -> None:
                 EchoNumbers=echo + 1,
                 AcquisitionTime=f"10{phase:02d}30.5",
             )
-    volumes, reasons = read(tmp_path, phase_step=8)
+    volumes, reasons = volumes_and_reasons(tmp_path, phase_step=8)
     assert not reasons
     assert offsets(volumes, phantom) == [0, 1, 80, 81]
 
@@ -153,7 +128,7 @@ def test_slices_with_a_number_for_each_image_and_time(tmp_path: Path, phantom: A
             one.ContentTime = one.AcquisitionTime
 
         series(tmp_path / str(phase), phantom + phase, change=change)
-    volumes, reasons = read(tmp_path, phase_step=1)
+    volumes, reasons = volumes_and_reasons(tmp_path, phase_step=1)
     assert not reasons
     assert offsets(volumes, phantom) == [0, 1, 2]
 
@@ -172,11 +147,11 @@ def test_diffusion_with_trace_and_map_in_one_series(tmp_path: Path, phantom: Any
         if direction is not None:
             tags["DiffusionGradientOrientation"] = direction
         series(tmp_path / str(number), phantom + number, **tags)
-    volumes, reasons = read(tmp_path)
+    volumes, reasons = volumes_and_reasons(tmp_path)
     assert offsets(volumes, phantom) == [0]
     assert len(reasons) == 42
     assert all("diffusion coefficient" in one for one in reasons)
-    volumes, _ = read(tmp_path, diffusion="all")
+    volumes, _ = volumes_and_reasons(tmp_path, diffusion="all")
     assert offsets(volumes, phantom) == [0, 1, 2, 3]
 
 
@@ -184,7 +159,7 @@ def test_a_diffusion_scan_without_b_values(tmp_path: Path, phantom: Any, series:
     """Breaks for diffusion of which the header keeps directions alone, as anonymisers leave it."""
     for number, direction in enumerate([[0, 0, 0], [1, 0, 0], [0, 1, 0]]):
         series(tmp_path / str(number), phantom + number, DiffusionGradientOrientation=direction)
-    volumes, reasons = read(tmp_path, phase_step=1, diffusion="all")
+    volumes, reasons = volumes_and_reasons(tmp_path, phase_step=1, diffusion="all")
     assert not reasons
     assert offsets(volumes, phantom) == [0, 1, 2]
 
@@ -200,7 +175,7 @@ def test_private_elements_of_ge_give_the_part_of_the_signal(
 
     series(tmp_path / "m", phantom, change=change)
     series(tmp_path / "p", phantom + 1, change=lambda number, one: change(number, one, kind))
-    volumes, reasons = read(tmp_path)
+    volumes, reasons = volumes_and_reasons(tmp_path)
     assert offsets(volumes, phantom) == [0]
     assert len(reasons) == 42
     assert said in reasons[0]
@@ -210,7 +185,7 @@ def test_water_and_fat_are_separate_scans(tmp_path: Path, phantom: Any, series: 
     """Breaks for Dixon scans, four contrasts of one place in one series."""
     for number, name in enumerate(("W", "F", "IP", "OP")):
         series(tmp_path / name, phantom + number, ImageType=["DERIVED", "PRIMARY", "DIXON", name])
-    volumes, reasons = read(tmp_path)
+    volumes, reasons = volumes_and_reasons(tmp_path)
     assert not reasons
     assert offsets(volumes, phantom) == [0, 1, 2, 3]
     assert len({one.series for one in volumes}) == 4
@@ -220,7 +195,7 @@ def test_two_patients_positions_of_one_series(tmp_path: Path, phantom: Any, seri
     """Breaks for a scan that was repeated after the patient moved: another frame of reference, the same places."""
     for number in range(2):
         series(tmp_path / str(number), phantom + number, FrameOfReferenceUID=f"1.2.3.{number + 4}")
-    volumes, reasons = read(tmp_path)
+    volumes, reasons = volumes_and_reasons(tmp_path)
     assert not reasons
     assert offsets(volumes, phantom) == [0, 1]
 
@@ -230,7 +205,7 @@ def test_matrix_and_pixel_size_divide_a_series(tmp_path: Path, phantom: Any, ser
     series(tmp_path / "large", phantom)
     series(tmp_path / "small", phantom[:40])
     series(tmp_path / "zoomed", phantom, change=lambda number, one: setattr(one, "PixelSpacing", [0.5, 0.5]))
-    volumes, reasons = read(tmp_path)
+    volumes, reasons = volumes_and_reasons(tmp_path)
     assert not reasons
     assert sorted((one.array.shape, one.spacing[0]) for one in volumes) == [
         ((40, 44, 42), 1.5),
@@ -247,7 +222,7 @@ def test_a_ct_with_its_scouts_and_dose_report(tmp_path: Path, phantom: Any, seri
     series(tmp_path / "scout", phantom, "coronal", change=lambda i, one: i == 20, ImageType=scout, **hu)
     dose = ["DERIVED", "SECONDARY", "SCREEN SAVE", "DOSE_INFO"]
     series(tmp_path / "dose", phantom, change=lambda i, one: i == 0, ImageType=dose, **hu)
-    volumes, reasons = read(tmp_path)
+    volumes, reasons = volumes_and_reasons(tmp_path)
     np.testing.assert_array_equal(volumes[0].array, phantom - 1024.0)
     assert len(volumes) == 1
     assert sorted("planning" in one for one in reasons) == [False, True]
@@ -273,7 +248,7 @@ def test_padding_of_signed_words_in_every_syntax(
             one.compress(syntax, one.pixel_array, generate_instance_uid=False)
 
     series(tmp_path, array.astype(np.uint16) & 0x0FFF, change=change)
-    (volume,), reasons = read(tmp_path)
+    (volume,), reasons = volumes_and_reasons(tmp_path)
     assert not reasons
     inside = np.ones(array.shape, bool)
     inside[:4, :6] = False
@@ -289,11 +264,12 @@ def test_unordered_frames_with_separate_slopes(tmp_path: Path, phantom: Any, dic
     """Breaks for enhanced MR of Philips: each frame has its scale, and lies anywhere in the file."""
     order = np.random.default_rng(1).permutation(12)
     groups = [
-        place(number) | {"PixelValueTransformationSequence": {"RescaleSlope": 1 + number, "RescaleIntercept": number}}
+        place_group(number)
+        | {"PixelValueTransformationSequence": {"RescaleSlope": 1 + number, "RescaleIntercept": number}}
         for number in order.tolist()
     ]
     enhanced(dicom_image, [axial(phantom, n) for n in order], groups, SHARED).save_as(tmp_path / "a.dcm")
-    (volume,), reasons = read(tmp_path)
+    (volume,), reasons = volumes_and_reasons(tmp_path)
     assert not reasons
     np.testing.assert_array_equal(volume.array, phantom[..., :12] * (1 + np.arange(12)) + np.arange(12))
 
@@ -301,9 +277,9 @@ def test_unordered_frames_with_separate_slopes(tmp_path: Path, phantom: Any, dic
 def test_all_groups_shared_in_files_of_one_frame(tmp_path: Path, phantom: Any, dicom_image: Any) -> None:
     """Breaks for enhanced files of one frame whose place is in the shared groups, which all of its frames have."""
     for number in range(12):
-        one = enhanced(dicom_image, [axial(phantom, number)], [{}], SHARED | place(number))
+        one = enhanced(dicom_image, [axial(phantom, number)], [{}], SHARED | place_group(number))
         one.save_as(tmp_path / f"{number}.dcm")
-    volumes, reasons = read(tmp_path)
+    volumes, reasons = volumes_and_reasons(tmp_path)
     assert not reasons
     assert offsets(volumes, phantom) == [0]
 
@@ -312,10 +288,10 @@ def test_a_volume_in_parts(tmp_path: Path, phantom: Any, dicom_image: Any) -> No
     """Breaks for concatenations: one volume in several files, of which none is whole."""
     for part in range(4):
         numbers = range(part, 12, 4)
-        one = enhanced(dicom_image, [axial(phantom, n) for n in numbers], [place(n) for n in numbers], SHARED)
+        one = enhanced(dicom_image, [axial(phantom, n) for n in numbers], [place_group(n) for n in numbers], SHARED)
         one.ConcatenationUID, one.InConcatenationNumber = "1.2.3.9", part + 1
         one.save_as(tmp_path / f"{part}.dcm")
-    volumes, reasons = read(tmp_path)
+    volumes, reasons = volumes_and_reasons(tmp_path)
     assert not reasons
     assert offsets(volumes, phantom) == [0]
 
@@ -325,14 +301,14 @@ def test_two_stacks_in_one_file(tmp_path: Path, phantom: Any, dicom_image: Any) 
     frames, groups = [], []
     for number in range(12):
         frames.append(axial(phantom, number)[:, :44])
-        groups.append(place(number) | {"PlaneOrientationSequence": AXIAL})
+        groups.append(place_group(number) | {"PlaneOrientationSequence": AXIAL})
     for number in range(10):
         frames.append(np.full((44, 44), number))
         position = {"ImagePositionPatient": [-40.5, -60 + 3.0 * number, 180]}
         sagittal = {"ImageOrientationPatient": [1, 0, 0, 0, 0, -1]}
         groups.append({"PlanePositionSequence": position, "PlaneOrientationSequence": sagittal})
     enhanced(dicom_image, frames, groups, {"PixelMeasuresSequence": PIXELS}).save_as(tmp_path / "a.dcm")
-    volumes, reasons = read(tmp_path)
+    volumes, reasons = volumes_and_reasons(tmp_path)
     assert not reasons
     assert sorted(one.array.shape for one in volumes) == [(44, 10, 44), (44, 44, 12)]
 
@@ -349,12 +325,12 @@ def test_diffusion_frames_with_an_isotropic_one(tmp_path: Path, phantom: Any, di
             if direction:
                 diffusion["DiffusionGradientDirectionSequence"] = {"DiffusionGradientOrientation": direction}
             content = {"DimensionIndexValues": [number + 1, volume + 1], "TemporalPositionIndex": volume + 1}
-            groups.append(place(number) | {"MRDiffusionSequence": diffusion, "FrameContentSequence": content})
+            groups.append(place_group(number) | {"MRDiffusionSequence": diffusion, "FrameContentSequence": content})
     enhanced(dicom_image, frames, groups, SHARED).save_as(tmp_path / "a.dcm")
-    volumes, reasons = read(tmp_path, phase_step=1)
+    volumes, reasons = volumes_and_reasons(tmp_path, phase_step=1)
     assert not reasons
     assert offsets(volumes, phantom) == [0, 3]
-    volumes, reasons = read(tmp_path, diffusion="all")
+    volumes, reasons = volumes_and_reasons(tmp_path, diffusion="all")
     assert offsets(volumes, phantom) == [0, 1, 2, 3, 4]
 
 
@@ -365,11 +341,11 @@ def test_cardiac_phases_by_trigger_delay(tmp_path: Path, phantom: Any, dicom_ima
         for phase in range(10):
             frames.append(axial(phantom, number) + phase)
             delay = {"NominalCardiacTriggerDelayTime": 31.0 * phase + 0.7 * number}
-            groups.append(place(number) | {"CardiacSynchronizationSequence": delay})
+            groups.append(place_group(number) | {"CardiacSynchronizationSequence": delay})
     order = np.random.default_rng(3).permutation(len(frames))
     one = enhanced(dicom_image, [frames[i] for i in order], [groups[i] for i in order], SHARED)
     one.save_as(tmp_path / "a.dcm")
-    volumes, reasons = read(tmp_path, phase_step=4)
+    volumes, reasons = volumes_and_reasons(tmp_path, phase_step=4)
     assert not reasons
     assert [one.phase for one in volumes] == ["phase 1 of 10", "phase 5 of 10", "phase 9 of 10"]
     assert offsets(volumes, phantom) == [0, 4, 8]
@@ -379,9 +355,12 @@ def test_enhanced_ct_in_hounsfield_units(tmp_path: Path, phantom: Any, dicom_ima
     """Breaks for enhanced CT, whose unit is in a functional group that all frames share."""
     scale = {"PixelValueTransformationSequence": {"RescaleSlope": 1, "RescaleIntercept": -1024, "RescaleType": "HU"}}
     types = {"CTImageFrameTypeSequence": {"FrameType": ["ORIGINAL", "PRIMARY", "VOLUME", "NONE"]}}
-    frames, groups = [axial(phantom, number) for number in range(12)], [place(number) for number in range(12)]
+    frames, groups = (
+        [axial(phantom, number) for number in range(12)],
+        [place_group(number) for number in range(12)],
+    )
     enhanced(dicom_image, frames, groups, SHARED | scale | types, Modality="CT").save_as(tmp_path / "a.dcm")
-    (volume,), reasons = read(tmp_path)
+    (volume,), reasons = volumes_and_reasons(tmp_path)
     assert not reasons
     np.testing.assert_array_equal(volume.array, phantom[..., :12] - 1024.0)
 
@@ -391,9 +370,9 @@ def test_frames_without_a_place_are_refused(tmp_path: Path, phantom: Any, dicom_
     """Breaks for enhanced files of which a converter lost groups: nobody can say where the frames lie."""
     frames = [axial(phantom, number) for number in range(12)]
     shared = {name: value for name, value in SHARED.items() if name != lacking}
-    groups = [{} if lacking.startswith("PlaneP") else place(number) for number in range(12)]
+    groups = [{} if lacking.startswith("PlaneP") else place_group(number) for number in range(12)]
     enhanced(dicom_image, frames, groups, shared).save_as(tmp_path / "a.dcm")
-    volumes, (reason,) = read(tmp_path)
+    volumes, (reason,) = volumes_and_reasons(tmp_path)
     assert not volumes
     assert "cannot be placed" in reason
 
@@ -405,9 +384,9 @@ def test_velocity_and_magnitude_frames(tmp_path: Path, phantom: Any, dicom_image
         for component, value in (("MAGNITUDE", 0), ("PHASE", 5)):
             frames.append(axial(phantom, number) + value)
             kind = {"FrameType": ["ORIGINAL", "PRIMARY", "FLOW_ENCODED", "NONE"], "ComplexImageComponent": component}
-            groups.append(place(number) | {"MRImageFrameTypeSequence": kind})
+            groups.append(place_group(number) | {"MRImageFrameTypeSequence": kind})
     enhanced(dicom_image, frames, groups, SHARED).save_as(tmp_path / "a.dcm")
-    volumes, (reason,) = read(tmp_path)
+    volumes, (reason,) = volumes_and_reasons(tmp_path)
     assert offsets(volumes, phantom) == [0]
     assert "12 of 24 frames are left out: ComplexImageComponent is PHASE" in reason
 
@@ -425,7 +404,7 @@ def test_another_reconstruction_at_the_same_positions_is_not_a_duplicate(
             one = pydicom.dcmread(path)
             del one.InstanceNumber
             one.save_as(path)
-    volumes, (reason,) = read(tmp_path)
+    volumes, (reason,) = volumes_and_reasons(tmp_path)
     assert not volumes
     assert "show something else" in reason
     assert "duplicate" not in reason

@@ -8,26 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-
-from medvar_engine.data.read.scans import Refusal, find_series
-from medvar_engine.data.read.volume import Volume
-from medvar_engine.errors import MedvarError
-
-
-def read(folder: Path, **options: Any) -> tuple[list[Volume], list[Refusal]]:
-    """All volumes below a folder; refusals of series are told by their exceptions, as `prepare` does."""
-    found, refusals = find_series(folder)
-    volumes = []
-    for one in found:
-        try:
-            volumes += list(one.load(**options))
-        except MedvarError as error:
-            refusals.append(Refusal(str(one.path), str(error)))
-    return volumes, refusals
+from reading import all_volumes
 
 
 def only_refusal(folder: Path) -> str:
-    volumes, refusals = read(folder)
+    volumes, refusals = all_volumes(folder)
     assert not volumes
     assert len(refusals) == 1
     return str(refusals[0])
@@ -37,7 +22,7 @@ def only_refusal(folder: Path) -> str:
 def test_acquisition_plane_does_not_matter(tmp_path: Path, phantom: Any, affine: Any, series: Any, plane: str) -> None:
     """Breaks for everybody with sagittal MR: left and right, or head and feet, swapped in training data."""
     series(tmp_path, phantom, plane)
-    (volume,), refusals = read(tmp_path)
+    (volume,), refusals = all_volumes(tmp_path)
     assert not refusals
     np.testing.assert_array_equal(volume.array, phantom)
     np.testing.assert_allclose(volume.affine, affine, atol=1e-6)
@@ -52,7 +37,7 @@ def test_hounsfield_units_per_slice(tmp_path: Path, phantom: Any, series: Any) -
         dataset.RescaleSlope, dataset.RescaleIntercept = (1, -1024) if number % 2 else (2, -1000)
 
     series(tmp_path, phantom, modality="CT", change=change)
-    (volume,), _ = read(tmp_path)
+    (volume,), _ = all_volumes(tmp_path)
     np.testing.assert_array_equal(volume.array[..., 1::2], phantom[..., 1::2].astype(float) - 1024)
     np.testing.assert_array_equal(volume.array[..., ::2], phantom[..., ::2].astype(float) * 2 - 1000)
 
@@ -66,7 +51,7 @@ def test_ct_without_rescale_is_refused(tmp_path: Path, phantom: Any, series: Any
 def test_monochrome1_mr_is_turned_by_its_bits(tmp_path: Path, phantom: Any, series: Any) -> None:
     """Breaks for inverted MR: 12 bits turned over 16 leaves a constant of 61440 under everything."""
     series(tmp_path, 4095 - phantom, PhotometricInterpretation="MONOCHROME1")
-    (volume,), _ = read(tmp_path)
+    (volume,), _ = all_volumes(tmp_path)
     np.testing.assert_array_equal(volume.array, phantom)
 
 
@@ -80,7 +65,7 @@ def test_monochrome1_ct_keeps_hounsfield_units(tmp_path: Path, phantom: Any, ser
         RescaleSlope=1,
         RescaleIntercept=-1024,
     )
-    (volume,), _ = read(tmp_path)
+    (volume,), _ = all_volumes(tmp_path)
     np.testing.assert_array_equal(volume.array, phantom.astype(float) - 1024)
 
 
@@ -135,7 +120,7 @@ def test_localizer_in_the_series_is_left_out(tmp_path: Path, phantom: Any, serie
 
     series(tmp_path / "scan", phantom)
     series(tmp_path / "scout", phantom, "coronal", change=scout)
-    (volume,), refusals = read(tmp_path)
+    (volume,), refusals = all_volumes(tmp_path)
     np.testing.assert_array_equal(volume.array, phantom)
     assert ["LOCALIZER" in str(one) for one in refusals] == [True]
 
@@ -162,7 +147,7 @@ def test_repeats_in_one_series_are_kept_apart(tmp_path: Path, phantom: Any, seri
     """Breaks for multi-echo, dynamic and cine series under one UID: slices of different times would interleave."""
     series(tmp_path / "one", phantom, **{keyword: 1})
     series(tmp_path / "two", phantom + 50, **{keyword: 2})
-    volumes, refusals = read(tmp_path, phase_step=1)
+    volumes, refusals = all_volumes(tmp_path, phase_step=1)
     assert not refusals
     assert len({(volume.series, volume.phase) for volume in volumes}) == 2
     assert [float(volume.array.mean()) for volume in volumes] == pytest.approx([phantom.mean(), phantom.mean() + 50])
@@ -172,7 +157,7 @@ def test_repeats_in_one_series_are_kept_apart(tmp_path: Path, phantom: Any, seri
 def test_a_tag_that_numbers_slices_does_not_split(tmp_path: Path, phantom: Any, series: Any, keyword: str) -> None:
     """Breaks for LIDC-IDRI, whose de-identification gave every slice its own frame of reference."""
     series(tmp_path, phantom, change=lambda number, dataset: setattr(dataset, keyword, str(number + 1)))
-    (volume,), refusals = read(tmp_path)
+    (volume,), refusals = all_volumes(tmp_path)
     assert not refusals
     np.testing.assert_array_equal(volume.array, phantom)
 
@@ -181,7 +166,7 @@ def test_one_uid_for_two_patients_is_two_series(tmp_path: Path, phantom: Any, se
     """Breaks for badly de-identified archives: two patients in one volume, and in both splits."""
     series(tmp_path / "one", phantom, PatientID="a")
     series(tmp_path / "two", phantom, PatientID="b")
-    volumes, refusals = read(tmp_path)
+    volumes, refusals = all_volumes(tmp_path)
     assert not refusals
     assert [volume.patient for volume in volumes] == ["a", "b"]
 
@@ -192,7 +177,7 @@ def test_truncated_file_names_itself(tmp_path: Path, phantom: Any, series: Any, 
     paths = series(tmp_path, phantom)
     content = paths[10].read_bytes()
     paths[10].write_bytes(content[: int(keep * len(content))])
-    volumes, refusals = read(tmp_path)
+    volumes, refusals = all_volumes(tmp_path)
     assert not volumes
     assert paths[10].name in str(refusals[-1])
 
@@ -201,7 +186,7 @@ def test_header_cut_short_is_refused(tmp_path: Path, phantom: Any, series: Any) 
     """Breaks for files cut inside their header: they must not stop the run."""
     paths = series(tmp_path, phantom)
     paths[0].write_bytes(paths[0].read_bytes()[:300])
-    _, refusals = read(tmp_path)
+    _, refusals = all_volumes(tmp_path)
     assert paths[0].name in str(refusals[0])
 
 
@@ -212,7 +197,7 @@ def test_damaged_dicom_is_refused_and_the_rest_is_read(tmp_path: Path, phantom: 
     (tmp_path / "empty.dcm").write_bytes(b"")
     (tmp_path / "notes.txt").write_text("nothing")
     (tmp_path / "._scan.dcm").write_bytes(b"left by a file manager")
-    volumes, refusals = read(tmp_path)
+    volumes, refusals = all_volumes(tmp_path)
     assert len(volumes) == 1
     assert sorted(Path(one.path).name for one in refusals) == ["empty.dcm", "junk.dcm"]
 
@@ -221,7 +206,7 @@ def test_files_without_suffix_are_found(tmp_path: Path, phantom: Any, series: An
     """Breaks for exports from a PACS, whose files are called IM0001."""
     for number, path in enumerate(series(tmp_path, phantom)):
         path.rename(tmp_path / f"IM{number:04d}")
-    (volume,), refusals = read(tmp_path)
+    (volume,), refusals = all_volumes(tmp_path)
     assert not refusals
     np.testing.assert_array_equal(volume.array, phantom)
 
@@ -236,7 +221,7 @@ def test_malformed_value_is_refused(tmp_path: Path, phantom: Any, series: Any) -
 def test_enhanced_multiframe_and_phases(tmp_path: Path, phantom: Any, multiframe: Callable[..., Path]) -> None:
     """Breaks for cine MR: phases mixed into one volume beat at every slice."""
     multiframe(tmp_path / "cine.dcm", phantom, phases=3)
-    volumes, refusals = read(tmp_path, phase_step=2)
+    volumes, refusals = all_volumes(tmp_path, phase_step=2)
     assert not refusals
     assert [volume.phase for volume in volumes] == ["phase 1 of 3", "phase 3 of 3"]
     for volume, offset in zip(volumes, (0, 2), strict=True):
@@ -273,7 +258,7 @@ def test_cine_without_geometry_keeps_frames_as_stored(
     from medvar_engine.data.harmonise.slicing import SliceRules, cut
 
     multiframe(tmp_path / "cine.dcm", phantom, geometry=False)
-    (volume,), _ = read(tmp_path)
+    (volume,), _ = all_volumes(tmp_path)
     assert not volume.oriented
     slabs = list(cut(volume, 0.0, SliceRules()))
     assert sum(len(one.images) for one in slabs) == phantom.shape[0]

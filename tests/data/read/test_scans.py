@@ -14,6 +14,7 @@ import SimpleITK as sitk
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydicom.dataset import Dataset
+from reading import only_volume
 
 from medvar_engine.data.read.orientation import to_ras
 from medvar_engine.data.read.scans import find_series
@@ -22,13 +23,6 @@ from medvar_engine.errors import MedvarError
 from medvar_engine.write.dicom import write_dicom
 from medvar_engine.write.nifti import write_nifti
 from medvar_engine.write.output_image import OutputImage
-
-
-def only_volume(source: Path, **options: Any) -> Volume:
-    (one,), refusals = find_series(source, **options)
-    assert not refusals
-    (volume,) = one.load()
-    return volume
 
 
 def only_reason(source: Path) -> str:

@@ -29,6 +29,7 @@ from pydicom.uid import (
     JPEGLSNearLossless,
     RLELossless,
 )
+from reading import only_volume
 
 from medvar_engine.data.read.scans import find_series
 from medvar_engine.data.read.volume import Volume
@@ -36,13 +37,6 @@ from medvar_engine.errors import MedvarError
 
 RNG = np.random.default_rng(5)
 IMAGE = np.clip(np.add.outer(np.arange(40) * 20, np.arange(36) * 30) + RNG.integers(0, 90, (40, 36)), 0, 4095)
-
-
-def read_one(folder: Path) -> Volume:
-    (one,), refusals = find_series(folder)
-    assert not refusals
-    (volume,) = one.load()
-    return volume
 
 
 def shown(volume: Volume) -> np.ndarray:
@@ -104,7 +98,7 @@ def test_transfer_syntaxes(tmp_path: Path, dicom_image: Any, syntax: Any, within
 
     save(tmp_path, make)
     expected = np.stack([IMAGE + number - (1024 if signed else 0) for number in range(3)])
-    np.testing.assert_allclose(shown(read_one(tmp_path)), expected, atol=within)
+    np.testing.assert_allclose(shown(only_volume(tmp_path)), expected, atol=within)
 
 
 def as_written(dataset: FileDataset, syntax: Any) -> FileDataset:
@@ -136,7 +130,7 @@ def test_jpeg_baseline(tmp_path: Path, dicom_image: Any) -> None:
         return dataset
 
     save(tmp_path, make)
-    np.testing.assert_allclose(shown(read_one(tmp_path))[1], image, atol=6)
+    np.testing.assert_allclose(shown(only_volume(tmp_path))[1], image, atol=6)
 
 
 def test_jpeg_lossless(tmp_path: Path, dicom_image: Any) -> None:
@@ -164,7 +158,7 @@ def test_jpeg_lossless(tmp_path: Path, dicom_image: Any) -> None:
         return result
 
     save(tmp_path, make)
-    np.testing.assert_array_equal(shown(read_one(tmp_path))[2], IMAGE + 2)
+    np.testing.assert_array_equal(shown(only_volume(tmp_path))[2], IMAGE + 2)
 
 
 # A ramp of 16 × 12 pixels, encoded with OpenJPH: no encoder for this syntax is at hand here.
@@ -188,7 +182,7 @@ def test_high_throughput_jpeg_2000(tmp_path: Path, dicom_image: Any) -> None:
         return dataset
 
     save(tmp_path, make)
-    np.testing.assert_array_equal(shown(read_one(tmp_path))[0], ramp)
+    np.testing.assert_array_equal(shown(only_volume(tmp_path))[0], ramp)
 
 
 # 24 × 16 pixels of 12 bits, encoded with DCMTK, which took 200 off.
@@ -212,13 +206,13 @@ def test_jpeg_extended(tmp_path: Path, dicom_image: Any) -> None:
         return dataset
 
     save(tmp_path, make, RescaleSlope=1, RescaleIntercept=200)
-    np.testing.assert_allclose(shown(read_one(tmp_path))[1], ramp, atol=4)
+    np.testing.assert_allclose(shown(only_volume(tmp_path))[1], ramp, atol=4)
 
 
 def test_overlay_bits_are_not_pixels(tmp_path: Path, dicom_image: Any) -> None:
     """Breaks for old files that keep an overlay in the high bits: 12 of 16 are stored, the rest may be anything."""
     save(tmp_path, lambda number: dicom_image("MR", IMAGE.astype(np.uint16) | np.uint16(0x8000)))
-    np.testing.assert_array_equal(shown(read_one(tmp_path))[0], IMAGE)
+    np.testing.assert_array_equal(shown(only_volume(tmp_path))[0], IMAGE)
 
 
 def test_twelve_signed_bits(tmp_path: Path, dicom_image: Any) -> None:
@@ -231,7 +225,7 @@ def test_twelve_signed_bits(tmp_path: Path, dicom_image: Any) -> None:
         RescaleSlope=1,
         RescaleIntercept=0,
     )
-    np.testing.assert_array_equal(shown(read_one(tmp_path))[0], values)
+    np.testing.assert_array_equal(shown(only_volume(tmp_path))[0], values)
 
 
 def test_code_stream_larger_than_the_header_is_refused(tmp_path: Path, dicom_image: Any) -> None:
@@ -259,4 +253,4 @@ def test_extended_offset_table(tmp_path: Path, dicom_image: Any, multiframe: Any
     dataset.compress(RLELossless, encapsulate_ext=True, generate_instance_uid=False)
     assert "ExtendedOffsetTable" in dataset
     dataset.save_as(path)
-    np.testing.assert_array_equal(read_one(tmp_path).array, phantom)
+    np.testing.assert_array_equal(only_volume(tmp_path).array, phantom)
