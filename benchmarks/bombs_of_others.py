@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from bomb_readers import MIB, Make, bomb, encoder, index, npy, recipe, scan, session, single, trace, weights
+from bomb_readers import MIB, Make, Read, bomb, encoder, index, npy, recipe, scan, session, single, trace, weights
 from bombs_of_scans import zeros
 
 
@@ -110,46 +110,27 @@ TEXTS = {
 }
 
 
-def write_text(name: str, text: str) -> Make:
-    """A bomb of a text."""
+def file_bomb(read: Read, file_name: str, name: str, content: bytes, honest: int | None = None) -> None:
+    """Register a bomb that is one file of this ``content``."""
 
     def make(folder: Path) -> Path:
         """Write it."""
-        (folder / "a.json").write_text(text)
-        return folder / "a.json"
+        (folder / file_name).write_bytes(content)
+        return folder / file_name
 
     make.__name__ = name
-    return make
+    bomb(read, honest)(make)
 
 
-def write_session(name: str, text: str) -> Make:
-    """A bomb of a session with that text."""
-
-    def make(folder: Path) -> Path:
-        """Write it."""
-        (folder / "a.medvar").write_bytes(gzip.compress(text.encode(), 1))
-        return folder / "a.medvar"
-
-    make.__name__ = f"session: {name}"
-    return make
-
-
-for title, content in TEXTS.items():
+for title, text in TEXTS.items():
     # A number of four characters is one of eight bytes.
-    bomb(trace, honest=2 * len(content) if "number" in title else None)(write_text(title, content))
-    bomb(session, honest=64 * MIB)(write_session(title, content))
+    file_bomb(trace, "a.json", title, text.encode(), 2 * len(text) if "number" in title else None)
+    file_bomb(session, "a.medvar", f"session: {title}", gzip.compress(text.encode(), 1), 64 * MIB)
 
 
 def yaml(name: str, text: str) -> None:
     """Register a bomb in YAML."""
-
-    def make(folder: Path) -> Path:
-        """Write it."""
-        (folder / "a.yaml").write_text(text)
-        return folder / "a.yaml"
-
-    make.__name__ = name
-    bomb(recipe)(make)
+    file_bomb(recipe, "a.yaml", name, text.encode())
 
 
 ALIASES = "".join(f"{b}: &{b} [*{a}, *{a}]\n" for a, b in pairwise("abcdefghi"))
@@ -166,14 +147,7 @@ yaml("yaml_of_a_slow_pattern", "name: a\nentries: [{files: ['" + "**/" * 2000 + 
 
 def table(name: str, text: str) -> None:
     """Register a bomb in CSV."""
-
-    def make(folder: Path) -> Path:
-        """Write it."""
-        (folder / "index.csv").write_text(text)
-        return folder / "index.csv"
-
-    make.__name__ = name
-    bomb(index)(make)
+    file_bomb(index, "index.csv", name, text.encode())
 
 
 HEAD = "path,patient,modality,region,plane,contrast,spacing_mm,low,high,unit,split,set,source,licence"
@@ -185,22 +159,9 @@ table("table_of_an_open_quote", HEAD + '\n"' + "a,\n" * 10_000_000)
 table("table_of_scans_of_short_rows", "path,patient,modality,region\n" + "a,b,CT,c\n" * 2_000_000)
 
 
-def tensors(header: bytes, body: bytes = b"") -> Make:
-    """A file of weights with that header."""
-
-    def make(folder: Path) -> Path:
-        """Write it."""
-        (folder / "a.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + body)
-        return folder / "a.safetensors"
-
-    return make
-
-
 def weight_bomb(name: str, header: bytes, body: bytes = b"") -> None:
-    """Register a file of weights."""
-    make = tensors(header, body)
-    make.__name__ = name
-    bomb(weights)(make)
+    """Register a file of weights with that header."""
+    file_bomb(weights, "a.safetensors", name, struct.pack("<Q", len(header)) + header + body)
 
 
 def said(**config: Any) -> bytes:
