@@ -119,10 +119,9 @@ class PixelFile:
     @cached_property
     def _packed_frames(self) -> list[bytes]:
         stored = self.stored
-        voxels = stored.rows * stored.columns * stored.frames
         # A compressed frame needs at least one byte.
-        check_claim(self.path, voxels, stored.frames, len(self.content))
-        check_packed(self.path, voxels, voxels * stored.bits_allocated // 8, len(self.content))
+        check_claim(self.path, stored.voxels, stored.frames, len(self.content))
+        check_packed(self.path, stored.voxels, stored.unpacked_bytes, len(self.content))
         return _frames_of(self.content, stored)
 
 

@@ -103,11 +103,18 @@ def _bounded(path: Path, largest: int, most_elements: int | None = None) -> Bina
 
 def _raw(path: Path, largest: int) -> io.RawIOBase:
     largest = min(largest, most_unpacked(_size(path)))
-    content = _unpacked(path, largest) if _is_packed(path) else _inflated(path, largest)
+    if _is_packed(path):
+        return cast(io.RawIOBase, _Unpacked(_unpacked(path, largest)))
     try:
-        return io.FileIO(path) if content is None else cast(io.RawIOBase, _Unpacked(content))
+        file = io.FileIO(path)
+        beginning = file.read(_META_PART)
+        file.seek(0)
     except OSError as error:
         raise MedvarError(f"{path}: cannot be opened ({error.strerror}).") from error
+    if _DEFLATED not in beginning or not beginning[_PREAMBLE + 4 :].startswith(_META):
+        return file
+    with file:
+        return cast(io.RawIOBase, _Unpacked(_inflated(path, file, beginning, largest)))
 
 
 class _Unpacked(io.BytesIO):
@@ -236,23 +243,19 @@ def _unpacked(path: Path, largest: int) -> bytes:
     return content
 
 
-def _inflated(path: Path, largest: int) -> bytearray | None:
-    """A file of the deflated transfer syntax (PS3.5 A.5) as one of the plain syntax; None for other files."""
-    beginning = _beginning(path, _META_PART)
-    if _DEFLATED not in beginning or not beginning[_PREAMBLE + 4 :].startswith(_META):
-        return None
+def _inflated(path: Path, file: io.FileIO, beginning: bytes, largest: int) -> bytearray:
+    """A file of the deflated transfer syntax (PS3.5 A.5) as one of the plain syntax."""
     start = _META_END + int.from_bytes(beginning[_META_END - 4 : _META_END], "little")
     content = bytearray(beginning[:start].replace(_DEFLATED, _PLAIN))
     inflater, end = zlib.decompressobj(-zlib.MAX_WBITS), start + largest
     try:
-        with path.open("rb") as file:
-            file.seek(start)
-            packed = file.read(_PIECE)
-            while packed and not inflater.eof:
-                content += inflater.decompress(packed, _PIECE)
-                packed = inflater.unconsumed_tail or file.read(_PIECE)
-                if len(content) > end:
-                    raise MedvarError(f"{path}: its inflated content is larger than {largest} bytes.")
+        file.seek(start)
+        packed = file.read(_PIECE)
+        while packed and not inflater.eof:
+            content += inflater.decompress(packed, _PIECE)
+            packed = inflater.unconsumed_tail or file.read(_PIECE)
+            if len(content) > end:
+                raise MedvarError(f"{path}: its inflated content is larger than {largest} bytes.")
     except (OSError, zlib.error) as error:
         raise MedvarError(f"{path}: cannot be inflated, it may be truncated ({error}).") from error
     if not inflater.eof:

@@ -148,7 +148,7 @@ def _of_csa(dataset: Dataset) -> tuple[float | None, tuple[float, ...] | None]:
         header = csareader.read(dataset[CSA_HEADER].value)  # type: ignore[no-untyped-call]
         b_value = csareader.get_scalar(header, "B_value")  # type: ignore[no-untyped-call]
         direction = csareader.get_vector(header, "DiffusionGradientDirection", 3)  # type: ignore[no-untyped-call]
-    except Exception:  # a damaged header can raise many exceptions; others may distinguish the images apart
+    except Exception:  # a damaged header raises many exceptions; other attributes may distinguish the images
         return None, None
     return None if b_value is None else float(b_value), None if direction is None else tuple(map(float, direction))
 

@@ -53,6 +53,11 @@ class StoredPixels:
         return self.rows * self.columns * self.frames
 
     @property
+    def unpacked_bytes(self) -> int:
+        """The size of the pixels of all frames without compression."""
+        return self.voxels * self.bits_allocated // 8
+
+    @property
     def compressed(self) -> bool:
         """Whether the pixels are encapsulated, as compressed frames."""
         return self.syntax not in _NATIVE

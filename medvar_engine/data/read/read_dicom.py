@@ -89,7 +89,7 @@ class DicomScan:
         """Raise `MedvarError` if compressed files together claim far more than they hold."""
         pairs = [(path, file) for path, file in zip(paths, self.files, strict=True) if file.compressed]
         voxels = sum(file.voxels for _, file in pairs)
-        claimed = sum(file.voxels * file.bits_allocated // 8 for _, file in pairs)
+        claimed = sum(file.unpacked_bytes for _, file in pairs)
         check_packed(paths[0], voxels, claimed, sum(path.stat().st_size for path, _ in pairs))
 
     @property
