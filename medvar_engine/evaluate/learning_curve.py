@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +13,10 @@ from medvar_engine.evaluate.metrics.metric_table import MetricValue
 
 REAL, BOTH, SYNTHETIC = "real", "real and synthetic", "synthetic"
 """What a network learned from."""
+
+
+Progress = Callable[[str, int, int], None]
+"""Called with what is trained, the number of finished steps, and that of all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,3 +43,9 @@ def rows_of_patients(patients: Sequence[str], count: int, seed: int) -> npt.NDAr
     names = sorted(set(patients))
     chosen = {names[i] for i in np.random.default_rng(seed).permutation(len(names))[:count]}
     return np.flatnonzero([name in chosen for name in patients])
+
+
+def report_step(progress: Progress | None, what: str, total: int, done: int) -> None:
+    """Report ``done`` of ``total`` steps of a network that learns from ``what``."""
+    if progress is not None:
+        progress(f"training on {what}", done, total)

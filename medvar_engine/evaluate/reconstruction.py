@@ -13,13 +13,14 @@ from medvar_engine.evaluate.encoded_slices import encoded_slices
 from medvar_engine.evaluate.metrics.bootstrap import estimate_mean
 from medvar_engine.evaluate.metrics.dice import dice, overlap_counts
 from medvar_engine.evaluate.metrics.metric_table import MetricValue, shown
+from medvar_engine.generate.finished_pairs import finished_pairs
 from medvar_engine.generate.generator import Generator
 from medvar_engine.request import Sampling
 from medvar_engine.train.batches import spread
 from medvar_engine.train.stages.image_similarity import psnr
+from medvar_engine.train.stages.mask_losses import SMALLEST
 from medvar_engine.types import FloatArray, IntArray
 
-SMALLEST = 100  # least number of pixels of a structure in a slice for a Dice coefficient
 _BATCH = 16
 
 
@@ -50,9 +51,12 @@ def measure_reconstruction(
         images = held_out.batch(part)[:, 0]
         encoded = encoded_slices(generator, held_out, part, sampling)
         previews.append([_psnr(generator.preview(encoded, k), images) for k in range(last + 1)])
-        full.append(_psnr(generator.image(encoded), images))
+        decoded, masks = finished_pairs(generator, encoded)
+        full.append(_psnr(decoded, images))
         if structures:
-            overlap.append(overlap_counts(generator.pairs(encoded)[1], held_out.masks(part), structures))
+            overlap.append(
+                overlap_counts(np.stack([one for one in masks if one is not None]), held_out.masks(part), structures)
+            )
         for trace, image in zip(encoded.traces, images, strict=True):
             again = generator.finish(generator.resample(trace, last))
             drawn.append(_psnr(generator.image(again), image[None]))

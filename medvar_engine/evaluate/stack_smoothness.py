@@ -15,13 +15,10 @@ from medvar_engine.data.dataset import SliceDataset
 from medvar_engine.errors import MedvarError
 from medvar_engine.generate.generator import Generator
 from medvar_engine.sets.stack import Stack, stack_requests
-from medvar_engine.types import FloatArray, IntArray
+from medvar_engine.types import FloatArray
 
-LABELS, SLICES, STACKS = (
-    4,
-    8,
-    2,
-)  # number of labels with most slices that are measured; slices per stack; stacks per label
+LABELS = 4  # number of labels with most slices that are measured
+SLICES, STACKS = 8, 2  # slices per stack; stacks per label
 _FEWEST = 8  # least number of pairs of real neighbours for a meaningful difference
 _MOST = 200  # largest number of pairs of real neighbours that are compared
 _ALIKE = 0.1  # largest difference of distances within a label, as a fraction of the distance
@@ -49,14 +46,15 @@ def measure_stacks(generator: Generator, bundle: Bundle, data: SliceDataset) -> 
     """
     asked = [Condition(condition.modality, condition.region, condition.plane) for condition in data.conditions.distinct]
     codes = np.array([asked.index(one) for one in asked])[data.conditions.codes]
-    places = [-1.0 if row.position_mm is None else row.position_mm for row in data.rows]
-    series = [row.series for row in data.rows]
+    series, places = zip(*((row.series, row.position_mm) for row in data.rows), strict=True)
     positions = [condition.position for condition in data.conditions]
     found: dict[str, StackSmoothness] = {}
     for code, _ in Counter(codes.tolist()).most_common():
-        own = np.array([i for i in np.flatnonzero(codes == code) if data.rows[int(i)].position_mm is not None])
-        pairs, distances = _neighbours(own, series, places)
-        if len(pairs) < _FEWEST or len(found) == LABELS:
+        if len(found) == LABELS:
+            break
+        own = np.flatnonzero(codes == code).tolist()
+        pairs, distances = _neighbours({i: (series[i], place) for i in own if (place := places[i]) is not None})
+        if len(pairs) < _FEWEST:
             continue
         # A distance that occurs; the mean of two different middle values would be the distance of no pair.
         spacing = float(np.percentile(distances, 50, method="lower"))
@@ -64,35 +62,40 @@ def measure_stacks(generator: Generator, bundle: Bundle, data: SliceDataset) -> 
         if len(pairs) < _FEWEST:
             continue
         pairs = pairs[:: max(1, len(pairs) // _MOST)]
-        known = [p for i in own if (p := positions[int(i)]) is not None]
+        known = [p for i in own if places[i] is not None and (p := positions[i]) is not None]
         middle = float(np.median(known)) if known and bundle.labels.position else None
         try:
-            smooth = _label(generator, bundle, replace(asked[code], position=middle), spacing)
+            stacks, unrelated = _stacks(generator, bundle, replace(asked[code], position=middle), spacing)
         except MedvarError:
             continue
         real = _differences(data.batch(pairs[:, 0])[:, 0], data.batch(pairs[:, 1])[:, 0])
-        found[str(asked[code])] = replace(smooth, real=real)
+        found[str(asked[code])] = StackSmoothness(spacing, stacks, real, unrelated)
     return found
 
 
-def _neighbours(
-    own: IntArray, series: list[str], places: list[float]
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
-    """Indices of neighbouring slices of a series ``(N, 2)``, and their distances in mm."""
-    order = sorted(own.tolist(), key=lambda i: (series[i], places[i]))
-    pairs = [(a, b) for a, b in pairwise(order) if series[a] == series[b] and places[a] < places[b]]
-    return np.array(pairs, dtype=np.int64).reshape(-1, 2), np.array([places[b] - places[a] for a, b in pairs])
+def _neighbours(slices: dict[int, tuple[str, float]]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+    """Indices of neighbouring slices of a series ``(N, 2)``, and their distances in mm.
+
+    ``slices`` holds the series and the position in mm of each.
+    """
+    pairs, distances = [], []
+    for one, other in pairwise(sorted(slices, key=slices.__getitem__)):
+        (series, place), (next_series, next_place) = slices[one], slices[other]
+        if series == next_series and place < next_place:
+            pairs.append((one, other))
+            distances.append(next_place - place)
+    return np.array(pairs, dtype=np.int64).reshape(-1, 2), np.array(distances)
 
 
-def _label(generator: Generator, bundle: Bundle, condition: Condition, spacing: float) -> StackSmoothness:
-    """The differences within stacks; those of real volumes are added later."""
+def _stacks(generator: Generator, bundle: Bundle, condition: Condition, spacing: float) -> tuple[float, float]:
+    """The differences of neighbours within stacks, and of slices of different stacks."""
     condition, stack = bundle.labels.known(condition), Stack(SLICES, spacing)
     images = []
     for seed in range(STACKS):
         requests = stack_requests(bundle, condition, seed, bundle.sampling, stack)
         images.append(generator.image(generator.finish(generator.start(requests))))
     neighbours = [_differences(one[:-1], one[1:]) for one in images]
-    return StackSmoothness(spacing, float(np.mean(neighbours)), 0.0, _differences(images[0], images[1]))
+    return float(np.mean(neighbours)), _differences(images[0], images[1])
 
 
 def _differences(one: FloatArray, other: FloatArray) -> float:

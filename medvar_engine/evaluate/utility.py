@@ -17,7 +17,16 @@ from medvar_engine.data.dataset import SliceDataset
 from medvar_engine.encoders.image_source import Images, PreparedImages
 from medvar_engine.errors import MedvarError
 from medvar_engine.evaluate.images.synthetic_images import Synthetic
-from medvar_engine.evaluate.learning_curve import BOTH, REAL, SYNTHETIC, CurvePoint, patient_counts, rows_of_patients
+from medvar_engine.evaluate.learning_curve import (
+    BOTH,
+    REAL,
+    SYNTHETIC,
+    CurvePoint,
+    Progress,
+    patient_counts,
+    report_step,
+    rows_of_patients,
+)
 from medvar_engine.evaluate.metrics.bootstrap import estimate
 from medvar_engine.evaluate.metrics.metric_table import MetricValue, shown
 from medvar_engine.train.augment import augment
@@ -26,7 +35,6 @@ from medvar_engine.types import FloatArray
 SIDE, BATCH, LEARNING_RATE = 64, 32, 1e-3
 TASKS = ("region", "plane", "modality")
 
-Progress = Callable[[str, int, int], None]
 Labels = npt.NDArray[np.int64]
 LabelledImages = tuple[Images, Labels]
 """Images, and the number of the class of each; -1 without a class."""
@@ -101,7 +109,7 @@ def measure_utility(
     images = PreparedImages(training)
 
     def measured(what: str, parts: Callable[[int], list[LabelledImages]]) -> MetricValue:
-        reported = functools.partial(_report_step, progress, what, steps)
+        reported = functools.partial(report_step, progress, what, steps)
         trained = (_trained(parts(seed), len(names), steps, seed, reported) for seed in range(seeds))
         guesses = [_guesses(network, held_out, kept) for network in trained]
 
@@ -136,11 +144,6 @@ def _of_patients(labels: Labels, patients: Sequence[str], count: int, seed: int)
         own = np.flatnonzero(labels == one)
         chosen[own[rows_of_patients([patients[int(i)] for i in own], count, seed)]] = True
     return chosen
-
-
-def _report_step(progress: Progress | None, name: str, total: int, done: int) -> None:
-    if progress is not None:
-        progress(f"training on {name}", done, total)
 
 
 def _numbers(values: list[str | None], names: list[str]) -> Labels:

@@ -71,12 +71,12 @@ def generate_stack(
         for trace, shown, mask, risk in zip(generation.traces, pixels, masks, found.risks, strict=True):
             image = replace(OutputImage.of(bundle, trace, shown, mask), copy_risk=risk)
             slices.append(marked(placed(image, stack), options.marks))
+        if not volume:
+            check_place(slices[-1])
     make_folder(path.parent if volume else path)
     if volume:
         files = write_volume(path, slices)
     else:
-        for image in slices:
-            check_place(image)
         files = _write_series(path, slices, Study(f"{requests[0].condition} {requests[0].seed} {stack}"))
     return GeneratedStack(tuple(files), tuple(image.copy_risk for image in slices))
 

@@ -88,14 +88,8 @@ class ImageSet:
 
         Raises `MedvarError` when they are missing or damaged, or the model makes none.
         """
-        codes, path = self.codes(unit), masks_path(self.path, unit)
-        try:
-            masks = open_npy(path)
-        except (OSError, ValueError) as error:
-            raise MedvarError(f"{path} is missing or damaged ({error}). {_AGAIN}") from error
-        if masks.dtype != np.uint8 or masks.shape != codes.shape or masks.max(initial=0) > len(self.structures):
-            raise MedvarError(f"{path} does not hold a mask for every image of its unit. {_AGAIN}")
-        return masks
+        shape = self.codes(unit).shape
+        return _opened_masks(self.path, unit, self.manifest.units[unit], shape, len(self.structures))
 
     @property
     def structures(self) -> Structures:
@@ -120,6 +114,19 @@ class ImageSet:
         if codes.dtype != np.uint16 or codes.ndim != 3 or not len(codes) == len(table) == images:
             raise MedvarError(f"{note_path(self.path, unit)}: unit {unit} does not hold {images} images. {_AGAIN}")
         return codes, table
+
+
+@lru_cache(maxsize=_OPEN)
+def _opened_masks(folder: Path, unit: int, note: str, shape: tuple[int, ...], structures: int) -> MaskArray:
+    """The masks of a unit, of ``shape`` and of that many structures; ``note`` is that of `_opened`."""
+    path = masks_path(folder, unit)
+    try:
+        masks = open_npy(path)
+    except (OSError, ValueError) as error:
+        raise MedvarError(f"{path} is missing or damaged ({error}). {_AGAIN}") from error
+    if masks.dtype != np.uint8 or masks.shape != shape or masks.max(initial=0) > structures:
+        raise MedvarError(f"{path} does not hold a mask for every image of its unit. {_AGAIN}")
+    return masks
 
 
 @lru_cache(maxsize=_OPEN)

@@ -21,7 +21,16 @@ from medvar_engine.errors import MedvarError
 from medvar_engine.evaluate.encoded_slices import check_structures
 from medvar_engine.evaluate.images.mask_source import PreparedMasks
 from medvar_engine.evaluate.images.synthetic_images import Synthetic
-from medvar_engine.evaluate.learning_curve import BOTH, REAL, SYNTHETIC, CurvePoint, patient_counts, rows_of_patients
+from medvar_engine.evaluate.learning_curve import (
+    BOTH,
+    REAL,
+    SYNTHETIC,
+    CurvePoint,
+    Progress,
+    patient_counts,
+    report_step,
+    rows_of_patients,
+)
 from medvar_engine.evaluate.metrics.bootstrap import estimate
 from medvar_engine.evaluate.metrics.dice import dice
 from medvar_engine.evaluate.metrics.metric_table import MetricValue, shown
@@ -29,8 +38,6 @@ from medvar_engine.evaluate.pairs.segmenter import Pairs, overlaps, side_of, tra
 from medvar_engine.train.batches import spread
 
 MOST_TESTED = 2000  # held-out slices that are segmented
-
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +111,7 @@ def measure_segmentation(
     def measured(what: str, sources: Callable[[int], Sequence[Pairs]]) -> MetricValue:
         found = []
         for seed in range(seeds):
-            report = None if progress is None else functools.partial(_report_step, progress, what, steps)
+            report = functools.partial(report_step, progress, what, steps)
             network = trained_segmenter(sources(seed), side, steps, seed, report)
             found.append(dice_by_patient(overlaps(network, test, side), people))
         values = np.stack(found)  # (seeds, patients, structures)
@@ -144,7 +151,3 @@ def _mean(values: npt.NDArray[np.float64]) -> float:
     there = np.isfinite(values)
     sums, counts = np.where(there, values, 0.0).sum(-1), there.sum(-1)
     return float((sums[counts > 0] / counts[counts > 0]).mean()) if counts.any() else float("nan")  # of a draw
-
-
-def _report_step(progress: Progress, what: str, total: int, done: int) -> None:
-    progress(f"training on {what}", done, total)
