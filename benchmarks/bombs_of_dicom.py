@@ -16,11 +16,6 @@ from fuzz_readers import enhanced, one_frame
 from pydicom.encaps import encapsulate
 
 
-def placed(pixels: np.ndarray, bits: int = 16) -> Any:
-    """An enhanced MR whose frames are placed."""
-    return enhanced(pixels, bits)
-
-
 def saved(dataset: Any, path: Path, implicit: bool = False) -> Path:
     """Save a data set."""
     if implicit:
@@ -123,7 +118,7 @@ def dicom_of_many_elements(folder: Path) -> Path:
 @bomb(scan)
 def dicom_position_of_many_numbers(folder: Path) -> Path:
     """DICOM position of many numbers."""
-    dataset = placed(np.zeros((3, 8, 8), np.uint16))
+    dataset = enhanced(np.zeros((3, 8, 8), np.uint16))
     position = dataset.PerFrameFunctionalGroupsSequence[0].PlanePositionSequence[0]
     position.add_new(0x00200032, "UN", b"0\\" * 4_000_000)
     return saved(dataset, folder / "a.dcm", implicit=True)
@@ -132,7 +127,7 @@ def dicom_position_of_many_numbers(folder: Path) -> Path:
 @bomb(scan)
 def dicom_echo_of_many_numbers(folder: Path) -> Path:
     """DICOM echo of many numbers."""
-    dataset = placed(np.zeros((3, 8, 8), np.uint16))
+    dataset = enhanced(np.zeros((3, 8, 8), np.uint16))
     dataset.add_new(0x00180086, "UN", b"0\\" * 4_000_000)
     return saved(dataset, folder / "a.dcm", implicit=True)
 
@@ -140,7 +135,7 @@ def dicom_echo_of_many_numbers(folder: Path) -> Path:
 @bomb(scan)
 def dicom_type_of_many_words(folder: Path) -> Path:
     """DICOM type of many words."""
-    dataset = placed(np.zeros((3, 8, 8), np.uint16))
+    dataset = enhanced(np.zeros((3, 8, 8), np.uint16))
     dataset.add_new(0x00080008, "UN", b"A\\" * 4_000_000)
     return saved(dataset, folder / "a.dcm", implicit=True)
 
@@ -148,7 +143,7 @@ def dicom_type_of_many_words(folder: Path) -> Path:
 @bomb(scan)
 def dicom_private_b_value_of_many_numbers(folder: Path) -> Path:
     """DICOM private b value of many numbers."""
-    dataset = placed(np.zeros((3, 8, 8), np.uint16))
+    dataset = enhanced(np.zeros((3, 8, 8), np.uint16))
     dataset.add_new(0x00190010, "LO", "SIEMENS MR HEADER")
     dataset.add_new(0x0019100C, "UN", b"0\\" * 4_000_000)
     return saved(dataset, folder / "a.dcm")
@@ -163,14 +158,14 @@ def dicom_element_of_a_huge_length(folder: Path) -> Path:
 @bomb(scan)
 def dicom_claims_frames(folder: Path) -> Path:
     """DICOM claims frames."""
-    dataset = placed(np.zeros((3, 8, 8), np.uint16))
+    dataset = enhanced(np.zeros((3, 8, 8), np.uint16))
     dataset.Rows = dataset.Columns = 65_535
     return saved(dataset, folder / "a.dcm")
 
 
 def encapsulated(folder: Path, syntax: str, frames: list[bytes], rows: int, columns: int) -> Path:
     """A file of compressed frames."""
-    dataset = placed(np.zeros((len(frames), 8, 8), np.uint16))
+    dataset = enhanced(np.zeros((len(frames), 8, 8), np.uint16))
     dataset.Rows, dataset.Columns = rows, columns
     dataset.PixelData = encapsulate(frames)
     dataset["PixelData"].is_undefined_length = True
@@ -240,7 +235,7 @@ def dicom_image_of_jpeg_2000_claims(folder: Path) -> Path:
 @bomb(scan)
 def dicom_of_many_fragments(folder: Path) -> Path:
     """DICOM of many fragments."""
-    dataset = placed(np.zeros((3, 8, 8), np.uint16))
+    dataset = enhanced(np.zeros((3, 8, 8), np.uint16))
     dataset.PixelData = b"\xfe\xff\0\xe0\0\0\0\0" * 2_000_000 + END
     dataset["PixelData"].VR, dataset["PixelData"].is_undefined_length = "OB", True
     dataset.file_meta.TransferSyntaxUID = "1.2.840.10008.1.2.4.90"

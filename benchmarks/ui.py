@@ -28,11 +28,11 @@ _FIRST = 20  # images, after which memory is measured first
 
 def settle(widget: MedvarWidget) -> None:
     """Until nothing is going on."""
-    small_text = 0
-    while small_text < 20:
+    idle = 0
+    while idle < 20:
         QApplication.processEvents()
         time.sleep(0.005)
-        small_text = 0 if widget.busy else small_text + 1
+        idle = 0 if widget.busy else idle + 1
 
 
 def timed(do: Callable[[], object]) -> float:

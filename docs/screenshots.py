@@ -59,11 +59,11 @@ class Studio:
 
     def settle(self) -> None:
         """Until the widget has nothing to do, and everything is drawn."""
-        small_text = 0
-        while small_text < 20:
+        idle = 0
+        while idle < 20:
             QApplication.processEvents()
             time.sleep(0.01)
-            small_text = 0 if self.widget.busy else small_text + 1
+            idle = 0 if self.widget.busy else idle + 1
         QApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete.value)  # as Qt's own loop does
         QApplication.processEvents()
 

@@ -162,11 +162,12 @@ def generate(
             "--slice-mm and --to-position are for the slices of a stack: leave them out, or give --stack."
         )
     given = _given_mask(mask, model) if mask else None
-    if given is not None and (mix or layout or file_format == "shards" or workers > 1 or cluster):
+    as_dataset = mix or layout or file_format == "shards" or workers > 1 or cluster
+    if given is not None and as_dataset:
         raise MedvarError(
             "A synthetic dataset has masks of its own: leave out --mask, or leave out --mix, --layout and --workers."
         )
-    if mix or layout or file_format == "shards" or workers > 1 or cluster:
+    if as_dataset:
         from medvar_engine.cli.generate_set import generate_set
         from medvar_engine.sets.layouts import set_format
         from medvar_engine.sets.make_set import Resources

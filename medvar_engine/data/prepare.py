@@ -80,12 +80,13 @@ def prepare(
     elif rules.dataset_recipe is not None and rules.pseudonyms is None:
         name = rules.dataset_recipe.name
         raise MedvarError(f"The recipe {name} requires pseudonyms of its patients, so a key is needed.")
-    if rules.masks is not None and is_slice_index(source):
+    of_slices = is_slice_index(source)
+    if rules.masks is not None and of_slices:
         raise MedvarError(
             f"The index of {source} lists single slices, for which masks are not supported. Leave masks out."
         )
     pseudonyms = rules.pseudonyms
-    found = survey_slices(source, rules) if is_slice_index(source) else survey_scans(source, rules)
+    found = survey_slices(source, rules) if of_slices else survey_scans(source, rules)
     refusals = found.refusals
     split = replace(split, holdout=_holdout(split.holdout, found.patients, pseudonyms, source))
     _check_holdout(split.holdout, found.split)

@@ -68,9 +68,9 @@ class _Leaf:
 def group(headers: Iterable[Header]) -> list[Scan]:
     """Group headers to scans, each of one patient, series, matrix, orientation and pixel size."""
     scans: list[Scan] = []
-    for same_series in _by(headers, lambda one: (one.patient, one.modality, one.series_uid)):
+    for same_series in grouped(headers, lambda one: (one.patient, one.modality, one.series_uid)):
         scans += [Scan(((header,),)) for header in same_series if header.cine]
-        for alike in _by((one for one in same_series if not one.cine), lambda one: one.matrix):
+        for alike in grouped((one for one in same_series if not one.cine), lambda one: one.matrix):
             for stack in turned_alike(by_orientation(alike)):
                 views = views_of(stack)
                 apart = (_VIEW,) if len(views) > 1 else ()
@@ -95,7 +95,7 @@ def name_scans(scans: Sequence[Scan]) -> dict[str, Scan]:
 def localizers(headers: Iterable[Header]) -> list[Header]:
     """Headers of localizers without an ImageType of localizers: few thick slices in each of three planes."""
     found: list[Header] = []
-    for same_series in _by(headers, lambda one: (one.patient, one.modality, one.series_uid)):
+    for same_series in grouped(headers, lambda one: (one.patient, one.modality, one.series_uid)):
         stacks = [stack for stack in by_orientation(same_series) if geometry_of(stack) is not None]
         planes = {_plane(stack[0]) for stack in stacks}
         few = all(places_of(stack)[-1] < _LOCALIZER_SLICES for stack in stacks if places_of(stack))
@@ -202,7 +202,7 @@ def _stacks(headers: list[Header]) -> list[_Leaf]:
     """One volume; or several if the positions form regular stacks only by type, frame of reference or acquisition."""
     if not is_regular(headers):
         for key in ("image type", "frame of reference", "echo", "acquisition number"):
-            parts = _by(headers, lambda one, name=key: one.values[name])  # type: ignore[misc]
+            parts = grouped(headers, lambda one, name=key: one.values[name])  # type: ignore[misc]
             # Packages of one acquisition interleave; they are not separate scans, even if slices are missing.
             apart = key != "acquisition number" or are_disjoint(parts)
             if len(parts) > 1 and apart and all(map(is_regular, parts)):
@@ -214,7 +214,8 @@ def _leaf(headers: Sequence[Header]) -> _Leaf:
     return _Leaf(tuple(sorted(headers, key=lambda one: (one.path, one.index))))
 
 
-def _by(headers: Iterable[Header], key: Callable[[Header], object]) -> list[list[Header]]:
+def grouped(headers: Iterable[Header], key: Callable[[Header], object]) -> list[list[Header]]:
+    """The headers of each key, in the order in which the keys come first."""
     groups: dict[object, list[Header]] = {}
     for header in headers:
         groups.setdefault(key(header), []).append(header)

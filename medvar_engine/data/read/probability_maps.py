@@ -18,9 +18,9 @@ _BINS = 20
 _FAINT = 1 / _BINS
 
 
-def lies_between_0_and_1(low: float, high: float) -> bool:
-    """Whether these are the lowest and the highest value of a normalised scan, or of a probability map."""
-    return low >= 0 and 0 < high <= 1 + _ROUNDED
+def lies_between_0_and_1(array: NDArray[Any]) -> bool:
+    """Whether all values are such as a normalised scan, or a probability map, has."""
+    return 0 < float(array.max()) <= 1 + _ROUNDED and float(array.min()) >= 0
 
 
 def looks_like_probabilities(array: NDArray[Any]) -> bool:

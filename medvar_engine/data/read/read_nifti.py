@@ -201,8 +201,9 @@ def _check_possible(path: Path, *, labels: bool) -> None:
     end = path.stat().st_size if separate else int(offset)
     if end > LARGEST_EXTENSIONS:
         raise MedvarError(f"{path}: a header of {end} bytes is not read.")
+    content = block if end <= len(block) else _beginning(path, end)
     try:
-        check_extensions(_beginning(path, end), size, end, little_endian=header.endianness == "<")
+        check_extensions(content, size, end, little_endian=header.endianness == "<")
     except ValueError as error:
         raise MedvarError(f"{path}: cannot be read as NIfTI, it may be truncated ({error}).") from error
     voxels = math.prod(shape)

@@ -11,7 +11,7 @@ from medvar_engine.data.read.archive import extracted, inside, is_archive
 from medvar_engine.data.read.assumed_geometry import NOTHING, Assumed
 from medvar_engine.data.read.dicom_copies import without_copies
 from medvar_engine.data.read.dicom_file import looks_like_dicom
-from medvar_engine.data.read.dicom_group import Scan, group, localizers, name_scans
+from medvar_engine.data.read.dicom_group import Scan, group, grouped, localizers, name_scans
 from medvar_engine.data.read.dicom_header import Header, read_headers
 from medvar_engine.data.read.folder import files_below
 from medvar_engine.data.read.read_dicom import DicomScan, scan_of
@@ -150,10 +150,7 @@ def _find(paths: Sequence[Path], synthetic: bool, assumed: Assumed) -> tuple[lis
                 refusals += [Refusal(str(path), reason) for reason in left_out]
         except Exception as error:  # libraries raise exceptions of any type, and no file may end a run
             refusals.append(_refusal(path, error))
-    by_uid: dict[str, list[Header]] = {}
-    for header in headers:
-        by_uid.setdefault(header.series_uid, []).append(header)
-    for same in by_uid.values():
+    for same in grouped(headers, lambda one: one.series_uid):
         try:
             found_series, refused = _of_dicom(same)
         except Exception as error:  # as above, for odd values that are not of one file alone

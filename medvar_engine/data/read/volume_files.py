@@ -83,7 +83,7 @@ def load(
         turned, turned_affine, spacing = to_ras(values, affine, path)
         name = f"phase {phase + 1} of {phases}" if phases > 1 else None
         noted = remarks
-        if lies_between_0_and_1(float(turned.min()), float(turned.max())):
+        if lies_between_0_and_1(turned):
             if looks_like_probabilities(turned):
                 raise MedvarError(f"{path}: its values are those of a probability map or a soft mask, not of an image.")
             noted = (*remarks, REMARK)
