@@ -12,6 +12,7 @@ import numpy as np
 from medvar_engine.bundle.read import Bundle
 from medvar_engine.errors import MedvarError
 from napari_medvar.controllers.shared_state import State, Workspace
+from napari_medvar.layers.compare_layers import difference
 from napari_medvar.layers.image_layers import METADATA
 from napari_medvar.layers.real_image import real_image
 from napari_medvar.panels.real_image_panel import RealImagePanel
@@ -85,7 +86,7 @@ class RealImageController:
                     yield ImageEncoded()
                 yield made
                 if isinstance(made, Preview) and made.newest:
-                    yield ReconstructionError(float(np.abs(made.pixels - image.pixels).mean() * 50))
+                    yield ReconstructionError(difference((made.pixels, image.pixels)))
 
         self._workspace.start("make", lambda stop: encode())
 
@@ -123,10 +124,10 @@ class RealImageController:
         for array, attributes, _ in scans.layers:
             layer = viewer.add_image(array, **attributes)
         viewer.layers.selection.active = layer
-        if viewer.dims.ndim == layer.ndim:
+        ahead = viewer.dims.ndim - layer.ndim
+        if not ahead:
             viewer.dims.order = _acquired_plane(layer)
         middle = layer.data_to_world((np.array(layer.data.shape) - 1) / 2)
-        ahead = viewer.dims.ndim - layer.ndim
         viewer.dims.set_point([ahead + axis for axis in range(layer.ndim)], list(middle))
         viewer.reset_view(layers=[layer] if not ahead else None)
         if scans.refused:
@@ -135,8 +136,7 @@ class RealImageController:
     def _layer(self) -> Layer | None:
         """The chosen layer; without an image layer, the selected layer, to say why it cannot be encoded."""
         self._offer_images()
-        layers, name = self._workspace.viewer.layers, self.panel.image
-        return layers[name] if name is not None and name in layers else layers.selection.active
+        return self._workspace.viewer.layers.selection.active if self._chosen is None else self._chosen
 
     def _offer_images(self, event: object = None) -> None:
         from napari.layers import Image

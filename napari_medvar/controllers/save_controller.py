@@ -7,13 +7,13 @@ from pathlib import Path
 
 from medvar_engine.bundle.read import Bundle
 from medvar_engine.memorisation.training_index import GATE
-from medvar_engine.types import FloatArray
 from medvar_engine.write.formats import ENDINGS
 from medvar_engine.write.marks import Marks
 from napari_medvar.controllers.history_controller import HistoryController
 from napari_medvar.controllers.shared_state import State, Workspace
 from napari_medvar.panels.message_panel import Question
 from napari_medvar.panels.save_panel import SavePanel
+from napari_medvar.session.previews import Preview
 from napari_medvar.session.save_images import SaveOptions, SaveProgress, write_image_files, write_set
 from napari_medvar.session.trace_tree import Node
 
@@ -40,11 +40,11 @@ class SaveController:
         folder, form = self.panel.folder, self._form()
         finest = len(opened.bundle.schedule) - 1
 
-        def pixels() -> Iterator[FloatArray]:
+        def previews() -> Iterator[Preview]:
             for node in nodes:
-                yield next(iter(session.previews([finest], node=node.id))).pixels
+                yield from session.previews([finest], node=node.id)
 
-        self._workspace.start("make", lambda stop: write_image_files(opened, nodes, pixels(), folder, form))
+        self._workspace.start("make", lambda stop: write_image_files(opened, nodes, previews(), folder, form))
 
     def generate_set(self) -> None:
         """Generate and write a synthetic dataset."""

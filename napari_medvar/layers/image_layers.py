@@ -87,9 +87,9 @@ def selection_kept(viewer: napari.Viewer) -> Iterator[None]:
     selection = viewer.layers.selection
     before, active = list(selection), selection.active
     yield
-    if any(layer in viewer.layers for layer in before):
+    if kept := [layer for layer in before if layer in viewer.layers]:
         selection.clear()
-        selection.update(layer for layer in before if layer in viewer.layers)
+        selection.update(kept)
         selection.active = active
 
 

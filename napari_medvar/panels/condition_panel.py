@@ -121,10 +121,11 @@ class ConditionPanel(QWidget):
         self._form.setRowVisible(self.position, "position" in factors)
 
     def _changed(self) -> None:
-        self.position.show_plane(self.condition.plane)
+        condition = self.condition
+        self.position.show_plane(condition.plane)
         if self._bundle is not None:
             self.note.show()
-            self.note.setText(_what_is_known(self._bundle.slice_type(self.condition), self.condition))
+            self.note.setText(_what_is_known(self._bundle.slice_type(condition), condition))
         self.changed.emit()
 
 

@@ -24,6 +24,7 @@ from medvar_engine.write.formats import ENDINGS, files_of, write_image
 from medvar_engine.write.marks import UNMARKED, Marks
 from napari_medvar.session.image_space import ImageSpace
 from napari_medvar.session.opened_bundle import OpenedBundle
+from napari_medvar.session.previews import Preview
 from napari_medvar.session.trace_tree import Node
 
 _MOST = 32  # images generated together
@@ -101,17 +102,17 @@ def file_name(trace: Trace, name: str = "") -> str:
 
 
 def write_image_files(
-    opened: OpenedBundle, nodes: Sequence[Node], pixels: Iterable[FloatArray], folder: Path, form: SaveOptions
+    opened: OpenedBundle, nodes: Sequence[Node], previews: Iterable[Preview], folder: Path, form: SaveOptions
 ) -> Iterator[SaveProgress]:
-    """Write the finished images of ``nodes``, and their masks; ``pixels`` yields each image ``(H, W)`` in [-1, 1].
+    """Write the finished images of ``nodes``, and their masks; ``previews`` yields the finest scale of each.
 
     Images of the same name get a number. Raises `MedvarError` rather than overwrite a file.
     """
     names = _distinct([file_name(node.trace, node.name) for node in nodes])
     paths = _free_paths(folder, names, form.format, opened)
     writer = _Writer(opened, form, Study(folder.name or "medvar"), len(paths))
-    for node, image, path in zip(nodes, pixels, paths, strict=True):
-        yield writer.write(path, node.trace, image, _mask(opened, node.trace), node.image_space)
+    for node, preview, path in zip(nodes, previews, paths, strict=True):
+        yield writer.write(path, node.trace, preview.pixels, preview.mask, node.image_space)
 
 
 def write_set(
@@ -148,22 +149,13 @@ def write_set(
             yield writer.write(path, trace, image, mask)
 
 
-def _mask(opened: OpenedBundle, trace: Trace) -> MaskArray | None:
-    if not _makes_masks(opened):
-        return None
-    return opened.generator.pairs(opened.generator.restore([trace]))[1][0]
-
-
-def _makes_masks(opened: OpenedBundle) -> bool:
-    return bool(opened.generator.backend.info.structures)
-
-
 def _free_paths(folder: Path, names: Sequence[str], form: str, opened: OpenedBundle) -> list[Path]:
     make_folder(folder)
     depth = "-16bit" if form == "png16" else ""  # distinguishes them from 8-bit files, which have the same suffix
     paths = [folder / f"{name}{depth}{ENDINGS[form]}" for name in names]
+    masks = bool(opened.generator.backend.info.structures)
     for path in paths:
-        for file in files_of(path, form, masks=_makes_masks(opened)):
+        for file in files_of(path, form, masks=masks):
             if file.exists():
                 raise MedvarError(f"{file} exists already. Choose another folder, or move the file.")
     return paths

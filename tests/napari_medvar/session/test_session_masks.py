@@ -87,10 +87,10 @@ def saved_as_copies(
 
     monkeypatch.setattr(CopyScreen, "of", lambda *_: CopyScreen(policy, Gate()))  # type: ignore[arg-type]
     assert session.opened is not None
-    generator, nodes = session.opened.generator, session.tree.nodes
-    pixels = [generator.image(generator.restore([node.trace]))[0] for node in nodes]
+    finest, nodes = len(session.opened.bundle.schedule) - 1, session.tree.nodes
+    previews = [one for node in nodes for one in session.previews([finest], node=node.id)]
     *_, written = write_image_files(
-        session.opened, nodes, pixels, folder, SaveOptions("dicom", policy, own_source=True)
+        session.opened, nodes, previews, folder, SaveOptions("dicom", policy, own_source=True)
     )
     return written
 
@@ -133,14 +133,14 @@ def test_masks_are_saved_beside_images(session: GenerationSession, tmp_path: Pat
     assert isinstance(last, Preview)
     assert session.opened is not None
     nodes = session.tree.nodes
-    *_, written = write_image_files(session.opened, nodes, [last.pixels], tmp_path, SaveOptions(form))
+    *_, written = write_image_files(session.opened, nodes, [last], tmp_path, SaveOptions(form))
     assert written.path is not None
     mask, structures = read_written_mask(mask_path(written.path, form))
     np.testing.assert_array_equal(mask, last.mask)
     assert [one.name for one in structures] == list(STRUCTURES)
     written.path.unlink()
     with pytest.raises(MedvarError, match="exists already"):
-        list(write_image_files(session.opened, nodes, [last.pixels], tmp_path, SaveOptions(form)))
+        list(write_image_files(session.opened, nodes, [last], tmp_path, SaveOptions(form)))
 
 
 def test_sets_are_saved_with_masks(session: GenerationSession, tmp_path: Path) -> None:
