@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import random
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -54,7 +56,10 @@ def models() -> FakeModels:
 
 @pytest.fixture(autouse=True)
 def _own_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Autosaves go where no user's are, and layers touched outside the GUI thread raise."""
+    """Autosaves go elsewhere, layers touched outside the GUI thread raise, and random seeds are the same each run."""
+    from napari_medvar.panels import sampling_panel
+
+    monkeypatch.setattr(sampling_panel, "secrets", SimpleNamespace(randbelow=random.Random(0).randrange))
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     monkeypatch.setenv("NAPARI_ENSURE_PLUGIN_MAIN_THREAD", "1")
 
