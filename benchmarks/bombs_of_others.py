@@ -77,6 +77,28 @@ def zip_of_many_entries(folder: Path) -> Path:
 
 
 @bomb(scan)
+def zip_of_a_long_list(folder: Path) -> Path:
+    """ZIP whose list names one empty entry very often."""
+    with zipfile.ZipFile(folder / "a.zip", "w") as file:
+        file.writestr("a", b"")
+    content = (folder / "a.zip").read_bytes()
+    listed, end = content.index(b"PK\1\2"), content.index(b"PK\5\6")
+    entries = content[listed:end] * 1_500_000
+    last = content[end : end + 12] + struct.pack("<2IH", len(entries), listed, 0)
+    (folder / "a.zip").write_bytes(content[:listed] + entries + last)
+    return folder / "a.zip"
+
+
+@bomb(scan)
+def tar_of_many_entries(folder: Path) -> Path:
+    """Tar of many entries."""
+    with tarfile.open(folder / "a.tar.gz", "w:gz", compresslevel=1) as file:
+        for number in range(100_000):
+            file.addfile(tarfile.TarInfo(f"{number}"))
+    return folder / "a.tar.gz"
+
+
+@bomb(scan)
 def tar_of_zeros(folder: Path) -> Path:
     """Tar of zeros."""
     entry = tarfile.TarInfo("a.dcm")
@@ -103,6 +125,8 @@ TEXTS = {
     "json_of_many_lists": "[" + "[]," * 13_000_000 + "1]",
     "json_of_many_floats": "[" + "1e1," * 10_000_000 + "1]",
     "json_of_many_numbers": "[" + "1000," * 8_000_000 + "1]",
+    "json_of_as_many_numbers_as_are_read": "[" + "2000000000," * 5_900_000 + "1]",
+    "json_of_as_many_long_numbers_as_fit": "[" + "2000000000000000000," * 3_300_000 + "1]",
     "json_of_many_texts": "[" + '"ab",' * 8_000_000 + "1]",
     "json_of_many_keys": "{" + ",".join(f'"{number:x}":1' for number in range(4_000_000)) + "}",
     "json_of_one_long_number": "1" * 40_000_000,

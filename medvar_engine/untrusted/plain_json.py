@@ -13,8 +13,8 @@ MAX_BYTES = 64 * 2**20
 MAX_CONTAINERS = 500_000
 """Largest number of lists and objects in a text. Each needs about 60 bytes of memory, but only two characters."""
 
-MAX_NUMBERS = 8_000_000
-"""Largest number of values of a text. A number needs 32 bytes of memory, but two characters."""
+MAX_NUMBERS = 6_000_000
+"""Largest number of values of a text. In a list, a number needs 40 bytes of memory, but two characters."""
 
 _FEW = 1_000_000  # a text may always hold so many values, and so many texts
 _NUMBER_BYTES, _TEXT_BYTES = 4, 32  # beyond, a value and a text have so many bytes on average
@@ -32,22 +32,25 @@ def loads(text: str | bytes, *, most: int = MAX_BYTES) -> Any:
         raise ValueError(f"it has {len(text)} bytes, and at most {most} are read")
     content = text.decode("utf-8") if isinstance(text, bytes) else text
     del text  # so that it is not in memory twice
-    opening = content.count("[") + content.count("{")
-    if opening > MAX_CONTAINERS:
-        raise ValueError(f"it holds {opening} lists and objects, and at most {MAX_CONTAINERS} are read")
+    check_counts(content)
+    try:
+        value = json.loads(content, parse_constant=_refuse, parse_float=_finite)
+    except RecursionError as error:
+        raise ValueError("its values are nested too deeply") from error
+    if _opening(content) > _MAX_DEPTH and _too_deep(value):
+        raise ValueError(f"its values are nested more than {_MAX_DEPTH} deep")
+    return value
+
+
+def check_counts(content: str) -> None:
+    """Raise `ValueError` if a JSON text holds more lists, objects, values or texts than `loads` reads."""
     for what, count, limit in (
+        ("lists and objects", _opening(content), MAX_CONTAINERS),
         ("values", content.count(","), min(MAX_NUMBERS, _FEW + len(content) // _NUMBER_BYTES)),
         ("texts", content.count('"') // 2, _FEW + len(content) // _TEXT_BYTES),
     ):
         if count > limit:
             raise ValueError(f"it holds {count} {what}, and at most {limit} are read")
-    try:
-        value = json.loads(content, parse_constant=_refuse, parse_float=_finite)
-    except RecursionError as error:
-        raise ValueError("its values are nested too deeply") from error
-    if opening > _MAX_DEPTH and _too_deep(value):
-        raise ValueError(f"its values are nested more than {_MAX_DEPTH} deep")
-    return value
 
 
 def read(path: Path, *, most: int = MAX_BYTES) -> Any:
@@ -74,6 +77,10 @@ def read_object(path: Path, what: str, hint: str, *, most: int = MAX_BYTES) -> d
     if not isinstance(values, dict):
         raise MedvarError(f"{path} has no named fields, so it is not {what}. {hint}")
     return values
+
+
+def _opening(content: str) -> int:
+    return content.count("[") + content.count("{")
 
 
 def _too_deep(value: Any) -> bool:

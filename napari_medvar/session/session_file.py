@@ -26,7 +26,7 @@ from napari_medvar.session.trace_tree import Node, TraceTree
 SUFFIX = ".medvar"
 SCHEMA_VERSION = 2
 _READABLE = (1, 2)  # version 1 did not store the position of real images
-MAX_BYTES = 64 * 2**20  # of the JSON text; about 5,000 images
+MAX_BYTES = 64 * 2**20  # of the JSON text; about 4,000 images
 _MAX_NAME = 200  # characters
 
 
@@ -73,6 +73,10 @@ def write_session(path: Path, session: SavedSession) -> Path:
     content = text.encode("utf-8")
     if len(content) > MAX_BYTES:
         raise MedvarError(f"The session is too large for one file ({MAX_BYTES >> 20} MiB): delete some of its images.")
+    try:
+        plain_json.check_counts(text)
+    except ValueError as error:
+        raise MedvarError(f"The session is too large for one file ({error}): delete some of its images.") from error
     # Without a time stamp, so that the same session gives the same file.
     write_files({path: gzip.compress(content, compresslevel=5, mtime=0)})
     return path
@@ -103,16 +107,7 @@ def savable(session: SavedSession) -> tuple[SavedSession, tuple[str, ...]]:
 def read_session(path: Path) -> SavedSession:
     """Read ``*.medvar``, which may be untrusted. Raises `MedvarError` that says what is wrong with the file."""
     try:
-        with gzip.open(path) as file:
-            content = file.read(MAX_BYTES + 1)
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise MedvarError(f"{path} is not a MedVAR session, or is incomplete: {error}.") from error
-    except OSError as error:
-        raise MedvarError(f"Cannot read {path}: {error.strerror or error}.") from error
-    if len(content) > MAX_BYTES:
-        raise MedvarError(f"{path} was not opened: it is larger than the limit for sessions ({MAX_BYTES >> 20} MiB).")
-    try:
-        values = plain_json.loads(content)
+        values = plain_json.loads(_unpacked(path))  # without a name, so that it is not in memory beside its values
         version = values["medvar_session"]
         if version not in _READABLE:
             raise MedvarError(
@@ -123,6 +118,19 @@ def read_session(path: Path) -> SavedSession:
         raise MedvarError(f"{path} is not a MedVAR session, or it is damaged: {error!r}.") from error
     except MedvarError as error:
         raise MedvarError(f"{path}: {error}" if str(path) not in str(error) else str(error)) from error
+
+
+def _unpacked(path: Path) -> bytes:
+    try:
+        with gzip.open(path) as file:
+            content = file.read(MAX_BYTES + 1)
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise MedvarError(f"{path} is not a MedVAR session, or is incomplete: {error}.") from error
+    except OSError as error:
+        raise MedvarError(f"Cannot read {path}: {error.strerror or error}.") from error
+    if len(content) > MAX_BYTES:
+        raise MedvarError(f"{path} was not opened: it is larger than the limit for sessions ({MAX_BYTES >> 20} MiB).")
+    return content
 
 
 def tree_of(saved: SavedSession, opened: OpenedBundle) -> TraceTree:

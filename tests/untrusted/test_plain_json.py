@@ -21,6 +21,7 @@ from medvar_engine.untrusted import plain_json
         ('{"a":' * 200 + "1" + "}" * 200, "deep"),
         ("[" + "[]," * 600_000 + "1]", "lists and objects"),
         ("[" + "1," * 2_500_000 + "1]", "values"),
+        ("[" + "12345," * 6_100_000 + "1]", "at most 6000000"),
         ("[" + '"a",' * 1_300_000 + "1]", "texts"),
         ("{", "Expecting"),
         (b"\xff", "decode"),

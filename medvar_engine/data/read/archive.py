@@ -28,8 +28,11 @@ ZIP_SUFFIXES = (".zip",)
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz")
 
 MAXIMUM_ENTRIES = 200_000
+FEW_ENTRIES = 10_000  # an archive of any size may hold so many
+ENTRY_BYTES = 4096  # beyond, an entry has so many bytes of the archive on average; slices of scans have more
 MAXIMUM_BYTES = 64 * 2**30
 
+_LISTED_ENTRY = b"PK\1\2"  # begins each entry in the list at the end of a zip archive
 _CHUNK_BYTES = 2**20
 _DRIVE = re.compile(r"[A-Za-z]:")
 
@@ -67,10 +70,9 @@ def extracted(archive: Path, members: Collection[str] | None = None) -> Iterator
 
 
 def _unpack_zip(archive: Path, folder: Path, members: Collection[str] | None) -> list[Refusal]:
-    with zipfile.ZipFile(archive) as file:
+    with _Listed(archive) as listed, zipfile.ZipFile(listed) as file:
         entries = [entry for entry in file.infolist() if not entry.is_dir()]
         total = sum(entry.file_size for entry in entries)
-        _check_count(archive, len(entries))
         if total > _most_bytes(archive):
             raise _bomb(archive)
         if any(entry.flag_bits & 1 for entry in entries):
@@ -104,6 +106,19 @@ def _unpack_zip(archive: Path, folder: Path, members: Collection[str] | None) ->
             if reason is not None:
                 refusals.append(Refusal(_shown(archive, entry.filename), reason))
         return refusals
+
+
+class _Listed(io.BufferedReader):
+    """A file object for `zipfile`, which reads its list of entries at once: they are counted before it parses them."""
+
+    def __init__(self, archive: Path) -> None:
+        super().__init__(io.FileIO(archive))
+        self._archive = archive
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        content = super().read(size)
+        _check_count(self._archive, content.count(_LISTED_ENTRY))
+        return content
 
 
 def _unpack_tar(archive: Path, folder: Path, members: Collection[str] | None) -> list[Refusal]:
@@ -181,8 +196,12 @@ def _bomb(archive: Path) -> MedvarError:
 
 
 def _check_count(archive: Path, count: int) -> None:
-    if count > MAXIMUM_ENTRIES:
-        raise MedvarError(f"{archive}: more than {MAXIMUM_ENTRIES} entries. If you trust it, unpack it yourself.")
+    most = min(MAXIMUM_ENTRIES, max(FEW_ENTRIES, archive.stat().st_size // ENTRY_BYTES))
+    if count > most:
+        raise MedvarError(
+            f"{archive}: more than {most} entries, the limit for an archive of its size. If you trust it, unpack it "
+            "yourself."
+        )
 
 
 def _why_not(name: str, *, plain: bool, link: bool) -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import pickle
+import secrets
 import stat
 import struct
 import tarfile
@@ -184,6 +185,28 @@ def test_too_many_entries_are_refused(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(archive, "MAXIMUM_ENTRIES", 5)
     path = zipped(tmp_path / "study.zip", *((f"{number}.dcm", b"") for number in range(6)))
     assert "more than 5 entries" in refusals_of(path)[0].reason
+
+
+@pytest.mark.parametrize("name", ["study.zip", "study.tgz"])
+def test_more_entries_than_an_archive_of_its_size_holds(tmp_path: Path, name: str) -> None:
+    """Breaks for a server: an archive of half a megabyte is unpacked to thousands of empty files, for seconds."""
+    path = tmp_path / name
+    if name.endswith("zip"):
+        zipped(path, *((f"{number}", b"") for number in range(archive.FEW_ENTRIES + 1)))
+    else:
+        with tarfile.open(path, "w:gz", compresslevel=1) as file:
+            for number in range(archive.FEW_ENTRIES + 1):
+                file.addfile(tarfile.TarInfo(f"{number}"))
+    assert f"more than {archive.FEW_ENTRIES} entries" in refusals_of(path)[0].reason
+
+
+def test_a_large_archive_may_hold_many_entries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Breaks for large studies: thousands of slices are no bomb."""
+    monkeypatch.setattr(archive, "FEW_ENTRIES", 5)
+    path = zipped(
+        tmp_path / "study.zip", *((f"{number}.txt", secrets.token_bytes(archive.ENTRY_BYTES)) for number in range(20))
+    )
+    assert "no images" in refusals_of(path)[0].reason
 
 
 def test_disk_too_small_is_reported_before(tmp_path: Path, study: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,7 @@ from fakes import SCHEDULE, SIZE, FakeModels
 from medvar_engine.conditions import Condition
 from medvar_engine.errors import MedvarError
 from medvar_engine.generate.trace import Request
+from medvar_engine.untrusted import plain_json
 from medvar_engine.value_range import Display
 from napari_medvar.session import session_file
 from napari_medvar.session.generation_session import GenerationSession, Preview
@@ -238,6 +239,19 @@ def test_panel_settings_that_are_not_json_are_refused(session: GenerationSession
     session.panels = {"window": float("nan")}
     with pytest.raises(MedvarError, match="Panel settings"):
         session.save(tmp_path / "work.medvar")
+
+
+def test_a_session_that_could_not_be_read_again_is_not_written(
+    session: GenerationSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Work would be lost in a file that was saved without an error."""
+    path = session.save(tmp_path / "work.medvar")
+    before = path.read_bytes()
+    monkeypatch.setattr(plain_json, "MAX_NUMBERS", 100)
+    list(session.generate(REQUEST))
+    with pytest.raises(MedvarError, match="delete some of its images"):
+        session.save(path)
+    assert path.read_bytes() == before
 
 
 def test_an_empty_session_is_not_saved(tmp_path: Path) -> None:
