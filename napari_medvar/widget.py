@@ -158,7 +158,6 @@ class MedvarWidget(QWidget):
         depth = self.session.node.depth if self.session.node else 0
         self._following = k + 1 >= depth
         self._look()
-        self.refresh()
         if not self.worker.running:
             self._go_on()
 

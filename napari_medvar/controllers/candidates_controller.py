@@ -23,6 +23,7 @@ class CandidatesController:
         self.panel.draw.connect(self.draw)
         self.panel.pick.connect(lambda row: self._keep([row]))
         self.panel.finish_all.connect(self._keep_all)
+        edit.panel.moved.connect(lambda: self.panel.show_scale(edit.scale))
 
     def draw(self) -> None:
         """Draw candidates from the scale at which edits begin."""

@@ -45,6 +45,7 @@ class EditController:
         self._choice: TokenChoice | None = None
         self._after: int | None = None  # the image that `flip` returns to
         self._mask: Layer | None = None  # the chosen mask, which the user may rename
+        self._state = State(idle=False, has_image=False, complete=False)  # at the last refresh
         self.panel, self.tokens = EditPanel(workspace.icons), TokenPanel()
         self.tokens.hide()
         self.panel.column.addWidget(self.tokens)
@@ -59,7 +60,7 @@ class EditController:
         self.panel.flip.connect(self.flip)
         self.panel.graft.connect(self.graft)
         self.panel.picking.connect(self.set_picking)
-        self.panel.moved.connect(workspace.refresh)
+        self.panel.moved.connect(self._show_scale)
         self.tokens.chosen.connect(self.replace)
         events = workspace.viewer.layers.events
         self._layer_events = events.inserted, events.removed, events.renamed
@@ -210,14 +211,8 @@ class EditController:
         self.panel.offer_grafts((label_of(node), node.id) for node in others)
         self._warn_of_graft()
         self._offer_masks()
-        self.panel.show_scale(self.scale)
-        node = session.node
-        made_from = node is not None and (
-            node.parent is not None or any(each.id == self._after for each in session.tree.children(node.id))
-        )
-        self.panel.allow(
-            has_image=state.idle and state.has_image, complete=state.complete, scale=self.scale, made_from=made_from
-        )
+        self._state = state
+        self._show_scale()
         self.tokens.setEnabled(state.idle)
 
     def leave_viewer(self) -> None:
@@ -229,6 +224,17 @@ class EditController:
             event.disconnect(self._layers_changed)
 
     # -- internals --------------------------------------------------------------------------------------------------
+
+    def _show_scale(self) -> None:
+        """Show the scale at which edits begin, and enable the edits that are possible from there."""
+        session, state, node = self._workspace.session, self._state, self._workspace.session.node
+        made_from = node is not None and (
+            node.parent is not None or any(each.id == self._after for each in session.tree.children(node.id))
+        )
+        self.panel.show_scale(self.scale)
+        self.panel.allow(
+            has_image=state.idle and state.has_image, complete=state.complete, scale=self.scale, made_from=made_from
+        )
 
     def _resample(self, request: Request) -> None:
         session, k = self._workspace.session, self.scale

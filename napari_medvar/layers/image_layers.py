@@ -136,7 +136,11 @@ class ScaleLayers:
             self._blank([j for j, finer in self._layers.items() if j > k and finer.visible])  # hidden layers can wait
 
     def show_only(self, k: int | None) -> None:
-        """Show scale k only, or no scale."""
+        """Show scale k only, or no scale.
+
+        napari updates its scene once for each layer. Its `batched_update` would update it once for all of them, but
+        also collects garbage, which takes much longer.
+        """
         self._forget_deleted()
         for other in self._layers:
             if other != k:

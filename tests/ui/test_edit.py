@@ -379,6 +379,24 @@ def test_the_scale_of_edits_stays_where_it_is_put(made: MedvarWidget, settle: Se
     assert panel.from_scale == 1
 
 
+def test_the_slider_updates_only_what_depends_on_the_scale(
+    made: MedvarWidget, settle: Settle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With many images in the history the slider would be slow, because all lists would be filled again."""
+    made.scales.generate_button.click()
+    settle(made)
+    filled: list[object] = []
+    monkeypatch.setattr(made.history.panel, "show_entries", lambda *entries: filled.append(entries))
+    made.scales.slider.setValue(0)
+    assert made.edit.panel.resample_button.text() == "&Resample from scale 0"
+    assert made.candidates.panel.draw_button.text() == "Draw candidates from scale 0"
+    assert not made.edit.panel.graft_button.isEnabled()
+    made.scales.slider.setValue(3)
+    assert made.candidates.panel.draw_button.text() == "Draw candidates from scale 3"
+    assert made.edit.panel.graft_button.isEnabled()
+    assert not filled
+
+
 def test_edits_of_an_unfinished_image_begin_at_a_scale_that_it_has(quick: MedvarWidget, settle: Settle) -> None:
     """Resampling the first scale alone would be refused, or begin where there is nothing."""
     quick.scales.step_button.click()
