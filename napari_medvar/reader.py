@@ -54,14 +54,16 @@ def session_of(layer: Layer) -> Path | None:
 def _read_in_napari(path: str | Sequence[str]) -> list[Any]:
     """`read`, but errors are shown in their own words: napari would hide them under advice to try other plugins.
 
-    A single file opened in a window is passed to the widget, which restores the whole session with its history.
+    In a window, the files are passed to the widget, which restores the whole session with its history.
     """
     from napari.utils.notifications import show_error
 
     try:
         viewer = _window()
-        if viewer is not None and len(_listed(path)) == 1:
-            widget_of(viewer).open_session(Path(_listed(path)[0]).absolute())
+        if viewer is not None:
+            widget = widget_of(viewer)
+            for one in _listed(path):
+                widget.open_session(Path(one).absolute())
             return [(None,)]  # npe2's value for "handled, no layers"
         return read(path)
     except MedvarError as error:

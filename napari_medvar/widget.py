@@ -158,8 +158,7 @@ class MedvarWidget(QWidget):
         depth = self.session.node.depth if self.session.node else 0
         self._following = k + 1 >= depth
         self._look()
-        if not self.worker.running:
-            self._go_on()
+        self._go_on()
 
     def help(self, page: str = "") -> None:
         """Open the help at a page of the guide, or at the keys without one."""
@@ -167,24 +166,18 @@ class MedvarWidget(QWidget):
 
     def start_from_layer(self) -> None:
         """Encode the active layer as an image, once the model is loaded."""
-        if self.worker.running:
-            self._when_idle.append(self.start_from_layer)
-        else:
-            self.real.encode_active()
+        self.when_idle(self.real.encode_active)
 
     def when_idle(self, action: Callable[[], None]) -> None:
         """Do something, once the worker is free: the model may still be loading."""
         if self.worker.running:
-            self._when_idle.append(partial(self.when_idle, action))
+            self._when_idle.append(action)
         else:
             action()
 
     def open_session(self, path: Path) -> None:
         """Open a session or an image that MedVAR wrote, once the worker is free; see `SaveController.open_session`."""
-        if self.worker.running:
-            self._when_idle.append(partial(self.open_session, path))
-        else:
-            self.save.open_session(path)
+        self.when_idle(partial(self.save.open_session, path))
 
     def press(self, action: str) -> None:
         """Run the action of a key of `keys`, if its button is enabled."""
@@ -360,13 +353,14 @@ class MedvarWidget(QWidget):
         self._look()
         if self._doing == "load" and not self.message.isVisibleTo(self):
             self._recovery.begin()
+        while self._when_idle and not self.worker.running:
+            self._when_idle.pop(0)()
         if self._doing != "restore":  # a session that could not be restored now cannot be restored a moment later
             self._go_on()
 
     def _go_on(self) -> None:
-        """Start the next waiting work while the worker is idle."""
-        if self._when_idle:
-            self._when_idle.pop(0)()
+        """Compute what is missing in the view, while the worker is idle."""
+        if self.worker.running:
             return
         if self.session.opened is None:
             return
@@ -395,8 +389,7 @@ class MedvarWidget(QWidget):
 
     def _view_chosen(self) -> None:
         self._look()
-        if not self.worker.running:
-            self._go_on()
+        self._go_on()
 
     def _next_request(self) -> Request:
         """The request that the panels describe; with a new seed once the current image is finished."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from medvar_engine.bundle.read import Bundle
@@ -18,11 +19,24 @@ from napari_medvar.session.save_images import SaveOptions, SaveProgress, write_i
 from napari_medvar.session.trace_tree import Node
 
 
+@dataclass(frozen=True, slots=True)
+class SessionReplaced:
+    """A file was opened, and the session of another file closed for it."""
+
+    opened: Path
+    closed: Path
+
+    def __str__(self) -> str:
+        return f"{self.opened.name} is open. {self.closed.name} was closed: one session can be open at a time."
+
+
 class SaveController:
     """Connects the save panel to the session."""
 
     def __init__(self, workspace: Workspace, history: HistoryController) -> None:
         self._workspace, self._history = workspace, history
+        self._question: Question | None = None  # whether to open a file, not answered yet
+        self._waiting: list[Path] = []  # the files that were to be opened since then, the newest last
         self.panel = SavePanel(ENDINGS)
         self.panel.save.connect(self.save)
         self.panel.generate_set.connect(self.generate_set)
@@ -67,26 +81,48 @@ class SaveController:
     def open_session(self, path: Path) -> None:
         """Open a session or an image from a file; asks first if that would remove unsaved images."""
         session = self._workspace.session
+        self._withdraw()
         if not session.would_lose(path):
             self._open(path)
             return
         count = session.unsaved
         lost = {0: "The session has unsaved changes", 1: "There is 1 unsaved image"}
-        self._workspace.message.ask(
-            Question(
-                f"{lost.get(count, f'There are {count} unsaved images')}. Open {path.name} instead?",
-                "Open it",
-                "Close these images. napari offers to restore them at the next start.",
-                "Keep these",
-                "Keep these images. You can save them first and open the file afterwards.",
-                lambda: self._open(path),
-                lambda: None,
-            )
+        others = ", ".join(each.name for each in self._waiting if each != path)
+        self._waiting.append(path)
+        self._question = Question(
+            f"{lost.get(count, f'There are {count} unsaved images')}. Open {path.name} instead?"
+            + (f" One session can be open at a time, so this does not open {others}." if others else ""),
+            "Open it",
+            "Close these images. napari offers to restore them at the next start.",
+            "Keep these",
+            "Keep these images. You can save them first and open the file afterwards.",
+            lambda: self._answered(path),
+            lambda: self._answered(None),
         )
+        self._workspace.message.ask(self._question)
+
+    def _answered(self, path: Path | None) -> None:
+        self._question = None
+        self._waiting.clear()
+        if path is not None:
+            self._open(path)
+
+    def _withdraw(self) -> None:
+        """Remove the question whether to open an earlier file."""
+        if self._question is not None:
+            self._workspace.message.withdraw(self._question)
 
     def _open(self, path: Path) -> None:
-        if not self._workspace.start("show", lambda stop: self._workspace.session.open(path)):
-            self.open_session(path)  # the worker is busy: ask again
+        session = self._workspace.session
+
+        def opening() -> Iterator[object]:
+            before = session.file
+            yield from session.open(path)
+            if before is not None and session.file != before:
+                yield SessionReplaced(path, before)
+
+        if not self._workspace.start("show", lambda stop: opening()):
+            self._workspace.when_idle(lambda: self.open_session(path))  # asks again: there may be more images by then
 
     def offer(self, bundle: Bundle) -> None:
         """Adapt the panel to another model."""
@@ -99,6 +135,8 @@ class SaveController:
             seen = result.done + len(result.withheld)
             left = self._workspace.work.time_left(seen, result.total)
             self._workspace.work.report(seen, result.total, f"{result.done} of {result.total} written", left=left)
+            self.panel.report(str(result))
+        elif isinstance(result, SessionReplaced):
             self.panel.report(str(result))
 
     def refresh(self, state: State) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -56,6 +57,9 @@ class Workspace(Protocol):
 
     def start(self, doing: Doing, work: Work, text: str = "") -> bool:
         """Start work in the worker; its results are passed to `take`. Returns False when the worker is busy."""
+
+    def when_idle(self, action: Callable[[], None]) -> None:
+        """Do something, once the worker is free."""
 
     def show_error(self, text: str) -> None:
         """Show an error message."""

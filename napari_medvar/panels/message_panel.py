@@ -79,6 +79,12 @@ class MessagePanel(QFrame):
         self._offers.append(offer)
         self._show_offer(offer)
 
+    def withdraw(self, offer: Question) -> None:
+        """Remove a question that need not be answered any more."""
+        if offer in self._offers:
+            self._offers.remove(offer)
+            self.clear()
+
     def clear(self) -> None:
         """Remove the error. Questions stay."""
         if self._offers:

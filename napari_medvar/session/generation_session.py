@@ -73,6 +73,7 @@ class GenerationSession:
         self._autosave = autosave
         self._safe: tuple[TraceTree, Mapping[str, Any]] | None = None  # what the autosave file contains
         self._saved = TraceTree()  # what the user's file contains
+        self._file: Path | None = None
 
     # -- state ------------------------------------------------------------------------------------------------------
 
@@ -100,6 +101,11 @@ class GenerationSession:
     def modified(self) -> bool:
         """Whether there are images that are in no file of the user's."""
         return bool(self.tree.nodes) and self.tree.nodes is not self._saved.nodes
+
+    @property
+    def file(self) -> Path | None:
+        """The user's file that this session was opened from or saved to last."""
+        return self._file
 
     @property
     def unsaved(self) -> int:
@@ -346,7 +352,7 @@ class GenerationSession:
         if not self.tree.nodes:
             raise MedvarError("There is nothing to save yet: generate an image first.")
         write_session(path, self._content())
-        self._saved = self.tree
+        self._saved, self._file = self.tree, path
         return path
 
     def would_lose(self, path: Path) -> bool:
@@ -368,7 +374,7 @@ class GenerationSession:
         """
         if path.suffix.lower() == SUFFIX:
             yield self._restore(read_session(path))
-            self._saved = self.tree
+            self._saved, self._file = self.tree, path
         else:
             trace = read_trace(path)
             opened = self._bundle_of(trace.bundle_id, "")
@@ -520,7 +526,7 @@ class GenerationSession:
                 self._autosave.close()
         if opened is not self._opened:
             self._previews.clear()
-        self._opened, self._history, self._saved = opened, history, TraceTree()
+        self._opened, self._history, self._saved, self._file = opened, history, TraceTree(), None
         self._make_safe()
         return opened
 

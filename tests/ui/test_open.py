@@ -248,14 +248,14 @@ def test_it_fits_into_a_narrow_dock(widget: MedvarWidget) -> None:
     assert content.minimumSizeHint().width() <= 300
 
 
-def _drop(viewer: Any, path: Path) -> None:
-    """A file let go over napari's canvas."""
+def _drop(viewer: Any, *paths: Path) -> None:
+    """Files let go over napari's canvas."""
     from qtpy.QtCore import QMimeData, QPointF, QUrl
     from qtpy.QtGui import QDropEvent
     from qtpy.QtWidgets import QApplication, QMainWindow
 
     data = QMimeData()
-    data.setUrls([QUrl.fromLocalFile(str(path))])
+    data.setUrls([QUrl.fromLocalFile(str(path)) for path in paths])
     window = next(w for w in QApplication.topLevelWidgets() if isinstance(w, QMainWindow) and w.isVisible())
     central = window.centralWidget()
     canvas = next(widget for widget in (central, *central.findChildren(QWidget)) if widget.acceptDrops())
@@ -329,6 +329,68 @@ def test_opening_a_session_asks_before_unsaved_images_go(
     _drop(viewer, session_file)  # nothing would be lost
     settle(widget)
     assert not widget.message.isVisible()
+
+
+@pytest.fixture
+def other_file(models: FakeModels, tmp_path: Path) -> Path:
+    """A session of one image."""
+    session = GenerationSession(models)
+    session.load()
+    list(session.generate(Request(Condition("CT", "abdomen", "axial"), seed=8)))
+    return session.save(tmp_path / "other.medvar")
+
+
+def _seeds(widget: MedvarWidget) -> list[int]:
+    return [node.trace.request.seed for node in widget.session.tree.nodes]
+
+
+def test_of_two_sessions_dropped_at_once_one_is_open_and_the_panel_says_which(
+    viewer: Any, widget: MedvarWidget, settle: Settle, session_file: Path, other_file: Path, npe2pm: Any
+) -> None:
+    """One would look for the images of the other file, or think that they were lost."""
+    npe2pm.register(PluginManifest.from_file(Path(napari_medvar.__file__).parent / "napari.yaml"))
+    _drop(viewer, session_file, other_file)
+    settle(widget)
+    assert _seeds(widget) == [8]
+    report = widget.save.panel.report_label
+    assert report.text() == "other.medvar is open. work.medvar was closed: one session can be open at a time."
+    assert report.isVisible()
+    _drop(viewer, other_file)  # it is open already
+    settle(widget)
+    assert not report.isVisible()
+
+
+def test_two_sessions_dropped_on_unsaved_images_are_one_question(
+    viewer: Any, widget: MedvarWidget, settle: Settle, session_file: Path, other_file: Path, npe2pm: Any
+) -> None:
+    """The answer to the second question would be about images that are not there any more."""
+    npe2pm.register(PluginManifest.from_file(Path(napari_medvar.__file__).parent / "napari.yaml"))
+    widget.sampling.show_seed(77)
+    widget.scales.generate_button.click()
+    _drop(viewer, session_file, other_file)  # while the model is at work
+    settle(widget)
+    assert "1 unsaved image. Open other.medvar instead?" in widget.message.text.text()
+    assert "does not open work.medvar" in widget.message.text.text()
+    widget.message.decline_button.click()
+    settle(widget)
+    assert not widget.message.isVisible()
+    assert _seeds(widget) == [77]
+    _drop(viewer, session_file, other_file)
+    settle(widget)
+    widget.message.accept_button.click()
+    settle(widget)
+    assert _seeds(widget) == [8]
+    assert not widget.message.isVisible()
+
+
+def test_what_waits_is_done_after_a_layer_was_restored(quick: MedvarWidget, settle: Settle) -> None:
+    """A file dropped just then would be opened only after the next image."""
+    done: list[int] = []
+    quick.start("restore", lambda stop: [])
+    quick.when_idle(lambda: done.append(1))
+    quick.when_idle(lambda: done.append(2))
+    settle(quick)
+    assert done == [1, 2]
 
 
 def test_a_session_without_a_window_becomes_layers(session_file: Path, models: FakeModels, monkeypatch: Any) -> None:
