@@ -6,9 +6,9 @@ itself are not taken, so the keys of Undo and Stop work in the panel only.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 OR = " or "  # between several keys of one action
 _PREFIX = "napari-medvar:"
@@ -53,11 +53,35 @@ def texts() -> dict[str, str]:
     return {key.action: OR.join(map(str, _chosen(key))) for key in KEYS}
 
 
-def changed() -> Any:
-    """The event of napari that is emitted when the user has changed keys."""
-    from napari.settings import get_settings
+class Label(Protocol):
+    """What shows a key, such as a label on a button."""
 
-    return get_settings().shortcuts.events.shortcuts
+    def show_key(self, text: str) -> None:
+        """Show a key; an empty text hides the label."""
+
+
+class ShownKeys:
+    """Shows the current keys on labels, also when the user changes them, until `close`.
+
+    ``labels`` are those of actions, and ``panel_keys`` the keys of actions that have none in the window.
+    """
+
+    def __init__(self, labels: Mapping[str, Label], panel_keys: Mapping[str, str]) -> None:
+        from napari.settings import get_settings
+
+        self._labels, self._panel_keys = labels, panel_keys
+        self._changed = get_settings().shortcuts.events.shortcuts
+        self._changed.connect(self._show)  # napari keeps only a weak reference
+        self._show()
+
+    def close(self) -> None:
+        """Follow changes no longer; the labels may be deleted already."""
+        self._changed.disconnect(self._show)
+
+    def _show(self, event: object = None) -> None:
+        shown = {**self._panel_keys, **texts()}
+        for action, label in self._labels.items():
+            label.show_key(shown[action].partition(OR)[0])
 
 
 def _chosen(key: Key) -> list[Any]:

@@ -450,11 +450,10 @@ class MedvarWidget(QWidget):
             shortcut.setContext(Qt.ShortcutContext.WidgetWithChildrenShortcut)
             shortcut.activated.connect(self.buttons[name].click)
         keys.register(opened_in)
-        self._key_labels = {
-            name: KeyLabel(each) for name, each in self.buttons.items() if isinstance(each, QPushButton)
-        }
-        self._show_keys()
-        keys.changed().connect(self._show_keys)  # napari keeps only a weak reference
+        shown_keys = keys.ShownKeys(
+            {name: KeyLabel(each) for name, each in self.buttons.items() if isinstance(each, QPushButton)},
+            {name: key for key, name in _KEYS.items()},
+        )
         # The clean-up must not use the widget, which no longer exists by then.
         worker, session, edit, real = self.worker, self.session, self.edit, self.real
 
@@ -463,17 +462,12 @@ class MedvarWidget(QWidget):
                 worker.close()
             edit.leave_viewer()
             real.leave_viewer()
+            shown_keys.close()
             session.close()
 
         self.destroyed.connect(close)
         if (app := QApplication.instance()) is not None:
             app.aboutToQuit.connect(session.close)
-
-    def _show_keys(self, event: object = None) -> None:
-        """Show the present keys on the buttons."""
-        texts = {name: key for key, name in _KEYS.items()} | keys.texts()
-        for name, label in self._key_labels.items():
-            label.show_key(texts[name].partition(keys.OR)[0])
 
     def _lay_out(self) -> None:
         content = QWidget()

@@ -143,3 +143,19 @@ def test_buttons_show_their_keys_also_when_they_change(changed: None, quick: Med
     assert key_on(quick.scales.step_button) == "F7"
     shortcuts.shortcuts = {**shortcuts.shortcuts, "napari-medvar:step": []}
     assert key_on(quick.scales.step_button) == ""
+
+
+def test_a_closed_widget_does_not_react_to_changed_keys(
+    open_widget: Callable[[], MedvarWidget], viewer: Any, settle: Settle, qtbot: QtBot, changed: None
+) -> None:
+    """Preferences would fail with an error about a deleted button."""
+    from napari.settings import get_settings
+
+    shortcuts, widget = get_settings().shortcuts, open_widget()
+    settle(widget)
+    listeners = len(shortcuts.events.shortcuts.callbacks)
+    with qtbot.waitSignal(widget.destroyed):
+        viewer.window.remove_dock_widget(widget)
+        widget.deleteLater()
+    assert len(shortcuts.events.shortcuts.callbacks) == listeners - 1
+    shortcuts.shortcuts = {**shortcuts.shortcuts, "napari-medvar:step": []}
