@@ -56,8 +56,7 @@ def write_layers(path: str, layers: Sequence[LayerData]) -> list[str]:
     if len(ours) > 1:
         stem = target.name[: -len(ending)]
         paths = [target.with_name(f"{stem}-{slug(layer.name).strip('_') or 'layer'}{ending}") for layer in ours]
-        masks = bool(opened.generator.backend.info.structures)
-        _check_free([file for each in paths for file in files_of(each, name, masks=masks)])
+        _check_free([file for each in paths for file in files_of(each, name)])
     study = Study(target.name)
     images = [_output_image(opened, layer) for layer in ours]
     images = _screened(opened, ours, images)

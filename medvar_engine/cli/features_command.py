@@ -93,6 +93,8 @@ def features(
         with writing(out, _OUTCOME):
             take_name(temporary, out)
         write_files(contents)
+        if rows is None:
+            beside["rows"].unlink(missing_ok=True)  # those of older features
     finally:
         with suppress(OSError):
             temporary.unlink()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from medvar_engine.write.dicom import Study
 from medvar_engine.write.formats import ENDINGS, files_of, write_image
 from medvar_engine.write.marks import UNMARKED, Marks
 from medvar_engine.write.output_image import OutputImage
+from medvar_engine.write.provenance import read_trace
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +88,7 @@ def generate_files(
         return iter(())
     options = options or FileOptions()
     paths = [folder / (image_name(request) + ENDINGS[options.format]) for request in requests]
-    _check_free(paths, options, bool(bundle.structures))
+    _check_free(paths, options)
     if bundle.image_channels != 1:
         raise MedvarError(
             f"Only grey images can be written, but {bundle.name} makes images with {bundle.image_channels} channels."
@@ -133,6 +135,8 @@ def _generated(
                     previews = [*(preview[i] for preview in coarse), pixels]
                     labels = scale_labels(generator.backend.info.schedule)
                     files.append(write_contact_sheet(_sheet_path(path), previews, labels, trace))
+                else:
+                    _remove_older_sheet(_sheet_path(path))
             yield GeneratedImage(path, trace, pixels, risk, tuple(files))
 
 
@@ -140,10 +144,17 @@ def _sheet_path(path: Path) -> Path:
     return path.with_name(path.name.split(".")[0] + "-scales.png")
 
 
-def _check_free(paths: Sequence[Path], options: FileOptions, masks: bool) -> None:
-    wanted = [file for path in paths for file in files_of(path, options.format, masks=masks)]
-    if options.contact_sheet:
-        wanted += map(_sheet_path, paths)
+def _remove_older_sheet(path: Path) -> None:
+    """Remove the contact sheet of an older image; a file of other origin stays."""
+    if path.is_file():
+        with suppress(MedvarError):
+            read_trace(path)
+            path.unlink()
+
+
+def _check_free(paths: Sequence[Path], options: FileOptions) -> None:
+    """Raise `MedvarError` for existing files, also for those that would only seem to belong to a new image."""
+    wanted = [file for path in paths for file in (*files_of(path, options.format), _sheet_path(path))]
     if not options.overwrite and (taken := [path for path in wanted if path.exists()]):
         raise MedvarError(
             f"{taken[0]} exists already. Choose another folder or seed, or allow overwriting (`--overwrite`)."

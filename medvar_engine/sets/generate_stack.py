@@ -21,7 +21,7 @@ from medvar_engine.storage import beside, make_folder, take_name, writing
 from medvar_engine.write.burn_in import marked
 from medvar_engine.write.dicom import Study
 from medvar_engine.write.dicom_seg import check_place
-from medvar_engine.write.formats import write_image
+from medvar_engine.write.formats import files_of, write_image
 from medvar_engine.write.output_image import OutputImage
 from medvar_engine.write.volume_file import write_volume
 
@@ -55,8 +55,11 @@ def generate_stack(
     `MedvarError` when a stack is withheld, and when ``path`` exists already.
     """
     volume = options.format == "nifti"
-    if path.exists() and not options.overwrite:
-        raise MedvarError(f"{path} exists already. Choose another folder or seed, or allow overwriting (--overwrite).")
+    wanted = files_of(path, "nifti") if volume else [path]
+    if not options.overwrite and (taken := [one for one in wanted if one.exists()]):
+        raise MedvarError(
+            f"{taken[0]} exists already. Choose another folder or seed, or allow overwriting (--overwrite)."
+        )
     copies, slices = CopyScreen.of(bundle, options.copy_policy), list[OutputImage]()
     for start in range(0, len(requests), batch):
         generation = generator.finish(generator.start(requests[start : start + batch]), progress)

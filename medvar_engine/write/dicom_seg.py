@@ -15,6 +15,7 @@ from medvar_engine.write.dicom import Study, modality_of, uid
 from medvar_engine.write.output_image import OutputImage
 from medvar_engine.write.provenance import SOFTWARE
 
+MANUFACTURER = "napari-medvar"
 _SERIES = 5000  # added to the series number of the image
 
 
@@ -68,7 +69,7 @@ def write_seg(path: Path, image: OutputImage, image_path: Path, study: Study, nu
             series_number=_SERIES + number,
             sop_instance_uid=uid(*which),
             instance_number=1,
-            manufacturer="napari-medvar",
+            manufacturer=MANUFACTURER,
             manufacturer_model_name=f"MedVAR {image.trace.bundle_id[:12]}",
             software_versions=SOFTWARE,
             device_serial_number="none",

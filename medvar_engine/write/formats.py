@@ -11,14 +11,14 @@ from medvar_engine.write.mask_file import mask_path, write_mask
 from medvar_engine.write.nifti import sidecar, write_nifti
 from medvar_engine.write.output_image import OutputImage
 from medvar_engine.write.png import write_png, write_png16
+from medvar_engine.write.written_mask import remove_older_mask
 
 ENDINGS = {"png": ".png", "png16": ".png", "nifti": ".nii.gz", "dicom": ".dcm"}
 
 
-def files_of(path: Path, name: str, *, masks: bool = False) -> list[Path]:
-    """The files that `write_image` writes for ``path``; with ``masks``, for an image with a mask."""
-    files = [path, sidecar(path)] if name == "nifti" else [path]
-    return [*files, mask_path(path, name)] if masks else files
+def files_of(path: Path, name: str) -> list[Path]:
+    """The files that `write_image` writes for ``path``, or removes: that of a mask if the image has none."""
+    return [path, *([sidecar(path)] if name == "nifti" else []), mask_path(path, name)]
 
 
 def format_of(path: Path) -> tuple[str, str] | None:
@@ -46,7 +46,7 @@ def write_image(
 ) -> list[Path]:
     """Write an image, the ``number``-th of ``study``, in the format ``name`` of `ENDINGS`; returns the files.
 
-    A mask is written to ``mask``, by default beside the image.
+    A mask is written to ``mask``, by default beside the image. Without a mask, that of an older image there is removed.
     """
     if name == "dicom":
         check_place(image)
@@ -59,4 +59,7 @@ def write_image(
             files = write_nifti(path, image)
         case _:
             files = [write_dicom(path, image, study, number)]
-    return files + write_mask(mask or mask_path(path, name), name, image, path, study, number)
+    beside = mask or mask_path(path, name)
+    if image.mask is None:
+        remove_older_mask(beside)
+    return files + write_mask(beside, name, image, path, study, number)

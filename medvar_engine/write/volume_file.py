@@ -20,6 +20,7 @@ from medvar_engine.write.mask_file import LABELS, mask_path
 from medvar_engine.write.nifti import placement, sidecar
 from medvar_engine.write.output_image import OutputImage
 from medvar_engine.write.provenance import NIFTI_COMMENT, provenance
+from medvar_engine.write.written_mask import remove_older_mask
 
 
 def write_volume(path: Path, images: Sequence[OutputImage]) -> list[Path]:
@@ -41,11 +42,14 @@ def write_volume(path: Path, images: Sequence[OutputImage]) -> list[Path]:
     about = {name: value for name, value in whole.items() if name != "trace"}  # the trace of a single slice
     about |= {"slices": len(images), "traces": traces_to_dict([one.trace for one in images])}
     files = {path: _packed(volume, first, about), sidecar(path): json.dumps(about, indent=1).encode()}
+    beside = mask_path(path, "nifti")
     if first.mask is not None:
         masks = np.stack([one.mask.T for one in images if one.mask is not None], axis=-1)
         named = about | {"structures": to_dicts(first.structures)}
-        files[mask_path(path, "nifti")] = _packed(masks, first, named, labels=True)
+        files[beside] = _packed(masks, first, named, labels=True)
     write_files(files)
+    if first.mask is None:
+        remove_older_mask(beside)
     return list(files)
 
 

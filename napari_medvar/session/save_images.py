@@ -109,7 +109,7 @@ def write_image_files(
     Images of the same name get a number. Raises `MedvarError` rather than overwrite a file.
     """
     names = _distinct([file_name(node.trace, node.name) for node in nodes])
-    paths = _free_paths(folder, names, form.format, opened)
+    paths = _free_paths(folder, names, form.format)
     writer = _Writer(opened, form, Study(folder.name or "medvar"), len(paths))
     for node, preview, path in zip(nodes, previews, paths, strict=True):
         yield writer.write(path, node.trace, preview.pixels, preview.mask, node.image_space)
@@ -144,18 +144,17 @@ def write_set(
             return
         images, masks = finished_pairs(opened.generator, generation)
         together = max(1, min(_MOST, 2 * together, int(len(batch) * _PATIENCE / (perf_counter() - began))))
-        paths = _free_paths(folder, [file_name(trace) for trace in generation.traces], form.format, opened)
+        paths = _free_paths(folder, [file_name(trace) for trace in generation.traces], form.format)
         for trace, image, mask, path in zip(generation.traces, images, masks, paths, strict=True):
             yield writer.write(path, trace, image, mask)
 
 
-def _free_paths(folder: Path, names: Sequence[str], form: str, opened: OpenedBundle) -> list[Path]:
+def _free_paths(folder: Path, names: Sequence[str], form: str) -> list[Path]:
     make_folder(folder)
     depth = "-16bit" if form == "png16" else ""  # distinguishes them from 8-bit files, which have the same suffix
     paths = [folder / f"{name}{depth}{ENDINGS[form]}" for name in names]
-    masks = bool(opened.generator.backend.info.structures)
     for path in paths:
-        for file in files_of(path, form, masks=masks):
+        for file in files_of(path, form):
             if file.exists():
                 raise MedvarError(f"{file} exists already. Choose another folder, or move the file.")
     return paths

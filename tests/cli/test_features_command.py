@@ -64,6 +64,9 @@ def test_features_of_prepared_slices(
     assert {row[0][:2].upper() for row in rows[1:] if row[1] == "CT"} == {"CT"}
     assert medvar("features", folder, *whose, "--split", "test", "--overwrite").code == 0
     assert 0 < len(np.load(tmp_path / "f.npy")) < 12
+    np.save(tmp_path / "images.npy", np.zeros((2, 16, 16), np.float32))
+    assert medvar("features", tmp_path / "images.npy", *whose, "--overwrite").code == 0
+    assert not (tmp_path / "f.rows.csv").exists()  # they would seem to describe the new rows
 
 
 def test_a_table_is_written_part_by_part(

@@ -54,6 +54,19 @@ def test_images_to_a_given_mask(medvar: Medvar, pair_bundle: Bundle, tmp_path: P
     assert again.code == 0, again.err
 
 
+def test_overwriting_leaves_no_file_of_an_older_image(medvar: Medvar, pair_bundle: Bundle, tmp_path: Path) -> None:
+    """The mask, or the previews, of an older image would seem to belong to the new one."""
+    asked = ("--out", tmp_path, *NAMED, "--seed", 3)
+    assert medvar("generate", "--bundle", pair_bundle.path, *asked, "--show-scales").code == 0
+    assert {path.name[22:] for path in tmp_path.iterdir()} == {".png", "-mask.png", "-scales.png"}
+    (tmp_path / "ct-abdomen-axial-seed3.png").unlink()
+    refused = medvar("generate", "--bundle", "demo", *asked)
+    assert refused.code == 1
+    assert "-mask.png exists already" in refused.err
+    assert medvar("generate", "--bundle", "demo", *asked, "--overwrite").code == 0
+    assert [path.name[22:] for path in tmp_path.iterdir()] == [".png"]
+
+
 def test_unusable_masks_are_refused(medvar: Medvar, pair_bundle: Bundle, tmp_path: Path) -> None:
     """One sentence, and nothing is left behind."""
     painted, out = mask_file(tmp_path / "in"), tmp_path / "out"

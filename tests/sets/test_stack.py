@@ -23,7 +23,9 @@ from medvar_engine.request import Request, Sampling, StackPlace
 from medvar_engine.sets.generate_files import FileOptions
 from medvar_engine.sets.generate_stack import generate_stack
 from medvar_engine.sets.stack import Stack, placed, stack_requests
+from medvar_engine.write.output_image import OutputImage
 from medvar_engine.write.provenance import read_trace
+from medvar_engine.write.volume_file import write_volume
 
 CT = Condition("CT", "abdomen", "axial")
 STACK = Stack(6, 3.0)
@@ -120,6 +122,21 @@ def test_a_series(pair_bundle: Bundle, tmp_path: Path) -> None:
     assert read_trace(images[3]).request.stack == requests[3].stack
     with pytest.raises(MedvarError, match="exists already"):
         generate_stack(generator, pair_bundle, requests, STACK, tmp_path / "series", FileOptions("dicom"))
+
+
+def test_a_volume_is_not_left_with_the_masks_of_another(pair_bundle: Bundle, tmp_path: Path) -> None:
+    """They would be taken for its own."""
+    generator, path, options = Generator(OnnxBackend(pair_bundle, device="cpu")), tmp_path / "v.nii.gz", "nifti"
+    requests = stack_requests(pair_bundle, CT, 1, Sampling(), STACK)
+    generate_stack(generator, pair_bundle, requests, STACK, path, FileOptions(options))
+    path.unlink()
+    with pytest.raises(MedvarError, match=r"v\.json exists already"):
+        generate_stack(generator, pair_bundle, requests, STACK, path, FileOptions(options))
+    generation = generator.finish(generator.start(requests))
+    shown = zip(generation.traces, generator.image(generation), strict=True)
+    alone = [placed(OutputImage.of(pair_bundle, trace, pixels), STACK) for trace, pixels in shown]
+    write_volume(path, alone)
+    assert {one.name for one in tmp_path.iterdir()} == {"v.nii.gz", "v.json"}
 
 
 def test_a_shorter_series_replaces_all_of_a_longer_one(pair_bundle: Bundle, tmp_path: Path) -> None:

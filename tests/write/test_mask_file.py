@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
@@ -45,12 +46,24 @@ def test_masks_come_back(name: str, ending: str, image: OutputImage, tmp_path: P
     """What was written can be given again, and tells of itself that it is synthetic and how it was made."""
     path = tmp_path / f"a{ending}"
     files = write_image(path, name, image, STUDY, 1)
-    assert files == files_of(path, name, masks=True)
+    assert files == files_of(path, name)
     assert files[-1].name == f"a-mask{ending}"
     np.testing.assert_array_equal(read_mask(files[-1], image.structures, 16), image.mask)
     np.testing.assert_array_equal(read_trace(files[-1]).pyramid.sequence, image.trace.pyramid.sequence)
     again = write_image(tmp_path / f"b{ending}", name, image, STUDY, 1)
     assert again[-1].read_bytes() == files[-1].read_bytes()
+
+
+@pytest.mark.parametrize(("name", "ending"), [("png", ".png"), ("nifti", ".nii.gz"), ("dicom", ".dcm")])
+def test_no_image_is_left_with_the_mask_of_another(name: str, ending: str, image: OutputImage, tmp_path: Path) -> None:
+    """An older mask would be taken for that of the new image, which has none; a file of another program stays."""
+    path, alone = tmp_path / f"a{ending}", replace(image, mask=None)
+    *_, mask = write_image(path, name, image, STUDY, 1)
+    written = write_image(path, name, alone, STUDY, 1)
+    assert set(tmp_path.iterdir()) == set(written)
+    mask.write_bytes(path.read_bytes())  # no mask
+    write_image(path, name, alone, STUDY, 1)
+    assert mask.is_file()
 
 
 @pytest.mark.parametrize(
