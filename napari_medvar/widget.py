@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qtpy.compat import isalive
-from qtpy.QtCore import Qt, QTimer
-from qtpy.QtGui import QKeySequence
+from qtpy.QtCore import QEvent, Qt, QTimer
+from qtpy.QtGui import QKeySequence, QShowEvent
 from qtpy.QtWidgets import QAbstractButton, QApplication, QPushButton, QShortcut, QSizePolicy, QVBoxLayout, QWidget
 
 from medvar_engine.bundle.read import shipped_bundles
@@ -26,7 +26,7 @@ from napari_medvar.controllers.recovery_controller import RecoveryController
 from napari_medvar.controllers.save_controller import SaveController
 from napari_medvar.controllers.shared_state import Doing, State
 from napari_medvar.controllers.structures_controller import StructuresController
-from napari_medvar.layers.gl_context import CanvasContextGuard
+from napari_medvar.layers.gl_context import make_canvas_current
 from napari_medvar.layers.image_view import ImageView
 from napari_medvar.panels.bundle_panel import BundlePanel
 from napari_medvar.panels.condition_panel import ConditionPanel
@@ -74,7 +74,6 @@ class MedvarWidget(QWidget):
         self.worker = EngineWorker()
         self.icons = Icons()
         self.image_view = ImageView(napari_viewer)
-        self._guard = CanvasContextGuard(napari_viewer, self)
         self._asked: str | Path | None = None  # the bundle that the user asked for
         self._loaded: str | Path | None = None  # the bundle that is open
         self._doing: Doing = "load"  # the current or last work
@@ -372,6 +371,30 @@ class MedvarWidget(QWidget):
         elif self.history.lacks_thumbnails:
             self.start("restore", lambda stop: self.history.missing_thumbnails())
 
+    # -- the window ---------------------------------------------------------------------------------------------------
+
+    def showEvent(self, event: QShowEvent | None) -> None:  # Qt's own name
+        """The window is known only now."""
+        super().showEvent(event)
+        make_canvas_current(self.viewer, self)
+
+    def event(self, event: QEvent | None) -> bool:  # Qt's own name
+        """Notice that the dock was closed: napari takes its widget out, and leaves it alive."""
+        if event is not None and event.type() == QEvent.Type.ParentChange and self.parent() is None:
+            QTimer.singleShot(0, self._taken_out)
+        return super().event(event)
+
+    def _taken_out(self) -> None:
+        """End the session, unless the widget is in another dock now."""
+        if self.parent() is None:
+            self.worker.stop()
+            self.when_idle(self._end)
+
+    def _end(self) -> None:
+        self.image_view.close()
+        self.session.leave()
+        self.deleteLater()
+
     # -- internals ----------------------------------------------------------------------------------------------------
 
     @property
@@ -455,18 +478,21 @@ class MedvarWidget(QWidget):
             {name: key for key, name in _KEYS.items()},
         )
         # The clean-up must not use the widget, which no longer exists by then.
-        worker, session, edit, real = self.worker, self.session, self.edit, self.real
+        worker, session, app = self.worker, self.session, QApplication.instance()
+        in_viewer = self.edit, self.real, self.image_view
 
         def close() -> None:
             if isalive(worker):  # not at the end of Python, when objects disappear in any order
                 worker.close()
-            edit.leave_viewer()
-            real.leave_viewer()
+            for part in in_viewer:
+                part.leave_viewer()
             shown_keys.close()
             session.close()
+            if app is not None and isalive(app):
+                app.aboutToQuit.disconnect(session.close)
 
         self.destroyed.connect(close)
-        if (app := QApplication.instance()) is not None:
+        if app is not None:
             app.aboutToQuit.connect(session.close)
 
     def _lay_out(self) -> None:

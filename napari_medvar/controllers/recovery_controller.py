@@ -30,8 +30,8 @@ class RecoveryController:
         images = f"{newest.images} image{'s' * (newest.images != 1)}"
         self._workspace.message.ask(
             Question(
-                f"napari ended without saving {images}, last saved automatically on {newest.saved:%d %B, %H:%M} "
-                f"(model {newest.bundle}).",
+                f"An earlier session ended without saving {images}, last saved automatically on "
+                f"{newest.saved:%d %B, %H:%M} (model {newest.bundle}).",
                 "Restore them",
                 "Restore the images with their history. Present unsaved images are offered at the next start.",
                 "No, thanks",

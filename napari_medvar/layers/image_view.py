@@ -51,7 +51,8 @@ class ImageView:
         self.comparison = CompareLayers(viewer, self._fitting)
         self._grid = False  # whether this view has switched napari's grid on
         # When a layer is added, napari stores the units of its axes, then draws, and only then emits ``inserted``.
-        for event in (viewer.dims.events.units, viewer.layers.events.inserted, viewer.layers.events.removed):
+        self._events = viewer.dims.events.units, viewer.layers.events.inserted, viewer.layers.events.removed
+        for event in self._events:
             event.connect(self._agree_on_units)  # napari keeps only a weak reference
 
     def show(self, preview: Preview, image_space: ImageSpace, *, reveal: bool) -> None:
@@ -89,6 +90,12 @@ class ImageView:
         """Restore the state of the viewer."""
         self.comparison.close()
         self._set_grid(False)
+
+    def leave_viewer(self) -> None:
+        """Disconnect from the viewer."""
+        self._fitting.leave_viewer()
+        for event in self._events:
+            event.disconnect(self._agree_on_units)
 
     # -- internals --------------------------------------------------------------------------------------------------
 

@@ -35,6 +35,10 @@ class Fitting:
         self._camera: tuple[float, ...] | None = None  # as set by `fit`
         viewer.canvas.events.size.connect(self._resized)  # napari keeps only a weak reference
 
+    def leave_viewer(self) -> None:
+        """Disconnect from the viewer."""
+        self._viewer.canvas.events.size.disconnect(self._resized)
+
     def fit(self, layers: Sequence[Layer]) -> None:
         """Zoom to these layers; to all layers if the viewer has more axes than these (napari cannot do it then)."""
         self._layers = layers

@@ -397,6 +397,14 @@ class GenerationSession:
         if self._autosave is not None:
             self._autosave.close()
 
+    def leave(self) -> None:
+        """End the session. Images that are in no file of the user's can be restored, as after a crash."""
+        if self._autosave is not None:
+            if self.modified:
+                self._autosave.leave()
+            else:
+                self._autosave.close()
+
     # -- internals --------------------------------------------------------------------------------------------------
 
     @property
@@ -519,11 +527,7 @@ class GenerationSession:
 
     def _begin(self, opened: OpenedBundle, history: History) -> OpenedBundle:
         """Replace the images by those of another session."""
-        if self._autosave is not None:
-            if self.modified:
-                self._autosave.leave()
-            else:
-                self._autosave.close()
+        self.leave()
         if opened is not self._opened:
             self._previews.clear()
         self._opened, self._history, self._saved, self._file = opened, history, TraceTree(), None

@@ -13,7 +13,7 @@ from fakes import SCHEDULE, FakeModels, make_bundle
 from npe2 import PluginManifest
 from pytestqt.qtbot import QtBot
 from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QFileDialog, QWidget
+from qtpy.QtWidgets import QDockWidget, QFileDialog, QWidget
 
 import napari_medvar
 from medvar_engine.bundle.read import shipped_bundles
@@ -25,6 +25,7 @@ from napari_medvar import reader, settings
 from napari_medvar import widget as widget_module
 from napari_medvar.layers.image_layers import layer_name
 from napari_medvar.menu import widget_of
+from napari_medvar.session.autosave import Autosave
 from napari_medvar.session.generation_session import GenerationSession
 from napari_medvar.widget import MedvarWidget
 
@@ -38,9 +39,9 @@ def from_menu(
 ) -> Iterator[Callable[[], MedvarWidget]]:
     """Opens the widget as napari does, from the manifest."""
     opened: list[MedvarWidget] = []
+    npe2pm.register(PluginManifest.from_file(Path(napari_medvar.__file__).parent / "napari.yaml"))
 
     def open_it() -> MedvarWidget:
-        npe2pm.register(PluginManifest.from_file(Path(napari_medvar.__file__).parent / "napari.yaml"))
         _, widget = viewer.window.add_plugin_dock_widget("napari-medvar", "MedVAR Generate")
         opened.append(getattr(widget, "__wrapped__", widget))
         return opened[-1]
@@ -391,6 +392,39 @@ def test_what_waits_is_done_after_a_layer_was_restored(quick: MedvarWidget, sett
     quick.when_idle(lambda: done.append(2))
     settle(quick)
     assert done == [1, 2]
+
+
+def test_a_closed_dock_gives_its_images_back_when_it_is_opened_again(
+    from_menu: Callable[[], MedvarWidget],
+    models: FakeModels,
+    viewer: Any,
+    settle: Settle,
+    qtbot: QtBot,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A click beside the title would lose an afternoon's images, and the closed widget would continue to work."""
+    monkeypatch.setattr(widget_module, "read_settings", lambda: settings.Settings(autosave_folder=str(tmp_path)))
+    monkeypatch.setattr(
+        widget_module, "new_session", lambda settings: GenerationSession(models, autosave=Autosave(tmp_path))
+    )
+    monkeypatch.setattr(widget_module, "shipped_bundles", lambda: {"fake": Path("fake")})
+    widget = from_menu()
+    settle(widget)
+    widget.sampling.show_seed(21)
+    widget.scales.generate_button.click()
+    settle(widget)
+    dock = next(dock for dock in widget.window().findChildren(QDockWidget) if dock.isAncestorOf(widget))
+    with qtbot.waitSignal(widget.destroyed, timeout=WAIT):
+        dock.title.close_button.click()
+    viewer.layers.remove(viewer.layers[0])  # the closed widget takes no notice
+    again = from_menu()
+    settle(again)
+    assert "without saving 1 image," in again.message.text.text()
+    again.message.accept_button.click()
+    settle(again)
+    assert _seeds(again) == [21]
+    assert [layer.visible for layer in viewer.layers] == [False] * (len(SCHEDULE) - 1) + [True]
 
 
 def test_a_session_without_a_window_becomes_layers(session_file: Path, models: FakeModels, monkeypatch: Any) -> None:
