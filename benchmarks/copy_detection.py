@@ -8,7 +8,8 @@ set its threshold. Printed are the false alarms on slices of held-out patients, 
 without that patient, also when half of such a slice is black; the share of copies found by each kind of change, and by
 each strength of it, with 95 % intervals from resampled patients; and what asking costs. `redrawn` replaces a part of
 the slice by a held-out patient's slice. At fixed strengths, a mask that leaves less than a tenth of a slice's edges is
-drawn anew, for what is left is no copy; printed is how often.
+drawn anew, for what is left is no copy; printed is how often. Printed besides is the share found of those copies of
+which a twentieth of the image is visible, as the gate sees it: neither flat nor at the border of what is flat.
 """
 
 from __future__ import annotations
@@ -30,11 +31,12 @@ from medvar_engine.encoders.preprocessing import resize
 from medvar_engine.evaluate.images.planted_copies import all_of_it, bend, blur, cover, zoom
 from medvar_engine.evaluate.memorisation import calibrate, find_planted_copies
 from medvar_engine.evaluate.metrics.bootstrap import Estimate, estimate_mean
-from medvar_engine.memorisation.edge_maps import GRID, edge_map
+from medvar_engine.memorisation.edge_maps import GRID, Directions, edge_map
 from medvar_engine.memorisation.gate import Gate
 from medvar_engine.types import FloatArray
 
 ASKED = 50  # images whose check is timed
+VISIBLE = 0.05
 LEFT = 0.1  # share of a slice's edges that a mask must leave
 DRAWN = Counter[str]()
 Change = Callable[[FloatArray, FloatArray, np.random.Generator], FloatArray]
@@ -105,12 +107,13 @@ def measure(training: SliceDataset, held_out: SliceDataset, copies: int) -> None
     print(f"made in {time.process_time() - start:.0f} s; the index is {gate.index.nbytes / 2**20:.1f} MB")
     alarms = estimate_mean(np.array(list(shares.values())), list(shares))
     print(f"false alarms, of a patient that the threshold has not seen: {with_interval(alarms)}", flush=True)
-    masked = found_by(gate, test, test, lambda image, other, rng: cover(image, 0.5, -1.0, rng), copies, names[1])
+    masked, _ = found_by(gate, test, test, lambda image, other, rng: cover(image, 0.5, -1.0, rng), copies, names[1])
     print(f"and of such slices, half of each black: {with_interval(masked)}", flush=True)
     for kind, found in find_planted_copies(gate, train, count=copies).items():
         print(f"{kind:<22}{with_interval(found)}", flush=True)
     for kind, change in strengths().items():
-        print(f"{kind:<22}{with_interval(found_by(gate, train, test, change, copies, names[0]))}", flush=True)
+        found, of_visible = found_by(gate, train, test, change, copies, names[0])
+        print(f"{kind:<22}{with_interval(found)}   visible: {with_interval(of_visible)}", flush=True)
     print(f"masks drawn anew: {DRAWN['anew'] / DRAWN['masks']:.1%}")
     asked = test.batch(range(min(ASKED, len(test))))
     start = time.process_time()
@@ -120,15 +123,21 @@ def measure(training: SliceDataset, held_out: SliceDataset, copies: int) -> None
 
 def found_by(
     gate: Gate, slices: PreparedImages, others: PreparedImages, change: Change, count: int, names: list[str]
-) -> Estimate:
-    """Share of ``slices``, changed by ``change``, that are flagged; ``names`` say whose they are."""
+) -> tuple[Estimate, Estimate]:
+    """Share of ``slices``, changed by ``change``, that are flagged, and of those of which enough is visible.
+
+    ``names`` say whose they are.
+    """
     rng = np.random.default_rng(2)
     chosen = np.sort(rng.choice(len(slices), min(count, len(slices)), replace=False))
-    flagged = []
+    flagged, visible = [], []
     for number in chosen:
         image, other = slices.batch([number])[0], others.batch([int(rng.integers(len(others)))])[0]
-        flagged.append(gate.check(np.clip(change(image, other, rng), -1, 1)[None]).flagged[0])
-    return estimate_mean(np.array(flagged), [names[number] for number in chosen])
+        changed = np.clip(change(image, other, rng), -1, 1)
+        flagged.append(gate.check(changed[None]).flagged[0])
+        visible.append(Directions.of(changed).seen.mean() >= VISIBLE)
+    found, own, enough = np.array(flagged), np.array(names)[chosen], np.array(visible)
+    return estimate_mean(found, list(own)), estimate_mean(found[enough], list(own[enough]))
 
 
 def with_interval(estimate: Estimate) -> str:

@@ -18,6 +18,7 @@ _SHIFT = 2.4  # shift in pixels, likewise
 _LEAST_SEEN = np.float32(0.15)  # least visible share of a cell
 _NOTHING = np.float32(0.5)  # squared length of a difference that noise can cause
 _FEW = np.array([0.5, *[4] * 10])  # squared length of the edges of an area at which their evidence counts half
+_FEW_CELLS = 10  # visible cells of an area, likewise: where a mask leaves few, slices agree by chance
 _Views = tuple[Maps, FloatArray, FloatArray, list[View]]
 
 
@@ -31,8 +32,8 @@ class Overlay:
     def fit(self, view: View, slice_map: Maps, others: Maps) -> FloatArray:
         """How many times closer the image is to ``slice_map`` than to ``others``, in each of the `areas` ``(A,)``.
 
-        It is below 1 for most images of other patients, above 1 for a copy, and 0 where hardly anything is visible.
-        Both maps ``(GRID, GRID)`` are turned like the image, which is seen near ``view``.
+        It is below 1 for most images of other patients, above 1 for a copy, and near 0 where hardly anything is
+        visible. Both maps ``(GRID, GRID)`` are turned like the image, which is seen near ``view``.
         """
         for step in (1.0, 0.5):
             values, weights, edges, views = self._near(view, step)
@@ -41,9 +42,10 @@ class Overlay:
             best = int((apart / np.maximum(there, _NOTHING)).argmin())
             view = views[best]
         image, weight = values[best], weights[best]
-        parts = (_squared(image - others), _squared(image - slice_map), _squared(image))
-        far, near, own = (areas() @ np.stack([(weight * part).ravel() for part in parts], axis=1)).T
-        return np.asarray((far + _NOTHING) / (near + _NOTHING) * own / (own + _FEW))
+        parts = (_squared(image - others), _squared(image - slice_map), _squared(image), np.ones_like(weight))
+        far, near, own, cells = (areas() @ np.stack([(weight * part).ravel() for part in parts], axis=1)).T
+        evidence = own / (own + _FEW) * cells / (cells + _FEW_CELLS)
+        return np.asarray((far + _NOTHING) / (near + _NOTHING) * evidence)
 
     def _near(self, view: View, step: float) -> _Views:
         """The image in views near ``view``, the weight of each cell, and the squared length of the edges."""
