@@ -159,7 +159,7 @@ def mask(studio: Studio) -> None:
     panel.resample_button.click()
     studio.settle()
     studio.shoot("plugin-edited")
-    panel.choose_mask("anywhere")
+    panel.choose_mask(None)
     studio.viewer.layers.remove("mask")
     studio.settle()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -19,9 +19,6 @@ from napari_medvar.panels.edit_panel import EditPanel
 from napari_medvar.panels.token_panel import TokenPanel
 from napari_medvar.session.differing import closeups, place_of_token
 from napari_medvar.session.image_names import label_of
-
-if TYPE_CHECKING:
-    from napari.layers import Layer
 
 _NEIGHBOURS = 9  # tokens shown: the present one and the most similar others
 
@@ -44,7 +41,6 @@ class EditController:
         self._workspace = workspace
         self._choice: TokenChoice | None = None
         self._after: int | None = None  # the image that `flip` returns to
-        self._mask: Layer | None = None  # the chosen mask, which the user may rename
         self._state = State(idle=False, has_image=False, complete=False)  # at the last refresh
         self.panel, self.tokens = EditPanel(workspace.icons), TokenPanel()
         self.tokens.hide()
@@ -88,13 +84,11 @@ class EditController:
             self._resample(Request(asked.condition, current.trace.request.seed, asked.sampling))
 
     def options(self) -> ResampleOptions:
-        """The panel's mask and locked scales. Raises `MedvarError` when the mask is empty or its layer is missing."""
+        """The panel's mask and locked scales. Raises `MedvarError` when the mask is empty."""
         options: ResampleOptions = {"keep": self.panel.locked}
-        if (name := self.panel.mask_layer) is not None:
-            if name not in self._workspace.viewer.layers:
-                raise MedvarError(f"The mask layer “{name}” was removed. Choose another layer, or “anywhere”.")
-            layer, point = self._workspace.viewer.layers[name], self._workspace.viewer.dims.point
-            options["mask"] = masks.mask_of(layer, self._workspace.image_space.placement, point)
+        if (layer := self.panel.mask_layer) is not None:
+            placement, point = self._workspace.image_space.placement, self._workspace.viewer.dims.point
+            options["mask"] = masks.mask_of(layer, placement, point)
             options["exact_outside"] = self.panel.exact_outside
             options["soft_edge"] = self.panel.soft_edge
         return options
@@ -107,7 +101,7 @@ class EditController:
             return
         layer = masks.add_mask(viewer, placement)
         self._offer_masks()
-        self.panel.choose_mask(layer.name)
+        self.panel.choose_mask(layer)
 
     def set_brush(self, size: int) -> None:
         """Set the diameter of the brush in pixels."""
@@ -278,11 +272,9 @@ class EditController:
     @property
     def _own_mask(self) -> Any:
         """The chosen mask if Paint made it."""
-        return self._mask if masks.own_mask(self._mask) else None
+        return self.panel.mask_layer if masks.own_mask(self.panel.mask_layer) else None
 
     def _mask_chosen(self) -> None:
-        name, layers = self.panel.mask_layer, self._workspace.viewer.layers
-        self._mask = layers[name] if name is not None and name in layers else None
         mask = self._own_mask
         self.panel.show_brush(None if mask is None else int(mask.brush_size))
 
@@ -294,13 +286,11 @@ class EditController:
         self._offer_masks()
 
     def _offer_masks(self) -> None:
-        chosen, viewer = self.panel.mask_layer, self._workspace.viewer
-        self.panel.offer_masks(masks.mask_layers(viewer))
-        if self._mask is not None and self._mask in viewer.layers:  # it may have another name
-            self.panel.choose_mask(self._mask.name)
+        chosen = self.panel.mask_layer
+        self.panel.offer_masks(masks.mask_layers(self._workspace.viewer))
         self._mask_chosen()
         if chosen is not None and self.panel.mask_layer is None:
-            self._workspace.show_error(f"The mask “{chosen}” was removed. Edits now change the whole image.")
+            self._workspace.show_error(f"The mask “{chosen.name}” was removed. Edits now change the whole image.")
 
 
 def _consumed(layer: Any, event: Any) -> Iterator[None]:

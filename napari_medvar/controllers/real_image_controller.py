@@ -44,9 +44,7 @@ class RealImageController:
         self.panel = RealImagePanel()
         self.panel.encode.connect(self.encode)
         self.panel.open_scan.connect(self.open_scan)
-        self.panel.chosen.connect(self._mark_chosen)
         layers = workspace.viewer.layers
-        self._chosen: Layer | None = None  # the image of the list, which the user may rename
         self._events = (
             *(layers.events.inserted, layers.events.removed, layers.events.renamed),
             layers.selection.events.active,
@@ -114,10 +112,6 @@ class RealImageController:
 
     # -- internals --------------------------------------------------------------------------------------------------
 
-    def _mark_chosen(self) -> None:
-        name, layers = self.panel.image, self._workspace.viewer.layers
-        self._chosen = layers[name] if name is not None and name in layers else None
-
     def _show(self, scans: Scans) -> None:
         """Add the scans as layers, select the last one, and show its middle slice in the plane it was acquired in."""
         viewer = self._workspace.viewer
@@ -136,17 +130,15 @@ class RealImageController:
     def _layer(self) -> Layer | None:
         """The chosen layer; without an image layer, the selected layer, to say why it cannot be encoded."""
         self._offer_images()
-        return self._workspace.viewer.layers.selection.active if self._chosen is None else self._chosen
+        chosen = self.panel.image
+        return self._workspace.viewer.layers.selection.active if chosen is None else chosen
 
     def _offer_images(self, event: object = None) -> None:
         from napari.layers import Image
 
         layers = self._workspace.viewer.layers
-        names = [layer.name for layer in layers if isinstance(layer, Image) and METADATA not in layer.metadata]
-        active, chosen = layers.selection.active, self._chosen
-        now = chosen.name if chosen is not None and chosen in layers else None
-        self.panel.offer_images(names, None if active is None else active.name, now)
-        self._mark_chosen()
+        images = [layer for layer in layers if isinstance(layer, Image) and METADATA not in layer.metadata]
+        self.panel.offer_images(images, layers.selection.active)
 
 
 def _acquired_plane(layer: Layer) -> tuple[int, ...]:

@@ -21,12 +21,12 @@ _OPACITY, _FADED = 0.45, 0.12
 _BRUSH = 10  # the radius of the brush is the image's size divided by this
 
 
-def mask_layers(viewer: napari.Viewer) -> list[str]:
-    """The names of layers that can be used as a mask."""
+def mask_layers(viewer: napari.Viewer) -> list[Layer]:
+    """The layers that can be used as a mask."""
     from napari.layers import Labels, Shapes
 
     return [
-        layer.name
+        layer
         for layer in viewer.layers
         if isinstance(layer, Labels | Shapes) and "map" not in layer.metadata.get(METADATA, {})
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from qtpy.QtCore import QSize, Signal
 from qtpy.QtGui import QResizeEvent
@@ -21,6 +22,7 @@ from napari_medvar.panels.form_rows import (
     add_row,
     button,
     fill,
+    place_of,
     plain_column,
     plain_form,
     small_text,
@@ -28,6 +30,9 @@ from napari_medvar.panels.form_rows import (
     without_wheel,
 )
 from napari_medvar.panels.icons import Icons
+
+if TYPE_CHECKING:
+    from napari.layers import Layer
 
 _SCROLL_BAR = 24  # px
 _LOCK = 24  # px wide
@@ -178,14 +183,14 @@ class EditPanel(QWidget):
         return self.from_box.value()
 
     @property
-    def mask_layer(self) -> str | None:
-        """The name of the mask layer inside which the image may change; None for anywhere."""
+    def mask_layer(self) -> Layer | None:
+        """The mask layer inside which the image may change; None for anywhere."""
         return self.mask_combo.currentData()  # type: ignore[no-any-return]
 
     @property
     def exact_outside(self) -> bool:
         """Whether pixels outside the mask stay exactly the same."""
-        return bool(self.mask_layer and self.outside_combo.currentData())
+        return self.mask_layer is not None and bool(self.outside_combo.currentData())
 
     @property
     def soft_edge(self) -> float:
@@ -214,9 +219,9 @@ class EditPanel(QWidget):
             self.lock_buttons.append(lock)
         tab_after(self.edge_box, self.lock_buttons)
 
-    def offer_masks(self, names: Iterable[str]) -> None:
-        """Offer the layers that can be used as a mask."""
-        fill(self.mask_combo, [("anywhere", None), *((name, name) for name in names)])
+    def offer_masks(self, layers: Iterable[Layer]) -> None:
+        """Offer the layers that can be used as a mask. A layer that was renamed stays chosen."""
+        fill(self.mask_combo, [("anywhere", None), *((layer.name, layer) for layer in layers)])
         self._allow_mask()
 
     def show_brush(self, size: int | None) -> None:
@@ -228,9 +233,9 @@ class EditPanel(QWidget):
             self.brush_box.setValue(size)
             self.brush_box.blockSignals(False)
 
-    def choose_mask(self, name: str) -> None:
-        """Choose this layer as the mask."""
-        self.mask_combo.setCurrentIndex(max(0, self.mask_combo.findData(name)))
+    def choose_mask(self, layer: Layer | None) -> None:
+        """Choose this layer as the mask; None for anywhere."""
+        self.mask_combo.setCurrentIndex(max(0, place_of(self.mask_combo, layer)))
 
     def offer_grafts(self, images: Iterable[tuple[str, int]]) -> None:
         """Offer other images to mix with, as names and ids."""

@@ -177,5 +177,10 @@ def fill(combo: QComboBox, items: list[tuple[str, object]]) -> None:
     for text, data in items:
         combo.addItem(text, data)
         combo.setItemData(combo.count() - 1, text, Qt.ItemDataRole.ToolTipRole)
-    combo.setCurrentIndex(max(0, combo.findData(chosen)) if items else -1)
+    combo.setCurrentIndex(max(0, place_of(combo, chosen)) if items else -1)
     combo.blockSignals(False)
+
+
+def place_of(combo: QComboBox, data: object) -> int:
+    """The index of the item with this data, of any type; -1 if there is none."""
+    return next((place for place in range(combo.count()) if combo.itemData(place) == data), -1)

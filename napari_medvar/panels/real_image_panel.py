@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QComboBox, QFileDialog, QHBoxLayout, QLabel, QWidget
 
 from napari_medvar.panels.form_rows import add_row, button, fill, plain_column, plain_form, small_text, without_wheel
+
+if TYPE_CHECKING:
+    from napari.layers import Layer
 
 _ABOUT = (
     "Go to a slice of an image, set its contrast, and choose above what it shows. The encoded slice becomes an "
@@ -27,7 +31,6 @@ class RealImagePanel(QWidget):
 
     open_scan = Signal(object)  # Path
     encode = Signal()
-    chosen = Signal()  # the user has chosen an image in the list
     anomaly = Signal()
 
     def __init__(self) -> None:
@@ -35,7 +38,7 @@ class RealImagePanel(QWidget):
         self._by_hand = False  # whether the user chose the image here
         self.image_combo = QComboBox()
         self.image_combo.setPlaceholderText("no image is open")
-        self.image_combo.activated.connect(self._choose)
+        self.image_combo.activated.connect(lambda: self._choose())
         self.open_button = button(
             "Open a scan…",
             "Open your own CT or MR scan: a DICOM, NIfTI, NRRD or MetaImage file. The scan's folder is not changed.",
@@ -67,19 +70,17 @@ class RealImagePanel(QWidget):
         self.result.hide()
 
     @property
-    def image(self) -> str | None:
-        """The name of the chosen layer; None when there is none."""
+    def image(self) -> Layer | None:
+        """The chosen layer; None when there is none."""
         return self.image_combo.currentData()  # type: ignore[no-any-return]
 
-    def offer_images(self, names: Sequence[str], active: str | None, chosen: str | None = None) -> None:
-        """Offer the image layers. A layer that the user chose stays chosen; otherwise the ``active`` one is.
-
-        ``chosen`` is the present name of the layer in the list, which may have been renamed.
-        """
-        fill(self.image_combo, [(name, name) for name in names])
-        self._by_hand = self._by_hand and chosen in names
-        wanted = chosen if self._by_hand or active not in names else active
-        self.image_combo.setCurrentIndex(self.image_combo.findData(wanted) if wanted in names else len(names) - 1)
+    def offer_images(self, layers: Sequence[Layer], active: Layer | None) -> None:
+        """Offer the image layers. A layer that the user chose stays chosen; otherwise the ``active`` one is."""
+        before = self.image
+        fill(self.image_combo, [(layer.name, layer) for layer in layers])
+        self._by_hand = self._by_hand and before in layers
+        wanted = before if self._by_hand or active not in layers else active
+        self.image_combo.setCurrentIndex(layers.index(wanted) if wanted in layers else len(layers) - 1)
 
     def report(self, text: str) -> None:
         """Show the result."""
@@ -95,7 +96,6 @@ class RealImagePanel(QWidget):
 
     def _choose(self) -> None:
         self._by_hand = True
-        self.chosen.emit()
 
     def _open_file(self) -> None:
         path, _ = QFileDialog.getOpenFileName(self, "Open a scan", "", _FILES)

@@ -47,7 +47,7 @@ def test_paint_gives_a_mask_on_the_image_with_the_brush_selected(made: MedvarWid
     np.testing.assert_allclose(layer.scale, [0.8, 0.8])
     assert made.viewer.layers.selection.active is layer
     assert str(layer.mode) == "paint"
-    assert made.edit.panel.mask_layer == "mask"
+    assert made.edit.panel.mask_layer == made.viewer.layers["mask"]
 
 
 def test_pixels_outside_the_mask_stay_exactly_on_request(made: MedvarWidget, settle: Settle) -> None:
@@ -86,7 +86,7 @@ def test_a_shape_drawn_in_millimetres_is_a_mask(made: MedvarWidget, settle: Sett
     """Shapes drawn on a layer of another pixel size would mask another place."""
     made.scales.slider.setValue(1)
     made.viewer.add_shapes([np.array([[8.0, 8.0], [8.0, 24.0], [24.0, 24.0], [24.0, 8.0]])], name="drawn")
-    made.edit.panel.choose_mask("drawn")
+    made.edit.panel.choose_mask(made.viewer.layers["drawn"])
     made.edit.panel.resample_button.click()
     settle(made)
     edit = node(made).trace.edit
@@ -442,7 +442,8 @@ def test_a_renamed_mask_stays_the_mask(made: MedvarWidget, settle: Settle) -> No
     painted[:32, :32] = 1
     layer.data = painted
     layer.name = "the nodule"
-    assert made.edit.panel.mask_layer == "the nodule"
+    assert made.edit.panel.mask_combo.currentText() == "the nodule"
+    assert made.edit.panel.mask_layer == layer
     made.edit.panel.brush_box.setValue(9)
     assert layer.brush_size == 9
     made.edit.panel.resample_button.click()
@@ -456,7 +457,7 @@ def test_a_renamed_mask_stays_the_mask(made: MedvarWidget, settle: Settle) -> No
 def test_a_segmentation_of_the_user_is_not_painted_over(made: MedvarWidget) -> None:
     """Clear would wipe out an afternoon of segmenting."""
     made.viewer.add_labels(np.ones((SIZE, SIZE), dtype=int), name="mine")
-    made.edit.panel.choose_mask("mine")
+    made.edit.panel.choose_mask(made.viewer.layers["mine"])
     assert not made.edit.panel.clear_button.isEnabled()
     made.edit.clear_mask()
     assert np.asarray(made.viewer.layers["mine"].data).all()

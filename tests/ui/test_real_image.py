@@ -196,22 +196,22 @@ def test_the_image_worked_on_follows_the_selection_until_it_is_chosen(quick: Med
     """A mask selected for painting would be taken for the scan; or one would not know which image is encoded."""
     viewer, panel = quick.viewer, quick.real.panel
     first = viewer.add_image(volume()[0], name="first")
-    viewer.add_image(volume()[0], name="second")
-    assert panel.image == "second"
+    second = viewer.add_image(volume()[0], name="second")
+    assert panel.image == second
     viewer.layers.selection.active = first
-    assert panel.image == "first"
+    assert panel.image == first
     viewer.add_labels(np.zeros((9, 9), dtype=int))
-    assert panel.image == "first"
-    panel.image_combo.setCurrentIndex(panel.image_combo.findData("second"))
+    assert panel.image == first
+    panel.image_combo.setCurrentIndex(panel.image_combo.findText("second"))
     panel.image_combo.activated.emit(panel.image_combo.currentIndex())
     viewer.layers.selection.active = first
-    assert panel.image == "second"
+    assert panel.image == second
     viewer.layers["second"].name = "the scan"
-    assert panel.image == "the scan"
+    assert panel.image_combo.currentText() == "the scan"
     viewer.layers.selection.active = first
-    assert panel.image == "the scan"
+    assert panel.image == second
     viewer.layers.remove("the scan")
-    assert panel.image == "first"
+    assert panel.image == first
 
 
 def test_an_encoded_slice_is_written_where_the_scan_lies(quick: MedvarWidget, settle: Settle, tmp_path: Path) -> None:
