@@ -21,7 +21,7 @@ import torch
 from onnx import TensorProto, numpy_helper
 from torch import Tensor, nn
 
-from medvar_engine.bundle.read import Bundle
+from medvar_engine.bundle.read import GUIDE, STEP, Bundle
 from medvar_engine.errors import MedvarError
 from medvar_engine.models.any_tokenizer import AnyTokenizer
 from medvar_engine.models.grey import as_grey
@@ -43,7 +43,7 @@ def read_weights(bundle: Bundle) -> tuple[AnyTokenizer, Transformer]:
     Values that graphs do not contain are those of a new network: the use of codes, and dropout rates. Raises
     `MedvarError` when a file does not match ``bundle.json`` or contains other networks.
     """
-    return _tokenizer(bundle), _transformer(bundle)
+    return _tokenizer(bundle), _transformer(bundle, STEP)
 
 
 def write_weights(bundle: Bundle, folder: Path) -> tuple[Path, Path]:
@@ -58,8 +58,17 @@ def write_weights(bundle: Bundle, folder: Path) -> tuple[Path, Path]:
     return paths
 
 
-def _transformer(bundle: Bundle) -> Transformer:
-    weights = _weights(bundle, "step.onnx")
+def write_guide(bundle: Bundle, folder: Path) -> Path | None:
+    """Write the guide of a bundle as ``guide.safetensors`` and return its path; None if the bundle has no guide."""
+    if bundle.guide is None:
+        return None
+    guide = _transformer(replace(bundle, transformer=bundle.guide), GUIDE)
+    save_transformer(path := folder / "guide.safetensors", guide, bundle.labels)
+    return path
+
+
+def _transformer(bundle: Bundle, file: str) -> Transformer:
+    weights = _weights(bundle, file)
     depth, heads = bundle.transformer["depth"], bundle.transformer["heads"]
     width = heads * bundle.transformer["head_dim"]
     try:
@@ -75,11 +84,11 @@ def _transformer(bundle: Bundle) -> Transformer:
             shared_modulation="shared_modulation.linear.weight" in weights,
         )
     except KeyError as error:
-        raise _refusal(bundle, "step.onnx", f"it lacks {error}") from error
+        raise _refusal(bundle, file, f"it lacks {error}") from error
     for i in range(depth):
         if (bias := weights.pop(f"blocks.{i}.attention.bias", None)) is not None:
             weights[f"blocks.{i}.attention.q_bias"], _, weights[f"blocks.{i}.attention.v_bias"] = np.split(bias, 3)
-    return _fill(bundle, "step.onnx", lambda: Transformer(config), weights)
+    return _fill(bundle, file, lambda: Transformer(config), weights)
 
 
 def _tokenizer(bundle: Bundle) -> AnyTokenizer:

@@ -34,11 +34,11 @@ class _Scale(NamedTuple):
 def measure_parity(reference: Backend, exported: Backend, held_out: HeldOut | None = None) -> dict[str, float]:
     """Compare both backends in one pass through all scales with the same tokens.
 
-    ``logits``, ``latent`` and ``image`` are the largest absolute differences. ``tokens_agreeing`` is the share of equal
-    tokens of both encoders for an image of noise; it is below 1 if two codes are equally near. ``masks_agreeing`` is
-    the share of pixels of a pair with the same structure. ``tokens_drawn_alike`` is the share of equal tokens drawn
-    with the same noise. ``held_out_loss`` is the loss on ``held_out`` in nats per token, and ``held_out_loss_added``
-    the difference of ``exported`` from ``reference``.
+    ``logits`` (also those of a guide), ``latent`` and ``image`` are the largest absolute differences.
+    ``tokens_agreeing`` is the share of equal tokens of both encoders for an image of noise; it is below 1 if two codes
+    are equally near. ``masks_agreeing`` is the share of pixels of a pair with the same structure.
+    ``tokens_drawn_alike`` is the share of equal tokens drawn with the same noise. ``held_out_loss`` is the loss on
+    ``held_out`` in nats per token, and ``held_out_loss_added`` the difference of ``exported`` from ``reference``.
     """
     info, rng = reference.info, np.random.default_rng(0)
     image = rng.uniform(-1, 1, (IMAGES, info.image_channels, info.image_size, info.image_size)).astype(np.float32)
@@ -57,6 +57,8 @@ def measure_parity(reference: Backend, exported: Backend, held_out: HeldOut | No
         drawn = [[draw(own, Sampling(), seed, k) for seed, own in enumerate(logits)] for logits in scale.logits]
         alike.append(np.array(drawn[0]) == np.array(drawn[1]))
         latent = scale.latents[0]
+    for scale in _scales(reference, exported, labels, maps, guide=True) if info.has_guide else ():
+        worst["logits"] = float(np.maximum(worst["logits"], np.abs(np.subtract(*scale.logits)).max()))
     images = [backend.decode(latent) for backend in (reference, exported)]
     pixels = [one[:, : info.image_channels] for one in images]
     worst["image"] = float(np.abs(np.subtract(*pixels)).max())
@@ -79,10 +81,12 @@ def _losses(reference: Backend, exported: Backend, held_out: HeldOut) -> dict[st
     return {"held_out_loss": losses[0], "held_out_loss_added": losses[1] - losses[0]}
 
 
-def _scales(reference: Backend, exported: Backend, labels: IntArray, maps: tuple[IntArray, ...]) -> Iterator[_Scale]:
+def _scales(
+    reference: Backend, exported: Backend, labels: IntArray, maps: tuple[IntArray, ...], *, guide: bool = False
+) -> Iterator[_Scale]:
     """Run all scales under ``labels`` with the tokens of ``maps``."""
     backends = reference, exported
-    states = [backend.start(labels) for backend in backends]
+    states = [backend.start(labels, guide=guide) for backend in backends]
     latents: list[FloatArray | None] = [None, None]
     scale_features: list[FloatArray | None] = [None, None]
     for k, tokens in enumerate(maps):

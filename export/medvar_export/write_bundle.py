@@ -16,6 +16,7 @@ from medvar_engine.backends.torch import TorchBackend, weights_digest
 from medvar_engine.bundle.read import (
     CARD,
     CODEBOOK,
+    GUIDE,
     PREVIEW,
     SCHEMA_VERSION,
     STEP,
@@ -30,6 +31,7 @@ from medvar_engine.masks.structures import structures_of, to_dicts
 from medvar_engine.models.any_tokenizer import AnyTokenizer
 from medvar_engine.models.grey import as_grey
 from medvar_engine.models.import_var import is_published
+from medvar_engine.models.pretrained import check_tokenizer, join_labels, start_transformer
 from medvar_engine.models.resolution_tokenizer import ResolutionConfig
 from medvar_engine.models.tokenizer import TokenizerConfig
 from medvar_engine.models.transformer import Transformer
@@ -69,6 +71,7 @@ def export_bundle(
     precision: Precision = "float32",
     data: Path | None = None,
     preview: Path | None = None,
+    guide: Path | None = None,
     log: Callable[[str], None] = print,
 ) -> Path:
     """Export trained weights to the folder ``out``, which must not exist yet, with a parity check against torch.
@@ -76,7 +79,8 @@ def export_bundle(
     ``float16-weights`` stores weights in half precision and computes in float32; ``float16`` computes the transformer
     in half precision, for GPUs; ``int8-weights`` computes most of its matrix products in int8, for CPUs, and stores the
     rest in half precision. ``data`` is the folder of training slices; if given, the loss on held-out slices is
-    compared, too. ``preview`` is a light decoder for this tokenizer.
+    compared, too. ``preview`` is a light decoder for this tokenizer. ``guide`` is a weaker transformer of the same
+    tokens and labels, for guidance.
 
     A tokenizer of colour images is converted to one of grey images, as in training. Only a published VAR, which knows
     the classes of ImageNet only, keeps its colours, unless ``data`` shows that it was trained on slices. Returns the
@@ -90,21 +94,22 @@ def export_bundle(
     network, labels = load_transformer(transformer)
     if data is not None or not is_published(labels):
         coder = as_grey(coder)
-    for shape, own in (("schedule",) * 2, ("vocabulary",) * 2, ("feature_channels", "latent_channels")):
-        if getattr(coder.config, shape) != getattr(network.config, own):
-            raise MedvarError(f"{transformer} was not trained on tokens of {tokenizer}: their {shape} differ.")
+    check_tokenizer(network, coder.config, (str(transformer), str(tokenizer)))
     if network.schedule.token_counts[0] != 1:
         raise MedvarError(
             f"{transformer} starts with a scale of side {network.schedule[0]}. Only models that start at 1 can be "
             "exported."
         )
-    reference = TorchBackend(coder, network, labels)
+    weaker = _load_guide(guide, coder, tokenizer, labels) if guide else None
+    reference = TorchBackend(coder, network, labels, guide=weaker)
     light = load_preview_of(preview, coder, str(tokenizer)) if preview else None
     pairs = isinstance(coder.config, ResolutionConfig) and bool(coder.config.structures)
     held_out = held_out_slices(data, labels, coder.config.image_size, masks=pairs) if data else None
     with whole_folder(out) as temporary:  # checked before the long computation
         log("Tracing the tokenizer and the transformer …")
         graphs = _graphs(coder, network, precision)
+        if weaker is not None:
+            graphs[GUIDE] = step_in(precision, weaker)
         for name, graph in graphs.items():
             write_graph(temporary / name, graph)
         parity = {}
@@ -113,12 +118,24 @@ def export_bundle(
             (temporary / PREVIEW).write_bytes(content)
         _write_codebook(temporary / CODEBOOK, coder, precision)
         (temporary / CARD).write_text(description.card, encoding="utf-8")
-        manifest = _manifest(coder, network, labels, description, precision, temporary)
+        manifest = _manifest(coder, network, weaker, labels, description, precision, temporary)
         write_manifest(temporary, manifest)
         log("Comparing with torch …")
         manifest["parity"] = _parity(reference, temporary, precision, held_out) | parity
         write_manifest(temporary, manifest)
     return out
+
+
+def _load_guide(path: Path, coder: AnyTokenizer, tokenizer: Path, labels: LabelSpace) -> Transformer:
+    """The weaker transformer, over ``labels``. Raises `MedvarError` if it has other tokens or labels than the model.
+
+    A fine-tuned model can have labels that its guide does not know: only unconditional rows of a guide are used.
+    """
+    weaker, own = load_transformer(path)
+    check_tokenizer(weaker, coder.config, (str(path), str(tokenizer)))
+    if join_labels(own, labels) != labels:
+        raise MedvarError(f"The guide {path} has other labels than the model. Train both on the same slices.")
+    return start_transformer(weaker, own, labels, rank=0).eval()
 
 
 def _graphs(tokenizer: AnyTokenizer, transformer: Transformer, precision: Precision) -> dict[str, onnx.ModelProto]:
@@ -145,12 +162,14 @@ def write_graph(path: Path, graph: onnx.ModelProto, *, largest: int = _LARGEST_S
 def _manifest(
     tokenizer: AnyTokenizer,
     transformer: Transformer,
+    guide: Transformer | None,
     labels: LabelSpace,
     description: Description,
     precision: Precision,
     folder: Path,
 ) -> dict[str, Any]:
-    config, shape = tokenizer.config, transformer.config
+    config = tokenizer.config
+    networks = (tokenizer, transformer, *([] if guide is None else [guide]))
     return {
         "schema_version": SCHEMA_VERSION,
         "name": description.name,
@@ -162,10 +181,8 @@ def _manifest(
             "feature_channels": config.feature_channels,
             "image_size": config.image_size,
             "image_channels": config.image_channels,
-            "depth": shape.depth,
-            "heads": shape.heads,
-            "head_dim": shape.width // shape.heads,
-            "parameters": sum(p.numel() for m in (tokenizer, transformer) for p in m.parameters()),
+            **_keys_and_values(transformer),
+            "parameters": sum(p.numel() for network in networks for p in network.parameters()),
         },
         "precision": precision,
         "sampling": description.sampling.to_dict(),
@@ -175,10 +192,17 @@ def _manifest(
         "attributions": list(description.attributions),
         "training_data": description.training_data,
         **_masks(config),
+        **({} if guide is None else {"guide": _keys_and_values(guide)}),
         "parity": {},
-        "weights": weights_digest(tokenizer, transformer),
+        "weights": weights_digest(tokenizer, transformer, guide),
         "sha256": file_hashes(folder),
     }
+
+
+def _keys_and_values(transformer: Transformer) -> dict[str, int]:
+    """The shape of the keys and values of a transformer."""
+    shape = transformer.config
+    return {"depth": shape.depth, "heads": shape.heads, "head_dim": shape.width // shape.heads}
 
 
 def _masks(config: TokenizerConfig | ResolutionConfig) -> dict[str, Any]:

@@ -34,6 +34,7 @@ class BackendInfo:
     light_previews: bool = False  # whether previews come from a light decoder
     structures: Structures = ()  # structures of masks in the order of their values from 1 up; empty without masks
     mask_scales: tuple[int, ...] = ()  # the scales that encode masks; the others encode the image
+    has_guide: bool = False  # whether guidance compares with a weaker transformer, see `Backend.start`
 
     @property
     def channels(self) -> int:
@@ -52,6 +53,7 @@ class PrefixState:
 
     labels: IntArray  # (B, F)
     chunks: tuple[Any, ...] = ()  # one array per scale, so that longer prefixes share those of shorter ones
+    guide: bool = False  # whether they are those of the guide
 
     @property
     def depth(self) -> int:
@@ -60,7 +62,7 @@ class PrefixState:
 
     def longer(self, chunk: Any) -> PrefixState:
         """This prefix extended by one scale with the keys and values ``chunk``."""
-        return PrefixState(self.labels, (*self.chunks, chunk))
+        return PrefixState(self.labels, (*self.chunks, chunk), self.guide)
 
 
 class Backend(Protocol):
@@ -72,8 +74,12 @@ class Backend(Protocol):
     def codebook(self) -> FloatArray | None:
         """The code of every token, ``(V, C)``, or ``(K, V, C)`` with one codebook per scale; None if unknown."""
 
-    def start(self, labels: IntArray) -> PrefixState:
-        """The empty prefix of labels ``(B, F)``. For guidance, the caller passes unconditional rows, too."""
+    def start(self, labels: IntArray, *, guide: bool = False) -> PrefixState:
+        """The empty prefix of labels ``(B, F)``. For guidance, the caller passes unconditional rows, too.
+
+        With ``guide``, the prefix is continued by the guide, a weaker transformer of the same tokens, from which
+        guidance moves away (arXiv 2406.02507). Only for a model that `BackendInfo.has_guide`.
+        """
 
     def step(self, state: PrefixState, scale_features: FloatArray | None) -> tuple[FloatArray, PrefixState]:
         """Run one scale; returns the logits ``(B, L_k, V)`` and the extended prefix.
@@ -114,7 +120,7 @@ def gather_rows(rows: Sequence[tuple[PrefixState, int]], gather: Callable[[list[
         return whole
     chunks = tuple(gather([(state.chunks[k], row) for state, row in rows]) for k in range(rows[0][0].depth))
     labels = np.stack([state.labels[row] for state, row in rows])
-    return PrefixState(labels, chunks)
+    return PrefixState(labels, chunks, rows[0][0].guide)
 
 
 def average_tokens(state: PrefixState, average: Callable[[Any], FloatArray]) -> FloatArray:

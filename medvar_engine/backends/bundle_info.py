@@ -23,4 +23,5 @@ def info_of(bundle: Bundle, provider: str) -> BackendInfo:
         light_previews=PREVIEW in bundle.sha256,
         structures=bundle.structures,
         mask_scales=bundle.mask_scales,
+        has_guide=bundle.guide is not None,
     )

@@ -13,7 +13,7 @@ from medvar_engine.backends.check_outputs import check_masks, check_outputs, che
 from medvar_engine.backends.device_key_value_cache import DeviceMemory
 from medvar_engine.backends.key_value_cache import HostMemory, KeyValueMemory
 from medvar_engine.backends.onnx_sessions import DEVICES, Sessions, providers
-from medvar_engine.bundle.read import PREVIEW, STEP, Bundle
+from medvar_engine.bundle.read import GUIDE, PREVIEW, STEP, Bundle
 from medvar_engine.errors import MedvarError
 from medvar_engine.types import FloatArray, IntArray
 
@@ -44,16 +44,18 @@ class OnnxBackend:
         self._memory: KeyValueMemory = DeviceMemory(self._sessions) if on_device else HostMemory(self._sessions)
         self._block = None if on_device else BLOCK
         light = [PREVIEW] if self.info.light_previews else []
-        self._sessions.warm([*(f"accumulate_{k}.onnx" for k in range(len(bundle.schedule))), *light, "decode.onnx"])
+        guide = [GUIDE] if self.info.has_guide else []
+        accumulate = [f"accumulate_{k}.onnx" for k in range(len(bundle.schedule))]
+        self._sessions.warm([*guide, *accumulate, *light, "decode.onnx"])
 
     @property
     def codebook(self) -> FloatArray | None:
         """See `Backend`."""
         return self._codebook
 
-    def start(self, labels: IntArray) -> PrefixState:
+    def start(self, labels: IntArray, *, guide: bool = False) -> PrefixState:
         """See `Backend`."""
-        return PrefixState(labels)
+        return PrefixState(labels, guide=guide)
 
     def step(self, state: PrefixState, scale_features: FloatArray | None) -> tuple[FloatArray, PrefixState]:
         """See `Backend`."""
@@ -72,7 +74,9 @@ class OnnxBackend:
 
     def _step(self, state: PrefixState, scale_features: FloatArray, rows: slice) -> tuple[FloatArray, Any]:
         """Logits, and keys and values, of some rows."""
-        shape, labels = self._bundle.transformer, state.labels[rows]
+        graph, shape = (GUIDE, self._bundle.guide) if state.guide else (STEP, self._bundle.transformer)
+        assert shape is not None, "this bundle has no guide"
+        labels = state.labels[rows]
         if state.chunks:
             past = self._memory.join(state.chunks, rows)
         else:
@@ -82,11 +86,11 @@ class OnnxBackend:
             place = {"positions": np.tile(np.arange(begin, end, dtype=np.int64), (len(labels), 1))}
         else:  # graphs of older exports need the position of the scale only
             place = {"offset": np.array(begin, dtype=np.int64)}
-        outputs = self._memory.run(STEP, {"labels": labels, "features": scale_features[rows], "past": past, **place})
-        check_outputs(STEP, outputs[:1], 1)
+        outputs = self._memory.run(graph, {"labels": labels, "features": scale_features[rows], "past": past, **place})
+        check_outputs(graph, outputs[:1], 1)
         wanted = (len(labels), end - begin, self.info.vocabulary)
         if outputs[0].shape != wanted:
-            raise odd_output(STEP, f"logits {outputs[0].shape} instead of {wanted}")
+            raise odd_output(graph, f"logits {outputs[0].shape} instead of {wanted}")
         return outputs
 
     def gather(self, rows: Sequence[tuple[PrefixState, int]]) -> PrefixState:

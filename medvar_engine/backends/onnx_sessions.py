@@ -10,7 +10,7 @@ from threading import Lock
 from typing import Any, TypeVar
 
 from medvar_engine.backends.release_memory import give_back
-from medvar_engine.bundle.read import STEP, Bundle
+from medvar_engine.bundle.read import GUIDE, STEP, Bundle
 from medvar_engine.errors import MedvarError
 from medvar_engine.untrusted.time_limit import load_seconds, run_seconds, within
 
@@ -114,8 +114,9 @@ class Sessions:
         positions (tokens for the transformer, pixels for others). A graph in a loop is ended then; a graph in the
         middle of a very large matrix product is abandoned.
         """
-        pixels = self._bundle.image_size**2
-        places = (prod(_shape(own)[:2] if name == STEP else (*_shape(own)[:1], pixels)) for own in feeds.values())
+        shapes = map(_shape, feeds.values())
+        pixels, of_tokens = self._bundle.image_size**2, name in (STEP, GUIDE)
+        places = (prod(shape[:2]) if of_tokens else prod(shape[:1]) * pixels for shape in shapes)
         seconds = run_seconds(self._bytes.get(name, 0), max(places, default=0))
         options = runtime().RunOptions()
 

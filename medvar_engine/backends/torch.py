@@ -32,16 +32,19 @@ class TorchBackend:
         device: str = "cpu",
         bundle_id: str | None = None,
         preview: PreviewDecoder | None = None,
+        guide: Transformer | None = None,
     ) -> None:
         """``bundle_id`` is the id that traces store, by default `weights_digest`.
 
         Pass the id of a bundle to continue traces of that bundle. A bundle also accepts traces with the digest of the
-        weights that it was exported from. ``preview`` decodes previews instead of the full decoder.
+        weights that it was exported from. ``preview`` decodes previews instead of the full decoder. ``guide`` is a
+        weaker transformer for guidance.
         """
-        weights = weights_digest(tokenizer, transformer)
+        weights = weights_digest(tokenizer, transformer, guide)
         self._device = torch.device(device)
         self._tokenizer = tokenizer.to(self._device).eval()
         self._transformer = transformer.to(self._device).eval()
+        self._guide = None if guide is None else guide.to(self._device).eval()
         self._preview: Callable[[Tensor], Tensor] | None = None
         if isinstance(tokenizer, ResolutionTokenizer):
             self._preview = tokenizer.preview
@@ -65,6 +68,7 @@ class TorchBackend:
             light_previews=self._preview is not None,
             structures=structures_of(names, dict(zip(names, colours, strict=True))),
             mask_scales=getattr(config, "mask_scales", ()),
+            has_guide=guide is not None,
         )
 
     @classmethod
@@ -76,28 +80,32 @@ class TorchBackend:
         device: str = "cpu",
         bundle_id: str | None = None,
         preview: Path | None = None,
+        guide: Path | None = None,
     ) -> TorchBackend:
         """Read the files that training writes. Raises `MedvarError` if ``preview`` belongs to another tokenizer."""
         network, labels = load_transformer(transformer)
         coder = load_tokenizer(tokenizer)
         light = None if preview is None else load_preview_of(preview, coder, str(tokenizer))
-        return cls(coder, network, labels, device=device, bundle_id=bundle_id, preview=light)
+        weaker = None if guide is None else load_transformer(guide)[0]
+        return cls(coder, network, labels, device=device, bundle_id=bundle_id, preview=light, guide=weaker)
 
     @property
     def codebook(self) -> FloatArray:
         """The code of every token, ``(V, C)``, or ``(K, V, C)`` with one codebook per scale."""
         return self._tokenizer.quantizer.codes
 
-    def start(self, labels: IntArray) -> PrefixState:
+    def start(self, labels: IntArray, *, guide: bool = False) -> PrefixState:
         """See `Backend`."""
-        return PrefixState(labels)
+        return PrefixState(labels, guide=guide)
 
     @torch.inference_mode()
     def step(self, state: PrefixState, scale_features: FloatArray | None) -> tuple[FloatArray, PrefixState]:
         """See `Backend`."""
         past = torch.cat(state.chunks, dim=4) if state.chunks else None
         inputs = None if scale_features is None else self._tensor(scale_features)
-        logits, chunk = self._transformer.step(self._tensor(state.labels), inputs, past, state.depth)
+        network = self._guide if state.guide else self._transformer
+        assert network is not None, "this model has no guide"
+        logits, chunk = network.step(self._tensor(state.labels), inputs, past, state.depth)
         return _array(logits), state.longer(chunk)
 
     @torch.inference_mode()
@@ -136,10 +144,10 @@ class TorchBackend:
         return torch.tensor(array, device=self._device)
 
 
-def weights_digest(tokenizer: AnyTokenizer, transformer: Transformer) -> str:
-    """The digest of the weights of both networks: sha256 over their names, types, shapes and values."""
+def weights_digest(tokenizer: AnyTokenizer, transformer: Transformer, guide: Transformer | None = None) -> str:
+    """The digest of the weights of all networks: sha256 over their names, types, shapes and values."""
     digest = hashlib.sha256()
-    for network in (tokenizer, transformer):
+    for network in (tokenizer, transformer, *([] if guide is None else [guide])):
         for name, tensor in sorted(network.state_dict().items()):
             values = tensor.detach().cpu().contiguous()
             digest.update(f"{name} {values.dtype} {tuple(values.shape)}\n".encode())

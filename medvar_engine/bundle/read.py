@@ -33,6 +33,7 @@ CODEBOOK = "codebook.npy"
 GATE_ENCODER = "gate_encoder.onnx"  # belongs to training indexes of an earlier version; not used
 PREVIEW = "preview.onnx"  # light decoder for previews; finished images come from the full decoder
 STEP = "step.onnx"
+GUIDE = "guide.onnx"  # a weaker transformer, for guidance; in some bundles
 MAX_MANIFEST_BYTES = 16 * 2**20
 _FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")  # never a path to another folder, on any system
 _SHAPE = ("depth", "heads", "head_dim")
@@ -80,6 +81,7 @@ class Bundle:
     structures: Structures = ()  # structures of the generated masks; empty in a bundle without masks
     mask_scales: tuple[int, ...] = ()  # the scales that encode masks
     default_condition: Condition | None = None  # the condition used if none is requested; None for no condition
+    guide: Mapping[str, int] | None = None  # like `transformer`, of the weaker one for guidance; None if there is none
 
     @property
     def bundle_id(self) -> str:
@@ -265,8 +267,19 @@ def _bundle(path: Path, values: Mapping[str, Any]) -> Bundle:
         sha256={str(name): str(value) for name, value in values["sha256"].items()},
         weights=str(values.get("weights", "")),
         default_condition=_default_condition(values),
+        guide=_guide(values),
         **_masks(values),
     )
+
+
+def _guide(values: Mapping[str, Any]) -> Mapping[str, int] | None:
+    """The shape of the guide's keys and values, if the bundle has a guide."""
+    if (guide := values.get("guide")) is None:
+        return None
+    shape = {name: int(guide[name]) for name in _SHAPE}
+    if GUIDE not in values["sha256"] or min(shape.values()) < 1:
+        raise ValueError(f"a guide of {shape} needs the file {GUIDE} and counts of at least 1")
+    return shape
 
 
 def _default_condition(values: Mapping[str, Any]) -> Condition | None:

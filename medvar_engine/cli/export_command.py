@@ -29,6 +29,12 @@ def export(
         Path | None,
         typer.Option(help="preview.safetensors: a light decoder for previews, trained for the same tokenizer."),
     ] = None,
+    guide: Annotated[
+        Path | None,
+        typer.Option(
+            help="transformer.safetensors of a smaller transformer, trained briefly: guidance moves away from it."
+        ),
+    ] = None,
     precision: Annotated[
         str, typer.Option(help="float32, float16-weights, float16 (for GPUs), int8-weights (for CPUs).")
     ] = "float32",
@@ -78,6 +84,7 @@ def export(
         precision=precision,  # type: ignore[arg-type]
         data=data,
         preview=preview,
+        guide=guide,
         log=print_message,
     )
     print_result(folder)

@@ -43,6 +43,7 @@ def finetune(
         from medvar_engine.train.finetune import finetune as train
         from medvar_engine.train.stop_signal import EXIT_STOPPED, StoppedEarly
         from medvar_export.finetuned import Origin, describe_finetuned
+        from medvar_export.from_bundle import write_guide
         from medvar_export.write_bundle import export_bundle
     except ImportError as error:
         raise needs("train,cpu", error) from error
@@ -76,7 +77,15 @@ def finetune(
     )
     print_message(origin.summary)
     about = describe_finetuned(name or out.name, terms, data, config.out / "log.csv", origin)
-    made = export_bundle(coder, tuned.transformer, out / "bundle", about, precision=precision, log=print_message)  # type: ignore[arg-type]
+    made = export_bundle(
+        coder,
+        tuned.transformer,
+        out / "bundle",
+        about,
+        precision=precision,  # type: ignore[arg-type]
+        guide=write_guide(bundle, out / "base") if bundle else None,
+        log=print_message,
+    )
     if (
         bundle is not None and PREVIEW in bundle.sha256
     ):  # the tokenizer, and therefore the previews, are those of the base

@@ -11,7 +11,7 @@ from medvar_engine.backends.base import Backend, PrefixState
 from medvar_engine.backends.release_memory import give_back
 from medvar_engine.generate.generation import Generation
 from medvar_engine.generate.prefix_cache import PrefixCache, PrefixKey
-from medvar_engine.generate.sampling import guide
+from medvar_engine.generate.sampling import guide, guide_away
 from medvar_engine.generate.validation import check_logits
 from medvar_engine.request import Request
 from medvar_engine.tokens.pyramid import TokenPyramid
@@ -75,9 +75,10 @@ class Prefixes:
     def _guided(self, generation: Generation, guided: bool) -> Iterator[FloatArray]:
         scales, batch = len(self.backend.info.schedule), len(generation.requests)
         logits = self._logits(generation, guided)
+        combine = guide_away if self.backend.info.has_guide else guide
         for i, request in enumerate(generation.requests):
             strength = request.sampling.guidance_of(generation.depth, scales)
-            yield check_logits(guide(logits[i], logits[batch + i], strength) if strength > 0 else logits[i])
+            yield check_logits(combine(logits[i], logits[batch + i], strength) if strength > 0 else logits[i])
 
     def _parts(self, generation: Generation, guided: bool) -> list[Generation]:
         """The images in parts, which pass through the network one after the other.
@@ -112,13 +113,24 @@ class Prefixes:
         """
         labels = self._labels(generation, guided)
         keys = self._keys(generation, labels, generation.depth + 1)
-        wanted = _wanted(generation, labels)
-        first, places = _distinct([keys[row] for row in wanted])
-        rows = [wanted[i] for i in first]
-        logits, state = self._run(generation, labels, rows, generation.depth)
-        if state.depth < len(self.backend.info.schedule):  # nothing follows the finest scale
-            self.cache.put([keys[row] for row in rows], state)
-        return {row: logits[place] for row, place in zip(wanted, places, strict=True)}
+        found: dict[int, FloatArray] = {}
+        for wanted in self._by_network(generation, _wanted(generation, labels)):
+            first, places = _distinct([keys[row] for row in wanted])
+            rows = [wanted[i] for i in first]
+            logits, state = self._run(generation, labels, rows, generation.depth)
+            if state.depth < len(self.backend.info.schedule):  # nothing follows the finest scale
+                self.cache.put([keys[row] for row in rows], state)
+            found |= {row: logits[place] for row, place in zip(wanted, places, strict=True)}
+        return found
+
+    def _by_network(self, generation: Generation, rows: Sequence[int]) -> list[list[int]]:
+        """Rows that pass through a network together: all, or those of the guide apart."""
+        parts = [[row for row in rows if self._is_guided(generation, row) == apart] for apart in (False, True)]
+        return [part for part in parts if part]
+
+    def _is_guided(self, generation: Generation, row: int) -> bool:
+        """Whether a row belongs to the guide: a model that has one uses it for all unconditional rows of guidance."""
+        return self.backend.info.has_guide and row >= len(generation.requests)
 
     def _run(
         self, generation: Generation, labels: IntArray, rows: Sequence[int], k: int
@@ -132,7 +144,7 @@ class Prefixes:
     def _state(self, generation: Generation, labels: IntArray, rows: Sequence[int], depth: int) -> PrefixState:
         """The prefix of ``depth`` scales of some rows: from the cache, or computed again from the tokens."""
         if not depth:
-            return self.backend.start(labels[list(rows)])
+            return self.backend.start(labels[list(rows)], guide=self._is_guided(generation, rows[0]))
         keys = self._keys(generation, labels, depth)
         known = self.cache.get([keys[row] for row in rows])
         lost = [row for row, found in zip(rows, known, strict=True) if found is None]
@@ -162,10 +174,11 @@ class Prefixes:
         """Names of the prefix states of ``depth`` scales. Scale k's keys and values follow from scales 0…k-1."""
         info = self.backend.info
         network = f"{info.bundle_id} {info.precision} {info.provider}"
+        networks = [network + " guide" * self._is_guided(generation, row) for row in range(len(labels))]
         contents = [row.tobytes() for row in generation.pyramid.prefix(depth - 1).sequence]
         images = [i % len(contents) for i in range(len(labels))]
-        pairs = zip(labels.tolist(), images, strict=True)
-        return [PrefixKey(network, tuple(row), depth, contents[image]) for row, image in pairs]
+        rows = zip(networks, labels.tolist(), images, strict=True)
+        return [PrefixKey(network, tuple(label), depth, contents[image]) for network, label, image in rows]
 
 
 def _wanted(generation: Generation, labels: IntArray) -> list[int]:

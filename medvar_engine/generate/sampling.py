@@ -12,6 +12,9 @@ import numpy.typing as npt
 from medvar_engine.request import Sampling, check_seed
 from medvar_engine.types import FloatArray, IntArray
 
+PLAUSIBLE = np.float32(0.02)  # least probability of a token that guidance may favour, relative to the likeliest one
+_FAR_BELOW = 16  # nats from the likeliest token to implausible ones, which are then practically never drawn
+
 
 def gumbel(seed: int, k: int, positions: int, vocabulary: int) -> FloatArray:
     """Standard Gumbel noise ``(positions, vocabulary)`` of scale ``k``.
@@ -50,6 +53,19 @@ def guide(conditional: FloatArray, unconditional: FloatArray, strength: float) -
     """Classifier-free guidance (arXiv 2207.12598): ``(1 + s)·conditional - s·unconditional``."""
     s = np.float32(strength)
     return (1 + s) * conditional - s * unconditional
+
+
+def guide_away(conditional: FloatArray, weaker: FloatArray, strength: float) -> FloatArray:
+    """Guidance away from a weaker model (arXiv 2406.02507): `guide`, among plausible tokens.
+
+    A token that both models find improbable can get a high guided logit by chance, and would be visible as a speckle.
+    Tokens below `PLAUSIBLE` times the probability of the likeliest one therefore come after all others, in the order
+    of their conditional logits (the plausibility constraint of arXiv 2210.15097).
+    """
+    guided = guide(conditional, weaker, strength)
+    below = conditional - conditional.max(-1, keepdims=True)
+    least = guided.max(-1, keepdims=True) - np.float32(_FAR_BELOW)
+    return np.where(below < np.log(PLAUSIBLE), least + below, guided)
 
 
 def entropy(logits: FloatArray) -> FloatArray:

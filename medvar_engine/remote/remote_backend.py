@@ -65,9 +65,9 @@ class RemoteBackend:
         """See `Backend`."""
         return self.bundle.codebook()
 
-    def start(self, labels: IntArray) -> PrefixState:
+    def start(self, labels: IntArray, *, guide: bool = False) -> PrefixState:
         """See `Backend`."""
-        return PrefixState(labels)
+        return PrefixState(labels, guide=guide)
 
     def step(self, state: PrefixState, scale_features: FloatArray | None) -> tuple[FloatArray, PrefixState]:
         """See `Backend`."""
@@ -114,7 +114,7 @@ class RemoteBackend:
     def _of_prefix(self, name: str, state: PrefixState, expected: Expected) -> dict[str, npt.NDArray[Any]]:
         """`_call` with the labels and inputs of a prefix state."""
         sent: Arrays = {"labels": state.labels, "features": np.concatenate(state.chunks, axis=1)}
-        return self._call(name, sent, expected)
+        return self._call(name, sent, expected, **({"guide": True} if state.guide else {}))
 
     def _call(self, name: str, arrays: Arrays, expected: Expected, **values: Any) -> dict[str, npt.NDArray[Any]]:
         """Run one of the server's networks, with as many rows at a time as it allows."""

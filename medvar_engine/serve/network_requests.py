@@ -26,11 +26,17 @@ class NetworkRequests:
         self._backend, self._job, self._rows = backend, job, rows
 
     def step(self, message: Message) -> Arrays:
-        """Labels ``(B, F)`` and scale features of scales 1…k ``(B, L_1 + … + L_k, C)`` → logits of scale k."""
+        """Labels ``(B, F)`` and scale features of scales 1…k ``(B, L_1 + … + L_k, C)`` → logits of scale k.
+
+        They are those of the guide if the value ``guide`` is true.
+        """
         info, content = self._backend.info, self._content(message)
         k = content.depth - 1
         self._hold(len(content.labels), info.schedule.token_counts[k] * info.vocabulary)
-        before = PrefixState(content.labels, content.chunks[:k])
+        guide = message.values.get("guide") is True
+        if guide and not info.has_guide:
+            raise MedvarError("The model of this server has no guide.")
+        before = PrefixState(content.labels, content.chunks[:k], guide)
         return {"logits": self._backend.step(before, content.chunks[k] if k else None)[0]}
 
     def summary(self, message: Message) -> Arrays:

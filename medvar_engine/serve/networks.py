@@ -32,30 +32,32 @@ class Networks:
         self._cached = threading.Lock()
 
     def scale(
-        self, labels: IntArray, scale_features: Sequence[FloatArray], k: int, job: Job
+        self, labels: IntArray, scale_features: Sequence[FloatArray], k: int, job: Job, *, guide: bool
     ) -> tuple[FloatArray, list[Row]]:
         """Logits of scale k, and the prefixes including it. ``scale_features`` are the input of scales 1…k or more."""
-        before = self.prefixes(labels, scale_features, k, job)
+        before = self.prefixes(labels, scale_features, k, job, guide=guide)
         with self.turn.held(job):
             if k:
                 own = np.ascontiguousarray(scale_features[k - 1])
                 logits, state = self.backend.step(self.backend.gather(before), own)
             else:
-                logits, state = self.backend.step(self.backend.start(labels), None)
+                logits, state = self.backend.step(self.backend.start(labels, guide=guide), None)
         if k + 1 < len(self.backend.info.schedule):  # nothing follows the finest scale
             with self._cached:
-                self._cache.put(_keys(labels, scale_features, k + 1), state)
+                self._cache.put(_keys(labels, scale_features, k + 1, guide=guide), state)
         return logits, [(state, row) for row in range(len(labels))]
 
-    def prefixes(self, labels: IntArray, scale_features: Sequence[FloatArray], depth: int, job: Job) -> list[Row]:
+    def prefixes(
+        self, labels: IntArray, scale_features: Sequence[FloatArray], depth: int, job: Job, *, guide: bool
+    ) -> list[Row]:
         """The prefixes of ``depth`` scales, from the cache or computed again."""
         if not depth:
             return []
-        keys = _keys(labels, scale_features, depth)
+        keys = _keys(labels, scale_features, depth, guide=guide)
         with self._cached:
             known = dict(zip(keys, self._cache.get(keys), strict=True))
         if lost := [row for row, key in enumerate(keys) if known[key] is None and keys.index(key) == row]:
-            _, rows = self.scale(labels[lost], [scale[lost] for scale in scale_features], depth - 1, job)
+            _, rows = self.scale(labels[lost], [scale[lost] for scale in scale_features], depth - 1, job, guide=guide)
             known |= {keys[row]: found for row, found in zip(lost, rows, strict=True)}
         return [found for key in keys if (found := known[key])]
 
@@ -76,14 +78,14 @@ class JobBackend:
         """See `Backend`."""
         return self._backend.codebook
 
-    def start(self, labels: IntArray) -> PrefixState:
+    def start(self, labels: IntArray, *, guide: bool = False) -> PrefixState:
         """See `Backend`."""
-        return PrefixState(labels)
+        return PrefixState(labels, guide=guide)
 
     def step(self, state: PrefixState, scale_features: FloatArray | None) -> tuple[FloatArray, PrefixState]:
         """See `Backend`."""
         longer = extended(state, scale_features, self.info.feature_channels)
-        logits, _ = self._networks.scale(state.labels, longer.chunks[1:], state.depth, self._job)
+        logits, _ = self._networks.scale(state.labels, longer.chunks[1:], state.depth, self._job, guide=state.guide)
         return logits, longer
 
     def gather(self, rows: Sequence[tuple[PrefixState, int]]) -> PrefixState:
@@ -92,7 +94,7 @@ class JobBackend:
 
     def summary(self, state: PrefixState) -> FloatArray:
         """See `Backend`."""
-        rows = self._networks.prefixes(state.labels, state.chunks[1:], state.depth, self._job)
+        rows = self._networks.prefixes(state.labels, state.chunks[1:], state.depth, self._job, guide=state.guide)
         with self._networks.turn.held(self._job):
             return self._backend.summary(self._backend.gather(rows))
 
@@ -112,12 +114,12 @@ class JobBackend:
             return self._backend.decode(latent, preview=preview)
 
 
-def _keys(labels: IntArray, scale_features: Sequence[FloatArray], depth: int) -> list[PrefixKey]:
+def _keys(labels: IntArray, scale_features: Sequence[FloatArray], depth: int, *, guide: bool) -> list[PrefixKey]:
     """Cache keys of the prefixes of ``depth`` scales, with the features of scales 1…depth-1 as input."""
     hashes = [hashlib.sha256() for _ in labels]
     for scale in scale_features[: depth - 1]:
         for own, row in zip(hashes, scale, strict=True):
             own.update(row.tobytes())
-    return [
-        PrefixKey("", tuple(label), depth, own.digest()) for label, own in zip(labels.tolist(), hashes, strict=True)
-    ]
+    network = "guide" if guide else ""
+    rows = zip(labels.tolist(), hashes, strict=True)
+    return [PrefixKey(network, tuple(label), depth, own.digest()) for label, own in rows]

@@ -12,12 +12,12 @@ from torch.utils.flop_counter import FlopCounterMode
 from medvar_engine.data.dataset import SliceDataset
 from medvar_engine.errors import MedvarError
 from medvar_engine.models.presets import tokenizer_preset, with_masks
+from medvar_engine.models.pretrained import start_transformer
 from medvar_engine.models.resolution_tokenizer import ResolutionConfig, ResolutionTokenizer
 from medvar_engine.models.tokenizer import Tokenizer, TokenizerConfig
 from medvar_engine.models.transformer import Transformer
 from medvar_engine.models.weight_files import load_tokenizer, load_transformer
 from medvar_engine.train.config import TrainConfig
-from medvar_engine.train.stages.pretrained import start_transformer
 from medvar_engine.train.stages.tokenizer_stage import keep_tokens
 from medvar_engine.train.stages.transformer_stage import fresh_shape, label_space_of
 

@@ -25,8 +25,7 @@ _FRESH_TIP = (
 _COUNT_TIP = "How many images Generate makes. Their seeds count up by one. All are added to the history."
 _TIPS = {
     "guidance": "How closely the image follows the condition. Low: varied images, some of them wrong. High: "
-    "typical, similar images; "
-    "very high values give harsh contrast. It grows from 0 at the coarsest scale to this value at the finest.",
+    "typical, similar images with more detail; very high values give harsh contrast.",
     "temperature": "How random the image is. Low: smooth, average images. High: varied images with more errors. "
     "At 0 the most likely token is always taken, and the seed has no effect.",
     "top_k": "Only this number of the most likely tokens can be drawn at each place. Fewer: cleaner, less varied "

@@ -10,7 +10,7 @@ from hypothesis.extra.numpy import arrays
 from scipy import stats
 
 from medvar_engine.errors import MedvarError
-from medvar_engine.generate.sampling import candidates, draw, entropy, guide, gumbel, log_softmax
+from medvar_engine.generate.sampling import candidates, draw, entropy, guide, guide_away, gumbel, log_softmax
 from medvar_engine.request import MAX_SEED, Sampling, ramp
 from medvar_engine.types import FloatArray
 
@@ -141,6 +141,20 @@ def test_guidance_follows_its_formula(logits: FloatArray, strength: float) -> No
     np.testing.assert_allclose(guide(conditional, conditional, strength), conditional, atol=1e-4, rtol=1e-4)
     expected = conditional + np.float64(strength) * (conditional.astype(np.float64) - unconditional)
     np.testing.assert_allclose(guide(conditional, unconditional, strength), expected, atol=1e-4, rtol=1e-4)
+
+
+def test_guidance_away_from_a_weaker_model_favours_no_implausible_token() -> None:
+    """Speckles would appear where both models find a token improbable, the weaker one even more."""
+    conditional = np.log(np.array([[0.6, 0.3, 0.09, 0.01 - 1e-5, 1e-5]], dtype=np.float32))
+    weaker = np.log(np.array([[0.6, 0.3, 0.0999, 1e-4, 1e-9]], dtype=np.float32))
+    guided = guide_away(conditional, weaker, 2.0)
+    np.testing.assert_allclose(guided[:, :3], guide(conditional, weaker, 2.0)[:, :3], rtol=1e-6)
+    probability = np.exp(log_softmax(guided))[0]
+    assert probability[3:].max() < 1e-5  # at 0.017 and less of the likeliest one
+    assert probability[3] > probability[4] > 0
+    assert np.isfinite(guided).all()
+    same = guide_away(conditional, conditional, 2.0)
+    np.testing.assert_allclose(same[:, :3], conditional[:, :3], atol=1e-5)
 
 
 def test_guidance_rises_from_zero_to_its_value() -> None:

@@ -9,12 +9,12 @@ import pytest
 from medvar_engine.conditions import LabelSpace
 from medvar_engine.errors import MedvarError
 from medvar_engine.models.presets import transformer_preset
+from medvar_engine.models.pretrained import start_transformer
 from medvar_engine.models.transformer import Transformer, TransformerConfig
 from medvar_engine.models.weight_files import load_tokenizer, load_transformer, save_transformer
 from medvar_engine.train.__main__ import main
 from medvar_engine.train.config import TrainConfig, config_to_dict
 from medvar_engine.train.dry_run import plan
-from medvar_engine.train.stages.pretrained import start_transformer
 
 MakeConfig = Callable[..., TrainConfig]
 

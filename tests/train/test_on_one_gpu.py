@@ -29,21 +29,22 @@ def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return module
 
 
-def test_three_calls_leave_a_model(script: ModuleType, slices: Path, tmp_path: Path) -> None:
+def test_the_calls_leave_a_model(script: ModuleType, slices: Path, tmp_path: Path) -> None:
     """The minutes on a GPU would end with nothing, or with files too large to come back."""
     packed, out = tmp_path / "slices.zip", tmp_path / "out"
     script.main(["pack", str(slices), str(packed)])
     small = ("batch_size=2", "device=cpu", "precision=float32", "compile=false", "validate_slices=2", "drawn_scales=2")
     with pytest.raises(MedvarError, match="Run the calls tokenizer, transformer and refiner in this order"):
         script.main(["refiner", str(packed), str(out), *small])
-    for call in ("tokenizer", "transformer", "refiner"):
+    for call in ("tokenizer", "transformer", "refiner", "guide"):
         script.main([call, str(packed), str(out), *small, "--minutes", "10"])
     assert sorted(path.name for path in out.glob("*.safetensors")) == [
-        f"{name}.safetensors" for name in ("refiner", "tokenizer", "transformer")
+        f"{name}.safetensors" for name in ("guide", "refiner", "tokenizer", "transformer")
     ]
     first, last = load_tokenizer(out / "tokenizer.safetensors"), load_tokenizer(out / "refiner.safetensors")
     assert np.array_equal(first.quantizer.codes, last.quantizer.codes)
-    assert load_transformer(out / "transformer.safetensors")[0].config.vocabulary == first.config.vocabulary
+    for name in ("transformer", "guide"):
+        assert load_transformer(out / f"{name}.safetensors")[0].config.vocabulary == first.config.vocabulary
 
 
 def test_what_is_packed_comes_back(script: ModuleType, slices: Path, tmp_path: Path) -> None:

@@ -68,7 +68,7 @@ class FakeBackend:
             "Fake, CPUExecutionProvider", "float32", schedule, LABELS, VOCABULARY, CHANNELS, CHANNELS, SIZE, 1, "fake"
         )
 
-    def start(self, labels: IntArray) -> PrefixState:
+    def start(self, labels: IntArray, *, guide: bool = False) -> PrefixState:
         return PrefixState(labels)
 
     def step(self, state: PrefixState, scale_features: FloatArray | None) -> tuple[FloatArray, PrefixState]:

@@ -4,6 +4,7 @@
     python on_one_gpu.py tokenizer slices.zip OUT          # on the GPU
     python on_one_gpu.py transformer slices.zip OUT
     python on_one_gpu.py refiner slices.zip OUT
+    python on_one_gpu.py guide slices.zip OUT --minutes 2  # optional; a guide shall be worse than the model
 
 Each call writes one file of weights below 16 MiB to OUT, and needs only the files of earlier calls. It uses the recipe
 of the same name, and first runs a few steps to measure how many fit into its time. Settings can be added as
@@ -45,6 +46,7 @@ HELD_OUT = 512  # number of slices of held-out patients that are packed
 SETTINGS = {  # in addition to those of the recipe
     "tokenizer": ("batch_size=64",),
     "transformer": ("batch_size=128", "compile=true"),
+    "guide": ("batch_size=128", "compile=true"),
     "refiner": ("batch_size=64",),
 }
 
@@ -119,7 +121,12 @@ def train(call: str, packed: Path, out: Path, until: float, settings: list[str])
     large.
     """
     given = {"tokenizer": out / "tokenizer.safetensors", "draw_with": out / "transformer.safetensors"}
-    needed = {"tokenizer": (), "transformer": ("tokenizer",), "refiner": ("tokenizer", "draw_with")}[call]
+    needed = {
+        "tokenizer": (),
+        "transformer": ("tokenizer",),
+        "guide": ("tokenizer",),
+        "refiner": ("tokenizer", "draw_with"),
+    }[call]
     for name in needed:
         if not given[name].is_file():
             raise MedvarError(

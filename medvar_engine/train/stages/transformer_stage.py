@@ -20,6 +20,7 @@ from medvar_engine.metric_log import Metric, Split
 from medvar_engine.models.grey import as_grey
 from medvar_engine.models.lora import merge
 from medvar_engine.models.presets import transformer_preset
+from medvar_engine.models.pretrained import check_tokenizer, join_labels, start_transformer
 from medvar_engine.models.resolution_tokenizer import ResolutionConfig, ResolutionTokenizer
 from medvar_engine.models.sample import sample
 from medvar_engine.models.tokenizer import TokenizerConfig
@@ -35,7 +36,6 @@ from medvar_engine.train.image_batches import check_structures
 from medvar_engine.train.stage import Batch, Metrics
 from medvar_engine.train.stages.held_out_metrics import Scores
 from medvar_engine.train.stages.image_grids import scale_previews, write_grid
-from medvar_engine.train.stages.pretrained import check_tokenizer, join_labels, start_transformer
 from medvar_engine.train.stages.teacher_forcing import plain
 from medvar_engine.train.stages.token_sources import EncodedBefore, EncodedNow, PyramidBatches, Source
 from medvar_engine.train.token_pyramids import Encoding, codebook_of, encoder_of, read_pyramids, write_pyramids

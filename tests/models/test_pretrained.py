@@ -8,9 +8,9 @@ from torch import Tensor
 
 from medvar_engine.conditions import Condition, LabelSpace
 from medvar_engine.errors import MedvarError
+from medvar_engine.models.pretrained import check_tokenizer, join_labels, start_transformer
 from medvar_engine.models.tokenizer import TokenizerConfig
 from medvar_engine.models.transformer import Transformer, TransformerConfig
-from medvar_engine.train.stages.pretrained import check_tokenizer, join_labels, start_transformer
 
 BASE = LabelSpace(modality=("CT", "MR"), region=("brain", "chest"))
 OWN = LabelSpace(modality=("MR",), region=("ankle", "brain"), dataset=("mine",))
