@@ -148,5 +148,5 @@ def test_a_transformer_of_other_features_is_refused(networks: Networks, tmp_path
     save_tokenizer(files[0], networks[0])
     shape = TransformerConfig(SCHEDULE, 32, 16, LABELS.sizes, depth=1, width=32, heads=2)
     save_transformer(files[1], Transformer(shape), LABELS)
-    with pytest.raises(MedvarError, match=r"was not trained on tokens of .* their feature_channels differ"):
+    with pytest.raises(MedvarError, match=r"was not trained on tokens of .*: its channels of the scale features is 16"):
         export_bundle(*files, tmp_path / "out", Description("tiny", "MIT", (), "nobody", "# tiny\n"))

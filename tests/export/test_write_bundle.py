@@ -163,10 +163,10 @@ def test_an_interrupted_export_leaves_nothing(
 @pytest.mark.parametrize(
     ("change", "what"),
     [
-        ({"schedule": (1, 2, 4)}, "schedule"),
-        ({"vocabulary": 25}, "vocabulary"),
-        ({"latent_channels": 5}, "feature_channels"),
-        ({"schedule": (2, 3, 4)}, "schedule"),
+        ({"schedule": (1, 2, 4)}, "sides of the token maps"),
+        ({"vocabulary": 25}, "number of codes"),
+        ({"latent_channels": 5}, "channels of the scale features"),
+        ({"schedule": (2, 3, 4)}, "sides of the token maps"),
     ],
 )
 def test_mismatched_networks_are_refused(
@@ -180,7 +180,7 @@ def test_mismatched_networks_are_refused(
     """Files of two runs mixed up would give a bundle of noise, or a crash inside torch."""
     other = Transformer(dataclasses.replace(tiny_models[1].config, **change))  # type: ignore[arg-type]
     save_transformer(tmp_path / "other.safetensors", other, LabelSpace())
-    with pytest.raises(MedvarError, match=f"their {what} differ"):
+    with pytest.raises(MedvarError, match=f"its {what} is"):
         export(weights=(tiny_weights[0], tmp_path / "other.safetensors"))
 
 
