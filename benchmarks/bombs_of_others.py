@@ -10,11 +10,14 @@ import zipfile
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
+from shutil import copytree
 from typing import Any
 
 import numpy as np
 from bomb_readers import MIB, Make, Read, bomb, encoder, index, npy, recipe, scan, session, single, trace, weights
 from bombs_of_scans import zeros
+
+from medvar_engine.bundle.read import find_bundle
 
 
 def npy_of(folder: Path, header: bytes) -> Path:
@@ -210,6 +213,24 @@ weight_bomb("weights_of_a_huge_schedule", said(**DEFAULTS | {"schedule": [2**15]
 weight_bomb("weights_with_a_long_header", b'{"__metadata__":{"medvar":"' + b"[" * 50_000_000 + b'"}}')
 
 
+def bundle_graph(path: Path) -> None:
+    """A graph of a bundle, loaded and run once: a decoder beside the shipped model."""
+    from medvar_engine.backends.onnx_sessions import Sessions
+    from medvar_engine.bundle.read import read_bundle
+    from medvar_engine.bundle.sign import sign_bundle
+
+    folder = path.parent / "bundle"
+    copytree(find_bundle(), folder)
+    path.rename(folder / "decode.onnx")
+    sign_bundle(folder)
+    sessions = Sessions(read_bundle(folder), ["CPUExecutionProvider"], 1)
+    sessions.run("decode.onnx", {"x": np.zeros((2, 3, 32, 32), np.float32)})
+
+
+# Each reader, and what such a graph may honestly hold: 16 slices of 32² pixels, or a decoder of images of 128² pixels.
+GRAPHS = {encoder: 16 * MIB, bundle_graph: 128 * MIB}
+
+
 def graph(nodes: Callable[[], Any]) -> Make:
     """Register a graph."""
 
@@ -218,8 +239,9 @@ def graph(nodes: Callable[[], Any]) -> Make:
         (folder / "a.onnx").write_bytes(nodes().SerializeToString())
         return folder / "a.onnx"
 
-    make.__name__ = nodes.__name__
-    bomb(encoder)(make)
+    for read, honest in GRAPHS.items():
+        make.__name__ = nodes.__name__ if read is encoder else f"{nodes.__name__}_in_a_bundle"
+        bomb(read, honest)(make)
     return make
 
 
@@ -238,7 +260,7 @@ def graph_of_a_huge_constant() -> Any:
     """Graph of a huge constant."""
     from onnx import helper, numpy_helper
 
-    shape = numpy_helper.from_array(np.array([2**31], np.int64), "s")
+    shape = numpy_helper.from_array(np.array([2**29], np.int64), "s")
     return model([helper.make_node("ConstantOfShape", ["s"], ["y"])], shape)
 
 
@@ -247,7 +269,7 @@ def graph_that_tiles() -> Any:
     """Graph that tiles."""
     from onnx import helper, numpy_helper
 
-    many = numpy_helper.from_array(np.array([1, 1, 2**10, 2**10], np.int64), "s")
+    many = numpy_helper.from_array(np.array([1, 1, 2**8, 2**8], np.int64), "s")
     return model([helper.make_node("Tile", ["x", "s"], ["y"])], many)
 
 
@@ -257,6 +279,75 @@ def graph_of_a_huge_range() -> Any:
     from onnx import helper, numpy_helper
 
     ends = [
-        numpy_helper.from_array(np.array(number, np.int64), name) for number, name in ((0, "a"), (2**31, "b"), (1, "c"))
+        numpy_helper.from_array(np.array(number, np.int64), name) for number, name in ((0, "a"), (2**29, "b"), (1, "c"))
     ]
-    return model([helper.make_node("Range", ["a", "b", "c"], ["y"])], *ends)
+    return model(
+        [helper.make_node("Range", ["a", "b", "c"], ["r"]), helper.make_node("Cast", ["r"], ["y"], to=1)], *ends
+    )
+
+
+@graph
+def graph_that_doubles() -> Any:
+    """Graph that doubles its image 20 times."""
+    from onnx import helper
+
+    names = ["x", *map(str, range(19)), "y"]
+    return model([helper.make_node("Concat", [one, one], [two], axis=3) for one, two in pairwise(names)])
+
+
+@graph
+def graph_that_doubles_a_constant() -> Any:
+    """Graph that doubles a constant 29 times."""
+    from onnx import helper, numpy_helper
+
+    names = ["s", *map(str, range(28)), "y"]
+    nodes = [helper.make_node("Concat", [one, one], [two], axis=0) for one, two in pairwise(names)]
+    return model(nodes, numpy_helper.from_array(np.ones(1, np.float32), "s"))
+
+
+@graph
+def graph_of_an_outer_product() -> Any:
+    """Graph of an outer product of two vectors that it derives from its image."""
+    from onnx import helper, numpy_helper
+
+    shapes = [
+        numpy_helper.from_array(np.array(sides, np.int64), name) for name, sides in (("r", (-1, 1)), ("c", (1, -1)))
+    ]
+    nodes = [helper.make_node("Concat", ["x"] * 8, ["z"], axis=3)]
+    nodes += [helper.make_node("Reshape", ["z", name], [f"z{name}"]) for name in "rc"]
+    return model([*nodes, helper.make_node("Mul", ["zr", "zc"], ["y"])], *shapes)
+
+
+@graph
+def graph_of_a_sparse_tensor() -> Any:
+    """Graph of a sparse tensor that is huge when it is dense."""
+    from onnx import helper, numpy_helper
+
+    value, place = (numpy_helper.from_array(one, "s") for one in (np.ones(1, np.float32), np.array([[5]], np.int64)))
+    sparse = helper.make_sparse_tensor(value, place, [2**29])
+    return model([helper.make_node("Constant", [], ["y"], sparse_value=sparse)])
+
+
+@graph
+def graph_of_functions_that_call_each_other() -> Any:
+    """Graph of functions each of which calls the one before twice."""
+    from onnx import helper
+
+    given, opsets = model([helper.make_node("f19", ["x"], ["y"], domain="d")]), [helper.make_opsetid("", 17)]
+    for number in range(20):
+        inner = {"op_type": f"f{number - 1}", "domain": "d"} if number else {"op_type": "Neg"}
+        nodes = [helper.make_node(inputs=[one], outputs=[two], **inner) for one, two in pairwise("abc")]
+        given.functions.append(
+            helper.make_function("d", f"f{number}", ["a"], ["c"], nodes, [*opsets, helper.make_opsetid("d", 1)])
+        )
+    given.opset_import.append(helper.make_opsetid("d", 1))
+    return given
+
+
+@graph
+def graph_of_many_nodes() -> Any:
+    """Graph of many nodes that do next to nothing."""
+    from onnx import helper
+
+    names = ["x", *map(str, range(60_000)), "y"]
+    return model([helper.make_node("Neg", [one], [two]) for one, two in pairwise(names)])

@@ -106,7 +106,14 @@ class OnnxBackend:
         if latent is None:
             latent = self.info.no_latent(len(tokens))
         graph = f"accumulate_{k}.onnx"
-        total, scale_features = check_outputs(graph, self._sessions.run(graph, {"latent": latent, "tokens": tokens}), 2)
+        parts = [
+            check_outputs(graph, self._sessions.run(graph, {"latent": latent[rows], "tokens": tokens[rows]}), 2)
+            for rows in self._blocks(len(tokens), self.info.schedule.token_counts[-1])
+        ]
+        try:
+            total, scale_features = (np.concatenate(part) for part in zip(*parts, strict=True))
+        except ValueError as error:  # parts with different shapes
+            raise odd_output(graph, str(error)) from error
         if total.shape != latent.shape:
             raise odd_output(graph, f"a latent {total.shape} instead of {latent.shape}")
         if k + 1 < len(self.info.schedule):

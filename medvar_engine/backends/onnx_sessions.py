@@ -9,9 +9,12 @@ from math import prod
 from threading import Lock
 from typing import Any, TypeVar
 
+import numpy as np
+
 from medvar_engine.backends.release_memory import give_back
 from medvar_engine.bundle.read import GUIDE, STEP, Bundle
 from medvar_engine.errors import MedvarError
+from medvar_engine.untrusted.memory_limit import open_session, run_bytes, run_options
 from medvar_engine.untrusted.time_limit import load_seconds, run_seconds, within
 
 _INSTALL = (
@@ -20,6 +23,7 @@ _INSTALL = (
 )
 DEVICES = {"CUDAExecutionProvider": "cuda"}  # execution providers with their own memory, and the name of that device
 DATA = ".data"  # suffix of a separate file of weights
+_PIXEL_BYTES = 16 * 2**10  # memory per pixel of an image; a wide decoder needs half of it for a block of images
 
 Result = TypeVar("Result")
 
@@ -84,7 +88,8 @@ class Sessions:
         """All outputs of one graph."""
         session = self.load(name)
         with _naming_errors(name):
-            return self._limited(name, feeds, lambda options: session.run(None, feeds, options))
+            results = self._limited(name, feeds, lambda options: session.run(None, feeds, options))
+            return [np.array(one) for one in results]  # otherwise, they count for the limit of memory while they exist
 
     def run_bound(self, name: str, feeds: dict[str, Any], kept: Collection[str] = ()) -> list[Any]:
         """All outputs of one graph; those named in ``kept`` are OrtValues that stay on the device.
@@ -118,7 +123,7 @@ class Sessions:
         pixels, of_tokens = self._bundle.image_size**2, name in (STEP, GUIDE)
         places = (prod(shape[:2]) if of_tokens else prod(shape[:1]) * pixels for shape in shapes)
         seconds = run_seconds(self._bytes.get(name, 0), max(places, default=0))
-        options = runtime().RunOptions()
+        options = run_options(runtime(), self.load(name))
 
         def stop() -> None:
             options.terminate = True
@@ -146,7 +151,7 @@ class Sessions:
                 list(table), list(table.values()), [len(data) for data in table.values()]
             )
             self._bytes[name] = len(content) + sum(map(len, table.values()))
-            session = self._session(content, options, load_seconds(self._bytes[name]))
+            session = self._session(content, options, self._bytes[name])
             # Otherwise it keeps the file's bytes, to start again if a provider fails later: weights in memory twice.
             session.disable_fallback()
             session._model_bytes = None
@@ -156,9 +161,13 @@ class Sessions:
         except Exception as error:  # onnxruntime has no exception type of its own
             raise MedvarError(f"ONNX Runtime cannot load {name} of the bundle {self._bundle.path}: {error}") from error
 
-    def _session(self, content: bytes, options: Any, seconds: float) -> Any:
-        """Create a session within a time limit, because constant folding can run any part of the graph."""
-        return within(seconds, lambda: runtime().InferenceSession(content, options, providers=self._providers))
+    def _session(self, content: bytes, options: Any, weights: int) -> Any:
+        """Create a session within a time limit, because loading can run any part of the graph."""
+        most = run_bytes(weights, self._bundle.image_size**2, _PIXEL_BYTES)
+        return within(
+            load_seconds(weights),
+            lambda: open_session(runtime(), content, options, self._providers, most, weights=weights - len(content)),
+        )
 
     @staticmethod
     def _options(threads: int | None) -> Any:
@@ -168,7 +177,7 @@ class Sessions:
         units fully, so a second thread on it is slower.
         """
         options = runtime().SessionOptions()
-        options.log_severity_level = 3
+        options.log_severity_level = 4  # errors are raised, too
         # The arena of each graph would keep the largest amount that any call needed, rounded up to a power of two.
         # Without it, an image takes no longer.
         options.enable_cpu_mem_arena = False
@@ -194,7 +203,10 @@ def _naming_errors(name: str) -> Iterator[None]:
         raise
     except Exception as error:  # onnxruntime has no exception type of its own
         if "alloc" in str(error).lower() or "memory" in str(error).lower():
-            raise MedvarError(f"There is not enough memory to run {name}. Generate fewer images at a time.") from error
+            raise MedvarError(
+                f"There is not enough memory to run {name}, or it needs more than the limit for a network of its size. "
+                "Generate fewer images at a time."
+            ) from error
         raise MedvarError(f"ONNX Runtime failed to run {name}: {error}") from error
 
 

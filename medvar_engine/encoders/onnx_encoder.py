@@ -10,10 +10,13 @@ from medvar_engine.encoders.preprocessing import Preprocessing
 from medvar_engine.errors import MedvarError
 from medvar_engine.storage import sha256_of
 from medvar_engine.types import FloatArray
+from medvar_engine.untrusted.memory_limit import open_session, run_bytes, run_options
 from medvar_engine.untrusted.time_limit import load_seconds, run_seconds, within
 
 MAX_BYTES = 2**31 - 1  # the limit of protobuf; larger models have external data, which are never read
 _BLOCK = 16  # slices that pass through the network together; constant, so that features are reproducible
+_PIXEL_BYTES = 1024  # memory per pixel of a slice; VGG-16, whose first layers are wide, needs half of it
+_PROVIDERS = ["CPUExecutionProvider"]
 
 
 class OnnxEncoder:
@@ -42,7 +45,8 @@ class OnnxEncoder:
         self.sha256 = sha256_of(content)
         self.preprocessing = preprocessing
         self._origin, self._bytes = origin, len(content)
-        self._session = _open_session(content, origin, threads)
+        places = _BLOCK * preprocessing.size**2
+        self._session = _open_session(content, origin, threads, run_bytes(len(content), places, _PIXEL_BYTES))
         self._input = self._session.get_inputs()[0].name
         blank = np.zeros((2, preprocessing.size, preprocessing.size), dtype=np.float32)
         self.dimension = int(self._encode(blank).shape[1])
@@ -63,14 +67,15 @@ class OnnxEncoder:
 
     def _encode(self, images: FloatArray) -> FloatArray:
         prepared = self.preprocessing(images)
-        options = _runtime().RunOptions()
+        options = run_options(_runtime(), self._session)
 
         def stop() -> None:
             options.terminate = True
 
         try:
             seconds = run_seconds(self._bytes, prepared.size)
-            features = within(seconds, lambda: self._session.run(None, {self._input: prepared}, options)[0], stop)
+            run = self._session.run
+            features = np.array(within(seconds, lambda: run(None, {self._input: prepared}, options)[0], stop))
         except TimeoutError as error:
             raise MedvarError(
                 f"{self._origin} was stopped: {error}, much longer than a network of its size needs. It may be "
@@ -104,17 +109,17 @@ def _runtime() -> Any:
     return onnxruntime
 
 
-def _open_session(content: bytes, origin: str, threads: int | None) -> Any:
+def _open_session(content: bytes, origin: str, threads: int | None, most: int) -> Any:
     runtime = _runtime()
     options = runtime.SessionOptions()
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # errors are raised, too
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if threads:
         options.intra_op_num_threads = threads
     try:
         session = within(
             load_seconds(len(content)),
-            lambda: runtime.InferenceSession(content, options, providers=["CPUExecutionProvider"]),
+            lambda: open_session(runtime, content, options, _PROVIDERS, most, weights=0),
         )
     except Exception as error:
         raise MedvarError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import shutil
 import threading
 from collections.abc import Callable
@@ -186,3 +187,34 @@ def test_an_endless_graph_is_stopped(tiny_bundle: Path, tmp_path: Path, monkeypa
     looping(folder)
     with pytest.raises(MedvarError, match=r"decode\.onnx.*longer than"):
         decoded(folder)
+
+
+def test_a_graph_cannot_fill_the_memory(tiny_bundle: Path, tmp_path: Path) -> None:
+    """A stranger's model of a kilobyte would take gigabytes, and the computer with it; honest ones still run."""
+    helper = onnx.helper
+    folder = shutil.copytree(tiny_bundle, tmp_path / "hostile")
+    size = helper.make_tensor("size", onnx.TensorProto.INT64, [1], [2**30])
+    nodes = [
+        helper.make_node("ConstantOfShape", ["size"], ["large"]),
+        helper.make_node("ReduceMax", ["large"], ["image"]),
+    ]
+    hostile(folder, nodes, [size])
+    before = _peak()
+    with pytest.raises(MedvarError, match=r"decode\.onnx.*more than the limit"):
+        decoded(folder)
+    assert _peak() - before < 2**29
+    assert np.isfinite(decoded(tiny_bundle)).all()
+
+
+def test_results_that_are_kept_do_not_count(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A long session keeps the keys and values of many images: the limit is that of one run."""
+    monkeypatch.setattr("medvar_engine.backends.onnx_sessions._PIXEL_BYTES", 0)
+    monkeypatch.setattr("medvar_engine.untrusted.memory_limit._SPARE", 2**23)
+    sessions = Sessions(read_bundle(tiny_bundle), ["CPUExecutionProvider"], 1)
+    kept = [sessions.run(GRAPH, {"latent": np.zeros((64, 4, 4, 4), np.float32)})[0] for _ in range(300)]
+    assert sum(one.nbytes for one in kept) > 2 * 2**23
+
+
+def _peak() -> int:
+    """Peak memory of this process in bytes."""
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
