@@ -261,12 +261,10 @@ class ScaleLayers:
             self._viewer.layers.remove(self._layers.pop(k))
         if before is None or not before.placement.same_as(image_space.placement):
             for layer in self._layers.values():
-                side = max(layer.data.shape)
-                image = np.asarray(layer.data).reshape((side, side, 3) if layer.rgb else (side, side))
                 layer.data = image_space.placement.array(
-                    image
+                    _square(layer)
                 )  # overwritten soon, but it must have the right shape now
-                put(layer, world_in(self._viewer, image_space.placement, side))
+                put(layer, world_in(self._viewer, image_space.placement, max(layer.data.shape)))
             if self._layers and before is not None:
                 self._fitting.fit(list(self._layers.values()))
         if before is None or before.display != image_space.display:
@@ -290,17 +288,19 @@ class ScaleLayers:
         for k in scales:
             layer = self._layers[k]
             if layer.metadata.get(METADATA, {}).get("trace") is not None:
-                low = 0 if layer.rgb or self._image_space is None else self._image_space.display.low
-                layer.data = np.full_like(layer.data, low)
+                limits = layer.contrast_limits  # of a layer left by a closed widget, whose image space is not known
+                low = limits[0] if self._image_space is None else self._image_space.display.low
+                layer.data = np.full_like(layer.data, 0 if layer.rgb else low)
                 self._draw_thumbnail(k)
                 layer.metadata[METADATA] = {"trace": None, "scale": k, "synthetic": True}
 
     def _draw_thumbnail(self, k: int) -> None:
         """Update the thumbnail of a hidden layer, because napari does so for visible layers only."""
         layer = self._layers[k]
-        if self._image_space is None or layer.rgb:
+        if layer.rgb:
             return
-        image = self._image_space.placement.image(np.asarray(layer.data))
+        space = self._image_space
+        image = _square(layer) if space is None else space.placement.image(np.asarray(layer.data))
         places = np.arange(_THUMBNAIL) * len(image) // _THUMBNAIL
         low, high = layer.contrast_limits
         shares = np.clip((image[np.ix_(places, places)] - low) / (high - low), 0, 1)
@@ -327,6 +327,12 @@ def _left_over(viewer: napari.Viewer) -> dict[int, Image]:
     """Layers left by a widget that was closed, by scale, so that a new widget uses them again."""
     found = ((_OURS.fullmatch(layer.name), layer) for layer in viewer.layers if METADATA in layer.metadata)
     return {int(match[1]): layer for match, layer in found if match}
+
+
+def _square(layer: Image) -> FloatArray:
+    """The data of a layer as ``(H, W)`` or ``(H, W, 3)``, whatever its axes."""
+    side = max(layer.data.shape)
+    return np.asarray(layer.data).reshape((side, side, 3) if layer.rgb else (side, side))
 
 
 def shown_values(pixels: FloatArray, image_space: ImageSpace) -> FloatArray:

@@ -421,6 +421,8 @@ def test_a_closed_dock_gives_its_images_back_when_it_is_opened_again(
     again = from_menu()
     settle(again)
     assert "without saving 1 image," in again.message.text.text()
+    assert all((layer.data == layer.contrast_limits[0]).all() for layer in viewer.layers)  # black: no image yet
+    assert not any(layer.thumbnail[..., :3].any() for layer in viewer.layers)
     again.message.accept_button.click()
     settle(again)
     assert _seeds(again) == [21]
