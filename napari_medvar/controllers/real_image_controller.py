@@ -33,6 +33,7 @@ class ImageEncoded:
 class ReconstructionError:
     """The mean absolute difference between reconstruction and image, in per cent of its contrast range."""
 
+    name: str  # of the layer
     percent: float
 
 
@@ -84,7 +85,7 @@ class RealImageController:
                     yield ImageEncoded()
                 yield made
                 if isinstance(made, Preview) and made.newest:
-                    yield ReconstructionError(difference((made.pixels, image.pixels)))
+                    yield ReconstructionError(image.name, difference((made.pixels, image.pixels)))
 
         self._workspace.start("make", lambda stop: encode())
 
@@ -98,7 +99,9 @@ class RealImageController:
         elif isinstance(result, Scans):
             self._show(result)
         elif isinstance(result, ReconstructionError):
-            self.panel.report(f"Reconstructed, with a mean error of {result.percent:.1f} % of the contrast range.")
+            self.panel.report(
+                f"“{result.name}” was reconstructed, with a mean error of {result.percent:.1f} % of the contrast range."
+            )
 
     def refresh(self, state: State) -> None:
         """Update which controls are enabled."""

@@ -190,6 +190,7 @@ def test_the_menu_command_waits_for_the_model(quick: MedvarWidget, settle: Settl
     quick.start_from_layer()
     settle(quick)
     assert [node.name for node in quick.session.tree.nodes] == ["scan"]
+    assert quick.real.panel.result.text().startswith("“scan” was reconstructed")
 
 
 def test_the_image_worked_on_follows_the_selection_until_it_is_chosen(quick: MedvarWidget) -> None:
