@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
 from medvar_engine.errors import MedvarError
@@ -15,7 +16,7 @@ from medvar_engine.masks.structures import MaskArray, Structures, to_dicts
 from medvar_engine.storage import write_files
 from medvar_engine.write.dicom import Study
 from medvar_engine.write.dicom_seg import write_seg
-from medvar_engine.write.nifti import placement
+from medvar_engine.write.nifti import affine, placement
 from medvar_engine.write.open_slice_file import open_nifti, open_png
 from medvar_engine.write.output_image import OutputImage
 from medvar_engine.write.png import save_png
@@ -53,21 +54,20 @@ def write_mask(path: Path, name: str, image: OutputImage, image_path: Path, stud
 def read_mask(path: Path, structures: Structures, side: int) -> MaskArray:
     """Read a mask ``(side, side)`` from a PNG (palette or grey) or a NIfTI file of one slice, see `write_mask`.
 
+    NIfTI is turned by its header: another program may have stored its axes in other directions.
+
     Raises `MedvarError` when it has another size, values that are not numbers of structures, or no structure at all.
     """
     if path.suffix.lower() == ".png":
         with open_png(path) as opened:
-            if opened.mode not in ("P", "L", "1"):
+            if opened.mode not in ("P", "L", "1", "I;16", "I"):
                 raise MedvarError(
                     f"{path} is a colour PNG ({opened.mode}). A mask must hold numbers of structures, as palette "
                     "or grey."
                 )
             values = np.asarray(opened)
     else:
-        volume = np.asanyarray(open_nifti(path).dataobj)
-        while volume.ndim > 2 and volume.shape[-1] == 1:
-            volume = volume[..., 0]
-        values = volume.T
+        values = _upright(open_nifti(path))
     if values.shape != (side, side):
         raise MedvarError(f"{path} has another size than the model's images: {values.shape}, not {(side, side)}.")
     if not np.array_equal(values, np.rint(values)) or values.min() < 0 or values.max() > len(structures):
@@ -78,6 +78,24 @@ def read_mask(path: Path, structures: Structures, side: int) -> MaskArray:
     if not values.any():
         raise MedvarError(f"{path} is an empty mask without any structure.")
     return values.astype(np.uint8)
+
+
+def _upright(image: Any) -> npt.NDArray[Any]:
+    """The slice ``(H, W)`` of a NIfTI file, turned as slices are written; as it is stored if it has no position."""
+    from nibabel.orientations import apply_orientation, io_orientation, ornt_transform
+
+    volume = np.asanyarray(image.dataobj)
+    while volume.ndim > 3 and volume.shape[-1] == 1:
+        volume = volume[..., 0]
+    volume = volume[..., np.newaxis] if volume.ndim == 2 else volume
+    stored = io_orientation(image.affine)
+    positioned = image.header["sform_code"] > 0 or image.header["qform_code"] > 0
+    if volume.ndim == 3 and 1 in volume.shape and positioned and np.isfinite(stored).all():
+        across = int(stored[volume.shape.index(1), 0])  # the axis of the patient that the slice is perpendicular to
+        wanted = io_orientation(affine(("sagittal", "coronal", "axial")[across], (1, 1), 1.0))
+        volume = apply_orientation(volume, ornt_transform(stored, wanted))
+    turned: npt.NDArray[Any] = volume[..., 0].T if volume.shape[2:] == (1,) else volume
+    return turned
 
 
 def _write_png(path: Path, image: OutputImage, mask: MaskArray) -> Path:

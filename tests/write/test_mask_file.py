@@ -14,6 +14,7 @@ import nibabel
 import numpy as np
 import pydicom
 import pytest
+from nibabel.orientations import ornt_transform
 from PIL import Image
 from tiny_pairs import make_pairs
 
@@ -99,6 +100,19 @@ def test_nifti_lies_on_its_image(image: OutputImage, tmp_path: Path) -> None:
     assert other.header.get_intent()[0] == "label"
 
 
+@pytest.mark.parametrize("plane", ["axial", "coronal", "sagittal"])
+@pytest.mark.parametrize("axes", ["RAS", "LPS", "ASR", "SLA"])
+def test_nifti_of_other_axes_is_turned(plane: str, axes: str, image: OutputImage, tmp_path: Path) -> None:
+    """A mask that another program stored by other axes would be given upside down, or mirrored."""
+    condition = replace(image.trace.request.condition, plane=plane)
+    trace = replace(image.trace, request=replace(image.trace.request, condition=condition))
+    *_, path = save_image(replace(image, trace=trace), tmp_path / "a.nii.gz")
+    stored = nibabel.load(path)
+    transform = ornt_transform(nibabel.io_orientation(stored.affine), nibabel.orientations.axcodes2ornt(axes))
+    nibabel.save(stored.as_reoriented(transform), tmp_path / "turned.nii.gz")
+    np.testing.assert_array_equal(read_mask(tmp_path / "turned.nii.gz", image.structures, 16), image.mask)
+
+
 def test_a_segmentation_refers_to_its_image(image: OutputImage, tmp_path: Path) -> None:
     """highdicom reads it back; it says that it is synthetic, of which image, and in which colours."""
     image_file, mask = write_image(tmp_path / "a.dcm", "dicom", image, STUDY, 1)
@@ -137,6 +151,13 @@ def given(folder: Path, values: np.ndarray, mode: str = "L") -> Path:
     path = folder / "mask.png"
     Image.fromarray(values).convert(mode).save(path)
     return path
+
+
+def test_a_png_of_16_bits_is_a_mask(image: OutputImage, tmp_path: Path) -> None:
+    """Many programs write label maps so."""
+    good = make_pairs(1)[0, 1].astype(np.uint16)
+    Image.fromarray(good).save(tmp_path / "mask.png")
+    np.testing.assert_array_equal(read_mask(tmp_path / "mask.png", image.structures, 16), good)
 
 
 def test_bad_masks_are_refused(image: OutputImage, tmp_path: Path) -> None:

@@ -99,8 +99,6 @@ def _on_scan(grid: Grid, volume: Volume, path: Path, *, covers: bool) -> NDArray
 
 
 def _values(file: LabelFile, found: NDArray[np.float32], named_by: str) -> MaskArray:
-    if file.single is not None:
-        return np.where(found != 0, np.uint8(file.single), np.uint8(0))
     whole = np.rint(found)
     if (odd := found[found != whole]).size:
         raise MedvarError(f"{file.path}: a label map has whole numbers, but it has {odd[0]:g}.")
@@ -108,6 +106,8 @@ def _values(file: LabelFile, found: NDArray[np.float32], named_by: str) -> MaskA
         raise MedvarError(
             f"{file.path}: labels are numbers from 0 to {_LARGEST}, but it has {whole.min():g} to {whole.max():g}."
         )
+    if file.single is not None:
+        return np.where(whole > 0, np.uint8(file.single), np.uint8(0))
     numbers = whole.astype(np.uint16)
     there = np.flatnonzero(np.bincount(numbers.ravel())).tolist()
     if unknown := [one for one in there if one != 0 and one not in file.values]:

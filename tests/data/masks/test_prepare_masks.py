@@ -233,6 +233,24 @@ def test_bad_label_maps_are_refused(
     assert set(manifest.split) == {"spleen_0"}
 
 
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ([0, 0.4], "whole numbers"),
+        ([0, np.nan], "not finite"),
+        ([0, -1], "from 0 to"),
+        ([0, 0], "nothing is labelled"),
+    ],
+)
+def test_bad_files_of_one_structure(values: list[float], said: str, totalsegmentator: Path, tmp_path: Path) -> None:
+    """Probabilities, or marks of what was not labelled, would all become the structure."""
+    for path in (totalsegmentator / "s0001" / "segmentations").iterdir():
+        save(path, np.array(values, np.float32)[(body(1)[1] == 1).astype(int)])
+    manifest = prepare(totalsegmentator, tmp_path / "out", RECIPE, replace(NAMES, masks=mask_rule("totalsegmentator")))
+    assert len(manifest.refused) == 1
+    assert said in manifest.refused[0]["reason"]
+
+
 def test_overlapping_files(totalsegmentator: Path, tmp_path: Path) -> None:
     """A voxel that two organs claim could be either: nothing is guessed."""
     case = totalsegmentator / "s0001" / "segmentations"
