@@ -61,11 +61,11 @@ RESOLUTION_TOKENIZERS: dict[int, ResolutionConfig] = {  # by pixels per side
 }
 
 MASK_SIDES = {
-    128: (3, 5, 11),
-    192: (3, 7, 16),
-    256: (3, 9, 21),
+    128: (3, 5, 9),
+    192: (3, 7, 13),
+    256: (3, 9, 18),
 }  # sides of the scales that encode masks, by pixels per side
-_MASK_CHANNELS = 6
+_MASK_CHANNELS = 6  # at most
 _MASK_FEATURES = 192  # channels of scale features of pairs, which hold more information than images
 
 _DEPTHS = {"d16": 16, "d20": 20, "d24": 24, "d30": 30}
@@ -100,7 +100,10 @@ def _resolution(image_size: int) -> ResolutionConfig:
 
 
 def with_masks(config: ResolutionConfig, structures: Structures) -> ResolutionConfig:
-    """The same tokenizer for pairs of image and mask, with additional scales that encode the mask."""
+    """The same tokenizer for pairs of image and mask, with additional scales that encode the mask.
+
+    The directions of M structures and the background are farthest apart as a simplex, which needs M channels.
+    """
     sides = MASK_SIDES[config.image_size]
     schedule = tuple(sorted((*config.schedule, *sides)))
     return replace(
@@ -110,7 +113,7 @@ def with_masks(config: ResolutionConfig, structures: Structures) -> ResolutionCo
         structures=tuple(one.name for one in structures),
         colours=tuple(one.colour for one in structures),
         mask_scales=tuple(schedule.index(side) for side in sides),
-        mask_channels=_MASK_CHANNELS,
+        mask_channels=min(_MASK_CHANNELS, len(structures)),
     )
 
 
