@@ -126,11 +126,11 @@ def main() -> None:
         return seconds
 
     first_run = generation(widget, 1)
-    later, peers = [], []
-    for i in range(runs):  # turn by turn: whatever else the machine does meanwhile, both suffer from it
+    later, peers, scrub = [], [], []
+    for i in range(runs):  # turn by turn: whatever else the machine does meanwhile, all suffer from it
         later.append(generation(widget, 2 + i))
+        scrub += [timed(lambda k=k: widget.scales.slider.setValue(k)) for k in range(scales)]
         peers.append(peer_run())
-    scrub = [timed(lambda k=i % scales: widget.scales.slider.setValue(k)) for i in range(5 * scales)]
     peer = statistics.median(peers)
     peer_frames = 1 / (peer / scales)
 
