@@ -70,7 +70,11 @@ def read_mask(path: Path, structures: Structures, side: int) -> MaskArray:
         values = _upright(open_nifti(path))
     if values.shape != (side, side):
         raise MedvarError(f"{path} has another size than the model's images: {values.shape}, not {(side, side)}.")
-    if not np.array_equal(values, np.rint(values)) or values.min() < 0 or values.max() > len(structures):
+    if values.dtype.kind not in "buif":
+        raise MedvarError(f"{path} holds colours or complex numbers. A mask must hold numbers of structures.")
+    if (fractions := values[values != np.rint(values)]).size:
+        raise MedvarError(f"{path} has the value {fractions[0]:g}. A mask must hold whole numbers of structures.")
+    if values.min() < 0 or values.max() > len(structures):
         names = ", ".join(f"{value} {one.name}" for value, one in enumerate(structures, 1))
         raise MedvarError(
             f"{path} has values from {values.min():g} to {values.max():g}, but a mask for this model has 0, {names}."

@@ -153,6 +153,11 @@ def given(folder: Path, values: np.ndarray, mode: str = "L") -> Path:
     return path
 
 
+def given_nifti(folder: Path, values: np.ndarray) -> Path:
+    nibabel.save(nibabel.Nifti1Image(values, np.eye(4)), folder / "mask.nii.gz")
+    return folder / "mask.nii.gz"
+
+
 def test_a_png_of_16_bits_is_a_mask(image: OutputImage, tmp_path: Path) -> None:
     """Many programs write label maps so."""
     good = make_pairs(1)[0, 1].astype(np.uint16)
@@ -171,6 +176,12 @@ def test_bad_masks_are_refused(image: OutputImage, tmp_path: Path) -> None:
         ),
         (lambda: given(tmp_path, good * 0), r"is an empty mask"),
         (lambda: given(tmp_path, good, "RGB"), r"colour PNG \(RGB\)"),
+        (lambda: given_nifti(tmp_path, good * 0.5), r"the value 0.5. A mask must hold whole numbers"),
+        (lambda: given_nifti(tmp_path, np.where(good == 1, np.nan, good)), r"the value nan"),
+        (lambda: given_nifti(tmp_path, good.astype(np.int16) - 1), r"has values from -1 to 1"),
+        (lambda: given_nifti(tmp_path, good.astype(np.complex64)), r"holds colours or complex numbers"),
+        (lambda: given_nifti(tmp_path, np.zeros((16, 16), [(c, "u1") for c in "RGB"])), r"holds colours or complex"),
+        (lambda: given_nifti(tmp_path, np.stack([good] * 2, -1)), r"has another size .* \(16, 16, 2\)"),
         (lambda: tmp_path / "none.png", r"does not exist"),
         (lambda: tmp_path / "none.txt", r"neither PNG, DICOM nor NIfTI"),
     ):
