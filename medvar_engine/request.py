@@ -21,7 +21,7 @@ MOST_SLICES = 1024
 class Sampling:
     """How tokens are drawn. The defaults are those of VAR, except ``top_k``, which depends on the vocabulary."""
 
-    guidance: float = 1.5  # classifier-free guidance at the finest scale
+    guidance: float = 1.5  # strength of guidance at the finest scale
     temperature: float = 1.0  # 0 takes the most likely token
     top_k: int = 0  # keep the k most likely tokens; 0 keeps all
     top_p: float = 0.96  # keep the most likely tokens that together have this probability; 1 keeps all

@@ -31,7 +31,7 @@ from medvar_engine.masks.structures import structures_of, to_dicts
 from medvar_engine.models.any_tokenizer import AnyTokenizer
 from medvar_engine.models.grey import as_grey
 from medvar_engine.models.import_var import is_published
-from medvar_engine.models.pretrained import check_tokenizer, join_labels, start_transformer
+from medvar_engine.models.pretrained import check_tokenizer, load_guide
 from medvar_engine.models.resolution_tokenizer import ResolutionConfig
 from medvar_engine.models.tokenizer import TokenizerConfig
 from medvar_engine.models.transformer import Transformer
@@ -100,7 +100,7 @@ def export_bundle(
             f"{transformer} starts with a scale of side {network.schedule[0]}. Only models that start at 1 can be "
             "exported."
         )
-    weaker = _load_guide(guide, coder, tokenizer, labels) if guide else None
+    weaker = load_guide(guide, coder.config, str(tokenizer), labels) if guide else None
     reference = TorchBackend(coder, network, labels, guide=weaker)
     light = load_preview_of(preview, coder, str(tokenizer)) if preview else None
     pairs = isinstance(coder.config, ResolutionConfig) and bool(coder.config.structures)
@@ -124,18 +124,6 @@ def export_bundle(
         manifest["parity"] = _parity(reference, temporary, precision, held_out) | parity
         write_manifest(temporary, manifest)
     return out
-
-
-def _load_guide(path: Path, coder: AnyTokenizer, tokenizer: Path, labels: LabelSpace) -> Transformer:
-    """The weaker transformer, over ``labels``. Raises `MedvarError` if it has other tokens or labels than the model.
-
-    A fine-tuned model can have labels that its guide does not know: only unconditional rows of a guide are used.
-    """
-    weaker, own = load_transformer(path)
-    check_tokenizer(weaker, coder.config, (str(path), str(tokenizer)))
-    if join_labels(own, labels) != labels:
-        raise MedvarError(f"The guide {path} has other labels than the model. Train both on the same slices.")
-    return start_transformer(weaker, own, labels, rank=0).eval()
 
 
 def _graphs(tokenizer: AnyTokenizer, transformer: Transformer, precision: Precision) -> dict[str, onnx.ModelProto]:

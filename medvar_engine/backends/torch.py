@@ -13,6 +13,7 @@ from medvar_engine.backends.base import BackendInfo, PrefixState, average_tokens
 from medvar_engine.conditions import LabelSpace
 from medvar_engine.masks.structures import structures_of
 from medvar_engine.models.any_tokenizer import AnyTokenizer
+from medvar_engine.models.pretrained import load_guide
 from medvar_engine.models.preview_decoder import PreviewDecoder
 from medvar_engine.models.resolution_tokenizer import ResolutionTokenizer
 from medvar_engine.models.transformer import Transformer
@@ -82,11 +83,14 @@ class TorchBackend:
         preview: Path | None = None,
         guide: Path | None = None,
     ) -> TorchBackend:
-        """Read the files that training writes. Raises `MedvarError` if ``preview`` belongs to another tokenizer."""
+        """Read the files that training writes.
+
+        Raises `MedvarError` if ``preview`` belongs to another tokenizer, or ``guide`` to other tokens or labels.
+        """
         network, labels = load_transformer(transformer)
         coder = load_tokenizer(tokenizer)
         light = None if preview is None else load_preview_of(preview, coder, str(tokenizer))
-        weaker = None if guide is None else load_transformer(guide)[0]
+        weaker = None if guide is None else load_guide(guide, coder.config, str(tokenizer), labels)
         return cls(coder, network, labels, device=device, bundle_id=bundle_id, preview=light, guide=weaker)
 
     @property

@@ -37,7 +37,8 @@ GUIDE = "guide.onnx"  # a weaker transformer, for guidance; in some bundles
 MAX_MANIFEST_BYTES = 16 * 2**20
 _FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")  # never a path to another folder, on any system
 _SHAPE = ("depth", "heads", "head_dim")
-_COUNTS = ("vocabulary", "latent_channels", "image_size", "image_channels", *_SHAPE)
+_MOST = 4096  # blocks, heads, or channels of a head; the largest model of VAR has 36, 36 and 64
+_COUNTS = ("vocabulary", "latent_channels", "image_size", "image_channels")
 _NO_PART_OF_THE_MODEL = (GATE_ENCODER, PREVIEW, "fine.onnx")  # the last one belongs to older bundles; not used
 _SHIPPED = Path(__file__).parent / "shipped"
 
@@ -256,7 +257,7 @@ def _bundle(path: Path, values: Mapping[str, Any]) -> Bundle:
         feature_channels=int(model.get("feature_channels", model["latent_channels"])),
         image_size=int(model["image_size"]),
         image_channels=int(model["image_channels"]),
-        transformer={name: int(model[name]) for name in _SHAPE},
+        transformer=_shape(model),
         precision=str(values["precision"]),
         sampling=_sampling(values["sampling"]),
         slice_types=tuple(_slice_type(slice_type) for slice_type in values["cells"]),
@@ -276,9 +277,16 @@ def _guide(values: Mapping[str, Any]) -> Mapping[str, int] | None:
     """The shape of the guide's keys and values, if the bundle has a guide."""
     if (guide := values.get("guide")) is None:
         return None
-    shape = {name: int(guide[name]) for name in _SHAPE}
-    if GUIDE not in values["sha256"] or min(shape.values()) < 1:
-        raise ValueError(f"a guide of {shape} needs the file {GUIDE} and counts of at least 1")
+    if GUIDE not in values["sha256"]:
+        raise ValueError(f"a guide needs the file {GUIDE}")
+    return _shape(guide)
+
+
+def _shape(values: Mapping[str, Any]) -> Mapping[str, int]:
+    """The shape of the keys and values of a transformer."""
+    shape = {name: int(values[name]) for name in _SHAPE}
+    if not all(1 <= count <= _MOST for count in shape.values()):
+        raise ValueError(f"{shape} must be from 1 to {_MOST} each")
     return shape
 
 

@@ -54,6 +54,7 @@ def finetune(
     coder, transformer, bundle = _weights(base, tokenizer, out / "base")
     if (terms := licence or (bundle.licence if bundle else None)) is None:
         raise MedvarError("The licence of these weights is unknown: give the licence of the new model with --licence.")
+    guide = write_guide(bundle, out / "base") if bundle else None  # before training, because a damaged one is refused
     config = settings(
         coder, transformer, data, out / "run", rank=0 if full else rank, steps=steps, overrides=overrides or ()
     )
@@ -83,7 +84,7 @@ def finetune(
         out / "bundle",
         about,
         precision=precision,  # type: ignore[arg-type]
-        guide=write_guide(bundle, out / "base") if bundle else None,
+        guide=guide,
         log=print_message,
     )
     if (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from medvar_engine.backends.base import PrefixState
@@ -23,8 +24,8 @@ Row = tuple[PrefixState, int]
 class PrefixCache:
     """Rows of prefix states. The least recently used are removed when all together take more than ``limit`` bytes.
 
-    The newest state stays whatever its size, because the next scale needs it: otherwise a batch above the limit would
-    compute all its coarser scales again at every scale.
+    The newest state, or the newest states of a model and its guide, stay whatever their size, because the next scale
+    needs them: otherwise a batch above the limit would compute all its coarser scales again at every scale.
 
     A stored row keeps the arrays of its whole batch in memory, which longer prefixes and other rows can share.
     Therefore arrays are counted, in full and each once: `nbytes` is the memory in use.
@@ -50,11 +51,17 @@ class PrefixCache:
 
     def put(self, keys: list[PrefixKey], state: PrefixState) -> None:
         """Store every row of ``state`` under its key."""
-        for row, key in enumerate(keys):
-            self._forget(key)
-            self._rows[key] = (state, row)
-            self._hold(state)
-        while self.nbytes > self.limit and self._rows[oldest := next(iter(self._rows))][0] is not state:
+        self.put_together([(keys, state)])
+
+    def put_together(self, states: Sequence[tuple[list[PrefixKey], PrefixState]]) -> None:
+        """Store several states that the next scale needs, those of a model and of its guide; see `put`."""
+        for keys, state in states:
+            for row, key in enumerate(keys):
+                self._forget(key)
+                self._rows[key] = (state, row)
+                self._hold(state)
+        newest = {id(state) for _, state in states}
+        while self.nbytes > self.limit and id(self._rows[oldest := next(iter(self._rows))][0]) not in newest:
             self._forget(oldest)
 
     def clear(self) -> None:

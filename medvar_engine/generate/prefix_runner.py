@@ -114,21 +114,23 @@ class Prefixes:
         labels = self._labels(generation, guided)
         keys = self._keys(generation, labels, generation.depth + 1)
         found: dict[int, FloatArray] = {}
+        states = []
         for wanted in self._by_network(generation, _wanted(generation, labels)):
             first, places = _distinct([keys[row] for row in wanted])
             rows = [wanted[i] for i in first]
             logits, state = self._run(generation, labels, rows, generation.depth)
-            if state.depth < len(self.backend.info.schedule):  # nothing follows the finest scale
-                self.cache.put([keys[row] for row in rows], state)
+            states.append(([keys[row] for row in rows], state))
             found |= {row: logits[place] for row, place in zip(wanted, places, strict=True)}
+        if generation.depth + 1 < len(self.backend.info.schedule):  # nothing follows the finest scale
+            self.cache.put_together(states)
         return found
 
     def _by_network(self, generation: Generation, rows: Sequence[int]) -> list[list[int]]:
         """Rows that pass through a network together: all, or those of the guide apart."""
-        parts = [[row for row in rows if self._is_guided(generation, row) == apart] for apart in (False, True)]
+        parts = [[row for row in rows if self._of_guide(generation, row) == apart] for apart in (False, True)]
         return [part for part in parts if part]
 
-    def _is_guided(self, generation: Generation, row: int) -> bool:
+    def _of_guide(self, generation: Generation, row: int) -> bool:
         """Whether a row belongs to the guide: a model that has one uses it for all unconditional rows of guidance."""
         return self.backend.info.has_guide and row >= len(generation.requests)
 
@@ -144,7 +146,7 @@ class Prefixes:
     def _state(self, generation: Generation, labels: IntArray, rows: Sequence[int], depth: int) -> PrefixState:
         """The prefix of ``depth`` scales of some rows: from the cache, or computed again from the tokens."""
         if not depth:
-            return self.backend.start(labels[list(rows)], guide=self._is_guided(generation, rows[0]))
+            return self.backend.start(labels[list(rows)], guide=self._of_guide(generation, rows[0]))
         keys = self._keys(generation, labels, depth)
         known = self.cache.get([keys[row] for row in rows])
         lost = [row for row, found in zip(rows, known, strict=True) if found is None]
@@ -174,7 +176,7 @@ class Prefixes:
         """Names of the prefix states of ``depth`` scales. Scale k's keys and values follow from scales 0…k-1."""
         info = self.backend.info
         network = f"{info.bundle_id} {info.precision} {info.provider}"
-        networks = [network + " guide" * self._is_guided(generation, row) for row in range(len(labels))]
+        networks = [f"{network} guide" if self._of_guide(generation, row) else network for row in range(len(labels))]
         contents = [row.tobytes() for row in generation.pyramid.prefix(depth - 1).sequence]
         images = [i % len(contents) for i in range(len(labels))]
         rows = zip(networks, labels.tolist(), images, strict=True)

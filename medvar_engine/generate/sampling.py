@@ -13,7 +13,7 @@ from medvar_engine.request import Sampling, check_seed
 from medvar_engine.types import FloatArray, IntArray
 
 PLAUSIBLE = np.float32(0.02)  # least probability of a token that guidance may favour, relative to the likeliest one
-_FAR_BELOW = 16  # nats from the likeliest token to implausible ones, which are then practically never drawn
+_FAR_BELOW = 64  # nats from the likeliest token to implausible ones: they are hardly ever drawn, even at temperature 3
 
 
 def gumbel(seed: int, k: int, positions: int, vocabulary: int) -> FloatArray:
@@ -56,7 +56,7 @@ def guide(conditional: FloatArray, unconditional: FloatArray, strength: float) -
 
 
 def guide_away(conditional: FloatArray, weaker: FloatArray, strength: float) -> FloatArray:
-    """Guidance away from a weaker model (arXiv 2406.02507): `guide`, among plausible tokens.
+    """Guidance away from a weaker model (after arXiv 2406.02507): `guide`, among plausible tokens.
 
     A token that both models find improbable can get a high guided logit by chance, and would be visible as a speckle.
     Tokens below `PLAUSIBLE` times the probability of the likeliest one therefore come after all others, in the order

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -13,6 +14,7 @@ from medvar_engine.models.lora import adapt
 from medvar_engine.models.resolution_tokenizer import ResolutionConfig
 from medvar_engine.models.tokenizer import TokenizerConfig
 from medvar_engine.models.transformer import Transformer
+from medvar_engine.models.weight_files import load_transformer
 
 
 def join_labels(base: LabelSpace, new: LabelSpace) -> LabelSpace:
@@ -69,6 +71,22 @@ def check_tokenizer(base: Transformer, tokenizer: TokenizerConfig | ResolutionCo
                 "It needs the tokenizer that it was trained with, or a copy of which only the decoder was "
                 "trained further."
             )
+
+
+def load_guide(path: Path, tokenizer: TokenizerConfig | ResolutionConfig, name: str, labels: LabelSpace) -> Transformer:
+    """A weaker transformer for guidance, over ``labels``; ``name`` is that of the tokenizer, for messages.
+
+    It may lack some names of ``labels``, as the guide of a fine-tuned model does, because only its unconditional rows
+    are used. Raises `MedvarError` if it was trained on other tokens, or has names that ``labels`` lack.
+    """
+    guide, own = load_transformer(path)
+    check_tokenizer(guide, tokenizer, (str(path), name))
+    if join_labels(own, labels) != labels:
+        raise MedvarError(
+            f"The guide {path} was trained with other conditions than the model. Train it on the same slices, with the "
+            "same factors."
+        )
+    return start_transformer(guide, own, labels, rank=0).eval()
 
 
 def _embedding(known: Tensor | None, size: int, width: int) -> Tensor:

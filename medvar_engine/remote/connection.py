@@ -20,7 +20,7 @@ from medvar_engine.errors import MedvarError
 from medvar_engine.remote.messages import Message, pack, read_message, unpack
 from medvar_engine.untrusted import plain_json
 
-PROTOCOL = 1
+PROTOCOL = 2
 MODEL_HEADER = (
     "Medvar-Model"  # header with the model that a client expects, so that a server with another model can refuse
 )

@@ -33,7 +33,9 @@ class NetworkRequests:
         info, content = self._backend.info, self._content(message)
         k = content.depth - 1
         self._hold(len(content.labels), info.schedule.token_counts[k] * info.vocabulary)
-        guide = message.values.get("guide") is True
+        guide = message.values.get("guide", False)
+        if not isinstance(guide, bool):
+            raise MedvarError(f"The value 'guide' must be true or false, but is {guide!r}.")
         if guide and not info.has_guide:
             raise MedvarError("The model of this server has no guide.")
         before = PrefixState(content.labels, content.chunks[:k], guide)

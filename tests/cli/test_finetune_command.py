@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,14 +15,16 @@ import torch
 from rich.console import Console
 
 from medvar_engine.bundle.add_files import add_to_bundle
-from medvar_engine.bundle.read import PREVIEW, read_bundle
+from medvar_engine.bundle.read import GUIDE, PREVIEW, read_bundle
 from medvar_engine.conditions import Condition
 from medvar_engine.errors import MedvarError
-from medvar_engine.models.weight_files import load_transformer
+from medvar_engine.models.transformer import Transformer
+from medvar_engine.models.weight_files import load_transformer, save_transformer
 from medvar_engine.train.finetune import DataAmount, describe_plan, finetune, settings
 from medvar_engine.train.stage import Batch, Metrics
 from medvar_engine.train.stages.transformer_stage import TransformerStage
 from medvar_engine.types import FloatArray
+from medvar_export.write_bundle import Description, export_bundle
 
 Medvar = Callable[..., Any]
 Weights = tuple[Path, Path]
@@ -61,6 +64,27 @@ def test_a_bundle_is_fine_tuned(
     again = medvar("finetune", parent, "--data", slices, "--out", out, *QUICK)
     assert again.code == 1
     assert "exists already" in again.err
+
+
+def test_the_guide_is_inherited_and_a_damaged_one_refused_before_training(
+    medvar: Medvar, tiny_weights: Weights, slices: Path, tmp_path: Path
+) -> None:
+    """Guidance would be another than the defaults were chosen for; or training would end without a bundle."""
+    base, labels = load_transformer(tiny_weights[1])
+    weaker = Transformer(replace(base.config, depth=1, width=8, heads=1))
+    save_transformer(tmp_path / "weaker.safetensors", weaker, labels)
+    about = Description("guided", "MIT", (), "nobody", "# guided")
+    parent = export_bundle(
+        *tiny_weights, tmp_path / "parent", about, guide=tmp_path / "weaker.safetensors", log=lambda _: None
+    )
+    run = medvar("finetune", parent, "--data", slices, "--out", tmp_path / "mine", *QUICK)
+    assert run.code == 0, run.err
+    assert read_bundle(tmp_path / "mine" / "bundle").guide == read_bundle(parent).guide is not None
+    (parent / GUIDE).write_bytes((parent / GUIDE).read_bytes()[:-100])
+    run = medvar("finetune", parent, "--data", slices, "--out", tmp_path / "other", *QUICK)
+    assert run.code == 1
+    assert "guide.onnx" in run.err
+    assert not (tmp_path / "other" / "run").exists()
 
 
 @pytest.mark.parametrize("rank", [0, 2])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import torch
 
 from medvar_engine.backends.onnx import OnnxBackend
 from medvar_engine.backends.torch import TorchBackend
-from medvar_engine.bundle.read import GUIDE, Bundle, read_bundle
+from medvar_engine.bundle.read import GUIDE, MANIFEST, Bundle, read_bundle
 from medvar_engine.bundle.sign import sign_bundle
 from medvar_engine.conditions import Condition, LabelSpace
 from medvar_engine.errors import MedvarError
@@ -22,6 +23,9 @@ from medvar_engine.models.tokenizer import Tokenizer
 from medvar_engine.models.transformer import Transformer, TransformerConfig
 from medvar_engine.models.weight_files import load_transformer, save_transformer
 from medvar_engine.request import Request, Sampling
+from medvar_engine.serve.jobs import Job
+from medvar_engine.serve.memory_budget import MemoryBudget
+from medvar_engine.serve.networks import JobBackend, Networks
 from medvar_export.from_bundle import write_guide
 from medvar_export.write_bundle import Description, export_bundle
 
@@ -124,6 +128,8 @@ def test_the_same_seed_gives_the_same_image_however_it_is_made(bundle: Bundle) -
     backend = OnnxBackend(bundle, device="cpu")
     generator = Generator(backend)
     together = generator.finish(generator.start(REQUESTS)).traces
+    served = Generator(JobBackend(Networks(backend, PrefixCache()), Job(60, MemoryBudget(1).share("me"))))
+    assert [trace.pyramid for trace in served.finish(served.start(REQUESTS)).traces] == [t.pyramid for t in together]
     for request, trace in zip(REQUESTS, together, strict=True):
         forgetful = Generator(backend, PrefixCache(limit=1))
         assert forgetful.finish(forgetful.start([request])).trace(0).pyramid == trace.pyramid
@@ -147,6 +153,10 @@ def test_resampling_runs_the_guide_from_that_scale_only(bundle: Bundle, monkeypa
     monkeypatch.setattr(backend, "step", noted)
     generator.finish(generator.resample(trace, 2, seed=9))
     assert sorted(steps) == [(False, 2), (False, 3), (True, 2), (True, 3)]
+    steps.clear()
+    small = Generator(backend, PrefixCache(limit=1))
+    small.finish(small.start(REQUESTS[:1]))
+    assert sorted(steps) == [(guide, k) for guide in (False, True) for k in range(4)]  # each once
 
 
 def test_a_guide_of_other_tokens_or_labels_is_refused(
@@ -155,7 +165,7 @@ def test_a_guide_of_other_tokens_or_labels_is_refused(
     """The bundle would fail at the first image, or be guided by other conditions."""
     other = LabelSpace(modality=("CT", "US"))
     save_transformer(tmp_path / "labels.safetensors", random_transformer(tiny_models[1], other.sizes, seed=1), other)
-    with pytest.raises(MedvarError, match="other labels than the model"):
+    with pytest.raises(MedvarError, match="other conditions than the model"):
         export_bundle(*tiny_weights, tmp_path / "out", ABOUT, guide=tmp_path / "labels.safetensors")
     small = Transformer(TransformerConfig((1, 2), 24, 4, other.sizes, depth=1, width=8, heads=1))
     save_transformer(tmp_path / "tokens.safetensors", small, other)
@@ -173,6 +183,18 @@ def test_the_guide_can_be_read_back(bundle: Bundle, guide: Transformer, tmp_path
     nothing = torch.tensor([bundle.labels.unconditional])
     with torch.no_grad():
         torch.testing.assert_close(read.step(nothing, None, None, 0)[0], guide.step(nothing, None, None, 0)[0])
+
+
+@pytest.mark.parametrize("counts", [{"depth": 10**12}, {"heads": 0}, {"head_dim": "many"}, {"depth": None}])
+def test_a_guide_of_odd_counts_is_refused(bundle: Bundle, tmp_path: Path, counts: dict[str, object]) -> None:
+    """The first guided image would end in a traceback, or fine-tuning would never begin."""
+    odd = Path(shutil.copytree(bundle.path, tmp_path / "odd"))
+    manifest = json.loads((odd / MANIFEST).read_text())
+    manifest["guide"] |= counts
+    (odd / MANIFEST).write_text(json.dumps(manifest))
+    sign_bundle(odd)
+    with pytest.raises(MedvarError, match="invalid field"):
+        read_bundle(odd)
 
 
 def test_a_manifest_without_the_guides_file_is_refused(bundle: Bundle, tmp_path: Path) -> None:

@@ -43,6 +43,16 @@ def test_the_least_recently_used_is_removed() -> None:
     assert all(cache.get([key(name) for name in (0, 2, 3)]))
 
 
+def test_states_of_a_model_and_its_guide_both_stay_for_the_next_scale() -> None:
+    """Every scale of a large batch would compute all coarser ones of the model again."""
+    cache, old, model, guide = PrefixCache(limit=150), state(1), state(1), state(1)
+    cache.put([key(0)], old)
+    cache.put_together([([key(1)], model), ([key(1, "guide")], guide)])
+    assert cache.get([key(0), key(1), key(1, "guide")]) == [None, (model, 0), (guide, 0)]
+    cache.put([key(2)], state(1))
+    assert cache.get([key(1), key(1, "guide")]) == [None, None]
+
+
 def test_a_state_stored_twice_counts_once() -> None:
     """The same prefix made again and again would push everything else out."""
     cache = PrefixCache(limit=250)

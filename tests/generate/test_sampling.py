@@ -153,6 +153,7 @@ def test_guidance_away_from_a_weaker_model_favours_no_implausible_token() -> Non
     assert probability[3:].max() < 1e-5  # at 0.017 and less of the likeliest one
     assert probability[3] > probability[4] > 0
     assert np.isfinite(guided).all()
+    assert np.exp(log_softmax(guided / 3))[0, 3:].max() < 1e-6  # also at a high temperature
     same = guide_away(conditional, conditional, 2.0)
     np.testing.assert_allclose(same[:, :3], conditional[:, :3], atol=1e-5)
 

@@ -47,6 +47,8 @@ LATENT = floats(1, 4, 4, 4)
     [
         ("step", {}, {}, "lacks the array 'labels'"),
         ("step", {}, {"labels": whole(1, 3)}, "lacks the array 'features'"),
+        ("step", {"guide": True}, STEP, "has no guide"),
+        ("step", {"guide": "yes"}, STEP, "must be true or false"),
         ("step", {}, STEP | {"labels": whole(1, 2)}, "must be int64 of any × 3"),
         ("step", {}, STEP | {"labels": whole(0, 3), "features": floats(0, 0, 4)}, "can have 1 to 16 rows"),
         ("step", {}, {"labels": whole(999, 3), "features": floats(999, 0, 4)}, "can have 1 to 16 rows"),

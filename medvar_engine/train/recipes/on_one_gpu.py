@@ -4,7 +4,7 @@
     python on_one_gpu.py tokenizer slices.zip OUT          # on the GPU
     python on_one_gpu.py transformer slices.zip OUT
     python on_one_gpu.py refiner slices.zip OUT
-    python on_one_gpu.py guide slices.zip OUT --minutes 2  # optional; a guide shall be worse than the model
+    python on_one_gpu.py guide slices.zip OUT --minutes 2  # optional; a guide must be worse than the model
 
 Each call writes one file of weights below 16 MiB to OUT, and needs only the files of earlier calls. It uses the recipe
 of the same name, and first runs a few steps to measure how many fit into its time. Settings can be added as
