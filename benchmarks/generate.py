@@ -54,6 +54,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bundle", type=Path, help="an exported model")
     parser.add_argument("--weights", type=Path, nargs=2, help="tokenizer.safetensors and transformer.safetensors")
+    parser.add_argument("--guide", type=Path, help="transformer.safetensors of the guide, if the model has one")
     parser.add_argument("--var", type=Path, help="folder of a FoundationVision/VAR checkout")
     parser.add_argument("--depth", type=int, default=2, help="of the VAR that is compared with (default 2; 16 is d16)")
     parser.add_argument("--repeats", type=int, default=5, help="measurements of which the median is given (default 5)")
@@ -96,7 +97,9 @@ def ours(options: argparse.Namespace, folder: Path, peak: float) -> None:
     backend._block = usual
     if weights is None:
         return
-    reference = TorchBackend.load(*weights, device=options.device)
+    if model.guide and not options.guide:
+        raise SystemExit("The bundle has a guide: give its weights with --guide, too.")
+    reference = TorchBackend.load(*weights, device=options.device, guide=options.guide)
     image(reference, sampling=model.sampling)
     slower = median(timed(lambda: image(reference, sampling=model.sampling)) for _ in range(options.repeats))
     row("one image in torch", seconds(slower), f"ONNX takes {one / slower:.2f} of it")

@@ -113,10 +113,11 @@ def memory(bundle: Bundle, batch: int) -> None:
     """The peak, above a process that has the runtime loaded."""
     title(f"memory of {batch} images at once, with guidance")
     loaded, peak = (measured(bundle, count) for count in (0, batch))
-    shape = bundle.transformer
+    shapes = (bundle.transformer, bundle.guide or bundle.transformer)  # with the condition, and to move away from
     weights = sum((bundle.path / name).stat().st_size for name in bundle.sha256 if name.endswith((".onnx", ".data")))
     weights *= 2 if bundle.precision == "float16-weights" else 1
-    keys_values = 2 * batch * bundle.schedule.tokens * shape["depth"] * 2 * shape["heads"] * shape["head_dim"] * 4
+    each = sum(shape["depth"] * 2 * shape["heads"] * shape["head_dim"] * 4 for shape in shapes)
+    keys_values = batch * bundle.schedule.tokens * each
     row("loaded", f"{loaded / 1e6:.0f} MB", f"weights {weights / 1e6:.0f} MB")
     bound = weights + keys_values
     note = f"{peak / bound:.2f} of weights and keys and values, {bound / 1e6:.0f} MB"

@@ -43,6 +43,8 @@ def describe_finetuned(name: str, licence: str, data: Path, log: Path, origin: O
     attributions = tuple(dict.fromkeys((*own.attributions, *(base.attributions if base else ()))))
     slice_types = joined(own.slice_types, base.slice_types if base else ())
     notes = f"- {origin.summary[0].upper()}{origin.summary[1:]}\n- Of the base, {origin.how} were trained."
+    if base is not None and base.guide:
+        notes += "\n- Guidance moves away from the guide of the base, which was not trained further."
     card = model_card(name, licence, statement, attributions, slice_types, held_out_metrics([log]), notes)
     return replace(own, training_data=statement, attributions=attributions, slice_types=slice_types, card=card)
 

@@ -46,6 +46,7 @@ def info(
         print_result(f"  {factor:<11} {f'0 to 1, in {known} steps' if factor == 'position' else listed(known)}")
     print_result(f"  precision   {bundle.precision}")
     print_result(f"  previews    {_previews(bundle)}")
+    print_result(f"  guidance    away from {'a smaller model' if bundle.guide else 'the model without a condition'}")
     if bundle.default_condition:
         print_result(f"  default     {bundle.default_condition}")
     slices = known_slices(bundle)

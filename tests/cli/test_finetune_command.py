@@ -79,7 +79,9 @@ def test_the_guide_is_inherited_and_a_damaged_one_refused_before_training(
     )
     run = medvar("finetune", parent, "--data", slices, "--out", tmp_path / "mine", *QUICK)
     assert run.code == 0, run.err
-    assert read_bundle(tmp_path / "mine" / "bundle").guide == read_bundle(parent).guide is not None
+    made = read_bundle(tmp_path / "mine" / "bundle")
+    assert made.guide == read_bundle(parent).guide is not None
+    assert "the guide of the base, which was not trained further" in made.card
     (parent / GUIDE).write_bytes((parent / GUIDE).read_bytes()[:-100])
     run = medvar("finetune", parent, "--data", slices, "--out", tmp_path / "other", *QUICK)
     assert run.code == 1

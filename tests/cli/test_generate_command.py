@@ -225,6 +225,7 @@ def test_info_describes_a_bundle(medvar: Callable[..., Any], tiny_bundle: Path, 
         "float32",
         "MIT",
         "Random weights",
+        "away from the model without a condition",
         tiny_onnx.info.bundle_id,
     ):
         assert word in run.out

@@ -1,10 +1,10 @@
-"""Trains a model like the shipped one on a GPU that is available for minutes only, in three calls of nine minutes.
+"""Trains a model like the shipped one on a GPU that is available for minutes only, in calls of nine minutes.
 
     python on_one_gpu.py pack SLICES slices.zip            # on the machine with the slices; at most 60 MiB
     python on_one_gpu.py tokenizer slices.zip OUT          # on the GPU
     python on_one_gpu.py transformer slices.zip OUT
     python on_one_gpu.py refiner slices.zip OUT
-    python on_one_gpu.py guide slices.zip OUT --minutes 2  # optional; a guide must be worse than the model
+    python on_one_gpu.py guide slices.zip OUT              # optional
 
 Each call writes one file of weights below 16 MiB to OUT, and needs only the files of earlier calls. It uses the recipe
 of the same name, and first runs a few steps to measure how many fit into its time. Settings can be added as
@@ -46,7 +46,7 @@ HELD_OUT = 512  # number of slices of held-out patients that are packed
 SETTINGS = {  # in addition to those of the recipe
     "tokenizer": ("batch_size=64",),
     "transformer": ("batch_size=128", "compile=true"),
-    "guide": ("batch_size=128", "compile=true"),
+    "guide": (),
     "refiner": ("batch_size=64",),
 }
 
@@ -146,6 +146,8 @@ def train(call: str, packed: Path, out: Path, until: float, settings: list[str])
             (folder / "run").mkdir()
             shutil.copy(fitted, folder / "run" / FITTED)
         steps = max(1, int(USED * left / _seconds(folder / "trial", trial.batch_size)))
+        if call == "guide":  # it must stay worse than the model
+            steps = min(steps, load_config(recipe, own).steps)
         look = max(1, steps // 4)
         weights = run(load_config(recipe, [*own, f"out={folder / 'run'}", f"steps={steps}", f"validate_every={look}"]))
         if weights.stat().st_size >= MOST_WEIGHTS:
