@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace as changed
 
 import numpy as np
@@ -167,9 +167,9 @@ def test_the_finest_scale_is_not_cached(watched: Watched) -> None:
     kept: list[int] = []
 
     class Noting(PrefixCache):
-        def put(self, keys: list[PrefixKey], state: PrefixState) -> None:
-            kept.append(state.depth)
-            super().put(keys, state)
+        def put_together(self, states: Sequence[tuple[list[PrefixKey], PrefixState]]) -> None:
+            kept.extend(state.depth for _, state in states)
+            super().put_together(states)
 
     generator = Generator(watched, Noting())
     generator.finish(generator.start([Request(BRAIN)]))

@@ -135,7 +135,7 @@ def test_the_active_layer_becomes_an_image_over_itself(quick: MedvarWidget, sett
     middle = np.mean([image.data_to_world((0, 0, 0)), image.data_to_world(np.array(image.data.shape) - 1)], axis=0)
     np.testing.assert_allclose(middle, layer.data_to_world((2, 19.5, 29.5)), atol=1e-6)
     assert tuple(image.contrast_limits) == (0, 6000)
-    assert "Reconstructed" in quick.real.panel.result.text()
+    assert quick.real.panel.result.text().startswith("“scan” was reconstructed")
 
     quick.scales.slider.setValue(2)
     quick.edit.panel.resample_button.click()
