@@ -146,10 +146,11 @@ def train(call: str, packed: Path, out: Path, until: float, settings: list[str])
             (folder / "run").mkdir()
             shutil.copy(fitted, folder / "run" / FITTED)
         steps = max(1, int(USED * left / _seconds(folder / "trial", trial.batch_size)))
+        own.append(f"out={folder / 'run'}")
         if call == "guide":  # it must stay worse than the model
             steps = min(steps, load_config(recipe, own).steps)
         look = max(1, steps // 4)
-        weights = run(load_config(recipe, [*own, f"out={folder / 'run'}", f"steps={steps}", f"validate_every={look}"]))
+        weights = run(load_config(recipe, [*own, f"steps={steps}", f"validate_every={look}"]))
         if weights.stat().st_size >= MOST_WEIGHTS:
             raise MedvarError(f"The weights have {weights.stat().st_size / 2**20:.1f} MiB, but the limit is 16 MiB.")
         out.mkdir(parents=True, exist_ok=True)
