@@ -192,6 +192,17 @@ def write_files(contents: Mapping[Path, bytes]) -> None:
                 raise _failed(path, error) from error
 
 
+def remove_older(path: Path, read: Callable[[Path], object]) -> None:
+    """Remove what belongs to an older file and would be taken for a part of the new one.
+
+    A file that ``read`` refuses by a `MedvarError` is of other origin and stays.
+    """
+    if path.is_file():
+        with suppress(MedvarError):
+            read(path)
+            path.unlink()
+
+
 def _remove(path: Path) -> None:
     with suppress(OSError):
         path.unlink()

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from medvar_engine.masks.structures import MaskArray
 from medvar_engine.memorisation.copy_risk import CopyPolicy, CopyRisk
 from medvar_engine.memorisation.screen import CopyScreen, screen
 from medvar_engine.request import Request
-from medvar_engine.storage import make_folder, slug
+from medvar_engine.storage import make_folder, remove_older, slug
 from medvar_engine.types import FloatArray
 from medvar_engine.write.burn_in import marked
 from medvar_engine.write.contact_sheet import scale_labels, write_contact_sheet
@@ -88,7 +87,8 @@ def generate_files(
         return iter(())
     options = options or FileOptions()
     paths = [folder / (image_name(request) + ENDINGS[options.format]) for request in requests]
-    _check_free(paths, options)
+    # also files that would only seem to belong to a new image
+    check_free([file for path in paths for file in (*files_of(path, options.format), _sheet_path(path))], options)
     if bundle.image_channels != 1:
         raise MedvarError(
             f"Only grey images can be written, but {bundle.name} makes images with {bundle.image_channels} channels."
@@ -136,7 +136,7 @@ def _generated(
                     labels = scale_labels(generator.backend.info.schedule)
                     files.append(write_contact_sheet(_sheet_path(path), previews, labels, trace))
                 else:
-                    _remove_older_sheet(_sheet_path(path))
+                    remove_older(_sheet_path(path), read_trace)
             yield GeneratedImage(path, trace, pixels, risk, tuple(files))
 
 
@@ -144,18 +144,9 @@ def _sheet_path(path: Path) -> Path:
     return path.with_name(path.name.split(".")[0] + "-scales.png")
 
 
-def _remove_older_sheet(path: Path) -> None:
-    """Remove the contact sheet of an older image; a file of other origin stays."""
-    if path.is_file():
-        with suppress(MedvarError):
-            read_trace(path)
-            path.unlink()
-
-
-def _check_free(paths: Sequence[Path], options: FileOptions) -> None:
-    """Raise `MedvarError` for existing files, also for those that would only seem to belong to a new image."""
-    wanted = [file for path in paths for file in (*files_of(path, options.format), _sheet_path(path))]
-    if not options.overwrite and (taken := [path for path in wanted if path.exists()]):
+def check_free(files: Iterable[Path], options: FileOptions) -> None:
+    """Raise `MedvarError` for an existing file, unless the options allow to overwrite it."""
+    if not options.overwrite and (taken := [path for path in files if path.exists()]):
         raise MedvarError(
             f"{taken[0]} exists already. Choose another folder or seed, or allow overwriting (`--overwrite`)."
         )

@@ -15,7 +15,7 @@ from medvar_engine.generate.generator import Generator
 from medvar_engine.memorisation.copy_risk import CopyRisk
 from medvar_engine.memorisation.screen import CopyScreen, screen
 from medvar_engine.request import Request
-from medvar_engine.sets.generate_files import FileOptions
+from medvar_engine.sets.generate_files import FileOptions, check_free
 from medvar_engine.sets.stack import Stack, placed
 from medvar_engine.storage import beside, make_folder, take_name, writing
 from medvar_engine.write.burn_in import marked
@@ -55,11 +55,7 @@ def generate_stack(
     `MedvarError` when a stack is withheld, and when ``path`` exists already.
     """
     volume = options.format == "nifti"
-    wanted = files_of(path, "nifti") if volume else [path]
-    if not options.overwrite and (taken := [one for one in wanted if one.exists()]):
-        raise MedvarError(
-            f"{taken[0]} exists already. Choose another folder or seed, or allow overwriting (--overwrite)."
-        )
+    check_free(files_of(path, "nifti") if volume else [path], options)
     copies, slices = CopyScreen.of(bundle, options.copy_policy), list[OutputImage]()
     for start in range(0, len(requests), batch):
         generation = generator.finish(generator.start(requests[start : start + batch]), progress)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import numpy.typing as npt
 
 from medvar_engine.errors import MedvarError
 from medvar_engine.masks.structures import MaskArray, Structures, from_dicts, structures_of
+from medvar_engine.storage import remove_older
 from medvar_engine.untrusted import plain_json
 from medvar_engine.write.compare import read_pixels
 from medvar_engine.write.dicom_seg import MANUFACTURER
@@ -35,10 +35,7 @@ def read_written_mask(path: Path) -> tuple[MaskArray, Structures]:
 
 def remove_older_mask(path: Path) -> None:
     """Remove the mask of an older image, which would be taken for that of the new one; a file of other origin stays."""
-    if path.is_file():
-        with suppress(MedvarError):
-            _read(path)
-            path.unlink()
+    remove_older(path, _read)
 
 
 def _read(path: Path) -> _Found:
