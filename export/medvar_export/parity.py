@@ -51,14 +51,13 @@ def measure_parity(reference: Backend, exported: Backend, held_out: HeldOut | No
     labels = np.array([[size // 2 for size in info.labels.sizes], info.labels.unconditional], dtype=np.int64)
     worst, alike = dict.fromkeys(DIFFERENCES, 0.0), []
     for k, scale in enumerate(_scales(reference, exported, labels, maps)):
-        # numpy's maximum, because that of Python can ignore NaN.
-        worst["logits"] = float(np.maximum(worst["logits"], np.abs(np.subtract(*scale.logits)).max()))
-        worst["latent"] = float(np.maximum(worst["latent"], np.abs(np.subtract(*scale.latents)).max()))
+        worst["logits"] = _larger(worst["logits"], scale.logits)
+        worst["latent"] = _larger(worst["latent"], scale.latents)
         drawn = [[draw(own, Sampling(), seed, k) for seed, own in enumerate(logits)] for logits in scale.logits]
         alike.append(np.array(drawn[0]) == np.array(drawn[1]))
         latent = scale.latents[0]
     for scale in _scales(reference, exported, labels, maps, guide=True) if info.has_guide else ():
-        worst["logits"] = float(np.maximum(worst["logits"], np.abs(np.subtract(*scale.logits)).max()))
+        worst["logits"] = _larger(worst["logits"], scale.logits)
     images = [backend.decode(latent) for backend in (reference, exported)]
     pixels = [one[:, : info.image_channels] for one in images]
     worst["image"] = float(np.abs(np.subtract(*pixels)).max())
@@ -69,6 +68,11 @@ def measure_parity(reference: Backend, exported: Backend, held_out: HeldOut | No
         "tokens_drawn_alike": float(np.concatenate(alike, axis=1).mean()),
     }
     return {**worst, **shares, **of_masks, **(_losses(reference, exported, held_out) if held_out else {})}
+
+
+def _larger(before: float, results: tuple[FloatArray, FloatArray]) -> float:
+    """``before`` or the largest difference of two results. With numpy's maximum: that of Python can ignore NaN."""
+    return float(np.maximum(before, np.abs(np.subtract(*results)).max()))
 
 
 def _losses(reference: Backend, exported: Backend, held_out: HeldOut) -> dict[str, float]:

@@ -34,12 +34,17 @@ Settle = Callable[[MedvarWidget], None]
 
 
 @pytest.fixture
+def plugin(npe2pm: Any) -> None:
+    """The plugin as napari finds it."""
+    npe2pm.register(PluginManifest.from_file(Path(napari_medvar.__file__).parent / "napari.yaml"))
+
+
+@pytest.fixture
 def from_menu(
-    npe2pm: Any, viewer: Any, qtbot: QtBot, monkeypatch: pytest.MonkeyPatch
+    plugin: None, viewer: Any, qtbot: QtBot, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Callable[[], MedvarWidget]]:
     """Opens the widget as napari does, from the manifest."""
     opened: list[MedvarWidget] = []
-    npe2pm.register(PluginManifest.from_file(Path(napari_medvar.__file__).parent / "napari.yaml"))
 
     def open_it() -> MedvarWidget:
         _, widget = viewer.window.add_plugin_dock_widget("napari-medvar", "MedVAR Generate")
@@ -277,9 +282,9 @@ def session_file(models: FakeModels, tmp_path: Path) -> Path:
     return session.save(tmp_path / "work.medvar")
 
 
+@pytest.mark.usefixtures("plugin")
 @pytest.mark.parametrize("opened", [_drop, lambda viewer, path: viewer.open(path, plugin=None)], ids=["drop", "code"])
 def test_a_session_file_brings_the_session_back(
-    npe2pm: Any,
     viewer: Any,
     models: FakeModels,
     settle: Settle,
@@ -290,7 +295,6 @@ def test_a_session_file_brings_the_session_back(
     """Yesterday's sitting, dropped on the window, would become flat layers without a history."""
     monkeypatch.setattr(widget_module, "shipped_bundles", lambda: {"fake": Path("fake")})
     monkeypatch.setattr(settings, "open_bundle", lambda name, bundle_id, device: models(name))
-    npe2pm.register(PluginManifest.from_file(Path(napari_medvar.__file__).parent / "napari.yaml"))
     opened(viewer, session_file)
     widget = widget_of(viewer)
     settle(widget)
@@ -303,11 +307,11 @@ def test_a_session_file_brings_the_session_back(
     widget.worker.close()
 
 
+@pytest.mark.usefixtures("plugin")
 def test_opening_a_session_asks_before_unsaved_images_go(
-    viewer: Any, widget: MedvarWidget, settle: Settle, session_file: Path, tmp_path: Path, npe2pm: Any
+    viewer: Any, widget: MedvarWidget, settle: Settle, session_file: Path, tmp_path: Path
 ) -> None:
     """A file dropped by mistake would cost the afternoon's images."""
-    npe2pm.register(PluginManifest.from_file(Path(napari_medvar.__file__).parent / "napari.yaml"))
     widget.sampling.show_seed(77)
     widget.scales.generate_button.click()
     settle(widget)
@@ -345,11 +349,11 @@ def _seeds(widget: MedvarWidget) -> list[int]:
     return [node.trace.request.seed for node in widget.session.tree.nodes]
 
 
+@pytest.mark.usefixtures("plugin")
 def test_of_two_sessions_dropped_at_once_one_is_open_and_the_panel_says_which(
-    viewer: Any, widget: MedvarWidget, settle: Settle, session_file: Path, other_file: Path, npe2pm: Any
+    viewer: Any, widget: MedvarWidget, settle: Settle, session_file: Path, other_file: Path
 ) -> None:
     """One would look for the images of the other file, or think that they were lost."""
-    npe2pm.register(PluginManifest.from_file(Path(napari_medvar.__file__).parent / "napari.yaml"))
     _drop(viewer, session_file, other_file)
     settle(widget)
     assert _seeds(widget) == [8]
@@ -361,11 +365,11 @@ def test_of_two_sessions_dropped_at_once_one_is_open_and_the_panel_says_which(
     assert not report.isVisible()
 
 
+@pytest.mark.usefixtures("plugin")
 def test_two_sessions_dropped_on_unsaved_images_are_one_question(
-    viewer: Any, widget: MedvarWidget, settle: Settle, session_file: Path, other_file: Path, npe2pm: Any
+    viewer: Any, widget: MedvarWidget, settle: Settle, session_file: Path, other_file: Path
 ) -> None:
     """The answer to the second question would be about images that are not there any more."""
-    npe2pm.register(PluginManifest.from_file(Path(napari_medvar.__file__).parent / "napari.yaml"))
     widget.sampling.show_seed(77)
     widget.scales.generate_button.click()
     _drop(viewer, session_file, other_file)  # while the model is at work
