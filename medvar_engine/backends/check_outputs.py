@@ -11,6 +11,8 @@ from medvar_engine.backends.base import BackendInfo
 from medvar_engine.errors import MedvarError
 from medvar_engine.types import FloatArray, IntArray
 
+_KINDS = {"f": "floating-point numbers", "i": "integers"}
+
 
 def check_tokens(info: BackendInfo, tokens: IntArray) -> None:
     """Check that tokens of any shape are within the vocabulary. Raises `MedvarError` otherwise."""
@@ -20,14 +22,23 @@ def check_tokens(info: BackendInfo, tokens: IntArray) -> None:
         )
 
 
-def check_outputs(graph: str, outputs: Sequence[Any], count: int) -> Sequence[Any]:
-    """The ``count`` outputs of a graph. Raises `MedvarError` unless all are numeric arrays with at least one axis."""
-    if len(outputs) < count:
-        raise odd_output(graph, f"{len(outputs)} outputs instead of {count}")
-    for one in outputs[:count]:
-        if not isinstance(one, np.ndarray) or one.dtype.kind not in "fiu" or not one.ndim:
-            raise odd_output(graph, "text, or something else that is not an array of numbers")
-    return outputs[:count]
+def check_outputs(
+    graph: str, outputs: Sequence[Any], wanted: dict[str, tuple[int, ...]], kind: str = "f"
+) -> Sequence[Any]:
+    """The first outputs of a graph, as many as are ``wanted``: what each one is, for the message, and its shape.
+
+    Outputs are arrays, or OrtValues on a device. Raises `MedvarError` unless each has exactly its shape, and numbers of
+    ``kind``: ``f`` for floating point, ``i`` for integers.
+    """
+    if len(outputs) < len(wanted):
+        raise odd_output(graph, f"{len(outputs)} outputs instead of {len(wanted)}")
+    for (name, shape), output in zip(wanted.items(), outputs, strict=False):
+        own = _form(output)
+        if own is None or own[0] != kind:
+            raise odd_output(graph, f"{name} that are not an array of {_KINDS[kind]}")
+        if own[1] != shape:
+            raise odd_output(graph, f"{name} of shape {own[1]} instead of {shape}")
+    return outputs[: len(wanted)]
 
 
 def check_masks(graph: str, info: BackendInfo, images: FloatArray) -> None:
@@ -42,3 +53,11 @@ def check_masks(graph: str, info: BackendInfo, images: FloatArray) -> None:
 def odd_output(graph: str, what: str) -> MedvarError:
     """The error for a graph with other outputs than the manifest of its bundle describes."""
     return MedvarError(f"{graph} of the bundle returns {what}: it is not the graph that bundle.json describes.")
+
+
+def _form(output: Any) -> tuple[str, tuple[int, ...]] | None:
+    """The kind of numbers and the shape of an array or an OrtValue; None for anything else."""
+    if isinstance(output, np.ndarray):
+        return output.dtype.kind, output.shape
+    on_device = callable(getattr(output, "data_type", None)) and output.data_type() == "tensor(float)"
+    return ("f", tuple(output.shape())) if on_device else None

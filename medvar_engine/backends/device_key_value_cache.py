@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from medvar_engine.backends.check_outputs import odd_output
 from medvar_engine.backends.key_value_graphs import average_graph, gather_graph, join_graph
 from medvar_engine.backends.onnx_sessions import Sessions
 from medvar_engine.types import FloatArray
@@ -37,12 +36,9 @@ class DeviceMemory:
     def __init__(self, sessions: Sessions) -> None:
         self._sessions = sessions
 
-    def run(self, graph: str, feeds: dict[str, Any]) -> tuple[FloatArray, Any]:
+    def run(self, graph: str, feeds: dict[str, Any]) -> Sequence[Any]:
         """See `KeyValueMemory`. Logits are copied to the host, where tokens are drawn."""
-        outputs = self._sessions.run_bound(graph, feeds, kept={"present"})
-        if len(outputs) != 2:
-            raise odd_output(graph, f"{len(outputs)} outputs instead of 2")
-        return outputs[0], outputs[1]
+        return self._sessions.run_bound(graph, feeds, kept={1})
 
     def chunk(self, parts: Sequence[Any]) -> DeviceKeysValues:
         """See `KeyValueMemory`."""
@@ -54,21 +50,21 @@ class DeviceMemory:
         if len(chunks) == 1:
             return chunks[0].value
         feeds = {f"scale_{i}": chunk.value for i, chunk in enumerate(chunks)}
-        return self._moved(f"join of {len(chunks)}", join_graph(len(chunks)), feeds, kept={"joined"})
+        return self._moved(f"join of {len(chunks)}", join_graph(len(chunks)), feeds, kept={0})
 
     def gather(self, rows: Sequence[tuple[DeviceKeysValues, int]]) -> DeviceKeysValues:
         """See `KeyValueMemory`. Consecutive rows of one chunk are gathered together."""
         runs = [list(run) for _, run in groupby(rows, key=lambda own: id(own[0]))]
         feeds = {f"source_{i}": run[0][0].value for i, run in enumerate(runs)}
         feeds |= {f"rows_{i}": np.array([row for _, row in run], dtype=np.int64) for i, run in enumerate(runs)}
-        return DeviceKeysValues(self._moved(f"gather of {len(runs)}", gather_graph(len(runs)), feeds, {"gathered"}))
+        return DeviceKeysValues(self._moved(f"gather of {len(runs)}", gather_graph(len(runs)), feeds, {0}))
 
     def average(self, chunk: DeviceKeysValues) -> FloatArray:
         """See `KeyValueMemory`. The device may add in another order than numpy, so the last digits may differ."""
         average: FloatArray = self._moved("average", average_graph(), {"scale": chunk.value})
         return average
 
-    def _moved(self, name: str, graph: bytes, feeds: dict[str, Any], kept: Collection[str] = ()) -> Any:
+    def _moved(self, name: str, graph: bytes, feeds: dict[str, Any], kept: Collection[int] = ()) -> Any:
         """Run a small graph and return its only output."""
         self._sessions.add(name, graph)
         return self._sessions.run_bound(name, feeds, kept)[0]

@@ -8,7 +8,6 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from medvar_engine.backends.check_outputs import check_outputs, odd_output
 from medvar_engine.backends.onnx_sessions import Sessions
 from medvar_engine.types import FloatArray
 
@@ -16,8 +15,11 @@ from medvar_engine.types import FloatArray
 class KeyValueMemory(Protocol):
     """A memory for keys and values. A *chunk* holds those of one scale; its type depends on the memory."""
 
-    def run(self, graph: str, feeds: dict[str, Any]) -> tuple[FloatArray, Any]:
-        """Run a graph of the transformer for some rows of a batch; returns logits and their part of a chunk."""
+    def run(self, graph: str, feeds: dict[str, Any]) -> Sequence[Any]:
+        """Run a graph of the transformer for some rows of a batch; returns its outputs, unchecked.
+
+        The first are the logits, the second one the rows' part of a chunk.
+        """
 
     def chunk(self, parts: Sequence[Any]) -> Any:
         """Combine the parts that `run` returned, in the order of rows, to a chunk."""
@@ -63,13 +65,9 @@ class HostMemory:
     def __init__(self, sessions: Sessions) -> None:
         self._sessions = sessions
 
-    def run(self, graph: str, feeds: dict[str, Any]) -> tuple[FloatArray, FloatArray]:
+    def run(self, graph: str, feeds: dict[str, Any]) -> Sequence[Any]:
         """See `KeyValueMemory`."""
-        logits, present = check_outputs(graph, self._sessions.run(graph, feeds), 2)
-        wanted = (*feeds["past"].shape[:4], feeds["features"].shape[1], *feeds["past"].shape[5:])
-        if present.shape != wanted:
-            raise odd_output(graph, f"keys and values {present.shape} instead of {wanted}")
-        return logits, present
+        return self._sessions.run(graph, feeds)
 
     def chunk(self, parts: Sequence[FloatArray]) -> KeysValues:
         """See `KeyValueMemory`."""

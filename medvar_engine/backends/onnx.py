@@ -87,11 +87,10 @@ class OnnxBackend:
         else:  # graphs of older exports need the position of the scale only
             place = {"offset": np.array(begin, dtype=np.int64)}
         outputs = self._memory.run(graph, {"labels": labels, "features": scale_features[rows], "past": past, **place})
-        check_outputs(graph, outputs[:1], 1)
-        wanted = (len(labels), end - begin, self.info.vocabulary)
-        if outputs[0].shape != wanted:
-            raise odd_output(graph, f"logits {outputs[0].shape} instead of {wanted}")
-        return outputs
+        keys_values = (shape["depth"], 2, len(labels), shape["heads"], end - begin, shape["head_dim"])
+        wanted = {"logits": (len(labels), end - begin, self.info.vocabulary), "keys and values": keys_values}
+        logits, present = check_outputs(graph, outputs, wanted)
+        return logits, present
 
     def gather(self, rows: Sequence[tuple[PrefixState, int]]) -> PrefixState:
         """See `Backend`."""
@@ -105,28 +104,21 @@ class OnnxBackend:
         """See `Backend`."""
         if latent is None:
             latent = self.info.no_latent(len(tokens))
-        graph = f"accumulate_{k}.onnx"
-        parts = [
-            check_outputs(graph, self._sessions.run(graph, {"latent": latent[rows], "tokens": tokens[rows]}), 2)
-            for rows in self._blocks(len(tokens), self.info.schedule.token_counts[-1])
-        ]
-        try:
-            total, scale_features = (np.concatenate(part) for part in zip(*parts, strict=True))
-        except ValueError as error:  # parts with different shapes
-            raise odd_output(graph, str(error)) from error
-        if total.shape != latent.shape:
-            raise odd_output(graph, f"a latent {total.shape} instead of {latent.shape}")
-        if k + 1 < len(self.info.schedule):
-            wanted = (len(tokens), self.info.schedule.token_counts[k + 1], self.info.feature_channels)
-            if scale_features.shape != wanted:
-                raise odd_output(graph, f"features {scale_features.shape} instead of {wanted}")
-        return total, scale_features if k + 1 < len(self.info.schedule) else None
+        graph, schedule = f"accumulate_{k}.onnx", self.info.schedule
+        parts = []
+        for rows in self._blocks(len(tokens), schedule.token_counts[-1]):
+            wanted = {"latents": latent[rows].shape}
+            if k + 1 < len(schedule):
+                features = (len(tokens[rows]), schedule.token_counts[k + 1], self.info.feature_channels)
+                wanted["scale features"] = features
+            outputs = self._sessions.run(graph, {"latent": latent[rows], "tokens": tokens[rows]})
+            parts.append(check_outputs(graph, outputs, wanted))
+        total, *scale_features = (np.concatenate(part) for part in zip(*parts, strict=True))
+        return total, scale_features[0] if scale_features else None
 
     def encode(self, images: FloatArray) -> tuple[IntArray, ...]:
         """See `Backend`."""
-        tokens = self._in_blocks("encode.onnx", "image", images)
-        if tokens.shape != (len(images), self.info.schedule.tokens) or tokens.dtype.kind != "i":
-            raise odd_output("encode.onnx", f"tokens {tokens.dtype} {tokens.shape}")
+        tokens = self._in_blocks("encode.onnx", "image", images, "tokens", (self.info.schedule.tokens,), "i")
         check_tokens(self.info, tokens)
         return tuple(np.split(tokens, self.info.schedule.offsets[1:-1], axis=1))
 
@@ -134,21 +126,23 @@ class OnnxBackend:
         """See `Backend`. Previews use the light decoder if the bundle has one."""
         light = preview and self.info.light_previews
         graph = PREVIEW if light else "decode.onnx"
-        images: FloatArray = self._in_blocks(graph, "latent", latent)
-        size = self.info.image_size
-        if images.shape != (len(latent), self.info.channels, size, size) or not np.isfinite(images).all():
-            raise odd_output(graph, f"images {images.shape} that are not of {size}×{size} finite numbers")
+        shape = (self.info.channels, self.info.image_size, self.info.image_size)
+        images: FloatArray = self._in_blocks(graph, "latent", latent, "images", shape, "f")
+        if not np.isfinite(images).all():
+            raise odd_output(graph, "images with numbers that are not finite")
         check_masks(graph, self.info, images)
         return images
 
-    def _in_blocks(self, graph: str, name: str, batch: FloatArray) -> Any:
-        """The output of a graph with one input and one output."""
-        blocks = self._blocks(len(batch), self.info.schedule.token_counts[-1])
-        outputs = (check_outputs(graph, self._sessions.run(graph, {name: batch[rows]}), 1)[0] for rows in blocks)
-        try:
-            return _joined(outputs, len(batch))
-        except (ValueError, IndexError) as error:  # parts with different shapes
-            raise odd_output(graph, str(error)) from error
+    def _in_blocks(
+        self, graph: str, name: str, batch: FloatArray, result: str, shape: tuple[int, ...], kind: str
+    ) -> Any:
+        """The output ``result`` of a graph with one input, ``name``; each row has the given shape and kind."""
+
+        def run(rows: slice) -> Any:
+            outputs = self._sessions.run(graph, {name: batch[rows]})
+            return check_outputs(graph, outputs, {result: (len(batch[rows]), *shape)}, kind)[0]
+
+        return _joined(map(run, self._blocks(len(batch), self.info.schedule.token_counts[-1])), len(batch))
 
     def _blocks(self, rows: int, tokens: int) -> Iterator[slice]:
         """All rows, of ``tokens`` tokens each, in blocks that fit into the processor's caches.
@@ -161,7 +155,10 @@ class OnnxBackend:
 
 
 def _joined(parts: Iterator[Any], rows: int) -> Any:
-    """Parts joined to an array of ``rows`` rows. Each part is freed before the next is computed, to limit memory."""
+    """Parts of all ``rows`` joined to one array. Each part is freed before the next is computed, to limit memory.
+
+    The shape of every part must have been checked by `check_outputs`.
+    """
     whole, first = None, 0
     for part in parts:
         if len(part) == rows:

@@ -91,8 +91,8 @@ class Sessions:
             results = self._limited(name, feeds, lambda options: session.run(None, feeds, options))
             return [np.array(one) for one in results]  # otherwise, they count for the limit of memory while they exist
 
-    def run_bound(self, name: str, feeds: dict[str, Any], kept: Collection[str] = ()) -> list[Any]:
-        """All outputs of one graph; those named in ``kept`` are OrtValues that stay on the device.
+    def run_bound(self, name: str, feeds: dict[str, Any], kept: Collection[int] = ()) -> list[Any]:
+        """All outputs of one graph; those at the places in ``kept`` are OrtValues that stay on the device.
 
         ``feeds`` are arrays, which are copied to the device, or OrtValues on the device.
         """
@@ -104,13 +104,12 @@ class Sessions:
             for own, value in feeds.items():
                 bind = binding.bind_ortvalue_input if isinstance(value, runtime().OrtValue) else binding.bind_cpu_input
                 bind(own, value)
-            for own in names:
-                binding.bind_output(own, device if own in kept else "cpu")
+            for place, own in enumerate(names):
+                binding.bind_output(own, device if place in kept else "cpu")
             binding.synchronize_inputs()  # running does not wait for the copies
             self._limited(name, feeds, lambda options: session.run_with_iobinding(binding, options))
             binding.synchronize_outputs()
-            pairs = zip(names, binding.get_outputs(), strict=True)
-            return [value if own in kept else value.numpy() for own, value in pairs]
+            return [value if place in kept else value.numpy() for place, value in enumerate(binding.get_outputs())]
 
     def _limited(self, name: str, feeds: Mapping[str, Any], call: Callable[[Any], Result]) -> Result:
         """The result of ``call``, which gets the options of one run, within a time limit.

@@ -217,3 +217,22 @@ def test_input_of_another_type(tiny_bundle: Path) -> None:
     sessions = Sessions(read_bundle(tiny_bundle), ["CPUExecutionProvider"], 1)
     with pytest.raises(MedvarError, match=r"step\.onnx"):
         sessions.run_bound("step.onnx", {"labels": np.zeros((1, 3), dtype=np.float32)})
+
+
+@pytest.mark.usefixtures("forced")
+@pytest.mark.parametrize("odd", ["keys", "rows", "names"])
+def test_odd_keys_and_values_are_refused(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch, odd: str) -> None:
+    """What stays on the device was taken without a look: a stranger's graph would end in a traceback later."""
+    run = Sessions.run_bound
+
+    def changed(self: Sessions, name: str, feeds: dict[str, Any], kept: Any = ()) -> list[Any]:
+        outputs = run(self, name, feeds, kept)
+        if name == "step.onnx":
+            array = outputs[1].numpy()
+            other = array.astype(np.float64) if odd == "keys" else array[:, :, :-1] if odd == "rows" else array
+            outputs[1] = onnxruntime.OrtValue.ortvalue_from_numpy(other)
+        return outputs[::-1] if odd == "names" else outputs
+
+    monkeypatch.setattr(Sessions, "run_bound", changed)
+    with pytest.raises(MedvarError, match=r"step[.]onnx of the bundle returns (keys and values|logits)"):
+        grown(OnnxBackend(read_bundle(tiny_bundle), device="cpu"), 0)

@@ -7,11 +7,13 @@ import json
 import platform
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
 from medvar_engine.backends import onnx as onnx_backend
@@ -195,3 +197,77 @@ def test_outputs_other_than_those_in_the_manifest_are_refused(
 
     with pytest.raises(MedvarError, match=graph.replace(".", r"\.")):
         use()
+
+
+ROWS = 3
+
+
+def all_rows(outputs: list[Any]) -> list[Any]:
+    return [np.repeat(one, ROWS, axis=0) for one in outputs]
+
+
+def no_rows(outputs: list[Any]) -> list[Any]:
+    return [one[:0] for one in outputs]
+
+
+def one_number(outputs: list[Any]) -> list[Any]:
+    return [one.reshape(-1)[0].reshape(()) for one in outputs]
+
+
+def other_numbers(outputs: list[Any]) -> list[Any]:
+    return [one.astype(np.complex64) for one in outputs]
+
+
+def longer_rows(outputs: list[Any]) -> list[Any]:
+    return [np.repeat(one, 2, axis=-1) for one in outputs]
+
+
+@pytest.mark.parametrize("graph", ["step.onnx", "accumulate_0.onnx", "accumulate_3.onnx", "decode.onnx", "encode.onnx"])
+@pytest.mark.parametrize("odd", [all_rows, no_rows, one_number, other_numbers, longer_rows])
+@pytest.mark.parametrize("block", [0, 1, 2])
+def test_every_block_has_its_own_rows(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch, graph: str, odd: Callable[[list[Any]], list[Any]], block: int
+) -> None:
+    """Of a graph that counts its runs, one block would stand for all images, or leave rows of uninitialised memory."""
+    monkeypatch.setattr(onnx_backend, "BLOCK", 1)  # each image is a block of its own
+    backend, run, runs = OnnxBackend(bundle, device="cpu"), Sessions.run, []
+
+    def changed(self: Sessions, name: str, feeds: dict[str, Any]) -> list[Any]:
+        outputs = run(self, name, feeds)
+        if name != graph:
+            return outputs
+        runs.append(name)
+        return odd(outputs) if len(runs) == block + 1 else outputs
+
+    monkeypatch.setattr(Sessions, "run", changed)
+    size = backend.info.image_size
+
+    def use() -> None:
+        if graph == "encode.onnx":
+            backend.encode(np.zeros((ROWS, 1, size, size), dtype=np.float32))
+        else:
+            generator = Generator(backend)
+            generator.image(generator.finish(generator.start([Request(seed=seed) for seed in range(ROWS)])))
+
+    with pytest.raises(MedvarError, match=rf"{graph.replace('.', '[.]')} of the bundle returns"):
+        use()
+    assert len(runs) == block + 1
+
+
+def test_a_decoder_that_ignores_its_input(bundle: Bundle, tmp_path: Path) -> None:
+    """Its one image would be all images, however many are asked for."""
+    helper = onnx.helper
+    latent = helper.make_tensor_value_info("latent", onnx.TensorProto.FLOAT, None)
+    image = helper.make_tensor_value_info("image", onnx.TensorProto.FLOAT, None)
+    zeros = helper.make_tensor("zeros", onnx.TensorProto.FLOAT, [ROWS, 1, 16, 16], np.zeros(ROWS * 256))
+    nodes = [helper.make_node("Identity", ["zeros"], ["image"])]
+    model = helper.make_model(
+        helper.make_graph(nodes, "hostile", [latent], [image], [zeros]),
+        opset_imports=[helper.make_opsetid("", 17)],
+        ir_version=8,
+    )
+    backend = OnnxBackend(replaced(bundle, tmp_path / "same", "decode.onnx", model.SerializeToString()), device="cpu")
+    assert len(backend.decode(backend.info.no_latent(ROWS))) == ROWS
+    for rows in (ROWS - 1, ROWS + 1):
+        with pytest.raises(MedvarError, match=r"decode[.]onnx of the bundle returns images of shape \(3, "):
+            backend.decode(backend.info.no_latent(rows))
