@@ -24,6 +24,7 @@ _INSTALL = (
 DEVICES = {"CUDAExecutionProvider": "cuda"}  # execution providers with their own memory, and the name of that device
 DATA = ".data"  # suffix of a separate file of weights
 _PIXEL_BYTES = 16 * 2**10  # memory per pixel of an image; a wide decoder needs half of it for a block of images
+_IMAGES_ON_GPU = 32  # a GPU runs all images of a batch together, and keeps their keys and values
 
 Result = TypeVar("Result")
 
@@ -162,10 +163,20 @@ class Sessions:
 
     def _session(self, content: bytes, options: Any, weights: int) -> Any:
         """Create a session within a time limit, because loading can run any part of the graph."""
-        most = run_bytes(weights, self._bundle.image_size**2, _PIXEL_BYTES)
+        most, most_on_gpu = (
+            run_bytes(weights, images * self._bundle.image_size**2, _PIXEL_BYTES) for images in (1, _IMAGES_ON_GPU)
+        )
         return within(
             load_seconds(weights),
-            lambda: open_session(runtime(), content, options, self._providers, most, weights=weights - len(content)),
+            lambda: open_session(
+                runtime(),
+                content,
+                options,
+                self._providers,
+                most,
+                weights=weights - len(content),
+                most_on_gpu=most_on_gpu,
+            ),
         )
 
     @staticmethod

@@ -1,4 +1,4 @@
-"""Limits the memory in which ONNX Runtime runs an untrusted graph on the CPU, and the memory to load it."""
+"""Limits the memory in which ONNX Runtime runs an untrusted graph, and the memory to load it."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ _SPARE = 32 * 2**20
 _WEIGHTS = 4  # times their size, for weights that are converted
 _GRACE = 5.0  # seconds to wait for another graph that is being loaded
 _CPU = ["CPUExecutionProvider"]
+_GPU_LIMIT = {"CUDAExecutionProvider": "gpu_mem_limit"}  # the option of a provider that limits its memory, in bytes
 
 _loading = Lock()
 
@@ -20,18 +21,22 @@ def run_bytes(weights: int, places: int, bytes_per_place: int) -> int:
     return _SPARE + _WEIGHTS * weights + bytes_per_place * places
 
 
-def open_session(runtime: Any, content: bytes, options: Any, providers: list[str], most: int, *, weights: int) -> Any:
-    """An inference session. If it runs on the CPU only, its results and what it computes need at most ``most`` bytes.
+def open_session(
+    runtime: Any, content: bytes, options: Any, providers: list[str], most: int, *, weights: int, most_on_gpu: int = 0
+) -> Any:
+    """An inference session. Its weights, results and what it computes need at most ``most`` bytes of memory.
 
-    Beyond, a run ends with an error of the runtime; see `run_options`. Results count as long as they exist.
+    Beyond, a run ends with an error of the runtime; see `run_options`. Results count as long as they exist. On a GPU,
+    ``most_on_gpu`` limits the GPU's memory, and operators that a GPU cannot run have no limit.
 
     Args:
         runtime: the package onnxruntime.
         content: the ONNX file.
         options: the other options of the session.
         providers: the execution providers.
-        most: limit in bytes.
+        most: limit in bytes on a CPU.
         weights: bytes of weights in other files.
+        most_on_gpu: limit in bytes on a GPU, if the providers include one.
 
     Raises:
         ValueError: if the graph could take any memory to be loaded, see `may_fold`.
@@ -40,7 +45,8 @@ def open_session(runtime: Any, content: bytes, options: Any, providers: list[str
         options.add_session_config_entry("optimization.disable_specified_optimizers", "ConstantFolding")
     options.add_session_config_entry("session.load_model_format", "ONNX")
     if providers != _CPU:
-        session = runtime.InferenceSession(content, options, providers=providers)
+        limited = [(name, {_GPU_LIMIT[name]: most_on_gpu}) if name in _GPU_LIMIT else name for name in providers]
+        session = runtime.InferenceSession(content, options, providers=limited)
         if session.get_providers() != _CPU:
             return session
         del session  # the other device could not be used
