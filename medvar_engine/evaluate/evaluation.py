@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ from medvar_engine.evaluate.stack_smoothness import StackSmoothness
 from medvar_engine.evaluate.texture import MOST, Texture, compare_texture
 from medvar_engine.evaluate.utility import Utility
 from medvar_engine.train.batches import spread
-from medvar_engine.types import FloatArray
+from medvar_engine.types import FloatArray, IntArray
 
 FEWEST = 12  # least images of a label, on both sides, for metrics of that label
 ALL = "all images"
@@ -236,16 +236,30 @@ def _texture(
     training: SliceDataset,
     held_out: SliceDataset,
 ) -> dict[str, Texture]:
-    """Texture of each label and of all images, against held-out slices, or training slices if those are too few."""
-    found = {}
-    for name, (ours, theirs) in labels.items():
-        new = np.flatnonzero(_names(held_out) == name)
-        real, numbers, against = (held_out, new, "held out") if len(new) >= FEWEST else (training, theirs, "training")
-        some = (numbers[spread(len(numbers), MOST)], ours[spread(len(ours), MOST)])
-        found[name] = compare_texture(synthetic.images.batch(some[1]), real.batch(some[0])[:, 0], against)
-    every = spread(len(synthetic), MOST), spread(len(held_out), MOST)
-    images, slices = synthetic.images.batch(every[0]), held_out.batch(every[1])[:, 0]
-    return {ALL: compare_texture(images, slices, "held out"), **found}
+    """Texture of each label and of all images, against held-out slices, or training slices if those are too few.
+
+    Held-out slices are of few patients. Training slices are therefore compared with them, too.
+    """
+
+    def compared(ours: IntArray, theirs: IntArray, new: IntArray) -> Texture:
+        images = synthetic.images.batch(_some(ours))
+        known = training.batch(_some(theirs))[:, 0]
+        if len(new) < FEWEST:
+            return compare_texture(images, known, "training")
+        slices = held_out.batch(_some(new))[:, 0]
+        found = compare_texture(images, slices, "held out")
+        return replace(found, training=compare_texture(known, slices, "held out"))
+
+    names = _names(held_out)
+    every = compared(np.arange(len(synthetic)), np.arange(len(training)), np.arange(len(held_out)))
+    return {ALL: every} | {
+        name: compared(ours, theirs, np.flatnonzero(names == name)) for name, (ours, theirs) in labels.items()
+    }
+
+
+def _some(numbers: IntArray) -> IntArray:
+    """At most `MOST` of ``numbers``, evenly spaced."""
+    return numbers[spread(len(numbers), MOST)]
 
 
 def _recognition(

@@ -26,6 +26,7 @@ class Texture:
     against: str  # name of the real slices
     images: int
     slices: int
+    training: Texture | None = None  # training slices against the same real slices, if those are held out
 
 
 def compare_texture(synthetic: FloatArray, real: FloatArray, against: str) -> Texture:

@@ -139,12 +139,31 @@ def test_good_images_are_distinguished_from_bad_ones(
     assert not any("memorises" in one.title for one in findings(good[1]))
 
 
+def test_training_slices_show_which_texture_can_be_expected(good: tuple[Synthetic, Evaluation]) -> None:
+    """A model would be blamed for the few patients that were held out."""
+    every = good[1].texture["all images"]
+    assert every.against == "held out"
+    assert every.training is not None
+    assert every.training.gradient == pytest.approx(1, abs=0.1)
+    assert every.training.slices == every.slices
+
+
 def test_the_page_contains_all_results(good: tuple[Synthetic, Evaluation], slices: Path) -> None:
     """Who reads only this page must know what the model can do; and a name must not become markup."""
     synthetic, found = good
     hostile = made(synthetic.images, [c.region for c in synthetic.conditions], "<script>alert(1)</script>")  # type: ignore[misc]
     html = page(found, hostile, SliceDataset(slices, "train"))
-    for expected in ("Fréchet", "CT chest axial", "real, other people", "noise", "AuthPct", "MS-SSIM", "<svg", "<img"):
+    for expected in (
+        "Fréchet",
+        "CT chest axial",
+        "all images, training slices",
+        "real, other people",
+        "noise",
+        "AuthPct",
+        "MS-SSIM",
+        "<svg",
+        "<img",
+    ):
         assert expected in html
     assert "Main measures" in html
     assert "brain axial" in html

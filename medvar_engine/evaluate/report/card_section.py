@@ -129,14 +129,17 @@ def _texture(values: Mapping[str, Any]) -> list[str]:
         return []
     rows = [
         f"| {_text(name)} | {float(one['gradient']):.2f} | {' | '.join(f'{float(x):.2f}' for x in one['octaves'])} |"
-        for name, one in values.items()
+        for label, both in values.items()
+        for name, one in ((label, both), (f"{label}, training slices", both.get("training")))
+        if one is not None
     ]
     octaves = [f"{2**i}–{2 ** (i + 1)}" for i in range(len(next(iter(values.values()))["octaves"]))]
     return [
         "",
         (
             "Detail, synthetic divided by real (1 is ideal): strength of the gradient, and power in each octave of "
-            "spatial frequency, in periods per image."
+            "spatial frequency, in periods per image. Held-out slices are of few patients: how far training slices are "
+            "from them shows what can be expected."
         ),
         "",
         f"| images | gradient | {' | '.join(octaves)} |",

@@ -145,11 +145,14 @@ def _texture(found: Evaluation) -> Markup:
     octaves = max((len(one.octaves) for one in found.texture.values()), default=0)
     rows: list[tuple[Child, ...]] = [
         (name, f"{one.slices} {one.against}", f"{one.gradient:.2f}", *(f"{ratio:.2f}" for ratio in one.octaves))
-        for name, one in found.texture.items()
+        for label, both in found.texture.items()
+        for name, one in ((label, both), (f"{label}, training slices", both.training))
+        if one is not None
     ]
     intro = (
         "Synthetic divided by real: the mean strength of the gradient, and the mean power of each octave of spatial "
-        "frequency, in periods per image. 1 is ideal; lower values mean too smooth, higher values too rough."
+        "frequency, in periods per image. 1 is ideal; lower values mean too smooth, higher values too rough. Held-out "
+        "slices are of few patients: how far training slices are from them shows what can be expected."
     )
     columns = ("label", "real slices", "gradient", *(f"{2**i} to {2 ** (i + 1)}" for i in range(octaves)))
     return join(element("p", intro, class_="quiet"), table(columns, rows))

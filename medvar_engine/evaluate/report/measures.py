@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 Measure = tuple[str, str, str]
@@ -40,11 +40,22 @@ def _texture(values: Mapping[str, Any]) -> Iterator[Measure]:
     if _ALL not in values:
         return
     labels = sorted((name for name in values if name != _ALL), key=lambda name: -int(values[name]["images"]))[:LARGEST]
-    gradients = _range([float(values[name]["gradient"]) for name in labels])
-    yield "mean gradient, synthetic / real", f"{float(values[_ALL]['gradient']):.2f}{gradients}", "1"
-    for i, ratio in enumerate(values[_ALL]["octaves"]):
-        own = _range([float(values[name]["octaves"][i]) for name in labels])
-        yield f"power at {2**i} to {2 ** (i + 1)} periods per image, synthetic / real", f"{float(ratio):.2f}{own}", "1"
+    synthetic = [values[name] for name in (_ALL, *labels)]
+    real = [one["training"] for one in synthetic if one.get("training") is not None]
+
+    def row(name: str, ratio: Callable[[Mapping[str, Any]], float]) -> Measure:
+        ideal = f"{_ratios(list(map(ratio, real)))} of training slices" if real else "1"
+        return f"{name}, synthetic / real", _ratios(list(map(ratio, synthetic))), ideal
+
+    yield row("mean gradient", lambda one: float(one["gradient"]))
+    for i in range(len(values[_ALL]["octaves"])):
+        name = f"power at {2**i} to {2 ** (i + 1)} periods per image"
+        yield row(name, lambda one, i=i: float(one["octaves"][i]))  # type: ignore[misc]
+
+
+def _ratios(values: Sequence[float]) -> str:
+    """The ratio of all images, and the range over the most frequent labels."""
+    return f"{values[0]:.2f}{_range(values[1:])}"
 
 
 def _range(values: Sequence[float]) -> str:

@@ -49,6 +49,26 @@ def test_every_measure_has_its_value_and_a_reference() -> None:
     ]
 
 
+def test_texture_is_judged_beside_that_of_training_slices() -> None:
+    """Held-out slices of few patients can differ from all other patients: the model would take the blame."""
+    chest = texture(20, 0.9, 0.8) | {"training": texture(50, 1.2, 1.3)}
+    brain = texture(10, 0.7, 0.6) | {"training": None}
+    every = texture(30, 0.8, 0.7) | {"training": texture(99, 1.1, 0.9)}
+    told = measures({"texture": {"all images": every, "chest": chest, "brain": brain}, "encoders": []})
+    assert told == [
+        (
+            "mean gradient, synthetic / real",
+            "0.80 (0.70 to 0.90 in 2 labels)",
+            "1.10 (1.20 to 1.20 in 1 labels) of training slices",
+        ),
+        (
+            "power at 1 to 2 periods per image, synthetic / real",
+            "0.70 (0.60 to 0.80 in 2 labels)",
+            "0.90 (1.30 to 1.30 in 1 labels) of training slices",
+        ),
+    ]
+
+
 def test_reports_of_earlier_versions_have_fewer() -> None:
     """The card of a bundle that was evaluated before could not be written any more."""
     assert measures({"encoders": [{"encoder": {"name": "descriptor"}}]}) == []
