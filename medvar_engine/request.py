@@ -15,6 +15,8 @@ _SKIPPED = "skip_settled"
 MAX_SEED = 2**64 - 1
 MOST_SLICES = 1024
 """Slices of a stack."""
+PLAUSIBLE = 0.02
+"""Least probability of a token that guidance away from a weaker model may favour, relative to the likeliest token."""
 
 
 @dataclass(frozen=True, slots=True)

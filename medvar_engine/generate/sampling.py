@@ -9,10 +9,9 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from medvar_engine.request import Sampling, check_seed
+from medvar_engine.request import PLAUSIBLE, Sampling, check_seed
 from medvar_engine.types import FloatArray, IntArray
 
-PLAUSIBLE = np.float32(0.02)  # least probability of a token that guidance may favour, relative to the likeliest one
 _FAR_BELOW = 64  # nats from the likeliest token to implausible ones: they are hardly ever drawn, even at temperature 3
 
 
@@ -65,7 +64,7 @@ def guide_away(conditional: FloatArray, weaker: FloatArray, strength: float) -> 
     guided = guide(conditional, weaker, strength)
     below = conditional - conditional.max(-1, keepdims=True)
     least = guided.max(-1, keepdims=True) - np.float32(_FAR_BELOW)
-    return np.where(below < np.log(PLAUSIBLE), least + below, guided)
+    return np.where(below < np.float32(np.log(PLAUSIBLE)), least + below, guided)
 
 
 def entropy(logits: FloatArray) -> FloatArray:

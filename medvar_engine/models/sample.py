@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
 from medvar_engine.models.any_tokenizer import Quantizer
 from medvar_engine.models.transformer import Transformer
-from medvar_engine.request import Sampling
+from medvar_engine.request import PLAUSIBLE, Sampling
 
 
 @torch.no_grad()
@@ -17,31 +19,54 @@ def sample(
     labels: Tensor,
     sampling: Sampling,
     *,
+    guide: Transformer | None = None,
     known: tuple[Tensor, ...] = (),
     generator: torch.Generator | None = None,
 ) -> tuple[Tensor, ...]:
-    """Draw K token maps ``(B, L_k)`` for labels ``(B, F)``. The coarsest scales are those of ``known``."""
+    """Draw K token maps ``(B, L_k)`` for labels ``(B, F)``. The coarsest scales are those of ``known``.
+
+    Guidance moves away from ``guide``, or else from the transformer itself without the condition.
+    """
     strengths = [sampling.guidance_of(k, len(transformer.schedule)) for k in range(len(transformer.schedule))]
-    nothing = torch.tensor(transformer.config.labels, device=labels.device).expand_as(labels)
-    guided = any(strengths)
-    asked = torch.cat((labels, nothing)) if guided else labels
-    past, scale_features, latent = None, None, torch.zeros((), device=labels.device)
+    asked, worse = _Prefix(transformer, labels), None
+    if any(strengths):
+        weaker = guide or transformer
+        worse = _Prefix(weaker, torch.tensor(weaker.config.labels, device=labels.device).expand_as(labels))
+    scale_features, latent = None, torch.zeros((), device=labels.device)
     maps: list[Tensor] = []
     for k, strength in enumerate(strengths):
-        logits, present = transformer.step(asked, scale_features, past, k)
-        past = present if past is None else torch.cat((past, present), dim=4)
-        logits = _guided(logits.float(), len(labels), strength)
+        logits = asked.step(scale_features, k)
+        if worse is not None:
+            logits = _guided(logits, worse.step(scale_features, k), strength, plausible=guide is not None)
         maps.append(known[k] if k < len(known) else _draw(logits, sampling, generator))
         with torch.autocast(labels.device.type, enabled=False):  # the sum over scales needs float32
             latent = latent + quantizer.lift(maps[-1], k)
             if k + 1 < len(transformer.schedule):
-                scale_features = quantizer.pool(latent, k + 1).repeat(2 if guided else 1, 1, 1)
+                scale_features = quantizer.pool(latent, k + 1)
     return tuple(maps)
 
 
-def _guided(logits: Tensor, count: int, strength: float) -> Tensor:
-    """Classifier-free guidance: logits with the condition ``(count, L, V)``, and perhaps as many without it."""
-    return logits if len(logits) == count else (1 + strength) * logits[:count] - strength * logits[count:]
+class _Prefix:
+    """A transformer with the labels it is given, and the keys and values of the scales it has seen."""
+
+    def __init__(self, transformer: Transformer, labels: Tensor) -> None:
+        self._transformer, self._labels = transformer, labels
+        self._past: Tensor | None = None
+
+    def step(self, scale_features: Tensor | None, k: int) -> Tensor:
+        """Logits of scale k ``(B, L_k, V)``."""
+        logits, present = self._transformer.step(self._labels, scale_features, self._past, k)
+        self._past = present if self._past is None else torch.cat((self._past, present), dim=4)
+        return logits.float()
+
+
+def _guided(logits: Tensor, worse: Tensor, strength: float, *, plausible: bool) -> Tensor:
+    """As `medvar_engine.generate.sampling.guide`, or `guide_away` among ``plausible`` tokens."""
+    guided = (1 + strength) * logits - strength * worse
+    if not plausible:
+        return guided
+    least = logits.amax(-1, keepdim=True) + math.log(PLAUSIBLE)
+    return guided.masked_fill(logits < least, -torch.inf)
 
 
 def _draw(logits: Tensor, sampling: Sampling, generator: torch.Generator | None) -> Tensor:

@@ -174,8 +174,15 @@ class TokenizerSettings:
         Whole, Field(ge=1, description="with draw_with: number of finest scales that are drawn")
     ] = 3
     draw_guidance: Annotated[
-        Number, Field(description="with draw_with: classifier-free guidance of the draws, the same at every scale")
+        Number, Field(description="with draw_with: strength of guidance of the draws, the same at every scale")
     ] = 0.0
+    draw_guide: Annotated[
+        UserPath | None,
+        Field(
+            description="with draw_with: weaker transformer that guidance moves away from; without it, guidance is "
+            "classifier-free"
+        ),
+    ] = None
     draw_top_k: Annotated[
         Whole, Field(description="with draw_with: number of likeliest tokens that are drawn from; 0 is all")
     ] = 200

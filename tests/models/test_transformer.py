@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+from medvar_engine.generate.sampling import guide_away
 from medvar_engine.models.quantizer import MultiScaleQuantizer
 from medvar_engine.models.sample import sample
 from medvar_engine.models.transformer import Transformer
@@ -169,3 +172,20 @@ def test_sampling_is_guided_and_continues_from_known_scales(
     logits = 3.0 * transformer(LABELS, features) - 2.0 * transformer(nothing, features)
     begin = transformer.schedule.offsets[2]
     assert torch.equal(torch.cat(maps[2:], dim=1), logits[:, begin:].argmax(-1))
+
+
+@torch.no_grad()
+def test_sampling_moves_away_from_a_guide_as_generation_does(
+    transformer: Transformer, quantizer: MultiScaleQuantizer
+) -> None:
+    """A refiner would learn on other images than those of a bundle with a guide."""
+    torch.manual_seed(3)
+    guide = Transformer(replace(transformer.config, depth=1)).eval()
+    for parameter in guide.parameters():
+        parameter.normal_(std=0.3)
+    maps = sample(transformer, quantizer, LABELS, Sampling(2.0, top_k=1, even_guidance=True), guide=guide)
+    features, nothing = quantizer.scale_features(maps), torch.tensor(guide.config.labels).expand_as(LABELS)
+    model, weaker = transformer(LABELS, features).numpy(), guide(nothing, features).numpy()
+    drawn = torch.cat(maps, dim=1).numpy()
+    assert np.array_equal(drawn, guide_away(model, weaker, 2.0).argmax(-1))
+    assert not np.array_equal(drawn, model.argmax(-1))

@@ -34,9 +34,9 @@ def test_the_calls_leave_a_model(script: ModuleType, slices: Path, tmp_path: Pat
     packed, out = tmp_path / "slices.zip", tmp_path / "out"
     script.main(["pack", str(slices), str(packed)])
     small = ("batch_size=2", "device=cpu", "precision=float32", "compile=false", "validate_slices=2", "drawn_scales=2")
-    with pytest.raises(MedvarError, match="Run the calls tokenizer, transformer and refiner in this order"):
+    with pytest.raises(MedvarError, match="Run the calls tokenizer, transformer, guide and refiner in this order"):
         script.main(["refiner", str(packed), str(out), *small])
-    for call in ("tokenizer", "transformer", "refiner", "guide"):
+    for call in ("tokenizer", "transformer", "guide", "refiner"):
         script.main([call, str(packed), str(out), *small, "--minutes", "10"])
     assert sorted(path.name for path in out.glob("*.safetensors")) == [
         f"{name}.safetensors" for name in ("guide", "refiner", "tokenizer", "transformer")

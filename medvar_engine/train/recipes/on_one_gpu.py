@@ -3,8 +3,8 @@
     python on_one_gpu.py pack SLICES slices.zip            # on the machine with the slices; at most 60 MiB
     python on_one_gpu.py tokenizer slices.zip OUT          # on the GPU
     python on_one_gpu.py transformer slices.zip OUT
+    python on_one_gpu.py guide slices.zip OUT
     python on_one_gpu.py refiner slices.zip OUT
-    python on_one_gpu.py guide slices.zip OUT              # optional
 
 Each call writes one file of weights below 16 MiB to OUT, and needs only the files of earlier calls. It uses the recipe
 of the same name, and first runs a few steps to measure how many fit into its time. Settings can be added as
@@ -120,17 +120,21 @@ def train(call: str, packed: Path, out: Path, until: float, settings: list[str])
     Raises `MedvarError` when an earlier call is missing, when there is not enough time, or when the weights are too
     large.
     """
-    given = {"tokenizer": out / "tokenizer.safetensors", "draw_with": out / "transformer.safetensors"}
+    given = {
+        "tokenizer": out / "tokenizer.safetensors",
+        "draw_with": out / "transformer.safetensors",
+        "draw_guide": out / "guide.safetensors",
+    }
     needed = {
         "tokenizer": (),
         "transformer": ("tokenizer",),
         "guide": ("tokenizer",),
-        "refiner": ("tokenizer", "draw_with"),
+        "refiner": ("tokenizer", "draw_with", "draw_guide"),
     }[call]
     for name in needed:
         if not given[name].is_file():
             raise MedvarError(
-                f"{given[name]} is missing. Run the calls tokenizer, transformer and refiner in this order."
+                f"{given[name]} is missing. Run the calls tokenizer, transformer, guide and refiner in this order."
             )
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -28,14 +28,19 @@ class DrawnTokens:
         data: SliceDataset,
         scales: int,
         sampling: Sampling,
+        guide: Transformer | None = None,
     ) -> None:
-        """``scales`` is the number of finest scales to draw; ``labels`` are those of ``transformer``."""
+        """``scales`` is the number of finest scales to draw; ``labels`` are those of ``transformer``.
+
+        Guidance moves away from ``guide``, or else from the transformer itself without the condition.
+        """
         if scales >= len(quantizer.schedule):
             raise MedvarError(
                 f"drawn_scales must leave at least one scale true: set it below {len(quantizer.schedule)}, not "
                 f"{scales}."
             )
         self._quantizer, self._transformer = quantizer, transformer.eval().requires_grad_(False)
+        self._guide = None if guide is None else guide.eval().requires_grad_(False)
         self._first, self._sampling = len(quantizer.schedule) - scales, sampling
         encoded = [labels.encode(labels.known(condition)) for condition in data.conditions.distinct]
         self._labels = torch.tensor(encoded, dtype=torch.int64, device=next(transformer.parameters()).device)
@@ -55,7 +60,12 @@ class DrawnTokens:
             return tokens, drawn_ones
         known = tuple(own[some] for own in tokens[: self._first])
         drawn = sample(
-            self._transformer, self._quantizer, self._labels[condition_codes[some]], self._sampling, known=known
+            self._transformer,
+            self._quantizer,
+            self._labels[condition_codes[some]],
+            self._sampling,
+            guide=self._guide,
+            known=known,
         )
         maps = tuple(own.index_copy(0, some, new) for own, new in zip(tokens, drawn, strict=True))
         return maps, drawn_ones

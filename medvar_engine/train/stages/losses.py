@@ -30,21 +30,25 @@ def frequency_loss(output: Tensor, target: Tensor) -> Tensor:
 
 
 def texture_losses(output: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean absolute errors of the strength of fine detail of each image ``(B, C, H, W)``: local, whole; ``(B,)`` each.
+    """Losses of the strength of fine detail of each image ``(B, C, H, W)``: local and whole, ``(B,)`` each.
 
-    They do not depend on the exact pattern of the detail. The strength is the root mean square of each of
-    `detail_bands`, in windows of 8 pixels and in the whole image. Windows alone would give too little detail
-    everywhere, because the loss is then lowest for a low prediction. For detail at other positions than in the target,
-    only the whole counts.
+    They do not depend on the exact pattern of the detail. The local loss is the mean absolute error of the root mean
+    square of each of `detail_bands` in windows of 8 pixels. It is lowest for a low prediction: half of the windows have
+    less detail than the one in the middle, but the others have much more. The loss of the whole image is therefore the
+    Itakura-Saito divergence of the power of each band, which is lowest for the mean power. For detail at other
+    positions than in the target, only the whole counts.
     """
-    (made, made_whole), (real, real_whole) = _strength(output), _strength(target)
-    return (made - real).abs().mean((1, 2, 3)), (made_whole - real_whole).abs().mean(1)
+    made, real = _power(output), _power(target)
+    ratio = real.mean((2, 3)) / made.mean((2, 3))
+    return (made.sqrt() - real.sqrt()).abs().mean((1, 2, 3)), _WHOLE * (ratio - ratio.log() - 1).mean(1)
 
 
-def _strength(image: Tensor) -> tuple[Tensor, Tensor]:
-    """Root mean square of each of `detail_bands` around every fourth pixel, and over the whole image."""
-    local = F.avg_pool2d(detail_bands(image).square(), 8, 4) + 1e-6
-    return local.sqrt(), local.mean((2, 3)).sqrt()
+_WHOLE = 0.05  # about the root mean square of fine detail, so that both losses are of similar size
+
+
+def _power(image: Tensor) -> Tensor:
+    """Mean square of each of `detail_bands` around every fourth pixel."""
+    return F.avg_pool2d(detail_bands(image).square(), 8, 4) + 1e-6
 
 
 _SHOWN = 8.0  # amplification of fine detail for the discriminator, to about the strength of the image

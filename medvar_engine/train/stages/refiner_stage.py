@@ -18,6 +18,7 @@ from medvar_engine.data.dataset import SliceDataset
 from medvar_engine.errors import MedvarError
 from medvar_engine.metric_log import Metric
 from medvar_engine.models.presets import tokenizer_preset, with_masks
+from medvar_engine.models.pretrained import check_tokenizer, load_guide
 from medvar_engine.models.resolution_tokenizer import ResolutionConfig, ResolutionTokenizer, with_grain
 from medvar_engine.models.weight_files import load_tokenizer, load_transformer, save_tokenizer
 from medvar_engine.request import Sampling
@@ -59,13 +60,7 @@ class RefinerStage:
         self.reconstruction = ReconstructionLoss(config, self.model.config.image_channels, self.device)
         self.critic = self.reconstruction.critic
         self.state: Mapping[str, nn.Module] = {}
-        self.draws = None
-        if config.draw_with is not None:
-            network, labels = load_transformer(config.draw_with)
-            sampling = Sampling(config.draw_guidance, 1.0, config.draw_top_k, config.draw_top_p, even_guidance=True)
-            self.draws = DrawnTokens(
-                self.model.quantizer, network.to(self.device), labels, train, config.drawn_scales, sampling
-            )
+        self.draws = None if config.draw_with is None else _draws(config, config.draw_with, self.model, train)
 
     def before_step(self, step: int) -> None:
         """Clear the images of the last step."""
@@ -161,6 +156,16 @@ def _start(config: TrainConfig, train: SliceDataset) -> ResolutionTokenizer:
     fit_patches(model.quantizer, _canvases_to_fit(config, train, model))
     save_tokenizer(source, model)
     return model
+
+
+def _draws(config: TrainConfig, transformer: Path, model: ResolutionTokenizer, train: SliceDataset) -> DrawnTokens:
+    """Draws by a trained transformer, guided by the settings."""
+    device, name = model.quantizer.patches(0).device, str(config.tokenizer or config.out / FITTED)
+    network, labels = load_transformer(transformer)
+    check_tokenizer(network, model.config, (str(transformer), name))
+    guide = None if config.draw_guide is None else load_guide(config.draw_guide, model.config, name, labels).to(device)
+    sampling = Sampling(config.draw_guidance, 1.0, config.draw_top_k, config.draw_top_p, even_guidance=True)
+    return DrawnTokens(model.quantizer, network.to(device), labels, train, config.drawn_scales, sampling, guide)
 
 
 def _canvases_to_fit(config: TrainConfig, train: SliceDataset, model: ResolutionTokenizer) -> Tensor:

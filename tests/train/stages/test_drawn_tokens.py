@@ -96,6 +96,51 @@ def test_the_refiner_learns_and_tokens_stay(
     assert all(name.startswith("refiner.") for name in changed)
 
 
+def test_a_guide_takes_part_in_the_draws(
+    make_config: Callable[..., TrainConfig],
+    slices: Path,
+    resolution_file: Path,
+    transformer: Transformer,
+    tmp_path: Path,
+    console: Console,
+) -> None:
+    """The refiner of a bundle with a guide would learn to repair images that the bundle never draws."""
+    model, data = load_tokenizer(resolution_file), SliceDataset(slices, "train")
+    assert isinstance(model, ResolutionTokenizer)
+    torch.manual_seed(2)
+    guide = Transformer(transformer.config).eval()
+    for parameter in guide.parameters():
+        torch.nn.init.normal_(parameter, std=0.5)
+    images, codes = torch.rand(8, 1, 16, 16) * 2 - 1, torch.zeros(8, dtype=torch.int64)
+
+    def drawn(guide: Transformer | None) -> torch.Tensor:
+        greedy = Sampling(4.0, top_k=1, even_guidance=True)
+        draws = DrawnTokens(model.quantizer, transformer, LABELS, data, scales=2, sampling=greedy, guide=guide)
+        torch.manual_seed(1)
+        return torch.cat(draws(model.encode(images), codes)[0], 1)
+
+    assert not torch.equal(drawn(guide), drawn(None))
+    for name, network in (("transformer", transformer), ("guide", guide)):
+        save_transformer(tmp_path / f"{name}.safetensors", network, LABELS)
+    settings = {
+        "preset": "resolution",
+        "tokenizer": resolution_file,
+        "draw_with": tmp_path / "transformer.safetensors",
+        "draw_guide": tmp_path / "guide.safetensors",
+        "draw_guidance": 1.0,
+        "shipped": "last",
+    }
+    assert run(make_config(**settings, out=tmp_path / "guided"), console=console).is_file()
+    small = Transformer(TransformerConfig((1, 2, 4), 32, 12, LABELS.sizes, depth=1, width=16, heads=1))
+    save_transformer(tmp_path / "small.safetensors", small, LABELS)
+    for setting in ("draw_with", "draw_guide"):
+        with pytest.raises(MedvarError, match=r"small.safetensors was not trained on tokens of .* token maps"):
+            run(
+                make_config(**settings | {setting: tmp_path / "small.safetensors"}, out=tmp_path / setting),
+                console=console,
+            )
+
+
 def test_pyramids_of_latents_have_no_refiner(make_config: Callable[..., TrainConfig], console: Console) -> None:
     """The setting would be ignored, and nobody would know."""
     with pytest.raises(MedvarError, match="draw_with needs a tokenizer of resolutions"):
