@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from medvar_engine.errors import MedvarError
 from medvar_engine.evaluate.metrics.metric_table import MetricValue
+
+_Source = TypeVar("_Source")  # images of one kind to learn from
 
 REAL, BOTH, SYNTHETIC = "real", "real and synthetic", "synthetic"
 """What a network learned from."""
@@ -36,6 +39,29 @@ def patient_counts(available: int, asked: Sequence[int] = ()) -> tuple[int, ...]
         raise MedvarError(f"The number of training patients must be from 1 to {available}, but is {wrong[0]}.")
     doubled = (2**power for power in range(available.bit_length()))
     return tuple(sorted({*(asked or doubled), available}))
+
+
+def learn_from_each(
+    measured: Callable[[str, Callable[[int], list[_Source]]], MetricValue],
+    real: Callable[[int, int], _Source],
+    synthetic: _Source,
+    counts: Sequence[int],
+    of: str = "",
+) -> tuple[CurvePoint, ...]:
+    """The metric after learning from real images of each number of patients, alone and with all synthetic ones.
+
+    ``measured`` takes a name for progress, and the sources for a seed. ``real`` takes a number of patients, the last of
+    ``counts`` being all, and a seed. ``of`` is added to names, as "of a class".
+    """
+
+    def point(count: int) -> CurvePoint:
+        people = " ".join((f"{count} patient{'s' * (count > 1)}", of)).strip()
+        few = "" if count == counts[-1] else f" ({people})"
+        alone = measured(f"{REAL}{few}", lambda seed: [real(count, seed)])
+        both = measured(f"{BOTH}{few}", lambda seed: [real(count, seed), synthetic])
+        return CurvePoint(count, {REAL: alone, BOTH: both})
+
+    return tuple(map(point, counts))
 
 
 def rows_of_patients(patients: Sequence[str], count: int, seed: int) -> npt.NDArray[np.int64]:

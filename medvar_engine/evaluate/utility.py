@@ -18,11 +18,10 @@ from medvar_engine.encoders.image_source import Images, PreparedImages
 from medvar_engine.errors import MedvarError
 from medvar_engine.evaluate.images.synthetic_images import Synthetic
 from medvar_engine.evaluate.learning_curve import (
-    BOTH,
-    REAL,
     SYNTHETIC,
     CurvePoint,
     Progress,
+    learn_from_each,
     patient_counts,
     report_step,
     rows_of_patients,
@@ -102,7 +101,7 @@ def measure_utility(
         raise MedvarError(f"None of the synthetic images shows a {task} that occurs among held-out slices.")
     of_real, patient_of_row = _numbers(real, names), [row.patient for row in training.rows]
     most = max(len({patient_of_row[i] for i in np.flatnonzero(of_real == one)}) for one in range(len(names)))
-    counts = () if patients is None else patient_counts(most, patients)
+    counts = (most,) if patients is None else patient_counts(most, patients)
     truth = _numbers(test, names)
     kept = np.flatnonzero(truth >= 0)
     people = [held_out.rows[int(i)].patient for i in kept]
@@ -118,23 +117,13 @@ def measure_utility(
 
         return shown(estimate(accuracy, people), "held-out patients")
 
-    def both(count: int) -> dict[str, MetricValue]:
-        """Real images of ``count`` patients of each class."""
+    def some(count: int, seed: int) -> LabelledImages:
+        return images, np.where(_of_patients(of_real, patient_of_row, count, seed), of_real, -1)
 
-        def some(seed: int) -> LabelledImages:
-            return images, np.where(_of_patients(of_real, patient_of_row, count, seed), of_real, -1)
-
-        few = "" if count == most else f" ({count} patients of a class)"
-        return {
-            REAL: measured(f"{REAL}{few}", lambda seed: [some(seed)]),
-            BOTH: measured(f"{BOTH}{few}", lambda seed: [some(seed), (synthetic.images, of_made)]),
-        }
-
-    fewer = tuple(CurvePoint(count, both(count)) for count in counts if count < most)
-    every = both(most)
-    points = (*fewer, CurvePoint(most, every)) if counts else ()
+    points = learn_from_each(measured, some, (synthetic.images, of_made), counts, "of a class")
     alone = measured(SYNTHETIC, lambda _: [(synthetic.images, of_made)])
-    return Utility(task, tuple(names), steps, seeds, {**every, SYNTHETIC: alone}, points)
+    curve = () if patients is None else points
+    return Utility(task, tuple(names), steps, seeds, {**points[-1].metrics, SYNTHETIC: alone}, curve)
 
 
 def _of_patients(labels: Labels, patients: Sequence[str], count: int, seed: int) -> npt.NDArray[np.bool_]:

@@ -22,11 +22,10 @@ from medvar_engine.evaluate.encoded_slices import check_structures
 from medvar_engine.evaluate.images.mask_source import PreparedMasks
 from medvar_engine.evaluate.images.synthetic_images import Synthetic
 from medvar_engine.evaluate.learning_curve import (
-    BOTH,
-    REAL,
     SYNTHETIC,
     CurvePoint,
     Progress,
+    learn_from_each,
     patient_counts,
     report_step,
     rows_of_patients,
@@ -123,18 +122,12 @@ def measure_segmentation(
 
         return shown(estimate(mean, sorted(set(people))), "held-out patients")
 
-    points = []
-    for count in counts:
-        few = "" if count == every else f" ({count} patient{'s' * (count > 1)})"
+    def some(count: int, seed: int) -> Pairs:
+        return Pairs(real.images, real.masks, rows_of_patients(patient_of_row, count, seed))
 
-        def some(seed: int, count: int = count) -> Pairs:
-            return Pairs(real.images, real.masks, rows_of_patients(patient_of_row, count, seed))
-
-        of_real = measured(f"{REAL}{few}", lambda seed: [some(seed)])
-        of_both = measured(f"{BOTH}{few}", lambda seed: [some(seed), made])
-        points.append(CurvePoint(count, {REAL: of_real, BOTH: of_both}))
+    points = learn_from_each(measured, some, made, counts)
     alone = measured(SYNTHETIC, lambda _: [made])
-    names, curve = tuple(one.name for one in training.structures), () if patients is None else tuple(points)
+    names, curve = tuple(one.name for one in training.structures), () if patients is None else points
     return SegmentationUtility(names, steps, seeds, {**points[-1].metrics, SYNTHETIC: alone}, curve)
 
 
