@@ -58,17 +58,17 @@ def _read_in_napari(path: str | Sequence[str]) -> list[Any]:
     """
     from napari.utils.notifications import show_error
 
-    try:
-        viewer = _window()
+    layers: list[Any] = []
+    viewer = _window()
+    for one in _listed(path):
         if viewer is not None:
-            widget = widget_of(viewer)
-            for one in _listed(path):
-                widget.open_session(Path(one).absolute())
-            return [(None,)]  # npe2's value for "handled, no layers"
-        return read(path)
-    except MedvarError as error:
-        show_error(str(error))
-        return [(None,)]
+            widget_of(viewer).open_session(Path(one).absolute())
+            continue
+        try:
+            layers += read(one)
+        except MedvarError as error:  # the other files are opened all the same
+            show_error(str(error))
+    return layers or [(None,)]  # npe2's value for "handled, no layers"
 
 
 def _window() -> napari.Viewer | None:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from medvar_engine.data.read.volume import Volume
 
 SUFFIXES = (".dcm", ".dcm.gz", ".dicom", ".ima", ".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd")
+_SHOWN_REFUSALS = 5
 MOST_SCANS = 12  # opened from one folder; more would fill the memory
 _LOOKED_INTO = 50  # files of a folder that are checked for DICOM
 _CT_WINDOW = (-160.0, 240.0)  # HU: soft tissue
@@ -71,25 +72,41 @@ def read_scans(source: Path) -> Scans:
     if len(found) > MOST_SCANS:
         scans.refused.append(f"{source} holds {len(found)} scans, of which the first {MOST_SCANS} were opened.")
     if not scans.layers:
-        raise MedvarError("\n".join(scans.refused) or f"{source} contains no scan that can be opened.")
+        raise MedvarError(shortened(scans.refused) or f"{source} contains no scan that can be opened.")
     return scans
 
 
 def _read_in_napari(path: str | Sequence[str]) -> list[Any]:
     """`read_scans`, but errors are shown in their own words."""
-    from napari.utils.notifications import show_error, show_warning
-
     layers: list[Any] = []
     for one in _listed(path):
         try:
             scans = read_scans(Path(one).absolute())
         except MedvarError as error:
-            show_error(str(error))
+            _report(str(error))
             continue
         layers += scans.layers
-        for text in scans.refused:
-            show_warning(text)
+        if scans.refused:
+            _report(shortened(scans.refused))
     return layers or [(None,)]  # npe2's value for "handled, no layers"
+
+
+def shortened(refused: Sequence[str]) -> str:
+    """The first refusals, and the number of the others, which are usually similar."""
+    more = len(refused) - _SHOWN_REFUSALS
+    return "\n".join([*refused[:_SHOWN_REFUSALS], *([f"… and {more} more."] if more > 0 else [])])
+
+
+def _report(text: str) -> None:
+    """Show what was refused: in the widget if it is open, where it stays, or else as a notification of napari."""
+    import napari
+    from napari.utils.notifications import show_error
+
+    from napari_medvar.widget import opened_in
+
+    viewer = napari.current_viewer()
+    widget = opened_in(viewer) if viewer is not None else None
+    (show_error if widget is None else widget.add_error)(text)
 
 
 def _layer(series: Series) -> LayerData:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,7 +31,7 @@ from napari_medvar.layers.gl_context import make_canvas_current
 from napari_medvar.layers.image_view import ImageView
 from napari_medvar.panels.bundle_panel import BundlePanel
 from napari_medvar.panels.condition_panel import ConditionPanel
-from napari_medvar.panels.form_rows import beside_title, fold, question_mark, scroll_area
+from napari_medvar.panels.form_rows import beside_title, fold, scroll_area, small_button
 from napari_medvar.panels.help_dialog import HelpDialog
 from napari_medvar.panels.icons import Icons
 from napari_medvar.panels.key_label import KeyLabel
@@ -79,6 +80,7 @@ class MedvarWidget(QWidget):
         self._doing: Doing = "load"  # the current or last work
         self._following = True  # whether the view follows the newest scale
         self._failure = False  # whether the last work failed
+        self._keeps_messages = False  # whether the messages about earlier work stay
         self._before = 0  # number of images before the work began
         self._together = self._decoded = 1  # images made at a time, and how many of them are finished
         self._when_idle: list[Callable[[], None]] = []  # calls that wait until the worker is idle
@@ -168,10 +170,14 @@ class MedvarWidget(QWidget):
         self.when_idle(self.real.encode_active)
 
     def when_idle(self, action: Callable[[], None]) -> None:
-        """Do something, once the worker is free: the model may still be loading."""
+        """Do something, once the worker is free: the model may still be loading.
+
+        Earlier messages stay, because several files may be opened at once, and one of them may be damaged.
+        """
         if self.worker.running:
             self._when_idle.append(action)
-        else:
+            return
+        with self._messages_stay():
             action()
 
     def open_session(self, path: Path) -> None:
@@ -216,7 +222,7 @@ class MedvarWidget(QWidget):
         """Start work in the worker's thread. Returns False, and does nothing, when the worker is busy."""
         if self.worker.running:
             return False
-        if doing != "restore":
+        if not self._keeps_messages:
             self.message.clear()
             self.save.panel.report("")
         if doing == "make" or doing == "show":
@@ -231,8 +237,14 @@ class MedvarWidget(QWidget):
         return True
 
     def show_error(self, text: str) -> None:
-        """Show an error message."""
-        self.message.show_error(text, loading=False)
+        """Show an error message, instead of those about what the user did before."""
+        if not self._keeps_messages:
+            self.message.clear()
+        self.message.show_error(text)
+
+    def add_error(self, text: str) -> None:
+        """Show an error message below those that are shown already."""
+        self.message.show_error(text)
 
     def show_current(self) -> None:
         """Show the current image and its settings."""
@@ -346,30 +358,38 @@ class MedvarWidget(QWidget):
         self.status.show_device(self.session.opened.generator.backend.info if self.session.opened else None)
         self.refresh()
         if problem := self.session.autosave_problem:
-            self.show_error(problem)
+            self.add_error(problem)
         if self.session.node is not None:
             self.image_view.layers.blank_from(self.session.node.depth)
         self._look()
         if self._doing == "load" and not self.message.isVisibleTo(self):
             self._recovery.begin()
         while self._when_idle and not self.worker.running:
-            self._when_idle.pop(0)()
+            self.when_idle(self._when_idle.pop(0))
         if self._doing != "restore":  # a session that could not be restored now cannot be restored a moment later
             self._go_on()
 
     def _go_on(self) -> None:
         """Compute what is missing in the view, while the worker is idle."""
-        if self.worker.running:
-            return
-        if self.session.opened is None:
+        if self.worker.running or self.session.opened is None:
             return
         current = self.session.node
-        if current is not None and (missing := self.image_view.layers.missing(current.depth)):
-            self.start("restore", lambda stop: self.session.previews(missing))
-        elif self.maps.wanted:
-            self.maps.compute()
-        elif self.history.lacks_thumbnails:
-            self.start("restore", lambda stop: self.history.missing_thumbnails())
+        with self._messages_stay():
+            if current is not None and (missing := self.image_view.layers.missing(current.depth)):
+                self.start("restore", lambda stop: self.session.previews(missing))
+            elif self.maps.wanted:
+                self.maps.compute()
+            elif self.history.lacks_thumbnails:
+                self.start("restore", lambda stop: self.history.missing_thumbnails())
+
+    @contextmanager
+    def _messages_stay(self) -> Iterator[None]:
+        """In this context, new work and errors do not remove earlier messages."""
+        before, self._keeps_messages = self._keeps_messages, True
+        try:
+            yield
+        finally:
+            self._keeps_messages = before
 
     # -- the window ---------------------------------------------------------------------------------------------------
 
@@ -509,7 +529,7 @@ class MedvarWidget(QWidget):
             "device": fold("Device and server", self.device.panel, "Where the model runs."),
         }
         for name, section in {"sampling": self.sampling.fold, **self.folds}.items():
-            beside_title(section, question_mark(f"Guide: {section.text()[2:]}", partial(self.help, name)))
+            beside_title(section, small_button("?", f"Guide: {section.text()[2:]}", partial(self.help, name)))
         for panel in (self.bundle, self.condition, self.sampling, self.scales, self.views, *self.folds.values()):
             panel.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Minimum)  # scrolled, not squeezed
             panels.addWidget(panel)

@@ -16,13 +16,11 @@ from napari_medvar.layers.compare_layers import difference
 from napari_medvar.layers.image_layers import METADATA
 from napari_medvar.layers.real_image import real_image
 from napari_medvar.panels.real_image_panel import RealImagePanel
-from napari_medvar.scan_reader import Scans, read_scans
+from napari_medvar.scan_reader import Scans, read_scans, shortened
 from napari_medvar.session.generation_session import Preview
 
 if TYPE_CHECKING:
     from napari.layers import Layer
-
-_SHOWN_REFUSALS = 5  # refusals to show; others are usually similar
 
 
 class ImageEncoded:
@@ -128,7 +126,7 @@ class RealImageController:
         viewer.dims.set_point([ahead + axis for axis in range(layer.ndim)], list(middle))
         viewer.reset_view(layers=[layer] if not ahead else None)
         if scans.refused:
-            self._workspace.show_error("\n".join(scans.refused[:_SHOWN_REFUSALS]))
+            self._workspace.show_error(shortened(scans.refused))
 
     def _layer(self) -> Layer | None:
         """The chosen layer; without an image layer, the selected layer, to say why it cannot be encoded."""

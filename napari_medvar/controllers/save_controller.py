@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from medvar_engine.bundle.read import Bundle
+from medvar_engine.errors import MedvarError
 from medvar_engine.memorisation.training_index import GATE
 from medvar_engine.write.formats import ENDINGS
 from medvar_engine.write.marks import Marks
@@ -20,13 +21,15 @@ from napari_medvar.session.trace_tree import Node
 
 
 @dataclass(frozen=True, slots=True)
-class SessionReplaced:
-    """A file was opened, and the session of another file closed for it."""
+class FileOpened:
+    """A file was opened, and perhaps the session of another file closed for it."""
 
     opened: Path
-    closed: Path
+    closed: Path | None
 
     def __str__(self) -> str:
+        if self.closed is None:
+            return ""
         return f"{self.opened.name} is open. {self.closed.name} was closed: one session can be open at a time."
 
 
@@ -81,16 +84,21 @@ class SaveController:
     def open_session(self, path: Path) -> None:
         """Open a session or an image from a file; asks first if that would remove unsaved images."""
         session = self._workspace.session
+        try:
+            lost = session.would_lose(path)
+        except MedvarError as error:
+            self._workspace.show_error(str(error))
+            return
         self._withdraw()
-        if not session.would_lose(path):
+        if not lost:
             self._open(path)
             return
         count = session.unsaved
-        lost = {0: "The session has unsaved changes", 1: "There is 1 unsaved image"}
+        unsaved = {0: "The session has unsaved changes", 1: "There is 1 unsaved image"}
         others = ", ".join(each.name for each in self._waiting if each != path)
         self._waiting.append(path)
         self._question = Question(
-            f"{lost.get(count, f'There are {count} unsaved images')}. Open {path.name} instead?"
+            f"{unsaved.get(count, f'There are {count} unsaved images')}. Open {path.name} instead?"
             + (f" One session can be open at a time, so this does not open {others}." if others else ""),
             "Open it",
             "Close these images. napari offers to restore them at the next start.",
@@ -118,8 +126,7 @@ class SaveController:
         def opening() -> Iterator[object]:
             before = session.file
             yield from session.open(path)
-            if before is not None and session.file != before:
-                yield SessionReplaced(path, before)
+            yield FileOpened(path, before if session.file != before else None)
 
         if not self._workspace.start("show", lambda stop: opening()):
             self._workspace.when_idle(lambda: self.open_session(path))  # asks again: there may be more images by then
@@ -136,7 +143,7 @@ class SaveController:
             left = self._workspace.work.time_left(seen, result.total)
             self._workspace.work.report(seen, result.total, f"{result.done} of {result.total} written", left=left)
             self.panel.report(str(result))
-        elif isinstance(result, SessionReplaced):
+        elif isinstance(result, FileOpened):
             self.panel.report(str(result))
 
     def refresh(self, state: State) -> None:

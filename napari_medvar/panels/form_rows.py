@@ -130,15 +130,15 @@ def fold(title: str, content: QWidget, tip: str) -> QCollapsible:
     return section
 
 
-def question_mark(tip: str, pressed: Callable[[], object]) -> QToolButton:
-    """A small ``?`` button beside a title that opens an explanation."""
-    mark = QToolButton()
-    mark.setText("?")
-    mark.setToolTip(f"<p>{tip}</p>")
-    mark.setAccessibleName(tip)
-    mark.setStyleSheet("QToolButton { border: none; background: transparent; font-weight: bold; }")
-    mark.clicked.connect(lambda: pressed())
-    return mark
+def small_button(sign: str, tip: str, pressed: Callable[[], object]) -> QToolButton:
+    """A button of one character without a frame, such as the ``?`` beside a title."""
+    small = QToolButton()
+    small.setText(sign)
+    small.setToolTip(f"<p>{tip}</p>")
+    small.setAccessibleName(tip)
+    small.setStyleSheet("QToolButton { border: none; background: transparent; font-weight: bold; }")
+    small.clicked.connect(lambda: pressed())
+    return small
 
 
 def beside_title(section: QCollapsible, mark: QToolButton) -> None:

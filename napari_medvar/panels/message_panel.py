@@ -6,9 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from qtpy.QtCore import Qt, Signal
-from qtpy.QtWidgets import QFrame, QHBoxLayout, QLabel, QPushButton, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QFrame, QHBoxLayout, QLabel, QVBoxLayout, QWidget
 
-from napari_medvar.panels.form_rows import button, selectable, small_text
+from napari_medvar.panels.form_rows import button, selectable, small_button, small_text
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -24,10 +24,14 @@ class Question:
     declined: Callable[[], object]
 
 
+_MOST_ERRORS = 5  # shown together; more would leave no space for the sections
+
+
 class MessagePanel(QFrame):
     """A coloured box that is visible only while it has a message.
 
-    A question stays until it is answered. An error may replace it for a while. The newest question comes first.
+    Several errors are shown together, because several files may be opened at once. A question stays until it is
+    answered; the newest comes first.
     """
 
     retry = Signal()
@@ -35,76 +39,93 @@ class MessagePanel(QFrame):
 
     def __init__(self) -> None:
         super().__init__()
-        self._offers: list[Question] = []
+        self._errors: list[str] = []
+        self._loading = False  # whether a model could not be loaded
+        self._questions: list[Question] = []
         self.setObjectName("medvarMessage")
         self.setStyleSheet("#medvarMessage { border-left: 3px solid #e0a030; background: rgba(224, 160, 48, 40); }")
         self.text = selectable(small_text(QLabel()))
         self.text.setTextFormat(Qt.TextFormat.PlainText)  # paths and file contents are not markup
-        self.retry_button = QPushButton("Try again")
-        self.retry_button.setToolTip(
-            "<p>Load the same model again, after you have followed the advice in this message.</p>"
+        self.close_button = small_button("✕", "Close this message", self.clear)
+        self.retry_button = button(
+            "Try again",
+            "Load the same model again, after you have followed the advice in this message.",
+            self.retry.emit,
         )
-        self.retry_button.clicked.connect(lambda: self.retry.emit())
-        self.open_button = QPushButton("Open a model…")
-        self.open_button.setToolTip(
-            "<p>Open another model: choose its folder, which contains <code>bundle.json</code>.</p>"
+        self.open_button = button(
+            "Open a model…",
+            "Open another model: choose its folder, which contains <code>bundle.json</code>.",
+            self.open_bundle.emit,
         )
-        self.open_button.clicked.connect(lambda: self.open_bundle.emit())
         self.accept_button = button("", "", lambda: self._answer(True))
         self.decline_button = button("", "", lambda: self._answer(False))
         self.buttons, self.answers = QWidget(), QWidget()
-        answers = QHBoxLayout(self.answers)
-        answers.setContentsMargins(0, 0, 0, 0)
-        answers.addWidget(self.accept_button)
-        answers.addWidget(self.decline_button)
-        row = QHBoxLayout(self.buttons)
-        row.setContentsMargins(0, 0, 0, 0)
-        row.addWidget(self.retry_button)
-        row.addWidget(self.open_button)
+        for owner, pair in (
+            (self.buttons, (self.retry_button, self.open_button)),
+            (self.answers, (self.accept_button, self.decline_button)),
+        ):
+            row = QHBoxLayout(owner)
+            row.setContentsMargins(0, 0, 0, 0)
+            for each in pair:
+                row.addWidget(each)
+        top = QHBoxLayout()
+        top.addWidget(self.text, 1)
+        top.addWidget(self.close_button, 0, Qt.AlignmentFlag.AlignTop)
         layout = QVBoxLayout(self)
-        layout.addWidget(self.text)
+        layout.addLayout(top)
         layout.addWidget(self.buttons)
         layout.addWidget(self.answers)
-        self.clear()
+        self._update()
 
-    def show_error(self, text: str, *, loading: bool) -> None:
-        """Show an error. When ``loading`` a model failed, also offer to try again or to open another model."""
-        self.text.setText(text)
-        self.buttons.setVisible(loading)
-        self.answers.hide()
-        self.show()
+    def show_error(self, text: str, *, loading: bool = False) -> None:
+        """Show an error below those that are shown already.
 
-    def ask(self, offer: Question) -> None:
+        When ``loading`` a model failed, also offer to try again or to open another model.
+        """
+        if text not in self._errors:
+            self._errors.append(text)
+        self._loading = self._loading or loading
+        self._update()
+
+    def ask(self, question: Question) -> None:
         """Ask a question that need not be answered at once."""
-        self._offers.append(offer)
-        self._show_offer(offer)
+        self._questions.append(question)
+        self._update()
 
-    def withdraw(self, offer: Question) -> None:
+    def withdraw(self, question: Question) -> None:
         """Remove a question that need not be answered any more."""
-        if offer in self._offers:
-            self._offers.remove(offer)
-            self.clear()
+        if question in self._questions:
+            self._questions.remove(question)
+            self._update()
 
     def clear(self) -> None:
-        """Remove the error. Questions stay."""
-        if self._offers:
-            self._show_offer(self._offers[-1])
-        else:
-            self.hide()
+        """Remove all errors. Questions stay."""
+        self._errors.clear()
+        self._loading = False
+        self._update()
 
-    def _show_offer(self, offer: Question) -> None:
-        self.text.setText(offer.text)
-        for one, text, tip in (
-            (self.accept_button, offer.accept, offer.accept_tip),
-            (self.decline_button, offer.decline, offer.decline_tip),
-        ):
-            one.setText(text)
-            one.setToolTip(f"<p>{tip}</p>")
-        self.buttons.hide()
-        self.answers.show()
-        self.show()
+    def _update(self) -> None:
+        """Show the present errors and the newest question."""
+        more = len(self._errors) - _MOST_ERRORS
+        texts = self._errors[-_MOST_ERRORS:]
+        if more > 0:
+            texts = [f"{more} earlier message{'s' * (more > 1)} not shown.", *texts]
+        if self._questions:
+            question = self._questions[-1]
+            texts = [*texts, question.text]
+            for each, text, tip in (
+                (self.accept_button, question.accept, question.accept_tip),
+                (self.decline_button, question.decline, question.decline_tip),
+            ):
+                each.setText(text)
+                each.setToolTip(f"<p>{tip}</p>")
+        self.text.setText("\n\n".join(texts))
+        self.close_button.setVisible(bool(self._errors))
+        self.buttons.setVisible(self._loading)
+        self.answers.setVisible(bool(self._questions))
+        self.setVisible(bool(texts))
 
     def _answer(self, accepted: bool) -> None:
-        offer = self._offers.pop()
-        self.clear()
-        (offer.accepted if accepted else offer.declined)()
+        question = self._questions.pop()
+        self._update()
+        (question.accepted if accepted else question.declined)()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from qtpy.QtWidgets import QHBoxLayout, QLabel, QProgressBar, QVBoxLayout, QWidget
 
 from medvar_engine.backends.base import BackendInfo
-from napari_medvar.panels.form_rows import question_mark, small_text
+from napari_medvar.panels.form_rows import small_button, small_text
 
 _NOTICE = "Synthetic images, for research. Not for diagnosis."
 
@@ -18,7 +18,7 @@ class StatusPanel(QWidget):
         self.progress = QProgressBar()
         self.progress.setTextVisible(True)
         self.device = small_text(QLabel())
-        self.help_button = question_mark("Guide, keys, version, licence and model card (?).", lambda: None)
+        self.help_button = small_button("?", "Guide, keys, version, licence and model card (?).", lambda: None)
         self.help_button.setAccessibleName("Help")
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)

@@ -356,15 +356,16 @@ class GenerationSession:
         return path
 
     def would_lose(self, path: Path) -> bool:
-        """Whether `open` of this file would remove images that are in no file of the user's."""
+        """Whether `open` of this file would remove images that are in no file of the user's.
+
+        Raises `MedvarError` for a damaged file that would do so.
+        """
         if not self.modified:
             return False
         if path.suffix.lower() == SUFFIX:
+            read_session(path)  # nobody should be asked about a file that cannot be opened
             return True
-        try:
-            return not self._loaded.made(read_trace(path).bundle_id)
-        except MedvarError:
-            return False  # `open` reports what is wrong with the file
+        return not self._loaded.made(read_trace(path).bundle_id)
 
     def open(self, path: Path) -> Iterator[OpenedBundle | Preview]:
         """Replace this session by a saved one, or add an image that medvar wrote as a new node.

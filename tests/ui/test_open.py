@@ -366,6 +366,17 @@ def test_of_two_sessions_dropped_at_once_one_is_open_and_the_panel_says_which(
 
 
 @pytest.mark.usefixtures("plugin")
+def test_what_was_closed_is_said_also_before_an_error(
+    viewer: Any, widget: MedvarWidget, settle: Settle, session_file: Path, other_file: Path, damaged_file: Path
+) -> None:
+    """The error would take the place of what happened to the images."""
+    _drop(viewer, session_file, other_file, damaged_file)
+    settle(widget)
+    assert "work.medvar was closed" in widget.save.panel.report_label.text()
+    assert "damaged.medvar" in widget.message.text.text()
+
+
+@pytest.mark.usefixtures("plugin")
 def test_two_sessions_dropped_on_unsaved_images_are_one_question(
     viewer: Any, widget: MedvarWidget, settle: Settle, session_file: Path, other_file: Path
 ) -> None:
@@ -386,6 +397,99 @@ def test_two_sessions_dropped_on_unsaved_images_are_one_question(
     settle(widget)
     assert _seeds(widget) == [8]
     assert not widget.message.isVisible()
+
+
+@pytest.fixture
+def damaged_file(tmp_path: Path) -> Path:
+    """A session that was cut off while it was copied."""
+    path = tmp_path / "damaged.medvar"
+    path.write_bytes(b"\x1f\x8b\x08\x00cut off")
+    return path
+
+
+@pytest.fixture
+def no_scan(tmp_path: Path) -> Path:
+    """A file that only has the name of a scan."""
+    path = tmp_path / "notes.nii.gz"
+    path.write_text("no scan")
+    return path
+
+
+@pytest.mark.usefixtures("plugin")
+@pytest.mark.parametrize("first", ["damaged", "good"])
+@pytest.mark.parametrize("open_before", [True, False], ids=["open", "closed"])
+def test_of_a_damaged_and_a_good_session_one_is_opened_and_the_error_stays(
+    viewer: Any,
+    models: FakeModels,
+    open_widget: Callable[[], MedvarWidget],
+    settle: Settle,
+    session_file: Path,
+    damaged_file: Path,
+    no_scan: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    first: str,
+    open_before: bool,
+) -> None:
+    """The error would be gone before it can be read, and one would look for the images of the other file."""
+    monkeypatch.setattr(widget_module, "shipped_bundles", lambda: {"fake": Path("fake")})
+    monkeypatch.setattr(settings, "open_bundle", lambda name, bundle_id, device: models(name))
+    if open_before:
+        settle(open_widget())
+    other = damaged_file.with_name("other.medvar")
+    other.write_text("not even packed")
+    bad = [no_scan, damaged_file, other]
+    _drop(viewer, *([*bad, session_file] if first == "damaged" else [session_file, *bad]))
+    widget = widget_of(viewer)
+    settle(widget)
+    text = widget.message.text.text()
+    assert _seeds(widget) == [5, 6]
+    assert widget.message.isVisible()
+    assert "damaged.medvar is not a MedVAR session" in text
+    assert "other.medvar is not a MedVAR session" in text
+    assert "notes.nii.gz" in text or not open_before  # then it is a notification of napari
+    widget.message.close_button.click()
+    assert not widget.message.isVisible()
+    _drop(viewer, damaged_file)
+    settle(widget)
+    assert widget.message.isVisible()
+    widget.scales.undo_button.click()  # the user goes on
+    settle(widget)
+    assert not widget.message.isVisible()
+    widget.worker.close()
+
+
+@pytest.mark.usefixtures("plugin")
+@pytest.mark.parametrize("first", ["damaged", "good"])
+def test_a_damaged_session_asks_nothing_and_leaves_the_question_about_a_good_one(
+    viewer: Any, widget: MedvarWidget, settle: Settle, session_file: Path, damaged_file: Path, first: str
+) -> None:
+    """The answer would be about the damaged file, and the good one would not be opened."""
+    widget.sampling.show_seed(77)
+    widget.scales.generate_button.click()
+    settle(widget)
+    _drop(viewer, *((damaged_file, session_file) if first == "damaged" else (session_file, damaged_file)))
+    settle(widget)
+    text = widget.message.text.text()
+    assert "damaged.medvar is not a MedVAR session" in text
+    assert "Open work.medvar instead?" in text
+    assert widget.message.answers.isVisible()
+    widget.message.close_button.click()
+    assert widget.message.text.text().startswith("There is 1 unsaved image")  # the question stays
+    widget.message.accept_button.click()
+    settle(widget)
+    assert _seeds(widget) == [5, 6]
+    assert not widget.message.isVisible()
+
+
+def test_many_errors_leave_space_for_the_panel(made: MedvarWidget) -> None:
+    """A folder of damaged files would push the buttons out of the window."""
+    for number in range(8):
+        made.add_error(f"a{number}.nii is damaged.")
+    made.add_error("a7.nii is damaged.")
+    lines = made.message.text.text().split("\n\n")
+    assert lines == ["3 earlier messages not shown.", *(f"a{number}.nii is damaged." for number in range(3, 8))]
+    made.show_error("Paint first.")  # about what the user does now
+    assert made.message.text.text() == "Paint first."
 
 
 def test_what_waits_is_done_after_a_layer_was_restored(quick: MedvarWidget, settle: Settle) -> None:
