@@ -15,8 +15,8 @@ from napari_medvar.controllers.shared_state import State, Workspace
 from napari_medvar.layers.compare_layers import difference
 from napari_medvar.layers.image_layers import METADATA
 from napari_medvar.layers.real_image import real_image
+from napari_medvar.layers.scan_layers import Scans, read_scans, shortened
 from napari_medvar.panels.real_image_panel import RealImagePanel
-from napari_medvar.scan_reader import Scans, read_scans, shortened
 from napari_medvar.session.generation_session import Preview
 
 if TYPE_CHECKING:

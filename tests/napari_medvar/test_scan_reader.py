@@ -12,8 +12,9 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian
 
 from medvar_engine.errors import MedvarError
+from napari_medvar.layers.scan_layers import read_scans
 from napari_medvar.layers.scan_metadata import SCAN, scan_of
-from napari_medvar.scan_reader import get_reader, read_scans
+from napari_medvar.scan_reader import get_reader
 
 FRAME = "1.2.826.0.1.3680043.8.498.1"
 SERIES = "1.2.826.0.1.3680043.8.498.2"
