@@ -499,7 +499,7 @@ class MedvarWidget(QWidget):
         )
         # The clean-up must not use the widget, which no longer exists by then.
         worker, session, app = self.worker, self.session, QApplication.instance()
-        in_viewer = self.edit, self.real, self.image_view
+        in_viewer = self.edit, self.real, self.history, self.image_view
 
         def close() -> None:
             if isalive(worker):  # not at the end of Python, when objects disappear in any order

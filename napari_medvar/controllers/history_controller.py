@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from qtpy.QtCore import QTimer
+
 from medvar_engine.bundle.read import Bundle
 from napari_medvar.controllers.shared_state import State, Workspace
 from napari_medvar.layers.compare_layers import difference
@@ -34,6 +36,8 @@ class HistoryController:
         self.panel.delete.connect(self.delete)
         self.panel.compare.connect(self.compare)
         self.panel.end_compare.connect(self.end_compare)
+        self._removed = workspace.viewer.layers.events.removed
+        self._removed.connect(self._layer_removed)  # napari keeps only a weak reference
 
     def select(self, node: int) -> None:
         """Make an image the current one."""
@@ -98,11 +102,23 @@ class HistoryController:
             self._workspace.image_view.comparison.show(images, names, image_spaces)
             self._workspace.work.report(1, 1, f"differ by {difference(images):.1f} % on average")
 
+    def leave_viewer(self) -> None:
+        """Disconnect from the viewer; the panel may be deleted already."""
+        self._removed.disconnect(self._layer_removed)
+
     def refresh(self, state: State) -> None:
         """Show the tree, and update which controls are enabled."""
         tree = self._workspace.session.tree
         self.panel.show_entries([_entry(node) for node in tree.nodes], tree.current)
         self.panel.allow(idle=state.idle)
+
+    def _layer_removed(self, event: object = None) -> None:
+        """End a comparison of which the user has deleted a side, once all selected layers are deleted."""
+        QTimer.singleShot(0, self._end_incomplete)
+
+    def _end_incomplete(self) -> None:
+        if self._workspace.image_view.comparison.incomplete:
+            self.end_compare()
 
 
 def _entry(node: Node) -> HistoryEntry:

@@ -35,6 +35,11 @@ class CompareLayers:
         """Whether a comparison is shown."""
         return bool(self._layers)
 
+    @property
+    def incomplete(self) -> bool:
+        """Whether the user has deleted a layer of the comparison."""
+        return any(layer not in self._viewer.layers for layer in self._layers.values())
+
     def show(
         self,
         images: tuple[FloatArray, FloatArray],
@@ -51,13 +56,15 @@ class CompareLayers:
         for side, pixels, name, image_space in zip(_SIDES, images, names, image_spaces, strict=True):
             array = image_space.placement.array(image_space.display.values(pixels))
             limits = (image_space.display.low, image_space.display.high)
+            caption = _short(f"{side} · {name}")
             if side in self._layers and self._layers[side] in self._viewer.layers:
                 layer = self._layers[side]
-                layer.data = array
+                layer.data, layer.name = array, caption
                 put(layer, world_in(self._viewer, image_space.placement, len(pixels)))
             else:
                 layer = self._viewer.add_image(
                     array,
+                    name=caption,
                     colormap="gray",
                     contrast_limits=limits,
                     metadata={METADATA: {"trace": None, "compare": side, "synthetic": True}},
@@ -66,7 +73,6 @@ class CompareLayers:
                 layer.name_overlay.font_size = CAPTION
                 layer.name_overlay.visible = True
                 self._layers[side] = layer
-            layer.name = _short(f"{side} · {name}")
             layer.visible = True
         grid = self._viewer.canvas.grid
         grid.stride, grid.shape, grid.enabled = 1, (1, 2), True  # the lower layer, A, on the left

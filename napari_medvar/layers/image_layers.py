@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from napari.layers import Image, Layer
 
 METADATA = "medvar"
-_SHARED = ("contrast_limits", "contrast_limits_range", "gamma", "colormap")  # the same for all scales
+_SHARED = ("colormap", "gamma", "contrast_limits", "contrast_limits_range")  # the same for all scales
 CAPTION = 8  # font size of a name in the canvas, in points
 _THUMBNAIL = 32  # pixels per side, as in napari
 _OURS = re.compile(r"scale (\d+) · (\d+)×\2")
@@ -192,9 +192,21 @@ class ScaleLayers:
         return [self._layers[k] for k in sorted(self._layers)]
 
     def bring_to_front(self) -> None:
-        """Move the layers above all other images, so that an image that lies over another one is visible."""
-        layers = self._viewer.layers
-        for layer in reversed(self.all()):
+        """Move the layers above all other images, with the maps and masks that lie over them."""
+        from napari.layers import Labels, Shapes
+
+        layers, scales = self._viewer.layers, self.all()
+        if not scales:
+            return
+        lowest = min(map(layers.index, scales))
+        if lowest >= top_of_images(self._viewer):
+            return
+        raised = [
+            layer
+            for layer in list(layers)[lowest:]
+            if layer in scales or "map" in layer.metadata.get(METADATA, {}) or isinstance(layer, Labels | Shapes)
+        ]
+        for layer in reversed(raised):
             layers.move(layers.index(layer), top_of_images(self._viewer))
 
     def clear(self) -> None:
@@ -225,12 +237,21 @@ class ScaleLayers:
             layer = self._viewer.add_image(array, name=name, visible=visible, metadata=about, **world, **options)
         if values.ndim == 2:
             layer.contrast_limits_range = limits
+            self._link(layer)
         self._group(k)
-        if self._layers and values.ndim == 2:
-            self._viewer.layers.link_layers([layer, next(iter(self._layers.values()))], _SHARED)
         self._layers[k] = layer
         if len(self._layers) == 1:
             self._fitting.fit([layer])
+
+    def _link(self, layer: Image) -> None:
+        """Give a new layer the contrast and colours of the others, and link it with each of them.
+
+        A link to only one of them would end when the user deletes that one.
+        """
+        if others := [other for other in self._layers.values() if not other.rgb]:
+            for name in reversed(_SHARED):  # the range before the limits in it
+                setattr(layer, name, getattr(_unwrapped(others[0]), name))
+            self._viewer.layers.link_layers([layer, *others], _SHARED)
 
     def _bring_into_sight(self, k: int) -> None:
         """Make a new image visible, even if another was opened over it or beside it in the meantime."""
