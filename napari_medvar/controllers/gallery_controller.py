@@ -21,7 +21,7 @@ class GalleryController:
         self.panel = GalleryPanel(workspace.icons)
         self.panel.go_on.connect(history.select)
         self.panel.star.connect(self.star)
-        self.panel.throw_away.connect(history.delete)
+        self.panel.delete.connect(history.delete)
         self.panel.save_starred.connect(self.save_starred)
         self.panel.filtered.connect(workspace.refresh)
 

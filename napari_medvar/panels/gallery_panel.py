@@ -33,7 +33,7 @@ class GalleryPanel(QWidget):
 
     go_on = Signal(int)  # id of the image to continue
     star = Signal(object, bool)  # ids, and whether to star or unstar them
-    throw_away = Signal(object)  # ids
+    delete = Signal(object)  # ids
     save_starred = Signal()
     filtered = Signal()
 
@@ -58,10 +58,8 @@ class GalleryPanel(QWidget):
         self.continue_button = button(
             "Continue one", "Make the selected image the current one, to view or edit it (Enter).", self._go_on
         )
-        self.throw_button = button(
-            "Throw away",
-            "Delete the selected images (Delete key). Undo restores them.",
-            self._throw_away,
+        self.delete_button = button(
+            "Delete", "Delete the selected images (Delete key). Undo restores them.", self._delete
         )
         self.save_button = button(
             "Save the starred…",
@@ -69,7 +67,7 @@ class GalleryPanel(QWidget):
             self.save_starred.emit,
         )
         self.window_button = button(
-            "Large, in a window", "Show the gallery in a separate window, with larger thumbnails.", self.show_large
+            "Show in a window", "Show the gallery in a separate window, with larger thumbnails.", self.show_large
         )
         fields = QWidget()
         add_row(plain_form(fields), "Show", without_wheel(self.filter_combo), "Which images the gallery shows.")
@@ -79,7 +77,7 @@ class GalleryPanel(QWidget):
         self._column.addWidget(self.hint)
         self._column.addWidget(self.sheet)
         grid = QGridLayout()
-        for place, widget in enumerate((self.star_button, self.continue_button, self.throw_button, self.save_button)):
+        for place, widget in enumerate((self.star_button, self.continue_button, self.delete_button, self.save_button)):
             grid.addWidget(widget, place // 2, place % 2)
         self._column.addLayout(grid)
         self._elsewhere = small_text(QLabel("The gallery is in a separate window."))
@@ -160,7 +158,7 @@ class GalleryPanel(QWidget):
     # -- internals --------------------------------------------------------------------------------------------------
 
     def _pressed(self, event: QKeyEvent | None) -> bool:
-        buttons = {Qt.Key.Key_S: self.star_button, Qt.Key.Key_Delete: self.throw_button}
+        buttons = {Qt.Key.Key_S: self.star_button, Qt.Key.Key_Delete: self.delete_button}
         if event is None or event.modifiers() != Qt.KeyboardModifier.NoModifier:
             return False
         pressed = next((each for key, each in buttons.items() if key == event.key()), None)
@@ -184,13 +182,13 @@ class GalleryPanel(QWidget):
     def _go_on(self) -> None:
         self.go_on.emit(self.selected[0])
 
-    def _throw_away(self) -> None:
-        self.throw_away.emit(self.selected)
+    def _delete(self) -> None:
+        self.delete.emit(self.selected)
 
     def _allow(self) -> None:
         count = len(self.selected)
         self.star_button.setEnabled(self._idle and count > 0)
-        self.throw_button.setEnabled(self._idle and count > 0)
+        self.delete_button.setEnabled(self._idle and count > 0)
         self.continue_button.setEnabled(self._idle and count == 1)
         self.save_button.setEnabled(self._idle and any(image.starred for image in self._shown))
 

@@ -1,4 +1,4 @@
-"""The gallery: many images as a sheet, of which some are starred, thrown away, gone on with and saved."""
+"""The gallery: many images as a sheet, of which some are starred, deleted, continued and saved."""
 
 from __future__ import annotations
 
