@@ -198,8 +198,11 @@ def remove_older(path: Path, read: Callable[[Path], object]) -> None:
     A file that ``read`` refuses by a `MedvarError` is of other origin and stays.
     """
     if path.is_file():
-        with suppress(MedvarError):
+        try:
             read(path)
+        except MedvarError:
+            return
+        with writing(path, "it belongs to an older image"):
             path.unlink()
 
 

@@ -113,7 +113,12 @@ def generate(
             "--invisible-mark", help="Add an invisible pattern of half a grey level; `medvar info --mark` detects it."
         ),
     ] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files of the same name.")] = False,
+    overwrite: Annotated[
+        bool,
+        typer.Option(
+            "--overwrite", help="Replace files of the same name; where an image is withheld, the older one is removed."
+        ),
+    ] = False,
 ) -> None:
     """Make synthetic images, each with the information to make it again.
 
@@ -210,6 +215,8 @@ def _generate_files(
         for image in made:
             if image.copy_risk and image.copy_risk.flagged:
                 print_message(f"{'flagged' if image.files else 'withheld'}: {image.path.name} lies {image.copy_risk}")
+                if not image.files and image.path.exists():
+                    print_message(f"{image.path} stays: medvar did not write it. It does not show this seed.")
             written += bool(image.files)
             for path in image.files:
                 print_result(path)

@@ -22,10 +22,10 @@ from medvar_engine.types import FloatArray
 from medvar_engine.write.burn_in import marked
 from medvar_engine.write.contact_sheet import scale_labels, write_contact_sheet
 from medvar_engine.write.dicom import Study
-from medvar_engine.write.formats import ENDINGS, files_of, write_image
+from medvar_engine.write.formats import ENDINGS, files_of, remove_written, write_image
 from medvar_engine.write.marks import UNMARKED, Marks
 from medvar_engine.write.output_image import OutputImage
-from medvar_engine.write.provenance import read_trace
+from medvar_engine.write.provenance import check_written
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class FileOptions:
     copy_policy: CopyPolicy | None = None  # None: withhold copies if the bundle has a training index
     marks: Marks = UNMARKED  # marks in the pixels
     contact_sheet: bool = False  # whether the previews of all scales are written too
-    overwrite: bool = False
+    overwrite: bool = False  # replaces older images; those that the copy policy withholds leave none of their name
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -136,7 +136,10 @@ def _generated(
                     labels = scale_labels(generator.backend.info.schedule)
                     files.append(write_contact_sheet(_sheet_path(path), previews, labels, trace))
                 else:
-                    remove_older(_sheet_path(path), read_trace)
+                    remove_older(_sheet_path(path), check_written)
+            elif options.overwrite:  # an older image would be taken for the withheld one
+                remove_written(path, options.format)
+                remove_older(_sheet_path(path), check_written)
             yield GeneratedImage(path, trace, pixels, risk, tuple(files))
 
 

@@ -21,7 +21,7 @@ from medvar_engine.storage import beside, make_folder, take_name, writing
 from medvar_engine.write.burn_in import marked
 from medvar_engine.write.dicom import Study
 from medvar_engine.write.dicom_seg import check_place
-from medvar_engine.write.formats import files_of, write_image
+from medvar_engine.write.formats import files_of, remove_written, write_image
 from medvar_engine.write.output_image import OutputImage
 from medvar_engine.write.volume_file import write_volume
 
@@ -51,8 +51,8 @@ def generate_stack(
 
     With the format ``nifti``, ``path`` is a volume ``.nii.gz``, otherwise the folder of a DICOM series. If one slice
     must be withheld as a possible copy of a training slice, the whole stack is withheld, because a stack with a gap is
-    of no use. With ``overwrite``, a new series replaces all slices of an older one; other files stay. Raises
-    `MedvarError` when a stack is withheld, and when ``path`` exists already.
+    of no use. With ``overwrite``, a new series replaces all slices of an older one, a withheld stack leaves no older
+    one, and other files stay. Raises `MedvarError` when a stack is withheld, and when ``path`` exists already.
     """
     volume = options.format == "nifti"
     check_free(files_of(path, "nifti") if volume else [path], options)
@@ -62,10 +62,13 @@ def generate_stack(
         pixels, masks = finished_pairs(generator, generation)
         found = screen(pixels, copies)
         if found.withheld:
-            first = found.withheld[0]
+            first, there = found.withheld[0], path.exists()
+            if options.overwrite:  # an older stack would be taken for the withheld one
+                _remove_older(path, volume)
+            removed = f" The older stack {path} was removed." if there and not path.exists() else ""
             raise MedvarError(
                 f"The stack of seed {requests[0].seed} is withheld: slice {start + first + 1} lies "
-                f"{found.risks[first]}. Choose another seed, or --copy-policy flag."
+                f"{found.risks[first]}.{removed} Choose another seed, or --copy-policy flag."
             )
         for trace, shown, mask, risk in zip(generation.traces, pixels, masks, found.risks, strict=True):
             image = replace(OutputImage.of(bundle, trace, shown, mask), copy_risk=risk)
@@ -80,6 +83,23 @@ def generate_stack(
     return GeneratedStack(tuple(files), tuple(image.copy_risk for image in slices))
 
 
+def _remove_older(path: Path, volume: bool) -> None:
+    """Remove an older stack; files of other origin stay."""
+    if volume:
+        remove_written(path, "nifti")
+    elif path.is_dir():
+        with writing(path, "its older slices may be incomplete"):
+            _remove_slices(path)
+            if not any(path.iterdir()):
+                path.rmdir()
+
+
+def _remove_slices(folder: Path) -> None:
+    for older in folder.iterdir():
+        if _SLICE.fullmatch(older.name):
+            older.unlink()
+
+
 def _write_series(folder: Path, slices: Sequence[OutputImage], study: Study) -> list[Path]:
     """Write all slices aside, then exchange them for those of an older series, so that two series never mix."""
     partial, files = beside(folder, "partial"), list[Path]()
@@ -88,9 +108,7 @@ def _write_series(folder: Path, slices: Sequence[OutputImage], study: Study) -> 
             partial.mkdir()
             for number, image in enumerate(slices, 1):
                 files += write_image(partial / f"{number:04d}.dcm", "dicom", image, study, number)
-            for older in folder.iterdir():
-                if _SLICE.fullmatch(older.name):
-                    older.unlink()
+            _remove_slices(folder)
             for file in files:
                 take_name(file, folder / file.name)
     finally:

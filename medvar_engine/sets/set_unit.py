@@ -63,8 +63,8 @@ def make_unit(work: SetUnit) -> FinishedUnit:
     bundle, generator, copies = _engine(work)
     images = list(_images(work, numbers, generator, copies))
     found = Screened(copies.policy, tuple(made.copy_risk for made in images))
-    kept = [images[i] for i in found.kept]
-    files = write_images(work.plan, work.unit, work.folder, bundle, kept)
+    kept, withheld = ([images[i] for i in some] for some in (found.kept, found.withheld))
+    files = write_images(work.plan, work.unit, work.folder, bundle, kept, withheld)
     with writing(work.folder, "finished units are kept"):
         digests = {path.relative_to(work.folder).as_posix(): sha256(path) for path in files}
     note = {

@@ -5,12 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from medvar_engine.errors import MedvarError
+from medvar_engine.storage import remove_older
 from medvar_engine.write.dicom import Study, write_dicom
 from medvar_engine.write.dicom_seg import check_place
 from medvar_engine.write.mask_file import mask_path, write_mask
 from medvar_engine.write.nifti import sidecar, write_nifti
 from medvar_engine.write.output_image import OutputImage
 from medvar_engine.write.png import write_png, write_png16
+from medvar_engine.write.provenance import check_written
 from medvar_engine.write.written_mask import remove_older_mask
 
 ENDINGS = {"png": ".png", "png16": ".png", "nifti": ".nii.gz", "dicom": ".dcm"}
@@ -19,6 +21,13 @@ ENDINGS = {"png": ".png", "png16": ".png", "nifti": ".nii.gz", "dicom": ".dcm"}
 def files_of(path: Path, name: str) -> list[Path]:
     """The files that `write_image` writes for ``path``, or removes: that of a mask if the image has none."""
     return [path, *([sidecar(path)] if name == "nifti" else []), mask_path(path, name)]
+
+
+def remove_written(path: Path, name: str, *, mask: Path | None = None) -> None:
+    """Remove what `write_image` wrote for ``path`` before, as a new image is withheld; files of other origin stay."""
+    for file in (path, sidecar(path)) if name == "nifti" else (path,):
+        remove_older(file, check_written)
+    remove_older_mask(mask or mask_path(path, name))
 
 
 def format_of(path: Path) -> tuple[str, str] | None:

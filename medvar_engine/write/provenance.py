@@ -93,6 +93,20 @@ def read_about_pixels(path: Path) -> dict[str, Any]:
     return values
 
 
+def check_written(path: Path) -> None:
+    """Raises `MedvarError` unless medvar wrote the image, the volume or the sidecar at ``path``."""
+    if path.suffix == ".json":
+        try:
+            about = plain_json.read(path)
+        except (OSError, ValueError, RecursionError):
+            about = None
+        found = isinstance(about, dict) and {"software", "statement", "synthetic"} <= about.keys()
+    else:
+        found = _read(path, PNG_KEY, DICOM_TRACE, "software") is not None
+    if not found:
+        raise MedvarError(f"{path} was not written by medvar.")
+
+
 def _read(path: Path, png_key: str, dicom_element: int, nifti_key: str) -> str | None:
     """One of the JSON texts in a file; None if it is missing."""
     try:

@@ -204,3 +204,56 @@ def test_flagged_slices_of_a_stack(
     assert about["pixels"]["nearness"] == {"distance": 0.1, "threshold": 0.2, "flagged": True}
     assert NEAR in about["statement"]
     assert read_about_pixels(beside.with_name(f"{beside.stem}.nii.gz"))["nearness"]["flagged"] is True
+
+
+class _Refusing:
+    """A gate that takes every image for a copy."""
+
+    def risk(self, image: object) -> CopyRisk:
+        return CopyRisk(0.1, 0.2)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--format", "png", "--show-scales"),
+        ("--format", "png16"),
+        ("--format", "nifti"),
+        ("--format", "dicom"),
+        ("--stack", 3),
+        ("--stack", 3, "--format", "dicom"),
+    ],
+)
+def test_a_withheld_image_leaves_no_older_one_of_its_name(
+    medvar: Medvar, pair_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: tuple[object, ...]
+) -> None:
+    """Nothing would tell an image of another model, or of other settings, from those of the new run."""
+    asked = ("generate", "--bundle", pair_bundle.path, "--out", tmp_path, *NAMED, *options)
+    assert medvar(*asked).code == 0
+    (tmp_path / "notes.txt").write_text("mine")
+    monkeypatch.setattr(CopyScreen, "of", lambda _, asked: CopyScreen("withhold", _Refusing()))  # type: ignore[arg-type]
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    assert len(before) >= 3
+    assert medvar(*asked).code == 1  # not without --overwrite
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+    run = medvar(*asked, "--overwrite")
+    assert run.code == 1
+    assert ("was removed" in " ".join(run.err.split())) == ("--stack" in options)
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+@pytest.mark.parametrize("name", ["png", "nifti", "dicom"])
+def test_files_of_others_stay_when_an_image_is_withheld(
+    medvar: Medvar, pair_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """A drawing or a scan would be lost for nothing, or pass for the image of the seed without a word."""
+    monkeypatch.setattr(CopyScreen, "of", lambda _, asked: CopyScreen("withhold", _Refusing()))  # type: ignore[arg-type]
+    ending = {"png": ".png", "nifti": ".nii.gz", "dicom": ".dcm"}[name]
+    mine = [tmp_path / f"ct-abdomen-axial-seed0{end}" for end in (ending, f"-mask{ending}", ".json")]
+    for path in mine:
+        path.write_text("{}")
+    asked = ("generate", "--bundle", pair_bundle.path, "--out", tmp_path, *NAMED, "--format", name)
+    run = medvar(*asked, "--overwrite")
+    assert run.code == 1
+    assert "stays: medvar did not write it" in " ".join(run.err.split())
+    assert [path.read_text() for path in mine] == ["{}"] * 3

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -110,3 +111,23 @@ def test_the_copy_policy_of_a_dataset_cannot_change(
     with pytest.raises(MedvarError, match="medvar gate"):
         make(tmp_path / "other", bundle=bundle, copy_policy="withhold")
     assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.parametrize("layout", ["imagefolder", "nnunet"])
+def test_withheld_images_leave_no_files_of_an_earlier_attempt(
+    make: MakeSet, knowing: Bundle, tmp_path: Path, layout: str
+) -> None:
+    """On another device a distance may lie beyond the threshold: the folder would hold more than is listed."""
+    folder, kind = tmp_path / "set", set_format(layout, None)
+
+    def files() -> set[Path]:
+        return {path.relative_to(folder) for path in folder.rglob("*") if path.is_file()}
+
+    make(tmp_path / "all", bundle=knowing, copy_policy="flag", kind=kind)
+    make(folder, bundle=knowing, kind=kind)
+    whole = files()
+    shutil.copytree(tmp_path / "all", folder, ignore=shutil.ignore_patterns("units", SET), dirs_exist_ok=True)
+    assert files() > whole
+    shutil.rmtree(folder / "units")  # interrupted before the notes
+    make(folder, bundle=knowing, kind=kind)
+    assert files() == whole

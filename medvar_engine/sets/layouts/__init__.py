@@ -8,7 +8,7 @@ from pathlib import Path
 from medvar_engine.bundle.read import Bundle
 from medvar_engine.errors import MedvarError
 from medvar_engine.sets.layouts import bids, coco, decathlon, imagefolder, nnunet, shards
-from medvar_engine.sets.layouts.image_files import write_image_files
+from medvar_engine.sets.layouts.image_files import remove_image_files, write_image_files
 from medvar_engine.sets.set_image import SetImage
 from medvar_engine.sets.set_plan import SetFormat, SetPlan
 
@@ -53,9 +53,17 @@ def describe_made(plan: SetPlan, folder: Path, bundle: Bundle, withheld: Collect
     return coco.list_objects(plan, folder, bundle, withheld) if plan.kind.layout == "coco" else {}
 
 
-def write_images(plan: SetPlan, unit: int, folder: Path, bundle: Bundle, images: Sequence[SetImage]) -> list[Path]:
-    """Write images of a unit; returns the files."""
+def write_images(
+    plan: SetPlan,
+    unit: int,
+    folder: Path,
+    bundle: Bundle,
+    images: Sequence[SetImage],
+    withheld: Sequence[SetImage] = (),
+) -> list[Path]:
+    """Write images of a unit, and remove files of those ``withheld``; returns the written files."""
     if plan.kind.layout == "shards":
         return shards.write_shard(unit, folder, images, bundle.image_size)
     layout = _FILES[plan.kind.layout]
+    remove_image_files(plan, folder, withheld, layout.place, layout.mask_place)
     return write_image_files(plan, unit, folder, bundle, images, layout.place, layout.mask_place)
