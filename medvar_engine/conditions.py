@@ -108,6 +108,19 @@ class LabelSpace:
                 raise MedvarError(_unknown_label(name, value, getattr(self, name)))
         return tuple(self._number(name, getattr(condition, name)) for name in self.factors)
 
+    def beside(self, condition: Condition) -> tuple[tuple[int, ...], float]:
+        """The label of the step next to the position of ``condition``, and its share, from 0 to 0.5.
+
+        The share is linear in the distance from the middle of the own step. It is 0 without a position, and beyond the
+        middle of the first and the last step.
+        """
+        label = self.encode(condition)
+        if condition.position is None:
+            return label, 0.0
+        offset = condition.position * self.position - label[-1] - 0.5
+        near = label[-1] + (1 if offset > 0 else -1)
+        return ((*label[:-1], near), abs(offset)) if 0 <= near < self.position else (label, 0.0)
+
     def known(self, condition: Condition) -> Condition:
         """The part of ``condition`` that this space knows; other factors are removed."""
         return Condition(**{name: value for name, value in condition.to_dict().items() if self._knows(name, value)})

@@ -247,6 +247,7 @@ class Generator:
             own.condition if condition is None else condition,
             own.seed if seed is None else seed,
             own.sampling if sampling is None else sampling,
+            stack=own.stack,  # its resamples keep it, and it changes the logits
         )
         return self._inverted(trace, request)
 

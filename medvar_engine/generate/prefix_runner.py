@@ -23,8 +23,9 @@ _LOGITS = 2**20  # logits of the finest scale that are computed together
 class Prefixes:
     """Runs a backend on generations through a cache, so that nothing is computed twice.
 
-    A *row* is one image under one label. Rows with the same label and tokens are computed once: candidates that
-    continue one prefix cost one row until they differ.
+    A *row* is one image under one label: of B images, row i is image i under its condition, row B + i the unconditional
+    one for guidance, and row 2B + i, for a slice of a stack, that of the step next to its position. Rows with the same
+    label and tokens are computed once: candidates that continue one prefix cost one row until they differ.
     """
 
     def __init__(self, backend: Backend, cache: PrefixCache) -> None:
@@ -89,9 +90,8 @@ class Prefixes:
         info, images = self.backend.info, len(generation.requests)
         if generation.depth + 1 < len(info.schedule):
             return [generation]
-        labels = self._labels(generation, guided)
-        keys = self._keys(generation, labels, generation.depth + 1)
-        rows = {keys[row] for row in _wanted(generation, labels)}
+        keys = self._keys(generation, self._labels(generation), generation.depth + 1)
+        rows = {keys[row] for row in self._wanted(generation, guided)}
         parts = -(-len(rows) * info.schedule.token_counts[-1] * info.vocabulary // _LOGITS)
         return [generation.select(part.tolist()) for part in np.array_split(np.arange(images), min(images, parts))]
 
@@ -107,15 +107,15 @@ class Prefixes:
         return self.backend.summary(state)
 
     def _logits(self, generation: Generation, guided: bool) -> dict[int, FloatArray]:
-        """Logits ``(L_k, V)`` of the next scale by row: row i is image i under its condition, row B + i unconditional.
+        """Logits ``(L_k, V)`` of the next scale by row, under conditions and, if ``guided``, unconditional.
 
         Equal rows share one array.
         """
-        labels = self._labels(generation, guided)
+        labels = self._labels(generation)
         keys = self._keys(generation, labels, generation.depth + 1)
         found: dict[int, FloatArray] = {}
         states = []
-        for wanted in self._by_network(generation, _wanted(generation, labels)):
+        for wanted in self._by_network(generation, self._wanted(generation, guided)):
             first, places = _distinct([keys[row] for row in wanted])
             rows = [wanted[i] for i in first]
             logits, state = self._run(generation, labels, rows, generation.depth)
@@ -123,7 +123,20 @@ class Prefixes:
             found |= {row: logits[place] for row, place in zip(wanted, places, strict=True)}
         if generation.depth + 1 < len(self.backend.info.schedule):  # nothing follows the finest scale
             self.cache.put_together(states)
-        return found
+        return found | self._between_steps(generation, found)
+
+    def _between_steps(self, generation: Generation, logits: dict[int, FloatArray]) -> dict[int, FloatArray]:
+        """Logits of slices of a stack, which change linearly from the middle of one step of the position to the next.
+
+        Otherwise all slices of one step would show the same place, and the next slice another one.
+        """
+        shares = [np.float32(self._share(request)) for request in generation.requests]
+        beside = 2 * len(shares)
+        return {i: logits[i] + share * (logits[beside + i] - logits[i]) for i, share in enumerate(shares) if share}
+
+    def _share(self, request: Request) -> float:
+        """The share of the step next to the position of a slice of a stack."""
+        return self.backend.info.labels.beside(request.condition)[1] if request.stack else 0.0
 
     def _by_network(self, generation: Generation, rows: Sequence[int]) -> list[list[int]]:
         """Rows that pass through a network together: all, or those of the guide apart."""
@@ -132,7 +145,7 @@ class Prefixes:
 
     def _of_guide(self, generation: Generation, row: int) -> bool:
         """Whether a row belongs to the guide: a model that has one uses it for all unconditional rows of guidance."""
-        return self.backend.info.has_guide and row >= len(generation.requests)
+        return self.backend.info.has_guide and row // len(generation.requests) == 1
 
     def _run(
         self, generation: Generation, labels: IntArray, rows: Sequence[int], k: int
@@ -167,10 +180,16 @@ class Prefixes:
         before = generation.latents[k - 2] if k > 1 else None
         return self.backend.accumulate(before, generation.pyramid.tokens(k - 1), k - 1)[1]
 
-    def _labels(self, generation: Generation, guided: bool) -> IntArray:
-        space = self.backend.info.labels
-        rows = [space.encode(request.condition) for request in generation.requests]
-        return np.array(rows + [space.unconditional] * len(rows) * guided, dtype=np.int64)
+    def _labels(self, generation: Generation) -> IntArray:
+        space, conditions = self.backend.info.labels, [request.condition for request in generation.requests]
+        own, beside = [space.encode(one) for one in conditions], [space.beside(one)[0] for one in conditions]
+        return np.array(own + [space.unconditional] * len(own) + beside, dtype=np.int64)
+
+    def _wanted(self, generation: Generation, guided: bool) -> list[int]:
+        """The rows that the images need; see the class."""
+        requests, images = generation.requests, len(generation.requests)
+        unconditional = [images + i for i in range(images) if guided and requests[i].sampling.guidance > 0]
+        return [*range(images), *unconditional, *(2 * images + i for i in range(images) if self._share(requests[i]))]
 
     def _keys(self, generation: Generation, labels: IntArray, depth: int) -> list[PrefixKey]:
         """Names of the prefix states of ``depth`` scales. Scale k's keys and values follow from scales 0…k-1."""
@@ -181,14 +200,6 @@ class Prefixes:
         images = [i % len(contents) for i in range(len(labels))]
         rows = zip(networks, labels.tolist(), images, strict=True)
         return [PrefixKey(network, tuple(label), depth, contents[image]) for network, label, image in rows]
-
-
-def _wanted(generation: Generation, labels: IntArray) -> list[int]:
-    """Rows of ``labels``: every image under its condition, and guided images also unconditionally."""
-    images = len(generation.requests)
-    return [
-        row for row in range(len(labels)) if row < images or generation.requests[row - images].sampling.guidance > 0
-    ]
 
 
 def _distinct(keys: Sequence[PrefixKey]) -> tuple[list[int], list[int]]:
