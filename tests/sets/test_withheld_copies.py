@@ -113,7 +113,7 @@ def test_the_copy_policy_of_a_dataset_cannot_change(
     assert not (tmp_path / "other").exists()
 
 
-@pytest.mark.parametrize("layout", ["imagefolder", "nnunet"])
+@pytest.mark.parametrize("layout", ["imagefolder", "bids"])
 def test_withheld_images_leave_no_files_of_an_earlier_attempt(
     make: MakeSet, knowing: Bundle, tmp_path: Path, layout: str
 ) -> None:
