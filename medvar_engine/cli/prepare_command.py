@@ -258,11 +258,14 @@ def _write_refusals(path: Path, refusals: Sequence[Refusal]) -> None:
 
 
 def _report(manifest: Manifest, refusals: Sequence[Refusal]) -> None:
+    from medvar_engine.page.elements import counted
+
     _print_some([f"refused {one}" for one in refusals], "--refused FILE.csv lists them all")
     _print_some([f"note: {remark}" for remark in manifest.remarks], "manifest.json has them all")
     for row in manifest.counts:
         slice_type = " ".join(str(row[name]) for name in ("modality", "region", "plane") if row[name])
-        print_message(f"{row['split']:>5}  {slice_type}: {row['slices']} slices of {row['patients']} patients")
+        many = f"{counted(row['slices'], 'slice')} of {counted(row['patients'], 'patient')}"
+        print_message(f"{row['split']:>5}  {slice_type}: {many}")
     if manifest.structures:
         print_message(f"masks: {', '.join(one['name'] for one in manifest.structures)}")
 
