@@ -129,10 +129,10 @@ class TokenizerSettings:
     mask_loss: Annotated[Number, Field(description="loss: cross-entropy and Dice of masks")] = 1.0
     l1: Annotated[Number, Field(description="loss: absolute difference; also in stage preview")] = 1.0
     l2: Annotated[Number, Field(description="loss: squared difference")] = 1.0
+    log_l2: Annotated[Number, Field(description="loss: logarithm of the squared difference of each image")] = 0.0
     gradient: Annotated[
         Number, Field(description="loss: differences between neighbouring pixels; also in stage preview")
     ] = 1.0
-    frequency: Annotated[Number, Field(description="loss: Fourier coefficients, for fine texture")] = 0.0
     texture: Annotated[
         Number, Field(description="loss: local strength of fine detail; above 0, preset resolution learns to add grain")
     ] = 0.0

@@ -15,7 +15,7 @@ from medvar_engine.train.config import TrainConfig
 from medvar_engine.train.run_training import run
 
 STAGES: dict[str, dict[str, Any]] = {
-    "tokenizer": {"tokenizer": None, "frequency": 0.5, "adversarial": 0.5, "adversarial_start": 0.3},
+    "tokenizer": {"tokenizer": None, "adversarial": 0.5, "adversarial_start": 0.3},
     "transformer": {"corruption": 0.3, "z_loss": 1e-4, "recompute": True},
     "preview": {},
 }

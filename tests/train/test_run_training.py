@@ -36,7 +36,7 @@ KINDS: dict[str, dict[str, object]] = {
     "tokenizer": {},
     "adversarial": {"adversarial": 0.5, "adversarial_start": 0.3},
     "accumulated": {"accumulate": 2},
-    "gradient": {"codebook_learning": "gradient", "frequency": 0.5},
+    "gradient": {"codebook_learning": "gradient", "log_l2": 0.5},
     "refiner": {"preset": "resolution", "adversarial": 0.5, "adversarial_start": 0.3, "texture": 1.0},
     "transformer": {"stage": "transformer", "dropout": 0.1},
     "resolution": {"stage": "transformer", "preset": "resolution", "optimizer": "muon", "corruption": 0.3},

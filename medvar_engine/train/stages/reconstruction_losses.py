@@ -20,12 +20,12 @@ from medvar_engine.train.stages.losses import (
     PatchDiscriminator,
     adaptive_weight,
     discriminator_loss,
-    frequency_loss,
     gradient_loss,
+    log_error,
     texture_losses,
 )
 
-DRAWN = 2.0  # weight of the texture loss of drawn detail, relative to detail with a pixel-wise loss
+DRAWN = 8.0  # weight of the texture loss of drawn detail, relative to detail with a pixel-wise loss
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,8 +67,8 @@ class ReconstructionLoss:
         made, real = (output, images) if certain is None else (certain.part(output), certain.part(images))
         l1, l2 = F.l1_loss(made, real), F.mse_loss(made, real)
         total = config.l1 * l1 + config.l2 * l2 + config.gradient * gradient_loss(made, real)
-        if config.frequency:
-            total = total + config.frequency * frequency_loss(made, real)
+        if config.log_l2:
+            total = total + config.log_l2 * log_error(made, real)
         if config.perceptual and self.features is not None:
             distance = self.features.distance(output, images)
             total = total + config.perceptual * (distance if certain is None else distance * certain.wholly).mean()

@@ -1,13 +1,14 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
-from medvar_engine.train.stages.image_similarity import detail_strength
+from medvar_engine.train.stages.image_similarity import detail_strength, psnr
 from medvar_engine.train.stages.losses import (
     PatchDiscriminator,
-    frequency_loss,
     gradient_loss,
+    log_error,
     texture_losses,
 )
 
@@ -23,7 +24,7 @@ def whole_texture_loss(output: torch.Tensor, target: torch.Tensor) -> torch.Tens
     return texture_losses(output, target)[1]
 
 
-@pytest.mark.parametrize("loss", [frequency_loss, gradient_loss, texture_loss])
+@pytest.mark.parametrize("loss", [gradient_loss, texture_loss])
 def test_a_loss_is_least_where_nothing_differs(loss: object) -> None:
     """A term of the wrong sign would blur what it is to sharpen."""
     torch.manual_seed(0)
@@ -46,6 +47,19 @@ def test_texture_losses_depend_on_strength_and_region_of_grain_only() -> None:
     torch.testing.assert_close(whole_texture_loss(elsewhere.flip(3), real), whole_texture_loss(elsewhere, real))
     assert detail_strength(alike, real).tolist() == pytest.approx([1.0] * 4, abs=0.1)
     assert detail_strength(real / 2, real).tolist() == pytest.approx([0.5] * 4, abs=0.01)
+
+
+def test_every_image_counts_equally_in_the_logarithm_of_errors() -> None:
+    """A few noisy images would decide what is learned, while the mean PSNR depends on all."""
+    target = torch.zeros(2, 1, 8, 8)
+    output = torch.stack([torch.full((1, 8, 8), error) for error in (0.1, 0.5)]).requires_grad_()
+    assert float(log_error(output, target)) == pytest.approx(np.log([0.01, 0.25]).mean(), rel=1e-5)
+    assert float(log_error(output, target)) == pytest.approx(
+        float(-psnr(output, target).mean() / 10 * np.log(10) + np.log(4)), rel=1e-5
+    )
+    (gradient,) = torch.autograd.grad(log_error(output, target), output)
+    size = gradient.flatten(1).norm(dim=1) * torch.tensor([0.1, 0.5])  # of a change by a factor
+    assert float(size[0]) == pytest.approx(float(size[1]), rel=1e-5)
 
 
 def test_the_discriminator_sees_faint_grain() -> None:
