@@ -218,8 +218,8 @@ def gallery(studio: Studio) -> None:
     studio.open_fold("gallery")
     studio.shoot("plugin-gallery")
     panel.show_large()
-    assert panel.window_of_its_own is not None
-    studio.shoot_window("plugin-gallery-window", panel.window_of_its_own)
+    assert panel.separate_window is not None
+    studio.shoot_window("plugin-gallery-window", panel.separate_window)
 
 
 def real(studio: Studio) -> None:

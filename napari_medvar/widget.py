@@ -159,7 +159,7 @@ class MedvarWidget(QWidget):
         depth = self.session.node.depth if self.session.node else 0
         self._following = k + 1 >= depth
         self._look()
-        self._go_on()
+        self._complete_view()
 
     def help(self, page: str = "") -> None:
         """Open the help at a page of the guide, or at the keys without one."""
@@ -367,9 +367,9 @@ class MedvarWidget(QWidget):
         while self._when_idle and not self.worker.running:
             self.when_idle(self._when_idle.pop(0))
         if self._doing != "restore":  # a session that could not be restored now cannot be restored a moment later
-            self._go_on()
+            self._complete_view()
 
-    def _go_on(self) -> None:
+    def _complete_view(self) -> None:
         """Compute what is missing in the view, while the worker is idle."""
         if self.worker.running or self.session.opened is None:
             return
@@ -432,7 +432,7 @@ class MedvarWidget(QWidget):
 
     def _view_chosen(self) -> None:
         self._look()
-        self._go_on()
+        self._complete_view()
 
     def _next_request(self) -> Request:
         """The request that the panels describe; with a new seed once the current image is finished."""

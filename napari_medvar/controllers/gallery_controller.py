@@ -19,7 +19,7 @@ class GalleryController:
     def __init__(self, workspace: Workspace, history: HistoryController, save: SaveController) -> None:
         self._workspace, self._save = workspace, save
         self.panel = GalleryPanel(workspace.icons)
-        self.panel.go_on.connect(history.select)
+        self.panel.select.connect(history.select)
         self.panel.star.connect(self.star)
         self.panel.delete.connect(history.delete)
         self.panel.save_starred.connect(self.save_starred)

@@ -57,9 +57,6 @@ class StructuresController:
     def refresh(self, state: State) -> None:
         """Do nothing: there are no widgets to enable."""
 
-    def leave_viewer(self) -> None:
-        """Do nothing: no callbacks are connected to the viewer."""
-
     # -- internals --------------------------------------------------------------------------------------------------
 
     def _bundle(self) -> Bundle | None:

@@ -31,7 +31,7 @@ class GalleryItem:
 class GalleryPanel(QWidget):
     """The thumbnails and buttons for the selected ones. The panel can move to a separate window."""
 
-    go_on = Signal(int)  # id of the image to continue
+    select = Signal(int)  # id of the image to make the current one
     star = Signal(object, bool)  # ids, and whether to star or unstar them
     delete = Signal(object)  # ids
     save_starred = Signal()
@@ -42,7 +42,7 @@ class GalleryPanel(QWidget):
         self._icons = icons
         self._shown: tuple[GalleryItem, ...] = ()
         self._idle = False
-        self.window_of_its_own: QDialog | None = None
+        self.separate_window: QDialog | None = None
         self.filter_combo = QComboBox()
         self.filter_combo.addItem("all images", False)
         self.filter_combo.addItem("starred images", True)
@@ -51,12 +51,12 @@ class GalleryPanel(QWidget):
         self.sheet.setSelectionMode(Thumbnails.SelectionMode.ExtendedSelection)
         self.sheet.setAccessibleName("Gallery")
         self.sheet.itemSelectionChanged.connect(self._allow)
-        self.sheet.picked.connect(lambda place: self.go_on.emit(self._shown[place].id))
+        self.sheet.picked.connect(lambda place: self.select.emit(self._shown[place].id))
         self.sheet.installEventFilter(self)
         self.hint = small_text(QLabel(_HINT))
         self.star_button = button(f"{STAR} Star", "Star the selected images, or remove their stars (S).", self._star)
         self.continue_button = button(
-            "Continue one", "Make the selected image the current one, to view or edit it (Enter).", self._go_on
+            "Continue one", "Make the selected image the current one, to view or edit it (Enter).", self._select
         )
         self.delete_button = button(
             "Delete", "Delete the selected images (Delete key). Undo restores them.", self._delete
@@ -133,17 +133,17 @@ class GalleryPanel(QWidget):
 
     def show_large(self) -> None:
         """Move the gallery to a separate window; closing the window moves it back."""
-        if self.window_of_its_own is not None:
-            self.window_of_its_own.activateWindow()
+        if self.separate_window is not None:
+            self.separate_window.activateWindow()
             return
-        window = self.window_of_its_own = QDialog(self)  # a child of the panel, so that both close together
+        window = self.separate_window = QDialog(self)  # a child of the panel, so that both close together
         window.setWindowTitle("MedVAR gallery")
         window.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
         window.resize(*_WINDOW)
         self.sheet.resize_thumbnails(_LARGE_SIDE, fits=False)
         QVBoxLayout(window).addWidget(self._content)
         self._elsewhere.show()
-        window.finished.connect(self._come_back)
+        window.finished.connect(self._return_to_dock)
         window.show()
 
     def keyPressEvent(self, event: QKeyEvent | None) -> None:  # Qt's own name
@@ -166,21 +166,21 @@ class GalleryPanel(QWidget):
             pressed.click()
         return pressed is not None
 
-    def _come_back(self) -> None:
+    def _return_to_dock(self) -> None:
         self.sheet.resize_thumbnails(_SIDE, fits=True)
         layout = self.layout()
         assert isinstance(layout, QVBoxLayout)
         layout.insertWidget(0, self._content)
         self._elsewhere.hide()
-        self.window_of_its_own = None
+        self.separate_window = None
 
     def _star(self) -> None:
         chosen = self.selected
         unstarred = any(not image.starred for image in self._shown if image.id in chosen)
         self.star.emit(chosen, unstarred)
 
-    def _go_on(self) -> None:
-        self.go_on.emit(self.selected[0])
+    def _select(self) -> None:
+        self.select.emit(self.selected[0])
 
     def _delete(self) -> None:
         self.delete.emit(self.selected)

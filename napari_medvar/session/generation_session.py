@@ -152,7 +152,7 @@ class GenerationSession:
         the current image; its previews are yielded scale by scale, and those of the others at the end.
         """
         if self.continues(request):
-            return self._go_on(until, should_stop)
+            return self._continue_unfinished(until, should_stop)
         return self._keep(self._run(self._generator.start(_numbered(request, count)), until, should_stop))
 
     def step(self, request: Request) -> Iterator[Made]:
@@ -442,7 +442,7 @@ class GenerationSession:
             last += 1
         return (node, *(other for other in nodes[first : last + 1] if other is not node))
 
-    def _go_on(self, until: int | None, should_stop: ShouldStop) -> Iterator[Made]:
+    def _continue_unfinished(self, until: int | None, should_stop: ShouldStop) -> Iterator[Made]:
         """The next scales of `unfinished` images; those with equally many scales together, the current image first."""
         before = self._history
         groups: dict[int, list[Node]] = {}

@@ -140,7 +140,7 @@ def test_the_gallery_moves_to_a_window_and_back(many: MedvarWidget, settle: Sett
     panel = many.gallery.panel
     small = panel.sheet.iconSize().width()
     panel.window_button.click()
-    window = panel.window_of_its_own
+    window = panel.separate_window
     assert window is not None
     qtbot.waitUntil(window.isVisible, timeout=WAIT)
     assert window.isAncestorOf(panel.sheet)
@@ -149,12 +149,12 @@ def test_the_gallery_moves_to_a_window_and_back(many: MedvarWidget, settle: Sett
     panel.star_button.click()
     assert captions(many)[0] == "★ 1"
     window.close()
-    qtbot.waitUntil(lambda: panel.window_of_its_own is None, timeout=WAIT)
+    qtbot.waitUntil(lambda: panel.separate_window is None, timeout=WAIT)
     assert panel.isAncestorOf(panel.sheet)
     qtbot.waitUntil(lambda: panel.sheet.iconSize().width() == small, timeout=WAIT)
     panel.window_button.click()
-    assert panel.window_of_its_own is not None
-    panel.window_of_its_own.close()
+    assert panel.separate_window is not None
+    panel.separate_window.close()
 
 
 @pytest.mark.parametrize("where", ["gallery", "history"])

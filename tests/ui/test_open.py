@@ -452,7 +452,7 @@ def test_of_a_damaged_and_a_good_session_one_is_opened_and_the_error_stays(
     _drop(viewer, damaged_file)
     settle(widget)
     assert widget.message.isVisible()
-    widget.scales.undo_button.click()  # the user goes on
+    widget.scales.undo_button.click()  # the user continues
     settle(widget)
     assert not widget.message.isVisible()
     widget.worker.close()
