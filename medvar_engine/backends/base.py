@@ -37,6 +37,11 @@ class BackendInfo:
     has_guide: bool = False  # whether guidance compares with a weaker transformer, see `Backend.start`
 
     @property
+    def runs_on(self) -> str:
+        """The device and the precision for people, e.g. "ONNX Runtime, CPU, float32"."""
+        return f"{self.provider.replace('ExecutionProvider', '')}, {self.precision}"
+
+    @property
     def channels(self) -> int:
         """Channels that are encoded and decoded: those of the image, and one more for a mask."""
         return self.image_channels + (1 if self.structures else 0)

@@ -36,8 +36,7 @@ class DeviceController:
     def take(self, result: object) -> None:
         """Handle a result of the worker."""
         if isinstance(result, OpenedBundle):
-            info = result.generator.backend.info
-            self.panel.show_state(f"{result.bundle.name} runs on {info.provider}, {info.precision}.")
+            self.panel.show_state(f"{result.bundle.name} runs on {result.generator.backend.info.runs_on}.")
 
     def give_up(self, message: str) -> None:
         """Show that the model could not be opened."""

@@ -10,7 +10,7 @@ import numpy as np
 from medvar_engine.types import FloatArray
 from napari_medvar.layers.compare_layers import CompareLayers
 from napari_medvar.layers.image_layers import METADATA, ScaleLayers
-from napari_medvar.layers.map_layers import KINDS, MapLayers, span
+from napari_medvar.layers.map_layers import KINDS, MapLayers, span, span_around_zero
 from napari_medvar.layers.units import agree
 from napari_medvar.layers.zoom_to_fit import Fitting
 from napari_medvar.panels.view_panel import View
@@ -130,8 +130,7 @@ class ImageView:
         if now is None or before is None:
             return None, None, "The coarsest scale has no scale before it."
         values = now - before
-        most = max(float(np.abs(values).max()), 1e-6)
-        return values, (-most, most), "Green: brighter than after the scale before. Pink: darker."
+        return values, span_around_zero(values), "Green: brighter than after the scale before. Pink: darker."
 
     def _agree_on_units(self, event: object = None) -> None:
         """Adapt the units after a layer was added or removed."""

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 Kind = Literal["difference", "tokens", "entropy", "likelihood", "anomaly"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 _COLORMAPS = {"difference": "PiYG", "entropy": "viridis", "likelihood": "magma", "anomaly": "inferno"}
+_LIMITS = (1, 1.5, 2, 2.5, 3, 4, 5, 6)  # with these, napari's colour bar has numbers on both sides of 0
 _OPACITY = {"difference": 1.0, "tokens": 1.0, "entropy": 0.75, "likelihood": 0.75, "anomaly": 0.75}
 
 
@@ -107,3 +108,11 @@ def span(maps: tuple[npt.NDArray[np.float32], ...]) -> tuple[float, float]:
     """Limits from 0 to a high percentile of all scales, so that a colour means the same at every scale."""
     values = np.concatenate([scale.ravel() for scale in maps])
     return 0.0, max(float(np.percentile(values, 99.5)), 1e-3)
+
+
+def span_around_zero(values: npt.NDArray[Any]) -> tuple[float, float]:
+    """Limits as far below 0 as above it, at round numbers that no value exceeds."""
+    most = max(float(np.abs(values).max()), 1e-6)
+    power = 10.0 ** np.floor(np.log10(most))
+    limit = float(next((power * limit for limit in _LIMITS if power * limit >= most), 10 * power))
+    return -limit, limit

@@ -96,7 +96,7 @@ def _about(opened: OpenedBundle | None) -> str:
             "Model": bundle.name,
             "Trained on": bundle.training_data,
             "Licence of the model": bundle.licence,
-            "Runs on": f"{info.provider}, {info.precision}",
+            "Runs on": info.runs_on,
             "sha256": info.bundle_id,
         }
     return _table(facts)

@@ -44,7 +44,9 @@ class RealImagePanel(QWidget):
             "Open your own CT or MR scan: a DICOM, NIfTI, NRRD or MetaImage file. The scan's folder is not changed.",
             self._open_file,
         )
-        self.folder_button = button("Folder…", "Open the DICOM scans in a folder, each as a layer.", self._open_folder)
+        self.folder_button = button(
+            "Open a folder…", "Open the DICOM scans in a folder, each as a layer.", self._open_folder
+        )
         self.encode_button = button(
             "&Encode the slice",
             "Encode the visible slice as tokens and decode it. Values outside the contrast limits are clipped.",

@@ -90,7 +90,7 @@ class SavePanel(QWidget):
             self._save_session,
         )
         self.open_session_button = button(
-            "Open…",
+            "Open session…",
             "Open a .medvar file, or a PNG or NIfTI file that MedVAR wrote, with its settings.",
             self._open_session,
         )

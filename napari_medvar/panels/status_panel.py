@@ -56,5 +56,5 @@ class StatusPanel(QWidget):
         if info is None:
             self.device.setText("No model is loaded.")
             return
-        self.device.setText(f"Runs on {info.provider.replace('ExecutionProvider', '')}, {info.precision}")
+        self.device.setText(f"Runs on {info.runs_on}")
         self.device.setToolTip(f"<p>{info.provider}</p><p>Model {info.bundle_id[:12]}</p>")

@@ -29,7 +29,7 @@ def test_another_server_is_used_at_once_and_stored(
 
     monkeypatch.setattr(device_controller, "opener", opener)
     panel = quick.device.panel
-    assert "fake runs on" in panel.state.text()
+    assert panel.state.text() == "fake runs on Fake, CPU, float32."
     quick.scales.generate_button.click()
     settle(quick)
     made = quick.session.tree.nodes
@@ -42,7 +42,7 @@ def test_another_server_is_used_at_once_and_stored(
     assert opened == kept
     assert quick.session.tree.nodes == made  # by the same model, elsewhere
     assert not quick.icons.missing([made[0].id])
-    assert "fake runs on" in panel.state.text()
+    assert panel.state.text() == "fake runs on Fake, CPU, float32."
 
 
 def test_a_missing_server_is_reported_and_the_model_stays(

@@ -12,6 +12,7 @@ from pytestqt.qtbot import QtBot
 
 from medvar_engine.errors import MedvarError
 from napari_medvar.layers.image_layers import layer_name
+from napari_medvar.layers.map_layers import span_around_zero
 from napari_medvar.widget import MedvarWidget
 
 WAIT = 60_000
@@ -163,3 +164,9 @@ def test_without_previews_the_layers_follow_at_the_end(quick: MedvarWidget, sett
         preview = next(iter(quick.session.previews([k])))
         layer = quick.viewer.layers[layer_name(SCHEDULE, k)]
         np.testing.assert_allclose(layer.data, -160 + (preview.pixels + 1) / 2 * 400, atol=1e-3)
+
+
+@pytest.mark.parametrize(("most", "limit"), [(437, 500), (801, 1000), (0.13, 0.15), (300, 300), (0, 1e-6)])
+def test_the_colours_of_a_difference_end_at_round_numbers(most: float, limit: float) -> None:
+    """napari's colour bar would show a 0 and no other number."""
+    assert span_around_zero(np.array([[-most, most / 2]])) == pytest.approx((-limit, limit))
