@@ -35,7 +35,7 @@ def _read_in_napari(path: str | Sequence[str]) -> list[Any]:
 
 
 def _report(text: str) -> None:
-    """Show what was refused: in the widget if it is open, where it stays, or else as a notification of napari."""
+    """Show what was refused: in the widget if it is visible, where it stays, or else as a notification of napari."""
     import napari
     from napari.utils.notifications import show_error
 
@@ -43,7 +43,7 @@ def _report(text: str) -> None:
 
     viewer = napari.current_viewer()
     widget = opened_in(viewer) if viewer is not None else None
-    (show_error if widget is None else widget.add_error)(text)
+    (widget.add_error if widget is not None and widget.isVisible() else show_error)(text)
 
 
 def _may_be_scan(path: str) -> bool:
