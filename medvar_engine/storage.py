@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import re
@@ -161,7 +162,9 @@ def sha256_of(content: bytes | str) -> str:
 
 
 def sha256(path: Path) -> str:
-    """The sha256 of a file's content, in hexadecimal."""
+    """The sha256 of a file's content, in hexadecimal. Raises `OSError` if it cannot be read, or is no regular file."""
+    if path.exists() and not path.is_file():  # reading a pipe or a device might never end
+        raise OSError(errno.EINVAL, "it is not a regular file", str(path))
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

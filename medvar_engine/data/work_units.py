@@ -188,7 +188,7 @@ def finished_result(folder: Path, key: str) -> UnitResult | None:
         if "masks" in values:
             whole = whole and sha256(folder / f"{key}.masks.npy") == values["masks"]
         return _result(key, values) if whole else None
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
 
 

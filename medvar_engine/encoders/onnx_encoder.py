@@ -54,6 +54,10 @@ class OnnxEncoder:
     def encode(self, images: FloatArray) -> FloatArray:
         """See `Encoder`."""
         parts = [self._encode(images[first : first + _BLOCK]) for first in range(0, len(images), _BLOCK)]
+        if odd := [part.shape[1] for part in parts if part.shape[1] != self.dimension]:
+            raise MedvarError(
+                f"{self._origin} returns {odd[0]} features for some images, and {self.dimension} for others."
+            )
         return np.concatenate(parts) if parts else np.empty((0, self.dimension), dtype=np.float32)
 
     def describe(self) -> dict[str, Any]:
@@ -88,6 +92,8 @@ class OnnxEncoder:
             ) from error
         if features.ndim == 4 and features.shape[2:] == (1, 1):
             features = features[:, :, 0, 0]
+        if features.dtype.kind not in "fiu":
+            raise MedvarError(f"{self._origin} returns {features.dtype}, but its first output must be numbers.")
         if features.ndim != 2 or len(features) != len(images) or not features.shape[1]:
             raise MedvarError(
                 f"{self._origin} returns {features.shape} for {len(images)} images, but its first output must have one "

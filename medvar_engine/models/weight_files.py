@@ -68,7 +68,9 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def _check_header(path: Path) -> None:
-    """Raise `ValueError` if the header of a safetensors file lists more tensors than any model has."""
+    """Raise `ValueError` for no regular file, and if the header of one lists more tensors than any model has."""
+    if path.exists() and not path.is_file():  # reading a pipe might never end
+        raise ValueError("it is not a regular file")
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         tensors = file.read(min(length, _LONGEST_HEADER)).count(b'"dtype"')

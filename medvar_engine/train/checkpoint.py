@@ -17,6 +17,7 @@ from medvar_engine.storage import replace_folder, sha256
 from medvar_engine.train.distributed.processes import Processes
 
 _MANIFEST = "manifest.json"
+_MOST_BYTES = 16 * 2**20  # size of a manifest; those of large runs have some hundred kilobytes
 
 
 @dataclass(frozen=True)
@@ -117,13 +118,13 @@ def _first_sound(
 
 def read_checkpoint(path: Path) -> Checkpoint:
     """Read the manifest of a checkpoint, without a check of its files. Raises `MedvarError` if it is invalid."""
-    manifest = json.loads((path / _MANIFEST).read_text(encoding="utf-8"))
+    manifest = _manifest(path)
     return Checkpoint(path, manifest["step"], manifest["values"], manifest["loss"])
 
 
 def _checked(path: Path) -> Checkpoint:
     """`read_checkpoint`, with a check of all hashes. Raises `MedvarError` when a file has changed."""
-    manifest = json.loads((path / _MANIFEST).read_text(encoding="utf-8"))
+    manifest = _manifest(path)
     step, values, loss = manifest["step"], manifest["values"], manifest["loss"]
     if type(step) is not int or path.name != f"step-{step:08d}" or not isinstance(values, dict):
         raise MedvarError(f"its {_MANIFEST} has an invalid step {step!r}, or no settings of the run")
@@ -132,6 +133,8 @@ def _checked(path: Path) -> Checkpoint:
     if not manifest["sha256"]:
         raise MedvarError(f"its {_MANIFEST} lists no files")
     for name, expected in manifest["sha256"].items():
+        if Path(name).name != name:
+            raise MedvarError(f"its {_MANIFEST} lists a file of another folder, {name!r}")
         if sha256(path / name) != expected:
             raise MedvarError(f"{name} has changed since it was written")
     return read_checkpoint(path)
@@ -145,10 +148,20 @@ def _best(paths: list[Path]) -> Path | None:
 def _loss(path: Path) -> float:
     """A checkpoint's loss on held-out patients; infinite if it is unknown or unreadable."""
     try:
-        loss = json.loads((path / _MANIFEST).read_text(encoding="utf-8"))["loss"]
+        loss = _manifest(path)["loss"]
         return math.inf if loss is None or math.isnan(loss) else float(loss)
     except Exception:  # a damaged file can raise any exception
         return math.inf
+
+
+def _manifest(path: Path) -> Any:
+    """The content of a manifest. Unlike other JSON it may hold NaN, as the loss of a run that diverged."""
+    file = path / _MANIFEST
+    if file.exists() and not file.is_file():  # reading a pipe might never end
+        raise MedvarError(f"its {_MANIFEST} is not a regular file")
+    if file.stat().st_size > _MOST_BYTES:
+        raise MedvarError(f"its {_MANIFEST} is larger than {_MOST_BYTES} bytes")
+    return json.loads(file.read_text(encoding="utf-8"))
 
 
 def _folders(folder: Path) -> list[Path]:

@@ -137,6 +137,46 @@ def test_unusable_onnx_files(content: bytes, says: str, tmp_path: Path, monkeypa
         OnnxEncoder(content, Preprocessing(8), name="bad")
 
 
+def one_node(node: onnx.NodeProto, constants: list[onnx.TensorProto], kind: int) -> bytes:
+    """ONNX of one operator, which gets the image."""
+    helper = onnx.helper
+    graph = helper.make_graph(
+        [node],
+        "encoder",
+        [helper.make_tensor_value_info("image", onnx.TensorProto.FLOAT, ["batch", 3, "side", "side"])],
+        [helper.make_tensor_value_info("features", kind, None)],
+        constants,
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    return bytes(model.SerializeToString())
+
+
+def test_an_encoder_that_returns_text() -> None:
+    """Numbers are expected of it: a stranger's file would end in a traceback."""
+    words = onnx.helper.make_tensor("words", onnx.TensorProto.STRING, [2, 3], [b"one", b"two", b"three"] * 2)
+    content = one_node(onnx.helper.make_node("Identity", ["words"], ["features"]), [words], onnx.TensorProto.STRING)
+    with pytest.raises(MedvarError, match="bad returns object, but its first output must be numbers"):
+        OnnxEncoder(content, Preprocessing(8), name="bad", origin="bad")
+
+
+def test_an_encoder_that_returns_other_features_for_some_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The blocks of many images could not be joined: a traceback, after hours."""
+    encoder = OnnxEncoder(pooling_model(), Preprocessing(8), name="odd", origin="odd")
+    encode = OnnxEncoder._encode
+    images = np.zeros((70, 8, 8), np.float32)
+    monkeypatch.setattr(OnnxEncoder, "_encode", lambda self, own: encode(self, own)[:, : 3 if len(own) == 16 else 2])
+    with pytest.raises(MedvarError, match="odd returns 2 features for some images, and 3 for others"):
+        encoder.encode(images)
+
+
+def test_an_encoder_larger_than_any(tmp_path: Path) -> None:
+    """A file that is mostly a hole would be read into memory whole."""
+    with (tmp_path / "large.onnx").open("wb") as file:
+        file.truncate(2**40)
+    with pytest.raises(MedvarError, match="larger than 2 GB"):
+        open_encoder(str(tmp_path / "large.onnx"))
+
+
 def test_files_that_are_not_encoders_are_refused(tmp_path: Path) -> None:
     """Breaks for a pickled checkpoint, which could run code, and for mistyped names."""
     with pytest.raises(MedvarError, match="There is no encoder file"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -106,6 +107,13 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
     """A mistyped path is the commonest error of all."""
     with pytest.raises(MedvarError, match=r"no file .*nowhere\.safetensors"):
         load_tokenizer(tmp_path / "nowhere.safetensors")
+
+
+def test_a_pipe_is_refused(tmp_path: Path) -> None:
+    """Reading it would never end."""
+    os.mkfifo(tmp_path / "pipe.safetensors")
+    with pytest.raises(MedvarError, match="not a regular file"):
+        load_tokenizer(tmp_path / "pipe.safetensors")
 
 
 @pytest.mark.parametrize(

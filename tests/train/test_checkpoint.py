@@ -12,6 +12,7 @@ from torch import nn
 
 from medvar_engine.errors import MedvarError
 from medvar_engine.models.weight_files import read_tensors, write_tensors
+from medvar_engine.storage import sha256
 from medvar_engine.train.checkpoint import (
     Checkpoint,
     best_checkpoint,
@@ -61,7 +62,8 @@ def test_the_newest_is_found_again(tmp_path: Path) -> None:
     [
         *("flip", "cut", "no tensors", "no manifest", "bad manifest", "other manifest", "deep manifest"),
         *("manifest of a list of files", "manifest without files", "manifest of another step", "manifest of a text"),
-        *("manifest of no run", "manifest of an odd loss"),
+        *("manifest of no run", "manifest of an odd loss", "manifest of a file elsewhere"),
+        *("huge manifest", "manifest that is a pipe", "tensors that are a pipe"),
     ],
 )
 def test_a_damaged_checkpoint_is_skipped_and_reported(tmp_path: Path, damage: str) -> None:
@@ -90,6 +92,16 @@ def test_a_damaged_checkpoint_is_skipped_and_reported(tmp_path: Path, damage: st
             manifest.write_text('{"step": 2, "values": {}, "loss": null, "sha256": ["a"]}')
         case "manifest without files":
             manifest.write_text('{"step": 2, "values": {}, "loss": null, "sha256": {}}')
+        case "manifest of a file elsewhere":
+            elsewhere = {"../step-00000001/model.safetensors": sha256(tmp_path / "step-00000001/model.safetensors")}
+            manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"sha256": elsewhere}))
+        case "huge manifest":
+            with manifest.open("ab") as file:
+                file.truncate(2**40)
+        case "manifest that is a pipe" | "tensors that are a pipe":
+            pipe = manifest if damage.startswith("manifest") else tensors
+            pipe.unlink()
+            os.mkfifo(pipe)
         case "manifest of another step" | "manifest of a text" | "manifest of no run" | "manifest of an odd loss":
             odd = {"another step": {"step": 7}, "a text": {"step": "2"}, "no run": {"values": None}}
             changed = odd.get(damage.removeprefix("manifest of "), {"loss": "low"})
