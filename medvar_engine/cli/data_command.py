@@ -185,7 +185,7 @@ def _print_manifest(manifest: Manifest) -> None:
 def _table(manifest: Manifest) -> Iterator[str]:
     """Counts of slices and patients as aligned columns."""
     columns = ("modality", "region", "plane", "split", "slices", "patients")
-    rows = [columns, *(tuple(str(row[name] or "-") for name in columns) for row in manifest.counts)]
+    rows = [columns, *(tuple(str(row.get(name) or "-") for name in columns) for row in manifest.counts)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         texts = [text.ljust(width) for text, width in zip(row[:4], widths[:4], strict=True)]

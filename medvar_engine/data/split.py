@@ -8,10 +8,12 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+from pydantic import TypeAdapter, ValidationError
 
 from medvar_engine.conditions import listed
 from medvar_engine.data.identity.same_patient import SamePatient
 from medvar_engine.errors import MedvarError
+from medvar_engine.untrusted.check_fields import first_error, sentence
 
 STRATA = ("modality", "region", "dataset")
 Stratum = tuple[str, ...]
@@ -37,12 +39,13 @@ class SplitRule:
 
     @classmethod
     def of(cls, recipe: Mapping[str, Any]) -> SplitRule:
-        """The rule in the recipe of a manifest."""
-        values: dict[str, Any] = {name: recipe[name] for name in cls.__slots__ if name in recipe}
-        for name in ("holdout", "strata"):
-            if name in values:
-                values[name] = tuple(values[name])
-        return cls(**values)
+        """The rule in the recipe of a manifest. Raises `MedvarError` if it is damaged."""
+        values = {name: recipe[name] for name in cls.__slots__ if name in recipe}
+        try:
+            return TypeAdapter(cls).validate_python(values)
+        except ValidationError as error:
+            what = sentence(first_error(error), {})
+            raise MedvarError(f"The split in the manifest is damaged: {what} Prepare the data again.") from error
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for the recipe of a manifest."""

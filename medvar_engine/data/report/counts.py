@@ -34,7 +34,7 @@ def labels(dataset: SliceDataset) -> list[Label]:
     """The labels of a dataset, by name."""
     found: dict[tuple[str, str, str], dict[str, tuple[int, int]]] = {}
     for row in dataset.manifest.counts:
-        key = (row["region"] or "", row["modality"], row["plane"] or "")
+        key = (row.get("region") or "", row["modality"], row.get("plane") or "")
         found.setdefault(key, {})[row["split"]] = (int(row["slices"]), int(row["patients"]))
     return [
         Label(*key, *sides.get("train", (0, 0)), *sides.get("test", (0, 0))) for key, sides in sorted(found.items())

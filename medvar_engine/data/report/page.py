@@ -160,7 +160,7 @@ def _refused(dataset: SliceDataset) -> Markup:
 
 def _sources(dataset: SliceDataset) -> Markup:
     rows: list[tuple[Child, ...]] = [
-        (one["source"], one["licence"], one["dataset"], len(one["patients"]), int(one["slices"]))
+        (one.get("source"), one["licence"], one.get("dataset"), len(one["patients"]), int(one["slices"]))
         for one in dataset.manifest.sources
     ]
     return table(("source", "licence", "data set", "patients", "slices"), rows)

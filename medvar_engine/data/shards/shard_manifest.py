@@ -6,20 +6,28 @@ import contextlib
 import json
 import re
 from dataclasses import asdict, dataclass, field, fields
+from functools import cache
 from pathlib import Path
 from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
 
 from medvar_engine.data.shards.image_file import mask_name, shard_name
 from medvar_engine.errors import MedvarError
 from medvar_engine.masks.structures import Structures, from_dicts
 from medvar_engine.storage import replace_file, sha256_of
 from medvar_engine.untrusted import plain_json
+from medvar_engine.untrusted.check_fields import first_error, sentence
 
 SCHEMA_VERSION = 2
 MANIFEST = "manifest.json"
 _MOST = 2**28  # bytes, for the names and marks of all patients
 _SET = "set.json"  # the manifest of a synthetic dataset
 _OURS = re.compile(r"(images|masks)-\d+\.npy|slices(-\d+)?\.arrow")
+
+
+_OF_COUNTS = {"modality": str, "split": str, "slices": int, "patients": int}
+_OF_SOURCES = {"licence": str, "patients": list, "slices": int}
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +95,11 @@ class Manifest:
                     "Prepare the data again with `medvar prepare`."
                 )
             known = {one.name for one in fields(cls)}
-            manifest = cls(**{name: value for name, value in values.items() if name in known})
+            manifest = _checked_kinds().validate_python({name: values[name] for name in known & set(values)})
             manifest._check()
+        except ValidationError as error:
+            what = sentence(first_error(error), {})
+            raise MedvarError(f"{path} is damaged: {what} Prepare the data again.") from error
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise MedvarError(f"{path} is damaged ({error}). Prepare the data again.") from error
         return manifest
@@ -104,8 +115,12 @@ class Manifest:
         return json.dumps(values, indent=1, ensure_ascii=False).encode("utf-8")
 
     def _check(self) -> None:
-        if not isinstance(self.size, int) or self.size < 1:
+        if self.size < 1:
             raise ValueError(f"size {self.size!r}")
+        for kinds, rows in ((_OF_COUNTS, self.counts), (_OF_SOURCES, self.sources)):
+            for row in rows:
+                if odd := [name for name, kind in kinds.items() if not isinstance(row.get(name), kind)]:
+                    raise ValueError(f"{odd[0]} is {row.get(odd[0])!r} in counts or sources")
         for number, shard in enumerate(self.shards):
             if shard["file"] != shard_name(number) or not isinstance(shard["slices"], int) or shard["slices"] < 0:
                 raise ValueError(f"shard {number} is {shard!r}")
@@ -115,11 +130,14 @@ class Manifest:
             raise ValueError(f"{self.slices} slices in shards, but the table is {self.table!r}")
         if wrong := set(self.split.values()) - {"train", "test"}:
             raise ValueError(f"split {wrong.pop()!r}")
-        groups = [*self.marks.values(), *self.one_patient, self.patient_ids]
-        if not all(isinstance(one, list) and all(isinstance(text, str) for text in one) for one in groups):
-            raise ValueError("patient_ids, marks or one_patient are not lists of names")
         if not all(self.files.values()):
             raise ValueError("a sha256 is empty")
+
+
+@cache
+def _checked_kinds() -> TypeAdapter[Manifest]:
+    """Checks the kinds of all values; made once, because that takes longer than reading a manifest."""
+    return TypeAdapter(Manifest)
 
 
 def remove_unnamed(folder: Path, manifest: Manifest) -> None:

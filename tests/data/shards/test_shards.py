@@ -20,6 +20,7 @@ from medvar_engine.data.shards import MANIFEST, TABLE, Manifest, ShardFolder, Sh
 from medvar_engine.data.shards.image_file import ImageFile
 from medvar_engine.data.shards.slice_facts import SliceFacts
 from medvar_engine.data.shards.slice_table import BATCH_ROWS
+from medvar_engine.data.split import SplitRule
 from medvar_engine.errors import MedvarError
 from medvar_engine.value_range import decode, encode
 
@@ -377,3 +378,31 @@ def test_manifest_is_plain_json(tmp_path: Path) -> None:
     assert [shard["slices"] for shard in manifest["shards"]] == [2, 2, 1]
     assert manifest["sources"][0]["licence"] == "CC BY 4.0"
     assert Manifest.read(tmp_path / "a").counts == manifest["counts"]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        *(("recipe", None), ("recipe", "a text"), ("counts", [{}]), ("counts", [{"slices": "many"}]), ("counts", [3])),
+        *(("sources", [{}]), ("sources", {"a": 1}), ("refused", [[1]]), ("refused", [{"path": None}])),
+        *(("split", ["p0"]), ("split", {"p0": 3}), ("given_split", {"p0": 1}), ("given_split", None)),
+        *(("remarks", [None]), ("remarks", "one"), ("marks", {"p0": None}), ("one_patient", [3]), ("patient_ids", 7)),
+        *(("shards", None), ("shards", "abc"), ("shards", [None]), ("table", []), ("structures", [{"name": 3}])),
+        *(("size", None), ("size", 1.5), ("size", -5), ("size", [128])),
+    ],
+)
+def test_a_manifest_with_values_of_other_kinds_is_refused(tmp_path: Path, field: str, value: object) -> None:
+    """Each would be a traceback in another place, some only after hours of reading."""
+    write(tmp_path / "a")
+    manifest = json.loads((tmp_path / "a" / MANIFEST).read_text())
+    (tmp_path / "a" / MANIFEST).write_text(json.dumps(manifest | {field: value}))
+    with pytest.raises(MedvarError, match=r"manifest\.json is damaged"):
+        Manifest.read(tmp_path / "a")
+
+
+@pytest.mark.parametrize("odd", [{"holdout": None}, {"holdout": [3]}, {"seed": "x"}, {"strata": 4}, {"seed": None}])
+def test_a_damaged_rule_of_the_split_is_refused(odd: dict[str, object]) -> None:
+    """Merging or splitting again would end in a traceback."""
+    with pytest.raises(MedvarError, match="split in the manifest is damaged"):
+        SplitRule.of({"test_fraction": 0.2} | odd)
+    assert SplitRule.of({"test_fraction": 0.2, "holdout": ["p"], "size": 3}) == SplitRule(0.2, holdout=("p",))
