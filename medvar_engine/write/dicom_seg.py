@@ -24,7 +24,7 @@ def check_place(image: OutputImage) -> None:
     if image.mask is not None and modality_of(image) is None:
         raise MedvarError(
             "A mask in DICOM needs a CT or MR image of known pixel size, but the modality or the pixel size of "
-            "this image is not known. Give --modality, or write PNG or NIfTI."
+            "this image is not known. Name the modality, if the model knows it, or write PNG or NIfTI."
         )
 
 
