@@ -53,13 +53,17 @@ def mask_of(layer: Layer, placement: Placement, point: Sequence[float] = ()) -> 
 def structures_of(layer: Layer | None, placement: Placement, point: Sequence[float] = ()) -> MaskArray:
     """The numbers ``(H, W)`` that a Labels layer has at the pixels of an image.
 
+    A layer of the image's size without a scale, such as an opened PNG, is taken pixel by pixel: by its place in the
+    world it would cover only a corner of an image whose pixels have a size in mm.
+
     Raises `MedvarError` for another layer, for numbers above 255, and when nothing lies on the image.
     """
     from napari.layers import Labels
 
     if not isinstance(layer, Labels):
         raise MedvarError("Select a Labels layer in the layer list: its numbers are the structures to draw to.")
-    values = _of_labels(layer, placement, point)
+    unplaced = layer.data.shape == (placement.size,) * 2 and np.array_equal(matrix_of(layer), np.eye(3))
+    values = np.asarray(layer.data) if unplaced else _of_labels(layer, placement, point)
     if values.max(initial=0) > MOST or values.min(initial=0) < 0:
         raise MedvarError(f"The layer “{layer.name}” has labels beyond 0 to {MOST}, which stand for no structure.")
     if not values.any():

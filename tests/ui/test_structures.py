@@ -55,6 +55,17 @@ def test_paint_and_draw(paired: MedvarWidget, settle: Settle, shows_current: Cal
     shows_current(paired)
 
 
+def test_a_mask_without_a_pixel_size(paired: MedvarWidget, settle: Settle) -> None:
+    """It would shrink into a corner of the image, whose pixels are 1.5 mm wide."""
+    values = make_pairs(1, 4)[0, 1].astype(np.uint8)
+    paired.viewer.layers.selection.active = paired.viewer.add_labels(values.copy(), name="opened")
+    paired.structures.draw()
+    settle(paired)
+    drawn = paired.viewer.layers[NAME]
+    assert drawn.scale.tolist() == [1.5, 1.5]
+    assert (np.asarray(drawn.data) == values).mean() > 0.95
+
+
 def test_impossible_masks_are_reported(paired: MedvarWidget) -> None:
     """An empty layer, another layer, a model without masks: one sentence each, and nothing is made."""
     viewer = paired.viewer
