@@ -9,8 +9,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
-from pydantic import ConfigDict, ModelWrapValidatorHandler, ValidationError, model_validator
+from pydantic import ConfigDict, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
+from pydantic.functional_validators import ModelWrapValidatorHandler
 
 from medvar_engine.conditions import FACTORS
 from medvar_engine.errors import MedvarError
