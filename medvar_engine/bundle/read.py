@@ -115,7 +115,10 @@ class Bundle:
     @property
     def card(self) -> str:
         """The model card, in Markdown."""
-        return self.read(CARD).decode("utf-8")
+        try:
+            return self.read(CARD).decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise MedvarError(f"{self.path / CARD} is not text ({error}). {_AGAIN}") from error
 
     def codebook(self) -> FloatArray | None:
         """Read the code of every token: ``(V, C)``, or ``(K, V, C)`` if every scale has its own codebook.

@@ -9,7 +9,7 @@ import numpy as np
 from medvar_engine.bundle.read import Bundle
 from medvar_engine.conditions import Condition
 from medvar_engine.errors import MedvarError
-from medvar_engine.request import Request, Sampling, StackPlace
+from medvar_engine.request import MOST_SLICES, Request, Sampling, StackPlace
 from medvar_engine.write.dicom import uid
 from medvar_engine.write.geometry import corner, directions, through
 from medvar_engine.write.output_image import OutputImage
@@ -25,8 +25,8 @@ class Stack:
     to: float | None = None
 
     def __post_init__(self) -> None:
-        if self.slices < 2:
-            raise MedvarError(f"A stack needs 2 slices or more, but has {self.slices}.")
+        if not 2 <= self.slices <= MOST_SLICES:
+            raise MedvarError(f"A stack has 2 to {MOST_SLICES} slices, but {self.slices} are asked for.")
         if not 0.01 <= self.spacing_mm <= 100:
             raise MedvarError(f"The spacing of slices must be 0.01 to 100 mm, but is {self.spacing_mm:g}.")
         if self.to is not None and not 0 <= self.to <= 1:

@@ -100,6 +100,16 @@ def test_says_what_was_written(bundle: Bundle) -> None:
     assert bundle.read("step.onnx") == b"step"
 
 
+def test_a_card_that_is_not_text(tmp_path: Path) -> None:
+    """It would end in a traceback; the rest of the bundle can still be used."""
+    card = b"\xff\xfe"
+    digests = MANIFEST_VALUES["sha256"] | {"MODEL_CARD.md": hashlib.sha256(card).hexdigest()}
+    folder = write(tmp_path / "bundle", changed("sha256", to=digests))
+    (folder / "MODEL_CARD.md").write_bytes(card)
+    with pytest.raises(MedvarError, match=r"MODEL_CARD\.md is not text"):
+        _ = read_bundle(folder).card
+
+
 def test_digest_names_the_graphs(tmp_path: Path, bundle: Bundle) -> None:
     """A retouched model card would make all earlier images strangers, or another model's pass for this one's."""
     hashes = MANIFEST_VALUES["sha256"]

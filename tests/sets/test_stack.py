@@ -156,7 +156,8 @@ def test_a_shorter_series_replaces_all_of_a_longer_one(pair_bundle: Bundle, tmp_
 @pytest.mark.parametrize(
     ("make", "said"),
     [
-        (lambda: Stack(1, 3.0), "2 slices or more"),
+        (lambda: Stack(1, 3.0), "2 to 1024 slices, but 1 are asked for"),
+        (lambda: Stack(10**9, 3.0), "2 to 1024 slices"),
         (lambda: Stack(4, 0.0), "must be 0.01 to 100 mm"),
         (lambda: Stack(4, 3.0, 1.2), "outside the range from 0 to 1"),
         (lambda: StackPlace(0, 2.0), "0.001 to 1 of the image's side"),
