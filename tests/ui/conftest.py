@@ -6,12 +6,18 @@ import os
 import random
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+
+# Some fixtures train a model. Torch then loads the LLVM of triton, which crashes if the LLVM of Mesa's OpenGL is loaded
+# already. The plugin itself never imports torch.
+with suppress(ImportError):
+    import torch._dynamo  # noqa: F401
 
 sys.path.insert(0, str(Path(__file__).parent))
 
