@@ -108,7 +108,7 @@ class LabelSpace:
                 raise MedvarError(_unknown_label(name, value, getattr(self, name)))
         return tuple(self._number(name, getattr(condition, name)) for name in self.factors)
 
-    def beside(self, condition: Condition) -> tuple[tuple[int, ...], float]:
+    def neighbouring_step(self, condition: Condition) -> tuple[tuple[int, ...], float]:
         """The label of the step next to the position of ``condition``, and its share, from 0 to 0.5.
 
         The share is linear in the distance from the middle of the own step. It is 0 without a position, and beyond the

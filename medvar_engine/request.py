@@ -66,7 +66,7 @@ def ramp(guidance: float, k: int, scales: int) -> float:
 
 @dataclass(frozen=True, slots=True)
 class StackPlace:
-    """Which slice of a stack an image is. Neighbouring slices are drawn with similar noise, so they show one body."""
+    """Which slice of a stack an image is. Neighbouring slices are drawn with similar noise, so they are similar."""
 
     slice: int  # from 0 up
     step: float  # distance between neighbouring slices, as a share of the image's side

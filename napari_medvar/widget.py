@@ -362,7 +362,7 @@ class MedvarWidget(QWidget):
         if self.session.node is not None:
             self.image_view.layers.blank_from(self.session.node.depth)
         self._look()
-        if self._doing == "load" and not self.message.isVisibleTo(self):
+        if self._doing == "load" and not self._failure:
             self._recovery.begin()
         while self._when_idle and not self.worker.running:
             self.when_idle(self._when_idle.pop(0))

@@ -91,14 +91,15 @@ def test_a_position_between_two_steps() -> None:
     """The share of the nearest other step; none at the ends, where there is no other."""
     space = LabelSpace(("CT", "MR"), position=4)
     found = {
-        place: space.beside(Condition("MR", position=place)) for place in (0.0, 0.1, 0.125, 0.2, 0.25, 0.3, 0.5, 1.0)
+        place: space.neighbouring_step(Condition("MR", position=place))
+        for place in (0.0, 0.1, 0.125, 0.2, 0.25, 0.3, 0.5, 1.0)
     }
     assert {place: label for place, (label, _) in found.items()} == {
         0.0: (1, 0), 0.1: (1, 0), 0.125: (1, 0), 0.2: (1, 1), 0.25: (1, 0), 0.3: (1, 0), 0.5: (1, 1), 1.0: (1, 3)
     }  # fmt: skip
     shares = [share for _, share in found.values()]
     np.testing.assert_allclose(shares, [0, 0, 0, 0.3, 0.5, 0.3, 0.5, 0], atol=1e-9)
-    assert space.beside(Condition("MR")) == ((1, 4), 0.0)
+    assert space.neighbouring_step(Condition("MR")) == ((1, 4), 0.0)
 
 
 def test_the_same_position_is_the_same_condition() -> None:

@@ -24,7 +24,7 @@ _INSTALL = (
 DEVICES = {"CUDAExecutionProvider": "cuda"}  # execution providers with their own memory, and the name of that device
 DATA = ".data"  # suffix of a separate file of weights
 _PIXEL_BYTES = 16 * 2**10  # memory per pixel of an image; a wide decoder needs half of it for a block of images
-_IMAGES_ON_GPU = 32  # a GPU runs all images of a batch together, and keeps their keys and values
+_IMAGES_ON_GPU = 128  # a GPU runs all images of a batch together, twice with guidance, and keeps their keys and values
 
 Result = TypeVar("Result")
 

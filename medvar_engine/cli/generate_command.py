@@ -63,7 +63,7 @@ def generate(
     ] = None,
     stack: Annotated[
         int | None,
-        typer.Option(help="Number of slices of one body, drawn together: a NIfTI volume or a DICOM series."),
+        typer.Option(help="Number of similar slices drawn as a stack: a NIfTI volume or a DICOM series."),
     ] = None,
     slice_mm: Annotated[
         float | None, typer.Option(help="Distance between the slices of --stack, mm; 3 by default.")

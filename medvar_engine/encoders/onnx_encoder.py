@@ -125,7 +125,7 @@ def _open_session(content: bytes, origin: str, threads: int | None, most: int) -
     try:
         session = within(
             load_seconds(len(content)),
-            lambda: open_session(runtime, content, options, _PROVIDERS, most, weights=0),
+            lambda: open_session(runtime, content, options, _PROVIDERS, most, weights=0, most_on_gpu=0),
         )
     except Exception as error:
         raise MedvarError(

@@ -46,17 +46,17 @@ def learn_from_each(
     real: Callable[[int, int], _Source],
     synthetic: _Source,
     counts: Sequence[int],
-    of: str = "",
+    suffix: str = "",
 ) -> tuple[CurvePoint, ...]:
     """The metric after learning from real images of each number of patients, alone and with all synthetic ones.
 
     ``measured`` takes a name for progress, and the sources for a seed. ``real`` takes a number of patients, the last of
-    ``counts`` being all, and a seed. ``of`` is added to names, as "of a class".
+    ``counts`` being all, and a seed. ``suffix`` is added to the number of patients, as "of a class".
     """
 
     def point(count: int) -> CurvePoint:
-        people = " ".join((f"{count} patient{'s' * (count > 1)}", of)).strip()
-        few = "" if count == counts[-1] else f" ({people})"
+        patients = " ".join((f"{count} patient{'s' * (count > 1)}", suffix)).strip()
+        few = "" if count == counts[-1] else f" ({patients})"
         alone = measured(f"{REAL}{few}", lambda seed: [real(count, seed)])
         both = measured(f"{BOTH}{few}", lambda seed: [real(count, seed), synthetic])
         return CurvePoint(count, {REAL: alone, BOTH: both})

@@ -130,13 +130,14 @@ class Prefixes:
 
         Otherwise all slices of one step would show the same place, and the next slice another one.
         """
-        shares = [np.float32(self._share(request)) for request in generation.requests]
-        beside = 2 * len(shares)
-        return {i: logits[i] + share * (logits[beside + i] - logits[i]) for i, share in enumerate(shares) if share}
+        shares = [np.float32(self._neighbour(request)[1]) for request in generation.requests]
+        first = 2 * len(shares)
+        return {i: logits[i] + share * (logits[first + i] - logits[i]) for i, share in enumerate(shares) if share}
 
-    def _share(self, request: Request) -> float:
-        """The share of the step next to the position of a slice of a stack."""
-        return self.backend.info.labels.beside(request.condition)[1] if request.stack else 0.0
+    def _neighbour(self, request: Request) -> tuple[tuple[int, ...], float]:
+        """The label of the step next to the position of a slice of a stack, and its share, which is 0 for others."""
+        space = self.backend.info.labels
+        return space.neighbouring_step(request.condition) if request.stack else (space.unconditional, 0.0)
 
     def _by_network(self, generation: Generation, rows: Sequence[int]) -> list[list[int]]:
         """Rows that pass through a network together: all, or those of the guide apart."""
@@ -181,15 +182,20 @@ class Prefixes:
         return self.backend.accumulate(before, generation.pyramid.tokens(k - 1), k - 1)[1]
 
     def _labels(self, generation: Generation) -> IntArray:
-        space, conditions = self.backend.info.labels, [request.condition for request in generation.requests]
-        own, beside = [space.encode(one) for one in conditions], [space.beside(one)[0] for one in conditions]
-        return np.array(own + [space.unconditional] * len(own) + beside, dtype=np.int64)
+        space, requests = self.backend.info.labels, generation.requests
+        own = [space.encode(request.condition) for request in requests]
+        neighbours = [self._neighbour(request)[0] for request in requests]
+        return np.array(own + [space.unconditional] * len(own) + neighbours, dtype=np.int64)
 
     def _wanted(self, generation: Generation, guided: bool) -> list[int]:
         """The rows that the images need; see the class."""
         requests, images = generation.requests, len(generation.requests)
         unconditional = [images + i for i in range(images) if guided and requests[i].sampling.guidance > 0]
-        return [*range(images), *unconditional, *(2 * images + i for i in range(images) if self._share(requests[i]))]
+        return [
+            *range(images),
+            *unconditional,
+            *(2 * images + i for i in range(images) if self._neighbour(requests[i])[1]),
+        ]
 
     def _keys(self, generation: Generation, labels: IntArray, depth: int) -> list[PrefixKey]:
         """Names of the prefix states of ``depth`` scales. Scale k's keys and values follow from scales 0…k-1."""

@@ -28,16 +28,17 @@ def sample(
     Guidance moves away from ``guide``, or else from the transformer itself without the condition.
     """
     strengths = [sampling.guidance_of(k, len(transformer.schedule)) for k in range(len(transformer.schedule))]
-    asked, worse = _Prefix(transformer, labels), None
+    asked, weaker = _Prefix(transformer, labels), None
     if any(strengths):
-        weaker = guide or transformer
-        worse = _Prefix(weaker, torch.tensor(weaker.config.labels, device=labels.device).expand_as(labels))
+        network = guide or transformer
+        weaker = _Prefix(network, torch.tensor(network.config.labels, device=labels.device).expand_as(labels))
+    combine = _guide_away if guide else _guide
     scale_features, latent = None, torch.zeros((), device=labels.device)
     maps: list[Tensor] = []
     for k, strength in enumerate(strengths):
         logits = asked.step(scale_features, k)
-        if worse is not None:
-            logits = _guided(logits, worse.step(scale_features, k), strength, plausible=guide is not None)
+        if weaker is not None:
+            logits = combine(logits, weaker.step(scale_features, k), strength)
         maps.append(known[k] if k < len(known) else _draw(logits, sampling, generator))
         with torch.autocast(labels.device.type, enabled=False):  # the sum over scales needs float32
             latent = latent + quantizer.lift(maps[-1], k)
@@ -60,13 +61,15 @@ class _Prefix:
         return logits.float()
 
 
-def _guided(logits: Tensor, worse: Tensor, strength: float, *, plausible: bool) -> Tensor:
-    """As `medvar_engine.generate.sampling.guide`, or `guide_away` among ``plausible`` tokens."""
-    guided = (1 + strength) * logits - strength * worse
-    if not plausible:
-        return guided
+def _guide(logits: Tensor, weaker: Tensor, strength: float) -> Tensor:
+    """As `medvar_engine.generate.sampling.guide`."""
+    return (1 + strength) * logits - strength * weaker
+
+
+def _guide_away(logits: Tensor, weaker: Tensor, strength: float) -> Tensor:
+    """As `medvar_engine.generate.sampling.guide_away`, but implausible tokens are never drawn."""
     least = logits.amax(-1, keepdim=True) + math.log(PLAUSIBLE)
-    return guided.masked_fill(logits < least, -torch.inf)
+    return _guide(logits, weaker, strength).masked_fill(logits < least, -torch.inf)
 
 
 def _draw(logits: Tensor, sampling: Sampling, generator: torch.Generator | None) -> Tensor:

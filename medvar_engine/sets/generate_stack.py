@@ -1,4 +1,4 @@
-"""`generate_stack`: generates the slices of one body, as one NIfTI volume or one DICOM series."""
+"""`generate_stack`: generates a stack of similar slices, as one NIfTI volume or one DICOM series."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _SLICE = re.compile(r"\d{4}(-mask)?\.dcm")  # files of a series: slices and thei
 
 @dataclass(frozen=True, slots=True)
 class GeneratedStack:
-    """The slices of one body, written."""
+    """The slices of a stack, written."""
 
     files: tuple[Path, ...]
     risks: tuple[CopyRisk | None, ...]  # of each slice; None without a search for copies
@@ -65,10 +65,12 @@ def generate_stack(
             first, there = found.withheld[0], path.exists()
             if options.overwrite:  # an older stack would be taken for the withheld one
                 _remove_older(path, volume)
-            removed = f" The older stack {path} was removed." if there and not path.exists() else ""
+            older = f" The older stack {path} was removed." if there else ""
+            if there and path.exists():
+                older = f" {path} holds files that medvar did not write, which stay."
             raise MedvarError(
                 f"The stack of seed {requests[0].seed} is withheld: slice {start + first + 1} lies "
-                f"{found.risks[first]}.{removed} Choose another seed, or --copy-policy flag."
+                f"{found.risks[first]}.{older} Choose another seed, or --copy-policy flag."
             )
         for trace, shown, mask, risk in zip(generation.traces, pixels, masks, found.risks, strict=True):
             image = replace(OutputImage.of(bundle, trace, shown, mask), copy_risk=risk)
@@ -89,7 +91,9 @@ def _remove_older(path: Path, volume: bool) -> None:
         remove_written(path, "nifti")
     elif path.is_dir():
         with writing(path, "its older slices may be incomplete"):
-            _remove_slices(path)
+            for older in path.iterdir():
+                if _SLICE.fullmatch(older.name) and not older.stem.endswith("-mask"):
+                    remove_written(older, "dicom")
             if not any(path.iterdir()):
                 path.rmdir()
 

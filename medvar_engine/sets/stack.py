@@ -1,4 +1,4 @@
-"""`stack_requests`: the requests for the slices of one body; `placed`: the position of each slice."""
+"""`stack_requests`: the requests for the slices of a stack; `placed`: the position of each slice."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ def run_bytes(weights: int, places: int, bytes_per_place: int) -> int:
 
 
 def open_session(
-    runtime: Any, content: bytes, options: Any, providers: list[str], most: int, *, weights: int, most_on_gpu: int = 0
+    runtime: Any, content: bytes, options: Any, providers: list[str], most: int, *, weights: int, most_on_gpu: int
 ) -> Any:
     """An inference session. Its weights, results and what it computes need at most ``most`` bytes of memory.
 
@@ -36,7 +36,7 @@ def open_session(
         providers: the execution providers.
         most: limit in bytes on a CPU.
         weights: bytes of weights in other files.
-        most_on_gpu: limit in bytes on a GPU, if the providers include one.
+        most_on_gpu: limit in bytes on a GPU; unused if the providers include none.
 
     Raises:
         ValueError: if the graph could take any memory to be loaded, see `may_fold`.

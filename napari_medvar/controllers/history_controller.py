@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from qtpy.compat import isalive
 from qtpy.QtCore import QTimer
 
 from medvar_engine.bundle.read import Bundle
@@ -117,7 +118,7 @@ class HistoryController:
         QTimer.singleShot(0, self._end_incomplete)
 
     def _end_incomplete(self) -> None:
-        if self._workspace.image_view.comparison.incomplete:
+        if isalive(self.panel) and self._workspace.image_view.comparison.incomplete:
             self.end_compare()
 
 

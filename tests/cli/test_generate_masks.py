@@ -257,3 +257,19 @@ def test_files_of_others_stay_when_an_image_is_withheld(
     assert run.code == 1
     assert "stays: medvar did not write it" in " ".join(run.err.split())
     assert [path.read_text() for path in mine] == ["{}"] * 3
+
+
+def test_slices_of_others_stay_when_a_stack_is_withheld(
+    medvar: Medvar, pair_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A scan with numbered slices would be lost, and nothing written in its place."""
+    asked = ("generate", "--bundle", pair_bundle.path, "--out", tmp_path, *NAMED, "--stack", 3, "--format", "dicom")
+    assert medvar(*asked).code == 0
+    (mine,) = tmp_path.rglob("0001.dcm")
+    mine.write_text("{}")
+    monkeypatch.setattr(CopyScreen, "of", lambda _, asked: CopyScreen("withhold", _Refusing()))  # type: ignore[arg-type]
+    run = medvar(*asked, "--overwrite")
+    assert run.code == 1
+    assert "holds files that medvar did not write, which stay" in " ".join(run.err.split())
+    assert [path.name for path in mine.parent.iterdir()] == ["0001.dcm"]
+    assert mine.read_text() == "{}"

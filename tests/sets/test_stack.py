@@ -1,4 +1,4 @@
-"""Stacks: slices of one body, each drawn from the model's own distribution, alike where they are near."""
+"""Stacks: similar slices, each drawn from the model's own distribution, alike where they are near."""
 
 from __future__ import annotations
 

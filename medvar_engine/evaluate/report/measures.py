@@ -60,7 +60,9 @@ def _ratios(values: Sequence[float]) -> str:
 
 def _range(values: Sequence[float]) -> str:
     """The range of values over the most frequent labels; empty without labels."""
-    return f" ({min(values):.2f} to {max(values):.2f} in {len(values)} labels)" if values else ""
+    if len(values) < 2:
+        return f" ({values[0]:.2f} in 1 label)" if values else ""
+    return f" ({min(values):.2f} to {max(values):.2f} in {len(values)} labels)"
 
 
 def _distances(encoders: Sequence[Mapping[str, Any]]) -> Iterator[Measure]:

@@ -21,11 +21,14 @@ def gradient_loss(output: Tensor, target: Tensor, levels: int = 2) -> Tensor:
 
 
 def log_error(output: Tensor, target: Tensor) -> Tensor:
-    """Mean over images of the logarithm of the mean squared error, which is the mean PSNR but for its scale.
+    """Mean over images of the logarithm of the mean squared error, a falling linear function of the mean PSNR.
 
     All images count equally. In the mean squared error itself, a few with strong noise count more than all others.
     """
     return (output - target).square().mean((1, 2, 3)).clamp(min=1e-5).log().mean()
+
+
+_WHOLE = 0.05  # about the root mean square of fine detail, so that both losses are of similar size
 
 
 def texture_losses(output: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
@@ -40,9 +43,6 @@ def texture_losses(output: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     made, real = _power(output), _power(target)
     ratio = real.mean((2, 3)) / made.mean((2, 3))
     return (made.sqrt() - real.sqrt()).abs().mean((1, 2, 3)), _WHOLE * (ratio - ratio.log() - 1).mean(1)
-
-
-_WHOLE = 0.05  # about the root mean square of fine detail, so that both losses are of similar size
 
 
 def _power(image: Tensor) -> Tensor:

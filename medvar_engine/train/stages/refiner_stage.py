@@ -60,6 +60,8 @@ class RefinerStage:
         self.reconstruction = ReconstructionLoss(config, self.model.config.image_channels, self.device)
         self.critic = self.reconstruction.critic
         self.state: Mapping[str, nn.Module] = {}
+        if config.draw_guide is not None and (config.draw_with is None or config.draw_guidance <= 0):
+            raise MedvarError("draw_guide needs draw_with and a draw_guidance above 0. Set both, or leave it out.")
         self.draws = None if config.draw_with is None else _draws(config, config.draw_with, self.model, train)
 
     def before_step(self, step: int) -> None:

@@ -130,7 +130,13 @@ def test_a_guide_takes_part_in_the_draws(
         "draw_guidance": 1.0,
         "shipped": "last",
     }
-    assert run(make_config(**settings, out=tmp_path / "guided"), console=console).is_file()
+    guided, classifier_free = (
+        read_tensors(run(make_config(**one, out=tmp_path / f"run-{i}"), console=console))[0]
+        for i, one in enumerate((settings, settings | {"draw_guide": None}))
+    )
+    assert any(not torch.equal(tensor, classifier_free[name]) for name, tensor in guided.items())
+    with pytest.raises(MedvarError, match="draw_guide needs draw_with and a draw_guidance above 0"):
+        run(make_config(**settings | {"draw_guidance": 0.0}, out=tmp_path / "without"), console=console)
     small = Transformer(TransformerConfig((1, 2, 4), 32, 12, LABELS.sizes, depth=1, width=16, heads=1))
     save_transformer(tmp_path / "small.safetensors", small, LABELS)
     for setting in ("draw_with", "draw_guide"):

@@ -52,11 +52,11 @@ def test_texture_losses_depend_on_strength_and_region_of_grain_only() -> None:
 def test_every_image_counts_equally_in_the_logarithm_of_errors() -> None:
     """A few noisy images would decide what is learned, while the mean PSNR depends on all."""
     target = torch.zeros(2, 1, 8, 8)
-    output = torch.stack([torch.full((1, 8, 8), error) for error in (0.1, 0.5)]).requires_grad_()
-    assert float(log_error(output, target)) == pytest.approx(np.log([0.01, 0.25]).mean(), rel=1e-5)
-    assert float(log_error(output, target)) == pytest.approx(
-        float(-psnr(output, target).mean() / 10 * np.log(10) + np.log(4)), rel=1e-5
-    )
+    output = torch.stack([torch.full((1, 8, 8), error) for error in (0.1, 0.5)])
+    value = float(log_error(output, target))
+    assert value == pytest.approx(np.log([0.01, 0.25]).mean(), rel=1e-5)
+    assert value == pytest.approx(float(-psnr(output, target).mean() / 10 * np.log(10) + np.log(4)), rel=1e-5)
+    output.requires_grad_()
     (gradient,) = torch.autograd.grad(log_error(output, target), output)
     size = gradient.flatten(1).norm(dim=1) * torch.tensor([0.1, 0.5])  # of a change by a factor
     assert float(size[0]) == pytest.approx(float(size[1]), rel=1e-5)
