@@ -17,6 +17,7 @@ from medvar_engine.bundle.read import CARD, Bundle
 from medvar_engine.errors import MedvarError
 from medvar_engine.evaluate.images.baseline_images import JUDGED, Baseline
 from medvar_engine.evaluate.report.measures import measures, with_interval
+from medvar_engine.evaluate.report.texture_rows import EXPECTED, texture_rows
 from medvar_engine.untrusted import plain_json
 
 EVALUATION = "evaluation.json"
@@ -129,17 +130,14 @@ def _texture(values: Mapping[str, Any]) -> list[str]:
         return []
     rows = [
         f"| {_text(name)} | {float(one['gradient']):.2f} | {' | '.join(f'{float(x):.2f}' for x in one['octaves'])} |"
-        for label, both in values.items()
-        for name, one in ((label, both), (f"{label}, training slices", both.get("training")))
-        if one is not None
+        for name, one in texture_rows(values)
     ]
     octaves = [f"{2**i}–{2 ** (i + 1)}" for i in range(len(next(iter(values.values()))["octaves"]))]
     return [
         "",
         (
             "Detail, synthetic divided by real (1 is ideal): strength of the gradient, and power in each octave of "
-            "spatial frequency, in periods per image. Held-out slices are of few patients: how far training slices are "
-            "from them shows what can be expected."
+            f"spatial frequency, in periods per image. {EXPECTED}"
         ),
         "",
         f"| images | gradient | {' | '.join(octaves)} |",

@@ -19,6 +19,7 @@ from medvar_engine.evaluate.report.findings import findings
 from medvar_engine.evaluate.report.measures import measures
 from medvar_engine.evaluate.report.metric_cell import metric_cell
 from medvar_engine.evaluate.report.pair_section import pair_section, stack_section
+from medvar_engine.evaluate.report.texture_rows import EXPECTED, texture_rows
 from medvar_engine.evaluate.report.utility_section import utility_section
 from medvar_engine.page.curves import Curve, curves
 from medvar_engine.page.document import Section, document, note
@@ -144,15 +145,13 @@ def _left_out(found: Evaluation) -> Markup:
 def _texture(found: Evaluation) -> Markup:
     octaves = max((len(one.octaves) for one in found.texture.values()), default=0)
     rows: list[tuple[Child, ...]] = [
-        (name, f"{one.slices} {one.against}", f"{one.gradient:.2f}", *(f"{ratio:.2f}" for ratio in one.octaves))
-        for label, both in found.texture.items()
-        for name, one in ((label, both), (f"{label}, training slices", both.training))
-        if one is not None
+        (name, f"{one['slices']} {one['against']}", *(f"{ratio:.2f}" for ratio in (one["gradient"], *one["octaves"])))
+        for name, one in texture_rows(to_dict(found)["texture"])
     ]
     intro = (
         "Synthetic divided by real: the mean strength of the gradient, and the mean power of each octave of spatial "
-        "frequency, in periods per image. 1 is ideal; lower values mean too smooth, higher values too rough. Held-out "
-        "slices are of few patients: how far training slices are from them shows what can be expected."
+        "frequency, in periods per image. 1 is ideal; lower values mean too smooth, higher values too rough. "
+        f"{EXPECTED}"
     )
     columns = ("label", "real slices", "gradient", *(f"{2**i} to {2 ** (i + 1)}" for i in range(octaves)))
     return join(element("p", intro, class_="quiet"), table(columns, rows))
