@@ -156,6 +156,12 @@ def flush_folder(folder: Path) -> None:
             os.close(handle)
 
 
+def check_regular(path: Path) -> None:
+    """Raise `ValueError` for a pipe, a device or a folder: reading it might never end. A missing file passes."""
+    if path.exists() and not path.is_file():
+        raise ValueError("it is not a regular file")
+
+
 def sha256_of(content: bytes | str) -> str:
     """The sha256 of bytes, or of text in UTF-8, in hexadecimal."""
     return hashlib.sha256(content.encode() if isinstance(content, str) else content).hexdigest()

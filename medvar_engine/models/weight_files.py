@@ -22,7 +22,7 @@ from medvar_engine.models.preview_decoder import PreviewConfig, PreviewDecoder
 from medvar_engine.models.resolution_tokenizer import ResolutionConfig, ResolutionTokenizer
 from medvar_engine.models.tokenizer import Tokenizer, TokenizerConfig
 from medvar_engine.models.transformer import Transformer, TransformerConfig
-from medvar_engine.storage import create_file, take_name, temporary_of
+from medvar_engine.storage import check_regular, create_file, take_name, temporary_of
 from medvar_engine.tokens.codebook import codebook_digest
 from medvar_engine.types import FloatArray
 from medvar_engine.untrusted import plain_json
@@ -69,8 +69,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 def _check_header(path: Path) -> None:
     """Raise `ValueError` for no regular file, and if the header of one lists more tensors than any model has."""
-    if path.exists() and not path.is_file():  # reading a pipe might never end
-        raise ValueError("it is not a regular file")
+    check_regular(path)
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         tensors = file.read(min(length, _LONGEST_HEADER)).count(b'"dtype"')

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from medvar_engine.errors import MedvarError
+from medvar_engine.storage import check_regular
 
 MAX_BYTES = 64 * 2**20
 MAX_CONTAINERS = 500_000
@@ -55,8 +56,7 @@ def check_counts(content: str) -> None:
 
 def read(path: Path, *, most: int = MAX_BYTES) -> Any:
     """The value of a JSON file, see `loads`. Raises `OSError` when it cannot be read."""
-    if path.exists() and not path.is_file():  # reading a pipe might never end
-        raise ValueError("it is not a regular file")
+    check_regular(path)
     with path.open("rb") as file:
         return loads(file.read(most + 1), most=most)
 

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from medvar_engine.storage import check_regular
+
 
 def open_npy(path: Path) -> NDArray[Any]:
     """The array in a ``.npy`` file as a read-only memory map.
@@ -15,8 +17,7 @@ def open_npy(path: Path) -> NDArray[Any]:
     Raises `OSError` when it cannot be opened, and `ValueError` when it is damaged, contains Python objects, or is
     shorter than its header says.
     """
-    if path.exists() and not path.is_file():  # reading a pipe might never end
-        raise ValueError("it is not a regular file")
+    check_regular(path)
     try:
         # Not `numpy.load`, which also opens archives.
         return np.lib.format.open_memmap(path, mode="r")

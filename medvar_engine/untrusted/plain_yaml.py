@@ -7,6 +7,8 @@ from typing import Any
 
 import yaml
 
+from medvar_engine.storage import check_regular
+
 MAX_BYTES = 2**18
 _MAX_DEPTH = 50
 # What PyYAML raises for text that is not valid: also for a number of ten thousand digits, and for values with a tag
@@ -48,8 +50,7 @@ def loads(text: str, loader: type[PlainLoader] = PlainLoader) -> Any:
 
 def read_text(path: Path) -> str:
     """The text of a YAML or TOML file. Raises `OSError`, and `ValueError` when it is not text or too large."""
-    if path.exists() and not path.is_file():  # reading a pipe might never end
-        raise ValueError("it is not a regular file")
+    check_regular(path)
     with path.open("rb") as file:
         content = file.read(MAX_BYTES + 1)
     if len(content) > MAX_BYTES:
