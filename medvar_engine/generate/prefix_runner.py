@@ -90,9 +90,9 @@ class Prefixes:
         info, images = self.backend.info, len(generation.requests)
         if generation.depth + 1 < len(info.schedule):
             return [generation]
-        keys = self._keys(generation, self._labels(generation), generation.depth + 1)
-        rows = {keys[row] for row in self._wanted(generation, guided)}
-        parts = -(-len(rows) * info.schedule.token_counts[-1] * info.vocabulary // _LOGITS)
+        labels, wanted = self._labels(generation), self._wanted(generation, guided)
+        distinct = set(self._keys(generation, labels, wanted, generation.depth + 1))
+        parts = -(-len(distinct) * info.schedule.token_counts[-1] * info.vocabulary // _LOGITS)
         return [generation.select(part.tolist()) for part in np.array_split(np.arange(images), min(images, parts))]
 
     def logits(self, generation: Generation) -> list[FloatArray]:
@@ -112,14 +112,13 @@ class Prefixes:
         Equal rows share one array.
         """
         labels = self._labels(generation)
-        keys = self._keys(generation, labels, generation.depth + 1)
         found: dict[int, FloatArray] = {}
         states = []
         for wanted in self._by_network(generation, self._wanted(generation, guided)):
-            first, places = _distinct([keys[row] for row in wanted])
-            rows = [wanted[i] for i in first]
-            logits, state = self._run(generation, labels, rows, generation.depth)
-            states.append(([keys[row] for row in rows], state))
+            keys = self._keys(generation, labels, wanted, generation.depth + 1)
+            first, places = _distinct(keys)
+            logits, state = self._run(generation, labels, [wanted[i] for i in first], generation.depth)
+            states.append(([keys[i] for i in first], state))
             found |= {row: logits[place] for row, place in zip(wanted, places, strict=True)}
         if generation.depth + 1 < len(self.backend.info.schedule):  # nothing follows the finest scale
             self.cache.put_together(states)
@@ -161,16 +160,15 @@ class Prefixes:
         """The prefix of ``depth`` scales of some rows: from the cache, or computed again from the tokens."""
         if not depth:
             return self.backend.start(labels[list(rows)], guide=self._of_guide(generation, rows[0]))
-        keys = self._keys(generation, labels, depth)
-        known = self.cache.get([keys[row] for row in rows])
-        lost = [row for row, found in zip(rows, known, strict=True) if found is None]
+        keys = self._keys(generation, labels, rows, depth)
+        known = self.cache.get(keys)
+        lost = {key: row for row, key, found in zip(rows, keys, known, strict=True) if found is None}
         if not lost:
             return self.backend.gather([found for found in known if found is not None])
-        lost = [lost[first] for first in _distinct([keys[row] for row in lost])[0]]
-        _, state = self._run(generation, labels, lost, depth - 1)
-        self.cache.put([keys[row] for row in lost], state)
-        again = {keys[row]: (state, place) for place, row in enumerate(lost)}
-        return self.backend.gather([found or again[keys[row]] for row, found in zip(rows, known, strict=True)])
+        _, state = self._run(generation, labels, list(lost.values()), depth - 1)
+        self.cache.put(list(lost), state)
+        again = {key: (state, place) for place, key in enumerate(lost)}
+        return self.backend.gather([found or again[key] for key, found in zip(keys, known, strict=True)])
 
     def _scale_features(self, generation: Generation, k: int) -> FloatArray | None:
         """Input of scale k ``(B, L_k, C)``, from the tokens of scale k-1 and the latent before it."""
@@ -197,15 +195,23 @@ class Prefixes:
             *(2 * images + i for i in range(images) if self._neighbour(requests[i])[1]),
         ]
 
-    def _keys(self, generation: Generation, labels: IntArray, depth: int) -> list[PrefixKey]:
-        """Names of the prefix states of ``depth`` scales. Scale k's keys and values follow from scales 0…k-1."""
+    def _keys(self, generation: Generation, labels: IntArray, rows: Sequence[int], depth: int) -> list[PrefixKey]:
+        """Names of the prefix states of ``depth`` scales of some rows.
+
+        Scale k's keys and values follow from scales 0…k-1.
+        """
         info = self.backend.info
         network = f"{info.bundle_id} {info.precision} {info.provider}"
-        networks = [f"{network} guide" if self._of_guide(generation, row) else network for row in range(len(labels))]
         contents = [row.tobytes() for row in generation.pyramid.prefix(depth - 1).sequence]
-        images = [i % len(contents) for i in range(len(labels))]
-        rows = zip(networks, labels.tolist(), images, strict=True)
-        return [PrefixKey(network, tuple(label), depth, contents[image]) for network, label, image in rows]
+        return [
+            PrefixKey(
+                f"{network} guide" if self._of_guide(generation, row) else network,
+                tuple(labels[row].tolist()),
+                depth,
+                contents[row % len(contents)],
+            )
+            for row in rows
+        ]
 
 
 def _distinct(keys: Sequence[PrefixKey]) -> tuple[list[int], list[int]]:
