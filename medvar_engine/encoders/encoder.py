@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from medvar_engine.encoders.descriptor import DescriptorEncoder
 from medvar_engine.encoders.known_encoders import KNOWN_ENCODERS, KnownEncoder
-from medvar_engine.encoders.onnx_encoder import MAX_BYTES, OnnxEncoder
+from medvar_engine.encoders.onnx_encoder import OnnxEncoder, check_size
 from medvar_engine.encoders.preprocessing import Preprocessing, read_preprocessing
 from medvar_engine.errors import MedvarError
 from medvar_engine.types import FloatArray
@@ -68,8 +68,7 @@ def open_encoder(text: str, preprocessing: Preprocessing | None = None) -> Encod
         raise MedvarError(
             f"{path} is neither .onnx nor .safetensors. Export other formats to ONNX first: they can run code."
         )
-    if path.stat().st_size > MAX_BYTES:
-        raise MedvarError(f"{path} is larger than 2 GB, the limit of an ONNX file.")
+    check_size(path.stat().st_size, str(path))  # before it is read
     return OnnxEncoder(path.read_bytes(), preprocessing or _preprocessing(known, path), name=name, origin=str(path))
 
 

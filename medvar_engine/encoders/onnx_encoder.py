@@ -39,8 +39,7 @@ class OnnxEncoder:
         origin: str = "the encoder",
         threads: int | None = None,
     ) -> None:
-        if len(content) > MAX_BYTES:
-            raise MedvarError(f"{origin} is larger than 2 GB, the limit of an ONNX file.")
+        check_size(len(content), origin)
         self.name = name
         self.sha256 = sha256_of(content)
         self.preprocessing = preprocessing
@@ -113,6 +112,12 @@ def _runtime() -> Any:
             "ONNX encoders need ONNX Runtime, which is not installed: `pip install 'napari-medvar[cpu]'`."
         ) from error
     return onnxruntime
+
+
+def check_size(size: int, origin: str) -> None:
+    """Raise `MedvarError` for more bytes than an ONNX file can have."""
+    if size > MAX_BYTES:
+        raise MedvarError(f"{origin} is larger than 2 GB, the limit of an ONNX file.")
 
 
 def _open_session(content: bytes, origin: str, threads: int | None, most: int) -> Any:
