@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from medvar_engine.errors import MedvarError
 from medvar_engine.evaluate.metrics.metric_table import MetricValue
+from medvar_engine.page.elements import counted
 
 _Source = TypeVar("_Source")  # images of one kind to learn from
 
@@ -55,7 +56,7 @@ def learn_from_each(
     """
 
     def point(count: int) -> CurvePoint:
-        patients = " ".join((f"{count} patient{'s' * (count > 1)}", suffix)).strip()
+        patients = f"{counted(count, 'patient')} {suffix}".strip()
         few = "" if count == counts[-1] else f" ({patients})"
         alone = measured(f"{REAL}{few}", lambda seed: [real(count, seed)])
         both = measured(f"{BOTH}{few}", lambda seed: [real(count, seed), synthetic])

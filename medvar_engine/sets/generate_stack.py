@@ -98,12 +98,6 @@ def _remove_older(path: Path, volume: bool) -> None:
                 path.rmdir()
 
 
-def _remove_slices(folder: Path) -> None:
-    for older in folder.iterdir():
-        if _SLICE.fullmatch(older.name):
-            older.unlink()
-
-
 def _write_series(folder: Path, slices: Sequence[OutputImage], study: Study) -> list[Path]:
     """Write all slices aside, then exchange them for those of an older series, so that two series never mix."""
     partial, files = beside(folder, "partial"), list[Path]()
@@ -112,7 +106,9 @@ def _write_series(folder: Path, slices: Sequence[OutputImage], study: Study) -> 
             partial.mkdir()
             for number, image in enumerate(slices, 1):
                 files += write_image(partial / f"{number:04d}.dcm", "dicom", image, study, number)
-            _remove_slices(folder)
+            for older in folder.iterdir():
+                if _SLICE.fullmatch(older.name):
+                    older.unlink()
             for file in files:
                 take_name(file, folder / file.name)
     finally:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 Measure = tuple[str, str, str]
@@ -40,20 +40,21 @@ def _texture(values: Mapping[str, Any]) -> Iterator[Measure]:
     if _ALL not in values:
         return
     labels = sorted((name for name in values if name != _ALL), key=lambda name: -int(values[name]["images"]))[:LARGEST]
-    synthetic = [values[name] for name in (_ALL, *labels)]
-    real = [one["training"] for one in synthetic if one.get("training") is not None]
-
-    def row(name: str, ratio: Callable[[Mapping[str, Any]], float]) -> Measure:
-        ideal = f"{_ratios(list(map(ratio, real)))} of training slices" if real else "1"
-        return f"{name}, synthetic / real", _ratios(list(map(ratio, synthetic))), ideal
-
-    yield row("mean gradient", lambda one: float(one["gradient"]))
-    for i in range(len(values[_ALL]["octaves"])):
-        name = f"power at {2**i} to {2 ** (i + 1)} periods per image"
-        yield row(name, lambda one, i=i: float(one["octaves"][i]))  # type: ignore[misc]
+    textures = [values[name] for name in (_ALL, *labels)]
+    synthetic = [_all_ratios(one) for one in textures]
+    real = [_all_ratios(one["training"]) for one in textures if one.get("training") is not None]
+    octaves = [f"power at {2**i} to {2 ** (i + 1)} periods per image" for i in range(len(values[_ALL]["octaves"]))]
+    for i, name in enumerate(("mean gradient", *octaves)):
+        ideal = f"{_shown([own[i] for own in real])} of training slices" if real else "1"
+        yield f"{name}, synthetic / real", _shown([own[i] for own in synthetic]), ideal
 
 
-def _ratios(values: Sequence[float]) -> str:
+def _all_ratios(texture: Mapping[str, Any]) -> list[float]:
+    """The ratio of gradients, then that of each octave."""
+    return [float(ratio) for ratio in (texture["gradient"], *texture["octaves"])]
+
+
+def _shown(values: Sequence[float]) -> str:
     """The ratio of all images, and the range over the most frequent labels."""
     return f"{values[0]:.2f}{_range(values[1:])}"
 
