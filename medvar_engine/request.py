@@ -15,6 +15,7 @@ _SKIPPED = "skip_settled"
 MAX_SEED = 2**64 - 1
 MOST_SLICES = 1024
 """Slices of a stack."""
+_MOST_TOKENS = 2**31  # no vocabulary is larger
 PLAUSIBLE = 0.02
 """Least probability of a token that guidance away from a weaker model may favour, relative to the likeliest token."""
 
@@ -66,10 +67,11 @@ def ramp(guidance: float, k: int, scales: int) -> float:
 
 @dataclass(frozen=True, slots=True)
 class StackPlace:
-    """Which slice of a stack an image is. Neighbouring slices are drawn with similar noise, so they are similar."""
+    """Which slice of a stack an image is. Every slice except the first is drawn near the slice before it."""
 
     slice: int  # from 0 up
     step: float  # distance between neighbouring slices, as a share of the image's side
+    before: tuple[int, ...] = ()  # all tokens of the slice before, coarse to fine; empty for the first slice
 
     def __post_init__(self) -> None:
         if type(self.slice) is not int or not 0 <= self.slice < MOST_SLICES:
@@ -79,6 +81,18 @@ class StackPlace:
                 f"Slices of a stack are 0.001 to 1 of the image's side apart, but got {self.step:g}; check the "
                 "distance in mm."
             )
+        if not all(type(token) is int and 0 <= token < _MOST_TOKENS for token in self.before):
+            raise MedvarError("The tokens of the slice before must be whole numbers, 0 or more.")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON; the tokens only if there are any."""
+        before = {"before": list(self.before)} if self.before else {}
+        return {"slice": self.slice, "step": self.step, **before}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> StackPlace:
+        """The inverse of `to_dict`."""
+        return cls(values["slice"], float(values["step"]), tuple(values.get("before", ())))
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +115,7 @@ class Request:
             "condition": self.condition.to_dict(),
             "seed": self.seed,
             "sampling": {**self.sampling.to_dict(), **skipped},
-            **({"stack": asdict(self.stack)} if self.stack else {}),
+            **({"stack": self.stack.to_dict()} if self.stack else {}),
         }
 
     @classmethod
@@ -115,5 +129,5 @@ class Request:
             int(values["seed"]),
             Sampling(**sampling),
             skipped,
-            None if stack is None else StackPlace(stack["slice"], float(stack["step"])),
+            None if stack is None else StackPlace.from_dict(stack),
         )

@@ -63,7 +63,7 @@ def generate(
     ] = None,
     stack: Annotated[
         int | None,
-        typer.Option(help="Number of similar slices drawn as a stack: a NIfTI volume or a DICOM series."),
+        typer.Option(help="Number of slices of one body, drawn one after the other: a NIfTI volume or a DICOM series."),
     ] = None,
     slice_mm: Annotated[
         float | None, typer.Option(help="Distance between the slices of --stack, mm; 3 by default.")
@@ -160,7 +160,7 @@ def generate(
         slices = Stack(stack, 3.0 if slice_mm is None else slice_mm, to_position)
         requests = stack_requests(model, condition, seed, sampling, slices)
         options = FileOptions(file_format or "nifti", copy_policy, marks, overwrite=overwrite)
-        _generate_stack(model, requests, slices, out, options, batch, device, remote)
+        _generate_stack(model, requests, slices, out, options, device, remote)
         return
     if slice_mm is not None or to_position is not None:
         raise MedvarError(
@@ -233,7 +233,6 @@ def _generate_stack(
     stack: Stack,
     out: Path,
     options: FileOptions,
-    batch: int,
     device: str,
     remote: RemoteBackend | None,
 ) -> None:
@@ -243,7 +242,7 @@ def _generate_stack(
     generator = _generator(model, device, remote)
     path = out / f"{image_name(requests[0])}-stack{'.nii.gz' if options.format == 'nifti' else ''}"
     with _generating(len(requests) * len(model.schedule)) as advance:
-        made = generate_stack(generator, model, requests, stack, path, options, batch=batch, progress=advance)
+        made = generate_stack(generator, model, requests, stack, path, options, progress=advance)
     for number, risk in enumerate(made.risks, 1):
         if risk and risk.flagged:
             print_message(f"flagged: slice {number} of {len(made.risks)} lies {risk}")

@@ -14,7 +14,7 @@ from medvar_engine.conditions import Condition
 from medvar_engine.data.dataset import SliceDataset
 from medvar_engine.errors import MedvarError
 from medvar_engine.generate.generator import Generator
-from medvar_engine.sets.stack import Stack, stack_requests
+from medvar_engine.sets.stack import Stack, draw_stack, stack_requests
 from medvar_engine.types import FloatArray
 
 LABELS = 4  # number of labels with most slices that are measured
@@ -93,7 +93,7 @@ def _stacks(generator: Generator, bundle: Bundle, condition: Condition, spacing:
     images = []
     for seed in range(STACKS):
         requests = stack_requests(bundle, condition, seed, bundle.sampling, stack)
-        images.append(generator.image(generator.finish(generator.start(requests))))
+        images.append(np.concatenate([generator.image(one) for one in draw_stack(generator, requests)]))
     neighbours = [_differences(one[:-1], one[1:]) for one in images]
     return float(np.mean(neighbours)), _differences(images[0], images[1])
 

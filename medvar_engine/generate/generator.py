@@ -23,7 +23,6 @@ from medvar_engine.generate.prefix_cache import PrefixCache
 from medvar_engine.generate.prefix_runner import Prefixes
 from medvar_engine.generate.resample import ResampleOptions, check_resample, resample_edit
 from medvar_engine.generate.sampling import draw, entropy
-from medvar_engine.generate.stack_noise import stack_noise
 from medvar_engine.generate.trace import Trace
 from medvar_engine.generate.validation import check_drawn, check_images, check_masks, check_model, check_requests
 from medvar_engine.masks.structures import MaskArray
@@ -62,7 +61,7 @@ class Generator:
         if generation.complete:
             raise MedvarError("This generation is complete; resample it from a scale to continue.")
         for request in generation.requests:
-            check_drawn(request)
+            check_drawn(self.backend.info, request)
         k, batch = generation.depth, len(generation.requests)
         drawn = [
             (_drawn(generation, image, logits), entropy(logits))
@@ -140,7 +139,7 @@ class Generator:
             raise MedvarError("This inversion belongs to another image: invert the one that is resampled.")
         condition = options.get("condition") or trace.request.condition
         sampling = options.get("sampling") or trace.request.sampling
-        # A slice of a stack stays one: its noise depends on its place, so that its own seed gives the same image.
+        # A slice of a stack stays one, so that it fits its neighbours, and its own seed gives the same image.
         requests = tuple(Request(condition, seed, sampling, stack=trace.request.stack) for seed in seeds)
         check_requests(self.backend.info, requests)
         frozen, count = frozen_tokens(trace.pyramid, edit), len(requests)
@@ -437,12 +436,8 @@ def _drawn(generation: Generation, image: int, logits: FloatArray) -> IntArray:
     frozen = generation.frozen[image][k] if generation.frozen else None
     if inversion:
         tokens = inversion.redraw(logits, request.sampling, k)
-    elif request.stack is not None and request.sampling.temperature > 0:
-        side = generation.pyramid.schedule[k]
-        noise = stack_noise(request.seed, request.stack, k, side, logits.shape[-1])
-        tokens = draw(logits, request.sampling, request.seed, k, noise)
     else:
-        tokens = draw(logits, request.sampling, request.seed, k)
+        tokens = draw(logits, request.sampling, request.seed, k, request.stack.slice if request.stack else 0)
     return frozen.put_back(tokens) if frozen else tokens
 
 

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace as changed
+from functools import lru_cache
 
 import numpy as np
 
 from medvar_engine.backends.base import Backend, PrefixState
 from medvar_engine.backends.release_memory import give_back
+from medvar_engine.errors import MedvarError
 from medvar_engine.generate.generation import Generation
 from medvar_engine.generate.prefix_cache import PrefixCache, PrefixKey
 from medvar_engine.generate.sampling import guide, guide_away
+from medvar_engine.generate.slice_before import distance_penalty
 from medvar_engine.generate.validation import check_logits
 from medvar_engine.request import Request
 from medvar_engine.tokens.pyramid import TokenPyramid
 from medvar_engine.types import FloatArray, IntArray
 
+_SLICES_BEFORE = 32  # latents of slices before that are kept; 64 KiB each at 128×128
 _LOGITS = 2**20  # logits of the finest scale that are computed together
 
 
@@ -31,6 +35,7 @@ class Prefixes:
     def __init__(self, backend: Backend, cache: PrefixCache) -> None:
         self.backend = backend
         self.cache = cache
+        self._finished_latent = lru_cache(_SLICES_BEFORE)(self._latent_of)  # the same for all scales of a slice
 
     def start(self, requests: Sequence[Request]) -> Generation:
         """Images without any scale."""
@@ -79,7 +84,29 @@ class Prefixes:
         combine = guide_away if self.backend.info.has_guide else guide
         for i, request in enumerate(generation.requests):
             strength = request.sampling.guidance_of(generation.depth, scales)
-            yield check_logits(combine(logits[i], logits[batch + i], strength) if strength > 0 else logits[i])
+            own = combine(logits[i], logits[batch + i], strength) if strength > 0 else logits[i]
+            yield check_logits(self._near_slice_before(generation, i, own))
+
+    def _near_slice_before(self, generation: Generation, image: int, logits: FloatArray) -> FloatArray:
+        """Guided logits ``(L_k, V)`` of one image, with those tokens less probable that differ from the slice before.
+
+        Unchanged for single images, and for the first slice of a stack.
+        """
+        place, backend = generation.requests[image].stack, self.backend
+        if place is None or not place.before:
+            return logits
+        if backend.codebook is None:
+            raise MedvarError("This model has no codebook, so it cannot draw stacks. Export it with `medvar export`.")
+        latent = generation.latents[-1][image] if generation.latents else backend.info.no_latent(1)[0]
+        before: FloatArray = self._finished_latent(place.before)
+        return logits - distance_penalty(backend.info, backend.codebook, generation.depth, place.step, before, latent)
+
+    def _latent_of(self, tokens: tuple[int, ...]) -> FloatArray:
+        """The latent ``(C, H, W)`` of all tokens of one image."""
+        pyramid = TokenPyramid.from_sequence(self.backend.info.schedule, np.array([tokens], dtype=np.int64))
+        *_, generation = self.replay([Request()], pyramid)
+        latent: FloatArray = generation.latents[-1][0]
+        return latent
 
     def _parts(self, generation: Generation, guided: bool) -> list[Generation]:
         """The images in parts, which pass through the network one after the other.

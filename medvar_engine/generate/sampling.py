@@ -21,16 +21,12 @@ def gumbel(seed: int, k: int, positions: int, vocabulary: int) -> FloatArray:
     Counter-based (Philox-4×64, Salmon et al. 2011) with key (seed, k); position ``p`` has its own counters,
     so the noise of a position does not depend on the number of positions.
     """
-    return _gumbel_of(_bits(seed, k, positions, vocabulary))
+    return _gumbel_of(_bits(seed, k, 0, positions, vocabulary))
 
 
-def uniform_of_slice(seed: int, k: int, number: int, positions: int, vocabulary: int) -> FloatArray:
-    """Noise for slice ``number`` of a stack: uniform in (0, 1), never 0 or 1, with the keys of `gumbel`."""
-    return _uniform(_bits(seed, k + ((number + 1) << 16), positions, vocabulary))
-
-
-def _bits(seed: int, k: int, positions: int, vocabulary: int) -> npt.NDArray[np.uint32]:
-    """Random words ``(positions, vocabulary)`` of 32 bits."""
+def _bits(seed: int, k: int, number: int, positions: int, vocabulary: int) -> npt.NDArray[np.uint32]:
+    """Random words ``(positions, vocabulary)`` of 32 bits, for slice ``number`` of a stack or a single image (0)."""
+    k += number << 16  # far above the number of scales
     blocks = -(-vocabulary // 8)  # a counter gives 4 × 64 bits: 8 words
     bits = np.random.Philox(key=np.array([check_seed(seed), k], dtype=np.uint64)).random_raw(positions * blocks * 4)
     # Little-endian halves, whatever the machine.
@@ -38,14 +34,10 @@ def _bits(seed: int, k: int, positions: int, vocabulary: int) -> npt.NDArray[np.
 
 
 def _gumbel_of(words: npt.NDArray[np.uint32]) -> FloatArray:
-    noise: FloatArray = -np.log(-np.log(_uniform(words)))
-    return noise
-
-
-def _uniform(words: npt.NDArray[np.uint32]) -> FloatArray:
     # 23 bits at half steps: float32 holds them exactly, and they are never 0 or 1.
-    uniform: FloatArray = ((words >> np.uint32(9)).astype(np.float32) + np.float32(0.5)) * np.float32(2**-23)
-    return uniform
+    uniform = ((words >> np.uint32(9)).astype(np.float32) + np.float32(0.5)) * np.float32(2**-23)
+    noise: FloatArray = -np.log(-np.log(uniform))
+    return noise
 
 
 def guide(conditional: FloatArray, unconditional: FloatArray, strength: float) -> FloatArray:
@@ -101,18 +93,15 @@ def candidates(logits: FloatArray, top_k: int, top_p: float) -> tuple[IntArray, 
     return tokens, values
 
 
-def draw(logits: FloatArray, sampling: Sampling, seed: int, k: int, noise: FloatArray | None = None) -> IntArray:
+def draw(logits: FloatArray, sampling: Sampling, seed: int, k: int, number: int = 0) -> IntArray:
     """Tokens of scale k of one image: guided logits ``(L, V)`` → ``(L,)``, by the Gumbel-max trick.
 
-    ``noise`` ``(L, V)`` replaces the noise of the seed.
+    Slice ``number`` of a stack has noise of its own; that of the first is the noise of a single image.
     """
     if sampling.temperature == 0:
         likeliest: IntArray = logits.argmax(-1)
         return likeliest
     tokens, values = candidates(logits / np.float32(sampling.temperature), sampling.top_k, sampling.top_p)
-    if noise is None:
-        chosen = _gumbel_of(np.take_along_axis(_bits(seed, k, *logits.shape), tokens, axis=-1))
-    else:
-        chosen = np.take_along_axis(noise, tokens, axis=-1)
-    best = (values + chosen).argmax(-1)
+    noise = _gumbel_of(np.take_along_axis(_bits(seed, k, number, *logits.shape), tokens, axis=-1))
+    best = (values + noise).argmax(-1)
     return np.take_along_axis(tokens, best[:, None], axis=-1)[:, 0]

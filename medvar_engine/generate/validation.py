@@ -36,17 +36,31 @@ def check_requests(info: BackendInfo, requests: Sequence[Request]) -> None:
         raise MedvarError("There is nothing to generate: the list of requests is empty.")
     for request in requests:
         info.labels.encode(request.condition)
-        check_drawn(request)
+        check_drawn(info, request)
 
 
-def check_drawn(request: Request) -> None:
-    """Check that no tokens of the image were skipped, as an earlier version could do."""
+def check_drawn(info: BackendInfo, request: Request) -> None:
+    """Check that this version can draw the image: earlier ones could skip tokens, and drew stacks in another way."""
     if request.skipped:
         raise MedvarError(
             f"This image was drawn with skip_settled {request.skipped:g}, which skipped some tokens of the finest "
             "scales. This version draws every token: it can show the image, but not make it again or finish it. "
             "Generate another image, or resample this one."
         )
+    if (place := request.stack) is None:
+        return
+    if place.slice and not place.before:
+        raise MedvarError(
+            f"Slice {place.slice + 1} of a stack is drawn near the slice before it, but the tokens of that slice are "
+            "not given. Stacks of earlier versions can be shown, but not made again."
+        )
+    if place.before:
+        if len(place.before) != info.schedule.tokens:
+            raise MedvarError(
+                f"The slice before has {len(place.before)} tokens, but the model makes {info.schedule.tokens}. Open "
+                "the bundle that made the stack."
+            )
+        check_tokens(info, np.array(place.before))
 
 
 def check_logits(logits: FloatArray) -> FloatArray:

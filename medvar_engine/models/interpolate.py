@@ -13,16 +13,14 @@ import math
 import torch
 from torch import Tensor
 
+from medvar_engine.tokens.area import area_weights
+
 _CUBIC_A = -0.75  # Keys' parameter in torch's bicubic
 
 
 def area_matrix(source: int, target: int) -> Tensor:
     """Matrix ``(target, source)`` of area pooling: row ``i`` averages the source pixels under target pixel ``i``."""
-    matrix = torch.zeros(target, source, device="cpu")
-    for i in range(target):
-        start, stop = (i * source) // target, math.ceil((i + 1) * source / target)
-        matrix[i, start:stop] = 1.0 / (stop - start)
-    return matrix
+    return torch.from_numpy(area_weights(source, target))
 
 
 def bicubic_matrix(source: int, target: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""`generate_stack`: generates a stack of similar slices, as one NIfTI volume or one DICOM series."""
+"""`generate_stack`: generates the slices of one body, as one NIfTI volume or one DICOM series."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from medvar_engine.memorisation.copy_risk import CopyRisk
 from medvar_engine.memorisation.screen import CopyScreen, screen
 from medvar_engine.request import Request
 from medvar_engine.sets.generate_files import FileOptions, check_free
-from medvar_engine.sets.stack import Stack, placed
+from medvar_engine.sets.stack import Stack, draw_stack, placed
 from medvar_engine.storage import beside, make_folder, take_name, writing
 from medvar_engine.write.burn_in import marked
 from medvar_engine.write.dicom import Study
@@ -44,7 +44,6 @@ def generate_stack(
     path: Path,
     options: FileOptions,
     *,
-    batch: int = 16,
     progress: Callable[[int], None] | None = None,
 ) -> GeneratedStack:
     """Draw the slices of `stack_requests` and write them.
@@ -57,24 +56,22 @@ def generate_stack(
     volume = options.format == "nifti"
     check_free(files_of(path, "nifti") if volume else [path], options)
     copies, slices = CopyScreen.of(bundle, options.copy_policy), list[OutputImage]()
-    for start in range(0, len(requests), batch):
-        generation = generator.finish(generator.start(requests[start : start + batch]), progress)
+    for generation in draw_stack(generator, requests, progress):
         pixels, masks = finished_pairs(generator, generation)
         found = screen(pixels, copies)
         if found.withheld:
-            first, there = found.withheld[0], path.exists()
+            there = path.exists()
             if options.overwrite:  # an older stack would be taken for the withheld one
                 _remove_older(path, volume)
             older = f" The older stack {path} was removed." if there else ""
             if there and path.exists():
                 older = f" {path} holds files that medvar did not write, which stay."
             raise MedvarError(
-                f"The stack of seed {requests[0].seed} is withheld: slice {start + first + 1} lies "
-                f"{found.risks[first]}.{older} Choose another seed, or --copy-policy flag."
+                f"The stack of seed {requests[0].seed} is withheld: slice {len(slices) + 1} lies "
+                f"{found.risks[0]}.{older} Choose another seed, or --copy-policy flag."
             )
-        for trace, shown, mask, risk in zip(generation.traces, pixels, masks, found.risks, strict=True):
-            image = replace(OutputImage.of(bundle, trace, shown, mask), copy_risk=risk)
-            slices.append(marked(placed(image, stack), options.marks))
+        image = replace(OutputImage.of(bundle, generation.trace(0), pixels[0], masks[0]), copy_risk=found.risks[0])
+        slices.append(marked(placed(image, stack), options.marks))
         if not volume:
             check_place(slices[-1])
     make_folder(path.parent if volume else path)

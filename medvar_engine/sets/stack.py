@@ -1,7 +1,8 @@
-"""`stack_requests`: the requests for the slices of a stack; `placed`: the position of each slice."""
+"""`stack_requests` and `draw_stack`: the slices of a stack, one after the other; `placed`: where each slice lies."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -9,6 +10,8 @@ import numpy as np
 from medvar_engine.bundle.read import Bundle
 from medvar_engine.conditions import Condition
 from medvar_engine.errors import MedvarError
+from medvar_engine.generate.generation import Generation
+from medvar_engine.generate.generator import Generator
 from medvar_engine.request import MOST_SLICES, Request, Sampling, StackPlace
 from medvar_engine.write.dicom import uid
 from medvar_engine.write.geometry import corner, directions, through
@@ -37,7 +40,7 @@ class Stack:
 
 
 def stack_requests(bundle: Bundle, condition: Condition, seed: int, sampling: Sampling, stack: Stack) -> list[Request]:
-    """One request for each slice, beginning at the feet, the back or the left.
+    """One request for each slice, beginning at the feet, the back or the left, to be drawn with `draw_stack`.
 
     Raises `MedvarError` when the bundle has no pixel size for ``condition``, when it is not conditioned on the
     position, and for positions outside 0 to 1.
@@ -57,6 +60,22 @@ def stack_requests(bundle: Bundle, condition: Condition, seed: int, sampling: Sa
     bundle.labels.encode(conditions[0])
     step = stack.spacing_mm / (spacing * bundle.image_size)
     return [Request(one, seed, sampling, stack=StackPlace(i, step)) for i, one in enumerate(conditions)]
+
+
+def draw_stack(
+    generator: Generator, requests: Sequence[Request], progress: Callable[[int], None] | None = None
+) -> Iterator[Generation]:
+    """The finished slices of `stack_requests`, each as a generation of one image that is near the slice before.
+
+    ``progress`` is called after each scale with the number of images, which is 1.
+    """
+    before: tuple[int, ...] = ()
+    for request in requests:
+        assert request.stack is not None
+        near = replace(request, stack=replace(request.stack, before=before))
+        generation = generator.finish(generator.start([near]), progress)
+        before = tuple(generation.pyramid.sequence[0].tolist())
+        yield generation
 
 
 def placed(image: OutputImage, stack: Stack) -> OutputImage:

@@ -84,7 +84,8 @@ def test_impossible_locks_are_refused(generator: Generator, trace: Trace) -> Non
 
 @pytest.fixture
 def stack_slice(generator: Generator) -> Trace:
-    request = Request(CHEST, 5, stack=StackPlace(3, 0.05))
+    before = generator.finish(generator.start([Request(CHEST, 6)])).pyramid.sequence[0]
+    request = Request(CHEST, 5, stack=StackPlace(3, 0.05, tuple(before.tolist())))
     return generator.finish(generator.start([request])).trace(0)
 
 

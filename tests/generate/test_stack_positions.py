@@ -26,14 +26,14 @@ def generator(tiny_models: tuple[Tokenizer, Transformer], request: pytest.Fixtur
     return Generator(TorchBackend(*tiny_models, LABELS, bundle_id="ab" * 32, guide=guide))
 
 
-def at(position: float, *, number: int | None = 0, sampling: Sampling = STRONG) -> Request:
-    stack = None if number is None else StackPlace(number, 0.05)
+def at(position: float, *, alone: bool = False, sampling: Sampling = STRONG) -> Request:
+    stack = None if alone else StackPlace(0, 0.05)
     return Request(Condition("CT", "chest", position=position), 5, sampling, stack=stack)
 
 
 def logits(generator: Generator, *requests: Request) -> list[FloatArray]:
     """Guided logits of the second scale, after equal tokens of the first."""
-    begun = generator.step(generator.start([at(0.25, number=None)]))
+    begun = generator.step(generator.start([at(0.25, alone=True)]))
     prefixes = Prefixes(generator.backend, generator.cache)
     *_, after = prefixes.replay(requests, begun.pyramid.select([0] * len(requests)))
     return list(prefixes.guided_logits(after))
@@ -50,14 +50,14 @@ def test_logits_are_interpolated(generator: Generator) -> None:
 
 def test_single_images_are_of_their_step(generator: Generator) -> None:
     """Their seeds would give other images than before; and so would slices in the middle of a step, and at the ends."""
-    alone = logits(generator, at(0.1, number=None), at(0.45, number=None), at(0.25), at(0.1))
+    alone = logits(generator, at(0.1, alone=True), at(0.45, alone=True), at(0.25), at(0.1))
     for other in alone[1:]:
         np.testing.assert_allclose(alone[0], other, atol=1e-5)
 
 
 def test_slices_do_not_depend_on_their_batch_and_are_replayed(generator: Generator) -> None:
-    requests = [at(0.3 + 0.1 * i, number=i, sampling=Sampling(guidance=i % 2)) for i in range(4)]
-    together = generator.finish(generator.start([*requests, at(0.4, number=None)]))
+    requests = [at(0.3 + 0.1 * i, sampling=Sampling(guidance=i % 2)) for i in range(4)]
+    together = generator.finish(generator.start([*requests, at(0.4, alone=True)]))
     for i, one in enumerate(requests):
         generator.cache.clear()
         alone = generator.finish(generator.start([one]))
@@ -67,6 +67,6 @@ def test_slices_do_not_depend_on_their_batch_and_are_replayed(generator: Generat
 
 def test_an_inverted_slice_is_drawn_again(generator: Generator) -> None:
     """Its noise would belong to the logits of a single image."""
-    trace = generator.finish(generator.start([at(0.45, number=2)])).trace(0)
+    trace = generator.finish(generator.start([at(0.45)])).trace(0)
     again = generator.resample(trace, 0, inversion=generator.invert(trace), seed=9)
     assert generator.finish(again).pyramid == trace.pyramid

@@ -1,4 +1,4 @@
-"""Stacks: similar slices, each drawn from the model's own distribution, alike where they are near."""
+"""Stacks: the slices of one body, each drawn near the slice before it."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ import numpy as np
 import pydicom
 import pytest
 from highdicom import get_volume_from_series
-from scipy.stats import kstest
 
 from medvar_engine.backends.onnx import OnnxBackend
 from medvar_engine.bundle.read import Bundle
 from medvar_engine.conditions import Condition
 from medvar_engine.errors import MedvarError
+from medvar_engine.generate.generation import Generation
 from medvar_engine.generate.generator import Generator
 from medvar_engine.generate.replay import replay
-from medvar_engine.generate.stack_noise import stack_noise
+from medvar_engine.generate.trace import Trace
 from medvar_engine.request import Request, Sampling, StackPlace
 from medvar_engine.sets.generate_files import FileOptions
 from medvar_engine.sets.generate_stack import generate_stack
-from medvar_engine.sets.stack import Stack, placed, stack_requests
+from medvar_engine.sets.stack import Stack, draw_stack, placed, stack_requests
 from medvar_engine.write.output_image import OutputImage
 from medvar_engine.write.provenance import read_trace
 from medvar_engine.write.volume_file import write_volume
@@ -31,46 +31,29 @@ CT = Condition("CT", "abdomen", "axial")
 STACK = Stack(6, 3.0)
 
 
-def noise(number: int, k: int = 2, side: int = 4, step: float = 0.05) -> np.ndarray:
-    return stack_noise(5, StackPlace(number, step), k, side, 200)
+def drawn(bundle: Bundle, seed: int, stack: Stack = STACK) -> list[Generation]:
+    generator = Generator(OnnxBackend(bundle, device="cpu"))
+    return list(draw_stack(generator, stack_requests(bundle, CT, seed, Sampling(), stack)))
 
 
-def test_noise_of_every_slice_is_gumbel() -> None:
-    """Slices would be drawn from another distribution than the model's."""
-    for number in (0, 7):
-        assert kstest(noise(number).ravel(), lambda x: np.exp(-np.exp(-x))).pvalue > 1e-3
-
-
-def test_noise_of_neighbouring_slices_is_similar() -> None:
-    """And the less so, the finer the scale and the farther the slice."""
-    first = noise(3, step=0.2).ravel()
-    alike = [float(np.corrcoef(first, noise(3 + far, step=0.2).ravel())[0, 1]) for far in (1, 3, 40)]
-    assert alike[0] > 0.7 > alike[1] > 0.1
-    assert abs(alike[2]) < 0.1
-    fine = [stack_noise(5, StackPlace(i, 0.2), 2, 16, 200).ravel() for i in (3, 4)]
-    assert float(np.corrcoef(*fine)[0, 1]) < alike[0] - 0.2
-
-
-def test_noise_is_keyed(pair_bundle: Bundle) -> None:
-    """The same slice of the same stack is the same image, in any batch; seeds and scales differ."""
-    np.testing.assert_array_equal(noise(3), noise(3))
-    assert not np.array_equal(noise(3), noise(3, k=1))
+def test_slices_are_drawn_one_after_the_other(pair_bundle: Bundle) -> None:
+    """Every slice tells how to make it again without the others."""
+    slices = drawn(pair_bundle, 3)
     generator = Generator(OnnxBackend(pair_bundle, device="cpu"))
-    requests = stack_requests(pair_bundle, CT, 3, Sampling(), STACK)
-    together = generator.finish(generator.start(requests))
-    alone = generator.finish(generator.start(requests[4:5]))
-    np.testing.assert_array_equal(alone.pyramid.sequence[0], together.pyramid.sequence[4])
-    trace = together.trace(4)
-    again = type(trace).from_json(trace.to_json())
-    assert again.request.stack == requests[4].stack
-    np.testing.assert_array_equal(replay(generator, again).pyramid.sequence, trace.pyramid.sequence)
+    for number, (before, one) in enumerate(zip([None, *slices], slices, strict=False)):
+        place = one.requests[0].stack
+        assert place is not None
+        assert place.slice == number
+        assert place.before == (() if before is None else tuple(before.pyramid.sequence[0].tolist()))
+        trace = Trace.from_json(one.trace(0).to_json())
+        np.testing.assert_array_equal(replay(generator, trace).pyramid.sequence, one.pyramid.sequence)
+    assert [one.pyramid for one in drawn(pair_bundle, 3)] == [one.pyramid for one in slices]
+    assert drawn(pair_bundle, 4)[0].pyramid != slices[0].pyramid
 
 
 def test_neighbours_are_more_similar_than_distant_slices(pair_bundle: Bundle) -> None:
     """Otherwise there would be no body."""
-    generator = Generator(OnnxBackend(pair_bundle, device="cpu"))
-    requests = stack_requests(pair_bundle, CT, 3, Sampling(), Stack(24, 1.6))
-    tokens = generator.finish(generator.start(requests)).pyramid.sequence
+    tokens = np.concatenate([one.pyramid.sequence for one in drawn(pair_bundle, 3, Stack(24, 0.8))])
     near = np.mean([(tokens[i] == tokens[i + 1]).mean() for i in range(23)])
     far = np.mean([(tokens[i] == tokens[i + 12]).mean() for i in range(12)])
     assert near > 1.5 * far
@@ -85,13 +68,12 @@ def test_a_volume(plane: str, pair_bundle: Bundle, tmp_path: Path) -> None:
     from medvar_engine.write.volume_file import write_volume
 
     generator = Generator(OnnxBackend(pair_bundle, device="cpu"))
-    requests = stack_requests(pair_bundle, CT, 1, Sampling(), STACK)
-    made = generator.finish(generator.start(requests))
-    images, masks = generator.pairs(made)
-    slices = []
-    for trace, pixels, mask in zip(made.traces, images, masks, strict=True):
+    slices, masks = [], []
+    for made in drawn(pair_bundle, 1):
+        trace, (pixels, mask) = made.trace(0), (part[0] for part in generator.pairs(made))
         turned = replace(trace, request=replace(trace.request, condition=Condition("CT", "abdomen", plane)))
         image = OutputImage.of(pair_bundle, trace, pixels, mask)
+        masks.append(mask)
         slices.append(placed(replace(image, trace=turned), STACK))
     volume, beside, label_map = write_volume(tmp_path / "a.nii.gz", slices)
     one, other = nibabel.load(volume), nibabel.load(label_map)
@@ -119,7 +101,9 @@ def test_a_series(pair_bundle: Bundle, tmp_path: Path) -> None:
     assert {one.SyntheticData for one in datasets} == {"YES"}
     assert [one.InstanceNumber for one in datasets] == list(range(1, 7))
     assert len({one.SOPInstanceUID for one in datasets}) == 6
-    assert read_trace(images[3]).request.stack == requests[3].stack
+    place = read_trace(images[3]).request.stack
+    assert place is not None
+    assert (place.slice, place.step) == (3, requests[3].stack.step)
     with pytest.raises(MedvarError, match="exists already"):
         generate_stack(generator, pair_bundle, requests, STACK, tmp_path / "series", FileOptions("dicom"))
 
@@ -132,8 +116,7 @@ def test_a_volume_is_not_left_with_the_masks_of_another(pair_bundle: Bundle, tmp
     path.unlink()
     with pytest.raises(MedvarError, match=r"v\.json exists already"):
         generate_stack(generator, pair_bundle, requests, STACK, path, FileOptions(options))
-    generation = generator.finish(generator.start(requests))
-    shown = zip(generation.traces, generator.image(generation), strict=True)
+    shown = [(made.trace(0), generator.image(made)[0]) for made in drawn(pair_bundle, 1)]
     alone = [placed(OutputImage.of(pair_bundle, trace, pixels), STACK) for trace, pixels in shown]
     write_volume(path, alone)
     assert {one.name for one in tmp_path.iterdir()} == {"v.nii.gz", "v.json"}
