@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -18,7 +19,7 @@ from medvar_engine.sets.stack import Stack, draw_stack, stack_requests
 from medvar_engine.types import FloatArray
 
 LABELS = 4  # number of labels with most slices that are measured
-SLICES, STACKS = 8, 2  # slices per stack; stacks per label
+SLICES, STACKS = 16, 2  # slices per stack; stacks per label
 _FEWEST = 8  # least number of pairs of real neighbours for a meaningful difference
 _MOST = 200  # largest number of pairs of real neighbours that are compared
 _ALIKE = 0.1  # largest difference of distances within a label, as a fraction of the distance
@@ -62,10 +63,13 @@ def measure_stacks(generator: Generator, bundle: Bundle, data: SliceDataset) -> 
         if len(pairs) < _FEWEST:
             continue
         pairs = pairs[:: max(1, len(pairs) // _MOST)]
-        known = [p for i in own if places[i] is not None and (p := positions[i]) is not None]
-        middle = float(np.median(known)) if known and bundle.labels.position else None
+        known = [
+            (series[i], place, p) for i in own if (place := places[i]) is not None if (p := positions[i]) is not None
+        ]
+        first, last = _range(known, spacing * (SLICES - 1)) if known and bundle.labels.position else (None, None)
         try:
-            stacks, unrelated = _stacks(generator, bundle, replace(asked[code], position=middle), spacing)
+            stack = Stack(SLICES, spacing, last)
+            stacks, unrelated = _stacks(generator, bundle, replace(asked[code], position=first), stack)
         except MedvarError:
             continue
         real = _differences(data.batch(pairs[:, 0])[:, 0], data.batch(pairs[:, 1])[:, 0])
@@ -87,9 +91,24 @@ def _neighbours(slices: dict[int, tuple[str, float]]) -> tuple[npt.NDArray[np.in
     return np.array(pairs, dtype=np.int64).reshape(-1, 2), np.array(distances)
 
 
-def _stacks(generator: Generator, bundle: Bundle, condition: Condition, spacing: float) -> tuple[float, float]:
+def _range(slices: Sequence[tuple[str, float, float]], length: float) -> tuple[float, float]:
+    """The positions between which a stack of ``length`` mm lies, in the middle of real scans.
+
+    ``slices`` are real ones: series, place in mm, and position, which changes along a stack as it does in the scans.
+    """
+    by_series: dict[str, list[tuple[float, float]]] = {}
+    for name, place, position in slices:
+        by_series.setdefault(name, []).append((place, position))
+    ends = [(min(one), max(one)) for one in by_series.values()]
+    rates = [(b[1] - a[1]) / (b[0] - a[0]) for a, b in ends if b[0] > a[0]]
+    half = min(0.5, float(np.median(rates)) * length / 2)
+    middle = min(max(float(np.median([position for *_, position in slices])), half), 1 - half)
+    return middle - half, middle + half
+
+
+def _stacks(generator: Generator, bundle: Bundle, condition: Condition, stack: Stack) -> tuple[float, float]:
     """The differences of neighbours within stacks, and of slices of different stacks."""
-    condition, stack = bundle.labels.known(condition), Stack(SLICES, spacing)
+    condition = bundle.labels.known(condition)
     images = []
     for seed in range(STACKS):
         requests = stack_requests(bundle, condition, seed, bundle.sampling, stack)
