@@ -11,12 +11,13 @@ from pathlib import Path
 from medvar_engine.bundle.read import Bundle
 from medvar_engine.errors import MedvarError
 from medvar_engine.generate.finished_pairs import finished_pairs
+from medvar_engine.generate.generation import Generation
 from medvar_engine.generate.generator import Generator
 from medvar_engine.memorisation.copy_risk import CopyRisk
 from medvar_engine.memorisation.screen import CopyScreen, screen
-from medvar_engine.request import Request
+from medvar_engine.request import MAX_SEED, MOST_SLICES, Request
 from medvar_engine.sets.generate_files import FileOptions, check_free
-from medvar_engine.sets.stack import Stack, draw_stack, placed
+from medvar_engine.sets.stack import Stack, near, placed
 from medvar_engine.storage import beside, make_folder, take_name, writing
 from medvar_engine.write.burn_in import marked
 from medvar_engine.write.dicom import Study
@@ -24,6 +25,9 @@ from medvar_engine.write.dicom_seg import check_place
 from medvar_engine.write.formats import files_of, remove_written, write_image
 from medvar_engine.write.output_image import OutputImage
 from medvar_engine.write.volume_file import write_volume
+
+SEEDS = 8
+"""Seeds with which a slice is drawn until it need not be withheld."""
 
 _SLICE = re.compile(r"\d{4}(-mask)?\.dcm")  # files of a series: slices and their masks
 
@@ -48,29 +52,25 @@ def generate_stack(
 ) -> GeneratedStack:
     """Draw the slices of `stack_requests` and write them.
 
-    With the format ``nifti``, ``path`` is a volume ``.nii.gz``, otherwise the folder of a DICOM series. If one slice
-    must be withheld as a possible copy of a training slice, the whole stack is withheld, because a stack with a gap is
-    of no use. With ``overwrite``, a new series replaces all slices of an older one, a withheld stack leaves no older
-    one, and other files stay. Raises `MedvarError` when a stack is withheld, and when ``path`` exists already.
+    With the format ``nifti``, ``path`` is a volume ``.nii.gz``, otherwise the folder of a DICOM series.
+
+    A slice that must be withheld as a possible copy of a training slice is drawn again, with up to `SEEDS` seeds. If
+    none helps, the whole stack is withheld, because a stack with a gap is of no use. With ``overwrite``, a new series
+    replaces all slices of an older one, a withheld stack leaves no older one, and other files stay. Raises
+    `MedvarError` when a stack is withheld, and when ``path`` exists already.
     """
     volume = options.format == "nifti"
     check_free(files_of(path, "nifti") if volume else [path], options)
     copies, slices = CopyScreen.of(bundle, options.copy_policy), list[OutputImage]()
-    for generation in draw_stack(generator, requests, progress):
-        pixels, masks = finished_pairs(generator, generation)
-        found = screen(pixels, copies)
-        if found.withheld:
-            there = path.exists()
-            if options.overwrite:  # an older stack would be taken for the withheld one
-                _remove_older(path, volume)
-            older = f" The older stack {path} was removed." if there else ""
-            if there and path.exists():
-                older = f" {path} holds files that medvar did not write, which stay."
+    before = None
+    for request in requests:
+        before, image = _slice(generator, bundle, near(request, before), copies, progress)
+        if image is None:
             raise MedvarError(
-                f"The stack of seed {requests[0].seed} is withheld: slice {len(slices) + 1} lies "
-                f"{found.risks[0]}.{older} Choose another seed, or --copy-policy flag."
+                f"The stack of seed {requests[0].seed} is withheld: slice {len(slices) + 1} would lie so near to a "
+                f"training slice that it may be a copy, with each of {SEEDS} seeds.{_withheld(path, options)} Choose "
+                "another seed or position, or --copy-policy flag."
             )
-        image = replace(OutputImage.of(bundle, generation.trace(0), pixels[0], masks[0]), copy_risk=found.risks[0])
         slices.append(marked(placed(image, stack), options.marks))
         if not volume:
             check_place(slices[-1])
@@ -80,6 +80,36 @@ def generate_stack(
     else:
         files = _write_series(path, slices, Study(f"{requests[0].condition} {requests[0].seed} {stack}"))
     return GeneratedStack(tuple(files), tuple(image.copy_risk for image in slices))
+
+
+def _slice(
+    generator: Generator,
+    bundle: Bundle,
+    request: Request,
+    copies: CopyScreen,
+    progress: Callable[[int], None] | None,
+) -> tuple[Generation, OutputImage | None]:
+    """A slice with the first of `SEEDS` seeds with which it need not be withheld; without an image if there is none."""
+    for attempt in range(SEEDS):
+        seed = (request.seed + attempt * MOST_SLICES) % (MAX_SEED + 1)
+        generation = generator.start([replace(request, seed=seed)])
+        generation = generator.finish(generation, None if attempt else progress)
+        pixels, masks = finished_pairs(generator, generation)
+        found = screen(pixels, copies)
+        if not found.withheld:
+            image = OutputImage.of(bundle, generation.trace(0), pixels[0], masks[0])
+            return generation, replace(image, copy_risk=found.risks[0])
+    return generation, None
+
+
+def _withheld(path: Path, options: FileOptions) -> str:
+    """What became of an older stack of this name, which would be taken for the withheld one."""
+    there = path.exists()
+    if options.overwrite:
+        _remove_older(path, options.format == "nifti")
+    if there and path.exists():
+        return f" {path} holds files that medvar did not write, which stay."
+    return f" The older stack {path} was removed." if there else ""
 
 
 def _remove_older(path: Path, volume: bool) -> None:

@@ -69,13 +69,17 @@ def draw_stack(
 
     ``progress`` is called after each scale with the number of images, which is 1.
     """
-    before: tuple[int, ...] = ()
+    before = None
     for request in requests:
-        assert request.stack is not None
-        near = replace(request, stack=replace(request.stack, before=before))
-        generation = generator.finish(generator.start([near]), progress)
-        before = tuple(generation.pyramid.sequence[0].tolist())
-        yield generation
+        before = generator.finish(generator.start([near(request, before)]), progress)
+        yield before
+
+
+def near(request: Request, before: Generation | None) -> Request:
+    """The request of a slice, to be drawn near the finished slice ``before``; None for the first slice."""
+    if request.stack is None or before is None:
+        return request
+    return replace(request, stack=replace(request.stack, before=tuple(before.pyramid.sequence[0].tolist())))
 
 
 def placed(image: OutputImage, stack: Stack) -> OutputImage:

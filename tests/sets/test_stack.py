@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import nibabel
@@ -12,17 +15,18 @@ import pytest
 from highdicom import get_volume_from_series
 
 from medvar_engine.backends.onnx import OnnxBackend
-from medvar_engine.bundle.read import Bundle
+from medvar_engine.bundle.read import Bundle, read_bundle
 from medvar_engine.conditions import Condition
 from medvar_engine.errors import MedvarError
 from medvar_engine.generate.generation import Generation
 from medvar_engine.generate.generator import Generator
 from medvar_engine.generate.replay import replay
 from medvar_engine.generate.trace import Trace
-from medvar_engine.request import Request, Sampling, StackPlace
+from medvar_engine.request import MOST_SLICES, Request, Sampling, StackPlace
 from medvar_engine.sets.generate_files import FileOptions
 from medvar_engine.sets.generate_stack import generate_stack
 from medvar_engine.sets.stack import Stack, draw_stack, placed, stack_requests
+from medvar_engine.types import FloatArray
 from medvar_engine.write.output_image import OutputImage
 from medvar_engine.write.provenance import read_trace
 from medvar_engine.write.volume_file import write_volume
@@ -62,11 +66,6 @@ def test_neighbours_are_more_similar_than_distant_slices(pair_bundle: Bundle) ->
 @pytest.mark.parametrize("plane", ["axial", "coronal", "sagittal"])
 def test_a_volume(plane: str, pair_bundle: Bundle, tmp_path: Path) -> None:
     """Slices and masks lie on the same voxels, as far apart as was asked, whatever the plane."""
-    from dataclasses import replace
-
-    from medvar_engine.write.output_image import OutputImage
-    from medvar_engine.write.volume_file import write_volume
-
     generator = Generator(OnnxBackend(pair_bundle, device="cpu"))
     slices, masks = [], []
     for made in drawn(pair_bundle, 1):
@@ -120,6 +119,27 @@ def test_a_volume_is_not_left_with_the_masks_of_another(pair_bundle: Bundle, tmp
     alone = [placed(OutputImage.of(pair_bundle, trace, pixels), STACK) for trace, pixels in shown]
     write_volume(path, alone)
     assert {one.name for one in tmp_path.iterdir()} == {"v.nii.gz", "v.json"}
+
+
+def test_a_possible_copy_is_drawn_again(
+    tiny_bundle: Path, gated: Callable[[Path, FloatArray], Path], tmp_path: Path
+) -> None:
+    """With few patients, most stacks have a slice that is near to one of them, and none could be written."""
+    chest, sampling, stack = Condition("CT", "chest", "axial"), Sampling(), Stack(4, 3.0)
+    bundle = read_bundle(tiny_bundle)
+    generator = Generator(OnnxBackend(bundle, device="cpu"))
+    requests = stack_requests(bundle, chest, 1, sampling, stack)
+    plain = [generator.image(made)[0] for made in draw_stack(generator, requests)]
+    knowing = read_bundle(gated(tmp_path / "gated", plain[2][None]))
+    generator = Generator(OnnxBackend(knowing, device="cpu"))
+    generate_stack(generator, knowing, requests, stack, tmp_path / "series", FileOptions("dicom"))
+    traces = [read_trace(tmp_path / "series" / f"{number:04d}.dcm") for number in (1, 2, 3, 4)]
+    assert [trace.request.seed for trace in traces] == [1, 1, 1 + MOST_SLICES, 1]
+    for before, trace in pairwise(traces):
+        assert trace.request.stack is not None
+        assert trace.request.stack.before == tuple(before.pyramid.sequence[0].tolist())
+    again = generator.image(replay(generator, traces[2]))[0]
+    assert not np.array_equal(again, plain[2])
 
 
 def test_a_shorter_series_replaces_all_of_a_longer_one(pair_bundle: Bundle, tmp_path: Path) -> None:
