@@ -65,7 +65,7 @@ MASK_SIDES = {
     192: (3, 7, 13),
     256: (3, 9, 18),
 }  # sides of the scales that encode masks, by pixels per side
-_MASK_CHANNELS = 6  # at most
+_MASK_CHANNELS = 4  # at most
 _MASK_FEATURES = 192  # channels of scale features of pairs, which hold more information than images
 
 _DEPTHS = {"d16": 16, "d20": 20, "d24": 24, "d30": 30}
