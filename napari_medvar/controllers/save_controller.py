@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from medvar_engine.bundle.read import Bundle
-from medvar_engine.errors import MedvarError
 from medvar_engine.memorisation.training_index import GATE
 from medvar_engine.write.formats import ENDINGS
 from medvar_engine.write.marks import Marks
@@ -15,9 +14,17 @@ from napari_medvar.controllers.history_controller import HistoryController
 from napari_medvar.controllers.shared_state import State, Workspace
 from napari_medvar.panels.message_panel import Question
 from napari_medvar.panels.save_panel import SavePanel
+from napari_medvar.session.file_content import read_file
 from napari_medvar.session.previews import Preview
 from napari_medvar.session.save_images import SaveOptions, SaveProgress, write_image_files, write_set
 from napari_medvar.session.trace_tree import Node
+
+
+@dataclass(frozen=True, slots=True)
+class WouldLose:
+    """A file is not opened yet, because that would remove unsaved images."""
+
+    path: Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,16 +91,20 @@ class SaveController:
     def open_session(self, path: Path) -> None:
         """Open a session or an image from a file; asks first if that would remove unsaved images."""
         session = self._workspace.session
-        try:
-            lost = session.would_lose(path)
-        except MedvarError as error:
-            self._workspace.show_error(str(error))
-            return
+
+        def reading() -> Iterator[object]:
+            file = read_file(path)  # in the worker's thread: the window would not react while a large session is read
+            if session.would_lose(file):
+                yield WouldLose(path)
+            else:
+                yield from self._opening(path, session.open_content(file))
+
+        self._start(path, reading)
+
+    def _ask(self, path: Path) -> None:
+        """Ask whether to open a file in place of unsaved images."""
         self._withdraw()
-        if not lost:
-            self._open(path)
-            return
-        count = session.unsaved
+        count = self._workspace.session.unsaved
         unsaved = {0: "The session has unsaved changes", 1: "There is 1 unsaved image"}
         others = ", ".join(each.name for each in self._waiting if each != path)
         self._waiting.append(path)
@@ -121,14 +132,18 @@ class SaveController:
             self._workspace.message.withdraw(self._question)
 
     def _open(self, path: Path) -> None:
-        session = self._workspace.session
+        """Open a file, which may have changed since it was read for the question."""
+        self._start(path, lambda: self._opening(path, self._workspace.session.open(path)))
 
-        def opening() -> Iterator[object]:
-            before = session.file
-            yield from session.open(path)
-            yield FileOpened(path, before if session.file != before else None)
+    def _opening(self, path: Path, results: Iterator[object]) -> Iterator[object]:
+        """Open a file. Yields the ``results`` of the session, then what was opened. The worker iterates them."""
+        before = self._workspace.session.file
+        yield from results
+        after = self._workspace.session.file
+        yield FileOpened(path, before if after != before else None)
 
-        if not self._workspace.start("show", lambda stop: opening()):
+    def _start(self, path: Path, work: Callable[[], Iterator[object]]) -> None:
+        if not self._workspace.start("show", lambda stop: work()):
             self._workspace.when_idle(lambda: self.open_session(path))  # asks again: there may be more images by then
 
     def offer(self, bundle: Bundle) -> None:
@@ -143,7 +158,10 @@ class SaveController:
             left = self._workspace.work.time_left(seen, result.total)
             self._workspace.work.report(seen, result.total, f"{result.done} of {result.total} written", left=left)
             self.panel.report(str(result))
+        elif isinstance(result, WouldLose):
+            self._ask(result.path)
         elif isinstance(result, FileOpened):
+            self._withdraw()
             self.panel.report(str(result))
 
     def refresh(self, state: State) -> None:

@@ -23,12 +23,12 @@ from medvar_engine.masks.structures import MaskArray
 from medvar_engine.request import MAX_SEED, Request
 from medvar_engine.tokens.codebook import codes_of_scale, nearest_codes
 from medvar_engine.types import BoolArray, FloatArray, IntArray
-from medvar_engine.write.provenance import read_trace
 from napari_medvar.session.autosave import Autosave, Recoverable
+from napari_medvar.session.file_content import FileContent, read_file
 from napari_medvar.session.image_space import ImageSpace
 from napari_medvar.session.opened_bundle import OpenedBundle, find_bundle_of, open_bundle
 from napari_medvar.session.previews import Candidates, Preview, Previews, Progress
-from napari_medvar.session.session_file import SUFFIX, SavedSession, read_session, tree_of, write_session
+from napari_medvar.session.session_file import SavedSession, read_session, tree_of, write_session
 from napari_medvar.session.trace_tree import Node, TraceTree
 from napari_medvar.session.undo_history import History
 
@@ -355,35 +355,33 @@ class GenerationSession:
         self._saved, self._file = self.tree, path
         return path
 
-    def would_lose(self, path: Path) -> bool:
-        """Whether `open` of this file would remove images that are in no file of the user's.
-
-        Raises `MedvarError` for a damaged file that would do so.
-        """
-        if not self.modified:
-            return False
-        if path.suffix.lower() == SUFFIX:
-            read_session(path)  # nobody should be asked about a file that cannot be opened
-            return True
-        return not self._loaded.made(read_trace(path).bundle_id)
+    def would_lose(self, file: FileContent) -> bool:
+        """Whether `open_content` would remove images that are in no file of the user's."""
+        if isinstance(file.content, SavedSession):
+            return self.modified
+        return self.modified and not self._loaded.made(file.content.bundle_id)
 
     def open(self, path: Path) -> Iterator[OpenedBundle | Preview]:
+        """Read a file and open its content; see `open_content`. Raises `MedvarError` for a damaged file too."""
+        yield from self.open_content(read_file(path))
+
+    def open_content(self, file: FileContent) -> Iterator[OpenedBundle | Preview]:
         """Replace this session by a saved one, or add an image that medvar wrote as a new node.
 
         Opens the bundle that made it. Yields the model, then the previews of the current image, the finest first.
-        Raises `MedvarError` for a damaged file or when the model cannot be found.
+        Raises `MedvarError` when the model cannot be found.
         """
-        if path.suffix.lower() == SUFFIX:
-            yield self._restore(read_session(path))
-            self._saved, self._file = self.tree, path
+        if isinstance(file.content, SavedSession):
+            yield self._restore(file.content)
+            self._saved, self._file = self.tree, file.path
         else:
-            trace = read_trace(path)
+            trace = file.content
             opened = self._bundle_of(trace.bundle_id, "")
             if opened is not self._opened:
                 self._begin(opened, History())
             yield opened
             self._previews.keep(trace, opened.generator.restore([trace]))
-            self._step(self.tree.added([trace], names=[path.name]))
+            self._step(self.tree.added([trace], names=[file.path.name]))
         yield from self.previews()
 
     def recover(self, crashed: Recoverable) -> Iterator[OpenedBundle | Preview]:

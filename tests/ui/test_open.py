@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -25,8 +26,10 @@ from napari_medvar import reader, settings
 from napari_medvar import widget as widget_module
 from napari_medvar.layers.image_layers import layer_name
 from napari_medvar.menu import widget_of
+from napari_medvar.session import file_content
 from napari_medvar.session.autosave import Autosave
 from napari_medvar.session.generation_session import GenerationSession
+from napari_medvar.session.session_file import SavedSession, read_session
 from napari_medvar.widget import MedvarWidget
 
 WAIT = 60_000
@@ -334,6 +337,42 @@ def test_opening_a_session_asks_before_unsaved_images_go(
     _drop(viewer, session_file)  # nothing would be lost
     settle(widget)
     assert not widget.message.isVisible()
+
+
+@pytest.mark.usefixtures("plugin")
+@pytest.mark.parametrize("unsaved", [False, True], ids=["saved", "unsaved"])
+def test_the_window_reacts_while_a_session_is_read(
+    viewer: Any,
+    widget: MedvarWidget,
+    settle: Settle,
+    session_file: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    qtbot: QtBot,
+    unsaved: bool,
+) -> None:
+    """A large session would freeze the window, and take twice as long to open."""
+    if unsaved:
+        widget.scales.generate_button.click()
+        settle(widget)
+    reading, may_end, threads = threading.Event(), threading.Event(), []
+
+    def slow(path: Path) -> SavedSession:
+        threads.append(threading.current_thread())
+        reading.set()
+        assert may_end.wait(timeout=20)
+        return read_session(path)
+
+    monkeypatch.setattr(file_content, "read_session", slow)
+    _drop(viewer, session_file)
+    qtbot.waitUntil(reading.is_set, timeout=WAIT)
+    assert widget.worker.running
+    assert not widget.save.panel.open_session_button.isEnabled()
+    may_end.set()
+    settle(widget)
+    assert len(threads) == 1
+    assert threads[0] is not threading.main_thread()
+    assert widget.message.answers.isVisible() == unsaved
+    assert len(widget.session.tree.nodes) == (1 if unsaved else 2)
 
 
 @pytest.fixture
