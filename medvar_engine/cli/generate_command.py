@@ -236,11 +236,10 @@ def _generate_stack(
     device: str,
     remote: RemoteBackend | None,
 ) -> None:
-    from medvar_engine.sets.generate_files import image_name
-    from medvar_engine.sets.generate_stack import generate_stack
+    from medvar_engine.sets.generate_stack import generate_stack, stack_path
 
     generator = _generator(model, device, remote)
-    path = out / f"{image_name(requests[0])}-stack{'.nii.gz' if options.format == 'nifti' else ''}"
+    path = stack_path(out, requests[0], options)
     with _generating(len(requests) * len(model.schedule)) as advance:
         made = generate_stack(generator, model, requests, stack, path, options, progress=advance)
     for number, risk in enumerate(made.risks, 1):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from medvar_engine.generate.generator import Generator
 from medvar_engine.memorisation.copy_risk import CopyRisk
 from medvar_engine.memorisation.screen import CopyScreen, screen
 from medvar_engine.request import MAX_SEED, MOST_SLICES, Request
-from medvar_engine.sets.generate_files import FileOptions, check_free
+from medvar_engine.sets.generate_files import FileOptions, check_free, image_name
 from medvar_engine.sets.stack import Stack, near, placed
 from medvar_engine.storage import beside, make_folder, take_name, writing
 from medvar_engine.write.burn_in import marked
@@ -50,36 +50,58 @@ def generate_stack(
     *,
     progress: Callable[[int], None] | None = None,
 ) -> GeneratedStack:
-    """Draw the slices of `stack_requests` and write them.
+    """Draw the slices of `stack_requests` and write them; see `stack_slices` and `write_stack`."""
+    slices = list(stack_slices(generator, bundle, requests, stack, path, options, progress=progress))
+    return GeneratedStack(tuple(write_stack(slices, stack, path, options)), tuple(one.copy_risk for one in slices))
 
-    With the format ``nifti``, ``path`` is a volume ``.nii.gz``, otherwise the folder of a DICOM series.
+
+def stack_path(folder: Path, request: Request, options: FileOptions) -> Path:
+    """Where the stack that begins with ``request`` is written: a volume ``.nii.gz``, or the folder of a series."""
+    return folder / f"{image_name(request)}-stack{'.nii.gz' if options.format == 'nifti' else ''}"
+
+
+def stack_slices(
+    generator: Generator,
+    bundle: Bundle,
+    requests: Sequence[Request],
+    stack: Stack,
+    path: Path,
+    options: FileOptions,
+    *,
+    progress: Callable[[int], None] | None = None,
+) -> Iterator[OutputImage]:
+    """Draw the slices of `stack_requests` one after the other, to be written to ``path``.
 
     A slice that must be withheld as a possible copy of a training slice is drawn again, with up to `SEEDS` seeds. If
-    none helps, the whole stack is withheld, because a stack with a gap is of no use. With ``overwrite``, a new series
-    replaces all slices of an older one, a withheld stack leaves no older one, and other files stay. Raises
-    `MedvarError` when a stack is withheld, and when ``path`` exists already.
+    none helps, the whole stack is withheld, because a stack with a gap is of no use. With ``overwrite``, a withheld
+    stack leaves no older one. ``progress`` is called after each scale with 1. Raises `MedvarError` when a stack is
+    withheld, and when ``path`` exists already.
     """
     volume = options.format == "nifti"
     check_free(files_of(path, "nifti") if volume else [path], options)
-    copies, slices = CopyScreen.of(bundle, options.copy_policy), list[OutputImage]()
-    before = None
-    for request in requests:
+    copies, before = CopyScreen.of(bundle, options.copy_policy), None
+    for number, request in enumerate(requests, 1):
         before, image = _slice(generator, bundle, near(request, before), copies, progress)
         if image is None:
             raise MedvarError(
-                f"The stack of seed {requests[0].seed} is withheld: slice {len(slices) + 1} would lie so near to a "
-                f"training slice that it may be a copy, with each of {SEEDS} seeds.{_withheld(path, options)} Choose "
-                "another seed or position, or --copy-policy flag."
+                f"The stack of seed {requests[0].seed} is withheld: slice {number} would lie so near to a training "
+                f"slice that it may be a copy, with each of {SEEDS} seeds.{_withheld(path, options)} Choose another "
+                "seed or position, or the copy policy “flag”."
             )
-        slices.append(marked(placed(image, stack), options.marks))
+        image = marked(placed(image, stack), options.marks)
         if not volume:
-            check_place(slices[-1])
-    make_folder(path.parent if volume else path)
-    if volume:
-        files = write_volume(path, slices)
-    else:
-        files = _write_series(path, slices, Study(f"{requests[0].condition} {requests[0].seed} {stack}"))
-    return GeneratedStack(tuple(files), tuple(image.copy_risk for image in slices))
+            check_place(image)
+        yield image
+
+
+def write_stack(slices: Sequence[OutputImage], stack: Stack, path: Path, options: FileOptions) -> list[Path]:
+    """Write slices; returns the files. A new series replaces all slices of an older one, and other files stay."""
+    first = slices[0].trace.request
+    if options.format == "nifti":
+        make_folder(path.parent)
+        return write_volume(path, slices)
+    make_folder(path)
+    return _write_series(path, slices, Study(f"{first.condition} {first.seed} {stack}"))
 
 
 def _slice(

@@ -54,7 +54,7 @@ def stack_requests(bundle: Bundle, condition: Condition, seed: int, sampling: Sa
     positions: list[float | None] = [condition.position] * stack.slices
     if stack.to is not None:
         if condition.position is None:
-            raise MedvarError("The last position of a stack needs the first one. Give --position, too.")
+            raise MedvarError("The last position of a stack needs the first one. Give the position, too.")
         positions = [float(value) for value in np.linspace(condition.position, stack.to, stack.slices)]
     conditions = [replace(condition, position=position) for position in positions]
     bundle.labels.encode(conditions[0])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from medvar_engine.bundle.read import Bundle
@@ -12,12 +12,15 @@ from medvar_engine.write.formats import ENDINGS
 from medvar_engine.write.marks import Marks
 from napari_medvar.controllers.history_controller import HistoryController
 from napari_medvar.controllers.shared_state import State, Workspace
+from napari_medvar.layers.scan_layers import read_scans
 from napari_medvar.panels.message_panel import Question
 from napari_medvar.panels.save_panel import SavePanel
 from napari_medvar.session.file_content import read_file
 from napari_medvar.session.previews import Preview
 from napari_medvar.session.save_images import SaveOptions, SaveProgress, write_image_files, write_set
+from napari_medvar.session.save_stack import StackProgress, save_stack
 from napari_medvar.session.trace_tree import Node
+from napari_medvar.worker import ShouldStop
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +53,7 @@ class SaveController:
         self.panel = SavePanel(ENDINGS)
         self.panel.save.connect(self.save)
         self.panel.generate_set.connect(self.generate_set)
+        self.panel.stack.generate.connect(self.generate_stack)
         self.panel.save_session.connect(self.save_session)
         self.panel.open_session.connect(self.open_session)
 
@@ -82,6 +86,21 @@ class SaveController:
         self._workspace.start(
             "make", lambda stop: write_set(opened, orders, asked.sampling, asked.seed, folder, form, stop)
         )
+
+    def generate_stack(self) -> None:
+        """Generate and write a stack, and open it as a volume."""
+        opened, panel = self._workspace.session.opened, self.panel.stack
+        if opened is None:
+            return
+        asked, folder, form = self._workspace.request(), self.panel.folder, replace(self._form(), format=panel.format)
+
+        def generate(stop: ShouldStop) -> Iterator[object]:
+            for progress in save_stack(opened, asked, panel.stack, folder, form, stop):
+                yield progress
+                if progress.path is not None:
+                    yield read_scans(progress.path)
+
+        self._workspace.start("make", generate)
 
     def save_session(self, path: Path) -> None:
         """Save the whole session to a file."""
@@ -150,6 +169,7 @@ class SaveController:
         """Adapt the panel to another model."""
         self.panel.offer_kinds(slice_type.condition for slice_type in bundle.slice_types)
         self.panel.offer_copies(GATE in bundle.sha256)
+        self.panel.stack.offer(positions=bundle.labels.position > 0)
 
     def take(self, result: object) -> None:
         """Handle a result of the worker."""
@@ -160,6 +180,11 @@ class SaveController:
             self.panel.report(str(result))
         elif isinstance(result, WouldLose):
             self._ask(result.path)
+        elif isinstance(result, StackProgress):
+            left = self._workspace.work.time_left(result.done, result.total)
+            self._workspace.work.report(result.done, result.total, f"slice {result.done} of {result.total}", left=left)
+            if result.path is not None:
+                self.panel.report(f"Saved {result.path}")
         elif isinstance(result, FileOpened):
             self._withdraw()
             self.panel.report(str(result))

@@ -13,14 +13,17 @@ _ENDS = {"axial": ("feet", "head"), "coronal": ("back", "front"), "sagittal": ("
 
 
 class PositionChooser(QWidget):
-    """A position from 0 to 1, or None while the box is checked; below it, what both ends of the slider mean."""
+    """A position from 0 to 1, or None while the box is checked; below it, what both ends of the slider mean.
+
+    ``without`` and ``tip`` are the text of the box, and what it means.
+    """
 
     changed = Signal()
 
-    def __init__(self) -> None:
+    def __init__(self, without: str = "any", tip: str = "Leave the position to the model.") -> None:
         super().__init__()
-        self.any_box = QCheckBox("any")
-        self.any_box.setToolTip("<p>Leave the position to the model.</p>")
+        self.any_box = QCheckBox(without)
+        self.any_box.setToolTip(f"<p>{tip}</p>")
         self.any_box.setChecked(True)
         self.slider = QLabeledDoubleSlider(Qt.Orientation.Horizontal)
         self.slider.setRange(0, 1)

@@ -23,6 +23,7 @@ from napari_medvar.panels.form_rows import (
     tab_after,
     without_wheel,
 )
+from napari_medvar.panels.stack_panel import StackPanel
 
 _FORMATS = {
     "png": ("PNG", "8-bit greyscale, for viewing and presentations."),
@@ -139,6 +140,9 @@ class SavePanel(QWidget):
             "Synthetic dataset", dataset, "Generate many images of several slice types and write them to files."
         )
         layout.addWidget(self.dataset_fold)
+        self.stack = StackPanel()
+        self.stack_fold = fold("Stack", self.stack, "Generate the slices of one body, as a volume.")
+        layout.addWidget(self.stack_fold)
         self.report("")
         self.offer_copies(False)
 
@@ -222,6 +226,7 @@ class SavePanel(QWidget):
         self.save_session_button.setEnabled(idle and some)
         self.open_session_button.setEnabled(idle)
         self.set_button.setEnabled(idle and bool(self.counts))
+        self.stack.generate_button.setEnabled(idle)
 
     def ask_folder(self) -> bool:
         """Let the user choose the folder for files. Returns whether one was chosen."""
