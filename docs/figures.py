@@ -1,4 +1,4 @@
-"""Makes the contact sheet of README and the images of ``docs/explanation``, with the shipped model.
+"""Makes the contact sheet of README and the images of ``docs/explanation`` and ``docs/how-to``, with the shipped model.
 
 ``python docs/figures.py`` writes them into ``docs/images``. The same seeds give the same figures.
 """
@@ -22,6 +22,9 @@ from medvar_engine.generate.likelihood import token_map_to_image
 from medvar_engine.generate.trace import Request
 from medvar_engine.memorisation.screen import CopyScreen
 from medvar_engine.request import Sampling
+from medvar_engine.sets.generate_files import FileOptions
+from medvar_engine.sets.generate_stack import stack_slices
+from medvar_engine.sets.stack import Stack, stack_requests
 from medvar_engine.types import FloatArray
 
 IMAGES = Path(__file__).parent / "images"
@@ -105,12 +108,33 @@ def contact_sheet(generator: Generator, bundle: Bundle, columns: int = 8) -> Ima
     return grid(rows, [""] * columns)
 
 
+STACKS = {  # the first slices of the rows of the figure of stacks, and the positions of the last ones
+    Condition("MR", "brain", "sagittal", position=0.3): 0.7,
+    Condition("MR", "brain", "axial", position=0.4): 0.8,
+    Condition("CT", "chest", "axial", position=0.3): 0.7,
+    Condition("CT", "abdomen", "axial", position=0.3): 0.7,
+}
+
+
+def stacks(generator: Generator, bundle: Bundle, shown: int = 8, every: int = 3) -> Image.Image:
+    """Every third slice of a stack of each kind, 3 mm apart."""
+    rows = dict[str, Sequence[FloatArray]]()
+    for condition, last in STACKS.items():
+        stack = Stack(shown * every, 3.0, last)
+        requests = stack_requests(bundle, condition, SEED, bundle.sampling, stack)
+        slices = stack_slices(generator, bundle, requests, stack, IMAGES / "none.nii.gz", FileOptions("nifti"))
+        name = "\n".join(filter(None, (condition.modality, condition.region, condition.plane)))
+        rows[name] = [one.pixels for one in slices][::every]
+    return grid(rows, [f"{3 * every * i} mm" for i in range(shown)])
+
+
 def main() -> None:
     """All of them."""
     bundle = read_bundle(find_bundle())
     generator = Generator(OnnxBackend(bundle))
     contact_sheet(generator, bundle).save(IMAGES / "sheet.png", optimize=True)
     first = first_image(generator, bundle.sampling)
+    stacks(generator, bundle).save(IMAGES / "stacks.png", optimize=True)
     growing(generator, first).save(IMAGES / "growing.png", optimize=True)
     resampled(generator, first).save(IMAGES / "resampled.png", optimize=True)
 
