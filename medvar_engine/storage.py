@@ -156,9 +156,14 @@ def flush_folder(folder: Path) -> None:
             os.close(handle)
 
 
+def is_irregular(path: Path) -> bool:
+    """Whether a path is a pipe, a device or a folder, reading of which might never end. A missing file is none."""
+    return path.exists() and not path.is_file()
+
+
 def check_regular(path: Path) -> None:
-    """Raise `ValueError` for a pipe, a device or a folder: reading it might never end. A missing file passes."""
-    if path.exists() and not path.is_file():
+    """Raise `ValueError` if the path `is_irregular`."""
+    if is_irregular(path):
         raise ValueError("it is not a regular file")
 
 
@@ -169,7 +174,7 @@ def sha256_of(content: bytes | str) -> str:
 
 def sha256(path: Path) -> str:
     """The sha256 of a file's content, in hexadecimal. Raises `OSError` if it cannot be read, or is no regular file."""
-    if path.exists() and not path.is_file():  # reading a pipe or a device might never end
+    if is_irregular(path):
         raise OSError(errno.EINVAL, "it is not a regular file", str(path))
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

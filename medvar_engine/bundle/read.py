@@ -20,7 +20,7 @@ from medvar_engine.conditions import FACTORS, Condition, LabelSpace
 from medvar_engine.errors import MedvarError
 from medvar_engine.masks.structures import Structures, from_dicts
 from medvar_engine.request import Sampling
-from medvar_engine.storage import sha256_of
+from medvar_engine.storage import is_irregular, sha256_of
 from medvar_engine.tokens.schedule import ScaleSchedule
 from medvar_engine.types import FloatArray
 from medvar_engine.untrusted import plain_json
@@ -98,7 +98,7 @@ class Bundle:
         """The bytes of one file. Raises `MedvarError` if it is missing or its hash is not that of the manifest."""
         path = self.path / name
         try:
-            if path.exists() and not path.is_file():  # reading a device or a pipe might never end
+            if is_irregular(path):
                 raise MedvarError(f"{path} is not a regular file. {_AGAIN}")
             content = path.read_bytes()
         except OSError as error:

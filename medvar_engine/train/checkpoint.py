@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from medvar_engine.errors import MedvarError
-from medvar_engine.storage import replace_folder, sha256
+from medvar_engine.storage import is_irregular, replace_folder, sha256
 from medvar_engine.train.distributed.processes import Processes
 
 _MANIFEST = "manifest.json"
@@ -157,7 +157,7 @@ def _loss(path: Path) -> float:
 def _manifest(path: Path) -> Any:
     """The content of a manifest. Unlike other JSON it may hold NaN, as the loss of a run that diverged."""
     file = path / _MANIFEST
-    if file.exists() and not file.is_file():  # reading a pipe might never end
+    if is_irregular(file):
         raise MedvarError(f"its {_MANIFEST} is not a regular file")
     if file.stat().st_size > _MOST_BYTES:
         raise MedvarError(f"its {_MANIFEST} is larger than {_MOST_BYTES} bytes")

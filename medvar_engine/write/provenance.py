@@ -9,6 +9,7 @@ from typing import Any, Literal
 import medvar_engine
 from medvar_engine.errors import MedvarError
 from medvar_engine.generate.trace import Trace
+from medvar_engine.storage import is_irregular
 from medvar_engine.untrusted import plain_json
 from medvar_engine.write.open_slice_file import open_dicom, open_nifti, open_png
 from medvar_engine.write.output_image import OutputImage
@@ -126,8 +127,8 @@ def kind_of(path: Path) -> Literal["png", "dicom", "nifti"]:
 
     DICOM without a preamble, as some programs write it, is known by its name.
     """
-    if path.exists() and not path.is_file() and not path.is_dir():
-        raise OSError(None, "it is no file")  # reading a pipe might never end
+    if is_irregular(path) and not path.is_dir():  # opening a folder says itself that it is one
+        raise OSError(None, "it is no file")
     with path.open("rb") as file:
         magic = file.read(132)
     if magic.startswith(_PNG_MAGIC):
