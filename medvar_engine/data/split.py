@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -42,14 +43,20 @@ class SplitRule:
         """The rule in the recipe of a manifest. Raises `MedvarError` if it is damaged."""
         values = {name: recipe[name] for name in cls.__slots__ if name in recipe}
         try:
-            return TypeAdapter(cls).validate_python(values)
-        except ValidationError as error:
-            what = sentence(first_error(error), {})
+            return _checked_kinds().validate_python(values)
+        except (ValidationError, MedvarError) as error:
+            what = sentence(first_error(error), {}) if isinstance(error, ValidationError) else str(error)
             raise MedvarError(f"The split in the manifest is damaged: {what} Prepare the data again.") from error
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for the recipe of a manifest."""
         return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+
+
+@cache
+def _checked_kinds() -> TypeAdapter[SplitRule]:
+    """Checks the kinds of all values; made once, because that takes longer than a check."""
+    return TypeAdapter(SplitRule)
 
 
 def split_patients(

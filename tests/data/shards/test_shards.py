@@ -400,7 +400,13 @@ def test_a_manifest_with_values_of_other_kinds_is_refused(tmp_path: Path, field:
         Manifest.read(tmp_path / "a")
 
 
-@pytest.mark.parametrize("odd", [{"holdout": None}, {"holdout": [3]}, {"seed": "x"}, {"strata": 4}, {"seed": None}])
+@pytest.mark.parametrize(
+    "odd",
+    [
+        *({"holdout": None}, {"holdout": [3]}, {"seed": "x"}, {"strata": 4}, {"seed": None}),
+        *({"test_fraction": 2.0}, {"seed": -1}, {"strata": ["age"]}),
+    ],
+)
 def test_a_damaged_rule_of_the_split_is_refused(odd: dict[str, object]) -> None:
     """Merging or splitting again would end in a traceback."""
     with pytest.raises(MedvarError, match="split in the manifest is damaged"):
