@@ -37,7 +37,9 @@ class FileOpened:
     opened: Path
     closed: Path | None
 
-    def __str__(self) -> str:
+    @property
+    def report(self) -> str:
+        """Which session was closed; empty if none was, so that the report about an earlier file is cleared."""
         if self.closed is None:
             return ""
         return f"{self.opened.name} is open. {self.closed.name} was closed: one session can be open at a time."
@@ -187,7 +189,7 @@ class SaveController:
                 self.panel.report(f"Saved {result.path}")
         elif isinstance(result, FileOpened):
             self._withdraw()
-            self.panel.report(str(result))
+            self.panel.report(result.report)
 
     def refresh(self, state: State) -> None:
         """Update which controls are enabled."""
