@@ -33,7 +33,7 @@ def check_outputs(
     if len(outputs) < len(wanted):
         raise odd_output(graph, f"{len(outputs)} outputs instead of {len(wanted)}")
     for (name, shape), output in zip(wanted.items(), outputs, strict=False):
-        own = _form(output)
+        own = _kind_and_shape(output)
         if own is None or own[0] != kind:
             raise odd_output(graph, f"{name} that are not an array of {_KINDS[kind]}")
         if own[1] != shape:
@@ -55,7 +55,7 @@ def odd_output(graph: str, what: str) -> MedvarError:
     return MedvarError(f"{graph} of the bundle returns {what}: it is not the graph that bundle.json describes.")
 
 
-def _form(output: Any) -> tuple[str, tuple[int, ...]] | None:
+def _kind_and_shape(output: Any) -> tuple[str, tuple[int, ...]] | None:
     """The kind of numbers and the shape of an array or an OrtValue; None for anything else."""
     if isinstance(output, np.ndarray):
         return output.dtype.kind, output.shape
