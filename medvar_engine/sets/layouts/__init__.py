@@ -48,7 +48,7 @@ def describe(plan: SetPlan, bundle: Bundle, withheld: Collection[int] = ()) -> d
     return layout.describe(plan, bundle, withheld)
 
 
-def describe_made(plan: SetPlan, folder: Path, bundle: Bundle, withheld: Collection[int] = ()) -> dict[str, str]:
+def describe_made(plan: SetPlan, folder: Path, bundle: Bundle, withheld: Collection[int]) -> dict[str, str]:
     """File name → text of the files that describe the images in ``folder`` and are known only when all are made."""
     return coco.list_objects(plan, folder, bundle, withheld) if plan.kind.layout == "coco" else {}
 
@@ -59,7 +59,7 @@ def write_images(
     folder: Path,
     bundle: Bundle,
     images: Sequence[SetImage],
-    withheld: Sequence[SetImage] = (),
+    withheld: Sequence[SetImage],
 ) -> list[Path]:
     """Write images of a unit, and remove files of those ``withheld``; returns the written files."""
     if plan.kind.layout == "shards":
