@@ -12,6 +12,7 @@ import numpy as np
 from medvar_engine.data.dataset import SliceDataset
 from medvar_engine.encoders.image_source import Indices
 from medvar_engine.errors import MedvarError
+from medvar_engine.evaluate.images.set_rows import SetRows
 from medvar_engine.masks.structures import MaskArray, Structures
 from medvar_engine.sets.image_set import ImageSet
 from medvar_engine.write.written_mask import read_written_mask
@@ -65,17 +66,11 @@ class SetMasks:
     """The masks of a set of shards, without those of images that are withheld."""
 
     def __init__(self, source: ImageSet) -> None:
-        self.structures, self._source = source.structures, source
-        counts = [len(source.numbers(unit)) for unit in range(source.manifest.plan.units)]
-        self._ends = np.cumsum(counts, dtype=np.int64)
+        self.structures, self._source, self._rows = source.structures, source, SetRows(source)
 
     def batch(self, indices: Indices) -> MaskArray:
         """See `Masks`."""
-        units = np.searchsorted(self._ends, indices, side="right")
-        rows = [
-            int(i) - int(self._ends[unit]) for i, unit in zip(indices, units, strict=True)
-        ]  # counted from the end of the unit
-        return np.stack([self._source.masks(int(unit))[row] for unit, row in zip(units, rows, strict=True)])
+        return np.stack([self._source.masks(unit)[row] for unit, row in self._rows.find(indices)])
 
 
 def mask_beside(image: Path) -> Path | None:

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from medvar_engine.conditions import FACTORS, Condition, LabelSpace
 from medvar_engine.data.dataset import Conditions, SliceDataset
@@ -18,6 +17,7 @@ from medvar_engine.encoders.image_source import Images, Indices
 from medvar_engine.errors import MedvarError
 from medvar_engine.evaluate.images.file_images import FileImages, check_image_files, find_image_files
 from medvar_engine.evaluate.images.mask_source import FileMasks, Masks, SetMasks, mask_beside
+from medvar_engine.evaluate.images.set_rows import SetRows
 from medvar_engine.generate.trace import Trace
 from medvar_engine.request import Sampling
 from medvar_engine.sets.image_set import ImageSet
@@ -115,38 +115,26 @@ def _of_shards(found: ImageSet) -> Synthetic:
     rows = (row for batch in table.select(factors).to_batches() for row in batch.to_pylist())
     conditions = coded(Condition(**row) for row in rows)
     masks = SetMasks(found) if found.structures else None
-    return Synthetic(found.path.name, SetImages.of(found), conditions, (plan.bundle_id,), masks)
+    return Synthetic(found.path.name, SetImages(found), conditions, (plan.bundle_id,), masks)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
 class SetImages:
     """The images of a synthetic dataset, without withheld ones."""
 
-    source: ImageSet
-    ends: npt.NDArray[np.int64]  # number of images up to the end of each unit
-
-    @classmethod
-    def of(cls, source: ImageSet) -> SetImages:
-        """All images of a dataset."""
-        counts = [len(source.numbers(unit)) for unit in range(source.manifest.plan.units)]
-        return cls(source, np.cumsum(counts, dtype=np.int64))
+    def __init__(self, source: ImageSet) -> None:
+        self._source, self._rows = source, SetRows(source)
 
     @property
     def digest(self) -> str:
         """See `Images`."""
-        return sha256_of(repr(self.source.manifest.units))
+        return sha256_of(repr(self._source.manifest.units))
 
     def __len__(self) -> int:
-        return int(self.ends[-1])
+        return len(self._rows)
 
     def batch(self, indices: Indices) -> FloatArray:
         """See `Images`."""
-        found = []
-        for i in indices:
-            unit = int(np.searchsorted(self.ends, i, side="right"))
-            row = int(i) - int(self.ends[unit])  # negative index from the end of the unit
-            found.append(decode(self.source.codes(unit)[row]))
-        return np.stack(found)
+        return np.stack([decode(self._source.codes(unit)[row]) for unit, row in self._rows.find(indices)])
 
 
 def mixture_like(data: SliceDataset, sampling: Sampling, known: LabelSpace, seed: int = 0) -> Mixture:
