@@ -28,8 +28,8 @@ from medvar_engine.data.dataset import SliceDataset
 from medvar_engine.data.shards import Manifest
 from medvar_engine.encoders.image_source import PreparedImages
 from medvar_engine.encoders.preprocessing import resize
+from medvar_engine.evaluate.copies import calibrate, find_planted_copies
 from medvar_engine.evaluate.images.planted_copies import all_of_it, bend, blur, cover, zoom
-from medvar_engine.evaluate.memorisation import calibrate, find_planted_copies
 from medvar_engine.evaluate.metrics.bootstrap import Estimate, estimate_mean
 from medvar_engine.memorisation.edge_maps import GRID, Directions, edge_map
 from medvar_engine.memorisation.gate import Gate

@@ -28,7 +28,7 @@ def gate(
     try:
         from medvar_engine.data.dataset import SliceDataset
         from medvar_engine.encoders.image_source import PreparedImages
-        from medvar_engine.evaluate.memorisation import calibrate, find_planted_copies
+        from medvar_engine.evaluate.copies import calibrate, find_planted_copies
     except ImportError as error:
         raise needs("train,cpu", error) from error
     from medvar_engine.bundle.add_files import add_to_bundle

@@ -17,11 +17,11 @@ from medvar_engine.encoders.encoder import Encoder
 from medvar_engine.encoders.feature_cache import cached_features
 from medvar_engine.encoders.image_source import Images, PreparedImages
 from medvar_engine.errors import MedvarError
+from medvar_engine.evaluate.copies import PLANTED, calibrate, check_images, find_planted_copies
 from medvar_engine.evaluate.encoded_slices import check_structures
 from medvar_engine.evaluate.images.baseline_images import JUDGED, CollapsedImages, baselines
 from medvar_engine.evaluate.images.synthetic_images import Synthetic
 from medvar_engine.evaluate.membership import MembershipInference
-from medvar_engine.evaluate.memorisation import PLANTED, calibrate, check_images, find_planted_copies
 from medvar_engine.evaluate.metrics.bootstrap import estimate_mean
 from medvar_engine.evaluate.metrics.diversity import pair_similarity
 from medvar_engine.evaluate.metrics.feature_rows import FeatureRows

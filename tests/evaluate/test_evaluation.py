@@ -82,7 +82,7 @@ def judge(slices: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[S
 
     def judge(synthetic: Synthetic) -> Evaluation:
         with pytest.MonkeyPatch.context() as patch:  # a few copies, so that it is quick
-            patch.setattr("medvar_engine.evaluate.memorisation.TO_SET_IT", 12)
+            patch.setattr("medvar_engine.evaluate.copies.TO_SET_IT", 12)
             return evaluate(synthetic, slices, [DescriptorEncoder(), Patches()], cache, copies=True, planted=5)
 
     return judge

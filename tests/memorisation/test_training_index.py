@@ -15,8 +15,8 @@ import pytest
 from medvar_engine.data.dataset import SliceDataset
 from medvar_engine.encoders.image_source import PreparedImages
 from medvar_engine.errors import MedvarError
+from medvar_engine.evaluate.copies import fit_projection
 from medvar_engine.evaluate.images.planted_copies import plant
-from medvar_engine.evaluate.memorisation import fit_projection
 from medvar_engine.memorisation.edge_maps import edge_map
 from medvar_engine.memorisation.gate import Gate
 from medvar_engine.memorisation.packed_maps import pack

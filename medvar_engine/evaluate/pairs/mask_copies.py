@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from medvar_engine.data.dataset import SliceDataset
-from medvar_engine.evaluate.memorisation import alarm_threshold
+from medvar_engine.evaluate.copies import alarm_threshold
 from medvar_engine.evaluate.pairs.segmenter import Pairs
 from medvar_engine.masks.structures import MaskArray
 from medvar_engine.train.batches import spread

@@ -11,8 +11,7 @@ import pytest
 from medvar_engine.data.dataset import SliceDataset
 from medvar_engine.encoders.image_source import ArrayImages, PreparedImages
 from medvar_engine.errors import MedvarError
-from medvar_engine.evaluate.images.planted_copies import COPIES, bend, blur, plant, zoom
-from medvar_engine.evaluate.memorisation import (
+from medvar_engine.evaluate.copies import (
     Calibration,
     alarm_threshold,
     calibrate,
@@ -20,6 +19,7 @@ from medvar_engine.evaluate.memorisation import (
     copy_threshold,
     find_planted_copies,
 )
+from medvar_engine.evaluate.images.planted_copies import COPIES, bend, blur, plant, zoom
 from medvar_engine.types import FloatArray
 
 Slices = Callable[..., FloatArray]
@@ -33,7 +33,7 @@ def patients(dataset: SliceDataset) -> list[str]:
 def calibration(training: SliceDataset, held_out: SliceDataset) -> Calibration:
     train, test = PreparedImages(training), PreparedImages(held_out)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("medvar_engine.evaluate.memorisation.TO_SET_IT", 12)
+        patch.setattr("medvar_engine.evaluate.copies.TO_SET_IT", 12)
         return calibrate(train, patients(training), test, patients(held_out))
 
 
