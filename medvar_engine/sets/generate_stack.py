@@ -88,7 +88,7 @@ def stack_slices(
                 f"slice that it may be a copy, with each of {SEEDS} seeds.{_withheld(path, options)} Choose another "
                 "seed or position, or the copy policy “flag”."
             )
-        image = marked(placed(image, stack), options.marks)
+        image = marked(placed(image, stack, requests[0]), options.marks)
         if not volume:
             check_place(image)
         yield image

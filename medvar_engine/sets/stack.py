@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -82,8 +83,11 @@ def near(request: Request, before: Generation | None) -> Request:
     return replace(request, stack=replace(request.stack, before=tuple(before.pyramid.sequence[0].tolist())))
 
 
-def placed(image: OutputImage, stack: Stack) -> OutputImage:
-    """A slice of a stack with its position: the stack is centred on the origin, with one frame of reference."""
+def placed(image: OutputImage, stack: Stack, first: Request) -> OutputImage:
+    """A slice of a stack with its position: the stack is centred on the origin, with one frame of reference.
+
+    The frame follows from the request of the ``first`` slice, because other slices may be drawn with other seeds.
+    """
     own = image.trace.request.stack
     if own is None or image.spacing_mm is None:
         return image
@@ -94,5 +98,5 @@ def placed(image: OutputImage, stack: Stack) -> OutputImage:
     matrix[:3, 2] = normal * stack.spacing_mm
     start = corner(image.plane, image.pixels.shape, image.spacing_mm)
     matrix[:3, 3] = start + normal * stack.spacing_mm * (own.slice - (stack.slices - 1) / 2)
-    frame = uid("stack", image.trace.bundle_id, str(image.trace.request.seed), str(stack))
+    frame = uid("stack", image.trace.bundle_id, json.dumps(first.to_dict()), str(stack))
     return replace(image, place=Place(matrix + 0.0, frame))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from io import BytesIO
 from pathlib import Path
@@ -121,7 +121,8 @@ def _general(image: OutputImage, study: Study, number: int) -> Dataset:
     if trace.request.stack is not None:  # the slices of a stack are one series
         dataset.SeriesInstanceUID = uid("series of a stack", study.name, study.when.isoformat())
         dataset.SeriesNumber, dataset.InstanceNumber = 1, trace.request.stack.slice + 1
-    dataset.SeriesDescription = f"{what} {condition}"[:64]
+    shared = condition if trace.request.stack is None else replace(condition, position=None)
+    dataset.SeriesDescription = f"{what} {shared}"[:64]
     dataset.PatientOrientation = ""
     dataset.Manufacturer, dataset.ManufacturerModelName = "napari-medvar", f"MedVAR {trace.bundle_id[:12]}"
     dataset.SoftwareVersions = SOFTWARE

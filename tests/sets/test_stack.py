@@ -73,7 +73,7 @@ def test_a_volume(plane: str, pair_bundle: Bundle, tmp_path: Path) -> None:
         turned = replace(trace, request=replace(trace.request, condition=Condition("CT", "abdomen", plane)))
         image = OutputImage.of(pair_bundle, trace, pixels, mask)
         masks.append(mask)
-        slices.append(placed(replace(image, trace=turned), STACK))
+        slices.append(placed(replace(image, trace=turned), STACK, trace.request))
     volume, beside, label_map = write_volume(tmp_path / "a.nii.gz", slices)
     one, other = nibabel.load(volume), nibabel.load(label_map)
     assert one.shape == other.shape == (16, 16, 6)
@@ -116,7 +116,7 @@ def test_a_volume_is_not_left_with_the_masks_of_another(pair_bundle: Bundle, tmp
     with pytest.raises(MedvarError, match=r"v\.json exists already"):
         generate_stack(generator, pair_bundle, requests, STACK, path, FileOptions(options))
     shown = [(made.trace(0), generator.image(made)[0]) for made in drawn(pair_bundle, 1)]
-    alone = [placed(OutputImage.of(pair_bundle, trace, pixels), STACK) for trace, pixels in shown]
+    alone = [placed(OutputImage.of(pair_bundle, trace, pixels), STACK, requests[0]) for trace, pixels in shown]
     write_volume(path, alone)
     assert {one.name for one in tmp_path.iterdir()} == {"v.nii.gz", "v.json"}
 
@@ -135,6 +135,9 @@ def test_a_possible_copy_is_drawn_again(
     generate_stack(generator, knowing, requests, stack, tmp_path / "series", FileOptions("dicom"))
     traces = [read_trace(tmp_path / "series" / f"{number:04d}.dcm") for number in (1, 2, 3, 4)]
     assert [trace.request.seed for trace in traces] == [1, 1, 1 + MOST_SLICES, 1]
+    datasets = [pydicom.dcmread(path) for path in sorted((tmp_path / "series").glob("*.dcm"))]
+    assert len({one.FrameOfReferenceUID for one in datasets}) == 1
+    assert get_volume_from_series(datasets).array.shape == (4, 16, 16)
     for before, trace in pairwise(traces):
         assert trace.request.stack is not None
         assert trace.request.stack.before == tuple(before.pyramid.sequence[0].tolist())

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import urllib.request
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
@@ -18,6 +19,7 @@ import pytest
 from medvar_engine.conditions import Condition
 from medvar_engine.errors import MedvarError
 from medvar_engine.generate.trace import Trace
+from medvar_engine.request import StackPlace
 from medvar_engine.write.compare import differing_pixels
 from medvar_engine.write.dicom import Study, write_dicom
 from medvar_engine.write.nifti import write_nifti
@@ -124,6 +126,20 @@ def test_a_set_is_one_study_of_separate_places(images: list[OutputImage], tmp_pa
     assert len({d.SeriesInstanceUID for d in datasets}) == len({d.SOPInstanceUID for d in datasets}) == len(datasets)
     placed = [d.FrameOfReferenceUID for d in datasets if "FrameOfReferenceUID" in d]
     assert len(set(placed)) == len(placed) == 4
+
+
+def test_slices_of_a_stack_are_one_series(make_output_image: MakeImage, make_trace: MakeTrace, tmp_path: Path) -> None:
+    """Attributes of a series are equal in all its images (PS3.3 A.1.2); archives report conflicts otherwise."""
+    traces = [make_trace(condition=Condition("CT", "chest", position=0.4 + 0.1 * i)) for i in range(3)]
+    places = [StackPlace(i, 0.05, (0,) if i else ()) for i in range(3)]
+    stacked = [
+        replace(trace, request=replace(trace.request, stack=place)) for trace, place in zip(traces, places, strict=True)
+    ]
+    datasets = [pydicom.dcmread(path) for path in written(tmp_path, [make_output_image(trace=one) for one in stacked])]
+    for name in ("SeriesInstanceUID", "SeriesNumber", "SeriesDescription", "StudyInstanceUID", "PatientID"):
+        assert len({str(one[name].value) for one in datasets}) == 1, name
+    assert datasets[0].SeriesDescription == "SYNTHETIC CT chest"
+    assert [one.InstanceNumber for one in datasets] == [1, 2, 3]
 
 
 def test_the_same_image_is_the_same_file(images: list[OutputImage], tmp_path: Path) -> None:
