@@ -75,7 +75,7 @@ class StackPlace:
 
     def __post_init__(self) -> None:
         if type(self.slice) is not int or not 0 <= self.slice < MOST_SLICES:
-            raise MedvarError(f"A stack has slices 0 to {MOST_SLICES - 1}, but got {self.slice!r}.")
+            raise MedvarError(f"A stack has slices 0 to {MOST_SLICES - 1}, but got {self.slice!r:.40}.")
         if not 1e-3 <= self.step <= 1:
             raise MedvarError(
                 f"Slices of a stack are 0.001 to 1 of the image's side apart, but got {self.step:g}; check the "
@@ -83,6 +83,8 @@ class StackPlace:
             )
         if not all(type(token) is int and 0 <= token < _MOST_TOKENS for token in self.before):
             raise MedvarError("The tokens of the slice before must be whole numbers, 0 or more.")
+        if self.before and not self.slice:
+            raise MedvarError("The first slice of a stack has no slice before it, but tokens of one are given.")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON; the tokens only if there are any."""
@@ -90,9 +92,14 @@ class StackPlace:
         return {"slice": self.slice, "step": self.step, **before}
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> StackPlace:
-        """The inverse of `to_dict`."""
-        return cls(values["slice"], float(values["step"]), tuple(values.get("before", ())))
+    def from_dict(cls, values: Any) -> StackPlace:
+        """The inverse of `to_dict`. Raises `MedvarError` for anything else."""
+        if not isinstance(values, dict) or not {"slice", "step"} <= values.keys():
+            raise MedvarError("The place in a stack must be an object with the fields slice and step.")
+        step, before = values["step"], values.get("before", [])
+        if type(step) not in (int, float) or not isinstance(before, list):
+            raise MedvarError("In the place in a stack, step must be a number, and before a list of tokens.")
+        return cls(values["slice"], float(step), tuple(before))
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,7 +55,7 @@ class Trace:
         try:
             (trace,) = traces_from_dict(plain_json.loads(text))
         except (ValueError, RecursionError) as error:
-            raise MedvarError(f"This is not a MedVAR trace, or it is damaged: {error!r}.") from error
+            raise MedvarError(f"This is not a MedVAR trace, or it is damaged: {error!r:.200}.") from error
         return trace
 
 
@@ -82,7 +82,7 @@ def traces_from_dict(values: Mapping[str, Any]) -> list[Trace]:
         # A file of one image may lack this key; then the last trace is meant.
         return [_pick(earlier, place) for place in values.get("asked", [len(earlier) - 1])]
     except (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError) as error:
-        raise MedvarError(f"This is not a MedVAR trace, or it is damaged: {error!r}.") from error
+        raise MedvarError(f"This is not a MedVAR trace, or it is damaged: {error!r:.200}.") from error
 
 
 def lineage(traces: Sequence[Trace]) -> list[Trace]:

@@ -120,7 +120,7 @@ def _request(values: Mapping[str, Any], default: Sampling) -> Request:
         sampling = {**default.to_dict(), **_object(values.get("sampling", {}))}
         return Request.from_dict({**values, "condition": _object(values["condition"]), "sampling": sampling})
     except (TypeError, ValueError, OverflowError) as error:
-        raise MedvarError(f"This is not a request: {error}.") from error
+        raise MedvarError(f"This is not a request: {error!s:.200}.") from error
 
 
 def _object(values: Any) -> dict[str, Any]:
