@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -93,7 +94,7 @@ class TorchBackend:
         weaker = None if guide is None else load_guide(guide, coder.config, str(tokenizer), labels)
         return cls(coder, network, labels, device=device, bundle_id=bundle_id, preview=light, guide=weaker)
 
-    @property
+    @cached_property
     def codebook(self) -> FloatArray:
         """The code of every token, ``(V, C)``, or ``(K, V, C)`` with one codebook per scale."""
         return self._tokenizer.quantizer.codes

@@ -18,6 +18,7 @@ import math
 import numpy as np
 
 from medvar_engine.backends.base import BackendInfo
+from medvar_engine.errors import MedvarError
 from medvar_engine.tokens.area import area_weights
 from medvar_engine.tokens.codebook import codes_of_scale
 from medvar_engine.types import FloatArray
@@ -58,6 +59,11 @@ def _blocks(latent: FloatArray, info: BackendInfo, side: int) -> FloatArray:
     """A folded image ``(C, side, side)`` at the resolution of a scale, one block of pixels per token: ``(L_k, C)``."""
     full = info.schedule.latent_side
     patch = info.image_size // full
+    if not patch or patch * full != info.image_size or len(latent) % patch**2:
+        raise MedvarError(
+            f"The codebook of this model is that of a pyramid of images, but its latent of {len(latent)} channels and "
+            f"{full}×{full} is no folded image of {info.image_size} pixels, so it cannot draw stacks. Export it again."
+        )
     unfolded = latent.reshape(-1, patch, patch, full, full).transpose(0, 3, 1, 4, 2)
     image = _pooled(unfolded.reshape(-1, full * patch, full * patch), side * patch)
     blocks = image.reshape(-1, side, patch, side, patch).transpose(1, 3, 0, 2, 4)

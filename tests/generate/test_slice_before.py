@@ -135,6 +135,33 @@ def test_slices_that_cannot_be_drawn(generator: Generator) -> None:
         StackPlace(1, 0.05, (1.5, 2))  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("k", [0, 2])
+def test_a_resampled_slice_costs_only_its_scales(generator: Generator, k: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the slice before is computed once, not at every scale."""
+    trace = drawn(generator, 3, after(drawn(generator, 1), 0.1))
+    generator = Generator(generator.backend)
+    begun = generator.step(generator.resample(trace, k))
+    steps: list[int] = []
+    added: list[int] = []
+    step, accumulate = generator.backend.step, generator.backend.accumulate
+    monkeypatch.setattr(generator.backend, "step", lambda s, x: (steps.append(s.depth), step(s, x))[1])
+    monkeypatch.setattr(generator.backend, "accumulate", lambda a, t, k: (added.append(k), accumulate(a, t, k))[1])
+    generator.finish(begun)
+    assert sorted(set(steps)) == list(range(k + 1, 4))
+    assert added == list(range(k + 1, 4))
+    generator.finish(generator.resample(trace, 0, seed=5))
+    assert added[3 - k :] == list(range(4))
+
+
+@pytest.mark.parametrize(("channels", "size"), [(3, 8), (8, 12), (4, 9), (4, 2)])
+def test_a_codebook_of_another_form_than_the_latent(generator: Generator, channels: int, size: int) -> None:
+    """A stranger's bundle would cause a traceback."""
+    info = changed(generator.backend.info, latent_channels=channels, image_size=size)
+    latent = np.zeros((channels, 4, 4), np.float32)
+    with pytest.raises(MedvarError, match="cannot draw stacks"):
+        distance_penalty(info, np.ones((3, 5, channels), np.float32), 1, 0.1, latent, latent)
+
+
 def test_a_model_without_codebook_draws_no_stacks(generator: Generator, monkeypatch: pytest.MonkeyPatch) -> None:
     first = drawn(generator, 1)
     monkeypatch.setattr(TorchBackend, "codebook", None)
