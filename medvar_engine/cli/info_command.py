@@ -70,16 +70,19 @@ def _previews(bundle: Bundle) -> str:
 
 
 def _image(path: Path) -> None:
-    from medvar_engine.write.provenance import read_about_pixels, read_trace
+    from medvar_engine.write.provenance import read_about_pixels, read_traces
 
-    trace, pixels = read_trace(path), read_about_pixels(path)
-    request = trace.request
+    traces, pixels = read_traces(path), read_about_pixels(path)
+    trace, request = traces[0], traces[0].request
     print_result(f"{path}: synthetic, made by medvar {trace.version}")
     print_result(f"  condition   {request.condition}")
     print_result(f"  seed        {request.seed}")
     print_result(
         "  sampling    " + ", ".join(f"{name} {value:g}" for name, value in request.to_dict()["sampling"].items())
     )
+    if place := request.stack:
+        which = f"slice {place.slice + 1}" if len(traces) == 1 else f"{len(traces)} slices; the first is described here"
+        print_result(f"  stack       {which}")
     print_result(f"  scales      {trace.pyramid.depth} of {len(trace.pyramid.schedule)}")
     print_result(f"  model       {trace.bundle_id}")
     steps, parent = 0, trace.parent

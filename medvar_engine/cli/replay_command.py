@@ -25,22 +25,24 @@ def replay(
     from medvar_engine.write.compare import differing_pixels
     from medvar_engine.write.marks import Marks
     from medvar_engine.write.output_image import OutputImage
-    from medvar_engine.write.provenance import read_about_pixels, read_trace
+    from medvar_engine.write.provenance import read_about_pixels, read_traces
 
-    trace = read_trace(file)
-    model = open_bundle(bundle)
+    traces = read_traces(file)
+    model, marks = open_bundle(bundle), Marks.from_dict(read_about_pixels(file))
     generator = Generator(OnnxBackend(model, device=device))
-    generation = again(generator, trace)
-    if not generation.complete:
-        raise MedvarError(
-            f"{file} describes an unfinished image: its tokens are the same, but there is no image to compare."
-        )
+    slices = []
+    for trace in traces:
+        generation = again(generator, trace)
+        if not generation.complete:
+            raise MedvarError(
+                f"{file} describes an unfinished image: its tokens are the same, but there is no image to compare."
+            )
+        image = OutputImage.of(model, generation.trace(0), generator.image(generation)[0])
+        slices.append(marked(image, marks))
     print_message(f"every token is the same, on {generator.backend.info.provider}")
-    image = OutputImage.of(model, generation.trace(0), generator.image(generation)[0])
-    image = marked(image, Marks.from_dict(read_about_pixels(file)))
-    if different := differing_pixels(file, image):
+    if different := differing_pixels(file, *slices):
         raise MedvarError(
             f"{different} pixels of {file} differ from the image made again: the file was changed, is a contact "
             "sheet, or was decoded on another backend or device."
         )
-    print_result(f"{file}: the same image, pixel for pixel")
+    print_result(f"{file}: the same image{f', {len(slices)} slices' if len(slices) > 1 else ''}, pixel for pixel")

@@ -52,11 +52,10 @@ class Trace:
     @classmethod
     def from_json(cls, text: str) -> Trace:
         """The inverse of `to_json`. Raises `MedvarError` for anything that is not a trace."""
-        try:
-            (trace,) = traces_from_dict(plain_json.loads(text))
-        except (ValueError, RecursionError) as error:
-            raise MedvarError(f"This is not a MedVAR trace, or it is damaged: {error!r:.200}.") from error
-        return trace
+        traces = traces_from_json(text)
+        if len(traces) != 1:
+            raise MedvarError(f"A trace of one image is expected, but {len(traces)} are given.")
+        return traces[0]
 
 
 def traces_to_dict(traces: Sequence[Trace]) -> dict[str, Any]:
@@ -68,6 +67,14 @@ def traces_to_dict(traces: Sequence[Trace]) -> dict[str, Any]:
         "images": [_trace_to_dict(trace, places) for trace in images],
         "asked": [places[id(trace)] for trace in traces],
     }
+
+
+def traces_from_json(text: str) -> list[Trace]:
+    """The traces in a JSON text of `traces_to_dict`. Raises `MedvarError` for anything else."""
+    try:
+        return traces_from_dict(plain_json.loads(text))
+    except (ValueError, RecursionError) as error:
+        raise MedvarError(f"This is not a MedVAR trace, or it is damaged: {error!r:.200}.") from error
 
 
 def traces_from_dict(values: Mapping[str, Any]) -> list[Trace]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,23 +18,30 @@ from medvar_engine.write.png import write_png, write_png16
 from medvar_engine.write.provenance import kind_of
 
 
-def differing_pixels(file: Path, image: OutputImage) -> int:
-    """The number of pixels of a PNG, NIfTI or DICOM file that differ from ``image`` written in the same format.
+def differing_pixels(file: Path, *slices: OutputImage) -> int:
+    """The number of pixels of a PNG, NIfTI or DICOM file that differ from ``slices`` written in the same format.
 
-    In an image of another size, all pixels differ. Raises `MedvarError` when the file's pixels cannot be read.
+    Only a NIfTI file can have more than one slice. In an image of another size, all pixels differ. Raises `MedvarError`
+    when the file's pixels cannot be read.
     """
     kind = kind_of(file)
     found = read_pixels(file, kind)
+    expected = [_written(file, kind, found.dtype, image) for image in slices]
+    whole = expected[0] if len(expected) == 1 else np.concatenate(expected, axis=-1)
+    return int((found != whole).sum()) if found.shape == whole.shape else max(found.size, whole.size)
+
+
+def _written(file: Path, kind: str, dtype: np.dtype[Any], image: OutputImage) -> npt.NDArray[np.generic]:
+    """The stored numbers of ``image`` in a file like ``file``."""
     with TemporaryDirectory() as folder:
         fresh = Path(folder) / file.name
         if kind == "png":
-            fresh = (write_png16 if found.dtype == np.uint16 else write_png)(fresh.with_suffix(".png"), image)
+            fresh = (write_png16 if dtype == np.uint16 else write_png)(fresh.with_suffix(".png"), image)
         elif kind == "dicom":
             fresh = write_dicom(fresh.with_suffix(".dcm"), image)
         else:
             fresh, _ = write_nifti(fresh, image)
-        expected = read_pixels(fresh, kind)
-    return int((found != expected).sum()) if found.shape == expected.shape else max(found.size, expected.size)
+        return read_pixels(fresh, kind)
 
 
 def grey_pixels(file: Path) -> npt.NDArray[np.generic]:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import medvar_engine
 from medvar_engine.errors import MedvarError
-from medvar_engine.generate.trace import Trace
+from medvar_engine.generate.trace import Trace, traces_from_json
 from medvar_engine.storage import is_irregular
 from medvar_engine.untrusted import plain_json
 from medvar_engine.write.open_slice_file import open_dicom, open_nifti, open_png
@@ -69,18 +69,29 @@ def read_trace(path: Path) -> Trace:
 
     Raises `MedvarError` when the file cannot be read, has another format, or contains no trace.
     """
-    text = _read(path, PNG_KEY, DICOM_TRACE, "trace")
+    traces = read_traces(path)
+    if len(traces) > 1:
+        raise MedvarError(f"{path} is a stack of {len(traces)} slices, but a file of one slice is expected.")
+    return traces[0]
+
+
+def read_traces(path: Path) -> list[Trace]:
+    """Read the traces of all slices of a file that medvar wrote: many for the volume of a stack, otherwise one.
+
+    Raises `MedvarError` when the file cannot be read, has another format, or contains no trace.
+    """
+    text = _read(path, PNG_KEY, DICOM_TRACE, "trace") or _read(path, PNG_KEY, DICOM_TRACE, "traces")
     if text is None:
         raise MedvarError(
             f"{path} contains no MedVAR trace: it was not written by medvar, or another program removed the trace."
         )
     try:
-        trace = Trace.from_json(text)
+        traces = traces_from_json(text)
     except MedvarError as error:
         raise MedvarError(f"{path}: {error}") from error
-    if not trace.pyramid.depth:
+    if not traces or not all(trace.pyramid.depth for trace in traces):
         raise MedvarError(f"{path}: its trace has no scales, so there is no image to make again.")
-    return trace
+    return traces
 
 
 def read_about_pixels(path: Path) -> dict[str, Any]:
