@@ -107,6 +107,16 @@ def own_viewer(qapp: Any) -> Iterator[Any]:
 
 
 @pytest.fixture
+def plugin(npe2pm: Any) -> None:
+    """The plugin as napari finds it."""
+    from npe2 import PluginManifest
+
+    import napari_medvar
+
+    npe2pm.register(PluginManifest.from_file(Path(napari_medvar.__file__).parent / "napari.yaml"))
+
+
+@pytest.fixture
 def open_widget(
     viewer: Any, models: FakeModels, qtbot: QtBot, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Callable[[], MedvarWidget]]:
