@@ -134,13 +134,29 @@ class EditPanel(QWidget):
         self.pick_button = button("Pic&k a token in the image", "", lambda: None)
         self.pick_button.setCheckable(True)
         self.pick_button.toggled.connect(self.picking)
+        self._lay_out()
+        self.offer_masks(())
+        self.offer_grafts(())
+        self.show_scale(0)
 
-        fields = QWidget()
-        form = plain_form(fields)
+    def _lay_out(self) -> None:
         top = QWidget()
         first = plain_form(top)
         add_row(first, "From scale", without_wheel(self.from_box), _FROM_TIP)
         first.addRow("", self.follow_box)
+        self.column = layout = plain_column(self)
+        layout.addWidget(top)
+        layout.addWidget(self.resample_button)
+        layout.addWidget(self.recondition_button)
+        layout.addWidget(self.flip_button)
+        layout.addWidget(self._what_may_change())
+        layout.addWidget(self._mixing())
+        layout.addWidget(self.pick_button)
+
+    def _what_may_change(self) -> QWidget:
+        """The mask and the locked scales."""
+        fields = QWidget()
+        form = plain_form(fields)
         add_row(form, "Inside", without_wheel(self.mask_combo), _WHERE_TIP)
         tools = QWidget()
         grid = QGridLayout(tools)
@@ -155,6 +171,10 @@ class EditPanel(QWidget):
         add_row(form, "Outside", without_wheel(self.outside_combo), _OUTSIDE_TIP)
         add_row(form, "Soft edge", without_wheel(self.edge_box), _EDGE_TIP)
         add_row(form, "Locked", self._locks, "The tokens of these scales are kept when other scales are drawn again.")
+        return fields
+
+    def _mixing(self) -> QWidget:
+        """The other image to mix with."""
         mixing = QWidget()
         column = plain_column(mixing)
         title = QLabel("Mix coarse and fine, coarse scales from:")
@@ -165,17 +185,7 @@ class EditPanel(QWidget):
         self.graft_combo.setAccessibleName("Mix coarse scales from")
         for widget in (title, without_wheel(self.graft_combo), self.graft_name, self.graft_note, self.graft_button):
             column.addWidget(widget)
-        self.column = layout = plain_column(self)
-        layout.addWidget(top)
-        layout.addWidget(self.resample_button)
-        layout.addWidget(self.recondition_button)
-        layout.addWidget(self.flip_button)
-        layout.addWidget(fields)
-        layout.addWidget(mixing)
-        layout.addWidget(self.pick_button)
-        self.offer_masks(())
-        self.offer_grafts(())
-        self.show_scale(0)
+        return mixing
 
     @property
     def from_scale(self) -> int:
