@@ -20,8 +20,7 @@ from medvar_engine.sets.generate_files import FileOptions, check_free, image_nam
 from medvar_engine.sets.stack import Stack, near, placed
 from medvar_engine.storage import beside, make_folder, take_name, writing
 from medvar_engine.write.burn_in import marked
-from medvar_engine.write.dicom import Study
-from medvar_engine.write.dicom_seg import check_place
+from medvar_engine.write.dicom import Study, modality_of
 from medvar_engine.write.formats import files_of, remove_written, write_image
 from medvar_engine.write.output_image import OutputImage
 from medvar_engine.write.volume_file import write_volume
@@ -75,7 +74,7 @@ def stack_slices(
     A slice that must be withheld as a possible copy of a training slice is drawn again, with up to `SEEDS` seeds. If
     none helps, the whole stack is withheld, because a stack with a gap is of no use. With ``overwrite``, a withheld
     stack leaves no older one. ``progress`` is called after each scale with 1. Raises `MedvarError` when a stack is
-    withheld, and when ``path`` exists already.
+    withheld, when ``path`` exists already, and for a DICOM series of slices that would have no position.
     """
     volume = options.format == "nifti"
     check_free(files_of(path, "nifti") if volume else [path], options)
@@ -89,8 +88,11 @@ def stack_slices(
                 "seed or position, or the copy policy “flag”."
             )
         image = marked(placed(image, stack, requests[0]), options.marks)
-        if not volume:
-            check_place(image)
+        if not volume and modality_of(image) is None:
+            raise MedvarError(
+                "The slices of this stack would have no position in DICOM, which needs MR, or CT in HU, and "
+                f"{request.condition} from {bundle.name} is neither. Write NIfTI, or ask for another region."
+            )
         yield image
 
 

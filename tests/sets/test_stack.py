@@ -107,6 +107,19 @@ def test_a_series(pair_bundle: Bundle, tmp_path: Path) -> None:
         generate_stack(generator, pair_bundle, requests, STACK, tmp_path / "series", FileOptions("dicom"))
 
 
+def test_a_series_without_positions_is_refused(tiny_bundle: Path, tmp_path: Path) -> None:
+    """It would be no volume, although it was asked for; NIfTI has positions for every unit."""
+    bundle = read_bundle(tiny_bundle)
+    slice_types = tuple(replace(one, low=0.0, high=1.0, unit="arbitrary") for one in bundle.slice_types)
+    bundle, stack = replace(bundle, slice_types=slice_types), Stack(2, 3.0)
+    generator = Generator(OnnxBackend(bundle, device="cpu"))
+    requests = stack_requests(bundle, Condition("CT", "chest", "axial"), 1, Sampling(), stack)
+    with pytest.raises(MedvarError, match="no position in DICOM"):
+        generate_stack(generator, bundle, requests, stack, tmp_path / "series", FileOptions("dicom"))
+    assert not list(tmp_path.iterdir())
+    generate_stack(generator, bundle, requests, stack, tmp_path / "v.nii.gz", FileOptions("nifti"))
+
+
 def test_a_volume_is_not_left_with_the_masks_of_another(pair_bundle: Bundle, tmp_path: Path) -> None:
     """They would be taken for its own."""
     generator, path, options = Generator(OnnxBackend(pair_bundle, device="cpu")), tmp_path / "v.nii.gz", "nifti"
