@@ -91,7 +91,7 @@ def stack_slices(
         if not volume and modality_of(image) is None:
             raise MedvarError(
                 "The slices of this stack would have no position in DICOM, which needs MR, or CT in HU, and "
-                f"{request.condition} from {bundle.name} is neither. Write NIfTI, or ask for another region."
+                f"{request.condition} from {bundle.name} is neither. Write NIfTI, or choose another region or plane."
             )
         yield image
 
