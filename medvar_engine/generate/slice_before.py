@@ -2,10 +2,10 @@
 
 The code of a token changes through the plane like a Gauss-Markov process: at a distance of d sides of the token, its
 correlation is ``ρ = exp(-d / REACH)``. If the slice before needs a code y at some position, the probability of a code c
-there is multiplied by ``exp(-w·‖c - y‖² / 2σ²)``, where ``w = ρ² / (1 - ρ²)`` and σ² is the mean of ‖c‖² over the codes:
-the components of a code count together, not as independent values, which would count C times as much. (Exactly, y is
-divided by ρ, which matters only where w is small.) The transformer remains the prior: it says what is
-plausible at the position of the slice, and the slice before says which body it is.
+there is multiplied by ``exp(-w·‖c - y‖² / 2σ²)``, where ``w = ρ² / (1 - ρ²)`` and σ² is the mean of ‖c‖² over the
+codes: the components of a code count together, not as independent values, which would count C times as much. (Exactly,
+y is divided by ρ, which matters only where w is small.) The transformer remains the prior: it says what is plausible at
+the position of the slice, and the slice before says which body it is.
 
 The code that the slice before needs is the residual of its latent after the scales that are already drawn, as in
 encoding. A difference in a coarse scale is therefore compensated by finer scales, and does not continue through the
