@@ -43,8 +43,8 @@ class Stack:
 def stack_requests(bundle: Bundle, condition: Condition, seed: int, sampling: Sampling, stack: Stack) -> list[Request]:
     """One request for each slice, beginning at the feet, the back or the left, to be drawn with `draw_stack`.
 
-    Raises `MedvarError` when the bundle has no pixel size for ``condition``, when it is not conditioned on the
-    position, and for positions outside 0 to 1.
+    Raises `MedvarError` when the bundle has no pixel size for ``condition`` or makes slices of several planes for it,
+    when it is not conditioned on the position, and for positions outside 0 to 1.
     """
     spacing = bundle.display(condition).spacing_mm
     if spacing is None:
@@ -59,6 +59,11 @@ def stack_requests(bundle: Bundle, condition: Condition, seed: int, sampling: Sa
         positions = [float(value) for value in np.linspace(condition.position, stack.to, stack.slices)]
     conditions = [replace(condition, position=position) for position in positions]
     bundle.labels.encode(conditions[0])
+    if len(planes := {one.condition.plane for one in bundle.fitting(condition)}) > 1:
+        raise MedvarError(
+            f"Slices of a stack lie in one plane, but for {condition}, {bundle.name} knows "
+            f"{', '.join(sorted(map(str, planes)))}. Give the plane, too."
+        )
     step = stack.spacing_mm / (spacing * bundle.image_size)
     return [Request(one, seed, sampling, stack=StackPlace(i, step)) for i, one in enumerate(conditions)]
 

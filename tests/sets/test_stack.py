@@ -198,6 +198,16 @@ def test_stacks_that_a_model_cannot_draw(pair_bundle: Bundle) -> None:
         stack_requests(pair_bundle, Condition("CT", position=0.2), 0, Sampling(), Stack(3, 3.0, 0.5))
 
 
+def test_a_stack_of_any_plane_is_refused(pair_bundle: Bundle) -> None:
+    """Its slices would be drawn in one plane or between planes, and lie in the volume as if they were axial."""
+    (first, *others) = pair_bundle.slice_types
+    coronal = replace(first, condition=replace(first.condition, plane="coronal"))
+    bundle = replace(pair_bundle, slice_types=(first, coronal, *others))
+    with pytest.raises(MedvarError, match="Give the plane"):
+        stack_requests(bundle, replace(CT, plane=None), 0, Sampling(), STACK)
+    assert len(stack_requests(bundle, CT, 0, Sampling(), STACK)) == 6
+
+
 def test_requests_of_images_are_as_before() -> None:
     """Names made of requests, and files of earlier versions, stay what they are."""
     assert "stack" not in Request(CT).to_dict()
