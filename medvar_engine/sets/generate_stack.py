@@ -22,12 +22,14 @@ from medvar_engine.storage import beside, make_folder, take_name, writing
 from medvar_engine.write.burn_in import marked
 from medvar_engine.write.dicom import Study, modality_of
 from medvar_engine.write.formats import files_of, remove_written, write_image
+from medvar_engine.write.open_slice_file import MAX_BYTES
 from medvar_engine.write.output_image import OutputImage
 from medvar_engine.write.volume_file import write_volume
 
 SEEDS = 8
 """Seeds with which a slice is drawn until it need not be withheld."""
 
+_HEADER = 1024  # bytes of a NIfTI file beside its pixels, at most
 _SLICE = re.compile(r"\d{4}(-mask)?\.dcm")  # files of a series: slices and their masks
 
 
@@ -78,6 +80,11 @@ def stack_slices(
     """
     volume = options.format == "nifti"
     check_free(files_of(path, "nifti") if volume else [path], options)
+    if volume and len(requests) * bundle.image_size**2 * 4 > MAX_BYTES - _HEADER:
+        raise MedvarError(
+            f"{len(requests)} slices make a volume of more than {MAX_BYTES >> 20} MiB, which medvar could not read "
+            "back. Generate fewer slices, or a DICOM series."
+        )
     copies, before = CopyScreen.of(bundle, options.copy_policy), None
     for number, request in enumerate(requests, 1):
         before, image = _slice(generator, bundle, near(request, before), copies, progress)

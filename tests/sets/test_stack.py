@@ -158,6 +158,18 @@ def test_a_possible_copy_is_drawn_again(
     assert not np.array_equal(again, plain[2])
 
 
+def test_a_volume_that_could_not_be_read_back_is_refused(
+    pair_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody could ask the file how it was made."""
+    monkeypatch.setattr("medvar_engine.sets.generate_stack.MAX_BYTES", 6 * 16 * 16 * 4)
+    generator = Generator(OnnxBackend(pair_bundle, device="cpu"))
+    requests = stack_requests(pair_bundle, CT, 1, Sampling(), STACK)
+    with pytest.raises(MedvarError, match="6 slices make a volume of more than"):
+        generate_stack(generator, pair_bundle, requests, STACK, tmp_path / "v.nii.gz", FileOptions("nifti"))
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_shorter_series_replaces_all_of_a_longer_one(pair_bundle: Bundle, tmp_path: Path) -> None:
     """Slices of two bodies would lie in one folder as if they were one series; files of others must stay."""
     generator, folder = Generator(OnnxBackend(pair_bundle, device="cpu")), tmp_path / "series"
