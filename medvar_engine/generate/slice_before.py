@@ -24,11 +24,11 @@ from medvar_engine.tokens.area import area_weights
 from medvar_engine.tokens.codebook import codes_of_scale
 from medvar_engine.types import FloatArray
 
-REACH = 0.8
+REACH = 1.1
 """Sides of a token through the plane after which the correlation of its code has fallen to 1/e.
 
-The likelihood of neighbouring slices of real volumes is highest at 0.6. Drawn with guidance, neighbours then differ
-somewhat more than real ones do.
+The likelihood of neighbouring slices of real volumes is highest at 0.6. Guidance makes the transformer count for more,
+so that more is needed: with this value, neighbours differ on average as much as those of real volumes do.
 """
 
 
