@@ -94,10 +94,11 @@ class SaveController:
         opened, panel = self._workspace.session.opened, self.panel.stack
         if opened is None:
             return
-        asked, folder, form = self._workspace.request(), self.panel.folder, replace(self._form(), format=panel.format)
+        asked, stack, folder = self._workspace.request(), panel.stack, self.panel.folder
+        form = replace(self._form(), format=panel.format)
 
         def generate(stop: ShouldStop) -> Iterator[object]:
-            for progress in save_stack(opened, asked, panel.stack, folder, form, stop):
+            for progress in save_stack(opened, asked, stack, folder, form, stop):
                 yield progress
                 if progress.path is not None:
                     yield read_scans(progress.path)

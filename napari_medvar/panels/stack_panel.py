@@ -49,7 +49,7 @@ class StackPanel(QWidget):
 
     @property
     def stack(self) -> Stack:
-        """The stack that the controls describe. Raises `MedvarError` if it is impossible."""
+        """The stack that the controls describe; their ranges allow no impossible one."""
         return Stack(self.count_box.value(), self.spacing_box.value(), self.last.value)
 
     @property
