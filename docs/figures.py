@@ -92,6 +92,11 @@ SHEET = (  # rows of the contact sheet
 )
 
 
+def row_name(condition: Condition) -> str:
+    """Modality, region and plane below each other."""
+    return "\n".join(filter(None, (condition.modality, condition.region, condition.plane)))
+
+
 def contact_sheet(generator: Generator, bundle: Bundle, columns: int = 8) -> Image.Image:
     """The first images of each kind of slice that the training index lets pass; none is chosen."""
     gate, rows = CopyScreen.of(bundle).gate, dict[str, Sequence[FloatArray]]()
@@ -104,7 +109,7 @@ def contact_sheet(generator: Generator, bundle: Bundle, columns: int = 8) -> Ima
             image = generator.image(made)
             if gate is None or not gate.check(image).flagged.any():
                 shown.append(image[0])
-        rows["\n".join(filter(None, (condition.modality, condition.region, condition.plane)))] = shown
+        rows[row_name(condition)] = shown
     return grid(rows, [""] * columns)
 
 
@@ -123,8 +128,7 @@ def stacks(generator: Generator, bundle: Bundle, shown: int = 8, every: int = 3)
         stack = Stack(shown * every, 3.0, last)
         requests = stack_requests(bundle, condition, SEED, bundle.sampling, stack)
         slices = stack_slices(generator, bundle, requests, stack, IMAGES / "none.nii.gz", FileOptions("nifti"))
-        name = "\n".join(filter(None, (condition.modality, condition.region, condition.plane)))
-        rows[name] = [one.pixels for one in slices][::every]
+        rows[row_name(condition)] = [one.pixels for one in slices][::every]
     return grid(rows, [f"{3 * every * i} mm" for i in range(shown)])
 
 

@@ -45,7 +45,7 @@ def distance_penalty(
         before: latent of the slice before after all its scales, ``(C, side, side)``.
         latent: latent of this slice so far, ``(C, side, side)``.
     """
-    side, codes = info.schedule[k], codes_of_scale(codebook, k).astype(np.float32)
+    side, codes = info.schedule[k], codes_of_scale(codebook, k)
     missing = before - latent
     # A tokenizer of resolutions has a codebook for each scale; its latent is a folded image.
     needed = _blocks(missing, info, side) if codebook.ndim == 3 else _pooled(missing, side).reshape(len(missing), -1).T

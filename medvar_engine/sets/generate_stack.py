@@ -89,9 +89,10 @@ def stack_slices(
     for number, request in enumerate(requests, 1):
         before, image = _slice(generator, bundle, near(request, before), copies, progress)
         if image is None:
+            older = _clear_older(path, options)
             raise MedvarError(
                 f"The stack of seed {requests[0].seed} is withheld: slice {number} would lie so near to a training "
-                f"slice that it may be a copy, with each of {SEEDS} seeds.{_withheld(path, options)} Choose another "
+                f"slice that it may be a copy, with each of {SEEDS} seeds.{older} Choose another "
                 "seed or position, or the copy policy “flag”."
             )
         image = marked(placed(image, stack, requests[0]), options.marks)
@@ -133,8 +134,8 @@ def _slice(
     return generation, None
 
 
-def _withheld(path: Path, options: FileOptions) -> str:
-    """What became of an older stack of this name, which would be taken for the withheld one."""
+def _clear_older(path: Path, options: FileOptions) -> str:
+    """With ``overwrite``, remove an older stack, which would be taken for the withheld one; returns what happened."""
     there = path.exists()
     if options.overwrite:
         _remove_older(path, options.format == "nifti")
