@@ -100,11 +100,14 @@ def _image(path: Path) -> None:
 
 def _look_for_mark(target: str | None) -> None:
     from medvar_engine.errors import MedvarError
-    from medvar_engine.write.compare import grey_pixels
+    from medvar_engine.write.compare import grey_slices
     from medvar_engine.write.invisible import FOUND, mark_score
 
     if not target or not Path(target).is_file():
         raise MedvarError("--mark detects the invisible mark in an image: give a PNG, NIfTI or DICOM file.")
-    score = mark_score(grey_pixels(Path(target)))
-    found = "contains the invisible mark" if score > FOUND else "shows no invisible mark, which proves little"
-    print_result(f"{target}: {found} (score {score:.1f}, threshold {FOUND:g})")
+    scores = [mark_score(pixels) for pixels in grey_slices(Path(target))]
+    marked = sum(score > FOUND for score in scores)
+    found = "contains the invisible mark" if marked else "shows no invisible mark, which proves little"
+    if marked and len(scores) > 1:
+        found += f" in {marked} of {len(scores)} slices"
+    print_result(f"{target}: {found} (score {max(scores):.1f}, threshold {FOUND:g})")

@@ -44,10 +44,10 @@ def _written(file: Path, kind: str, dtype: np.dtype[Any], image: OutputImage) ->
         return read_pixels(fresh, kind)
 
 
-def grey_pixels(file: Path) -> npt.NDArray[np.generic]:
-    """The grey slice ``(H, W)`` of any PNG, NIfTI or DICOM file, in the unit of the file.
+def grey_slices(file: Path) -> list[npt.NDArray[np.generic]]:
+    """The grey slices ``(H, W)`` of any PNG, NIfTI or DICOM file, in the unit of the file.
 
-    Raises `MedvarError` for other files.
+    Only NIfTI can have more than one; they lie along its last axis. Raises `MedvarError` for other files.
     """
     try:
         kind = kind_of(file)
@@ -56,9 +56,12 @@ def grey_pixels(file: Path) -> npt.NDArray[np.generic]:
     pixels = np.squeeze(read_pixels(file, kind))
     if kind == "png" and pixels.ndim == 3:
         pixels = pixels[..., :3].mean(axis=-1)
-    if pixels.ndim != 2 or pixels.dtype.kind not in "buif":
-        raise MedvarError(f"{file} must hold one grey slice, but its array has the shape {pixels.shape}.")
-    return pixels.T if kind == "nifti" else pixels
+    if kind == "nifti":
+        pixels = pixels.T
+    slices = list(pixels) if kind == "nifti" and pixels.ndim == 3 else [pixels]
+    if not slices or slices[0].ndim != 2 or pixels.dtype.kind not in "buif":
+        raise MedvarError(f"{file} must hold grey slices, but its array has the shape {pixels.shape}.")
+    return slices
 
 
 def read_pixels(file: Path, kind: str) -> npt.NDArray[np.generic]:

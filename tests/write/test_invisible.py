@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pytest
 from PIL import Image
 from scipy import ndimage
+from typer.testing import CliRunner
 
+from medvar_engine.cli.main import app
 from medvar_engine.errors import MedvarError
 from medvar_engine.generate.trace import Trace
 from medvar_engine.types import FloatArray
 from medvar_engine.write.burn_in import marked
-from medvar_engine.write.compare import differing_pixels, grey_pixels
+from medvar_engine.write.compare import differing_pixels, grey_slices
 from medvar_engine.write.dicom import Study
 from medvar_engine.write.formats import ENDINGS, write_image
 from medvar_engine.write.invisible import FOUND, add_mark, mark_score
@@ -71,7 +74,7 @@ def test_files_contain_and_record_the_mark(make_trace: Callable[..., Trace], tmp
     for name, marks in (("both", BOTH), ("none", Marks())):
         path = tmp_path / f"{name}{ENDINGS[form]}"
         write_image(path, form, marked(plain, marks), Study("some"), 1)
-        assert (mark_score(grey_pixels(path)) > FOUND) == marks.invisible
+        assert (mark_score(*grey_slices(path)) > FOUND) == marks.invisible
         assert Marks.from_dict(read_about_pixels(path)) == marks
         assert differing_pixels(path, marked(plain, marks)) == 0
 
@@ -89,10 +92,20 @@ def test_files_of_other_programs_are_searched(tmp_path: Path) -> None:
     """Breaks for images that lost all their metadata, for which the mark is there; and for what is no slice."""
     pixels = np.asarray((grey(add_mark(anatomy(5))) + 1) * 127.5, dtype=np.uint8)
     Image.fromarray(np.stack([pixels] * 3, axis=-1)).save(tmp_path / "colour.png")
-    assert mark_score(grey_pixels(tmp_path / "colour.png")) > FOUND
+    assert mark_score(*grey_slices(tmp_path / "colour.png")) > FOUND
     with pytest.raises(MedvarError, match="Cannot read"):
-        grey_pixels(tmp_path / "absent.png")
+        grey_slices(tmp_path / "absent.png")
     for name in ("text.png", "text.nii", "text.nii.gz"):
         (tmp_path / name).write_text("no image")
         with pytest.raises(MedvarError, match=name):
-            grey_pixels(tmp_path / name)
+            grey_slices(tmp_path / name)
+
+
+def test_every_slice_of_a_volume_is_searched(tmp_path: Path) -> None:
+    """Breaks for the volume of a stack, some of whose slices another program may have replaced."""
+    images = [anatomy(i) for i in range(3)]
+    images[1] = add_mark(images[1])
+    volume = nibabel.Nifti1Image(np.stack([image.T for image in images], axis=-1), np.eye(4))
+    volume.to_filename(tmp_path / "volume.nii.gz")
+    assert [mark_score(image) > FOUND for image in grey_slices(tmp_path / "volume.nii.gz")] == [False, True, False]
+    assert "in 1 of 3 slices" in CliRunner().invoke(app, ["info", "--mark", str(tmp_path / "volume.nii.gz")]).output
