@@ -11,7 +11,9 @@ import torch
 from medvar_engine.backends.torch import TorchBackend
 from medvar_engine.conditions import Condition, LabelSpace
 from medvar_engine.errors import MedvarError
+from medvar_engine.generate.edits import Graft, Replace, Resample
 from medvar_engine.generate.generator import Generator
+from medvar_engine.generate.prefix_runner import _SLICES_BEFORE
 from medvar_engine.generate.replay import replay
 from medvar_engine.generate.slice_before import distance_penalty
 from medvar_engine.generate.trace import Trace
@@ -112,6 +114,31 @@ def test_an_inverted_slice_is_drawn_again(generator: Generator) -> None:
     trace = drawn(generator, 3, after(drawn(generator, 1), 0.1))
     again = generator.resample(trace, 0, inversion=generator.invert(trace), seed=9)
     assert generator.finish(again).pyramid == trace.pyramid
+
+
+def test_edited_slices_stay_near_the_slice_before_and_are_replayed(generator: Generator) -> None:
+    """Edits would tear a slice out of its body, or give another image when they are made again."""
+    place = after(drawn(generator, 1), 0.1, 4)
+    trace, other = drawn(generator, 3, place), drawn(generator, 7, place)
+    side = trace.pyramid.schedule[2]
+    where = np.arange(side * side).reshape(side, side) % 2 == 0
+    tokens = np.full((side, side), 5, dtype=np.int32)
+    half = np.indices((generator.backend.info.image_size,) * 2)[0] < generator.backend.info.image_size // 2
+    for edit in (Replace(2, where, tokens), Graft(1, other), Resample(1, mask=half)):
+        edited = generator.finish(generator.edit(trace, edit)).trace(0)
+        assert edited.request.stack == place
+        assert replay(generator, Trace.from_json(edited.to_json())).pyramid == edited.pyramid
+    grafted = generator.finish(generator.edit(trace, Graft(3, other))).trace(0)
+    assert grafted.pyramid.prefix(3) == other.pyramid.prefix(3)
+
+
+def test_more_different_slices_before_than_are_kept(generator: Generator) -> None:
+    """A large batch of slices of many bodies would be drawn near the wrong ones."""
+    firsts = [drawn(generator, seed) for seed in range(_SLICES_BEFORE + 2)]
+    requests = [Request(CHEST, 3, stack=after(first, 0.1)) for first in firsts]
+    together = generator.finish(generator.start(requests))
+    for i in (0, 1, len(requests) - 1):
+        assert generator.finish(generator.start([requests[i]])).trace(0).pyramid == together.trace(i).pyramid
 
 
 def test_slices_that_cannot_be_drawn(generator: Generator) -> None:
