@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from medvar_engine.models.fine_detail import detail_bands
 from medvar_engine.train.stages.image_similarity import detail_strength, psnr
 from medvar_engine.train.stages.losses import (
     PatchDiscriminator,
@@ -47,6 +48,18 @@ def test_texture_losses_depend_on_strength_and_region_of_grain_only() -> None:
     torch.testing.assert_close(whole_texture_loss(elsewhere.flip(3), real), whole_texture_loss(elsewhere, real))
     assert detail_strength(alike, real).tolist() == pytest.approx([1.0] * 4, abs=0.1)
     assert detail_strength(real / 2, real).tolist() == pytest.approx([0.5] * 4, abs=0.01)
+
+
+def test_grain_is_no_substitute_for_edges() -> None:
+    """Smooth tissue would become grainy in images with blurred edges, as a comparison of the mean power makes it."""
+    torch.manual_seed(2)
+    real = torch.zeros(4, 1, 64, 64)
+    real[..., 32:] = 0.5
+    blurred = torch.nn.functional.avg_pool2d(torch.nn.functional.pad(real, (2, 2, 2, 2), mode="replicate"), 5, 1)
+    missing = detail_bands(real).square().mean() - detail_bands(blurred).square().mean()
+    noise = torch.randn_like(real)
+    grainy = blurred + noise * (missing / detail_bands(noise).square().mean()).sqrt()
+    assert (whole_texture_loss(blurred, real) < 0.3 * whole_texture_loss(grainy, real)).all()
 
 
 def test_every_image_counts_equally_in_the_logarithm_of_errors() -> None:
