@@ -1,0 +1,54 @@
+"""The mean of two networks, with which the shipped model was made."""
+
+from __future__ import annotations
+
+import runpy
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from medvar_engine.conditions import LabelSpace
+from medvar_engine.errors import MedvarError
+from medvar_engine.models.transformer import Transformer, TransformerConfig
+from medvar_engine.models.weight_files import load_transformer, save_transformer
+
+SCRIPT = Path(__file__).parents[2] / "medvar_engine" / "train" / "recipes" / "mean_weights.py"
+LABELS = LabelSpace(("CT", "MR"))
+
+
+@pytest.fixture(scope="module")
+def main() -> Callable[[list[str]], None]:
+    """The function of the script, which is no part of the installed package."""
+    found: Callable[[list[str]], None] = runpy.run_path(str(SCRIPT))["main"]
+    return found
+
+
+def saved(path: Path, seed: int, depth: int = 1) -> Transformer:
+    torch.manual_seed(seed)
+    model = Transformer(TransformerConfig((1, 2), 8, 4, LABELS.sizes, depth=depth, width=8, heads=2)).eval()
+    save_transformer(path, model, LABELS)
+    return model
+
+
+def test_the_mean_lies_between_both(main: Callable[[list[str]], None], tmp_path: Path) -> None:
+    """The model could not be made again as its card says; every weight, and no label, is lost or exchanged."""
+    first, second = saved(tmp_path / "a", 0), saved(tmp_path / "b", 1)
+    main([str(tmp_path / "a"), str(tmp_path / "b"), "0.25", str(tmp_path / "mean")])
+    mean, labels = load_transformer(tmp_path / "mean")
+    assert labels == LABELS
+    for name, weights in mean.state_dict().items():
+        expected = 0.75 * first.state_dict()[name].double() + 0.25 * second.state_dict()[name].double()
+        torch.testing.assert_close(weights.double(), expected, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize(("depth", "share", "said"), [(2, "0.5", "different forms"), (1, "1.5", "0 to 1")])
+def test_networks_without_a_mean(
+    main: Callable[[list[str]], None], tmp_path: Path, depth: int, share: str, said: str
+) -> None:
+    saved(tmp_path / "a", 0)
+    saved(tmp_path / "b", 1, depth)
+    with pytest.raises(MedvarError, match=said):
+        main([str(tmp_path / "a"), str(tmp_path / "b"), share, str(tmp_path / "mean")])
+    assert not (tmp_path / "mean").exists()
