@@ -204,12 +204,18 @@ def find_bundle(name: str | Path | None = None) -> Path:
 def open_bundle(name: str | Path | None = None) -> Bundle:
     """Open the bundle in a folder, or a shipped bundle by name; None is the first shipped one.
 
-    Raises `MedvarError` when there is no bundle, or when its ``bundle.json`` is damaged. Other files are checked when
-    they are read.
+    Raises `MedvarError` when there is no bundle, when ``name`` may mean a folder as well as a shipped bundle, or when
+    ``bundle.json`` is damaged. Other files are checked when they are read.
 
     >>> open_bundle("demo").image_size
     128
     """
+    shipped = shipped_bundles().get(str(name))
+    if shipped and (Path(str(name)) / MANIFEST).is_file() and not shipped.samefile(str(name)):
+        raise MedvarError(
+            f"{name} is the name of a shipped bundle and of a folder here. Write {Path.cwd() / str(name)} for the "
+            "folder. To use the shipped bundle, rename the folder or work elsewhere."
+        )
     return read_bundle(find_bundle(name))
 
 

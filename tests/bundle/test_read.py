@@ -23,6 +23,7 @@ from medvar_engine.bundle.read import (
     SliceType,
     find_bundle,
     manifest_digest,
+    open_bundle,
     read_bundle,
     shipped_bundles,
     slice_type_to_dict,
@@ -311,6 +312,20 @@ def test_says_where_there_is_no_bundle(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.chdir(tmp_path)
     with pytest.raises(MedvarError, match="bundle"):
         find_bundle(name)
+
+
+def test_a_folder_with_the_name_of_a_shipped_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever exports a model of this name here would use, evaluate or index the shipped one instead, unnoticed."""
+    for place in ("shipped", "here"):
+        write(tmp_path / place / "demo")
+    monkeypatch.setattr(rooms, "_SHIPPED", tmp_path / "shipped")
+    monkeypatch.chdir(tmp_path / "here")
+    with pytest.raises(MedvarError, match="a shipped bundle and of a folder here"):
+        open_bundle("demo")
+    assert open_bundle("./demo").path == Path("demo")
+    assert open_bundle().path == tmp_path / "shipped" / "demo"
+    monkeypatch.chdir(tmp_path / "shipped")
+    assert open_bundle("demo").path == tmp_path / "shipped" / "demo"
 
 
 def test_obsolete_fields_of_earlier_versions_are_ignored(tmp_path: Path) -> None:
