@@ -175,7 +175,7 @@ def shipped_bundles() -> dict[str, Path]:
 def find_bundle(name: str | Path | None = None) -> Path:
     """The folder of a bundle, from a path or a shipped name; None is the first shipped one.
 
-    Raises `MedvarError` if there is no such bundle.
+    Raises `MedvarError` if there is no such bundle, or if the name may mean a shipped bundle as well as a folder.
     """
     shipped = shipped_bundles()
     if name is None:
@@ -184,15 +184,22 @@ def find_bundle(name: str | Path | None = None) -> Path:
                 "This installation contains no bundle. Give the folder of a bundle that `medvar export` wrote."
             )
         return next(iter(shipped.values()))
-    if str(name) in shipped:
-        return shipped[str(name)]
     try:
         path = Path(name).expanduser()
         if path.name == MANIFEST:
             path = path.parent
         there = (path / MANIFEST).is_file()
+        named = shipped.get(str(name))
+        ambiguous = named is not None and there and not path.samefile(named)
     except (OSError, RuntimeError) as error:  # unknown home folder, no permission, or a name that is too long
         raise MedvarError(f"Cannot look for a bundle at {name}: {error}.") from error
+    if ambiguous:
+        raise MedvarError(
+            f"{name} is the name of a shipped bundle and of a folder here. Write {path.absolute()} for the folder. To "
+            "use the shipped bundle, rename the folder or work elsewhere."
+        )
+    if named is not None:
+        return named
     if not there:
         raise MedvarError(
             f"{path} is not a bundle: it has no {MANIFEST}. A bundle is a folder that `medvar export` wrote. "
@@ -204,18 +211,12 @@ def find_bundle(name: str | Path | None = None) -> Path:
 def open_bundle(name: str | Path | None = None) -> Bundle:
     """Open the bundle in a folder, or a shipped bundle by name; None is the first shipped one.
 
-    Raises `MedvarError` when there is no bundle, when ``name`` may mean a folder as well as a shipped bundle, or when
-    ``bundle.json`` is damaged. Other files are checked when they are read.
+    Raises `MedvarError` for the reasons of `find_bundle`, and when ``bundle.json`` is damaged. Other files are checked
+    when they are read.
 
     >>> open_bundle("demo").image_size
     128
     """
-    shipped = shipped_bundles().get(str(name))
-    if shipped and (Path(str(name)) / MANIFEST).is_file() and not shipped.samefile(str(name)):
-        raise MedvarError(
-            f"{name} is the name of a shipped bundle and of a folder here. Write {Path.cwd() / str(name)} for the "
-            "folder. To use the shipped bundle, rename the folder or work elsewhere."
-        )
     return read_bundle(find_bundle(name))
 
 

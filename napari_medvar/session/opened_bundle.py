@@ -40,7 +40,8 @@ def open_bundle(name: str | Path | None, bundle_id: str | None = None, *, device
     ``bundle_id`` is the digest that traces record for the bundle or its weights. Raises `MedvarError` if the bundle has
     another digest.
     """
-    bundle = read_bundle(find_bundle(name))
+    # A name from the list of models means the shipped one, whatever folders are here.
+    bundle = read_bundle(shipped_bundles().get(str(name)) or find_bundle(name))
     if bundle_id not in (None, bundle.bundle_id, bundle.weights):
         raise MedvarError(f"The model in {bundle.path} has changed. Open it again.")
     return OpenedBundle(bundle, Generator(OnnxBackend(bundle, device=device), PrefixCache(_CACHE)))
