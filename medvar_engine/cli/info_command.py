@@ -19,7 +19,8 @@ def info(
     ] = None,
     card: Annotated[bool, typer.Option("--card", help="Print the whole model card.")] = False,
     mark: Annotated[
-        bool, typer.Option("--mark", help="Detect the invisible mark in an image, whichever program wrote the file.")
+        bool,
+        typer.Option("--mark", help="Detect the invisible mark in an image or volume of any program."),
     ] = False,
 ) -> None:
     """Show the labels and training data of a bundle, or how an image was made."""
@@ -101,13 +102,14 @@ def _image(path: Path) -> None:
 def _look_for_mark(target: str | None) -> None:
     from medvar_engine.errors import MedvarError
     from medvar_engine.write.compare import grey_slices
-    from medvar_engine.write.invisible import FOUND, mark_score
+    from medvar_engine.write.invisible import mark_score, threshold_of
 
     if not target or not Path(target).is_file():
         raise MedvarError("--mark detects the invisible mark in an image: give a PNG, NIfTI or DICOM file.")
     scores = [mark_score(pixels) for pixels in grey_slices(Path(target))]
-    marked = sum(score > FOUND for score in scores)
+    threshold = threshold_of(len(scores))
+    marked = sum(score > threshold for score in scores)
     found = "contains the invisible mark" if marked else "shows no invisible mark, which proves little"
     if marked and len(scores) > 1:
         found += f" in {marked} of {len(scores)} slices"
-    print_result(f"{target}: {found} (score {max(scores):.1f}, threshold {FOUND:g})")
+    print_result(f"{target}: {found} (score {max(scores):.1f}, threshold {threshold:.3g})")

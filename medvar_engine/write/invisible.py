@@ -12,7 +12,7 @@ from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
+from scipy import ndimage, stats
 
 from medvar_engine.errors import MedvarError
 from medvar_engine.types import FloatArray
@@ -55,6 +55,11 @@ def mark_score(values: npt.NDArray[np.generic]) -> float:
     weighted = fine * inside / (ndimage.gaussian_filter(fine**2, 2.0) + _FLOOR**2 / 4)
     pattern = _fine(_pattern(image.shape).astype(np.float64))
     return float((weighted * pattern).sum() / np.sqrt((weighted**2).sum() * (pattern[inside] ** 2).mean() + 1e-30))
+
+
+def threshold_of(slices: int) -> float:
+    """The threshold for each of several slices: by chance, one of them is above it as rarely as a single image."""
+    return float(stats.norm.isf(stats.norm.sf(FOUND) / slices))
 
 
 def _fine(image: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

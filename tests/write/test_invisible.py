@@ -20,7 +20,7 @@ from medvar_engine.write.burn_in import marked
 from medvar_engine.write.compare import differing_pixels, grey_slices
 from medvar_engine.write.dicom import Study
 from medvar_engine.write.formats import ENDINGS, write_image
-from medvar_engine.write.invisible import FOUND, add_mark, mark_score
+from medvar_engine.write.invisible import FOUND, add_mark, mark_score, threshold_of
 from medvar_engine.write.marks import Marks
 from medvar_engine.write.output_image import OutputImage
 from medvar_engine.write.provenance import read_about_pixels
@@ -109,3 +109,12 @@ def test_every_slice_of_a_volume_is_searched(tmp_path: Path) -> None:
     volume.to_filename(tmp_path / "volume.nii.gz")
     assert [mark_score(image) > FOUND for image in grey_slices(tmp_path / "volume.nii.gz")] == [False, True, False]
     assert "in 1 of 3 slices" in CliRunner().invoke(app, ["info", "--mark", str(tmp_path / "volume.nii.gz")]).output
+
+
+def test_a_volume_is_not_found_by_chance_more_often_than_an_image() -> None:
+    """One of the many slices of a patient's scan would sooner or later be called synthetic."""
+    scores = np.random.default_rng(0).normal(size=(20_000, 100))
+    alone, of_volumes = (scores > FOUND).mean(), (scores.max(1) > threshold_of(100)).mean()
+    assert threshold_of(1) == pytest.approx(FOUND)
+    assert of_volumes < 2 * alone
+    assert 4 < threshold_of(100) < 4.5
