@@ -3,14 +3,17 @@
     python mean_weights.py FIRST.safetensors SECOND.safetensors SHARE OUT.safetensors
 
 SHARE is the weight of the second network, from 0 to 1. If the second was trained further from the first, their mean can
-be better than either on slices of held-out patients (compare arXiv 2109.01903).
+be better than either on slices of held-out patients (compare arXiv 2109.01903). Labels that the second has learned in
+addition are left out.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,7 +23,7 @@ from medvar_engine.models.weight_files import read_tensors, write_tensors
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Read two files, and write their mean with the configuration of the first."""
+    """Read two files, and write their mean with the configuration and the labels of the first."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("first", type=Path)
     parser.add_argument("second", type=Path)
@@ -28,23 +31,40 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("out", type=Path)
     options = parser.parse_args(arguments)
     (first, about), (second, also) = read_tensors(options.first), read_tensors(options.second)
-    if about != also:
+    if not _continues(json.loads(about["medvar"]), json.loads(also["medvar"])):
         raise MedvarError(f"{options.first} and {options.second} are networks of different forms, which have no mean.")
-    write_tensors(options.out, mean_weights(first, second, options.share), about)
+    known = {name: _known(tensor, first[name]) if name in first else tensor for name, tensor in second.items()}
+    write_tensors(options.out, mean_weights(first, known, options.share), about)
 
 
 def mean_weights(first: Mapping[str, Tensor], second: Mapping[str, Tensor], share: float) -> dict[str, Tensor]:
     """Weights ``(1 - share)·first + share·second``.
 
-    Raises `MedvarError` for a share outside 0 to 1, and for weights of other names or shapes.
+    Raises `MedvarError` for a share outside 0 to 1, and for weights of other names, shapes or types.
     """
     if not 0 <= share <= 1:
         raise MedvarError(f"The share of the second network must be 0 to 1, but is {share:g}.")
-    if {name: one.shape for name, one in first.items()} != {name: one.shape for name, one in second.items()}:
+    forms = [{name: (one.shape, one.dtype) for name, one in network.items()} for network in (first, second)]
+    if forms[0] != forms[1] or not all(one.is_floating_point() for one in first.values()):
         raise MedvarError("The two networks have different weights, so they have no mean.")
-    return {
-        name: torch.lerp(one, second[name], share) if one.is_floating_point() else one for name, one in first.items()
-    }
+    return {name: torch.lerp(one, second[name], share) for name, one in first.items()}
+
+
+def _continues(about: dict[str, Any], also: dict[str, Any]) -> bool:
+    """Whether two networks have the same form, and the second knows the labels of the first, in the same order."""
+    known, more = (values.pop("labels", {}) for values in (about, also))
+    for values in (about, also):
+        values["config"].pop("labels", None)  # their numbers
+    same = about == also and known.keys() == more.keys()
+    return same and all(
+        names == (more[factor][: len(names)] if isinstance(names, list) else more[factor])
+        for factor, names in known.items()
+    )
+
+
+def _known(embedding: Tensor, like: Tensor) -> Tensor:
+    """An embedding with the rows of known names and the last, unconditional one; other weights are unchanged."""
+    return embedding if len(embedding) == len(like) else torch.cat((embedding[: len(like) - 1], embedding[-1:]))
 
 
 if __name__ == "__main__":
