@@ -134,7 +134,7 @@ class TokenizerSettings:
         Number, Field(description="loss: differences between neighbouring pixels; also in stage preview")
     ] = 1.0
     texture: Annotated[
-        Number, Field(description="loss: local strength of fine detail; above 0, preset resolution learns to add grain")
+        Number, Field(description="loss: strength of fine detail; above 0, preset resolution learns to add grain")
     ] = 0.0
     perceptual: Annotated[Number, Field(description="loss: difference of features; needs feature_network")] = 0.0
     feature_network: Annotated[

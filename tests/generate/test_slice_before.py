@@ -128,6 +128,9 @@ def test_edited_slices_stay_near_the_slice_before_and_are_replayed(generator: Ge
         edited = generator.finish(generator.edit(trace, edit)).trace(0)
         assert edited.request.stack == place
         assert replay(generator, Trace.from_json(edited.to_json())).pyramid == edited.pyramid
+        alone = changed(trace, request=changed(trace.request, stack=None))
+        if not isinstance(edit, Graft):  # which draws nothing
+            assert generator.finish(generator.edit(alone, edit)).trace(0).pyramid != edited.pyramid
     grafted = generator.finish(generator.edit(trace, Graft(3, other))).trace(0)
     assert grafted.pyramid.prefix(3) == other.pyramid.prefix(3)
 

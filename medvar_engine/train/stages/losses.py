@@ -42,7 +42,7 @@ def texture_losses(output: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     position, by its logarithm: as many windows must be smooth, and as many rich in detail. For detail at other
     positions than in the target, only the whole counts.
 
-    A comparison of the mean power alone would be met by grain in smooth tissue, in the place of missing edges.
+    The mean power alone could be reached by grain in smooth tissue instead of the missing edges.
     """
     made, real = _power(output), _power(target)
     ordered = [(power + _UNSEEN).log().flatten(2).sort(-1).values for power in (made, real)]
