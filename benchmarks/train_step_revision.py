@@ -12,7 +12,6 @@ on a busy machine, too: medians of steps of all rounds after the first half, in 
 from __future__ import annotations
 
 import argparse
-import csv
 import os
 import statistics
 import subprocess
@@ -23,6 +22,7 @@ from pathlib import Path
 import torch
 from train_step import write_slices
 
+from medvar_engine.metric_log import Metric, read_log
 from medvar_engine.models.presets import tokenizer_preset
 from medvar_engine.models.resolution_tokenizer import ResolutionConfig, ResolutionTokenizer
 from medvar_engine.models.tokenizer import Tokenizer, TokenizerConfig
@@ -111,9 +111,7 @@ def compare(
 
 def seconds(log: Path) -> list[float]:
     """Of every step of a run."""
-    with log.open(newline="", encoding="utf-8") as file:
-        speeds = [float(row["value"]) for row in csv.DictReader(file) if "images_per_second" in row.values()]
-    return [BATCH / speed for speed in speeds]
+    return [BATCH / speed for _, speed in read_log(log)[Metric("images_per_second")]]
 
 
 if __name__ == "__main__":
