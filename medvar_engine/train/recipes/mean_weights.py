@@ -18,7 +18,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from medvar_engine.conditions import LabelSpace
 from medvar_engine.errors import MedvarError
+from medvar_engine.models.pretrained import join_labels
 from medvar_engine.models.weight_files import read_tensors, write_tensors
 
 
@@ -52,14 +54,10 @@ def mean_weights(first: Mapping[str, Tensor], second: Mapping[str, Tensor], shar
 
 def _continues(about: dict[str, Any], also: dict[str, Any]) -> bool:
     """Whether two networks have the same form, and the second knows the labels of the first, in the same order."""
-    known, more = (values.pop("labels", {}) for values in (about, also))
+    known, more = (LabelSpace.from_dict(values.pop("labels", {})) for values in (about, also))
     for values in (about, also):
         values["config"].pop("labels", None)  # their numbers
-    same = about == also and known.keys() == more.keys()
-    return same and all(
-        names == (more[factor][: len(names)] if isinstance(names, list) else more[factor])
-        for factor, names in known.items()
-    )
+    return about == also and join_labels(known, more) == more
 
 
 def _known(embedding: Tensor, like: Tensor) -> Tensor:
