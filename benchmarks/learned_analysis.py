@@ -99,21 +99,20 @@ class Trained(ResolutionQuantizer):
 
     def vectors(self, rest: Tensor, so_far: Tensor, k: int) -> Tensor:
         """What is left at scale k ``(B, L_k, p²)``, changed by the network of the analysis."""
-        image = self.shrink(rest, k)
-        if self.learned:
-            image = image + self.analysis[k](torch.cat((image, self.shrink(so_far, k)), 1))
-        return F.pixel_unshuffle(image, self.patch).flatten(2).transpose(1, 2)
+        return self.changed(self.residual(rest, k), so_far, k, self.analysis[k])
 
     def added(self, blocks: Tensor, so_far: Tensor, k: int) -> Tensor:
         """What codes ``(B, L_k, p²)`` add to the canvas, changed by the network of the synthesis."""
+        return self.lift_blocks(self.changed(blocks, so_far, k, self.synthesis[k]), k)
+
+    def changed(self, blocks: Tensor, so_far: Tensor, k: int, network: nn.Module) -> Tensor:
+        """Blocks of scale k and what a network that sees the canvas so far adds to them; unchanged without networks."""
+        if not self.learned:
+            return blocks
         side = self.schedule[k]
         image = F.pixel_shuffle(blocks.transpose(1, 2).unflatten(2, (side, side)), self.patch)
-        if self.learned:
-            image = image + self.synthesis[k](torch.cat((image, self.shrink(so_far, k)), 1))
-        if k + 1 < len(self.schedule):
-            up = self.get_buffer(f"up_{k}")
-            image = up @ image @ up.mT
-        return F.pixel_unshuffle(image, self.patch)
+        added = network(torch.cat((image, self.shrink(so_far, k)), 1))
+        return blocks + F.pixel_unshuffle(added, self.patch).flatten(2).transpose(1, 2)
 
 
 def _network() -> nn.Sequential:

@@ -84,18 +84,10 @@ def fit_shared(model: ResolutionTokenizer, images: Tensor) -> None:
             blocks.append(vectors[torch.randperm(len(vectors))[: fitting.MOST_VECTORS // len(scales)]])
             for part in rest.split(256):
                 left = quantizer.residual(part, k)
-                part -= quantizer.lift(quantizer.nearest(left, k), k) if turn else _exact(model, left, k)
+                part -= quantizer.lift(quantizer.nearest(left, k), k) if turn else quantizer.lift_blocks(left, k)
         codes = fitting._k_means(torch.cat(blocks), quantizer.vocabulary)
         for k in scales:
             quantizer.patches(k).copy_(codes)
-
-
-def _exact(model: ResolutionTokenizer, blocks: Tensor, k: int) -> Tensor:
-    """What blocks ``(B, L_k, p²)`` themselves add to the canvas."""
-    quantizer, side = model.quantizer, model.schedule[k]
-    image = F.pixel_shuffle(blocks.transpose(1, 2).unflatten(2, (side, side)), quantizer.patch)
-    up = quantizer.get_buffer(f"up_{k}")
-    return F.pixel_unshuffle(up @ image @ up.mT, quantizer.patch)
 
 
 @torch.no_grad()

@@ -164,8 +164,12 @@ class ResolutionQuantizer(nn.Module):
 
     def lift(self, tokens: Tensor, k: int) -> Tensor:
         """Tokens ``(B, L_k)`` → their contribution to the canvas, ``(B, p², side, side)``."""
+        return self.lift_blocks(self.patches(k)[tokens], k)
+
+    def lift_blocks(self, blocks: Tensor, k: int) -> Tensor:
+        """Blocks of scale k ``(B, L_k, p²)`` → their contribution to the canvas, ``(B, p², side, side)``."""
         side = self.schedule[k]
-        blocks = self.patches(k)[tokens].transpose(1, 2).unflatten(2, (side, side))
+        blocks = blocks.transpose(1, 2).unflatten(2, (side, side))
         if k + 1 < len(self.schedule):
             image = resize(F.pixel_shuffle(blocks, self.patch), self.get_buffer(f"up_{k}"))
             blocks = F.pixel_unshuffle(image, self.patch)
