@@ -11,6 +11,7 @@ from contextlib import contextmanager, redirect_stdout
 import onnx
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from medvar_engine.bundle.read import PREVIEW
 from medvar_engine.models.any_tokenizer import AnyTokenizer
@@ -30,6 +31,23 @@ class EncodeGraph(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """``(B, image channels, H, W)`` → ``(B, L)``."""
         return torch.cat(self.tokenizer.encode(image), dim=1)
+
+
+class ResolutionEncodeGraph(nn.Module):
+    """`EncodeGraph` for a pyramid of resolutions. Its patches are an input, because the bundle has them already."""
+
+    def __init__(self, tokenizer: ResolutionTokenizer) -> None:
+        super().__init__()
+        self.encode = EncodeGraph(tokenizer)
+        self.config = tokenizer.config
+
+    def forward(self, image: Tensor, codebook: Tensor) -> Tensor:
+        """Images ``(B, image channels, H, W)`` and the bundle's codebook ``(K, V, C)`` → ``(B, L)``."""
+        patches = {}
+        for k, codes in enumerate(codebook):
+            begin, end = (channel * self.config.patch**2 for channel in self.config.coded(k))
+            patches[f"tokenizer.quantizer.patches_{k}"] = codes[:, begin:end]
+        return functional_call(self.encode, patches, (image,))  # type: ignore[no-any-return]
 
 
 class DecodeGraph(nn.Module):
@@ -111,7 +129,7 @@ def tokenizer_graphs(tokenizer: AnyTokenizer) -> dict[str, onnx.ModelProto]:
     latent = torch.zeros(2, config.latent_channels, side, side)
     batch = {"latent": {0: "batch"}}
     graphs = {
-        "encode.onnx": export_graph(EncodeGraph(tokenizer), {"image": image}, ["tokens"], {"image": {0: "batch"}}),
+        "encode.onnx": _encode_graph(tokenizer, image),
         "decode.onnx": export_graph(DecodeGraph(tokenizer), {"latent": latent}, ["image"], batch),
     }
     for k, count in enumerate(tokenizer.schedule.token_counts):
@@ -125,6 +143,15 @@ def tokenizer_graphs(tokenizer: AnyTokenizer) -> dict[str, onnx.ModelProto]:
     if isinstance(tokenizer, ResolutionTokenizer):
         graphs[PREVIEW] = export_graph(CanvasPreviewGraph(tokenizer), {"latent": latent}, ["image"], batch)
     return graphs
+
+
+def _encode_graph(tokenizer: AnyTokenizer, image: Tensor) -> onnx.ModelProto:
+    """The graph ``encode`` for images of the shape of ``image``."""
+    rows = {"image": {0: "batch"}}
+    if not isinstance(tokenizer, ResolutionTokenizer):
+        return export_graph(EncodeGraph(tokenizer), {"image": image}, ["tokens"], rows)
+    inputs = {"image": image, "codebook": torch.from_numpy(tokenizer.quantizer.codes)}
+    return export_graph(ResolutionEncodeGraph(tokenizer), inputs, ["tokens"], {**rows, "codebook": {}})
 
 
 class PreviewGraph(nn.Module):

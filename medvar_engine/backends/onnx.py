@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from medvar_engine.types import FloatArray, IntArray
 # caches: throughput rises little up to this value and falls beyond it (measured by benchmarks/generate.py). Twice as
 # many tokens take no less time, and a tenth more memory for 8 images. Rows do not depend on each other.
 BLOCK = 512
+ENCODE = "encode.onnx"
 
 
 class OnnxBackend:
@@ -118,7 +120,14 @@ class OnnxBackend:
 
     def encode(self, images: FloatArray) -> tuple[IntArray, ...]:
         """See `Backend`."""
-        tokens = self._in_blocks("encode.onnx", "image", images, "tokens", (self.info.schedule.tokens,), "i")
+        constants: dict[str, FloatArray] = {}
+        if any(one.name == "codebook" for one in self._sessions.load(ENCODE).get_inputs()):
+            if self._codebook is None:
+                raise MedvarError(
+                    f"{ENCODE} needs the codebook, which this bundle lacks. Get it from its source again."
+                )
+            constants["codebook"] = self._codebook
+        tokens = self._in_blocks(ENCODE, "image", images, "tokens", (self.info.schedule.tokens,), "i", constants)
         check_tokens(self.info, tokens)
         return tuple(np.split(tokens, self.info.schedule.offsets[1:-1], axis=1))
 
@@ -134,12 +143,22 @@ class OnnxBackend:
         return images
 
     def _in_blocks(
-        self, graph: str, name: str, batch: FloatArray, result: str, shape: tuple[int, ...], kind: str
+        self,
+        graph: str,
+        name: str,
+        batch: FloatArray,
+        result: str,
+        shape: tuple[int, ...],
+        kind: str,
+        constants: Mapping[str, FloatArray] = MappingProxyType({}),
     ) -> Any:
-        """The output ``result`` of a graph with one input, ``name``; each row has the given shape and kind."""
+        """The output ``result`` of a graph for a ``batch`` of its input ``name``; each row has this shape and kind.
+
+        ``constants`` are inputs that do not depend on the batch.
+        """
 
         def run(rows: slice) -> Any:
-            outputs = self._sessions.run(graph, {name: batch[rows]})
+            outputs = self._sessions.run(graph, {name: batch[rows], **constants})
             return check_outputs(graph, outputs, {result: (len(batch[rows]), *shape)}, kind)[0]
 
         return _joined(map(run, self._blocks(len(batch), self.info.schedule.token_counts[-1])), len(batch))

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
 import numpy as np
+import onnx as onnx_model
 import pytest
 import torch
 import torch.nn.functional as F
 
 from medvar_engine.backends.onnx import OnnxBackend
 from medvar_engine.backends.torch import TorchBackend
-from medvar_engine.bundle.read import Bundle, read_bundle
+from medvar_engine.bundle.read import MANIFEST, Bundle, read_bundle
 from medvar_engine.bundle.sign import sign_bundle
 from medvar_engine.conditions import Condition, LabelSpace
 from medvar_engine.errors import MedvarError
@@ -113,6 +115,20 @@ def test_a_real_image_is_encoded_and_every_scale_has_codes_of_its_own(onnx: Onnx
     assert onnx.codebook is not None
     for k in range(4):
         np.testing.assert_allclose(codes_of_scale(onnx.codebook, k), networks[0].quantizer.patches(k).numpy())
+
+
+def test_the_encoder_takes_its_codes_from_the_codebook(bundle: Bundle, onnx: OnnxBackend, tmp_path: Path) -> None:
+    """A bundle would hold all patches twice, a tenth of its size."""
+    graph = onnx_model.load_from_string(bundle.read("encode.onnx"))
+    assert not [tensor.name for tensor in graph.graph.initializer if bundle.vocabulary in tensor.dims]
+    folder = shutil.copytree(bundle.path, tmp_path / "without")
+    (folder / "codebook.npy").unlink()
+    values = json.loads((folder / MANIFEST).read_text())
+    del values["sha256"]["codebook.npy"]
+    (folder / MANIFEST).write_text(json.dumps(values))
+    sign_bundle(folder)
+    with pytest.raises(MedvarError, match="codebook"):
+        Generator(OnnxBackend(read_bundle(folder), device="cpu")).encode(np.zeros((1, 16, 16), np.float32), [Request()])
 
 
 def test_graphs_contain_no_paths_of_the_exporting_computer(bundle: Bundle) -> None:
