@@ -45,7 +45,7 @@ USED = 0.85  # share of the remaining time for steps; the rest is for validation
 HELD_OUT = 512  # number of slices of held-out patients that are packed
 SETTINGS = {  # in addition to those of the recipe
     "tokenizer": ("batch_size=64",),
-    "transformer": ("batch_size=128", "compile=true"),
+    "transformer": ("batch_size=128", "compile=true", "depth=6"),  # eight blocks have more than 16 MiB
     "guide": (),
     "refiner": ("batch_size=64",),
 }
