@@ -36,7 +36,7 @@ def encode(
         from medvar_engine.data.dataset import SliceDataset
         from medvar_engine.data.shards import Manifest
         from medvar_engine.models.weight_files import load_tokenizer
-        from medvar_engine.storage import sha256
+        from medvar_engine.storage import sha256, sha256_of
         from medvar_engine.train.batches import check_size
         from medvar_engine.train.device import pick_device
         from medvar_engine.train.token_pyramids import Encoding, codebook_of, tokenizer_encoder, write_pyramids
@@ -55,7 +55,8 @@ def encode(
                 "model again, or give the tokenizer.safetensors that it was exported from."
             )
         codebook = codebook_digest(codes)
-        where, size, digest = "cpu", bundle.image_size, bundle.sha256["encode.onnx"]
+        where, size = "cpu", bundle.image_size
+        digest = sha256_of(f"{bundle.sha256['encode.onnx']} {codebook}")  # together they determine the tokens
         open_encoder = functools.partial(
             bundle_encoder, bundle.path, digest, device, 1 if workers > 1 or cluster else None
         )
@@ -89,7 +90,7 @@ def encode(
 
 @functools.lru_cache(maxsize=1)
 def bundle_encoder(bundle: Path, digest: str, device: str, threads: int | None) -> Encode:
-    """The encoder of a bundle with this sha256, cached for the next work unit in this process."""
+    """The encoder of a bundle with this digest, cached for the next work unit in this process."""
     import numpy as np
 
     from medvar_engine.backends.onnx import OnnxBackend

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,15 @@ import torch
 
 from medvar_engine import storage
 from medvar_engine.bundle.read import Bundle, read_bundle
-from medvar_engine.models.weight_files import load_tokenizer, save_tokenizer
+from medvar_engine.conditions import LabelSpace
+from medvar_engine.data.dataset import SliceDataset
+from medvar_engine.models.resolution_tokenizer import ResolutionConfig, ResolutionTokenizer
+from medvar_engine.models.transformer import Transformer, TransformerConfig
+from medvar_engine.models.weight_files import load_tokenizer, save_tokenizer, save_transformer
 from medvar_engine.train import token_pyramids
 from medvar_engine.train.stages import transformer_stage
 from medvar_export.from_bundle import write_weights
+from medvar_export.write_bundle import Description, export_bundle
 
 Medvar = Callable[..., Any]
 COUNT = 20  # slices of each of two patients
@@ -188,6 +194,31 @@ def test_a_bundle_encodes(medvar: Medvar, slices: Path, tokenizer: Path, tiny_bu
         trained = train(medvar, slices, same, tmp_path / name, f"pyramids={tmp_path / 'theirs'}")
         assert trained.code == 0, trained.err
         assert not (tmp_path / name / "pyramids-train.npy").exists()
+
+
+def test_a_bundle_with_other_codes_encodes_other_tokens(medvar: Medvar, slices: Path, tmp_path: Path) -> None:
+    """Their graphs may be equal, so an encoder kept from the bundle before would be used under the new one's name."""
+    labels, folder = LabelSpace(modality=("CT", "MR")), tmp_path / "bundle"
+    config = ResolutionConfig(16, (1, 2, 4), 32, 12, patch=4, margin=2, refiner_widths=(8, 8), refiner_blocks=1)
+    transformer = Transformer(TransformerConfig((1, 2, 4), 32, 12, labels.sizes, depth=1, width=8, heads=1))
+    save_transformer(tmp_path / "transformer.safetensors", transformer, labels)
+    made = []
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        model = ResolutionTokenizer(config)
+        model.load_state_dict({name: torch.randn_like(value) * 0.3 for name, value in model.state_dict().items()})
+        save_tokenizer(tmp_path / "tokenizer.safetensors", model)
+        shutil.rmtree(folder, ignore_errors=True)
+        about = Description("tiny", "MIT", (), "nobody", "# tiny\n")
+        weights = tmp_path / "tokenizer.safetensors", tmp_path / "transformer.safetensors"
+        export_bundle(*weights, folder, about, log=lambda _: None)
+        run = medvar("encode", slices, folder, tmp_path / f"tokens-{seed}", "--device", "cpu")
+        assert run.code == 0, run.err
+        made.append(np.load(tmp_path / f"tokens-{seed}" / "pyramids-train.npy"))
+        images = torch.from_numpy(SliceDataset(slices, "train").batch(range(COUNT)))
+        expected = torch.cat(model.eval().encode(images), 1).numpy()
+        assert (made[-1][0] == expected).mean() > 0.99
+    assert (made[0] == made[1]).mean() < 0.5
 
 
 def test_a_bundle_without_a_codebook_is_refused(
