@@ -122,9 +122,9 @@ class OnnxBackend:
         """See `Backend`."""
         constants: dict[str, FloatArray] = {}
         if any(one.name == "codebook" for one in self._sessions.load(ENCODE).get_inputs()):
-            if self._codebook is None:
+            if self._codebook is None or self._codebook.ndim != 3:
                 raise MedvarError(
-                    f"{ENCODE} needs the codebook, which this bundle lacks. Get it from its source again."
+                    f"{ENCODE} needs a codebook of each scale, which this bundle lacks. Get it from its source again."
                 )
             constants["codebook"] = self._codebook
         tokens = self._in_blocks(ENCODE, "image", images, "tokens", (self.info.schedule.tokens,), "i", constants)

@@ -119,7 +119,7 @@ class Sessions:
         positions (tokens for the transformer, pixels for others). A graph in a loop is ended then; a graph in the
         middle of a very large matrix product is abandoned.
         """
-        shapes = map(_shape, feeds.values())
+        shapes = [_shape(value) for own, value in feeds.items() if own != "codebook"]  # its rows are no images
         pixels, of_tokens = self._bundle.image_size**2, name in (STEP, GUIDE)
         places = (prod(shape[:2]) if of_tokens else prod(shape[:1]) * pixels for shape in shapes)
         seconds = run_seconds(self._bytes.get(name, 0), max(places, default=0))
