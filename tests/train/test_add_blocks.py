@@ -62,6 +62,13 @@ def test_files(script: dict[str, Any], base: Transformer, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("count", [0, 4, -1])
 def test_impossible_counts_are_refused(script: dict[str, Any], base: Transformer, count: int) -> None:
-    """A traceback would say nothing to whoever calls the script."""
     with pytest.raises(MedvarError, match="From 1 to 3 blocks"):
         script["deeper"](base, count)
+
+
+def test_mistakes_are_reported_without_a_traceback(
+    script: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        script["main"]([str(tmp_path / "missing.safetensors"), "2", str(tmp_path / "deeper.safetensors")])
+    assert "missing.safetensors" in capsys.readouterr().err

@@ -2,8 +2,8 @@
 
     python add_blocks.py TRANSFORMER.safetensors COUNT OUT.safetensors
 
-Each new block is a copy of the one before it, of which the last layers of attention and MLP are zero. So the network
-computes the same as before. The new blocks are spread evenly over the depth.
+Each new block is a copy of the block before it. In the copy, the last layers of attention and MLP are set to zero, so
+that the network computes the same as before. The new blocks are spread evenly over the depth.
 """
 
 from __future__ import annotations
@@ -51,8 +51,11 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("count", type=int)
     parser.add_argument("out", type=Path)
     options = parser.parse_args(arguments)
-    base, labels = load_transformer(options.transformer)
-    save_transformer(options.out, deeper(base, options.count), labels)
+    try:
+        base, labels = load_transformer(options.transformer)
+        save_transformer(options.out, deeper(base, options.count), labels)
+    except MedvarError as error:
+        parser.error(str(error))
 
 
 if __name__ == "__main__":
