@@ -1,4 +1,4 @@
-"""Trains a model like the shipped one on a GPU that is available for minutes only, in calls of nine minutes.
+"""Trains a model like the shipped one, but with six blocks, on a GPU that is available for some minutes only.
 
     python on_one_gpu.py pack SLICES slices.zip            # on the machine with the slices; at most 60 MiB
     python on_one_gpu.py tokenizer slices.zip OUT          # on the GPU
