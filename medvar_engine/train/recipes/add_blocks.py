@@ -12,6 +12,7 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from medvar_engine.errors import MedvarError
@@ -30,18 +31,18 @@ def deeper(base: Transformer, count: int) -> Transformer:
     if not 0 < count <= depth:
         raise MedvarError(f"From 1 to {depth} blocks can be added to {depth} blocks, not {count}.")
     followed = {(i + 1) * depth // count - 1 for i in range(count)}
-    sources = [(i, new) for i in range(depth) for new in ((False, True) if i in followed else (False,))]
+    blocks: list[dict[str, Tensor]] = []
+    for i, block in enumerate(base.blocks):
+        own = block.state_dict()
+        blocks.append(own)
+        if i in followed:
+            blocks.append({name: torch.zeros_like(w) if name.startswith(LAST_LAYERS) else w for name, w in own.items()})
     state = {name: value for name, value in base.state_dict().items() if not name.startswith("blocks.")}
-    for number, (i, new) in enumerate(sources):
-        for name, value in base.blocks[i].state_dict().items():
-            state[f"blocks.{number}.{name}"] = _silent(name, value) if new else value
-    model = Transformer(replace(base.config, depth=len(sources)))
+    for number, own in enumerate(blocks):
+        state |= {f"blocks.{number}.{name}": value for name, value in own.items()}
+    model = Transformer(replace(base.config, depth=len(blocks)))
     model.load_state_dict(state)
     return model
-
-
-def _silent(name: str, value: Tensor) -> Tensor:
-    return value.new_zeros(value.shape) if name.startswith(LAST_LAYERS) else value
 
 
 def main(arguments: list[str] | None = None) -> None:
