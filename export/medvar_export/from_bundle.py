@@ -131,7 +131,7 @@ def _resolution_tokenizer(bundle: Bundle, codes: Array) -> ResolutionTokenizer:
     except (KeyError, ValueError) as error:
         raise _refusal(bundle, "its tokenizer's graphs", f"they lack {error}") from error
     for k, own in enumerate(codes):
-        begin, end = (channel * patch**2 for channel in config.coded(k))
+        begin, end = config.coded(k)
         weights[f"quantizer.patches_{k}"] = own[:, begin:end]
     return _fill(bundle, "its tokenizer's graphs", lambda: ResolutionTokenizer(config), weights)
 

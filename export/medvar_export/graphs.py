@@ -45,7 +45,7 @@ class ResolutionEncodeGraph(nn.Module):
         """Images ``(B, image channels, H, W)`` and the bundle's codebook ``(K, V, C)`` → ``(B, L)``."""
         patches = {}
         for k, codes in enumerate(codebook):
-            begin, end = (channel * self.config.patch**2 for channel in self.config.coded(k))
+            begin, end = self.config.coded(k)
             patches[f"tokenizer.quantizer.patches_{k}"] = codes[:, begin:end]
         return functional_call(self.encode, patches, (image,))  # type: ignore[no-any-return]
 

@@ -88,8 +88,9 @@ class ResolutionConfig:
         return 2 if self.structures else 1
 
     def coded(self, k: int) -> tuple[int, int]:
-        """The channels ``begin:end`` of the canvas that scale k encodes."""
-        return (1, self.canvas_channels) if k in self.mask_scales else (0, 1)
+        """The channels ``begin:end`` of the folded canvas that scale k encodes: those of the mask or of the image."""
+        area = self.patch**2
+        return (area, self.latent_channels) if k in self.mask_scales else (0, area)
 
 
 class ResolutionQuantizer(nn.Module):
@@ -108,7 +109,7 @@ class ResolutionQuantizer(nn.Module):
         for k, side in enumerate(self.schedule):
             # Fitted to slices by `medvar_engine.train.stages.fit_patches`, not trained by gradients.
             begin, end = self.coded[k]
-            self.register_buffer(f"patches_{k}", torch.zeros(config.vocabulary, (end - begin) * self.patch**2))
+            self.register_buffer(f"patches_{k}", torch.zeros(config.vocabulary, end - begin))
             if k > 0:  # nothing precedes the coarsest scale
                 self.register_buffer(
                     f"feature_kernels_{k}", torch.zeros(channels, config.canvas_channels, window, window)
@@ -133,7 +134,7 @@ class ResolutionQuantizer(nn.Module):
 
     def _placed(self, folded: Tensor, k: int) -> Tensor:
         """The channels ``(B, …)`` of scale k at their position in the folded canvas; other channels are zero."""
-        begin, end = (channel * self.patch**2 for channel in self.coded[k])
+        begin, end = self.coded[k]
         if end - begin == self.channels:
             return folded
         return F.pad(folded, (0, 0) * (folded.dim() - 2) + (begin, self.channels - end))
@@ -148,7 +149,7 @@ class ResolutionQuantizer(nn.Module):
 
     def residual(self, canvas: Tensor, k: int) -> Tensor:
         """The residual of a canvas at scale k as blocks ``(B, L_k, p²)``, which patches approximate."""
-        begin, end = (channel * self.patch**2 for channel in self.coded[k])
+        begin, end = self.coded[k]
         canvas = canvas[:, begin:end]
         return F.pixel_unshuffle(self.shrink(canvas, k), self.patch).flatten(2).transpose(1, 2)
 
