@@ -21,7 +21,7 @@ import torch
 from onnx import TensorProto, numpy_helper
 from torch import Tensor, nn
 
-from medvar_engine.bundle.read import GUIDE, STEP, Bundle
+from medvar_engine.bundle.read import ENCODE, GUIDE, STEP, Bundle
 from medvar_engine.errors import MedvarError
 from medvar_engine.models.any_tokenizer import AnyTokenizer
 from medvar_engine.models.grey import as_grey
@@ -138,7 +138,7 @@ def _resolution_tokenizer(bundle: Bundle, codes: Array) -> ResolutionTokenizer:
 
 def _vectors(bundle: Bundle, count: int, channels: int) -> Array:
     """The directions of structures by which masks are encoded. Raises `KeyError` when there are none."""
-    for value in _constants(_graph(bundle, "encode.onnx")).values():
+    for value in _constants(_graph(bundle, ENCODE)).values():
         if value.shape == (count, channels) and value.dtype.kind == "f":
             return value
     raise KeyError("the directions of structures in encode.onnx")
@@ -153,7 +153,7 @@ def _convolution(bundle: Bundle, file: str) -> tuple[Array, Array]:
 
 
 def _latent_tokenizer(bundle: Bundle) -> Tokenizer:
-    weights = _weights(bundle, "encode.onnx") | _weights(bundle, "decode.onnx")
+    weights = _weights(bundle, ENCODE) | _weights(bundle, "decode.onnx")
     try:
         config = _tokenizer_config(bundle, weights)
         scales = [_constants(_graph(bundle, f"accumulate_{k}.onnx")) for k in range(len(bundle.schedule))]

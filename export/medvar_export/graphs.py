@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from medvar_engine.bundle.read import PREVIEW
+from medvar_engine.bundle.read import ENCODE, PREVIEW
 from medvar_engine.models.any_tokenizer import AnyTokenizer
 from medvar_engine.models.preview_decoder import PreviewDecoder
 from medvar_engine.models.resolution_tokenizer import ResolutionConfig, ResolutionQuantizer, ResolutionTokenizer
@@ -129,7 +129,7 @@ def tokenizer_graphs(tokenizer: AnyTokenizer) -> dict[str, onnx.ModelProto]:
     latent = torch.zeros(2, config.latent_channels, side, side)
     batch = {"latent": {0: "batch"}}
     graphs = {
-        "encode.onnx": _encode_graph(tokenizer, image),
+        ENCODE: _encode_graph(tokenizer, image),
         "decode.onnx": export_graph(DecodeGraph(tokenizer), {"latent": latent}, ["image"], batch),
     }
     for k, count in enumerate(tokenizer.schedule.token_counts):

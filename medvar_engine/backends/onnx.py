@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ from medvar_engine.backends.check_outputs import check_masks, check_outputs, che
 from medvar_engine.backends.device_key_value_cache import DeviceMemory
 from medvar_engine.backends.key_value_cache import HostMemory, KeyValueMemory
 from medvar_engine.backends.onnx_sessions import DEVICES, Sessions, providers
-from medvar_engine.bundle.read import GUIDE, PREVIEW, STEP, Bundle
+from medvar_engine.bundle.read import ENCODE, GUIDE, PREVIEW, STEP, Bundle
 from medvar_engine.errors import MedvarError
 from medvar_engine.types import FloatArray, IntArray
 
@@ -22,7 +21,6 @@ from medvar_engine.types import FloatArray, IntArray
 # caches: throughput rises little up to this value and falls beyond it (measured by benchmarks/generate.py). Twice as
 # many tokens take no less time, and a tenth more memory for 8 images. Rows do not depend on each other.
 BLOCK = 512
-ENCODE = "encode.onnx"
 
 
 class OnnxBackend:
@@ -40,7 +38,7 @@ class OnnxBackend:
                 "CUDA was requested, but ONNX Runtime could not start it. Check that the driver and CUDA have "
                 "the version that `onnxruntime-gpu` was built for, or use device cpu."
             )
-        self._takes_positions = any(one.name == "positions" for one in step.get_inputs())
+        self._takes_positions = self._takes(STEP, "positions")
         self.info = info_of(bundle, f"ONNX Runtime, {step.get_providers()[0]}")
         on_device = step.get_providers()[0] in DEVICES
         self._memory: KeyValueMemory = DeviceMemory(self._sessions) if on_device else HostMemory(self._sessions)
@@ -121,7 +119,7 @@ class OnnxBackend:
     def encode(self, images: FloatArray) -> tuple[IntArray, ...]:
         """See `Backend`."""
         constants: dict[str, FloatArray] = {}
-        if any(one.name == "codebook" for one in self._sessions.load(ENCODE).get_inputs()):
+        if self._takes(ENCODE, "codebook"):
             if self._codebook is None or self._codebook.ndim != 3:
                 raise MedvarError(
                     f"{ENCODE} needs a codebook of each scale, which this bundle lacks. Get it from its source again."
@@ -136,11 +134,15 @@ class OnnxBackend:
         light = preview and self.info.light_previews
         graph = PREVIEW if light else "decode.onnx"
         shape = (self.info.channels, self.info.image_size, self.info.image_size)
-        images: FloatArray = self._in_blocks(graph, "latent", latent, "images", shape, "f")
+        images: FloatArray = self._in_blocks(graph, "latent", latent, "images", shape, "f", {})
         if not np.isfinite(images).all():
             raise odd_output(graph, "images with numbers that are not finite")
         check_masks(graph, self.info, images)
         return images
+
+    def _takes(self, graph: str, name: str) -> bool:
+        """Whether a graph has an input of this name; graphs of older exports lack some."""
+        return any(one.name == name for one in self._sessions.load(graph).get_inputs())
 
     def _in_blocks(
         self,
@@ -150,7 +152,7 @@ class OnnxBackend:
         result: str,
         shape: tuple[int, ...],
         kind: str,
-        constants: Mapping[str, FloatArray] = MappingProxyType({}),
+        constants: Mapping[str, FloatArray],
     ) -> Any:
         """The output ``result`` of a graph for a ``batch`` of its input ``name``; each row has this shape and kind.
 

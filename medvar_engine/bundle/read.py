@@ -32,6 +32,7 @@ CARD = "MODEL_CARD.md"
 CODEBOOK = "codebook.npy"
 GATE_ENCODER = "gate_encoder.onnx"  # belongs to training indexes of an earlier version; not used
 PREVIEW = "preview.onnx"  # light decoder for previews; finished images come from the full decoder
+ENCODE = "encode.onnx"
 STEP = "step.onnx"
 GUIDE = "guide.onnx"  # a weaker transformer, for guidance; in some bundles
 MAX_MANIFEST_BYTES = 16 * 2**20

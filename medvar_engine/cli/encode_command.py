@@ -45,7 +45,7 @@ def encode(
     splits = [split for split in ("train", "test") if split in Manifest.read(slices).split.values()]
     data = {split: SliceDataset(slices, split) for split in splits}
     if tokenizer.suffix != ".safetensors":
-        from medvar_engine.bundle.read import open_bundle
+        from medvar_engine.bundle.read import ENCODE, open_bundle
         from medvar_engine.tokens.codebook import codebook_digest
 
         bundle = open_bundle(tokenizer)
@@ -56,7 +56,7 @@ def encode(
             )
         codebook = codebook_digest(codes)
         where, size = "cpu", bundle.image_size
-        digest = sha256_of(f"{bundle.sha256['encode.onnx']} {codebook}")  # together they determine the tokens
+        digest = sha256_of(f"{bundle.sha256[ENCODE]} {codebook}")  # together they determine the tokens
         open_encoder = functools.partial(
             bundle_encoder, bundle.path, digest, device, 1 if workers > 1 or cluster else None
         )
