@@ -31,7 +31,7 @@ from medvar_engine.models.transformer import Transformer, TransformerConfig
 from medvar_engine.models.weight_files import save_tokenizer, save_transformer
 from medvar_engine.request import Sampling
 
-SAMPLING = Sampling(guidance=1.5, top_k=100, top_p=0.85, even_guidance=True)
+SAMPLING = Sampling(guidance=1.5, top_k=100, top_p=0.85, coarse_guidance=1.0)
 PIXELS = 128
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from medvar_engine.conditions import Condition
 from medvar_engine.errors import MedvarError
 
 _SKIPPED = "skip_settled"
+_EVEN = "even_guidance"  # how files say coarse_guidance: true is a share of 1, false or nothing of 0
 
 
 MAX_SEED = 2**64 - 1
@@ -28,7 +29,7 @@ class Sampling:
     temperature: float = 1.0  # 0 takes the most likely token
     top_k: int = 0  # keep the k most likely tokens; 0 keeps all
     top_p: float = 0.96  # keep the most likely tokens that together have this probability; 1 keeps all
-    even_guidance: bool = False  # the same guidance at every scale; otherwise it rises from 0 as in VAR
+    coarse_guidance: float = 0.0  # guidance at the coarsest scale, as a share of ``guidance``; 0 as in VAR
 
     def __post_init__(self) -> None:
         checks = (
@@ -37,20 +38,42 @@ class Sampling:
             ("temperature", self.temperature == 0 or 1e-3 <= self.temperature <= 100, "0 or between 0.001 and 100"),
             ("top_k", isinstance(self.top_k, int) and self.top_k >= 0, "a whole number, 0 (all tokens) or more"),
             ("top_p", 0 < self.top_p <= 1, "above 0 and at most 1"),
-            ("even_guidance", isinstance(self.even_guidance, bool), "true or false"),
+            ("coarse_guidance", 0 <= self.coarse_guidance <= 1, "between 0 and 1, a share of guidance"),
         )
         for name, fine, expected in checks:
             if not fine:
                 raise MedvarError(f"{name} must be {expected}, but is {getattr(self, name)}.")
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON; `even_guidance` only if true, so that older hashes stay valid."""
+        """Plain values, for JSON. A share of 0 or 1 is written as in earlier versions, so that hashes stay valid."""
         values = asdict(self)
-        return values if self.even_guidance else {k: v for k, v in values.items() if k != "even_guidance"}
+        share = values.pop("coarse_guidance")
+        return values | ({_EVEN: True} if share == 1 else {"coarse_guidance": share} if share else {})
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Sampling:
+        """The inverse of `to_dict`. Values that are missing are the defaults."""
+        return cls().updated(values)
+
+    def updated(self, values: Mapping[str, Any]) -> Sampling:
+        """These settings with the values of a dictionary as of `to_dict`; missing ones are kept.
+
+        Raises `MedvarError` or `TypeError` for others.
+        """
+        values = dict(values)
+        if _EVEN in values:
+            even = values.pop(_EVEN)
+            if not isinstance(even, bool):
+                raise MedvarError(f"{_EVEN} must be true or false, but is {even!r:.40}.")
+            if "coarse_guidance" in values:
+                raise MedvarError(f"Give coarse_guidance or {_EVEN}, not both.")
+            values["coarse_guidance"] = float(even)
+        return replace(self, **values)
 
     def guidance_of(self, k: int, scales: int) -> float:
-        """Guidance at scale k of ``scales``."""
-        return self.guidance if self.even_guidance else ramp(self.guidance, k, scales)
+        """Guidance at scale k of ``scales``: it rises linearly to ``guidance`` at the finest scale."""
+        coarsest = self.guidance * self.coarse_guidance
+        return coarsest + (self.guidance - coarsest) * k / max(1, scales - 1)
 
 
 def check_seed(seed: int) -> int:
@@ -58,11 +81,6 @@ def check_seed(seed: int) -> int:
     if not 0 <= seed <= MAX_SEED:
         raise MedvarError(f"A seed must be an integer from 0 to {MAX_SEED}, but is {seed}.")
     return seed
-
-
-def ramp(guidance: float, k: int, scales: int) -> float:
-    """Guidance at scale k: linear from 0 at the coarsest to ``guidance`` at the finest, as in VAR."""
-    return guidance * k / max(1, scales - 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,15 +144,15 @@ class Request:
         }
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Request:
-        """The inverse of `to_dict`; other entries are ignored."""
+    def from_dict(cls, values: Mapping[str, Any], default: Sampling = Sampling()) -> Request:
+        """The inverse of `to_dict`; other entries are ignored. Missing sampling settings are those of ``default``."""
         sampling = dict(values["sampling"])
         skipped = float(sampling.pop(_SKIPPED, 0.0))
         stack = values.get("stack")
         return cls(
             Condition.from_dict(values["condition"]),
             int(values["seed"]),
-            Sampling(**sampling),
+            default.updated(sampling),
             skipped,
             None if stack is None else StackPlace.from_dict(stack),
         )

@@ -321,7 +321,7 @@ def _masks(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def _sampling(values: Mapping[str, Any]) -> Sampling:
     """The sampling defaults, without fields of earlier versions."""
-    return Sampling(**{name: value for name, value in values.items() if name != "skip_settled"})
+    return Sampling.from_dict({name: value for name, value in values.items() if name != "skip_settled"})
 
 
 def slice_type_to_dict(slice_type: SliceType) -> dict[str, Any]:

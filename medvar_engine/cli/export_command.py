@@ -41,12 +41,13 @@ def export(
     top_k: Annotated[int, typer.Option(help="Default top-k of this model; 0 keeps all tokens.", min=0)] = 0,
     top_p: Annotated[float, typer.Option(help="Default top-p of this model.")] = 0.96,
     guidance: Annotated[float, typer.Option(help="Default guidance of this model.")] = 1.5,
-    even_guidance: Annotated[
-        bool,
+    coarse_guidance: Annotated[
+        float,
         typer.Option(
-            "--even-guidance", help="Use the same guidance at every scale; otherwise it rises from 0 as in VAR."
+            help="Guidance at the coarsest scale, as a share of --guidance. It rises from there to the finest scale; 0 "
+            "as in VAR, 1 for the same guidance at every scale."
         ),
-    ] = False,
+    ] = 0.0,
     default: Annotated[
         list[str] | None,
         typer.Option(help="Label of images if none is requested, e.g. region=brain; repeat for more factors."),
@@ -64,7 +65,7 @@ def export(
 
     title, sampling = (
         name or out.name,
-        Sampling(guidance=guidance, top_k=top_k, top_p=top_p, even_guidance=even_guidance),
+        Sampling(guidance=guidance, top_k=top_k, top_p=top_p, coarse_guidance=coarse_guidance),
     )
     try:
         extra = notes.read_text(encoding="utf-8") if notes else ""

@@ -145,7 +145,7 @@ def generate(
         default.temperature if temperature is None else temperature,
         default.top_k if top_k is None else top_k,
         default.top_p if top_p is None else top_p,
-        default.even_guidance,
+        default.coarse_guidance,
     )
     marks = Marks(burn_in, invisible_mark)
     condition = Condition(modality, region, plane, dataset, contrast, position)

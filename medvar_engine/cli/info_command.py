@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -78,9 +79,8 @@ def _image(path: Path) -> None:
     print_result(f"{path}: synthetic, made by medvar {trace.version}")
     print_result(f"  condition   {request.condition}")
     print_result(f"  seed        {request.seed}")
-    print_result(
-        "  sampling    " + ", ".join(f"{name} {value:g}" for name, value in request.to_dict()["sampling"].items())
-    )
+    sampling = asdict(request.sampling) | ({"skipped": request.skipped} if request.skipped else {})
+    print_result("  sampling    " + ", ".join(f"{name} {value:g}" for name, value in sampling.items()))
     if place := request.stack:
         which = f"slice {place.slice + 1}" if len(traces) == 1 else f"{len(traces)} slices; the first is described here"
         print_result(f"  stack       {which}")

@@ -117,8 +117,8 @@ def _room(info: BackendInfo, images: int, earlier: int) -> int:
 def _request(values: Mapping[str, Any], default: Sampling) -> Request:
     values = {"condition": {}, "seed": 0, **values}
     try:
-        sampling = {**default.to_dict(), **_object(values.get("sampling", {}))}
-        return Request.from_dict({**values, "condition": _object(values["condition"]), "sampling": sampling})
+        sampling = _object(values.get("sampling", {}))
+        return Request.from_dict({**values, "condition": _object(values["condition"]), "sampling": sampling}, default)
     except (TypeError, ValueError, OverflowError) as error:
         raise MedvarError(f"This is not a request: {error!s:.200}.") from error
 

@@ -44,7 +44,7 @@ class _SamplingFields:
     temperature: Annotated[_Number | None, Field(description="temperature")] = None
     top_k: Annotated[_Whole | None, Field(description="likeliest tokens that are kept")] = None
     top_p: Annotated[_Number | None, Field(description="probability of the tokens that are kept")] = None
-    even_guidance: Annotated[Annotated[bool, Strict()] | None, Field(description="the same at every scale")] = None
+    coarse_guidance: Annotated[_Number | None, Field(description="share of guidance at the coarsest scale")] = None
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)

@@ -134,6 +134,7 @@ def about(node: Node) -> str:
     made = made_by(node) if node.trace.edit else "generated"
     settings = request.sampling
     return (
-        f"{request.condition}, seed {request.seed}: {made}. Guidance {settings.guidance:g}, "
+        f"{request.condition}, seed {request.seed}: {made}. "
+        f"Guidance {settings.guidance:g} (at the coarsest scale {settings.guidance * settings.coarse_guidance:.3g}), "
         f"temperature {settings.temperature:g}, top-k {settings.top_k}, top-p {settings.top_p:g}."
     )

@@ -76,7 +76,7 @@ class SamplingPanel(QWidget):
         form.addRow(self.reset_button)
         self.fold = fold("Sampling", content, "How tokens are drawn: guidance, temperature, top-k, top-p.")
         self._own = Sampling()
-        self._even_guidance = self._own.even_guidance
+        self._coarse_guidance = self._own.coarse_guidance
 
         row = QWidget()
         seeds = QHBoxLayout(row)
@@ -119,7 +119,7 @@ class SamplingPanel(QWidget):
             temperature=round(self.temperature.value(), 2),
             top_k=int(self.top_k.value()),
             top_p=round(self.top_p.value(), 2),
-            even_guidance=self._even_guidance,
+            coarse_guidance=self._coarse_guidance,
         )
 
     def roll(self) -> int:
@@ -142,7 +142,7 @@ class SamplingPanel(QWidget):
 
     def show_sampling(self, sampling: Sampling) -> None:
         """Show sampling settings."""
-        self._even_guidance = sampling.even_guidance
+        self._coarse_guidance = sampling.coarse_guidance
         for name in ("guidance", "temperature", "top_k", "top_p"):
             getattr(self, name).setValue(getattr(sampling, name))
 

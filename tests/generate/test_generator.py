@@ -14,7 +14,7 @@ from medvar_engine.generate.generator import Generator
 from medvar_engine.generate.prefix_cache import PrefixCache, PrefixKey
 from medvar_engine.generate.sampling import draw, guide, log_softmax
 from medvar_engine.generate.trace import Encoded, Graft, Replace, Request, Resample, Trace
-from medvar_engine.request import Sampling, ramp
+from medvar_engine.request import Sampling
 from medvar_engine.tokens.pyramid import mask_at_scale
 from medvar_engine.tokens.schedule import ScaleSchedule
 from medvar_engine.types import FloatArray, IntArray
@@ -48,7 +48,7 @@ def test_an_image_follows_from_networks_and_seed(tiny_backend: Backend, generato
     for k in range(SCALES):
         doubled = None if features is None else np.concatenate([features, features])
         logits, state = tiny_backend.step(state, doubled)
-        drawn = draw(guide(logits[0], logits[1], ramp(3.0, k, SCALES)), request.sampling, 9, k)
+        drawn = draw(guide(logits[0], logits[1], Sampling(3.0).guidance_of(k, SCALES)), request.sampling, 9, k)
         expected += drawn.tolist()
         latent, features = tiny_backend.accumulate(latent, drawn[None], k)
     generation = generator.finish(generator.start([request]))

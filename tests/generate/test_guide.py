@@ -31,7 +31,7 @@ from medvar_export.write_bundle import Description, export_bundle
 
 ABOUT = Description("guided", "MIT", (), "nobody", "# guided\n")
 BRAIN, CHEST = Condition("MR", "brain", "axial"), Condition("CT", "chest")
-STRONG = Sampling(guidance=2.0, even_guidance=True)
+STRONG = Sampling(guidance=2.0, coarse_guidance=1.0)
 REQUESTS = [Request(BRAIN, 1, STRONG), Request(CHEST, 2, STRONG), Request(BRAIN, 3, Sampling(guidance=0.0))]
 
 

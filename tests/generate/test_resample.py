@@ -17,7 +17,7 @@ from medvar_engine.generate.prefix_cache import PrefixCache
 from medvar_engine.generate.replay import replay
 from medvar_engine.generate.sampling import draw, guide
 from medvar_engine.generate.trace import Graft, Outside, Replace, Request, Resample, Trace
-from medvar_engine.request import Sampling, StackPlace, ramp
+from medvar_engine.request import Sampling, StackPlace
 from medvar_engine.types import BoolArray, FloatArray
 
 BRAIN, CHEST = Condition("MR", "brain", "axial"), Condition("CT", "chest", "axial")
@@ -292,7 +292,7 @@ def test_another_condition_processes_the_prefix_again(tiny_backend: Backend, tra
     for j in range(SCALES):
         doubled = None if features is None else np.concatenate([features, features])
         logits, state = tiny_backend.step(state, doubled)
-        own = guide(logits[0], logits[1], ramp(1.5, j, SCALES))
+        own = guide(logits[0], logits[1], Sampling(1.5).guidance_of(j, SCALES))
         tokens = trace.pyramid.tokens(j)[0] if j < k else draw(own, Sampling(), 6, j)
         expected += tokens.tolist()
         latent, features = tiny_backend.accumulate(latent, tokens[None], j)

@@ -17,7 +17,7 @@ from medvar_engine.types import FloatArray
 
 # As many labels as the tiny networks have; a step of the position is half of the scan.
 LABELS = LabelSpace(("CT", "MR"), ("abdomen", "brain", "chest"), position=2)
-STRONG = Sampling(guidance=2.0, even_guidance=True)
+STRONG = Sampling(guidance=2.0, coarse_guidance=1.0)
 
 
 @pytest.fixture(params=[False, True], ids=["without guide", "with guide"])

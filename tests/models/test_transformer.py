@@ -166,7 +166,7 @@ def test_sampling_is_guided_and_continues_from_known_scales(
 ) -> None:
     """A refiner would learn on other images than those that people generate."""
     known = sample(transformer, quantizer, LABELS, Sampling(guidance=0.0, top_k=8))[:2]
-    maps = sample(transformer, quantizer, LABELS, Sampling(2.0, top_k=1, even_guidance=True), known=known)
+    maps = sample(transformer, quantizer, LABELS, Sampling(2.0, top_k=1, coarse_guidance=1.0), known=known)
     assert all(torch.equal(a, b) for a, b in zip(known, maps[:2], strict=True))
     features, nothing = quantizer.scale_features(maps), torch.tensor(transformer.config.labels).expand_as(LABELS)
     logits = 3.0 * transformer(LABELS, features) - 2.0 * transformer(nothing, features)
@@ -183,7 +183,7 @@ def test_sampling_moves_away_from_a_guide_as_generation_does(
     guide = Transformer(replace(transformer.config, depth=1)).eval()
     for parameter in guide.parameters():
         parameter.normal_(std=0.3)
-    maps = sample(transformer, quantizer, LABELS, Sampling(2.0, top_k=1, even_guidance=True), guide=guide)
+    maps = sample(transformer, quantizer, LABELS, Sampling(2.0, top_k=1, coarse_guidance=1.0), guide=guide)
     features, nothing = quantizer.scale_features(maps), torch.tensor(guide.config.labels).expand_as(LABELS)
     model, weaker = transformer(LABELS, features).numpy(), guide(nothing, features).numpy()
     drawn = torch.cat(maps, dim=1).numpy()

@@ -118,6 +118,8 @@ def test_garbage_is_refused(path: str, body: bytes, served: Served, ask: Ask) ->
         ({"requests": [{"sampling": {"eval": 1}}]}, "not a request"),
         ({"requests": [{"sampling": {"temperature": float("nan")}}]}, "NaN, which is not a JSON number"),
         ({"requests": [{"sampling": {"temperature": -1}}]}, "temperature must be"),
+        ({"requests": [{"sampling": {"coarse_guidance": 3}}]}, "coarse_guidance must be"),
+        ({"requests": [{"sampling": {"even_guidance": True, "coarse_guidance": 0}}]}, "not both"),
         ({"requests": [{"seed": float("inf")}]}, "Infinity, which is not a JSON number"),
         ({"requests": [{"stack": {"step": 0.1}}]}, "fields slice and step"),
         ({"requests": [{"stack": "middle"}]}, "fields slice and step"),

@@ -26,7 +26,7 @@ conditions:
   - modality: MR
     region: brain
     seed: 1000
-    sampling: {top_p: 0.5}
+    sampling: {top_p: 0.5, coarse_guidance: 0.5}
 """
 
 
@@ -45,10 +45,10 @@ def read(tmp_path: Path, bundle: Bundle, text: str | bytes) -> Mixture:
 
 def test_a_mixture_is_read_from_its_file(tmp_path: Path, bundle: Bundle) -> None:
     """Sampling or seeds that were asked for would silently be others."""
-    default = bundle.sampling.to_dict()
+    default = bundle.sampling
     chest, brain = read(tmp_path, bundle, GOOD).components
-    assert chest == Component(Condition("CT", "chest"), Sampling(**default | {"guidance": 2.5}), 7, 3.0)
-    sampling = Sampling(**default | {"guidance": 2.5, "top_p": 0.5})
+    assert chest == Component(Condition("CT", "chest"), replace(default, guidance=2.5), 7, 3.0)
+    sampling = replace(default, guidance=2.5, top_p=0.5, coarse_guidance=0.5)
     assert brain == Component(Condition("MR", "brain"), sampling, 1000, 1.0)
 
 

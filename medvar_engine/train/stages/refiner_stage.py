@@ -166,7 +166,7 @@ def _draws(config: TrainConfig, transformer: Path, model: ResolutionTokenizer, t
     network, labels = load_transformer(transformer)
     check_tokenizer(network, model.config, (str(transformer), name))
     guide = None if config.draw_guide is None else load_guide(config.draw_guide, model.config, name, labels).to(device)
-    sampling = Sampling(config.draw_guidance, 1.0, config.draw_top_k, config.draw_top_p, even_guidance=True)
+    sampling = Sampling(config.draw_guidance, 1.0, config.draw_top_k, config.draw_top_p, coarse_guidance=1.0)
     return DrawnTokens(model.quantizer, network.to(device), labels, train, config.drawn_scales, sampling, guide)
 
 

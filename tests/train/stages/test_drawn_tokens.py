@@ -114,7 +114,7 @@ def test_a_guide_takes_part_in_the_draws(
     images, codes = torch.rand(8, 1, 16, 16) * 2 - 1, torch.zeros(8, dtype=torch.int64)
 
     def drawn(guide: Transformer | None) -> torch.Tensor:
-        greedy = Sampling(4.0, top_k=1, even_guidance=True)
+        greedy = Sampling(4.0, top_k=1, coarse_guidance=1.0)
         draws = DrawnTokens(model.quantizer, transformer, LABELS, data, scales=2, sampling=greedy, guide=guide)
         torch.manual_seed(1)
         return torch.cat(draws(model.encode(images), codes)[0], 1)
