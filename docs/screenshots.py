@@ -151,7 +151,7 @@ def mask(studio: Studio) -> None:
     layer = studio.viewer.layers["mask"]
     size = layer.data.shape[0]
     y, x = np.ogrid[:size, :size]
-    ellipse = ((y - size * 0.5) / (size * 0.16)) ** 2 + ((x - size * 0.33) / (size * 0.12)) ** 2 < 1
+    ellipse = ((y - size * 0.5) / (size * 0.16)) ** 2 + ((x - size * 0.29) / (size * 0.12)) ** 2 < 1
     layer.data = ellipse.astype(np.uint8)
     panel.outside_combo.setCurrentIndex(1)
     studio.widget.image_view.layers.show_only(finest)
