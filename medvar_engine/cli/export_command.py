@@ -63,10 +63,8 @@ def export(
     from medvar_engine.errors import MedvarError
     from medvar_engine.request import Sampling
 
-    title, sampling = (
-        name or out.name,
-        Sampling(guidance=guidance, top_k=top_k, top_p=top_p, coarse_guidance=coarse_guidance),
-    )
+    title = name or out.name
+    sampling = Sampling(guidance=guidance, top_k=top_k, top_p=top_p, coarse_guidance=coarse_guidance)
     try:
         extra = notes.read_text(encoding="utf-8") if notes else ""
     except (OSError, UnicodeDecodeError) as error:

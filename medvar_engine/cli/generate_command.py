@@ -130,7 +130,7 @@ def generate(
     from medvar_engine.bundle.read import open_bundle
     from medvar_engine.conditions import Condition
     from medvar_engine.errors import MedvarError
-    from medvar_engine.request import Request, Sampling
+    from medvar_engine.request import Request
     from medvar_engine.sets.generate_files import FileOptions
     from medvar_engine.sets.mixture import Mixture
     from medvar_engine.sets.mixture_file import read_mixture
@@ -139,14 +139,8 @@ def generate(
 
     remote = _connected(server, token_file, bundle) if server else None
     model = remote.bundle if remote else open_bundle(bundle)
-    default = model.sampling
-    sampling = Sampling(
-        default.guidance if guidance is None else guidance,
-        default.temperature if temperature is None else temperature,
-        default.top_k if top_k is None else top_k,
-        default.top_p if top_p is None else top_p,
-        default.coarse_guidance,
-    )
+    settings = {"guidance": guidance, "temperature": temperature, "top_k": top_k, "top_p": top_p}
+    sampling = model.sampling.updated({name: value for name, value in settings.items() if value is not None})
     marks = Marks(burn_in, invisible_mark)
     condition = Condition(modality, region, plane, dataset, contrast, position)
     if not condition.to_dict() and not mix:
@@ -182,7 +176,7 @@ def generate(
                 "A synthetic dataset is made on the computer of its bundle: run this on the server itself, "
                 "without --server."
             )
-        own = {"seed": bool(seed), "a condition": bool(condition.to_dict()), "sampling": sampling != default}
+        own = {"seed": bool(seed), "a condition": bool(condition.to_dict()), "sampling": sampling != model.sampling}
         if mix and (said := [name for name, given in own.items() if given]):
             raise MedvarError(f"With --mix, {' and '.join(said)} are given in {mix}; leave them out here.")
         if show_scales or overwrite:

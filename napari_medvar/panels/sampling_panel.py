@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from dataclasses import replace
 
 from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import QApplication, QCheckBox, QHBoxLayout, QPushButton, QSpinBox, QWidget
@@ -75,8 +76,7 @@ class SamplingPanel(QWidget):
         self.reset_button.clicked.connect(lambda: self.show_sampling(self._own))
         form.addRow(self.reset_button)
         self.fold = fold("Sampling", content, "How tokens are drawn: guidance, temperature, top-k, top-p.")
-        self._own = Sampling()
-        self._coarse_guidance = self._own.coarse_guidance
+        self._own = self._shown = Sampling()
 
         row = QWidget()
         seeds = QHBoxLayout(row)
@@ -113,13 +113,13 @@ class SamplingPanel(QWidget):
 
     @property
     def sampling(self) -> Sampling:
-        """The sampling settings, rounded because a slider that shows 1.5 may hold 1.4999999."""
-        return Sampling(
+        """The settings that are shown; values are rounded because a slider that shows 1.5 may hold 1.4999999."""
+        return replace(
+            self._shown,
             guidance=round(self.guidance.value(), 2),
             temperature=round(self.temperature.value(), 2),
             top_k=int(self.top_k.value()),
             top_p=round(self.top_p.value(), 2),
-            coarse_guidance=self._coarse_guidance,
         )
 
     def roll(self) -> int:
@@ -142,7 +142,7 @@ class SamplingPanel(QWidget):
 
     def show_sampling(self, sampling: Sampling) -> None:
         """Show sampling settings."""
-        self._coarse_guidance = sampling.coarse_guidance
+        self._shown = sampling
         for name in ("guidance", "temperature", "top_k", "top_p"):
             getattr(self, name).setValue(getattr(sampling, name))
 
