@@ -28,6 +28,7 @@ from medvar_engine.data.shards import ShardWriter, append, resplit, verify
 from medvar_engine.data.shards.slice_facts import SliceFacts
 from medvar_engine.data.split import SplitRule, split_patients
 from medvar_engine.train.batches import BalancedSampler
+from medvar_engine.train.config_sections import DataSettings
 from medvar_engine.value_range import decode
 
 PATIENTS, OF = 8_325, 440_000
@@ -82,7 +83,7 @@ def draw_epoch(folder: Path, slices: int, size: int) -> str:
     """Order of a whole epoch, rare kinds more often."""
     dataset = SliceDataset(folder, "train")
     begin = time.perf_counter()
-    BalancedSampler(dataset.conditions, 0.5).draw(len(dataset), np.random.default_rng(0))
+    BalancedSampler(dataset, DataSettings()).draw(len(dataset), np.random.default_rng(0))
     return f"the draw itself {time.perf_counter() - begin:.2f} s"
 
 

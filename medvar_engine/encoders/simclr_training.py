@@ -22,6 +22,7 @@ from medvar_engine.encoders.simclr import SimCLRConfig, SimCLREncoder, SimCLRNet
 from medvar_engine.errors import MedvarError
 from medvar_engine.train.augment import augment
 from medvar_engine.train.batches import BalancedSampler
+from medvar_engine.train.config_sections import DataSettings
 
 _RECIPE = 1  # increased when the same settings would give another network
 _WARMUP = 0.1  # fraction of the steps
@@ -78,7 +79,7 @@ def train_simclr(
     """Train on the CPU. The same seed, slices and number of threads give the same weights, bit for bit."""
     if len(data) < 2:
         raise MedvarError(f"SimCLR needs several slices to compare, but {data.folder} has {len(data)} training slices.")
-    sampler = BalancedSampler(data.conditions, training.balance)
+    sampler = BalancedSampler(data, DataSettings(balance=training.balance, most_repeats=float(len(data))))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(training.seed)
         network = SimCLRNetwork(config).train()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,33 +13,49 @@ import numpy.typing as npt
 import torch
 from torch.utils.data import DataLoader
 
-from medvar_engine.data.dataset import Conditions, SliceDataset
+from medvar_engine.data.dataset import SliceDataset
+from medvar_engine.data.shards.tally import distinct_rows
 from medvar_engine.errors import MedvarError
 from medvar_engine.train.config import TrainConfig
+from medvar_engine.train.config_sections import DataSettings
 from medvar_engine.train.distributed.processes import Processes
 from medvar_engine.train.stage import Batch, Batches
+
+SLICE_TYPE = ("modality", "region", "plane")
 
 
 class BalancedSampler:
     """Draws indices of slices with replacement. A slice type is a combination of modality, region and plane.
 
-    With ``balance`` 0 every slice has the same probability, with 1 every slice type has. No slice is drawn more than
-    ``most_repeats`` times as often as one of the most frequent slice type.
+    With ``patient_balance`` 0 every slice counts the same, with 1 every patient of a slice type does. A slice type
+    counts as much as its slices together; with ``balance`` 0 its share is in proportion to that, with 1 all slice types
+    have the same share. No slice is drawn more than ``most_repeats`` times as often as an average one of the most
+    frequent slice type. Slices outside the ``central`` share of their scan are not drawn; those with an unknown
+    position are.
     """
 
-    def __init__(self, conditions: Conditions, balance: float, most_repeats: float = np.inf) -> None:
-        slice_types = [(c.modality, c.region, c.plane) for c in conditions.distinct]
-        sizes: Counter[tuple[str | None, ...]] = Counter()
-        for slice_type, slices in zip(slice_types, np.bincount(conditions.codes).tolist(), strict=True):
-            sizes[slice_type] += slices
-        rates = np.array([sizes[slice_type] ** -balance for slice_type in slice_types], dtype=np.float64)
-        weights = np.minimum(rates, rates.min() * most_repeats)[conditions.codes]
+    def __init__(self, slices: SliceDataset, settings: DataSettings) -> None:
+        table = slices.columns(*SLICE_TYPE, "patient", "position")
+        outside = np.abs(table["position"].to_numpy() - 0.5) > settings.central / 2  # False if it is unknown
+        self._chosen = np.flatnonzero(~outside)
+        if not len(self._chosen):
+            raise MedvarError(
+                f"No slice of {slices.folder} is in the central {settings.central:.0%} of its scan. "
+                "Choose a larger value of central."
+            )
+        table = table.take(self._chosen)
+        slice_type, patient = (distinct_rows(table, names)[1] for names in (SLICE_TYPE, (*SLICE_TYPE, "patient")))
+        weights = np.bincount(patient)[patient] ** -float(settings.patient_balance)
+        weights *= np.bincount(slice_type, weights)[slice_type] ** -settings.balance
+        averages = np.bincount(slice_type, weights) / np.bincount(slice_type)
+        weights = np.minimum(weights, settings.most_repeats * averages.min())
         self._cumulative = np.cumsum(weights / weights.sum())
 
     def draw(self, count: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
         """``count`` random indices."""
         index = np.searchsorted(self._cumulative, rng.random(count), side="right")
-        return np.minimum(index, len(self._cumulative) - 1)
+        chosen: npt.NDArray[np.int64] = self._chosen[np.minimum(index, len(self._chosen) - 1)]
+        return chosen
 
 
 @dataclass(frozen=True)
@@ -67,7 +82,7 @@ class BatchDraw:
         return slice(part * size, (part + 1) * size)
 
 
-def batch_draw(conditions: Conditions, config: TrainConfig, processes: Processes) -> BatchDraw:
+def batch_draw(slices: SliceDataset, config: TrainConfig, processes: Processes) -> BatchDraw:
     """The `BatchDraw` of a run. Raises `MedvarError` when a batch cannot be divided evenly."""
     parts = processes.size * config.accumulate
     if config.batch_size % parts:
@@ -75,9 +90,7 @@ def batch_draw(conditions: Conditions, config: TrainConfig, processes: Processes
             f"batch_size {config.batch_size} cannot be divided evenly among {processes.size} processes × "
             f"{config.accumulate} micro-batches (accumulate). Make it a multiple of {parts}."
         )
-    return BatchDraw(
-        BalancedSampler(conditions, config.balance, config.most_repeats), config.batch_size, parts, config.seed
-    )
+    return BatchDraw(BalancedSampler(slices, config), config.batch_size, parts, config.seed)
 
 
 @contextmanager

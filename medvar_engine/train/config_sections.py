@@ -116,6 +116,14 @@ class DataSettings:
         Number,
         Field(ge=1, description="how much more often a slice of a rare type is drawn than a common one, at most"),
     ] = 8.0
+    patient_balance: Annotated[
+        Number,
+        Field(ge=0, le=1, description="in a slice type, 0: equal probability for every slice; 1: for every patient"),
+    ] = 0.0
+    central: Annotated[
+        Number,
+        Field(gt=0, le=1, description="central share of each scan that is used; slices of unknown position always are"),
+    ] = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)

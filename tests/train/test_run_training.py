@@ -20,7 +20,6 @@ from medvar_engine.data.dataset import SliceDataset
 from medvar_engine.errors import MedvarError
 from medvar_engine.metric_log import MetricLog, read_log
 from medvar_engine.models.weight_files import load_tokenizer, load_transformer, read_tensors
-from medvar_engine.train.batches import BalancedSampler, spread
 from medvar_engine.train.config import TrainConfig
 from medvar_engine.train.optimise import learning_rate
 from medvar_engine.train.run_training import run
@@ -363,18 +362,6 @@ def test_learning_rate_rises_and_falls(make_config: MakeConfig) -> None:
     assert rates[55] == pytest.approx(0.55, abs=0.02)
     assert rates[-1] == pytest.approx(0.1, abs=0.01)
     assert learning_rate(make_config(warmup=0), 0) == make_config().learning_rate
-
-
-def test_rare_kinds_of_slice_are_drawn_as_requested(slices: Path) -> None:
-    """A model of nine tenths chest would hardly see a brain; or the same brain all the time."""
-    conditions = SliceDataset(slices).conditions  # 16 CT chest, 4 MR brain
-    rng = np.random.default_rng(0)
-    for balance, expected in ((0.0, 0.2), (1.0, 0.5)):
-        drawn = BalancedSampler(conditions, balance).draw(4000, rng)
-        share = np.mean([conditions[i].modality == "MR" for i in drawn])
-        assert share == pytest.approx(expected, abs=0.03)
-    assert spread(10, 4).tolist() == [0, 3, 6, 9]
-    assert spread(3, 10).tolist() == [0, 1, 2]
 
 
 def test_training_the_decoder_does_not_change_tokens(make_config: MakeConfig, tmp_path: Path, console: Console) -> None:

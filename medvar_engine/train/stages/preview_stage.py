@@ -48,7 +48,7 @@ class PreviewStage:
         torch.manual_seed(config.seed)
         self.model: PreviewDecoder = PreviewDecoder(preview_config(self.tokenizer.config)).to(processes.device)
         self.network: nn.Module = self.model
-        self.batches = ImageBatches(train, batch_draw(train.conditions, config, processes))
+        self.batches = ImageBatches(train, batch_draw(train, config, processes))
 
     def before_step(self, step: int) -> None:
         """Nothing to do."""

@@ -53,7 +53,7 @@ class RefinerStage:
         check_size(train, self.model.config.image_size)
         self.masks = bool(self.model.config.structures)
         check_structures(train, self.model.config.structures)
-        self.batches = ImageBatches(train, batch_draw(train.conditions, config, processes), self.masks)
+        self.batches = ImageBatches(train, batch_draw(train, config, processes), self.masks)
         self.network: nn.Module = self.model
         if config.compile:
             self.model.refiner.compile()
@@ -176,7 +176,7 @@ def _canvases_to_fit(config: TrainConfig, train: SliceDataset, model: Resolution
     For pairs fewer slices are used, because their canvases are larger.
     """
     count, masks = max(FITTED_ON // model.config.canvas_channels, 100), bool(model.config.structures)
-    sampler = BalancedSampler(train.conditions, config.balance, config.most_repeats)
+    sampler = BalancedSampler(train, config)
     drawn = sampler.draw(count, np.random.default_rng(config.seed))
     parts = []
     for i, index in enumerate(np.array_split(drawn, count // 100)):

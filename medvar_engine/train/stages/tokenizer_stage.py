@@ -43,7 +43,7 @@ class TokenizerStage:
         if config.compile:
             self.model.compile()
         check_size(train, self.model.config.image_size)
-        self.batches = ImageBatches(train, batch_draw(train.conditions, config, processes))
+        self.batches = ImageBatches(train, batch_draw(train, config, processes))
         self.reconstruction = ReconstructionLoss(config, self.model.config.image_channels, device)
         self.critic = self.reconstruction.critic
         if config.codebook_learning == "gradient" and not config.decoder_only:

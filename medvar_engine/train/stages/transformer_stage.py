@@ -68,7 +68,7 @@ class TransformerStage:
             for block in self.model.blocks:  # identical blocks are compiled once
                 block.compile()
         self.network: nn.Module = self.model
-        labels, draw = self._labels(train.conditions.distinct), batch_draw(train.conditions, config, processes)
+        labels, draw = self._labels(train.conditions.distinct), batch_draw(train, config, processes)
         self.source: Source
         with processes.main_first():
             if isinstance(self.tokenizer, ResolutionTokenizer):
