@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from medvar_engine.conditions import LabelSpace
-from medvar_engine.errors import MedvarError
 from medvar_engine.models.transformer import Transformer, TransformerConfig
 from medvar_engine.models.weight_files import load_transformer, save_transformer
 
@@ -55,20 +54,34 @@ def test_labels_that_training_added_are_left_out(main: Callable[[list[str]], Non
     torch.testing.assert_close(mean.head.weight, second.head.weight)
 
 
-@pytest.mark.parametrize(("depth", "share", "said"), [(2, "0.5", "different forms"), (1, "1.5", "0 to 1")])
+@pytest.mark.parametrize(
+    ("second", "depth", "share", "said"),
+    [("b", 2, "0.5", "different forms"), ("b", 1, "1.5", "0 to 1"), ("missing", 1, "0.5", "missing")],
+)
 def test_networks_without_a_mean(
-    main: Callable[[list[str]], None], tmp_path: Path, depth: int, share: str, said: str
+    main: Callable[[list[str]], None],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    second: str,
+    depth: int,
+    share: str,
+    said: str,
 ) -> None:
+    """A mistake on the command line ends in one sentence, and writes nothing."""
     saved(tmp_path / "a", 0)
     saved(tmp_path / "b", 1, depth)
-    with pytest.raises(MedvarError, match=said):
-        main([str(tmp_path / "a"), str(tmp_path / "b"), share, str(tmp_path / "mean")])
+    with pytest.raises(SystemExit):
+        main([str(tmp_path / "a"), str(tmp_path / second), share, str(tmp_path / "mean")])
+    assert said in capsys.readouterr().err
     assert not (tmp_path / "mean").exists()
 
 
-def test_other_labels_have_no_mean(main: Callable[[list[str]], None], tmp_path: Path) -> None:
+def test_other_labels_have_no_mean(
+    main: Callable[[list[str]], None], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """CT would be the mean of CT and MR."""
     saved(tmp_path / "a", 0)
     saved(tmp_path / "b", 1, labels=LabelSpace(("MR", "CT")))
-    with pytest.raises(MedvarError, match="different forms"):
+    with pytest.raises(SystemExit):
         main([str(tmp_path / "a"), str(tmp_path / "b"), "0.5", str(tmp_path / "mean")])
+    assert "different forms" in capsys.readouterr().err

@@ -32,11 +32,19 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("share", type=float)
     parser.add_argument("out", type=Path)
     options = parser.parse_args(arguments)
-    (first, about), (second, also) = read_tensors(options.first), read_tensors(options.second)
+    try:
+        write_mean(options.first, options.second, options.share, options.out)
+    except MedvarError as error:
+        parser.error(str(error))
+
+
+def write_mean(first_path: Path, second_path: Path, share: float, out: Path) -> None:
+    """Write the mean of two files. Raises `MedvarError` for networks of different forms, and a share outside 0 to 1."""
+    (first, about), (second, also) = read_tensors(first_path), read_tensors(second_path)
     if not _continues(json.loads(about["medvar"]), json.loads(also["medvar"])):
-        raise MedvarError(f"{options.first} and {options.second} are networks of different forms, which have no mean.")
+        raise MedvarError(f"{first_path} and {second_path} are networks of different forms, which have no mean.")
     known = {name: _known(tensor, first[name]) if name in first else tensor for name, tensor in second.items()}
-    write_tensors(options.out, mean_weights(first, known, options.share), about)
+    write_tensors(out, mean_weights(first, known, share), about)
 
 
 def mean_weights(first: Mapping[str, Tensor], second: Mapping[str, Tensor], share: float) -> dict[str, Tensor]:
