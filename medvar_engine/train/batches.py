@@ -29,9 +29,9 @@ class BalancedSampler:
 
     With ``patient_balance`` 0 every slice counts the same, with 1 every patient of a slice type does. A slice type
     counts as much as its slices together; with ``balance`` 0 its share is in proportion to that, with 1 all slice types
-    have the same share. No slice is drawn more than ``most_repeats`` times as often as an average one of the most
-    frequent slice type. Slices outside the ``central`` share of their scan are not drawn; those with an unknown
-    position are.
+    have the same share. Then no slice may count more than ``most_repeats`` times as much as an average slice of the
+    slice type in which that average is lowest. Slices outside the ``central`` share of their scan are not drawn; those
+    with an unknown position are.
     """
 
     def __init__(self, slices: SliceDataset, settings: DataSettings) -> None:

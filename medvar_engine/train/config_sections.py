@@ -110,19 +110,31 @@ class DataSettings:
 
     augment: Annotated[Switch, Field(description="random augmentation of the slices")] = True
     balance: Annotated[
-        Number, Field(ge=0, le=1, description="0: equal probability for every slice; 1: for every slice type")
+        Number,
+        Field(
+            ge=0,
+            le=1,
+            description="0: slice types are drawn in proportion to what their slices count; 1: equally often",
+        ),
     ] = 0.5
     most_repeats: Annotated[
         Number,
-        Field(ge=1, description="how much more often a slice of a rare type is drawn than a common one, at most"),
+        Field(
+            ge=1,
+            description="how much more often a slice of a rare type or patient is drawn than a common one, at most",
+        ),
     ] = 8.0
     patient_balance: Annotated[
         Number,
-        Field(ge=0, le=1, description="in a slice type, 0: equal probability for every slice; 1: for every patient"),
+        Field(ge=0, le=1, description="in a slice type, 0: every slice counts the same; 1: every patient does"),
     ] = 0.0
     central: Annotated[
         Number,
-        Field(gt=0, le=1, description="central share of each scan that is used; slices of unknown position always are"),
+        Field(
+            gt=0,
+            le=1,
+            description="central share of each scan from which training draws; single slices are always used",
+        ),
     ] = 1.0
 
 

@@ -72,12 +72,34 @@ def test_a_patient_with_many_slices_does_not_stand_for_all(
     assert found[15:].sum() == pytest.approx(rare, abs=0.02)  # √5 / (√12 + √3 + √5) = 0.301
 
 
+def test_a_patient_counts_in_each_slice_type(make_slices: Callable[[People], SliceDataset]) -> None:
+    """Otherwise a patient with a rare slice beside many common ones would hardly be drawn for it."""
+    slices = make_slices([("both", "brain", [None] * 9), ("both", "spine", [None]), ("other", "spine", [None])])
+    found = shares(slices, patient_balance=1.0)
+    assert found[9] == pytest.approx(1 / 3, abs=0.02)
+    equal = shares(slices, patient_balance=1.0, balance=1.0)
+    assert equal[9:].sum() == pytest.approx(0.5, abs=0.02)
+
+
+@pytest.mark.parametrize("most_repeats", [1.2, 8.0])
+def test_the_defaults_balance_slice_types_by_their_slices(
+    make_slices: Callable[[People], SliceDataset], most_repeats: float
+) -> None:
+    """Runs of before could not be repeated."""
+    sizes = np.array([12] * 12 + [3] * 3 + [5] * 5)
+    slices = make_slices([("a", "brain", [None] * 12), ("b", "chest", [0.01] * 3), ("c", "spine", [None] * 5)])
+    rates = sizes**-0.5
+    expected = np.minimum(rates, rates.min() * most_repeats)
+    assert shares(slices, balance=0.5, most_repeats=most_repeats) == pytest.approx(expected / expected.sum(), abs=0.01)
+
+
 def test_no_slice_is_repeated_too_often(make_slices: Callable[[People], SliceDataset]) -> None:
     """The only slice of a patient would be learned by heart."""
     slices = make_slices([("many", "brain", [None] * 60), ("one", "brain", [None])])
     assert shares(slices, patient_balance=1.0)[60] == pytest.approx(0.5, abs=0.02)
     limited = shares(slices, patient_balance=1.0, most_repeats=3)
-    assert limited[60] * 61 < 6.2  # 3 before the probabilities are divided by their sum, of at least a half
+    # Weights: 60 of 1/60 and one of 1, on average 2/61, so the limit is 6/61.
+    assert limited[60] == pytest.approx((6 / 61) / (1 + 6 / 61), rel=0.05)
 
 
 def test_ends_of_a_scan_can_be_left_out(make_slices: Callable[[People], SliceDataset]) -> None:
@@ -89,8 +111,10 @@ def test_ends_of_a_scan_can_be_left_out(make_slices: Callable[[People], SliceDat
 
 def test_a_type_that_is_left_out_does_not_count(make_slices: Callable[[People], SliceDataset]) -> None:
     """Its size would otherwise distort the shares of the others."""
-    slices = make_slices([("ends", "chest", [0.01]), *TWO_TYPES])
-    assert shares(slices, balance=1.0, central=0.5)[16:].sum() == pytest.approx(0.5, abs=0.02)
+    slices = make_slices([("ends", "chest", [0.01]), ("volume", "brain", [*[0.01] * 16, *[0.5] * 4]), *TWO_TYPES])
+    found = shares(slices, patient_balance=1.0, central=0.5)
+    patients = [found[:17].sum(), found[17:21].sum(), found[21:33].sum(), found[33:36].sum(), found[36:].sum()]
+    assert patients == pytest.approx([0, 0.25, 0.25, 0.25, 0.25], abs=0.02)
 
 
 def test_slices_are_needed(make_slices: Callable[[People], SliceDataset]) -> None:
