@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from time import perf_counter
 from typing import TYPE_CHECKING
 
@@ -18,16 +19,14 @@ _BETWEEN = 200  # ms between two updates of the bar
 class Activity(QObject):
     """The progress bar of one piece of work at a time. GUI thread only.
 
-    napari processes events, such as drawing and mouse clicks, whenever a progress bar moves. A timer therefore moves
-    the bar, so that this never happens while an image is being shown.
+    napari processes events, such as drawing and mouse clicks, whenever a progress bar appears or moves. A timer
+    therefore moves the bar, so that this never happens while an image is being shown. Work may end, and other work
+    begin, while a bar moves; each piece of work therefore has its own bar.
     """
 
     def __init__(self, parent: QObject) -> None:
         super().__init__(parent)
-        self._bar: cancelable_progress | None = None
-        self._began = 0.0
-        self._cancel: Callable[[], object] = lambda: None
-        self._done, self._total, self._text = 0, 0, ""
+        self._work: _Work | None = None
         self._timer = QTimer(self)
         self._timer.setInterval(_BETWEEN)
         self._timer.timeout.connect(self._look)
@@ -35,33 +34,58 @@ class Activity(QObject):
     def begin(self, text: str, cancel: Callable[[], object]) -> None:
         """Start to show work described by ``text``; the button calls ``cancel``."""
         self.end()
-        self._began, self._cancel = perf_counter(), cancel
-        self._done, self._total, self._text = 0, 0, text
+        self._work = _Work(text, cancel)
         self._timer.start()
 
     def report(self, done: int, total: int, text: str) -> None:
         """Show that ``done`` of ``total`` steps are finished, with ``text`` beside the bar."""
-        self._done, self._total, self._text = done, total, text
+        if self._work is not None:
+            self._work.done, self._work.total, self._work.text = done, total, text
 
     def end(self) -> None:
         """Remove the bar, because the work has ended."""
         self._timer.stop()
-        if self._bar is not None:
-            self._bar.close()
-            self._bar = None
+        work, self._work = self._work, None
+        if work is not None and not work.moving:
+            work.close()
 
     def _look(self) -> None:
-        if self._bar is None:
-            if perf_counter() - self._began < _PATIENCE:
-                return
+        work = self._work
+        if work is None or perf_counter() - work.began < _PATIENCE:
+            return
+        work.move()
+        if work is not self._work:  # it ended while napari processed events
+            work.close()
+
+
+@dataclass(eq=False)
+class _Work:
+    text: str
+    cancel: Callable[[], object]
+    done: int = 0
+    total: int = 0
+    began: float = field(default_factory=perf_counter)
+    bar: cancelable_progress | None = None
+    moving: bool = False
+
+    def move(self) -> None:
+        """Show the bar where the work is. napari processes events meanwhile."""
+        self.moving = True
+        if self.bar is None:
             from napari.utils import cancelable_progress
 
-            self._bar = cancelable_progress(total=self._total, desc=self._text, cancel_callback=self._cancel)
-        bar = self._bar
-        if bar.is_canceled:
-            self._cancel()
-        if bar.total != self._total:
-            bar.total = self._total
-        bar.set_description(f"MedVAR: {self._text}")
-        if self._done != bar.n:
-            bar.update(self._done - bar.n)
+            self.bar = cancelable_progress(total=self.total, desc=self.text, cancel_callback=self.cancel)
+        if self.bar.is_canceled:
+            self.cancel()
+        if self.bar.total != self.total:
+            self.bar.total = self.total
+        self.bar.set_description(f"MedVAR: {self.text}")
+        if self.done != self.bar.n:
+            self.bar.update(self.done - self.bar.n)
+        self.moving = False
+
+    def close(self) -> None:
+        """Remove the bar, if there is one."""
+        if self.bar is not None:
+            self.bar.close()
+            self.bar = None

@@ -53,6 +53,34 @@ def test_long_work_is_in_the_activity_dock_and_can_be_cancelled_there(
     assert not widget.session.node.complete
 
 
+def test_a_bar_that_appears_after_its_work_has_ended_goes_again(
+    widget: MedvarWidget, qtbot: QtBot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """napari processes events while it adds a bar, so work may end, and other work begin, meanwhile."""
+    from napari.utils import progress
+
+    monkeypatch.setattr(activity, "_PATIENCE", 0.0)
+    report = widget.findChild(activity.Activity)
+    assert report is not None
+    added: list[progress] = []
+
+    def go_on(event: object) -> None:
+        bars = list(event.added)  # type: ignore[attr-defined]
+        added.extend(bars)
+        if bars and len(added) == 1:
+            report.begin("writing", lambda: None)
+            qtbot.waitUntil(lambda: len(added) == 2, timeout=WAIT)
+
+    progress._all_instances.events.changed.connect(go_on)
+    report.begin("reading", lambda: None)
+    qtbot.waitUntil(lambda: len(added) == 2 and len(progress._all_instances) == 1, timeout=WAIT)
+    progress._all_instances.events.changed.disconnect(go_on)
+    (bar,) = progress._all_instances
+    assert bar.desc.startswith("MedVAR: writing")
+    report.end()
+    assert not progress._all_instances
+
+
 def test_quick_work_leaves_the_activity_dock_alone(
     widget: MedvarWidget, settle: Settle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
