@@ -62,35 +62,39 @@ class BalancedSampler:
 class BatchDraw:
     """The slices of each step, as a function of seed, step and micro-batch, which every process can compute.
 
-    The micro-batches of a step divide its slices; other random choices of a step are the same in all its micro-batches.
+    The micro-batches of a step divide its slices, and its ``more`` slices, which come after the others in every
+    micro-batch. Other random choices of a step are the same in all its micro-batches.
     """
 
     sampler: BalancedSampler
     batch_size: int
     parts: int
     seed: int
+    more: int = 0  # number of further slices of a step, of which a stage learns something else
 
     def __call__(self, step: int, part: int) -> tuple[npt.NDArray[np.int64], np.random.Generator]:
         """The indices of the slices of micro-batch ``part``, and the random generator for other choices of the step."""
         rng = np.random.default_rng((self.seed, step))
-        index = self.sampler.draw(self.batch_size, rng)
+        index = self.sampler.draw(self.batch_size + self.more, rng)
         return index[self.share(part)], rng
 
-    def share(self, part: int) -> slice:
-        """The slice of a step's indices that belongs to micro-batch ``part``."""
-        size = self.batch_size // self.parts
-        return slice(part * size, (part + 1) * size)
+    def share(self, part: int) -> npt.NDArray[np.int64]:
+        """Which of a step's slices belong to micro-batch ``part``."""
+        numbers = np.arange(self.batch_size + self.more)
+        groups = np.split(numbers, [self.batch_size])
+        return np.concatenate([group.reshape(self.parts, -1)[part] for group in groups])
 
 
-def batch_draw(slices: SliceDataset, config: TrainConfig, processes: Processes) -> BatchDraw:
+def batch_draw(slices: SliceDataset, config: TrainConfig, processes: Processes, more: int = 0) -> BatchDraw:
     """The `BatchDraw` of a run. Raises `MedvarError` when a batch cannot be divided evenly."""
     parts = processes.size * config.accumulate
-    if config.batch_size % parts:
-        raise MedvarError(
-            f"batch_size {config.batch_size} cannot be divided evenly among {processes.size} processes × "
-            f"{config.accumulate} micro-batches (accumulate). Make it a multiple of {parts}."
-        )
-    return BatchDraw(BalancedSampler(slices, config), config.batch_size, parts, config.seed)
+    for name, count in (("batch_size", config.batch_size), ("coarse_slices", more)):
+        if count % parts:
+            raise MedvarError(
+                f"{name} {count} cannot be divided evenly among {processes.size} processes × "
+                f"{config.accumulate} micro-batches (accumulate). Make it a multiple of {parts}."
+            )
+    return BatchDraw(BalancedSampler(slices, config), config.batch_size, parts, config.seed, more)
 
 
 @contextmanager

@@ -222,6 +222,14 @@ class TransformerSettings:
             ge=0, le=1, description="share of the loss with equal weight per scale; the rest has equal weight per token"
         ),
     ] = 0.35
+    coarse_slices: Annotated[
+        Whole,
+        Field(
+            ge=0,
+            description="number of further slices of each step from which only the two coarsest scales are learned: "
+            "these have few tokens, but determine the image",
+        ),
+    ] = 0
     depth: Annotated[
         Whole | None, Field(ge=1, description="number of blocks; None, here and below, uses the preset")
     ] = None

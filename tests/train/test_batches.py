@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from medvar_engine.data.dataset import SliceDataset
 from medvar_engine.data.shards import ShardWriter
 from medvar_engine.errors import MedvarError
-from medvar_engine.train.batches import BalancedSampler, spread
+from medvar_engine.train.batches import BalancedSampler, BatchDraw, spread
 from medvar_engine.train.config_sections import DataSettings
 
 DRAWS = 20_000
@@ -121,6 +121,16 @@ def test_slices_are_needed(make_slices: Callable[[People], SliceDataset]) -> Non
     """An error in words, not a division by zero."""
     with pytest.raises(MedvarError, match=r"central 50% of its scan.*larger value of central"):
         BalancedSampler(make_slices([("ends", "chest", [0.01, 0.99])]), DataSettings(central=0.5))
+
+
+def test_parts_divide_a_batch_and_its_further_slices(make_slices: Callable[[People], SliceDataset]) -> None:
+    """Micro-batches would repeat slices, or learn other scales from them than the whole batch does."""
+    sampler = BalancedSampler(make_slices(TWO_TYPES), DataSettings())
+    whole, _ = BatchDraw(sampler, 4, 1, 0, more=6)(5, 0)
+    parts = [BatchDraw(sampler, 4, 2, 0, more=6)(5, part)[0] for part in (0, 1)]
+    assert [len(part) for part in parts] == [5, 5]
+    assert np.concatenate([part[:2] for part in parts]).tolist() == whole[:4].tolist()
+    assert np.concatenate([part[2:] for part in parts]).tolist() == whole[4:].tolist()
 
 
 def test_evenly_spaced_indices() -> None:

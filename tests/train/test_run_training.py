@@ -38,8 +38,14 @@ KINDS: dict[str, dict[str, object]] = {
     "gradient": {"codebook_learning": "gradient", "log_l2": 0.5},
     "refiner": {"preset": "resolution", "adversarial": 0.5, "adversarial_start": 0.3, "texture": 1.0},
     "transformer": {"stage": "transformer", "dropout": 0.1},
-    "resolution": {"stage": "transformer", "preset": "resolution", "optimizer": "muon", "corruption": 0.3},
-    "corrupted": {"stage": "transformer", "corruption": 0.3, "z_loss": 1e-4, "recompute": True},
+    "resolution": {
+        "stage": "transformer",
+        "preset": "resolution",
+        "optimizer": "muon",
+        "corruption": 0.3,
+        "coarse_slices": 6,
+    },
+    "corrupted": {"stage": "transformer", "corruption": 0.3, "coarse_slices": 6, "z_loss": 1e-4, "recompute": True},
 }
 
 
@@ -426,8 +432,11 @@ def test_a_batch_in_parts_is_the_whole_batch(make_config: MakeConfig, tmp_path: 
         logs.append({key: value for key, value in log_of(config).items() if key[1] != "psnr"})  # no mean of means
     assert logs[1] == pytest.approx(logs[0], rel=1e-4)
     assert logs[2] == pytest.approx(logs[0], rel=1e-4)
-    with pytest.raises(MedvarError, match="multiple of 3"):
+    with pytest.raises(MedvarError, match=r"batch_size 4 cannot .* multiple of 3"):
         run(make_config(accumulate=3, batch_size=4, out=tmp_path / "odd"), console=console)
+    odd = make_config(stage="transformer", accumulate=2, batch_size=4, coarse_slices=3, out=tmp_path / "odd")
+    with pytest.raises(MedvarError, match=r"coarse_slices 3 cannot .* multiple of 2"):
+        run(odd, console=console)
 
 
 def test_the_initial_model_may_be_the_best(

@@ -44,9 +44,9 @@ def corrupted(quantizer: MultiScaleQuantizer, tokens: Maps, share: float) -> tup
 
 
 def encoded(
-    quantizer: ResolutionQuantizer, canvas: Tensor, share: float, similar: Tensor | None
+    quantizer: ResolutionQuantizer, canvas: Tensor, share: float, similar: Tensor | None, scales: int
 ) -> tuple[Tensor, Tensor]:
-    """`plain` for images folded as canvases ``(B, p², side, side)``, which are encoded here.
+    """`plain` for the ``scales`` coarsest scales of images folded as canvases ``(B, p², side, side)``, encoded here.
 
     In each image, a random share of the input tokens, at most ``share``, is replaced by similar ones from the table
     ``similar`` ``(K, V, SIMILAR)``. The targets of each scale encode the residual of the earlier scales with the
@@ -54,7 +54,7 @@ def encoded(
     """
     rest, seen, features, targets = canvas, torch.zeros_like(canvas), [], []
     rates = torch.rand(len(canvas), 1, device=canvas.device) * share
-    for k in range(len(quantizer.schedule)):
+    for k in range(scales):
         if k > 0:
             features.append(quantizer.pool(seen, k))
         tokens = quantizer.nearest(quantizer.residual(rest, k), k)

@@ -18,8 +18,12 @@ from medvar_engine.train.batches import BatchDraw
 from medvar_engine.train.config import TrainConfig
 from medvar_engine.train.image_batches import ImageBatches
 from medvar_engine.train.stage import Batch, Batches
-from medvar_engine.train.stages.teacher_forcing import corrupted, encoded, plain, similar_codes
+from medvar_engine.train.stages.teacher_forcing import Maps, corrupted, encoded, plain, similar_codes
 from medvar_engine.untrusted.plain_npy import open_npy
+
+_COARSE = 2  # number of scales that are learned from ``coarse_slices``
+Examples = tuple[Tensor, Tensor, Tensor]
+"""Labels ``(B, F)``, scale features of scales 1…k ``(B, L - L_0, C)`` and targets ``(B, L)`` of scales 0…k."""
 
 
 class Source(Protocol):
@@ -29,23 +33,32 @@ class Source(Protocol):
     def batches(self) -> Batches:
         """The micro-batches to read."""
 
-    def __call__(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-        """A batch → labels ``(B, F)``, scale features of scales 1…K-1 ``(B, L - L_0, C)`` and targets ``(B, L)``."""
+    def __call__(self, batch: Batch) -> tuple[Examples, ...]:
+        """The slices of a batch with all scales; and, if there are any, those with the coarsest scales only."""
 
 
 class EncodedBefore:
     """Tokens of pyramids that were encoded in advance, for tokenizers with a large encoder."""
 
-    def __init__(self, quantizer: MultiScaleQuantizer, batches: PyramidBatches, corruption: float) -> None:
-        self.batches, self._quantizer, self._corruption = batches, quantizer, corruption
+    def __init__(self, quantizer: MultiScaleQuantizer, batches: PyramidBatches, config: TrainConfig) -> None:
+        self.batches, self._quantizer, self._config = batches, quantizer, config
 
-    def __call__(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+    def __call__(self, batch: Batch) -> tuple[Examples, ...]:
         """See `Source`."""
         flat, labels = batch
-        tokens = flat.split(self._quantizer.schedule.token_counts, dim=1)
-        if self._corruption:
-            return labels, *corrupted(self._quantizer, tokens, self._corruption)
-        return labels, *plain(self._quantizer, tokens)
+        schedule = self._quantizer.schedule
+        return tuple(
+            (labels[rows], *self._taught(flat[rows].split(schedule.token_counts, dim=1), schedule.offsets[scales]))
+            for rows, scales in _groups(len(flat), len(schedule), self._config)
+        )
+
+    def _taught(self, tokens: Maps, length: int) -> tuple[Tensor, Tensor]:
+        """Scale features and targets of the first ``length`` tokens."""
+        if self._config.corruption:
+            features, targets = corrupted(self._quantizer, tokens, self._config.corruption)
+        else:
+            features, targets = plain(self._quantizer, tokens)
+        return features[:, : length - self._quantizer.schedule.token_counts[0]], targets[:, :length]
 
 
 class EncodedNow:
@@ -60,15 +73,24 @@ class EncodedNow:
         self._tokenizer, self._labels, self._config = tokenizer, labels, config
         self._similar = similar_codes(tokenizer.quantizer) if config.corruption else None
 
-    def __call__(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+    def __call__(self, batch: Batch) -> tuple[Examples, ...]:
         """See `Source`."""
         images, hounsfield, condition_codes = batch
         if self._config.augment:
             images = augment(images, hounsfield, masks=self._masks)
-        latent = self._tokenizer.latent(images)
-        return self._labels[condition_codes], *encoded(
-            self._tokenizer.quantizer, latent, self._config.corruption, self._similar
+        latent, labels = self._tokenizer.latent(images), self._labels[condition_codes]
+        quantizer, corruption = self._tokenizer.quantizer, self._config.corruption
+        return tuple(
+            (labels[rows], *encoded(quantizer, latent[rows], corruption, self._similar, scales))
+            for rows, scales in _groups(len(images), len(quantizer.schedule), self._config)
         )
+
+
+def _groups(count: int, scales: int, config: TrainConfig) -> list[tuple[slice, int]]:
+    """Rows of a micro-batch of ``count`` slices, and the number of scales that are learned from them."""
+    whole = count * config.batch_size // (config.batch_size + config.coarse_slices)
+    groups = [(slice(0, whole), scales), (slice(whole, count), min(_COARSE, scales))]
+    return groups if config.coarse_slices else groups[:1]
 
 
 @dataclass(frozen=True)
@@ -82,7 +104,8 @@ class PyramidBatches:
     def __getitem__(self, key: tuple[int, int]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """Tokens ``(B, L)`` and labels ``(B, F)``."""
         index, rng = self.draw(*key)
-        variant = rng.integers(len(self.pyramids), size=self.draw.batch_size)[self.draw.share(key[1])]
+        count = self.draw.batch_size + self.draw.more
+        variant = rng.integers(len(self.pyramids), size=count)[self.draw.share(key[1])]
         return self.pyramids[variant, index].astype(np.int64), self.labels[index]
 
     def __getstate__(self) -> dict[str, Any]:

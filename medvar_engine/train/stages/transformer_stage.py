@@ -68,7 +68,8 @@ class TransformerStage:
             for block in self.model.blocks:  # identical blocks are compiled once
                 block.compile()
         self.network: nn.Module = self.model
-        labels, draw = self._labels(train.conditions.distinct), batch_draw(train, config, processes)
+        labels = self._labels(train.conditions.distinct)
+        draw = batch_draw(train, config, processes, config.coarse_slices)
         self.source: Source
         with processes.main_first():
             if isinstance(self.tokenizer, ResolutionTokenizer):
@@ -80,7 +81,7 @@ class TransformerStage:
             else:
                 pyramids = self._pyramids(train, config.variants if config.augment else 1)  # (variants, N, L)
                 batches = PyramidBatches(pyramids, labels[train.conditions.codes].numpy(), draw)
-                self.source = EncodedBefore(self.tokenizer.quantizer, batches, config.corruption)
+                self.source = EncodedBefore(self.tokenizer.quantizer, batches, config)
             self.held_out = self._pyramids(held_out, 1)[0]
         self.batches = self.source.batches
         self.weights = scale_weights(self.schedule, config.scale_balance).to(self.device)
@@ -95,13 +96,23 @@ class TransformerStage:
         """Weighted cross-entropy of tokens; as metrics the cross-entropy and accuracy of each scale."""
         config = self.config
         with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
-            labels, features, targets = self.source(batch)
-        logits = self.network(self.model.drop_condition(labels), features).float()
-        losses = _cross_entropy(logits, targets)
-        total = (losses.mean(0) * self.weights).sum()
+            whole, *coarse = self.source(batch)
+        logits, losses = self._taught(*whole)
+        means = losses.mean(0)
+        for examples in coarse:
+            _, more = self._taught(*examples)
+            length = more.shape[1]
+            both = torch.cat((losses[:, :length], more)).mean(0)
+            means = torch.cat((both, means[length:]))
+        total = (means * self.weights).sum()
         if config.z_loss:  # as in PaLM (arXiv 2204.02311, section 5)
             total = total + config.z_loss * logits.logsumexp(-1).square().mean()
-        return total, self._by_scale("train", losses, logits, targets)
+        return total, self._by_scale("train", losses, logits, whole[2])
+
+    def _taught(self, labels: Tensor, features: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits ``(B, L, V)`` and their cross-entropy ``(B, L)``, in training."""
+        logits = self.network(self.model.drop_condition(labels), features).float()
+        return logits, _cross_entropy(logits, targets)
 
     def critic_losses(self) -> Iterator[Tensor]:
         """Nothing, because there is no discriminator."""
