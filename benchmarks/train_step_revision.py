@@ -31,7 +31,7 @@ from medvar_engine.models.weight_files import save_tokenizer
 ROOT = Path(__file__).resolve().parents[1]
 BEFORE = "2450db2"  # the last revision whose models were pyramids of latents only
 RECIPES = {  # of each stage: the file and what differs from it; before and now
-    "transformer": (("demo-transformer.toml", ("short=0", "variants=1")), ("transformer.toml", ())),
+    "transformer": (("demo-transformer.toml", ("short=0", "variants=1")), ("transformer.toml", ("coarse_slices=0",))),
     "tokenizer": (("demo-tokenizer.toml", ()), ("tokenizer.toml", ())),
 }
 WANTED = {"transformer": 0.4, "tokenizer": 0.6}
