@@ -33,8 +33,7 @@ class Activity(QObject):
 
     def begin(self, text: str, cancel: Callable[[], object]) -> None:
         """Start to show work described by ``text``; the button calls ``cancel``."""
-        self.end()
-        self._work = _Work(text, cancel)
+        self._replace(_Work(text, cancel))
         self._timer.start()
 
     def report(self, done: int, total: int, text: str) -> None:
@@ -45,17 +44,22 @@ class Activity(QObject):
     def end(self) -> None:
         """Remove the bar, because the work has ended."""
         self._timer.stop()
-        work, self._work = self._work, None
-        if work is not None and not work.moving:
-            work.close()
+        self._replace(None)
+
+    def _replace(self, work: _Work | None) -> None:
+        ended, self._work = self._work, work
+        if ended is not None and not ended.moving:
+            ended.close()
 
     def _look(self) -> None:
         work = self._work
-        if work is None or perf_counter() - work.began < _PATIENCE:
+        if work is None or work.moving or perf_counter() - work.began < _PATIENCE:
             return
-        work.move()
-        if work is not self._work:  # it ended while napari processed events
-            work.close()
+        try:
+            work.move()
+        finally:
+            if work is not self._work:  # it ended while napari processed events
+                work.close()
 
 
 @dataclass(eq=False)
@@ -71,6 +75,12 @@ class _Work:
     def move(self) -> None:
         """Show the bar where the work is. napari processes events meanwhile."""
         self.moving = True
+        try:
+            self._move()
+        finally:
+            self.moving = False
+
+    def _move(self) -> None:
         if self.bar is None:
             from napari.utils import cancelable_progress
 
@@ -82,7 +92,6 @@ class _Work:
         self.bar.set_description(f"MedVAR: {self.text}")
         if self.done != self.bar.n:
             self.bar.update(self.done - self.bar.n)
-        self.moving = False
 
     def close(self) -> None:
         """Remove the bar, if there is one."""

@@ -62,7 +62,7 @@ class BalancedSampler:
 class BatchDraw:
     """The slices of each step, as a function of seed, step and micro-batch, which every process can compute.
 
-    The micro-batches of a step divide its slices, and its ``more`` slices, which come after the others in every
+    The micro-batches of a step divide its slices, and its ``further`` slices, which come after the others in every
     micro-batch. Other random choices of a step are the same in all its micro-batches.
     """
 
@@ -70,31 +70,31 @@ class BatchDraw:
     batch_size: int
     parts: int
     seed: int
-    more: int = 0  # number of further slices of a step, of which a stage learns something else
+    further: int = 0  # number of further slices of a step, from which a stage learns something else
 
     def __call__(self, step: int, part: int) -> tuple[npt.NDArray[np.int64], np.random.Generator]:
         """The indices of the slices of micro-batch ``part``, and the random generator for other choices of the step."""
         rng = np.random.default_rng((self.seed, step))
-        index = self.sampler.draw(self.batch_size + self.more, rng)
+        index = self.sampler.draw(self.batch_size + self.further, rng)
         return index[self.share(part)], rng
 
     def share(self, part: int) -> npt.NDArray[np.int64]:
         """Which of a step's slices belong to micro-batch ``part``."""
-        numbers = np.arange(self.batch_size + self.more)
+        numbers = np.arange(self.batch_size + self.further)
         groups = np.split(numbers, [self.batch_size])
         return np.concatenate([group.reshape(self.parts, -1)[part] for group in groups])
 
 
-def batch_draw(slices: SliceDataset, config: TrainConfig, processes: Processes, more: int = 0) -> BatchDraw:
+def batch_draw(slices: SliceDataset, config: TrainConfig, processes: Processes, further: int = 0) -> BatchDraw:
     """The `BatchDraw` of a run. Raises `MedvarError` when a batch cannot be divided evenly."""
     parts = processes.size * config.accumulate
-    for name, count in (("batch_size", config.batch_size), ("coarse_slices", more)):
+    for name, count in (("batch_size", config.batch_size), ("coarse_slices", further)):
         if count % parts:
             raise MedvarError(
                 f"{name} {count} cannot be divided evenly among {processes.size} processes × "
                 f"{config.accumulate} micro-batches (accumulate). Make it a multiple of {parts}."
             )
-    return BatchDraw(BalancedSampler(slices, config), config.batch_size, parts, config.seed, more)
+    return BatchDraw(BalancedSampler(slices, config), config.batch_size, parts, config.seed, further)
 
 
 @contextmanager

@@ -91,9 +91,13 @@ _FREE |= {"out", "data", "accumulate"}
 def check_resumable(about: Mapping[str, Any], values: Mapping[str, Any]) -> None:
     """Raise `MedvarError` if this run (``about``) and the checkpoint (``values``) differ; the message lists how."""
     now = json.loads(json.dumps(about))
-    changed = [name for name in now if name not in _FREE and name in values and now[name] != values[name]]
+    # A checkpoint of an earlier version lacks newer settings; without them it did what their defaults do.
+    settings = dataclasses.fields(TrainConfig)
+    defaults = {one.name: one.default for one in settings if one.default is not dataclasses.MISSING}
+    before = json.loads(json.dumps(defaults)) | values
+    changed = [name for name in now if name not in _FREE and name in before and now[name] != before[name]]
     if changed:
-        differences = "; ".join(f"{name} was {values[name]!r} and is {now[name]!r}" for name in changed)
+        differences = "; ".join(f"{name} was {before[name]!r} and is {now[name]!r}" for name in changed)
         raise MedvarError(
             f"The run was started with other settings: {differences}. Resume with those, or choose another out folder."
         )

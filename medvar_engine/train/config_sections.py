@@ -226,8 +226,8 @@ class TransformerSettings:
         Whole,
         Field(
             ge=0,
-            description="number of further slices of each step from which only the two coarsest scales are learned: "
-            "these have few tokens, but determine the image",
+            description="number of further slices of each step from which only the two coarsest scales are learned; "
+            "they have few tokens, but determine what an image shows",
         ),
     ] = 0
     depth: Annotated[

@@ -18,6 +18,7 @@ from medvar_engine.models.tokenizer import Tokenizer, TokenizerConfig
 from medvar_engine.models.transformer import Transformer
 from medvar_engine.models.weight_files import load_tokenizer, load_transformer
 from medvar_engine.train.config import TrainConfig
+from medvar_engine.train.stages.token_sources import COARSE
 from medvar_engine.train.stages.tokenizer_stage import keep_tokens
 from medvar_engine.train.stages.transformer_stage import fresh_shape, label_space_of
 
@@ -36,7 +37,7 @@ class RunCost:
     weight_bytes: int  # weights, gradients, optimiser and average
     activation_bytes: int  # activations of one micro-batch in float32; fused attention needs less
     steps: int
-    batch_size: int
+    batch_size: int  # without ``coarse_slices``
 
     def hours(self, tflops: float) -> float:
         """The duration of all steps at ``tflops`` · 10¹² operations per second, the real speed of the machine."""
@@ -109,10 +110,16 @@ def _of_stage(config: TrainConfig, data: SliceDataset, images: int) -> tuple[nn.
         return tokenizer, lambda: tokenizer.decode(tokenizer.quantizer(tokenizer.latent(image)).latent)
     transformer = _transformer(config, shape, data)
     transformer.recompute = config.recompute
-    labels = torch.empty(images, len(transformer.config.labels), dtype=torch.int64)
-    tokens = transformer.schedule.tokens - transformer.schedule.token_counts[0]
-    features = torch.empty(images, tokens, shape.feature_channels)
-    return transformer, lambda: transformer(labels, features)
+    further = config.coarse_slices * images // config.batch_size
+    groups = [(images, len(transformer.schedule)), (further, min(COARSE, len(transformer.schedule)))]
+
+    def taught(count: int, scales: int) -> Tensor:
+        labels = torch.empty(count, len(transformer.config.labels), dtype=torch.int64)
+        tokens = transformer.schedule.offsets[scales] - transformer.schedule.token_counts[0]
+        logits: Tensor = transformer(labels, torch.empty(count, tokens, shape.feature_channels))
+        return logits.flatten()
+
+    return transformer, lambda: torch.cat([taught(count, scales) for count, scales in groups if count])
 
 
 def _refiner(shape: ResolutionConfig, images: int) -> tuple[nn.Module, Callable[[], Tensor]]:

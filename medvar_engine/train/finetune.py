@@ -62,10 +62,6 @@ class DataAmount:
                 "Only one patient is held out, so the stopping time and the measured quality depend on that "
                 "patient alone."
             )
-        if self.held_out_patients < FEW_PATIENTS:
-            warnings.append(
-                "Only one patient is held out: when to stop, and how good it is, is decided by that patient alone."
-            )
         return warnings
 
 

@@ -20,6 +20,8 @@ def explaining_lack_of_memory(config: TrainConfig, device: torch.device) -> Iter
         if not _ran_out(error):
             raise
         less = f"accumulate={2 * config.accumulate}, or a batch_size below {config.batch_size}, in a new out folder"
+        if config.stage == "transformer" and config.coarse_slices:
+            less = f"a coarse_slices below {config.coarse_slices}, {less}"
         if config.stage == "transformer" and not config.recompute:
             less = f"recompute=true, which can be combined with --resume; {less}"
         raise MedvarError(

@@ -126,8 +126,8 @@ def test_slices_are_needed(make_slices: Callable[[People], SliceDataset]) -> Non
 def test_parts_divide_a_batch_and_its_further_slices(make_slices: Callable[[People], SliceDataset]) -> None:
     """Micro-batches would repeat slices, or learn other scales from them than the whole batch does."""
     sampler = BalancedSampler(make_slices(TWO_TYPES), DataSettings())
-    whole, _ = BatchDraw(sampler, 4, 1, 0, more=6)(5, 0)
-    parts = [BatchDraw(sampler, 4, 2, 0, more=6)(5, part)[0] for part in (0, 1)]
+    whole, _ = BatchDraw(sampler, 4, 1, 0, further=6)(5, 0)
+    parts = [BatchDraw(sampler, 4, 2, 0, further=6)(5, part)[0] for part in (0, 1)]
     assert [len(part) for part in parts] == [5, 5]
     assert np.concatenate([part[:2] for part in parts]).tolist() == whole[:4].tolist()
     assert np.concatenate([part[2:] for part in parts]).tolist() == whole[4:].tolist()

@@ -16,7 +16,14 @@ from medvar_engine.metric_log import Metric, read_log
 from medvar_engine.train.config import TrainConfig
 from medvar_engine.train.run_training import run
 
-TRANSFORMER: dict[str, Any] = {"stage": "transformer", "recompute": True, "depth": 2, "width": 32, "heads": 2}
+TRANSFORMER: dict[str, Any] = {
+    "coarse_slices": 4,
+    "stage": "transformer",
+    "recompute": True,
+    "depth": 2,
+    "width": 32,
+    "heads": 2,
+}
 KINDS: dict[str, dict[str, Any]] = {"tokenizer": {"random_depth": 0.0, "continuous": 0.0}, "transformer": TRANSFORMER}
 
 SHOWN = (Metric("loss"), Metric("gradient_norm"), Metric("loss", "held_out"))

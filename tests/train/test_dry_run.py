@@ -44,6 +44,11 @@ def test_operations_are_those_counted_by_hand(make_config: MakeConfig) -> None:
     assert found.weight_bytes == 20 * found.parameters
     assert found.hours(1e-3) == pytest.approx(found.flops * config.steps / 1e9 / 3600)
     assert plan(replace(config, recompute=True)).flops > found.flops
+    coarse = flops_by_hand(replace(shape, schedule=shape.schedule[:2]), 12)
+    for accumulate in (1, 2):
+        more = plan(replace(config, coarse_slices=12, accumulate=accumulate))
+        assert more.flops - found.flops == pytest.approx(coarse, rel=0.01)
+    assert plan(replace(config, coarse_slices=12)).activation_bytes > 1.2 * found.activation_bytes
 
 
 def test_parts_and_recomputing_take_less_memory(make_config: MakeConfig) -> None:

@@ -43,12 +43,19 @@ def test_the_message_gives_advice(
             raise problem
         return loss(self, batch, step)
 
-    config = make_config(stage="transformer")
+    config = make_config(stage="transformer", coarse_slices=6)
     with monkeypatch.context() as patch:
         patch.setattr(TransformerStage, "loss", large)
         with pytest.raises(MedvarError, match="Out of memory on cpu") as told:
             run(config, console=console)
-        for advice in ("recompute=true", "--resume", "accumulate=2", "batch_size below 2", "--dry-run"):
+        for advice in (
+            "coarse_slices below 6",
+            "recompute=true",
+            "--resume",
+            "accumulate=2",
+            "batch_size below 2",
+            "--dry-run",
+        ):
             assert advice in str(told.value)
         assert "page of advice" not in str(told.value)
     assert [path.name for path in (config.out / "checkpoints").iterdir()] == ["step-00000003"]

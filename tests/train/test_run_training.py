@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import signal
 from collections.abc import Callable
@@ -313,6 +314,19 @@ def test_a_bad_step_is_skipped_and_many_end_the_run(
     config = replace(config, out=config.out.with_name("bad"))
     with pytest.raises(MedvarError, match=r"not finite for 20 steps.*learning_rate"):
         run(config, console=console)
+
+
+def test_a_setting_that_an_earlier_version_lacked_cannot_change(make_config: MakeConfig, console: Console) -> None:
+    """A resumed run would learn from other slices than it began with, and nobody would know."""
+    config = make_config(stage="transformer", steps=3)
+    run(config, console=console)
+    manifest = config.out / "checkpoints" / "step-00000003" / "manifest.json"
+    content = json.loads(manifest.read_text())
+    del content["values"]["coarse_slices"]
+    manifest.write_text(json.dumps(content))
+    with pytest.raises(MedvarError, match="coarse_slices was 0 and is 4"):
+        run(replace(config, coarse_slices=4), resume=True, console=console)
+    run(config, resume=True, console=console)
 
 
 def test_says_what_does_not_fit(

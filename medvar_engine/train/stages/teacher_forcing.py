@@ -14,12 +14,14 @@ SIMILAR = 16  # number of similar codes from which a replacement is chosen
 
 
 def plain(quantizer: Quantizer, tokens: Maps) -> tuple[Tensor, Tensor]:
-    """K token maps ``(B, L_k)`` → scale features of scales 1…K-1 ``(B, L - L_0, C)`` and targets ``(B, L)``."""
+    """The n coarsest token maps ``(B, L_k)`` → features of scales 1…n-1 ``(B, L - L_0, C)`` and targets ``(B, L)``."""
     return quantizer.scale_features(tokens), torch.cat(tokens, 1)
 
 
-def corrupted(quantizer: MultiScaleQuantizer, tokens: Maps, share: float) -> tuple[Tensor, Tensor]:
+def corrupted(quantizer: MultiScaleQuantizer, tokens: Maps, share: float, scales: int) -> tuple[Tensor, Tensor]:
     """`plain` with random wrong tokens, which finer scales learn to correct (Infinity, arXiv 2412.04431, section 3.3).
+
+    ``tokens`` are those of all scales; the result is for the ``scales`` coarsest ones.
 
     In each image, a random share of the input tokens, at most ``share``, is replaced. From the first replaced scale on,
     the targets are computed again: each scale encodes the residual that then remains of the whole latent, the sum of
@@ -30,11 +32,11 @@ def corrupted(quantizer: MultiScaleQuantizer, tokens: Maps, share: float) -> tup
     rates = torch.rand(count, 1, device=device) * share
     clean = torch.ones(count, 1, dtype=torch.bool, device=device)
     total, features, targets = torch.zeros_like(latent), [], []
-    for k in range(len(tokens)):
+    for k in range(scales):
         left = quantizer.pool(latent - total, k)
         again = quantizer.nearest(left.flatten(0, 1)).view(tokens[k].shape)
         targets.append(torch.where(clean, tokens[k], again))
-        if k + 1 < len(tokens):
+        if k + 1 < scales:
             replaced = torch.rand(targets[k].shape, device=device) < rates
             others = torch.randint(quantizer.vocabulary, targets[k].shape, device=device)
             clean = clean & ~replaced.any(1, keepdim=True)

@@ -21,9 +21,9 @@ from medvar_engine.train.stage import Batch, Batches
 from medvar_engine.train.stages.teacher_forcing import Maps, corrupted, encoded, plain, similar_codes
 from medvar_engine.untrusted.plain_npy import open_npy
 
-_COARSE = 2  # number of scales that are learned from ``coarse_slices``
+COARSE = 2  # number of scales that are learned from ``coarse_slices``
 Examples = tuple[Tensor, Tensor, Tensor]
-"""Labels ``(B, F)``, scale features of scales 1…k ``(B, L - L_0, C)`` and targets ``(B, L)`` of scales 0…k."""
+"""Labels ``(B, F)``, features of scales 1…k ``(B, L - L_0, C)`` and targets ``(B, L)``, L being the tokens of 0…k."""
 
 
 class Source(Protocol):
@@ -34,7 +34,7 @@ class Source(Protocol):
         """The micro-batches to read."""
 
     def __call__(self, batch: Batch) -> tuple[Examples, ...]:
-        """The slices of a batch with all scales; and, if there are any, those with the coarsest scales only."""
+        """Examples with all scales; then, with ``coarse_slices``, examples with the coarsest scales only."""
 
 
 class EncodedBefore:
@@ -48,17 +48,14 @@ class EncodedBefore:
         flat, labels = batch
         schedule = self._quantizer.schedule
         return tuple(
-            (labels[rows], *self._taught(flat[rows].split(schedule.token_counts, dim=1), schedule.offsets[scales]))
+            (labels[rows], *self._features_and_targets(flat[rows].split(schedule.token_counts, dim=1), scales))
             for rows, scales in _groups(len(flat), len(schedule), self._config)
         )
 
-    def _taught(self, tokens: Maps, length: int) -> tuple[Tensor, Tensor]:
-        """Scale features and targets of the first ``length`` tokens."""
+    def _features_and_targets(self, tokens: Maps, scales: int) -> tuple[Tensor, Tensor]:
         if self._config.corruption:
-            features, targets = corrupted(self._quantizer, tokens, self._config.corruption)
-        else:
-            features, targets = plain(self._quantizer, tokens)
-        return features[:, : length - self._quantizer.schedule.token_counts[0]], targets[:, :length]
+            return corrupted(self._quantizer, tokens, self._config.corruption, scales)
+        return plain(self._quantizer, tokens[:scales])
 
 
 class EncodedNow:
@@ -89,7 +86,7 @@ class EncodedNow:
 def _groups(count: int, scales: int, config: TrainConfig) -> list[tuple[slice, int]]:
     """Rows of a micro-batch of ``count`` slices, and the number of scales that are learned from them."""
     whole = count * config.batch_size // (config.batch_size + config.coarse_slices)
-    groups = [(slice(0, whole), scales), (slice(whole, count), min(_COARSE, scales))]
+    groups = [(slice(0, whole), scales), (slice(whole, count), min(COARSE, scales))]
     return groups if config.coarse_slices else groups[:1]
 
 
@@ -104,7 +101,7 @@ class PyramidBatches:
     def __getitem__(self, key: tuple[int, int]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """Tokens ``(B, L)`` and labels ``(B, F)``."""
         index, rng = self.draw(*key)
-        count = self.draw.batch_size + self.draw.more
+        count = self.draw.batch_size + self.draw.further
         variant = rng.integers(len(self.pyramids), size=count)[self.draw.share(key[1])]
         return self.pyramids[variant, index].astype(np.int64), self.labels[index]
 

@@ -93,23 +93,25 @@ class TransformerStage:
         """Nothing to do."""
 
     def loss(self, batch: Batch, step: int) -> tuple[Tensor, Metrics]:
-        """Weighted cross-entropy of tokens; as metrics the cross-entropy and accuracy of each scale."""
+        """Weighted cross-entropy of tokens; as metrics the cross-entropy and accuracy of each scale.
+
+        The metrics, and ``z_loss``, are those of the slices from which all scales are learned.
+        """
         config = self.config
         with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
             whole, *coarse = self.source(batch)
-        logits, losses = self._taught(*whole)
+        logits, losses = self._logits_and_losses(*whole)
         means = losses.mean(0)
         for examples in coarse:
-            _, more = self._taught(*examples)
-            length = more.shape[1]
-            both = torch.cat((losses[:, :length], more)).mean(0)
-            means = torch.cat((both, means[length:]))
+            _, coarse_losses = self._logits_and_losses(*examples)
+            length = coarse_losses.shape[1]
+            means = torch.cat((torch.cat((losses[:, :length], coarse_losses)).mean(0), means[length:]))
         total = (means * self.weights).sum()
         if config.z_loss:  # as in PaLM (arXiv 2204.02311, section 5)
             total = total + config.z_loss * logits.logsumexp(-1).square().mean()
         return total, self._by_scale("train", losses, logits, whole[2])
 
-    def _taught(self, labels: Tensor, features: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    def _logits_and_losses(self, labels: Tensor, features: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Logits ``(B, L, V)`` and their cross-entropy ``(B, L)``, in training."""
         logits = self.network(self.model.drop_condition(labels), features).float()
         return logits, _cross_entropy(logits, targets)

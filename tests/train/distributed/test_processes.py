@@ -74,11 +74,12 @@ def test_reading_ahead_changes_nothing(
 
 SETTINGS = {
     "tokenizer": {"adversarial": 0.5, "adversarial_start": 0.3, "batch_size": 4},
-    "transformer": {"stage": "transformer", "dropout": 0.1, "corruption": 0.2, "batch_size": 4},
+    "transformer": {"stage": "transformer", "dropout": 0.1, "corruption": 0.2, "batch_size": 4, "coarse_slices": 6},
     "sharded": {
         "stage": "transformer",
         "dropout": 0.1,
         "batch_size": 8,
+        "coarse_slices": 4,
         "accumulate": 2,
         "recompute": True,
         "shard": True,
