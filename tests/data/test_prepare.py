@@ -30,7 +30,7 @@ def scans(tmp_path: Path, phantom: Any, nifti: Any, series: Any) -> Path:
     (folder / "index.csv").write_text(
         HEADER
         + "mr/one.nii.gz,p1,MR,brain,T1,NIfTI,,Some Data 1.0,MIT,\n"
-        + "mr/two.nii.gz,p2,MRI,Brain,,NIfTI,,Some Data 1.0,MIT,\n"
+        + "mr/two.nii.gz,p2,MRI,Brain,T1/FLAIR,NIfTI,,Some Data 1.0,MIT,\n"
         + 'ct,p3,CT,chest,,DICOM,,"LIDC-IDRI, case 1",CC BY 3.0,\n'
     )
     return folder
@@ -44,6 +44,7 @@ def test_the_index_describes_everything(scans: Path, tmp_path: Path) -> None:
     assert len(dataset) == manifest.slices
     by_patient = {row.patient: row for row in dataset.rows}
     assert (by_patient["p1"].region, by_patient["p1"].contrast, by_patient["p1"].dataset) == ("brain", "T1", "some")
+    assert by_patient["p2"].contrast is None  # T1 or FLAIR
     assert (by_patient["p3"].dataset, by_patient["p3"].licence) == ("lidc-idri", "CC BY 3.0")
     assert (by_patient["p3"].low, by_patient["p3"].high, by_patient["p3"].unit) == (-1000, 400, "HU")
     assert {row.plane for row in dataset.rows} == {"axial", "coronal", "sagittal"}

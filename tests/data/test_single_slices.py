@@ -125,6 +125,17 @@ def test_facts_of_the_index_are_kept(tmp_path: Path) -> None:
     assert dataset.manifest.split == {"p 1": "test", "b": "train"}
 
 
+def test_several_contrasts_are_an_unknown_one(tmp_path: Path) -> None:
+    """Breaks for training: slices of T1 or T2 would be learnt as a third contrast, and not as ones of any contrast."""
+    folder = tmp_path / "a"
+    write_index(folder, {"path": "a.npy", "modality": "MR", "contrast": "T1/T2"}, {"path": "b.npy", "contrast": "T2*"})
+    for name in ("a", "b"):
+        np.save(folder / f"{name}.npy", image(ord(name)))
+    dataset, refused = read(folder, tmp_path / "out")
+    assert refused == {}
+    assert [row.contrast for row in dataset.rows] == [None, "T2*"]
+
+
 def test_hounsfield_units_are_clipped_to_the_window_of_the_region(tmp_path: Path) -> None:
     """Breaks for CT: the same tissue would have another gray in slices than in volumes."""
     folder = tmp_path / "a"

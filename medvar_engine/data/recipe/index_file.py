@@ -39,6 +39,11 @@ def normal_label(text: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
 
 
+def one_contrast(text: str) -> str:
+    """The contrast ``text``, or nothing if it names several with slashes between them: the slice has one of these."""
+    return "" if "/" in text else text
+
+
 def normal_modality(text: str) -> str:
     """``CT`` or ``MR``. Raises `MedvarError` for anything else."""
     found = {"CT": "CT", "MR": "MR", "MRI": "MR"}.get(text.strip().upper())
@@ -97,7 +102,7 @@ def _row(path: Path, line: int, cells: Cells) -> IndexRow:
         cell("patient"),
         modality,
         normal_label(cell("region")),
-        cell("contrast"),
+        one_contrast(cell("contrast")),
         cell("source"),
         cell("licence"),
     )

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from medvar_engine.data.harmonise.slicing import SINGLE_PLANES
 from medvar_engine.data.read.refusal import Refusal
-from medvar_engine.data.recipe.index_file import INDEX, normal_label, normal_modality
+from medvar_engine.data.recipe.index_file import INDEX, normal_label, normal_modality, one_contrast
 from medvar_engine.errors import MedvarError
 from medvar_engine.untrusted import plain_csv
 from medvar_engine.untrusted.plain_csv import Cells
@@ -143,7 +143,7 @@ def _slice_file(path: Path, cells: Cells) -> SliceFile:
         modality=modality,
         region=region,
         plane=plane,
-        contrast=cells["contrast"] or None,
+        contrast=one_contrast(cells["contrast"]) or None,
         spacing_mm=spacing,
         values=_values(cells, modality),
         split=split or None,
