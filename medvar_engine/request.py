@@ -30,6 +30,7 @@ class Sampling:
     top_k: int = 0  # keep the k most likely tokens; 0 keeps all
     top_p: float = 0.96  # keep the most likely tokens that together have this probability; 1 keeps all
     coarse_guidance: float = 0.0  # guidance at the coarsest scale, as a share of ``guidance``; 0 as in VAR
+    coarse_top_p: float = 1.0  # top-p at the coarsest scale, as a share of ``top_p``
 
     def __post_init__(self) -> None:
         checks = (
@@ -39,14 +40,17 @@ class Sampling:
             ("top_k", isinstance(self.top_k, int) and self.top_k >= 0, "a whole number, 0 (all tokens) or more"),
             ("top_p", 0 < self.top_p <= 1, "above 0 and at most 1"),
             ("coarse_guidance", 0 <= self.coarse_guidance <= 1, "between 0 and 1, a share of guidance"),
+            ("coarse_top_p", 0 < self.coarse_top_p <= 1, "above 0 and at most 1, a share of top_p"),
         )
         for name, fine, expected in checks:
             if not fine:
                 raise MedvarError(f"{name} must be {expected}, but is {getattr(self, name)}.")
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON. A share of 0 or 1 is written as in earlier versions, so that hashes stay valid."""
+        """Plain values, for JSON. What earlier versions knew is written as in these, so that hashes stay valid."""
         values = asdict(self)
+        if self.coarse_top_p == 1:
+            del values["coarse_top_p"]
         share = values.pop("coarse_guidance")
         return values | ({_EVEN: True} if share == 1 else {"coarse_guidance": share} if share else {})
 
@@ -70,10 +74,15 @@ class Sampling:
             values["coarse_guidance"] = float(even)
         return replace(self, **values)
 
-    def guidance_of(self, k: int, scales: int) -> float:
-        """Guidance at scale k of ``scales``: it rises linearly to ``guidance`` at the finest scale."""
-        coarsest = self.guidance * self.coarse_guidance
-        return coarsest + (self.guidance - coarsest) * k / max(1, scales - 1)
+    def at(self, k: int, scales: int) -> Sampling:
+        """The settings of scale k of ``scales``: guidance and top-p rise linearly to those of the finest scale."""
+
+        def rising(finest: float, share: float) -> float:
+            coarsest = finest * share
+            return coarsest + (finest - coarsest) * k / max(1, scales - 1)
+
+        guidance, top_p = rising(self.guidance, self.coarse_guidance), rising(self.top_p, self.coarse_top_p)
+        return replace(self, guidance=guidance, top_p=top_p, coarse_guidance=1.0, coarse_top_p=1.0)
 
 
 def check_seed(seed: int) -> int:

@@ -48,6 +48,13 @@ def export(
             "as in VAR, 1 for the same guidance at every scale."
         ),
     ] = 0.0,
+    coarse_top_p: Annotated[
+        float,
+        typer.Option(
+            help="Top-p at the coarsest scale, as a share of --top-p. It rises from there to the finest scale; 1 for "
+            "the same top-p at every scale."
+        ),
+    ] = 1.0,
     default: Annotated[
         list[str] | None,
         typer.Option(help="Label of images if none is requested, e.g. region=brain; repeat for more factors."),
@@ -64,7 +71,9 @@ def export(
     from medvar_engine.request import Sampling
 
     title = name or out.name
-    sampling = Sampling(guidance=guidance, top_k=top_k, top_p=top_p, coarse_guidance=coarse_guidance)
+    sampling = Sampling(
+        guidance=guidance, top_k=top_k, top_p=top_p, coarse_guidance=coarse_guidance, coarse_top_p=coarse_top_p
+    )
     try:
         extra = notes.read_text(encoding="utf-8") if notes else ""
     except (OSError, UnicodeDecodeError) as error:

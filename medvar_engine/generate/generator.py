@@ -432,12 +432,13 @@ class Generator:
 def _drawn(generation: Generation, image: int, logits: FloatArray) -> IntArray:
     """Tokens ``(L_k,)`` of the next scale of one image, from its guided logits ``(L_k, V)``."""
     request, k = generation.requests[image], generation.depth
+    sampling = request.sampling.at(k, len(generation.pyramid.schedule))
     inversion = generation.inversions[image] if generation.inversions else None
     frozen = generation.frozen[image][k] if generation.frozen else None
     if inversion:
-        tokens = inversion.redraw(logits, request.sampling, k)
+        tokens = inversion.redraw(logits, sampling, k)
     else:
-        tokens = draw(logits, request.sampling, request.seed, k, request.stack.slice if request.stack else 0)
+        tokens = draw(logits, sampling, request.seed, k, request.stack.slice if request.stack else 0)
     return frozen.put_back(tokens) if frozen else tokens
 
 

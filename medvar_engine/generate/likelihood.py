@@ -76,7 +76,8 @@ def invert(prefixes: Prefixes, trace: Trace, request: Request) -> Inversion:
         if not past.complete:
             tokens = trace.pyramid.tokens(past.depth)[0]
             (logits,) = prefixes.guided_logits(past)
-            noise.append(posterior_noise(logits, tokens, request.sampling, request.seed, past.depth))
+            sampling = request.sampling.at(past.depth, len(trace.pyramid.schedule))
+            noise.append(posterior_noise(logits, tokens, sampling, request.seed, past.depth))
     return Inversion(trace, request, tuple(noise))
 
 

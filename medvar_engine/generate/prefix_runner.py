@@ -83,7 +83,7 @@ class Prefixes:
         logits = self._logits(generation, guided)
         combine = guide_away if self.backend.info.has_guide else guide
         for i, request in enumerate(generation.requests):
-            strength = request.sampling.guidance_of(generation.depth, scales)
+            strength = request.sampling.at(generation.depth, scales).guidance
             own = combine(logits[i], logits[batch + i], strength) if strength > 0 else logits[i]
             yield check_logits(self._near_slice_before(generation, i, own))
 

@@ -27,19 +27,19 @@ def sample(
 
     Guidance moves away from ``guide``, or else from the transformer itself without the condition.
     """
-    strengths = [sampling.guidance_of(k, len(transformer.schedule)) for k in range(len(transformer.schedule))]
+    scales = [sampling.at(k, len(transformer.schedule)) for k in range(len(transformer.schedule))]
     asked, weaker = _Prefix(transformer, labels), None
-    if any(strengths):
+    if any(scale.guidance for scale in scales):
         network = guide or transformer
         weaker = _Prefix(network, torch.tensor(network.config.labels, device=labels.device).expand_as(labels))
     combine = _guide_away if guide else _guide
     scale_features, latent = None, torch.zeros((), device=labels.device)
     maps: list[Tensor] = []
-    for k, strength in enumerate(strengths):
+    for k, scale in enumerate(scales):
         logits = asked.step(scale_features, k)
         if weaker is not None:
-            logits = combine(logits, weaker.step(scale_features, k), strength)
-        maps.append(known[k] if k < len(known) else _draw(logits, sampling, generator))
+            logits = combine(logits, weaker.step(scale_features, k), scale.guidance)
+        maps.append(known[k] if k < len(known) else _draw(logits, scale, generator))
         with torch.autocast(labels.device.type, enabled=False):  # the sum over scales needs float32
             latent = latent + quantizer.lift(maps[-1], k)
             if k + 1 < len(transformer.schedule):

@@ -45,6 +45,7 @@ class _SamplingFields:
     top_k: Annotated[_Whole | None, Field(description="likeliest tokens that are kept")] = None
     top_p: Annotated[_Number | None, Field(description="probability of the tokens that are kept")] = None
     coarse_guidance: Annotated[_Number | None, Field(description="share of guidance at the coarsest scale")] = None
+    coarse_top_p: Annotated[_Number | None, Field(description="share of top_p at the coarsest scale")] = None
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)

@@ -133,8 +133,10 @@ def about(node: Node) -> str:
     request = node.trace.request
     made = made_by(node) if node.trace.edit else "generated"
     settings = request.sampling
+    coarsest = settings.at(0, len(node.trace.pyramid.schedule))
     return (
         f"{request.condition}, seed {request.seed}: {made}. "
-        f"Guidance {settings.guidance:g} (at the coarsest scale {settings.guidance * settings.coarse_guidance:.3g}), "
-        f"temperature {settings.temperature:g}, top-k {settings.top_k}, top-p {settings.top_p:g}."
+        f"Guidance {settings.guidance:g} (at the coarsest scale {coarsest.guidance:.3g}), "
+        f"temperature {settings.temperature:g}, top-k {settings.top_k}, top-p {settings.top_p:g} "
+        f"(at the coarsest scale {coarsest.top_p:.3g})."
     )

@@ -41,14 +41,15 @@ def tokens(generation: Generation, image: int = 0) -> list[int]:
 
 def test_an_image_follows_from_networks_and_seed(tiny_backend: Backend, generator: Generator) -> None:
     """All else could agree with itself and still be another model's image: here is the loop written out, no cache."""
-    request = Request(BRAIN, 9, Sampling(guidance=3.0, top_k=12, top_p=0.9))
+    request = Request(BRAIN, 9, Sampling(guidance=3.0, top_k=12, top_p=0.9, coarse_top_p=0.5))
     info = tiny_backend.info
     labels = np.array([info.labels.encode(BRAIN), info.labels.unconditional], dtype=np.int64)
     state, latent, features, expected = tiny_backend.start(labels), None, None, []
     for k in range(SCALES):
         doubled = None if features is None else np.concatenate([features, features])
         logits, state = tiny_backend.step(state, doubled)
-        drawn = draw(guide(logits[0], logits[1], Sampling(3.0).guidance_of(k, SCALES)), request.sampling, 9, k)
+        sampling = request.sampling.at(k, SCALES)
+        drawn = draw(guide(logits[0], logits[1], sampling.guidance), sampling, 9, k)
         expected += drawn.tolist()
         latent, features = tiny_backend.accumulate(latent, drawn[None], k)
     generation = generator.finish(generator.start([request]))

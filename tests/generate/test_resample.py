@@ -292,7 +292,7 @@ def test_another_condition_processes_the_prefix_again(tiny_backend: Backend, tra
     for j in range(SCALES):
         doubled = None if features is None else np.concatenate([features, features])
         logits, state = tiny_backend.step(state, doubled)
-        own = guide(logits[0], logits[1], Sampling(1.5).guidance_of(j, SCALES))
+        own = guide(logits[0], logits[1], Sampling(1.5).at(j, SCALES).guidance)
         tokens = trace.pyramid.tokens(j)[0] if j < k else draw(own, Sampling(), 6, j)
         expected += tokens.tolist()
         latent, features = tiny_backend.accumulate(latent, tokens[None], j)

@@ -162,7 +162,7 @@ def test_guidance_rises_from_a_share_to_its_value() -> None:
     """Coarse scales would lose their variety to guidance, or fine ones get too little of it."""
 
     def rise(share: float, scales: int = 4) -> list[float]:
-        return [Sampling(1.5, coarse_guidance=share).guidance_of(k, scales) for k in range(scales)]
+        return [Sampling(1.5, coarse_guidance=share).at(k, scales).guidance for k in range(scales)]
 
     assert rise(0.0) == [1.5 * k / 3 for k in range(4)]  # exactly, or images of before could not be made again
     assert rise(1 / 3) == pytest.approx([0.5, 0.5 + 1 / 3, 0.5 + 2 / 3, 1.5])
@@ -171,10 +171,24 @@ def test_guidance_rises_from_a_share_to_its_value() -> None:
     assert rise(1.0, 1) == [1.5]
 
 
+def test_top_p_rises_from_a_share_to_its_value() -> None:
+    """Coarse scales would draw tokens that do not belong together, or fine ones too few."""
+
+    def rise(share: float, scales: int = 4) -> list[float]:
+        return [Sampling(top_p=0.9, coarse_top_p=share).at(k, scales).top_p for k in range(scales)]
+
+    assert rise(1.0) == [0.9] * 4  # exactly, or images of before could not be made again
+    assert rise(2 / 3) == pytest.approx([0.6, 0.7, 0.8, 0.9])
+    assert rise(0.5, 1) == [0.45]
+    scale = Sampling(2.0, 0.8, 50, 0.9, 0.5, 0.5).at(0, 4)
+    assert (scale.temperature, scale.top_k) == (0.8, 50)
+    assert scale.at(2, 4) == scale  # the settings of one scale are the same at every scale
+
+
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
 def test_sampling_can_be_read_again(share: float) -> None:
     """An image could not be made again."""
-    sampling = Sampling(guidance=2, coarse_guidance=share)
+    sampling = Sampling(guidance=2, coarse_guidance=share, coarse_top_p=1 - share / 2)
     assert Sampling.from_dict(sampling.to_dict()) == sampling
 
 
@@ -214,6 +228,8 @@ def test_settings_of_a_bundle_can_be_changed_by_those_of_a_request(share: float)
         ("coarse_guidance", -0.1),
         ("coarse_guidance", 1.5),
         ("coarse_guidance", math.nan),
+        ("coarse_top_p", 0.0),
+        ("coarse_top_p", 1.5),
         ("temperature", -1.0),
         ("temperature", 1e-9),
         ("top_k", -1),

@@ -26,7 +26,7 @@ conditions:
   - modality: MR
     region: brain
     seed: 1000
-    sampling: {top_p: 0.5, coarse_guidance: 0.5}
+    sampling: {top_p: 0.5, coarse_guidance: 0.5, coarse_top_p: 0.7}
 """
 
 
@@ -48,7 +48,7 @@ def test_a_mixture_is_read_from_its_file(tmp_path: Path, bundle: Bundle) -> None
     default = bundle.sampling
     chest, brain = read(tmp_path, bundle, GOOD).components
     assert chest == Component(Condition("CT", "chest"), replace(default, guidance=2.5), 7, 3.0)
-    sampling = replace(default, guidance=2.5, top_p=0.5, coarse_guidance=0.5)
+    sampling = replace(default, guidance=2.5, top_p=0.5, coarse_guidance=0.5, coarse_top_p=0.7)
     assert brain == Component(Condition("MR", "brain"), sampling, 1000, 1.0)
 
 
