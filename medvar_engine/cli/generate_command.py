@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -143,8 +144,9 @@ def generate(
     sampling = model.sampling.updated({name: value for name, value in settings.items() if value is not None})
     marks = Marks(burn_in, invisible_mark)
     condition = Condition(modality, region, plane, dataset, contrast, position)
-    if not condition.to_dict() and not mix:
-        condition = model.default_condition or condition
+    if condition == Condition(position=position) and not mix:
+        default = model.default_condition or condition
+        condition = default if position is None else replace(default, position=position)
     model.labels.encode(condition)
     if stack is not None:
         if mix or layout or mask or count or show_scales or file_format not in (None, "nifti", "dicom"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import pytest
 from PIL import Image
 
 from medvar_engine.backends.onnx import OnnxBackend
-from medvar_engine.bundle.read import manifest_digest, read_bundle
+from medvar_engine.bundle.read import find_bundle, manifest_digest, read_bundle
 from medvar_engine.bundle.sign import sign_bundle
 from medvar_engine.conditions import Condition
 from medvar_engine.errors import MedvarError
@@ -81,6 +82,16 @@ def test_without_a_label_it_is_the_default_of_the_bundle(
     sign_bundle(folder)
     with pytest.raises(MedvarError, match="moon"):
         read_bundle(folder)
+
+
+def test_a_position_alone_is_one_of_the_default_slice_type(generate: Generate) -> None:
+    """The image would be of nothing in particular, because only its position was asked for."""
+    shipped = find_bundle()
+    run = generate("--position", "0.4", bundle=shipped)
+    assert run.code == 0, run.err
+    default = read_bundle(shipped).default_condition
+    assert default is not None
+    assert read_trace(Path(run.lines[0])).request.condition == replace(default, position=0.4)
 
 
 def test_a_nifti_has_units_and_a_sidecar(generate: Generate, tmp_path: Path) -> None:
