@@ -8,7 +8,9 @@ from typing import Any
 Measure = tuple[str, str, str]
 """The name of a measure, its value, and the value of real slices or the ideal value."""
 
-LARGEST = 6  # number of most frequent labels with reported octaves
+LARGEST = 6  # number of most frequent labels with reported octaves, of those with held-out slices
+TRAINING = "training"
+"""The slices with which a label is compared if it has too few held-out slices."""
 _ALL = "all images"
 
 
@@ -39,7 +41,8 @@ def _reconstruction(one: Mapping[str, Any] | None) -> Iterator[Measure]:
 def _texture(values: Mapping[str, Any]) -> Iterator[Measure]:
     if _ALL not in values:
         return
-    labels = sorted((name for name in values if name != _ALL), key=lambda name: -int(values[name]["images"]))[:LARGEST]
+    held_out = (name for name, one in values.items() if name != _ALL and one.get("against") != TRAINING)
+    labels = sorted(held_out, key=lambda name: -int(values[name]["images"]))[:LARGEST]
     textures = [values[name] for name in (_ALL, *labels)]
     synthetic = [_all_ratios(one) for one in textures]
     real = [_all_ratios(one["training"]) for one in textures if one.get("training") is not None]

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from medvar_engine.evaluate.report.measures import TRAINING
+
 EXPECTED = "Held-out slices are of few patients: how far training slices are from them shows what can be expected."
 """Explains the rows of training slices."""
 
@@ -12,6 +14,6 @@ EXPECTED = "Held-out slices are of few patients: how far training slices are fro
 def texture_rows(texture: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Name and texture of each row, from the JSON of an evaluation; those of earlier versions have no training rows."""
     for label, synthetic in texture.items():
-        yield label, synthetic
+        yield f"{label}, compared with training slices" if synthetic.get("against") == TRAINING else label, synthetic
         if (training := synthetic.get("training")) is not None:
             yield f"{label}, training slices", training
