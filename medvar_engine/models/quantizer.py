@@ -89,6 +89,12 @@ class MultiScaleQuantizer(nn.Module):
             latent = resize(latent, self.get_buffer(f"down_{k}"))
         return latent.flatten(2).transpose(1, 2)
 
+    def _band(self, latent: Tensor, k: int) -> Tensor:
+        """The part of a latent ``(B, C, H, W)`` that scale ``k`` can hold: averaged to its resolution, and enlarged."""
+        if self.schedule[k] == self.schedule.latent_side:
+            return latent
+        return resize(resize(latent, self.get_buffer(f"down_{k}")), self.get_buffer(f"up_{k}"))
+
     def residual(self, latent: Tensor, k: int) -> Tensor:
         """The residual of a latent at scale k as vectors ``(B, L_k, C)``, which codes approximate."""
         return self.pool(latent, k)
@@ -134,11 +140,13 @@ class MultiScaleQuantizer(nn.Module):
 
         ``depths`` ``(B,)``, if given, is the number of scales of each image that are passed to the decoder, so that it
         learns to decode previews of coarse scales; beyond K, the latent before quantisation is passed. The loss always
-        covers all scales. The codebook gets no gradient; training updates it as a moving average of the residuals.
+        covers all scales. The gradient of an image passes through the resolution of its last scale: finer detail of the
+        latent does not change what the decoder gets. The codebook gets no gradient; training updates it as a moving
+        average of the residuals.
         """
         target, scales = latent.detach(), len(self.schedule)
         total = torch.zeros_like(latent)
-        seen = torch.zeros_like(latent)
+        seen, passed = torch.zeros_like(latent), latent
         tokens: list[Tensor] = []
         residuals: list[Tensor] = []
         loss = latent.new_zeros(())
@@ -147,11 +155,17 @@ class MultiScaleQuantizer(nn.Module):
             with torch.no_grad():
                 index = self.nearest(vectors.flatten(0, 1)).view(vectors.shape[:2])
             total = total + self.lift(index, k)
-            seen = total if depths is None else torch.where((depths > k)[:, None, None, None], total, seen)
+            if depths is None:
+                seen = total
+            else:
+                shown = (depths > k)[:, None, None, None]
+                seen = torch.where(shown, total, seen)
+                passed = torch.where(shown, self._band(latent, k), passed)
             loss = loss + F.mse_loss(total, target) + self.beta * F.mse_loss(latent, total.detach())
             tokens.append(index)
             residuals.append(vectors.flatten(0, 1))
         if depths is not None:
-            seen = torch.where((depths > scales)[:, None, None, None], target, seen)
-        straight = latent + (seen - latent).detach()
+            whole = (depths > scales)[:, None, None, None]
+            seen, passed = torch.where(whole, target, seen), torch.where(whole, latent, passed)
+        straight = passed + (seen - passed).detach()
         return Quantized(straight, tuple(tokens), tuple(residuals), loss / scales)

@@ -122,6 +122,19 @@ def test_depths_show_the_decoder_a_prefix(quantizer: MultiScaleQuantizer) -> Non
     torch.testing.assert_close(quantized.loss, whole.loss)  # the loss covers all scales all the same
 
 
+def test_the_gradient_of_a_prefix_passes_its_resolution(quantizer: MultiScaleQuantizer) -> None:
+    """The encoder would be told to change detail that the prefix cannot hold."""
+    data = latents(4).requires_grad_()
+    depths = torch.tensor([1, 3, len(SCHEDULE), len(SCHEDULE) + 1])
+    weight = torch.randn(data.shape, generator=torch.Generator().manual_seed(0))
+    quantized = quantizer(data, depths)
+    (gradient,) = torch.autograd.grad((quantized.latent * weight).sum(), data)
+    torch.testing.assert_close(gradient[0], weight[0].mean((1, 2), keepdim=True).expand_as(gradient[0]))  # one token
+    torch.testing.assert_close(gradient[2:], weight[2:])
+    blocks = gradient[1].unflatten(1, (SCHEDULE[2], -1)).unflatten(3, (SCHEDULE[2], -1))
+    assert float(blocks.var((2, 4)).max()) < 1e-10  # the same within each token
+
+
 @pytest.mark.parametrize(
     ("sides", "phis", "expected"),
     [
