@@ -159,7 +159,7 @@ class TokenizerSettings:
     perceptual: Annotated[Number, Field(description="loss: difference of features; needs feature_network")] = 0.0
     feature_network: Annotated[
         UserPath | None,
-        Field(description="encoder of medvar gate, or a VGG (.safetensors); also measures held-out slices"),
+        Field(description="simclr.safetensors of medvar evaluate images, or a VGG; also measures held-out slices"),
     ] = None
     codebook_learning: Annotated[
         Literal["average", "gradient"],

@@ -8,7 +8,7 @@
 
 Each call writes one file of weights below 16 MiB to OUT, and needs only the files of earlier calls. It uses the recipe
 of the same name, and first runs a few steps to measure how many fit into its time. Settings can be added as
-``name=value``, such as ``batch_size=256``.
+``name=value``, such as ``batch_size=256``. It was tried on CPUs at toy size, and not yet on a GPU.
 """
 
 from __future__ import annotations
