@@ -28,7 +28,7 @@ from medvar_engine.sets.stack import Stack, stack_requests
 from medvar_engine.types import FloatArray
 
 IMAGES = Path(__file__).parent / "images"
-SEED = 6
+SEED = 9
 TILE, GAP, LINE = 128, 6, 22  # pixels
 MARGIN = 96  # where the rows' names stand
 
