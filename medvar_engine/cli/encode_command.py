@@ -29,6 +29,7 @@ def encode(
 ) -> None:
     """Encode every slice once, for `medvar train stage=transformer pyramids=OUT`.
 
+    This is for pyramids of latents; with a pyramid of resolutions, slices are encoded during training.
     The result fits every tokenizer with the same codebook, for example the one that a bundle was exported from.
     After an interruption, the same command continues where it stopped.
     """

@@ -22,8 +22,8 @@ def gate(
 ) -> None:
     """Add a training index to a bundle, so that copies of training slices can be withheld or flagged.
 
-    It holds a description of each training slice, and the distance below which an image is taken for a copy: no image
-    and no name. The manifest changes last; the model keeps its sha256. It takes minutes.
+    The index contains a description of each training slice, and the distance below which an image counts as a copy. It
+    contains no images and no names. The sha256 of the model does not change. This takes some minutes.
     """
     try:
         from medvar_engine.data.dataset import SliceDataset

@@ -240,7 +240,8 @@ class TransformerSettings:
         Whole, Field(ge=1, description="number of augmented copies of each slice that are encoded once")
     ] = 4
     pyramids: Annotated[
-        UserPath | None, Field(description="folder written by `medvar encode`; None encodes at the start of the run")
+        UserPath | None,
+        Field(description="pyramids of latents: folder written by `medvar encode`; None encodes at the start"),
     ] = None
     corruption: Annotated[
         Number,

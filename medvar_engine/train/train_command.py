@@ -23,7 +23,7 @@ def train(
         int, typer.Option(help="With --dry-run: number of processes that will train together.", min=1)
     ] = 1,
 ) -> None:
-    """Train the tokenizer or the transformer from prepared slices."""
+    """Train a tokenizer, a transformer, or a light decoder for previews, from prepared slices."""
     try:
         from medvar_engine.train.config import config_from_arguments
         from medvar_engine.train.dry_run import plan
