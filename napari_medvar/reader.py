@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medvar_engine.errors import MedvarError
-from medvar_engine.write.provenance import STATEMENT
+from medvar_engine.write.provenance import RECONSTRUCTION, STATEMENT
 from napari_medvar.layers.image_layers import METADATA
 from napari_medvar.layers.layer_data import LayerData, layer_data
 from napari_medvar.menu import widget_of
@@ -100,7 +100,7 @@ def _read(path: Path) -> list[LayerData]:
             _name(node),
             visible=node is tips[-1],
             session=str(path),
-            statement=STATEMENT,
+            statement=RECONSTRUCTION if node.trace.encoded else STATEMENT,
         )
         for node in tips[-MOST_LAYERS:]
     ]

@@ -76,7 +76,11 @@ def _image(path: Path) -> None:
 
     traces, pixels = read_traces(path), read_about_pixels(path)
     trace, request = traces[0], traces[0].request
-    print_result(f"{path}: synthetic, made by medvar {trace.version}")
+    near = pixels.get("nearness")
+    copied = isinstance(near, dict) and bool(near.get("flagged"))
+    real = trace.encoded or (copied and trace.of_real_image)  # as `OutputImage.reconstruction`
+    kind = "a reconstruction of a real image, which shows a patient" if real else "synthetic"
+    print_result(f"{path}: {kind}, made by medvar {trace.version}")
     print_result(f"  condition   {request.condition}")
     print_result(f"  seed        {request.seed}")
     sampling = asdict(request.sampling) | ({"skipped": request.skipped} if request.skipped else {})
@@ -94,7 +98,7 @@ def _image(path: Path) -> None:
     marks = {"burned_in": "SYNTHETIC is burned in", "invisible_mark": "they contain the invisible mark"}
     if said := [text for name, text in marks.items() if pixels.get(name)]:
         print_result(f"  pixels      {', '.join(said)}")
-    if isinstance(near := pixels.get("nearness"), dict):
+    if isinstance(near, dict):
         verdict = "MAY BE A COPY of a training slice" if near.get("flagged") else "no copy was found"
         print_result(f"  copies      {verdict}: distance {near.get('distance')}, threshold {near.get('threshold')}")
 

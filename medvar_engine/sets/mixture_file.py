@@ -27,6 +27,7 @@ from medvar_engine.conditions import FACTORS, Condition
 from medvar_engine.errors import MedvarError
 from medvar_engine.request import MAX_SEED, Sampling
 from medvar_engine.sets.mixture import Component, Mixture
+from medvar_engine.sets.set_plan import MOST_IMAGES
 from medvar_engine.untrusted.check_fields import Stated, number
 from medvar_engine.untrusted.yaml_fields import read_fields
 
@@ -59,7 +60,7 @@ class _ComponentFields:
     contrast: Any = None
     position: Any = None
     weight: Annotated[_Number | None, Field(ge=1e-12, le=1e12, description="share relative to the others")] = None
-    count: Annotated[_Whole | None, Field(ge=1, description="number of images")] = None
+    count: Annotated[_Whole | None, Field(ge=1, le=MOST_IMAGES, description="number of images")] = None
     seed: _Seed | None = None
     sampling: _SamplingFields | None = None
 

@@ -56,6 +56,11 @@ def stack_requests(bundle: Bundle, condition: Condition, seed: int, sampling: Sa
     if stack.to is not None:
         if condition.position is None:
             raise MedvarError("The last position of a stack needs the first one. Give the position, too.")
+        if stack.to < condition.position:
+            raise MedvarError(
+                f"The slices of a stack are in the order of their positions, but its last position, {stack.to:g}, is "
+                f"below the first, {condition.position:g}. Exchange the two."
+            )
         positions = [float(value) for value in np.linspace(condition.position, stack.to, stack.slices)]
     conditions = [replace(condition, position=position) for position in positions]
     bundle.labels.encode(conditions[0])

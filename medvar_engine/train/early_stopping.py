@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import cast
 
 
 @dataclass(frozen=True)
@@ -13,6 +15,7 @@ class Patience:
     waited: int = 0
 
     def after(self, loss: float) -> Patience:
-        """The state after one more validation."""
-        better = self.best is None or loss < self.best
+        """The state after one more validation. A loss that is not a number is never the best one."""
+        known = self.best is not None and not math.isnan(self.best)
+        better = not math.isnan(loss) and (not known or loss < cast(float, self.best))
         return Patience(loss) if better else Patience(self.best, self.waited + 1)

@@ -35,7 +35,7 @@ def loads(text: str | bytes, *, most: int = MAX_BYTES) -> Any:
     del text  # so that it is not in memory twice
     check_counts(content)
     try:
-        value = json.loads(content, parse_constant=_refuse, parse_float=_finite)
+        value = json.loads(content, parse_constant=_refuse, parse_float=_finite, parse_int=_whole)
     except RecursionError as error:
         raise ValueError("its values are nested too deeply") from error
     if _opening(content) > _MAX_DEPTH and _too_deep(value):
@@ -99,6 +99,12 @@ def _too_deep(value: Any) -> bool:
 
 def _refuse(name: str) -> NoReturn:
     raise ValueError(f"it contains {name}, which is not a JSON number")
+
+
+def _whole(text: str) -> int:
+    value = int(text)
+    _finite(text)
+    return value
 
 
 def _finite(text: str) -> float:

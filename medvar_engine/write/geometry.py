@@ -32,10 +32,10 @@ def directions(plane: str) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.floa
 def through(plane: str) -> npt.NDArray[np.float64]:
     """The unit vector (LPS) in which positions increase: to the head, to the front, or to the patient's right.
 
-    Raises `MedvarError` as `directions` does.
+    That of short-axis slices is along the long axis of the heart. Raises `MedvarError` as `directions` does.
     """
-    directions(plane)
-    return np.array({"axial": (0, 0, 1), "coronal": (0, -1, 0), "sagittal": (-1, 0, 0)}[plane], dtype=np.float64)
+    across = np.cross(*directions(plane))
+    return -across if plane == "coronal" else across
 
 
 def corner(plane: str, shape: tuple[int, ...], spacing_mm: float) -> npt.NDArray[np.float64]:

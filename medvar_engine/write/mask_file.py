@@ -58,16 +58,13 @@ def read_mask(path: Path, structures: Structures, side: int) -> MaskArray:
 
     Raises `MedvarError` when it has another size, values that are not numbers of structures, or no structure at all.
     """
-    if path.suffix.lower() == ".png":
-        with open_png(path) as opened:
-            if opened.mode not in ("P", "L", "1", "I;16", "I"):
-                raise MedvarError(
-                    f"{path} is a colour PNG ({opened.mode}). A mask must hold numbers of structures, as palette "
-                    "or grey."
-                )
-            values = np.asarray(opened)
-    else:
-        values = _upright(open_nifti(path))
+    try:
+        values = _png_values(path) if path.suffix.lower() == ".png" else _upright(open_nifti(path))
+    except MedvarError:
+        raise
+    except Exception as error:  # what decoders raise for damaged files is of many kinds
+        reason = " ".join(str(error).split())
+        raise MedvarError(f"{path} cannot be read; it may be damaged or incomplete: {reason}") from error
     if values.shape != (side, side):
         raise MedvarError(f"{path} has another size than the model's images: {values.shape}, not {(side, side)}.")
     if values.dtype.kind not in "buif":
@@ -82,6 +79,15 @@ def read_mask(path: Path, structures: Structures, side: int) -> MaskArray:
     if not values.any():
         raise MedvarError(f"{path} is an empty mask without any structure.")
     return values.astype(np.uint8)
+
+
+def _png_values(path: Path) -> npt.NDArray[Any]:
+    with open_png(path) as opened:
+        if opened.mode not in ("P", "L", "1", "I;16", "I"):
+            raise MedvarError(
+                f"{path} is a colour PNG ({opened.mode}). A mask must hold numbers of structures, as palette or grey."
+            )
+        return np.asarray(opened)
 
 
 def _upright(image: Any) -> npt.NDArray[Any]:

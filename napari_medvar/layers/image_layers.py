@@ -52,7 +52,7 @@ def about(preview: Preview, image_space: ImageSpace) -> dict[str, Any]:
     return {
         "trace": preview.trace.to_json(),
         "scale": preview.k,
-        "synthetic": True,
+        "synthetic": not preview.trace.encoded,
         "bundle": image_space.bundle,
         **own,
     }

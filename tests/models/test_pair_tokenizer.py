@@ -139,5 +139,6 @@ def test_losses_of_masks() -> None:
     missed = scores.clone()
     missed[:, 1] = -30
     assert float(mask_loss(missed, masks)) > 0.5
+    assert float(mask_loss(scores[:0], masks[:0])) == 0  # of a step in which all masks are drawn
     assert dice_of(masks, masks, 2, smallest=10).tolist() == [1.0] * 8
     assert len(dice_of(masks, masks, 2, smallest=30)) == 4  # bars alone are that large

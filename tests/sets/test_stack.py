@@ -63,7 +63,7 @@ def test_neighbours_are_more_similar_than_distant_slices(pair_bundle: Bundle) ->
     assert near > 1.5 * far
 
 
-@pytest.mark.parametrize("plane", ["axial", "coronal", "sagittal"])
+@pytest.mark.parametrize("plane", ["axial", "coronal", "sagittal", "short-axis"])
 def test_a_volume(plane: str, pair_bundle: Bundle, tmp_path: Path) -> None:
     """Slices and masks lie on the same voxels, as far apart as was asked, whatever the plane."""
     generator = Generator(OnnxBackend(pair_bundle, device="cpu"))
@@ -79,8 +79,11 @@ def test_a_volume(plane: str, pair_bundle: Bundle, tmp_path: Path) -> None:
     assert one.shape == other.shape == (16, 16, 6)
     np.testing.assert_array_equal(one.affine, other.affine)
     np.testing.assert_allclose(nibabel.affines.voxel_sizes(one.affine), (1.5, 1.5, 3.0))
-    rising = {"axial": (0, 0, 1), "coronal": (0, 1, 0), "sagittal": (1, 0, 0)}[plane]
-    np.testing.assert_allclose(one.affine[:3, 2], np.array(rising) * 3.0, atol=1e-6)
+    columns, rows, across = one.affine[:3, :3].T
+    np.testing.assert_allclose((across @ columns, across @ rows, np.linalg.norm(across)), (0, 0, 3), atol=1e-6)
+    rising = {"axial": (0, 0, 3), "coronal": (0, 3, 0), "sagittal": (3, 0, 0)}
+    if plane in rising:
+        np.testing.assert_allclose(across, rising[plane], atol=1e-6)
     np.testing.assert_array_equal(np.asarray(other.dataobj)[..., 2].T, masks[2])
     about = json.loads(beside.read_text())
     assert about["synthetic"] is True
@@ -208,6 +211,17 @@ def test_stacks_that_a_model_cannot_draw(pair_bundle: Bundle) -> None:
         stack_requests(pair_bundle, CT, 0, Sampling(), Stack(3, 3.0, 0.5))
     with pytest.raises(MedvarError, match="position"):
         stack_requests(pair_bundle, Condition("CT", position=0.2), 0, Sampling(), Stack(3, 3.0, 0.5))
+
+
+def test_falling_positions_are_refused(tiny_bundle: Path) -> None:
+    """The volume would be upside down: its slices are placed as if positions rose."""
+    bundle = read_bundle(tiny_bundle)
+    bundle = replace(bundle, labels=replace(bundle.labels, position=8))
+    slice_type = next(one for one in bundle.slice_types if bundle.display(one.condition).spacing_mm is not None)
+    asked = replace(slice_type.condition, position=0.7)
+    with pytest.raises(MedvarError, match="Exchange the two"):
+        stack_requests(bundle, asked, 0, Sampling(), Stack(3, 3.0, 0.3))
+    assert len(stack_requests(bundle, asked, 0, Sampling(), Stack(3, 3.0, 0.9))) == 3
 
 
 def test_a_stack_of_any_plane_is_refused(pair_bundle: Bundle) -> None:

@@ -26,6 +26,7 @@ from medvar_engine.untrusted import plain_json
         ("{", "Expecting"),
         (b"\xff", "decode"),
         ("1" * 5000, "digits"),
+        ("1" * 400, "too large"),
     ],
 )
 def test_invalid_json_is_refused(text: str | bytes, said: str) -> None:

@@ -165,6 +165,19 @@ def test_a_png_of_16_bits_is_a_mask(image: OutputImage, tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_mask(tmp_path / "mask.png", image.structures, 16), good)
 
 
+def cut(path: Path) -> Path:
+    """The file without its last third, as of an interrupted copy."""
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) * 2 // 3])
+    return path
+
+
+def uncompressed(path: Path) -> Path:
+    other = path.with_suffix("")
+    nibabel.save(nibabel.load(path), other)
+    return other
+
+
 def test_bad_masks_are_refused(image: OutputImage, tmp_path: Path) -> None:
     """Each in one sentence that names the file."""
     good = make_pairs(1)[0, 1].astype(np.uint8)
@@ -182,6 +195,12 @@ def test_bad_masks_are_refused(image: OutputImage, tmp_path: Path) -> None:
         (lambda: given_nifti(tmp_path, good.astype(np.complex64)), r"holds colours or complex numbers"),
         (lambda: given_nifti(tmp_path, np.zeros((16, 16), [(c, "u1") for c in "RGB"])), r"holds colours or complex"),
         (lambda: given_nifti(tmp_path, np.stack([good] * 2, -1)), r"has another size .* \(16, 16, 2\)"),
+        (lambda: cut(given(tmp_path, good)), r"may be damaged or incomplete: \w"),
+        (lambda: cut(given_nifti(tmp_path, good)), r"not a complete NIfTI file"),
+        (
+            lambda: cut(uncompressed(given_nifti(tmp_path, good))),
+            r"may be damaged or incomplete: \w",
+        ),
         (lambda: tmp_path / "none.png", r"does not exist"),
         (lambda: tmp_path / "none.txt", r"neither PNG, DICOM nor NIfTI"),
     ):

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import nibabel
 import numpy as np
@@ -113,3 +114,13 @@ def test_all_others_stay_synthetic(tmp_path: Path, make_output_image: MakeImage)
     with Image.open(write_png(tmp_path / "a.png", make_output_image())) as image:
         assert (image.info["Synthetic"], image.info["Description"]) == ("yes", STATEMENT)
     assert pydicom.dcmread(write_dicom(tmp_path / "a.dcm", make_output_image())).SyntheticData == "YES"
+
+
+def test_info_says_that_a_reconstruction_shows_a_patient(
+    tmp_path: Path, make_output_image: MakeImage, encoded: Trace, medvar: Callable[..., Any]
+) -> None:
+    """Somebody would pass on an image of a patient as a synthetic one."""
+    file = write_png(tmp_path / "a.png", make_output_image(trace=encoded))
+    assert "a reconstruction of a real image, which shows a patient" in medvar("info", file).lines[0]
+    other = write_png(tmp_path / "b.png", make_output_image())
+    assert "synthetic, made by medvar" in medvar("info", other).lines[0]

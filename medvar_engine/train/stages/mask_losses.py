@@ -12,8 +12,11 @@ SMALLEST = 100  # least pixels of a structure in a slice for a Dice coefficient
 def mask_loss(scores: Tensor, masks: Tensor) -> Tensor:
     """Cross-entropy and soft Dice of scores ``(B, M + 1, H, W)`` against numbers of structures ``(B, 1, H, W)``.
 
-    Dice is averaged over the structures in the batch, so that small structures count as much as large ones.
+    Dice is averaged over the structures in the batch, so that small structures count as much as large ones. The loss of
+    an empty batch is 0.
     """
+    if not len(scores):
+        return scores.sum()  # 0, with a gradient
     target = masks[:, 0].long()
     share = scores.softmax(1)[:, 1:]
     real = F.one_hot(target, scores.shape[1]).movedim(-1, 1)[:, 1:].to(share.dtype)
