@@ -6,7 +6,6 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import nibabel
 import numpy as np
@@ -14,6 +13,7 @@ import pydicom
 import pytest
 from PIL import Image
 
+from medvar_engine.cli.main import main
 from medvar_engine.data.read.dicom_header import read_headers
 from medvar_engine.data.read.read_nifti import check
 from medvar_engine.data.read.read_slice import read_grey
@@ -117,10 +117,19 @@ def test_all_others_stay_synthetic(tmp_path: Path, make_output_image: MakeImage)
 
 
 def test_info_says_that_a_reconstruction_shows_a_patient(
-    tmp_path: Path, make_output_image: MakeImage, encoded: Trace, medvar: Callable[..., Any]
+    tmp_path: Path,
+    make_output_image: MakeImage,
+    encoded: Trace,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Somebody would pass on an image of a patient as a synthetic one."""
-    file = write_png(tmp_path / "a.png", make_output_image(trace=encoded))
-    assert "a reconstruction of a real image, which shows a patient" in medvar("info", file).lines[0]
-    other = write_png(tmp_path / "b.png", make_output_image())
-    assert "synthetic, made by medvar" in medvar("info", other).lines[0]
+    for trace, said in (
+        ({"trace": encoded}, "a reconstruction of a real image, which shows a patient"),
+        ({}, "synthetic"),
+    ):
+        file = write_png(tmp_path / "a.png", make_output_image(**trace))
+        monkeypatch.setattr("sys.argv", ["medvar", "info", str(file)])
+        with pytest.raises(SystemExit, match="0"):
+            main()
+        assert f"a.png: {said}, made by medvar" in " ".join(capsys.readouterr().out.split())
