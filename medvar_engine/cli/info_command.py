@@ -78,8 +78,8 @@ def _image(path: Path) -> None:
     trace, request = traces[0], traces[0].request
     near = pixels.get("nearness")
     copied = isinstance(near, dict) and bool(near.get("flagged"))
-    real = trace.encoded or (copied and trace.of_real_image)  # as `OutputImage.reconstruction`
-    kind = "a reconstruction of a real image, which shows a patient" if real else "synthetic"
+    real = "a reconstruction of a real image, which shows a patient"
+    kind = real if trace.shows_patient(copied=copied) else "synthetic"
     print_result(f"{path}: {kind}, made by medvar {trace.version}")
     print_result(f"  condition   {request.condition}")
     print_result(f"  seed        {request.seed}")

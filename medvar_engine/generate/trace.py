@@ -45,6 +45,10 @@ class Trace:
         """Whether this image or one of its ancestors was encoded from a real image."""
         return any(trace.encoded for trace in lineage([self]))
 
+    def shows_patient(self, *, copied: bool) -> bool:
+        """Whether this shows a patient: an encoded real image, or one that is still similar to it (``copied``)."""
+        return self.encoded or (copied and self.of_real_image)
+
     def to_json(self) -> str:
         """One line of JSON: the ancestors of this trace, then the trace itself."""
         return json.dumps(traces_to_dict([self]), separators=(",", ":"))

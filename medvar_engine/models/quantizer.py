@@ -146,7 +146,7 @@ class MultiScaleQuantizer(nn.Module):
         """
         target, scales = latent.detach(), len(self.schedule)
         total = torch.zeros_like(latent)
-        seen, passed = torch.zeros_like(latent), latent
+        seen = latent
         tokens: list[Tensor] = []
         residuals: list[Tensor] = []
         loss = latent.new_zeros(())
@@ -155,17 +155,19 @@ class MultiScaleQuantizer(nn.Module):
             with torch.no_grad():
                 index = self.nearest(vectors.flatten(0, 1)).view(vectors.shape[:2])
             total = total + self.lift(index, k)
-            if depths is None:
-                seen = total
-            else:
-                shown = (depths > k)[:, None, None, None]
-                seen = torch.where(shown, total, seen)
-                passed = torch.where(shown, self._band(latent, k), passed)
+            if depths is not None:
+                shown = _straight(self._band(latent, k), total)
+                seen = torch.where((depths > k)[:, None, None, None], shown, seen)
             loss = loss + F.mse_loss(total, target) + self.beta * F.mse_loss(latent, total.detach())
             tokens.append(index)
             residuals.append(vectors.flatten(0, 1))
-        if depths is not None:
-            whole = (depths > scales)[:, None, None, None]
-            seen, passed = torch.where(whole, target, seen), torch.where(whole, latent, passed)
-        straight = passed + (seen - passed).detach()
-        return Quantized(straight, tuple(tokens), tuple(residuals), loss / scales)
+        if depths is None:
+            seen = _straight(latent, total)
+        else:
+            seen = torch.where((depths > scales)[:, None, None, None], latent, seen)
+        return Quantized(seen, tuple(tokens), tuple(residuals), loss / scales)
+
+
+def _straight(passed: Tensor, value: Tensor) -> Tensor:
+    """``value`` with the gradient of ``passed``: the straight-through estimator."""
+    return passed + (value - passed).detach()

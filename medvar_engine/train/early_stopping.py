@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import cast
 
 
 @dataclass(frozen=True)
@@ -16,6 +15,5 @@ class Patience:
 
     def after(self, loss: float) -> Patience:
         """The state after one more validation. A loss that is not a number is never the best one."""
-        known = self.best is not None and not math.isnan(self.best)
-        better = not math.isnan(loss) and (not known or loss < cast(float, self.best))
+        better = not math.isnan(loss) if self.best is None or math.isnan(self.best) else loss < self.best
         return Patience(loss) if better else Patience(self.best, self.waited + 1)

@@ -69,7 +69,7 @@ class OutputImage:
     def reconstruction(self) -> bool:
         """Whether this shows a patient: an encoded real image, or one that is still similar to it after edits."""
         copied = self.copy_risk is not None and self.copy_risk.flagged
-        return self.trace.encoded or (copied and self.trace.of_real_image)
+        return self.trace.shows_patient(copied=copied)
 
     @property
     def plane(self) -> str:
